@@ -1,0 +1,73 @@
+"""Argument checks whose messages say what was expected, what came, and what to do."""
+
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+__all__ = ["HypersignError", "check_int", "check_real", "check_choice"]
+
+
+class HypersignError(ValueError):
+    """An error a user can mend: its text is one sentence that says what was expected, what came, what to do.
+
+    Commands print the text alone and exit with status 1; any other exception is a defect of ours and keeps
+    its traceback.
+    """
+
+
+def check_int(name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
+    """Returns `value` as an int, or raises HypersignError naming the argument, its range and what came."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {value!r}")
+    number = int(value)
+    if (least is not None and number < least) or (most is not None and number > most):
+        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {number}")
+    return number
+
+
+def check_real(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+) -> float:
+    """Returns `value` as a float, or raises HypersignError naming the argument, its range and what came."""
+    bounds = [
+        f"{sign} {bound:g}"
+        for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below))
+        if bound is not None
+    ]
+    wanted = f"{name} must be a number" + (f" {' and '.join(bounds)}" if bounds else "")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise HypersignError(f"{wanted}; got {value!r}")
+    number = float(value)
+    inside = (
+        number == number
+        and (least is None or number >= least)
+        and (above is None or number > above)
+        and (most is None or number <= most)
+        and (below is None or number < below)
+    )
+    if not inside:
+        raise HypersignError(f"{wanted}; got {number:g}")
+    return number
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """Returns `value`, or raises HypersignError listing the choices."""
+    names = list(choices)
+    if value not in names:
+        raise HypersignError(f"{name} must be one of {', '.join(names)}; got {value!r}")
+    return value
+
+
+def _range(least: int | None, most: int | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    if least is not None:
+        return f" >= {least}"
+    if most is not None:
+        return f" <= {most}"
+    return ""
