@@ -1,0 +1,8 @@
+"""Layers that hold their quantizers, and the conversion of float networks into quantized ones."""
+
+from hypersign.layers.conv import QuantConv1d, QuantConv2d
+from hypersign.layers.convert import Conversion, convert
+from hypersign.layers.layer import QuantLayer, quant_layers
+from hypersign.layers.linear import QuantLinear
+
+__all__ = ["QuantLinear", "QuantConv1d", "QuantConv2d", "QuantLayer", "quant_layers", "convert", "Conversion"]

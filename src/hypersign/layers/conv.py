@@ -1,0 +1,131 @@
+"""Quantized convolutions."""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypersign._checks import HypersignError
+from hypersign.layers.layer import QuantLayer
+
+__all__ = ["QuantConv1d", "QuantConv2d"]
+
+
+class _QuantConv(QuantLayer, nn.modules.conv._ConvNd):
+    """What convolutions of any dimension share: padding after the input quantizer, with 0 or with 1."""
+
+    pad_value: int
+
+    def _set_pad_value(self, pad_value: int) -> None:
+        if pad_value not in (0, 1):
+            raise HypersignError(f"pad_value must be 0 or 1; got {pad_value!r}")
+        if pad_value == 1 and self.padding_mode != "zeros":
+            raise HypersignError(
+                f"pad_value=1 pads with ones and needs padding_mode='zeros'; got {self.padding_mode!r}"
+            )
+        self.pad_value = int(pad_value)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of `x` `(N, C, ...)` with `weight` `(filters, C/groups, ...)`, padding included."""
+        if self.pad_value == 0:
+            return self._conv_forward(x, weight, None)
+        # torch lists the padding of the last dimension first, both sides of each.
+        ones = F.pad(x, self._reversed_padding_repeated_twice, value=1.0)
+        convolve: Any = F.conv1d if isinstance(self, nn.Conv1d) else F.conv2d
+        return convolve(ones, weight, None, self.stride, 0, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return f"{text}, pad_value=1" if self.pad_value else text
+
+
+class QuantConv1d(_QuantConv, nn.Conv1d):
+    """A 1-D convolution with quantized inputs and weights; arguments as in `QuantConv2d`.
+
+    >>> import torch
+    >>> from hypersign.quantizers import Sign
+    >>> layer = QuantConv1d(1, 1, 3, padding=1, bias=False, input_quantizer=Sign(), pad_value=1)
+    >>> _ = layer.load_state_dict({"weight": torch.ones(1, 1, 3)})
+    >>> layer(torch.tensor([[[-0.5, 0.5]]])).tolist()
+    [[[1.0, 1.0]]]
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: int | tuple[int] | str = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        *,
+        input_quantizer: nn.Module | None = None,
+        weight_quantizer: nn.Module | None = None,
+        pad_value: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        nn.Conv1d.__init__(
+            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        self._set_quantizers(input_quantizer, weight_quantizer)
+        self._set_pad_value(pad_value)
+
+
+class QuantConv2d(_QuantConv, nn.Conv2d):
+    """A 2-D convolution with quantized inputs and weights.
+
+        y = s * conv(pad(q_a(x)), q_w(W)) + bias
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
+            `torch.nn.Conv2d`; the fan-in is `in_channels / groups * kernel height * kernel width`.
+        input_quantizer: q_a; `Identity()` if None.
+        weight_quantizer: q_w; `Identity()` if None.
+        pad_value: what is padded, after the input quantizer: 0 (the paper), or 1 (+1, so that padded inputs
+            still fit in one bit).
+        device, dtype: of the latent weight, as in torch.
+
+    Shapes: `x` `(N, in_channels, H, W)`, `y` `(N, out_channels, H', W')`, W `(out_channels, in_channels/groups,
+    kernel height, kernel width)`.
+
+    Raises:
+        HypersignError: an input quantizer with a scale or with `Optimal()`; `pad_value` neither 0 nor 1, or 1
+            together with another padding mode than zeros.
+
+    >>> import torch
+    >>> from hypersign.quantizers import Sign
+    >>> layer = QuantConv2d(1, 1, 3, padding=1, bias=False, input_quantizer=Sign(), weight_quantizer=Sign())
+    >>> _ = layer.load_state_dict({"weight": torch.full((1, 1, 3, 3), 0.1)})
+    >>> layer(torch.ones(1, 1, 3, 3))[0, 0].tolist()
+    [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        *,
+        input_quantizer: nn.Module | None = None,
+        weight_quantizer: nn.Module | None = None,
+        pad_value: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        nn.Conv2d.__init__(
+            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        self._set_quantizers(input_quantizer, weight_quantizer)
+        self._set_pad_value(pad_value)

@@ -1,0 +1,51 @@
+"""The quantized fully connected layer."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypersign.layers.layer import QuantLayer
+
+__all__ = ["QuantLinear"]
+
+
+class QuantLinear(QuantLayer, nn.Linear):
+    """A fully connected layer with quantized inputs and weights.
+
+        y = s * (q_a(x) @ q_w(W).T) + bias
+
+    Args:
+        in_features: d, the fan-in; `x` has shape `(..., in_features)`.
+        out_features: number of filters; `y` has shape `(..., out_features)`.
+        bias: whether to add a learned bias.
+        input_quantizer: q_a; `Identity()` if None.
+        weight_quantizer: q_w; `Identity()` if None.
+        device, dtype: of the latent weight, as in torch.
+
+    Raises:
+        HypersignError: an input quantizer with a scale or with `Optimal()`.
+
+    >>> import torch
+    >>> from hypersign.quantizers import Sign
+    >>> layer = QuantLinear(3, 1, bias=False, weight_quantizer=Sign())
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[0.2, -0.7, 0.1]])})
+    >>> layer(torch.tensor([1.0, 2.0, 3.0])).tolist()
+    [2.0]
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        input_quantizer: nn.Module | None = None,
+        weight_quantizer: nn.Module | None = None,
+        device: object = None,
+        dtype: object = None,
+    ) -> None:
+        nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
+        self._set_quantizers(input_quantizer, weight_quantizer)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`x @ weight.T`: `(..., in_features)` by `(out_features, in_features)`."""
+        return F.linear(x, weight)

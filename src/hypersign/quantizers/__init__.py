@@ -1,0 +1,29 @@
+"""Quantizers: a forward rule that gives exact levels, a backward rule, and perhaps a scale per filter."""
+
+from hypersign.quantizers.quantizer import Identity, Quantizer
+from hypersign.quantizers.scales import MeanScale
+from hypersign.quantizers.sign import Sign
+from hypersign.quantizers.surrogates import (
+    HardTanh,
+    Polynomial,
+    StraightThrough,
+    Surrogate,
+    Tanh,
+    Triangle,
+)
+from hypersign.quantizers.ternary import Optimal, Ternary
+
+__all__ = [
+    "Quantizer",
+    "Sign",
+    "Ternary",
+    "Optimal",
+    "Identity",
+    "MeanScale",
+    "Surrogate",
+    "HardTanh",
+    "Polynomial",
+    "Tanh",
+    "Triangle",
+    "StraightThrough",
+]
