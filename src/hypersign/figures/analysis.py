@@ -1,0 +1,36 @@
+"""Every figure of the analysis, in one call."""
+
+from pathlib import Path
+
+from hypersign.figures import angles, dot_products, training, weights
+from hypersign.figures.style import panels, save
+from hypersign.geometry.results import Geometry
+
+__all__ = ["save_analysis"]
+
+
+def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.Metrics = ()) -> list[Path]:
+    """Draws each figure of the paper's analysis of `geometry` into `folder`, as PDF and PNG; returns the paths.
+
+    Training curves are drawn where `metrics` (the objects of metrics.jsonl) holds any.
+
+    Raises:
+        HypersignError: the geometry has no layers, matplotlib is not installed, or `folder` is not writable.
+    """
+    layers = geometry.layers
+    fed_levels = [layer for layer in layers if not layer.input_quantizer.startswith("Identity")]
+    drawn = {
+        "weights_binarized": panels(dot_products.weights_binarized, layers),
+        "both_binarized": panels(dot_products.both_binarized, layers),
+        "permuted": panels(dot_products.permuted, layers),
+        "angle_density": angles.angle_density(geometry).get_figure(),
+        "angle_density_zoomed": panels(angles.angle_density_zoomed, layers),
+        "angle_spread": angles.angle_spread(geometry).get_figure(),
+        "weight_density": panels(weights.weight_density, layers),
+        "level_shares": weights.level_shares(geometry).get_figure(),
+    }
+    if fed_levels:
+        drawn["activations_binarized"] = panels(dot_products.activations_binarized, fed_levels)
+    if metrics:
+        drawn["training_curves"] = training.training_curves(metrics)
+    return [path for name, fig in drawn.items() for path in save(fig, folder, name)]  # type: ignore[arg-type]

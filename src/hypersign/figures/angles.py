@@ -1,0 +1,91 @@
+"""How far quantizing turns a filter: densities of the angle, and its spread against fan-in."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, layer_colours, legend, logarithmic
+from hypersign.geometry.results import Geometry, LayerGeometry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["angle_density", "angle_density_zoomed", "angle_spread"]
+
+
+def angle_density(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
+    """Density of the angle between latent and quantized filters, a line a layer, from 0 to 90 degrees.
+
+    Heights are scaled to 1, since a layer of fan-in d has a peak of order sqrt(d); two random vectors would
+    lie at 90 degrees. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.
+    """
+    ax = axes(ax, size=(6.0, 3.6))
+    for layer, colour in zip(geometry.layers, layer_colours(len(geometry.layers)), strict=True):
+        stats = layer.angle_degrees
+        density = np.asarray(stats.density.density, dtype=float)
+        if not density.size or not density.max() > 0:
+            continue  # a layer without weight quantizer has no angle
+        label = f"{layer.name} (d = {layer.fan_in})"
+        ax.plot(stats.density.grid, density / density.max(), color=colour, label=label)
+        ax.axvline(stats.predicted_mean, color=colour, linewidth=0.8, linestyle=":")
+    ax.axvline(90, color=GUIDE, linestyle="--", linewidth=1)
+    ax.annotate("random\nvectors", (90, 0.98), (-4, 0), textcoords="offset points", ha="right", va="top")
+    ax.set(xlim=(0, 92), ylim=(0, 1.05), xlabel="angle, latent to quantized filter (degrees)")
+    ax.set(ylabel="density, scaled to 1")
+    legend(ax)
+    return ax
+
+
+def angle_density_zoomed(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
+    """The same density around one layer's angles, with the theory's density, its mean, and the peak."""
+    ax = axes(ax)
+    stats = layer.angle_degrees
+    ax.fill_between(stats.density.grid, stats.density.density, color=MEASURED, alpha=0.15, linewidth=0)
+    ax.plot(stats.density.grid, stats.density.density, color=MEASURED, label=f"measured, peak {stats.peak:.2f}°")
+    ax.plot(stats.predicted_density.grid, stats.predicted_density.density, color=PREDICTED, linestyle="--", lw=1.2)
+    ax.axvline(stats.predicted_mean, color=PREDICTED, lw=1.2, label=f"predicted, mean {stats.predicted_mean:.2f}°")
+    ax.plot(stats.peak, max(stats.density.density, default=0), "o", color=MEASURED, markersize=4)
+    ax.set(title=f"{layer.name} (d = {layer.fan_in})", xlabel="angle (degrees)", ylabel="density (per degree)")
+    ax.set_ylim(0, 1.45 * max((*stats.density.density, *stats.predicted_density.density), default=1))
+    legend(ax, loc="upper left")
+    return ax
+
+
+def angle_spread(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
+    """Standard deviation of the angle over a layer's filters against fan-in d, both logarithmic.
+
+    Crosses are the exact prediction, `~ 20.18 / sqrt(d)` degrees for the sign; the dashed guide has slope -1/2
+    and passes through the predictions. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.
+    """
+    ax = axes(ax)
+    layers = sorted(
+        (layer for layer in geometry.layers if layer.angle_degrees.std > 0 and layer.angle_degrees.predicted_std > 0),
+        key=lambda layer: layer.fan_in,
+    )
+    logarithmic(ax, "x")
+    logarithmic(ax, "y")
+    ax.set(xlabel="fan-in d", ylabel="standard deviation of the angle (degrees)")
+    if layers:
+        fan_in = np.array([layer.fan_in for layer in layers], dtype=float)
+        predicted = np.array([layer.angle_degrees.predicted_std for layer in layers])
+        guide = np.exp(np.mean(np.log(predicted * np.sqrt(fan_in)))) / np.sqrt(fan_in)
+        measured = [layer.angle_degrees.std for layer in layers]
+        ax.plot(fan_in, guide, color=GUIDE, linestyle="--", linewidth=1, label="guide, slope −1/2")
+        ax.plot(fan_in, predicted, "x", color=PREDICTED, label="predicted")
+        ax.plot(fan_in, measured, "o", color=MEASURED, label="measured")
+        for layer in layers:
+            # Away from the guide: above and to the right of points over it, below and to the left of others.
+            stats = layer.angle_degrees
+            side = 1 if stats.std > stats.predicted_std else -1
+            ax.annotate(
+                layer.name,
+                (layer.fan_in, stats.std),
+                (5 * side, 5 * side),
+                textcoords="offset points",
+                ha="left" if side > 0 else "right",
+                va="bottom" if side > 0 else "top",
+                fontsize="small",
+            )
+        ax.margins(x=0.18, y=0.15)
+    legend(ax)
+    return ax

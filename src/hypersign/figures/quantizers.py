@@ -1,0 +1,40 @@
+"""Forward and backward curves of a quantizer."""
+
+from typing import TYPE_CHECKING
+
+from hypersign._checks import check_real
+from hypersign.figures.style import MEASURED, PREDICTED, axes, legend
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from torch import nn
+
+__all__ = ["quantizer_curves"]
+
+
+def quantizer_curves(quantizer: "nn.Module", ax: "Axes | None" = None, *, limit: float = 1.5) -> "Axes":
+    """The levels a quantizer gives (forward) and the derivative its surrogate uses (backward), on [-limit, limit].
+
+    Raises:
+        HypersignError: `limit` is not a number above 0, or matplotlib is not installed.
+
+    >>> from hypersign.quantizers import Sign
+    >>> ax = quantizer_curves(Sign())
+    >>> [line.get_label() for line in ax.lines]
+    ['forward', 'backward']
+    """
+    import torch
+
+    limit = check_real("limit", limit, above=0)
+    ax = axes(ax)
+    x = torch.linspace(-limit, limit, 1201, requires_grad=True)
+    # One row: a threshold that follows a filter's weights then follows those of the whole curve.
+    levels = quantizer(x[None])[0]
+    (derivative,) = torch.autograd.grad(levels.sum(), x)
+    ax.plot(x.detach(), levels.detach(), color=MEASURED, label="forward")
+    ax.plot(x.detach(), derivative, color=PREDICTED, linestyle="--", label="backward")
+    name = f"{type(quantizer).__name__}({quantizer.extra_repr()})"
+    ax.set_title(f"{name}\n{getattr(quantizer, 'surrogate', '')}", fontsize="small")
+    ax.set(xlabel="x", ylabel="level; derivative")
+    legend(ax)
+    return ax

@@ -1,0 +1,140 @@
+"""What all figures share: axes without global state, colours, and saving."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from hypersign._checks import HypersignError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["GUIDE", "MEASURED", "PREDICTED", "axes", "layer_colours", "legend", "logarithmic", "panels", "save"]
+
+MEASURED = "#1f5fbf"
+PREDICTED = "#c4500f"
+GUIDE = "#6b7280"
+
+# One lightness, so that each stands out from white and from near-black alike; hue runs with depth.
+_DEPTH = ("#2a7fdb", "#0e93a8", "#1f9a5f", "#7d9022", "#b98213", "#d8672f", "#dc4f6e", "#b658b8", "#8468dc")
+
+Result = TypeVar("Result")
+
+
+def axes(ax: "Axes | None", *, size: tuple[float, float] = (5.0, 3.6)) -> "Axes":
+    """`ax`, or the axes of a new figure of `size` inches, with quiet spines and a light grid.
+
+    Raises:
+        HypersignError: matplotlib is not installed.
+    """
+    if ax is None:
+        ax = _figure(*size).subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="#e5e7eb", linewidth=0.6)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def legend(ax: "Axes", **options: Any) -> None:
+    """A small legend without frame, opaque enough to be read over lines; none where nothing is labelled."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(**{"edgecolor": "none", "framealpha": 0.85, "fontsize": "small"} | options)
+
+
+def logarithmic(ax: "Axes", which: Literal["x", "y"]) -> None:
+    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set(**{f"{which}scale": "log"})
+    axis = getattr(ax, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(labelsize="small")
+
+
+def panels(
+    figure: "Callable[[Result, Axes], object]",
+    results: Sequence[Result],
+    *,
+    columns: int = 3,
+    size: tuple[float, float] = (3.4, 2.9),
+) -> "Figure":
+    """One panel a result: `figure(result, ax)` drawn side by side, `columns` to a row, each `size` inches.
+
+    Raises:
+        HypersignError: `results` is empty, or matplotlib is not installed.
+    """
+    if not results:
+        raise HypersignError("a figure of panels needs at least one result; got none")
+    columns = min(columns, len(results))
+    rows = math.ceil(len(results) / columns)
+    fig = _figure(size[0] * columns, size[1] * rows)
+    grid = fig.subplots(rows, columns, squeeze=False).flat
+    for ax, result in zip(grid, results, strict=False):
+        figure(result, ax)
+    for ax in grid[len(results) :]:
+        ax.remove()
+    return fig
+
+
+def save(fig: "Figure", folder: Path | str, name: str) -> tuple[Path, Path]:
+    """Writes `name.pdf` and `name.png` (200 dots an inch) into `folder`, made if need be; returns their paths.
+
+    Each file appears whole or not at all.
+
+    Raises:
+        HypersignError: the folder cannot be written to.
+    """
+    folder = Path(folder)
+    # Metadata that names no date: the same figure gives the same bytes.
+    written = (folder / f"{name}.pdf", {"CreationDate": None}), (folder / f"{name}.png", {"Software": None})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, metadata in written:
+            with _replacing(path) as part:
+                fig.savefig(part, format=path.suffix[1:], dpi=200, metadata=metadata)
+    except OSError as error:
+        raise HypersignError(f"figures are saved in a folder one can write to; {folder}: {error}") from error
+    return written[0][0], written[1][0]
+
+
+def layer_colours(count: int) -> list[str]:
+    """`count` colours that run through the hues with depth, readable on light and on dark.
+
+    >>> layer_colours(2)
+    ['#2a7fdb', '#8468dc']
+    """
+    colours = []
+    for i in range(count):
+        place = i * (len(_DEPTH) - 1) / max(count - 1, 1)
+        low = min(int(place), len(_DEPTH) - 2)
+        part = place - low
+        pairs = ((_DEPTH[low][k : k + 2], _DEPTH[low + 1][k : k + 2]) for k in (1, 3, 5))
+        colours.append("#" + "".join(f"{round(int(a, 16) * (1 - part) + int(b, 16) * part):02x}" for a, b in pairs))
+    return colours
+
+
+def _figure(width: float, height: float) -> "Figure":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise HypersignError(
+            "figures need matplotlib, which is not installed; run: pip install 'hypersign[report]'"
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Any]:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
