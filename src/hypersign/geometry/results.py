@@ -7,7 +7,8 @@ what it is. Angles end in `_degrees`; everything else is a pure number.
 
 import dataclasses
 import json
-import types
+import math
+import os
 import typing
 from pathlib import Path
 from typing import Any, Self
@@ -43,9 +44,12 @@ class Histogram:
 class AngleStats:
     """Angle between each latent filter and its quantized version, over the filters of a layer, in degrees.
 
-    `predicted_*` is exact theory for Gaussian weights at this fan-in and quantizer; `moments_*` is the
-    prediction for independent weights with the layer's own empirical moments; `per_filter` the angles
-    themselves; `peak` where their kernel density is highest.
+    `predicted_*` is theory for Gaussian weights at this fan-in and quantizer (`theory.sign_angle`, or the
+    ternary law at the layer's own threshold/std); `moments_*` is the prediction for independent weights with
+    the layer's own empirical moments; `per_filter` the angles themselves, NaN where the filter or its levels
+    are all zero; `mean`, `std` (of the sample, n - 1) and `density` are over the others, NaN or 0 where there
+    are too few; `peak` is where the kernel density is highest. An angle that does not vary is drawn with the
+    smallest bandwidth, .01 degrees, in both densities.
     """
 
     mean: float
@@ -62,7 +66,11 @@ class AngleStats:
 
 @dataclasses.dataclass(frozen=True)
 class WeightStats:
-    """Latent weights of a layer: moments (`kurtosis` is 3 for a Gaussian), density, and thresholds drawn in it."""
+    """Latent weights of a layer: moments (`kurtosis` is 3 for a Gaussian), density, and thresholds drawn in it.
+
+    `thresholds` are the places where the level changes: 0 for the sign, -t and t for ternary levels (the mean
+    t where each filter has its own), none for an Identity.
+    """
 
     mean: float
     std: float
@@ -79,7 +87,13 @@ class DotProducts:
 
     `pearson_r` pools everything, `pearson_r_per_filter` one value a filter (NaN, written null, where a
     filter's products do not vary); `slope` is that of the least-squares line y on x; `sign_disagreement` the
-    share of pairs whose signs differ; `intercept` belongs to the line.
+    share of pairs whose signs differ, 0 counting as positive; `intercept` belongs to the line.
+
+    `predicted_pearson_r` is theory for uncorrelated inputs of unit variance (correlation matrix R = I):
+    weights binarized and permuted: the mean over filters of the cosine between latent and quantized filter;
+    activations binarized: the cosine between a standard normal and its quantized version (sqrt(2/pi) for the
+    sign), 1 without an input quantizer; both: the product of the two. `predicted_sign_disagreement` is
+    arccos(predicted_pearson_r)/pi.
     """
 
     pearson_r: float
@@ -96,8 +110,8 @@ class DotProducts:
 class LayerGeometry:
     """Everything measured of one quantized layer.
 
-    `kind` is the layer's class, `level_shares` the share of weights on each level ("-1", "0", "+1"),
-    `input_quantizer` and `weight_quantizer` their representations.
+    `kind` is the layer's class, `level_shares` the share of weights on each level ("-1", "0", "+1"; empty for
+    an Identity), `input_quantizer` and `weight_quantizer` their representations.
     `weights_binarized` holds x = a_b.w_b, y = a_b.w_c; `activations_binarized` x = a_c.w_b, y = a_b.w_b;
     `both_binarized` x = a_c.w_c, y = a_b.w_b; `permuted` is the first with the activations permuted.
     """
@@ -129,7 +143,18 @@ class Geometry:
 
     def save(self, path: Path) -> None:
         """Writes `geometry.json`: these fields, NaN as null, whole or not at all."""
-        raise NotImplementedError
+        path = Path(path)
+        text = json.dumps(_plain(dataclasses.asdict(self)), allow_nan=False)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(text + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            raise HypersignError(
+                f"{path} could not be written ({error.strerror}); free space or choose another place"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -138,4 +163,69 @@ class Geometry:
         Raises:
             HypersignError: the file is missing, is not JSON, or lacks a field.
         """
-        raise NotImplementedError
+        path = Path(path)
+        try:
+            value = json.loads(path.read_bytes())
+        except OSError as error:
+            raise HypersignError(
+                f"{path} could not be read ({error.strerror}); `hypersign inspect` writes it"
+            ) from error
+        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+            raise HypersignError(
+                f"{path} must be JSON as `hypersign inspect` writes it; {error}; inspect again"
+            ) from error
+        try:
+            return _typed(cls, value, "")
+        except _Mismatch as error:
+            raise HypersignError(
+                f"{path} must be as this version of HyperSign writes it; {error}; inspect again"
+            ) from None
+
+
+class _Mismatch(Exception):
+    """A value that does not fit its field; the text says which and how."""
+
+
+def _plain(value: Any) -> Any:
+    """`value` with every number that JSON has no word for (NaN, infinities) as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as JSON gives it, as an object of type `kind`: a dataclass, tuple, dict, float, int or str."""
+    if dataclasses.is_dataclass(kind):
+        _expect(value, dict, "an object", where)
+        hints = typing.get_type_hints(kind)
+        missing = [name for name in hints if name not in value]
+        if missing:
+            raise _Mismatch(f"{where or 'the top level'} lacks {', '.join(missing)}")
+        prefix = f"{where}." if where else ""
+        fields = {name: _typed(hint, value[name], prefix + name) for name, hint in hints.items()}
+        return typing.cast(Any, kind)(**fields)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        _expect(value, list, "a list", where)
+        return tuple(_typed(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        _expect(value, dict, "an object", where)
+        return {key: _typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float:
+        if value is None:
+            return math.nan
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _Mismatch(f"{where} must be a number or null and is {value!r:.40}")
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise _Mismatch(f"{where} must be of type {kind.__name__} and is {value!r:.40}")
+    return value
+
+
+def _expect(value: Any, kind: type, words: str, where: str) -> None:
+    if not isinstance(value, kind):
+        raise _Mismatch(f"{where or 'the top level'} must be {words} and is {value!r:.40}")
