@@ -13,9 +13,9 @@ __all__ = ["Identity", "Quantizer"]
 
 
 class _Quantize(torch.autograd.Function):
-    """Levels forward, the surrogate's derivative backward (and forward-mode).
+    """Levels forward, the surrogate's derivative backward.
 
-    The surrogate's state is an operand of its own: read from the object inside `backward`, a compiled graph
+    There is no forward-mode rule: torch.compile cannot trace a Function that has one. The surrogate's state is an operand of its own: read from the object inside `backward`, a compiled graph
     would bake in the value it had when the graph was traced.
     """
 
@@ -30,19 +30,12 @@ class _Quantize(torch.autograd.Function):
         x, state, quantizer = inputs
         ctx.surrogate = quantizer.surrogate
         ctx.has_state = state is not None
-        saved = (x, state) if ctx.has_state else (x,)
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        ctx.save_for_backward(*((x, state) if ctx.has_state else (x,)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, state = ctx.saved_tensors if ctx.has_state else (*ctx.saved_tensors, None)
         return ctx.surrogate.backward(grads[0], x, state), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        x, state = ctx.saved_tensors if ctx.has_state else (*ctx.saved_tensors, None)
-        return ctx.surrogate.backward(tangents[0], x, state)
 
 
 class Quantizer(nn.Module):
