@@ -1,0 +1,150 @@
+"""Downloads one file, by pooch: checked, atomic, and going on where it broke off.
+
+What has arrived is kept beside its place as `NAME.part`; a broken connection, or a later call, asks the
+server for the rest only. The file takes its name when it is whole and its SHA-256 is right, never before.
+"""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hypersign._checks import HypersignError
+from hypersign.data.sources import Stored
+
+__all__ = ["download", "byte_progress"]
+
+ATTEMPTS = 5
+PAUSE = 1.0
+"""Seconds before the second attempt; twice as long before each further one."""
+TIMEOUT = (10.0, 30.0)
+"""Seconds to connect, and to wait for the next bytes."""
+
+
+def download(stored: Stored, folder: Path) -> Path:
+    """Downloads a file into `folder`, which must exist, and returns its path.
+
+    Raises:
+        HypersignError: it cannot be had, is not the file expected, or cannot be written. What had arrived
+            stays as a `.part` for the next call, unless it was wrong or the disk is full.
+    """
+    import pooch
+    from requests import RequestException
+
+    part = folder / f"{stored.name}.part"
+    url = f"{stored.address}{stored.name}"
+    resumed = part.exists()
+    try:
+        try:
+            _retrieve(pooch, url, stored, folder, part)
+        except _WrongContentError:
+            if not resumed:
+                raise
+            # The part of an earlier call may have been of another version of the file: once more, afresh.
+            _retrieve(pooch, url, stored, folder, part)
+    except (RequestException, _WrongContentError) as error:
+        raise HypersignError(f"{stored.name} could not be downloaded from {url}: {_reason(error)}") from error
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # a full disk is not left full
+        raise HypersignError(
+            f"{stored.name}, {stored.size} bytes, could not be written into {folder}: "
+            f"{error.strerror or error}; make room or let XDG_CACHE_HOME name another cache folder"
+        ) from error
+    return folder / stored.name
+
+
+def byte_progress() -> Progress:
+    """Returns a progress bar on standard error that counts bytes."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+class _WrongContentError(Exception):
+    """All bytes arrived, and they are not the file."""
+
+
+def _retrieve(pooch: Any, url: str, stored: Stored, folder: Path, part: Path) -> None:
+    def arrive(url: str, output_file: str, _: Any) -> None:
+        _download_part(url, stored, part)
+        part.replace(output_file)
+
+    try:
+        pooch.retrieve(url, f"sha256:{stored.sha256}", fname=stored.name, path=str(folder), downloader=arrive)
+    except ValueError as error:  # pooch's word for a wrong hash
+        raise _WrongContentError(f"what came has {stored.size} bytes but not the SHA-256 {stored.sha256}") from error
+
+
+def _download_part(url: str, stored: Stored, part: Path) -> None:
+    """Lets `part` grow to the whole file, in several attempts."""
+    from requests import ConnectionError, HTTPError, RequestException, Timeout
+    from requests.exceptions import ChunkedEncodingError
+
+    with byte_progress() as progress:
+        task = progress.add_task(stored.name, total=stored.size)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(PAUSE * 2 ** (attempt - 1))
+            error: RequestException | None = None
+            try:
+                _request(url, stored, part, lambda done: progress.update(task, completed=done))
+            except (ConnectionError, ChunkedEncodingError, Timeout) as broken:
+                error = broken
+            except HTTPError as refused:
+                code = refused.response.status_code if refused.response is not None else 0
+                if 400 <= code < 500 and code not in (408, 416, 429):
+                    raise  # asking again will not help
+                error = refused
+            arrived = part.stat().st_size if part.exists() else 0
+            if arrived == stored.size:
+                return
+            if arrived > stored.size:
+                part.unlink()
+                raise _WrongContentError(f"more came than its {stored.size} bytes")
+    reason = f" ({_reason(error)})" if error else ""
+    raise ConnectionError(
+        f"{arrived} of {stored.size} bytes came in {ATTEMPTS} attempts{reason}; the next call goes on from there"
+    )
+
+
+def _request(url: str, stored: Stored, part: Path, report: Any) -> None:
+    """Asks once for what `part` lacks, and appends what comes."""
+    import requests
+
+    arrived = part.stat().st_size if part.exists() else 0
+    if arrived >= stored.size:
+        return
+    headers = {"Accept-Encoding": "identity"}  # else a .gz may be unpacked on its way
+    if arrived:
+        headers["Range"] = f"bytes={arrived}-"
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()  # the server's file ends before ours: what we hold is not of this file
+        response.raise_for_status()
+        continues = response.status_code == requests.codes.partial_content and response.headers.get(
+            "Content-Range", ""
+        ).startswith(f"bytes {arrived}-")
+        with part.open("ab" if continues else "wb") as file:
+            for chunk in response.iter_content(1 << 16):
+                file.write(chunk)
+                report(file.tell())
+                if file.tell() > stored.size:
+                    return
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause in words: requests wraps what happened in several layers of names."""
+    while isinstance(error.args[0] if error.args else None, Exception):
+        error = error.args[0]
+    cause = getattr(error, "reason", None)
+    if isinstance(cause, Exception):
+        return _reason(cause)
+    return str(error) or type(error).__name__

@@ -1,0 +1,296 @@
+"""Where the files of the official data sets are, and how they get there.
+
+They are looked for in the folder that `HYPERSIGN_DATA` names, then in the cache (`hypersign` in the user's
+cache folder), each time in a folder with the name of the set: `mnist/train-images-idx3-ubyte.gz`, or without
+the `.gz`; `cifar-10/data_batch_1.bin` or `cifar-10/cifar-10-batches-bin/data_batch_1.bin`, or an archive that
+holds them. What is found is used where it lies. Downloads and extracted files go into the cache; nothing is
+ever written into `HYPERSIGN_DATA`.
+
+A file is checked whenever it is read, while it is in memory anyway (CIFAR-10: half a second), so there is no
+record of earlier checks that could be out of date.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import lzma
+import os
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+
+from filelock import FileLock
+
+from hypersign._checks import HypersignError, check_choice
+from hypersign.data import digits
+from hypersign.data.download import byte_progress, download
+from hypersign.data.sources import SOURCES, Source, Stored
+
+__all__ = ["NAMES", "Status", "fetch", "status", "cache_folder", "obtain", "read_file"]
+
+NAMES: tuple[str, ...] = ("digits", *SOURCES)
+"""The data sets known by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Where a known data set is.
+
+    `place` is "scikit-learn" (inside that package), "HYPERSIGN_DATA", "cache" or "absent"; `path` the folder
+    with its files, or with an archive still to be extracted; `download_bytes` what loading has to download
+    first. Files are told by name and size here; loading checks their SHA-256. `shape` is (channels, height,
+    width).
+    """
+
+    name: str
+    train_images: int
+    test_images: int
+    shape: tuple[int, int, int]
+    classes: int
+    place: str
+    path: str | None
+    download_bytes: int
+
+
+def fetch(name: str) -> Path:
+    """Makes a known data set ready to load, and returns the folder it lies in.
+
+    Every file is checked; what is missing, or damaged in the cache, is extracted or downloaded.
+
+    Raises:
+        HypersignError: the name is unknown, a file in `HYPERSIGN_DATA` is damaged, or a download fails.
+
+    Example:
+        >>> (fetch("digits") / "digits.csv.gz").exists()
+        True
+    """
+    check_choice("the data set", name, NAMES)
+    if name == "digits":
+        return digits.folder()
+    source = SOURCES[name]
+    located = obtain(source, check=True)
+    return located[source.files[0].name].parent
+
+
+def status() -> list[Status]:
+    """Returns where each known data set is, in the order of `NAMES`, without reading their files.
+
+    Raises:
+        HypersignError: `HYPERSIGN_DATA` names no folder.
+
+    Example:
+        >>> status()[0].name, status()[0].place
+        ('digits', 'scikit-learn')
+    """
+    train, test = digits.IMAGES
+    place = str(digits.folder())
+    return [
+        Status("digits", train, test, digits.SHAPE, len(digits.CLASSES), "scikit-learn", place, 0),
+        *(_status(source) for source in SOURCES.values()),
+    ]
+
+
+def _status(source: Source) -> Status:
+    located = _locate(source)
+    missing = [file for file in source.files if file.name not in located]
+    archive = _find_archive(source)
+    path = None
+    if not missing:
+        path = located[source.files[0].name].parent
+    elif archive:
+        path = archive[0].parent
+    return Status(
+        source.name,
+        *source.images,
+        source.shape,
+        len(source.classes),
+        "absent" if path is None else "cache" if _in_cache(path) else "HYPERSIGN_DATA",
+        None if path is None else str(path),
+        sum(stored.size for stored in _to_download(source, missing)) if path is None else 0,
+    )
+
+
+def cache_folder() -> Path:
+    """Returns the folder for downloads and extracted archives: `hypersign` in the user's cache folder."""
+    import pooch
+
+    return Path(pooch.os_cache("hypersign"))
+
+
+def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:
+    """Returns the path of each file of a data set, or of its `.gz`; extracts or downloads those not there.
+
+    With `check`, files already there are read and compared, and damaged ones in the cache replaced.
+
+    Raises:
+        HypersignError: an archive or a file is damaged, a download fails, or the cache cannot be written.
+    """
+    located = _locate(source, check=check)
+    if len(located) == len(source.files):
+        return located
+    folder = cache_folder() / source.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            located = _locate(source)  # another process may have been here meanwhile
+            missing = [file for file in source.files if file.name not in located]
+            if missing and source.folder:
+                _extract(*_archive(source, folder), source, folder)
+            for stored in () if source.folder else _to_download(source, missing):
+                _download(source, stored, folder)
+    except OSError as error:
+        raise HypersignError(
+            f"{source.name}: {folder} cannot be written ({error.strerror or error}); "
+            "make room, or let XDG_CACHE_HOME name another cache folder"
+        ) from error
+    return _locate(source)
+
+
+def read_file(source: Source, file: Stored, path: Path) -> bytes:
+    """Returns the checked content of a file of `source`, unpacked if `path` is its `.gz`.
+
+    Raises:
+        HypersignError: the file cannot be read, or is not what its authors published.
+    """
+    stored = file if path.name == file.name else _packed(source, file)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise HypersignError(f"{path}: cannot be read ({error.strerror}); {_by_hand(source, stored)}") from error
+    _compare(source, stored, path, len(data), hashlib.sha256(data).hexdigest())
+    if stored is file:
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise HypersignError(f"{path}: cannot be unpacked ({error}); {_by_hand(source, stored)}") from error
+
+
+class _DamagedError(HypersignError):
+    """A file that is not what its authors published."""
+
+
+def _compare(source: Source, stored: Stored, path: Path, size: int, sha256: str) -> None:
+    if sha256 == stored.sha256:
+        return
+    short = size != stored.size
+    expected, found = (f"{stored.size} bytes", f"{size}") if short else (f"SHA-256 {stored.sha256}", sha256)
+    mend = _by_hand(source, stored)
+    if _in_cache(path):
+        mend = f"`hypersign data fetch {source.name}` replaces it, or {mend}"
+    raise _DamagedError(f"{path}: damaged, or not the official file: {expected} expected, {found} found; {mend}")
+
+
+def _by_hand(source: Source, stored: Stored) -> str:
+    """Where to get a file, and where to put it."""
+    if stored.address is None:  # a file that only comes in an archive
+        stored = source.archives[0] if source.folder else _packed(source, stored)
+    root = _given_folder() or cache_folder()
+    return f"get {stored.address}{stored.name} by hand and put it at {root / source.name / stored.name}"
+
+
+def _given_folder() -> Path | None:
+    named = os.environ.get("HYPERSIGN_DATA")
+    if not named:
+        return None
+    folder = Path(named)
+    if not folder.is_dir():
+        raise HypersignError(f"HYPERSIGN_DATA must name a folder of data sets; there is no folder {folder}")
+    return folder
+
+
+def _in_cache(path: Path) -> bool:
+    return cache_folder() in path.parents
+
+
+def _homes(source: Source) -> list[Path]:
+    """The folders the set may be in, given ones first."""
+    return [root / source.name for root in (_given_folder(), cache_folder()) if root is not None]
+
+
+def _locate(source: Source, *, check: bool = False) -> dict[str, Path]:
+    """Finds files by name; with `check` removes damaged ones from the cache and raises for those elsewhere."""
+    folders = [place for home in _homes(source) for place in dict.fromkeys((home, home / source.folder))]
+    endings = ("",) if source.folder else ("", ".gz")
+    located: dict[str, Path] = {}
+    for file in source.files:
+        for path in (folder / f"{file.name}{ending}" for folder in folders for ending in endings):
+            if not path.is_file():
+                continue
+            if check:
+                try:
+                    read_file(source, file, path)
+                except _DamagedError:
+                    if not _in_cache(path):
+                        raise
+                    path.unlink()
+                    continue
+            located[file.name] = path
+            break
+    return located
+
+
+def _packed(source: Source, file: Stored) -> Stored:
+    return next(archive for archive in source.archives if archive.name == f"{file.name}.gz")
+
+
+def _to_download(source: Source, missing: list[Stored]) -> list[Stored]:
+    if source.folder:
+        return [source.archives[0]] if missing else []
+    return [_packed(source, file) for file in missing]
+
+
+def _find_archive(source: Source) -> tuple[Path, Stored] | None:
+    """An archive that holds all files, if one lies somewhere."""
+    if source.folder:
+        for home in _homes(source):
+            for stored in source.archives:
+                if (home / stored.name).is_file():
+                    return home / stored.name, stored
+    return None
+
+
+def _archive(source: Source, folder: Path) -> tuple[Path, Stored]:
+    """A checked archive that holds all files: one that lies somewhere, or else a download."""
+    found = _find_archive(source)
+    if found is None or (found[1].address and _in_cache(found[0])):
+        # pooch leaves a right file in the cache alone, and replaces a damaged one
+        return _download(source, source.archives[0], folder), source.archives[0]
+    path, stored = found
+    with path.open("rb") as file:
+        _compare(source, stored, path, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    return found
+
+
+def _download(source: Source, stored: Stored, folder: Path) -> Path:
+    try:
+        return download(stored, folder)
+    except HypersignError as error:
+        raise HypersignError(f"{source.name}: {error}; or {_by_hand(source, stored)}") from error
+
+
+def _extract(archive: Path, stored: Stored, source: Source, folder: Path) -> None:
+    """Extracts all files of a checked archive into the cache: each one arrives whole and checked, or not at all."""
+    if not hasattr(tarfile, "data_filter"):
+        raise HypersignError(f"{archive}: extracting it safely needs Python 3.11.4 or newer; update Python")
+    scratch = folder / ".extracting"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed: we hold the lock
+    try:
+        with (
+            byte_progress() as progress,
+            progress.open(archive, "rb", description=stored.name) as packed,
+            tarfile.open(fileobj=packed) as tar,
+        ):
+            tar.extractall(scratch, filter="data")
+        for file in source.files:
+            read_file(source, file, scratch / source.folder / file.name)
+        (folder / source.folder).mkdir(exist_ok=True)
+        for file in source.files:
+            os.replace(scratch / source.folder / file.name, folder / source.folder / file.name)
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise HypersignError(f"{archive}: cannot be extracted ({error}); {_by_hand(source, stored)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(scratch)

@@ -1,0 +1,84 @@
+"""Decodes the two binary formats the official data sets come in: idx (MNIST) and CIFAR-10's records."""
+
+import math
+import struct
+
+import numpy as np
+
+from hypersign._checks import HypersignError
+
+__all__ = ["read_idx", "read_cifar"]
+
+
+def read_idx(data: bytes, origin: str) -> np.ndarray:
+    """Returns the array of bytes that an idx file holds.
+
+    Four bytes `0 0 8 n` (8: unsigned bytes, n: dimensions), n big-endian uint32 lengths, then the values, the
+    last dimension fastest.
+
+    Args:
+        data: the whole file, uncompressed.
+        origin: its path, for messages.
+
+    Returns:
+        uint8, of the shape the file states.
+
+    Raises:
+        HypersignError: it is no idx file of unsigned bytes, or it is not as long as it states.
+
+    Example:
+        >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "three.idx")
+        array([7, 8, 9], dtype=uint8)
+
+    Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, "File formats".
+    """
+    start = 4 + 4 * data[3] if len(data) >= 4 else 4
+    if data[:3] != b"\0\0\x08" or not data[3] or len(data) < start:
+        raise HypersignError(
+            f"{origin}: an idx file of unsigned bytes must begin with the bytes 00 00 08, its number of "
+            f"dimensions and their lengths; it begins with {data[:16].hex(' ') or 'nothing'}; replace the file"
+        )
+    shape = struct.unpack(f">{data[3]}I", data[4:start])
+    if len(data) - start != math.prod(shape):
+        raise HypersignError(
+            f"{origin}: {math.prod(shape)} bytes must follow the header, which states shape {shape}; "
+            f"{len(data) - start} do; replace the file"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def read_cifar(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images and the labels of one file of CIFAR-10's binary version.
+
+    A record is one label byte, then 3072 bytes: the red, green and blue plane of a 32x32 image, row by row.
+
+    Args:
+        data: the whole file.
+        origin: its path, for messages.
+
+    Returns:
+        Images, uint8, shape `(N, 3, 32, 32)`, and labels, uint8, shape `(N,)`.
+
+    Raises:
+        HypersignError: it is empty, is no whole number of records, or a label is above 9.
+
+    Example:
+        >>> images, labels = read_cifar(bytes([6]) + bytes(3072), "one.bin")
+        >>> images.shape, labels
+        ((1, 3, 32, 32), array([6], dtype=uint8))
+
+    Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
+    if not data or len(data) % 3073:
+        raise HypersignError(
+            f"{origin}: a CIFAR-10 file must hold whole records of 3073 bytes; "
+            f"it has {len(data)} bytes; replace the file"
+        )
+    records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
+    labels = records[:, 0]
+    if labels.max() > 9:
+        first = int(np.argmax(labels > 9))
+        raise HypersignError(
+            f"{origin}: labels must be from 0 to 9; record {first} has {labels[first]}; replace the file"
+        )
+    return records[:, 1:].reshape(-1, 3, 32, 32), labels

@@ -1,0 +1,189 @@
+"""What a data set is here: two splits of uint8 images with their labels, whole in memory.
+
+Pixels stay whole numbers from the file to the device; `Batches` scales them to `pixel_range` at the last
+moment. The largest of the known sets, CIFAR-10, is 184 MB so.
+"""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypersign._checks import HypersignError, check_int
+
+__all__ = ["Split", "ImageData", "fingerprint", "stratified_split", "divide"]
+
+TEST_SHARE = 0.2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Images with their labels.
+
+    Args:
+        images: uint8, shape `(N, C, H, W)`.
+        labels: int64, shape `(N,)`, class numbers from 0.
+
+    Raises:
+        HypersignError: another type or shape, or a negative label.
+
+    Example:
+        >>> split = Split(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10))
+        >>> len(split), len(split[2:5])
+        (10, 3)
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or 0 in self.images.shape[1:]:
+            raise HypersignError(
+                "images must be a uint8 tensor of shape (N, C, H, W); "
+                f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise HypersignError(
+                f"labels must be an int64 tensor of shape ({len(self.images)},), one for each image; "
+                f"got {self.labels.dtype} of shape {tuple(self.labels.shape)}"
+            )
+        if len(self.labels) and self.labels.min() < 0:
+            raise HypersignError(f"labels must be >= 0; got {int(self.labels.min())}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> "Split":
+        return Split(self.images[rows], self.labels[rows])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set: training and test images, the names of the classes, and the range pixels are scaled to.
+
+    Args:
+        name: what it is called in tables and run folders.
+        train, test: the splits, images of one shape.
+        classes: the name of class 0, 1, ...
+        pixel_range: what pixel 0 and pixel 255 become in a batch.
+        sha256: `fingerprint(train, test)`: which images these are.
+
+    Raises:
+        HypersignError: a split is empty, the shapes differ, or a label is no class.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    pixel_range: tuple[float, float]
+    sha256: str
+
+    def __post_init__(self) -> None:
+        for name, split in (("training", self.train), ("test", self.test)):
+            if not len(split):
+                raise HypersignError(f"{self.name}: the {name} split must hold at least one image; it is empty")
+            if split.labels.max() >= len(self.classes):
+                raise HypersignError(
+                    f"{self.name}: labels of the {name} split must be from 0 to {len(self.classes) - 1}, "
+                    f"one of {len(self.classes)} classes; got {int(split.labels.max())}"
+                )
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise HypersignError(
+                f"{self.name}: test images must have the shape of the training images, {self.shape}; "
+                f"got {tuple(self.test.images.shape[1:])}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def hold_out(self, n: int) -> tuple[Split, Split]:
+        """Returns the training split without its last `n` images, and those `n` to validate on.
+
+        Raises:
+            HypersignError: `n` is negative or leaves nothing to train on.
+        """
+        check_int("the number of images held out", n, least=0, most=len(self.train) - 1)
+        border = len(self.train) - n
+        return self.train[:border], self.train[border:]
+
+
+def fingerprint(train: Split, test: Split) -> str:
+    """Returns the SHA-256 of all pixels and labels, in their order: the identity of the data a run has seen.
+
+    Hashed in turn for `train` and `test`: the shape of the images as text, their bytes, the labels as
+    little-endian int64. Equal data gives an equal hash wherever it was read from.
+
+    Example:
+        >>> split = Split(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]))
+        >>> fingerprint(split, split)[:8]
+        '7829f9f6'
+    """
+    digest = hashlib.sha256()
+    for split in (train, test):
+        digest.update(str(tuple(split.images.shape)).encode())
+        digest.update(np.ascontiguousarray(split.images.numpy()).data)
+        digest.update(np.ascontiguousarray(split.labels.numpy(), dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE) -> tuple[np.ndarray, np.ndarray]:
+    """Divides images at random into training and test so that each class is divided in the same proportion.
+
+    Of a class with n images, `round(share * n)` go to the test split, at least 1 and at most n - 1. Both
+    parts come back in random order, so that the last images held out for validation, or the first ones
+    inspected, are of every class.
+
+    Args:
+        labels: integers, shape `(N,)`.
+        seed: the same seed divides the same labels the same way.
+        share: of each class, for the test split.
+
+    Returns:
+        The positions of the training and of the test images.
+
+    Raises:
+        HypersignError: a class has fewer than two images.
+
+    Example:
+        >>> train, test = stratified_split(np.repeat([0, 1], [40, 10]), seed=0)
+        >>> len(train), len(test)
+        (40, 10)
+    """
+    generator = np.random.default_rng(check_int("seed", seed, least=0))
+    train, test = [], []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            raise HypersignError(
+                f"a class must have at least 2 images to be divided into training and test; "
+                f"class {label} has {len(members)}"
+            )
+        border = min(max(round(share * len(members)), 1), len(members) - 1)
+        test.append(members[:border])
+        train.append(members[border:])
+    return generator.permutation(np.concatenate(train)), generator.permutation(np.concatenate(test))
+
+
+def divide(name: str, parts: list[Split], classes: tuple[str, ...], seed: int, *, origin: str) -> ImageData:
+    """Makes one's own images a data set: `parts` is the training and the test split, or one to be divided.
+
+    Raises:
+        HypersignError: as `ImageData` and `stratified_split` do; the message begins with `origin`.
+    """
+    try:
+        if len(parts) == 1:
+            train_rows, test_rows = stratified_split(parts[0].labels.numpy(), seed)
+        else:
+            generator = np.random.default_rng(seed)
+            train_rows, test_rows = (generator.permutation(len(part)) for part in parts)
+    except HypersignError as error:
+        raise HypersignError(f"{origin}: {error}") from error
+    train = Split(parts[0].images[train_rows], parts[0].labels[train_rows])
+    test = Split(parts[-1].images[test_rows], parts[-1].labels[test_rows])
+    return ImageData(name, train, test, classes, (-1.0, 1.0), fingerprint(train, test))

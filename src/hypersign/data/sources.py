@@ -1,0 +1,165 @@
+"""The official data sets: where their authors keep them, and the SHA-256 of every file.
+
+This table is the only place that knows an address. The addresses are the authors' own (for MNIST the mirror
+that PyTorch keeps, since the first address no longer serves the files) and were NOT tried: this was
+written where they cannot be reached. The checksums were: every file in the table was read and decoded, but
+for `cifar-10-binary.tar.gz`, of which only the six files inside were. Whatever is downloaded or found must
+match them.
+"""
+
+import dataclasses
+
+__all__ = ["Stored", "Source", "SOURCES"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A file as its authors published it: its name, bytes and SHA-256, and the address of the folder it is in.
+
+    `address` is None for what cannot be downloaded.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    address: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An official data set.
+
+    `files` are what is decoded, those of the training split first. They come out of `archives`: a `.gz`
+    holds the one file of its name and is read as it is, a tar holds all and is extracted into a cache folder
+    called `folder`; of several archives any one will do, and the first is the one to download.
+    `shape` is (channels, height, width).
+    """
+
+    name: str
+    files: tuple[Stored, ...]
+    archives: tuple[Stored, ...]
+    folder: str
+    images: tuple[int, int]
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    pixel_range: tuple[float, float]
+
+
+def _idx(address: str, *rows: tuple[str, int, str, int, str]) -> tuple[tuple[Stored, ...], tuple[Stored, ...]]:
+    files = tuple(Stored(name, size, sha256) for name, size, sha256, _, _ in rows)
+    archives = tuple(Stored(f"{name}.gz", size, sha256, address) for name, _, _, size, sha256 in rows)
+    return files, archives
+
+
+# name, then bytes and SHA-256 of the file, then of its .gz
+_MNIST = _idx(
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    (
+        "train-images-idx3-ubyte",
+        47040016,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        9912422,
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    (
+        "train-labels-idx1-ubyte",
+        60008,
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        28881,
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    ),
+    (
+        "t10k-images-idx3-ubyte",
+        7840016,
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        1648877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+    (
+        "t10k-labels-idx1-ubyte",
+        10008,
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        4542,
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+)
+_FASHION_MNIST = _idx(
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    (
+        "train-images-idx3-ubyte",
+        47040016,
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        26421880,
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    ),
+    (
+        "train-labels-idx1-ubyte",
+        60008,
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        29515,
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    ),
+    (
+        "t10k-images-idx3-ubyte",
+        7840016,
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        4422102,
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    ),
+    (
+        "t10k-labels-idx1-ubyte",
+        10008,
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        5148,
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ),
+)
+_CIFAR_10 = (
+    (
+        Stored("data_batch_1.bin", 30730000, "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5"),
+        Stored("data_batch_2.bin", 30730000, "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed"),
+        Stored("data_batch_3.bin", 30730000, "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67"),
+        Stored("data_batch_4.bin", 30730000, "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48"),
+        Stored("data_batch_5.bin", 30730000, "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add"),
+        Stored("test_batch.bin", 30730000, "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b"),
+    ),
+    (
+        Stored(
+            "cifar-10-binary.tar.gz",
+            170052171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            "https://www.cs.toronto.edu/~kriz/",
+        ),
+        # The same six files packed again, a quarter smaller: read where it lies, never downloaded.
+        Stored(
+            "cifar-10-batches-bin.tar.xz",
+            131121552,
+            "ee4080a5043acf3c85c30e9fd30ab148a0259b770f14be8540106d1373924538",
+        ),
+    ),
+)
+
+_DIGITS = tuple("0123456789")
+_GARMENTS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source("mnist", *_MNIST, "", (60000, 10000), (1, 28, 28), _DIGITS, (0.0, 1.0)),
+        Source("fashion-mnist", *_FASHION_MNIST, "", (60000, 10000), (1, 28, 28), _GARMENTS, (0.0, 1.0)),
+        Source("cifar-10", *_CIFAR_10, "cifar-10-batches-bin", (50000, 10000), (3, 32, 32), _THINGS, (-1.0, 1.0)),
+    )
+}
+"""The known sets that have to be fetched, by name."""
