@@ -1,0 +1,49 @@
+"""Batch norm without a scale, as the paper has it."""
+
+import torch
+from torch import nn
+
+__all__ = ["ShiftBatchNorm1d", "ShiftBatchNorm2d", "batch_norm"]
+
+
+class _Shift(nn.modules.batchnorm._BatchNorm):
+    """Replaces the learned scale of a batch norm by a constant 1, which no state holds and no step moves."""
+
+    def _fix_scale(self) -> None:
+        del self.weight
+        self.register_buffer("weight", torch.ones_like(self.bias), persistent=False)
+
+    def reset_parameters(self) -> None:
+        self.reset_running_stats()
+        with torch.no_grad():
+            self.weight.fill_(1.0)
+            self.bias.fill_(0.0)
+
+
+class ShiftBatchNorm1d(_Shift, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` that learns a shift and no scale: y = (x - mean) / sqrt(var + eps) + bias.
+
+    A positive scale in front of a sign changes nothing, which is why the paper's networks have none.
+
+    >>> [name for name, _ in ShiftBatchNorm1d(4).named_parameters()]
+    ['bias']
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(features, eps, momentum)
+        self._fix_scale()
+
+
+class ShiftBatchNorm2d(_Shift, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that learns a shift and no scale; see `ShiftBatchNorm1d`."""
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(features, eps, momentum)
+        self._fix_scale()
+
+
+def batch_norm(dimensions: int, features: int, *, eps: float, momentum: float, scale: bool) -> nn.Module:
+    """A batch norm over `features` channels of flat (`dimensions` 1) or image-shaped (2) activations."""
+    if dimensions == 1:
+        return (nn.BatchNorm1d if scale else ShiftBatchNorm1d)(features, eps=eps, momentum=momentum)
+    return (nn.BatchNorm2d if scale else ShiftBatchNorm2d)(features, eps=eps, momentum=momentum)

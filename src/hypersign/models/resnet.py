@@ -1,0 +1,151 @@
+"""Residual networks with binary blocks and a shortcut around every convolution (Bi-Real Net)."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hypersign._checks import check_int
+from hypersign.layers import QuantConv2d
+from hypersign.models.vgg import _quantizers
+from hypersign.quantizers import Optimal
+
+__all__ = ["BinaryBlock", "resnet18", "resnet20"]
+
+
+class BinaryBlock(nn.Module):
+    """One quantized convolution with a real-valued shortcut around it.
+
+        y = norm(conv(x)) + shortcut(x)
+
+    The shortcut is the identity or, where the size or width changes, average pooling and a float 1x1
+    convolution with batch norm, so that real values reach every block.
+    Source: Liu et al. 2018 (Bi-Real Net, arXiv 1808.00278), figure 3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        *,
+        stride: int,
+        input_quantizer: nn.Module,
+        weight_quantizer: nn.Module,
+        norm_epsilon: float,
+        norm_momentum: float,
+    ) -> None:
+        super().__init__()
+        self.conv = QuantConv2d(
+            channels,
+            filters,
+            3,
+            stride=stride,
+            padding=1,
+            bias=False,
+            input_quantizer=input_quantizer,
+            weight_quantizer=weight_quantizer,
+        )
+        self.norm = nn.BatchNorm2d(filters, eps=norm_epsilon, momentum=norm_momentum)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != filters:
+            # ceil_mode keeps the size in step with a strided, padded convolution when it is odd.
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity(),
+                nn.Conv2d(channels, filters, 1, bias=False),
+                nn.BatchNorm2d(filters, eps=norm_epsilon, momentum=norm_momentum),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` of shape (N, channels, H, W) to (N, filters, ceil(H/stride), ceil(W/stride))."""
+        return self.norm(self.conv(x)) + self.shortcut(x)
+
+
+def _resnet(
+    shape: tuple[int, int, int],
+    classes: int,
+    widths: Sequence[int],
+    depth: int,
+    levels: int,
+    threshold: float | Optimal,
+    norm_epsilon: float,
+    norm_momentum: float,
+) -> nn.Sequential:
+    channels = check_int("shape (channels)", shape[0], least=1)
+    check_int("classes", classes, least=1)
+    for width in widths:
+        check_int("widths", width, least=1)
+    weight_quantizer, input_quantizer = _quantizers(levels, threshold, 1)
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    modules["conv"] = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+    modules["norm"] = nn.BatchNorm2d(widths[0], eps=norm_epsilon, momentum=norm_momentum)
+    channels = widths[0]
+    for stage, filters in enumerate(widths, start=1):
+        for i in range(1, depth + 1):
+            modules[f"stage{stage}_block{i}"] = BinaryBlock(
+                channels,
+                filters,
+                stride=2 if stage > 1 and i == 1 else 1,
+                input_quantizer=input_quantizer(),
+                weight_quantizer=weight_quantizer(),
+                norm_epsilon=norm_epsilon,
+                norm_momentum=norm_momentum,
+            )
+            channels = filters
+    modules["pool"] = nn.AdaptiveAvgPool2d(1)
+    modules["flatten"] = nn.Flatten()
+    modules["fc"] = nn.Linear(channels, classes)
+    model = nn.Sequential(modules)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+    return model
+
+
+def resnet20(
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    *,
+    widths: Sequence[int] = (16, 32, 64),
+    levels: int = 2,
+    threshold: float | Optimal = 0.02,
+    norm_epsilon: float = 1e-5,
+    norm_momentum: float = 0.1,
+) -> nn.Sequential:
+    """ResNet-20 for small images: a float stem, three stages of six binary convolutions, a float classifier.
+
+    Source: He et al. 2016 (arXiv 1512.03385), section 4.2, with the shortcuts of Bi-Real Net.
+
+    Args:
+        shape: (channels, height, width) of the images; any size.
+        classes: number of logits.
+        widths: filters of each stage; stages after the first halve the size.
+        levels, threshold: of the quantizers of weights and inputs, as in `vgg`.
+        norm_epsilon, norm_momentum: of batch norm.
+
+    Raises:
+        HypersignError: an argument outside its range.
+
+    >>> from hypersign.layers import quant_layers
+    >>> len(quant_layers(resnet20()))
+    18
+    """
+    return _resnet(shape, classes, widths, 6, levels, threshold, norm_epsilon, norm_momentum)
+
+
+def resnet18(
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    *,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    levels: int = 2,
+    threshold: float | Optimal = 0.02,
+    norm_epsilon: float = 1e-5,
+    norm_momentum: float = 0.1,
+) -> nn.Sequential:
+    """ResNet-18 with the small-image stem: four stages of four binary convolutions; arguments as `resnet20`.
+
+    >>> from hypersign.layers import quant_layers
+    >>> len(quant_layers(resnet18()))
+    16
+    """
+    return _resnet(shape, classes, widths, 4, levels, threshold, norm_epsilon, norm_momentum)

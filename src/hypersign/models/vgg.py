@@ -1,0 +1,180 @@
+"""The paper's network: convolutions, then fully connected layers, every product followed by batch norm."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.layers import QuantConv2d, QuantLinear
+from hypersign.models.norm import batch_norm
+from hypersign.quantizers import Identity, Optimal, Quantizer, Sign, Ternary
+
+__all__ = ["mlp", "vgg"]
+
+
+def vgg(
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    *,
+    widths: Sequence[int] = (128, 128, 256, 256, 512, 512),
+    pools: Sequence[int] = (2, 4, 6),
+    filter_size: int = 3,
+    hidden: Sequence[int] = (1024, 1024),
+    levels: int = 2,
+    threshold: float | Optimal = 0.02,
+    continuous: bool = False,
+    float_weights: Sequence[str] = (),
+    float_inputs: Sequence[str] = (),
+    norm_scale: bool = False,
+    norm_epsilon: float = 1e-3,
+    norm_momentum: float = 0.1,
+    sign_zero: int = 1,
+) -> nn.Sequential:
+    """The network of Anderson & Berg 2018, after Courbariaux & Hubara 2016.
+
+        image -> [conv -> pool where marked -> batch norm] ... -> flatten -> [fc -> batch norm] ... -> logits
+
+    Every convolution and fully connected layer quantizes its weights and, but for the first, its inputs. The
+    children of the returned `nn.Sequential` are named `conv1`, `pool2`, `norm1`, ..., `flatten`, `fc1`, ...;
+    the batch norm that follows `conv1` is `norm1`, and numbering goes on through the fully connected layers.
+    With the defaults: fan-ins 27, 1152, 1152, 2304, 2304, 4608, 8192, 1024, 1024; 617 million binary
+    multiply-accumulates an image; 1,753,344 bytes of packed weights.
+
+    Args:
+        shape: (channels, height, width) of the images.
+        classes: number of logits.
+        widths: filters of each convolution; none at all gives an mlp.
+        pools: which convolutions, counted from 1, are followed by a 2x2 max pool (odd sizes round up).
+        filter_size: height and width of the filters; padded with zeros so that sizes stay (odd numbers do).
+        hidden: widths of the fully connected layers before the last.
+        levels: 2 (sign) or 3 (ternary).
+        threshold: of the ternary quantizer, for weights and inputs alike; `Optimal()`: .612 of each filter's
+            standard deviation for weights, .612 for inputs (which batch norm gives unit variance).
+        continuous: no quantizer in the convolutions; the first fully connected layer reads real inputs; the
+            fully connected weights stay quantized.
+        float_weights, float_inputs: names of layers whose weights, or inputs, stay real (`"conv1"`, `"fc2"`).
+        norm_scale: whether batch norm learns a scale; the paper's does not.
+        norm_epsilon, norm_momentum: of batch norm; running averages keep `1 - norm_momentum` of the past.
+        sign_zero: the level of 0, see `Sign`.
+
+    Raises:
+        HypersignError: an argument outside its range, or a layer name that does not exist.
+
+    >>> sum(p.numel() for name, p in vgg().named_parameters() if name.endswith("weight"))
+    14022016
+    """
+    channels, height, width = (check_int("shape", size, least=1) for size in shape)
+    check_int("classes", classes, least=1)
+    check_int("filter_size", filter_size, least=1)
+    if filter_size % 2 == 0:
+        raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
+    for number in (*widths, *hidden):
+        check_int("widths and hidden", number, least=1)
+    for number in pools:
+        check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
+    weight_quantizer, input_quantizer = _quantizers(levels, threshold, sign_zero)
+    convolutions = [f"conv{i}" for i in range(1, len(widths) + 1)]
+    connected = [f"fc{i}" for i in range(1, len(hidden) + 2)]
+    names = convolutions + connected
+    unknown = [name for name in (*float_weights, *float_inputs) if name not in names]
+    if unknown:
+        raise HypersignError(
+            f"float_weights and float_inputs must name layers of this network ({', '.join(names)}); "
+            f"got {', '.join(unknown)}"
+        )
+    real_weights, real_inputs = {*float_weights}, {names[0], *float_inputs}
+    if continuous:
+        real_weights.update(convolutions)
+        real_inputs.update(convolutions, connected[:1])
+
+    def quantizers(name: str) -> dict[str, Any]:
+        return {
+            "input_quantizer": Identity() if name in real_inputs else input_quantizer(),
+            "weight_quantizer": Identity() if name in real_weights else weight_quantizer(),
+        }
+
+    def norm(dimensions: int, features: int) -> nn.Module:
+        return batch_norm(dimensions, features, eps=norm_epsilon, momentum=norm_momentum, scale=norm_scale)
+
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, filters in enumerate(widths, start=1):
+        modules[f"conv{i}"] = QuantConv2d(
+            channels, filters, filter_size, padding=filter_size // 2, bias=False, **quantizers(f"conv{i}")
+        )
+        if i in pools:
+            modules[f"pool{i}"] = nn.MaxPool2d(2, ceil_mode=True)
+            height, width = -(-height // 2), -(-width // 2)
+        modules[f"norm{i}"] = norm(2, filters)
+        channels = filters
+    modules["flatten"] = nn.Flatten()
+    features = channels * height * width
+    for i, outputs in enumerate([*hidden, classes], start=1):
+        modules[f"fc{i}"] = QuantLinear(features, outputs, bias=False, **quantizers(f"fc{i}"))
+        modules[f"norm{len(widths) + i}"] = norm(1, outputs)
+        features = outputs
+    model = nn.Sequential(modules)
+    for name in names:
+        nn.init.xavier_uniform_(model.get_parameter(f"{name}.weight"))
+    return model
+
+
+def mlp(
+    shape: tuple[int, int, int] = (1, 28, 28),
+    classes: int = 10,
+    *,
+    hidden: Sequence[int] = (4096, 4096, 4096),
+    levels: int = 2,
+    threshold: float | Optimal = 0.02,
+    float_weights: Sequence[str] = (),
+    float_inputs: Sequence[str] = (),
+    norm_scale: bool = False,
+    norm_epsilon: float = 1e-3,
+    norm_momentum: float = 0.1,
+    sign_zero: int = 1,
+) -> nn.Sequential:
+    """Fully connected layers alone: `vgg` without convolutions. The defaults are BinaryNet's MNIST network.
+
+    Source: Courbariaux & Hubara 2016 (arXiv 1602.02830), section 2.1.
+
+    >>> list(dict(mlp(hidden=(64,)).named_children()))
+    ['flatten', 'fc1', 'norm1', 'fc2', 'norm2']
+    """
+    return vgg(
+        shape,
+        classes,
+        widths=(),
+        pools=(),
+        hidden=hidden,
+        levels=levels,
+        threshold=threshold,
+        float_weights=float_weights,
+        float_inputs=float_inputs,
+        norm_scale=norm_scale,
+        norm_epsilon=norm_epsilon,
+        norm_momentum=norm_momentum,
+        sign_zero=sign_zero,
+    )
+
+
+def _quantizers(
+    levels: int, threshold: float | Optimal, sign_zero: int
+) -> tuple[Callable[[], Quantizer], Callable[[], Quantizer]]:
+    """Makers of a weight quantizer and of an input quantizer."""
+
+    def binary() -> Quantizer:
+        return Sign(zero=sign_zero)
+
+    def ternary_weights() -> Quantizer:
+        return Ternary(threshold)
+
+    def ternary_inputs() -> Quantizer:
+        return Ternary(threshold.deviations if isinstance(threshold, Optimal) else threshold)
+
+    if levels == 2:
+        return binary, binary
+    if levels == 3:
+        ternary_weights()  # its check of the threshold, before anything is built
+        return ternary_weights, ternary_inputs
+    raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {levels!r}")
