@@ -1,0 +1,196 @@
+"""The run folder: everything that is known of one training run, and the one hand-over to all that follows.
+
+    run.json           what the run is: network and its options, recipe, data and their hash, versions, results
+    model.safetensors  the last weights (once finished: with re-estimated batch-norm statistics)
+    best.safetensors   the weights with the best validation accuracy, where images were held out
+    metrics.jsonl      one JSON object an epoch
+    state/             what resuming needs (training/checkpoint.py)
+
+Every file appears whole or not at all, and none is ever unpickled.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hypersign import models
+from hypersign._checks import HypersignError, check_choice
+from hypersign._files import write_atomic
+from hypersign.data import ImageData
+from hypersign.data import load as load_data
+
+__all__ = ["FORMAT", "Run", "load_weights", "open_run", "read_tensors", "write_tensors"]
+
+FORMAT = 1
+"""Version of the run folder; a folder of another version is refused."""
+
+WEIGHTS = {"last": "model.safetensors", "best": "best.safetensors"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder that exists. `info` is the content of its `run.json`."""
+
+    path: Path
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training reached its last epoch."""
+        return bool(self.info["finished"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`, an epoch each; none before the first epoch ended."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except json.JSONDecodeError as error:
+            raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
+
+    @cached_property
+    def _data(self) -> ImageData:
+        wanted = self.info["data"]
+        data = load_data(wanted["source"], seed=wanted["seed"])
+        if data.sha256 != wanted["sha256"]:
+            raise HypersignError(
+                f"{self.name} was trained on data with hash {wanted['sha256'][:12]}, but {wanted['source']} now "
+                f"gives {data.sha256[:12]}: put the data it was trained on back in place"
+            )
+        return data
+
+    def data(self) -> ImageData:
+        """The data set the run was trained on.
+
+        Raises:
+            HypersignError: it cannot be had, or is not the one the run was trained on.
+        """
+        return self._data
+
+    def build_model(self) -> nn.Module:
+        """The run's network, with fresh weights."""
+        model = self.info["model"]
+        shape = tuple(model["shape"])
+        return models.build(model["name"], shape, model["classes"], **model["options"])
+
+    def load_model(self, weights: str = "last") -> nn.Module:
+        """The trained network, on the CPU, in evaluation mode.
+
+        Args:
+            weights: "last", or "best" by validation accuracy.
+
+        Raises:
+            HypersignError: these weights are not there (yet), or do not fit the network.
+        """
+        check_choice("weights", weights, WEIGHTS)
+        path = self.path / WEIGHTS[weights]
+        if not path.exists():
+            why = (
+                "no images were held out to choose them by; take the last"
+                if weights == "best" and not self.info["recipe"].get("validation")
+                else f"none were saved yet; go on with: hypersign train --resume {self.path}"
+            )
+            raise HypersignError(f"{self.name} has no {weights} weights ({path.name}): {why}")
+        tensors, _ = read_tensors(path)
+        model = self.build_model()
+        load_weights(model, tensors, origin=str(path))
+        return model.eval()
+
+    def update(self, **fields: Any) -> "Run":
+        """Writes `run.json` anew with these fields replaced, and returns the run with them."""
+        run = Run(self.path, {**self.info, **fields})
+        write_atomic(self.path / "run.json", json.dumps(run.info, indent=2) + "\n")
+        return run
+
+
+def open_run(path: str | Path) -> Run:
+    """Opens a run folder.
+
+    Raises:
+        HypersignError: it is missing, is no run folder, is truncated, or is of another version.
+    """
+    folder = Path(path)
+    file = folder / "run.json"
+    if not folder.is_dir():
+        raise HypersignError(f"a run folder was expected at {folder}; there is none: check the path")
+    try:
+        info = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise HypersignError(f"{folder} is no run folder: it has no run.json") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HypersignError(f"{file} must be JSON; {error}: restore the file or train again") from error
+    version = info.get("format") if isinstance(info, dict) else None
+    if version != FORMAT:
+        raise HypersignError(
+            f"{folder} must be a run folder of version {FORMAT}; its run.json says version {version}: "
+            "open it with the HyperSign that wrote it"
+        )
+    missing = [key for key in ("model", "recipe", "data", "versions", "finished") if key not in info]
+    if missing:
+        raise HypersignError(f"{file} lacks {', '.join(missing)}: restore the file or train again")
+    return Run(folder, info)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes tensors, with `metadata` as JSON in the header, as one safetensors file, whole or not at all."""
+    header = {"json": json.dumps(metadata or {})}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def write(part: Path) -> None:
+        try:
+            save_file(plain, part, metadata=header)
+        except SafetensorError as error:  # a full disk comes out as this
+            raise OSError(str(error)) from error
+
+    write_atomic(path, write)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `write_tensors` wrote: the tensors, and the metadata.
+
+    Raises:
+        HypersignError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        return tensors, json.loads(header.get("json", "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise HypersignError(
+            f"{path} must be a whole safetensors file; {error}: restore it from a copy or train again"
+        ) from error
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, origin: str) -> None:
+    """Loads `tensors` into `model`, all or nothing.
+
+    Raises:
+        HypersignError: names or shapes differ; the message lists every difference and begins with `origin`.
+    """
+    wanted = model.state_dict()
+    problems = [f"{name} is missing" for name in wanted if name not in tensors]
+    problems += [f"{name} has no place in the network" for name in tensors if name not in wanted]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, the network needs {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if problems:
+        raise HypersignError(f"{origin} does not fit the network: {'; '.join(problems)}")
+    with torch.no_grad():
+        model.load_state_dict(dict(tensors))
