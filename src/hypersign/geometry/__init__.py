@@ -1,0 +1,23 @@
+"""The geometry of quantized networks: measured on a trained one, predicted by closed forms."""
+
+from hypersign.geometry.inspection import inspect
+from hypersign.geometry.results import (
+    AngleStats,
+    Density,
+    DotProducts,
+    Geometry,
+    Histogram,
+    LayerGeometry,
+    WeightStats,
+)
+
+__all__ = [
+    "inspect",
+    "Geometry",
+    "LayerGeometry",
+    "AngleStats",
+    "WeightStats",
+    "DotProducts",
+    "Density",
+    "Histogram",
+]

@@ -1,0 +1,174 @@
+"""Runs a network over batches of images and meets every quantized layer's inputs and weights in all versions.
+
+A hook on each layer sees its input before quantization, `a_c`; the quantized one, `a_b`, and the dot products
+of both with latent and quantized weights, `w_c` and `w_b`, are computed there and then, counted and forgotten:
+memory holds one batch of one layer, however many images and layers there are.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypersign._checks import HypersignError
+from hypersign.geometry.dot_products import DotProductAccumulator
+from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
+from hypersign.layers import QuantLayer, quant_layers
+from hypersign.quantizers import Identity
+
+__all__ = ["Capture", "LayerCapture", "capture"]
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Progress = Callable[[int], Any]
+
+# family -> (x, y), by the kinds of product: inputs first, c for continuous and b for quantized
+_FAMILIES = {
+    "weights_binarized": ("a_b.w_b", "a_b.w_c"),
+    "activations_binarized": ("a_c.w_b", "a_b.w_b"),
+    "both_binarized": ("a_c.w_c", "a_b.w_b"),
+}
+_PERMUTED = {"permuted": ("a_b.w_b", "a_b.w_c")}
+
+
+class LayerCapture:
+    """What one layer's dot products did: `products` as they were, `permuted` with permuted activations."""
+
+    def __init__(self, name: str, layer: QuantLayer, generator: torch.Generator) -> None:
+        self.name = name
+        self.layer = layer
+        self.products = DotProductAccumulator(layer.filters, _FAMILIES)
+        self.permuted = DotProductAccumulator(layer.filters, _PERMUTED)
+        self._generator = generator
+        self._latent = _filters_last(layer.weight.detach())
+        if not torch.isfinite(self._latent).all():
+            raise HypersignError(
+                f"{name}.weight must hold finite numbers; it holds NaN or infinity: inspect another checkpoint"
+            )
+        same = isinstance(layer.weight_quantizer, Identity)
+        self._levels = self._latent if same else _filters_last(layer.quantized_weight().detach())
+
+    def hook(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+        """A forward hook: counts the dot products of the layer's present input."""
+        continuous: Tensor = args[0] if args else next(iter(kwargs.values()))
+        if not torch.isfinite(continuous).all():
+            raise HypersignError(
+                f"the input of {self.name} must hold finite numbers; NaN or infinity came: check the images, "
+                "and the running statistics of the layers before it"
+            )
+        if continuous.dim() < self.layer.weight.dim():  # one image without a batch dimension
+            continuous, output = continuous[None], output[None]
+        continuous = _filters_last(continuous)
+        same_inputs = isinstance(self.layer.input_quantizer, Identity)
+        same_weights = self._levels is self._latent
+        quantized = continuous if same_inputs else self.layer.input_quantizer(continuous)
+        # Products that coincide are computed once, and the forward pass has just computed one of them.
+        bb = self._rows(output) if self._computes_bare_products() else self._product(quantized, self._levels)
+        bc = bb if same_weights else self._product(quantized, self._latent)
+        cb = bb if same_inputs else self._product(continuous, self._levels)
+        cc = bc if same_inputs else cb if same_weights else self._product(continuous, self._latent)
+        self.products.update({"a_b.w_b": bb, "a_b.w_c": bc, "a_c.w_b": cb, "a_c.w_c": cc})
+
+        positions = len(bb) // len(quantized)
+        if positions:
+            shuffled = permuted(quantized, -(-PERMUTED_PRODUCTS // positions), self._generator)
+            bb = self._product(shuffled, self._levels)
+            bc = bb if same_weights else self._product(shuffled, self._latent)
+            self.permuted.update({"a_b.w_b": bb, "a_b.w_c": bc})
+
+    def _computes_bare_products(self) -> bool:
+        """Whether the layer's output is a_b.w_b itself: no scale, no bias, nobody else's hook or forward."""
+        layer = self.layer
+        return (
+            layer.bias is None
+            and getattr(layer.weight_quantizer, "scale", None) is None
+            and type(layer).forward is QuantLayer.forward
+            and len(layer._forward_hooks) == 1
+        )
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._rows(self.layer.product(x, weight))
+
+    def _rows(self, output: Tensor) -> Tensor:
+        """An output of the layer as (dot products, filters)."""
+        filters_axis = 1 - self.layer.weight.dim()  # the last one of a fully connected layer
+        return output.movedim(filters_axis, -1).reshape(-1, self.layer.filters)
+
+
+@dataclasses.dataclass(frozen=True)
+class Capture:
+    """What `capture` saw: how many images, which share of them was classified right, and every layer's counts."""
+
+    images: int
+    accuracy: float
+    layers: tuple[LayerCapture, ...]
+
+
+def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Progress | None = None) -> Capture:
+    """Runs `model` over `batches` in evaluation mode and counts every quantized layer's dot products.
+
+    The model is left as found: its hooks, its modes, its weights. Autocast is switched off meanwhile.
+
+    Args:
+        model: any network with quantized layers; its output is one row of class scores an image.
+        batches: (images, labels) pairs; images are moved to the device and the type of the model's weights.
+        seed: of the permutation test.
+        progress: called after each batch with the number of images seen so far.
+
+    Raises:
+        HypersignError: the model has no quantized layer, or one that was never reached; there are no images;
+            weights, activations or scores are NaN or infinite (the layer is named).
+    """
+    layers = quant_layers(model)
+    if not layers:
+        raise HypersignError("the network must have quantized layers to inspect; it has none: `convert` makes some")
+    example = next(iter(layers.values())).weight
+    generator = torch.Generator().manual_seed(seed)
+    images_seen, right = 0, 0
+    with (
+        torch.no_grad(),
+        torch.autocast(example.device.type, enabled=False),
+        _evaluating(model),
+        contextlib.ExitStack() as hooks,
+    ):
+        captures = tuple(LayerCapture(name, layer, generator) for name, layer in layers.items())
+        for layer_capture in captures:
+            handle = layer_capture.layer.register_forward_hook(layer_capture.hook, with_kwargs=True)
+            hooks.callback(handle.remove)
+        for images, labels in batches:
+            images = _filters_last(images.to(example.device, example.dtype))
+            scores = model(images)
+            if not torch.isfinite(scores).all():
+                raise HypersignError("the network's scores must be finite numbers; NaN or infinity came")
+            right += int((scores.argmax(1) == labels.to(scores.device)).sum())
+            images_seen += len(images)
+            if progress is not None:
+                progress(images_seen)
+    if not images_seen:
+        raise HypersignError("inspection needs at least one image; none came")
+    unreached = [c.name for c in captures if not c.products.count]
+    if unreached:
+        raise HypersignError(
+            f"every quantized layer must take part in the network's forward pass; {', '.join(unreached)} did not"
+        )
+    return Capture(images_seen, right / images_seen, captures)
+
+
+def _filters_last(x: Tensor) -> Tensor:
+    """`x`, laid out in memory with the channels last if it is 4-D: convolutions are faster by a third or more,
+    and their outputs are rows of filters without a copy."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, every module's own mode being put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

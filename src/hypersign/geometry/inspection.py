@@ -1,0 +1,79 @@
+"""Inspection: everything that is measured of a network, beside what theory predicts."""
+
+import numpy as np
+from torch import nn
+
+from hypersign.geometry import theory, weights
+from hypersign.geometry.capture import Batches, LayerCapture, Progress, capture
+from hypersign.geometry.results import Geometry, LayerGeometry
+from hypersign.quantizers import Identity
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    run: str,
+    dataset: str,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Geometry:
+    """Measures the geometry of every quantized layer of `model` on `batches`, beside its prediction.
+
+    Memory does not grow with the number of images. The model is left as found.
+
+    Args:
+        model: any network with quantized layers; its output is one row of class scores an image.
+        batches: (images, labels) pairs, images `(N, ...)` in the range the model was trained on.
+        run, dataset: names, written into the result.
+        seed: of the permutation test.
+        progress: called after each batch with the number of images seen so far.
+
+    Raises:
+        HypersignError: the model has no quantized layer, or one that was never reached; there are no images;
+            weights, activations or scores are NaN or infinite (the layer is named).
+
+    Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3.
+
+    >>> import torch
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Sign
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(QuantLinear(256, 10, weight_quantizer=Sign()))
+    >>> _ = nn.init.normal_(model[0].weight)
+    >>> batch = torch.randn(100, 256), torch.zeros(100, dtype=torch.long)
+    >>> found = inspect(model, [batch], run="example", dataset="noise").layers[0].weights_binarized
+    >>> round(found.pearson_r, 1), round(found.predicted_pearson_r, 1)
+    (0.8, 0.8)
+    """
+    seen = capture(model, batches, seed=seed, progress=progress)
+    layers = tuple(_layer_geometry(layer) for layer in seen.layers)
+    return Geometry(run=run, dataset=dataset, images=seen.images, accuracy=seen.accuracy, layers=layers)
+
+
+def _layer_geometry(captured: LayerCapture) -> LayerGeometry:
+    layer = captured.layer
+    cosines = np.cos(weights.angles(layer))
+    weight_r = float(np.nanmean(cosines)) if not np.isnan(cosines).all() else np.nan
+    input_r = 1.0
+    if not isinstance(layer.input_quantizer, Identity):
+        threshold = layer.input_quantizer.thresholds(layer.weight.new_zeros(1, 1))  # type: ignore[operator]
+        input_r = float(theory.ternary_cosine(threshold.item()))
+    products = captured.products
+    return LayerGeometry(
+        name=captured.name,
+        kind=type(layer).__name__,
+        fan_in=layer.fan_in,
+        filters=layer.filters,
+        input_quantizer=repr(layer.input_quantizer),
+        weight_quantizer=repr(layer.weight_quantizer),
+        angle_degrees=weights.angle_stats(layer),
+        level_shares=weights.level_shares(layer),
+        latent_weights=weights.weight_stats(layer),
+        weights_binarized=products.result("weights_binarized", predicted_pearson_r=weight_r),
+        activations_binarized=products.result("activations_binarized", predicted_pearson_r=input_r),
+        both_binarized=products.result("both_binarized", predicted_pearson_r=weight_r * input_r),
+        permuted=captured.permuted.result("permuted", predicted_pearson_r=weight_r),
+    )
