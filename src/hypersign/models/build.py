@@ -9,7 +9,7 @@ from torch import nn
 from hypersign._checks import HypersignError, check_choice
 from hypersign.models.resnet import resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
-from hypersign.quantizers import Optimal
+from hypersign.quantizers import HardTanh, Optimal, Polynomial, StraightThrough, Surrogate, Tanh, Triangle
 
 __all__ = ["MODELS", "build", "options_of"]
 
@@ -18,6 +18,14 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "resnet20": resnet20,
     "resnet18": resnet18,
+}
+
+SURROGATES: dict[str, type[Surrogate]] = {
+    "hardtanh": HardTanh,
+    "polynomial": Polynomial,
+    "tanh": Tanh,
+    "triangle": Triangle,
+    "straight-through": StraightThrough,
 }
 
 
@@ -36,7 +44,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) 
     """Builds the network `name` for images of `shape` (channels, height, width) and `classes` classes.
 
     Options are the keyword arguments of the function of that name, as plain data: `threshold="optimal"`
-    stands for `Optimal()`.
+    stands for `Optimal()`, `surrogate="tanh"` for `Tanh()` and so on (`SURROGATES`).
 
     Raises:
         HypersignError: an unknown name or option, or an option's value outside its range.
@@ -60,4 +68,8 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) 
     if isinstance(threshold, str):
         check_choice("threshold (or a number in [0, 1))", threshold, ["optimal"])
         options = {**options, "threshold": Optimal()}
+    surrogate = options.get("surrogate")
+    if isinstance(surrogate, str):
+        check_choice("surrogate", surrogate, SURROGATES)
+        options = {**options, "surrogate": SURROGATES[surrogate]()}
     return MODELS[name](shape, classes, **options)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hypersign._checks import check_int
 from hypersign.layers import QuantConv2d
 from hypersign.models.vgg import _quantizers
-from hypersign.quantizers import Optimal
+from hypersign.quantizers import Optimal, Surrogate
 
 __all__ = ["BinaryBlock", "resnet18", "resnet20"]
 
@@ -67,6 +67,7 @@ def _resnet(
     depth: int,
     levels: int,
     threshold: float | Optimal,
+    surrogate: Surrogate | None,
     norm_epsilon: float,
     norm_momentum: float,
 ) -> nn.Sequential:
@@ -74,7 +75,7 @@ def _resnet(
     check_int("classes", classes, least=1)
     for width in widths:
         check_int("widths", width, least=1)
-    weight_quantizer, input_quantizer = _quantizers(levels, threshold, 1)
+    weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     modules["conv"] = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
     modules["norm"] = nn.BatchNorm2d(widths[0], eps=norm_epsilon, momentum=norm_momentum)
@@ -108,6 +109,7 @@ def resnet20(
     widths: Sequence[int] = (16, 32, 64),
     levels: int = 2,
     threshold: float | Optimal = 0.02,
+    surrogate: Surrogate | None = None,
     norm_epsilon: float = 1e-5,
     norm_momentum: float = 0.1,
 ) -> nn.Sequential:
@@ -119,7 +121,7 @@ def resnet20(
         shape: (channels, height, width) of the images; any size.
         classes: number of logits.
         widths: filters of each stage; stages after the first halve the size.
-        levels, threshold: of the quantizers of weights and inputs, as in `vgg`.
+        levels, threshold, surrogate: of the quantizers of weights and inputs, as in `vgg`.
         norm_epsilon, norm_momentum: of batch norm.
 
     Raises:
@@ -129,7 +131,7 @@ def resnet20(
     >>> len(quant_layers(resnet20()))
     18
     """
-    return _resnet(shape, classes, widths, 6, levels, threshold, norm_epsilon, norm_momentum)
+    return _resnet(shape, classes, widths, 6, levels, threshold, surrogate, norm_epsilon, norm_momentum)
 
 
 def resnet18(
@@ -139,6 +141,7 @@ def resnet18(
     widths: Sequence[int] = (64, 128, 256, 512),
     levels: int = 2,
     threshold: float | Optimal = 0.02,
+    surrogate: Surrogate | None = None,
     norm_epsilon: float = 1e-5,
     norm_momentum: float = 0.1,
 ) -> nn.Sequential:
@@ -148,4 +151,4 @@ def resnet18(
     >>> len(quant_layers(resnet18()))
     16
     """
-    return _resnet(shape, classes, widths, 4, levels, threshold, norm_epsilon, norm_momentum)
+    return _resnet(shape, classes, widths, 4, levels, threshold, surrogate, norm_epsilon, norm_momentum)

@@ -1,5 +1,6 @@
 """The paper's network: convolutions, then fully connected layers, every product followed by batch norm."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from torch import nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.models.norm import batch_norm
-from hypersign.quantizers import Identity, Optimal, Quantizer, Sign, Ternary
+from hypersign.quantizers import Identity, Optimal, Quantizer, Sign, Surrogate, Ternary
 
 __all__ = ["mlp", "vgg"]
 
@@ -27,6 +28,7 @@ def vgg(
     continuous: bool = False,
     float_weights: Sequence[str] = (),
     float_inputs: Sequence[str] = (),
+    surrogate: Surrogate | None = None,
     norm_scale: bool = False,
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
@@ -55,6 +57,7 @@ def vgg(
         continuous: no quantizer in the convolutions; the first fully connected layer reads real inputs; the
             fully connected weights stay quantized.
         float_weights, float_inputs: names of layers whose weights, or inputs, stay real (`"conv1"`, `"fc2"`).
+        surrogate: backward rule of every quantizer; each gets a copy; `HardTanh()` if None.
         norm_scale: whether batch norm learns a scale; the paper's does not.
         norm_epsilon, norm_momentum: of batch norm; running averages keep `1 - norm_momentum` of the past.
         sign_zero: the level of 0, see `Sign`.
@@ -74,7 +77,7 @@ def vgg(
         check_int("widths and hidden", number, least=1)
     for number in pools:
         check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
-    weight_quantizer, input_quantizer = _quantizers(levels, threshold, sign_zero)
+    weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate, sign_zero)
     convolutions = [f"conv{i}" for i in range(1, len(widths) + 1)]
     connected = [f"fc{i}" for i in range(1, len(hidden) + 2)]
     names = convolutions + connected
@@ -129,6 +132,7 @@ def mlp(
     threshold: float | Optimal = 0.02,
     float_weights: Sequence[str] = (),
     float_inputs: Sequence[str] = (),
+    surrogate: Surrogate | None = None,
     norm_scale: bool = False,
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
@@ -151,6 +155,7 @@ def mlp(
         threshold=threshold,
         float_weights=float_weights,
         float_inputs=float_inputs,
+        surrogate=surrogate,
         norm_scale=norm_scale,
         norm_epsilon=norm_epsilon,
         norm_momentum=norm_momentum,
@@ -159,22 +164,17 @@ def mlp(
 
 
 def _quantizers(
-    levels: int, threshold: float | Optimal, sign_zero: int
+    levels: int, threshold: float | Optimal, surrogate: Surrogate | None, sign_zero: int = 1
 ) -> tuple[Callable[[], Quantizer], Callable[[], Quantizer]]:
     """Makers of a weight quantizer and of an input quantizer."""
+    if levels not in (2, 3):
+        raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {levels!r}")
+    Ternary(threshold)  # its check, before anything is built
 
-    def binary() -> Quantizer:
-        return Sign(zero=sign_zero)
+    def maker(threshold: float | Optimal) -> Quantizer:
+        # A copy each: an annealed surrogate belongs to one layer, and moves with it to its device.
+        rule = copy.deepcopy(surrogate)
+        return Sign(surrogate=rule, zero=sign_zero) if levels == 2 else Ternary(threshold, surrogate=rule)
 
-    def ternary_weights() -> Quantizer:
-        return Ternary(threshold)
-
-    def ternary_inputs() -> Quantizer:
-        return Ternary(threshold.deviations if isinstance(threshold, Optimal) else threshold)
-
-    if levels == 2:
-        return binary, binary
-    if levels == 3:
-        ternary_weights()  # its check of the threshold, before anything is built
-        return ternary_weights, ternary_inputs
-    raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {levels!r}")
+    inputs = threshold.deviations if isinstance(threshold, Optimal) else threshold
+    return lambda: maker(threshold), lambda: maker(inputs)

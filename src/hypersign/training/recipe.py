@@ -1,0 +1,216 @@
+"""A training recipe: one frozen dataclass that is the API, the command line and what a run folder saves."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from hypersign._checks import HypersignError, check_choice, check_int, check_real
+from hypersign.models import options_of
+
+__all__ = ["RECIPES", "Recipe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run computes, apart from the machine it runs on.
+
+    Options of the network that are None take the network's own default; one that the chosen network does not
+    have is an error.
+
+    Raises:
+        HypersignError: a value outside its range, or an option that the network does not have.
+
+    >>> Recipe(data="mnist", epochs=3).rate(epoch=3, progress=1.0) == 3e-7
+    True
+    """
+
+    data: str = "digits"
+    """Data set: digits, mnist, fashion-mnist, cifar-10, a folder of class folders, or an .npz file."""
+    images: int | None = None
+    """Train on the first so many training images only (100: the original's debug mode); all if None."""
+    validation: int = 0
+    """Training images, the last ones, held out to validate on after each epoch."""
+    flip: bool = False
+    """Mirror each training image with probability 1/2."""
+    crop_padding: int = 0
+    """Crop each training image at random out of itself with a border of so many pixels."""
+
+    model: Literal["vgg", "mlp", "resnet20", "resnet18"] = "vgg"
+    """Network: the paper's vgg, fully connected layers alone, or a residual network of binary blocks."""
+    widths: tuple[int, ...] | None = None
+    """Filters of each convolution (vgg: 128 128 256 256 512 512) or stage (resnets)."""
+    pools: tuple[int, ...] | None = None
+    """Convolutions, counted from 1, followed by a 2x2 max pool (vgg: 2 4 6)."""
+    filter_size: int | None = None
+    """Height and width of the filters, odd (vgg: 3)."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp: 4096 4096 4096)."""
+    levels: int = 2
+    """2: binary weights and activations; 3: ternary."""
+    threshold: float | Literal["optimal"] | None = None
+    """Ternary threshold in [0, 1) (.02), or optimal: .612 standard deviations."""
+    continuous: bool | None = None
+    """No quantizer in the convolutions; fully connected weights stay quantized (vgg)."""
+    float_weights: tuple[str, ...] | None = None
+    """Layers whose weights stay real: conv1, fc2, ..."""
+    float_inputs: tuple[str, ...] | None = None
+    """Layers whose inputs stay real."""
+    surrogate: Literal["hardtanh", "polynomial", "tanh", "triangle", "straight-through"] | None = None
+    """Backward rule of the quantizers (hardtanh); tanh is annealed over the training."""
+    norm_scale: bool | None = None
+    """Whether batch norm learns a scale (vgg: no)."""
+    norm_epsilon: float | None = None
+    """Added to the variance in batch norm (vgg: 1e-3; resnets: 1e-5)."""
+    norm_momentum: float | None = None
+    """Share of the newest batch in batch norm's running averages (.1; the original's is .001)."""
+    sign_zero: int | None = None
+    """Level of 0: 1, or 0 as in the original (then not a binary network)."""
+
+    epochs: int = 500
+    """Passes over the training images."""
+    batch_size: int = 50
+    """Images in a step, of all processes together."""
+    loss: Literal["squared-hinge", "cross-entropy"] = "squared-hinge"
+    """Squared hinge against targets of -1 and +1, or softmax cross-entropy."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Update rule; sgd has Nesterov momentum .9."""
+    adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
+    """Whether Adam adds its 1e-8 to the bias-corrected root (torch) or to the uncorrected one (the original)."""
+    weight_decay: float = 0.0
+    """Weight decay of sgd (L2) and adamw (decoupled); adam takes none."""
+    learning_rate: float = 1e-3
+    """First learning rate."""
+    final_learning_rate: float = 3e-7
+    """Last learning rate."""
+    schedule: Literal["exponential", "cosine"] = "exponential"
+    """How the rate falls from the first to the last."""
+    schedule_per: Literal["epoch", "step"] = "epoch"
+    """Whether the rate changes after each epoch or after each step."""
+    gradient_clip: float | None = 1.0
+    """Every entry of every gradient is clipped to [-c, c]; no clipping if None."""
+    latent_clip: Literal["after-step", "before-forward", "none"] = "after-step"
+    """When latent weights are clipped to [-1, 1]; the original's order is before-forward."""
+    reestimate_images: int = 10_000
+    """Training images, without augmentation, that batch-norm statistics are re-estimated on at the end; 0: none."""
+
+    seed: int = 0
+    """Of the initial weights, the order of the images, and their augmentation."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: products and activations of the training in bfloat16; evaluation is float32 always."""
+    compile: bool = False
+    """Compile the training step with torch.compile."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # JSON has lists for tuples
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_choice(name, value, choices)
+        for name in ("epochs", "batch_size"):
+            check_int(name, getattr(self, name), least=1)
+        for name in ("validation", "crop_padding", "reestimate_images", "seed"):
+            check_int(name, getattr(self, name), least=0)
+        if self.images is not None:
+            check_int("images", self.images, least=1)
+        check_real("learning_rate", self.learning_rate, above=0)
+        check_real("final_learning_rate", self.final_learning_rate, least=0)
+        check_real("weight_decay", self.weight_decay, least=0)
+        if self.gradient_clip is not None:
+            check_real("gradient_clip", self.gradient_clip, above=0)
+        if self.schedule == "exponential" and self.final_learning_rate == 0:
+            raise HypersignError("final_learning_rate must be > 0 with the exponential schedule; got 0")
+        if self.weight_decay and self.optimizer == "adam":
+            raise HypersignError(
+                f"adam takes no weight decay; got weight_decay {self.weight_decay:g}: use adamw or sgd"
+            )
+        if self.adam_epsilon == "uncorrected" and self.optimizer == "sgd":
+            raise HypersignError("adam_epsilon belongs to adam and adamw; got it with the optimizer sgd")
+        unknown = sorted(set(self.model_options()) - set(options_of(self.model)))
+        if unknown:
+            raise HypersignError(
+                f"{self.model} has no option {', '.join(unknown)}; its options are "
+                f"{', '.join(options_of(self.model))}: leave the others out"
+            )
+
+    def model_options(self) -> dict[str, Any]:
+        """The options of the network that are set, as `hypersign.models.build` takes them."""
+        options = {name: getattr(self, name) for name in _MODEL_OPTIONS}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def rate(self, *, epoch: int, progress: float) -> float:
+        """The learning rate within epoch `epoch` (from 1), `progress` in (0, 1] being the share of it done.
+
+            exponential: first (last/first)^p;  cosine: last + (first - last) (1 + cos(pi p)) / 2
+
+        p is the share of the training that is done when the epoch (`schedule_per` "epoch") or the step
+        ("step") ends, so that the rate is decayed once in the first epoch, as in the original, and the last
+        one has the last rate. Per-epoch cosine counts from the start of the epoch instead: its last rate is
+        often 0, and would waste an epoch.
+        """
+        if self.schedule_per == "step":
+            share = (epoch - 1 + progress) / self.epochs
+        else:
+            share = (epoch if self.schedule == "exponential" else epoch - 1) / self.epochs
+        first, last = self.learning_rate, self.final_learning_rate
+        if self.schedule == "exponential":
+            return last if share == 1 else first * (last / first) ** share
+        return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain data; `Recipe(**recipe.as_dict()) == recipe`, also by way of JSON."""
+        return dataclasses.asdict(self)
+
+
+_MODEL_OPTIONS = (
+    "widths",
+    "pools",
+    "filter_size",
+    "hidden",
+    "levels",
+    "threshold",
+    "continuous",
+    "float_weights",
+    "float_inputs",
+    "surrogate",
+    "norm_scale",
+    "norm_epsilon",
+    "norm_momentum",
+    "sign_zero",
+)
+
+_CHOICES = {
+    "model": ("vgg", "mlp", "resnet20", "resnet18"),
+    "surrogate": ("hardtanh", "polynomial", "tanh", "triangle", "straight-through"),
+    "loss": ("squared-hinge", "cross-entropy"),
+    "optimizer": ("adam", "adamw", "sgd"),
+    "adam_epsilon": ("corrected", "uncorrected"),
+    "schedule": ("exponential", "cosine"),
+    "schedule_per": ("epoch", "step"),
+    "latent_clip": ("after-step", "before-forward", "none"),
+    "precision": ("float32", "bf16"),
+}
+
+RECIPES = {
+    # Anderson & Berg 2018: squared hinge, Adam, 1e-3 -> 3e-7 exponentially over 500 epochs of batches of 50,
+    # no augmentation, the last 500 training images held out. Shuffled, latent weights clipped after the step
+    # and validation in evaluation mode: the original did none of these.
+    "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
+    "modern": Recipe(
+        data="cifar-10",
+        flip=True,
+        crop_padding=4,
+        epochs=100,
+        batch_size=100,
+        loss="cross-entropy",
+        optimizer="adam",
+        learning_rate=2e-3,
+        final_learning_rate=0.0,
+        schedule="cosine",
+        schedule_per="step",
+        gradient_clip=None,
+    ),
+}
+"""Named recipes: starting points whose every field can be changed."""

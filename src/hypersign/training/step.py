@@ -1,0 +1,129 @@
+"""One training step: forward, backward, clipping, update; the part that is compiled."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypersign.evaluate import Loss, cross_entropy, squared_hinge
+from hypersign.layers import QuantLayer
+from hypersign.quantizers import Identity, Surrogate
+from hypersign.training.recipe import Recipe
+
+__all__ = ["Step", "latent_weights", "loss_of", "make_optimizer"]
+
+EPSILON = 1e-8
+BETAS = (0.9, 0.999)
+
+
+def loss_of(recipe: Recipe) -> Loss:
+    """The loss function that a recipe names."""
+    return squared_hinge if recipe.loss == "squared-hinge" else cross_entropy
+
+
+def latent_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The latent weights of a network by layer name: weights that a quantizer stands in front of."""
+    return {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, QuantLayer) and not isinstance(module.weight_quantizer, Identity)
+    }
+
+
+def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that a recipe names, in torch's fused form."""
+    rate = recipe.learning_rate
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=True
+        )
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, rate, BETAS, EPSILON, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.Adam(parameters, rate, BETAS, EPSILON, fused=True)
+
+
+class Step:
+    """Carries out training steps on a network.
+
+        clip W (latent_clip "before-forward") -> forward, loss, backward -> clip gradients -> update
+        -> clip W ("after-step") -> anneal surrogates
+
+    Args:
+        model: what is trained; gradients of several processes are averaged in its backward pass, if at all.
+        recipe: loss, optimizer, clipping, precision, compilation.
+        autocast: context in which the forward pass runs in a lower precision.
+        guard: look at `finite` before updating, and leave the weights alone where it is false. Off on CUDA,
+            where looking stalls the device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        optimizer: torch.optim.Optimizer,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        *,
+        guard: bool,
+    ) -> None:
+        self.recipe = recipe
+        self.optimizer = optimizer
+        self.guard = guard
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.latent: list[Tensor] = list(latent_weights(model).values())
+        self.surrogates = [module for module in model.modules() if isinstance(module, Surrogate)]
+        self.steps = 0
+        self._clip_before = recipe.latent_clip == "before-forward"
+        self._clip_after = recipe.latent_clip == "after-step"
+        loss = loss_of(recipe)
+
+        def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            with autocast():
+                logits = model(images)
+            logits = logits.float()
+            return loss(logits, labels), (logits.argmax(1) == labels).sum()
+
+        cuda = self.parameters[0].device.type == "cuda"
+        # CUDA graphs replay a whole pass: at batch 50 launching its kernels one by one costs more than they do.
+        self._forward = (
+            torch.compile(forward, dynamic=False, mode="reduce-overhead" if cuda else "default")
+            if recipe.compile
+            else forward
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor, Tensor]:
+        """One step at a learning rate; returns, on the device, loss, number of correct images, and whether
+        the loss and each parameter's gradient were finite (shape `(1 + parameters,)`)."""
+        if self._clip_before:
+            self._clip_latent()
+        self.steps += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+            if self.recipe.adam_epsilon == "uncorrected":
+                # The original adds epsilon to sqrt(v); torch to sqrt(v / (1 - b2^t)).
+                group["eps"] = EPSILON / (1 - BETAS[1] ** self.steps) ** 0.5
+        loss, correct = self._forward(images, labels)
+        loss.backward()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        finite = torch.stack([loss.detach(), *torch._foreach_norm(gradients)]).isfinite()
+        if self.guard and not finite.all():
+            return loss.detach(), correct, finite
+        if self.recipe.gradient_clip is not None:
+            torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
+            torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._clip_after:
+            self._clip_latent()
+        return loss.detach(), correct, finite
+
+    def anneal(self, progress: float) -> None:
+        """Tells annealed surrogates the share of training that is done."""
+        for surrogate in self.surrogates:
+            surrogate.anneal(progress)
+
+    def _clip_latent(self) -> None:
+        with torch.no_grad():
+            torch._foreach_clamp_max_(self.latent, 1.0)
+            torch._foreach_clamp_min_(self.latent, -1.0)
