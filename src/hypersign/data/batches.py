@@ -1,8 +1,8 @@
 """Batches that live where the training runs: uint8 there, gathered, augmented and scaled there.
 
 The whole split is copied to the device once (CIFAR-10: 154 MB). An epoch's order, flips and crops are drawn
-at once, on the CPU, from a generator seeded by (seed, epoch), and copied over; a batch is then a handful of
-kernels: one gather through computed indices does shuffling, crop and flip together.
+at once, on the CPU, from a generator seeded by (seed, epoch), and copied over; a batch is then eight small
+kernels: one gather through computed positions does shuffling, crop and flip together.
 """
 
 import dataclasses
@@ -107,17 +107,18 @@ class Batches:
             )
         self._count = len(split)
         self._length = self._count // batch_size if drop_last else -(-self._count // batch_size)
-        images = split.images.to(self.device)
+        images = split.images.to(self.device).contiguous()
         padding = augmentation.crop_padding if augmentation else 0
         if padding:
             border = min(max(round(255 * -self.low / (self.high - self.low)), 0), 255)
             images = torch.nn.functional.pad(images, (padding,) * 4, value=border)
         self._images = images  # (N, C, H + 2 padding, W + 2 padding)
         self._labels = split.labels.to(self.device)
-        channels, height, width = split.images.shape[1:]
-        self._channels = torch.arange(channels, device=self.device)[None, :, None, None]
-        self._rows = torch.arange(height, device=self.device)[None]
-        self._columns = torch.arange(width, device=self.device)[None]
+        self._shape = split.images.shape[1:]
+        channels, height, width = (torch.arange(size, device=self.device) for size in self._shape)
+        # From a crop's top row to each row of each channel, in the flat tensor of all images.
+        self._rows = channels[:, None] * images[0, 0].numel() + height * images.shape[3]  # (C, H)
+        self._columns = width
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -152,11 +153,10 @@ class Batches:
             if self.augmentation is None:
                 images = self._images.index_select(0, order)
             else:
-                rows = tops[:, None] + self._rows  # (B, H)
                 columns = torch.addcmul(lefts[:, None], steps[:, None], self._columns)  # (B, W)
-                images = self._images[
-                    order[:, None, None, None], self._channels, rows[:, None, :, None], columns[:, None, None, :]
-                ]
+                pixels = (tops[:, None, None] + self._rows)[..., None] + columns[:, None, None]  # (B, C, H, W)
+                # one flat gather: four times faster on a CPU than indexing by four tensors
+                images = self._images.view(-1).index_select(0, pixels.view(-1)).view(pixels.shape)
             yield self._scale(images), self._labels.index_select(0, order)
 
     def _scale(self, images: Tensor) -> Tensor:
@@ -164,10 +164,10 @@ class Batches:
         return images.to(torch.float32).mul_((self.high - self.low) / 255).add_(self.low)
 
     def _draw(self, number: int) -> tuple[Tensor, ...] | None:
-        """Draws an epoch: for each place in it the image, the crop's top row, and its first column and step.
+        """Draws an epoch: for each place in it the image, its crop's top row, and its first column and step.
 
-        The image at a place, its flip and its crop are drawn apart, so that neither depends on the others'
-        settings. A flipped crop is read from its last column backwards (step -1).
+        The top row is a position in the flat tensor of all images. A flipped crop is read from its last
+        column backwards (step -1).
         """
         if self.seed is None:
             return None
@@ -179,5 +179,6 @@ class Batches:
         tops, lefts = torch.randint(2 * padding + 1, (2, count), generator=generator)
         if self.augmentation is None or not self.augmentation.flip:
             flips = torch.zeros_like(flips)
-        lefts = lefts + flips * (self._columns.shape[1] - 1)
+        tops = order * self._images[0].numel() + tops * self._images.shape[3]
+        lefts = lefts + flips * (self._shape[2] - 1)
         return tuple(values.to(self.device) for values in (order, tops, lefts, 1 - 2 * flips))

@@ -20,6 +20,8 @@ __all__ = ["download", "byte_progress"]
 ATTEMPTS = 5
 PAUSE = 1.0
 """Seconds before the second attempt; twice as long before each further one."""
+CHUNK = 1 << 14
+"""Bytes read at once: what a broken connection loses at most."""
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and to wait for the next bytes."""
 
@@ -133,7 +135,7 @@ def _request(url: str, stored: Stored, part: Path, report: Any) -> None:
             "Content-Range", ""
         ).startswith(f"bytes {arrived}-")
         with part.open("ab" if continues else "wb") as file:
-            for chunk in response.iter_content(1 << 16):
+            for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 report(file.tell())
                 if file.tell() > stored.size:

@@ -55,7 +55,8 @@ def load_npz(path: Path, seed: int) -> ImageData:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise HypersignError(f"{path}: must be a .npz of several arrays; it holds a single one")
             wanted = KEYS + (TEST_KEYS if any(key in file.files for key in TEST_KEYS) else ())
