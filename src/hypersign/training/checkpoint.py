@@ -48,7 +48,7 @@ def save_state(
 ) -> None:
     """Writes the state of a run, whole or not at all."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, slots in optimizer.state.items():
         for slot, value in slots.items():
             if value is not None:
@@ -77,7 +77,7 @@ def load_state(
         groups.setdefault(group, {})[rest] = tensor
     load_weights(model, groups["model"], origin=str(path))
     parameters = dict(model.named_parameters())
-    state: dict[nn.Parameter, dict[str, Any]] = {}
+    state: dict[Tensor, dict[str, Any]] = {}
     for name, tensor in groups["optimizer"].items():
         parameter_name, _, slot = name.rpartition("/")
         parameter = parameters[parameter_name]

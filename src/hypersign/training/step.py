@@ -23,7 +23,7 @@ def loss_of(recipe: Recipe) -> Loss:
     return squared_hinge if recipe.loss == "squared-hinge" else cross_entropy
 
 
-def latent_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def latent_weights(model: nn.Module) -> dict[str, Tensor]:
     """The latent weights of a network by layer name: weights that a quantizer stands in front of."""
     return {
         name: module.weight
