@@ -4,6 +4,7 @@ import dataclasses
 import json as json_text
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,3 +91,13 @@ def _write_json(value: object, target: Path) -> None:
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise HypersignError(f"{target} cannot be written ({error.strerror}); name another file") from error
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign data fetch|list` and carries it out."""
+    tyro.extras.subcommand_cli_from_dict(
+        {"fetch": fetch, "list": list_},
+        args=list(words),
+        prog="hypersign data",
+        description="Get and list data sets.",
+    )

@@ -1,0 +1,75 @@
+"""Finds the verb, lets tyro turn its function's signature into options, and prints errors in one sentence."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hypersign import __version__
+from hypersign._checks import HypersignError
+
+__all__ = ["main"]
+
+VERBS = {
+    "demo": "train a small binary network on scanned digits and report on it: about a minute",
+    "data": "get data sets, and list what is there",
+    "train": "train a binary or ternary network into a run folder, or go on with one",
+    "evaluate": "accuracy, loss and confusion matrix of a run",
+    "info": "what a run is: network, sizes, recipe, results",
+    "inspect": "measure a run's geometry against theory, and write the report",
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs one command; exits with 0, 1 (bad input, said in one sentence), 2 (bad options) or 130 (Ctrl-C)."""
+    words = list(sys.argv[1:] if words is None else words)
+    verb = words[0] if words else "--help"
+    if verb in ("-h", "--help"):
+        Console().print(_overview())
+        return
+    if verb == "--version":
+        print(__version__)
+        return
+    if verb not in VERBS:
+        _fail(f"hypersign: {verb!r} is no command; the commands are {', '.join(VERBS)}", 2)
+    run: Callable[[Sequence[str]], Any] = importlib.import_module(f"hypersign.cli.{verb}").run
+    try:
+        run(words[1:])
+    except HypersignError as error:
+        _fail(f"hypersign {verb}: {error}", 130 if type(error).__name__ == "InterruptedTrainingError" else 1)
+    except ModuleNotFoundError as error:
+        extra = {"altair": "report", "vl_convert": "report", "matplotlib": "report", "jinja2": "report"}
+        module = (error.name or "").partition(".")[0]
+        if module == "hypersign" or not module:
+            raise
+        _fail(
+            f"hypersign {verb}: this command needs the package {module}; install it with: "
+            f"pip install 'hypersign[{extra.get(module, 'train')}]'",
+            1,
+        )
+    except KeyboardInterrupt:
+        _fail(f"hypersign {verb}: interrupted", 130)
+
+
+def _overview() -> Table:
+    table = Table(
+        title="hypersign COMMAND \\[options]: binary and ternary networks through high-dimensional geometry",
+        title_justify="left",
+        box=None,
+        show_header=False,
+        caption="hypersign COMMAND --help tells a command's options.",
+        caption_justify="left",
+    )
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for verb, text in VERBS.items():
+        table.add_row(verb, text)
+    return table
+
+
+def _fail(message: str, status: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(status)

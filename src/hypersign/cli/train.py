@@ -1,0 +1,80 @@
+"""`hypersign train`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from hypersign import training
+from hypersign._checks import HypersignError, check_choice
+from hypersign.training import RECIPES, Recipe
+
+DEFAULT = "modern"
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign train`'s options and trains."""
+    named = _named_recipe(words)
+
+    def train(
+        recipe_: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES[named],
+        *,
+        recipe: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(RECIPES) + "}")] = DEFAULT,
+        output: Path | None = None,
+        resume: Path | None = None,
+        device: Literal["cpu", "cuda", "mps"] | None = None,
+        deterministic: bool = False,
+        tensorboard: bool = False,
+        save_seconds: float = 60.0,
+    ) -> None:
+        """Train a binary or ternary network into a run folder.
+
+        The recipe decides what is computed; --recipe NAME sets the defaults of all its options. Ctrl-C saves
+        and stops, and so does SIGTERM. Several processes: torchrun --nproc-per-node 2 -m hypersign train ...
+        (each takes its share of every batch).
+
+        Args:
+            recipe_: The recipe, saved in the run folder. The defaults shown are those of the named recipe.
+            recipe: named recipe that sets the defaults below.
+            output: run folder to make; by default runs/DATA-MODEL-binary (or -ternary).
+            resume: run folder to go on with; it has its recipe, so no recipe option may be given.
+            device: by default the best there is.
+            deterministic: make CUDA repeat itself bit by bit (a CPU does anyway).
+            tensorboard: also write TensorBoard's event files, to tensorboard/ in the run folder.
+            save_seconds: seconds between saves of the state.
+        """
+        options: dict[str, Any] = {
+            "device": device,
+            "deterministic": deterministic,
+            "tensorboard": tensorboard,
+            "save_seconds": save_seconds,
+        }
+        if resume is None:
+            done = training.train(recipe_, output or _folder(recipe_), **options)
+        elif output is not None or recipe_ != RECIPES[named]:
+            raise HypersignError(
+                "--resume goes on with the run's own recipe in its own folder; leave --output and the recipe's "
+                "options out"
+            )
+        else:
+            done = training.resume(resume, **options)
+        test = done.info["results"]["test"]
+        print(f"{done.path}: {test['accuracy']:.2%} of {test['images']} test images, loss {test['loss']:.4f}")
+        print(f"Next: hypersign inspect {done.path}")
+
+    tyro.cli(train, args=list(words), prog="hypersign train")
+
+
+def _folder(recipe: Recipe) -> Path:
+    data = Path(recipe.data).stem
+    return Path("runs") / f"{data}-{recipe.model}-{'binary' if recipe.levels == 2 else 'ternary'}"
+
+
+def _named_recipe(words: Sequence[str]) -> str:
+    """The value of --recipe, which decides the other options' defaults and so is read before them."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--recipe":
+            return check_choice("--recipe", value if equals else following, RECIPES)
+    return DEFAULT
