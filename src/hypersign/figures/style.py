@@ -1,13 +1,12 @@
 """What all figures share: axes without global state, colours, and saving."""
 
-import contextlib
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hypersign._checks import HypersignError
+from hypersign._files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,11 +94,15 @@ def save(fig: "Figure", folder: Path | str, name: str) -> tuple[Path, Path]:
     written = (folder / f"{name}.pdf", {"CreationDate": None}), (folder / f"{name}.png", {"Software": None})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, metadata in written:
-            with _replacing(path) as part:
-                fig.savefig(part, format=path.suffix[1:], dpi=200, metadata=metadata)
     except OSError as error:
-        raise HypersignError(f"figures are saved in a folder one can write to; {folder}: {error}") from error
+        raise HypersignError(f"figures need a folder; {folder} cannot be made: {error.strerror}") from error
+    for path, metadata in written:
+        write_atomic(
+            path,
+            lambda part, form=path.suffix[1:], about=metadata: fig.savefig(  # type: ignore[misc]
+                part, format=form, dpi=200, metadata=about
+            ),
+        )
     return written[0][0], written[1][0]
 
 
@@ -127,14 +130,3 @@ def _figure(width: float, height: float) -> "Figure":
             "figures need matplotlib, which is not installed; run: pip install 'hypersign[report]'"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

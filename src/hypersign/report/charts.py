@@ -1,0 +1,371 @@
+"""The report's charts, as Vega specifications without data.
+
+Each is drawn with altair and compiled here, so that an error shows when the report is written and the page
+opens quickly. The page fills in the data by name, and the colours: `var(--measured)` stands for the value of
+that CSS property, which differs between light and dark.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from hypersign._checks import HypersignError
+
+__all__ = ["library", "missing", "specifications"]
+
+_INK, _MUTED, _LINE = "var(--ink)", "var(--muted)", "var(--line)"
+_MEASURED, _PREDICTED, _DIFFER = "var(--measured)", "var(--predicted)", "var(--differ)"
+_FAMILIES = ("weights", "activations", "both")
+_CONFIG = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": _MUTED,
+        "gridColor": _LINE,
+        "tickColor": _MUTED,
+        "labelColor": _MUTED,
+        "titleColor": _INK,
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "labelOverlap": True,
+        "labelFlush": False,
+    },
+    "legend": {
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "symbolOpacity": 1,
+    },
+    "text": {"color": _INK, "fontSize": 12},
+    "rule": {"color": _MUTED},
+}
+
+
+@functools.cache
+def library() -> str:
+    """JavaScript that sets `window.vegaEmbed`: Vega and what draws its tooltips."""
+    # vl-convert 1.9 offers no way to leave Vega-Lite out: its snippets get no working `vega` of their own.
+    return _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def specifications(colours: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """One Vega specification a chart; `colours` are those of the layers in the training curves."""
+    alt, converter = _altair(), _vl_convert()
+    charts = {
+        "angles": _angles(alt),
+        "correlations": _correlations(alt),
+        "spread": _spread(alt),
+        "heat": _heat(alt),
+        "density": _density(alt),
+        "weights": _weights(alt),
+        "filters": _filters(alt),
+        "pair": _pair(alt),
+        "rate": _rate(alt),
+        "layers": _layers(alt, list(colours), alt.Scale(zero=False)),
+        "layers_log": _layers(alt, list(colours), alt.Scale(type="log", nice=False)),
+    }
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    compiled = {}
+    for name, chart in charts.items():
+        fit = "fit-x" if name in ("angles", "correlations") else "fit"
+        chart = chart.properties(width="container", autosize=alt.AutoSizeParams(type=fit, contains="padding"))
+        specification = chart.to_dict()
+        specification["config"] = _CONFIG
+        compiled[name] = converter.vegalite_to_vega(specification, vl_version=version)
+    return compiled
+
+
+def _altair() -> Any:
+    try:
+        import altair
+    except ImportError as error:
+        raise missing("altair") from error
+    return altair
+
+
+def _vl_convert() -> Any:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise missing("vl-convert-python") from error
+    return vl_convert
+
+
+def missing(package: str) -> HypersignError:
+    """The error that says which extra brings `package`."""
+    return HypersignError(f"the report needs {package}, which is not installed; run: pip install 'hypersign[report]'")
+
+
+# Across layers -------------------------------------------------------------------------------------------
+
+
+def _rows(alt: Any) -> tuple[Any, Any]:
+    """The axis of layers, top to bottom, and a band behind the layer that is chosen in the page."""
+    y = alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=110, ticks=False))
+    chosen = alt.param(name="chosen", value="")
+    band = (
+        alt.Chart(alt.NamedData("layers"))
+        .mark_rect(color=_MEASURED, cursor="pointer", aria=False)
+        .encode(
+            y=y,
+            x=alt.value(0),
+            x2=alt.value("width"),
+            opacity=alt.condition("datum.layer === chosen", alt.value(0.12), alt.value(0)),
+        )
+        .add_params(chosen)
+    )
+    return y, band
+
+
+def _angles(alt: Any) -> Any:
+    y, band = _rows(alt)
+    axis = alt.Axis(tickCount=6)
+    x = functools.partial(alt.X, type="quantitative", scale=alt.Scale(zero=False), axis=axis)
+    title = "angle between latent and quantized filters (degrees)"
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("mean:Q", title="measured, mean", format=".2f"),
+        alt.Tooltip("std:Q", title="measured, std", format=".2f"),
+        alt.Tooltip("predicted:Q", title="predicted, mean", format=".2f"),
+        alt.Tooltip("predicted_std:Q", title="predicted, std", format=".2f"),
+        alt.Tooltip("moments:Q", title="from the layer's moments", format=".2f"),
+    ]
+    base = alt.Chart(alt.NamedData("angles")).encode(y=y, tooltip=tooltip)
+    predicted = base.mark_bar(color=_PREDICTED, opacity=0.25, height=14).encode(
+        x=x("predicted_low", title=title), x2="predicted_high"
+    )
+    middle = base.mark_tick(color=_PREDICTED, thickness=2, height=18).encode(x=x("predicted", title=title))
+    error = base.mark_rule(color=_MEASURED, strokeWidth=2).encode(x=x("low", title=title), x2="high")
+    point = base.mark_point(color=_MEASURED, filled=True, size=70, opacity=1).encode(x=x("mean", title=title))
+    return alt.layer(band, predicted, middle, error, point).properties(
+        height=alt.Step(30), description="Angle of each layer, measured with its spread, and predicted"
+    )
+
+
+def _correlations(alt: Any) -> Any:
+    y, band = _rows(alt)
+    x = functools.partial(
+        alt.X, type="quantitative", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6), title="Pearson r"
+    )
+    colour = alt.Color(
+        "family:N",
+        sort=None,
+        title=None,
+        scale=alt.Scale(domain=_FAMILIES, range=[f"var(--{family})" for family in _FAMILIES]),
+        legend=alt.Legend(orient="top", symbolType="circle"),
+    )
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("family:N", title="binarized"),
+        alt.Tooltip("measured:Q", format=".3f"),
+        alt.Tooltip("predicted:Q", format=".3f"),
+    ]
+    # A lane for each family within its layer's row. (`yOffset` as a channel misplaces layered marks.)
+    marks = []
+    for lane, family in enumerate(_FAMILIES):
+        base = (
+            alt.Chart(alt.NamedData("correlations"))
+            .transform_filter(alt.datum.family == family)
+            .encode(y=y, color=colour, tooltip=tooltip)
+        )
+        at = {"yOffset": 13 * (lane - 1), "cursor": "pointer"}
+        marks += [
+            base.mark_rule(strokeWidth=1.5, opacity=0.5, **at).encode(x=x("predicted"), x2="measured"),
+            base.mark_tick(thickness=2, height=11, **at).encode(x=x("predicted")),
+            base.mark_point(filled=True, size=60, opacity=1, **at).encode(x=x("measured")),
+        ]
+    return alt.layer(band, *marks).properties(
+        height=alt.Step(48), description="Correlation of dot products for each layer, measured and predicted"
+    )
+
+
+def _spread(alt: Any) -> Any:
+    x = alt.X("fan_in:Q", scale=alt.Scale(type="log", nice=False, padding=55), title="fan-in d")
+    y = functools.partial(
+        alt.Y,
+        type="quantitative",
+        scale=alt.Scale(type="log", nice=False, padding=20),
+        title="std of the angle (degrees)",
+        axis=alt.Axis(tickCount=5, format="~g"),
+    )
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("fan_in:Q", title="fan-in", format=",d"),
+        alt.Tooltip("std:Q", title="measured", format=".3f"),
+        alt.Tooltip("predicted:Q", format=".3f"),
+    ]
+    base = alt.Chart(alt.NamedData("spread")).encode(x=x, tooltip=tooltip)
+    guide = base.mark_line(color=_MUTED, strokeDash=[5, 4], strokeWidth=1.2).encode(y=y("guide"), tooltip=[])
+    predicted = base.mark_point(shape="cross", color=_PREDICTED, filled=True, size=70, opacity=1)
+    measured = base.mark_point(color=_MEASURED, filled=True, size=70, opacity=1)
+    above = base.transform_filter("datum.std > datum.predicted").mark_text(align="left", dx=8, dy=-8)
+    below = base.transform_filter("datum.std <= datum.predicted").mark_text(align="right", dx=-8, dy=10)
+    return alt.layer(
+        guide,
+        predicted.encode(y=y("predicted")),
+        measured.encode(y=y("std")),
+        above.encode(y=y("std"), text="layer:N"),
+        below.encode(y=y("std"), text="layer:N"),
+    ).properties(height=280, description="Spread of the angle against fan-in, with a guide of slope -1/2")
+
+
+# One layer -----------------------------------------------------------------------------------------------
+
+
+def _heat(alt: Any) -> Any:
+    scale = alt.Scale(zero=False, nice=False)
+    x = functools.partial(
+        alt.X, type="quantitative", scale=scale, axis=alt.Axis(grid=False, tickCount=5, format="~s"), title=None
+    )
+    y = functools.partial(
+        alt.Y, type="quantitative", scale=scale, axis=alt.Axis(grid=False, tickCount=5, format="~s"), title=None
+    )
+    heat = alt.Scale(type="log", range=["var(--heat-0)", "var(--heat-1)", "var(--heat-2)"])
+    cells = (
+        alt.Chart(alt.NamedData("cells"))
+        .mark_rect(aria=False)
+        .encode(
+            x=x("x0"),
+            x2="x1",
+            y=y("y0"),
+            y2="y1",
+            color=alt.Color(
+                "count:Q",
+                scale=heat,
+                legend=alt.Legend(title="pairs", gradientLength=150, tickCount=4, format="~s"),
+            ),
+            tooltip=[
+                alt.Tooltip("x:Q", format=".3~g"),
+                alt.Tooltip("y:Q", format=".3~g"),
+                alt.Tooltip("count:Q", title="pairs", format=","),
+            ],
+        )
+    )
+    quadrants = (
+        alt.Chart(alt.NamedData("quadrants"))
+        .mark_rect(color=_DIFFER, opacity=0.16, tooltip=None, aria=False)
+        .encode(x=x("x0"), x2="x1", y=y("y0"), y2="y1")
+    )
+    line = (
+        alt.Chart(alt.NamedData("line"))
+        .mark_line(color=_PREDICTED, strokeWidth=2)
+        .encode(x=x("x"), y=y("y"), tooltip=alt.value(None))
+    )
+    # Quadrants lie beneath the cells, which alone answer the pointer.
+    return alt.layer(quadrants, cells, line).properties(
+        height=300, description="How often each pair of dot products occurs, on a logarithmic colour scale"
+    )
+
+
+def _density(alt: Any) -> Any:
+    x = functools.partial(
+        alt.X,
+        type="quantitative",
+        scale=alt.Scale(zero=False, nice=False),
+        title="angle (degrees)",
+        axis=alt.Axis(grid=False),
+    )
+    y = alt.Y("density:Q", title="density per degree", axis=alt.Axis(tickCount=4))
+    measured = alt.Chart(alt.NamedData("measured"))
+    predicted = alt.Chart(alt.NamedData("predicted"))
+    tooltip = [
+        alt.Tooltip("x:Q", title="degrees", format=".2f"),
+        alt.Tooltip("density:Q", title="measured", format=".3~g"),
+    ]
+    marks = alt.Chart(alt.NamedData("marks"))
+    return alt.layer(
+        measured.mark_area(color=_MEASURED, opacity=0.15).encode(x=x("x"), y=y),
+        measured.mark_line(color=_MEASURED).encode(x=x("x"), y=y),
+        predicted.mark_line(color=_PREDICTED, strokeDash=[5, 4], strokeWidth=1.5).encode(x=x("x"), y=y),
+        marks.mark_rule(color=_PREDICTED, strokeWidth=1.5).encode(x=x("predicted")),
+        marks.mark_point(color=_MEASURED, filled=True, size=60, opacity=1).encode(x=x("peak"), y="density:Q"),
+        measured.mark_rule(opacity=0, strokeWidth=4, aria=False).encode(x=x("x"), tooltip=tooltip),
+    ).properties(height=240, description="Density of the layer's angles, measured and predicted")
+
+
+def _weights(alt: Any) -> Any:
+    x = alt.X("x:Q", scale=alt.Scale(zero=False, nice=False), title="latent weight", axis=alt.Axis(grid=False))
+    y = functools.partial(
+        alt.Y,
+        type="quantitative",
+        scale=alt.Scale(type="log", nice=False),
+        title="density",
+        axis=alt.Axis(tickCount=4, format="~g"),
+    )
+    density = alt.Chart(alt.NamedData("density"))
+    tooltip = [
+        alt.Tooltip("x:Q", title="weight", format=".3f"),
+        alt.Tooltip("density:Q", title="measured", format=".3~g"),
+        alt.Tooltip("normal:Q", format=".3~g"),
+    ]
+    return alt.layer(
+        density.mark_line(color=_MUTED, strokeDash=[5, 4], strokeWidth=1.2).encode(x=x, y=y("normal")),
+        density.mark_line(color=_MEASURED).encode(x=x, y=y("density")),
+        alt.Chart(alt.NamedData("thresholds")).mark_rule(color=_PREDICTED, strokeWidth=1.5).encode(x=x),
+        density.mark_rule(opacity=0, strokeWidth=4, aria=False).encode(x=x, tooltip=tooltip),
+    ).properties(height=240, description="Density of the layer's latent weights, logarithmic, with thresholds")
+
+
+def _filters(alt: Any) -> Any:
+    x = alt.X("angle:Q", scale=alt.Scale(zero=False, padding=10), title="angle (degrees)")
+    y = alt.Y("r:Q", scale=alt.Scale(zero=False, padding=10), title="Pearson r, weights binarized")
+    tooltip = [
+        alt.Tooltip("filter:Q"),
+        alt.Tooltip("angle:Q", title="degrees", format=".2f"),
+        alt.Tooltip("r:Q", title="Pearson r", format=".3f"),
+    ]
+    return alt.layer(
+        alt.Chart(alt.NamedData("curve"))
+        .mark_line(color=_PREDICTED, strokeDash=[5, 4], strokeWidth=1.5)
+        .encode(x=x, y=y),
+        alt.Chart(alt.NamedData("filters"))
+        .mark_point(color=_MEASURED, filled=True, size=45, opacity=0.6, aria=False)
+        .encode(x=x, y=y, tooltip=tooltip),
+    ).properties(height=240, description="Correlation against angle, a point a filter, and the curve r = cos angle")
+
+
+# Training ------------------------------------------------------------------------------------------------
+
+
+def _curves(alt: Any, series: str, colour: Any, y: Any, form: str) -> Any:
+    x = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(zero=False))
+    tooltip = [alt.Tooltip("epoch:Q"), alt.Tooltip(f"{series}:N"), alt.Tooltip("value:Q", format=form)]
+    base = alt.Chart(alt.NamedData("points")).encode(x=x, y=y, color=colour)
+    return alt.layer(
+        base.mark_line(strokeWidth=2),
+        base.mark_point(filled=True, size=140, opacity=0, aria=False).encode(tooltip=tooltip),
+    ).properties(height=220, description=f"Training, epoch by epoch, a line for each {series}")
+
+
+def _pair(alt: Any) -> Any:
+    colour = alt.Color(
+        "images:N",
+        sort=None,
+        title=None,
+        scale=alt.Scale(domain=["training", "validation"], range=[_MEASURED, _PREDICTED]),
+        legend=alt.Legend(orient="top", symbolType="stroke"),
+    )
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    return _curves(alt, "images", colour, y, ".4~g")
+
+
+def _rate(alt: Any) -> Any:
+    scale = alt.Scale(type="log", nice=False)
+    y = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4, format="~e"))
+    return _curves(alt, "rate", alt.value(_MEASURED), y, ".3~e")
+
+
+def _layers(alt: Any, colours: list[str], scale: Any) -> Any:
+    colour = alt.Color(
+        "layer:N",
+        sort=None,
+        title=None,
+        scale=alt.Scale(range=colours),
+        legend=alt.Legend(orient="bottom", columns=4, symbolType="stroke", labelLimit=90),
+    )
+    y = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    return _curves(alt, "layer", colour, y, ".4~g")

@@ -1,0 +1,197 @@
+"""What the report's charts and table show, as plain rows: numbers rounded, NaN and infinities as None."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hypersign.geometry.results import AngleStats, DotProducts, Geometry, LayerGeometry
+
+__all__ = ["FAMILIES", "across_layers", "finite", "is_quantized", "layer_content", "training_content"]
+
+# Title, horizontal and vertical axis of each family of dot products, in the order of the page.
+FAMILIES = {
+    "weights_binarized": (
+        "Weights binarized",
+        "quantized inputs · quantized weights",
+        "quantized inputs · latent weights",
+    ),
+    "activations_binarized": (
+        "Activations binarized",
+        "real inputs · quantized weights",
+        "quantized inputs · quantized weights",
+    ),
+    "both_binarized": (
+        "Both binarized",
+        "real inputs · latent weights",
+        "quantized inputs · quantized weights",
+    ),
+    "permuted": (
+        "Weights binarized, activations permuted",
+        "permuted inputs · quantized weights",
+        "permuted inputs · latent weights",
+    ),
+}
+
+
+def finite(value: float | None) -> float | None:
+    """`value` to five digits, or None where there is no number.
+
+    >>> finite(36.912345), finite(float("nan"))
+    (36.912, None)
+    """
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def is_quantized(quantizer: str) -> bool:
+    """Whether this representation is that of a quantizer that does something."""
+    return not quantizer.startswith("Identity")
+
+
+def across_layers(geometry: Geometry) -> dict[str, Any]:
+    """Rows of the charts that compare layers: angle, correlations, spread with its guide of slope -1/2."""
+    angles: list[dict[str, Any]] = []
+    correlations: list[dict[str, Any]] = []
+    spread: list[dict[str, Any]] = []
+    for layer in geometry.layers:
+        stats = layer.angle_degrees
+        if is_quantized(layer.weight_quantizer):
+            angles.append(
+                {
+                    "layer": layer.name,
+                    "mean": finite(stats.mean),
+                    "std": finite(stats.std),
+                    "low": finite(stats.mean - stats.std),
+                    "high": finite(stats.mean + stats.std),
+                    "predicted": finite(stats.predicted_mean),
+                    "predicted_std": finite(stats.predicted_std),
+                    "predicted_low": finite(stats.predicted_mean - stats.predicted_std),
+                    "predicted_high": finite(stats.predicted_mean + stats.predicted_std),
+                    "moments": finite(stats.moments_mean),
+                }
+            )
+            if stats.std > 0 and stats.predicted_std > 0:
+                spread.append(
+                    {
+                        "layer": layer.name,
+                        "fan_in": layer.fan_in,
+                        "std": finite(stats.std),
+                        "predicted": finite(stats.predicted_std),
+                    }
+                )
+        families = (
+            ("weights", layer.weights_binarized, is_quantized(layer.weight_quantizer)),
+            ("activations", layer.activations_binarized, is_quantized(layer.input_quantizer)),
+            ("both", layer.both_binarized, True),
+        )
+        for family, products, shown in families:
+            if shown:
+                correlations.append(
+                    {
+                        "layer": layer.name,
+                        "family": family,
+                        "measured": finite(products.pearson_r),
+                        "predicted": finite(products.predicted_pearson_r),
+                    }
+                )
+    spread.sort(key=lambda row: row["fan_in"])
+    # The guide has slope -1/2 and passes through the middle of the predictions.
+    heights = [math.log(row["predicted"] * math.sqrt(row["fan_in"])) for row in spread]
+    for row in spread:
+        row["guide"] = finite(math.exp(sum(heights) / len(heights)) / math.sqrt(row["fan_in"]))
+    return {
+        "layers": [{"layer": layer.name} for layer in geometry.layers],
+        "angles": angles,
+        "correlations": correlations,
+        "spread": spread,
+    }
+
+
+def layer_content(layer: LayerGeometry) -> dict[str, Any]:
+    """Everything the page draws of one layer when it is picked."""
+    weights = layer.latent_weights
+    shown = {
+        "weights_binarized": is_quantized(layer.weight_quantizer),
+        "activations_binarized": is_quantized(layer.input_quantizer),
+        "both_binarized": True,
+        "permuted": is_quantized(layer.weight_quantizer),
+    }
+    return {
+        "name": layer.name,
+        "angle": _angle(layer.angle_degrees) if is_quantized(layer.weight_quantizer) else None,
+        "weights": {
+            "mean": finite(weights.mean),
+            "std": finite(weights.std),
+            "kurtosis": finite(weights.kurtosis),
+            "grid": _numbers(weights.density.grid),
+            "density": _numbers(weights.density.density),
+            "thresholds": _thresholds(weights.thresholds),
+            # Pairs, since JavaScript moves a key "0" to the front.
+            "level_shares": [[level, finite(share)] for level, share in layer.level_shares.items()],
+        },
+        "products": {family: _products(getattr(layer, family)) if shown[family] else None for family in FAMILIES},
+    }
+
+
+def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the training curves, by chart; a chart without a value has no rows."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("loss", "accuracy", "rate", "flipped", "angle")}
+
+    def add(chart: str, epoch: int, series: dict[str, str], value: float | None) -> None:
+        if (value := finite(value)) is not None:
+            rows[chart].append({"epoch": epoch, "value": value, **series})
+
+    for entry in metrics:
+        epoch = entry["epoch"]
+        for chart in ("loss", "accuracy"):
+            add(chart, epoch, {"images": "training"}, entry.get(chart))
+            add(chart, epoch, {"images": "validation"}, entry.get(f"validation_{chart}"))
+        add("rate", epoch, {"rate": "learning rate"}, entry.get("learning_rate"))
+        for layer, measured in (entry.get("layers") or {}).items():
+            # Drawn on a logarithmic scale, which has no place for 0.
+            add("flipped", epoch, {"layer": layer}, measured.get("flipped_signs") or None)
+            add("angle", epoch, {"layer": layer}, measured.get("angle_degrees"))
+    return rows
+
+
+def _angle(angle: AngleStats) -> dict[str, Any]:
+    return {
+        "mean": finite(angle.mean),
+        "std": finite(angle.std),
+        "peak": finite(angle.peak),
+        "predicted_mean": finite(angle.predicted_mean),
+        "predicted_std": finite(angle.predicted_std),
+        "moments_mean": finite(angle.moments_mean),
+        "grid": _numbers(angle.density.grid),
+        "density": _numbers(angle.density.density),
+        "predicted_grid": _numbers(angle.predicted_density.grid),
+        "predicted_density": _numbers(angle.predicted_density.density),
+        "per_filter": _numbers(angle.per_filter),
+    }
+
+
+def _products(products: DotProducts) -> dict[str, Any]:
+    histogram = products.histogram
+    return {
+        "r": finite(products.pearson_r),
+        "predicted": finite(products.predicted_pearson_r),
+        "slope": finite(products.slope),
+        "intercept": finite(products.intercept),
+        "differ": finite(products.sign_disagreement),
+        "predicted_differ": finite(products.predicted_sign_disagreement),
+        "per_filter": _numbers(products.pearson_r_per_filter),
+        "x": _numbers(histogram.x_edges),
+        "y": _numbers(histogram.y_edges),
+        "counts": histogram.counts,
+    }
+
+
+def _thresholds(thresholds: Iterable[float]) -> list[float]:
+    """The lines to draw: both signs of one threshold, or of the least, middle and greatest of many."""
+    values = sorted({abs(t) for t in thresholds if math.isfinite(t) and t != 0})
+    if len(values) > 3:
+        values = [values[0], values[len(values) // 2], values[-1]]
+    return [float(f"{sign * t:.5g}") for t in values for sign in (-1, 1)]
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    return [finite(value) for value in values]

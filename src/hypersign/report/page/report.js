@@ -1,0 +1,229 @@
+"use strict";
+// Unpacks the library and the data, draws the charts, and redraws those of one layer when another is picked.
+(async () => {
+  const element = (id) => document.getElementById(id);
+
+  async function unpack(id) {
+    const bytes = Uint8Array.from(atob(element(id).textContent), (c) => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+
+  let page;
+  try {
+    new Function(await unpack("vega"))();
+    page = JSON.parse(await unpack("data"));
+  } catch (error) {
+    console.error(error);
+    element("no-charts").hidden = false;
+    return;
+  }
+
+  // Drawing --------------------------------------------------------------------------------------------
+  const views = new Map();
+  const turns = new Map();
+
+  // A fresh place in the chart's box. Charts are drawn asynchronously: one that was overtaken meanwhile draws
+  // into a place that has left the page.
+  function place(id) {
+    views.get(id)?.finalize();
+    views.delete(id);
+    const inner = document.createElement("div");
+    element(id).replaceChildren(inner);
+    const turn = (turns.get(id) ?? 0) + 1;
+    turns.set(id, turn);
+    return [inner, () => turns.get(id) === turn];
+  }
+
+  function note(id, text) {
+    const [inner] = place(id);
+    inner.className = "note";
+    inner.textContent = text;
+  }
+
+  async function draw(id, chart, data, adjust) {
+    const style = getComputedStyle(document.documentElement);
+    const specification = JSON.parse(JSON.stringify(page.charts[chart]).replace(
+      /var\((--[\w-]+)\)/g, (_, name) => style.getPropertyValue(name).trim()));
+    for (const set of specification.data) if (set.name in data) set.values = structuredClone(data[set.name]);
+    adjust?.(specification);
+    const [inner, current] = place(id);
+    const drawn = await vegaEmbed(inner, specification, { mode: "vega", renderer: "svg", actions: false });
+    if (!current()) return drawn.finalize();
+    views.set(id, drawn);
+    drawn.view.addEventListener("click", (_event, item) => {
+      const at = page.layers.findIndex((layer) => layer.name === item?.datum?.layer);
+      if (at >= 0) pick(at, true);
+    });
+  }
+
+  // Numbers as the table writes them -------------------------------------------------------------------
+  const number = (value, digits) => value == null ? "–" : value.toFixed(digits);
+  const percent = (value) => value == null ? "–" : `${(100 * value).toFixed(1)} %`;
+
+  // Rows of the charts ---------------------------------------------------------------------------------
+  function cells({ x, y, counts }) {
+    const rows = [];
+    counts.forEach((column, i) => column.forEach((count, j) => {
+      if (count) rows.push({
+        x0: x[i], x1: x[i + 1], y0: y[j], y1: y[j + 1], count,
+        x: (x[i] + x[i + 1]) / 2, y: (y[j] + y[j + 1]) / 2,
+      });
+    }));
+    return rows;
+  }
+
+  // From the origin to the two corners where the signs differ.
+  function quadrants({ x, y }) {
+    const [left, right, low, high] = [x[0], x.at(-1), y[0], y.at(-1)];
+    return [[right, low], [left, high]].filter(([across, up]) => across * up < 0)
+      .map(([across, up]) => ({ x0: 0, x1: across, y0: 0, y1: up }));
+  }
+
+  // The part of the regression line that lies inside the histogram.
+  function line({ x, y, slope, intercept }) {
+    if (slope == null || intercept == null) return [];
+    let [from, to] = [x[0], x.at(-1)];
+    if (slope) {
+      const ends = [(y[0] - intercept) / slope, (y.at(-1) - intercept) / slope].sort((a, b) => a - b);
+      [from, to] = [Math.max(from, ends[0]), Math.min(to, ends[1])];
+    }
+    return from < to ? [from, to].map((at) => ({ x: at, y: intercept + slope * at })) : [];
+  }
+
+  // Axes from the first to the last of these values, whatever else is drawn.
+  function span(specification, values) {
+    for (const scale of specification.scales) {
+      if (values[scale.name]) scale.domain = [values[scale.name][0], values[scale.name].at(-1)];
+    }
+  }
+
+  const pairs = (grid, density) => grid.map((x, i) => ({ x, density: density[i] }));
+
+  function drawProducts(family, products) {
+    const id = `heat-${family}`;
+    const caption = element(`caption-${family}`);
+    if (!products) {
+      caption.textContent = "";
+      note(id, family === "activations_binarized"
+        ? "This layer's inputs are not quantized: there is nothing to compare."
+        : "This layer's weights are not quantized: there is nothing to compare.");
+      return;
+    }
+    caption.textContent = `r = ${number(products.r, 3)}, predicted ${number(products.predicted, 3)}; ` +
+      `${percent(products.differ)} of signs differ, predicted ${percent(products.predicted_differ)}; ` +
+      `slope ${products.slope == null ? "–" : products.slope.toPrecision(3)}`;
+    const rows = cells(products);
+    if (!rows.length) return note(id, "No pair of dot products was counted.");
+    draw(id, "heat", { cells: rows, quadrants: quadrants(products), line: line(products) }, (specification) => {
+      const titles = page.families[family];
+      for (const axis of specification.axes) axis.title = titles[axis.scale];
+      span(specification, { x: products.x, y: products.y });
+    });
+  }
+
+  function drawAngle({ name, angle }) {
+    if (!angle) {
+      element("caption-angle").textContent = "";
+      return note("angle", `The weights of ${name} are not quantized: there is no angle.`);
+    }
+    element("caption-angle").textContent = `measured ${number(angle.mean, 2)}° ± ${number(angle.std, 2)}°, ` +
+      `peak ${number(angle.peak, 2)}°; predicted ${number(angle.predicted_mean, 2)}° ± ` +
+      `${number(angle.predicted_std, 2)}°; from the layer's moments ${number(angle.moments_mean, 2)}°`;
+    if (!angle.density.some((height) => height)) return note("angle", "No density was estimated.");
+    draw("angle", "density", {
+      measured: pairs(angle.grid, angle.density),
+      predicted: pairs(angle.predicted_grid, angle.predicted_density),
+      marks: [{ predicted: angle.predicted_mean, peak: angle.peak, density: Math.max(...angle.density) }],
+    });
+  }
+
+  function drawWeights({ weights }) {
+    const shares = weights.level_shares.filter(([, share]) => share)
+      .map(([level, share]) => `${percent(share)} at ${level.replace("-", "−")}`).join(", ");
+    element("caption-weights").textContent = `standard deviation ${number(weights.std, 3)}, ` +
+      `kurtosis ${number(weights.kurtosis, 2)} (normal: 3)${shares ? `; ${shares}` : ""}`;
+    const floor = Math.max(...weights.density) / 1e5;
+    const rows = pairs(weights.grid, weights.density).map(({ x, density }) => {
+      const normal = weights.std ? Math.exp(-(((x - weights.mean) / weights.std) ** 2) / 2) /
+        (weights.std * Math.sqrt(2 * Math.PI)) : null;
+      return { x, density: density > floor ? density : null, normal: normal > floor ? normal : null };
+    });
+    if (!rows.some((row) => row.density)) return note("weights", "No density was estimated.");
+    draw("weights", "weights", { density: rows, thresholds: weights.thresholds.map((x) => ({ x })) },
+      (specification) => span(specification, { x: weights.grid }));
+  }
+
+  function drawFilters({ angle, products }) {
+    const r = products.weights_binarized?.per_filter ?? [];
+    const rows = (angle?.per_filter ?? []).map((degrees, i) => ({ filter: i, angle: degrees, r: r[i] ?? null }))
+      .filter((row) => row.angle != null && row.r != null);
+    element("caption-filters").textContent = `${rows.length} filters`;
+    if (!rows.length) return note("filters", "No filter has both an angle and a correlation.");
+    const angles = rows.map((row) => row.angle);
+    const [low, high] = [Math.min(...angles), Math.max(...angles)];
+    const curve = Array.from({ length: 31 }, (_, i) => low + (high - low) * i / 30)
+      .map((degrees) => ({ angle: degrees, r: Math.cos(degrees * Math.PI / 180) }));
+    draw("filters", "filters", { filters: rows, curve });
+  }
+
+  function drawLayer() {
+    const layer = page.layers[chosen];
+    for (const family of Object.keys(page.families)) drawProducts(family, layer.products[family]);
+    drawAngle(layer);
+    drawWeights(layer);
+    drawFilters(layer);
+  }
+
+  const highlight = (specification) => {
+    for (const signal of specification.signals) if (signal.name === "chosen") signal.value = page.layers[chosen].name;
+  };
+
+  // The chart of angles stands beside one of fixed height: few layers share it, many have their own.
+  const rowHeight = (specification) => {
+    highlight(specification);
+    const step = specification.signals.find((signal) => signal.name === "y_step");
+    step.value = Math.max(28, Math.min(56, 250 / page.layers.length));
+  };
+
+  function drawAcross() {
+    for (const [chart, adjust] of [["angles", rowHeight], ["correlations", highlight], ["spread"]]) {
+      if (page.across[chart].length) draw(`across-${chart}`, chart, page.across, adjust);
+      else note(`across-${chart}`, "No layer with quantized weights.");
+    }
+    for (const [name, rows] of Object.entries(page.training)) {
+      const chart = { loss: "pair", accuracy: "pair", rate: "rate", flipped: "layers_log" }[name] ?? "layers";
+      if (rows.length) draw(`training-${name}`, chart, { points: rows });
+    }
+  }
+
+  // Picking a layer ------------------------------------------------------------------------------------
+  const select = element("layer");
+  const rows = [...document.querySelectorAll("#table tbody tr")];
+  let chosen = 0;
+
+  function pick(at, scroll = false) {
+    chosen = at;
+    const name = page.layers[at].name;
+    select.value = String(at);
+    element("previous").disabled = at === 0;
+    element("next").disabled = at === page.layers.length - 1;
+    rows.forEach((row, i) => i === at ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current"));
+    element("about").textContent = rows[at].dataset.about;
+    for (const id of ["across-angles", "across-correlations"]) views.get(id)?.view.signal("chosen", name).runAsync();
+    drawLayer();
+    if (scroll) element("one-layer").scrollIntoView();
+  }
+
+  if (page.layers.length) {
+    select.addEventListener("change", () => pick(Number(select.value)));
+    element("previous").addEventListener("click", () => pick(chosen - 1));
+    element("next").addEventListener("click", () => pick(chosen + 1));
+    rows.forEach((row, i) => row.addEventListener("click", () => pick(i, true)));
+    drawAcross();
+    pick(0);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawAcross(); drawLayer(); });
+  } else {
+    drawAcross();
+  }
+  document.documentElement.dataset.ready = "true";
+})();
