@@ -55,7 +55,8 @@ def inspect(
 
 def _layer_geometry(captured: LayerCapture) -> LayerGeometry:
     layer = captured.layer
-    cosines = np.cos(weights.angles(layer))
+    angle = weights.angle_stats(layer)
+    cosines = np.cos(np.radians(angle.per_filter))
     weight_r = float(np.nanmean(cosines)) if not np.isnan(cosines).all() else np.nan
     input_r = 1.0
     if not isinstance(layer.input_quantizer, Identity):
@@ -67,9 +68,9 @@ def _layer_geometry(captured: LayerCapture) -> LayerGeometry:
         kind=type(layer).__name__,
         fan_in=layer.fan_in,
         filters=layer.filters,
-        input_quantizer=repr(layer.input_quantizer),
-        weight_quantizer=repr(layer.weight_quantizer),
-        angle_degrees=weights.angle_stats(layer),
+        input_quantizer=_words(layer.input_quantizer),
+        weight_quantizer=_words(layer.weight_quantizer),
+        angle_degrees=angle,
         level_shares=weights.level_shares(layer),
         latent_weights=weights.weight_stats(layer),
         weights_binarized=products.result("weights_binarized", predicted_pearson_r=weight_r),
@@ -77,3 +78,8 @@ def _layer_geometry(captured: LayerCapture) -> LayerGeometry:
         both_binarized=products.result("both_binarized", predicted_pearson_r=weight_r * input_r),
         permuted=captured.permuted.result("permuted", predicted_pearson_r=weight_r),
     )
+
+
+def _words(quantizer: nn.Module) -> str:
+    """The quantizer on one line, without its surrogate: inspection has no backward pass."""
+    return f"{type(quantizer).__name__}({quantizer.extra_repr()})"

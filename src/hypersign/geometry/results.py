@@ -111,7 +111,7 @@ class LayerGeometry:
     """Everything measured of one quantized layer.
 
     `kind` is the layer's class, `level_shares` the share of weights on each level ("-1", "0", "+1"; empty for
-    an Identity), `input_quantizer` and `weight_quantizer` their representations.
+    an Identity), `input_quantizer` and `weight_quantizer` what quantizes them, on one line.
     `weights_binarized` holds x = a_b.w_b, y = a_b.w_c; `activations_binarized` x = a_c.w_b, y = a_b.w_b;
     `both_binarized` x = a_c.w_c, y = a_b.w_b; `permuted` is the first with the activations permuted.
     """

@@ -61,7 +61,8 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
     """The angles of a layer's filters beside what theory expects at its fan-in and quantizer, in degrees.
 
     The ternary prediction is for a threshold of t/sigma, t the layer's mean threshold and sigma the standard
-    deviation of its weights; `AngleStats` defines every field.
+    deviation of its weights (at a fan-in of 9, thresholds that follow each filter, as `Optimal()`, spread its
+    angles a fifth less; from 27 on that is not seen). `AngleStats` defines every field.
 
     >>> import torch
     >>> from hypersign.layers import QuantLinear
@@ -75,25 +76,23 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
     d = layer.fan_in
     thresholds = _thresholds(layer)
     latent = _filters(layer.weight)
-    cosine = cosine_std = np.float64(np.nan)
+    is_sign = thresholds is not None and bool(np.all(thresholds == 0))
+    sigma = latent.std()
+    ratio = 0.0 if is_sign else np.nan
+    if thresholds is not None and not is_sign and sigma > 0:
+        ratio = float(thresholds.mean() / sigma)
+    cosine, cosine_std = theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d)
     if thresholds is None:
-        predicted = moments = (0.0, 0.0)
+        predicted = own = (0.0, 0.0)
     else:
-        own = theory.Moments.of(latent, thresholds[:, None])
-        moments = _angle(theory.mean_cosine(own, d), theory.std_cosine(own, d), d)
-        if np.all(thresholds == 0):
-            cosine, cosine_std = theory.sign_cosine(d), theory.sign_cosine_std(d)
-            predicted = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
-        else:
-            sigma = latent.std()
-            ratio = float(thresholds.mean() / sigma) if sigma > 0 else np.nan
-            normal = theory.Moments.gaussian(ratio)
-            cosine, cosine_std = theory.mean_cosine(normal, d), theory.std_cosine(normal, d)
-            predicted = _angle(cosine, cosine_std, d)
+        predicted = _angle(cosine, cosine_std, d)
+        own = _own_angle(theory.Moments.of(latent, thresholds[:, None]), ratio, cosine, cosine_std, d)
+    if is_sign:  # exact at small d
+        predicted = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
     density, peak = kernel_density(seen, show=(predicted[0] - 4 * predicted[1], predicted[0] + 4 * predicted[1]))
     grid = np.asarray(density.grid)
     if predicted[1] > 0:
-        if thresholds is not None and np.all(thresholds == 0):
+        if is_sign:
             law = theory.sign_angle_density(np.radians(grid), d)
         else:
             law = theory.angle_density(np.radians(grid), cosine, cosine_std, d)
@@ -107,12 +106,28 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
         peak=peak,
         predicted_mean=predicted[0],
         predicted_std=predicted[1],
-        moments_mean=moments[0],
-        moments_std=moments[1],
+        moments_mean=own[0],
+        moments_std=own[1],
         per_filter=tuple(measured.tolist()),
         density=density,
         predicted_density=Density(density.grid, tuple(expected.tolist())),
     )
+
+
+def _own_angle(
+    moments: theory.Moments, ratio: float, cosine: np.ndarray, cosine_std: np.ndarray, d: int
+) -> tuple[float, float]:
+    """Mean and standard deviation, in degrees, of the angle of weights with these moments.
+
+    Their cosine is known to leading order in 1/d only. What that order misses of a Gaussian's cosine, which is
+    known exactly, is added to the mean and multiplied onto the standard deviation.
+    """
+    normal = theory.Moments.gaussian(ratio)
+    mean = theory.mean_cosine(moments, d) + cosine - theory.mean_cosine(normal, d)
+    std = theory.std_cosine(moments, d)
+    if d > 1:
+        std = std * cosine_std / theory.std_cosine(normal, d)
+    return _angle(np.clip(mean, d**-0.5, 1), std, d)
 
 
 def _angle(cosine: np.ndarray, cosine_std: np.ndarray, d: int) -> tuple[float, float]:
