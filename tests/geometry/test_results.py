@@ -74,7 +74,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(HypersignError, match="could not be written \\(No space left on device\\)"):
+    with pytest.raises(HypersignError, match="could not be written: No space left on device"):
         dataclasses.replace(_geometry(), run="other").save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["geometry.json"]

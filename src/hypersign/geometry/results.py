@@ -8,12 +8,12 @@ what it is. Angles end in `_degrees`; everything else is a pure number.
 import dataclasses
 import json
 import math
-import os
 import typing
 from pathlib import Path
 from typing import Any, Self
 
 from hypersign._checks import HypersignError
+from hypersign._files import write_atomic
 
 __all__ = ["Geometry", "LayerGeometry", "AngleStats", "WeightStats", "DotProducts", "Density", "Histogram"]
 
@@ -142,19 +142,12 @@ class Geometry:
     layers: tuple[LayerGeometry, ...]
 
     def save(self, path: Path) -> None:
-        """Writes `geometry.json`: these fields, NaN as null, whole or not at all."""
-        path = Path(path)
-        text = json.dumps(_plain(dataclasses.asdict(self)), allow_nan=False)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(text + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        except OSError as error:
-            raise HypersignError(
-                f"{path} could not be written ({error.strerror}); free space or choose another place"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        """Writes `geometry.json`: these fields, NaN as null, whole or not at all.
+
+        Raises:
+            HypersignError: the file cannot be written.
+        """
+        write_atomic(Path(path), json.dumps(_plain(dataclasses.asdict(self)), allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:

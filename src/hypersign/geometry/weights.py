@@ -86,7 +86,7 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
         predicted = own = (0.0, 0.0)
     else:
         predicted = _angle(cosine, cosine_std, d)
-        own = _own_angle(theory.Moments.of(latent, thresholds[:, None]), ratio, cosine, cosine_std, d)
+        own = _own_angle(theory.Moments.of(latent, thresholds.mean()), ratio, cosine, cosine_std, d)
     if is_sign:  # exact at small d
         predicted = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
     density, peak = kernel_density(seen, show=(predicted[0] - 4 * predicted[1], predicted[0] + 4 * predicted[1]))
