@@ -78,14 +78,14 @@ class Summary:
         total = self.total
         used = [name for name in COUNTS if getattr(total, name)]
         titles = dict(
-            zip(COUNTS, ("1-bit", "2-bit", "32-bit", "packed bytes", "binary MACs", "float MACs"), strict=True)
+            zip(COUNTS, ("1-bit", "2-bit", "32-bit", "packed\nbytes", "binary\nMACs", "float\nMACs"), strict=True)
         )
         table = Table(
             caption=f"{total.packed_bytes:,} bytes packed, {self.float_bytes:,} as float32", show_footer=True
         )
         table.add_column("layer", "total", no_wrap=True)
         table.add_column("output", justify="right", no_wrap=True)
-        table.add_column("inputs/weights", no_wrap=True)
+        table.add_column("inputs/\nweights", no_wrap=True)
         for name in used:
             table.add_column(titles[name], _short(getattr(total, name)), justify="right", no_wrap=True)
         for layer in self.layers:

@@ -1,34 +1,16 @@
 """`hypersign data`: get a data set, and see which are there."""
 
 import dataclasses
-import json as json_text
-import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tyro.constructors import PrimitiveConstructorSpec
 
-from hypersign._checks import HypersignError
+from hypersign.cli.options import JsonTarget, prints_text, write_json
 
 __all__ = ["fetch", "list_"]
-
-JsonTarget = Annotated[
-    Path | None,
-    PrimitiveConstructorSpec(
-        nargs=(0, 1),
-        metavar="[FILE]",
-        instance_from_str=lambda words: Path(words[0]) if words else Path("-"),
-        is_instance=lambda value: value is None or isinstance(value, Path),
-        str_from_instance=lambda value: [] if value is None else [str(value)],
-    ),
-    tyro.conf.arg(help_behavior_hint=""),
-]
-"""The option `--json [FILE]`: None without it, `Path("-")` without a file's name."""
 
 
 def fetch(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")], /) -> None:
@@ -57,9 +39,8 @@ def list_(*, json: JsonTarget = None) -> None:
     from hypersign import data
 
     found = data.status()
-    if json is not None:
-        _write_json([dataclasses.asdict(item) for item in found], json)
-    if json != Path("-"):
+    write_json([dataclasses.asdict(item) for item in found], json)
+    if prints_text(json):
         Console().print(_table(found))
 
 
@@ -76,21 +57,6 @@ def _table(found: list[Any]) -> Table:
         counts = (item.train_images, item.test_images, "x".join(map(str, item.shape)), item.classes)
         table.add_row(item.name, *map(str, counts), where)
     return table
-
-
-def _write_json(value: object, target: Path) -> None:
-    """Prints `value` as JSON, or writes it into a file, whole or not at all."""
-    text = json_text.dumps(value, indent=2) + "\n"
-    if target == Path("-"):
-        sys.stdout.write(text)
-        return
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(target)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise HypersignError(f"{target} cannot be written ({error.strerror}); name another file") from error
 
 
 def run(words: Sequence[str]) -> None:

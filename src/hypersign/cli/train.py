@@ -8,6 +8,7 @@ import tyro
 
 from hypersign import training
 from hypersign._checks import HypersignError, check_choice
+from hypersign.cli.options import parse
 from hypersign.training import RECIPES, Recipe
 
 DEFAULT = "modern"
@@ -63,7 +64,7 @@ def run(words: Sequence[str]) -> None:
         print(f"{done.path}: {test['accuracy']:.2%} of {test['images']} test images, loss {test['loss']:.4f}")
         print(f"Next: hypersign inspect {done.path}")
 
-    tyro.cli(train, args=list(words), prog="hypersign train")
+    parse(train, words, "train")
 
 
 def _folder(recipe: Recipe) -> Path:

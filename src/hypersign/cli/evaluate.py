@@ -1,0 +1,67 @@
+"""`hypersign evaluate`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from hypersign import runs
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign.data import Batches
+from hypersign.evaluate import evaluate as measure
+from hypersign.training import Recipe
+from hypersign.training.step import loss_of
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign evaluate`'s options, evaluates and prints."""
+    parse(evaluate, words, "evaluate")
+
+
+def evaluate(
+    run: RunPath,
+    /,
+    *,
+    weights: Weights = "last",
+    split: Literal["test", "train"] = "test",
+    images: int | None = None,
+    batch_size: int = 500,
+    json: JsonTarget = None,
+) -> None:
+    """Print accuracy, loss (the recipe's) and confusion matrix of a run, computed in float32.
+
+    Args:
+        run: run folder.
+        weights: the last weights, or those with the best validation accuracy.
+        split: images to evaluate on.
+        images: only the first so many; all by default.
+        batch_size: images in memory at a time.
+        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+    """
+    opened = runs.open_run(run)
+    data = opened.data()
+    chosen = (data.test if split == "test" else data.train)[:images]
+    batches = Batches(chosen, batch_size, pixel_range=data.pixel_range)
+    loss = loss_of(Recipe(**opened.info["recipe"]))
+    result = measure(opened.load_model(weights), batches, loss=loss)
+    write_json({"run": opened.name, "weights": weights, "split": split, **dataclasses.asdict(result)}, json)
+    if not prints_text(json):
+        return
+    table = Table(title="rows: the label's class; columns: the class it was taken for", title_justify="left")
+    table.add_column("")
+    for name in data.classes:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("right", justify="right")
+    for i, (name, row) in enumerate(zip(data.classes, result.confusion, strict=True)):
+        share = f"{row[i] / sum(row):.1%}" if sum(row) else "-"
+        cells = [f"[bold]{count}[/]" if i == j else str(count) if count else "" for j, count in enumerate(row)]
+        table.add_row(name, *cells, share)
+    console = Console()
+    console.print(
+        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.images:,} {split} images, "
+        f"loss {result.loss:.4f}",
+        highlight=False,
+    )
+    console.print(table)

@@ -1,0 +1,58 @@
+"""`hypersign info`."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from hypersign import runs
+from hypersign.cli.options import JsonTarget, RunPath, parse, prints_text, write_json
+from hypersign.summary import summary
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign info`'s options and prints."""
+    parse(info, words, "info")
+
+
+def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
+    """Print what a run is: its network and sizes, its recipe, its data, how far it is, its results.
+
+    Args:
+        run: run folder.
+        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+    """
+    opened = runs.open_run(run)
+    found = opened.info
+    network = summary(opened.build_model(), tuple(found["model"]["shape"]))
+    write_json({**found, "summary": network.as_dict()}, json)
+    if not prints_text(json):
+        return
+    rows = opened.metrics()
+    recipe, data = found["recipe"], found["data"]
+    state = "finished" if opened.finished else f"stopped after epoch {len(rows)} of {recipe['epochs']}"
+    facts = Table(box=None, show_header=False)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("run", f"{opened.name}: {state}")
+    facts.add_row("network", f"{found['model']['name']}, {found['model']['classes']} classes")
+    facts.add_row(
+        "data",
+        f"{data['name']}: {data['train_images']:,} training and {data['test_images']:,} test images, "
+        f"sha256 {data['sha256'][:12]}...",
+    )
+    for split in ("test", "validation"):
+        result = found["results"].get(split)
+        if result:
+            facts.add_row(
+                f"{split} accuracy", f"{result['accuracy']:.2%} of {result['images']:,}, loss {result['loss']:.4f}"
+            )
+    if rows:
+        facts.add_row(
+            "training", f"{len(rows)} epochs in {rows[-1]['seconds']:,.0f} s, last loss {rows[-1]['loss']:.4f}"
+        )
+    facts.add_row("recipe", "  ".join(f"{key}={value}" for key, value in recipe.items() if value is not None))
+    facts.add_row("versions", "  ".join(f"{key} {value}" for key, value in found["versions"].items()))
+    console = Console()
+    console.print(facts, highlight=False)
+    console.print(network.table())

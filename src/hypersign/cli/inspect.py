@@ -1,0 +1,112 @@
+"""`hypersign inspect`: measure, draw, report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from hypersign import report, runs
+from hypersign._checks import check_int
+from hypersign.cli.options import RunPath, Weights, parse
+from hypersign.data import Batches
+from hypersign.geometry import Geometry
+from hypersign.geometry import inspect as measure
+from hypersign.runs import Run
+from hypersign.summary import summary
+
+BATCH = 50
+"""Images in memory at a time: the largest layer's four families of products take 100 MB then."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign inspect`'s options, measures, and writes the report."""
+    parse(inspect, words, "inspect")
+
+
+def inspect(
+    run: RunPath,
+    /,
+    *,
+    images: int = 500,
+    weights: Weights = "last",
+    output: Path | None = None,
+    figures: bool = False,
+    seed: int = 0,
+) -> None:
+    """Measure a run's geometry on its test images against theory; write report.html and geometry.json.
+
+    Args:
+        run: run folder.
+        images: test images to measure on (all of them if there are fewer); memory does not grow with it.
+        weights: the last weights, or those with the best validation accuracy.
+        output: folder for the report; the run folder itself by default.
+        figures: also draw each figure of the paper's analysis, as PDF and PNG, into figures/ there.
+        seed: of the permutation test.
+    """
+    opened = runs.open_run(run)
+    check_int("--images", images, least=1)
+    folder = output or opened.path
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    found = inspect_run(opened, images=images, weights=weights, seed=seed, console=Console(stderr=True))
+    page = write_report(opened, found, folder)
+    console.print(geometry_table(found))
+    if figures:
+        from hypersign.figures import save_analysis
+
+        paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
+        console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
+    console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
+
+
+def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, console: Console) -> Geometry:
+    """Measures a run's network on its first `images` test images, with a progress bar on `console`."""
+    data = opened.data()
+    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("measuring", total=min(images, len(data.test)))
+        return measure(
+            opened.load_model(weights),
+            batches,
+            run=opened.name,
+            dataset=data.name,
+            seed=seed,
+            progress=lambda seen: bar.update(task, completed=seen),
+        )
+
+
+def write_report(opened: Run, found: Geometry, folder: Path) -> Path:
+    """Writes geometry.json and report.html, and returns the latter's path."""
+    found.save(folder / "geometry.json")
+    return report.write(
+        folder / "report.html",
+        found,
+        run=opened.info,
+        metrics=opened.metrics(),
+        summary=summary(opened.build_model(), tuple(opened.info["model"]["shape"])),
+    )
+
+
+def geometry_table(found: Geometry) -> Table:
+    """Per layer, measured beside predicted: angle, and correlation of dot products."""
+    table = Table(
+        title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
+        caption="angle between latent and quantized filters in degrees; r: Pearson correlation of dot products\n"
+        "when weights, activations or both are binarized; each measured / predicted",
+    )
+    table.add_column("layer", no_wrap=True)
+    table.add_column("fan-in", justify="right", no_wrap=True)
+    table.add_column("angle", justify="right", no_wrap=True)
+    for name in ("weights", "activations", "both"):
+        table.add_column(f"r {name}", justify="right", no_wrap=True)
+    for layer in found.layers:
+        families = (layer.weights_binarized, layer.activations_binarized, layer.both_binarized)
+        table.add_row(
+            layer.name,
+            str(layer.fan_in),
+            f"{layer.angle_degrees.mean:.1f} / {layer.angle_degrees.predicted_mean:.1f}",
+            *(f"{family.pearson_r:.2f} / {family.predicted_pearson_r:.2f}" for family in families),
+        )
+    return table
