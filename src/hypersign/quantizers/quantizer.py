@@ -15,8 +15,9 @@ __all__ = ["Identity", "Quantizer"]
 class _Quantize(torch.autograd.Function):
     """Levels forward, the surrogate's derivative backward.
 
-    There is no forward-mode rule: torch.compile cannot trace a Function that has one. The surrogate's state is an operand of its own: read from the object inside `backward`, a compiled graph
-    would bake in the value it had when the graph was traced.
+    There is no forward-mode rule: torch.compile cannot trace a Function that has one. The surrogate's state is
+    an operand of its own: read from the object inside `backward`, a compiled graph would bake in the value it
+    had when the graph was traced.
     """
 
     generate_vmap_rule = True
