@@ -23,29 +23,30 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
     Raises:
         HypersignError: it cannot be written; nothing is left half-written, and an old file stays as it was.
     """
-    descriptor, name = -1, ""
+    part: Path | None = None
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(descriptor)
         part = Path(name)
         if isinstance(write, bytes | str):
             part.write_bytes(write.encode() if isinstance(write, str) else write)
         else:
             write(part)
-        os.fsync(descriptor)
+        # Opened anew: `write` may have put another file in the place of the one mkstemp made.
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         # mkstemp makes files private; the umask decides for every other file.
         umask = os.umask(0)
         os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
+        part.chmod(0o666 & ~umask)
         os.replace(part, path)
-        name = ""
+        part = None
     except OSError as error:
         raise HypersignError(
             f"{path} could not be written: {error.strerror or error}; make room there or write elsewhere, "
             "then try again"
         ) from error
     finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-        if name:
+        if part is not None:
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                part.unlink()
