@@ -60,7 +60,7 @@ def test_list_as_json_in_a_file(capsys, tmp_path):
 
 
 def test_list_into_no_folder(tmp_path):
-    with pytest.raises(HypersignError, match=r"no/sets\.json cannot be written \(No such file"):
+    with pytest.raises(HypersignError, match=r"no/sets\.json could not be written: No such file"):
         run("list", "--json", str(tmp_path / "no" / "sets.json"))
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hypersign._checks import HypersignError
-from hypersign.data import NAMES, cache_folder, fetch, load, status
+from hypersign.data import NAMES, cache_folder, fetch, files, load, status
 from hypersign.data.sources import SOURCES
 
 BINS = [file.name for file in SOURCES["cifar-10"].files]
@@ -22,6 +22,10 @@ def given(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("HYPERSIGN_DATA", str(folder))
     return folder
+
+
+def flip(data, middle):
+    return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
 
 
 def freeze(folder):
@@ -83,6 +87,12 @@ def test_an_archive_in_the_given_folder_is_extracted_once_into_the_cache(
     load("cifar-10")
     assert freeze(given) == before
     assert server.ranges == []
+
+
+def test_the_given_folder_goes_before_the_cache(tiny_mnist, home, given):
+    fetch("mnist")
+    tiny_mnist.write(given / "mnist", *tiny_mnist.files)
+    assert fetch("mnist") == given / "mnist"
 
 
 def test_what_is_missing_in_the_given_folder_is_downloaded_into_the_cache(tiny_mnist, server, home, given):
@@ -201,12 +211,16 @@ def test_an_archive_that_is_none(reinstall_cifar, home, archives):
     assert tree(home / "cifar-10") == [next(iter(archives))]
 
 
-def test_a_truncated_archive_leaves_nothing(reinstall_cifar, tiny_cifar, home):
-    data = tiny_cifar.archives["cifar-10-binary.tar.gz"]
-    reinstall_cifar({"cifar-10-binary.tar.gz": data[: len(data) // 2], "b.tar.xz": b""})
-    with pytest.raises(HypersignError, match="cannot be extracted"):
+@pytest.mark.parametrize("packer", ["gz", "xz"])
+@pytest.mark.parametrize("spoil", [lambda data, middle: data[:middle], flip], ids=["truncated", "flipped"])
+def test_a_spoilt_archive_leaves_nothing(reinstall_cifar, tiny_cifar, home, make_tar, packer, spoil):
+    """Its checksum is that of the spoilt archive, so that the unpackers themselves are met."""
+    members = {f"cifar-10-batches-bin/{name}": data for name, data in tiny_cifar.files.items()}
+    data = make_tar(members, f"w:{packer}")
+    reinstall_cifar({"a.tar": spoil(data, len(data) // 2), "b.tar": b""})
+    with pytest.raises(HypersignError, match=r"a\.tar: cannot be extracted|data_batch_.*: damaged"):
         load("cifar-10")
-    assert tree(home / "cifar-10") == ["cifar-10-binary.tar.gz"]
+    assert tree(home / "cifar-10") == ["a.tar"]
 
 
 def test_an_archive_with_a_wrong_or_missing_file_leaves_nothing(reinstall_cifar, tiny_cifar, home, make_tar):
@@ -247,12 +261,14 @@ def test_a_cache_that_cannot_be_written(tiny_mnist, home):
         load("mnist")
 
 
-def test_those_that_start_together_download_once(tiny_cifar, server, home):
+def test_those_that_start_together_download_and_extract_once(tiny_cifar, server, home, monkeypatch):
     """Each takes the lock with a file descriptor of its own, as processes do."""
+    extracted = []
+    extract = files._extract
+    monkeypatch.setattr(files, "_extract", lambda *given: extracted.append(given) or extract(*given))
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(fetch, ["cifar-10"] * 3))
-    assert len(set(found)) == 1
-    assert len(server.ranges) == 1
+    assert len(set(found)) == len(server.ranges) == len(extracted) == 1
 
 
 def test_the_given_folder_must_exist(monkeypatch):

@@ -22,6 +22,7 @@ def pets(tmp_path):
 
 def test_class_folders_are_split_by_the_seed(pets):
     (pets / ".hidden").mkdir()
+    (pets / "cat" / "._0.png").write_bytes(b"what macOS leaves on foreign disks")
     (pets / "cat" / "notes.txt").write_text("ignored")
     data = load(str(pets))
     assert data.name == "pets"

@@ -57,9 +57,9 @@ def test_a_file_that_is_no_npz(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None])
-def test_the_seed_is_checked(seed):
+def test_the_seed_is_checked_even_where_it_is_not_used(seed, tiny_mnist):
     with pytest.raises(HypersignError, match="seed must be an integer >= 0"):
-        load("digits", seed=seed)
+        load("mnist", seed=seed)
 
 
 def test_the_table_is_whole():

@@ -74,7 +74,7 @@ def test_a_given_test_split_is_kept(tmp_path):
         ),
         (
             {"images": GREY, "labels": LABELS, "test_images": GREY[:2], "test_labels": np.array([0, -7])},
-            "got -7",
+            r"own\.npz: test_labels must be from 0 to 1, .* got -7",
         ),
         (
             {"images": GREY, "labels": LABELS, "test_images": GREY[:, :2], "test_labels": LABELS},

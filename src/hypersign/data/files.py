@@ -275,8 +275,7 @@ def _extract(archive: Path, stored: Stored, source: Source, folder: Path) -> Non
     """Extracts all files of a checked archive into the cache: each one arrives whole and checked, or not at all."""
     if not hasattr(tarfile, "data_filter"):
         raise HypersignError(f"{archive}: extracting it safely needs Python 3.11.4 or newer; update Python")
-    scratch = folder / ".extracting"
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed: we hold the lock
+    scratch = folder / ".extracting"  # one name, under the lock: what a killed process left goes with the next
     try:
         with (
             byte_progress() as progress,
