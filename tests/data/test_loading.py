@@ -11,6 +11,7 @@ from hypersign.data import fingerprint, load
 from hypersign.data.sources import SOURCES
 
 GIVEN = os.environ.get("HYPERSIGN_DATA")
+CACHE = os.environ.get("XDG_CACHE_HOME")
 real_data = pytest.mark.skipif(not GIVEN, reason="HYPERSIGN_DATA names no folder of real data sets")
 
 
@@ -104,7 +105,10 @@ def test_real_cifar_10(monkeypatch):
     """Means of the channels as published: .4914, .4822, .4465 of 255."""
     if not (Path(GIVEN) / "cifar-10").is_dir():
         pytest.skip("HYPERSIGN_DATA has no cifar-10")
-    monkeypatch.delenv("XDG_CACHE_HOME")  # the user's own cache: extraction takes 15 seconds, once
+    # the user's own cache: extraction takes 15 seconds, once
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if CACHE:
+        monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
     data = load("cifar-10")
     assert data.train.images.shape == (50000, 3, 32, 32)
     assert torch.bincount(data.train.labels).tolist() == [5000] * 10
