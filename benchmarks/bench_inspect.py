@@ -27,9 +27,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from hypersign.evaluate import reestimate_batch_norm
 from hypersign.geometry import inspect
-from hypersign.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
-from hypersign.quantizers import Sign
+from hypersign.layers import QuantConv2d, QuantLayer, quant_layers
+from hypersign.models import vgg
 
 BATCH = 50
 
@@ -37,28 +38,8 @@ BATCH = 50
 def paper_network(width: int) -> nn.Sequential:
     """The reference network (617 million multiply-accumulates an image at width 128), weights as initialised."""
     torch.manual_seed(0)
-    modules: list[nn.Module] = []
-    channels, first = 3, True
-    for i, filters in enumerate((width, width, 2 * width, 2 * width, 4 * width, 4 * width)):
-        quantizer = None if first else Sign()
-        modules.append(
-            QuantConv2d(
-                channels, filters, 3, padding=1, bias=False, input_quantizer=quantizer, weight_quantizer=Sign()
-            )
-        )
-        if i % 2:
-            modules.append(nn.MaxPool2d(2))
-        modules.append(nn.BatchNorm2d(filters, eps=1e-3, affine=False, momentum=1.0))
-        channels, first = filters, False
-    modules.append(nn.Flatten())
-    features = channels * 16
-    for units in (8 * width, 8 * width, 10):
-        modules.append(QuantLinear(features, units, bias=False, input_quantizer=Sign(), weight_quantizer=Sign()))
-        modules.append(nn.BatchNorm1d(units, eps=1e-3, affine=False, momentum=1.0))
-        features = units
-    model = nn.Sequential(*modules)
-    with torch.no_grad():
-        model.train()(torch.rand(16, 3, 32, 32) * 2 - 1)  # so that batch norms have statistics of their inputs
+    model = vgg(widths=[width, width, 2 * width, 2 * width, 4 * width, 4 * width], hidden=[8 * width, 8 * width])
+    reestimate_batch_norm(model, batches(16))
     return model.eval()
 
 

@@ -33,6 +33,8 @@ def _state(model):
         [m.training for m in model.modules()],
         [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
         torch.is_grad_enabled(),
+        torch.backends.cudnn.conv.fp32_precision,
+        torch.backends.cuda.matmul.fp32_precision,
         torch.random.get_rng_state().tolist(),
     )
 

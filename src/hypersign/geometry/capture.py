@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign.evaluate import mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
 from hypersign.layers import QuantLayer, quant_layers
@@ -109,7 +110,7 @@ class Capture:
 def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Progress | None = None) -> Capture:
     """Runs `model` over `batches` in evaluation mode and counts every quantized layer's dot products.
 
-    The model is left as found: its hooks, its modes, its weights. Autocast is switched off meanwhile.
+    The model is left as found: its hooks, its modes, its weights. Autocast and TF32 are switched off meanwhile.
 
     Args:
         model: any network with quantized layers; its output is one row of class scores an image.
@@ -129,8 +130,8 @@ def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Prog
     images_seen, right = 0, 0
     with (
         torch.no_grad(),
-        torch.autocast(example.device.type, enabled=False),
-        _evaluating(model),
+        _full_precision(example.device.type),
+        mode(model, training=False),
         contextlib.ExitStack() as hooks,
     ):
         captures = tuple(LayerCapture(name, layer, generator) for name, layer in layers.items())
@@ -163,12 +164,16 @@ def _filters_last(x: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, every module's own mode being put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def _full_precision(device: str) -> Iterator[None]:
+    """float32 throughout: no autocast, and no TF32, which rounds the factors of a product to 11 bits."""
+    backends: Any = torch.backends  # its stubs lack the setting of convolutions
+    settings = backends.cudnn.conv, backends.cuda.matmul
+    before = [setting.fp32_precision for setting in settings]
     try:
-        yield
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device, enabled=False):
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
