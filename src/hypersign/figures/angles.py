@@ -10,7 +10,7 @@ from hypersign.geometry.results import Geometry, LayerGeometry
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["angle_density", "angle_density_zoomed", "angle_spread"]
+__all__ = ["angle_density", "angle_density_zoomed", "angle_spread", "fan_in_labels"]
 
 
 def angle_density(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
@@ -58,10 +58,7 @@ def angle_spread(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
     and passes through the predictions. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.
     """
     ax = axes(ax)
-    layers = sorted(
-        (layer for layer in geometry.layers if layer.angle_degrees.std > 0 and layer.angle_degrees.predicted_std > 0),
-        key=lambda layer: layer.fan_in,
-    )
+    layers = _spread_layers(geometry)
     logarithmic(ax, "x")
     logarithmic(ax, "y")
     ax.set(xlabel="fan-in d", ylabel="standard deviation of the angle (degrees)")
@@ -73,19 +70,45 @@ def angle_spread(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
         ax.plot(fan_in, guide, color=GUIDE, linestyle="--", linewidth=1, label="guide, slope −1/2")
         ax.plot(fan_in, predicted, "x", color=PREDICTED, label="predicted")
         ax.plot(fan_in, measured, "o", color=MEASURED, label="measured")
-        for layer in layers:
-            # Away from the guide: above and to the right of points over it, below and to the left of others.
-            stats = layer.angle_degrees
-            side = 1 if stats.std > stats.predicted_std else -1
+        for layer, label in fan_in_labels(geometry):
+            # To the left below their points; those of the least fan-in to the right above theirs.
+            first = layer.fan_in == fan_in[0]
             ax.annotate(
-                layer.name,
-                (layer.fan_in, stats.std),
-                (5 * side, 5 * side),
+                label,
+                (layer.fan_in, layer.angle_degrees.std),
+                (6, 5) if first else (-5, -5),
                 textcoords="offset points",
-                ha="left" if side > 0 else "right",
-                va="bottom" if side > 0 else "top",
+                ha="left" if first else "right",
+                va="bottom" if first else "top",
                 fontsize="small",
             )
         ax.margins(x=0.18, y=0.15)
     legend(ax)
     return ax
+
+
+def fan_in_labels(geometry: Geometry) -> list[tuple[LayerGeometry, str]]:
+    """Labels of the points of `angle_spread`: layers of about one fan-in share one, at the lowest of them.
+
+    Fan-ins count as one where they differ by less than a fifth; of more than four names two are given.
+    """
+    groups: list[list[LayerGeometry]] = []
+    for layer in _spread_layers(geometry):
+        if groups and layer.fan_in < 1.2 * groups[-1][0].fan_in:
+            groups[-1].append(layer)
+        else:
+            groups.append([layer])
+    labels = []
+    for group in groups:
+        names = [layer.name for layer in geometry.layers if layer in group]
+        lowest = min(group, key=lambda layer: layer.angle_degrees.std)
+        labels.append((lowest, ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}"))
+    return labels
+
+
+def _spread_layers(geometry: Geometry) -> list[LayerGeometry]:
+    """Layers whose angles spread, by fan-in."""
+    spreading = (
+        layer for layer in geometry.layers if layer.angle_degrees.std > 0 and layer.angle_degrees.predicted_std > 0
+    )
+    return sorted(spreading, key=lambda layer: layer.fan_in)

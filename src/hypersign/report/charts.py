@@ -202,14 +202,19 @@ def _spread(alt: Any) -> Any:
     guide = base.mark_line(color=_MUTED, strokeDash=[5, 4], strokeWidth=1.2).encode(y=y("guide"), tooltip=[])
     predicted = base.mark_point(shape="cross", color=_PREDICTED, filled=True, size=70, opacity=1)
     measured = base.mark_point(color=_MEASURED, filled=True, size=70, opacity=1)
-    above = base.transform_filter("datum.std > datum.predicted").mark_text(align="left", dx=8, dy=-8)
-    below = base.transform_filter("datum.std <= datum.predicted").mark_text(align="right", dx=-8, dy=10)
+    # Names stand to the left below their points, those of the least fan-in to the right above theirs.
+    first = "datum.fan_in === extent(pluck(data('spread'), 'fan_in'))[0]"
+    names = base.mark_text(
+        align=alt.expr(f"{first} ? 'left' : 'right'"),
+        dx=alt.expr(f"{first} ? 10 : -8"),
+        dy=alt.expr(f"{first} ? -12 : 10"),
+        baseline="middle",
+    )
     return alt.layer(
         guide,
         predicted.encode(y=y("predicted")),
         measured.encode(y=y("std")),
-        above.encode(y=y("std"), text="layer:N"),
-        below.encode(y=y("std"), text="layer:N"),
+        names.encode(y=y("std"), text="label:N", tooltip=alt.value(None)),
     ).properties(height=280, description="Spread of the angle against fan-in, with a guide of slope -1/2")
 
 

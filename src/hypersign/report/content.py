@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hypersign.figures.angles import fan_in_labels
 from hypersign.geometry.results import AngleStats, DotProducts, Geometry, LayerGeometry
 
 __all__ = ["FAMILIES", "across_layers", "finite", "is_quantized", "layer_content", "training_content"]
@@ -33,13 +34,13 @@ FAMILIES = {
 }
 
 
-def finite(value: float | None) -> float | None:
-    """`value` to five digits, or None where there is no number.
+def finite(value: float | None, digits: int = 5) -> float | None:
+    """`value` to so many significant digits, or None where there is no number.
 
     >>> finite(36.912345), finite(float("nan"))
     (36.912, None)
     """
-    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
 def is_quantized(quantizer: str) -> bool:
@@ -52,6 +53,7 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
     angles: list[dict[str, Any]] = []
     correlations: list[dict[str, Any]] = []
     spread: list[dict[str, Any]] = []
+    labels = {layer.name: text for layer, text in fan_in_labels(geometry)}
     for layer in geometry.layers:
         stats = layer.angle_degrees
         if is_quantized(layer.weight_quantizer):
@@ -73,6 +75,7 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
                 spread.append(
                     {
                         "layer": layer.name,
+                        "label": labels.get(layer.name, ""),
                         "fan_in": layer.fan_in,
                         "std": finite(stats.std),
                         "predicted": finite(stats.predicted_std),
@@ -123,11 +126,18 @@ def layer_content(layer: LayerGeometry) -> dict[str, Any]:
             "std": finite(weights.std),
             "kurtosis": finite(weights.kurtosis),
             "grid": _numbers(weights.density.grid),
-            "density": _numbers(weights.density.density),
+            "density": _numbers(weights.density.density, 4),
             "thresholds": _thresholds(weights.thresholds),
             # Pairs, since JavaScript moves a key "0" to the front.
             "level_shares": [[level, finite(share)] for level, share in layer.level_shares.items()],
         },
+        "filters": [
+            [i, finite(angle), finite(r)]
+            for i, (angle, r) in enumerate(
+                zip(layer.angle_degrees.per_filter, layer.weights_binarized.pearson_r_per_filter, strict=True)
+            )
+            if is_quantized(layer.weight_quantizer) and math.isfinite(angle) and math.isfinite(r)
+        ],
         "products": {family: _products(getattr(layer, family)) if shown[family] else None for family in FAMILIES},
     }
 
@@ -162,10 +172,12 @@ def _angle(angle: AngleStats) -> dict[str, Any]:
         "predicted_std": finite(angle.predicted_std),
         "moments_mean": finite(angle.moments_mean),
         "grid": _numbers(angle.density.grid),
-        "density": _numbers(angle.density.density),
-        "predicted_grid": _numbers(angle.predicted_density.grid),
-        "predicted_density": _numbers(angle.predicted_density.density),
-        "per_filter": _numbers(angle.per_filter),
+        "density": _numbers(angle.density.density, 4),
+        # Mostly the same grid, which then is not written twice.
+        "predicted_grid": None
+        if angle.predicted_density.grid == angle.density.grid
+        else _numbers(angle.predicted_density.grid),
+        "predicted_density": _numbers(angle.predicted_density.density, 4),
     }
 
 
@@ -178,7 +190,6 @@ def _products(products: DotProducts) -> dict[str, Any]:
         "intercept": finite(products.intercept),
         "differ": finite(products.sign_disagreement),
         "predicted_differ": finite(products.predicted_sign_disagreement),
-        "per_filter": _numbers(products.pearson_r_per_filter),
         "x": _numbers(histogram.x_edges),
         "y": _numbers(histogram.y_edges),
         "counts": histogram.counts,
@@ -193,5 +204,5 @@ def _thresholds(thresholds: Iterable[float]) -> list[float]:
     return [float(f"{sign * t:.5g}") for t in values for sign in (-1, 1)]
 
 
-def _numbers(values: Iterable[float]) -> list[float | None]:
-    return [finite(value) for value in values]
+def _numbers(values: Iterable[float], digits: int = 5) -> list[float | None]:
+    return [finite(value, digits) for value in values]

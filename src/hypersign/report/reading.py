@@ -37,7 +37,7 @@ def _angles(layers: Sequence[LayerGeometry]) -> str:
         return f"{text} Theory for normally distributed weights is off by {gap:.1f}° at most ({far.name})."
     stats = far.angle_degrees
     text += (
-        f" {sum(each <= ANGLE_MARGIN for each, _ in gaps)} of {len(gaps)} layers lie within "
+        f" {sum(each <= ANGLE_MARGIN for each, _ in gaps) or 'None'} of {len(gaps)} layers lie within "
         f"{ANGLE_MARGIN:g}° of the theory for normally distributed weights; {far.name} departs most, "
         f"{stats.mean:.1f}° where {stats.predicted_mean:.1f}° is predicted"
     )

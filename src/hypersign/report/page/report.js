@@ -132,7 +132,7 @@
     if (!angle.density.some((height) => height)) return note("angle", "No density was estimated.");
     draw("angle", "density", {
       measured: pairs(angle.grid, angle.density),
-      predicted: pairs(angle.predicted_grid, angle.predicted_density),
+      predicted: pairs(angle.predicted_grid ?? angle.grid, angle.predicted_density),
       marks: [{ predicted: angle.predicted_mean, peak: angle.peak, density: Math.max(...angle.density) }],
     });
   }
@@ -153,12 +153,10 @@
       (specification) => span(specification, { x: weights.grid }));
   }
 
-  function drawFilters({ angle, products }) {
-    const r = products.weights_binarized?.per_filter ?? [];
-    const rows = (angle?.per_filter ?? []).map((degrees, i) => ({ filter: i, angle: degrees, r: r[i] ?? null }))
-      .filter((row) => row.angle != null && row.r != null);
-    element("caption-filters").textContent = `${rows.length} filters`;
-    if (!rows.length) return note("filters", "No filter has both an angle and a correlation.");
+  function drawFilters({ filters }) {
+    element("caption-filters").textContent = `${filters.length} filters`;
+    if (!filters.length) return note("filters", "No filter has both an angle and a correlation.");
+    const rows = filters.map(([filter, angle, r]) => ({ filter, angle, r }));
     const angles = rows.map((row) => row.angle);
     const [low, high] = [Math.min(...angles), Math.max(...angles)];
     const curve = Array.from({ length: 31 }, (_, i) => low + (high - low) * i / 30)

@@ -1,0 +1,84 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from hypersign.report.content import FAMILIES, across_layers, layer_content, training_content
+
+
+def test_rows_across_layers_hold_the_measured_and_the_predicted(geometry):
+    across = across_layers(geometry)
+    for row, layer in zip(across["angles"], geometry.layers, strict=True):
+        stats = layer.angle_degrees
+        assert row["layer"] == layer.name
+        assert row["mean"] == pytest.approx(stats.mean, rel=1e-4)
+        assert row["high"] - row["low"] == pytest.approx(2 * stats.std, rel=1e-3)
+        assert row["predicted"] == pytest.approx(stats.predicted_mean, rel=1e-4)
+    both = [row for row in across["correlations"] if row["family"] == "both"]
+    assert [row["measured"] for row in both] == pytest.approx(
+        [layer.both_binarized.pearson_r for layer in geometry.layers], rel=1e-4
+    )
+
+
+def test_the_guide_of_the_spread_has_slope_minus_one_half(geometry):
+    rows = across_layers(geometry)["spread"]
+    d, guide = (np.log([row[key] for row in rows]) for key in ("fan_in", "guide"))
+    assert np.polyfit(d, guide, 1)[0] == pytest.approx(-0.5, abs=1e-3)
+    assert [row["fan_in"] for row in rows] == sorted(row["fan_in"] for row in rows)
+
+
+def test_what_is_not_quantized_is_left_out(geometry):
+    layer = dataclasses.replace(geometry.layers[1], weight_quantizer="Identity()")
+    content = layer_content(layer)
+    assert content["angle"] is None
+    assert content["filters"] == []
+    assert [family for family in FAMILIES if content["products"][family] is None] == [
+        "weights_binarized",
+        "permuted",
+    ]
+    rows = across_layers(dataclasses.replace(geometry, layers=(geometry.layers[0], layer)))
+    assert [row["layer"] for row in rows["angles"]] == ["conv1"]
+    assert [(row["layer"], row["family"]) for row in rows["correlations"]] == [
+        ("conv1", "weights"),
+        ("conv1", "both"),
+        ("conv2", "activations"),
+        ("conv2", "both"),
+    ]
+
+
+def test_nan_becomes_null_and_its_filter_is_left_out(geometry):
+    products = geometry.layers[1].weights_binarized
+    r = (math.nan, *products.pearson_r_per_filter[1:])
+    products = dataclasses.replace(products, pearson_r=math.nan, slope=math.inf, pearson_r_per_filter=r)
+    layer = dataclasses.replace(geometry.layers[1], weights_binarized=products)
+    content = layer_content(layer)
+    json.dumps(content, allow_nan=False)
+    assert content["products"]["weights_binarized"]["r"] is None
+    assert content["products"]["weights_binarized"]["slope"] is None
+    assert [row[0] for row in content["filters"]] == list(range(1, layer.filters))
+
+
+def test_thresholds_of_many_filters_are_shown_by_three_lines_a_side(geometry):
+    layer = geometry.layers[1]
+    for thresholds, drawn in (
+        ((0.0,), []),
+        ((-0.02, 0.02), [-0.02, 0.02]),
+        ((0.1, 0.2, 0.3, 0.4, 0.5), [-0.1, 0.1, -0.3, 0.3, -0.5, 0.5]),
+    ):
+        weights = dataclasses.replace(layer.latent_weights, thresholds=thresholds)
+        content = layer_content(dataclasses.replace(layer, latent_weights=weights))
+        assert content["weights"]["thresholds"] == drawn
+
+
+def test_training_rows_skip_what_is_missing(synthetic):
+    metrics = synthetic.metrics(4)
+    metrics[3]["layers"]["conv1"]["flipped_signs"] = 0.0  # has no place on a logarithmic scale
+    metrics[0]["loss"] = math.nan
+    rows = training_content(metrics)
+    assert [row["epoch"] for row in rows["loss"] if row["images"] == "validation"] == [3, 4]
+    assert [row["epoch"] for row in rows["loss"] if row["images"] == "training"] == [2, 3, 4]
+    assert [row["epoch"] for row in rows["flipped"] if row["layer"] == "conv1"] == [1, 2, 3]
+    assert len(rows["angle"]) == 4 * len(synthetic.LAYERS)
+    assert training_content([]) == {"loss": [], "accuracy": [], "rate": [], "flipped": [], "angle": []}

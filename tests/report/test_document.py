@@ -1,0 +1,184 @@
+import base64
+import dataclasses
+import gzip
+import html.parser
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from hypersign._checks import HypersignError
+from hypersign.report import document, write
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects the elements and the visible text of a page, and the scripts by id."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.words, self.scripts, self.script = [], [], {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag in ("script", "style"):
+            self.script = dict(attributes).get("id", "")
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self.script = None
+
+    def handle_data(self, text):
+        if self.script is None:
+            self.words.append(text)
+        else:
+            self.scripts[self.script] = self.scripts.get(self.script, "") + text
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def data(self):
+        return json.loads(gzip.decompress(base64.b64decode(self.scripts["data"])))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def charts_once():
+    """Compiles the charts once: the tests here are about everything around them."""
+    made = document.charts.specifications(["#123456"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document.charts, "specifications", lambda colours: made)
+        yield
+
+
+@pytest.fixture
+def page(tmp_path, synthetic, geometry):
+    """Writes a page of the synthetic run, some of it replaced, and reads it."""
+
+    def made(**changes):
+        given = {
+            "geometry": geometry,
+            "run": synthetic.run_info(),
+            "metrics": synthetic.metrics(),
+            "summary": synthetic.summary(),
+        } | changes
+        path = write(tmp_path / "out" / "report.html", given.pop("geometry"), **given)
+        return Reader(path.read_text(encoding="utf-8"))
+
+    return made
+
+
+def test_is_one_file_that_names_nothing_to_fetch(page, tmp_path):
+    read = page()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+    assert not [tag for tag, _ in read.elements if tag in ("img", "iframe", "object", "embed", "source")]
+    assert not [attributes for tag, attributes in read.elements if tag == "script" and "src" in attributes]
+    assert [attributes["href"] for tag, attributes in read.elements if tag == "link"] == ["data:,"]
+    (policy,) = [a["content"] for _, a in read.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "url(" not in read.scripts[""]
+
+
+def test_headline_and_tables_hold_the_numbers(page, geometry):
+    text = page().text
+    assert "96.80 %" in text
+    assert "40.7 kB" in text
+    assert "1.28 MB in float32, 31.4 times as large" in text
+    for layer in geometry.layers:
+        for value in (
+            f"{layer.angle_degrees.mean:.2f}°",
+            f"{layer.weights_binarized.pearson_r:.3f}",
+            f"{layer.both_binarized.predicted_pearson_r:.3f}",
+            f"{100 * layer.weights_binarized.sign_disagreement:.1f} %",
+        ):
+            assert value in text
+    assert "recipe.epochs 12" in text
+    assert "model.options.widths 32, 32, 64" in text
+
+
+def test_data_of_the_charts_are_those_of_the_geometry(page, geometry):
+    data = page().data
+    assert [layer["name"] for layer in data["layers"]] == [layer.name for layer in geometry.layers]
+    counts = data["layers"][1]["products"]["weights_binarized"]["counts"]
+    assert counts == [list(row) for row in geometry.layers[1].weights_binarized.histogram.counts]
+    assert data["layers"][0]["products"]["activations_binarized"] is None
+
+
+def test_names_from_users_are_text(page, geometry, synthetic):
+    name = "<script>alert('x')</script>\"&"
+    layer = dataclasses.replace(geometry.layers[0], name="</script><b>")
+    changed = dataclasses.replace(geometry, run=name, dataset=name, layers=(layer, *geometry.layers[1:]))
+    read = page(geometry=changed, run=synthetic.run_info(name) | {name: name})
+    assert name in read.text
+    assert "</script><b>" in read.text
+    assert sum(tag == "script" for tag, _ in read.elements) == 3
+    assert read.data["layers"][0]["name"] == "</script><b>"
+
+
+def test_numbers_that_are_missing_are_dashes(page, geometry):
+    nan = math.nan
+    layer = geometry.layers[1]
+    products = dataclasses.replace(layer.weights_binarized, pearson_r=nan, sign_disagreement=nan)
+    angle = dataclasses.replace(layer.angle_degrees, mean=nan, predicted_mean=nan)
+    layer = dataclasses.replace(layer, weights_binarized=products, angle_degrees=angle)
+    read = page(geometry=dataclasses.replace(geometry, accuracy=nan, layers=(layer,)))
+    assert "nan" not in read.text.lower()
+    assert "Accuracy –" in read.text
+
+
+def test_parts_without_results_are_left_out(page, geometry):
+    read = page(summary=None, metrics=[], run={}, geometry=dataclasses.replace(geometry, layers=()))
+    for heading in ("Training", "Size and operations", "This run", "One layer", "In short"):
+        assert heading not in read.text
+
+
+def test_quantizers_that_print_on_several_lines_are_named_on_one(page, geometry):
+    layer = dataclasses.replace(geometry.layers[1], weight_quantizer="Sign(\n  (surrogate): HardTanh(clip=1)\n)")
+    rows = [a for tag, a in page(geometry=dataclasses.replace(geometry, layers=(layer,))).elements if tag == "tr"]
+    (about,) = [row["data-about"] for row in rows if "data-about" in row]
+    assert about == "QuantConv2d, 32 filters of 288; weights Sign(surrogate=HardTanh(clip=1)), inputs Sign()"
+
+
+def test_links_geometry_json_only_where_it_lies_beside(page, tmp_path):
+    links = [a.get("href") for _, a in page().elements]
+    assert "geometry.json" not in links
+    (tmp_path / "out" / "geometry.json").write_text("{}")
+    assert "geometry.json" in [a.get("href") for _, a in page().elements]
+
+
+def test_the_same_results_give_the_same_page(page, tmp_path):
+    page()
+    first = (tmp_path / "out" / "report.html").read_bytes()
+    page()
+    assert (tmp_path / "out" / "report.html").read_bytes() == first
+    assert len(first) < 600_000
+
+
+def test_a_folder_that_cannot_be_made_is_named(geometry, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(HypersignError, match="taken"):
+        write(tmp_path / "taken" / "report.html", geometry, run={}, metrics=[], summary=None)
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"), [(1.2, "above"), (0.8, "below"), (1.05, ""), (math.nan, ""), (math.inf, "above")]
+)
+def test_departure_is_more_than_the_margin(measured, said):
+    assert document._departs(measured, 1.0, 0.1) == said
+
+
+def test_importing_the_report_imports_no_drawing_library_and_its_absence_names_the_extra():
+    code = (
+        "import sys, hypersign.report.document as d\n"
+        "assert not {'matplotlib', 'altair', 'vl_convert', 'jinja2'} & set(sys.modules)\n"
+        "sys.modules['jinja2'] = None\n"
+        "from hypersign.geometry.results import Geometry\n"
+        "try: d.write('report.html', Geometry('r', 'd', 1, 1.0, ()), run={}, metrics=[], summary=None)\n"
+        "except d.HypersignError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "needs jinja2" in done.stdout
+    assert "pip install 'hypersign[report]'" in done.stdout

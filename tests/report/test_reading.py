@@ -1,0 +1,75 @@
+import dataclasses
+import math
+
+import pytest
+
+from hypersign.report.reading import reading
+
+
+def change(layer, *, angle=None, predicted_angle=37.0, moments=37.0, r=None, predicted=0.8, permuted=0.8):
+    stats = layer.angle_degrees
+    if angle is not None:
+        stats = dataclasses.replace(stats, mean=angle, predicted_mean=predicted_angle, moments_mean=moments)
+    weights = layer.weights_binarized
+    if r is not None:
+        weights = dataclasses.replace(weights, pearson_r=r, predicted_pearson_r=predicted, sign_disagreement=0.25)
+    shuffled = dataclasses.replace(layer.permuted, pearson_r=permuted, predicted_pearson_r=0.8)
+    return dataclasses.replace(layer, angle_degrees=stats, weights_binarized=weights, permuted=shuffled)
+
+
+@pytest.fixture
+def read(geometry):
+    """What is read from the layers conv1 and conv2 with these numbers."""
+
+    def of(first, second):
+        layers = change(geometry.layers[0], **first), change(geometry.layers[1], **second)
+        return " ".join(reading(dataclasses.replace(geometry, layers=layers)))
+
+    return of
+
+
+def test_close_angles_give_the_largest_gap(read):
+    assert "off by 0.4° at most (conv2)" in read({"angle": 36.9}, {"angle": 37.4})
+
+
+def test_a_departing_angle_is_named_with_its_prediction_and_the_moments_that_explain_it(read):
+    text = read({"angle": 36.9}, {"angle": 30.0, "moments": 30.1})
+    assert "1 of 2 layers lie within 1°" in text
+    assert "conv2 departs most, 30.0° where 37.0° is predicted" in text
+    assert "their own moments say 30.1°" in text
+    assert "moments" not in read({"angle": 36.9}, {"angle": 30.0, "moments": 36.0})
+
+
+def test_correlations_name_worst_and_best_and_both_kinds_of_departure(read):
+    text = read({"r": 0.61}, {"r": 0.95})
+    assert "conv1 keeps least of its dot products: r = 0.61, and 25 % of them change sign" in text
+    assert "conv2 keeps most, r = 0.95" in text
+    assert "conv2 does better than the angle predicts, by up to 0.15" in text
+    assert "conv1 does worse, by up to 0.19" in text
+
+
+def test_correlations_as_predicted_say_so(read):
+    assert "All layers keep within 0.05" in read({"r": 0.79}, {"r": 0.82})
+
+
+def test_permuting_is_spoken_of_only_where_it_explains(read):
+    assert "falls from 0.19 to 0.00" in read({"r": 0.61}, {"r": 0.8})
+    assert "permuted" not in read({"r": 0.61, "permuted": 0.65}, {"r": 0.8})
+    assert "permuted" not in read({"r": 0.79}, {"r": 0.8})
+
+
+def test_zeros_of_ternary_layers_are_counted(synthetic, geometry):
+    assert "of a layer's weights are zero" in reading(synthetic.geometry(ternary=True))[-1]
+    assert not any("zero" in text for text in reading(geometry))
+
+
+def test_nothing_is_said_of_nothing(geometry):
+    assert reading(dataclasses.replace(geometry, layers=())) == []
+    layer = dataclasses.replace(geometry.layers[0], weight_quantizer="Identity()")
+    assert reading(dataclasses.replace(geometry, layers=(layer,))) == []
+
+
+def test_numbers_that_are_missing_are_not_spoken_of(read):
+    text = read({"angle": math.nan, "r": math.nan}, {"angle": 37.2, "predicted_angle": math.nan, "r": 0.9})
+    assert "nan" not in text
+    assert "conv1" not in text
