@@ -137,11 +137,10 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, Tens
         return 0
     momenta = [norm.momentum for norm in norms]
     images = 0
-    with mode(model, True), torch.no_grad():
-        # Dropout and the like stay off: only the batch norms need training mode.
-        for module in model.modules():
-            if not isinstance(module, _BatchNorm) and not list(module.children()):
-                module.training = False
+    with mode(model, False), torch.no_grad():
+        # Only the batch norms go into training mode: dropout stays off, wherever it is called from.
+        for norm in norms:
+            norm.training = True
         try:
             for x, _ in batches:
                 if not images:

@@ -94,8 +94,8 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
     kernel height, kernel width)`.
 
     Raises:
-        HypersignError: an input quantizer with a scale or with `Optimal()`; `pad_value` neither 0 nor 1, or 1
-            together with another padding mode than zeros.
+        HypersignError: a quantizer that is no module; an input quantizer with a scale or with `Optimal()`;
+            `pad_value` neither 0 nor 1, or 1 together with another padding mode than zeros.
 
     >>> import torch
     >>> from hypersign.quantizers import Sign

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
@@ -59,7 +60,7 @@ def convert(
     >>> result.converted, result.kept
     (('2',), {'0': 'kept by request (0)'})
     """
-    patterns = list(keep)
+    patterns = [keep] if isinstance(keep, str) else list(keep)
     names = [name for name, _ in model.named_modules() if name]
     unknown = [p for p in patterns if not any(fnmatchcase(name, p) for name in names)]
     if unknown:
@@ -74,7 +75,7 @@ def convert(
     # What is inside a module with a forward of its own over these weights cannot be replaced piece by piece.
     opaque = tuple(
         f"{name}." if name else ""
-        for name, module in model.named_modules()
+        for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.MultiheadAttention)
     )
     for name, module in list(model.named_modules(remove_duplicate=False)):
@@ -87,6 +88,10 @@ def convert(
             kept[name] = "inside MultiheadAttention, which reads these weights without calling the layer"
         elif isinstance(module, QuantLayer):
             kept[name] = "already a quantized layer"
+        elif isinstance(module, ParametrizationList):
+            kept[name] = "the parametrization of a weight"
+        elif type(module) in _QUANTIZED and "weight" not in module._parameters:
+            kept[name] = "a hook computes its weight (weight_norm, spectral_norm, pruning); remove the hook first"
         elif type(module) not in _QUANTIZED:
             kept[name] = _reason(module)
         else:
@@ -102,7 +107,12 @@ def convert(
     else:
         for name, layer in converted.items():
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer)
+            owner = model.get_submodule(parent)
+            setattr(owner, child, layer)
+            if isinstance(owner, nn.TransformerEncoderLayer):
+                # Evaluation without gradients would take torch's fused path, which reads the weights of both
+                # linear layers without calling them; it is only taken where this flag is set.
+                owner.activation_relu_or_gelu = 0
     return Conversion(model, tuple(converted), kept)
 
 
@@ -130,6 +140,8 @@ def _quantized(module: nn.Module, weight_quantizer: nn.Module | None, input_quan
     layer.__dict__["_modules"] = dict(module._modules)
     assert isinstance(layer, QuantLayer)
     layer._set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
+    for quantizer in (layer.input_quantizer, layer.weight_quantizer):
+        quantizer.to(layer.weight.device).train(module.training)
     if isinstance(layer, QuantConv1d | QuantConv2d):
         layer._set_pad_value(0)
     return layer

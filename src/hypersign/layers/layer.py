@@ -27,6 +27,9 @@ class QuantLayer(nn.Module):
     weight_quantizer: nn.Module
 
     def _set_quantizers(self, input_quantizer: nn.Module | None, weight_quantizer: nn.Module | None) -> None:
+        for side, quantizer in (("input_quantizer", input_quantizer), ("weight_quantizer", weight_quantizer)):
+            if quantizer is not None and not isinstance(quantizer, nn.Module):
+                raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")
         if getattr(input_quantizer, "scale", None) is not None:
             raise HypersignError(
                 f"input_quantizer must have no scale: a scale per filter belongs to weights; got {input_quantizer!r}"

@@ -22,7 +22,7 @@ class QuantLinear(QuantLayer, nn.Linear):
         device, dtype: of the latent weight, as in torch.
 
     Raises:
-        HypersignError: an input quantizer with a scale or with `Optimal()`.
+        HypersignError: a quantizer that is no module; an input quantizer with a scale or with `Optimal()`.
 
     >>> import torch
     >>> from hypersign.quantizers import Sign

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from hypersign._checks import check_real
+
 __all__ = ["ShiftBatchNorm1d", "ShiftBatchNorm2d", "batch_norm"]
 
 
@@ -40,6 +42,12 @@ class ShiftBatchNorm2d(_Shift, nn.BatchNorm2d):
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(features, eps, momentum)
         self._fix_scale()
+
+
+def check_norm(epsilon: float, momentum: float) -> None:
+    """Raises HypersignError unless both are numbers that a batch norm can work with."""
+    check_real("norm_epsilon", epsilon, above=0)
+    check_real("norm_momentum", momentum, above=0, most=1)
 
 
 def batch_norm(dimensions: int, features: int, *, eps: float, momentum: float, scale: bool) -> nn.Module:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from hypersign._checks import check_int
 from hypersign.layers import QuantConv2d
-from hypersign.models.vgg import _quantizers
+from hypersign.models.norm import check_norm
+from hypersign.models.vgg import _quantizers, check_shape
 from hypersign.quantizers import Optimal, Surrogate
 
 __all__ = ["BinaryBlock", "resnet18", "resnet20"]
@@ -71,8 +72,9 @@ def _resnet(
     norm_epsilon: float,
     norm_momentum: float,
 ) -> nn.Sequential:
-    channels = check_int("shape (channels)", shape[0], least=1)
+    channels, _, _ = check_shape(shape)
     check_int("classes", classes, least=1)
+    check_norm(norm_epsilon, norm_momentum)
     for width in widths:
         check_int("widths", width, least=1)
     weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate)

@@ -9,7 +9,7 @@ from torch import nn
 
 from hypersign._checks import HypersignError, check_int
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.models.norm import batch_norm
+from hypersign.models.norm import batch_norm, check_norm
 from hypersign.quantizers import Identity, Optimal, Quantizer, Sign, Surrogate, Ternary
 
 __all__ = ["mlp", "vgg"]
@@ -68,8 +68,9 @@ def vgg(
     >>> sum(p.numel() for name, p in vgg().named_parameters() if name.endswith("weight"))
     14022016
     """
-    channels, height, width = (check_int("shape", size, least=1) for size in shape)
+    channels, height, width = check_shape(shape)
     check_int("classes", classes, least=1)
+    check_norm(norm_epsilon, norm_momentum)
     check_int("filter_size", filter_size, least=1)
     if filter_size % 2 == 0:
         raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
@@ -161,6 +162,14 @@ def mlp(
         norm_momentum=norm_momentum,
         sign_zero=sign_zero,
     )
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """`shape` as (channels, height, width), or raises HypersignError."""
+    if len(shape) != 3:
+        raise HypersignError(f"shape must be (channels, height, width) of the images; got {tuple(shape)}")
+    channels, height, width = (check_int("shape (channels, height, width)", size, least=1) for size in shape)
+    return channels, height, width
 
 
 def _quantizers(

@@ -124,6 +124,8 @@ class Step:
             surrogate.anneal(progress)
 
     def _clip_latent(self) -> None:
+        if not self.latent:  # a network of real weights, for comparison
+            return
         with torch.no_grad():
             torch._foreach_clamp_max_(self.latent, 1.0)
             torch._foreach_clamp_min_(self.latent, -1.0)
