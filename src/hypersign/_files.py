@@ -8,7 +8,9 @@ from pathlib import Path
 
 from hypersign._checks import HypersignError
 
-__all__ = ["write_atomic"]
+__all__ = ["is_part", "make_folder", "remove_parts", "write_atomic"]
+
+PART = ".part"
 
 
 def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> None:
@@ -25,7 +27,7 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
     """
     part: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(descriptor)
         part = Path(name)
         if isinstance(write, bytes | str):
@@ -50,3 +52,28 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
         if part is not None:
             with contextlib.suppress(OSError):
                 part.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, where they are not there yet.
+
+    Raises:
+        HypersignError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HypersignError(
+            f"the folder {path} could not be made: {error.strerror or error}; name another place"
+        ) from error
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is what a killed process left of a `write_atomic`."""
+    return path.name.startswith(".") and path.name.endswith(PART)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what killed processes left of files they were writing in `folder` and below."""
+    for path in list(folder.rglob(f".*{PART}")):
+        path.unlink(missing_ok=True)

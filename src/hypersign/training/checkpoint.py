@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign._files import make_folder
 from hypersign.runs import load_weights, read_tensors, write_tensors
 
 __all__ = ["Counters", "load_state", "save_state", "state_path"]
@@ -57,7 +58,7 @@ def save_state(
         tensors[f"signs/{name}"] = torch.from_numpy(np.packbits(negative.cpu().numpy()))
     tensors["sums"] = sums
     path = state_path(folder)
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     write_tensors(path, tensors, dataclasses.asdict(counters))
 
 
@@ -75,20 +76,26 @@ def load_state(
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = tensor
+    missing = [f"signs/{name}" for name in signs if name not in groups["signs"]]
+    missing += [] if "sums" in tensors else ["sums"]
+    missing += [field.name for field in dataclasses.fields(Counters) if field.name not in header]
+    if missing:
+        raise HypersignError(f"{path} was written by another version: it lacks {', '.join(missing)}; train again")
     load_weights(model, groups["model"], origin=str(path))
     parameters = dict(model.named_parameters())
     state: dict[Tensor, dict[str, Any]] = {}
     for name, tensor in groups["optimizer"].items():
         parameter_name, _, slot = name.rpartition("/")
         parameter = parameters[parameter_name]
+        tensor = tensor.to(parameter.device)
+        if tensor.shape == parameter.shape:
+            # In the parameter's memory format: the fused kernels read both as they lie.
+            tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
         # Adam's step counter stays a float32 scalar; on CUDA the fused kernels want it there.
-        state.setdefault(parameter, {})[slot] = tensor.to(parameter.device)
+        state.setdefault(parameter, {})[slot] = tensor
     optimizer.state.update(state)
     for name, negative in signs.items():
         bits = np.unpackbits(groups["signs"][name].numpy(), count=negative.numel())
         negative.copy_(torch.from_numpy(bits).view(negative.shape).bool())
     sums.copy_(tensors["sums"])
-    try:
-        return Counters(**header)
-    except TypeError as error:
-        raise HypersignError(f"{path} was written by another version ({error}): train again") from error
+    return Counters(**{field.name: header[field.name] for field in dataclasses.fields(Counters)})
