@@ -59,7 +59,7 @@ class Run:
             return []
         try:
             return [json.loads(line) for line in path.read_text().splitlines()]
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
 
     @cached_property
@@ -129,8 +129,10 @@ def open_run(path: str | Path) -> Run:
         raise HypersignError(f"a run folder was expected at {folder}; there is none: check the path")
     try:
         info = json.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise HypersignError(f"{folder} is no run folder: it has no run.json") from error
+    except OSError as error:
+        raise HypersignError(
+            f"{folder} must be a run folder, with a run.json that can be read; {error.strerror}: check the path"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise HypersignError(f"{file} must be JSON; {error}: restore the file or train again") from error
     version = info.get("format") if isinstance(info, dict) else None

@@ -10,8 +10,9 @@ import math
 import platform
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,13 +24,15 @@ from torch import Tensor, nn
 
 import hypersign
 from hypersign import runs
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_real
+from hypersign._files import is_part, make_folder, remove_parts
 from hypersign.data import Augmentation, Batches, ImageData, Split
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, reestimate_batch_norm
 from hypersign.runs import Run, open_run, write_tensors
 from hypersign.training.checkpoint import Counters, load_state, save_state, state_path
 from hypersign.training.monitor import Monitor, first_broken_layer, layer_metrics, negative_signs
+from hypersign.training.processes import any_process, first_process_first, make_accelerator
 from hypersign.training.recipe import Recipe
 from hypersign.training.step import Step, loss_of, make_optimizer
 
@@ -83,14 +86,20 @@ def train(
     (True, torch.Size([32, 64]))
     """
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise HypersignError(
-            f"the run folder must be new or empty; {path} is not: choose another, or go on with what is there: "
-            f"hypersign train --resume {path}"
-        )
-    data = load_data(recipe.data, seed=DATA_SEED)
-    _first_process(lambda: _create(recipe, path, data))
-    loop = _Loop(open_run(path), data, device, deterministic, save_seconds)
+    accelerator = make_accelerator(device)
+
+    def prepare() -> ImageData:
+        if path.exists() and not (path.is_dir() and all(is_part(file) for file in path.iterdir())):
+            raise HypersignError(
+                f"the run folder must be new or empty; {path} is not: choose another, or go on with what is there: "
+                f"hypersign train --resume {path}"
+            )
+        return load_data(recipe.data, seed=DATA_SEED)
+
+    data = first_process_first(accelerator, prepare)
+    # Whatever does not fit shows while the loop is made: only then is the folder.
+    loop = _Loop(_new_run(recipe, path, data), data, accelerator, deterministic, save_seconds)
+    first_process_first(accelerator, loop.create)
     return loop.run_with(tensorboard, console)
 
 
@@ -111,7 +120,9 @@ def resume(
     run = open_run(folder)
     if run.finished:
         return run
-    loop = _Loop(run, run.data(), device, deterministic, save_seconds)
+    accelerator = make_accelerator(device)
+    data = first_process_first(accelerator, run.data)
+    loop = _Loop(run, data, accelerator, deterministic, save_seconds)
     return loop.run_with(tensorboard, console)
 
 
@@ -119,8 +130,7 @@ DATA_SEED = 0
 """Divides data that come undivided into training and test: the same for every run, so that runs compare."""
 
 
-def _create(recipe: Recipe, path: Path, data: ImageData) -> None:
-    path.mkdir(parents=True, exist_ok=True)
+def _new_run(recipe: Recipe, path: Path, data: ImageData) -> Run:
     info = {
         "format": runs.FORMAT,
         "finished": False,
@@ -151,39 +161,29 @@ def _create(recipe: Recipe, path: Path, data: ImageData) -> None:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "results": {},
     }
-    Run(path, info).update()
+    return Run(path, info)
 
 
-def _first_process(action: Callable[[], None]) -> None:
-    """Does something in the first process of a group, the others waiting for it."""
-    from accelerate import PartialState
-
-    # Before any Accelerator exists, the state tells the process's number from the launcher's environment.
-    state = PartialState(cpu=not torch.cuda.is_available())
-    with state.main_process_first():
-        if state.is_main_process:
-            action()
+def _recipe_of(run: Run) -> Recipe:
+    try:
+        return Recipe(**run.info["recipe"])
+    except TypeError as error:
+        raise HypersignError(
+            f"the recipe in {run.path / 'run.json'} must be one of this version; {error}: "
+            "go on with the HyperSign that wrote it"
+        ) from error
 
 
 class _Loop:
     """One process's part in a training run."""
 
-    def __init__(
-        self, run: Run, data: ImageData, device: str | None, deterministic: bool, save_seconds: float
-    ) -> None:
-        from accelerate import Accelerator
-
-        self.run, self.data, self.save_seconds = run, data, save_seconds
-        self.recipe = recipe = Recipe(**run.info["recipe"])
+    def __init__(self, run: Run, data: ImageData, accelerator: Any, deterministic: bool, save_seconds: float) -> None:
+        self.run, self.data = run, data
+        self.save_seconds = check_real("save_seconds", save_seconds, least=0)
+        self.recipe = recipe = _recipe_of(run)
         self.deterministic = deterministic
-        self.accelerator = Accelerator(cpu=device == "cpu")
-        self.device = self.accelerator.device
-        if device is not None and self.device.type != device:
-            raise HypersignError(
-                f"device must be one this machine and torch build have; got {device}, found {self.device.type}"
-            )
-        self.writes = self.accelerator.is_main_process
-        torch.set_float32_matmul_precision("high" if recipe.precision == "bf16" else "highest")
+        self.accelerator, self.device = accelerator, accelerator.device
+        self.writes = accelerator.is_main_process
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -200,10 +200,10 @@ class _Loop:
             if recipe.flip or recipe.crop_padding
             else None,
             drop_last=True,
-            rank=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
         )
-        wrapped = self.accelerator.prepare_model(self.model)
+        wrapped = accelerator.prepare_model(self.model)
         self.optimizer = make_optimizer(recipe, list(self.model.parameters()))
         # On CUDA a look at the loss in every step would leave the device waiting.
         self.look_every = LOOK_EVERY if self.device.type == "cuda" else 1
@@ -220,10 +220,21 @@ class _Loop:
         if state_path(run.path).exists():
             self.counters = at = load_state(run.path, self.model, self.optimizer, self.signs, self.sums)
             self.rows = run.metrics()[: at.epoch - 1]
+            if len(self.rows) < at.epoch - 1:
+                raise HypersignError(
+                    f"{run.path / 'metrics.jsonl'} must hold the {at.epoch - 1} epochs that are done; it has "
+                    f"{len(self.rows)}: restore the file or train again"
+                )
             self.step.steps = at.step
             self._anneal()
             if at.best_epoch:
                 self.best = runs.read_tensors(run.path / "best.safetensors")[0]
+
+    def create(self) -> None:
+        """Makes the run folder."""
+        if self.writes:
+            make_folder(self.run.path)
+            self.run.update()
 
     def run_with(self, tensorboard: bool, console: Console | None) -> Run:
         """Trains from where the counters stand to the end."""
@@ -232,6 +243,7 @@ class _Loop:
             stack.enter_context(self._stoppable())
             stack.enter_context(_deterministic(self.deterministic))
             if self.writes:
+                remove_parts(self.run.path)
                 monitor = stack.enter_context(
                     Monitor(self.run.path, self.recipe.epochs, tensorboard=tensorboard, console=console)
                 )
@@ -253,12 +265,12 @@ class _Loop:
         for x, labels in self.batches.epoch(at.epoch, start=at.batch):
             rate = self.recipe.rate(epoch=at.epoch, progress=(at.batch + 1) / total)
             loss, correct, finite = self.step(x.contiguous(memory_format=torch.channels_last), labels, rate)
-            self.pending.append(finite)
-            if len(self.pending) >= self.look_every:
-                self._look(x)
             self.sums += torch.stack([loss.to(self.sums), correct.to(self.sums)])
             at.batch += 1
             at.step += 1
+            self.pending.append(finite)
+            if len(self.pending) >= self.look_every:
+                self._look(x)
             self._anneal()
             now = time.monotonic()
             at.epoch_seconds = before + now - started
@@ -274,16 +286,23 @@ class _Loop:
                     rate=rate,
                     speed=at.batch * images / at.epoch_seconds,
                 )
-            if self.stop or (at.batch < total and now - self.saved > self.save_seconds):
-                self._look(x)
+            stop, save = self._asked()
+            if stop or (save and at.batch < total):
                 self._save()
-                if self.stop:
+                if stop:
                     raise InterruptedTrainingError(
                         f"training stopped in epoch {at.epoch} of {self.recipe.epochs}, step {at.step}; its state is "
                         f"saved. Go on with: hypersign train --resume {self.run.path}"
                     )
-        self._look(x)
+        self._look()
         self._end_epoch(monitor, rate)
+
+    def _asked(self) -> tuple[bool, ...]:
+        """Whether to stop, and whether to save; in a group, what any process wants, so that all do it at once."""
+        due = time.monotonic() - self.saved > self.save_seconds
+        if self.accelerator.num_processes > 1 and self.counters.batch % self.look_every:
+            return False, False
+        return any_process(self.accelerator, self.stop, due)
 
     def _anneal(self) -> None:
         done = self.counters.epoch - 1 + self.counters.batch / len(self.batches)
@@ -305,7 +324,7 @@ class _Loop:
                 "learning_rate": rate,
                 "loss": loss,
                 "accuracy": correct / share,
-                "validation_loss": validation and validation.loss,
+                "validation_loss": validation and _finite(validation.loss),
                 "validation_accuracy": validation and validation.accuracy,
                 "layers": layer_metrics(self.model, self.signs),
             }
@@ -318,16 +337,25 @@ class _Loop:
         self.signs = negative_signs(self.model)
         self.sums.zero_()
         at.epoch, at.batch, at.epoch_seconds = at.epoch + 1, 0, 0.0
-        if time.monotonic() - self.saved > self.save_seconds or at.epoch > self.recipe.epochs:
+        _, save = self._asked()
+        if save or at.epoch > self.recipe.epochs:
             self._save()
 
     def _save(self) -> None:
-        if self.writes:
-            if self.best:
-                write_tensors(self.run.path / "best.safetensors", self.best)
-            write_tensors(self.run.path / "model.safetensors", self.model.state_dict())
-            save_state(self.run.path, self.counters, self.model, self.optimizer, self.signs, self.sums)
+        """Saves the state; all processes of a group come here together."""
+        self._look()
+        self.sums = self.accelerator.reduce(self.sums, "mean")
+        first_process_first(self.accelerator, self._write)
         self.saved = time.monotonic()
+
+    def _write(self) -> None:
+        if not self.writes:
+            return
+        # The state comes last: killed before it, the run goes on from an older one and writes the others again.
+        if self.best:
+            write_tensors(self.run.path / "best.safetensors", self.best)
+        write_tensors(self.run.path / "model.safetensors", self.model.state_dict())
+        save_state(self.run.path, self.counters, self.model, self.optimizer, self.signs, self.sums)
 
     def _finish(self) -> None:
         """Re-estimates batch norm, evaluates on the test images, and closes the run."""
@@ -355,7 +383,7 @@ class _Loop:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
-    def _look(self, images: Tensor) -> None:
+    def _look(self, images: Tensor | None = None) -> None:
         """Raises DivergedError if a step since the last look was not finite; `images` are the last step's."""
         pending, self.pending = self.pending, []
         if not pending:
@@ -368,14 +396,14 @@ class _Loop:
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         gradients = [name for name, fine in zip(names, finite[first, 1:].tolist(), strict=True) if not fine]
         # The update was held back, so a second forward pass shows where the first number went wrong.
-        layer = first_broken_layer(self.model, images) if self.step.guard else None
+        layer = first_broken_layer(self.model, images) if self.step.guard and images is not None else None
         where = f"the output of {layer}" if layer else f"the gradient of {gradients[-1]}" if gradients else "the loss"
         kept = (
             f"the last good state is kept: hypersign train --resume {self.run.path} goes on from it"
             if state_path(self.run.path).exists()
             else "no state was saved before it"
         )
-        step = self.counters.step + 1 - (len(pending) - 1 - first)
+        step = self.counters.step - (len(pending) - 1 - first)
         raise DivergedError(
             f"training must stay finite, but in step {step} (epoch {self.counters.epoch}) {where} is not; {kept}; "
             "a lower learning rate is what helps most often"
@@ -384,17 +412,17 @@ class _Loop:
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM asks the loop to save and stop; a second Ctrl-C stops at once."""
+        if threading.current_thread() is not threading.main_thread():  # whoever started it has the signals
+            yield
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.stop and number == signal.SIGINT:
+            # Launchers pass a Ctrl-C on that the terminal has sent to every process already.
+            if self.stop and number == signal.SIGINT and self.accelerator.num_processes == 1:
                 raise KeyboardInterrupt
             self.stop = True
 
-        try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: whoever started it has the signals
-            yield
-            return
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -415,10 +443,15 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+def _finite(value: float) -> float | None:
+    """What JSON can hold of a number."""
+    return value if math.isfinite(value) else None
+
+
 def _as_dict(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "images": evaluation.images,
         "accuracy": evaluation.accuracy,
-        "loss": evaluation.loss if math.isfinite(evaluation.loss) else None,
+        "loss": _finite(evaluation.loss),
         "confusion": [list(row) for row in evaluation.confusion],
     }

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
 from hypersign.geometry.weights import angles
-from hypersign.layers import quant_layers
+from hypersign.layers import QuantLayer, quant_layers
 from hypersign.training.step import latent_weights
 
-__all__ = ["Monitor", "layer_metrics", "negative_signs"]
+__all__ = ["Monitor", "first_broken_layer", "layer_metrics", "negative_signs"]
 
 
 def negative_signs(model: nn.Module) -> dict[str, Tensor]:
@@ -24,17 +24,23 @@ def negative_signs(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach() < 0 for name, weight in latent_weights(model).items()}
 
 
-def layer_metrics(model: nn.Module, before: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+def layer_metrics(model: nn.Module, before: dict[str, Tensor]) -> dict[str, dict[str, float | None]]:
     """Of each layer with quantized weights: the share of signs that differ from `before`, and the mean angle
-    between latent and quantized filters."""
+    between latent and quantized filters (None where every filter is zero, as under a high ternary threshold)."""
     now, layers = negative_signs(model), quant_layers(model)
     return {
         name: {
             "flipped_signs": float((now[name] != before[name]).float().mean()),
-            "angle_degrees": float(np.degrees(np.nanmean(angles(layers[name])))),
+            "angle_degrees": _angle(layers[name]),
         }
         for name in now
     }
+
+
+def _angle(layer: QuantLayer) -> float | None:
+    degrees = np.degrees(angles(layer))
+    known = degrees[~np.isnan(degrees)]
+    return float(known.mean()) if known.size else None
 
 
 class Monitor:
@@ -104,7 +110,8 @@ class Monitor:
                 self.writer.add_scalar(key, value, step)
         for layer, values in row["layers"].items():
             for key, value in values.items():
-                self.writer.add_scalar(f"{key}/{layer}", value, step)
+                if value is not None:
+                    self.writer.add_scalar(f"{key}/{layer}", value, step)
 
 
 def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:

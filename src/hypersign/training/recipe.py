@@ -107,7 +107,7 @@ class Recipe:
                 object.__setattr__(self, field.name, tuple(value))
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if value is not None:
+            if name != "surrogate" or value is not None:
                 check_choice(name, value, choices)
         for name in ("epochs", "batch_size"):
             check_int(name, getattr(self, name), least=1)
