@@ -75,10 +75,12 @@ def test_thresholds_of_many_filters_are_shown_by_three_lines_a_side(geometry):
 def test_training_rows_skip_what_is_missing(synthetic):
     metrics = synthetic.metrics(4)
     metrics[3]["layers"]["conv1"]["flipped_signs"] = 0.0  # has no place on a logarithmic scale
+    metrics[3]["learning_rate"] = 0.0
     metrics[0]["loss"] = math.nan
     rows = training_content(metrics)
     assert [row["epoch"] for row in rows["loss"] if row["images"] == "validation"] == [3, 4]
     assert [row["epoch"] for row in rows["loss"] if row["images"] == "training"] == [2, 3, 4]
     assert [row["epoch"] for row in rows["flipped"] if row["layer"] == "conv1"] == [1, 2, 3]
+    assert [row["epoch"] for row in rows["rate"]] == [1, 2, 3]
     assert len(rows["angle"]) == 4 * len(synthetic.LAYERS)
     assert training_content([]) == {"loss": [], "accuracy": [], "rate": [], "flipped": [], "angle": []}

@@ -95,6 +95,7 @@ def test_headline_and_tables_hold_the_numbers(page, geometry):
             f"{100 * layer.weights_binarized.sign_disagreement:.1f} %",
         ):
             assert value in text
+    assert "vgg with 5 quantized layers, inspected on 250 images of digits" in text
     assert "recipe.epochs 12" in text
     assert "model.options.widths 32, 32, 64" in text
 

@@ -71,15 +71,15 @@ def angle_spread(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
         ax.plot(fan_in, predicted, "x", color=PREDICTED, label="predicted")
         ax.plot(fan_in, measured, "o", color=MEASURED, label="measured")
         for layer, label in fan_in_labels(geometry):
-            # To the left below their points; those of the least fan-in to the right above theirs.
-            first = layer.fan_in == fan_in[0]
+            # Names end below their points, under the guide; a long one at the least fan-in has no room there.
+            aside = len(label) > 8 and layer.fan_in == fan_in[0]
             ax.annotate(
                 label,
                 (layer.fan_in, layer.angle_degrees.std),
-                (6, 5) if first else (-5, -5),
+                (6, 5) if aside else (-5, -5),
                 textcoords="offset points",
-                ha="left" if first else "right",
-                va="bottom" if first else "top",
+                ha="left" if aside else "right",
+                va="bottom" if aside else "top",
                 fontsize="small",
             )
         ax.margins(x=0.18, y=0.15)

@@ -125,14 +125,14 @@ def _angles(alt: Any) -> Any:
     y, band = _rows(alt)
     axis = alt.Axis(tickCount=6)
     x = functools.partial(alt.X, type="quantitative", scale=alt.Scale(zero=False), axis=axis)
-    title = "angle between latent and quantized filters (degrees)"
+    title = "angle (degrees)"
     tooltip = [
         alt.Tooltip("layer:N"),
         alt.Tooltip("mean:Q", title="measured, mean", format=".2f"),
         alt.Tooltip("std:Q", title="measured, std", format=".2f"),
         alt.Tooltip("predicted:Q", title="predicted, mean", format=".2f"),
         alt.Tooltip("predicted_std:Q", title="predicted, std", format=".2f"),
-        alt.Tooltip("moments:Q", title="from the layer's moments", format=".2f"),
+        alt.Tooltip("moments:Q", title="from its moments", format=".2f"),
     ]
     base = alt.Chart(alt.NamedData("angles")).encode(y=y, tooltip=tooltip)
     predicted = base.mark_bar(color=_PREDICTED, opacity=0.25, height=14).encode(
@@ -202,12 +202,12 @@ def _spread(alt: Any) -> Any:
     guide = base.mark_line(color=_MUTED, strokeDash=[5, 4], strokeWidth=1.2).encode(y=y("guide"), tooltip=[])
     predicted = base.mark_point(shape="cross", color=_PREDICTED, filled=True, size=70, opacity=1)
     measured = base.mark_point(color=_MEASURED, filled=True, size=70, opacity=1)
-    # Names stand to the left below their points, those of the least fan-in to the right above theirs.
-    first = "datum.fan_in === extent(pluck(data('spread'), 'fan_in'))[0]"
+    # Names end below their points, under the guide; a long one at the least fan-in has no room there.
+    aside = "datum.label.length > 8 && datum.fan_in === extent(pluck(data('spread'), 'fan_in'))[0]"
     names = base.mark_text(
-        align=alt.expr(f"{first} ? 'left' : 'right'"),
-        dx=alt.expr(f"{first} ? 10 : -8"),
-        dy=alt.expr(f"{first} ? -12 : 10"),
+        align=alt.expr(f"{aside} ? 'left' : 'right'"),
+        dx=alt.expr(f"{aside} ? 10 : -8"),
+        dy=alt.expr(f"{aside} ? -12 : 10"),
         baseline="middle",
     )
     return alt.layer(
@@ -337,7 +337,9 @@ def _filters(alt: Any) -> Any:
 
 
 def _curves(alt: Any, series: str, colour: Any, y: Any, form: str) -> Any:
-    x = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(zero=False))
+    x = alt.X(
+        "epoch:Q", axis=alt.Axis(tickMinStep=1, format="d", grid=False), scale=alt.Scale(zero=False, nice=False)
+    )
     tooltip = [alt.Tooltip("epoch:Q"), alt.Tooltip(f"{series}:N"), alt.Tooltip("value:Q", format=form)]
     base = alt.Chart(alt.NamedData("points")).encode(x=x, y=y, color=colour)
     return alt.layer(
@@ -351,7 +353,7 @@ def _pair(alt: Any) -> Any:
         "images:N",
         sort=None,
         title=None,
-        scale=alt.Scale(domain=["training", "validation"], range=[_MEASURED, _PREDICTED]),
+        scale=alt.Scale(range=[_MEASURED, _PREDICTED]),
         legend=alt.Legend(orient="top", symbolType="stroke"),
     )
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))

@@ -155,9 +155,9 @@ def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dic
         for chart in ("loss", "accuracy"):
             add(chart, epoch, {"images": "training"}, entry.get(chart))
             add(chart, epoch, {"images": "validation"}, entry.get(f"validation_{chart}"))
-        add("rate", epoch, {"rate": "learning rate"}, entry.get("learning_rate"))
+        # Two charts are logarithmic, which leaves no place for 0.
+        add("rate", epoch, {"rate": "learning rate"}, entry.get("learning_rate") or None)
         for layer, measured in (entry.get("layers") or {}).items():
-            # Drawn on a logarithmic scale, which has no place for 0.
             add("flipped", epoch, {"layer": layer}, measured.get("flipped_signs") or None)
             add("angle", epoch, {"layer": layer}, measured.get("angle_degrees"))
     return rows

@@ -104,6 +104,7 @@ def _render(
         sentences=reading(geometry),
         details=list(_flat(run)),
         beside=beside,
+        model=_model_name(run),
         departs=_departs,
         angle_margin=ANGLE_MARGIN,
         correlation_margin=CORRELATION_MARGIN,
@@ -116,6 +117,13 @@ def _render(
 def _packed(text: str) -> str:
     """Compressed base64: the page is a third as large, and nothing in it can end its script element."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def _model_name(run: Mapping[str, Any]) -> str:
+    """The network's name before what is said of its layers, or nothing where the run names none."""
+    model = run.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else None
+    return f"{name} with " if name else ""
 
 
 def _float_bytes(layer: Any) -> int:
