@@ -21,7 +21,7 @@ _BLOCK = 1 << 16  # weights worked on at a time: they stay in the cache
 
 def _filters(values: Tensor) -> np.ndarray:
     """The filters of a weight as rows, in float64."""
-    return values.detach().double().cpu().numpy().reshape(len(values), -1)
+    return values.detach().cpu().double().numpy().reshape(len(values), -1)
 
 
 def angles(layer: QuantLayer) -> np.ndarray:
@@ -54,7 +54,7 @@ def _thresholds(layer: QuantLayer) -> np.ndarray | None:
     if isinstance(layer.weight_quantizer, Identity):
         return None
     thresholds: Tensor = layer.weight_quantizer.thresholds(layer.weight)  # type: ignore[operator]
-    return thresholds.detach().double().cpu().numpy()
+    return thresholds.detach().cpu().double().numpy()
 
 
 def angle_stats(layer: QuantLayer) -> AngleStats:

@@ -1,5 +1,7 @@
 """The cosine between a vector of independent normals and its ternary levels."""
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
@@ -59,6 +61,7 @@ def _ternary_moments(threshold: ArrayLike, d: np.ndarray) -> tuple[np.ndarray, n
     return mean, second
 
 
+@functools.cache
 def _finite_ternary_moments(t: float, d: float) -> tuple[float, float]:
     """E c and E c^2 at finite d, where c = S / sqrt(N Q), S = sum |x| [|x| > t], N = sum [|x| > t], Q = sum x^2.
 
