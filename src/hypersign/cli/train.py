@@ -1,5 +1,6 @@
 """`hypersign train`."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ def run(words: Sequence[str]) -> None:
     named = _named_recipe(words)
 
     def train(
-        recipe_: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES[named],
+        options: Annotated[tyro.conf.OmitArgPrefixes[Recipe], tyro.conf.arg(name="the recipe's")] = RECIPES[named],
         *,
         recipe: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(RECIPES) + "}")] = DEFAULT,
         output: Path | None = None,
@@ -36,7 +37,7 @@ def run(words: Sequence[str]) -> None:
         (each takes its share of every batch).
 
         Args:
-            recipe_: The recipe, saved in the run folder. The defaults shown are those of the named recipe.
+            options: Saved in the run folder. The defaults shown are those of the named recipe.
             recipe: named recipe that sets the defaults below.
             output: run folder to make; by default runs/DATA-MODEL-binary (or -ternary).
             resume: run folder to go on with; it has its recipe, so no recipe option may be given.
@@ -45,23 +46,26 @@ def run(words: Sequence[str]) -> None:
             tensorboard: also write TensorBoard's event files, to tensorboard/ in the run folder.
             save_seconds: seconds between saves of the state.
         """
-        options: dict[str, Any] = {
+        how: dict[str, Any] = {
             "device": device,
             "deterministic": deterministic,
             "tensorboard": tensorboard,
             "save_seconds": save_seconds,
         }
         if resume is None:
-            done = training.train(recipe_, output or _folder(recipe_), **options)
-        elif output is not None or recipe_ != RECIPES[named]:
+            done = training.train(options, output or _folder(options), **how)
+        elif output is not None or recipe != DEFAULT or options != RECIPES[named]:
             raise HypersignError(
                 "--resume goes on with the run's own recipe in its own folder; leave --output and the recipe's "
                 "options out"
             )
         else:
-            done = training.resume(resume, **options)
+            done = training.resume(resume, **how)
+        if int(os.environ.get("RANK", "0")):  # of the processes that torchrun starts, the first one speaks
+            return
         test = done.info["results"]["test"]
-        print(f"{done.path}: {test['accuracy']:.2%} of {test['images']} test images, loss {test['loss']:.4f}")
+        loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
+        print(f"{done.path}: {test['accuracy']:.2%} of {test['images']} test images, loss {loss}")
         print(f"Next: hypersign inspect {done.path}")
 
     parse(train, words, "train")

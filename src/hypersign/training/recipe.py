@@ -111,8 +111,9 @@ class Recipe:
                 check_choice(name, value, choices)
         for name in ("epochs", "batch_size"):
             check_int(name, getattr(self, name), least=1)
-        for name in ("validation", "crop_padding", "reestimate_images", "seed"):
+        for name in ("validation", "crop_padding", "reestimate_images"):
             check_int(name, getattr(self, name), least=0)
+        check_int("seed", self.seed, least=0, most=2**63 - 1)
         if self.images is not None:
             check_int("images", self.images, least=1)
         check_real("learning_rate", self.learning_rate, above=0)
