@@ -137,7 +137,9 @@ class Tanh(Surrogate):
     def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
         assert state is not None
         t = state.to(x.dtype)
-        return grad * (t * t.reciprocal().clamp(min=1) * (1 - torch.tanh(t * x) ** 2))
+        # 1 - tanh(u)^2 = 4 s(2u) s(-2u), s the sigmoid: no difference of near numbers, which bfloat16 would lose.
+        u = 2 * t * x
+        return grad * (4 * t * t.reciprocal().clamp(min=1) * torch.sigmoid(u) * torch.sigmoid(-u))
 
     def extra_repr(self) -> str:
         return f"first={self.first:g}, last={self.last:g}"
