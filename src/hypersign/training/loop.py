@@ -7,6 +7,7 @@ machine with the same threads and versions.
 
 import contextlib
 import math
+import os
 import platform
 import shutil
 import signal
@@ -184,6 +185,8 @@ class _Loop:
         self.deterministic = deterministic
         self.accelerator, self.device = accelerator, accelerator.device
         self.writes = accelerator.is_main_process
+        # On CUDA torch rounds the factors of float32 convolutions to 10 bits unless told not to.
+        torch.backends.cudnn.allow_tf32 = False
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -436,6 +439,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products on CUDA
     torch.use_deterministic_algorithms(True)
     try:
         yield

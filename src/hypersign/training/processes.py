@@ -1,5 +1,6 @@
 """Several processes that train one network: started by `torchrun` or `accelerate launch`, or just one."""
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,7 +26,9 @@ def make_accelerator(device: str | None) -> Any:
         # accelerate keeps the device that a process asked for first; the next training may ask for another.
         AcceleratorState._reset_state(reset_partial_state=True)
     # The recipe decides on precision and compilation, not the launcher's environment.
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
+    # Without CUDA, accelerate takes each process of a group for one alone unless it is told to use the CPU.
+    gloo = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=device == "cpu" or gloo, mixed_precision="no")
     if device is not None and accelerator.device.type != device:
         raise HypersignError(
             f"device must be one that this machine and this build of torch have; got {device}, "
