@@ -101,6 +101,7 @@ class Monitor:
             + (f"  validation {validation:6.2%}" if validation is not None else "")
             + f"  rate {row['learning_rate']:.1e}  {row['images_per_second']:,.0f} images/s",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _tensorboard(self, row: dict[str, Any]) -> None:

@@ -1,0 +1,107 @@
+import json
+import math
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from hypersign.layers import QuantLinear
+from hypersign.models import build
+from hypersign.quantizers import Sign, Ternary
+from hypersign.training.monitor import Monitor, first_broken_layer, layer_metrics, negative_signs
+
+ROW = {
+    "epoch": 1,
+    "step": 7,
+    "seconds": 0.5,
+    "images_per_second": 1234.0,
+    "learning_rate": 1e-3,
+    "loss": 0.25,
+    "accuracy": 0.5,
+    "validation_loss": None,
+    "validation_accuracy": None,
+    "layers": {"fc1": {"flipped_signs": 0.125, "angle_degrees": None}},
+}
+
+
+def test_flipped_signs_against_a_naive_count():
+    model = build("vgg", (1, 8, 8), 10, widths=(3, 4), pools=(), hidden=(5,), float_weights=("fc1",))
+    layers = {name: module for name, module in model.named_children() if name in ("conv1", "conv2", "fc2")}
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    signs = negative_signs(model)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in layers.values():
+            layer.weight += torch.randn(layer.weight.shape, generator=generator) * layer.weight.std()
+    measured = layer_metrics(model, signs)
+    assert list(measured) == ["conv1", "conv2", "fc2"]
+    for name, layer in layers.items():
+        old, new = before[name].flatten().tolist(), layer.weight.flatten().tolist()
+        flips = sum((a >= 0) != (b >= 0) for a, b in zip(old, new, strict=True))
+        assert 0 < flips < len(old)
+        assert measured[name]["flipped_signs"] == pytest.approx(flips / len(old), rel=1e-6)
+
+
+def test_angle_by_closed_form():
+    layer = QuantLinear(2, 2, bias=False, weight_quantizer=Sign())
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))  # 0 and 45 degrees
+    model = nn.Sequential(layer)
+    assert layer_metrics(model, negative_signs(model))["0"]["angle_degrees"] == pytest.approx(22.5)
+
+
+def test_a_layer_that_is_all_zero_has_no_angle():
+    model = nn.Sequential(QuantLinear(2, 2, weight_quantizer=Ternary(0.999)))
+    assert layer_metrics(model, negative_signs(model)) == {"0": {"flipped_signs": 0.0, "angle_degrees": None}}
+
+
+def test_first_broken_layer():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), nn.Linear(2, 2))
+    x = torch.ones(3, 2)
+    assert first_broken_layer(model, x) is None
+    with torch.no_grad():
+        model[1][1].weight[0, 0] = torch.inf
+        model[2].bias[0] = torch.nan
+    assert first_broken_layer(model, x) in ("1.1", "2")
+    with torch.no_grad():
+        model[0].bias.fill_(1.0)
+        model[0].weight.fill_(1.0)
+    assert first_broken_layer(model, x) == "1.1"
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_log_has_a_line_an_epoch(tmp_path, capsys):
+    with Monitor(tmp_path, 20, tensorboard=False) as monitor:
+        monitor.batch(1, 3, 7, loss=0.5, accuracy=0.1, rate=1e-3, speed=99.0)
+        monitor.epoch(ROW, [ROW])
+        monitor.epoch({**ROW, "epoch": 2, "validation_accuracy": 0.75}, [ROW, ROW])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "epoch   1/20  loss 0.2500  accuracy 50.00%  rate 1.0e-03  1,234 images/s",
+        "epoch   2/20  loss 0.2500  accuracy 50.00%  validation 75.00%  rate 1.0e-03  1,234 images/s",
+    ]
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [ROW, ROW]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_terminal_has_a_bar(tmp_path):
+    console = Console(record=True, force_terminal=True, width=120, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file, Monitor(tmp_path, 20, tensorboard=False, console=console) as monitor:
+        monitor.batch(1, 3, 7, loss=0.5, accuracy=0.125, rate=1e-3, speed=1999.0)
+        monitor.progress.refresh()
+        shown = console.export_text()
+    for part in ("epoch 1/20", "3/7", "loss 0.5000", "accuracy 12.50%", "rate 1.0e-03", "1,999 images/s"):
+        assert part in shown
+
+
+def test_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Monitor(tmp_path, 2, tensorboard=True, console=Console(quiet=True)) as monitor:
+        monitor.epoch(ROW, [ROW])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert "flipped_signs/fc1" in events.Tags()["scalars"]
+    (loss,) = events.Scalars("loss")
+    assert (loss.step, loss.value) == (7, 0.25)
+    assert not any("validation" in tag or math.isnan(events.Scalars(tag)[0].value) for tag in events.Tags()["scalars"])

@@ -1,0 +1,162 @@
+import contextlib
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hypersign.evaluate import cross_entropy
+from hypersign.layers import QuantLinear
+from hypersign.quantizers import Identity, Sign, Tanh
+from hypersign.training import Recipe
+from hypersign.training.step import Step, latent_weights, loss_of, make_optimizer
+
+
+def network(**options):
+    torch.manual_seed(0)
+    first = QuantLinear(6, 5, bias=False, weight_quantizer=Sign(surrogate=Tanh()))
+    second = QuantLinear(5, 3, bias=False, input_quantizer=Sign())
+    return nn.Sequential(first, nn.BatchNorm1d(5), second)
+
+
+def stepper(model, guard=True, **fields):
+    recipe = Recipe(loss="cross-entropy", **fields)
+    return Step(model, recipe, make_optimizer(recipe, list(model.parameters())), contextlib.nullcontext, guard=guard)
+
+
+def batch(seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(8, 6, generator=generator), torch.randint(3, (8,), generator=generator)
+
+
+def naive_adam(parameters, gradients, state, t, rate, *, corrected, decay=0.0):
+    """Kingma & Ba, algorithm 1 ("corrected") or its closing remark of section 2; in float64."""
+    for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
+        m, v = state.setdefault(i, (np.zeros_like(p), np.zeros_like(p)))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        state[i] = m, v
+        p -= rate * decay * p
+        if corrected:
+            p -= rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        else:
+            p -= rate * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "corrected", "decay"),
+    [
+        ({}, True, 0.0),
+        ({"adam_epsilon": "uncorrected"}, False, 0.0),
+        ({"optimizer": "adamw", "weight_decay": 0.5}, True, 0.5),
+    ],
+    ids=["adam", "uncorrected", "adamw"],
+)
+def test_adam_by_hand(fields, corrected, decay):
+    """Gradients of 1e-9: there the place of epsilon decides the step."""
+    model = nn.Linear(6, 3).double()
+    step = stepper(model, latent_clip="none", gradient_clip=None, **fields)
+    ours = [p.detach().numpy().copy() for p in model.parameters()]
+    state: dict = {}
+    tiny = 1e-9
+    step._forward = lambda x, y: (tiny * cross_entropy(model(x), y), torch.tensor(0))
+    for t in range(1, 6):
+        x, labels = batch(t)
+        x = x.double()
+        gradients = torch.autograd.grad(tiny * cross_entropy(model(x), labels), list(model.parameters()))
+        rate = 0.1 / t
+        naive_adam(ours, [g.numpy() for g in gradients], state, t, rate, corrected=corrected, decay=decay)
+        step(x, labels, rate)
+        for p, expected in zip(model.parameters(), ours, strict=True):
+            np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_nesterov_sgd_by_hand():
+    model = nn.Linear(6, 3).double()
+    step = stepper(model, optimizer="sgd", weight_decay=0.25, gradient_clip=0.03)
+    parameters = [p.detach().clone() for p in model.parameters()]
+    momenta = [torch.zeros_like(p) for p in parameters]
+    step._forward = lambda x, y: (cross_entropy(model(x), y), torch.tensor(0))  # in float64 to the end
+    for t in range(4):
+        x, labels = batch(t)
+        leaves = [p.clone().requires_grad_() for p in parameters]
+        loss = cross_entropy(nn.functional.linear(x.double(), *leaves), labels)
+        clipped = 0
+        for p, m, g in zip(parameters, momenta, torch.autograd.grad(loss, leaves), strict=True):
+            clipped += int((g.abs() > 0.03).sum())
+            g = g.clamp(-0.03, 0.03) + 0.25 * p
+            m.mul_(0.9).add_(g)
+            p.sub_(0.5 * (g + 0.9 * m))
+        assert clipped
+        step(x.double(), labels, 0.5)
+    torch.testing.assert_close(list(model.parameters()), parameters, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("when", ["after-step", "before-forward", "none"])
+def test_latent_clip(when):
+    model = network()
+    with torch.no_grad():
+        model[0].weight[0, 0] = 3.0
+        model[2].weight[0, 0] = 3.0  # its weights are real: never clipped
+    step = stepper(model, latent_clip=when)
+    seen = []
+    model[0].register_forward_pre_hook(lambda module, _: seen.append(float(module.weight.detach().abs().max())))
+    for t in range(3):
+        step(*batch(t), 1.0)
+    largest = float(model[0].weight.detach().abs().max())
+    if when == "after-step":
+        assert seen == [3.0, 1.0, 1.0]
+        assert largest == 1.0
+    elif when == "before-forward":
+        assert seen == [1.0, 1.0, 1.0]
+        assert largest > 1.0  # by the last step
+    else:
+        assert min(seen) > 1.5
+    assert float(model[2].weight.detach().abs().max()) > 1.5
+
+
+def test_latent_weights_are_those_behind_a_weight_quantizer():
+    assert list(latent_weights(network())) == ["0"]
+    assert latent_weights(nn.Sequential(QuantLinear(2, 2, weight_quantizer=Identity()))) == {}
+
+
+def test_returns_loss_correct_and_finite():
+    model = network()
+    before = copy.deepcopy(model)
+    x, labels = batch()
+    loss, correct, finite = stepper(model)(x, labels, 0.1)
+    logits = before(x)
+    assert loss == cross_entropy(logits, labels)
+    assert correct == (logits.argmax(1) == labels).sum()
+    assert finite.tolist() == [True] * 5
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_step_that_is_not_finite(guard):
+    model = network()
+    with torch.no_grad():
+        model[2].weight[1, 1] = torch.inf
+    before = [p.detach().clone() for p in model.parameters()]
+    _, _, finite = stepper(model, guard=guard)(*batch(), 0.1)
+    assert not finite[0]
+    kept = all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert kept == guard
+
+
+def test_one_bad_gradient_is_found():
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
+    model[1].bias.register_hook(lambda g: g * torch.nan)
+    _, _, finite = stepper(model)(*batch(), 0.1)
+    assert finite.tolist() == [True, True, True, True, False]
+
+
+def test_anneals_every_surrogate():
+    model = network()
+    stepper(model).anneal(0.5)
+    assert model[0].weight_quantizer.surrogate.t == pytest.approx(1.0)
+
+
+def test_losses_by_name():
+    assert loss_of(Recipe(loss="cross-entropy")) is cross_entropy
+    assert loss_of(Recipe())(torch.tensor([[2.0, 0.0]]), torch.tensor([0])) == 0.5
