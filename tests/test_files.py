@@ -1,0 +1,140 @@
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from hypersign._checks import HypersignError
+from hypersign._files import is_part, make_folder, remove_parts, write_atomic
+from hypersign.runs import read_tensors, write_tensors
+
+SOURCE = Path(__file__).parents[1] / "src" / "hypersign"
+
+
+def test_writes_text_bytes_and_what_a_function_writes(tmp_path):
+    write_atomic(tmp_path / "text", "é\n")
+    write_atomic(tmp_path / "bytes", b"\x00\xff")
+    write_atomic(tmp_path / "function", lambda part: part.write_text("made"))
+    assert (tmp_path / "text").read_bytes() == "é\n".encode()
+    assert (tmp_path / "bytes").read_bytes() == b"\x00\xff"
+    assert (tmp_path / "function").read_text() == "made"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bytes", "function", "text"]
+
+
+def test_the_umask_decides_who_may_read(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "file", "x")
+    finally:
+        assert os.umask(before) == 0o027
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_an_exception_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+
+    def write(part: Path) -> None:
+        part.write_text("half")
+        assert path.read_text() == "old"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, write)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(HypersignError, match=r"no/file could not be written: No such file or directory; make room"):
+        write_atomic(tmp_path / "no" / "file", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["text", "tensors"])
+def test_a_disk_that_is_full(tmp_path, kind):
+    """A real limit on the size of files, in a process of its own."""
+    script = f"""
+        import resource
+        from pathlib import Path
+        import torch
+        from hypersign._checks import HypersignError
+        from hypersign._files import write_atomic
+        from hypersign.runs import write_tensors
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        path = Path({str(tmp_path / "file")!r})
+        write = dict(
+            text=lambda n: write_atomic(path, "x" * n),
+            tensors=lambda n: write_tensors(path, {{"x": torch.full((n // 4,), float(n))}}),
+        )[{kind!r}]
+        write(1000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit))
+        try:
+            write(1_000_000)
+        except HypersignError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'file'} could not be written: " in done.stdout
+    assert "File too large" in done.stdout
+    assert done.stdout.endswith("make room there or write elsewhere, then try again\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    if kind == "text":
+        assert (tmp_path / "file").read_text() == "x" * 1000
+    else:
+        assert torch.equal(read_tensors(tmp_path / "file")[0]["x"], torch.full((250,), 1000.0))
+
+
+def test_folders(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(HypersignError, match=r"the folder .*file/b could not be made: Not a directory; name another"):
+        make_folder(tmp_path / "file" / "b")
+
+
+def test_parts_that_killed_processes_left(tmp_path):
+    (tmp_path / "state").mkdir()
+
+    def die(part: Path) -> None:
+        os.link(part, part.with_name(f"{part.name[:-5]}x.part"))  # survives what follows, as after kill -9
+
+    for path in (tmp_path / "run.json", tmp_path / "state" / "state.safetensors"):
+        write_atomic(path, die)
+    left = [path for path in tmp_path.rglob("*") if is_part(path)]
+    assert len(left) == 2
+    remove_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["run.json", "state.safetensors"]
+
+
+def test_tensors_keep_type_shape_and_bits(tmp_path):
+    tensors = {
+        "a": torch.tensor([[1.0, -0.0], [torch.nan, torch.inf]]),
+        "b": torch.tensor(7),
+        "c": torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        "d": torch.zeros(0, 3, dtype=torch.uint8),
+        "e": torch.randn(3, 4).t(),
+    }
+    write_tensors(tmp_path / "file", tensors, {"epoch": 3, "rate": 0.1})
+    back, header = read_tensors(tmp_path / "file")
+    assert header == {"epoch": 3, "rate": 0.1}
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype
+        torch.testing.assert_close(back[name], tensor, rtol=0, atol=0, equal_nan=True)
+
+
+def test_nothing_is_ever_unpickled():
+    for path in SOURCE.rglob("*.py"):
+        code = path.read_text()
+        for word in ("torch.load(", "torch.save(", "import pickle", "pickle.load", "joblib", "allow_pickle=True"):
+            assert word not in code, f"{path}: {word}"
+        assert code.count("np.load(") == code.count("allow_pickle=False"), path
+
+
