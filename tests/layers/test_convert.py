@@ -1,0 +1,266 @@
+"""convert: the same keys and weights, results of the network built by hand, and a reason for what stays float."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from hypersign._checks import HypersignError
+from hypersign.layers import Conversion, QuantConv1d, QuantConv2d, QuantLinear, convert, quant_layers
+from hypersign.models import build
+from hypersign.quantizers import Identity, MeanScale, Sign, Tanh, Ternary
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, stride=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding="same", groups=2, bias=False, padding_mode="reflect"),
+        nn.Flatten(2),
+        nn.Conv1d(6, 4, 2),
+        nn.Flatten(),
+        nn.Linear(60, 5),
+    )
+
+
+def images(seed: int = 1) -> Tensor:
+    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def snapshot(model: nn.Module) -> tuple:
+    return (
+        [(name, type(module), module.training) for name, module in model.named_modules()],
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+    )
+
+
+def test_equals_the_network_built_by_hand() -> None:
+    model = network()
+    weight, inputs = Sign(scale=MeanScale()), Ternary(0.1)
+    result = convert(model, weight_quantizer=weight, input_quantizer=inputs)
+    quantizers = {"weight_quantizer": weight, "input_quantizer": inputs}
+    by_hand = nn.Sequential(
+        QuantConv2d(3, 4, 3, padding=1, stride=2, **quantizers),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        QuantConv2d(4, 6, 3, padding="same", groups=2, bias=False, padding_mode="reflect", **quantizers),
+        nn.Flatten(2),
+        QuantConv1d(6, 4, 2, **quantizers),
+        nn.Flatten(),
+        QuantLinear(60, 5, **quantizers),
+    )
+    by_hand.load_state_dict(model.state_dict())
+    assert isinstance(result, Conversion)
+    assert torch.equal(result.model(images()), by_hand(images()))
+    assert repr(result.model) == repr(by_hand)
+    assert result.converted == ("0", "3", "5", "7")
+    assert result.kept == {"1": "BatchNorm2d has no quantized form here"}
+
+
+def test_the_same_keys_and_weights_and_a_model_left_alone() -> None:
+    model = network().eval()
+    model[0].register_forward_hook(lambda *_: None)
+    structure, state = snapshot(model)
+    before = model(images())
+    result = convert(model, weight_quantizer=Sign(), input_quantizer=Sign(surrogate=Tanh()))
+    assert list(result.model.state_dict()) == list(state)
+    for name, tensor in result.model.state_dict().items():
+        assert torch.equal(tensor, state[name])
+    assert not any(module.training for module in result.model.modules())
+    assert len(result.model[0]._forward_hooks) == 1
+    with torch.no_grad():  # the copy shares nothing with the model
+        for parameter in result.model.parameters():
+            parameter.zero_()
+    assert snapshot(model)[0] == structure
+    assert torch.equal(model(images()), before)
+
+
+def test_each_layer_has_quantizers_of_its_own() -> None:
+    quantizer = Sign(surrogate=Tanh())
+    layers = quant_layers(convert(network(), weight_quantizer=quantizer, input_quantizer=quantizer).model)
+    held = [q for layer in layers.values() for q in (layer.weight_quantizer, layer.input_quantizer)]
+    assert len({id(q) for q in [*held, quantizer]}) == 9
+
+
+def test_one_side_only() -> None:
+    layer = convert(nn.Sequential(nn.Linear(2, 2)), weight_quantizer=Sign()).model[0]
+    assert isinstance(layer.input_quantizer, Identity)
+    assert isinstance(layer.weight_quantizer, Sign)
+
+
+def test_trains_and_saves() -> None:
+    result = convert(network(), weight_quantizer=Sign(), input_quantizer=Sign())
+    before = result.model[7].weight.detach().clone()
+    optimizer = torch.optim.SGD(result.model.parameters(), 0.1)
+    result.model(images()).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(result.model[7].weight, before)
+    network().load_state_dict(result.model.state_dict())  # back into the float network
+    assert copy.deepcopy(result.model)(images()).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("keep", "converted"),
+    [
+        (["conv1"], ("stem", "block.conv2", "block.fc")),
+        (["block"], ("stem", "conv1")),
+        (["block.*"], ("stem", "conv1")),
+        (["*conv*"], ("stem", "block.fc")),
+        (["*.fc", "stem"], ("conv1", "block.conv2")),
+        (["conv?"], ("stem", "block.conv2", "block.fc")),
+        ("stem", ("conv1", "block.conv2", "block.fc")),
+    ],
+    ids=str,
+)
+def test_keep_takes_names_and_patterns(keep, converted: tuple[str, ...]) -> None:
+    model = nn.ModuleDict(
+        {
+            "stem": nn.Linear(2, 2),
+            "conv1": nn.Conv2d(2, 2, 1),
+            "block": nn.ModuleDict({"conv2": nn.Conv2d(2, 2, 1), "fc": nn.Linear(2, 2)}),
+        }
+    )
+    result = convert(model, weight_quantizer=Sign(), keep=keep)
+    assert result.converted == converted
+    assert set(result.kept) == {"stem", "conv1", "block.conv2", "block.fc"} - set(converted)
+    for name, reason in result.kept.items():
+        assert reason.startswith("kept by request ("), name
+        assert type(result.model.get_submodule(name)) in (nn.Linear, nn.Conv2d)
+
+
+def test_all_patterns_that_match_nothing_are_named() -> None:
+    with pytest.raises(HypersignError, match=r"no module matches head, conv9\.\* \(its modules: 0, 1, 2"):
+        convert(network(), weight_quantizer=Sign(), keep=["0", "head", "conv9.*"])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)), nn.Identity(), nn.LSTM(2, 2), nn.Sequential()],
+    ids=["norm", "nothing", "lstm", "empty"],
+)
+def test_nothing_to_convert(model: nn.Module) -> None:
+    with pytest.raises(HypersignError, match=r"convert needs at least one nn.Linear, nn.Conv1d or nn.Conv2d"):
+        convert(model, weight_quantizer=Sign())
+
+
+def test_everything_kept_is_nothing_to_convert() -> None:
+    with pytest.raises(HypersignError, match="that keep does not name"):
+        convert(network(), weight_quantizer=Sign(), keep=["*"])
+
+
+def test_a_single_layer_is_a_network() -> None:
+    layer = nn.Linear(3, 2)
+    result = convert(layer, weight_quantizer=Sign())
+    assert isinstance(result.model, QuantLinear)
+    assert result.converted == ("",)
+    assert type(layer) is nn.Linear
+
+
+def test_a_module_used_twice_stays_one_module() -> None:
+    shared = nn.Linear(4, 4)
+    result = convert(nn.Sequential(shared, nn.ReLU(), shared, nn.Sequential(shared)), weight_quantizer=Sign())
+    assert result.converted == ("0", "2", "3.0")
+    assert result.model[0] is result.model[2] is result.model[3][0]
+    assert isinstance(result.model[0], QuantLinear)
+
+
+def test_tied_weights_stay_tied() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(7, 4), "head": nn.Linear(4, 7, bias=False)})
+    model["head"].weight = model["embedding"].weight
+    result = convert(model, weight_quantizer=Sign())
+    assert result.model["head"].weight is result.model["embedding"].weight
+    assert result.kept == {"embedding": "Embedding has no quantized form here"}
+
+
+def test_subclasses_stay_float_with_the_reason() -> None:
+    class Special(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.weight * 2)
+
+    result = convert(nn.Sequential(Special(2, 2), nn.Linear(2, 2)), weight_quantizer=Sign())
+    assert result.converted == ("1",)
+    assert result.kept == {"0": "Special is a subclass of Linear whose forward may differ"}
+
+
+def test_quantized_layers_stay_as_they_are() -> None:
+    model = nn.Sequential(QuantLinear(2, 2, weight_quantizer=Ternary()), nn.Linear(2, 2))
+    result = convert(model, weight_quantizer=Sign())
+    assert result.kept == {"0": "already a quantized layer"}
+    assert isinstance(result.model[0].weight_quantizer, Ternary)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_parametrized_weights_stay_float_with_the_reason(bias: bool) -> None:
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3, bias=bias)), nn.Linear(3, 2))
+    x = torch.randn(2, 3)
+    result = convert(model, weight_quantizer=Sign())
+    assert result.converted == ("1",)
+    assert result.kept["0.parametrizations.weight"] == "the parametrization of a weight"
+    if bias:
+        assert result.kept["0"] == "its weight is parametrized; remove the parametrization first"
+    assert torch.equal(result.model[0](x), model[0](x))
+
+
+def test_weights_computed_by_a_hook_stay_float_with_the_reason() -> None:
+    with torch.no_grad():  # or torch cannot copy it
+        first = nn.utils.spectral_norm(nn.Linear(3, 3))
+    result = convert(nn.Sequential(first, nn.Linear(3, 2)), weight_quantizer=Sign())
+    assert result.converted == ("1",)
+    assert result.kept["0"].startswith("a hook computes its weight")
+
+
+def test_attention_stays_float_with_the_reason() -> None:
+    attention = nn.MultiheadAttention(4, 2)
+    result = convert(nn.ModuleList([attention, nn.Linear(4, 4), attention]), weight_quantizer=Sign())
+    assert result.converted == ("1",)
+    for name in ("0", "2"):
+        assert result.kept[name] == "MultiheadAttention has no quantized form here"
+        assert result.kept[f"{name}.out_proj"].startswith("inside MultiheadAttention")
+
+
+@pytest.mark.parametrize("stacked", [False, True], ids=["layer", "encoder"])
+@pytest.mark.filterwarnings("ignore:.*nested_tensor:UserWarning")
+def test_a_transformer_is_quantized_in_evaluation_too(stacked: bool) -> None:
+    """torch's fused path reads the weights of the linear layers without calling them: it must not be taken."""
+    torch.manual_seed(0)
+    model: nn.Module = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+    if stacked:
+        model = nn.TransformerEncoder(model, 2)
+    result = convert(model.eval(), weight_quantizer=Sign(), input_quantizer=Sign())
+    x = torch.randn(2, 3, 16)
+    called = result.model(x)  # with gradients torch takes the plain path
+    with torch.no_grad():
+        torch.testing.assert_close(result.model(x), called)
+        assert not torch.allclose(model(x), called, atol=0.1)
+    assert all(name.endswith(("linear1", "linear2")) for name in result.converted)
+
+
+def test_quantizers_go_where_the_layer_is() -> None:
+    result = convert(nn.Sequential(nn.Linear(2, 2, device="meta")), weight_quantizer=Sign(surrogate=Tanh()))
+    assert result.model[0].weight_quantizer.surrogate.t.device.type == "meta"
+
+
+def test_a_float_vgg_becomes_the_quantized_one() -> None:
+    options = {"widths": (4, 6), "pools": (2,), "hidden": (8,)}
+    layers = ("conv1", "conv2", "fc1", "fc2")
+    binary = build("vgg", (3, 8, 8), 10, **options).eval()
+    plain = build("vgg", (3, 8, 8), 10, **options, float_weights=layers, float_inputs=layers)
+    plain.load_state_dict(binary.state_dict())
+    for name in layers:  # to torch's own layers
+        layer = plain.get_submodule(name)
+        twin = (
+            nn.Linear(layer.in_features, layer.out_features, bias=False)
+            if isinstance(layer, nn.Linear)
+            else nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=False)
+        )
+        twin.load_state_dict(layer.state_dict())
+        setattr(plain, name, twin)
+    result = convert(plain.eval(), weight_quantizer=Sign(), input_quantizer=Sign())
+    assert result.converted == layers
+    result.model.conv1.input_quantizer = Identity()  # the first layer reads real pixels
+    assert torch.equal(result.model(images()), binary(images()))
