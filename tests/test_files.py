@@ -136,5 +136,3 @@ def test_nothing_is_ever_unpickled():
         for word in ("torch.load(", "torch.save(", "import pickle", "pickle.load", "joblib", "allow_pickle=True"):
             assert word not in code, f"{path}: {word}"
         assert code.count("np.load(") == code.count("allow_pickle=False"), path
-
-

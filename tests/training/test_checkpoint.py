@@ -66,7 +66,7 @@ def test_a_state_that_is_cut_off(tmp_path):
     content = path.read_bytes()
     for size in (0, 5, 500, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(HypersignError, match=r"state\.safetensors must be a whole safetensors file; .*train again"):
+        with pytest.raises(HypersignError, match=r"state\.safetensors must be a whole safetensors file; .*again"):
             load_state(tmp_path, *parts(2))
 
 

@@ -104,4 +104,5 @@ def test_tensorboard(tmp_path):
     assert "flipped_signs/fc1" in events.Tags()["scalars"]
     (loss,) = events.Scalars("loss")
     assert (loss.step, loss.value) == (7, 0.25)
-    assert not any("validation" in tag or math.isnan(events.Scalars(tag)[0].value) for tag in events.Tags()["scalars"])
+    tags = events.Tags()["scalars"]
+    assert not any("validation" in tag or math.isnan(events.Scalars(tag)[0].value) for tag in tags)
