@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hypersign._checks import check_int
+from hypersign._checks import HypersignError, check_int
 from hypersign.layers import QuantConv2d
 from hypersign.models.norm import check_norm
 from hypersign.models.vgg import _quantizers, check_shape
@@ -75,6 +75,8 @@ def _resnet(
     channels, _, _ = check_shape(shape)
     check_int("classes", classes, least=1)
     check_norm(norm_epsilon, norm_momentum)
+    if not widths:
+        raise HypersignError("widths must name at least one stage, the number of its filters; got none")
     for width in widths:
         check_int("widths", width, least=1)
     weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate)

@@ -1,0 +1,122 @@
+"""Networks by name from plain data, as a run folder stores them."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from hypersign._checks import HypersignError
+from hypersign.models import MODELS, build, mlp, options_of, resnet18, resnet20, vgg
+from hypersign.models.build import SURROGATES
+from hypersign.quantizers import Optimal, Quantizer
+
+OPTIONS = {
+    "vgg": {
+        "widths": [4, 6],
+        "pools": [1],
+        "filter_size": 5,
+        "hidden": [8],
+        "levels": 3,
+        "threshold": "optimal",
+        "continuous": True,
+        "float_weights": ["fc1"],
+        "float_inputs": ["fc2"],
+        "surrogate": "tanh",
+        "norm_scale": True,
+        "norm_epsilon": 1e-4,
+        "norm_momentum": 0.2,
+        "sign_zero": 0,
+    },
+    "mlp": {
+        "hidden": [8],
+        "levels": 3,
+        "threshold": 0.3,
+        "float_weights": ["fc1"],
+        "float_inputs": ["fc2"],
+        "surrogate": "polynomial",
+        "norm_scale": True,
+        "norm_epsilon": 1e-4,
+        "norm_momentum": 0.2,
+        "sign_zero": 0,
+    },
+    **{
+        name: {
+            "widths": [4, 6],
+            "levels": 3,
+            "threshold": "optimal",
+            "surrogate": "triangle",
+            "norm_epsilon": 1e-4,
+            "norm_momentum": 0.2,
+        }
+        for name in ("resnet20", "resnet18")
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_option_by_name_after_a_trip_through_json(name: str) -> None:
+    assert set(OPTIONS[name]) == set(options_of(name))  # the list above forgets none
+    options = json.loads(json.dumps(OPTIONS[name]))
+    model = build(name, (3, 8, 8), 5, **options)
+    assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+    objects = dict(OPTIONS[name])
+    if objects["threshold"] == "optimal":
+        objects["threshold"] = Optimal()
+    objects["surrogate"] = SURROGATES[objects["surrogate"]]()
+    assert repr(model) == repr(MODELS[name]((3, 8, 8), 5, **objects))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_option_alone_changes_the_network(name: str) -> None:
+    small = {"vgg": {"widths": (4, 4), "pools": (2,), "hidden": (8, 4)}, "mlp": {"hidden": (8, 4)}}
+    base = small.get(name, {"widths": (4, 4)})
+    plain = repr(build(name, (3, 8, 8), 5, **base))
+    for option, value in OPTIONS[name].items():
+        extra = {"levels": 3} if option == "threshold" else {}
+        changed = repr(build(name, (3, 8, 8), 5, **{**base, **extra, option: value}))
+        assert changed != repr(build(name, (3, 8, 8), 5, **{**base, **extra})), option
+    assert plain == repr(build(name, (3, 8, 8), 5, **base))
+
+
+def test_the_names() -> None:
+    assert dict(MODELS) == {"vgg": vgg, "mlp": mlp, "resnet20": resnet20, "resnet18": resnet18}
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_surrogates_by_name(surrogate: str) -> None:
+    model = build("mlp", (1, 4, 4), 2, hidden=[3], surrogate=surrogate)
+    quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
+    assert len(quantizers) == 3
+    assert all(type(quantizer.surrogate) is SURROGATES[surrogate] for quantizer in quantizers)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_trains_a_step_with_every_parameter(name: str) -> None:
+    """Gradients reach every parameter, as training in several processes needs; buffers are no parameters."""
+    small = {"vgg": {"widths": (4, 4), "pools": (2,), "hidden": (8,)}, "mlp": {"hidden": (8,)}}
+    model: nn.Module = build(name, (3, 8, 8), 5, **small.get(name, {"widths": (4, 4)}), surrogate="straight-through")
+    model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.shape == parameter.shape, key
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vgg16", {}, "model must be one of vgg, mlp, resnet20, resnet18; got 'vgg16'"),
+        ("mlp", {"widths": [4], "depth": 3}, "mlp has no option depth, widths; its options are hidden, levels"),
+        ("resnet20", {"norm_scale": True}, "resnet20 has no option norm_scale; its options are widths"),
+        ("vgg", {"threshold": "best"}, r"threshold \(or a number in \[0, 1\)\) must be one of optimal; got 'best'"),
+        ("vgg", {"surrogate": "relu"}, "surrogate must be one of hardtanh, polynomial, .*; got 'relu'"),
+    ],
+)
+def test_errors(name: str, options: dict, message: str) -> None:
+    with pytest.raises(HypersignError, match=message):
+        build(name, (3, 8, 8), 5, **options)
+
+
+def test_options_of_an_unknown_network() -> None:
+    with pytest.raises(HypersignError, match="model must be one of"):
+        options_of("alexnet")

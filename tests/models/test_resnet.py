@@ -1,0 +1,124 @@
+"""Residual networks of binary blocks: shapes at any size, and a block written out in plain torch."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypersign._checks import HypersignError
+from hypersign.layers import quant_layers
+from hypersign.models import BinaryBlock, resnet18, resnet20
+from hypersign.quantizers import Optimal, Polynomial, Sign, Ternary
+
+SMALL = {"widths": (4, 6, 8)}
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 9), (8, 8), (28, 28), (33, 32)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_and_channels(channels: int, size: tuple[int, int]) -> None:
+    model = resnet20((channels, *size), 7, **SMALL)
+    sizes = {}
+    for name, module in model.named_children():
+        module.register_forward_hook(lambda _, __, y, name=name: sizes.update({name: tuple(y.shape[1:])}))
+    y = model(images(2, channels, *size))
+    assert y.shape == (2, 7)
+    y.sum().backward()
+    height, width = size
+    for stage, filters in enumerate((4, 6, 8), start=1):
+        if stage > 1:  # halved, rounded up
+            height, width = (height + 1) // 2, (width + 1) // 2
+        assert sizes[f"stage{stage}_block6"] == (filters, height, width)
+
+
+def test_the_networks_of_the_papers() -> None:
+    twenty = quant_layers(resnet20())
+    assert [layer.fan_in for layer in twenty.values()] == [144] * 7 + [288] * 6 + [576] * 5
+    assert [layer.filters for layer in twenty.values()] == [16] * 6 + [32] * 6 + [64] * 6
+    eighteen = quant_layers(resnet18())
+    assert [layer.filters for layer in eighteen.values()] == [64] * 4 + [128] * 4 + [256] * 4 + [512] * 4
+    # 11.2 million parameters as in He et al., stem and classifier in float
+    assert sum(layer.weight.numel() for layer in eighteen.values()) == 10_985_472
+    assert type(resnet18().conv) is nn.Conv2d
+    assert type(resnet18().fc) is nn.Linear
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("filters", [4, 6])
+@pytest.mark.parametrize("size", [(6, 6), (7, 5), (1, 1)], ids=str)
+def test_block_matches_a_naive_writing(size: tuple[int, int], filters: int, stride: int) -> None:
+    torch.manual_seed(0)
+    block = BinaryBlock(
+        4,
+        filters,
+        stride=stride,
+        input_quantizer=Sign(),
+        weight_quantizer=Sign(),
+        norm_epsilon=1e-5,
+        norm_momentum=0.1,
+    )
+    x = images(5, 4, *size)
+    signs = torch.where(x >= 0, 1.0, -1.0)
+    weight = torch.where(block.conv.weight >= 0, 1.0, -1.0)
+
+    def norm(y: Tensor) -> Tensor:
+        return F.batch_norm(y, None, None, training=True)
+
+    shortcut = x
+    if stride == 2:  # the mean of the pixels there are, in each 2x2 window
+        sums = F.pad(x, (0, size[1] % 2, 0, size[0] % 2)).unfold(2, 2, 2).unfold(3, 2, 2).sum((4, 5))
+        counts = F.pad(torch.ones(1, 1, *size), (0, size[1] % 2, 0, size[0] % 2)).unfold(2, 2, 2).unfold(3, 2, 2)
+        shortcut = sums / counts.sum((4, 5))
+    if stride == 2 or filters != 4:
+        kernel = block.shortcut[1].weight
+        shortcut = norm(torch.einsum("fc,nchw->nfhw", kernel[:, :, 0, 0], shortcut))
+    expected = norm(F.conv2d(signs, weight, stride=stride, padding=1)) + shortcut
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "inputs"),
+    [
+        ({}, Sign, Sign),
+        ({"levels": 3, "threshold": 0.3}, Ternary, Ternary),
+        ({"levels": 3, "threshold": Optimal()}, Ternary, Ternary),
+        ({"surrogate": Polynomial()}, Sign, Sign),
+    ],
+    ids=["binary", "ternary", "optimal", "polynomial"],
+)
+def test_options(options: dict, weights: type, inputs: type) -> None:
+    model = resnet20((3, 8, 8), 10, **SMALL, **options, norm_epsilon=1e-4, norm_momentum=0.2)
+    for layer in quant_layers(model).values():
+        assert type(layer.weight_quantizer) is weights
+        assert type(layer.input_quantizer) is inputs
+        if "surrogate" in options:
+            assert isinstance(layer.weight_quantizer.surrogate, Polynomial)
+            assert layer.weight_quantizer.surrogate is not layer.input_quantizer.surrogate
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-4, 0.2)}
+    x = images(2, 3, 8, 8)
+    copied = copy.deepcopy(model).eval()
+    assert torch.equal(copied(x), model.eval()(x))
+
+
+@pytest.mark.parametrize("make", [resnet18, resnet20])
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (((3, 8), 10), {}, r"shape must be \(channels, height, width\) of the images; got \(3, 8\)"),
+        (((0, 8, 8), 10), {}, "must be an integer >= 1; got 0"),
+        (((3, 8, 8), 0), {}, "classes must be an integer >= 1; got 0"),
+        (((3, 8, 8), 10), {"widths": (4, -1)}, "widths must be an integer >= 1; got -1"),
+        (((3, 8, 8), 10), {"widths": ()}, "widths must name at least one stage"),
+        (((3, 8, 8), 10), {"levels": 5}, r"levels must be 2 \(binary\) or 3 \(ternary\); got 5"),
+        (((3, 8, 8), 10), {"threshold": -1}, "threshold .* must be a number >= 0 and < 1; got -1"),
+    ],
+)
+def test_errors(make, arguments: tuple, options: dict, message: str) -> None:
+    with pytest.raises(HypersignError, match=message):
+        make(*arguments, **options)

@@ -1,0 +1,105 @@
+"""Each part imports itself and the parts above it in this list, and the light parts never import torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hypersign
+
+SOURCE = Path(hypersign.__file__).parent
+
+ORDER = [
+    "_checks",
+    "_files",
+    "bits",
+    "hadamard",
+    "packed",
+    "ops",
+    "rotations",
+    "quantizers",
+    "layers",
+    "models",
+    "data",
+    "evaluate",
+    "runs",
+    "geometry",
+    "training",
+    "packing",
+    "summary",
+    "hashing",
+    "figures",
+    "report",
+    "cli",
+    "__main__",
+]
+WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "packed", "report"}
+"""Parts none of whose files import torch themselves."""
+
+
+def part(path: Path) -> str:
+    """The part a file belongs to: its folder in the package, or its own name."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, module) of every import in a file, inside functions too; all are absolute."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, name.name) for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            found.append((node.lineno, node.module or ""))
+            if node.module == "hypersign":
+                found += [(node.lineno, f"hypersign.{name.name}") for name in node.names]
+    return found
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+PARTS = sorted({part(path) for path in FILES})
+
+
+def test_the_list_names_every_part() -> None:
+    assert set(PARTS) - {"__init__"} <= set(ORDER)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_imports_point_back_along_the_list(name: str) -> None:
+    wrong = []
+    for path in FILES:
+        if part(path) != name:
+            continue
+        for line, module in imports(path):
+            words = module.split(".")
+            if words[0] != "hypersign" or len(words) == 1 or words[1] == "__version__":
+                continue
+            allowed = ORDER[: ORDER.index(name) + 1] if name in ORDER else []
+            if words[1] not in allowed:
+                wrong.append(f"{path.relative_to(SOURCE)}:{line} imports {module}")
+    assert not wrong
+
+
+def test_light_parts_import_no_torch() -> None:
+    wrong = [
+        f"{path.relative_to(SOURCE)}:{line}"
+        for path in FILES
+        if part(path) in WITHOUT_TORCH
+        for line, module in imports(path)
+        if module.split(".")[0] in ("torch", "accelerate")
+    ]
+    assert not wrong
+
+
+def test_accelerate_stays_inside_training() -> None:
+    users = {part(path) for path in FILES for _, module in imports(path) if module.split(".")[0] == "accelerate"}
+    assert users <= {"training"}
+
+
+@pytest.mark.parametrize("module", ["hypersign", "hypersign.cli", "hypersign._files"])
+def test_importing_pulls_in_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'matplotlib', 'scipy', 'sklearn'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
