@@ -1,0 +1,170 @@
+"""What the pages say is so: code runs, commands and options exist, links and tests named are there."""
+
+import ast
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hypersign.cli import main
+from hypersign.cli.main import VERBS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs/results/README.md"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+PYTHON = [
+    pytest.param(code, id=f"{page.stem}-{i}") for page in PAGES for i, code in enumerate(blocks(page, "python"))
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all blocks run, so that a later one finds the run that the README's first has trained."""
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_of_the_pages_runs(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    if "open_run" in code and not Path("runs/first").exists():
+        pytest.skip("the README's first block makes the run that this one opens")
+    exec(re.sub(r"epochs=\d+", "epochs=1", code), {})
+    if "report.write" in code:
+        assert Path("runs/first/report.html").stat().st_size > 100_000
+
+
+def commands() -> set[tuple[str, ...]]:
+    """The words after `hypersign` of every command in the pages and the Makefile."""
+    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    lines += [code for page in PAGES for code in re.findall(r"`([^`\n]+)`", page.read_text())]
+    lines += (ROOT / "Makefile").read_text().splitlines()
+    found = (re.search(r"^(?:.* -m |.*/)?hypersign (\w.*)", line.strip()) for line in lines)
+    return {tuple(shlex.split(match[1], comments=True)) for match in found if match}
+
+
+@pytest.fixture
+def helps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], str]:
+    """What `--help` prints, by command."""
+    monkeypatch.setenv("COLUMNS", "200")
+    texts = {}
+    for verb in (*((verb,) for verb in VERBS), ("data", "fetch"), ("data", "list")):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([*verb, "--help"])
+        texts[verb] = capsys.readouterr().out
+    return texts
+
+
+def test_commands_and_options_exist(helps) -> None:
+    named = commands()
+    assert {words[0] for words in named} >= set(VERBS), "every command is named in the pages"
+    for words in named - {("COMMAND", "--help")}:
+        verb = words[:2] if words[:2] in helps else words[:1]
+        assert verb in helps, f"hypersign {' '.join(words)}"
+        for option in (word for word in words if word.startswith("--")):
+            assert re.search(rf"{option}\b", helps[verb]), f"hypersign {' '.join(words)}: no option {option}"
+
+
+def test_every_option_of_training_is_in_the_tour(helps) -> None:
+    tour = (ROOT / "docs/tour.md").read_text()
+    options = set(re.findall(r"--(?!no-)[a-z][a-z-]+", helps["train",])) - {"--nproc-per-node"}
+    assert len(options) > 40
+    assert sorted(option for option in options if f"{option}" not in tour) == []
+    theirs = {"--nproc-per-node", "--num-processes", "--nnodes", "--rdzv-endpoint", "--constraint", "--help"}
+    known = " ".join(helps.values())
+    for option in set(re.findall(r"--[a-z][a-z-]+", tour)) - theirs:
+        assert option in known, option
+
+
+def test_every_field_of_geometry_json_is_in_the_tour() -> None:
+    tree = ast.parse((ROOT / "src/hypersign/geometry/results.py").read_text())
+    fields = {
+        statement.target.id
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+    schema = (ROOT / "docs/tour.md").read_text().partition("### geometry.json")[2]
+    assert len(fields) > 40
+    assert sorted(name for name in fields if f"`{name}`" not in schema) == []
+
+
+def test_tests_and_functions_of_the_paper_page_exist() -> None:
+    page = (ROOT / "docs/paper.md").read_text()
+    named = re.findall(r"`(\w+/test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", page.replace("\n", " "))
+    assert len(named) > 15
+    for file, tests in named:
+        text = (ROOT / "tests" / file).read_text()
+        for test in re.findall(r"test_\w+", tests):
+            assert f"def {test}(" in text, f"{file}: {test}"
+    import hypersign.figures
+    import hypersign.geometry.theory
+
+    for name in re.findall(r"`theory\.(\w+)`", page):
+        assert name in hypersign.geometry.theory.__all__, name
+    figures = [cell for row in re.findall(r"^\| .*\|$", page, re.MULTILINE) for cell in row.split("|")[3:4]]
+    for name in re.findall(r"`(\w+)`", " ".join(figures)):
+        assert name in hypersign.figures.__all__, name
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_part_has_an_api_page() -> None:
+    pages = " ".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    parts = {
+        path.parent.name if path.name == "__init__.py" else path.stem
+        for path in (ROOT / "src/hypersign").glob("*/__init__.py")
+    }
+    parts |= {path.stem for path in (ROOT / "src/hypersign").glob("[a-z]*.py")}
+    for part in parts - {"cli"}:
+        assert f"automodule:: hypersign.{part}\n" in pages, part
+
+
+def test_results_table_is_what_the_files_hold() -> None:
+    """A row names one file of docs/results; its accuracy is the file's."""
+    rows = re.findall(r"^\| .*\]\((docs/results/[\w.-]+\.json)\) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    lines = {file: line for line in (ROOT / "README.md").read_text().splitlines() for file in rows if file in line}
+    assert len(lines) == len(rows)
+    for file, line in lines.items():
+        run = json.loads((ROOT / file).read_text())
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        assert cells[0] == run["data"]["name"], line
+        assert cells[1].startswith(run["model"]["name"]), line
+        assert cells[2] == {2: "binary", 3: "ternary"}[run["recipe"]["levels"]], line
+        assert cells[3] == str(run["recipe"]["epochs"]), line
+        assert cells[4] == f"{100 * run['results']['test']['accuracy']:.2f} %", line
+
+
+def test_hooks_run_what_make_lint_runs() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = makefile.partition("\nlint:")[2].partition("\n\n")[0].replace("$(BIN)", ".venv/bin").splitlines()[1:]
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for hook in repository["hooks"]] == [line.strip() for line in recipe]
+
+
+def test_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert {"type", "title", "authors"} <= set(citation["preferred-citation"])
+
+
+def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    overview = capsys.readouterr().out
+    assert all(verb in overview for verb in VERBS)
