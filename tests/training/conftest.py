@@ -1,4 +1,3 @@
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,15 @@ VGG = {
     "batch_size": 25,
     "reestimate_images": 100,
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small gain nothing from more, and wait for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -61,8 +69,3 @@ def assert_same():
             assert torch.equal(left[name], right[name]), name
 
     return check
-
-
-@pytest.fixture(scope="session")
-def float32():
-    return contextlib.nullcontext

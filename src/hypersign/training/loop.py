@@ -256,7 +256,6 @@ class _Loop:
             if self.writes:
                 self._finish()
         self.accelerator.wait_for_everyone()
-        self.accelerator.free_memory()
         return open_run(self.run.path)
 
     def _epoch(self, monitor: Monitor | None) -> None:

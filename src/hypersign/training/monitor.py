@@ -14,6 +14,7 @@ from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
 from hypersign.geometry.weights import angles
 from hypersign.layers import QuantLayer, quant_layers
+from hypersign.quantizers import Identity, Quantizer
 from hypersign.training.step import latent_weights
 
 __all__ = ["Monitor", "first_broken_layer", "layer_metrics", "negative_signs"]
@@ -116,7 +117,7 @@ class Monitor:
 
 
 def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:
-    """Name of the first module, in the order of computation, whose output is not finite; None if all are."""
+    """Name of the first layer, in the order of computation, whose output is not finite; None if all are."""
     broken: list[str] = []
     hooks = []
 
@@ -128,7 +129,10 @@ def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:
         return look
 
     for name, module in model.named_modules():
-        if not list(module.children()):
+        # A quantized layer answers for its quantizers; else the modules that hold no others.
+        if isinstance(module, QuantLayer) or not (
+            list(module.children()) or isinstance(module, Quantizer | Identity)
+        ):
             hooks.append(module.register_forward_hook(hook(name)))
     try:
         with torch.no_grad():
