@@ -169,9 +169,9 @@ def main() -> None:
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = rich.table.Table("what", "figure", title=f"Inspection, {result['network']}, {options.images} images")
-    for name, spent_times in times.items():
-        table.add_row(f"{name}, seconds", "  ".join(f"{t:.1f}" for t in spent_times))
     if options.rounds:
+        for name, spent_times in times.items():
+            table.add_row(f"{name}, seconds", "  ".join(f"{t:.1f}" for t in spent_times))
         table.add_row("times as fast", f"{result['ratio']:.2f}")
     for images, peak in memory.items():
         table.add_row(f"peak memory at {images} images, MB", f"{peak:.0f}")
