@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,22 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = was
 
 
+@contextmanager
+def full_precision(device: str) -> Iterator[None]:
+    """float32 throughout: no autocast, and no TF32, which rounds the factors of a product to 11 bits."""
+    backends: Any = torch.backends  # its stubs lack the setting of convolutions
+    settings = backends.cudnn.conv, backends.cuda.matmul
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, loss: Loss = cross_entropy) -> Evaluation:
     """Evaluates a network on batches, in float32, one batch in memory at a time.
 
@@ -85,7 +102,8 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, loss
     images = 0
     total = 0.0
     confusion: Tensor | None = None
-    with mode(model, False), torch.no_grad():
+    device = next((p.device.type for p in model.parameters()), "cpu")
+    with full_precision(device), mode(model, False), torch.no_grad():
         for x, labels in batches:
             logits = model(x).float()
             if torch.isnan(logits).any():

@@ -7,14 +7,14 @@ memory holds one batch of one layer, however many images and layers there are.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import mode
+from hypersign.evaluate import full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
 from hypersign.layers import QuantLayer, quant_layers
@@ -130,7 +130,7 @@ def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Prog
     images_seen, right = 0, 0
     with (
         torch.no_grad(),
-        _full_precision(example.device.type),
+        full_precision(example.device.type),
         mode(model, training=False),
         contextlib.ExitStack() as hooks,
     ):
@@ -161,19 +161,3 @@ def _filters_last(x: Tensor) -> Tensor:
     """`x`, laid out in memory with the channels last if it is 4-D: convolutions are faster by a third or more,
     and their outputs are rows of filters without a copy."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-@contextlib.contextmanager
-def _full_precision(device: str) -> Iterator[None]:
-    """float32 throughout: no autocast, and no TF32, which rounds the factors of a product to 11 bits."""
-    backends: Any = torch.backends  # its stubs lack the setting of convolutions
-    settings = backends.cudnn.conv, backends.cuda.matmul
-    before = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        with torch.autocast(device, enabled=False):
-            yield
-    finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision

@@ -65,10 +65,10 @@ class QuantLayer(nn.Module):
         """The bare product of inputs and weights, with the layer's padding, stride, groups and dilation."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`scale * product(input_quantizer(x), quantized_weight()) + bias`."""
+    def forward(self, input: Tensor) -> Tensor:
+        """`scale * product(input_quantizer(input), quantized_weight()) + bias`; named as in torch."""
         levels = self.quantized_weight()
-        y = self.product(self.input_quantizer(x), levels)
+        y = self.product(self.input_quantizer(input), levels)
         rule = getattr(self.weight_quantizer, "scale", None)
         if rule is not None:
             y = y * self._per_filter(rule(self.weight, levels), y)
