@@ -35,8 +35,9 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     if verb not in VERBS:
         _fail(f"hypersign: {verb!r} is no command; the commands are {', '.join(VERBS)}", 2)
-    run: Callable[[Sequence[str]], Any] = importlib.import_module(f"hypersign.cli.{verb}").run
     try:
+        # Within: importing takes seconds, in which Ctrl-C may come, and finds out which packages are missing.
+        run: Callable[[Sequence[str]], Any] = importlib.import_module(f"hypersign.cli.{verb}").run
         run(words[1:])
     except HypersignError as error:
         _fail(f"hypersign {verb}: {error}", 130 if type(error).__name__ == "InterruptedTrainingError" else 1)

@@ -119,9 +119,11 @@ def resume(
         HypersignError: the folder is no run folder or its state is damaged; also those of `train`.
     """
     run = open_run(folder)
-    if run.finished:
-        return run
     accelerator = make_accelerator(device)
+    if run.finished:
+        if accelerator.is_main_process:
+            _remove_state(run)  # where a kill came between the two
+        return run
     data = first_process_first(accelerator, run.data)
     loop = _Loop(run, data, accelerator, deterministic, save_seconds)
     return loop.run_with(tensorboard, console)
@@ -206,7 +208,8 @@ class _Loop:
             rank=accelerator.process_index,
             processes=accelerator.num_processes,
         )
-        wrapped = accelerator.prepare_model(self.model)
+        # In one process there is nothing to wrap, and a second of imports to spare.
+        wrapped = accelerator.prepare_model(self.model) if accelerator.num_processes > 1 else self.model
         self.optimizer = make_optimizer(recipe, list(self.model.parameters()))
         # On CUDA a look at the loss in every step would leave the device waiting.
         self.look_every = LOOK_EVERY if self.device.type == "cuda" else 1
@@ -374,7 +377,7 @@ class _Loop:
             results["validation"] = _as_dict(self._evaluate(self.validation))
             results["best_epoch"] = self.counters.best_epoch
         self.run.update(finished=True, results=results)
-        shutil.rmtree(state_path(self.run.path).parent)
+        _remove_state(self.run)
 
     def _evaluate(self, split: Split) -> Evaluation:
         return evaluate(self.model, self._batches(split, EVALUATION_BATCH), loss=loss_of(self.recipe))
@@ -430,6 +433,11 @@ class _Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _remove_state(run: Run) -> None:
+    shutil.rmtree(state_path(run.path).parent, ignore_errors=True)
+    remove_parts(run.path)
 
 
 @contextlib.contextmanager
