@@ -1,4 +1,10 @@
 # Everything a newcomer types. Each target installs what it needs into .venv, with the versions of constraints.txt.
+#
+#   make demo    train a binary network on scanned digits, inspect it, write runs/demo/report.html
+#   make test    run every test
+#   make lint    ruff and mypy
+#   make docs    the pages and the API, into docs/_build/html
+#   make clean   remove .venv and everything built
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,10 +30,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV): PyTorch and what goes with it, a few minutes, once."
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[all]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV): PyTorch, the tests' and the docs' packages, a few minutes, once."
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $(VENV)/.installed $@
 

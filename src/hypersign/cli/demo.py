@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from hypersign._checks import HypersignError
@@ -14,7 +15,7 @@ from hypersign.training import Recipe, train
 
 RECIPE = Recipe(
     data="digits",
-    widths=(32, 32, 64, 64),
+    widths=(48, 48, 96, 96),
     pools=(2, 4),
     hidden=(128,),
     epochs=25,
@@ -42,13 +43,22 @@ def demo(*, output: Path = Path("runs/demo")) -> None:
     """
     if output.exists() and any(output.iterdir()):
         if Recipe(**open_run(output).info["recipe"]) != RECIPE:
-            raise HypersignError(f"{output} holds another run than the demo; choose another folder with --output")
+            raise HypersignError(
+                f"{output} holds another run than this demo; choose another folder with --output, or remove it"
+            )
         shutil.rmtree(output)
     console, progress = Console(), Console(stderr=True)
-    console.print("1. Training a binary convolutional network on scanned digits", style="bold")
-    trained = train(RECIPE, output, device="cpu", console=progress)
-    console.print("2. Measuring what one bit did to its geometry", style="bold")
-    found = inspect_run(trained, images=500, weights="last", seed=0, console=progress)
-    page = write_report(trained, found, output)
+    # Layers this small gain nothing from a second thread, and where cores are busy threads wait for each other:
+    # ten times slower. One thread also gives every machine of a kind the same result.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        console.print("1. Training a binary convolutional network on scanned digits", style="bold")
+        trained = train(RECIPE, output, device="cpu", console=progress)
+        console.print("2. Measuring what one bit did to its geometry", style="bold")
+        found = inspect_run(trained, images=500, weights="last", seed=0, console=progress)
+        page = write_report(trained, found, output)
+    finally:
+        torch.set_num_threads(threads)
     console.print(geometry_table(found))
     console.print(f"Report: {page}\nNumbers: {output / 'geometry.json'}", highlight=False, soft_wrap=True)

@@ -93,8 +93,10 @@ def geometry_table(found: Geometry) -> Table:
     """Per layer, measured beside predicted: angle, and correlation of dot products."""
     table = Table(
         title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
-        caption="angle between latent and quantized filters in degrees; r: Pearson correlation of dot products\n"
-        "when weights, activations or both are binarized; each measured / predicted",
+        caption="each measured / predicted; angle: between latent and quantized filters,\n"
+        "in degrees; r: Pearson correlation of dot products when weights,\n"
+        "activations or both are binarized",
+        caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
     table.add_column("fan-in", justify="right", no_wrap=True)
