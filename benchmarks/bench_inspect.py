@@ -10,8 +10,6 @@ values per filter, sign disagreements and weight densities. Both run in turn, an
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -22,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import rich
 import rich.table
-import scipy
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from hypersign._machine import machine, versions
 from hypersign.evaluate import reestimate_batch_norm
 from hypersign.geometry import inspect
 from hypersign.layers import QuantConv2d, QuantLayer, quant_layers
@@ -107,23 +105,6 @@ def peak_megabytes(images: int, width: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def machine() -> dict[str, object]:
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        **versions,
-        "scipy": scipy.__version__,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=250, help="images for the speed ratio (default 250)")
@@ -156,7 +137,8 @@ def main() -> None:
                     raise SystemExit(f"{layer.name}, {family}: {r} is not {found[layer.name][family]}")
     result = {
         "benchmark": "inspect",
-        "machine": machine(),
+        "machine": machine() | {"threads": torch.get_num_threads()},
+        "versions": versions("torch", "numpy", "scipy"),
         "network": f"vgg, width {options.width}, binary",
         "images": options.images,
         "seconds": times,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hypersign import runs
+from hypersign._checks import check_int
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
 from hypersign.data import Batches
 from hypersign.evaluate import evaluate as measure
@@ -41,6 +42,8 @@ def evaluate(
         json: print JSON instead of the tables; with a file's name, write the JSON there as well.
     """
     opened = runs.open_run(run)
+    if images is not None:
+        check_int("--images", images, least=1)
     data = opened.data()
     chosen = (data.test if split == "test" else data.train)[:images]
     batches = Batches(chosen, batch_size, pixel_range=data.pixel_range)

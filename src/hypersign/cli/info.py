@@ -20,15 +20,16 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
 
     Args:
         run: run folder.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        json: print JSON instead of the tables, with the metrics of every epoch; with a file's name, write the
+            JSON there as well.
     """
     opened = runs.open_run(run)
     found = opened.info
     network = summary(opened.build_model(), tuple(found["model"]["shape"]))
-    write_json({**found, "summary": network.as_dict()}, json)
+    rows = opened.metrics()
+    write_json({**found, "summary": network.as_dict(), "metrics": rows}, json)
     if not prints_text(json):
         return
-    rows = opened.metrics()
     recipe, data = found["recipe"], found["data"]
     state = "finished" if opened.finished else f"stopped after epoch {len(rows)} of {recipe['epochs']}"
     facts = Table(box=None, show_header=False)

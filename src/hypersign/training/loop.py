@@ -8,7 +8,6 @@ machine with the same threads and versions.
 import contextlib
 import math
 import os
-import platform
 import shutil
 import signal
 import threading
@@ -18,15 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-import hypersign
 from hypersign import runs
 from hypersign._checks import HypersignError, check_real
 from hypersign._files import is_part, make_folder, remove_parts
+from hypersign._machine import machine, versions
 from hypersign.data import Augmentation, Batches, ImageData, Split
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, reestimate_batch_norm
@@ -154,13 +152,8 @@ def _new_run(recipe: Recipe, path: Path, data: ImageData) -> Run:
             "train_images": len(data.train),
             "test_images": len(data.test),
         },
-        "versions": {
-            "hypersign": hypersign.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": {"platform": platform.platform(), "processor": platform.machine()},
+        "versions": versions("torch", "numpy"),
+        "machine": machine(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "results": {},
     }

@@ -1,0 +1,113 @@
+"""The commands that read a run: run as a user would, on a small trained network."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hypersign.cli import main
+from hypersign.cli.demo import RECIPE
+from hypersign.runs import open_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    words = (
+        "--data digits --widths 8 16 --pools 1 2 --hidden 16 --epochs 2 --validation 100 --no-flip --crop-padding 0"
+    )
+    main(["train", *words.split(), "--device", "cpu", "--output", str(folder)])
+    return folder
+
+
+def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line a command prints as it fails with status 1."""
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_info(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["info", str(run), "--json", str(tmp_path / "info.json")])
+    text = capsys.readouterr().out
+    found = json.loads((tmp_path / "info.json").read_text())
+    assert found["recipe"] == open_run(run).info["recipe"]
+    assert [row["epoch"] for row in found["metrics"]] == [1, 2]
+    # 8x9, 16x72, 16x64 and 10x16 weights, one bit each
+    assert found["summary"]["total"]["parameters_1bit"] == 72 + 16 * 72 + 16 * 64 + 160
+    assert "small: finished" in text
+    assert f"{found['results']['test']['accuracy']:.2%} of 359" in text
+    assert {"processor", "cores", "system"} <= set(found["machine"])
+
+
+def test_evaluate_agrees_with_the_end_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(run), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    test = open_run(run).info["results"]["test"]
+    assert (found["accuracy"], found["confusion"]) == (test["accuracy"], test["confusion"])
+    assert sum(map(sum, found["confusion"])) == found["images"] == 359
+
+
+def test_evaluate_best_weights_on_some_training_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(run), "--weights", "best", "--split", "train", "--images", "51", "--batch-size", "10"])
+    text = capsys.readouterr().out
+    assert "small, best weights" in text
+    assert "of 51 train images" in text
+
+
+def test_inspect_writes_every_promised_number(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["inspect", str(run), "--images", "120", "--output", str(tmp_path)])
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+    found = json.loads((tmp_path / "geometry.json").read_text())
+    assert (found["run"], found["dataset"], found["images"]) == ("small", "digits", 120)
+    assert [layer["name"] for layer in found["layers"]] == ["conv1", "conv2", "fc1", "fc2"]
+    for layer in found["layers"]:
+        assert {"kind", "fan_in", "filters", "level_shares"} <= set(layer)
+        assert {"mean", "std", "peak", "predicted_mean", "predicted_std"} <= set(layer["angle_degrees"])
+        for family in ("weights_binarized", "activations_binarized", "both_binarized", "permuted"):
+            numbers = layer[family]
+            assert len(numbers["pearson_r_per_filter"]) == layer["filters"]
+            assert {"pearson_r", "predicted_pearson_r", "slope", "sign_disagreement"} <= set(numbers)
+    text = capsys.readouterr().out
+    assert "conv2" in text
+    assert str(tmp_path / "report.html") in text.replace("\n", "")
+
+
+def test_demo_recognises_the_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["demo", "--output", str(tmp_path / "demo")])
+    done = open_run(tmp_path / "demo")
+    assert done.info["results"]["test"]["accuracy"] >= 0.96
+    assert done.info["recipe"]["epochs"] == RECIPE.epochs
+    assert {"report.html", "geometry.json"} <= {file.name for file in done.path.iterdir()}
+    assert f"{done.info['results']['test']['accuracy']:.2%}" in capsys.readouterr().out
+
+
+def test_demo_keeps_off_another_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(run.iterdir())
+    assert "another run than this demo" in fails(["demo", "--output", str(run)], capsys)
+    assert sorted(run.iterdir()) == before
+
+
+@pytest.mark.parametrize("verb", ["info", "evaluate", "inspect"])
+def test_what_is_no_run_folder(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is none" in fails([verb, str(tmp_path / "missing")], capsys)
+    assert "must be a run folder, with a run.json" in fails([verb, str(tmp_path)], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_images_are_checked(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--images must be an integer >= 1" in fails(["inspect", str(run), "--images", "0"], capsys)
+    assert "--images must be an integer >= 1" in fails(["evaluate", str(run), "--images", "0"], capsys)
+    assert "batch_size must be" in fails(["evaluate", str(run), "--batch-size", "0"], capsys)
+
+
+def test_an_unknown_command_and_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspekt"])
+    assert "'inspekt' is no command" in capsys.readouterr().err
+    main([])
+    assert "evaluate" in capsys.readouterr().out
