@@ -85,13 +85,13 @@ def test_a_log_has_a_line_an_epoch(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_terminal_has_a_bar(tmp_path):
-    console = Console(record=True, force_terminal=True, width=120, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file, Monitor(tmp_path, 20, tensorboard=False, console=console) as monitor:
-        monitor.batch(1, 3, 7, loss=0.5, accuracy=0.125, rate=1e-3, speed=1999.0)
+def test_a_terminal_of_80_columns_has_a_bar(tmp_path):
+    console = Console(record=True, force_terminal=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file, Monitor(tmp_path, 100, tensorboard=False, console=console) as monitor:
+        monitor.batch(99, 3, 7, loss=0.5, accuracy=0.125, rate=1e-3, speed=1999.0)
         monitor.progress.refresh()
         shown = console.export_text()
-    for part in ("epoch 1/20", "3/7", "loss 0.5000", "accuracy 12.50%", "rate 1.0e-03", "1,999 images/s"):
+    for part in ("99/100", "━━━", "loss 0.5000", "accuracy 12.5%", "rate 1e-03", "1,999 images/s"):
         assert part in shown
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
@@ -64,9 +64,8 @@ class Monitor:
                 ) from error
             self.writer = SummaryWriter(str(folder / "tensorboard"))
         self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[epoch]}"),
+            BarColumn(bar_width=8),  # all of it fits into 80 columns
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(compact=True),
             console=self.console,
@@ -88,7 +87,7 @@ class Monitor:
         self, epoch: int, done: int, total: int, *, loss: float, accuracy: float, rate: float, speed: float
     ) -> None:
         """Moves the bar to batch `done` of `total`; loss and accuracy are means over the epoch so far."""
-        text = f"loss {loss:.4f}  accuracy {accuracy:6.2%}  rate {rate:.1e}  {speed:,.0f} images/s"
+        text = f"loss {loss:.4f}  accuracy {accuracy:.1%}  rate {rate:.0e}  {speed:,.0f} images/s"
         self.progress.update(self.task, epoch=f"{epoch}/{self.epochs}", completed=done, total=total, text=text)
 
     def epoch(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
