@@ -1,0 +1,123 @@
+"""A training step of the paper's binary network against one of the same network without quantizers.
+
+    python benchmarks/bench_training_step.py [--batch 50] [--rounds 15] [--threads N] [--json [FILE]]
+
+Both networks are the paper's vgg in float32; the other one has real weights and a hard tanh in front of each
+layer, and its step is forward, loss, backward, clipped gradients and the same Adam, written out plainly. Ours
+is the step that `hypersign train` takes: its clipping of latent weights, its look for numbers that are not
+finite, and its counting of correct images count as ours. The two take turns, and the ratio is the median of
+the rounds' ratios, so that whatever else the machine does meets both.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rich
+import rich.table
+import torch
+from torch import Tensor, nn
+
+from hypersign._machine import machine, versions
+from hypersign.evaluate import squared_hinge
+from hypersign.layers import quant_layers
+from hypersign.models import vgg
+from hypersign.quantizers import Identity
+from hypersign.training import RECIPES
+from hypersign.training.step import Step, make_optimizer
+
+RECIPE = RECIPES["anderson-berg-2018"]
+
+
+def network(width: int, levels: int | None) -> nn.Module:
+    """The paper's network, `width` filters in its first layer; real weights and hard tanhs if `levels` is None."""
+    torch.manual_seed(0)
+    widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
+    model = vgg(widths=widths, hidden=[8 * width] * 2, levels=levels or 2)
+    if levels is None:
+        for layer in quant_layers(model).values():
+            layer.weight_quantizer = Identity()
+            if not isinstance(layer.input_quantizer, Identity):
+                layer.input_quantizer = nn.Hardtanh()
+    return model.to(memory_format=torch.channels_last)
+
+
+def ours(model: nn.Module) -> Callable[[Tensor, Tensor], object]:
+    """The step of the training loop."""
+    step = Step(model, RECIPE, make_optimizer(RECIPE, list(model.parameters())), contextlib.nullcontext, guard=True)
+    return lambda images, labels: step(images, labels, RECIPE.learning_rate)
+
+
+def plain(model: nn.Module) -> Callable[[Tensor, Tensor], object]:
+    """A step as one would write it for a network without quantizers."""
+    optimizer = make_optimizer(RECIPE, list(model.parameters()))
+    limit = RECIPE.gradient_clip
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        squared_hinge(model(images), labels).backward()
+        nn.utils.clip_grad_value_(model.parameters(), limit)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def seconds(step: Callable[[Tensor, Tensor], object], images: Tensor, labels: Tensor) -> float:
+    start = time.perf_counter()
+    step(images, labels)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=50, help="images in a step (default 50)")
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
+    parser.add_argument("--width", type=int, default=128, help="filters of the first layer (default 128)")
+    parser.add_argument("--levels", type=int, default=2, choices=(2, 3), help="2 binary, 3 ternary (default 2)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(options.batch, 3, 32, 32, generator=generator) * 2 - 1
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (options.batch,), generator=generator)
+    steps = {"ours": ours(network(options.width, options.levels)), "plain": plain(network(options.width, None))}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step(images, labels)  # the first one allocates
+    for i in range(options.rounds):
+        for name in ("ours", "plain") if i % 2 else ("plain", "ours"):
+            times[name].append(seconds(steps[name], images, labels))
+    ratios = [a / b for a, b in zip(times["ours"], times["plain"], strict=True)]
+    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    result = {
+        "benchmark": "training_step",
+        "machine": machine() | {"threads": torch.get_num_threads()},
+        "versions": versions("torch", "numpy"),
+        "network": f"vgg, width {options.width}, {'binary' if options.levels == 2 else 'ternary'}, float32",
+        "batch": options.batch,
+        "seconds": times,
+        "ratio": statistics.median(ratios),
+        "ratio_quartiles": [quartiles[0], quartiles[2]],
+    }
+    if options.json == "-":
+        print(json.dumps(result, indent=2))
+        return
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    table = rich.table.Table("step", "median, ms", title=f"Training step, {result['network']}, batch {options.batch}")
+    for name, spent in times.items():
+        table.add_row(name, f"{1000 * statistics.median(spent):.1f}")
+    table.add_row("ratio (quartiles)", f"{result['ratio']:.3f}  ({quartiles[0]:.3f}, {quartiles[2]:.3f})")
+    rich.print(table)
+
+
+if __name__ == "__main__":
+    main()
