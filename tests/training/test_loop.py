@@ -2,6 +2,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -214,6 +215,15 @@ def test_tensorboard_only_when_asked(mlp, train_quietly):
 
 
 # What cannot be: one sentence, and nothing made
+
+
+def test_tensorboard_that_is_not_installed(mlp, train_quietly, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(
+        HypersignError, match=r"^--tensorboard needs the package tensorboard; install it: pip install"
+    ):
+        train_quietly(mlp(), tensorboard=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

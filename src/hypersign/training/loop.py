@@ -30,7 +30,13 @@ from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, reestimate_batch_norm
 from hypersign.runs import Run, open_run, write_tensors
 from hypersign.training.checkpoint import Counters, load_state, save_state, state_path
-from hypersign.training.monitor import Monitor, first_broken_layer, layer_metrics, negative_signs
+from hypersign.training.monitor import (
+    Monitor,
+    first_broken_layer,
+    layer_metrics,
+    negative_signs,
+    tensorboard_writer,
+)
 from hypersign.training.processes import any_process, first_process_first, make_accelerator
 from hypersign.training.recipe import Recipe
 from hypersign.training.step import Step, loss_of, make_optimizer
@@ -88,6 +94,8 @@ def train(
     accelerator = make_accelerator(device)
 
     def prepare() -> ImageData:
+        if tensorboard:
+            tensorboard_writer()
         if path.exists() and not (path.is_dir() and all(is_part(file) for file in path.iterdir())):
             raise HypersignError(
                 f"the run folder must be new or empty; {path} is not: choose another, or go on with what is there: "

@@ -17,7 +17,7 @@ from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity, Quantizer
 from hypersign.training.step import latent_weights
 
-__all__ = ["Monitor", "first_broken_layer", "layer_metrics", "negative_signs"]
+__all__ = ["Monitor", "first_broken_layer", "layer_metrics", "negative_signs", "tensorboard_writer"]
 
 
 def negative_signs(model: nn.Module) -> dict[str, Tensor]:
@@ -44,6 +44,21 @@ def _angle(layer: QuantLayer) -> float | None:
     return float(known.mean()) if known.size else None
 
 
+def tensorboard_writer() -> Any:
+    """TensorBoard's class of writers.
+
+    Raises:
+        HypersignError: it is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise HypersignError(
+            "--tensorboard needs the package tensorboard; install it: pip install 'hypersign[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
 class Monitor:
     """Shows and records a run as it goes on; one process of a run has one, the others have none.
 
@@ -56,13 +71,7 @@ class Monitor:
         self.console = console or Console(stderr=True)
         self.writer: Any = None
         if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise HypersignError(
-                    "--tensorboard needs the package tensorboard; install it: pip install 'hypersign[tensorboard]'"
-                ) from error
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
+            self.writer = tensorboard_writer()(str(folder / "tensorboard"))
         self.progress = Progress(
             TextColumn("{task.fields[epoch]}"),
             BarColumn(bar_width=8),  # all of it fits into 80 columns
