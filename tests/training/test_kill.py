@@ -50,6 +50,7 @@ NURSERY = """
             print("renamings", calls[0])
             sys.stdout.flush(), sys.stderr.flush()
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
