@@ -223,12 +223,8 @@ def _spread(alt: Any) -> Any:
 
 def _heat(alt: Any) -> Any:
     scale = alt.Scale(zero=False, nice=False)
-    x = functools.partial(
-        alt.X, type="quantitative", scale=scale, axis=alt.Axis(grid=False, tickCount=5, format="~s"), title=None
-    )
-    y = functools.partial(
-        alt.Y, type="quantitative", scale=scale, axis=alt.Axis(grid=False, tickCount=5, format="~s"), title=None
-    )
+    x = functools.partial(alt.X, type="quantitative", scale=scale, axis=alt.Axis(grid=False, tickCount=5), title=None)
+    y = functools.partial(alt.Y, type="quantitative", scale=scale, axis=alt.Axis(grid=False, tickCount=5), title=None)
     heat = alt.Scale(type="log", range=["var(--heat-0)", "var(--heat-1)", "var(--heat-2)"])
     cells = (
         alt.Chart(alt.NamedData("cells"))
