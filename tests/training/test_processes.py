@@ -1,6 +1,7 @@
 """Two processes, started by torchrun, on gloo: each takes half of every batch."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -81,15 +82,21 @@ def scenes(tmp_path_factory):
         words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     # torchrun; --standalone finds a free port
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
+    process = subprocess.Popen(
         [*launch, str(folder / "scenes.py"), str(folder), *words],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    try:
+        output, error = process.communicate(timeout=150)
+    except subprocess.TimeoutExpired:  # one waits for the other
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"two processes hang: {process.communicate()[1]}")
+    assert process.returncode == 0, error
+    return folder, output, error
 
 
 def two_halves():
@@ -128,7 +135,7 @@ def two_halves():
 
 
 def test_two_processes_are_two_halves(scenes):
-    folder, done = scenes
+    folder, output, error = scenes
     run = open_run(folder / "whole")
     assert run.finished
     model, rows = two_halves()
@@ -146,12 +153,12 @@ def test_two_processes_are_two_halves(scenes):
         "model.safetensors",
         "run.json",
     ]
-    assert done.stdout.count("Next: hypersign inspect") == 1
-    assert done.stderr.count("epoch   1/2") == 1
+    assert output.count("Next: hypersign inspect") == 1
+    assert error.count("epoch   1/2") == 1
 
 
 def test_what_happens_to_one_happens_to_both(scenes, weights, assert_same):
-    folder, _ = scenes
+    folder, *_ = scenes
     said = {path.stem: path.read_text() for path in folder.glob("*.txt")}
     for rank in "01":
         assert said[f"uneven-{rank}"] == "batch_size must be a multiple of the number of processes, 2; got 51"
