@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hypersign import models
@@ -151,14 +151,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Writes tensors, with `metadata` as JSON in the header, as one safetensors file, whole or not at all."""
     header = {"json": json.dumps(metadata or {})}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-    def write(part: Path) -> None:
-        try:
-            save_file(plain, part, metadata=header)
-        except SafetensorError as error:  # a full disk comes out as this
-            raise OSError(str(error)) from error
-
-    write_atomic(path, write)
+    # As bytes: safetensors' own writing to a file goes by way of a file with a name of its own choice, which a
+    # kill would leave behind.
+    write_atomic(path, save(plain, metadata=header))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
