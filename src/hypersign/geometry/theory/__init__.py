@@ -2,8 +2,9 @@
 
 Quantizing a filter of d weights turns it by an angle. In high dimension that angle hardly varies: for d
 independent normals and their signs it tends to arccos(sqrt(2/pi)) = 37.07 degrees, with a spread that shrinks
-like 1/sqrt(d). This module says what to expect for every d, for the sign and for ternary levels, for normal
-weights and for any other law given by its moments.
+like 1/sqrt(d). This module says what to expect for every d: for the sign, ternary and any number of levels; for
+normal weights, for any other law given by its moments, and for correlated components; for the correlation and the
+signs of dot products; and for signs of random projections as hashes.
 
 For normal weights the first two moments of the cosine are exact at every d; for another law they are asymptotic.
 The angle itself has a closed form at no finite d. It is computed from a law of the cosine: exactly, by
@@ -16,8 +17,40 @@ Functions take numbers or NumPy arrays, broadcast, and return float64. Angles ar
 """
 
 from hypersign.geometry.theory.angle import angle_density, angle_mean, angle_std
-from hypersign.geometry.theory.dot_products import sign_disagreement
+from hypersign.geometry.theory.correlated import correlated_sign_cosine, correlated_sign_cosine_std
+from hypersign.geometry.theory.dot_products import (
+    activations_binarized_r,
+    both_binarized_r,
+    sign_disagreement,
+    sign_flip_share,
+    weights_binarized_r,
+)
+from hypersign.geometry.theory.groups import group_cosine
+from hypersign.geometry.theory.hashing import (
+    hash_angle_std,
+    hash_collision,
+    hash_product,
+    orthogonal_hash_angle_std,
+    rabitq_bound,
+    rabitq_bound_share,
+    rabitq_std,
+)
 from hypersign.geometry.theory.independent import Moments, limit_cosine, mean_cosine, std_cosine
+from hypersign.geometry.theory.levels import (
+    Levels,
+    greedy_cosine,
+    greedy_error,
+    greedy_scales,
+    lloyd_max,
+    lloyd_max_cosine,
+    lloyd_max_error,
+)
+from hypersign.geometry.theory.pairs import (
+    binary_pair_angle_std,
+    pair_angle_density,
+    pair_angle_std,
+    pair_cosine_std,
+)
 from hypersign.geometry.theory.sign import (
     sign_angle,
     sign_angle_density,
@@ -45,6 +78,8 @@ __all__ = [
     "limit_cosine",
     "mean_cosine",
     "std_cosine",
+    "correlated_sign_cosine",
+    "correlated_sign_cosine_std",
     "angle_mean",
     "angle_std",
     "angle_density",
@@ -53,5 +88,28 @@ __all__ = [
     "ternary_cosine_std",
     "ternary_nonzero_share",
     "ternary_level",
+    "Levels",
+    "lloyd_max",
+    "lloyd_max_cosine",
+    "lloyd_max_error",
+    "greedy_scales",
+    "greedy_cosine",
+    "greedy_error",
+    "group_cosine",
+    "weights_binarized_r",
+    "activations_binarized_r",
+    "both_binarized_r",
     "sign_disagreement",
+    "sign_flip_share",
+    "pair_cosine_std",
+    "pair_angle_std",
+    "pair_angle_density",
+    "binary_pair_angle_std",
+    "hash_collision",
+    "hash_product",
+    "hash_angle_std",
+    "orthogonal_hash_angle_std",
+    "rabitq_std",
+    "rabitq_bound",
+    "rabitq_bound_share",
 ]
