@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+
+from hypersign._checks import HypersignError
+from hypersign.geometry import theory
+from hypersign.hadamard import hadamard_transform
+from hypersign.rotations import HaarRotation, HadamardRotation, random_signs
+
+ROTATIONS = [HaarRotation(64, 3), HadamardRotation(64, seed=3), HadamardRotation(64, rounds=1, seed=3)]
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS, ids=["Haar", "three rounds", "one round"])
+def test_rotations_keep_products_and_can_be_undone(rotation):
+    x = np.random.default_rng(0).standard_normal((5, 2, 64))
+    y = rotation(x)
+    flat, turned = x.reshape(-1, 64), y.reshape(-1, 64)
+    np.testing.assert_allclose(turned @ turned.T, flat @ flat.T, atol=1e-12)
+    assert np.abs(y - x).max() > 0.5
+    np.testing.assert_allclose(rotation.inverse(y), x, atol=1e-12)
+    tensor = torch.from_numpy(x)
+    np.testing.assert_allclose(rotation(tensor).numpy(), y, atol=1e-12)
+    np.testing.assert_allclose(rotation.inverse(rotation(tensor)).numpy(), x, atol=1e-12)
+    single = rotation(x.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, y, atol=1e-5)
+    assert rotation(tensor.float()).dtype == torch.float32
+
+
+def test_rounds_are_signs_and_transforms_in_turn():
+    rotation = HadamardRotation(32, rounds=2, seed=7)
+    x = np.random.default_rng(0).standard_normal(32)
+    first, second = rotation.signs(0), rotation.signs(1)
+    assert not np.array_equal(first, second)
+    np.testing.assert_allclose(rotation(x), hadamard_transform(second * hadamard_transform(first * x)))
+
+
+def test_a_rotation_is_a_function_of_its_seed():
+    for make in (HaarRotation, lambda d, seed: HadamardRotation(d, seed=seed)):
+        x = np.arange(16.0)
+        np.testing.assert_array_equal(make(16, 5)(x), make(16, 5)(x))
+        assert not np.allclose(make(16, 5)(x), make(16, 6)(x))
+
+
+def splitmix64(state: int, count: int) -> list[int]:
+    """The generator, in Python's integers."""
+    mask, words = 2**64 - 1, []
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        words.append(z ^ (z >> 31))
+    return words
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 63, 64, 65, 97, 1000])
+def test_signs_are_splitmixs_bits(count):
+    (state,) = splitmix64(12345, 1)
+    (state,) = splitmix64(state ^ 2, 1)
+    words = splitmix64(state, -(-count // 64))
+    expected = [1 - 2 * (words[i // 64] >> (i % 64) & 1) for i in range(count)]
+    signs = random_signs(count, 12345, 2)
+    assert signs.dtype == np.float32
+    assert signs.tolist() == expected
+
+
+def test_splitmix_of_the_tests_is_splitmix():
+    # the generator's first outputs from state 1234567, as its other implementations list them
+    assert splitmix64(1234567, 2) == [6457827717110365317, 3203168211198807973]
+
+
+def test_signs_are_fair_and_streams_independent():
+    n = 1 << 16
+    rows = np.stack([random_signs(n, seed, stream) for seed in range(4) for stream in range(4)])
+    assert np.abs(rows.mean(1)).max() < 4.5 / np.sqrt(n)
+    products = rows @ rows.T / n - np.eye(16)
+    assert np.abs(products).max() < 4.5 / np.sqrt(n)
+    assert np.abs((rows[:, 1:] * rows[:, :-1]).mean(1)).max() < 4.5 / np.sqrt(n)
+
+
+def test_haars_entries_are_those_of_a_uniform_direction():
+    # every row and column is uniform on the sphere: E r^2 = 1/d, E r^4 = 3/(d(d+2))
+    d = 8
+    entries = np.stack([HaarRotation(d, seed).matrix for seed in range(800)])
+    n = np.sqrt(len(entries))
+    for power, expected in ((1, 0), (2, 1 / d), (3, 0), (4, 3 / (d * (d + 2)))):
+        values = entries**power
+        assert np.abs((values.mean(0) - expected) / values.std(0)).max() < 4.5 / n
+
+
+def test_three_rounds_bring_the_angle_of_a_haar_rotation():
+    d = 256
+    x = np.random.default_rng(0).standard_normal((2000, d)) * np.exp(-0.1 * np.arange(d))
+    before = np.abs(x).sum(1) / np.sqrt(d * (x * x).sum(1))
+    assert before.mean() < 0.3
+    y = HadamardRotation(d, seed=0)(x)
+    after = np.abs(y).sum(1) / np.sqrt(d * (y * y).sum(1))
+    assert after.mean() == pytest.approx(theory.sign_cosine(d), abs=0.002)
+    assert after.std() == pytest.approx(theory.sign_cosine_std(d), rel=0.1)
+    # a vector along an axis is binary after one round, and no longer after three
+    axis = np.eye(d)[3]
+    assert np.ptp(np.abs(HadamardRotation(d, rounds=1, seed=0)(axis))) < 1e-12
+    assert np.ptp(np.abs(HadamardRotation(d, rounds=3, seed=0)(axis))) > 0.05
+
+
+def test_gradients_pass():
+    for rotation in (HaarRotation(8, 0), HadamardRotation(8)):
+        x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(rotation, (x,))
+        assert torch.autograd.gradcheck(rotation.inverse, (x,))
+
+
+def test_what_cannot_be_rotated():
+    with pytest.raises(HypersignError, match="power of two; got 27; pad vectors with zeros to 32"):
+        HadamardRotation(27)
+    with pytest.raises(HypersignError, match="rounds must be an integer >= 1"):
+        HadamardRotation(8, rounds=0)
+    with pytest.raises(HypersignError, match="dimension must be an integer >= 1"):
+        HaarRotation(0, 0)
+    for rotation in (HaarRotation(8, 0), HadamardRotation(8)):
+        with pytest.raises(HypersignError, match=r"of shape \(\.\.\., 8\); got shape \(3, 4\)"):
+            rotation(np.ones((3, 4)))
+        with pytest.raises(HypersignError, match="got shape"):
+            rotation.inverse(torch.ones(4))
+    with pytest.raises(HypersignError, match="seed must be"):
+        random_signs(3, -1)
