@@ -21,6 +21,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+SUBCOMMANDS = [
+    *(("theory", name) for name in ("angle", "ternary", "table")),
+    *(("simulate", name) for name in ("pairs", "binary-pairs", "sign", "ternary", "levels", "rotated")),
+]
+
 PYTHON = [
     pytest.param(code, id=f"{page.stem}-{i}") for page in PAGES for i, code in enumerate(blocks(page, "python"))
 ]
@@ -56,7 +61,7 @@ def helps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     """What `--help` prints, by command."""
     monkeypatch.setenv("COLUMNS", "200")
     texts = {}
-    for verb in (*((verb,) for verb in VERBS), ("data", "fetch"), ("data", "list")):
+    for verb in (*((verb,) for verb in VERBS), ("data", "fetch"), ("data", "list"), *SUBCOMMANDS):
         with pytest.raises(SystemExit, match=r"^0$"):
             main([*verb, "--help"])
         texts[verb] = capsys.readouterr().out

@@ -91,3 +91,24 @@ def test_group_scales_by_monte_carlo(size):
     q = np.abs(x).mean(1, keepdims=True) * np.sign(x)
     cosine = (x * q).sum() / np.sqrt((x * x).sum() * (q * q).sum())
     assert theory.group_cosine(size) == pytest.approx(cosine, abs=2e-3)
+
+
+@pytest.mark.parametrize(("k", "d"), [(2, 64), (3, 64), (4, 200), (5, 64), (16, 200)])
+def test_levels_of_finite_vectors_by_monte_carlo(k, d):
+    n = 20_000
+    x = np.random.default_rng(0).standard_normal((n, d))
+    found = theory.lloyd_max(k)
+    q = np.array(found.levels)[np.searchsorted(found.thresholds, x)]
+    cosine = (x * q).sum(1) / np.sqrt((x * x).sum(1) * (q * q).sum(1))
+    error = 4 / np.sqrt(n)
+    mean, std = theory.lloyd_max_cosine(k, d), theory.lloyd_max_cosine_std(k, d)
+    assert mean == pytest.approx(cosine.mean(), abs=error * cosine.std() + 2 * (1 - cosine.mean()) / d**2)
+    assert std == pytest.approx(cosine.std(), rel=error + (6 if k < 16 else 20) / d)
+    if k == 2:
+        moments = theory.Moments.gaussian()
+        assert mean == pytest.approx(theory.mean_cosine(moments, d), rel=1e-12)
+        assert std == pytest.approx(theory.std_cosine(moments, d), rel=1e-12)
+    if k == 3:
+        moments = theory.Moments.gaussian(theory.OPTIMAL_THRESHOLD)
+        assert mean == pytest.approx(theory.mean_cosine(moments, d), rel=1e-7)
+        assert std == pytest.approx(theory.std_cosine(moments, d), rel=1e-5)

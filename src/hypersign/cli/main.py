@@ -20,6 +20,8 @@ VERBS = {
     "evaluate": "accuracy, loss and confusion matrix of a run",
     "info": "what a run is: network, sizes, recipe, results",
     "inspect": "measure a run's geometry against theory, and write the report",
+    "theory": "what the closed forms say: angles, ternary levels, the reference tables",
+    "simulate": "draw random vectors, and print their angles beside theory",
 }
 
 

@@ -13,6 +13,7 @@ from hypersign.figures.simulations import (
     angle_against_dimension,
     angle_against_threshold,
     angle_histograms,
+    save_simulation,
 )
 from hypersign.figures.style import panels, save
 from hypersign.figures.training import (
@@ -48,4 +49,5 @@ __all__ = [
     "panels",
     "save",
     "save_analysis",
+    "save_simulation",
 ]

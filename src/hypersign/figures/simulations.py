@@ -1,21 +1,24 @@
 """Angles that simulations drew: their histograms, and their mean and spread against a parameter.
 
-Every function takes the samples or their statistics as arrays; where a prediction is given, it is drawn in.
+The functions take the samples or their statistics as arrays; where a prediction is given, it is drawn in.
+`save_simulation` hands them what `hypersign.geometry.simulate` returns.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hypersign._checks import HypersignError
-from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, layer_colours, legend, logarithmic
+from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, layer_colours, legend, logarithmic, panels, save
+from hypersign.geometry.estimates import SimulatedAngle, Simulation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["angle_against_dimension", "angle_against_threshold", "angle_histograms"]
+__all__ = ["angle_against_dimension", "angle_against_threshold", "angle_histograms", "save_simulation"]
 
 
 def angle_histograms(
@@ -71,6 +74,49 @@ def angle_against_threshold(
     ax = _against(thresholds, mean, std, ax, predicted)
     ax.set(xlabel="threshold / σ", ylabel="angle (degrees)")
     return ax
+
+
+def save_simulation(simulation: Simulation, folder: Path | str) -> list[Path]:
+    """Draws the figures of a simulation into `folder`, as PDF and PNG; returns their paths.
+
+    The histograms of all cases (of a rotation, a panel a dimension), and for dimensions and thresholds also mean
+    and spread against them.
+
+    Raises:
+        HypersignError: a case has no angle, matplotlib is not installed, or `folder` is not writable.
+    """
+    cases, name = simulation.cases, simulation.name
+    dimensions = sorted({case.dimension for case in cases})
+    grouped = simulation.parameter == "rotation"
+    groups = [[case for case in cases if case.dimension == d] for d in dimensions] if grouped else [cases]
+
+    def histograms(group: Sequence[SimulatedAngle], ax: "Axes") -> None:
+        means = {case.angle_degrees.predicted_mean for case in group}
+        labels = {case: case.label.partition(", ")[2] if grouped else case.label for case in group}
+        angle_histograms(
+            {labels[case]: case.sample_degrees for case in group},
+            ax,
+            predicted=sorted(mean for mean in means if np.isfinite(mean)),
+        )
+        # Room for the legend above the curves
+        columns = 2 if len(group) > 1 else 1
+        legend(ax, loc="upper center", ncols=columns)
+        ax.set_ylim(top=ax.get_ylim()[1] * (1.06 + 0.1 * -(-len(group) // columns)))
+        ax.set_title(f"d = {group[0].dimension}" if grouped else simulation.title, fontsize="medium")
+
+    size = (3.4, 2.9) if len(groups) > 1 else (5.0, 3.6)
+    drawn = {f"{name}_histograms": panels(histograms, groups, size=size)}
+    against = {"dimension": angle_against_dimension, "threshold": angle_against_threshold}.get(simulation.parameter)
+    if against:
+        angles = [case.angle_degrees for case in cases]
+        ax = against(
+            [case.value for case in cases],
+            [angle.mean for angle in angles],
+            [angle.std for angle in angles],
+            predicted=[angle.predicted_mean for angle in angles],
+        )
+        drawn[f"{name}_against_{simulation.parameter}"] = ax.get_figure()  # type: ignore[assignment]
+    return [path for stem, fig in drawn.items() for path in save(fig, folder, stem)]
 
 
 def _against(x: ArrayLike, mean: ArrayLike, std: ArrayLike, ax: "Axes | None", predicted: ArrayLike | None) -> "Axes":

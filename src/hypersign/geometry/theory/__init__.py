@@ -17,7 +17,12 @@ Functions take numbers or NumPy arrays, broadcast, and return float64. Angles ar
 """
 
 from hypersign.geometry.theory.angle import angle_density, angle_mean, angle_std
-from hypersign.geometry.theory.correlated import correlated_sign_cosine, correlated_sign_cosine_std
+from hypersign.geometry.theory.correlated import (
+    correlated_sign_cosine,
+    correlated_sign_cosine_std,
+    hadamard_sign_cosine,
+    hadamard_sign_cosine_std,
+)
 from hypersign.geometry.theory.dot_products import (
     activations_binarized_r,
     both_binarized_r,
@@ -43,6 +48,7 @@ from hypersign.geometry.theory.levels import (
     greedy_scales,
     lloyd_max,
     lloyd_max_cosine,
+    lloyd_max_cosine_std,
     lloyd_max_error,
 )
 from hypersign.geometry.theory.pairs import (
@@ -80,6 +86,8 @@ __all__ = [
     "std_cosine",
     "correlated_sign_cosine",
     "correlated_sign_cosine_std",
+    "hadamard_sign_cosine",
+    "hadamard_sign_cosine_std",
     "angle_mean",
     "angle_std",
     "angle_density",
@@ -91,6 +99,7 @@ __all__ = [
     "Levels",
     "lloyd_max",
     "lloyd_max_cosine",
+    "lloyd_max_cosine_std",
     "lloyd_max_error",
     "greedy_scales",
     "greedy_cosine",

@@ -9,10 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hypersign._checks import HypersignError
+from hypersign.hadamard import hadamard_transform
 
-__all__ = ["correlated_sign_cosine", "correlated_sign_cosine_std"]
+__all__ = [
+    "correlated_sign_cosine",
+    "correlated_sign_cosine_std",
+    "hadamard_sign_cosine",
+    "hadamard_sign_cosine_std",
+]
 
-_STEP = 0.15
+_STEP = 0.3
+_BLOCK = 1 << 20  # numbers at a time
 
 
 def correlated_sign_cosine(covariance: ArrayLike) -> float:
@@ -42,7 +49,7 @@ def correlated_sign_cosine_std(covariance: ArrayLike) -> float:
         g(rho) = sqrt(1 - rho^2) + rho asin(rho),   rho_ij = T_ij / sqrt(T_ii T_jj)
 
     Args:
-        covariance: as for `correlated_sign_cosine`; a full matrix takes about 300 products of matrices of its size.
+        covariance: as for `correlated_sign_cosine`; a full matrix takes about 100 products of matrices of its size.
 
     Raises HypersignError as `correlated_sign_cosine`. Source: E |x y| of two normals; by quadrature.
 
@@ -53,7 +60,42 @@ def correlated_sign_cosine_std(covariance: ArrayLike) -> float:
     return float(np.sqrt(max(second - mean**2, 0.0)))
 
 
-def _moments(covariance: ArrayLike, *, second: bool) -> tuple[float, float]:
+def hadamard_sign_cosine(variances: ArrayLike) -> float:
+    """Mean cosine between a Gaussian vector after one round of randomized Hadamard and its sign; exact for every d.
+
+    The components x_i before the round are independent, of mean 0 and these variances, shape (d,), d a power of
+    two. After it they have one variance and correlations that depend on i xor j alone. `correlated_sign_cosine`
+    gives the same, at a cost of d^2 instead of d.
+
+    Raises HypersignError where variances are negative, all zero, or no power of two of them.
+    Source: as `correlated_sign_cosine`; random signs leave such a Gaussian vector's law as it is.
+
+    >>> round(hadamard_sign_cosine(np.exp(0.2 * np.arange(128))), 4)  # 35.1 degrees
+    0.8159
+    """
+    return _moments(_one_round(variances), second=False, hadamard=True)[0]
+
+
+def hadamard_sign_cosine_std(variances: ArrayLike) -> float:
+    """Standard deviation of the cosine of `hadamard_sign_cosine`; exact for every d.
+
+    Raises HypersignError as `hadamard_sign_cosine`. Source: as `correlated_sign_cosine_std`.
+
+    >>> round(hadamard_sign_cosine_std(np.exp(0.2 * np.arange(128))), 4)
+    0.044
+    """
+    mean, second = _moments(_one_round(variances), second=True, hadamard=True)
+    return float(np.sqrt(max(second - mean**2, 0.0)))
+
+
+def _one_round(variances: ArrayLike) -> np.ndarray:
+    v = np.asarray(variances, dtype=np.float64)
+    if v.ndim != 1:
+        raise HypersignError(f"variances must be of shape (d,); got shape {v.shape}")
+    return v
+
+
+def _moments(covariance: ArrayLike, *, second: bool, hadamard: bool = False) -> tuple[float, float]:
     c = np.asarray(covariance, dtype=np.float64)
     if c.ndim not in (1, 2) or not c.size or c.shape[0] != c.shape[-1] or not np.isfinite(c).all():
         raise HypersignError(
@@ -67,24 +109,41 @@ def _moments(covariance: ArrayLike, *, second: bool) -> tuple[float, float]:
         raise HypersignError(f"a covariance must have eigenvalues >= 0, not all 0; got {values.min():g} to {top:g}")
     values = np.maximum(values, 0) / top
     d = len(values)
-    # The trapezoidal rule in log u, which converges exponentially. Both integrands rise at least as sqrt(u) at
-    # the left end and fall at least as 1/sqrt(u), where a single direction varies, at the right one.
-    u = np.exp(np.arange(-60 - np.log(values.sum()), 60, _STEP))
-    shrunk = values / (1 + 2 * u[:, None] * values)  # (nodes, d): eigenvalues of T
-    root_determinant = np.exp(-0.5 * np.log1p(2 * u[:, None] * values).sum(1))
-    variances = shrunk if vectors is None else np.maximum(shrunk @ (vectors**2).T, 0)
-    size = np.sqrt(variances).sum(1)
-    mean = float((root_determinant * np.sqrt(u) * size).sum()) * _STEP * np.sqrt(2 / d) / np.pi
-    if not second:
-        return float(mean), np.nan
-    if vectors is None:
-        pairs = 2 / np.pi * size**2 + (1 - 2 / np.pi) * variances.sum(1)
-    else:
-        pairs = np.zeros(len(u))
-        weight = root_determinant * u
-        for i in np.flatnonzero(weight * size**2 > 1e-13 * (weight * size**2).max()):
-            full = (vectors * shrunk[i]) @ vectors.T
-            scale = np.sqrt(np.outer(variances[i], variances[i]))
-            rho = np.divide(full, scale, out=np.zeros_like(full), where=scale > 0).clip(-1, 1)
-            pairs[i] = 2 / np.pi * (scale * (np.sqrt(1 - rho**2) + rho * np.arcsin(rho))).sum()
-    return float(mean), float((root_determinant * u * pairs).sum()) * _STEP / d
+    # The trapezoidal rule in log u, which converges exponentially. The integrands rise as sqrt(u) and as u at the
+    # left end; at the right one the determinant ends them, or, where a single direction varies, 1/sqrt(u).
+    u = np.exp(np.arange(-50 - np.log(values.sum()), 60, _STEP))
+    first = square = 0.0
+    rows = max(1, _BLOCK // d) if vectors is None else len(u)
+    for nodes in np.split(u, range(rows, len(u), rows)):
+        shrunk = values / (1 + 2 * nodes[:, None] * values)  # (nodes, d): eigenvalues of T
+        root_determinant = np.exp(-0.5 * np.log1p(2 * nodes[:, None] * values).sum(1))
+        trace = shrunk.sum(1)
+        variances = shrunk if vectors is None else np.maximum(shrunk @ (vectors**2).T, 0)
+        size = np.sqrt(d * trace) if hadamard else np.sqrt(variances).sum(1)  # hadamard: all T_ii are the mean
+        terms = root_determinant * np.sqrt(nodes) * size
+        first += float(terms.sum())
+        # (sum_i sqrt(T_ii))^2 bounds the second integrand; nodes where it is nothing are spared.
+        weights = root_determinant * nodes
+        for i in np.flatnonzero(weights * size**2 > 1e-14 * d) if second else ():
+            if hadamard:
+                # T_ij = t_(i xor j), t the transform of the eigenvalues: d equal rows
+                rho = hadamard_transform(shrunk[i], orthonormal=False) / trace[i]
+                product = 2 / np.pi * trace[i] * _absolute_product(rho).sum()
+            elif vectors is None:
+                product = 2 / np.pi * size[i] ** 2 + (1 - 2 / np.pi) * trace[i]
+            else:
+                full = (vectors * shrunk[i]) @ vectors.T
+                scale = np.sqrt(np.outer(variances[i], variances[i]))
+                rho = np.divide(full, scale, out=np.zeros_like(full), where=scale > 0)
+                product = 2 / np.pi * (scale * _absolute_product(rho)).sum()
+            square += float(weights[i] * product)
+        if terms.max() < 1e-16 * first:
+            break
+    mean = first * _STEP * np.sqrt(2 / d) / np.pi
+    return float(mean), float(square) * _STEP / d if second else np.nan
+
+
+def _absolute_product(rho: np.ndarray) -> np.ndarray:
+    """E |x y| pi/2 of two standard normals with correlation rho."""
+    rho = np.clip(rho, -1, 1)
+    return np.sqrt(1 - rho**2) + rho * np.arcsin(rho)

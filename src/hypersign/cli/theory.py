@@ -1,0 +1,152 @@
+"""`hypersign theory`: the closed forms, printed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hypersign._checks import HypersignError, check_int, check_real
+from hypersign.cli.options import JsonTarget, prints_text, write_json
+from hypersign.geometry import theory
+
+Rows = list[dict[str, float]]
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign theory NAME`'s options and prints."""
+    tyro.extras.subcommand_cli_from_dict(
+        {"angle": angle, "ternary": ternary, "table": table},
+        args=list(words),
+        prog="hypersign theory",
+        description="Print what the closed forms say.",
+    )
+
+
+def angle(*, dimension: tuple[int, ...] = (27,), threshold: float = 0.0, json: JsonTarget = None) -> None:
+    """The angle between a Gaussian vector and its sign, or its ternary levels: mean and standard deviation.
+
+    Args:
+        dimension: of the vector (fan-in of a filter), one or more.
+        threshold: of ternary levels, in standard deviations; 0 is the sign.
+        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+    """
+    for d in dimension:
+        check_int("--dimension", d, least=1)
+    check_real("--threshold", threshold, least=0)
+    if not dimension:
+        raise HypersignError("--dimension must name at least one; got none")
+    title = "A Gaussian vector and its sign" if threshold == 0 else f"Ternary levels, threshold {threshold:g}"
+    _print({title: _angles(dimension, threshold)}, json)
+
+
+def ternary(
+    *,
+    thresholds: tuple[float, ...] = (0.0, 0.01, 0.1, 0.1111, 0.2, 0.3, 0.5, 0.612, 0.7, 1.0, 1.5),
+    json: JsonTarget = None,
+) -> None:
+    """Ternary levels of Gaussian weights in high dimension: angle, zeros and least-squares level by threshold.
+
+    Args:
+        thresholds: in standard deviations; .612 has the least angle.
+        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+    """
+    for t in thresholds:
+        check_real("--thresholds", t, least=0)
+    if not thresholds:
+        raise HypersignError("--thresholds must name at least one; got none")
+    _print({"Ternary levels": _ternary(thresholds)}, json)
+
+
+def table(*, json: JsonTarget = None) -> None:
+    """The reference tables: angles by dimension, by threshold, by number of levels, and what r means.
+
+    Args:
+        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+    """
+    groups = np.array([1, 2, 4, 8, 16, 64])
+    correlations = np.array([0.8, 0.95, 0.98, 0.99])
+    angles = np.radians([15, 30, 60, 90])
+    _print(
+        {
+            "A Gaussian vector and its sign": _angles((3, 10, 27, 100, 1152, 4608), 0.0),
+            "Ternary levels": _ternary((0.0, 0.01, 0.1, 0.1111, 0.2, 0.3, 0.5, 0.612, 0.7, 1.0, 1.5)),
+            "The k best levels (Lloyd-Max)": [
+                {
+                    "levels": k,
+                    "angle_degrees": _degrees(theory.lloyd_max_cosine(k)),
+                    "error": float(theory.lloyd_max_error(k)),
+                }
+                for k in (2, 3, 4, 5, 6, 7, 8, 16, 32)
+            ],
+            "Greedy sums of binary vectors": [
+                {
+                    "order": order,
+                    "angle_degrees": _degrees(theory.greedy_cosine(order)),
+                    "error": float(theory.greedy_error(order)),
+                }
+                for order in (1, 2, 3, 4)
+            ],
+            "One scale for each group of weights": [
+                {"group": int(size), "angle_degrees": _degrees(theory.group_cosine(size))} for size in groups
+            ],
+            "Dot products of zero mean": [
+                {"r": float(r), "flipped_percent": 100 * float(theory.sign_flip_share(r))} for r in correlations
+            ],
+            "Angles from 128 sign bits": [
+                {
+                    "angle_degrees": float(np.degrees(a)),
+                    "std_degrees": float(np.degrees(theory.hash_angle_std(a, 128))),
+                    "orthogonal_std_degrees": float(np.degrees(theory.orthogonal_hash_angle_std(a, 128, 128))),
+                }
+                for a in angles
+            ],
+        },
+        json,
+    )
+
+
+def _angles(dimensions: Sequence[int], threshold: float) -> Rows:
+    rows = []
+    for d in dimensions:
+        cosine, std = theory.ternary_cosine(threshold, d), theory.ternary_cosine_std(threshold, d)
+        if threshold == 0:
+            cosine, std = theory.sign_cosine(d), theory.sign_cosine_std(d)
+            mean, spread = theory.sign_angle(d), theory.sign_angle_std(d)
+        else:
+            mean, spread = theory.angle_mean(cosine, std, d), theory.angle_std(cosine, std, d)
+        row = {"dimension": d, "cosine": float(cosine), "cosine_std": float(std)}
+        rows.append(row | {"angle_degrees": float(np.degrees(mean)), "std_degrees": float(np.degrees(spread))})
+    return rows
+
+
+def _ternary(thresholds: Sequence[float]) -> Rows:
+    return [
+        {
+            "threshold": t,
+            "angle_degrees": _degrees(theory.ternary_cosine(t)),
+            "zeros_percent": 100 * (1 - float(theory.ternary_nonzero_share(t))),
+            "level": float(theory.ternary_level(t)),
+        }
+        for t in thresholds
+    ]
+
+
+def _degrees(cosine: Any) -> float:
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def _print(tables: dict[str, Rows], json: Any) -> None:
+    write_json(tables if len(tables) > 1 else next(iter(tables.values())), json)
+    if not prints_text(json):
+        return
+    console = Console()
+    for title, rows in tables.items():
+        printed = Table(title=title, title_justify="left")
+        for name in rows[0]:
+            printed.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+        for row in rows:
+            printed.add_row(*(f"{value:g}" if value == round(value, 3) else f"{value:.5f}" for value in row.values()))
+        console.print(printed)

@@ -1,0 +1,377 @@
+"""Monte Carlo beside the closed forms: the angles of random vectors, drawn many at a time.
+
+Each function here is one experiment of Anderson & Berg 2018, or one beside them. It draws vectors block by block,
+keeps nothing of a block but sums, so that memory does not grow with the number of draws, and returns for every
+case the mean and standard deviation that it found, their standard errors, and what theory says.
+
+What is drawn is a function of the seed and of the kind of device: CPU and GPU have generators of their own.
+Vectors are float32, sums float64.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hypersign._checks import HypersignError, check_choice, check_int, check_real
+from hypersign.geometry import theory
+from hypersign.geometry.estimates import Simulation, Tally
+from hypersign.hadamard import hadamard_transform
+from hypersign.rotations import HaarRotation
+
+__all__ = [
+    "ROTATIONS",
+    "binary_pairs",
+    "levels",
+    "pairs",
+    "rotated",
+    "sign",
+    "ternary",
+]
+
+ROTATIONS = ("none", "haar", "hadamard-1", "hadamard-2", "hadamard-3")
+"""What a vector may go through before its sign is taken: nothing, a Haar rotation, or rounds of Hadamard."""
+
+HAAR_ROTATIONS = 32
+"""Rotations that the draws of a Haar case are spread over."""
+
+
+def pairs(
+    dimensions: Sequence[int] = (3, 10, 27), *, draws: int = 10_000, seed: int = 0, device: str = "cpu"
+) -> Simulation:
+    """Angles of two independent Gaussian vectors, for each dimension; theory: `theory.pair_angle_std`.
+
+    Each vector is paired with the one before it: the directions being independent and uniform, so are the
+    cosines of successive ones.
+
+    Raises HypersignError where a dimension or the number of draws is out of range.
+
+    >>> case = pairs([100], draws=2000).cases[0]
+    >>> abs(case.angle_degrees.mean_distance) < 4, case.angle_degrees.predicted_mean
+    (True, 90.0)
+    """
+    cases = []
+    for number, d in enumerate(_dimensions(dimensions)):
+        tally = Tally(draws)
+        last = None
+        for x in _gaussian_blocks(d, draws + 1, _Source(device, seed, number)):
+            x = x if last is None else torch.cat([last, x])
+            last = x[-1:].clone()
+            length = torch.linalg.vector_norm(x, dim=1)
+            tally.add(torch.linalg.vecdot(x[1:], x[:-1]) / (length[1:] * length[:-1]))
+        spread = float(theory.pair_angle_std(d))
+        cases.append(tally.case(f"d = {d}", d, d, 0.0, theory.pair_cosine_std(d), np.pi / 2, spread))
+    return Simulation("pairs", "Two random vectors", "dimension", seed, tuple(cases))
+
+
+def binary_pairs(dimensions: Sequence[int] = (10, 100, 1000), *, draws: int = 10_000, seed: int = 0) -> Simulation:
+    """Angles of two independent vectors of random signs, for each dimension; theory: `theory.binary_pair_angle_std`.
+
+    Signs are packed 64 to a word, and disagreements counted on words. Raises HypersignError where a dimension or
+    the number of draws is out of range.
+
+    >>> case = binary_pairs([100], draws=2000).cases[0]
+    >>> abs(case.angle_degrees.std_distance) < 4
+    True
+    """
+    cases = []
+    for number, d in enumerate(_dimensions(dimensions)):
+        tally = Tally(draws)
+        bits = _bit_generator(seed, number)
+        words = -(-d // 64)
+        mask = np.full(words, ~np.uint64(0))
+        mask[-1] >>= np.uint64(-d % 64)  # bits past d count nowhere
+        for rows in _block_rows(draws, words, "cpu"):
+            u, v = (bits.random_raw(rows * words).reshape(rows, words) for _ in range(2))
+            differ = np.bitwise_count((u ^ v) & mask).sum(1, dtype=np.int64)
+            tally.add(torch.from_numpy(1 - 2 * differ / d))
+        spread = float(theory.binary_pair_angle_std(d))
+        cases.append(tally.case(f"d = {d}", d, d, 0.0, theory.pair_cosine_std(d), np.pi / 2, spread))
+    return Simulation("binary-pairs", "Two random binary vectors", "dimension", seed, tuple(cases))
+
+
+def sign(
+    dimensions: Sequence[int] = (3, 10, 27), *, draws: int = 10_000, seed: int = 0, device: str = "cpu"
+) -> Simulation:
+    """Angles of a Gaussian vector and its sign, for each dimension; theory: `theory.sign_angle`.
+
+    Raises HypersignError where a dimension or the number of draws is out of range.
+
+    >>> case = sign([27], draws=4000).cases[0]
+    >>> abs(case.angle_degrees.mean_distance) < 4, round(case.angle_degrees.predicted_mean, 2)
+    (True, 36.19)
+    """
+    cases = []
+    for number, d in enumerate(_dimensions(dimensions)):
+        tally = Tally(draws)
+        for x in _gaussian_blocks(d, draws, _Source(device, seed, number)):
+            tally.add(_sign_cosine(x))
+        cases.append(tally.case(f"d = {d}", d, d, *_sign_theory(d)))
+    return Simulation("sign", "A vector and its sign", "dimension", seed, tuple(cases))
+
+
+def ternary(
+    thresholds: Sequence[float] = (0.01, 0.02 / 0.18, 0.2, 0.3, 0.5),
+    *,
+    dimension: int = 1000,
+    draws: int = 10_000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Simulation:
+    """Angles of a Gaussian vector and its ternary levels, for each threshold; theory: `theory.ternary_cosine`.
+
+    Thresholds are in standard deviations; the defaults are the original's, of which .02/.18 is its trained
+    network's. All thresholds see the same vectors. Raises HypersignError where an argument is out of range.
+
+    >>> case = ternary([0.612], draws=500).cases[0]
+    >>> abs(case.angle_degrees.mean_distance) < 4, round(case.angle_degrees.predicted_mean, 2)
+    (True, 25.83)
+    """
+    (d,) = _dimensions([dimension])
+    limits = [check_real("a threshold", t, least=0) for t in _some("thresholds", thresholds)]
+    tallies = [Tally(draws) for _ in limits]
+    for x in _gaussian_blocks(d, draws, _Source(device, seed, 0)):
+        size = x.abs()
+        length = torch.linalg.vector_norm(x, dim=1)
+        level = torch.empty_like(x)
+        for t, tally in zip(limits, tallies, strict=True):
+            torch.gt(size, t, out=level)
+            tally.add(torch.linalg.vecdot(level, size) / (level.sum(1).sqrt() * length))
+    cases = [
+        tally.case(
+            f"t = {t:.4g}", t, d, *_with_angle(theory.ternary_cosine(t, d), theory.ternary_cosine_std(t, d), d)
+        )
+        for t, tally in zip(limits, tallies, strict=True)
+    ]
+    return Simulation("ternary", f"A vector and its ternary levels, d = {d}", "threshold", seed, tuple(cases))
+
+
+def levels(
+    numbers: Sequence[int] = (2, 3, 4, 8),
+    *,
+    dimension: int = 1000,
+    draws: int = 10_000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Simulation:
+    """Angles of a Gaussian vector and its k best levels, for each k; theory: `theory.lloyd_max_cosine`.
+
+    All k see the same vectors. Theory's standard deviation is of leading order in 1/d. Raises HypersignError where
+    an argument is out of range.
+
+    >>> case = levels([4], draws=500).cases[0]
+    >>> abs(case.angle_degrees.mean_distance) < 4, round(case.angle_degrees.predicted_mean, 1)
+    (True, 20.0)
+    """
+    (d,) = _dimensions([dimension])
+    quantizers = [theory.lloyd_max(check_int("a number of levels", k, least=2)) for k in _some("levels", numbers)]
+    tallies = [Tally(draws) for _ in quantizers]
+    for x in _gaussian_blocks(d, draws, _Source(device, seed, 0)):
+        length = torch.linalg.vector_norm(x, dim=1)
+        for quantizer, tally in zip(quantizers, tallies, strict=True):
+            edges = torch.tensor(quantizer.thresholds, device=x.device, dtype=x.dtype)
+            q = torch.tensor(quantizer.levels, device=x.device, dtype=x.dtype)[torch.bucketize(x, edges, right=True)]
+            tally.add(torch.linalg.vecdot(q, x) / (torch.linalg.vector_norm(q, dim=1) * length))
+    cases = [
+        tally.case(
+            f"k = {k}", k, d, *_with_angle(theory.lloyd_max_cosine(k, d), theory.lloyd_max_cosine_std(k, d), d)
+        )
+        for k, tally in zip(numbers, tallies, strict=True)
+    ]
+    return Simulation("levels", f"A vector and its k best levels, d = {d}", "levels", seed, tuple(cases))
+
+
+def rotated(
+    dimensions: Sequence[int] = (10, 100, 500),
+    *,
+    rotations: Sequence[str] = ("none", "haar"),
+    rate: float = 0.1,
+    covariance: ArrayLike | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Simulation:
+    """Angles of a Gaussian vector of unequal or correlated components and its sign, each rotation before the sign.
+
+    The standard deviation of component i is exp(rate i), as in the original, unless a covariance is given.
+
+    Hadamard rotations have fresh random signs for every vector; a power of two must be the dimension. Haar draws
+    are spread over 32 rotations, and their standard errors are over those. Theory: `theory.correlated_sign_cosine`
+    without a rotation; `theory.hadamard_sign_cosine` after one round, for independent components; and
+    `theory.sign_angle` for Haar's rotation, for three rounds, and for the mean of two, which nearly come up to it.
+
+    Args:
+        dimensions: of the exponential case; left aside where a covariance is given.
+        rotations: of `ROTATIONS`.
+        rate: of the exponential.
+        covariance: shape (d, d), or variances of shape (d,).
+        draws: vectors a case.
+        seed: of everything random.
+        device: where vectors live.
+
+    Raises HypersignError where an argument is out of range.
+
+    >>> none, haar = rotated([100], draws=2000).cases
+    >>> round(none.angle_degrees.predicted_mean, 1), round(haar.angle_degrees.predicted_mean, 2)
+    (68.2, 36.83)
+    """
+    for rotation in _some("rotations", rotations):
+        check_choice("a rotation", rotation, ROTATIONS)
+    check_real("rate", rate, least=-10, most=10)
+    given = None if covariance is None else np.asarray(covariance, dtype=np.float64)
+    if given is not None:
+        theory.correlated_sign_cosine(given)  # which says what is wrong with it
+        dimensions = [given.shape[0]]
+    cases = []
+    for number, d in enumerate(_dimensions(dimensions)):
+        if d & (d - 1) and any(rotation.startswith("hadamard") for rotation in rotations):
+            raise HypersignError(f"a Hadamard rotation's dimension must be a power of two; got {d}")
+        # The largest is 1: a factor changes no angle, and float32 holds nothing above 1e38.
+        shape = np.exp(2 * rate * np.arange(d) - 2 * max(0.0, rate * (d - 1))) if given is None else given
+        root = _root(shape, device)
+        for place, rotation in enumerate(rotations):
+            tally = Tally(draws)
+            source = _Source(device, seed, number, place)
+            for group, y in _rotated_blocks(rotation, root, d, draws, source):
+                tally.add(_sign_cosine(y), group)
+            cases.append(tally.case(f"d = {d}, {rotation}", d, d, *_rotation_theory(rotation, shape)))
+    what = f"standard deviations exp({rate:g} i)" if given is None else "the given covariance"
+    return Simulation("rotated", f"A vector with {what} and its sign", "rotation", seed, tuple(cases))
+
+
+def _rotated_blocks(
+    rotation: str, root: Tensor, d: int, draws: int, source: "_Source"
+) -> Iterator[tuple[int | None, Tensor]]:
+    """Rotated Gaussian vectors of covariance root root', in blocks, each with the number of its Haar rotation."""
+    groups = min(HAAR_ROTATIONS, draws) if rotation == "haar" else 1
+    rounds = int(rotation[-1]) if rotation.startswith("hadamard") else 0
+    for group in range(groups):
+        turn = HaarRotation(d, source.seed()) if rotation == "haar" else None
+        share = draws * (group + 1) // groups - draws * group // groups
+        for x in _gaussian_blocks(d, share, source):
+            y = x * root if root.dim() == 1 else x @ root.T
+            for _ in range(rounds):
+                y = hadamard_transform(y * source.signs(len(y), d))
+            yield (None, y) if turn is None else (group, turn(y))
+
+
+def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean and deviation of the cosine and of the angle; NaN for one round on correlated components."""
+    d = len(covariance)
+    if rotation == "none":
+        moments = theory.correlated_sign_cosine(covariance), theory.correlated_sign_cosine_std(covariance)
+    elif rotation == "hadamard-2":
+        # The mean is nearly Haar's, the deviation not yet: .2 degrees more at d = 128.
+        return theory.sign_cosine(d), math.nan, theory.sign_angle(d), math.nan
+    elif rotation != "hadamard-1":
+        return _sign_theory(d)
+    elif covariance.ndim == 1:
+        moments = theory.hadamard_sign_cosine(covariance), theory.hadamard_sign_cosine_std(covariance)
+    else:
+        return (math.nan,) * 4
+    return _with_angle(*moments, d)
+
+
+def _sign_theory(d: int) -> tuple[float, float, float, float]:
+    return theory.sign_cosine(d), theory.sign_cosine_std(d), theory.sign_angle(d), theory.sign_angle_std(d)
+
+
+def _with_angle(mean: float, std: float, d: int) -> tuple[float, float, float, float]:
+    return mean, std, theory.angle_mean(mean, std, d), theory.angle_std(mean, std, d)
+
+
+def _sign_cosine(x: Tensor) -> Tensor:
+    """Cosine of each vector and its sign; x sign(x) is |x|, whatever the sign of 0."""
+    return x.abs().sum(1) / (math.sqrt(x.shape[1]) * torch.linalg.vector_norm(x, dim=1))
+
+
+def _root(covariance: np.ndarray, device: str) -> Tensor:
+    """A matrix, or a vector of standard deviations, that gives independent normals this covariance."""
+    if covariance.ndim == 1:
+        root = np.sqrt(np.maximum(covariance, 0))
+    else:
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+    return torch.as_tensor(root / np.abs(root).max(), dtype=torch.float32, device=device)
+
+
+def _dimensions(values: Sequence[int]) -> list[int]:
+    return [check_int("a dimension", d, least=1) for d in _some("dimensions", values)]
+
+
+def _some(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    if not len(values):
+        raise HypersignError(f"{name} must name at least one; got none")
+    return values
+
+
+CPU_BLOCK = 1 << 17
+"""Numbers drawn at a time on a CPU: what is made of them then stays in its cache."""
+
+GPU_BLOCK = 1 << 25
+
+
+def _block_rows(draws: int, width: int, device: str) -> Iterator[int]:
+    """Sizes of the blocks of vectors that the draws are done in."""
+    rows = max(1, (CPU_BLOCK if device == "cpu" else GPU_BLOCK) // width)
+    for start in range(0, draws, rows):
+        yield min(rows, draws - start)
+
+
+def _gaussian_blocks(d: int, draws: int, source: "_Source") -> Iterator[Tensor]:
+    """Vectors of d independent standard normals, shape (rows, d), float32, on the source's device."""
+    for rows in _block_rows(draws, d, source.device):
+        yield source.normals(rows, d)
+
+
+def _bit_generator(*streams: int) -> np.random.SFC64:
+    return np.random.SFC64(np.random.SeedSequence([check_int("seed", stream, least=0) for stream in streams]))
+
+
+class _Source:
+    """Random numbers of one stream on one device."""
+
+    def __init__(self, device: str, *streams: int) -> None:
+        self._bits = _bit_generator(*streams)
+        try:
+            self._generator = torch.Generator(device).manual_seed(self.seed() >> 1)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
+            raise HypersignError(
+                f"device must be one that torch finds here, such as cpu or cuda; got {device!r}"
+            ) from error
+        self.device = device
+
+    def seed(self) -> int:
+        """A seed for something else, from this stream."""
+        return int(self._bits.random_raw(1)[0])
+
+    def normals(self, rows: int, d: int) -> Tensor:
+        """Independent standard normals, float32, shape (rows, d)."""
+        if self.device != "cpu":
+            return torch.randn(rows, d, generator=self._generator, device=self.device)
+        # Box and Muller 1958, whole arrays at a time: twice as fast as torch's generator. A word gives a radius
+        # (31 bits, no zero: up to 6.7 standard deviations) and a direction (32 bits).
+        half = -(-rows * d // 2)
+        words = torch.from_numpy(self._bits.random_raw(half).view(np.int32))
+        radius = (words[:half] & 0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31).log_().mul_(-2).clamp_(min=0).sqrt_()
+        direction = words[half:].float().mul_(math.pi * 2.0**-31)
+        x = torch.empty(2 * half)
+        torch.cos(direction, out=x[:half])
+        torch.sin(direction, out=x[half:])
+        x.view(2, half).mul_(radius)
+        return x[: rows * d].view(rows, d)
+
+    def signs(self, rows: int, d: int) -> Tensor:
+        """Independent random signs, float32, shape (rows, d)."""
+        if self.device != "cpu":
+            shape = (rows, d)
+            bits = torch.randint(0, 2, shape, generator=self._generator, device=self.device, dtype=torch.int8)
+        else:
+            words = self._bits.random_raw(-(-rows * d // 64))
+            bits = torch.from_numpy(np.unpackbits(words.view(np.uint8), count=rows * d)).view(rows, d)
+        return bits.float().mul_(-2).add_(1)

@@ -1,0 +1,141 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hypersign._checks import HypersignError
+from hypersign.geometry import simulate, theory
+
+
+def distances(simulation) -> list[float]:
+    """How far every mean and deviation lies from theory, in standard errors; those without a prediction left out."""
+    values = [
+        distance
+        for case in simulation.cases
+        for estimate in (case.cosine, case.angle_degrees)
+        for distance in (estimate.mean_distance, estimate.std_distance)
+    ]
+    return [value for value in values if not np.isnan(value)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("experiment", "arguments"),
+    [
+        (simulate.pairs, {"dimensions": [2, 3, 10, 27]}),
+        (simulate.binary_pairs, {"dimensions": [10, 63, 64, 65, 1000]}),
+        (simulate.sign, {"dimensions": [2, 3, 10, 27, 100, 301]}),
+        (simulate.ternary, {"thresholds": [0, 0.01, 0.1111, 0.5, 0.612, 1.5], "dimension": 300}),
+        (simulate.levels, {"numbers": [2, 3, 4, 5], "dimension": 301}),
+        (simulate.rotated, {"dimensions": [10, 100]}),
+        (simulate.rotated, {"dimensions": [128], "rotations": simulate.ROTATIONS}),
+    ],
+)
+def test_simulation_meets_theory(experiment, arguments, seed):
+    found = distances(experiment(**arguments, draws=4000, seed=seed))
+    assert len(found) >= 4 * len(next(iter(arguments.values()))) - 2
+    # theory of the levels' and three rounds' deviation is of leading order: half a standard error more
+    assert np.abs(found).max() < 4.5
+
+
+def test_given_covariances():
+    d, rng = 16, np.random.default_rng(0)
+    factors = rng.standard_normal((d, 3))
+    covariance = 1e40 * (factors @ factors.T + 0.1 * np.eye(d))
+    turned = simulate.rotated(covariance=covariance, rotations=simulate.ROTATIONS, draws=4000)
+    assert [case.dimension for case in turned.cases] == [d] * 5
+    assert np.abs(distances(turned)[:8]).max() < 4.5
+    one_round = turned.cases[2].angle_degrees
+    assert np.isnan(one_round.predicted_mean)
+    assert np.isnan(one_round.mean_distance)
+    variances = simulate.rotated(covariance=np.diag(covariance), rotations=["none", "hadamard-1"], draws=4000)
+    assert np.abs(distances(variances)).max() < 4.5
+    assert len(distances(variances)) == 8
+
+
+def test_the_reference_table_of_rotations():
+    table = {"none": (70.8, 1.9), "haar": (36.9, 1.8), "hadamard-1": (35.1, 4.3), "hadamard-3": (36.9, 1.8)}
+    for case in simulate.rotated([128], rotations=list(table), draws=4000).cases:
+        mean, std = table[case.label.partition(", ")[2]]
+        assert case.angle_degrees.mean == pytest.approx(mean, abs=0.05 + 4 * case.angle_degrees.mean_error)
+        assert case.angle_degrees.std == pytest.approx(std, abs=0.05 + 4 * case.angle_degrees.std_error)
+
+
+def test_vectors_of_which_nothing_exceeds_the_threshold_have_no_angle():
+    case = simulate.ternary([2.5], dimension=20, draws=20_000).cases[0]
+    share = (1 - theory.ternary_nonzero_share(2.5)) ** 20
+    assert case.undefined / case.draws == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / case.draws))
+    assert len(case.sample_degrees) == case.draws - case.undefined
+    assert abs(case.cosine.mean_distance) < 4
+    nothing = simulate.ternary([30.0], dimension=2, draws=10)
+    assert nothing.cases[0].undefined == 10
+    assert np.isnan(nothing.cases[0].angle_degrees.mean)
+    json.dumps(nothing.as_dict(), allow_nan=False)
+
+
+def test_a_simulation_is_a_function_of_its_seed():
+    for run in (
+        lambda seed: simulate.sign([10], draws=100, seed=seed),
+        lambda seed: simulate.pairs([10], draws=100, seed=seed),
+        lambda seed: simulate.binary_pairs([100], draws=100, seed=seed),
+        lambda seed: simulate.rotated([16], rotations=["haar", "hadamard-2"], draws=100, seed=seed),
+    ):
+        before = torch.random.get_rng_state()
+        assert run(3).as_dict() == run(3).as_dict()
+        assert run(3).cases[0].sample_degrees != run(4).cases[0].sample_degrees
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_every_case_counts_every_draw_and_keeps_the_first(monkeypatch):
+    monkeypatch.setattr(simulate, "CPU_BLOCK", 64)  # many blocks, the last one not full
+    for simulation in (
+        simulate.pairs([10], draws=107),
+        simulate.sign([10, 100], draws=107),
+        simulate.binary_pairs([100], draws=107),
+        simulate.ternary([0.5], dimension=10, draws=107),
+        simulate.rotated([16], rotations=simulate.ROTATIONS, draws=107),
+    ):
+        for case in simulation.cases:
+            assert len(case.sample_degrees) == 107
+            assert np.mean(case.sample_degrees) == pytest.approx(case.angle_degrees.mean)
+            assert np.std(case.sample_degrees) == pytest.approx(case.angle_degrees.std)
+    assert len(simulate.sign([2], draws=10_500).cases[0].sample_degrees) == 10_000
+
+
+def test_normals_are_normal():
+    x = simulate._Source("cpu", 0).normals(500, 401).numpy()
+    assert x.shape == (500, 401)
+    assert stats.kstest(x.ravel(), "norm").statistic < 2.2 / np.sqrt(x.size)
+    assert abs(stats.kurtosis(x.ravel())) < 4 * np.sqrt(24 / x.size)
+    correlation = np.corrcoef(x[:, :50].T) - np.eye(50)
+    assert np.abs(correlation).max() < 5 / np.sqrt(500)
+    assert np.abs(np.corrcoef(np.abs(x[:, :50]).T) - np.eye(50)).max() < 5 / np.sqrt(500)
+
+
+def test_signs_are_fair():
+    x = simulate._Source("cpu", 0).signs(300, 333).numpy()
+    assert set(np.unique(x)) == {-1.0, 1.0}
+    assert abs(x.mean()) < 4 / np.sqrt(x.size)
+    assert np.abs((x[:, 1:] * x[:, :-1]).mean(0)).max() < 5 / np.sqrt(300)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: simulate.sign([0]), "a dimension must be an integer >= 1"),
+        (lambda: simulate.sign([]), "must name at least one"),
+        (lambda: simulate.pairs([3], draws=1), "draws must be an integer >= 2"),
+        (lambda: simulate.sign([3], seed=-1), "seed must be an integer >= 0"),
+        (lambda: simulate.sign([3], device="abacus"), "device must be one that torch finds"),
+        (lambda: simulate.ternary([-1.0]), "a threshold must be a number >= 0"),
+        (lambda: simulate.levels([1]), "a number of levels must be an integer >= 2"),
+        (lambda: simulate.rotated([10], rotations=["hadamard-1"]), "must be a power of two; got 10"),
+        (lambda: simulate.rotated([10], rotations=["some"]), "a rotation must be one of"),
+        (lambda: simulate.rotated(covariance=np.ones((2, 3))), "a covariance must be"),
+    ],
+)
+def test_bad_arguments_are_said(call, message):
+    with pytest.raises(HypersignError, match=message):
+        call()
