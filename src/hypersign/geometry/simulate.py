@@ -21,7 +21,6 @@ from hypersign._checks import HypersignError, check_choice, check_int, check_rea
 from hypersign.geometry import theory
 from hypersign.geometry.estimates import Simulation, Tally
 from hypersign.hadamard import hadamard_transform
-from hypersign.rotations import HaarRotation
 
 __all__ = [
     "ROTATIONS",
@@ -36,7 +35,7 @@ __all__ = [
 ROTATIONS = ("none", "haar", "hadamard-1", "hadamard-2", "hadamard-3")
 """What a vector may go through before its sign is taken: nothing, a Haar rotation, or rounds of Hadamard."""
 
-HAAR_ROTATIONS = 32
+HAAR_ROTATIONS = 16
 """Rotations that the draws of a Haar case are spread over."""
 
 
@@ -200,7 +199,7 @@ def rotated(
     The standard deviation of component i is exp(rate i), as in the original, unless a covariance is given.
 
     Hadamard rotations have fresh random signs for every vector; a power of two must be the dimension. Haar draws
-    are spread over 32 rotations, and their standard errors are over those. Theory: `theory.correlated_sign_cosine`
+    are spread over 16 rotations, and their standard errors are over those. Theory: `theory.correlated_sign_cosine`
     without a rotation; `theory.hadamard_sign_cosine` after one round, for independent components; and
     `theory.sign_angle` for Haar's rotation, for three rounds, and for the mean of two, which nearly come up to it.
 
@@ -250,13 +249,13 @@ def _rotated_blocks(
     groups = min(HAAR_ROTATIONS, draws) if rotation == "haar" else 1
     rounds = int(rotation[-1]) if rotation.startswith("hadamard") else 0
     for group in range(groups):
-        turn = HaarRotation(d, source.seed()) if rotation == "haar" else None
+        turn = source.rotation(d) if rotation == "haar" else None
         share = draws * (group + 1) // groups - draws * group // groups
         for x in _gaussian_blocks(d, share, source):
             y = x * root if root.dim() == 1 else x @ root.T
             for _ in range(rounds):
                 y = hadamard_transform(y * source.signs(len(y), d))
-            yield (None, y) if turn is None else (group, turn(y))
+            yield (None, y) if turn is None else (group, y @ turn)
 
 
 def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, float, float, float]:
@@ -296,7 +295,10 @@ def _root(covariance: np.ndarray, device: str) -> Tensor:
     else:
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0))
-    return torch.as_tensor(root / np.abs(root).max(), dtype=torch.float32, device=device)
+    root = root / np.abs(root).max()
+    # What no angle sees is 0: products would come near 1e-38, where arithmetic is a hundred times slower.
+    root[np.abs(root) < 1e-15] = 0
+    return torch.as_tensor(root, dtype=torch.float32, device=device)
 
 
 def _dimensions(values: Sequence[int]) -> list[int]:
@@ -338,17 +340,14 @@ class _Source:
     def __init__(self, device: str, *streams: int) -> None:
         self._bits = _bit_generator(*streams)
         try:
-            self._generator = torch.Generator(device).manual_seed(self.seed() >> 1)
+            seed = int(self._bits.random_raw(1)[0]) >> 1
+            self._generator = torch.Generator(device).manual_seed(seed)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
             raise HypersignError(
                 f"device must be one that torch finds here, such as cpu or cuda; got {device!r}"
             ) from error
         self.device = device
-
-    def seed(self) -> int:
-        """A seed for something else, from this stream."""
-        return int(self._bits.random_raw(1)[0])
 
     def normals(self, rows: int, d: int) -> Tensor:
         """Independent standard normals, float32, shape (rows, d)."""
@@ -358,13 +357,20 @@ class _Source:
         # (31 bits, no zero: up to 6.7 standard deviations) and a direction (32 bits).
         half = -(-rows * d // 2)
         words = torch.from_numpy(self._bits.random_raw(half).view(np.int32))
-        radius = (words[:half] & 0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31).log_().mul_(-2).clamp_(min=0).sqrt_()
-        direction = words[half:].float().mul_(math.pi * 2.0**-31)
+        words[:half].bitwise_and_(0x7FFFFFFF)
+        uniform = words.float()
+        radius = uniform[:half].add_(0.5).mul_(2.0**-31).log_().mul_(-2).clamp_(min=0).sqrt_()
+        direction = uniform[half:].mul_(math.pi * 2.0**-31)
         x = torch.empty(2 * half)
         torch.cos(direction, out=x[:half])
         torch.sin(direction, out=x[half:])
         x.view(2, half).mul_(radius)
         return x[: rows * d].view(rows, d)
+
+    def rotation(self, d: int) -> Tensor:
+        """A Haar rotation, float32, shape (d, d), as `hypersign.rotations` makes them, but on this device."""
+        q, r = torch.linalg.qr(self.normals(d, d))
+        return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
 
     def signs(self, rows: int, d: int) -> Tensor:
         """Independent random signs, float32, shape (rows, d)."""

@@ -1,0 +1,156 @@
+"""Simulation against per-sample loops as the original's notebook writes them: one vector at a time.
+
+    python benchmarks/bench_simulate.py [--draws 10000] [--dimension 1000] [--device cpu] [--json [FILE]]
+
+Each experiment is done by both, in turn: the loop draws a vector, quantizes it by comparisons, takes its angle
+and goes on; ours gives the same means and spreads, and standard errors and predictions with them. The ternary
+experiment has five thresholds, each, as in the original, with an angle of two random vectors a draw. Of the
+rotation experiment, ours is timed with making its 16 Haar rotations, the loop without making its one: the
+original's own way to make one takes of the order of d^4 operations, minutes at d = 1000.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import rich
+import rich.table
+import torch
+
+from hypersign._machine import machine, versions
+from hypersign.geometry import simulate
+from hypersign.rotations import HaarRotation
+
+THRESHOLDS = (0.01, 0.02 / 0.18, 0.2, 0.3, 0.5)
+RATE = 0.1
+
+
+def angle(u: np.ndarray, v: np.ndarray) -> float:
+    norm = np.sqrt(np.dot(u, u) * np.dot(v, v))
+    return np.arccos(np.dot(u, v) / norm) if norm else 0.0
+
+
+def binarized(x: np.ndarray) -> np.ndarray:
+    return -1 * (x < 0) + 0 * (x == 0) + 1 * (x > 0)
+
+
+def loops(d: int, draws: int) -> dict[str, Callable[[], list[np.ndarray]]]:
+    """The experiments, a vector at a time; each returns the angles of its cases."""
+    generator = np.random.default_rng(0)
+    normal = generator.standard_normal
+    scale = np.exp(RATE * (np.arange(d) - d / 2))
+    matrix = HaarRotation(d, 0).matrix
+
+    def pair() -> float:
+        return angle(normal(d), normal(d))
+
+    def with_sign(rotate: bool | None = None) -> float:
+        x = normal(d)
+        if rotate is not None:
+            x = x * scale
+        if rotate:
+            x = np.dot(x, matrix)
+        return angle(binarized(x), x)
+
+    def with_ternary(t: float) -> float:
+        x = normal(d)
+        return angle((abs(x) > t) * np.sign(x), x)
+
+    def each(*functions: Callable[[], float]) -> list[np.ndarray]:
+        return [np.array([function() for _ in range(draws)]) for function in functions]
+
+    return {
+        "pairs": lambda: each(pair),
+        "sign": lambda: each(with_sign),
+        "ternary": lambda: [
+            angles
+            for t in THRESHOLDS
+            for angles in each(lambda t=t: with_ternary(t), pair)  # type: ignore[misc]
+        ],
+        "rotated": lambda: each(lambda: with_sign(False), lambda: with_sign(True)),
+    }
+
+
+def ours(d: int, draws: int, device: str) -> dict[str, Callable[[], list[simulate.Simulation]]]:
+    """The same experiments, vectorised."""
+    options = {"draws": draws, "device": device}
+    return {
+        "pairs": lambda: [simulate.pairs([d], **options)],  # type: ignore[arg-type]
+        "sign": lambda: [simulate.sign([d], **options)],  # type: ignore[arg-type]
+        "ternary": lambda: [
+            simulate.ternary(THRESHOLDS, dimension=d, **options),  # type: ignore[arg-type]
+            simulate.pairs([d], **options),  # type: ignore[arg-type]
+        ],
+        "rotated": lambda: [simulate.rotated([d], rate=RATE, **options)],  # type: ignore[arg-type]
+    }
+
+
+def seconds(function: Callable[[], object], device: str) -> tuple[float, object]:
+    start = time.perf_counter()
+    value = function()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start, value
+
+
+def check(name: str, angles: list[np.ndarray], found: list[simulate.Simulation]) -> None:
+    """Stops unless both experiments meet the same predictions: what is compared must be the same thing."""
+    cases = [case for simulation in found for case in simulation.cases]
+    if name == "ternary":  # the loop has a set of pairs a threshold, ours one
+        cases = [case for threshold in cases[:-1] for case in (threshold, cases[-1])]
+    for case, values in zip(cases, np.degrees(angles), strict=True):
+        expected = case.angle_degrees.predicted_mean
+        for mean, error in ((case.angle_degrees.mean, case.angle_degrees.mean_error), (values.mean(), None)):
+            # One rotation of all the loop's vectors moves their mean by up to .3 degrees.
+            least = 0.3 if case.label.endswith("haar") else 0.0
+            limit = max(5 * (error or values.std() / len(values) ** 0.5), least)
+            if not abs(mean - expected) < limit:
+                raise SystemExit(f"{name}, {case.label}: {mean} is not {expected}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=10_000, help="draws a case (default 10000)")
+    parser.add_argument("--dimension", type=int, default=1000, help="of the vectors (default 1000)")
+    parser.add_argument("--device", default="cpu", help="of our side; loops are NumPy's (default cpu)")
+    parser.add_argument("--rounds", type=int, default=3, help="of ours; the least time counts (default 3)")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    options = parser.parse_args()
+
+    vectorised = ours(options.dimension, options.draws, options.device)
+    rows: dict[str, dict[str, float]] = {}
+    for name, loop in loops(options.dimension, options.draws).items():
+        times = []
+        for _ in range(options.rounds):
+            spent, found = seconds(vectorised[name], options.device)
+            times.append(spent)
+        spent, angles = seconds(loop, "cpu")
+        check(name, angles, found)  # type: ignore[arg-type]
+        rows[name] = {"loop_seconds": spent, "seconds": min(times), "times_as_fast": spent / min(times)}
+    result = {
+        "benchmark": "simulate",
+        "machine": machine(),
+        "versions": versions("torch", "numpy"),
+        "threads": torch.get_num_threads(),
+        "device": options.device,
+        "dimension": options.dimension,
+        "draws": options.draws,
+        "experiments": rows,
+    }
+    if options.json == "-":
+        print(json.dumps(result, indent=2))
+        return
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    title = f"{options.draws:,} draws of d = {options.dimension}, {options.device}"
+    table = rich.table.Table("experiment", "loop, seconds", "ours, seconds", "times as fast", title=title)
+    for name, row in rows.items():
+        table.add_row(name, f"{row['loop_seconds']:.2f}", f"{row['seconds']:.3f}", f"{row['times_as_fast']:.0f}")
+    rich.print(table)
+
+
+if __name__ == "__main__":
+    main()
