@@ -1,7 +1,26 @@
 """Settings of every test."""
 
+import importlib.util
 import os
+from pathlib import Path
+
+import pytest
 
 # The networks of the tests gain nothing from a second thread, and on busy cores threads wait for each other:
 # ten times slower. Set before torch is imported, so that the processes which tests start have it too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """The module that makes results up, for figures and reports."""
+    path = Path(__file__).with_name("report") / "synthetic.py"
+    specification = importlib.util.spec_from_file_location("synthetic_results", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def geometry(synthetic):
+    return synthetic.geometry()

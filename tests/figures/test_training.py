@@ -22,7 +22,9 @@ def test_flipped_signs_have_a_line_a_layer(synthetic):
 
 @pytest.mark.parametrize("metrics", [[], [{"epoch": 1, "loss": None}], [{"epoch": 1, "loss": 1.0, "layers": {}}]])
 def test_training_curves_of_little_or_nothing_draw(metrics):
-    figures.training_curves(metrics).draw_without_rendering()
+    figure = figures.training_curves(metrics)
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 5
 
 
 def test_training_curves_hold_five_panels(synthetic):
