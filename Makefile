@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KERNELS := CMakeLists.txt $(wildcard csrc/* csrc/*/*)
 
 .PHONY: demo test lint docs clean
 
@@ -29,12 +30,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HyperSign needs Python 3.11 or newer; this is %d.%d. Name another with: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml constraints.txt $(KERNELS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV): PyTorch and what goes with it, a few minutes, once."
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[all]'
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(KERNELS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV): PyTorch, the tests' and the docs' packages, a few minutes, once."
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $(VENV)/.installed $@

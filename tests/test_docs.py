@@ -22,6 +22,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 SUBCOMMANDS = [
+    *(("inspect", name) for name in ("model.safetensors", "model.gguf", "low.gguf", "vectors.npy")),
     *(("theory", name) for name in ("angle", "ternary", "table")),
     *(("simulate", name) for name in ("pairs", "binary-pairs", "sign", "ternary", "levels", "rotated")),
 ]

@@ -42,6 +42,13 @@ def test_own_images_are_learnt(run, tmp_path: Path) -> None:
     assert (tmp_path / "runs/stripes/run/run.json").exists()
 
 
+def test_codes_go_to_faiss(run) -> None:
+    pytest.importorskip("faiss")
+    out = run("faiss_codes.py")
+    assert "same distances as IndexBinaryFlat: True" in out
+    assert float(re.search(r"HNSW finds ([\d.]+)%", out)[1]) > 80
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_every_example_has_a_test(name: str) -> None:
     assert f'run("{name}"' in Path(__file__).read_text()

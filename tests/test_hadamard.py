@@ -3,8 +3,80 @@ import pytest
 import torch
 from scipy import linalg
 
+from hypersign import ops
 from hypersign._checks import HypersignError
+from hypersign.bits import available_backends
+from hypersign.bits.backend import forced
 from hypersign.hadamard import hadamard_transform
+
+TYPES = [np.float32, np.float64, np.int32, np.int16]
+
+
+def numbers(shape, kind, seed=0):
+    generator = np.random.default_rng(seed)
+    if np.dtype(kind).kind == "f":
+        return generator.standard_normal(shape).astype(kind)
+    limits = np.iinfo(kind)
+    return generator.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_back_end_adds_in_the_same_order(backend, kind):
+    """Stage after stage, neighbours first: floating numbers agree bit by bit, integers modulo their range."""
+    for n in [1 << stages for stages in range(16)]:
+        x = numbers((3, n), kind, seed=n)
+        y = x.astype(np.int64) if kind in (np.int16, np.int32) else x
+        stride = 1
+        while stride < n:
+            pairs = y.reshape(3, -1, 2, stride)
+            y = np.stack((pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]), 2).reshape(3, n)
+            stride *= 2
+        with forced(backend):
+            ours = hadamard_transform(x, orthonormal=False)
+            np.testing.assert_array_equal(ours, y.astype(kind))
+            assert ours.dtype == kind
+            if y.dtype.kind == "f":
+                np.testing.assert_array_equal(hadamard_transform(x), y * kind(n**-0.5))
+            np.testing.assert_array_equal(hadamard_transform(x, orthonormal=False, threads=3), ours)
+            np.testing.assert_array_equal(ops.hadamard(torch.from_numpy(x), 1.0).numpy(), ours)
+            hadamard_transform(x, orthonormal=False, out=x)
+            np.testing.assert_array_equal(x, ours)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_integers_equal_scipys_product(backend):
+    for n in (1, 2, 16, 256, 1024):
+        x = np.random.default_rng(n).integers(-30, 31, (4, n))  # 1024 of them fit into 16 bits
+        expected = x @ linalg.hadamard(n)
+        with forced(backend):
+            for kind in (np.int16, np.int32):
+                np.testing.assert_array_equal(hadamard_transform(x.astype(kind), orthonormal=False), expected)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_no_rows_rows_apart_and_overlapping_output(backend):
+    with forced(backend):
+        assert hadamard_transform(np.empty((0, 3, 8), np.float32)).shape == (0, 3, 8)
+        whole = numbers((6, 64), np.float32)
+        expected = hadamard_transform(whole[::2, 16:48].copy())
+        np.testing.assert_array_equal(hadamard_transform(whole[::2, 16:48]), expected)
+        shared = numbers(96, np.float32)
+        expected = hadamard_transform(shared[:64].copy())
+        assert hadamard_transform(shared[:64], out=shared[32:]).base is shared
+        np.testing.assert_array_equal(shared[32:], expected)
+        big = numbers((2, 8), np.float32).astype(">f4")
+        np.testing.assert_array_equal(hadamard_transform(big), hadamard_transform(big.astype("f4")))
+
+
+def test_torch_elsewhere_adds_in_the_same_order():
+    """Butterflies in torch, which tensors on other devices and of other types take."""
+    x = torch.from_numpy(numbers((2, 3, 128), np.float32))
+    y = ops.hadamard(x.to(torch.complex64), 0.25)
+    assert torch.equal(y.real, ops.hadamard(x, 0.25))
+    assert torch.equal(ops.hadamard(x.double().long(), 1.0), ops.hadamard(x.double().long().int(), 1.0).long())
+    assert ops.hadamard(torch.ones(2, 1).long(), 1.0).tolist() == [[1], [1]]
+    torch.library.opcheck(torch.ops.hypersign.hadamard, (x.requires_grad_(), 0.5, 0))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 32, 64, 128])
@@ -58,6 +130,7 @@ def test_a_million():
 def test_gradients_pass():
     x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(hadamard_transform, (x,))
+    assert torch.autograd.gradgradcheck(lambda x: hadamard_transform(x).pow(3), (x,))
 
 
 def test_what_it_cannot_transform():
@@ -68,3 +141,17 @@ def test_what_it_cannot_transform():
         hadamard_transform(np.ones(4, np.int32))
     with pytest.raises(HypersignError, match="needs floating numbers"):
         hadamard_transform(torch.ones(4, dtype=torch.int32))
+    with pytest.raises(HypersignError, match=r"power of two up to 2\^24; got shape \(33554432,\)"):
+        hadamard_transform(torch.empty(1 << 25, device="meta"))
+    with pytest.raises(HypersignError, match="adds numbers; got bool"):
+        hadamard_transform(np.ones(4, bool), orthonormal=False)
+    x = np.ones((2, 4), np.float32)
+    for out in (np.ones((2, 4)), np.ones((4, 2), np.float32).T, np.ones(4, np.float32), [1.0]):
+        with pytest.raises(
+            HypersignError, match=r"out must be a C-contiguous array of type float32 and shape \(2, 4\)"
+        ):
+            hadamard_transform(x, out=out)
+    with pytest.raises(HypersignError, match="out belongs to NumPy arrays"):
+        hadamard_transform(torch.ones(4), out=x)
+    with pytest.raises(HypersignError, match="threads must be an integer >= 1; got 0"):
+        hadamard_transform(x, threads=0)

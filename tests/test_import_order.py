@@ -15,10 +15,11 @@ ORDER = [
     "_checks",
     "_files",
     "_machine",
+    "_native",  # the compiled kernels
     "bits",
-    "hadamard",
     "packed",
     "ops",
+    "hadamard",
     "rotations",
     "quantizers",
     "layers",

@@ -10,6 +10,11 @@ from hypersign.rotations import HaarRotation, HadamardRotation, random_signs
 ROTATIONS = [HaarRotation(64, 3), HadamardRotation(64, seed=3), HadamardRotation(64, rounds=1, seed=3)]
 
 
+def matrix_of(rotation):
+    """R, column after column: what the rotation makes of the vectors along the axes."""
+    return rotation(np.eye(rotation.dimension)).T
+
+
 @pytest.mark.parametrize("rotation", ROTATIONS, ids=["Haar", "three rounds", "one round"])
 def test_rotations_keep_products_and_can_be_undone(rotation):
     x = np.random.default_rng(0).standard_normal((5, 2, 64))
@@ -70,6 +75,14 @@ def test_splitmix_of_the_tests_is_splitmix():
     assert splitmix64(1234567, 2) == [6457827717110365317, 3203168211198807973]
 
 
+def test_signs_of_two_seeds():
+    # golden: the same on every machine and in every version, or codes of old files mean something else
+    first = "-+++-++-+-----+-++------+++---++++----+--+-+---++-+++++---+++-++"
+    second = "-+-++-++++++-+++-++++---++---+++----++--++-+++-+++-------++++-++"
+    for text, seed, stream in ((first, 0, 0), (second, 2**64 - 1, 7)):
+        assert "".join("+" if sign > 0 else "-" for sign in random_signs(64, seed, stream)) == text
+
+
 def test_signs_are_fair_and_streams_independent():
     n = 1 << 16
     rows = np.stack([random_signs(n, seed, stream) for seed in range(4) for stream in range(4)])
@@ -104,6 +117,51 @@ def test_three_rounds_bring_the_angle_of_a_haar_rotation():
     assert np.ptp(np.abs(HadamardRotation(d, rounds=3, seed=0)(axis))) > 0.05
 
 
+@pytest.mark.parametrize(
+    ("dimension", "outputs"), [(27, 27), (27, None), (5, 64), (64, 5), (33, 100), (1, 3), (1, 1)]
+)
+def test_more_and_fewer_dimensions(dimension, outputs):
+    rotation = HadamardRotation(dimension, seed=4, outputs=outputs)
+    n = rotation.size
+    assert n & (n - 1) == 0
+    assert n // 2 < max(dimension, outputs or 1) <= n
+    whole = matrix_of(HadamardRotation(n, seed=4))
+    np.testing.assert_allclose(whole @ whole.T, np.eye(n), atol=1e-12)
+    matrix = matrix_of(rotation)
+    assert matrix.shape == (outputs or n, dimension)
+    np.testing.assert_allclose(matrix, whole[: rotation.outputs, :dimension], atol=1e-12)
+    y = np.random.default_rng(0).standard_normal((3, rotation.outputs))
+    np.testing.assert_allclose(rotation.inverse(y), y @ matrix, atol=1e-12)
+    np.testing.assert_allclose(rotation.inverse(torch.from_numpy(y)).numpy(), y @ matrix, atol=1e-12)
+    np.testing.assert_allclose(rotation(torch.eye(dimension).double()).numpy().T, matrix, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dimension", "outputs"), [(6, 6), (6, 10), (10, 6), (1, 4)])
+def test_haar_to_more_and_fewer_dimensions(dimension, outputs):
+    rotation = HaarRotation(dimension, seed=4, outputs=outputs)
+    matrix = matrix_of(rotation)
+    assert matrix.shape == (outputs, dimension)
+    product = matrix.T @ matrix if outputs >= dimension else matrix @ matrix.T
+    np.testing.assert_allclose(product, np.eye(min(dimension, outputs)), atol=1e-12)
+    y = np.random.default_rng(0).standard_normal((3, outputs))
+    np.testing.assert_allclose(rotation.inverse(y), y @ matrix, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.int32, np.float64])
+@pytest.mark.parametrize("dimension", [1, 50, 128])
+def test_sums_are_the_rotation_without_its_factor(kind, dimension):
+    rotation = HadamardRotation(dimension, seed=2, outputs=100)
+    x = np.random.default_rng(0).integers(0, 127, (4, dimension)).astype(kind)
+    x[0] = np.iinfo(kind).max if kind != np.float64 else 1
+    exact = np.rint(rotation(x.astype(np.float64)) * 128**1.5)
+    sums = rotation.sums(x)
+    np.testing.assert_allclose(sums, exact, rtol=1e-12)
+    assert sums.dtype == {np.float64: np.float64, np.int32: np.int64}.get(kind, np.int32)
+    tensor = rotation.sums(torch.from_numpy(x))
+    np.testing.assert_array_equal(tensor.numpy(), sums)
+    assert tensor.numpy().dtype == sums.dtype
+
+
 def test_gradients_pass():
     for rotation in (HaarRotation(8, 0), HadamardRotation(8)):
         x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
@@ -112,8 +170,8 @@ def test_gradients_pass():
 
 
 def test_what_cannot_be_rotated():
-    with pytest.raises(HypersignError, match="power of two; got 27; pad vectors with zeros to 32"):
-        HadamardRotation(27)
+    with pytest.raises(HypersignError, match="outputs must be an integer >= 1; got 0"):
+        HadamardRotation(27, outputs=0)
     with pytest.raises(HypersignError, match="rounds must be an integer >= 1"):
         HadamardRotation(8, rounds=0)
     with pytest.raises(HypersignError, match="dimension must be an integer >= 1"):

@@ -2,7 +2,11 @@
 
 A rotation spreads a vector evenly over all components, whatever it was before, so that its sign lies at the angle
 of section 2 of Anderson & Berg: R' sign(R x) is the generalized binarization of x. A Haar rotation takes d^2
-multiplications a vector, k rounds of signs and Hadamard transforms k d log2 d additions.
+multiplications a vector, k rounds of signs and Hadamard transforms k n log2 n additions.
+
+To more or fewer dimensions: the vector is padded with zeros, rotated, and the first components are kept. So R, of
+shape (outputs, dimension), is a corner of a rotation: its columns are orthonormal where no output is dropped, its
+rows where no zeros were added.
 
 Both are functions of their seed alone. Signs come from a counter-based generator and are the same bits on every
 machine; Haar's matrix is the same up to the rounding of a QR decomposition.
@@ -27,43 +31,53 @@ class HaarRotation:
 
         y = R x,   R the Q of a QR decomposition of a Gaussian matrix, its columns' signs such that R's are > 0
 
-    Called with NumPy arrays or torch tensors of shape (..., dimension) it rotates their last dimension;
-    `inverse` undoes that. Gradients pass.
+    With more or fewer outputs than the dimension d, Q is that of a Gaussian matrix of max(d, outputs) rows and
+    min(d, outputs) columns, transposed where the outputs are fewer. Called with NumPy arrays or torch tensors of
+    shape (..., dimension) it rotates their last dimension. Gradients pass.
 
     Args:
-        dimension: d; the matrix holds d^2 numbers and takes of the order of d^3 operations to make.
+        dimension: d; the matrix holds d outputs numbers and takes of the order of d^3 operations to make.
         seed: what the rotation is a function of.
+        outputs: components of a rotated vector; d if None.
 
     Raises:
-        HypersignError: the dimension is below 1 or the seed below 0; in calls, the last dimension is another.
+        HypersignError: a dimension is below 1 or the seed below 0; in calls, the last dimension is another.
 
     Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups".
 
     >>> rotation = HaarRotation(3, seed=0)
     >>> round(float(np.linalg.norm(rotation(np.array([1.0, 2.0, 2.0])))), 6)
     3.0
+    >>> HaarRotation(3, seed=0, outputs=5).matrix.shape
+    (5, 3)
     """
 
-    def __init__(self, dimension: int, seed: int) -> None:
+    def __init__(self, dimension: int, seed: int, *, outputs: int | None = None) -> None:
         self.dimension = check_int("a rotation's dimension", dimension, least=1)
+        self.outputs = dimension if outputs is None else check_int("a rotation's outputs", outputs, least=1)
         self.seed = check_int("a rotation's seed", seed, least=0)
-        normals = np.random.Generator(np.random.Philox(seed)).standard_normal((dimension, dimension))
-        q, r = np.linalg.qr(normals)
-        self.matrix = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
-        """R, float64, shape (dimension, dimension)."""
+        shape = max(self.dimension, self.outputs), min(self.dimension, self.outputs)
+        q, r = np.linalg.qr(np.random.Generator(np.random.Philox(seed)).standard_normal(shape))
+        q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        self.matrix = np.ascontiguousarray(q if q.shape == (self.outputs, self.dimension) else q.T)
+        """R, float64, shape (outputs, dimension)."""
         self._held: dict[Any, Any] = {}
 
     def __call__(self, x: Array) -> Array:
         """R x for every vector x in the last dimension."""
+        _check_last(x, self.dimension)
         return x @ self._like(x).T
 
     def inverse(self, x: Array) -> Array:
-        """R' x, which undoes the rotation."""
+        """R' x for every vector x of the last dimension: undoes the rotation where no output was dropped."""
+        _check_last(x, self.outputs)
         return x @ self._like(x)
+
+    def __repr__(self) -> str:
+        return f"HaarRotation({self.dimension}, seed={self.seed}{_outputs(self.outputs, self.dimension)})"
 
     def _like(self, x: Any) -> Any:
         """The matrix, of the type of `x` and on its device; held, since it may be large."""
-        _check_last(x, self.dimension)
         if isinstance(x, np.ndarray):
             return self.matrix.astype(x.dtype if x.dtype.kind == "f" else np.float64, copy=False)
         import torch
@@ -77,20 +91,23 @@ class HaarRotation:
 class HadamardRotation:
     """Rounds of random signs and an orthonormal Walsh-Hadamard transform.
 
-        y = H D_k ... H D_2 H D_1 x,   D_i diagonal with random signs, H the Hadamard matrix over sqrt(d)
+        y = H D_k ... H D_2 H D_1 x,   D_i diagonal with random signs, H the Hadamard matrix over sqrt(n)
 
-    One round leaves vectors with few non-zero components far from Gaussian (a vector along an axis stays binary);
-    after three, angles have the mean and spread of a Haar rotation. Called with NumPy arrays or torch tensors of
-    shape (..., dimension) it rotates their last dimension; `inverse` undoes that. Gradients pass.
+    n is the smallest power of two that holds both the dimension and the outputs: x is padded with zeros to n, and
+    the first `outputs` components of y are kept. One round leaves vectors with few non-zero components far from
+    Gaussian (a vector along an axis stays binary); after three, angles have the mean and spread of a Haar rotation.
+    Called with NumPy arrays or torch tensors of shape (..., dimension) it rotates their last dimension. Gradients
+    pass.
 
     Args:
-        dimension: d, a power of two.
+        dimension: d.
         rounds: k.
         seed: what the signs are a function of.
+        outputs: components of a rotated vector; all n if None, which is d itself where that is a power of two.
 
     Raises:
-        HypersignError: the dimension is no power of two, the rounds are below 1 or the seed below 0; in calls,
-            the last dimension is another, or not of a floating type.
+        HypersignError: a dimension or the rounds are below 1, or the seed is below 0; in calls, the last dimension
+            is another, or not of a floating type.
 
     Source: Ailon & Chazelle 2009, "The fast Johnson-Lindenstrauss transform"; three rounds as in Andoni et al.
     2015, "Practical and optimal LSH for angular distance" (arXiv 1509.02897).
@@ -98,44 +115,87 @@ class HadamardRotation:
     >>> rotation = HadamardRotation(4, rounds=1, seed=0)
     >>> rotation(np.array([2.0, 0.0, 0.0, 0.0])).tolist()
     [-1.0, -1.0, -1.0, -1.0]
+    >>> HadamardRotation(27).outputs
+    32
     """
 
-    def __init__(self, dimension: int, rounds: int = 3, seed: int = 0) -> None:
+    def __init__(self, dimension: int, rounds: int = 3, seed: int = 0, *, outputs: int | None = None) -> None:
         self.dimension = check_int("a rotation's dimension", dimension, least=1)
-        if dimension & (dimension - 1):
-            raise HypersignError(
-                f"a Hadamard rotation's dimension must be a power of two; got {dimension}; pad vectors with zeros to "
-                f"{1 << dimension.bit_length()} or take a Haar rotation"
-            )
+        wanted = 1 if outputs is None else check_int("a rotation's outputs", outputs, least=1)
+        self.size = 1 << (max(self.dimension, wanted) - 1).bit_length()
+        """n, the length of the transforms."""
+        self.outputs = self.size if outputs is None else wanted
         self.rounds = check_int("a Hadamard rotation's rounds", rounds, least=1)
         self.seed = check_int("a rotation's seed", seed, least=0, most=2**64 - 1)
 
     def signs(self, number: int) -> np.ndarray:
-        """The signs of round `number`, from 0: float32, shape (dimension,), made anew at every call."""
-        return random_signs(self.dimension, self.seed, number)
+        """The signs of round `number`, from 0: float32, shape (size,), made anew at every call."""
+        return random_signs(self.size, self.seed, number)
 
     def __call__(self, x: Array) -> Array:
-        """The rotated vectors."""
+        """R x for every vector x in the last dimension."""
         _check_last(x, self.dimension)
-        y: Any = x
+        y: Any = _padded(x, self.size)
         for number in range(self.rounds):
             y = hadamard_transform(y * self._signs_like(y, number))
-        return y
+        return y[..., : self.outputs]
 
     def inverse(self, x: Array) -> Array:
-        """What rotates to `x`: the rounds undone, the last one first."""
-        _check_last(x, self.dimension)
-        y: Any = x
+        """R' x for every vector x in the last dimension: undoes the rotation where no output was dropped."""
+        _check_last(x, self.outputs)
+        y: Any = _padded(x, self.size)
         for number in reversed(range(self.rounds)):
             y = hadamard_transform(y) * self._signs_like(y, number)
-        return y
+        return y[..., : self.dimension]
+
+    def sums(self, x: Array) -> Array:
+        """n^(k/2) R x, which has the signs of R x, by sign flips and additions alone.
+
+        Integers come out as int32, or as int64 where the largest numbers of their type could overflow int32: no
+        sum exceeds n^(k/2) sqrt(d) max|x|. Floating types and arrays of Python's numbers stay as they are.
+
+        >>> HadamardRotation(4, rounds=2).sums(np.array([200, 7, 0, 1], np.uint8)).tolist()
+        [-800, 28, 0, 4]
+        """
+        _check_last(x, self.dimension)
+        y: Any = _padded(self._widened(x), self.size)
+        for number in range(self.rounds):
+            signs = self._signs_like(y, number) < 0
+            y = np.where(signs, -y, y) if isinstance(y, np.ndarray) else y.where(~signs, -y)
+            y = hadamard_transform(y, orthonormal=False)
+        return y[..., : self.outputs]
+
+    def __repr__(self) -> str:
+        return (
+            f"HadamardRotation({self.dimension}, rounds={self.rounds}, seed={self.seed}"
+            f"{_outputs(self.outputs, self.size)})"
+        )
 
     def _signs_like(self, x: Any, number: int) -> Any:
         if isinstance(x, np.ndarray):
-            return self.signs(number).astype(x.dtype, copy=False)
+            return self.signs(number).astype(x.dtype if x.dtype.kind != "O" else np.int8, copy=False)
         import torch
 
         return torch.from_numpy(self.signs(number)).to(device=x.device, dtype=x.dtype)
+
+    def _widened(self, x: Any) -> Any:
+        """`x`, its integers in a type that holds their rotated sums."""
+        if isinstance(x, np.ndarray):
+            if x.dtype.kind not in "iu":
+                return x
+            limits = np.iinfo(x.dtype)
+            largest = max(-int(limits.min), int(limits.max))
+            return x.astype(np.int32 if self._bound(largest) < 2**31 else np.int64)
+        import torch
+
+        if x.is_floating_point():
+            return x
+        integers = torch.iinfo(x.dtype)
+        largest = max(-integers.min, integers.max)
+        return x.to(torch.int32 if self._bound(largest) < 2**31 else torch.int64)
+
+    def _bound(self, largest: int) -> float:
+        return self.size ** (self.rounds / 2) * self.dimension**0.5 * largest
 
 
 def random_signs(count: int, seed: int, stream: int = 0) -> np.ndarray:
@@ -167,6 +227,22 @@ def _mix(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
+
+
+def _padded(x: Any, size: int) -> Any:
+    """`x` with zeros behind its last dimension, which becomes `size`."""
+    missing = size - x.shape[-1]
+    if not missing:
+        return x
+    if isinstance(x, np.ndarray):
+        return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+    import torch
+
+    return torch.nn.functional.pad(x, (0, missing))
+
+
+def _outputs(outputs: int, usual: int) -> str:
+    return "" if outputs == usual else f", outputs={outputs}"
 
 
 def _check_last(x: Any, dimension: int) -> None:

@@ -158,7 +158,7 @@ def _summarise(
     quantizers = ("", "")
     if isinstance(module, QuantLayer):
         quantizers = (_name(module.input_quantizer), _name(module.weight_quantizer))
-    if isinstance(module, QuantLayer) and not isinstance(module.weight_quantizer, Identity):
+    if isinstance(module, QuantLayer) and module.weight_quantizer.levels:
         levels = module.weight.numel()
         planes = 1 if len(module.weight_quantizer.levels) == 2 else 2  # type: ignore[arg-type]
         scales = module.filters if getattr(module.weight_quantizer, "scale", None) is not None else 0

@@ -77,6 +77,20 @@ def test_inspect_writes_every_promised_number(run: Path, tmp_path: Path, capsys:
     assert str(tmp_path / "report.html") in text.replace("\n", "")
 
 
+def test_reproduce_draws_everything_and_judges_every_claim(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["reproduce", str(run), "--output", str(tmp_path), "--images", "60", "--draws", "400", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "claims.json").read_text())
+    assert {claim["verdict"] for claim in printed["claims"]} <= {"holds", "does not hold"}
+    simulated = [claim for claim in printed["claims"] if claim["claim"].startswith("simulation")]
+    assert len(simulated) == 3 + 3 + 3 + 5 + 6
+    assert all(claim["verdict"] == "holds" for claim in simulated)
+    names = {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
+    assert {"weights_binarized", "angle_density", "pairs_histograms", "rotated_histograms", "quantizer_sign"} <= names
+
+
 def test_demo_recognises_the_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["demo", "--output", str(tmp_path / "demo")])
     done = open_run(tmp_path / "demo")

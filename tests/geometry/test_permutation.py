@@ -1,9 +1,18 @@
+import numpy as np
+import pytest
 import torch
 
 from hypersign.geometry.capture import capture
-from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
-from hypersign.layers import QuantConv2d
-from hypersign.quantizers import Sign
+from hypersign.geometry.permutation import (
+    PERMUTED_PRODUCTS,
+    permutation_tests,
+    permuted,
+    permuted_over_images,
+    permuted_r,
+    permuted_within_images,
+)
+from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear
+from hypersign.quantizers import Sign, Ternary
 
 
 def test_a_permutation_keeps_the_values_and_moves_them_everywhere():
@@ -34,3 +43,74 @@ def test_only_as_many_images_as_needed():
     (found,) = capture(model, [(torch.randn(50, 1, 20, 20), torch.zeros(50).long())]).layers
     assert found.products.count == 50 * 400
     assert found.permuted.count == 3 * 400 >= PERMUTED_PRODUCTS
+
+
+def test_permutations_keep_what_they_promise():
+    x = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    inside = permuted_within_images(x, torch.Generator().manual_seed(0))
+    assert torch.equal(inside.flatten(1).sort(1).values, x.flatten(1).sort(1).values)
+    assert not torch.equal(inside, x)
+    over = permuted_over_images(x, torch.Generator().manual_seed(0))
+    assert torch.equal(over.sort(0).values, x.sort(0).values)
+    orders = (over[None] == x[:, None]).float().argmax(0).flatten(1)  # which image each value came from
+    assert len(set(map(tuple, orders.T.tolist()))) > 20  # an order of its own for each channel and position
+
+
+LAYERS = {
+    "strided, padded with 1": (
+        lambda: QuantConv2d(4, 3, 3, stride=2, padding=1, pad_value=1, weight_quantizer=Sign()),
+        (4, 7, 7),
+    ),
+    "padded with 0": (lambda: QuantConv2d(4, 3, 3, padding=1, weight_quantizer=Ternary(0.1)), (4, 5, 5)),
+    "groups": (lambda: QuantConv1d(6, 4, 3, padding=1, groups=2, weight_quantizer=Sign()), (6, 9)),
+    "fully connected": (lambda: QuantLinear(9, 4, weight_quantizer=Sign()), (9,)),
+}
+
+
+@pytest.mark.parametrize("kept", ["global", "sample", "position"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_permuted_products_meet_their_prediction(name, kept):
+    make, shape = LAYERS[name]
+    torch.manual_seed(0)
+    layer = make()
+    # Images of their own brightness and contrast, a mean image, and a mean
+    images, ones = 100, [1] * len(shape)
+    x = torch.randn(images, *shape) * (0.5 + torch.rand(images, *ones)) + 0.6 * torch.randn(images, *ones)
+    x += 0.7 * torch.randn(shape) + 0.5
+    generator = torch.Generator().manual_seed(0)
+    draw = {
+        "global": lambda: permuted(x, images, generator),
+        "sample": lambda: permuted_within_images(x, generator),
+        "position": lambda: permuted_over_images(x, generator),
+    }[kept]
+    rows = {"latent": layer.weight.detach(), "levels": layer.quantized_weight().detach()}
+    products = {kind: [] for kind in rows}
+    for _ in range(60):
+        shuffled = draw()
+        for kind, weight in rows.items():
+            out = layer.product(shuffled, weight)
+            products[kind].append(out.movedim(1 - layer.weight.dim(), -1).reshape(-1, layer.filters))
+    a, b = (torch.cat(products[kind]).double().numpy() for kind in rows)
+    measured = [np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(layer.filters)]
+    np.testing.assert_allclose(permuted_r(layer, x, kept), measured, atol=0.01)
+
+
+def test_a_filter_over_all_inputs_of_an_image_keeps_only_the_centred_cosine():
+    # Every image is a permutation of the same values: the sum of all inputs never varies.
+    layer = QuantLinear(6, 1, weight_quantizer=Sign())
+    w = np.array([0.5, -1.0, 2.0, 0.1, -0.3, 0.7])
+    layer.weight.data.copy_(torch.from_numpy(w)[None])
+    x = torch.arange(6.0).repeat(4, 1)
+    assert permuted_r(layer, x, "sample") == pytest.approx(np.corrcoef(w, np.sign(w))[0, 1])
+    assert np.isnan(permuted_r(layer, x, "position")).all()  # every input is the same in all images
+    one = QuantLinear(1, 1, weight_quantizer=Sign())
+    assert np.isnan(permuted_r(one, torch.ones(4, 1), "sample")).all()
+
+
+def test_tests_of_all_three_kinds():
+    torch.manual_seed(0)
+    layer = QuantConv2d(3, 5, 3, padding=1, bias=False, weight_quantizer=Sign())
+    found = permutation_tests(layer, torch.randn(20, 3, 6, 6).sign(), torch.Generator().manual_seed(0))
+    assert list(found) == ["global", "sample", "position"]
+    for measured, predicted in found.values():
+        np.testing.assert_allclose(measured, predicted, atol=0.05)

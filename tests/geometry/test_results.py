@@ -40,7 +40,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_the_keys_of_the_file_are_the_fields(tmp_path):
     _geometry().save(tmp_path / "geometry.json")
     value = json.loads((tmp_path / "geometry.json").read_text())
-    assert list(value) == ["run", "dataset", "images", "accuracy", "layers"]
+    assert list(value) == ["run", "dataset", "images", "accuracy", "layers", "covariance_images"]
     layer = value["layers"][0]
     assert {"name", "kind", "fan_in", "filters", "angle_degrees", "level_shares"} <= set(layer)
     assert {"mean", "std", "peak", "predicted_mean", "predicted_std"} <= set(layer["angle_degrees"])

@@ -7,7 +7,17 @@ import torch
 from torch import nn
 
 from hypersign._checks import HypersignError
-from hypersign.models import MODELS, build, mlp, options_of, resnet18, resnet20, vgg
+from hypersign.models import (
+    MODELS,
+    associative_memory,
+    build,
+    fast_transform,
+    mlp,
+    options_of,
+    resnet18,
+    resnet20,
+    vgg,
+)
 from hypersign.models.build import SURROGATES
 from hypersign.quantizers import Optimal, Quantizer
 
@@ -51,7 +61,18 @@ OPTIONS = {
         }
         for name in ("resnet20", "resnet18")
     },
+    **{
+        name: {"hidden": [512], "levels": 3, "threshold": 0.3, "surrogate": "triangle"}
+        for name in ("fast-transform", "associative-memory")
+    },
 }
+SMALL = {
+    "vgg": {"widths": (4, 4), "pools": (2,), "hidden": (8, 4)},
+    "mlp": {"hidden": (8, 4)},
+    "fast-transform": {"hidden": (256,)},
+    "associative-memory": {"hidden": (256,)},
+}
+"""Options of a small network; the others take widths."""
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -69,8 +90,7 @@ def test_every_option_by_name_after_a_trip_through_json(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_each_option_alone_changes_the_network(name: str) -> None:
-    small = {"vgg": {"widths": (4, 4), "pools": (2,), "hidden": (8, 4)}, "mlp": {"hidden": (8, 4)}}
-    base = small.get(name, {"widths": (4, 4)})
+    base = SMALL.get(name, {"widths": (4, 4)})
     plain = repr(build(name, (3, 8, 8), 5, **base))
     for option, value in OPTIONS[name].items():
         extra = {"levels": 3} if option == "threshold" else {}
@@ -80,7 +100,14 @@ def test_each_option_alone_changes_the_network(name: str) -> None:
 
 
 def test_the_names() -> None:
-    assert dict(MODELS) == {"vgg": vgg, "mlp": mlp, "resnet20": resnet20, "resnet18": resnet18}
+    assert dict(MODELS) == {
+        "vgg": vgg,
+        "mlp": mlp,
+        "resnet20": resnet20,
+        "resnet18": resnet18,
+        "fast-transform": fast_transform,
+        "associative-memory": associative_memory,
+    }
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
@@ -94,8 +121,7 @@ def test_surrogates_by_name(surrogate: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_trains_a_step_with_every_parameter(name: str) -> None:
     """Gradients reach every parameter, as training in several processes needs; buffers are no parameters."""
-    small = {"vgg": {"widths": (4, 4), "pools": (2,), "hidden": (8,)}, "mlp": {"hidden": (8,)}}
-    model: nn.Module = build(name, (3, 8, 8), 5, **small.get(name, {"widths": (4, 4)}), surrogate="straight-through")
+    model: nn.Module = build(name, (3, 8, 8), 5, **SMALL.get(name, {"widths": (4, 4)}), surrogate="straight-through")
     model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))).square().sum().backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
@@ -105,7 +131,11 @@ def test_trains_a_step_with_every_parameter(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vgg16", {}, "model must be one of vgg, mlp, resnet20, resnet18; got 'vgg16'"),
+        (
+            "vgg16",
+            {},
+            "model must be one of vgg, mlp, resnet20, resnet18, fast-transform, associative-memory; got 'vgg16'",
+        ),
         ("mlp", {"widths": [4], "depth": 3}, "mlp has no option depth, widths; its options are hidden, levels"),
         ("resnet20", {"norm_scale": True}, "resnet20 has no option norm_scale; its options are widths"),
         ("vgg", {"threshold": "best"}, r"threshold \(or a number in \[0, 1\)\) must be one of optimal; got 'best'"),

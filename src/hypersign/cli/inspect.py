@@ -1,18 +1,21 @@
-"""`hypersign inspect`: measure, draw, report."""
+"""`hypersign inspect`: measure, draw, report; files of weights and of vectors are inspect_files.py's."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from hypersign import report, runs
 from hypersign._checks import check_int
+from hypersign.cli import inspect_files
 from hypersign.cli.options import RunPath, Weights, parse
 from hypersign.data import Batches
 from hypersign.geometry import Geometry
 from hypersign.geometry import inspect as measure
+from hypersign.geometry.covariance import input_covariances
 from hypersign.runs import Run
 from hypersign.summary import summary
 
@@ -22,7 +25,8 @@ BATCH = 50
 
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign inspect`'s options, measures, and writes the report."""
-    parse(inspect, words, "inspect")
+    if not inspect_files.run(words):
+        parse(inspect, words, "inspect")
 
 
 def inspect(
@@ -37,9 +41,14 @@ def inspect(
 ) -> None:
     """Measure a run's geometry on its test images against theory; write report.html and geometry.json.
 
+    A file comes first as well and has options of its own, for which ask after its name, as in
+    hypersign inspect model.safetensors --help: weights (.safetensors, .gguf, a folder of .safetensors) and
+    vectors (.npy).
+
     Args:
         run: run folder.
-        images: test images to measure on (all of them if there are fewer); memory does not grow with it.
+        images: test images to measure on, and training images to predict from (all of them if there are fewer);
+            memory does not grow with it.
         weights: the last weights, or those with the best validation accuracy.
         output: folder for the report; the run folder itself by default.
         figures: also draw each figure of the paper's analysis, as PDF and PNG, into figures/ there.
@@ -53,6 +62,7 @@ def inspect(
     found = inspect_run(opened, images=images, weights=weights, seed=seed, console=Console(stderr=True))
     page = write_report(opened, found, folder)
     console.print(geometry_table(found))
+    console.print(covariance_table(found))
     if figures:
         from hypersign.figures import save_analysis
 
@@ -62,18 +72,33 @@ def inspect(
 
 
 def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, console: Console) -> Geometry:
-    """Measures a run's network on its first `images` test images, with a progress bar on `console`."""
+    """Measures a run's network on its first `images` test images, with a progress bar on `console`.
+
+    What the covariance of the inputs foretells comes from as many training images, spread over all of them.
+    """
     data = opened.data()
-    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
+    test = data.test[:images]
+    train = data.train[:: -(-len(data.train) // images)]
+    model = opened.load_model(weights)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("measuring", total=min(images, len(data.test)))
+        task = bar.add_task("covariance of the inputs", total=len(train))
+        covariances = input_covariances(
+            model,
+            Batches(train, BATCH, pixel_range=data.pixel_range),
+            progress=lambda seen: bar.update(task, completed=seen),
+        )
+        for name, reason in covariances.unmeasured.items():
+            console.print(f"No prediction from covariance for {name}: {reason}", highlight=False)
+        bar.update(task, visible=False)
+        measuring = bar.add_task("measuring", total=len(test))
         return measure(
-            opened.load_model(weights),
-            batches,
+            model,
+            Batches(test, BATCH, pixel_range=data.pixel_range),
             run=opened.name,
             dataset=data.name,
             seed=seed,
-            progress=lambda seen: bar.update(task, completed=seen),
+            covariances=covariances,
+            progress=lambda seen: bar.update(measuring, completed=seen),
         )
 
 
@@ -110,5 +135,32 @@ def geometry_table(found: Geometry) -> Table:
             str(layer.fan_in),
             f"{layer.angle_degrees.mean:.1f} / {layer.angle_degrees.predicted_mean:.1f}",
             *(f"{family.pearson_r:.2f} / {family.predicted_pearson_r:.2f}" for family in families),
+        )
+    return table
+
+
+def covariance_table(found: Geometry) -> Table:
+    """Per layer: the inputs' effective dimension, and r with quantized weights, beside its prediction from them."""
+    table = Table(
+        caption="r: medians over filters, as measured and as predicted from\n"
+        f"the inputs' covariance over {found.covariance_images:,} training images;\n"
+        "effective dimension: of how many directions inputs vary in",
+        caption_justify="left",
+    )
+    table.add_column("layer", no_wrap=True)
+    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in found.layers:
+        if not layer.covariance_pearson_r:
+            continue
+        r = np.array([layer.weights_binarized.pearson_r_per_filter, layer.covariance_pearson_r])
+        r = r[:, np.isfinite(r).all(0)]
+        known = r.size > 0
+        cells = (*np.median(r, axis=1), np.median(np.abs(r[0] - r[1]))) if known else (np.nan,) * 3
+        table.add_row(
+            layer.name,
+            str(layer.fan_in),
+            f"{layer.effective_dimension:.1f}",
+            *(f"{cell:.3f}" for cell in cells),
         )
     return table

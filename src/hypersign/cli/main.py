@@ -20,8 +20,16 @@ VERBS = {
     "evaluate": "accuracy, loss and confusion matrix of a run",
     "info": "what a run is: network, sizes, recipe, results",
     "inspect": "measure a run's geometry against theory, and write the report",
+    "reproduce": "every figure of the paper from a run, and its claims checked one by one",
+    "ablate": "put layers back to float one by one: loss beside its prediction",
+    "compare": "runs side by side: settings that differ, accuracy, angles and r",
+    "pack": "a run's network as one file of bits, and the proof that it is the same network",
+    "run": "predict with a packed file: no torch needed",
+    "bench": "where a packed network's time goes, and what the float network takes",
     "theory": "what the closed forms say: angles, ternary levels, the reference tables",
     "simulate": "draw random vectors, and print their angles beside theory",
+    "hash": "vectors to packed sign codes, and the recall to expect of them",
+    "search": "the nearest vectors of queries, by their codes",
 }
 
 

@@ -1,7 +1,9 @@
 """Figures: one function each, `figure(results, ax=None) -> Axes`; they draw what was measured and measure nothing."""
 
+from hypersign.figures.ablation import ablated_layers, depth_r
 from hypersign.figures.analysis import save_analysis
 from hypersign.figures.angles import angle_density, angle_density_zoomed, angle_spread
+from hypersign.figures.covariance import predicted_r
 from hypersign.figures.dot_products import (
     activations_binarized,
     both_binarized,
@@ -31,6 +33,7 @@ __all__ = [
     "activations_binarized",
     "both_binarized",
     "permuted",
+    "predicted_r",
     "angle_density",
     "angle_density_zoomed",
     "angle_spread",
@@ -43,6 +46,8 @@ __all__ = [
     "filter_angles",
     "training_curves",
     "quantizer_curves",
+    "ablated_layers",
+    "depth_r",
     "angle_histograms",
     "angle_against_dimension",
     "angle_against_threshold",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypersign.figures import angles, dot_products, training, weights
+from hypersign.figures import angles, covariance, dot_products, training, weights
 from hypersign.figures.style import panels, save
 from hypersign.geometry.results import Geometry
 
@@ -12,7 +12,8 @@ __all__ = ["save_analysis"]
 def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.Metrics = ()) -> list[Path]:
     """Draws each figure of the paper's analysis of `geometry` into `folder`, as PDF and PNG; returns the paths.
 
-    Training curves are drawn where `metrics` (the objects of metrics.jsonl) holds any.
+    Training curves are drawn where `metrics` (the objects of metrics.jsonl) holds any, predictions from covariance
+    where the geometry has some.
 
     Raises:
         HypersignError: the geometry has no layers, matplotlib is not installed, or `folder` is not writable.
@@ -31,6 +32,8 @@ def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.M
     }
     if fed_levels:
         drawn["activations_binarized"] = panels(dot_products.activations_binarized, fed_levels)
+    if any(layer.covariance_pearson_r for layer in layers):
+        drawn["predicted_r"] = covariance.predicted_r(geometry).get_figure()
     if metrics:
         drawn["training_curves"] = training.training_curves(metrics)
     return [path for name, fig in drawn.items() for path in save(fig, folder, name)]  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """The geometry of quantized networks: measured on a trained one, predicted by closed forms."""
 
+from hypersign.geometry.advice import Advice, LayerAdvice, advise
 from hypersign.geometry.inspection import inspect
 from hypersign.geometry.results import (
     AngleStats,
@@ -13,6 +14,9 @@ from hypersign.geometry.results import (
 
 __all__ = [
     "inspect",
+    "advise",
+    "Advice",
+    "LayerAdvice",
     "Geometry",
     "LayerGeometry",
     "AngleStats",

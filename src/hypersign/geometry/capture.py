@@ -7,7 +7,7 @@ memory holds one batch of one layer, however many images and layers there are.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,10 +20,11 @@ from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity
 
-__all__ = ["Capture", "LayerCapture", "capture"]
+__all__ = ["Capture", "LayerCapture", "capture", "watching"]
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Progress = Callable[[int], Any]
+Hook = Callable[[nn.Module, tuple, dict[str, Any], Any], None]
 
 # family -> (x, y), by the kinds of product: inputs first, c for continuous and b for quantized
 _FAMILIES = {
@@ -128,16 +129,10 @@ def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Prog
     example = next(iter(layers.values())).weight
     generator = torch.Generator().manual_seed(seed)
     images_seen, right = 0, 0
-    with (
-        torch.no_grad(),
-        full_precision(example.device.type),
-        mode(model, training=False),
-        contextlib.ExitStack() as hooks,
-    ):
+    with watching(model, example.device.type) as watch:
         captures = tuple(LayerCapture(name, layer, generator) for name, layer in layers.items())
         for layer_capture in captures:
-            handle = layer_capture.layer.register_forward_hook(layer_capture.hook, with_kwargs=True)
-            hooks.callback(handle.remove)
+            watch(layer_capture.layer, layer_capture.hook)
         for images, labels in batches:
             images = _filters_last(images.to(example.device, example.dtype))
             scores = model(images)
@@ -155,6 +150,21 @@ def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Prog
             f"every quantized layer must take part in the network's forward pass; {', '.join(unreached)} did not"
         )
     return Capture(images_seen, right / images_seen, captures)
+
+
+@contextlib.contextmanager
+def watching(model: nn.Module, device: str) -> Iterator[Callable[[nn.Module, Hook], None]]:
+    """`model` as measurements need it: evaluating, without gradients, in full precision on a device of this type.
+
+    Gives a function that sets a forward hook on a layer, called with (layer, arguments, keyword arguments, output).
+    Everything is as before afterwards, also after an exception.
+    """
+    with torch.no_grad(), full_precision(device), mode(model, training=False), contextlib.ExitStack() as hooks:
+
+        def watch(layer: nn.Module, hook: Hook) -> None:
+            hooks.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
+
+        yield watch
 
 
 def _filters_last(x: Tensor) -> Tensor:

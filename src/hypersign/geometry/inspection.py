@@ -1,10 +1,13 @@
 """Inspection: everything that is measured of a network, beside what theory predicts."""
 
+import math
+
 import numpy as np
 from torch import nn
 
 from hypersign.geometry import theory, weights
 from hypersign.geometry.capture import Batches, LayerCapture, Progress, capture
+from hypersign.geometry.covariance import Covariances, LayerCovariance, effective_dimension, predicted_r
 from hypersign.geometry.results import Geometry, LayerGeometry
 from hypersign.quantizers import Identity
 
@@ -18,6 +21,7 @@ def inspect(
     run: str,
     dataset: str,
     seed: int = 0,
+    covariances: Covariances | None = None,
     progress: Progress | None = None,
 ) -> Geometry:
     """Measures the geometry of every quantized layer of `model` on `batches`, beside its prediction.
@@ -29,6 +33,8 @@ def inspect(
         batches: (images, labels) pairs, images `(N, ...)` in the range the model was trained on.
         run, dataset: names, written into the result.
         seed: of the permutation test.
+        covariances: of the model's inputs on other images, from which r is predicted filter by filter:
+            `input_covariances(model, training_batches)`.
         progress: called after each batch with the number of images seen so far.
 
     Raises:
@@ -49,11 +55,18 @@ def inspect(
     (0.8, 0.8)
     """
     seen = capture(model, batches, seed=seed, progress=progress)
-    layers = tuple(_layer_geometry(layer) for layer in seen.layers)
-    return Geometry(run=run, dataset=dataset, images=seen.images, accuracy=seen.accuracy, layers=layers)
+    known = covariances.layers if covariances is not None else {}
+    return Geometry(
+        run=run,
+        dataset=dataset,
+        images=seen.images,
+        accuracy=seen.accuracy,
+        layers=tuple(_layer_geometry(layer, known.get(layer.name)) for layer in seen.layers),
+        covariance_images=covariances.images if covariances is not None else 0,
+    )
 
 
-def _layer_geometry(captured: LayerCapture) -> LayerGeometry:
+def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None) -> LayerGeometry:
     layer = captured.layer
     angle = weights.angle_stats(layer)
     cosines = np.cos(np.radians(angle.per_filter))
@@ -77,6 +90,8 @@ def _layer_geometry(captured: LayerCapture) -> LayerGeometry:
         activations_binarized=products.result("activations_binarized", predicted_pearson_r=input_r),
         both_binarized=products.result("both_binarized", predicted_pearson_r=weight_r * input_r),
         permuted=captured.permuted.result("permuted", predicted_pearson_r=weight_r),
+        covariance_pearson_r=() if covariance is None else tuple(predicted_r(covariance).tolist()),
+        effective_dimension=math.nan if covariance is None else effective_dimension(covariance),
     )
 
 

@@ -1,13 +1,30 @@
-"""The permutation test: what correlations between activations do to the geometry.
+"""The permutation tests: what correlations between activations do to the geometry.
 
-Permuted activations keep their values and lose their order, so what a layer's dot products still do is due to
-the weights alone; theory predicts it exactly as for independent inputs.
+Permuted activations keep their values and lose their order. What remains depends on what is permuted with what:
+
+    over everything             no correlation remains but that of sharing the padding: theory for independent
+                                inputs holds
+    within each image           each image keeps its mean and spread (its brightness), which all its inputs share
+    each channel and position   every input keeps its own mean and spread, the mean image, and nothing else
+    over the images
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PERMUTED_PRODUCTS", "permuted"]
+from hypersign.geometry.dot_products import DotProductAccumulator
+from hypersign.layers import QuantLayer
+
+__all__ = [
+    "PERMUTED_PRODUCTS",
+    "permuted",
+    "permuted_over_images",
+    "permuted_r",
+    "permuted_within_images",
+    "permutation_tests",
+    "product_rows",
+]
 
 PERMUTED_PRODUCTS = 1024
 """Dot products a filter and batch that the permutation test looks at, at least."""
@@ -31,3 +48,140 @@ def permuted(activations: Tensor, images: int, generator: torch.Generator) -> Te
     few = activations[:images]
     order = torch.randperm(few.numel(), generator=generator).to(few.device)
     return few.flatten()[order].view_as(few)
+
+
+def permuted_within_images(activations: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image's activations permuted over its own channels and positions.
+
+    Args:
+        activations: shape `(images, ...)`.
+        generator: a CPU generator, whose seed fixes the permutation on every device.
+
+    >>> permuted_within_images(torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.Generator().manual_seed(0)).tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
+    """
+    return _permuted_along(activations, 1, generator)
+
+
+def permuted_over_images(activations: Tensor, generator: torch.Generator) -> Tensor:
+    """The activations of each channel and position permuted over the images, each in an order of its own.
+
+    Args:
+        activations: shape `(images, ...)`.
+        generator: a CPU generator, whose seed fixes the permutation on every device.
+
+    >>> permuted_over_images(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.Generator().manual_seed(0)).tolist()
+    [[1.0, 2.0], [1.0, 2.0]]
+    """
+    return _permuted_along(activations, 0, generator)
+
+
+def _permuted_along(activations: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+    flat = activations.flatten(1)
+    order = torch.rand(flat.shape, generator=generator).argsort(dim).to(flat.device)
+    return flat.gather(dim, order).view(activations.shape)
+
+
+def permutation_tests(
+    layer: QuantLayer, activations: Tensor, generator: torch.Generator
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Correlation of a layer's products with latent and quantized weights after each permutation of its inputs.
+
+    Drawn again and again until there are `PERMUTED_PRODUCTS` products a filter.
+
+    Args:
+        layer: the layer; its padding and stride are kept.
+        activations: its quantized inputs, shape `(images, ...)`.
+        generator: a CPU generator.
+
+    Returns for "global", "sample" and "position" the measured and the predicted r, each of shape `(filters,)`, NaN
+    where products do not vary.
+
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Sign
+    >>> layer, _ = QuantLinear(100, 1, weight_quantizer=Sign()), torch.manual_seed(0)
+    >>> inputs, generator = torch.randn(50, 100), torch.Generator().manual_seed(0)
+    >>> [abs(r - predicted).item() < 0.02 for r, predicted in permutation_tests(layer, inputs, generator).values()]
+    [True, True, True]
+    """
+    permutations = {
+        "global": lambda: permuted(activations, len(activations), generator),
+        "sample": lambda: permuted_within_images(activations, generator),
+        "position": lambda: permuted_over_images(activations, generator),
+    }
+    latent, levels = layer.weight.detach(), layer.quantized_weight().detach()
+    found = {}
+    for kept, draw in permutations.items():
+        products = DotProductAccumulator(layer.filters, {"permuted": ("quantized", "latent")})
+        while products.count < PERMUTED_PRODUCTS:
+            shuffled = draw()
+            pair = {"quantized": levels, "latent": latent}
+            products.update({kind: product_rows(layer, layer.product(shuffled, w)) for kind, w in pair.items()})
+        measured = products.result("permuted", predicted_pearson_r=np.nan).pearson_r_per_filter
+        found[kept] = np.asarray(measured), permuted_r(layer, activations, kept)
+    return found
+
+
+def permuted_r(layer: QuantLayer, activations: Tensor, kept: str) -> np.ndarray:
+    """Expected correlation of a layer's products with latent and quantized weights after a permutation.
+
+        r = cov(x.w, x.b) / sqrt( var(x.w) var(x.b) ),   cov(x.w, x.b) = mean D(w, b) + cov(m.w, m.b)
+
+    `m` are the means of a patch's inputs given image and position, D(w, b) = sum_j v_j w_j b_j with v_j their
+    variances: permuted inputs have no other covariance, but that n values without replacement repel each other,
+    cov = -v/(n - 1), which adds D's factor n/(n - 1) and -v/(n - 1) sum w sum b. Means and covariances are over
+    images and positions. Sums run over the inputs that are there: padding is constant. For many inputs of mean 0,
+    permuted over everything, r is the cosine between w and b.
+
+    Args:
+        layer: the layer.
+        activations: its quantized inputs, shape `(images, ...)`.
+        kept: "global", "sample" or "position".
+
+    Returns r of each filter, shape `(filters,)`, NaN where a product does not vary.
+
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Sign
+    >>> layer = QuantLinear(2, 1, weight_quantizer=Sign())
+    >>> _ = layer.weight.data.copy_(torch.tensor([[2.0, 1.0]]))
+    >>> permuted_r(layer, torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]), "position").round(4)
+    array([0.9487])
+    """
+    # In float64, from the products of constant maps, so that padding, stride and groups are the layer's own.
+    w, b = layer.weight.detach().double(), layer.quantized_weight().detach().double()
+    x = activations.double()
+    nothing, ones = torch.zeros_like(x[:1]), torch.ones_like(x[:1])
+
+    def product(inputs: Tensor, weight: Tensor) -> Tensor:
+        return product_rows(layer, layer.product(inputs, weight))  # (positions, filters)
+
+    padding = {name: product(nothing, weight) for name, weight in (("w", w), ("b", b))}
+
+    def covariance(first: str, second: str) -> Tensor:
+        weights = {"w": w, "b": b}
+        both = weights[first] * weights[second]
+        if kept == "position":
+            variance, mean = x.var(0, correction=0, keepdim=True), x.mean(0, keepdim=True)
+            spread = (product(variance, both) - product(nothing, both)).mean(0)
+            means = [product(mean, weights[name]) for name in (first, second)]
+            return spread + ((means[0] - means[0].mean(0)) * (means[1] - means[1].mean(0))).mean(0)
+        pools = x.flatten(1) if kept == "sample" else x.flatten()[None]
+        n = pools.shape[1]
+        mean, variance = pools.mean(1), pools.var(1, correction=0).mean()
+        sums = [product(ones, weights[name]) - padding[name] for name in (first, second)]
+        pads = [padding[name] for name in (first, second)]
+        spread = (product(ones, both) - product(nothing, both)).mean(0)
+        spread = variance * (n * spread - (sums[0] * sums[1]).mean(0)) / max(n - 1, 1)
+        # x.w has the mean m_i S_p + K_p in image i at position p: S the sum of weights that meet inputs, K padding
+        expected = [mean.mean() * s + k for s, k in zip(sums, pads, strict=True)]
+        between = mean.var(correction=0) * (sums[0] * sums[1]).mean(0)
+        return spread + between + ((expected[0] - expected[0].mean(0)) * (expected[1] - expected[1].mean(0))).mean(0)
+
+    cov, var_w, var_b = (covariance(*names).cpu().numpy() for names in (("w", "b"), ("w", "w"), ("b", "b")))
+    varies = (var_w > 1e-12 * float(x.square().mean())) & (var_b > 1e-12 * float(x.square().mean()))
+    return np.divide(cov, np.sqrt(var_w * var_b), out=np.full(len(cov), np.nan), where=varies)
+
+
+def product_rows(layer: QuantLayer, output: Tensor) -> Tensor:
+    """A layer's output as (dot products, filters)."""
+    return output.movedim(1 - layer.weight.dim(), -1).reshape(-1, layer.filters)

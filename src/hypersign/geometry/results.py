@@ -114,6 +114,11 @@ class LayerGeometry:
     an Identity), `input_quantizer` and `weight_quantizer` what quantizes them, on one line.
     `weights_binarized` holds x = a_b.w_b, y = a_b.w_c; `activations_binarized` x = a_c.w_b, y = a_b.w_b;
     `both_binarized` x = a_c.w_c, y = a_b.w_b; `permuted` is the first with the activations permuted.
+
+    From the covariance C of the layer's inputs a_b over `Geometry.covariance_images` training images:
+    `covariance_pearson_r` predicts `weights_binarized.pearson_r_per_filter`, w'Cb / sqrt(w'Cw b'Cb), and
+    `effective_dimension` is (trace C)^2 / |C|_F^2, of how many directions the inputs vary in. Empty and NaN where
+    no covariance was measured.
     """
 
     name: str
@@ -129,17 +134,23 @@ class LayerGeometry:
     activations_binarized: DotProducts
     both_binarized: DotProducts
     permuted: DotProducts
+    covariance_pearson_r: Floats = ()
+    effective_dimension: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What inspection of one network on `images` images of `dataset` found; `accuracy` is over those images."""
+    """What inspection of one network on `images` images of `dataset` found; `accuracy` is over those images.
+
+    `covariance_images` counts the images that predictions from covariance come from, 0 where there are none.
+    """
 
     run: str
     dataset: str
     images: int
     accuracy: float
     layers: tuple[LayerGeometry, ...]
+    covariance_images: int = 0
 
     def save(self, path: Path) -> None:
         """Writes `geometry.json`: these fields, NaN as null, whole or not at all.
@@ -154,7 +165,7 @@ class Geometry:
         """Reads what `save` wrote.
 
         Raises:
-            HypersignError: the file is missing, is not JSON, or lacks a field.
+            HypersignError: the file is missing, is not JSON, or lacks a field that has no default.
         """
         path = Path(path)
         try:
@@ -195,11 +206,12 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         _expect(value, dict, "an object", where)
         hints = typing.get_type_hints(kind)
-        missing = [name for name in hints if name not in value]
+        needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+        missing = [name for name in hints if name in needed and name not in value]
         if missing:
             raise _Mismatch(f"{where or 'the top level'} lacks {', '.join(missing)}")
         prefix = f"{where}." if where else ""
-        fields = {name: _typed(hint, value[name], prefix + name) for name, hint in hints.items()}
+        fields = {name: _typed(hint, value[name], prefix + name) for name, hint in hints.items() if name in value}
         return typing.cast(Any, kind)(**fields)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:

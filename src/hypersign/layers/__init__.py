@@ -2,7 +2,21 @@
 
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.convert import Conversion, convert
+from hypersign.layers.kernels import PackedConv2d, PackedLinear, use_kernels
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
+from hypersign.layers.rotation import Rotation
 
-__all__ = ["QuantLinear", "QuantConv1d", "QuantConv2d", "QuantLayer", "quant_layers", "convert", "Conversion"]
+__all__ = [
+    "QuantLinear",
+    "QuantConv1d",
+    "QuantConv2d",
+    "QuantLayer",
+    "quant_layers",
+    "Rotation",
+    "convert",
+    "Conversion",
+    "use_kernels",
+    "PackedLinear",
+    "PackedConv2d",
+]

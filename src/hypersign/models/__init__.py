@@ -1,6 +1,8 @@
 """Networks as the papers draw them, built by name from options."""
 
+from hypersign.models.associative_memory import AssociativeMemory, associative_memory, one_pass_recall
 from hypersign.models.build import MODELS, build, options_of
+from hypersign.models.fast_transform import FastTransform, Switch, Transform, fast_transform
 from hypersign.models.norm import ShiftBatchNorm1d, ShiftBatchNorm2d
 from hypersign.models.resnet import BinaryBlock, resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
@@ -13,6 +15,13 @@ __all__ = [
     "mlp",
     "resnet20",
     "resnet18",
+    "fast_transform",
+    "FastTransform",
+    "Switch",
+    "Transform",
+    "associative_memory",
+    "AssociativeMemory",
+    "one_pass_recall",
     "BinaryBlock",
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",

@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 
 from hypersign._checks import HypersignError, check_choice
+from hypersign.models.associative_memory import associative_memory
+from hypersign.models.fast_transform import fast_transform
 from hypersign.models.resnet import resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
 from hypersign.quantizers import HardTanh, Optimal, Polynomial, StraightThrough, Surrogate, Tanh, Triangle
@@ -18,6 +20,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "resnet20": resnet20,
     "resnet18": resnet18,
+    "fast-transform": fast_transform,
+    "associative-memory": associative_memory,
 }
 
 SURROGATES: dict[str, type[Surrogate]] = {

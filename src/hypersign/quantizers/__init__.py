@@ -1,6 +1,7 @@
 """Quantizers: a forward rule that gives exact levels, a backward rule, and perhaps a scale per filter."""
 
 from hypersign.quantizers.quantizer import Identity, Quantizer
+from hypersign.quantizers.rotated import Rotated
 from hypersign.quantizers.scales import MeanScale
 from hypersign.quantizers.sign import Sign
 from hypersign.quantizers.surrogates import (
@@ -17,6 +18,7 @@ __all__ = [
     "Quantizer",
     "Sign",
     "Ternary",
+    "Rotated",
     "Optimal",
     "Identity",
     "MeanScale",

@@ -35,8 +35,9 @@ class Recipe:
     crop_padding: int = 0
     """Crop each training image at random out of itself with a border of so many pixels."""
 
-    model: Literal["vgg", "mlp", "resnet20", "resnet18"] = "vgg"
-    """Network: the paper's vgg, fully connected layers alone, or a residual network of binary blocks."""
+    model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"] = "vgg"
+    """Network: the paper's vgg, fully connected layers alone, a residual network of binary blocks, or one that
+    multiplies nothing: fast transforms and switches, or an associative memory."""
     widths: tuple[int, ...] | None = None
     """Filters of each convolution (vgg: 128 128 256 256 512 512) or stage (resnets)."""
     pools: tuple[int, ...] | None = None
@@ -44,7 +45,8 @@ class Recipe:
     filter_size: int | None = None
     """Height and width of the filters, odd (vgg: 3)."""
     hidden: tuple[int, ...] | None = None
-    """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp: 4096 4096 4096)."""
+    """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
+    associative-memory: 8192)."""
     levels: int = 2
     """2: binary weights and activations; 3: ternary."""
     threshold: float | Literal["optimal"] | None = None
@@ -183,7 +185,7 @@ _MODEL_OPTIONS = (
 )
 
 _CHOICES = {
-    "model": ("vgg", "mlp", "resnet20", "resnet18"),
+    "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"),
     "surrogate": ("hardtanh", "polynomial", "tanh", "triangle", "straight-through"),
     "loss": ("squared-hinge", "cross-entropy"),
     "optimizer": ("adam", "adamw", "sgd"),

@@ -1,0 +1,6 @@
+// 16 bytes a register; 16 of the 32 hold numbers, the others signs and what is being shuffled.
+#include "hadamard/vectors.hpp"
+
+namespace hypersign {
+const HadamardKernels hadamard_neon = Kernels<16, 16>::all;
+}

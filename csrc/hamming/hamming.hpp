@@ -1,0 +1,43 @@
+// Hamming distances of packed codes. Codes are laid out in blocks as the instruction set likes them; a block is then
+// compared with one query after another while it is in the first cache.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "backend.hpp"
+
+namespace hypersign {
+
+struct HammingKernels {
+    // Lays `count` codes of `words` words out as a block of room for a multiple of 64 codes.
+    void (*layout)(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block);
+
+    // Finds the codes of a block nearer to the query than `limit`: writes their positions in the block, ascending,
+    // and distances, and returns how many there are.
+    int64_t (*nearer)(const uint64_t *block, int64_t count, const uint64_t *query, int64_t words, int32_t limit,
+                      uint32_t *positions, int32_t *distances);
+};
+
+extern const HammingKernels hamming_portable, hamming_avx2, hamming_avx512, hamming_neon;
+const HammingKernels &hamming_kernels(Backend backend);
+
+// Two sets of codes, row after row of `words` words, and the threads to compare them on.
+struct HammingTask {
+    const uint64_t *queries;
+    int64_t query_count;
+    const uint64_t *codes;
+    int64_t code_count;
+    int64_t words;
+    int threads;
+};
+
+// All distances, (queries, codes).
+void hamming_all(const HammingTask &task, int32_t *distances);
+
+// The k nearest of every query, (queries, k), nearest first; of equal ones the lower index first.
+void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int64_t *indices);
+
+// What lies within `radius`, ordered like the nearest, for each query: distance * 2^40 + index.
+std::vector<std::vector<uint64_t>> hamming_within(const HammingTask &task, int32_t radius);
+
+}  // namespace hypersign

@@ -1,0 +1,178 @@
+#include <algorithm>
+#include <limits>
+
+#include "hamming/hamming.hpp"
+#include "parallel.hpp"
+
+namespace hypersign {
+namespace {
+
+constexpr int64_t QUERIES = 128;     // compared with a block before the next is laid out
+constexpr int64_t BYTES = 1 << 14;   // of a block: half of the smallest first cache
+constexpr int64_t SHARE = 1 << 12;   // codes worth a tile of their own
+constexpr int INDEX_BITS = 40;       // of a key: distance, then index, so that keys order as results do
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+uint64_t key(int32_t distance, int64_t index) {
+    return static_cast<uint64_t>(distance) << INDEX_BITS | static_cast<uint64_t>(index);
+}
+int32_t distance_of(uint64_t key) { return static_cast<int32_t>(key >> INDEX_BITS); }
+int64_t index_of(uint64_t key) { return static_cast<int64_t>(key & ((uint64_t{1} << INDEX_BITS) - 1)); }
+
+// Room for a block of codes and for what is found in it.
+struct Block {
+    const HammingKernels &kernels;
+    int64_t words, most;
+    std::vector<uint64_t> codes;
+    std::vector<uint32_t> positions;
+    std::vector<int32_t> distances;
+
+    explicit Block(int64_t words)
+        : kernels(hamming_kernels(backend())),
+          words(words),
+          most(std::max<int64_t>(1, BYTES / (std::max<int64_t>(words, 1) * 512)) * 64),
+          codes(static_cast<size_t>(most * words)),
+          positions(static_cast<size_t>(most)),
+          distances(static_cast<size_t>(most)) {}
+
+    // Lays out at most `most` codes from `first` on, and returns how many.
+    int64_t load(const HammingTask &task, int64_t first, int64_t last) {
+        const int64_t count = std::min(last - first, most);
+        kernels.layout(task.codes + first * words, count, words, codes.data());
+        return count;
+    }
+
+    int64_t nearer(int64_t count, const uint64_t *query, int32_t limit) {
+        return kernels.nearer(codes.data(), count, query, words, limit, positions.data(), distances.data());
+    }
+};
+
+// The work as tiles: a block of queries and a share of the codes, so that one query keeps all threads busy too.
+struct Tiles {
+    const HammingTask &task;
+    int64_t queries, blocks, shares;
+
+    Tiles(const HammingTask &task, int64_t queries)
+        : task(task), queries(queries), blocks(ceil_div(task.query_count, queries)) {
+        const int64_t wanted = task.threads > 1 ? ceil_div(4 * task.threads, std::max<int64_t>(blocks, 1)) : 1;
+        shares = std::max<int64_t>(1, std::min(wanted, task.code_count / SHARE));
+    }
+
+    // work(first query, last query, share, first code, last code)
+    template <class Work>
+    void run(const Work &work) const {
+        parallel_for(blocks * shares, task.threads, [&](int64_t first, int64_t last) {
+            for (int64_t tile = first; tile < last; ++tile) {
+                const int64_t block = tile / shares, share = tile % shares;
+                work(block * queries, std::min((block + 1) * queries, task.query_count), share,
+                     task.code_count * share / shares, task.code_count * (share + 1) / shares);
+            }
+        });
+    }
+};
+
+// The k least keys so far, among up to as many again: cut down to k when the room is full, which takes constant time
+// a key. A code as far as the k-th cannot come in: its index is higher.
+struct Nearest {
+    uint64_t *keys;
+    int64_t size = 0;
+    int32_t limit = std::numeric_limits<int32_t>::max();
+
+    void push(uint64_t key, int64_t k, int64_t room) {
+        keys[size++] = key;
+        if (size == room && room > k) {
+            std::nth_element(keys, keys + k - 1, keys + room);
+            size = k;
+            limit = distance_of(keys[k - 1]);
+        }
+    }
+};
+
+}  // namespace
+
+void hamming_all(const HammingTask &task, int32_t *distances) {
+    Tiles(task, QUERIES).run([&](int64_t first_query, int64_t last_query, int64_t, int64_t code, int64_t last) {
+        Block block(task.words);
+        for (int64_t count; code < last; code += count) {
+            count = block.load(task, code, last);
+            for (int64_t query = first_query; query < last_query; ++query)
+                block.kernels.nearer(block.codes.data(), count, task.queries + query * task.words, task.words,
+                                     std::numeric_limits<int32_t>::max(), block.positions.data(),
+                                     distances + query * task.code_count + code);
+        }
+    });
+}
+
+void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int64_t *indices) {
+    if (k == 0 || task.query_count == 0) return;
+    const int64_t room = std::min(k + std::max<int64_t>(k, 64), task.code_count);
+    const Tiles tiles(task, std::clamp<int64_t>((1 << 20) / room, 1, QUERIES));
+    // Each share's k nearest, later merged; the greatest key stands for none.
+    const uint64_t none = ~uint64_t{0};
+    std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), none);
+    tiles.run([&](int64_t first_query, int64_t last_query, int64_t share, int64_t code, int64_t last) {
+        Block block(task.words);
+        std::vector<uint64_t> keys(static_cast<size_t>((last_query - first_query) * room));
+        std::vector<Nearest> nearest;
+        for (int64_t i = 0; i < last_query - first_query; ++i) nearest.push_back({keys.data() + i * room});
+        // Small blocks first: until there are k, everything is near.
+        int64_t ramp = 64;
+        for (int64_t count; code < last; code += count) {
+            count = block.load(task, code, std::min(last, code + ramp));
+            ramp = std::min(2 * ramp, block.most);
+            for (int64_t query = first_query; query < last_query; ++query) {
+                Nearest &mine = nearest[static_cast<size_t>(query - first_query)];
+                const int64_t near = block.nearer(count, task.queries + query * task.words, mine.limit);
+                for (int64_t i = 0; i < near; ++i)
+                    mine.push(key(block.distances[static_cast<size_t>(i)], code + block.positions[static_cast<size_t>(i)]), k, room);
+            }
+        }
+        for (int64_t query = first_query; query < last_query; ++query) {
+            const Nearest &mine = nearest[static_cast<size_t>(query - first_query)];
+            const int64_t number = std::min(k, mine.size);
+            std::partial_sort_copy(mine.keys, mine.keys + mine.size,
+                                   found.data() + (query * tiles.shares + share) * k,
+                                   found.data() + (query * tiles.shares + share) * k + number);
+        }
+    });
+    for (int64_t query = 0; query < task.query_count; ++query) {
+        uint64_t *keys = found.data() + query * tiles.shares * k;
+        if (tiles.shares > 1) std::partial_sort(keys, keys + k, keys + tiles.shares * k);
+        for (int64_t i = 0; i < k; ++i) {
+            distances[query * k + i] = distance_of(keys[i]);
+            indices[query * k + i] = index_of(keys[i]);
+        }
+    }
+}
+
+std::vector<std::vector<uint64_t>> hamming_within(const HammingTask &task, int32_t radius) {
+    const Tiles tiles(task, QUERIES);
+    std::vector<std::vector<uint64_t>> found(static_cast<size_t>(task.query_count * tiles.shares));
+    tiles.run([&](int64_t first_query, int64_t last_query, int64_t share, int64_t code, int64_t last) {
+        Block block(task.words);
+        for (int64_t count; code < last; code += count) {
+            count = block.load(task, code, last);
+            for (int64_t query = first_query; query < last_query; ++query) {
+                auto &mine = found[static_cast<size_t>(query * tiles.shares + share)];
+                const int64_t near = block.nearer(count, task.queries + query * task.words, radius + 1);
+                for (int64_t i = 0; i < near; ++i)
+                    mine.push_back(key(block.distances[static_cast<size_t>(i)], code + block.positions[static_cast<size_t>(i)]));
+            }
+        }
+    });
+    std::vector<std::vector<uint64_t>> merged(static_cast<size_t>(task.query_count));
+    parallel_for(task.query_count, task.threads, [&](int64_t first, int64_t last) {
+        for (int64_t query = first; query < last; ++query) {
+            auto &all = merged[static_cast<size_t>(query)];
+            for (int64_t share = 0; share < tiles.shares; ++share) {
+                const auto &part = found[static_cast<size_t>(query * tiles.shares + share)];
+                all.insert(all.end(), part.begin(), part.end());
+            }
+            std::sort(all.begin(), all.end());
+        }
+    });
+    return merged;
+}
+
+}  // namespace hypersign

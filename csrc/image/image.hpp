@@ -1,0 +1,85 @@
+// The first layer: 8-bit images with binary or ternary filters, summed in 32-bit integers.
+//
+//     sum = start + sum over taps of x w
+//
+// Weights hold the multiplier of the pixels already; `start` holds what the shift of the pixels adds, which depends on
+// the taps that lie inside the image. The pixels under a filter are gathered into a row of bytes first (a patch), a
+// few thousand bytes at a time; taps outside are 0.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "backend.hpp"
+
+namespace hypersign {
+
+constexpr int64_t IMAGE_LANES = 16;  // filters side by side
+constexpr int64_t IMAGE_TAPS = 4;    // bytes of a filter side by side: those that one instruction multiplies
+
+// A row of patches with all filters. Filters come in blocks of 16, the last one filled up with zeros.
+struct ImageRow {
+    const uint8_t *patches;       // (pixels, 4 * fours)
+    int64_t pixels, fours;        // fours: taps / 4, rounded up
+    const int8_t *weights;        // (blocks, fours, 16, 4)
+    const int32_t *const *start;  // for each pixel, (16 * blocks)
+    int64_t filters;              // blocks: filters / 16, rounded up
+
+    // Either sums, (pixels, filters), or levels: words (pixels, ceil(filters/64)), of -1 where sum < low; ternary too
+    // 0 where low <= sum < high; negated by flip. low, high: (16 * blocks).
+    int32_t *sums;
+    const int32_t *low, *high;
+    const uint64_t *flip;
+    uint64_t *sign, *nonzero;
+};
+
+struct ImageKernels {
+    void (*row)(const ImageRow &row);
+};
+
+extern const ImageKernels image_portable, image_avx2, image_avx512, image_neon;
+const ImageKernels &image_kernels(Backend backend);
+
+// A convolution; pairs are (vertical, horizontal).
+struct ImageTask {
+    const uint8_t *x;
+    int64_t images, height, width, channels;
+    const int8_t *weights;  // as the kernels want them
+    const int32_t *taps;    // (kernel height, kernel width, 16 * blocks): weights summed over channels, times the shift
+    int64_t filters, size[2], out[2];
+    int64_t stride[2], padding[2], dilation[2];
+    int32_t *sums;  // null where levels are wanted
+    const int32_t *low, *high;
+    const uint64_t *flip;
+    uint64_t *sign, *nonzero;
+    int threads;
+};
+
+void image_conv2d(const ImageTask &task);
+
+// Turns the sums of 16 filters of a pixel into what is wanted of them. Bits of block b are a quarter of a word.
+// Instruction sets do it their own way; this is the plain one.
+inline void image_finish(const ImageRow &row, int64_t pixel, int64_t block, const int32_t *sums) {
+    const int64_t first = block * IMAGE_LANES;
+    const int64_t count = row.filters - first < IMAGE_LANES ? row.filters - first : IMAGE_LANES;
+    if (row.sums != nullptr) {
+        for (int64_t i = 0; i < count; ++i) row.sums[pixel * row.filters + first + i] = sums[i];
+        return;
+    }
+    uint64_t minus = 0, plus = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        minus |= static_cast<uint64_t>(sums[i] < row.low[first + i]) << i;
+        if (row.high != nullptr) plus |= static_cast<uint64_t>(sums[i] >= row.high[first + i]) << i;
+    }
+    const int64_t word = pixel * ((row.filters + 63) / 64) + first / 64, at = first % 64;
+    const uint64_t negated = row.flip[first / 64] >> at & 0xFFFF;
+    if (at == 0) row.sign[word] = 0;
+    if (row.high == nullptr) {
+        row.sign[word] |= (minus ^ negated) << at;
+        return;
+    }
+    if (at == 0) row.nonzero[word] = 0;
+    row.sign[word] |= ((minus ^ negated) & (minus | plus)) << at;
+    row.nonzero[word] |= (minus | plus) << at;
+}
+
+}  // namespace hypersign

@@ -1,0 +1,48 @@
+// Convolutions of real numbers, for the layers of a packed network that no integer can stand for.
+//
+//     sum = bias, then += x w for every tap (kernel row, kernel column, channel), in this order, in float64
+//
+// The product of two float32 numbers is exact in float64, so that a fused multiply-add and a product followed by a sum
+// give the same; with the order fixed, every instruction set gives the same bits, whatever the batch and the threads.
+// Vectors run over filters: no sum is ever split.
+#pragma once
+#include <cstdint>
+
+#include "backend.hpp"
+
+namespace hypersign {
+
+constexpr int64_t REAL_LANES = 16;  // filters side by side
+
+// Some patches (the numbers under a filter, at each pixel) with 16 filters.
+struct RealTile {
+    const double *patches;  // (pixels, depth), rows `pitch` apart
+    int64_t pixels, depth, pitch;
+    const double *weights;  // (depth, 16)
+    const double *bias;     // (16)
+    float *y;               // (pixels, count), rows `y_pitch` apart
+    int64_t count, y_pitch;
+};
+
+struct RealKernels {
+    void (*tile)(const RealTile &tile);
+};
+
+extern const RealKernels real_portable, real_avx2, real_avx512, real_neon;
+const RealKernels &real_kernels(Backend backend);
+
+// A convolution; pairs are (vertical, horizontal).
+struct RealTask {
+    const float *x;  // (images, height, width, channels)
+    int64_t images, height, width, channels;
+    const float *weight;  // (filters, kernel height, kernel width, channels / groups)
+    const float *bias;    // (filters)
+    int64_t filters, groups, size[2], out[2];
+    int64_t stride[2], padding[2], dilation[2];
+    float *y;  // (images, out, filters)
+    int threads;
+};
+
+void real_conv2d(const RealTask &task);
+
+}  // namespace hypersign

@@ -1,0 +1,40 @@
+// The kernel, in the compiler's own vectors: `Vector` holds some doubles, `pixels` pixels by 16 filters are summed in
+// registers. Vector or `Local` must be local to the file that includes this, so that its code is never shared with
+// that of another instruction set.
+#pragma once
+#include "real/real.hpp"
+
+namespace hypersign {
+
+template <class Local, class Vector, int pixels>
+void real_pixels(const RealTile &tile, int64_t pixel) {
+    // The same vector, wherever it lies in memory.
+    typedef Vector Unaligned __attribute__((aligned(8), may_alias));
+    constexpr int lanes = sizeof(Vector) / sizeof(double), vectors = REAL_LANES / lanes;
+    Vector sum[pixels][vectors];
+    for (int p = 0; p < pixels; ++p)
+        for (int v = 0; v < vectors; ++v) sum[p][v] = *reinterpret_cast<const Unaligned *>(tile.bias + v * lanes);
+    const double *x = tile.patches + pixel * tile.pitch;
+    const double *weights = tile.weights;
+    for (int64_t k = 0; k < tile.depth; ++k, weights += REAL_LANES) {
+        Vector weight[vectors];
+        for (int v = 0; v < vectors; ++v) weight[v] = *reinterpret_cast<const Unaligned *>(weights + v * lanes);
+        for (int p = 0; p < pixels; ++p)
+            for (int v = 0; v < vectors; ++v) sum[p][v] += weight[v] * x[p * tile.pitch + k];
+    }
+    for (int p = 0; p < pixels; ++p) {
+        double sums[REAL_LANES];
+        for (int v = 0; v < vectors; ++v) *reinterpret_cast<Unaligned *>(sums + v * lanes) = sum[p][v];
+        float *y = tile.y + (pixel + p) * tile.y_pitch;
+        for (int64_t i = 0; i < tile.count; ++i) y[i] = static_cast<float>(sums[i]);
+    }
+}
+
+template <class Local, class Vector, int pixels>
+void real_tile(const RealTile &tile) {
+    int64_t pixel = 0;
+    for (; pixel + pixels <= tile.pixels; pixel += pixels) real_pixels<Local, Vector, pixels>(tile, pixel);
+    for (; pixel < tile.pixels; ++pixel) real_pixels<Local, Vector, 1>(tile, pixel);
+}
+
+}  // namespace hypersign

@@ -1,0 +1,36 @@
+"""Packed words: products, convolutions, pooling and distances of -1/+1 and -1/0/+1 vectors, on bits.
+
+The bit convention, everywhere: bit 1 = -1, bit 0 = +1, so that xor counts disagreements; least significant bit
+first; words of 64 bits; bits past the last element are 0. A ternary array is two such planes on a first axis of
+length 2: sign, and non-zero (bit 1 = not 0; where it is 0 the sign bit is 0 too).
+
+Every function has a NumPy reference (`reference.py`) that is the truth, and compiled kernels that give the same
+integers; `backend()` tells which ran, `HYPERSIGN_BACKEND` forces one.
+"""
+
+from hypersign.bits.backend import available_backends, backend
+from hypersign.bits.filters import Filters
+from hypersign.bits.hamming import hamming, hamming_topk, hamming_within
+from hypersign.bits.images import image_conv2d
+from hypersign.bits.pooling import max_pool2d
+from hypersign.bits.real import real_conv2d, real_matmul
+from hypersign.bits.thresholds import Thresholds
+from hypersign.bits.words import pack, pack_ternary, unpack, unpack_ternary
+
+__all__ = [
+    "backend",
+    "available_backends",
+    "pack",
+    "pack_ternary",
+    "unpack",
+    "unpack_ternary",
+    "Filters",
+    "Thresholds",
+    "max_pool2d",
+    "image_conv2d",
+    "real_conv2d",
+    "real_matmul",
+    "hamming",
+    "hamming_topk",
+    "hamming_within",
+]

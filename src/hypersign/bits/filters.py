@@ -1,0 +1,200 @@
+"""Binary and ternary filters, and their products with packed inputs: matrix products and convolutions."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.bits import reference
+from hypersign.bits.backend import backend, native
+from hypersign.bits.reference import Words
+from hypersign.bits.thresholds import Thresholds
+from hypersign.bits.windows import check_pair, output_size
+
+__all__ = ["Filters"]
+
+
+class Filters:
+    """Packed filters, ready to be multiplied with packed inputs.
+
+    Args:
+        words: uint64 rows (filters, ceil(d/64)) of levels in (kernel row, kernel column, channel) order, with
+            d = kernel height * kernel width * channels; ternary filters as planes (2, filters, ceil(d/64)).
+        shape: (kernel height, kernel width, channels of a group).
+        groups: groups of channels, each with its share of the filters.
+
+    Raises:
+        HypersignError: shapes that do not fit each other, or 2^30 levels a filter and more.
+
+    >>> from hypersign.bits import pack
+    >>> filters = Filters(pack(np.ones((2, 5))), shape=(1, 1, 5))
+    >>> filters.matmul(pack([[1, 1, 1, -1, -1]])).tolist()
+    [[1, 1]]
+    """
+
+    def __init__(self, words: ArrayLike, *, shape: tuple[int, int, int], groups: int = 1) -> None:
+        words = np.ascontiguousarray(words)
+        rows, columns, depth = shape
+        what = "shape (kernel height, kernel width, channels)"
+        self.shape = (
+            check_int(what, rows, least=1),
+            check_int(what, columns, least=1),
+            check_int(what, depth, least=1),
+        )
+        self.groups = check_int("groups", groups, least=1)
+        d = math.prod(self.shape)
+        if d >= 2**30:
+            raise HypersignError(f"filters must have fewer than 2^30 levels, so that sums are int32; got {d}")
+        row = -(-d // 64)
+        if (
+            words.dtype != np.uint64
+            or words.ndim not in (2, 3)
+            or words.shape[-1] != row
+            or words.shape[:-2] not in ((), (2,))
+        ):
+            raise HypersignError(
+                f"filters of shape {self.shape} must come as uint64 words (filters, {row}) or (2, filters, {row}); "
+                f"got {words.dtype} of shape {words.shape}"
+            )
+        self.ternary = words.ndim == 3
+        self.filters = words.shape[-2]
+        if self.filters % self.groups:
+            raise HypersignError(f"{self.filters} filters must divide into groups evenly; got {self.groups} groups")
+        self.words: Words = words
+        self._compiled: dict[str, Any] = {}  # by back end: the filters in its kernels' own order
+        self._kernels()
+
+    def _kernels(self) -> Any:
+        """The compiled filters of the back end in use, built once; None for the NumPy reference."""
+        module, name = native(), backend()
+        if module is not None and name not in self._compiled:
+            self._compiled[name] = module.Filters(self.words, *self.shape, self.groups)
+        return None if module is None else self._compiled[name]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input, of all groups together."""
+        return self.shape[2] * self.groups
+
+    def levels(self) -> NDArray[np.int8]:
+        """The filters as int8 levels, shape (filters, kernel height, kernel width, channels of a group)."""
+        d = int(np.prod(self.shape))
+        flat = reference.ternary_levels(self.words, d) if self.ternary else reference.levels(self.words, d)
+        return flat.reshape(self.filters, *self.shape)
+
+    def matmul(self, x: Words, *, threads: int = 1) -> NDArray[np.int32]:
+        """Dot products of packed rows with every filter: `x` (M, words) or planes (2, M, words) -> (M, filters).
+
+        Raises:
+            HypersignError: rows that do not fit the filters, or filters of more than one tap.
+        """
+        x = np.asarray(x)
+        if x.ndim not in (2, 3) or self.shape[:2] != (1, 1):
+            raise HypersignError(
+                f"rows must be packed words (M, words) or (2, M, words), and filters have one tap; got rows of shape "
+                f"{x.shape}, and filters of {self.shape[0]} x {self.shape[1]} taps"
+            )
+        return self.conv2d(x[..., :, None, None, :], threads=threads)[:, 0, 0]
+
+    def conv2d(
+        self,
+        x: Words,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        dilation: tuple[int, int] = (1, 1),
+        pad_value: int = 0,
+        thresholds: Thresholds | None = None,
+        threads: int = 1,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """The convolution of packed images with every filter.
+
+            s(n, h, w, f) = sum over i, j, c of x(n, h s + i d - p, w s + j d - p, c) filter(f, i, j, c)
+
+        with stride s, dilation d and padding p, each one for rows and one for columns.
+
+        Args:
+            x: levels of the channels of each pixel, words (N, H, W, ceil(channels/64)), or planes (2, N, H, W, ...);
+                bits past the last channel are 0.
+            stride, padding, dilation: (vertical, horizontal).
+            pad_value: the level of what is padded: 0, or 1.
+            thresholds: `Thresholds` that turn the sums into levels, packed like `x`; sums are returned if None.
+            threads: number of threads.
+            out: an array of the result's shape and type to write to, in C order.
+
+        Returns int32 sums (N, H', W', filters), or packed levels (N, H', W', words), ternary (2, N, H', W', words).
+
+        Raises:
+            HypersignError: images, filters, thresholds and options that do not fit each other.
+
+        >>> from hypersign.bits import pack
+        >>> filters = Filters(pack(np.ones((1, 9))), shape=(3, 3, 1))
+        >>> filters.conv2d(pack(np.ones((1, 3, 3, 1))), padding=(1, 1))[0, ..., 0].tolist()
+        [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+        """
+        x = np.asarray(x)
+        words = -(-self.channels // 64)
+        if x.dtype != np.uint64 or x.ndim not in (4, 5) or x.shape[-1] != words or x.shape[:-4] not in ((), (2,)):
+            raise HypersignError(
+                f"images of {self.channels} channels must come as uint64 words (N, H, W, {words}) or "
+                f"(2, N, H, W, {words}); got {x.dtype} of shape {x.shape}"
+            )
+        stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
+        dilation = check_pair("dilation", dilation, least=1)
+        pad_value = check_int("pad_value", pad_value, least=0, most=1)
+        threads = check_int("threads", threads, least=1)
+        size = output_size(x.shape[-3:-1], self.shape[:2], stride=stride, padding=padding, dilation=dilation)
+        shape: tuple[int, ...] = (x.shape[-4], *size, self.filters)
+        low = high = flip = None
+        if thresholds is not None:
+            self._thresholds(thresholds)
+            low, high, flip = thresholds.low, thresholds.high, thresholds.flip
+            shape = (*([2] if thresholds.ternary else []), *shape[:3], -(-self.filters // 64))
+        dtype = np.int32 if thresholds is None else np.uint64
+        if out is None:
+            out = np.empty(shape, dtype)
+        elif out.shape != shape or out.dtype != dtype or not (out.flags.c_contiguous and out.flags.behaved):
+            raise HypersignError(
+                f"out must be a writable {np.dtype(dtype)} array of shape {shape} in C order; got {out.dtype} of "
+                f"shape {out.shape}"
+            )
+        kernels = self._kernels()
+        if kernels is None:
+            out[:] = self._reference(x, stride, padding, dilation, pad_value, thresholds)
+            return out
+        if not (x.flags.c_contiguous and x.flags.aligned):
+            x = x.copy(order="C")
+        kernels.convolve(x, stride, padding, dilation, pad_value, low, high, flip, out, threads)
+        return out
+
+    def _thresholds(self, thresholds: Thresholds) -> None:
+        if len(thresholds.low) != self.filters:
+            raise HypersignError(
+                f"the thresholds' low must be one for each of {self.filters} filters; got {len(thresholds.low)}"
+            )
+
+    def _reference(
+        self,
+        x: Words,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        pad_value: int,
+        thresholds: Thresholds | None,
+    ) -> NDArray[Any]:
+        values = (reference.ternary_levels if x.ndim == 5 else reference.levels)(x, self.channels)
+        sums = reference.convolve(
+            values.astype(np.int32),
+            self.levels().astype(np.int32),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=self.groups,
+            pad_value=pad_value,
+        )
+        if thresholds is None:
+            return sums
+        return reference.threshold(sums, thresholds.low, thresholds.high, thresholds.flip)

@@ -1,0 +1,119 @@
+"""Hamming distances of packed codes, all of them, the nearest, or those within a radius."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.bits import reference
+from hypersign.bits.backend import native
+from hypersign.bits.reference import Words
+
+__all__ = ["hamming", "hamming_topk", "hamming_within"]
+
+
+def hamming(a: Words, b: Words, *, threads: int = 1) -> NDArray[np.int32]:
+    """The number of differing bits of every row of `a` and every row of `b`.
+
+    Args:
+        a, b: uint64 words (rows, words), as `pack` makes them.
+        threads: number of threads.
+
+    Returns int32 (len(a), len(b)).
+
+    Raises:
+        HypersignError: arrays that are no words, or of different lengths.
+
+    >>> from hypersign.bits import pack
+    >>> hamming(pack([[1, -1, 1]]), pack([[1, 1, 1], [-1, 1, -1]])).tolist()
+    [[1, 3]]
+    """
+    a, b = _codes(a, b, "a", "b")
+    threads = check_int("threads", threads, least=1)
+    kernels = native()
+    if kernels is None:
+        return reference.hamming(a, b)
+    distances = np.empty((len(a), len(b)), np.int32)
+    kernels.hamming(a, b, distances, threads)
+    return distances
+
+
+def hamming_topk(
+    queries: Words, codes: Words, k: int, *, threads: int = 1
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The k nearest codes of every query by Hamming distance, found by comparing with all.
+
+    Args:
+        queries: uint64 words (q, words).
+        codes: uint64 words (n, words).
+        k: how many, at most n.
+        threads: number of threads.
+
+    Returns (distances int32 (q, k), indices int64 (q, k)), nearest first; of equal distances the lower index first.
+
+    Raises:
+        HypersignError: arrays that are no words, or of different lengths, or k larger than n.
+
+    >>> from hypersign.bits import pack
+    >>> distances, indices = hamming_topk(pack([[1, 1, 1]]), pack([[-1, -1, 1], [1, 1, -1], [1, -1, 1]]), 2)
+    >>> distances.tolist(), indices.tolist()
+    ([[1, 1]], [[1, 2]])
+    """
+    queries, codes = _codes(queries, codes, "queries", "codes")
+    k = check_int("k", k, least=0, most=len(codes))
+    threads = check_int("threads", threads, least=1)
+    kernels = native()
+    if kernels is None:
+        return reference.nearest(reference.hamming(queries, codes), k)
+    distances = np.empty((len(queries), k), np.int32)
+    indices = np.empty((len(queries), k), np.int64)
+    kernels.hamming_topk(queries, codes, distances, indices, threads)
+    return distances, indices
+
+
+def hamming_within(
+    queries: Words, codes: Words, radius: int, *, threads: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """The codes within a Hamming distance of every query, found by comparing with all.
+
+    Args:
+        queries: uint64 words (q, words).
+        codes: uint64 words (n, words).
+        radius: the largest distance, in bits.
+        threads: number of threads.
+
+    Returns (starts int64 (q + 1,), distances int32, indices int64): those of query i are
+    `indices[starts[i]:starts[i + 1]]`, nearest first; of equal distances the lower index first.
+
+    Raises:
+        HypersignError: arrays that are no words, or of different lengths, or a negative radius.
+
+    >>> from hypersign.bits import pack
+    >>> starts, distances, indices = hamming_within(pack([[1, 1, 1]]), pack([[-1, -1, 1], [1, 1, -1]]), 1)
+    >>> starts.tolist(), distances.tolist(), indices.tolist()
+    ([0, 1], [1], [1])
+    """
+    queries, codes = _codes(queries, codes, "queries", "codes")
+    radius = check_int("radius", radius, least=0)
+    threads = check_int("threads", threads, least=1)
+    kernels = native()
+    if kernels is not None:
+        return kernels.hamming_within(queries, codes, min(radius, 64 * codes.shape[1]), threads)
+    distances, indices = reference.nearest(reference.hamming(queries, codes), len(codes))
+    near = distances <= radius
+    starts = np.concatenate([[0], near.sum(1).cumsum()])
+    return starts, distances[near], indices[near]
+
+
+def _codes(a: Words, b: Words, name: str, other: str) -> tuple[Words, Words]:
+    a, b = np.asarray(a), np.asarray(b)
+    for words, which in ((a, name), (b, other)):
+        if words.dtype != np.uint64 or words.ndim != 2:
+            raise HypersignError(
+                f"{which} must be uint64 words (rows, words), as pack makes them; got {words.dtype} of shape "
+                f"{words.shape}"
+            )
+    if a.shape[1] != b.shape[1]:
+        raise HypersignError(f"{name} and {other} must have as many words each; got {a.shape[1]} and {b.shape[1]}")
+    if a.shape[1] >= 2**18:
+        raise HypersignError(f"codes must have fewer than {2**18} words; got {a.shape[1]}")
+    return np.require(a, requirements="CA"), np.require(b, requirements="CA")

@@ -1,0 +1,158 @@
+"""The first layer: a convolution of 8-bit images with binary or ternary filters, in integers."""
+
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.bits import reference
+from hypersign.bits.backend import native
+from hypersign.bits.filters import Filters
+from hypersign.bits.thresholds import Thresholds
+from hypersign.bits.windows import check_pair, output_size
+
+__all__ = ["image_conv2d"]
+
+LARGEST = 2**31 - 1
+
+LANES, TAPS = 16, 4
+"""Filters side by side, and taps of a filter side by side, in the kernels' order of the weights."""
+
+_layouts: weakref.WeakKeyDictionary[Filters, tuple[NDArray[np.int8], NDArray[np.int32]]] = weakref.WeakKeyDictionary()
+"""Weights in the kernels' order, made when filters first meet an image."""
+
+
+def image_conv2d(
+    x: NDArray[np.uint8],
+    filters: Filters,
+    *,
+    multiplier: int,
+    shift: int,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    thresholds: Thresholds | None = None,
+    threads: int = 1,
+) -> NDArray[Any]:
+    """The convolution of 8-bit images, scaled to signed integers, with binary or ternary filters.
+
+        s = sum over taps inside the image of (multiplier x + shift) w
+
+    Padding is zero: a tap outside the image adds nothing, whatever the shift. Pixels that stand for the range
+    (-1, 1) have multiplier 2 and shift -255 (in units of 1/255).
+
+    Args:
+        x: images, uint8 (N, H, W, channels).
+        filters: of one group.
+        multiplier: from -64 to 64; shift: an integer.
+        stride, padding, dilation: (vertical, horizontal).
+        thresholds: `Thresholds` that turn the sums into levels; sums are returned if None.
+        threads: number of threads.
+
+    Returns int32 sums (N, H', W', filters), or packed levels (N, H', W', words), ternary (2, N, H', W', words).
+
+    Raises:
+        HypersignError: images, filters and options that do not fit each other, or sums that could pass 2^31 - 1.
+
+    >>> from hypersign.bits import Filters, pack
+    >>> filters = Filters(pack([[1, 1], [1, -1]]), shape=(1, 2, 1))
+    >>> x = np.array([[[[0], [255]]]], np.uint8)
+    >>> image_conv2d(x, filters, multiplier=2, shift=-255).tolist()
+    [[[[0, -510]]]]
+    """
+    x = np.asarray(x)
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] != filters.channels or filters.groups != 1:
+        raise HypersignError(
+            f"images must be uint8 (N, H, W, {filters.channels}) and filters of one group; got {x.dtype} of shape "
+            f"{x.shape} and {filters.groups} groups"
+        )
+    multiplier = check_int("multiplier", multiplier, least=-64, most=64)
+    shift = check_int("shift", shift, least=-LARGEST, most=LARGEST)
+    stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
+    dilation = check_pair("dilation", dilation, least=1)
+    threads = check_int("threads", threads, least=1)
+    out = output_size(x.shape[1:3], filters.shape[:2], stride=stride, padding=padding, dilation=dilation)
+    taps = int(np.prod(filters.shape))
+    if taps * max(255 * abs(multiplier), abs(shift), abs(255 * multiplier + shift)) > LARGEST:
+        raise HypersignError(
+            f"sums of {taps} taps of {multiplier} x + {shift} could pass {LARGEST}, the largest int32; use a smaller "
+            "multiplier and shift"
+        )
+    if thresholds is not None:
+        filters._thresholds(thresholds)
+    kernels = native()
+    if kernels is not None:
+        return _compiled(kernels, x, out, filters, multiplier, shift, stride, padding, dilation, thresholds, threads)
+    values = multiplier * x.astype(np.int32) + shift
+    sums = reference.convolve(
+        values,
+        filters.levels().astype(np.int32),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=1,
+        pad_value=0,
+    )
+    if thresholds is None:
+        return sums
+    return reference.threshold(sums, thresholds.low, thresholds.high, thresholds.flip)
+
+
+def _layout(filters: Filters) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """The weights (blocks of 16 filters, fours of taps, 16, 4), filled up with zeros, and their sums over channels
+    (kernel height, kernel width, 16 * blocks)."""
+    if filters not in _layouts:
+        levels = filters.levels()
+        blocks, fours = -(-len(levels) // LANES), -(-int(np.prod(filters.shape)) // TAPS)
+        weights = np.zeros((blocks * LANES, fours * TAPS), np.int8)
+        weights[: len(levels), : levels[0].size] = levels.reshape(len(levels), -1)
+        weights = weights.reshape(blocks, LANES, fours, TAPS).swapaxes(1, 2)
+        taps = np.zeros((*filters.shape[:2], blocks * LANES), np.int32)
+        taps[..., : len(levels)] = levels.sum(-1, dtype=np.int32).transpose(1, 2, 0)
+        _layouts[filters] = np.ascontiguousarray(weights), taps
+    return _layouts[filters]
+
+
+def _compiled(
+    kernels: Any,
+    x: NDArray[np.uint8],
+    out: tuple[int, int],
+    filters: Filters,
+    multiplier: int,
+    shift: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    thresholds: Thresholds | None,
+    threads: int,
+) -> NDArray[Any]:
+    weights, taps = _layout(filters)
+    sums = limits = flip = planes = None
+    if thresholds is None:
+        sums = np.empty((len(x), *out, filters.filters), np.int32)
+    else:
+        levels = (thresholds.low,) if thresholds.high is None else (thresholds.low, thresholds.high)
+        limits = np.zeros((len(levels), taps.shape[-1]), np.int32)
+        limits[:, : filters.filters] = levels
+        flip = reference.pack_bits(thresholds.flip)
+        planes = np.empty((len(levels), len(x), *out, len(flip)), np.uint64)
+    kernels.image_conv2d(
+        np.require(x, requirements="CA"),
+        weights * np.int8(multiplier),
+        taps * np.int32(shift),
+        stride,
+        padding,
+        dilation,
+        sums,
+        limits,
+        flip,
+        planes,
+        filters.filters,
+        threads,
+    )
+    if sums is not None:
+        return sums
+    assert planes is not None
+    return planes if len(planes) == 2 else planes[0]

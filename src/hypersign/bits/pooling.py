@@ -1,0 +1,83 @@
+"""Max-pool of packed levels."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hypersign._checks import HypersignError
+from hypersign.bits import reference
+from hypersign.bits.backend import native
+from hypersign.bits.reference import Words
+from hypersign.bits.windows import check_pair, output_size
+
+__all__ = ["max_pool2d"]
+
+
+def max_pool2d(
+    x: Words,
+    *,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int] = (0, 0),
+    ceil_mode: bool = False,
+    flip: ArrayLike | None = None,
+) -> Words:
+    """The greatest level of each window of packed images, channel by channel.
+
+        binary: and of the bits;  ternary: -1 where all are -1, +1 where any is, else 0
+
+    Padded positions never win; sizes are those of torch's MaxPool2d.
+
+    Args:
+        x: words (N, H, W, ceil(channels/64)), or planes (2, N, H, W, ceil(channels/64)).
+        size, stride, padding: (vertical, horizontal); padding at most half the size.
+        ceil_mode: whether the last window may hang over the edge.
+        flip: boolean (channels,), channels whose maximum is negated: pooling before a negative scale; None for none.
+
+    Returns packed levels (N, H', W', words) or (2, N, H', W', words).
+
+    Raises:
+        HypersignError: no packed images, a window larger than the padded image, too much padding, or a flip that
+            does not fit.
+
+    >>> from hypersign.bits import pack, unpack
+    >>> x = pack([[[[-1], [1]], [[-1], [-1]]]])
+    >>> unpack(max_pool2d(x, size=(2, 1), stride=(1, 1)), 1).ravel().tolist()
+    [-1, 1]
+    """
+    x = np.asarray(x)
+    size, stride = check_pair("size", size, least=1), check_pair("stride", stride, least=1)
+    padding = check_pair("padding", padding, least=0)
+    if x.dtype != np.uint64 or x.ndim not in (4, 5) or x.shape[:-4] not in ((), (2,)):
+        raise HypersignError(
+            f"packed images must be uint64 words (N, H, W, words) or (2, N, H, W, words); got {x.dtype} of shape "
+            f"{x.shape}"
+        )
+    if padding[0] > size[0] // 2 or padding[1] > size[1] // 2:
+        raise HypersignError(f"padding must be at most half of the window {size}; got {padding}")
+    out = output_size(x.shape[-3:-1], size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+    mask = _mask(flip, x.shape[-1])
+    ternary = x.ndim == 5
+    kernels = native()
+    if kernels is not None:
+        y = np.empty((*x.shape[:-3], *out, x.shape[-1]), np.uint64)
+        if y.size:
+            planes = np.require(x if ternary else x[None], requirements="CA")
+            kernels.max_pool2d(planes, y if ternary else y[None], mask, size, stride, padding)
+        return y
+    n = 64 * x.shape[-1]
+    levels = reference.ternary_levels(x, n) if ternary else reference.levels(x, n)
+    pooled = reference.max_pool2d(levels, size=size, stride=stride, padding=padding, out=out)
+    return reference.threshold(pooled, 0, 1 if ternary else None, reference.unpack_bits(mask, n))
+
+
+def _mask(flip: ArrayLike | None, words: int) -> Words:
+    """`flip` as one row of words."""
+    if flip is None:
+        return np.zeros(words, np.uint64)
+    flip = np.asarray(flip)
+    if flip.dtype != np.bool_ or flip.ndim != 1 or -(-len(flip) // 64) != words:
+        raise HypersignError(
+            f"flip must be boolean, one for each of at most {64 * words} channels in {words} words; got {flip.dtype} "
+            f"of shape {flip.shape}"
+        )
+    return reference.pack_bits(flip)

@@ -1,0 +1,95 @@
+"""Convolutions and products of real numbers: the layers of a packed network that no integer can stand for.
+
+Sums run in float64 in one fixed order, so a result is the same to the last bit on every back end, with any number
+of threads, alone or in a batch.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.bits import reference
+from hypersign.bits.backend import native
+from hypersign.bits.windows import check_pair, output_size
+
+__all__ = ["real_conv2d", "real_matmul"]
+
+
+def real_conv2d(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    *,
+    bias: ArrayLike | None = None,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """The convolution of real images with real filters, padded with zeros.
+
+    Args:
+        x: float32 (N, H, W, C).
+        weight: float32 (filters, kernel height, kernel width, C / groups).
+        bias: float32 (filters,), or None for zeros.
+        stride, padding, dilation: (vertical, horizontal).
+        groups: groups of channels, each with its share of the filters.
+        threads: number of threads.
+
+    Returns float32 (N, H', W', filters), each the float64 sum rounded once.
+
+    Raises:
+        HypersignError: arrays and options that do not fit each other.
+
+    >>> x = np.array([[[[1.5], [2.0]]]], np.float32)
+    >>> real_conv2d(x, np.array([[[[2.0], [-1.0]]]], np.float32), bias=[0.5]).tolist()
+    [[[[1.5]]]]
+    """
+    x, weight = np.asarray(x), np.asarray(weight)
+    if x.dtype != np.float32 or weight.dtype != np.float32 or x.ndim != 4 or weight.ndim != 4:
+        raise HypersignError(
+            "images (N, H, W, C) and weight (filters, kernel height, kernel width, C / groups) must be float32; got "
+            f"{x.dtype} of shape {x.shape} and {weight.dtype} of shape {weight.shape}"
+        )
+    filters = weight.shape[0]
+    groups = check_int("groups", groups, least=1)
+    if min(weight.shape) < 1 or weight.shape[3] * groups != x.shape[3] or filters % groups:
+        raise HypersignError(
+            f"weight (filters, kernel height, kernel width, C / groups) must fit images of {x.shape[3]} channels in "
+            f"{groups} groups; got {weight.shape}"
+        )
+    stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
+    dilation = check_pair("dilation", dilation, least=1)
+    threads = check_int("threads", threads, least=1)
+    offset = np.zeros(filters, np.float32) if bias is None else np.asarray(bias, np.float32)
+    if offset.shape != (filters,):
+        raise HypersignError(f"bias must be ({filters},), one number for each filter; got shape {offset.shape}")
+    out = output_size(x.shape[1:3], weight.shape[1:3], stride=stride, padding=padding, dilation=dilation)
+    kernels = native()
+    if kernels is not None:
+        y = np.empty((len(x), *out, filters), np.float32)
+        arrays = (np.require(array, requirements="CA") for array in (x, weight, offset))
+        kernels.real_conv2d(*arrays, y, stride, padding, dilation, groups, threads)
+        return y
+    return reference.real_conv2d(x, weight, offset, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+def real_matmul(
+    x: NDArray[np.float32], weight: NDArray[np.float32], bias: ArrayLike | None = None, *, threads: int = 1
+) -> NDArray[np.float32]:
+    """Products of real rows with real filters: `x` (M, d), `weight` (filters, d), `bias` (filters,) -> (M, filters).
+
+        y = x weight^T + bias
+
+    Raises:
+        HypersignError: arrays that do not fit each other.
+
+    >>> real_matmul(np.ones((1, 2), np.float32), np.array([[1.0, 2.0]], np.float32), [0.5]).tolist()
+    [[3.5]]
+    """
+    x, weight = np.asarray(x), np.asarray(weight)
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise HypersignError(
+            f"real_matmul multiplies (M, d) with (filters, d); got shapes {x.shape} and {weight.shape}"
+        )
+    return real_conv2d(x[:, None, None], weight[:, None, None], bias=bias, threads=threads)[:, 0, 0]

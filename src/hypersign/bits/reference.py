@@ -1,0 +1,150 @@
+"""The NumPy reference of every operation on bits: plain and slow, the truth in every test. Arguments are checked
+by the functions that call it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Words",
+    "pack_bits",
+    "unpack_bits",
+    "levels",
+    "ternary_levels",
+    "threshold",
+    "convolve",
+    "max_pool2d",
+    "real_conv2d",
+    "hamming",
+    "nearest",
+]
+
+Words = NDArray[np.uint64]
+
+
+def pack_bits(bits: NDArray[np.bool_]) -> Words:
+    """Booleans (..., n) as words (..., ceil(n/64))."""
+    n = bits.shape[-1]
+    padded = np.zeros((*bits.shape[:-1], -(-n // 64) * 64), dtype=bool)
+    padded[..., :n] = bits
+    packed = np.packbits(padded, axis=-1, bitorder="little")
+    return packed.view("<u8").astype(np.uint64, copy=False)
+
+
+def unpack_bits(words: Words, n: int) -> NDArray[np.bool_]:
+    """Words (..., W) as their first n bits (..., n)."""
+    packed = np.ascontiguousarray(words).astype("<u8", copy=False).view(np.uint8)
+    return np.unpackbits(packed, axis=-1, count=n, bitorder="little").astype(bool)
+
+
+def levels(words: Words, n: int) -> NDArray[np.int8]:
+    """-1 and +1 of binary words."""
+    return (1 - 2 * unpack_bits(words, n).astype(np.int8)).astype(np.int8)
+
+
+def ternary_levels(planes: Words, n: int) -> NDArray[np.int8]:
+    """-1, 0 and +1 of the planes (2, ..., W): sign, non-zero."""
+    return np.where(unpack_bits(planes[1], n), levels(planes[0], n), np.int8(0)).astype(np.int8)
+
+
+def threshold(x: NDArray[Any], low: Any, high: Any, flip: Any) -> Words:
+    """Levels of numbers (..., n) as words, or planes where `high` is not None: -1 where x < low, +1 where
+    x >= high (binary: elsewhere), 0 between; negated where `flip`."""
+    minus = x < low
+    if high is None:
+        return pack_bits(minus ^ flip)
+    plus = x >= high
+    nonzero = minus | plus
+    return np.stack([pack_bits((minus ^ flip) & nonzero), pack_bits(nonzero)])
+
+
+def convolve(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    *,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    pad_value: int,
+) -> NDArray[Any]:
+    """The sums of a convolution: numbers `x` (N, H, W, C) with `weight` (filters, kh, kw, C / groups), in the
+    result type of both; (N, H', W', filters)."""
+    filters, kh, kw, depth = weight.shape
+    x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)), constant_values=pad_value)
+    height = (x.shape[1] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    width = (x.shape[2] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    y = np.zeros((len(x), height, width, filters), dtype=np.result_type(x, weight))
+    per_group = filters // groups
+    for i in range(kh):
+        for j in range(kw):
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + (height - 1) * stride[0] + 1, stride[0])
+            columns = slice(left, left + (width - 1) * stride[1] + 1, stride[1])
+            window = x[:, rows, columns]  # (N, H', W', C)
+            for g in range(groups):
+                out = slice(g * per_group, (g + 1) * per_group)
+                y[..., out] += window[..., g * depth : (g + 1) * depth] @ weight[out, i, j].T
+    return y
+
+
+def hamming(a: Words, b: Words) -> NDArray[np.int32]:
+    """Number of differing bits between every row of `a` (q, W) and of `b` (n, W)."""
+    out = np.empty((len(a), len(b)), dtype=np.int32)
+    for i, row in enumerate(a):
+        out[i] = np.bitwise_count(b ^ row).sum(-1, dtype=np.int32)
+    return out
+
+
+def max_pool2d(
+    levels: NDArray[np.int8], *, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], out: Any
+) -> NDArray[np.int8]:
+    """The greatest level of each window, `levels` (N, H, W, C) to (N, *out, C); what is padded is never greatest."""
+    y = np.full((len(levels), *out, levels.shape[-1]), -128, np.int8)
+    for i in range(out[0]):
+        for j in range(out[1]):
+            top, left = i * stride[0] - padding[0], j * stride[1] - padding[1]
+            window = levels[:, max(top, 0) : top + size[0], max(left, 0) : left + size[1]]
+            y[:, i, j] = window.max((1, 2))
+    return y
+
+
+def real_conv2d(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    *,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> NDArray[np.float32]:
+    """The convolution of float32 numbers, `x` (N, H, W, C) with `weight` (filters, kh, kw, C / groups): bias first,
+    then tap by tap, channel by channel in float64, where every product is exact; rounded once, at the end. The
+    order is part of the definition: kernels give the same bits."""
+    filters, kh, kw, depth = weight.shape
+    y_height, y_width = (
+        (x.shape[axis + 1] + 2 * padding[axis] - dilation[axis] * (weight.shape[axis + 1] - 1) - 1) // stride[axis]
+        + 1
+        for axis in (0, 1)
+    )
+    padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0))).astype(np.float64)
+    y = np.zeros((len(x), y_height, y_width, groups, filters // groups))
+    y += bias.reshape(groups, -1)
+    for i in range(kh):
+        for j in range(kw):
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + (y_height - 1) * stride[0] + 1, stride[0])
+            columns = slice(left, left + (y_width - 1) * stride[1] + 1, stride[1])
+            window = padded[:, rows, columns].reshape(len(x), y_height, y_width, groups, depth)
+            for c in range(depth):
+                y += window[..., c, None] * weight[:, i, j, c].reshape(groups, -1)
+    with np.errstate(over="ignore"):
+        return y.reshape(len(x), y_height, y_width, filters).astype(np.float32)
+
+
+def nearest(distances: NDArray[np.int32], k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The k least of every row of distances, nearest first, and where they are; of equal ones the first."""
+    indices = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, indices, 1), indices.astype(np.int64)

@@ -1,0 +1,155 @@
+"""Pack numbers into words of levels, and back."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypersign._checks import HypersignError
+from hypersign.bits import reference
+from hypersign.bits.backend import native
+from hypersign.bits.reference import Words
+
+__all__ = ["pack", "pack_ternary", "unpack", "unpack_ternary"]
+
+
+def pack(x: ArrayLike, *, threshold: ArrayLike = 0, flip: ArrayLike = False) -> Words:
+    """Packs the levels -1 and +1 of numbers, 64 to a word, along the last axis.
+
+        level = -1 where x < threshold, else +1;  negated where flip
+
+    Args:
+        x: numbers or booleans (true = 1), shape (..., n).
+        threshold: a number, or one for each of the n positions.
+        flip: a boolean, or one for each position.
+
+    Returns uint64 words, shape (..., ceil(n/64)): bit 1 = -1, low bit first, bits past n 0.
+
+    Raises:
+        HypersignError: `x` has no axis, holds NaN, or the thresholds do not fit it.
+
+    >>> [int(word) for word in pack([-1.0, 2.0, -0.0, -3.0])]
+    [9]
+    """
+    return _pack(np.asarray(x), {"threshold": threshold}, flip)
+
+
+def pack_ternary(x: ArrayLike, *, low: ArrayLike, high: ArrayLike, flip: ArrayLike = False) -> Words:
+    """Packs the levels -1, 0 and +1 of numbers along the last axis, as two planes.
+
+        level = -1 where x < low, +1 where x >= high, else 0;  negated where flip
+
+    Returns uint64 words, shape (2, ..., ceil(n/64)): the plane of signs and the plane of non-zeros.
+
+    Raises:
+        HypersignError: `x` has no axis, holds NaN, or the thresholds do not fit it.
+
+    >>> pack_ternary([-1.0, 0.2, 2.0], low=-0.5, high=0.5).tolist()
+    [[1], [5]]
+    """
+    return _pack(np.asarray(x), {"low": low, "high": high}, flip)
+
+
+def unpack(words: ArrayLike, n: int) -> NDArray[np.int8]:
+    """The levels -1 and +1 of packed words (..., W), as int8 (..., n); the inverse of `pack`.
+
+    >>> unpack(pack([-1.0, 2.0, 0.0]), 3).tolist()
+    [-1, 1, 1]
+    """
+    return reference.levels(_words(words, n), n)
+
+
+def unpack_ternary(planes: ArrayLike, n: int) -> NDArray[np.int8]:
+    """The levels -1, 0 and +1 of two planes (2, ..., W), as int8 (..., n); the inverse of `pack_ternary`.
+
+    >>> unpack_ternary(pack_ternary([-1.0, 0.2, 2.0], low=-0.5, high=0.5), 3).tolist()
+    [-1, 0, 1]
+    """
+    return reference.ternary_levels(_words(planes, n), n)
+
+
+KERNELS: dict[type, tuple[str, type]] = {
+    np.float16: ("pack_float32", np.float32),
+    np.float32: ("pack_float32", np.float32),
+    np.float64: ("pack_float64", np.float64),
+    np.bool_: ("pack_uint8", np.uint8),
+    np.uint8: ("pack_uint8", np.uint8),
+    np.int8: ("pack_int8", np.int8),
+    np.int16: ("pack_int32", np.int32),
+    np.uint16: ("pack_int32", np.int32),
+    np.int32: ("pack_int32", np.int32),
+}
+"""The kernel of a type, and the type it reads; every number of the first is one of the second."""
+
+WIDER = {np.int8: np.int16, np.uint8: np.int16, np.int32: np.int64}
+
+
+def _pack(x: NDArray[Any], limits: dict[str, ArrayLike], flip: ArrayLike) -> Words:
+    """Levels of numbers below and from the one limit, or the two."""
+    if x.ndim == 0 or x.dtype.kind not in "biuf":
+        raise HypersignError(f"numbers to pack must have at least one axis; got {x.dtype} of shape {x.shape}")
+    n = x.shape[-1]
+    rows = [_limit(limit, n, name) for name, limit in limits.items()]
+    flip = np.asarray(flip)
+    if flip.dtype != np.bool_ or flip.shape not in ((), (n,)):
+        raise HypersignError(
+            f"flip must be a boolean, or one for each of the {n} positions; got {flip.dtype} of shape {flip.shape}"
+        )
+    kernels = native()
+    if kernels is None or x.dtype.type not in KERNELS:
+        if x.dtype.kind == "f" and np.isnan(x).any():
+            raise _nan(x)
+        return reference.threshold(x, *(*rows, None)[:2], flip)
+    name, read = KERNELS[x.dtype.type]
+    planes = np.empty((len(rows), *x.shape[:-1], -(-n // 64)), np.uint64)
+    if planes.size:
+        low, high = (*(_exact(row, read, n) for row in rows), None)[:2]
+        met_nan = getattr(kernels, name)(
+            np.require(x, read, "CA").reshape(-1, n),
+            low,
+            high,
+            reference.pack_bits(np.broadcast_to(flip, (n,))),
+            planes.reshape(len(rows), -1, planes.shape[-1]),
+        )
+        if met_nan:
+            raise _nan(x)
+    return planes if len(rows) == 2 else planes[0]
+
+
+def _limit(limit: ArrayLike, n: int, name: str) -> NDArray[Any]:
+    """A limit as an array, checked."""
+    values = np.asarray(limit)
+    if values.shape not in ((), (n,)) or values.dtype.kind not in "biuf" or np.isnan(values).any():
+        raise HypersignError(
+            f"{name} must be one number, or one for each of the {n} positions, and not NaN; got {values.dtype} of "
+            f"shape {values.shape}"
+        )
+    return values
+
+
+def _exact(limit: NDArray[Any], read: type, n: int) -> NDArray[Any]:
+    """A limit as n numbers of the kernel's type that no x of type `read` tells from it: x < limit where it was."""
+    if np.issubdtype(read, np.integer):
+        # x < t is x < ceil(t); what lies beyond every x stays so in the wider type.
+        least, most = np.iinfo(read).min, np.iinfo(read).max
+        limit = np.clip(np.ceil(limit).astype(np.float64), least, most + 1.0).astype(WIDER[read])
+    else:
+        with np.errstate(over="ignore"):
+            rounded = limit.astype(read)
+        # x < t is x < r, where r is the least number of the narrower type that is not below t.
+        limit = np.where(rounded < limit, np.nextafter(rounded, read(np.inf)), rounded)
+    return np.ascontiguousarray(np.broadcast_to(limit, (n,)))
+
+
+def _nan(x: NDArray[Any]) -> HypersignError:
+    return HypersignError(f"numbers to pack must not hold NaN, which has no sign; found {np.isnan(x).sum()} of them")
+
+
+def _words(words: ArrayLike, n: int) -> Words:
+    words = np.asarray(words)
+    if words.ndim == 0 or words.dtype != np.uint64 or words.shape[-1] != -(-n // 64):
+        raise HypersignError(
+            f"{n} elements must come as uint64 words with a last axis of {-(-n // 64)}; got {words.dtype} of shape "
+            f"{words.shape}"
+        )
+    return words

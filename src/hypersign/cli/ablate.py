@@ -1,0 +1,211 @@
+"""`hypersign ablate`: layers put back to float, beside the loss that geometry predicts."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from hypersign import runs
+from hypersign._checks import check_int
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign.data import Batches
+from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
+from hypersign.geometry.ablation import ablate as measure
+from hypersign.geometry.depth import Depth
+from hypersign.geometry.depth import depth as measure_depth
+from hypersign.layers import quant_layers
+from hypersign.quantizers import Identity
+from hypersign.training import Recipe
+from hypersign.training.step import loss_of
+
+BATCH = 100
+"""Test images in memory at a time."""
+
+REESTIMATION_BATCH = 500
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign ablate`'s options, measures and prints."""
+    parse(ablate, words, "ablate")
+
+
+def ablate(
+    run: RunPath,
+    /,
+    *,
+    images: int = 1000,
+    reestimate_images: int = 1000,
+    rounds: int = 3,
+    depth: bool = False,
+    weights: Weights = "last",
+    seed: int = 0,
+    figures: Path | None = None,
+    json: JsonTarget = None,
+) -> None:
+    """Put a run's layers back to float, one at a time, all, and all but one; measure loss beside its prediction.
+
+    Batch norm is re-estimated after each change, on training images drawn anew each round. Loss is the recipe's.
+
+    Args:
+        run: run folder.
+        images: test images to measure on (all of them if there are fewer).
+        reestimate_images: training images to re-estimate batch norm on, in each round.
+        rounds: how often everything is measured, for the error bars.
+        depth: also measure how errors accumulate from layer to layer, and the permutation tests.
+        weights: the last weights, or those with the best validation accuracy.
+        seed: of the training images drawn, and of the permutation tests.
+        figures: folder to draw the figures into, as PDF and PNG.
+        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+    """
+    opened = runs.open_run(run)
+    for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
+        check_int(f"--{name}", value, least=1)
+    check_int("--seed", seed, least=0)
+    data, model = opened.data(), opened.load_model(weights)
+    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
+    size = min(reestimate_images, REESTIMATION_BATCH)
+    drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
+    sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
+    layers = quant_layers(model).values()
+    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
+    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("ablating", total=sum(2 * count + 1 for count in counts if count))
+        found = measure(
+            model,
+            batches,
+            sets,
+            loss=loss_of(Recipe(**opened.info["recipe"])),
+            progress=lambda done: bar.update(task, completed=done),
+        )
+        deep = measure_depth(model, batches, sets[0], seed=seed) if depth else None
+    answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
+    write_json(_plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
+    if figures is not None:
+        _draw(found, deep, figures)
+    if not prints_text(json):
+        return
+    text = Console()
+    text.print(
+        f"{opened.name}, {weights} weights: accuracy {found.accuracy:.2%} ± {found.accuracy_error:.2%}, "
+        f"loss {found.loss:.4f} ± {found.loss_error:.4f} on {found.images:,} {data.name} test images, "
+        f"{found.rounds} round{'s' if found.rounds > 1 else ''} of batch norm",
+        highlight=False,
+    )
+    for side in dict.fromkeys(row.side for row in found.ablated):
+        text.print(ablation_table(found, side))
+        for ranking in found.rankings:
+            if ranking.side == side:
+                text.print(ranking_words(ranking), highlight=False)
+    if deep is not None:
+        text.print(depth_table(deep))
+
+
+def ablation_table(found: Ablation, side: str) -> Table:
+    """A row a layer: what changes if its weights (or inputs) alone go back to float, and if all but its do."""
+    table = Table(
+        title=f"{side} back to float: change of loss and accuracy, r of logits measured / predicted",
+        title_justify="left",
+        caption="± one standard error of the paired difference, over images and rounds. Alone: the layer\n"
+        "real, against the network as it is. All but: all but it real, against all real. r: of\n"
+        "the logits of the two networks.",
+        caption_justify="left",
+    )
+    table.add_column("layer", no_wrap=True)
+    for scope in ("alone", "all but"):
+        table.add_column(f"{scope}: loss", justify="right", no_wrap=True)
+        table.add_column("accuracy", justify="right", no_wrap=True)
+        table.add_column("r", justify="right", no_wrap=True)
+    cells: dict[str, list[str]] = {}
+    for row in found.ablated:
+        if row.side == side:
+            cells.setdefault(row.name, []).extend(
+                (
+                    _signed(row.loss_change, 1, 3),
+                    _signed(row.accuracy_change, 100, 1),
+                    f"{row.logit_r:.2f} / {row.predicted_logit_r:.2f}",
+                )
+            )
+    every = cells.pop("all")
+    for name, values in cells.items():
+        table.add_row(name, *values)
+    table.add_section()
+    table.add_row("all", *every)
+    return table
+
+
+def ranking_words(ranking: Ranking) -> str:
+    """What the ranking found, in sentences."""
+    scope = "one layer" if ranking.scope == "one" else "all but one"
+    apart = (
+        f"{ranking.apart} of {ranking.pairs} pairs of layers differ by more than {ERRORS:g} standard errors"
+        + (f", {ranking.in_order} of them in the predicted order" if ranking.apart else "")
+        if ranking.pairs
+        else "one layer has no order"
+    )
+    noticed = f"changes of loss seen apart from 0: {', '.join(ranking.noticed) or 'none'}"
+    return (
+        f"{ranking.side}, {scope}: rank correlation of predicted r with the size of the loss change "
+        f"{ranking.spearman:.2f}, with r measured {ranking.spearman_logits:.2f}; {apart}; {noticed}."
+    )
+
+
+def depth_table(found: Depth) -> Table:
+    """A row a layer: correlation with the float replica, and the permutation tests."""
+    table = Table(
+        title=f"depth: all layers quantized against a float replica, {found.images:,} images",
+        title_justify="left",
+        caption="each measured / predicted. r: of the layer's dot products in the two networks; alone: without\n"
+        "the errors of the layers before; flips: inputs whose sign differs. Permuted, r with quantized\n"
+        "weights: inputs permuted over everything; within each image; each channel and position\n"
+        "over the images.",
+        caption_justify="left",
+    )
+    table.add_column("layer", no_wrap=True)
+    for name in ("alone", "r", "flips %", "permuted", "in image", "over images"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in found.layers:
+        table.add_row(
+            layer.name,
+            f"{layer.own_r:.2f}",
+            f"{layer.r:.2f} / {layer.predicted_r:.2f}",
+            f"{100 * layer.input_flips:.1f} / {100 * layer.predicted_input_flips:.1f}",
+            *(f"{test.r:.3f} / {test.predicted_r:.3f}" for test in layer.permuted),
+        )
+    return table
+
+
+def _draw(found: Ablation, deep: Depth | None, folder: Path) -> None:
+    from hypersign.figures import ablated_layers, depth_r, panels, save
+
+    fig = panels(
+        lambda ranking, ax: ablated_layers(found, ax, side=ranking.side, scope=ranking.scope),
+        found.rankings,
+        columns=2,
+        size=(4.2, 3.4),
+    )
+    save(fig, folder, "ablation")
+    if deep is not None:
+        save(depth_r(deep).get_figure(), folder, "depth")  # type: ignore[arg-type]
+
+
+def _signed(change: Change, factor: float, digits: int) -> str:
+    return f"{factor * change.mean:+.{digits}f} ± {factor * change.error:.{digits}f}"
+
+
+def _plain(value: Any) -> Any:
+    """`value` with every number that JSON has no word for (NaN, infinity) as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

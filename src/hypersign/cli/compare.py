@@ -1,0 +1,178 @@
+"""`hypersign compare`: runs side by side."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hypersign import runs
+from hypersign._checks import HypersignError
+from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign.geometry import Geometry
+from hypersign.runs import Run
+
+RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign compare`'s options and prints."""
+    parse(compare, words, "compare")
+
+
+def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
+    """Print runs side by side: what their recipes differ in, their accuracy, each layer's angle and r.
+
+    Angles and r are those that `hypersign inspect` wrote into the run folder; runs without are named.
+
+    Args:
+        runs_: two or more run folders.
+        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+    """
+    if len(runs_) < 2:
+        raise HypersignError(f"compare needs two or more run folders; got {len(runs_)}")
+    opened = [runs.open_run(path) for path in runs_]
+    labels = _labels(opened)
+    found = {label: _facts(one) for label, one in zip(labels, opened, strict=True)}
+    differences = {
+        name: {label: facts["settings"].get(name) for label, facts in found.items()}
+        for name in dict.fromkeys(name for facts in found.values() for name in facts["settings"])
+        if len({repr(facts["settings"].get(name)) for facts in found.values()}) > 1
+    }
+    answer = {
+        "differences": differences,
+        "runs": {
+            label: {key: value for key, value in facts.items() if key != "settings"} for label, facts in found.items()
+        },
+    }
+    write_json(answer, json)
+    if not prints_text(json):
+        return
+    console = Console()
+    console.print(_overview(found, differences))
+    measured = {label: facts["layers"] for label, facts in found.items() if facts["layers"]}
+    if measured:
+        console.print(_layers(measured))
+    for label, facts in found.items():
+        for missing in facts["missing"]:
+            console.print(f"{label}: {missing}", highlight=False, soft_wrap=True)
+
+
+def _labels(opened: Sequence[Run]) -> list[str]:
+    """The folders' names; where two are alike, the paths as they were given."""
+    names = [one.name for one in opened]
+    if len(set(names)) == len(names):
+        return names
+    paths = [str(one.path) for one in opened]
+    if len(set(paths)) < len(paths):
+        raise HypersignError(f"compare needs different run folders; got one twice: {', '.join(paths)}")
+    return paths
+
+
+def _facts(opened: Run) -> dict[str, Any]:
+    """A run as compared: settings by name, results, layers, and sentences on what is missing."""
+    info = opened.info
+    settings = {f"recipe.{key}": value for key, value in info["recipe"].items()}
+    settings |= {f"model.{key}": value for key, value in info["model"]["options"].items()}
+    settings |= {"model": info["model"]["name"], "data.sha256": info["data"]["sha256"][:12]}
+    missing = []
+    if not opened.finished:
+        done = len(opened.metrics())
+        missing.append(f"not finished, {done} of {info['recipe']['epochs']} epochs are done: it has no test accuracy")
+    path = opened.path / "geometry.json"
+    layers: dict[str, Any] = {}
+    geometry = None
+    if path.exists():
+        geometry = Geometry.load(path)
+        for layer in geometry.layers:
+            layers[layer.name] = {
+                "fan_in": layer.fan_in,
+                "angle_degrees": _number(layer.angle_degrees.mean),
+                "predicted_angle_degrees": _number(layer.angle_degrees.predicted_mean),
+                "r": _number(layer.weights_binarized.pearson_r),
+                "predicted_r": _number(layer.weights_binarized.predicted_pearson_r),
+            }
+    else:
+        missing.append(f"no geometry.json, so no angles and r; make it with: hypersign inspect {opened.path}")
+    return {
+        "settings": settings,
+        "finished": opened.finished,
+        "test": {key: value for key, value in info.get("results", {}).get("test", {}).items() if key != "confusion"},
+        "inspected_images": geometry.images if geometry else None,
+        "layers": layers,
+        "missing": missing,
+    }
+
+
+def _overview(found: dict[str, dict[str, Any]], differences: dict[str, dict[str, Any]]) -> Table:
+    """Accuracy and loss with their errors, then every setting that differs."""
+    table = Table(
+        title="results, and the settings that differ",
+        title_justify="left",
+        caption="± one binomial standard error of the accuracy, over test images",
+        caption_justify="left",
+    )
+    table.add_column("", no_wrap=True)
+    for label in found:
+        table.add_column(label, justify="right", overflow="fold")
+    tests = [facts["test"] for facts in found.values()]
+    table.add_row("test accuracy", *(_accuracy(test) for test in tests))
+    table.add_row("test loss", *(f"{test['loss']:.4f}" if test else "-" for test in tests))
+    table.add_section()
+    for name, values in differences.items():
+        table.add_row(name, *(_setting(value) for value in values.values()))
+    if not differences:
+        table.add_row("no setting differs", *[""] * len(found))
+    return table
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "-"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _accuracy(test: dict[str, Any]) -> str:
+    if not test:
+        return "-"
+    p, n = test["accuracy"], test["images"]
+    return f"{p:.2%} ± {math.sqrt(p * (1 - p) / n):.2%}"
+
+
+def _layers(measured: dict[str, dict[str, Any]]) -> Table:
+    """A row a layer: angle and r in each run, measured beside predicted."""
+    table = Table(
+        title="angle between latent and quantized filters in degrees, r with quantized weights",
+        title_justify="left",
+        caption="each measured / predicted",
+        caption_justify="left",
+    )
+    table.add_column("layer", no_wrap=True)
+    for label in measured:
+        table.add_column(f"{label}: angle", justify="right", overflow="fold")
+        table.add_column("r", justify="right", no_wrap=True)
+    for name in dict.fromkeys(name for layers in measured.values() for name in layers):
+        cells = []
+        for layers in measured.values():
+            layer = layers.get(name)
+            cells += (
+                ["-", "-"]
+                if layer is None
+                else [
+                    " / ".join(_text(layer[key], 1) for key in ("angle_degrees", "predicted_angle_degrees")),
+                    " / ".join(_text(layer[key], 2) for key in ("r", "predicted_r")),
+                ]
+            )
+        table.add_row(name, *cells)
+    return table
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

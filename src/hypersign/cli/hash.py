@@ -1,0 +1,135 @@
+"""`hypersign hash`: vectors to codes, and what recall to expect of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from hypersign._checks import HypersignError
+from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
+from hypersign.hashing import plan as predict
+
+LENGTHS = (64, 128, 256, 512, 1024)
+"""Lengths of codes that a plan compares, besides the one asked for."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign hash`'s options, plans and hashes."""
+    parse(hash_, words, "hash")
+
+
+def hash_(
+    vectors: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="VECTORS")],
+    /,
+    *,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
+    plan: bool = False,
+    bits: int = 256,
+    rotation: Literal["hadamard", "haar", "none"] = "hadamard",
+    rounds: int = 3,
+    center: bool = True,
+    neighbours: int = 10,
+    queries: int = 200,
+    seed: int = 0,
+    json: JsonTarget = None,
+) -> None:
+    """Hash vectors into packed sign codes; or predict what recall codes will have, by bits and rescoring factor.
+
+    The file may be larger than memory. Stopped at any moment, the same command goes on where it was. Neighbours are
+    by Euclidean distance; scale vectors to length 1 first to search by cosine.
+
+    Args:
+        vectors: .npy file of shape (n, dimension).
+        output: codes file to write.
+        plan: print predicted recall before hashing, and measured recall beside it after.
+        bits: length of a code.
+        rotation: hadamard adds and subtracts alone; haar multiplies; none takes the components' own signs.
+        rounds: of random signs and Hadamard transforms.
+        center: subtract the mean of all vectors first.
+        neighbours: k of the plan's recall@k.
+        queries: rows drawn as queries of the plan.
+        seed: of the rotation, and of the plan's draws.
+        json: print the plan as JSON instead of the table; with a file's name, write the JSON there as well.
+    """
+    if output is None and not plan:
+        raise HypersignError("nothing to do: name a codes file with --output, or ask for a --plan, or both")
+    if json is not None and not plan:
+        raise HypersignError("--json prints the plan; ask for it with --plan")
+    if plan and rotation == "none":
+        raise HypersignError("a plan predicts codes of random rotations; --rotation none has no prediction")
+    console = Console(stderr=True)
+    hasher = SignHasher(
+        bits, rotation=None if rotation == "none" else rotation, rounds=rounds, center=center, seed=seed
+    )
+    planned = None
+    if plan:
+        planned = predict(
+            open_vectors(vectors),
+            bits=sorted({*LENGTHS, bits}),
+            k=neighbours,
+            rotation=rotation,
+            center=center,
+            sample=queries,
+            seed=seed,
+        )
+    if output is not None:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("hashing", total=None)
+            hash_file(
+                vectors, output, hasher, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        if planned is not None:
+            planned = measure(HammingIndex.load(output), planned)
+    if planned is not None:
+        write_json(planned.as_dict(), json)
+    if prints_text(json):
+        out = Console()
+        if planned is not None:
+            for table in _tables(planned, center):
+                out.print(table)
+        if output is not None:
+            out.print(f"Codes: {output}", highlight=False, soft_wrap=True)
+
+
+def _tables(planned: Plan, center: bool) -> list[Table]:
+    geometry = Table(title=f"{planned.vectors:,} vectors of dimension {planned.dimension}", show_header=False)
+    geometry.add_column(no_wrap=True)
+    geometry.add_column(justify="right")
+    angle = planned.code_angle
+    rows: list[tuple[str, str]] = [
+        ("effective dimension", f"{planned.effective_dimension:.1f}"),
+        (f"angle to the {planned.k} nearest", f"{planned.nearest.mean:.1f} ± {planned.nearest.std:.1f}°"),
+        ("angle to all", f"{planned.all.mean:.1f} ± {planned.all.std:.1f}°"),
+        ("angle to its signs, as it is", f"{angle['plain']:.1f}°"),
+        ("angle to its signs, centred", f"{angle['centred']:.1f}°"),
+        ("angle to its signs, rotated", f"{angle['rotated']:.1f}°, predicted {angle['predicted']:.1f}°"),
+    ]
+    for name, value in rows:
+        geometry.add_row(name, value)
+    factors = list(planned.rows[0].recall)
+    table = Table(
+        title=f"Recall@{planned.k}, predicted"
+        + (" / measured" if any(r.measured_recall for r in planned.rows) else ""),
+        caption="codes: by codes alone; xF: rescoring F times as many candidates;\n"
+        "not centred: predicted without subtracting the mean",
+        caption_justify="left",
+    )
+    table.add_column("bits", justify="right", no_wrap=True)
+    table.add_column("smaller", justify="right", no_wrap=True)
+    for factor in factors:
+        table.add_column("codes" if factor == 1 else f"x{factor}", justify="right", no_wrap=True)
+    if center:
+        table.add_column("not centred", justify="right", no_wrap=True)
+    for row in planned.rows:
+        cells = [
+            f"{row.recall[f]:.2f}" + (f" / {row.measured_recall[f]:.2f}" if row.measured_recall else "")
+            for f in factors
+        ]
+        last = [f"{row.uncentred_recall[factors[0]]:.2f}"] if center else []
+        table.add_row(str(row.bits), f"{row.smaller:.3g}x", *cells, *last)
+    return [geometry, table]

@@ -1,0 +1,259 @@
+"""`hypersign inspect` of files: weights without their network, two files of weights, vectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from hypersign._checks import HypersignError
+from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign.geometry.tensor_files import TensorFile, is_tensor_file, open_tensors
+from hypersign.geometry.vectors import VectorsGeometry, open_vectors
+from hypersign.geometry.vectors import inspect_vectors as measure_vectors
+from hypersign.geometry.weights_file import Unmeasured, WeightsGeometry
+from hypersign.geometry.weights_file import inspect_weights as measure_weights
+from hypersign.geometry.weights_pair import PairGeometry, inspect_pair
+
+FilePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+"""The file, the command's first word."""
+
+
+def run(words: Sequence[str]) -> bool:
+    """Inspects a file, if the first word is one that can be, and says whether it was."""
+    path = Path(words[0]) if words else Path()
+    if path.suffix == ".npy":
+        parse(inspect_vectors, words, "inspect")
+    elif is_tensor_file(path) and not (path / "run.json").exists():
+        parse(inspect_weights, words, "inspect")
+    else:
+        return False
+    return True
+
+
+def inspect_weights(
+    file: FilePath,
+    /,
+    *,
+    against: Path | None = None,
+    sample: int = 1 << 17,
+    seed: int = 0,
+    json: JsonTarget = None,
+) -> None:
+    """Measure weights without their network against theory, or a low-bit file against its float original.
+
+    Args:
+        file: a .safetensors or .gguf file, or a folder of .safetensors, in shards if it has their index.
+        against: the float original, of either kind; then row cosines, signs and scales are compared.
+        sample: weights of each tensor, in whole rows, for best levels and rotation; the rest is of all weights.
+        seed: of the rotation.
+        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+    """
+    opened = open_tensors(file)
+    original = None if against is None else open_tensors(against)
+    found: WeightsGeometry | PairGeometry
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("measuring", total=sum(tensor.nbytes for tensor in opened.tensors.values()))
+
+        def tell(done: int) -> None:
+            bar.update(task, completed=done)
+
+        if original is not None:
+            found = inspect_pair(opened, original, progress=tell)
+        else:
+            found = measure_weights(opened, sample=sample, seed=seed, progress=tell)
+    write_json(found.as_dict(), json)
+    if prints_text(json):
+        _print_pair(found, Console()) if isinstance(found, PairGeometry) else _print_weights(found, opened, Console())
+    if not found.tensors:
+        raise HypersignError(f"{file} must hold a tensor that can be measured; its {len(found.unmeasured)} cannot")
+
+
+def inspect_vectors(
+    file: FilePath,
+    /,
+    *,
+    bits: tuple[int, ...] = (),
+    sample: int = 20_000,
+    seed: int = 0,
+    json: JsonTarget = None,
+) -> None:
+    """Measure what sign codes would keep of vectors: angles, effective dimension, predicted recall.
+
+    Args:
+        file: a .npy file of vectors, of shape (number, dimension).
+        bits: lengths of codes; by default a quarter of, half of and the dimension, as a power of two.
+        sample: vectors that are looked at, evenly spaced (all of them if there are fewer).
+        seed: of the rotations.
+        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+    """
+    found = measure_vectors(open_vectors(file), name=str(file), bits=bits, sample=sample, seed=seed)
+    write_json(found.as_dict(), json)
+    if prints_text(json):
+        _print_vectors(found, Console())
+
+
+def _table(title: str, caption: str, first: str, *others: str) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape)) or "one number"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def _print_weights(found: WeightsGeometry, opened: TensorFile, console: Console) -> None:
+    table = _table(
+        f"{Path(found.file).name}: angles of rows to their levels, in degrees",
+        "first line: measured; second: theory for normal weights; third: for independent weights distributed as the "
+        "tensor's. Angle: to the signs, one scale a row; β: one scale a group; 3, 16: the best levels; rotated: to "
+        "the signs after a Hadamard rotation (the last three on a sample of rows). Kurtosis 3 is a normal's.",
+        "tensor",
+        "angle",
+        "β = 128",
+        "3",
+        "16",
+        "rotated",
+        "kurtosis",
+        "% zeros",
+    )
+    for tensor in found.tensors:
+        angle, turned = tensor.angle_degrees, tensor.rotated_angle_degrees
+        g = next((group for group in tensor.group_angles_degrees if group.size == 128), None)
+        levels = {found.levels: found for found in tensor.level_angles_degrees}
+        name = f"{tensor.name}\n{tensor.dtype} {_shape(tensor.shape)}"
+        name += f"\n{tensor.zero_rows} rows are all 0" if tensor.zero_rows else ""
+        table.add_row(
+            name,
+            f"{angle.mean:.1f}\n{angle.predicted_mean:.1f}\n{angle.moments_mean:.1f}",
+            f"{g.mean:.1f}\n{g.predicted_mean:.1f}\n{g.moments_mean:.1f}" if g else "-",
+            *(f"{levels[k].angle:.1f}\n{levels[k].predicted:.1f}" for k in (3, 16)),
+            f"{turned.after:.1f}\n{turned.predicted:.1f}",
+            f"{_number(tensor.kurtosis, 2)}\n3",
+            f"{100 * tensor.zeros:.2f}\n0",
+            end_section=True,
+        )
+    if found.tensors:
+        console.print(table)
+    _print_unmeasured(found.unmeasured, console)
+    console.print(
+        f"{found.measured_bytes / 1e9:.3g} GB of {len(found.tensors)} tensors measured in {found.seconds:.2f} s, "
+        f"{found.bytes_per_second / 1e9:.2f} GB/s; samples took {found.sample_seconds:.2f} s more",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_unmeasured(unmeasured: Sequence[Unmeasured], console: Console) -> None:
+    if not unmeasured:
+        return
+    table = _table("Not measured", "", "tensor")
+    table.add_column("type")
+    table.add_column("shape")
+    table.add_column("reason", overflow="fold")
+    for tensor in unmeasured:
+        table.add_row(tensor.name, tensor.dtype, _shape(tensor.shape), tensor.reason)
+    console.print(table)
+
+
+def _print_pair(found: PairGeometry, console: Console) -> None:
+    table = _table(
+        f"{Path(found.file).name} against {Path(found.original).name}",
+        "first line: measured; second: theory, for the original's own levels (cosine, scale) and for jointly normal "
+        "weights at the cosine measured (sign agreement). latent: cosine between the original and the weights of "
+        "which these are the levels; scale: what the low-bit rows must be multiplied by to be nearest; last: mean "
+        "product of neighbouring signs, and the original's below.",
+        "tensor",
+        "row cosine",
+        "latent",
+        "% signs agree",
+        "scale",
+        "sign × next",
+    )
+    for pair in found.tensors:
+        kind = f"{pair.levels} levels, β = {pair.group}" if pair.levels else "more levels"
+        notes = [pair.name, f"{pair.dtype} of {pair.original_dtype}, {pair.rows} × {pair.row_length}", kind]
+        if pair.rotary_order:
+            notes.append("rows put back into the original's order")
+        if pair.zero_rows:
+            notes.append(f"{pair.zero_rows} rows are all 0 in one file")
+        table.add_row(
+            "\n".join(notes),
+            f"{pair.cosine.mean:.4f}\n{_number(pair.cosine.predicted_mean, 4)}",
+            _number(pair.latent_cosine, 3),
+            f"{100 * pair.sign_agreement:.2f}\n{_number(100 * pair.predicted_sign_agreement, 2)}",
+            f"{pair.scale_ratio:.3f}\n{'1' if pair.levels else '-'}",
+            f"{_number(pair.autocorrelation, 4)}\n{_number(pair.original_autocorrelation, 4)}",
+            end_section=True,
+        )
+    if found.tensors:
+        console.print(table)
+    _print_unmeasured(found.unmeasured, console)
+    if found.missing:
+        console.print(f"In {found.original} alone: {', '.join(found.missing)}", highlight=False, soft_wrap=True)
+
+
+def _print_vectors(found: VectorsGeometry, console: Console) -> None:
+    console.print(
+        f"{found.file}: {found.vectors:,} vectors of {found.dimension} dimensions; {found.sampled:,} looked at"
+        + (f", of which {found.zero_vectors:,} are zero" if found.zero_vectors else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"norm {found.norm_mean:.4g} ± {found.norm_std:.3g}, from {found.norm_least:.4g} to {found.norm_most:.4g}; "
+        f"the mean holds {found.mean_share:.1%} of the squared length; effective dimension "
+        f"{found.effective_dimension:.1f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    rotated = f"rotated to {found.rotated_dimension}"
+    table = _table(
+        "Angle between vectors and their signs, in degrees",
+        "theory: independent normal components; after a rotation, whatever the vectors are",
+        "vectors",
+        "mean",
+        "theory",
+        "std",
+        "theory",
+    )
+    for name, angles in (
+        ("as they are", found.signs_degrees),
+        ("centred", found.centred_degrees),
+        (rotated, found.rotated_degrees),
+        (f"centred, {rotated}", found.centred_rotated_degrees),
+    ):
+        values = angles.mean, angles.predicted_mean, angles.std, angles.predicted_std
+        table.add_row(name, *(_number(value, 2) for value in values))
+    console.print(table)
+    recall = _table(
+        "Share of the 10 nearest vectors among the 10 nearest codes",
+        f"{found.queries} of the vectors looked at as queries to the others; with more vectors it is lower. "
+        "Where vectors are rotated: measured / predicted",
+        "bits",
+        "signs",
+        "centred",
+        "rotated",
+        "centred, rotated",
+    )
+    for row in found.recalls:
+        recall.add_row(
+            str(row.bits),
+            _number(row.signs, 3),
+            _number(row.centred, 3),
+            f"{row.rotated:.3f} / {_number(row.rotated_predicted, 3)}",
+            f"{row.centred_rotated:.3f} / {_number(row.centred_rotated_predicted, 3)}",
+        )
+    console.print(recall)

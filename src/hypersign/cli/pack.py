@@ -1,0 +1,123 @@
+"""`hypersign pack`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from hypersign import packing, runs
+from hypersign._checks import HypersignError, check_int
+from hypersign._machine import machine, versions
+from hypersign.cli.options import RunPath, Weights, parse, write_json
+from hypersign.packed import PackedModel
+from hypersign.packing import Certificate
+from hypersign.runs import Run
+from hypersign.summary import summary
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign pack`'s options, packs and prints."""
+    parse(pack, words, "pack")
+
+
+def pack(
+    run: RunPath,
+    /,
+    *,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    weights: Weights = "last",
+    verify: bool = False,
+    threads: int = 1,
+) -> None:
+    """Pack a run's network into one file of bits, which hypersign run and hypersign bench read.
+
+    Args:
+        run: run folder.
+        output: the packed file; its name usually ends in .hypersign.
+        weights: the last weights, or those with the best validation accuracy.
+        verify: run the test set both ways, in float32 and packed, and write the certificate beside the file, its
+            name with .json added; exit with 1 where a class differs (but for ties of real-valued shortcuts, each
+            shown by a float64 replica).
+        threads: number of threads that verify uses.
+    """
+    check_int("--threads", threads, least=1)
+    opened = runs.open_run(run)
+    data = opened.data()
+    model = opened.load_model(weights)
+    packing.pack(model, output, data.shape, pixel_range=data.pixel_range, classes=data.classes)
+    packed = PackedModel.load(output)
+    size = output.stat().st_size
+    predicted = packing.file_size(model, data.shape, pixel_range=data.pixel_range, classes=data.classes)
+    console = Console()
+    console.print(_table(packed))
+    console.print(
+        f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
+        f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if verify:
+        _verify(opened, weights, packed, output, threads, console)
+
+
+def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, threads: int, console: Console) -> None:
+    data = opened.data()
+    images = data.test.images.numpy()
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("verifying", total=len(images))
+        found = packing.verify(
+            opened.load_model(weights),
+            packed,
+            images,
+            threads=threads,
+            progress=lambda seen: bar.update(task, completed=seen),
+        )
+    certificate = Path(f"{output}.json")
+    write_json(
+        {
+            "file": output.name,
+            **found.as_dict(),
+            "run": opened.name,
+            "weights": weights,
+            "data": {"name": data.name, "sha256": data.sha256},
+            "machine": machine(),
+            "versions": versions("torch", "numpy"),
+        },
+        certificate,
+    )
+    console.print(f"{_sentence(found)}\nCertificate: {certificate}", highlight=False, soft_wrap=True)
+    if not found.holds:
+        differ = found.classes_differ - (0 if found.integers else found.ties)
+        raise HypersignError(
+            f"{differ} of {found.images:,} test images have another class in the packed network, and no tie explains "
+            f"it: do not use {output}"
+        )
+
+
+def _sentence(found: Certificate) -> str:
+    ties = f", {found.ties} of them ties of float32" if found.ties else ""
+    return (
+        f"{found.images:,} test images: {found.classes_differ} classes differ{ties}; logits differ by at most "
+        f"{found.largest_difference:.1e} (the largest is {found.largest_logit:.3g})"
+    )
+
+
+def _table(packed: PackedModel) -> Table:
+    """Every operation: what it reads, what it gives, and whether it computes in integers."""
+    table = Table(
+        caption="bits: products of packed levels; integers: sums of pixels;\nfloat32: what has no integer form",
+        caption_justify="left",
+    )
+    for title in ("node", "operation", "gives", "arithmetic"):
+        table.add_column(title, no_wrap=True)
+    for node in packed.graph.nodes:
+        value = packed.values[node.name]
+        real = value.kind == "real" or packed.values.get(node.inputs[0], value).kind == "real"
+        kind = "float32" if real else "bits" if node.op in ("conv2d", "max_pool2d") else "integers"
+        table.add_row(node.name, node.op, str(value), kind)
+    return table

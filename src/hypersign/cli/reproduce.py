@@ -1,0 +1,132 @@
+"""`hypersign reproduce`: every figure and number of the paper's analysis and simulations, and the table of claims."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hypersign import runs
+from hypersign._checks import check_int
+from hypersign._files import make_folder
+from hypersign.cli.inspect import inspect_run
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign.geometry import Geometry, simulate
+from hypersign.geometry.claims import Claim, network_claims, simulation_claims
+from hypersign.geometry.estimates import Simulation
+from hypersign.quantizers import Sign, Ternary
+from hypersign.runs import Run
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign reproduce`'s options, measures, simulates, and writes."""
+    parse(reproduce, words, "reproduce")
+
+
+def reproduce(
+    run: RunPath,
+    /,
+    *,
+    output: Path | None = None,
+    images: int = 500,
+    weights: Weights = "last",
+    draws: int = 10_000,
+    seed: int = 0,
+    json: JsonTarget = None,
+) -> None:
+    """Draw every figure of the paper from a run and from random vectors, and check its claims one by one.
+
+    Args:
+        run: run folder of a trained network.
+        output: folder for the figures, geometry.json and claims.json; reproduction/ in the run folder by default.
+        images: test images to measure on (the paper's analysis took 500).
+        weights: the last weights, or those with the best validation accuracy.
+        draws: random vectors of each simulated case.
+        seed: of the permutation test and of the simulations.
+        json: print the claims as JSON instead of the table; with a file's name, write the JSON there as well.
+    """
+    opened = runs.open_run(run)
+    check_int("--images", images, least=1)
+    check_int("--draws", draws, least=2)
+    folder = output or opened.path / "reproduction"
+    make_folder(folder)
+    progress = Console(stderr=True)
+    found = inspect_run(opened, images=images, weights=weights, seed=seed, console=progress)
+    with progress.status("simulating random vectors"):
+        simulations = paper_simulations(draws=draws, seed=seed)
+    claims = network_claims(found) + simulation_claims(simulations)
+    found.save(folder / "geometry.json")
+    with progress.status("drawing figures"):
+        figures = _draw(opened, found, simulations, folder / "figures")
+    rows = {
+        "run": opened.name,
+        "dataset": found.dataset,
+        "images": found.images,
+        "accuracy": found.accuracy,
+        "draws": draws,
+        "seed": seed,
+        "model": opened.info["model"],
+        "versions": opened.info["versions"],
+        "claims": [claim.as_dict() for claim in claims],
+    }
+    write_json(rows, folder / "claims.json")
+    write_json(rows, json)
+    if prints_text(json):
+        console = Console()
+        console.print(claims_table(found.run, claims))
+        console.print(
+            f"{len(figures)} figures: {folder / 'figures'}\n"
+            f"Numbers: {folder / 'claims.json'}, {folder / 'geometry.json'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def paper_simulations(*, draws: int, seed: int) -> tuple[Simulation, ...]:
+    """The simulations of the paper, with the paper's cases."""
+    return (
+        simulate.pairs(draws=draws, seed=seed),
+        simulate.binary_pairs(draws=draws, seed=seed),
+        simulate.sign(draws=draws, seed=seed),
+        simulate.ternary(draws=draws, seed=seed),
+        simulate.rotated(draws=draws, seed=seed),
+    )
+
+
+def claims_table(name: str, claims: Sequence[Claim]) -> Table:
+    """The claims, those that do not hold marked."""
+    held = sum(claim.holds for claim in claims)
+    table = Table(title=f"{name}: {held} of {len(claims)} claims hold", caption_justify="left")
+    table.caption = "should be: the prediction and how near it, or the bound that follows from it"
+    table.add_column("claim")
+    table.add_column("of", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("should be", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    last = ""
+    for claim in claims:
+        bound = {
+            "near": f"{claim.predicted:.3f} ± {claim.tolerance:.3f}",
+            "at least": f">= {claim.predicted - claim.tolerance:.3f}",
+            "below": f"< {claim.predicted:.3f}",
+        }[claim.relation]
+        table.add_row(
+            "" if claim.claim == last else claim.claim,
+            claim.subject,
+            f"{claim.measured:.3f}",
+            bound,
+            "holds" if claim.holds else "[bold red]no[/]",
+        )
+        last = claim.claim
+    return table
+
+
+def _draw(opened: Run, found: Geometry, simulations: Sequence[Simulation], folder: Path) -> list[Path]:
+    from hypersign.figures import quantizer_curves, save, save_analysis, save_simulation
+
+    paths = save_analysis(found, folder, metrics=opened.metrics())
+    for simulation in simulations:
+        paths += save_simulation(simulation, folder)
+    for name, quantizer in (("sign", Sign()), ("ternary", Ternary())):
+        paths += save(quantizer_curves(quantizer).get_figure(), folder, f"quantizer_{name}")  # type: ignore[arg-type]
+    return paths

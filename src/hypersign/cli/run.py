@@ -1,0 +1,138 @@
+"""`hypersign run`: no torch is needed, and none is imported."""
+
+import csv
+import io
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from hypersign._checks import HypersignError, check_int
+from hypersign._files import write_atomic
+from hypersign.cli.options import parse
+from hypersign.packed import PackedModel
+
+FilePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"))
+MODES = {1: "L", 3: "RGB"}
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign run`'s options, predicts and writes."""
+    parse(predict, words, "run")
+
+
+def predict(
+    file: FilePath,
+    /,
+    *,
+    input: Path,
+    output: Path,
+    batch_size: int = 64,
+    threads: int = 1,
+) -> None:
+    """Run a packed network on images, and write its predictions.
+
+    Args:
+        file: a packed network, as hypersign pack writes it.
+        input: images: an array (.npy), uint8 of shape (N, channels, height, width), or a folder of image files,
+            also in folders below it, all of the network's size.
+        output: .csv: a row for each image with its name or number, its label and all logits; or .npy: the logits,
+            float32 of shape (N, classes).
+        batch_size: images at a time.
+        threads: number of threads.
+    """
+    check_int("--batch-size", batch_size, least=1)
+    check_int("--threads", threads, least=1)
+    if output.suffix not in (".npy", ".csv"):
+        raise HypersignError(f"--output must end in .npy or .csv; got {output}")
+    model = PackedModel.load(file)
+    names, read = _folder(input, model) if input.is_dir() else _array(input)
+    logits = np.empty((len(names), len(model.classes)), np.float32)
+    errors = Console(stderr=True)
+    start = time.perf_counter()
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("predicting", total=len(names))
+        for first in range(0, len(names), batch_size):
+            rows = slice(first, first + batch_size)
+            logits[rows] = model.predict(read(rows), batch_size=batch_size, threads=threads)
+            bar.update(task, completed=min(first + batch_size, len(names)))
+    seconds = time.perf_counter() - start
+    write_atomic(output, _npy(logits) if output.suffix == ".npy" else _csv(names, logits, model.classes))
+    speed = f" in {seconds:.2g} s, {len(names) / seconds:,.0f} a second" if len(names) else ""
+    Console().print(f"{len(names):,} images{speed}: {output}", highlight=False, soft_wrap=True)
+
+
+Read = Callable[[slice], NDArray[Any]]
+"""Gives the images of some rows."""
+
+
+def _array(path: Path) -> tuple[list[str], Read]:
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise HypersignError(f"--input must be a .npy file or a folder of images; {path}: {error}") from error
+    if not isinstance(images, np.ndarray) or images.ndim != 4:
+        raise HypersignError(f"--input must hold one array (N, channels, height, width); {path} does not")
+    return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows])
+
+
+def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+    if not files:
+        raise HypersignError(
+            f"--input must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
+        )
+    if model.shape[0] not in MODES or model.graph.pixel_range is None:
+        raise HypersignError(
+            f"image files have 1 or 3 channels of 8 bits, this network's inputs {model.shape[0]}"
+            f"{' of float32' * (model.graph.pixel_range is None)}: give them as a .npy file"
+        )
+    return [str(path.relative_to(folder)) for path in files], lambda rows: np.stack(
+        [_image(path, model.shape) for path in files[rows]]
+    )
+
+
+def _image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """One image file as (channels, height, width)."""
+    from PIL import Image
+
+    channels, height, width = shape
+    try:
+        with Image.open(path) as image:
+            found = (image.mode, image.height, image.width)
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise HypersignError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
+    if found != (MODES[channels], height, width):
+        raise HypersignError(
+            f"{path}: must be {width}x{height} of mode {MODES[channels]} for this network; it is "
+            f"{found[2]}x{found[1]} of mode {found[0]}: convert it"
+        )
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _npy(logits: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, logits)
+    return buffer.getvalue()
+
+
+def _csv(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "label", *classes])
+    for name, row in zip(names, logits, strict=True):
+        writer.writerow([name, classes[int(row.argmax())], *(f"{value:.6g}" for value in row)])
+    return text.getvalue()

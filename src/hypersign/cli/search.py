@@ -1,0 +1,83 @@
+"""`hypersign search`: the nearest vectors of queries, by their codes."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hypersign._checks import HypersignError, check_int
+from hypersign._files import write_atomic
+from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign.hashing import HammingIndex, Neighbours, open_vectors
+
+SHOWN = 10
+"""Queries in the table."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign search`'s options and searches."""
+    parse(search, words, "search")
+
+
+def search(
+    codes: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CODES")],
+    queries: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="QUERIES")],
+    /,
+    *,
+    neighbours: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
+    rescore: Path | None = None,
+    factor: int = 4,
+    threads: int = 1,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
+    json: JsonTarget = None,
+) -> None:
+    """Find the nearest codes of queries by Hamming distance, exactly; with --rescore, of those the nearest vectors.
+
+    Args:
+        codes: file that hypersign hash wrote.
+        queries: .npy file of shape (q, dimension), or a codes file of the same hasher.
+        neighbours: how many of each query.
+        rescore: .npy file of the vectors that were hashed; candidates are put in order by their distance.
+        factor: candidates for each neighbour wanted, with --rescore.
+        threads: number of threads.
+        output: .npz file for all of it: distances and indices, each of shape (q, neighbours).
+        json: print all of it as JSON instead of the table; with a file's name, write the JSON there as well.
+    """
+    index = HammingIndex.load(codes)
+    asked: Any = open_vectors(queries) if queries.suffix == ".npy" else HammingIndex.load(queries)
+    if rescore is None:
+        found = index.search(asked, neighbours, threads=threads)
+    else:
+        if isinstance(asked, HammingIndex):
+            raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name the .npy file")
+        check_int("--factor", factor, least=1)
+        check_int("--neighbours", neighbours, least=1, most=len(index))
+        candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
+        found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
+    write_json({"distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
+    if output is not None:
+        if output.suffix != ".npz":
+            raise HypersignError(f"--output must name a .npz file; got {output}")
+        content = io.BytesIO()
+        np.savez(content, distances=found.distances, indices=found.indices)
+        write_atomic(output, content.getvalue())
+    if prints_text(json):
+        console = Console()
+        console.print(_table(found))
+        unit = "bits that differ" if rescore is None else "Euclidean distance"
+        hidden = len(found.indices) - SHOWN
+        console.print(f"row number: {unit}" + (f"; {hidden} more queries" if hidden > 0 else ""), highlight=False)
+
+
+def _table(found: Neighbours) -> Table:
+    table = Table(title="Nearest")
+    table.add_column("query", justify="right")
+    table.add_column("neighbours", overflow="fold")
+    for i, (distances, indices) in enumerate(zip(found.distances[:SHOWN], found.indices[:SHOWN], strict=True)):
+        table.add_row(str(i), "  ".join(f"{j}: {d:.4g}" for d, j in zip(distances, indices, strict=True)))
+    return table

@@ -1,0 +1,59 @@
+"""What each layer's bit costs, and how errors grow with depth: prediction beside measurement."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hypersign._checks import HypersignError
+from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, legend
+from hypersign.geometry.ablation import Ablation
+from hypersign.geometry.depth import Depth
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["ablated_layers", "depth_r"]
+
+
+def ablated_layers(
+    ablation: Ablation, ax: "Axes | None" = None, *, side: str = "weights", scope: str = "one"
+) -> "Axes":
+    """Loss change of each layer against the predicted disturbance of the logits, 1 - r.
+
+    Bars are two standard errors. Layers in the predicted order rise, or where real numbers help fall, from left to
+    right.
+
+    Raises:
+        HypersignError: nothing was ablated on this side and in this scope, or matplotlib is not installed.
+    """
+    rows = [row for row in ablation.ablated if (row.side, row.scope) == (side, scope)]
+    if not rows:
+        raise HypersignError(f"the ablation must hold layers with {side} put back to float, {scope}; it holds none")
+    ax = axes(ax)
+    x = np.array([1 - row.predicted_logit_r for row in rows])
+    y = np.array([row.loss_change.mean for row in rows])
+    ax.errorbar(x, y, [2 * row.loss_change.error for row in rows], fmt="o", color=MEASURED, capsize=3, markersize=4)
+    for row, across, up in zip(rows, x, y, strict=True):
+        ax.annotate(row.name, (across, up), (4, 4), textcoords="offset points", fontsize="small", color=GUIDE)
+    ax.axhline(0, color="black", linewidth=0.5)
+    ax.margins(x=0.12)
+    (ranking,) = (r for r in ablation.rankings if (r.side, r.scope) == (side, scope))
+    reference = "the network as it is" if scope == "one" else f"all {side} real"
+    ax.set(xlabel="predicted disturbance of the logits, 1 - r", ylabel="change of loss")
+    ax.set_title(
+        f"real {side} in {scope}, against {reference}\nrank correlation {ranking.spearman:.2f}", fontsize="small"
+    )
+    return ax
+
+
+def depth_r(depth: Depth, ax: "Axes | None" = None) -> "Axes":
+    """Correlation of each layer's products with the float replica's, beside its prediction and the layer's own r."""
+    ax = axes(ax)
+    names = [layer.name for layer in depth.layers]
+    ax.plot(names, [layer.own_r for layer in depth.layers], ":", color=GUIDE, marker=".", label="this layer alone")
+    ax.plot(names, [layer.predicted_r for layer in depth.layers], "--", color=PREDICTED, label="predicted")
+    ax.plot(names, [layer.r for layer in depth.layers], color=MEASURED, marker="o", markersize=4, label="measured")
+    ax.set(ylim=(0, 1.02), ylabel="r with the float replica")
+    ax.tick_params(axis="x", labelrotation=45 if len(names) > 6 else 0)
+    legend(ax, loc="lower left")
+    return ax

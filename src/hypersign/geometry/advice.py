@@ -1,0 +1,207 @@
+"""What one bit, or three levels, would do to each layer of any network, and which layers to leave alone.
+
+For a network that is not quantized yet, or not everywhere. One pass over a few hundred images measures the
+covariance of every layer's inputs; everything else follows from it and the weights. The prediction is for the
+weights as they are: training from there mends much, and starts the better the higher r is.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from torch import nn
+
+from hypersign.geometry import theory
+from hypersign.geometry.covariance import (
+    LayerCovariance,
+    WhatIf,
+    effective_dimension,
+    input_covariances,
+    quantizable_layers,
+    what_if,
+)
+from hypersign.geometry.covariance.measure import Batch
+from hypersign.quantizers import Optimal, Sign, Ternary
+
+__all__ = ["LEAST_R", "Advice", "LayerAdvice", "advise", "layer_advice"]
+
+LEAST_R = 0.75
+"""What the median filter's r must reach. One bit leaves .798 of Gaussian weights where inputs vary alike in all
+directions, three levels .900: a layer below .75 loses noticeably more than one bit must cost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerAdvice:
+    """What would become of a layer's weights, and a recommendation: "binarize", "ternarize" or "keep in float".
+
+    `binarized` is for their signs, `ternarized` for levels -1, 0, +1 at .612 standard deviations of each filter;
+    all NaN where the layer could not be measured. `predicted_angle_degrees` is the mean angle between Gaussian
+    weights of this fan-in and their signs. `effective_dimension` is that of the inputs. `reason` says why the
+    recommendation is what it is.
+    """
+
+    name: str
+    kind: str
+    fan_in: int
+    filters: int
+    effective_dimension: float
+    predicted_angle_degrees: float
+    binarized: WhatIf
+    ternarized: WhatIf
+    recommendation: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """A row for each layer that could be quantized, in the network's order, from one pass over `images` images."""
+
+    images: int
+    layers: tuple[LayerAdvice, ...]
+
+    def table(self) -> Table:
+        """The advice for a terminal."""
+        table = Table(
+            caption="medians over filters: angle between filters and their signs (in brackets that of Gaussian\n"
+            "weights), r of the dot products and share of their signs that flip, predicted, with signs / with\n"
+            f"ternary levels as weights; from {self.images:,} images",
+            caption_justify="left",
+        )
+        table.add_column("layer", no_wrap=True)
+        for name in ("fan-in", "effective\ndimension", "angle", "r", "signs\nflipped, %"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("recommendation")
+        for layer in self.layers:
+            both = layer.binarized, layer.ternarized
+            r, flips = ([what.median(field) for what in both] for field in ("pearson_r", "sign_flip_share"))
+            table.add_row(
+                layer.name or layer.kind,
+                f"{layer.fan_in}",
+                f"{layer.effective_dimension:.1f}",
+                f"{layer.binarized.median('angle_degrees'):.1f} ({layer.predicted_angle_degrees:.1f})",
+                f"{r[0]:.2f} / {r[1]:.2f}",
+                f"{100 * flips[0]:.0f} / {100 * flips[1]:.0f}",
+                f"[bold]{layer.recommendation}[/bold]: {layer.reason}",
+            )
+        return table
+
+
+def advise(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    memory_bytes: int = 2**31,
+    progress: Callable[[int], Any] | None = None,
+) -> Advice:
+    """Predicts what binarizing or ternarizing the weights of each layer would do, and recommends what to do.
+
+    Any network, quantized or not: every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` has its row, inputs as the layer
+    has them now. Nothing is quantized, and the model is left as found. The rule, for the median r over filters:
+
+    1. what cannot be told, or would be lost (weights that are NaN or all zero, inputs that do not vary, a fan-in
+       of 1, a layer that was not measured): keep in float;
+    2. r of the signs is at least .75: binarize;
+    3. else, r of the ternary levels is: ternarize;
+    4. else: keep in float.
+
+    Args:
+        model, batches, memory_bytes, progress: as for `input_covariances`, which this is one pass of. A few
+            hundred images fix the median r to about .01.
+
+    Raises:
+        HypersignError: as `input_covariances`.
+
+    Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3; `what_if`.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 1))
+    >>> advice = advise(model, [torch.randn(500, 100)])
+    >>> [(layer.name, layer.recommendation) for layer in advice.layers]
+    [('0', 'binarize'), ('2', 'binarize')]
+    >>> advice.layers[0].reason
+    'r = 0.86 with one bit'
+    """
+    found = input_covariances(model, batches, memory_bytes=memory_bytes, progress=progress)
+    rows = []
+    for name, layer in quantizable_layers(model).items():
+        if name in found.layers:
+            rows.append(layer_advice(found.layers[name]))
+        else:
+            nothing = (np.nan,) * len(layer.weight)
+            unknown = WhatIf("sign", nothing, nothing, nothing)
+            fan_in = layer.weight[0].numel()
+            rows.append(
+                LayerAdvice(
+                    name=name,
+                    kind=type(layer).__name__,
+                    fan_in=fan_in,
+                    filters=len(layer.weight),
+                    effective_dimension=np.nan,
+                    predicted_angle_degrees=float(np.degrees(theory.sign_angle(fan_in))),
+                    binarized=unknown,
+                    ternarized=dataclasses.replace(unknown, quantizer="ternary"),
+                    recommendation="keep in float",
+                    reason=f"not measured: {found.unmeasured[name]}",
+                )
+            )
+    return Advice(found.images, tuple(rows))
+
+
+def layer_advice(layer: LayerCovariance) -> LayerAdvice:
+    """The row of one layer whose covariance has been measured; see `advise`."""
+    binarized, ternarized = what_if(layer, {"sign": Sign(), "ternary": Ternary(Optimal())})
+    recommendation, reason = _recommendation(layer, binarized.median("pearson_r"), ternarized.median("pearson_r"))
+    return LayerAdvice(
+        name=layer.name,
+        kind=layer.kind,
+        fan_in=layer.fan_in,
+        filters=layer.filters,
+        effective_dimension=effective_dimension(layer),
+        predicted_angle_degrees=float(np.degrees(theory.sign_angle(layer.fan_in))),
+        binarized=binarized,
+        ternarized=ternarized,
+        recommendation=recommendation,
+        reason=reason + _remark(layer, binarized),
+    )
+
+
+def _recommendation(layer: LayerCovariance, binary: float, ternary: float) -> tuple[str, str]:
+    """What to do and why, from the median r with signs and with ternary levels."""
+    keep = "keep in float"
+    finite = np.isfinite(layer.weights)
+    if not finite.all():
+        return keep, f"{(~finite).any(1).sum()} of its {layer.filters} filters hold NaN or infinity"
+    if not layer.weights.any():
+        return keep, "its weights are all zero"
+    if not layer.covariance.diagonal(axis1=1, axis2=2).any():
+        return keep, "its inputs are constant over these images"
+    if layer.fan_in == 1:
+        return keep, "a fan-in of 1: a filter is one number, of which one bit would keep the sign alone"
+    if np.isnan(binary):
+        return keep, "the inputs that its filters use are constant over these images"
+    if binary >= LEAST_R:
+        return "binarize", f"r = {binary:.2f} with one bit"
+    if ternary >= LEAST_R:
+        return "ternarize", f"r = {binary:.2f} with one bit is below {LEAST_R}; {ternary:.2f} with ternary levels"
+    # Below even for three levels, where weights alone would keep .9: the inputs share a component that cancels in
+    # the latent filters but not in their levels, or few weights carry a filter.
+    return keep, f"r = {binary:.2f} with one bit and {ternary:.2f} with ternary levels are below {LEAST_R}"
+
+
+def _remark(layer: LayerCovariance, binarized: WhatIf) -> str:
+    """What the medians do not say, of filters that are left out of them and inputs that never vary."""
+    remarks = []
+    zero = int((~layer.weights.any(1)).sum())
+    if 0 < zero < layer.filters:
+        remarks.append(f"{zero} of {layer.filters} filters are zero")
+    idle = int(np.isnan(binarized.pearson_r).sum()) - zero
+    if 0 < idle < layer.filters - zero and np.isfinite(layer.weights).all():
+        remarks.append(f"the products of {idle} do not vary")
+    variances = layer.covariance.diagonal(axis1=1, axis2=2)
+    dead = int((variances == 0).sum())
+    if 0 < dead < variances.size:
+        remarks.append(f"{dead} of {variances.size} inputs are constant")
+    return "".join(f"; {remark}" for remark in remarks)

@@ -1,0 +1,197 @@
+"""The paper's claims, each as a number that is measured, the number it should be near or below, and the verdict."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from hypersign._checks import HypersignError
+from hypersign.geometry.estimates import Simulation
+from hypersign.geometry.results import DotProducts, Geometry, LayerGeometry
+
+__all__ = ["Claim", "network_claims", "simulation_claims"]
+
+ANGLE_DEGREES = 2.0
+"""How near the prediction a layer's mean angle must be: nine standard deviations of a filter of fan-in 8192."""
+SLOPE = 0.1
+CORRELATION = 0.05
+PERMUTED = 0.03
+DISAGREEMENT = 0.03
+STANDARD_ERRORS = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One claim about one case.
+
+    `claim` is the sentence, `subject` the layer or the simulated case, `quantity` what was measured. `relation`
+    "near" holds where |measured - predicted| <= tolerance, "at least" where measured >= predicted - tolerance,
+    "below" where measured < predicted.
+    """
+
+    claim: str
+    subject: str
+    quantity: str
+    measured: float
+    predicted: float
+    relation: Literal["near", "at least", "below"] = "near"
+    tolerance: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does; false where a number is NaN."""
+        if self.relation == "near":
+            return abs(self.measured - self.predicted) <= self.tolerance
+        if self.relation == "at least":
+            return self.measured >= self.predicted - self.tolerance
+        return self.measured < self.predicted
+
+    @property
+    def verdict(self) -> str:
+        """ "holds" or "does not hold"."""
+        return "holds" if self.holds else "does not hold"
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields and the verdict, for JSON: NaN as None."""
+        row = {**dataclasses.asdict(self), "verdict": self.verdict}
+        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+
+
+def network_claims(geometry: Geometry) -> tuple[Claim, ...]:
+    """The claims about a trained network, layer by layer, from what inspection measured.
+
+    Angles should be near those of Gaussian filters (within 2 degrees), their log spread against log fan-in on a
+    line of slope -1/2 (within .1), correlations of dot products at least the cosine of the angle (less .05; after
+    permuting the activations they should be it, within .03), and the first layer's below all others'.
+
+    Raises:
+        HypersignError: the geometry has no layers.
+
+    Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3.
+
+    >>> Claim("near 37 degrees", "conv2", "angle", measured=37.2, predicted=37.05, tolerance=2).verdict
+    'holds'
+    """
+    if not geometry.layers:
+        raise HypersignError("claims are about quantized layers; this geometry has none: inspect a quantized network")
+    quantized = [layer for layer in geometry.layers if layer.angle_degrees.predicted_mean > 0]
+    return tuple(
+        [
+            *_angles(quantized),
+            *_spread(quantized),
+            *_products(geometry.layers),
+            *_first_layer(geometry.layers),
+            *_permuted(quantized),
+            *_disagreement(quantized),
+        ]
+    )
+
+
+def simulation_claims(simulations: Iterable[Simulation]) -> tuple[Claim, ...]:
+    """The claims about random vectors: each simulated mean angle within 4 standard errors of its closed form.
+
+    Cases for which there is no closed form are left out.
+    """
+    return tuple(
+        Claim(
+            f"simulation and closed form agree: {simulation.title}",
+            case.label,
+            "mean angle, degrees",
+            angle.mean,
+            angle.predicted_mean,
+            "near",
+            STANDARD_ERRORS * angle.mean_error,
+        )
+        for simulation in simulations
+        for case in simulation.cases
+        if math.isfinite((angle := case.angle_degrees).predicted_mean)
+    )
+
+
+def _angles(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
+    for layer in layers:
+        angle = layer.angle_degrees
+        yield Claim(
+            "quantizing turns filters by the angle of Gaussian vectors",
+            layer.name,
+            "mean angle, degrees",
+            angle.mean,
+            angle.predicted_mean,
+            "near",
+            ANGLE_DEGREES,
+        )
+
+
+def _spread(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
+    points = [
+        (math.log(layer.fan_in), math.log(layer.angle_degrees.std))
+        for layer in layers
+        if layer.angle_degrees.std > 0 and layer.fan_in > 1
+    ]
+    if len({x for x, _ in points}) > 1:
+        x, y = np.array(points).T
+        slope = float(np.polyfit(x, y, 1)[0])
+        yield Claim(
+            "the spread of the angle falls as 1/sqrt(fan-in)",
+            "all layers",
+            "slope, log std against log fan-in",
+            slope,
+            -0.5,
+            "near",
+            SLOPE,
+        )
+
+
+def _products(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
+    for layer in layers:
+        if not layer.weight_quantizer.startswith("Identity"):
+            claim = "binarizing weights nearly keeps dot products"
+            yield _correlation(claim, layer, layer.weights_binarized, "at least", CORRELATION)
+    for layer in layers:
+        if not layer.input_quantizer.startswith("Identity"):
+            claim = "binarizing activations nearly keeps dot products"
+            yield _correlation(claim, layer, layer.activations_binarized, "at least", CORRELATION)
+
+
+def _first_layer(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
+    first, others = layers[0], layers[1:]
+    if others and first.input_quantizer.startswith("Identity"):
+        yield Claim(
+            "the first layer keeps dot products worse than any other",
+            first.name,
+            "Pearson r, weights binarized",
+            first.weights_binarized.pearson_r,
+            min(layer.weights_binarized.pearson_r for layer in others),
+            "below",
+        )
+
+
+def _permuted(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
+    for layer in layers:
+        yield _correlation(
+            "permuting the activations brings r to the cosine", layer, layer.permuted, "near", PERMUTED
+        )
+
+
+def _disagreement(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
+    for layer in layers:
+        products = layer.weights_binarized
+        yield Claim(
+            "few dot products change sign",
+            layer.name,
+            "share of signs that differ; arccos(r)/pi",
+            products.sign_disagreement,
+            math.acos(max(-1.0, min(1.0, products.pearson_r))) / math.pi,
+            "near",
+            DISAGREEMENT,
+        )
+
+
+def _correlation(
+    claim: str, layer: LayerGeometry, products: DotProducts, relation: Literal["near", "at least"], tolerance: float
+) -> Claim:
+    return Claim(
+        claim, layer.name, "Pearson r", products.pearson_r, products.predicted_pearson_r, relation, tolerance
+    )

@@ -1,0 +1,44 @@
+"""Covariance once, everything predicted: one pass over the data foretells what any quantizer of the weights does.
+
+Quantizing a filter w to b leaves of its dot products with the inputs a the correlation
+
+    r = corr(a.w, a.b) = w'Cb / sqrt(w'Cw b'Cb)
+
+with C the centred covariance of the inputs: exactly, for inputs of any law and mean. So `input_covariances` goes
+through the data once and keeps C, layer by layer; `what_if` then answers for every quantizer, threshold, number of
+levels, group scale and rotation, `effective_dimension` and `spectrum` say what C looks like.
+"""
+
+from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
+from hypersign.geometry.covariance.measure import MOST_FAN_IN, Covariances, LayerCovariance, input_covariances
+from hypersign.geometry.covariance.patches import input_patches, quantizable_layers
+from hypersign.geometry.covariance.spectrum import Spectrum, effective_dimension, spectrum
+from hypersign.geometry.covariance.what_if import (
+    GroupScale,
+    LloydMax,
+    WhatIf,
+    predicted_r,
+    usual_quantizers,
+    what_if,
+    what_if_table,
+)
+
+__all__ = [
+    "input_covariances",
+    "Covariances",
+    "LayerCovariance",
+    "MOST_FAN_IN",
+    "what_if",
+    "what_if_table",
+    "WhatIf",
+    "usual_quantizers",
+    "LloydMax",
+    "GroupScale",
+    "predicted_r",
+    "effective_dimension",
+    "spectrum",
+    "Spectrum",
+    "CovarianceAccumulator",
+    "input_patches",
+    "quantizable_layers",
+]

@@ -1,0 +1,154 @@
+"""Means and covariances of vectors that come chunk by chunk."""
+
+import shutil
+import tempfile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypersign._checks import HypersignError
+from hypersign.geometry.covariance.patches import NUMBERS
+
+__all__ = ["CovarianceAccumulator"]
+
+_ROWS = 512  # of a block of the covariance, which is worked on at a time
+
+
+class CovarianceAccumulator:
+    """Streams vectors and reports their mean and their centred covariance.
+
+        mean = sum x / n,    C = sum (x - mean)(x - mean)' / n
+
+    Chunks are reduced in float64 about their own mean and combined by Chan's formula, so that a large mean costs
+    no digits, results do not depend on how the vectors were divided, and accumulators of several processes add
+    up. An input that is constant has a variance of exactly 0. Of C, blocks of 512 rows are worked on at a time,
+    on and above the diagonal only: beside C itself, memory holds one chunk and one such block.
+
+    Args:
+        groups: independent sets of vectors of one dimension.
+        dimension: d.
+        levels: every component is -1, 0 or +1. Sums of their products are integers, exact in float32, which
+            takes half the time.
+        device: where the sums are; the CPU if it has no float64.
+        mapped: keep C, of 8 groups d^2 bytes, in a mapped temporary file (in the folder that TMPDIR names)
+            instead of memory. It vanishes with the array.
+
+    Raises:
+        HypersignError: the file would not fit on its disk.
+
+    Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance".
+
+    >>> sums = CovarianceAccumulator(1, 2)
+    >>> sums.update(torch.tensor([[[1.0, 3.0], [5.0, 5.0]]]))  # (1, 5) and (3, 5)
+    >>> mean, covariance = sums.result()
+    >>> mean.tolist(), covariance.tolist()
+    ([[2.0, 5.0]], [[[1.0, 0.0], [0.0, 0.0]]])
+    """
+
+    def __init__(
+        self,
+        groups: int,
+        dimension: int,
+        *,
+        levels: bool = False,
+        device: torch.device | str = "cpu",
+        mapped: bool = False,
+    ) -> None:
+        self.groups, self.dimension, self.levels = groups, dimension, levels
+        self._reduced = 0
+        device = torch.device("cpu" if mapped or torch.device(device).type == "mps" else device)
+        self._mean = torch.zeros(groups, dimension, dtype=torch.float64, device=device)
+        shape = (groups, dimension, dimension)
+        self._scatter = _mapped(shape) if mapped else torch.zeros(shape, dtype=torch.float64, device=device)
+        self._pending: list[Tensor] = []
+
+    @property
+    def count(self) -> int:
+        """Vectors of each group that were added."""
+        return self._reduced + sum(part.shape[2] for part in self._pending)
+
+    def update(self, vectors: Tensor) -> None:
+        """Adds n < 2^24 vectors, shape (groups, d, n), of any floating type; held for a while, not copied."""
+        if not vectors.shape[2]:
+            return
+        self._pending.append(vectors)
+        # A small batch is worth waiting for more: reducing a chunk reads and writes all of C.
+        if sum(part.numel() for part in self._pending) >= NUMBERS // 2:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if not self._pending:
+            return
+        dtype = torch.float32 if self.levels else torch.float64
+        chunk = torch.cat(self._pending, dim=2).to(self._mean.device, dtype)
+        self._pending = []
+        n = chunk.shape[2]
+        mean = chunk.sum(2, dtype=torch.float64) / n
+        if not self.levels:
+            chunk = chunk - mean[..., None]
+        total = self._reduced + n
+        shift = mean - self._mean
+        for rows in self._blocks():
+            block = (chunk[:, rows] @ chunk[:, rows.start :].mT).double()
+            if self.levels:  # these were not centred
+                block -= n * mean[:, rows, None] * mean[:, None, rows.start :]
+            block += self._reduced * n / total * shift[:, rows, None] * shift[:, None, rows.start :]
+            self._scatter[:, rows, rows.start :] += block
+        self._mean += shift * (n / total)
+        self._reduced = total
+
+    def _blocks(self) -> list[slice]:
+        rows = max(1, min(_ROWS, NUMBERS // (self.groups * self.dimension)))
+        return [slice(start, start + rows) for start in range(0, self.dimension, rows)]
+
+    def merge(self, other: "CovarianceAccumulator") -> None:
+        """Adds everything `other` has seen.
+
+        Raises HypersignError where the two differ in groups or dimension.
+        """
+        ours, theirs = ((a.groups, a.dimension) for a in (self, other))
+        if ours != theirs:
+            raise HypersignError(
+                f"accumulators must agree in groups and dimension to be merged; got {ours} and {theirs}"
+            )
+        for sums in (self, other):
+            sums._reduce()
+        total = self.count + other.count
+        if not other.count:
+            return
+        shift = other._mean.to(self._mean.device) - self._mean
+        for rows in self._blocks():
+            block = other._scatter[:, rows, rows.start :].to(self._mean.device)
+            both = self.count * other.count / total * shift[:, rows, None] * shift[:, None, rows.start :]
+            self._scatter[:, rows, rows.start :] += block + both
+        self._mean += shift * (other.count / total)
+        self._reduced = total
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean, shape (groups, d), and the covariance, shape (groups, d, d), symmetric; both float64.
+
+        The accumulator is used up: its memory becomes the result's. Raises HypersignError where nothing was added.
+        """
+        self._reduce()
+        if not self.count:
+            raise HypersignError("a covariance needs at least one vector; none came")
+        c = self._scatter
+        for rows in self._blocks():
+            c[:, rows, rows.start :] /= self.count
+            square = c[:, rows, rows]
+            c[:, rows, rows] = square.triu() + square.triu(1).mT
+            c[:, rows.stop :, rows] = c[:, rows, rows.stop :].mT
+        return self._mean.cpu().numpy(), c.cpu().numpy()
+
+
+def _mapped(shape: tuple[int, ...]) -> Tensor:
+    """Zeros in a temporary file: pages of it that memory has no room for, the system writes to disk."""
+    size, free = 8 * int(np.prod(shape)), shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:  # checked here, since a full disk would end the process at some later write
+        raise HypersignError(
+            f"a covariance of shape {shape} needs {size / 1e9:.1f} GB in {tempfile.gettempdir()}, which has "
+            f"{free / 1e9:.1f} GB left: name a larger folder in TMPDIR, or raise memory_bytes"
+        )
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, np.float64, "w+", shape=shape))

@@ -1,0 +1,231 @@
+"""One pass over the data: the covariance of every layer's inputs."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.geometry.capture import watching
+from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
+from hypersign.geometry.covariance.patches import groups_of, input_patches, quantizable_layers
+from hypersign.layers import QuantLayer
+
+__all__ = ["MOST_FAN_IN", "Covariances", "LayerCovariance", "input_covariances"]
+
+MOST_FAN_IN = 8192
+"""Layers of a larger fan-in are left unmeasured: the covariance of this one takes 0.5 GiB."""
+
+Batch = Tensor | tuple | list | Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerCovariance:
+    """The inputs of a layer as its product sees them, and its filters: enough to predict every dot product's r.
+
+    `patches` of each group were seen; `mean` has shape (groups, d), `covariance` C (groups, d, d), centred and
+    symmetric, d being the fan-in; `weights` the latent filters, `levels` what the layer makes of them (the same
+    without a weight quantizer), both (filters, d). Filter f meets the inputs of group f // (filters / groups). All
+    arrays are float64. `kind` is the layer's class.
+    """
+
+    name: str
+    kind: str
+    patches: int
+    mean: np.ndarray
+    covariance: np.ndarray
+    weights: np.ndarray
+    levels: np.ndarray
+
+    @property
+    def groups(self) -> int:
+        """Groups of the layer."""
+        return len(self.covariance)
+
+    @property
+    def fan_in(self) -> int:
+        """Length d of a filter."""
+        return self.weights.shape[1]
+
+    @property
+    def filters(self) -> int:
+        """Number of filters, of all groups."""
+        return len(self.weights)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Covariances:
+    """What one pass over `images` images found: by name, the layers measured, and why others were not."""
+
+    images: int
+    layers: dict[str, LayerCovariance]
+    unmeasured: dict[str, str]
+
+
+def input_covariances(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    continuous: bool = False,
+    memory_bytes: int = 2**31,
+    progress: Callable[[int], Any] | None = None,
+) -> Covariances:
+    """Mean and covariance of the inputs of every fully connected and convolutional layer, in one pass.
+
+    An input is what one filter is multiplied with: a row, or a patch of the padded input. From these follows the
+    correlation of dot products for any quantizer of the weights, with no further pass: see `what_if`.
+
+    The model runs in evaluation mode and in float32 (or its own type), and is left as found: its hooks, modes,
+    weights, and the random state, whatever happens. Sums are kept in float64; results do not depend on the size
+    of the batches. Of a fan-in d a covariance takes 8 d^2 bytes; those of the largest layers that would take the
+    sum above `memory_bytes` are kept in mapped temporary files, worked on in blocks of 512 rows. Beside them
+    memory holds one batch, 8 MiB of inputs a layer, and one block.
+
+    Args:
+        model: any network with `nn.Linear`, `nn.Conv1d` or `nn.Conv2d`, quantized or not.
+        batches: input tensors; or tuples whose first item is one (labels may follow); or dictionaries, the
+            model's keyword arguments. Tensors are moved to the model's device, floating ones to its type.
+        continuous: take the inputs as they are before a layer's input quantizer.
+        memory_bytes: of the covariances that are kept in memory.
+        progress: called after each batch with the number of images seen so far.
+
+    Layers that were not reached, whose inputs hold NaN or infinity, or whose fan-in is above 8,192 are listed in
+    `unmeasured` with the reason.
+
+    Raises:
+        HypersignError: the model has no such layer; there are no images; a batch is of another kind; a mapped
+            file would not fit on its disk.
+
+    Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.2.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> found = input_covariances(model, [torch.tensor([[1.0, 3.0], [5.0, 3.0]])])
+    >>> found.layers["0"].mean.tolist(), found.layers["0"].covariance.tolist()
+    ([[3.0, 3.0]], [[[4.0, 0.0], [0.0, 0.0]]])
+    """
+    check_int("memory_bytes", memory_bytes, least=0)
+    modules = quantizable_layers(model)
+    if not modules:
+        raise HypersignError(
+            "the network must have layers that can be quantized (nn.Linear, nn.Conv1d, nn.Conv2d); it has none"
+        )
+    images = 0
+    example = next(iter(modules.values())).weight
+    cuda = [example.device] if example.device.type == "cuda" else []
+    with watching(model, example.device.type) as watch:
+        sums = _sums(modules, continuous, memory_bytes)
+        for layer in sums:
+            watch(layer.layer, layer.hook)
+        for batch in batches:
+            arguments, keywords, count = _on_device(batch, example)
+            with torch.random.fork_rng(cuda):
+                model(*arguments, **keywords)
+            images += count
+            if progress is not None:
+                progress(images)
+        if not images:
+            raise HypersignError("covariances need at least one image; none came")
+        unmeasured = {layer.name: layer.unmeasured for layer in sums if layer.unmeasured}
+        layers = {layer.name: layer.result() for layer in sums if not layer.unmeasured}
+    return Covariances(images, layers, unmeasured)
+
+
+class _LayerSums:
+    """Accumulates what one layer is given."""
+
+    def __init__(self, name: str, layer: Any, continuous: bool, mapped: bool) -> None:
+        self.name, self.layer = name, layer
+        self.quantizer = layer.input_quantizer if isinstance(layer, QuantLayer) and not continuous else None
+        self.sums: CovarianceAccumulator | None = None
+        self.reason = ""
+        if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
+            self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
+            return
+        whole = set(getattr(self.quantizer, "levels", ())) or {None}
+        self.sums = CovarianceAccumulator(
+            groups_of(layer), fan_in, levels=whole <= {-1, 0, 1}, device=layer.weight.device, mapped=mapped
+        )
+
+    @property
+    def unmeasured(self) -> str:
+        """Why there is no covariance, or nothing."""
+        if self.reason:
+            return self.reason
+        assert self.sums is not None
+        return "" if self.sums.count else "the forward pass does not call it"
+
+    def hook(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        """A forward hook: adds the layer's present input."""
+        if self.sums is None:
+            return
+        x: Tensor = args[0] if args else next(iter(kwargs.values()))
+        if not torch.isfinite(
+            x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
+        ):  # far cheaper than asking every element
+            self.reason, self.sums = "its input holds NaN or infinity", None
+            return
+        if self.quantizer is not None:
+            x = self.quantizer(x)
+        for patches in input_patches(layer, x):
+            self.sums.update(patches)
+
+    def result(self) -> LayerCovariance:
+        """What was found; the sums are used up."""
+        assert self.sums is not None
+        mean, covariance = self.sums.result()
+        patches, self.sums = self.sums.count, None  # frees the sums of a device
+        latent = self.layer.weight.detach()
+        levels = self.layer.quantized_weight().detach() if isinstance(self.layer, QuantLayer) else latent
+        weights = _rows(latent)
+        return LayerCovariance(
+            self.name,
+            type(self.layer).__name__,
+            patches,
+            mean,
+            covariance,
+            weights,
+            weights if levels is latent else _rows(levels),
+        )
+
+
+def _sums(modules: Mapping[str, Any], continuous: bool, memory_bytes: int) -> list[_LayerSums]:
+    """One for each layer, in order; the smallest covariances first are kept in memory, as many as fit."""
+    size = {name: 8 * groups_of(layer) * layer.weight[0].numel() ** 2 for name, layer in modules.items()}
+    held, mapped = 0, set()
+    for name in sorted(size, key=lambda name: size[name]):
+        held += size[name]
+        if held > memory_bytes:
+            mapped.add(name)
+    return [_LayerSums(name, layer, continuous, name in mapped) for name, layer in modules.items()]
+
+
+def _rows(weight: Tensor) -> np.ndarray:
+    """A weight's filters as rows, in float64 and in memory of their own."""
+    return weight.cpu().to(torch.float64, copy=True).flatten(1).numpy()
+
+
+def _on_device(batch: Batch, example: Tensor) -> tuple[tuple, dict[str, Any], int]:
+    """The model's positional and keyword arguments, and how many images they hold."""
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(example.device, example.dtype if value.is_floating_point() else value.dtype)
+
+    if isinstance(batch, Mapping):
+        keywords = {name: moved(value) for name, value in batch.items()}
+        first = next((value for value in keywords.values() if isinstance(value, Tensor)), None)
+        arguments: tuple = ()
+    else:
+        first = moved(batch[0] if isinstance(batch, tuple | list) and batch else batch)
+        arguments, keywords = (first,), {}
+    if not isinstance(first, Tensor) or not first.dim():
+        raise HypersignError(
+            "a batch must be a tensor of inputs, a tuple that begins with one, or a dictionary of the model's "
+            f"arguments; got {type(batch).__name__}"
+        )
+    return arguments, keywords, len(first)

@@ -1,0 +1,349 @@
+"""Errors that accumulate through a network: layer by layer against a float replica, and what geometry predicts.
+
+Inspection asks what one bit does to a layer whose inputs are as the network has them. But those inputs carry the
+errors of all the layers before. The float replica, the same network with all its quantizers taken out, says what
+the inputs would have been.
+"""
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.evaluate import full_precision, mode, reestimate_batch_norm
+from hypersign.geometry import theory
+from hypersign.geometry.capture import Batches, Progress, capture
+from hypersign.geometry.dot_products import DotProductAccumulator
+from hypersign.geometry.permutation import permutation_tests, product_rows
+from hypersign.layers import QuantLayer, quant_layers
+from hypersign.quantizers import Identity
+
+__all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_to_float", "depth", "layer_r"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerR:
+    """Correlations of one layer's dot products, each the mean over its filters (NaN if none varies).
+
+    `weights`, `inputs` and `both` are those of `inspect`'s families `weights_binarized`, `activations_binarized`
+    and `both_binarized`: what quantizing the layer's weights, inputs or both does to its products. `threshold`
+    is that of its input quantizer (0 for the sign), infinity where inputs are real.
+    """
+
+    name: str
+    weights: float
+    inputs: float
+    both: float
+    threshold: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PermutedR:
+    """Correlation of a layer's dot products with quantized and latent weights, its inputs permuted.
+
+    Mean over filters. `kept` is what the permutation keeps: nothing ("global"), each image's values ("sample"), or
+    the values of each channel and position ("position").
+    """
+
+    kept: str
+    r: float
+    predicted_r: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerDepth:
+    """How far a layer of the quantized network has come from the float replica's.
+
+    `r`: correlation of its products in the two networks, per filter (invariant to batch norm), mean over filters;
+    `predicted_r`: `accumulated_r` of the layers up to this one; `own_r`: what this layer alone does, on inputs
+    without errors. `input_flips`: share of its inputs whose sign differs between the networks;
+    `predicted_input_flips`: arccos(predicted r of the layer before)/pi, 0 in the first layer.
+    """
+
+    name: str
+    own_r: float
+    r: float
+    predicted_r: float
+    input_flips: float
+    predicted_input_flips: float
+    permuted: tuple[PermutedR, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth:
+    """What `depth` found on so many images."""
+
+    images: int
+    layers: tuple[LayerDepth, ...]
+
+
+def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Collection[str] = ()) -> nn.Module:
+    """A copy of a network in which some layers have real weights or inputs again.
+
+        w~ = w (w.b) / |w|^2        for each filter w with levels b
+
+    Latent weights take the place of their levels, at the size at which they are nearest to them: what follows
+    without a batch norm, or with a large epsilon in it, was trained for sums of levels. With a scale, which does
+    the same for the levels, they are taken as they are. Real inputs are taken as they are.
+
+    Args:
+        model: a network with quantized layers; left as it is.
+        weights, inputs: names of the layers whose weights, or inputs, are to be real.
+
+    Raises:
+        HypersignError: a name that is no quantized layer's.
+
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Sign
+    >>> layer = QuantLinear(2, 1, weight_quantizer=Sign())
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.3, -0.4]]))
+    >>> back_to_float(nn.Sequential(layer), weights=["0"])[0].weight.data  # .7/.25 times as large
+    tensor([[ 0.8400, -1.1200]])
+    """
+    replica = copy.deepcopy(model)
+    layers = quant_layers(replica)
+    unknown = [name for name in (*weights, *inputs) if name not in layers]
+    if unknown:
+        raise HypersignError(
+            f"layers to put back to float must be quantized ones ({', '.join(layers)}); got {', '.join(unknown)}"
+        )
+    for name in weights:
+        layer = layers[name]
+        if getattr(layer.weight_quantizer, "scale", None) is None:
+            with torch.no_grad():
+                latent, levels = layer.weight.flatten(1), layer.quantized_weight().flatten(1)
+                # A filter of zeros, whose levels may be +1, stays one.
+                size = (latent * levels).sum(1) / latent.square().sum(1).clamp(min=torch.finfo(latent.dtype).tiny)
+                layer.weight.mul_(size.view(-1, *[1] * (layer.weight.dim() - 1)))
+        layer.weight_quantizer = Identity()
+    for name in inputs:
+        layers[name].input_quantizer = Identity()
+    return replica
+
+
+def layer_r(model: nn.Module, batches: Batches, *, progress: Progress | None = None) -> tuple[LayerR, ...]:
+    """The correlations of every quantized layer's dot products, from one pass over `batches`.
+
+    Raises:
+        HypersignError: as `inspect`.
+    """
+    found = []
+    for seen in capture(model, batches, progress=progress).layers:
+        families = ("weights_binarized", "activations_binarized", "both_binarized")
+        results = [seen.products.result(family, predicted_pearson_r=np.nan) for family in families]
+        weights, inputs, both = (_mean(result.pearson_r_per_filter) for result in results)
+        found.append(LayerR(seen.name, weights, inputs, both, _threshold(seen.layer)))
+    return tuple(found)
+
+
+def accumulated_r(
+    layers: Sequence[LayerR],
+    *,
+    weights: Collection[str] = (),
+    inputs: Collection[str] = (),
+    real: Collection[str] = (),
+) -> tuple[float, ...]:
+    """Predicted correlation of two networks' dot products in every layer, where they differ in some quantizers.
+
+    Two networks see the same images. They have the same latent weights; in the layers named by `weights` one of
+    them quantizes those, in the layers named by `inputs` one of them quantizes the inputs. rho is the correlation
+    of their products, layer after layer, from rho_0 = 1 (the images). With z and z' jointly normal, as wide
+    layers have them, and errors spread over directions as the signal is:
+
+        one network quantizes the inputs:   rho_l = rho_(l-1) r_l
+            since E[z q(z')] = rho E[z' q(z')]; r_l is the layer's own correlation for inputs quantized, or for
+            both quantized where the weights differ too
+        both quantize the inputs:           rho_l = 1 / sqrt(1 + g_l (1/q^2 - 1)),   q = corr(q(z), q(z'))
+            q = (2/pi) arcsin(rho_(l-1)) for the sign, whose share of flipped signs is arccos(rho_(l-1))/pi.
+            1/q^2 - 1 is the ratio of error to signal among the inputs, and g_l how much of it the layer's filters
+            let through. That is measured where inputs are quantized: the error's share before is known from
+            c = corr(z, q(z)), sqrt(2/pi) for the sign, and after from r_l: g_l = (1/r_l^2 - 1) / (1/c^2 - 1).
+            Independent inputs have g_l = 1; filters that lie along what inputs share average errors out, g_l < 1.
+        neither does:                       rho_l = rho_(l-1)
+        the weights differ, inputs do not:  rho_l, as above, times the layer's own r for quantized weights
+
+    It is a law for layers in sequence: shortcuts, which carry signals past layers, are not in it, nor is pooling.
+
+    Args:
+        layers: the layers in order, as `layer_r` finds them.
+        weights, inputs: names of the layers in which weights, or inputs, are quantized in one network only.
+        real: names of the layers whose inputs are quantized in neither network, though the layer has a quantizer.
+
+    Returns one correlation a layer: the last is that of the logits.
+
+    >>> layers = [LayerR(name, 0.8, 0.8, 0.64, 0.0) for name in ("1", "2", "3")]
+    >>> [round(r, 3) for r in accumulated_r(layers, weights=["1"])]
+    [0.8, 0.593, 0.407]
+    >>> [round(r, 3) for r in accumulated_r(layers, weights=["1", "2", "3"], inputs=["1", "2", "3"])]
+    [0.64, 0.41, 0.262]
+    """
+    rho, found = 1.0, []
+    for layer in layers:
+        if layer.name in inputs:
+            rho *= layer.both if layer.name in weights else layer.inputs
+        else:
+            if math.isfinite(layer.threshold) and layer.name not in real:
+                q = _quantized_r(rho, layer.threshold)
+                c = float(theory.ternary_cosine(layer.threshold))
+                gain = _noise(layer.inputs) / _noise(c)
+                rho = 1 / math.sqrt(1 + gain * _noise(q)) if q < 1 else 1.0
+            if layer.name in weights:
+                rho *= layer.weights
+        found.append(rho)
+    return tuple(found)
+
+
+def depth(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    reestimation: Iterable[tuple[Tensor, Tensor]],
+    *,
+    seed: int = 0,
+    permuted_images: int = 64,
+    progress: Progress | None = None,
+) -> Depth:
+    """Measures how errors accumulate from layer to layer, against a float replica of the network.
+
+    The replica has the same latent weights, no quantizer at all, and batch-norm statistics re-estimated on the
+    same training images as the network's own. Without its signs it is a linear network but for pooling: the
+    question is not how well it classifies but how far signals have drifted apart. One batch of all layers'
+    products is held at a time. The model is left as found.
+
+    Args:
+        model: a network with quantized layers.
+        batches: (images, labels) to measure on; gone through twice, so a list or `Batches`, not a generator.
+        reestimation: (images, labels) to re-estimate batch norm on, likewise.
+        seed: of the permutation tests.
+        permuted_images: how many images they look at (the first ones).
+        progress: called after each batch with the number of images seen so far, in two passes.
+
+    Raises:
+        HypersignError: the model has no quantized layer, or one that was never reached; there are no images, or
+            they can be gone through only once; weights, activations or scores are NaN or infinite.
+
+    Source: the question is that of Anderson & Berg 2018 (arXiv 1705.07199), section 3, asked of all layers at once.
+
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Sign
+    >>> _ = torch.manual_seed(0)
+    >>> binary = {"input_quantizer": Sign(), "weight_quantizer": Sign(), "bias": False}
+    >>> model = nn.Sequential(QuantLinear(512, 512, **binary), QuantLinear(512, 10, **binary))
+    >>> for layer in model: _ = nn.init.normal_(layer.weight)
+    >>> batch = torch.randn(300, 512), torch.zeros(300, dtype=torch.long)
+    >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in depth(model, [batch], [batch]).layers]
+    [(0.6, 0.6), (0.4, 0.4)]
+    """
+    check_int("permuted_images", permuted_images, least=1)
+    check_repeatable("batches", batches)
+    check_repeatable("reestimation", reestimation)
+    quantized = copy.deepcopy(model)
+    names = list(quant_layers(quantized))
+    replica = back_to_float(model, weights=names, inputs=names)
+    device = next((p.device.type for p in model.parameters()), "cpu")
+    with full_precision(device):
+        for network in (quantized, replica):
+            reestimate_batch_norm(network, reestimation)
+    own = layer_r(quantized, batches, progress=progress)
+    predicted = accumulated_r(own, weights=names, inputs=names)
+    kept: dict[str, list[Tensor]] = {name: [] for name in names}
+    accumulators: dict[str, DotProductAccumulator] = {}
+    flips = dict.fromkeys(names, 0)
+    inputs_seen = dict.fromkeys(names, 0)
+    images = 0
+    with full_precision(device), mode(quantized, False), mode(replica, False), torch.no_grad():
+        ours, theirs = _Watch(quantized, names), _Watch(replica, names)
+        for x, _ in batches:
+            quantized(x)
+            replica(x)
+            for name in names:
+                (a, z), (a_float, z_float) = ours.seen.pop(name), theirs.seen.pop(name)
+                layer = ours.layers[name]
+                rows, rows_float = (product_rows(layer, values) for values in (z, z_float))
+                accumulators.setdefault(name, DotProductAccumulator(layer.filters, {"depth": ("float", "quantized")}))
+                accumulators[name].update({"float": rows_float, "quantized": rows})
+                flips[name] += int(((a < 0) != (a_float < 0)).sum())
+                inputs_seen[name] += a.numel()
+                if images < permuted_images:
+                    kept[name].append(layer.input_quantizer(a[: permuted_images - images]))
+            images += len(x)
+            if progress is not None:
+                progress(images)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for i, name in enumerate(names):
+        measured = accumulators[name].result("depth", predicted_pearson_r=np.nan)
+        tests = permutation_tests(ours.layers[name], torch.cat(kept[name]), generator)
+        found.append(
+            LayerDepth(
+                name=name,
+                own_r=own[i].both,
+                r=_mean(measured.pearson_r_per_filter),
+                predicted_r=predicted[i],
+                input_flips=flips[name] / inputs_seen[name],
+                predicted_input_flips=float(theory.sign_disagreement(predicted[i - 1])) if i else 0.0,
+                permuted=tuple(PermutedR(what, _mean(r), _mean(expected)) for what, (r, expected) in tests.items()),
+            )
+        )
+    return Depth(images, tuple(found))
+
+
+class _Watch:
+    """Keeps each quantized layer's present input and output."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.layers: dict[str, QuantLayer] = {name: model.get_submodule(name) for name in names}  # type: ignore[misc]
+        self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, layer in self.layers.items():
+            layer.register_forward_hook(self._hook(name), with_kwargs=True)
+
+    def _hook(self, name: str) -> Any:
+        def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Tensor], output: Tensor) -> None:
+            self.seen[name] = args[0] if args else next(iter(kwargs.values())), output
+
+        return keep
+
+
+def check_repeatable(name: str, batches: Iterable[Any]) -> None:
+    """Raises HypersignError where `batches` can be gone through only once, or hold nothing."""
+    if iter(batches) is batches:
+        raise HypersignError(f"{name} are gone through more than once: give a list or Batches, not a generator")
+    if not any(True for _ in itertools.islice(batches, 1)):
+        raise HypersignError(f"{name} must hold at least one batch; none came")
+
+
+def _threshold(layer: QuantLayer) -> float:
+    if isinstance(layer.input_quantizer, Identity):
+        return math.inf
+    thresholds: Tensor = layer.input_quantizer.thresholds(layer.weight.new_zeros(1, 1))  # type: ignore[operator]
+    return float(thresholds)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean over filters; those whose products do not vary have none."""
+    seen = np.asarray(tuple(values))
+    seen = seen[~np.isnan(seen)]
+    return float(seen.mean()) if len(seen) else math.nan
+
+
+def _noise(r: float) -> float:
+    """The ratio of error to signal (variances) in what correlates with the signal by r."""
+    return 1 / r**2 - 1 if r > 0 else math.inf
+
+
+def _quantized_r(rho: float, threshold: float) -> float:
+    """Correlation of the levels (-1, 0, +1, threshold t) of standard normals z and z' that correlate by rho.
+
+        corr = ( F(-rho) - F(rho) ) / (2 Q(t)),   F(rho) the share of pairs of which one alone exceeds t
+
+    From E[q q'] = 2 P(z > t, z' > t) - 2 P(z > t, -z' > t) and P(z > t, z' > t) = Q(t) - F(rho)/2. For t = 0 it is
+    (2/pi) arcsin(rho).
+    """
+    alone, alone_opposite = theory.sign_flip_share([rho, -rho], -threshold, -threshold)
+    return float((alone_opposite - alone) / math.erfc(threshold / math.sqrt(2)))

@@ -1,0 +1,205 @@
+"""The hasher: centre, rotate, take signs, pack.
+
+Follows scikit-learn's conventions, so that it stands in pipelines; codes are uint64 words by the bit convention of
+`hypersign.bits`.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from hypersign import bits as words
+from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign.rotations import HaarRotation, HadamardRotation
+
+__all__ = ["SignHasher"]
+
+BLOCK = 1 << 22
+"""Components in memory at a time: a block of 4 million, 16 MB of float32 before it is rotated."""
+
+
+class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Signs of the components of centred, rotated vectors, packed 64 to a word.
+
+        code(x) = sign(R (x - mean)),   bit 1 where negative;   sign(0) = +1
+
+    R is a corner of a random rotation, a function of the seed alone (`hypersign.rotations`). Integers, as uint8
+    descriptors are, take a path of sign flips, additions and comparisons alone with the Hadamard rotation:
+    R's integer sums of x are compared with those of the mean.
+
+    Args:
+        bits: length m of a code.
+        rotation: "hadamard", "haar", or None for the signs of the components themselves, which are then as many
+            as the bits.
+        rounds: of signs and transforms, for "hadamard".
+        center: subtract the mean of the vectors that `fit` saw.
+        seed: what the rotation is a function of.
+
+    Attributes: `mean_`, float64 (dimension,), zeros without centring; `n_features_in_`, the dimension.
+
+    Raises:
+        HypersignError: an option out of its range; vectors that hold NaN or infinity, or that lie at the mean and
+            so have no direction (zero vectors, without centring).
+
+    Source: Charikar 2002, "Similarity estimation techniques from rounding algorithms"; rotations as in section 2 of
+    Anderson & Berg (arXiv 1705.07199).
+
+    >>> x = np.random.default_rng(0).standard_normal((1000, 96))
+    >>> SignHasher(bits=128).fit_transform(x).shape
+    (1000, 2)
+    """
+
+    mean_: NDArray[np.float64]
+    n_features_in_: int
+
+    def __init__(
+        self,
+        bits: int = 256,
+        *,
+        rotation: str | None = "hadamard",
+        rounds: int = 3,
+        center: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.bits = bits
+        self.rotation = rotation
+        self.rounds = rounds
+        self.center = center
+        self.seed = seed
+
+    def fit(self, X: ArrayLike, y: object = None) -> "SignHasher":
+        """Takes the mean of vectors of shape (n, dimension), a block at a time, and makes the rotation."""
+        x = self._validated(X, reset=True)
+        return self.fit_blocks(_blocks(x), x.shape[1])
+
+    def transform(self, X: ArrayLike) -> NDArray[np.uint64]:
+        """The codes of vectors (n, dimension): uint64 (n, ceil(bits/64))."""
+        check_is_fitted(self)
+        x = self._validated(X, reset=False)
+        codes = np.empty((len(x), self._n_features_out), np.uint64)
+        start = 0
+        for block in _blocks(x):
+            codes[start : start + len(block)] = self.hash_block(block, start)
+            start += len(block)
+        return codes
+
+    def project(self, X: ArrayLike) -> NDArray[Any]:
+        """R (x - mean), of which the code is the sign: float32 (n, bits), or float64 where the vectors are."""
+        check_is_fitted(self)
+        x = self._validated(X, reset=False)
+        _check_finite(x, 0)
+        _check_rows(x, self.mean_, 0)
+        return self._rotated(x)
+
+    def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
+        """`fit`, for vectors that come in blocks (rows, dimension) and are never in memory together."""
+        check_int("bits", self.bits, least=1)
+        if self.rotation is not None:
+            check_choice("rotation", self.rotation, ("hadamard", "haar"))
+        elif self.bits != dimension:
+            raise HypersignError(
+                f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
+                "say so many bits, or a rotation"
+            )
+        check_int("rounds", self.rounds, least=1)
+        check_int("seed", self.seed, least=0, most=2**64 - 1)
+        total, count = np.zeros(dimension), 0
+        for block in blocks if self.center else ():
+            _check_finite(block, count)
+            total += block.sum(0, dtype=np.float64)
+            count += len(block)
+        return self.restore(total / max(count, 1))
+
+    def restore(self, mean: NDArray[np.float64]) -> "SignHasher":
+        """The hasher that was fitted to vectors of this mean: for codes that are read from a file."""
+        self.mean_ = mean
+        self.n_features_in_ = len(mean)
+        self._n_features_out = -(-self.bits // 64)
+        self.rotation_: HaarRotation | HadamardRotation | None = None
+        if self.rotation == "hadamard":
+            self.rotation_ = HadamardRotation(len(mean), self.rounds, self.seed, outputs=self.bits)
+        elif self.rotation == "haar":
+            self.rotation_ = HaarRotation(len(mean), self.seed, outputs=self.bits)
+        return self
+
+    def hash_block(self, block: NDArray[Any], first: int) -> NDArray[np.uint64]:
+        """The codes of a block in memory; `first` is the number of its first row, for messages."""
+        _check_finite(block, first)
+        _check_rows(block, self.mean_, first)
+        if block.dtype.kind in "iub" and self.rotation != "haar":
+            # R x < R mean as integers, both times n^(k/2): no multiplication, no rounding of x.
+            x = block.astype(np.uint8) if block.dtype.kind == "b" else block
+            if not isinstance(self.rotation_, HadamardRotation):
+                return words.pack(x, threshold=self.mean_)
+            return words.pack(self.rotation_.sums(x), threshold=self.rotation_.sums(self.mean_))
+        return words.pack(self._rotated(block))
+
+    def size(self) -> int:
+        """The dimension of the rotation that R is a corner of, which predictions go by."""
+        return getattr(self.rotation_, "size", max(self.bits, self.n_features_in_))
+
+    def difference(self, other: "SignHasher") -> str:
+        """What sets two fitted hashers apart, in words; empty if their codes can be compared."""
+        names: tuple[str, ...] = ("bits", "rotation", "rounds", "center", "seed", "n_features_in_")
+        if self.rotation != "hadamard":
+            names = tuple(name for name in names if name != "rounds")
+        parts = [
+            f"{name.removesuffix('_')} {getattr(self, name)} and {getattr(other, name)}"
+            for name in names
+            if getattr(self, name) != getattr(other, name)
+        ]
+        if not parts and not np.array_equal(self.mean_, other.mean_):
+            parts = ["the means of different vectors"]
+        return ", ".join(parts)
+
+    def _rotated(self, x: NDArray[Any]) -> NDArray[Any]:
+        """R (x - mean) in float32, or float64 where the numbers need it."""
+        kind = np.float64 if x.dtype.itemsize > (2 if x.dtype.kind in "iub" else 4) else np.float32
+        centred = x.astype(kind) - self.mean_.astype(kind)
+        return centred if self.rotation_ is None else self.rotation_(centred)
+
+    def _validated(self, x: ArrayLike, reset: bool) -> NDArray[Any]:
+        try:
+            # Finite numbers are looked for a block at a time, by ourselves: a file is read once, and memory is flat.
+            return validate_data(self, x, reset=reset, dtype="numeric", ensure_all_finite=False)
+        except ValueError as error:
+            raise HypersignError(str(error).replace("\n", " ")) from error
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # words, whatever came
+        return tags
+
+
+def block_rows(dimension: int) -> int:
+    """Rows of a block of vectors of this dimension."""
+    return max(1, BLOCK // dimension)
+
+
+def _blocks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    rows = block_rows(x.shape[1])
+    return (x[start : start + rows] for start in range(0, len(x), rows))
+
+
+def _check_finite(block: NDArray[Any], first: int) -> None:
+    if block.dtype.kind not in "iubf":
+        raise HypersignError(f"vectors must be real numbers; got {block.dtype}")
+    if block.dtype.kind == "f" and not np.isfinite(block).all():
+        row, column = np.argwhere(~np.isfinite(block))[0]
+        raise HypersignError(
+            f"vectors must be finite; got {'NaN' if np.isnan(block[row, column]) else 'inf'} in row {first + row}, "
+            f"column {column}"
+        )
+
+
+def _check_rows(block: NDArray[Any], mean: NDArray[np.float64], first: int) -> None:
+    there = (block == mean.astype(block.dtype if block.dtype.kind == "f" else np.float64)).all(1)
+    if there.any():
+        raise HypersignError(
+            f"row {first + int(there.argmax())} is {'the mean of the vectors' if mean.any() else 'zero'} and so has "
+            f"no direction to hash; leave such vectors out ({int(there.sum())} here)"
+        )

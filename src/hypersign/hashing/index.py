@@ -1,0 +1,159 @@
+"""Search: the nearest codes by comparing with all of them, and rescoring with the original vectors."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypersign import bits
+from hypersign._checks import HypersignError, check_int
+from hypersign._files import write_atomic
+from hypersign.hashing.hasher import SignHasher
+from hypersign.hashing.vectors import read_codes, write_codes
+
+__all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """The k nearest of every query, nearest first; of equal distances the lower index first.
+
+    Attributes: `distances`, shape (q, k): differing bits (int32), or Euclidean (float64) after rescoring;
+    `indices`, int64 (q, k).
+    """
+
+    distances: NDArray[Any]
+    indices: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """All codes within a radius of every query, nearest first; of equal distances the lower index first.
+
+    Attributes: those of query i are `indices[starts[i]:starts[i + 1]]` at `distances[...]`; `starts` int64 (q + 1,),
+    `distances` int32, `indices` int64.
+    """
+
+    starts: NDArray[np.int64]
+    distances: NDArray[np.int32]
+    indices: NDArray[np.int64]
+
+
+class HammingIndex:
+    """Codes and the hasher that made them; searched exactly, by the xor and popcount of every pair of words.
+
+    Args:
+        hasher: fitted.
+        codes: what it made of the vectors, uint64 (n, words).
+
+    Queries are vectors (q, dimension), which are hashed, or another HammingIndex of the same hasher.
+
+    Raises:
+        HypersignError: there are no codes, or of another width; in calls, queries of another dimension, or codes
+            of another hasher; k larger than the index.
+
+    >>> x = np.random.default_rng(0).standard_normal((1000, 32))
+    >>> hasher = SignHasher(bits=128).fit(x)
+    >>> index = HammingIndex(hasher, hasher.transform(x))
+    >>> index.search(x[7:8], k=1).indices.tolist()
+    [[7]]
+    """
+
+    def __init__(self, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:
+        width = -(-hasher.bits // 64)
+        if codes.dtype != np.uint64 or codes.ndim != 2 or codes.shape[1] != width:
+            raise HypersignError(
+                f"the codes of {hasher.bits} bits must be uint64 of shape (n, {width}); got {codes.dtype} of shape "
+                f"{codes.shape}"
+            )
+        if not len(codes):
+            raise HypersignError("an index needs at least one code; got none")
+        self.hasher = hasher
+        self.codes = np.ascontiguousarray(codes)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "HammingIndex":
+        """Reads a codes file. Raises HypersignError if it is none, or of another version."""
+        return cls(*read_codes(Path(path)))
+
+    def save(self, path: Path | str) -> None:
+        """Writes a codes file, whole or not at all."""
+        write_atomic(Path(path), lambda part: write_codes(part, self.hasher, self.codes))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def search(self, queries: "ArrayLike | HammingIndex", k: int, *, threads: int = 1) -> Neighbours:
+        """The k nearest codes of every query by Hamming distance, exactly."""
+        self._check_k(k)
+        return Neighbours(*bits.hamming_topk(self._codes(queries), self.codes, k, threads=threads))
+
+    def range_search(self, queries: "ArrayLike | HammingIndex", radius: int, *, threads: int = 1) -> Within:
+        """All codes that differ from a query in at most `radius` bits."""
+        return Within(*bits.hamming_within(self._codes(queries), self.codes, radius, threads=threads))
+
+    def rescore(self, queries: ArrayLike, found: Neighbours, vectors: NDArray[Any], k: int) -> Neighbours:
+        """The k nearest of the candidates found, by Euclidean distance of the original vectors.
+
+        Args:
+            queries: vectors (q, dimension).
+            found: candidates of each, `search(queries, factor * k)`.
+            vectors: those that were hashed, in their order; a memory-mapped file will do (`open_vectors`), of which
+                the candidates' rows alone are read.
+            k: how many to keep.
+
+        Raises:
+            HypersignError: vectors that are not those of the index by their shape, or fewer than k candidates.
+        """
+        queries = np.asarray(queries)
+        dimension = self.hasher.n_features_in_
+        if vectors.shape != (len(self), dimension):
+            raise HypersignError(
+                f"the index is of {len(self)} vectors of dimension {dimension}; got vectors of shape {vectors.shape}"
+            )
+        if queries.shape != (len(found.indices), dimension):
+            raise HypersignError(
+                f"candidates of {len(found.indices)} queries came with queries of shape {queries.shape}; they must "
+                f"be of shape ({len(found.indices)}, {dimension})"
+            )
+        check_int("k", k, least=1, most=found.indices.shape[1])
+        distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
+        for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
+            rows = np.sort(candidates)  # in the file's order; a stable sort then puts the lower index first
+            squares = np.square(vectors[rows].astype(np.float64) - query.astype(np.float64)).sum(1)
+            best = np.argsort(squares, kind="stable")[:k]
+            distances[i], indices[i] = np.sqrt(squares[best]), rows[best]
+        return Neighbours(distances, indices)
+
+    def _check_k(self, k: int) -> None:
+        check_int("k", k, least=1)
+        if k > len(self):
+            raise HypersignError(f"k must be at most the number of codes in the index, {len(self)}; got {k}")
+
+    def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[np.uint64]:
+        if not isinstance(queries, HammingIndex):
+            return self.hasher.transform(queries)
+        difference = self.hasher.difference(queries.hasher)
+        if difference:
+            raise HypersignError(
+                f"codes of two hashers cannot be compared: theirs differ in {difference}; hash the queries with the "
+                "index's own hasher"
+            )
+        return queries.codes
+
+
+def recall(indices: NDArray[np.int64], truth: NDArray[np.integer], k: int) -> float:
+    """Recall@k: the share of the k true neighbours of every query that are among the indices found for it.
+
+    Args:
+        indices: found, shape (q, any number).
+        truth: true neighbours, nearest first, shape (q, k or more).
+        k: how many of them count.
+
+    >>> recall(np.array([[1, 5, 2]]), np.array([[1, 2, 3, 4]]), k=4)
+    0.5
+    """
+    hits = [np.isin(true[:k], row).mean() for row, true in zip(indices, truth, strict=True)]
+    return float(np.mean(hits))

@@ -1,0 +1,422 @@
+"""What recall codes will have, predicted from angles before anything is hashed; and measured afterwards.
+
+Given the angle theta of a query and a vector, the number h of bits that differ has mean m theta/pi and, R being
+random, a variance that is known (`theory.orthogonal_hash_angle_std`). Distances of one query share some of their
+noise, as P(both bits differ) = (p_i + p_j - p_ij)/2 with p = theta/pi of each pair; that part moves all candidates
+alike and changes no order. What is left decides whether a true neighbour stays ahead of the crowd, whose angles are
+counted over all vectors.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.index import HammingIndex, recall
+
+__all__ = ["Angles", "Plan", "Row", "measure", "plan"]
+
+BINS = 512
+"""Of a histogram of angles from 0 to pi: .35 degrees each, a seventh of the noise of 512 bits or less."""
+
+NEAR, FAR = 128, 256
+"""Vectors, nearest by angle and at random, on which the noise that a query's distances share is measured."""
+
+COARSE = 8
+"""Bins that go together where it is."""
+
+SAMPLE = 10_000
+"""Vectors on which spectrum and code angles are measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Angles:
+    """Angles in degrees: `mean` and `std`."""
+
+    mean: float
+    std: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What to expect of codes of one length.
+
+    Attributes: `bits`; `bytes` a vector; `smaller`, how many times smaller than the vectors; `recall`, the predicted
+    recall@k by rescoring factor; `uncentred_recall`, the same without centring; `measured_recall`, after hashing, or
+    None.
+    """
+
+    bits: int
+    bytes: int
+    smaller: float
+    recall: dict[int, float]
+    uncentred_recall: dict[int, float]
+    measured_recall: dict[int, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Geometry of a set of vectors, and the recall to expect of their codes.
+
+    Attributes:
+        vectors, dimension: how many there are, and of how many components.
+        k: neighbours that count.
+        nearest, all: angles between queries and their k true neighbours, and all vectors, after centring if asked.
+        effective_dimension: (tr C)^2 / tr C^2 of the covariance C: that of isotropic vectors with the same spread
+            of cosines.
+        code_angle: mean angle in degrees of a vector and its signs: `plain` as it is, `centred`, `rotated` (centred
+            if asked, then rotated), and `predicted` for the last.
+        rows: one for each length of code.
+        queries: the query vectors, (q, dimension).
+        query_rows: their rows among the vectors, where they were drawn from them; not their own neighbours.
+        truth: their true neighbours, int64 (q, k).
+    """
+
+    vectors: int
+    dimension: int
+    k: int
+    nearest: Angles
+    all: Angles
+    effective_dimension: float
+    code_angle: dict[str, float]
+    rows: tuple[Row, ...]
+    queries: NDArray[Any] = dataclasses.field(repr=False)
+    query_rows: NDArray[np.int64] | None = dataclasses.field(repr=False)
+    truth: NDArray[np.int64] = dataclasses.field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON has it, without the queries."""
+        found = dataclasses.asdict(self)
+        for name in ("queries", "query_rows", "truth"):
+            del found[name]
+        return found | {"queries": len(self.queries)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Crowd:
+    """Angles of queries and vectors: histogram (q, BINS), bins of true neighbours (q, k), and the correlation of the
+    distances of two vectors summed over pairs, with their number, by the vectors' coarse bins."""
+
+    counts: NDArray[np.float64]
+    neighbours: NDArray[np.int64]
+    correlation: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+    nearest: Angles
+    all: Angles
+
+
+def plan(
+    vectors: NDArray[Any],
+    *,
+    queries: ArrayLike | None = None,
+    bits: Sequence[int] = (64, 128, 256, 512, 1024),
+    factors: Sequence[int] = (1, 2, 4, 8),
+    k: int = 10,
+    rotation: str = "hadamard",
+    center: bool = True,
+    sample: int = 200,
+    seed: int = 0,
+) -> Plan:
+    """Predicts recall@k by length of code and rescoring factor: the share of the k nearest vectors that are among
+    the nearest factor * k codes.
+
+    Reads all vectors, a block at a time, for a sample of queries; hashes nothing.
+
+    Args:
+        vectors: shape (n, dimension); a memory-mapped file will do (`open_vectors`).
+        queries: shape (q, dimension); rows of `vectors` drawn at random if None, each left out of its own neighbours.
+        bits: lengths of codes.
+        factors: rescoring factors: candidates looked at for each neighbour wanted.
+        k: neighbours that count.
+        rotation: "hadamard" (three rounds are like Haar's rotation) or "haar".
+        center: whether the hasher will centre.
+        sample: queries to draw.
+        seed: of the draws.
+
+    Raises:
+        HypersignError: fewer vectors than k and a query need, vectors that cannot be hashed, or an option out of
+            its range.
+
+    >>> x = np.random.default_rng(0).standard_normal((2000, 32))
+    >>> expected = plan(x, bits=(128,), sample=50).rows[0].recall
+    >>> round(expected[1], 1), round(expected[8], 1)
+    (0.3, 0.8)
+    """
+    check_choice("rotation", rotation, ("hadamard", "haar"))
+    for values, name in ((bits, "bits"), (factors, "factors")):
+        if not len(values):
+            raise HypersignError(f"{name} must name at least one; got none")
+        for value in values:
+            check_int(name, value, least=1)
+    vectors = np.asanyarray(vectors)
+    if vectors.ndim != 2:
+        raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
+    check_int("k", k, least=1)
+    if len(vectors) < k + 2:
+        raise HypersignError(f"{k} neighbours of a query need at least {k + 2} vectors; got {len(vectors)}")
+    n, d = vectors.shape
+    random = np.random.default_rng(check_int("seed", seed, least=0))
+    rows = None
+    if queries is None:
+        rows = np.sort(random.choice(n, min(check_int("sample", sample, least=1), n), replace=False))
+        queries = vectors[rows]
+    asked = np.asarray(queries)
+    if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:
+        raise HypersignError(f"queries must be of shape (q, {d}); got {asked.shape}")
+
+    fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed).fit(vectors)
+    zero = np.zeros(d)
+    mean = fitted.mean_ if center else zero
+    truth = _true_neighbours(vectors, asked, rows, k)
+    companions = np.sort(random.choice(n, min(FAR, n), replace=False))
+    crowd = _crowd(vectors, asked, rows, truth, companions, mean)
+    raw = _crowd(vectors, asked, rows, truth, companions, zero) if center else crowd
+    table = []
+    for m in bits:
+        size = 1 << (max(d, m) - 1).bit_length() if rotation == "hadamard" else max(d, m)
+        expected = _recall(crowd, m, size, k, factors)
+        table.append(
+            Row(
+                bits=m,
+                bytes=8 * -(-m // 64),
+                smaller=d * vectors.dtype.itemsize / (8 * -(-m // 64)),
+                recall=expected,
+                uncentred_recall=_recall(raw, m, size, k, factors) if center else expected,
+            )
+        )
+    few = np.asarray(vectors[np.sort(random.choice(n, min(SAMPLE, n), replace=False))], np.float64)
+    return Plan(
+        vectors=n,
+        dimension=d,
+        k=k,
+        nearest=crowd.nearest,
+        all=crowd.all,
+        effective_dimension=_effective_dimension(few),
+        code_angle=_code_angles(few, fitted, center),
+        rows=tuple(table),
+        queries=asked,
+        query_rows=rows,
+        truth=truth,
+    )
+
+
+def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
+    """The plan with the recall that an index of its vectors has for its queries, in the row of its bits.
+
+    Raises HypersignError if the index is of other vectors, by their number and dimension, or no row has its bits.
+    """
+    hasher = index.hasher
+    if (len(index), hasher.n_features_in_) != (planned.vectors, planned.dimension):
+        raise HypersignError(
+            f"the plan is for {planned.vectors} vectors of dimension {planned.dimension}; the index has "
+            f"{len(index)} of dimension {hasher.n_features_in_}"
+        )
+    if hasher.bits not in [row.bits for row in planned.rows]:
+        raise HypersignError(f"the plan has no row for the index's {hasher.bits} bits; plan with them")
+    rows = []
+    for row in planned.rows:
+        if row.bits == hasher.bits:
+            row = dataclasses.replace(row, measured_recall=_measured(index, planned, tuple(row.recall), threads))
+        rows.append(row)
+    return dataclasses.replace(planned, rows=tuple(rows))
+
+
+def _measured(index: HammingIndex, planned: Plan, factors: Sequence[int], threads: int) -> dict[int, float]:
+    own = 0 if planned.query_rows is None else 1
+    found = index.search(planned.queries, min(max(factors) * planned.k + own, len(index)), threads=threads).indices
+    if planned.query_rows is not None:
+        # Out goes the query itself, or the last where it was not found among the nearest.
+        keep = found != planned.query_rows[:, None]
+        keep[keep.all(1), -1] = False
+        found = found[keep].reshape(len(found), -1)
+    return {factor: recall(found[:, : factor * planned.k], planned.truth, planned.k) for factor in factors}
+
+
+def _blocks(vectors: NDArray[Any]) -> Any:
+    rows = block_rows(vectors.shape[1])
+    for start in range(0, len(vectors), rows):
+        yield start, np.asarray(vectors[start : start + rows], np.float64)
+
+
+def _true_neighbours(
+    vectors: NDArray[Any], queries: NDArray[Any], rows: NDArray[np.int64] | None, k: int
+) -> NDArray[np.int64]:
+    """The k nearest vectors of each query, itself left out; of equal distances the lower index first."""
+    q = queries.astype(np.float64)
+    distances, indices = np.empty((len(q), 0)), np.empty((len(q), 0), np.int64)
+    for start, block in _blocks(vectors):
+        squares = np.square(q).sum(1)[:, None] + np.square(block).sum(1) - 2 * q @ block.T
+        here = np.broadcast_to(np.arange(start, start + len(block)), squares.shape)
+        if rows is not None:
+            squares[here == rows[:, None]] = np.inf
+        distances, indices = np.hstack([distances, squares]), np.hstack([indices, here])
+        best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        distances, indices = np.take_along_axis(distances, best, 1), np.take_along_axis(indices, best, 1)
+    return indices
+
+
+def _crowd(
+    vectors: NDArray[Any],
+    queries: NDArray[Any],
+    rows: NDArray[np.int64] | None,
+    truth: NDArray[np.int64],
+    companions: NDArray[np.int64],
+    mean: NDArray[np.float64],
+) -> _Crowd:
+    q = _units(queries, mean, "query")
+    counts = np.zeros((len(q), BINS))
+    near, angles_near = np.empty((len(q), 0), np.int64), np.empty((len(q), 0))
+    for start, block in _blocks(vectors):
+        angles = _angles(q @ _units(block, mean, "row", start).T)
+        here = np.broadcast_to(np.arange(start, start + len(block)), angles.shape)
+        bins = _bin(angles)
+        for i, row in enumerate(bins):
+            counts[i] += np.bincount(row, minlength=BINS)
+            if rows is not None and start <= rows[i] < start + len(block):
+                counts[i, row[rows[i] - start]] -= 1
+        angles_near, near = np.hstack([angles_near, angles]), np.hstack([near, here])
+        best = np.argsort(angles_near, axis=1, kind="stable")[:, : NEAR + 1]
+        angles_near, near = np.take_along_axis(angles_near, best, 1), np.take_along_axis(near, best, 1)
+    neighbours = np.empty(truth.shape)
+    coarse = BINS // COARSE
+    sums, pairs = np.zeros(coarse**2), np.zeros(coarse**2)
+    common = _units(vectors[companions], mean, "row")
+    for i, query in enumerate(q):
+        neighbours[i] = _angles(_units(vectors[truth[i]], mean, "row") @ query)
+        # The nearest count once; those at random, among the others, stand for all of the others.
+        apart = ~np.isin(companions, near[i])
+        own = np.ones(len(near[i]), bool) if rows is None else near[i] != rows[i]
+        which = np.concatenate([near[i][own], companions[apart]])
+        others = np.concatenate([_units(vectors[near[i][own]], mean, "row"), common[apart]])
+        stands = np.ones(len(which))
+        stands[own.sum() :] = (counts[i].sum() - own.sum()) / max(apart.sum(), 1)
+        p = _angles(others @ query) / np.pi
+        covariance = (p[:, None] + p - _angles(others @ others.T) / np.pi) / 2 - np.outer(p, p)
+        deviation = np.sqrt(p * (1 - p))
+        weight = np.outer(stands, stands) * (np.outer(deviation, deviation) > 1e-9)
+        np.fill_diagonal(weight, 0)
+        at = _bin(p * np.pi) // COARSE
+        cells = (at[:, None] * coarse + at).ravel()
+        correlation = covariance / np.maximum(np.outer(deviation, deviation), 1e-9)
+        sums += np.bincount(cells, (weight * correlation).ravel(), coarse**2)
+        pairs += np.bincount(cells, weight.ravel(), coarse**2)
+    total, degrees = counts.sum(0), np.degrees(_middles())
+    average = float(total @ degrees / total.sum())
+    return _Crowd(
+        counts,
+        _bin(neighbours),
+        sums.reshape(coarse, coarse),
+        pairs.reshape(coarse, coarse),
+        Angles(float(np.degrees(neighbours).mean()), float(np.degrees(neighbours).std())),
+        Angles(average, float(np.sqrt(total @ np.square(degrees - average) / total.sum()))),
+    )
+
+
+def _recall(crowd: _Crowd, m: int, size: int, k: int, factors: Sequence[int]) -> dict[int, float]:
+    """The probability that a true neighbour is among the nearest factor * k codes, averaged over all of them."""
+    variance = _variance(m, size)
+    found = {}
+    for factor in factors:
+        wanted = factor * k
+        if wanted >= crowd.counts[0].sum():
+            found[factor] = 1.0  # every vector is a candidate
+            continue
+        # Those at the distance that `wanted` codes do not exceed decide: their mean correlation counts.
+        cdf, pmf = _distances(m, variance, 0.0)
+        limit = int(np.searchsorted(crowd.counts.sum(0) @ cdf, wanted * len(crowd.counts)))
+        weight = pmf[:, min(limit, m)].reshape(-1, COARSE).mean(1)
+        pairs = weight @ crowd.pairs @ weight
+        shared = float(weight @ crowd.correlation @ weight / pairs) if pairs else 0.0
+        cdf, pmf = _distances(m, variance, min(max(shared, 0.0), 0.99))
+        # Codes nearer than t, and half of those at t, as ties go by index.
+        ahead = crowd.counts @ (cdf - pmf / 2)
+        total = np.zeros(len(crowd.counts))
+        for j in range(crowd.neighbours.shape[1]):
+            bins = crowd.neighbours[:, j]
+            others = ahead - (cdf - pmf / 2)[bins]
+            total += (pmf[bins] * _at_most(wanted - 1, others)).sum(1)
+        found[factor] = float(total.mean() / crowd.neighbours.shape[1])
+    return found
+
+
+def _variance(m: int, size: int) -> NDArray[np.float64]:
+    """Of the number of differing bits, for every bin of angles."""
+    # Its package needs torch and SciPy, which hashing and searching do without.
+    from hypersign.geometry import theory
+
+    if size < 3:
+        return m * _middles() / np.pi * (1 - _middles() / np.pi)
+    return np.square(theory.orthogonal_hash_angle_std(_middles(), m, size) * m / np.pi)
+
+
+def _distances(
+    m: int, variance: NDArray[np.float64], shared: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Law of the Hamming distance in every bin, less the noise that all share: cdf and pmf, (BINS, m + 1)."""
+    from scipy import special
+
+    share = _middles() / np.pi
+    # The shared part is a share of the binomial variance, of which orthogonal rows leave less.
+    own = np.maximum(variance - shared * m * share * (1 - share), 1e-9)
+    cdf = special.ndtr((np.arange(m + 1) + 0.5 - (m * share)[:, None]) / np.sqrt(own)[:, None])
+    cdf[:, -1] = 1
+    return cdf, np.diff(cdf, axis=1, prepend=0)
+
+
+def _at_most(count: int, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(a Poisson number of this mean <= count): competitors are many, each unlikely to be ahead."""
+    from scipy import special
+
+    return special.pdtr(count, np.maximum(mean, 0))
+
+
+def _effective_dimension(x: NDArray[np.float64]) -> float:
+    centred = x - x.mean(0)
+    covariance = centred.T @ centred / len(x)
+    return float(np.trace(covariance) ** 2 / np.square(covariance).sum())
+
+
+def _code_angles(x: NDArray[np.float64], fitted: SignHasher, center: bool) -> dict[str, float]:
+    from hypersign.geometry import theory
+
+    def angle(y: NDArray[np.float64]) -> float:
+        norms = np.sqrt(np.square(y).sum(1) * y.shape[1])
+        return float(np.degrees(np.arccos(np.clip(np.abs(y).sum(1) / norms, -1, 1))).mean())
+
+    size = 1 << (x.shape[1] - 1).bit_length()
+    rotated = SignHasher(bits=size, center=center, seed=fitted.seed)
+    rotated.restore(fitted.mean_ if center else np.zeros(x.shape[1]))
+    return {
+        "plain": angle(x),
+        "centred": angle(x - fitted.mean_),
+        "rotated": angle(rotated.project(x)),
+        "predicted": float(np.degrees(theory.sign_angle(size))),
+    }
+
+
+def _units(x: NDArray[Any], mean: NDArray[np.float64], what: str, first: int | None = None) -> NDArray[np.float64]:
+    centred: NDArray[np.float64] = x.astype(np.float64) - mean
+    lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0]) + (first or 0)
+        raise HypersignError(
+            f"{what} {row} is {'not finite' if not np.isfinite(lengths).all() else 'zero, or the mean,'} and has no "
+            "angle to others; leave such vectors out"
+        )
+    return np.asarray(centred / lengths, np.float64)
+
+
+def _angles(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.arccos(np.clip(cosines, -1, 1))
+
+
+def _bin(angles: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.minimum((angles * (BINS / np.pi)).astype(np.int64), BINS - 1)
+
+
+def _middles() -> NDArray[np.float64]:
+    return (np.arange(BINS) + 0.5) * (np.pi / BINS)

@@ -1,0 +1,174 @@
+"""Files larger than memory: vectors in, codes out, a block at a time, and on again after a kill.
+
+A codes file is a safetensors file with two tensors, `mean` float64 (dimension,) and `codes` uint64 (n, words), and
+the hasher's options as JSON under the key `hypersign` of its metadata: the file knows its hasher. While it grows it
+bears another, hidden name.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from hypersign._checks import HypersignError
+from hypersign._files import make_folder
+from hypersign.hashing.hasher import SignHasher, block_rows
+
+__all__ = ["hash_file", "open_vectors"]
+
+VERSION = 1
+OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
+
+
+def open_vectors(path: Path | str) -> NDArray[Any]:
+    """The vectors of a .npy file, shape (n, dimension), mapped into memory and not read.
+
+    Raises:
+        HypersignError: the file is missing, no .npy file of real numbers, not of two dimensions, in Fortran's
+            order, or empty.
+    """
+    path = Path(path)
+    try:
+        x = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise HypersignError(f"{path} could not be read as a .npy file of vectors: {error}") from error
+    if not isinstance(x, np.memmap) or x.ndim != 2 or x.dtype.kind not in "iubf":
+        what = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"
+        raise HypersignError(f"{path} must hold real numbers of shape (vectors, dimension); got {what}")
+    if not x.size:
+        raise HypersignError(f"{path} holds no vectors: its shape is {x.shape}")
+    if not x.flags.c_contiguous:
+        raise HypersignError(f"{path} is in Fortran's order; save it with numpy.ascontiguousarray first")
+    return x
+
+
+def hash_file(
+    vectors: Path | str,
+    output: Path | str,
+    hasher: SignHasher,
+    *,
+    progress: Callable[[int, int], object] | None = None,
+) -> SignHasher:
+    """Hashes the vectors of a .npy file, which may be larger than memory, into a codes file.
+
+    Two passes: the mean, if the hasher centres, and the codes. Killed at any moment it leaves no file under the
+    name `output`; run again, with the same hasher and the same vectors, it goes on behind the last whole block.
+
+    Args:
+        vectors: .npy file, shape (n, dimension).
+        output: codes file, which `HammingIndex.load` reads.
+        hasher: its options; it is fitted to these vectors.
+        progress: called with (vectors done, vectors) after each block of the second pass.
+
+    Returns the fitted hasher.
+
+    Raises:
+        HypersignError: of `open_vectors` and `SignHasher`, or the codes cannot be written.
+    """
+    source, output = Path(vectors), Path(output)
+    mapped = open_vectors(source)
+    count, dimension = mapped.shape
+    hasher.fit_blocks(_read(source, mapped, 0), dimension)
+    prefix = _prefix(hasher, count)
+    make_folder(output.parent)
+    # Another version of the vectors has another part; of the hasher, another prefix.
+    status = source.stat()
+    origin = hashlib.sha256(f"{source.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
+    part = output.with_name(f".{output.name}.{origin}.part")
+    rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
+    try:
+        with open(part, "r+b" if part.exists() else "w+b") as file:
+            there = os.fstat(file.fileno()).st_size - len(prefix)
+            if file.read(len(prefix)) != prefix:
+                there = 0
+                file.truncate(0)
+                file.seek(0)
+                file.write(prefix)
+            done = min(max(there, 0) // width, count) // rows * rows
+            file.seek(len(prefix) + done * width)
+            file.truncate()
+            for block in _read(source, mapped, done):
+                file.write(hasher.hash_block(block, done).astype("<u8", copy=False).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+                done += len(block)
+                if progress is not None:
+                    progress(done, count)
+        os.replace(part, output)
+    except OSError as error:
+        raise HypersignError(
+            f"{output} could not be written: {error.strerror or error}; make room there or write elsewhere, "
+            "then try again"
+        ) from error
+    return hasher
+
+
+def write_codes(path: Path, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:
+    """Writes a codes file's bytes to `path`."""
+    with open(path, "wb") as file:
+        file.write(_prefix(hasher, len(codes)))
+        file.write(np.ascontiguousarray(codes, "<u8").data)
+
+
+def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
+    """Reads a codes file: its hasher, fitted, and its codes. Raises HypersignError if it is none."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            saved = json.loads((file.metadata() or {})["hypersign"])
+            mean, codes = file.get_tensor("mean"), file.get_tensor("codes")
+        if saved["version"] != VERSION:
+            raise HypersignError(
+                f"{path} is a codes file of version {saved['version']}, and this HyperSign reads version {VERSION}; "
+                "hash its vectors again"
+            )
+        hasher = SignHasher(**{name: saved[name] for name in OPTIONS})
+        fits = codes.ndim == 2 and codes.dtype == np.uint64 and mean.ndim == 1 and mean.dtype == np.float64
+        if not fits or not len(mean) or not np.isfinite(mean).all():
+            raise ValueError(f"its codes are {codes.dtype} of shape {codes.shape}, its mean of shape {mean.shape}")
+        hasher.fit_blocks((), len(mean))  # which checks the options
+        if codes.shape[1] != -(-hasher.bits // 64):
+            raise ValueError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
+        return hasher.restore(mean), codes
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, HypersignError):
+            raise
+        raise HypersignError(
+            f"{path} is no codes file as `hypersign hash` writes them ({str(error) or type(error).__name__})"
+        ) from error
+
+
+def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
+    """Blocks of rows from `start` on, by plain reads: pages that were mapped would count as memory in use."""
+    (count, dimension), rows = mapped.shape, block_rows(mapped.shape[1])
+    offset = getattr(mapped, "offset", 0)
+    for first in range(start, count, rows):
+        wanted = min(rows, count - first) * dimension
+        skip = offset + first * dimension * mapped.dtype.itemsize
+        block = np.fromfile(path, mapped.dtype, wanted, offset=skip).reshape(-1, dimension)
+        yield block.astype(block.dtype.newbyteorder("="), copy=False)
+
+
+def _prefix(hasher: SignHasher, count: int) -> bytes:
+    """Everything in front of the codes: the header of a safetensors file, and the mean."""
+    mean = np.ascontiguousarray(hasher.mean_, "<f8")
+    width = -(-hasher.bits // 64)
+    saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}
+    header = json.dumps(
+        {
+            "__metadata__": {"hypersign": json.dumps(saved)},
+            "mean": {"dtype": "F64", "shape": [len(mean)], "data_offsets": [0, mean.nbytes]},
+            "codes": {
+                "dtype": "U64",
+                "shape": [count, width],
+                "data_offsets": [mean.nbytes, mean.nbytes + 8 * width * count],
+            },
+        }
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + mean.tobytes()

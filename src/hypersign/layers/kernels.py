@@ -1,0 +1,147 @@
+"""Run the quantized layers of a trained network on bits, inside torch."""
+
+import copy
+
+from torch import Tensor, nn
+
+from hypersign import ops
+from hypersign._checks import HypersignError
+from hypersign.layers.conv import QuantConv2d
+from hypersign.layers.convert import Conversion
+from hypersign.layers.layer import QuantLayer, quant_layers
+from hypersign.layers.linear import QuantLinear
+from hypersign.quantizers import Optimal, Sign, Ternary
+
+__all__ = ["PackedConv2d", "PackedLinear", "use_kernels"]
+
+
+def use_kernels(model: nn.Module) -> Conversion:
+    """Returns a copy of a trained network whose quantized layers run on the kernels of `hypersign.bits`.
+
+    A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`: for inference, on
+    the CPU, with the same outputs bit for bit, since every sum is an integer (convolutions return them in memory
+    order channels-last). All else stays as it is; the quantized layers that do are listed with the reason. Works
+    under torch.compile and torch.export.
+
+    Args:
+        model: left as it is; its latent weights are packed as they are now.
+
+    Raises:
+        HypersignError: no layer can run on bits, or a weight holds NaN.
+
+    >>> import torch
+    >>> layer = QuantLinear(70, 3, input_quantizer=Sign(), weight_quantizer=Sign())
+    >>> packed = use_kernels(nn.Sequential(layer))
+    >>> x = torch.randn(5, 70)
+    >>> packed.converted, torch.equal(packed.model(x), layer(x))
+    (('0',), True)
+    """
+    model = copy.deepcopy(model).eval()
+    kept = {}
+    packed: dict[str, nn.Module] = {}
+    for name, layer in quant_layers(model).items():
+        reason = _reason(layer)
+        if reason is None:
+            packed[name] = PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer)
+        else:
+            kept[name] = reason
+    if not packed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "it has no quantized layers"
+        raise HypersignError(
+            f"a network to run on bits must have a layer whose weights and inputs are quantized; "
+            f"this one has none ({reasons})"
+        )
+    for name, layer in packed.items():
+        if not name:
+            return Conversion(layer, ("",), kept)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
+    return Conversion(model, tuple(packed), kept)
+
+
+def _reason(layer: QuantLayer) -> str | None:
+    """Why a layer cannot run on bits; None if it can."""
+    if not isinstance(layer, QuantLinear | QuantConv2d):
+        return f"{type(layer).__name__} has no kernel"
+    for side, quantizer in (("inputs", layer.input_quantizer), ("weights", layer.weight_quantizer)):
+        if type(quantizer) not in (Sign, Ternary) or (isinstance(quantizer, Sign) and quantizer.zero == 0):
+            return f"its {side} are not binary or ternary: {quantizer!r}"
+    if isinstance(layer, QuantConv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+        return f"padding {layer.padding!r} in mode {layer.padding_mode!r} has no kernel"
+    return None
+
+
+class _Packed(nn.Module):
+    """What both layers share: packed levels, and the scale and bias of each filter."""
+
+    words: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, layer: QuantLayer) -> None:
+        super().__init__()
+        levels = layer.quantized_weight().detach().float()
+        if layer.weight.isnan().any():
+            raise HypersignError("a weight to pack must not hold NaN, which has no sign: train again or restore it")
+        rows = (levels.movedim(1, -1) if levels.dim() > 2 else levels).flatten(1)
+        ternary = isinstance(layer.weight_quantizer, Ternary)
+        self.register_buffer("words", ops.pack_ternary(rows, 0.5) if ternary else ops.pack(rows))
+        scale = layer.weight_scale()
+        self.register_buffer("scale", None if scale is None else scale.detach().clone())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        quantizer = layer.input_quantizer
+        self.threshold: float | None = None
+        if isinstance(quantizer, Ternary):
+            assert not isinstance(quantizer.threshold, Optimal)  # layers refuse that for inputs
+            self.threshold = quantizer.threshold
+        self.eval()
+
+    def levels(self, x: Tensor) -> Tensor:
+        """The packed levels of the last dimension of `x`."""
+        x = x.float()
+        return ops.pack(x) if self.threshold is None else ops.pack_ternary(x, self.threshold)
+
+    def output(self, sums: Tensor) -> Tensor:
+        """Sums (..., filters) with their scale and bias."""
+        y = sums.float()
+        if self.scale is not None:
+            y = y * self.scale
+        return y if self.bias is None else y + self.bias
+
+
+class PackedLinear(_Packed):
+    """A `QuantLinear` on bits, for inference: `use_kernels` makes it."""
+
+    def __init__(self, layer: QuantLinear) -> None:
+        super().__init__(layer)
+        self.in_features = layer.in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (..., in_features) to (..., out_features)."""
+        sums = ops.packed_linear(self.levels(x.reshape(-1, self.in_features)), self.words, self.in_features)
+        return self.output(sums).reshape(*x.shape[:-1], self.words.shape[-2])
+
+
+class PackedConv2d(_Packed):
+    """A `QuantConv2d` on bits, for inference: `use_kernels` makes it."""
+
+    def __init__(self, layer: QuantConv2d) -> None:
+        super().__init__(layer)
+        self.channels, self.groups, self.pad_value = layer.in_channels, layer.groups, layer.pad_value
+        self.kernel_size, self.stride = list(layer.kernel_size), list(layer.stride)
+        self.padding, self.dilation = [int(size) for size in layer.padding], list(layer.dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (N, channels, H, W) to (N, filters, H', W'), in memory order channels-last."""
+        sums = ops.packed_conv2d(
+            self.levels(x.movedim(1, -1)),
+            self.words,
+            self.channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.pad_value,
+        )
+        return self.output(sums).movedim(-1, 1)

@@ -1,0 +1,303 @@
+"""The packed file: a graph and its tensors as one safetensors file, read with every byte distrusted.
+
+docs/format.md is the description; this is the code that follows it.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign._checks import HypersignError
+from hypersign._files import write_atomic
+from hypersign.packed.graph import Graph, Node, Tensor, Value, check_graph
+
+__all__ = ["VERSION", "file_bytes", "read", "write"]
+
+VERSION = 1
+"""Version of the packed file; a file of another version is refused."""
+
+MOST_HEADER = 2**22
+"""Bytes of the header: those of the largest network here are 40 kB."""
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U64": np.dtype("<u8"),
+    "I32": np.dtype("<i4"),
+    "F32": np.dtype("<f4"),
+    "BOOL": np.dtype("?"),
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+def write(path: Path, graph: Graph, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Writes a packed network, whole or not at all; equal networks give equal files.
+
+    Raises:
+        HypersignError: graph and tensors do not fit each other, or the file cannot be written.
+    """
+    values = check_graph(graph, tensors)
+    _check_content(graph, values, tensors)
+    text = _graph_text(graph)
+    names = _order(tensors)
+    body = b"".join(tensors[name].astype(DTYPES[_code(tensors[name])], copy=False).tobytes() for name in names)
+    write_atomic(path, _header(text, tensors, _digest(text, body)) + body)
+
+
+def file_bytes(graph: Graph, tensors: Mapping[str, Tensor]) -> int:
+    """The size of the file that `write` would make, from dtypes and shapes alone."""
+    check_graph(graph, tensors)
+    return len(_header(_graph_text(graph), tensors, "0" * 64)) + sum(_size(tensor) for tensor in tensors.values())
+
+
+def read(file: Path | BinaryIO) -> tuple[Graph, dict[str, NDArray[Any]], dict[str, Value], str]:
+    """Reads a packed file, or one that is open, and checks all of it.
+
+    Returns the graph, its tensors (read-only), the values by node, and the SHA-256.
+
+    Raises:
+        HypersignError: it is missing, truncated, damaged or no packed file; the message begins with its name.
+    """
+    name = str(file) if isinstance(file, Path) else getattr(file, "name", "the file")
+    try:
+        if not isinstance(file, Path):
+            return _read(file)
+        if not file.is_file():  # a pipe would wait, a device never end
+            raise HypersignError("there is no such file: check the path")
+        with file.open("rb") as stream:
+            return _read(stream)
+    except HypersignError as error:
+        # cut, as it may quote the file, which may say anything at any length
+        raise HypersignError(f"{name}: {error!s:.500}") from error
+    except OSError as error:
+        raise HypersignError(f"{name}: cannot be read ({error.strerror or error}): check the path") from error
+
+
+def _read(stream: BinaryIO) -> tuple[Graph, dict[str, NDArray[Any]], dict[str, Value], str]:
+    total = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    length = int.from_bytes(stream.read(8), "little")
+    if total < 8 or length > min(MOST_HEADER, total - 8):
+        raise HypersignError("must be a packed network; it is truncated, or another kind of file")
+    header = _parse("the header", stream.read(length))
+    metadata = _take(header, "__metadata__", dict, "a packed network has it; other safetensors files do not")
+    text = _take(metadata, "hypersign", str, "a packed network has it; other safetensors files do not")
+    stated = _take(metadata, "sha256", str, "a packed network has it")
+    if metadata:
+        raise HypersignError(f"its metadata must hold hypersign and sha256 alone; it also holds {_few(metadata)}")
+    specs = {name: _Spec(name, entry) for name, entry in header.items()}
+    end = 0
+    for spec in sorted(specs.values(), key=lambda spec: spec.offsets):
+        if spec.offsets != (end, end + _size(spec)):
+            raise HypersignError(
+                f"tensor {spec.name!r} must take the {_size(spec)} bytes of its shape from byte {end} on; "
+                f"its offsets are {spec.offsets}"
+            )
+        end += _size(spec)
+    if total != 8 + length + end:
+        raise HypersignError(
+            f"{8 + length + end} bytes were expected, from its header; it has {total}: it is truncated or damaged"
+        )
+    graph = _graph(text)
+    values = check_graph(graph, specs)  # before the tensors are read: a graph bounds their sizes
+    body = stream.read(end)
+    digest = _digest(text, body)
+    if digest != stated:
+        raise HypersignError("its content does not give its sha256: it is damaged; restore it or pack again")
+    tensors = {name: spec.tensor(body) for name, spec in specs.items()}
+    _check_content(graph, values, tensors)
+    return graph, tensors, values, digest
+
+
+class _Spec:
+    """What the header says of a tensor."""
+
+    def __init__(self, name: str, entry: Any) -> None:
+        self.name = name
+        entry = dict(entry) if isinstance(entry, dict) else {}
+        code, shape, offsets = (entry.pop(key, None) for key in ("dtype", "shape", "data_offsets"))
+        if (
+            entry
+            or not isinstance(code, str)
+            or code not in DTYPES
+            or not _naturals(shape)
+            or not _naturals(offsets)
+            or len(offsets) != 2
+        ):
+            raise HypersignError(
+                f"tensor {name!r} must have a dtype of {', '.join(DTYPES)}, a shape and two data_offsets"
+            )
+        self.dtype: np.dtype[Any] = DTYPES[code]
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.offsets: tuple[int, ...] = tuple(offsets)
+
+    def tensor(self, body: bytes) -> NDArray[Any]:
+        flat = np.frombuffer(body, self.dtype, math.prod(self.shape), self.offsets[0])
+        if self.dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
+            raise HypersignError(f"tensor {self.name!r} must hold the bytes 0 and 1 alone")
+        return flat.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 4 and all(type(n) is int and 0 <= n < 2**63 for n in value)
+
+
+def _code(tensor: Tensor) -> str:
+    return CODES[tensor.dtype.newbyteorder("<")]
+
+
+def _size(tensor: Tensor) -> int:
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def _digest(text: str, body: bytes) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def _order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names in the order of their bytes: largest elements first, so that all are aligned."""
+    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+
+
+def _header(text: str, tensors: Mapping[str, Tensor], digest: str) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {"hypersign": text, "sha256": digest}}
+    end = 0
+    for name in _order(tensors):
+        start, end = end, end + _size(tensors[name])
+        entries[name] = {
+            "dtype": _code(tensors[name]),
+            "shape": list(tensors[name].shape),
+            "data_offsets": [start, end],
+        }
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    if len(header) > MOST_HEADER:
+        raise HypersignError(f"the header must take at most {MOST_HEADER} bytes; this network's takes {len(header)}")
+    return len(header).to_bytes(8, "little") + header
+
+
+def _graph_text(graph: Graph) -> str:
+    return json.dumps(
+        {
+            "version": VERSION,
+            "shape": graph.shape,
+            "pixel_range": graph.pixel_range,
+            "classes": graph.classes,
+            "nodes": [
+                {"op": node.op, "name": node.name, "inputs": node.inputs, "options": node.options}
+                for node in graph.nodes
+            ],
+        },
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+
+
+def _graph(text: str) -> Graph:
+    found = _parse("the graph", text)
+    version = found.pop("version", None)
+    if version != VERSION or isinstance(version, bool):
+        raise HypersignError(
+            f"must be a packed network of version {VERSION}; it is of version {version!r}: open it with the "
+            "HyperSign that wrote it"
+        )
+    shape = _take(found, "shape", list)
+    if "pixel_range" not in found:
+        raise HypersignError("pixel_range is missing from the graph")
+    pixel_range = found.pop("pixel_range")
+    if pixel_range is not None and not (isinstance(pixel_range, list) and len(pixel_range) == 2):
+        raise HypersignError(f"pixel_range must be two numbers or null; got {pixel_range!r}")
+    classes = _strings("classes", _take(found, "classes", list))
+    nodes = []
+    for entry in _take(found, "nodes", list):
+        if not isinstance(entry, dict):
+            raise HypersignError(f"a node must be a JSON object; got {entry!r}")
+        node = Node(
+            _take(entry, "op", str),
+            _take(entry, "name", str),
+            _strings("inputs", _take(entry, "inputs", list)),
+            _take(entry, "options", dict),
+        )
+        if entry:
+            raise HypersignError(
+                f"node {node.name!r} must have op, name, inputs and options alone; got {_few(entry)}"
+            )
+        nodes.append(node)
+    if found:
+        raise HypersignError(f"the graph has no entry {_few(found)}")
+    return Graph(tuple(shape), None if pixel_range is None else tuple(pixel_range), classes, tuple(nodes))
+
+
+def _parse(what: str, text: str | bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise HypersignError(f"{what} must name every entry once")
+        return found
+
+    def number(word: str) -> float:
+        value = float(word)
+        if not math.isfinite(value):
+            raise HypersignError(f"{what} must hold finite numbers; got {word}")
+        return value
+
+    try:
+        decoded = text.decode() if isinstance(text, bytes) else text
+        found = json.loads(decoded, object_pairs_hook=unique, parse_constant=number, parse_float=number)
+    except HypersignError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise HypersignError(f"{what} must be JSON ({type(error).__name__}): it is damaged") from error
+    if not isinstance(found, dict):
+        raise HypersignError(f"{what} must be a JSON object; it is a {type(found).__name__}")
+    return found
+
+
+def _take(found: dict[str, Any], key: str, kind: type, why: str = "it is damaged") -> Any:
+    value = found.pop(key, None)
+    if not isinstance(value, kind):
+        raise HypersignError(f"{key} is missing or no {kind.__name__}: {why}")
+    return value
+
+
+def _strings(what: str, values: list[Any]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise HypersignError(f"{what} must be strings; got {values!r:.80}")
+    return tuple(values)
+
+
+def _few(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name!r:.40}" for name in list(names)[:3])
+
+
+def _check_content(graph: Graph, values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Checks what shapes do not tell: canonical bits, thresholds in order, numbers that are numbers."""
+    for node in graph.nodes:
+        for role in ("weight", "scale", "shift", "low", "high"):
+            tensor = tensors.get(f"{node.name}.{role}")
+            if tensor is None:
+                continue
+            # thresholds may be infinite: a channel that never changes
+            good = np.isfinite(tensor) if role in ("weight", "scale", "shift") else ~np.isnan(tensor)
+            if tensor.dtype == np.float32 and not good.all():
+                raise HypersignError(f"{node.name}.{role} must hold numbers; it holds NaN or infinity")
+        low, high = (tensors.get(f"{node.name}.{role}") for role in ("low", "high"))
+        if low is not None and high is not None and (low > high).any():
+            raise HypersignError(f"{node.name}.low must be at most {node.name}.high in every channel")
+        weight = tensors.get(f"{node.name}.weight")
+        if weight is not None and weight.dtype == np.uint64:
+            x = values[node.inputs[0]]
+            kernel = node.options["kernel"]
+            fan_in = kernel[0] * kernel[1] * x.channels // node.options.get("groups", 1)
+            past = np.uint64(2**64 - (1 << fan_in % 64)) if fan_in % 64 else np.uint64(0)
+            if (weight[..., -1] & past).any():
+                raise HypersignError(f"{node.name}.weight must have zeros in the bits past {fan_in}")
+            if weight.ndim == 3 and (weight[0] & ~weight[1]).any():
+                raise HypersignError(f"{node.name}.weight must have sign bit 0 where a level is 0")

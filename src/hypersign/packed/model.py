@@ -1,0 +1,278 @@
+"""The runtime: a packed network, loaded once, predicts on bits."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign import bits
+from hypersign._checks import HypersignError, check_int
+from hypersign.packed.format import read
+from hypersign.packed.graph import INPUT, Graph, Node, Value
+
+__all__ = ["PackedModel"]
+
+Run = Callable[..., NDArray[Any]]
+"""A planned node: maps its inputs and `threads` to its output."""
+
+
+class PackedModel:
+    """A packed network, ready to predict; several threads may use one at once.
+
+    `graph` is its description, `values` says what each node gives, `sha256` identifies it. Make one with
+    `PackedModel.load`.
+    """
+
+    def __init__(
+        self, graph: Graph, tensors: Mapping[str, NDArray[Any]], values: Mapping[str, Value], sha256: str
+    ) -> None:
+        self.graph = graph
+        self.values = dict(values)
+        self.sha256 = sha256
+        self._steps = [
+            (node.name, node.inputs, _plan(node, graph, tensors, values), _last_reads(graph, i))
+            for i, node in enumerate(graph.nodes)
+        ]
+
+    @classmethod
+    def load(cls, file: str | Path | BinaryIO) -> "PackedModel":
+        """Reads a packed file and prepares its kernels.
+
+        Raises:
+            HypersignError: the file is missing, truncated, damaged or no packed network.
+        """
+        return cls(*read(Path(file) if isinstance(file, str) else file))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.graph.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        return self.graph.shape
+
+    @property
+    def float_nodes(self) -> tuple[str, ...]:
+        """The nodes that compute in float32, not in integers."""
+        return tuple(node.name for node in self.graph.nodes if self.values[node.name].kind == "real")
+
+    def predict(self, images: NDArray[Any], *, batch_size: int = 64, threads: int = 1) -> NDArray[np.float32]:
+        """The logits of images.
+
+        Args:
+            images: uint8 (N, channels, height, width), as data sets have them; float32 where the network was packed
+                for real inputs.
+            batch_size: images at a time; memory grows with it, results do not change.
+            threads: number of threads that share a batch.
+
+        Returns float32 (N, classes).
+
+        Raises:
+            HypersignError: images of another type or shape, or with NaN.
+        """
+        check_int("batch_size", batch_size, least=1)
+        check_int("threads", threads, least=1)
+        images = self._images(images)
+        logits = np.empty((len(images), len(self.classes)), np.float32)
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            values = self._run(images[rows], threads)
+            logits[rows] = values[self.graph.nodes[-1].name].reshape(-1, logits.shape[1])
+        return logits
+
+    def trace(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, NDArray[Any]]:
+        """What every node gives for images, by name: words, sums or numbers, channels last."""
+        return self._run(self._images(images), check_int("threads", threads, least=1), keep=True)
+
+    def times(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, float]:
+        """The seconds that every node takes on images, by name."""
+        seconds = {}
+        values = {INPUT: _channels_last(self._images(images))}
+        for name, inputs, run, done in self._steps:
+            arguments = [values[key] for key in inputs]
+            start = time.perf_counter()
+            values[name] = run(*arguments, threads=threads)
+            seconds[name] = time.perf_counter() - start
+            for key in done:
+                del values[key]
+        return seconds
+
+    def _images(self, images: NDArray[Any]) -> NDArray[Any]:
+        images = np.asarray(images)
+        dtype = np.dtype(np.float32 if self.graph.pixel_range is None else np.uint8)
+        if images.dtype != dtype or images.ndim != 4 or images.shape[1:] != self.shape:
+            raise HypersignError(
+                f"images must be {dtype} of shape (N, {', '.join(map(str, self.shape))}) for this network; got "
+                f"{images.dtype} of shape {images.shape}"
+            )
+        if dtype == np.float32 and not np.isfinite(images).all():
+            raise HypersignError("images must hold finite numbers; these hold NaN or infinity")
+        return images
+
+    def _run(self, images: NDArray[Any], threads: int, keep: bool = False) -> dict[str, NDArray[Any]]:
+        values = {INPUT: _channels_last(images)}
+        for name, inputs, run, done in self._steps:
+            values[name] = run(*[values[key] for key in inputs], threads=threads)
+            if not keep:
+                for key in done:
+                    del values[key]
+        return values
+
+
+def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def _last_reads(graph: Graph, i: int) -> tuple[str, ...]:
+    """The inputs of node i that no later node reads."""
+    later = {name for node in graph.nodes[i + 1 :] for name in node.inputs}
+    return tuple(set(graph.nodes[i].inputs) - later)
+
+
+def _plan(node: Node, graph: Graph, tensors: Mapping[str, NDArray[Any]], values: Mapping[str, Value]) -> Run:
+    """A node as a function of its inputs; all that depends on the file alone is done here."""
+    x, y = values[node.inputs[0]], values[node.name]
+    own = {
+        name.removeprefix(f"{node.name}."): tensor
+        for name, tensor in tensors.items()
+        if name.rpartition(".")[0] == node.name
+    }
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in node.options.items()
+    }
+    match node.op:
+        case "image_conv2d":
+            filters = bits.Filters(own["weight"], shape=(*options.pop("kernel"), x.channels))
+            thresholds = _thresholds(own)
+            return lambda v, threads: bits.image_conv2d(v, filters, **options, thresholds=thresholds, threads=threads)
+        case "conv2d":
+            return _conv2d(x, own, options)
+        case "real_conv2d":
+            return _real_conv2d(x, own, options)
+        case "pixels":
+            assert graph.pixel_range is not None
+            low, high = graph.pixel_range
+            scale, shift = np.float32((high - low) / 255), np.float32(low)
+            return lambda v, threads: v * scale + shift
+        case "unpack":
+            unpack = bits.unpack_ternary if x.ternary else bits.unpack
+            return lambda v, threads: unpack(v, x.channels).astype(np.float32)
+        case "affine":
+            return lambda v, threads: v.astype(np.float32) * own["scale"] + own["shift"]
+        case "clip":
+            return lambda v, threads: np.clip(v, options["low"], options["high"])
+        case "quantize":
+            return _quantize(x, own)
+        case "max_pool2d":
+            if x.kind == "levels":
+                flip = own["flip"] if own["flip"].any() else None
+                return lambda v, threads: bits.max_pool2d(v, **options, flip=flip)
+            return lambda v, threads: _max_pool2d(v, (y.height, y.width), **options)
+        case "avg_pool2d":
+            return _avg_pool2d(x, y, **options)
+        case "add":
+            return lambda a, b, threads: a + b
+    raise AssertionError(node.op)
+
+
+def _thresholds(own: Mapping[str, NDArray[Any]]) -> bits.Thresholds | None:
+    return bits.Thresholds(own["low"], own["flip"], own.get("high")) if "low" in own else None
+
+
+def _conv2d(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) -> Run:
+    kernel, thresholds = options.pop("kernel"), _thresholds(own)
+    whole = kernel == (x.height, x.width) and options["padding"] == (0, 0) and options["groups"] == 1
+    if whole and (x.channels % 64 == 0 or kernel == (1, 1)):
+        # One filter covers the image, whose words are the filter's words: rows of a matrix product.
+        rows = bits.Filters(own["weight"], shape=(1, 1, kernel[0] * kernel[1] * x.channels))
+
+        def matmul(v: NDArray[Any], threads: int) -> NDArray[Any]:
+            planes = v.shape[:-4]
+            flat = v.reshape(*planes, 1, 1, v.shape[-4], -1)
+            y = rows.conv2d(flat, thresholds=thresholds, threads=threads)
+            return y.reshape(*y.shape[:-4], v.shape[-4], 1, 1, y.shape[-1])
+
+        return matmul
+    filters = bits.Filters(
+        own["weight"], shape=(*kernel, x.channels // options["groups"]), groups=options.pop("groups")
+    )
+    return lambda v, threads: filters.conv2d(v, **options, thresholds=thresholds, threads=threads)
+
+
+def _real_conv2d(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) -> Run:
+    kernel = options.pop("kernel")
+    weight = own["weight"]
+    if weight.dtype == np.uint64:
+        shape = (*kernel, x.channels // options["groups"])
+        weight = bits.Filters(weight, shape=shape).levels().astype(np.float32)
+    if kernel == (x.height, x.width) and options["padding"] == (0, 0) and options["groups"] == 1:
+        rows = np.ascontiguousarray(weight.reshape(len(weight), -1))
+        return lambda v, threads: bits.real_matmul(v.reshape(len(v), -1), rows, threads=threads)[:, None, None]
+    return lambda v, threads: bits.real_conv2d(v, weight, **options, threads=threads)
+
+
+def _quantize(x: Value, own: Mapping[str, NDArray[Any]]) -> Run:
+    low, high, flip = own["low"], own.get("high"), own["flip"]
+    flips: Any = flip if flip.any() else False
+    if high is None:
+        return lambda v, threads: bits.pack(v, threshold=low, flip=flips)
+    return lambda v, threads: bits.pack_ternary(v, low=low, high=high, flip=flips)
+
+
+def _max_pool2d(
+    v: NDArray[Any],
+    out: tuple[int, int],
+    *,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil_mode: bool,
+) -> NDArray[Any]:
+    least = -np.inf if v.dtype.kind == "f" else np.iinfo(v.dtype).min
+    return _windows(v, out, size, stride, padding, least, np.maximum)
+
+
+def _avg_pool2d(
+    x: Value,
+    y: Value,
+    *,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> Run:
+    counts = []
+    for length, n, k, step, pad in zip((x.height, x.width), (y.height, y.width), size, stride, padding, strict=True):
+        start = np.arange(n) * step - pad
+        stop = np.minimum(start + k, length + pad)
+        inside = np.minimum(stop, length) - np.maximum(start, 0)
+        counts.append(stop - start if count_include_pad else inside)
+    divisor = np.outer(*counts).astype(np.float32)[:, :, None]
+    return lambda v, threads: _windows(v, (y.height, y.width), size, stride, padding, 0.0, np.add) / divisor
+
+
+def _windows(
+    v: NDArray[Any],
+    out: tuple[int, int],
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    fill: float,
+    combine: np.ufunc,
+) -> NDArray[Any]:
+    """`combine` of each window's numbers, one offset in the window after another."""
+    ends = [(n - 1) * step + k for n, step, k in zip(out, stride, size, strict=True)]
+    room = [(pad, max(end - pad - length, 0)) for pad, end, length in zip(padding, ends, v.shape[1:3], strict=True)]
+    v = np.pad(v, ((0, 0), *room, (0, 0)), constant_values=fill)
+    y: Any = None
+    for i in range(size[0]):
+        for j in range(size[1]):
+            part = v[:, i : i + ends[0] - size[0] + 1 : stride[0], j : j + ends[1] - size[1] + 1 : stride[1]]
+            y = part.copy() if y is None else combine(y, part, out=y)
+    return y

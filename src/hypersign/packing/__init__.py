@@ -1,0 +1,8 @@
+"""Packing: a trained network becomes a file of bits and integer thresholds, and is shown to be the same network."""
+
+from hypersign.packing.fold import Planned, fold
+from hypersign.packing.pack import file_size, pack
+from hypersign.packing.thresholds import find_thresholds
+from hypersign.packing.verify import Certificate, verify
+
+__all__ = ["pack", "file_size", "verify", "Certificate", "fold", "Planned", "find_thresholds"]

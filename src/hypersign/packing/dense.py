@@ -1,0 +1,75 @@
+"""The network that a packed one replaces: the same layers in float32, for comparisons of speed."""
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypersign.packed.graph import INPUT, Graph, Node, Value
+
+__all__ = ["DenseNetwork"]
+
+
+class DenseNetwork(nn.Module):
+    """A float32 network of the shape of a packed graph, with random weights.
+
+    Products stay products, pools pools; where the packed network has thresholds this one has a batch norm and a hard
+    tanh, as the float network that one would train and deploy instead.
+
+    Args:
+        graph, values: of a `PackedModel`.
+    """
+
+    def __init__(self, graph: Graph, values: dict[str, Value]) -> None:
+        super().__init__()
+        self.nodes = graph.nodes
+        self.channels = {name: value.channels for name, value in values.items()}
+        self.layers = nn.ModuleDict()
+        for node in graph.nodes:
+            key = node.name.replace(".", "_")
+            x, y = values[node.inputs[0]], values[node.name]
+            if "kernel" in node.options:
+                self.layers[key] = self._product(node, x, y)
+            if y.kind == "levels" and node.op != "max_pool2d":
+                self.layers[f"{key}_norm"] = nn.BatchNorm2d(y.channels)
+        self.eval()
+
+    @staticmethod
+    def _product(node: Node, x: Value, y: Value) -> nn.Module:
+        kernel = tuple(node.options["kernel"])
+        if kernel == (x.height, x.width) and (y.height, y.width) == (1, 1):
+            return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(kernel) * x.channels, y.channels, bias=False))
+        return nn.Conv2d(
+            x.channels,
+            y.channels,
+            kernel,
+            node.options["stride"],
+            tuple(node.options["padding"]),
+            node.options["dilation"],
+            node.options.get("groups", 1),
+            bias=False,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32 images (N, channels, height, width) to logits (N, classes)."""
+        values: dict[str, Tensor] = {INPUT: images}
+        for node in self.nodes:
+            inputs = [values[name] for name in node.inputs]
+            values[node.name] = self._run(node, *inputs)
+        return values[self.nodes[-1].name].flatten(1)
+
+    def _run(self, node: Node, *inputs: Any) -> Tensor:
+        key = node.name.replace(".", "_")
+        x = inputs[0]
+        if key in self.layers:
+            y = self.layers[key](x)
+            x = y if y.dim() == 4 else y[:, :, None, None]
+        elif node.op in ("max_pool2d", "avg_pool2d"):
+            options = dict(node.options)
+            pool = F.max_pool2d if node.op == "max_pool2d" else F.avg_pool2d
+            return pool(x, options.pop("size"), **options)
+        elif node.op == "add":
+            return inputs[0] + inputs[1]
+        norm = f"{key}_norm"
+        return F.hardtanh(self.layers[norm](x)) if norm in self.layers else x

@@ -1,0 +1,65 @@
+"""From a trained network to a packed file, and how large that will be."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from hypersign.packed.format import file_bytes, write
+from hypersign.packing.fold import fold
+
+__all__ = ["file_size", "pack"]
+
+
+def pack(
+    model: nn.Module,
+    path: str | Path,
+    shape: tuple[int, int, int],
+    *,
+    pixel_range: tuple[float, float] | None,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Writes a trained network as a packed file, for `hypersign.packed.PackedModel`.
+
+    Args:
+        model: float32; taken as in evaluation mode, and left as it is.
+        path: of the file.
+        shape: (channels, height, width) of an image.
+        pixel_range: what the pixels 0 and 255 of 8-bit images become before the first layer; None where the packed
+            network is to take float32 inputs.
+        classes: names of the logits; their numbers if None.
+
+    Raises:
+        HypersignError: a layer has no packed form (the message names it and says why), or the file cannot be written.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from hypersign.models import mlp
+    >>> from hypersign.packed import PackedModel
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pack(mlp((1, 8, 8), 10, hidden=(64,)), f"{folder}/net.hypersign", (1, 8, 8), pixel_range=(-1.0, 1.0))
+    ...     packed = PackedModel.load(f"{folder}/net.hypersign")
+    >>> packed.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape
+    (2, 10)
+    """
+    graph, planned = fold(model, shape, pixel_range=pixel_range, classes=classes)
+    write(Path(path), graph, {name: tensor.make() for name, tensor in planned.items()})
+
+
+def file_size(
+    model: nn.Module,
+    shape: tuple[int, int, int],
+    *,
+    pixel_range: tuple[float, float] | None,
+    classes: Sequence[str] | None = None,
+) -> int:
+    """The size in bytes of the file that `pack` makes, from the network's structure alone; arguments as there.
+
+    Raises:
+        HypersignError: a layer has no packed form.
+
+    >>> from hypersign.models import vgg
+    >>> file_size(vgg(), (3, 32, 32), pixel_range=(-1.0, 1.0))
+    1778184
+    """
+    return file_bytes(*fold(model, shape, pixel_range=pixel_range, classes=classes))

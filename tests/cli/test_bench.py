@@ -1,0 +1,71 @@
+"""What bench counts is what the network computes; times are looked at for being there alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hypersign.cli.main import main
+from hypersign.models import mlp, resnet20, vgg
+from hypersign.packed import PackedModel
+from hypersign.packed.profile import profile
+from hypersign.packing import pack
+from hypersign.packing.dense import DenseNetwork
+from hypersign.summary import summary
+
+NETWORKS = {
+    "vgg": (vgg, (3, 8, 8), {"widths": (16, 40), "pools": (2,), "hidden": (24,)}),
+    "mlp": (mlp, (1, 6, 5), {"hidden": (33, 20)}),
+    "resnet": (resnet20, (3, 9, 9), {"widths": (8, 16)}),
+}
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    make, shape, options = NETWORKS[request.param]
+    model = make(shape, 10, **options).eval()
+    path = tmp_path_factory.mktemp("bench") / "net.hypersign"
+    pack(model, path, shape, pixel_range=(-1.0, 1.0))
+    return model, shape, path
+
+
+def test_counts_are_those_of_the_summary(packed) -> None:
+    model, shape, path = packed
+    found = profile(PackedModel.load(path), images=2, repeats=1)
+    total = summary(model, shape).total
+    counted = {
+        kind: sum(node.macs for node in found.nodes if node.arithmetic == kind)
+        for kind in ("bits", "integers", "float32")
+    }
+    assert counted["bits"] + counted["integers"] == total.binary_macs
+    assert counted["float32"] == total.float_macs
+    assert found.seconds > 0
+    assert all(node.seconds > 0 for node in found.nodes)
+
+
+def test_dense_network_has_the_same_layers(packed) -> None:
+    model, shape, path = packed
+    file = PackedModel.load(path)
+    dense = DenseNetwork(file.graph, file.values)
+    assert dense(torch.randn(2, *shape)).shape == (2, 10)
+    weights = sorted(p.numel() for p in dense.parameters() if p.dim() > 1)
+    assert weights == sorted(p.numel() for p in model.parameters() if p.dim() > 1)
+
+
+def test_command_prints_tables_or_json(packed, capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, path = packed
+    main(["bench", str(path), "--batch-sizes", "1", "2", "--repeats", "1"])
+    assert capsys.readouterr().out.count("ms an image") >= 2
+    main(["bench", str(path), "--batch-sizes", "3", "--repeats", "1", "--json"])
+    (batch,) = json.loads(capsys.readouterr().out)["batches"]
+    assert batch["images"] == 3
+    assert batch["torch_float32_seconds"] > 0
+
+
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.hypersign").write_bytes(b"no")
+    with pytest.raises(SystemExit) as end:
+        main(["bench", str(tmp_path / "net.hypersign")])
+    assert end.value.code == 1
+    assert "hypersign bench:" in capsys.readouterr().err

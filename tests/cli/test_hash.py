@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+
+from hypersign.cli import main
+from hypersign.hashing import HammingIndex, SignHasher
+
+
+@pytest.fixture
+def files(tmp_path):
+    random = np.random.default_rng(0)
+    x = (random.standard_normal((500, 32)) + 1).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "q.npy", x[:12])
+    return x, tmp_path / "x.npy", tmp_path / "q.npy", tmp_path / "codes"
+
+
+def test_hash_and_search(files, capsys):
+    x, vectors, queries, codes = map(lambda f: f if isinstance(f, np.ndarray) else str(f), files)
+    main(["hash", vectors, "-o", codes, "--bits", "128", "--seed", "3"])
+    assert "Codes: " in capsys.readouterr().out
+    hasher = SignHasher(128, seed=3).fit(x)
+    index = HammingIndex(hasher, hasher.transform(x))
+    np.testing.assert_array_equal(HammingIndex.load(codes).codes, index.codes)
+    main(["search", codes, queries, "-k", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["indices"] == index.search(x[:12], 3).indices.tolist()
+    output = str(files[3]) + ".npz"
+    main(["search", codes, queries, "-k", "3", "--rescore", vectors, "--factor", "10", "-o", output])
+    out = capsys.readouterr().out
+    assert "Euclidean distance" in out
+    assert "2 more queries" in out
+    with np.load(output) as saved:
+        expected = index.rescore(x[:12], index.search(x[:12], 30), x, 3)
+        np.testing.assert_array_equal(saved["indices"], expected.indices)
+        np.testing.assert_array_equal(saved["distances"], expected.distances)
+    main(["search", codes, codes, "-k", "1"])
+    assert "bits that differ" in capsys.readouterr().out
+
+
+def test_plan_predicts_and_measures(files, capsys):
+    _, vectors, _, codes = files
+    main(["hash", str(vectors), "-o", str(codes), "--bits", "96", "--plan", "--queries", "60", "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert [row["bits"] for row in plan["rows"]] == [64, 96, 128, 256, 512, 1024]
+    row = plan["rows"][1]
+    assert row["measured_recall"]["8"] == pytest.approx(row["recall"]["8"], abs=0.1)
+    assert plan["queries"] == 60
+    main(["hash", str(vectors), "--plan", "--queries", "60"])
+    out = capsys.readouterr().out
+    assert "effective dimension" in out
+    assert f"{row['recall']['1']:.2f}" not in ("", "nan")
+    assert "measured" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hash", "x.npy"], "nothing to do: name a codes file"),
+        (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
+        (["hash", "x.npy", "--plan", "--rotation", "none"], "has no prediction"),
+        (["hash", "missing.npy", "-o", "c"], "could not be read"),
+        (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer >= 1; got 0"),
+        (["search", "x.npy", "q.npy"], "no codes file"),
+        (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
+        (["search", "codes", "other"], "differ in seed 0 and 1"),
+        (["search", "codes", "codes", "--rescore", "x.npy"], "needs the queries' vectors"),
+        (["search", "codes", "q.npy", "-o", "found.txt"], "must name a .npz file"),
+        (["search", "codes", "narrow.npy"], "X has 31 features, but SignHasher is expecting 32"),
+    ],
+)
+def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, tmp_path):
+    x = files[0]
+    monkeypatch.chdir(tmp_path)
+    np.save("narrow.npy", x[:, :31])
+    for name, seed in (("codes", 0), ("other", 1)):
+        hasher = SignHasher(64, seed=seed).fit(x)
+        HammingIndex(hasher, hasher.transform(x)).save(name)
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main(words)
+    error = capsys.readouterr().err
+    assert error.startswith(f"hypersign {words[0]}: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "c").exists()

@@ -1,0 +1,81 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from hypersign.cli import main
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A float file, its signs, vectors, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    w = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    save_file({"layers.0.weight": w, "layers.0.bias": w[0]}, "model.safetensors")
+    save_file({"layers.0.weight": np.sign(w)}, "low.safetensors")
+    np.save("vectors.npy", w)
+    return tmp_path
+
+
+def test_weights(files, capsys):
+    main(["inspect", "model.safetensors", "--json", "found.json"])
+    printed = capsys.readouterr().out
+    found = json.loads((files / "found.json").read_text())
+    (tensor,) = found["tensors"]
+    assert tensor["angle_degrees"]["predicted_mean"] == pytest.approx(36.98, abs=0.01)
+    assert "one dimension: a bias or a scale" in printed
+    assert "GB/s" in printed
+    for shown in (tensor["angle_degrees"]["mean"], tensor["rotated_angle_degrees"]["after"]):
+        assert f"{shown:.1f}" in printed
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 80
+    (files / "low.safetensors").unlink()  # a folder of one
+    main(["inspect", ".", "--json"])
+    assert json.loads(capsys.readouterr().out)["tensors"][0]["name"] == "layers.0.weight"
+
+
+def test_two_files(files, capsys):
+    main(["inspect", "low.safetensors", "--against", "model.safetensors"])
+    printed = capsys.readouterr().out
+    assert "2 levels, β = 256" in printed
+    assert "In model.safetensors alone: layers.0.bias" in printed
+    assert "100.00" in printed
+    assert "…" not in printed
+    main(["inspect", "low.safetensors", "--against", "model.safetensors", "--json"])
+    (pair,) = json.loads(capsys.readouterr().out)["tensors"]
+    assert pair["cosine"]["mean"] == pytest.approx(pair["cosine"]["predicted_mean"], abs=0.01)
+
+
+def test_vectors(files, capsys):
+    main(["inspect", "vectors.npy", "--bits", "32", "64", "--json", "found.json"])
+    printed = capsys.readouterr().out
+    found = json.loads((files / "found.json").read_text())
+    assert [row["bits"] for row in found["recalls"]] == [32, 64]
+    for row in found["recalls"]:
+        assert f"{row['rotated']:.3f} / {row['rotated_predicted']:.3f}" in printed
+    assert "64 vectors of 256 dimensions; 64 looked at" in printed
+    assert "…" not in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.safetensors"], "missing.safetensors could not be read: No such file"),
+        (["cut.safetensors"], "cut.safetensors is no whole safetensors file"),
+        (["model.safetensors", "--against", "vectors.npy"], "weights are read from .safetensors and .gguf files"),
+        (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; its 1 cannot"),
+        (["cut.npy"], "cut.npy must be a whole .npy file"),
+        (["vectors.npy", "--sample", "3"], "sample must be an integer >= 12; got 3"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, message, files, capsys):
+    for name in ("model.safetensors", "vectors.npy"):
+        (files / f"cut.{name.partition('.')[2]}").write_bytes((files / name).read_bytes()[:-5])
+    save_file({"b": np.ones(3, np.float32)}, "bias.safetensors")
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main(["inspect", *words])
+    error = capsys.readouterr().err
+    assert error.startswith(f"hypersign inspect: {message}")
+    assert error.count("\n") == 1

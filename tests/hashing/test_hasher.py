@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from hypersign._checks import HypersignError
+from hypersign.bits import unpack
+from hypersign.hashing import SignHasher
+from hypersign.rotations import HaarRotation, HadamardRotation
+
+
+def vectors(n=300, d=40, seed=0):
+    random = np.random.default_rng(seed)
+    return random.standard_normal((n, d)) * np.exp(-0.05 * np.arange(d)) + random.standard_normal(d)
+
+
+@pytest.mark.parametrize("bits", [1, 31, 63, 64, 65, 200])
+@pytest.mark.parametrize("rotation", ["hadamard", "haar"])
+def test_codes_are_signs_of_the_rotated_centred_vectors(bits, rotation):
+    x = vectors()
+    codes = SignHasher(bits, rotation=rotation, seed=5).fit_transform(x)
+    assert codes.dtype == np.uint64
+    assert codes.shape == (300, -(-bits // 64))
+    if rotation == "hadamard":
+        turned = HadamardRotation(40, 3, 5, outputs=bits)(x - x.mean(0))
+    else:
+        turned = (x - x.mean(0)) @ HaarRotation(40, 5, outputs=bits).matrix.T
+    np.testing.assert_array_equal(unpack(codes, bits), np.where(turned < 0, -1, 1))
+
+
+def test_without_rotation_or_centring():
+    x = vectors(d=64)
+    codes = SignHasher(64, rotation=None, center=False).fit_transform(x)
+    np.testing.assert_array_equal(unpack(codes, 64), np.where(x < 0, -1, 1))
+    with pytest.raises(HypersignError, match="a bit for every component, here 64; got bits=32"):
+        SignHasher(32, rotation=None).fit(x)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, bool])
+@pytest.mark.parametrize("rotation", ["hadamard", None, "haar"])
+def test_integers_are_hashed_as_their_float64_values(dtype, rotation):
+    x = np.random.default_rng(0).integers(0, 2 if dtype is bool else 100, (500, 64)).astype(dtype)
+    hasher = SignHasher(64, rotation=rotation).fit(x)
+    mean = x.astype(np.float64).mean(0)
+    np.testing.assert_allclose(hasher.mean_, mean, rtol=1e-12)
+    turned = x - mean
+    if rotation == "hadamard":
+        turned = HadamardRotation(64)(turned)
+    elif rotation == "haar":
+        turned = HaarRotation(64, 0)(turned)
+    sure = np.abs(turned) > 1e-4
+    assert sure.mean() > 0.999
+    np.testing.assert_array_equal(unpack(hasher.transform(x), 64)[sure], np.where(turned < 0, -1, 1)[sure])
+
+
+class Additions(np.ndarray):
+    """An array that takes part in sums, differences and sign flips, and in no product of two numbers but +-1."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        plain = [x.view(np.ndarray) if isinstance(x, Additions) else x for x in inputs]
+        if ufunc in (np.multiply, np.matmul, np.divide, np.power):
+            assert ufunc is np.multiply
+            assert any(np.isin(np.asarray(x), (-1, 1)).all() for x in plain), "a product that is no sign flip"
+        return getattr(ufunc, method)(*plain, **options).view(Additions)
+
+
+def test_uint8_is_hashed_by_additions_sign_flips_and_comparisons(monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (50, 32)).astype(np.uint8)
+    hasher = SignHasher(64).fit(x)
+    expected = hasher.transform(x)
+    sums = hasher.rotation_.sums(x)
+    assert sums.dtype == np.int32
+    hidden = hasher.rotation_.sums(x.view(Additions))
+    np.testing.assert_array_equal(np.asarray(hidden), sums)
+    threshold = np.ceil(hasher.rotation_.sums(hasher.mean_)).astype(np.int64)
+    np.testing.assert_array_equal(unpack(expected, 64), np.where(sums < threshold, -1, 1))
+
+
+def test_follows_the_conventions_of_scikit_learn():
+    failed = []
+    for estimator, check in estimator_checks_generator(SignHasher(bits=64)):
+        try:
+            check(estimator)
+        except Exception as error:
+            if type(error).__name__ != "SkipTest":
+                failed.append(f"{check.func.__name__}: {error}")
+    assert not failed
+
+
+def test_names_of_the_words():
+    names = SignHasher(65).fit(vectors()).get_feature_names_out()
+    assert names.tolist() == ["signhasher0", "signhasher1"]
+
+
+def test_blocks_change_nothing(monkeypatch):
+    x = vectors()
+    whole = SignHasher(128).fit(x)
+    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 7 * 40)
+    parts = SignHasher(128).fit(x)
+    np.testing.assert_allclose(parts.mean_, whole.mean_, atol=1e-12)
+    np.testing.assert_array_equal(parts.transform(x), whole.transform(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 0}, "bits must be an integer >= 1; got 0"),
+        ({"rotation": "random"}, "rotation must be one of hadamard, haar; got 'random'"),
+        ({"rounds": 0}, "rounds must be an integer >= 1"),
+        ({"seed": -1}, "seed must be an integer from 0"),
+    ],
+)
+def test_bad_options(change, message):
+    with pytest.raises(HypersignError, match=message):
+        SignHasher(**change).fit(vectors())
+
+
+def test_bad_vectors():
+    x = vectors()
+    hasher = SignHasher(64, center=False).fit(x)
+    x[17, 3] = np.nan
+    for fails in (SignHasher(64).fit, hasher.transform, hasher.project):
+        with pytest.raises(HypersignError, match="finite; got NaN in row 17, column 3"):
+            fails(x)
+    x[17] = 0
+    with pytest.raises(HypersignError, match="row 17 is zero and so has no direction to hash"):
+        hasher.transform(x)
+    zeros = np.zeros((2, 40), np.uint8)
+    with pytest.raises(HypersignError, match="row 0 is zero"):
+        hasher.transform(zeros)
+    with pytest.raises(HypersignError, match="row 0 is the mean of the vectors"):
+        SignHasher(64).fit_transform(np.ones((1, 40)))
+    with pytest.raises(HypersignError, match="X has 39 features, but SignHasher is expecting 40"):
+        hasher.transform(np.ones((2, 39)))
+    with pytest.raises(HypersignError, match="0 sample"):
+        hasher.transform(np.ones((0, 40)))

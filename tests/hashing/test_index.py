@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+
+from hypersign._checks import HypersignError
+from hypersign.bits import unpack
+from hypersign.hashing import HammingIndex, Neighbours, SignHasher, recall
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal((400, 24))
+
+
+@pytest.fixture
+def index(x):
+    hasher = SignHasher(70).fit(x)
+    return HammingIndex(hasher, hasher.transform(x))
+
+
+def distances(index, queries):
+    a, b = (unpack(codes, 70) for codes in (index.hasher.transform(queries), index.codes))
+    return (a[:, None] != b).sum(2)
+
+
+def test_search_is_a_stable_sort_of_all_distances(x, index):
+    queries = x[:20] + 0.3
+    full = distances(index, queries)
+    order = np.argsort(full, axis=1, kind="stable")
+    for k in (1, 10, 400):
+        found = index.search(queries, k)
+        np.testing.assert_array_equal(found.indices, order[:, :k])
+        np.testing.assert_array_equal(found.distances, np.take_along_axis(full, order[:, :k], 1))
+
+
+def test_range_search_finds_all_within(x, index):
+    queries = x[:20] + 0.3
+    full = distances(index, queries)
+    found = index.range_search(queries, 20)
+    for i in range(20):
+        order = np.argsort(full[i], kind="stable")
+        expected = order[full[i, order] <= 20]
+        part = slice(found.starts[i], found.starts[i + 1])
+        np.testing.assert_array_equal(found.indices[part], expected)
+        np.testing.assert_array_equal(found.distances[part], full[i, expected])
+
+
+def test_rescoring_all_is_exact_search(x, index):
+    queries = x[:20] + 0.3
+    squares = ((queries[:, None] - x) ** 2).sum(2)
+    order = np.argsort(squares, axis=1, kind="stable")
+    found = index.rescore(queries, index.search(queries, 400), x, 10)
+    np.testing.assert_array_equal(found.indices, order[:, :10])
+    np.testing.assert_allclose(found.distances, np.sqrt(np.take_along_axis(squares, order[:, :10], 1)))
+    some = index.rescore(queries, index.search(queries, 40), x, 10)
+    assert 0.5 < recall(some.indices, order, 10) < 1
+    assert (np.diff(some.distances) >= 0).all()
+
+
+def test_equal_distances_go_by_index_after_rescoring():
+    x = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    hasher = SignHasher(8, center=False).fit(x)
+    index = HammingIndex(hasher, hasher.transform(x))
+    found = index.rescore(np.zeros((1, 2)), Neighbours(np.zeros((1, 4)), np.array([[3, 0, 2, 1]])), x, 4)
+    assert found.indices.tolist() == [[0, 1, 2, 3]]
+
+
+def test_rescoring_reads_a_mapped_file(x, index, tmp_path):
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    candidates = index.search(x[:5], 20)
+    ours, theirs = (index.rescore(x[:5], candidates, v, 3) for v in (mapped, x))
+    np.testing.assert_array_equal(ours.indices, theirs.indices)
+    assert ours.distances[:, 0].tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("options", [{}, {"rotation": "haar", "seed": 3}, {"center": False, "rounds": 1}])
+def test_a_saved_index_knows_its_hasher(x, options, tmp_path):
+    hasher = SignHasher(70, **options).fit(x)
+    index = HammingIndex(hasher, hasher.transform(x))
+    index.save(tmp_path / "codes.safetensors")
+    again = HammingIndex.load(tmp_path / "codes.safetensors")
+    np.testing.assert_array_equal(again.codes, index.codes)
+    assert again.hasher.get_params() == hasher.get_params()
+    assert again.hasher.difference(hasher) == ""
+    np.testing.assert_array_equal(again.hasher.transform(x), index.codes)
+    np.testing.assert_array_equal(index.search(again, 1).indices[:, 0], index.search(x, 1).indices[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "differ in seed 0 and 1"),
+        ({"bits": 65}, "differ in bits 70 and 65"),
+        ({"rotation": "haar"}, "differ in rotation hadamard and haar"),
+        ({"center": False}, "differ in center True and False"),
+    ],
+)
+def test_codes_of_another_hasher_are_refused(x, index, change, message):
+    other = SignHasher(**({"bits": 70} | change)).fit(x)
+    queries = HammingIndex(other, other.transform(x[:3]))
+    with pytest.raises(HypersignError, match=message):
+        index.search(queries, 1)
+    with pytest.raises(HypersignError, match=message):
+        index.range_search(queries, 1)
+
+
+def test_codes_centred_on_other_vectors_are_refused(x, index):
+    other = SignHasher(70).fit(x[:100])
+    with pytest.raises(HypersignError, match="differ in the means of different vectors"):
+        index.search(HammingIndex(other, other.transform(x)), 1)
+
+
+def test_bad_searches(x, index):
+    with pytest.raises(HypersignError, match="at most the number of codes in the index, 400; got 401"):
+        index.search(x[:1], 401)
+    with pytest.raises(HypersignError, match="k must be an integer >= 1"):
+        index.search(x[:1], 0)
+    with pytest.raises(HypersignError, match="X has 5 features, but SignHasher is expecting 24"):
+        index.search(x[:1, :5], 1)
+    with pytest.raises(HypersignError, match="at least one code; got none"):
+        HammingIndex(index.hasher, index.codes[:0])
+    with pytest.raises(HypersignError, match=r"codes of 70 bits must be uint64 of shape \(n, 2\)"):
+        HammingIndex(index.hasher, index.codes[:, :1])
+    found = index.search(x[:1], 5)
+    with pytest.raises(HypersignError, match="index is of 400 vectors of dimension 24; got vectors of shape"):
+        index.rescore(x[:1], found, x[:399], 5)
+    with pytest.raises(HypersignError, match="k must be an integer from 1 to 5; got 6"):
+        index.rescore(x[:1], found, x, 6)
+    with pytest.raises(HypersignError, match="must be of shape"):
+        index.rescore(x[:2], found, x, 5)
+
+
+def test_recall_counts_hits():
+    assert recall(np.array([[0, 1], [5, 6]]), np.array([[1, 0, 9], [6, 7, 5]]), k=2) == 0.75

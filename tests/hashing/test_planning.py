@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from hypersign._checks import HypersignError
+from hypersign.geometry import theory
+from hypersign.hashing import HammingIndex, SignHasher, measure, plan
+
+
+def vectors(n=3000, d=48):
+    random = np.random.default_rng(1)
+    return random.standard_normal((n, d)) * np.exp(-0.05 * np.arange(d)) + random.standard_normal(d)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return vectors()
+
+
+@pytest.fixture(scope="module")
+def planned(x):
+    return plan(x, bits=(64, 256), sample=150, k=5)
+
+
+def test_prediction_meets_measurement(x, planned):
+    for bits in (64, 256):
+        measured = []
+        for seed in range(3):
+            hasher = SignHasher(bits, rotation="haar", seed=seed).fit(x)
+            found = measure(HammingIndex(hasher, hasher.transform(x)), planned)
+            assert [row.measured_recall is None for row in found.rows] == [row.bits != bits for row in found.rows]
+            (row,) = (row for row in found.rows if row.bits == bits)
+            measured.append(list(row.measured_recall.values()))
+        np.testing.assert_allclose(list(row.recall.values()), np.mean(measured, 0), atol=0.04)
+        assert row.bytes == bits // 8
+        assert row.smaller == 48 * 8 / row.bytes
+    # without the mean the vectors are nearly alike, and their codes too
+    assert all(row.uncentred_recall[1] < row.recall[1] - 0.02 for row in planned.rows)
+
+
+def test_true_neighbours_are_a_sort_of_all_distances(x, planned):
+    squares = ((x[planned.query_rows][:, None] - x[:3000]) ** 2).sum(2)
+    squares[np.arange(150), planned.query_rows] = np.inf
+    np.testing.assert_array_equal(planned.truth, np.argsort(squares, axis=1)[:, :5])
+
+
+def test_geometry_of_the_vectors(x, planned):
+    eigenvalues = np.linalg.eigvalsh(np.cov(x.T))
+    assert planned.effective_dimension == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-6)
+    centred = x - x.mean(0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    angles = np.degrees(np.arccos(np.clip(centred[planned.query_rows] @ centred.T, -1, 1)))
+    angles[np.arange(150), planned.query_rows] = np.nan
+    assert planned.all.mean == pytest.approx(np.nanmean(angles), abs=0.05)
+    assert planned.all.std == pytest.approx(np.nanstd(angles), abs=0.05)
+    nearest = np.take_along_axis(angles, planned.truth, 1)
+    assert planned.nearest.mean == pytest.approx(nearest.mean(), abs=1e-6)
+    angle = planned.code_angle
+    assert angle["predicted"] == pytest.approx(np.degrees(theory.sign_angle(64)))
+    assert angle["rotated"] == pytest.approx(angle["predicted"], abs=0.3)
+    for name, y in (("plain", x), ("centred", x - x.mean(0))):
+        cosines = np.abs(y).sum(1) / np.sqrt(48 * (y**2).sum(1))
+        assert angle[name] == pytest.approx(np.degrees(np.arccos(cosines)).mean(), abs=1e-6)
+
+
+def test_own_queries_and_edges(x):
+    found = plan(x[:100], queries=x[100:120], bits=(64,), factors=(1, 10), k=10)
+    assert found.query_rows is None
+    # among all codes everything is found
+    assert found.rows[0].recall[10] == 1
+    hasher = SignHasher(64).fit(x[:100])
+    assert measure(HammingIndex(hasher, hasher.transform(x[:100])), found).rows[0].measured_recall[10] == 1
+    assert "truth" not in found.as_dict()
+    assert found.as_dict()["queries"] == 20
+    with pytest.raises(HypersignError, match="plan is for 100 vectors of dimension 48; the index has 90"):
+        measure(HammingIndex(hasher, hasher.transform(x[:90])), found)
+    other = SignHasher(65).fit(x[:100])
+    with pytest.raises(HypersignError, match="no row for the index's 65 bits"):
+        measure(HammingIndex(other, other.transform(x[:100])), found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": ()}, "bits must name at least one"),
+        ({"bits": (0,)}, "bits must be an integer >= 1"),
+        ({"factors": (0,)}, "factors must be an integer >= 1"),
+        ({"rotation": "none"}, "rotation must be one of"),
+        ({"k": 0}, "k must be an integer >= 1"),
+        ({"k": 49}, "49 neighbours of a query need at least 51 vectors; got 50"),
+        ({"queries": np.ones((3, 2))}, r"queries must be of shape \(q, 48\)"),
+    ],
+)
+def test_bad_plans(x, options, message):
+    with pytest.raises(HypersignError, match=message):
+        plan(x[:50], **options)
+
+
+def test_vectors_without_angles(x):
+    y = x[:50].copy()
+    y[7] = np.nan
+    with pytest.raises(HypersignError, match="NaN in row 7, column 0"):
+        plan(y)
+    y[7] = 0
+    with pytest.raises(HypersignError, match="zero"):
+        plan(y, center=False)

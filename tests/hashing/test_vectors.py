@@ -1,0 +1,184 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hypersign._checks import HypersignError
+from hypersign.hashing import HammingIndex, SignHasher, hash_file, open_vectors
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((1000, 20)).astype(np.float32) + 1)
+    return path
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 64 * 20)
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_a_file_is_hashed_as_an_array(source, tmp_path, small_blocks, center):
+    seen = []
+    hasher = hash_file(source, tmp_path / "c", SignHasher(100, center=center), progress=lambda *at: seen.append(at))
+    x = np.load(source)
+    index = HammingIndex.load(tmp_path / "c")
+    np.testing.assert_array_equal(index.codes, hasher.transform(x))
+    np.testing.assert_allclose(index.hasher.mean_, x.mean(0) if center else np.zeros(20), atol=1e-5)
+    assert index.hasher.difference(hasher) == ""
+    assert seen == [(min(64 * i, 1000), 1000) for i in range(1, 17)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "x.npy"]
+    assert set(load_file(tmp_path / "c")) == {"mean", "codes"}
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", "uint8", "<i2", "<f2"])
+def test_types_of_files(tmp_path, dtype):
+    x = np.random.default_rng(0).integers(0, 100, (50, 8)).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    hash_file(tmp_path / "x.npy", tmp_path / "c", SignHasher(64))
+    native = x.astype(x.dtype.newbyteorder("="))
+    np.testing.assert_array_equal(HammingIndex.load(tmp_path / "c").codes, SignHasher(64).fit_transform(native))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_a_stopped_one_goes_on(source, tmp_path, small_blocks, cut):
+    def stop(done, total):
+        if done >= 300:
+            raise Stop
+
+    with pytest.raises(Stop):
+        hash_file(source, tmp_path / "c", SignHasher(100), progress=stop)
+    assert not (tmp_path / "c").exists()
+    (part,) = tmp_path.glob(".c.*.part")
+    # a kill may cut a block short
+    os.truncate(part, part.stat().st_size - cut)
+    seen = []
+    hash_file(source, tmp_path / "c", SignHasher(100), progress=lambda *at: seen.append(at[0]))
+    assert seen[0] == (384 if cut == 0 else 320)
+    assert not part.exists()
+    hash_file(source, tmp_path / "whole", SignHasher(100))
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("what", ["seed", "vectors"])
+def test_what_another_hasher_or_other_vectors_left_is_not_used(source, tmp_path, small_blocks, what):
+    def stop(done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        hash_file(source, tmp_path / "c", SignHasher(100, seed=0), progress=stop)
+    if what == "vectors":
+        np.save(source, np.load(source)[::-1])
+        os.utime(source, ns=(1, 1))
+    seen = []
+    hasher = SignHasher(100, seed=int(what == "seed"))
+    hash_file(source, tmp_path / "c", hasher, progress=lambda *at: seen.append(at[0]))
+    assert seen[0] == 64
+    np.testing.assert_array_equal(HammingIndex.load(tmp_path / "c").codes, hasher.transform(np.load(source)))
+
+
+def test_a_killed_process_leaves_no_codes_and_the_next_goes_on(source, tmp_path):
+    code = """
+import sys, time
+from hypersign.hashing import SignHasher, hash_file, hasher
+hasher.BLOCK = 64 * 20
+def progress(done, total):
+    print(done, flush=True)
+    time.sleep(60 if done >= 300 else 0)
+hash_file(sys.argv[1], sys.argv[2], SignHasher(100), progress=progress)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(source), str(tmp_path / "c")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while int(process.stdout.readline()) < 300:
+            time.sleep(0)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    assert not (tmp_path / "c").exists()
+    (part,) = tmp_path.glob(".c.*.part")
+    before = part.stat().st_size
+    hasher = hash_file(source, tmp_path / "c", SignHasher(100))
+    assert before < (tmp_path / "c").stat().st_size
+    np.testing.assert_array_equal(HammingIndex.load(tmp_path / "c").codes, hasher.transform(np.load(source)))
+
+
+def test_nan_is_named_by_its_row_in_the_file(source, tmp_path, small_blocks):
+    x = np.load(source)
+    x[700, 2] = np.nan
+    np.save(source, x)
+    for center in (True, False):
+        with pytest.raises(HypersignError, match="got NaN in row 700, column 2"):
+            hash_file(source, tmp_path / "c", SignHasher(64, center=center))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "could not be read"),
+        (lambda path: path.write_bytes(b"text"), "could not be read"),
+        (lambda path: np.save(path, np.ones(3)), r"of shape \(vectors, dimension\); got float64 of shape \(3,\)"),
+        (lambda path: np.save(path, np.ones((3, 0))), "holds no vectors"),
+        (lambda path: np.save(path, np.ones((0, 3))), "holds no vectors"),
+        (lambda path: np.save(path, np.asfortranarray(np.ones((3, 4)))), "Fortran's order"),
+        (lambda path: np.save(path, np.ones((3, 4), complex)), "real numbers"),
+        (lambda path: np.save(path, np.array([[None]]), allow_pickle=True), "could not be read"),
+    ],
+)
+def test_files_that_hold_no_vectors(tmp_path, make, message):
+    make(tmp_path / "x.npy")
+    with pytest.raises(HypersignError, match=message):
+        open_vectors(tmp_path / "x.npy")
+
+
+def changed(path, source, **saved):
+    tensors = load_file(source)
+    tensors |= {name: value for name, value in saved.items() if name in tensors}
+    options = {"version": 1, "bits": 100, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
+    options |= {name: value for name, value in saved.items() if name in options}
+    save_file(tensors, path, {"hypersign": json.dumps(options)} if saved.get("metadata", True) else None)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"metadata": False}, "no codes file"),
+        ({"version": 2}, "of version 2"),
+        ({"bits": 200}, "no codes file"),
+        ({"bits": 0}, "bits must be"),
+        ({"seed": "0"}, "seed must be"),
+        ({"rotation": "x"}, "rotation must be"),
+        ({"codes": np.ones((3, 2))}, "no codes file"),
+        ({"codes": np.ones((0, 2), np.uint64)}, "at least one code"),
+    ],
+)
+def test_files_that_hold_no_codes(source, tmp_path, saved, message):
+    hash_file(source, tmp_path / "c", SignHasher(100))
+    changed(tmp_path / "changed", tmp_path / "c")
+    assert len(HammingIndex.load(tmp_path / "changed")) == 1000
+    changed(tmp_path / "changed", tmp_path / "c", **saved)
+    with pytest.raises(HypersignError, match=message):
+        HammingIndex.load(tmp_path / "changed")
+
+
+def test_broken_and_missing_codes(source, tmp_path):
+    hash_file(source, tmp_path / "c", SignHasher(100))
+    os.truncate(tmp_path / "c", 1000)
+    for path in (tmp_path / "c", tmp_path / "missing", source):
+        with pytest.raises(HypersignError, match="no codes file"):
+            HammingIndex.load(path)

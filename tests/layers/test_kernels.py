@@ -1,0 +1,101 @@
+"""Layers on bits give what the float layers give, bit for bit."""
+
+import pytest
+import torch
+from torch import nn
+
+from hypersign._checks import HypersignError
+from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear, use_kernels
+from hypersign.models import resnet20, vgg
+from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Ternary
+
+
+@pytest.mark.parametrize("inputs", [Sign(), Ternary(0.3)], ids=["binary", "ternary"])
+@pytest.mark.parametrize(
+    "weights",
+    [Sign(), Sign(scale=MeanScale()), Ternary(0.2), Ternary(Optimal())],
+    ids=["sign", "scale", "t", "optimal"],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": 1},
+        {"padding": (1, 2), "pad_value": 1, "stride": (2, 1)},
+        {"groups": 3, "dilation": 2, "padding": 2, "bias": False},
+    ],
+    ids=["plain", "padded", "ones", "groups"],
+)
+def test_convolution_bit_for_bit(inputs: nn.Module, weights: nn.Module, options: dict) -> None:
+    torch.manual_seed(0)
+    layer = QuantConv2d(6, 9, 3, input_quantizer=inputs, weight_quantizer=weights, **options)
+    x = torch.randn(2, 6, 7, 9)
+    with torch.no_grad():
+        assert torch.equal(use_kernels(layer).model(x), layer(x))
+
+
+@pytest.mark.parametrize("shape", [(0, 33), (1, 33), (2, 3, 33)])
+def test_linear_bit_for_bit(shape: tuple[int, ...]) -> None:
+    layer = QuantLinear(33, 5, input_quantizer=Sign(), weight_quantizer=Ternary(0.1))
+    x = torch.randn(shape)
+    with torch.no_grad():
+        assert torch.equal(use_kernels(layer).model(x), layer(x))
+
+
+def small() -> nn.Sequential:
+    model = vgg((3, 8, 8), widths=(33, 40), pools=(2,), hidden=(65,)).eval()
+    with torch.no_grad():  # away from the mean of zero and variance of one of a new network
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.normal_(0, 5)
+                module.running_var.uniform_(1, 50)
+    return model
+
+
+def test_a_network_compiled_and_exported() -> None:
+    model = small()
+    result = use_kernels(model)
+    assert result.converted == ("conv2", "fc1", "fc2")
+    assert "Identity" in result.kept["conv1"]
+    x = torch.rand(4, 3, 8, 8)
+    with torch.no_grad():
+        expected = model(x)
+        assert torch.equal(result.model(x), expected)
+        assert torch.allclose(torch.compile(result.model, fullgraph=True, backend="aot_eager")(x), expected)
+        exported = torch.export.export(result.model, (x,)).module()
+        assert torch.allclose(exported(x), expected)
+
+
+def test_residual_network_bit_for_bit() -> None:
+    # In one memory order: torch adds up the float layers around the shortcuts in another order in another.
+    model = resnet20((3, 9, 9), widths=(8, 16)).eval().to(memory_format=torch.channels_last)
+    x = torch.rand(2, 3, 9, 9).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(use_kernels(model).model(x), model(x))
+
+
+def test_the_original_is_left_alone() -> None:
+    model = small().train()
+    use_kernels(model)
+    assert model.training
+    assert isinstance(model.fc1, QuantLinear)
+
+
+def test_what_cannot_run_on_bits_is_named() -> None:
+    layer = QuantConv1d(4, 4, 3, input_quantizer=Sign(), weight_quantizer=Sign())
+    with pytest.raises(HypersignError, match="QuantConv1d has no kernel"):
+        use_kernels(nn.Sequential(layer))
+    with pytest.raises(HypersignError, match="it has no quantized layers"):
+        use_kernels(nn.Linear(3, 2))
+    with pytest.raises(HypersignError, match="its inputs are not binary or ternary"):
+        use_kernels(QuantLinear(3, 2, input_quantizer=Identity(), weight_quantizer=Sign()))
+    with pytest.raises(HypersignError, match="its weights are not binary or ternary"):
+        use_kernels(QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Sign(zero=0)))
+
+
+def test_nan_weight_is_refused() -> None:
+    layer = QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Sign())
+    with torch.no_grad():
+        layer.weight[0, 0] = torch.nan
+    with pytest.raises(HypersignError, match="must not hold NaN"):
+        use_kernels(layer)

@@ -1,0 +1,216 @@
+// Compares the kernels of this machine's instruction sets with the portable ones on random tasks: for machines without
+// Python, an emulator for instance. Prints what differs; exits with 1 if anything does.
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+#include "hadamard/hadamard.hpp"
+#include "hamming/hamming.hpp"
+#include "image/image.hpp"
+#include "pack/pack.hpp"
+#include "product/product.hpp"
+#include "real/real.hpp"
+
+using namespace hypersign;
+
+namespace {
+
+std::mt19937_64 generator(1);
+int failures = 0;
+
+int64_t up_to(int64_t n) { return static_cast<int64_t>(generator() % static_cast<uint64_t>(n + 1)); }
+
+template <class T>
+std::vector<T> random_values(int64_t count, int64_t least, int64_t most) {
+    std::vector<T> values(static_cast<size_t>(count));
+    for (T &value : values) value = static_cast<T>(least + up_to(most - least));
+    return values;
+}
+
+void expect(bool equal, const char *what) {
+    if (equal) return;
+    std::printf("%s differs\n", what);
+    ++failures;
+}
+
+template <class T, class Limit>
+void pack(Pack<T, Limit> kernel, Pack<T, Limit> truth, int64_t least, const char *what) {
+    const int64_t rows = up_to(3), n = up_to(200), words = (n + 63) / 64;
+    const auto x = random_values<T>(rows * n, least, 3);
+    const auto low = random_values<Limit>(n, -2, 2), high = random_values<Limit>(n, -2, 2);
+    const auto flip = random_values<uint64_t>(words, 0, 1 << 20);
+    std::vector<uint64_t> sign[2], nonzero[2];
+    bool nan[2];
+    for (int ternary = 0; ternary < 2; ++ternary) {
+        for (int i = 0; i < 2; ++i) {
+            sign[i].assign(static_cast<size_t>(rows * words), 0);
+            nonzero[i] = sign[i];
+            nan[i] = (i ? kernel : truth)(x.data(), low.data(), ternary ? high.data() : nullptr, flip.data(),
+                                          sign[i].data(), ternary ? nonzero[i].data() : nullptr, rows, n);
+        }
+        expect(sign[0] == sign[1] && nonzero[0] == nonzero[1] && nan[0] == nan[1], what);
+    }
+}
+
+template <class T>
+void nan(Pack<T, T> kernel, const char *what) {
+    for (const int64_t n : {1, 64, 100})
+        for (int64_t place = 0; place < n; ++place) {
+            std::vector<T> x(static_cast<size_t>(n)), limit(x);
+            std::vector<uint64_t> flip(2), sign(2);
+            x[static_cast<size_t>(place)] = std::numeric_limits<T>::quiet_NaN();
+            expect(kernel(x.data(), limit.data(), nullptr, flip.data(), sign.data(), nullptr, 1, n), what);
+        }
+}
+
+void hamming(const HammingKernels &kernels, const HammingKernels &truth) {
+    const int64_t count = up_to(150), words = up_to(70);
+    auto codes = random_values<uint64_t>(count * words, 0, INT64_MAX - 1);
+    const auto query = random_values<uint64_t>(words, 0, INT64_MAX - 1);
+    if (up_to(3) == 0)
+        for (int64_t i = 0; i < count * words; ++i) codes[static_cast<size_t>(i)] = ~query[static_cast<size_t>(i % words)];
+    const auto limit = static_cast<int32_t>(up_to(2) ? words * 32 : INT32_MAX);
+    std::vector<uint32_t> positions[2];
+    std::vector<int32_t> distances[2];
+    for (int i = 0; i < 2; ++i) {
+        const HammingKernels &used = i ? kernels : truth;
+        const size_t room = static_cast<size_t>((count + 63) / 64 * 64);
+        std::vector<uint64_t> block(room * static_cast<size_t>(words));
+        positions[i].resize(room);
+        distances[i].resize(room);
+        used.layout(codes.data(), count, words, block.data());
+        const int64_t found = used.nearer(block.data(), count, query.data(), words, limit, positions[i].data(),
+                                          distances[i].data());
+        positions[i].resize(static_cast<size_t>(found));
+        distances[i].resize(static_cast<size_t>(found));
+    }
+    expect(positions[0] == positions[1] && distances[0] == distances[1], "hamming");
+}
+
+void image(const ImageKernels &kernels, const ImageKernels &truth) {
+    const int64_t pixels = up_to(9), fours = 1 + up_to(20), filters = 1 + up_to(140);
+    const int64_t blocks = (filters + IMAGE_LANES - 1) / IMAGE_LANES, words = (filters + 63) / 64;
+    const auto patches = random_values<uint8_t>(pixels * fours * IMAGE_TAPS, 0, 255);
+    const auto weights = random_values<int8_t>(blocks * fours * IMAGE_LANES * IMAGE_TAPS, -64, 64);
+    const auto starts = random_values<int32_t>(blocks * IMAGE_LANES, -9000, 9000);
+    const auto low = random_values<int32_t>(blocks * IMAGE_LANES, -50000, 0);
+    const auto high = random_values<int32_t>(blocks * IMAGE_LANES, 0, 50000);
+    const auto flip = random_values<uint64_t>(words, 0, INT64_MAX - 1);
+    const std::vector<const int32_t *> start(static_cast<size_t>(pixels), starts.data());
+    for (int kind = 0; kind < 3; ++kind) {  // sums, binary, ternary
+        std::vector<int32_t> sums[2];
+        std::vector<uint64_t> sign[2], nonzero[2];
+        for (int i = 0; i < 2; ++i) {
+            sums[i].resize(static_cast<size_t>(pixels * filters));
+            sign[i].resize(static_cast<size_t>(pixels * words));
+            nonzero[i] = sign[i];
+            ImageRow row{patches.data(), pixels, fours, weights.data(), start.data(), filters, nullptr, low.data(),
+                         nullptr, flip.data(), sign[i].data(), nullptr};
+            if (kind == 0) row.sums = sums[i].data();
+            if (kind == 2) row.high = high.data(), row.nonzero = nonzero[i].data();
+            (i ? kernels : truth).row(row);
+            // Flips of filters that are none may show; callers set none.
+            if (filters % 64 != 0)
+                for (int64_t p = 0; p < pixels; ++p)
+                    sign[i][static_cast<size_t>((p + 1) * words - 1)] &= ~uint64_t{0} >> (64 - filters % 64);
+        }
+        expect(sums[0] == sums[1] && sign[0] == sign[1] && nonzero[0] == nonzero[1], "image");
+    }
+}
+
+void real(const RealKernels &kernels, const RealKernels &truth) {
+    const int64_t pixels = up_to(20), depth = up_to(70), pitch = depth + up_to(3), count = 1 + up_to(15);
+    std::normal_distribution<float> normal;
+    const auto numbers = [&](int64_t n) {
+        std::vector<double> values(static_cast<size_t>(n));
+        for (double &value : values) value = normal(generator);
+        return values;
+    };
+    const auto patches = numbers(pixels * pitch), weights = numbers(depth * REAL_LANES), bias = numbers(REAL_LANES);
+    std::vector<float> y[2];
+    for (int i = 0; i < 2; ++i) {
+        y[i].resize(static_cast<size_t>(pixels * count));
+        (i ? kernels : truth)
+            .tile({patches.data(), pixels, depth, pitch, weights.data(), bias.data(), y[i].data(), count, count});
+    }
+    expect(y[0] == y[1], "real");
+}
+
+void product(const ProductKernels &kernels, const ProductKernels &truth) {
+    const int64_t groups = up_to(2) ? 1 : 1 + up_to(40), depth = 1 + up_to(groups > 1 ? 40 : 200);
+    const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : 150)), rows = 1 + up_to(2), columns = 1 + up_to(2);
+    Window window{{1 + up_to(2), 1 + up_to(2)}, {up_to(2), up_to(2)}, {1 + up_to(1), 1 + up_to(1)}, 0};
+    window.pad_value = static_cast<int>(up_to(1));
+    const int64_t height = (rows - 1) * window.dilation[0] + 1 + up_to(5);
+    const int64_t width = (columns - 1) * window.dilation[1] + 1 + up_to(9), n = up_to(3);
+    const bool ternary_x = up_to(1), ternary_w = up_to(1);
+    const auto levels = [](int64_t count, int64_t size, bool ternary) {  // bits past `size` are 0
+        auto words = random_values<uint64_t>((ternary ? 2 : 1) * count * ((size + 63) / 64), 0, INT64_MAX - 1);
+        const auto row = static_cast<size_t>((size + 63) / 64);
+        if (size % 64)
+            for (size_t i = row - 1; i < words.size(); i += row) words[i] &= ~uint64_t{0} >> (64 - size % 64);
+        return words;
+    };
+    const auto x = levels(n * height * width, groups * depth, ternary_x);
+    const auto w = levels(filters, rows * columns * depth, ternary_w);
+    const auto low = random_values<int32_t>(filters, -20, 0), high = random_values<int32_t>(filters, 0, 20);
+    const std::unique_ptr<bool[]> flip(new bool[static_cast<size_t>(filters)]);
+    for (int64_t f = 0; f < filters; ++f) flip[static_cast<size_t>(f)] = up_to(1);
+    const int64_t pixels = n * window.size(0, height, rows) * window.size(1, width, columns);
+    for (int kind = 0; kind < 3; ++kind) {  // sums, binary, ternary
+        std::vector<int32_t> out[2];
+        for (int i = 0; i < 2; ++i) {
+            const ProductFilters packed(i ? kernels : truth, w.data(), filters, rows, columns, depth, groups, ternary_w);
+            out[i].resize(static_cast<size_t>(pixels * (kind ? 4 * ((filters + 63) / 64) : filters)));
+            packed.convolve({x.data(), n, height, width, ternary_x}, window,
+                            {kind ? low.data() : nullptr, kind == 2 ? high.data() : nullptr, flip.get()},
+                            out[i].data(), 1);
+        }
+        expect(out[0] == out[1], "product");
+    }
+}
+
+template <typename T, typename Kernel>
+void hadamard(Kernel kernel, Kernel truth, const char *what) {
+    const int64_t rows = 3, n = int64_t{1} << up_to(12);
+    std::vector<T> x(static_cast<size_t>(rows * n)), y(x.size()), expected(x.size());
+    for (T &value : x) value = static_cast<T>(static_cast<int32_t>(generator())) / (std::is_integral_v<T> ? T(1) : T(77));
+    kernel(x.data(), y.data(), rows, n);
+    truth(x.data(), expected.data(), rows, n);
+    kernel(x.data(), x.data(), rows, n);
+    expect(y == expected && x == expected, what);
+}
+
+}  // namespace
+
+int main() {
+    for (const Backend backend : available_backends()) {
+        std::printf("%s\n", name(backend));
+        const PackKernels &packs = pack_kernels(backend);
+        nan(packs.float32, "NaN of float32");
+        nan(packs.float64, "NaN of float64");
+        for (int round = 0; round < 300; ++round) {
+            pack(packs.float32, pack_portable.float32, -3, "pack float32");
+            pack(packs.float64, pack_portable.float64, -3, "pack float64");
+            pack(packs.int8, pack_portable.int8, -3, "pack int8");
+            pack(packs.uint8, pack_portable.uint8, 0, "pack uint8");
+            pack(packs.int32, pack_portable.int32, -3, "pack int32");
+            hamming(hamming_kernels(backend), hamming_portable);
+            image(image_kernels(backend), image_portable);
+            real(real_kernels(backend), real_portable);
+            const HadamardKernels &transforms = hadamard_kernels(backend);
+            const auto scaled = [](auto kernel, auto factor) {
+                return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };
+            };
+            hadamard<float>(scaled(transforms.float32, 0.3F), scaled(hadamard_portable.float32, 0.3F), "hadamard float32");
+            hadamard<double>(scaled(transforms.float64, 1.0), scaled(hadamard_portable.float64, 1.0), "hadamard float64");
+            hadamard<int32_t>(transforms.int32, hadamard_portable.int32, "hadamard int32");
+            hadamard<int16_t>(transforms.int16, hadamard_portable.int16, "hadamard int16");
+            if (round < 100) product(product_kernels(backend), product_portable);
+        }
+    }
+    return failures != 0;
+}

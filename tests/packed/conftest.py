@@ -1,0 +1,70 @@
+"""A small packed network made by hand, without torch, that has an operation of every kind."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hypersign import bits
+from hypersign.packed import Graph, Node
+
+WINDOW = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1]}
+
+
+@pytest.fixture(scope="session")
+def network() -> tuple[Graph, dict[str, np.ndarray[Any, Any]]]:
+    """Images of 2 x 5 x 6 through an image convolution, a pool, ternary levels, a real convolution and a shortcut."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        Node("image_conv2d", "conv1", ("input",), {"kernel": [3, 3], **WINDOW, "multiplier": 2, "shift": -255}),
+        Node(
+            "max_pool2d",
+            "pool1",
+            ("conv1",),
+            {"size": [2, 2], "stride": [2, 2], "padding": [0, 0], "ceil_mode": True},
+        ),
+        Node("conv2d", "conv2", ("pool1",), {"kernel": [3, 3], **WINDOW, "groups": 1, "pad_value": 0}),
+        Node("affine", "norm2", ("conv2",), {}),
+        Node("quantize", "quantize3", ("norm2",), {}),
+        Node("unpack", "unpack3", ("quantize3",), {}),
+        Node("real_conv2d", "conv3", ("unpack3",), {"kernel": [3, 3], **WINDOW, "groups": 2}),
+        Node("clip", "clip3", ("conv3",), {"low": -1.0, "high": None}),
+        Node("add", "add", ("clip3", "norm2"), {}),
+        Node(
+            "avg_pool2d",
+            "pool",
+            ("add",),
+            {"size": [3, 3], "stride": [3, 3], "padding": [0, 0], "ceil_mode": False, "count_include_pad": True},
+        ),
+        Node(
+            "real_conv2d",
+            "fc",
+            ("pool",),
+            {"kernel": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1},
+        ),
+    ]
+    tensors = {
+        "conv1.weight": bits.pack(rng.normal(size=(70, 18))),
+        "conv1.low": rng.integers(-900, 900, 70).astype(np.int32),
+        "conv1.high": np.full(70, 1000, np.int32),
+        "conv1.flip": rng.random(70) < 0.3,
+        "pool1.flip": rng.random(70) < 0.3,
+        "conv2.weight": bits.pack_ternary(rng.normal(size=(4, 630)), low=-0.5, high=0.5),
+        "norm2.scale": rng.normal(size=4).astype(np.float32),
+        "norm2.shift": rng.normal(size=4).astype(np.float32),
+        "quantize3.low": np.array([0, -np.inf, np.inf, 0.5], np.float32),
+        "quantize3.flip": np.array([False, True, False, True]),
+        "conv3.weight": rng.normal(size=(4, 3, 3, 2)).astype(np.float32),
+        "fc.weight": bits.pack(rng.normal(size=(3, 4))),
+    }
+    return Graph((2, 5, 6), (-1.0, 1.0), ("a", "b", "c"), tuple(nodes)), tensors
+
+
+@pytest.fixture(scope="session")
+def packed(network, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of its file."""
+    from hypersign.packed.format import write
+
+    path = tmp_path_factory.mktemp("packed") / "net.hypersign"
+    write(path, *network)
+    return path.read_bytes()
