@@ -116,4 +116,4 @@ def _codes(a: Words, b: Words, name: str, other: str) -> tuple[Words, Words]:
         raise HypersignError(f"{name} and {other} must have as many words each; got {a.shape[1]} and {b.shape[1]}")
     if a.shape[1] >= 2**18:
         raise HypersignError(f"codes must have fewer than {2**18} words; got {a.shape[1]}")
-    return np.require(a, requirements="CA"), np.require(b, requirements="CA")
+    return np.require(a, requirements=["C", "A"]), np.require(b, requirements=["C", "A"])

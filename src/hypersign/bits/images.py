@@ -106,9 +106,9 @@ def _layout(filters: Filters) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
     if filters not in _layouts:
         levels = filters.levels()
         blocks, fours = -(-len(levels) // LANES), -(-int(np.prod(filters.shape)) // TAPS)
-        weights = np.zeros((blocks * LANES, fours * TAPS), np.int8)
-        weights[: len(levels), : levels[0].size] = levels.reshape(len(levels), -1)
-        weights = weights.reshape(blocks, LANES, fours, TAPS).swapaxes(1, 2)
+        rows = np.zeros((blocks * LANES, fours * TAPS), np.int8)
+        rows[: len(levels), : levels[0].size] = levels.reshape(len(levels), -1)
+        weights = rows.reshape(blocks, LANES, fours, TAPS).swapaxes(1, 2)
         taps = np.zeros((*filters.shape[:2], blocks * LANES), np.int32)
         taps[..., : len(levels)] = levels.sum(-1, dtype=np.int32).transpose(1, 2, 0)
         _layouts[filters] = np.ascontiguousarray(weights), taps
@@ -139,7 +139,7 @@ def _compiled(
         flip = reference.pack_bits(thresholds.flip)
         planes = np.empty((len(levels), len(x), *out, len(flip)), np.uint64)
     kernels.image_conv2d(
-        np.require(x, requirements="CA"),
+        np.require(x, requirements=["C", "A"]),
         weights * np.int8(multiplier),
         taps * np.int32(shift),
         stride,

@@ -61,7 +61,7 @@ def max_pool2d(
     if kernels is not None:
         y = np.empty((*x.shape[:-3], *out, x.shape[-1]), np.uint64)
         if y.size:
-            planes = np.require(x if ternary else x[None], requirements="CA")
+            planes = np.require(x if ternary else x[None], requirements=["C", "A"])
             kernels.max_pool2d(planes, y if ternary else y[None], mask, size, stride, padding)
         return y
     n = 64 * x.shape[-1]

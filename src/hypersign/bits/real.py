@@ -68,7 +68,7 @@ def real_conv2d(
     kernels = native()
     if kernels is not None:
         y = np.empty((len(x), *out, filters), np.float32)
-        arrays = (np.require(array, requirements="CA") for array in (x, weight, offset))
+        arrays = (np.require(array, requirements=["C", "A"]) for array in (x, weight, offset))
         kernels.real_conv2d(*arrays, y, stride, padding, dilation, groups, threads)
         return y
     return reference.real_conv2d(x, weight, offset, stride=stride, padding=padding, dilation=dilation, groups=groups)

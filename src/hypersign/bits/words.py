@@ -68,7 +68,7 @@ def unpack_ternary(planes: ArrayLike, n: int) -> NDArray[np.int8]:
     return reference.ternary_levels(_words(planes, n), n)
 
 
-KERNELS: dict[type, tuple[str, type]] = {
+KERNELS: dict[type[Any], tuple[str, type[Any]]] = {
     np.float16: ("pack_float32", np.float32),
     np.float32: ("pack_float32", np.float32),
     np.float64: ("pack_float64", np.float64),
@@ -81,7 +81,7 @@ KERNELS: dict[type, tuple[str, type]] = {
 }
 """The kernel of a type, and the type it reads; every number of the first is one of the second."""
 
-WIDER = {np.int8: np.int16, np.uint8: np.int16, np.int32: np.int64}
+WIDER: dict[type[Any], type[Any]] = {np.int8: np.int16, np.uint8: np.int16, np.int32: np.int64}
 
 
 def _pack(x: NDArray[Any], limits: dict[str, ArrayLike], flip: ArrayLike) -> Words:
@@ -99,15 +99,14 @@ def _pack(x: NDArray[Any], limits: dict[str, ArrayLike], flip: ArrayLike) -> Wor
     if kernels is None or x.dtype.type not in KERNELS:
         if x.dtype.kind == "f" and np.isnan(x).any():
             raise _nan(x)
-        return reference.threshold(x, *(*rows, None)[:2], flip)
+        return reference.threshold(x, rows[0], rows[1] if len(rows) == 2 else None, flip)
     name, read = KERNELS[x.dtype.type]
     planes = np.empty((len(rows), *x.shape[:-1], -(-n // 64)), np.uint64)
     if planes.size:
-        low, high = (*(_exact(row, read, n) for row in rows), None)[:2]
         met_nan = getattr(kernels, name)(
-            np.require(x, read, "CA").reshape(-1, n),
-            low,
-            high,
+            np.require(x, read, ["C", "A"]).reshape(-1, n),
+            _exact(rows[0], read, n),
+            _exact(rows[1], read, n) if len(rows) == 2 else None,
             reference.pack_bits(np.broadcast_to(flip, (n,))),
             planes.reshape(len(rows), -1, planes.shape[-1]),
         )
@@ -127,7 +126,7 @@ def _limit(limit: ArrayLike, n: int, name: str) -> NDArray[Any]:
     return values
 
 
-def _exact(limit: NDArray[Any], read: type, n: int) -> NDArray[Any]:
+def _exact(limit: NDArray[Any], read: type[Any], n: int) -> NDArray[Any]:
     """A limit as n numbers of the kernel's type that no x of type `read` tells from it: x < limit where it was."""
     if np.issubdtype(read, np.integer):
         # x < t is x < ceil(t); what lies beyond every x stays so in the wider type.
@@ -135,9 +134,9 @@ def _exact(limit: NDArray[Any], read: type, n: int) -> NDArray[Any]:
         limit = np.clip(np.ceil(limit).astype(np.float64), least, most + 1.0).astype(WIDER[read])
     else:
         with np.errstate(over="ignore"):
-            rounded = limit.astype(read)
+            rounded: NDArray[Any] = limit.astype(read)
         # x < t is x < r, where r is the least number of the narrower type that is not below t.
-        limit = np.where(rounded < limit, np.nextafter(rounded, read(np.inf)), rounded)
+        limit = np.where(rounded < limit, np.nextafter(rounded, np.array(np.inf, read)), rounded)
     return np.ascontiguousarray(np.broadcast_to(limit, (n,)))
 
 

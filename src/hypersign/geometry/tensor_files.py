@@ -222,7 +222,7 @@ class _Cursor:
     """Reads a GGUF header value by value; raises struct.error where the file ends too soon."""
 
     def __init__(self, data: np.ndarray) -> None:
-        self.data, self.place = memoryview(data), 0
+        self.data, self.place = data.data, 0
 
     def scalar(self, code: str) -> Any:
         (value,) = struct.unpack_from(f"<{code}", self.data, self.place)

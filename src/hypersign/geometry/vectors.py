@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from hypersign._checks import HypersignError, check_int
@@ -149,7 +150,7 @@ def inspect_vectors(
     n, d = vectors.shape
     size = HadamardRotation(d).size
     lengths = [check_int("bits", m, least=1) for m in (bits or [max(size >> shift, 1) for shift in (2, 1, 0)])]
-    places = np.unique(np.linspace(0, max(n - 1, 0), min(n, sample)).round().astype(np.int64)) if n else []
+    places: NDArray[np.int64] = np.unique(np.linspace(0, max(n - 1, 0), min(n, sample)).round().astype(np.int64))
     x = np.asarray(vectors[places], dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(x).all(1))
     if len(bad):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from hypersign._checks import check_int
@@ -291,11 +292,11 @@ def _accumulate(tensor: StoredTensor, dtype: type, tell: Callable[[int], None]) 
     absolute, square, kept = np.zeros(rows), np.zeros(rows), np.zeros((len(GROUPS), rows))
     totals, zeros = np.zeros(4), 0
     step = max(1, _BLOCK // width)
-    ones = np.ones(max(unit, step * width), dtype)
+    ones: NDArray[Any] = np.ones(max(unit, step * width), dtype)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for start in range(0, rows, step):
             here = slice(start, min(start + step, rows))
-            x = tensor.read(here).astype(dtype, copy=False)
+            x: NDArray[Any] = tensor.read(here).astype(dtype, copy=False)
             if width > d:
                 x = np.pad(x, ((0, 0), (0, width - d)))
             x = x.reshape(-1)

@@ -419,4 +419,4 @@ def _bin(angles: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _middles() -> NDArray[np.float64]:
-    return (np.arange(BINS) + 0.5) * (np.pi / BINS)
+    return np.arange(0.5, BINS) * (np.pi / BINS)
