@@ -1,4 +1,4 @@
-#include <cstring>
+#include <algorithm>
 
 #include "hamming/hamming.hpp"
 
@@ -14,7 +14,7 @@ int32_t ones(uint64_t x) {
 }
 
 void layout(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block) {
-    std::memcpy(block, codes, static_cast<size_t>(count * words) * sizeof(uint64_t));
+    std::copy_n(codes, count * words, block);
 }
 
 int64_t nearer(const uint64_t *block, int64_t count, const uint64_t *query, int64_t words, int32_t limit,
