@@ -273,3 +273,65 @@ def test_errors(options: dict, message: str) -> None:
 def test_errors_of_shape_and_classes(make, arguments: tuple, message: str) -> None:
     with pytest.raises(HypersignError, match=message):
         make(*arguments)
+
+
+# ----------------------------------------------------------------------------------------------------- remedies
+
+
+@pytest.mark.parametrize(
+    ("options", "fan_in", "channels"),
+    [
+        ({"first_layer": "thermometer"}, 3 * 8 * 9, 24),
+        ({"first_layer": "thermometer", "first_dimensions": 3}, 3 * 3 * 9, 9),
+        ({"first_layer": "bit-planes", "pixel_range": (0.0, 1.0)}, 3 * 8 * 9, 24),
+        ({"first_layer": "haar"}, 64, 64),
+        ({"first_layer": "hadamard", "first_dimensions": 128}, 128, 128),
+        ({"first_layer": "hadamard", "first_dimensions": 20, "filter_size": 5}, 20, 20),
+    ],
+    ids=str,
+)
+def test_first_layers_of_levels(options, fan_in, channels) -> None:
+    model = vgg((3, 12, 8), **SMALL, **options)
+    seen = []
+    model.conv1.register_forward_hook(lambda layer, x, y: seen.append((layer.input_quantizer(x[0]), y)))
+    assert model(images(5, 3, 12, 8)).shape == (5, 10)
+    x, y = seen[0]
+    assert (model.conv1.fan_in, x.shape[1]) == (fan_in, channels)
+    assert set(x.unique().tolist()) == {-1.0, 1.0}
+    assert y.shape[2:] == (12, 8)
+    assert torch.equal(y, y.round())  # sums of levels
+    model(images(5, 3, 12, 8)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_rotated_patches_may_stay_real() -> None:
+    model = vgg((1, 8, 8), **SMALL, first_layer="haar", float_inputs=("conv1",))
+    assert isinstance(model.conv1.input_quantizer, Identity)
+    assert isinstance(vgg((1, 8, 8), **SMALL, first_layer="haar").conv1.input_quantizer, Sign)
+
+
+def test_scales_of_weights() -> None:
+    assert repr(vgg((1, 8, 8), **SMALL).conv2.weight_quantizer.scale) == "None"
+    for name, layer in quant_layers(vgg((1, 8, 8), **SMALL, weight_scale="filter")).items():
+        assert layer.weight_scale().shape == (layer.filters,), name
+        assert getattr(layer.input_quantizer, "scale", None) is None
+    layer = vgg((1, 8, 8), **SMALL, levels=3, threshold=Optimal(), weight_scale=5).fc1
+    assert (layer.weight_quantizer.size, type(layer.weight_quantizer.quantizer)) == (5, Ternary)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"first_layer": "fourier"}, "first_layer must be one of plain, thermometer, bit-planes, haar, hadamard"),
+        ({"first_layer": "bit-planes", "first_dimensions": 4}, "does not belong to bit planes, of which there are 8"),
+        ({"first_dimensions": 4}, "belongs to the first layers thermometer, haar and hadamard"),
+        ({"first_layer": "haar", "widths": (), "pools": ()}, "stands before a convolution; this network has none"),
+        ({"first_layer": "thermometer", "pixel_range": (1.0, 0.0)}, "pixel_range must be"),
+        ({"weight_scale": "channel"}, r"weight_scale \(or the number of weights in a group\) must be one of filter"),
+        ({"weight_scale": 0}, "size of a group must be an integer >= 1; got 0"),
+    ],
+    ids=str,
+)
+def test_refuses_remedies(options, message) -> None:
+    with pytest.raises(HypersignError, match=message):
+        vgg((1, 8, 8), **(SMALL | options))

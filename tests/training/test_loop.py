@@ -447,3 +447,10 @@ def test_state_of_an_interrupted_run_is_that_of_its_step(stopped, mlp):
     counters = load_state(stopped, model, optimizer, signs, torch.zeros(2, dtype=torch.float64))
     assert (counters.epoch, counters.batch, counters.step) == (2, 1, 3)
     assert isinstance(model, nn.Sequential)
+
+
+def test_codes_of_pixels_have_the_datas_range(vgg, train_quietly):
+    run = train_quietly(vgg(epochs=1, images=50, first_layer="thermometer", first_dimensions=4))
+    assert run.info["model"]["options"]["pixel_range"] == [0.0, 1.0]
+    first = run.load_model().get_submodule("first")
+    assert (first.low, first.high) == (0.0, 1.0) == run.data().pixel_range

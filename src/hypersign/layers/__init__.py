@@ -2,10 +2,11 @@
 
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.convert import Conversion, convert
+from hypersign.layers.input_codes import BitPlanes, Thermometer
 from hypersign.layers.kernels import PackedConv2d, PackedLinear, use_kernels
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
-from hypersign.layers.rotation import Rotation
+from hypersign.layers.rotation import PatchRotation, Rotation
 
 __all__ = [
     "QuantLinear",
@@ -14,6 +15,9 @@ __all__ = [
     "QuantLayer",
     "quant_layers",
     "Rotation",
+    "PatchRotation",
+    "Thermometer",
+    "BitPlanes",
     "convert",
     "Conversion",
     "use_kernels",

@@ -3,14 +3,15 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from hypersign._checks import HypersignError, check_int
-from hypersign.layers import QuantConv2d, QuantLinear
+from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign.layers import BitPlanes, PatchRotation, QuantConv2d, QuantLinear, Thermometer
 from hypersign.models.norm import batch_norm, check_norm
-from hypersign.quantizers import Identity, Optimal, Quantizer, Sign, Surrogate, Ternary
+from hypersign.quantizers import GroupScaled, Identity, MeanScale, Optimal, Quantizer, Sign, Surrogate, Ternary
+from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["mlp", "vgg"]
 
@@ -33,6 +34,10 @@ def vgg(
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
     sign_zero: int = 1,
+    weight_scale: Literal["filter"] | int | None = None,
+    first_layer: Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"] = "plain",
+    first_dimensions: int | None = None,
+    pixel_range: tuple[float, float] = (-1.0, 1.0),
 ) -> nn.Sequential:
     """The network of Anderson & Berg 2018, after Courbariaux & Hubara 2016.
 
@@ -61,6 +66,14 @@ def vgg(
         norm_scale: whether batch norm learns a scale; the paper's does not.
         norm_epsilon, norm_momentum: of batch norm; running averages keep `1 - norm_momentum` of the past.
         sign_zero: the level of 0, see `Sign`.
+        weight_scale: "filter": a least-squares scale per filter (`MeanScale`); a number: one for each group of so
+            many weights (`GroupScaled`); None: none, since batch norm follows.
+        first_layer: what the first convolution reads: pixels as they are ("plain"); `Thermometer` levels or
+            `BitPlanes` of them; or the signs of their rotated patches ("haar", "hadamard"): `PatchRotation`, batch
+            norm, quantizer, and `conv1` is 1 x 1 in the rotated frame. All but the first make it a product of
+            levels.
+        first_dimensions: levels a pixel of the thermometer (8), or dimensions that patches are rotated to (64).
+        pixel_range: what pixels 0 and 255 are, for the two codes; `hypersign.training` fills it in from the data.
 
     Raises:
         HypersignError: an argument outside its range, or a layer name that does not exist.
@@ -78,7 +91,7 @@ def vgg(
         check_int("widths and hidden", number, least=1)
     for number in pools:
         check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
-    weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate, sign_zero)
+    weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate, sign_zero, weight_scale)
     convolutions = [f"conv{i}" for i in range(1, len(widths) + 1)]
     connected = [f"fc{i}" for i in range(1, len(hidden) + 2)]
     names = convolutions + connected
@@ -88,7 +101,12 @@ def vgg(
             f"float_weights and float_inputs must name layers of this network ({', '.join(names)}); "
             f"got {', '.join(unknown)}"
         )
-    real_weights, real_inputs = {*float_weights}, {names[0], *float_inputs}
+    first, channels, first_size = _first_layer(
+        first_layer, first_dimensions, (channels, filter_size), pixel_range, bool(widths)
+    )
+    real_weights, real_inputs = {*float_weights}, {*float_inputs}
+    if not isinstance(first, PatchRotation):  # pixels, or levels already
+        real_inputs.add(names[0])
     if continuous:
         real_weights.update(convolutions)
         real_inputs.update(convolutions, connected[:1])
@@ -103,9 +121,14 @@ def vgg(
         return batch_norm(dimensions, features, eps=norm_epsilon, momentum=norm_momentum, scale=norm_scale)
 
     modules: OrderedDict[str, nn.Module] = OrderedDict()
+    if first is not None:
+        modules["first"] = first
+    if isinstance(first, PatchRotation):
+        modules["norm0"] = norm(2, channels)
     for i, filters in enumerate(widths, start=1):
+        size = first_size if i == 1 else filter_size
         modules[f"conv{i}"] = QuantConv2d(
-            channels, filters, filter_size, padding=filter_size // 2, bias=False, **quantizers(f"conv{i}")
+            channels, filters, size, padding=size // 2, bias=False, **quantizers(f"conv{i}")
         )
         if i in pools:
             modules[f"pool{i}"] = nn.MaxPool2d(2, ceil_mode=True)
@@ -138,6 +161,7 @@ def mlp(
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
     sign_zero: int = 1,
+    weight_scale: Literal["filter"] | int | None = None,
 ) -> nn.Sequential:
     """Fully connected layers alone: `vgg` without convolutions. The defaults are BinaryNet's MNIST network.
 
@@ -161,6 +185,7 @@ def mlp(
         norm_epsilon=norm_epsilon,
         norm_momentum=norm_momentum,
         sign_zero=sign_zero,
+        weight_scale=weight_scale,
     )
 
 
@@ -172,18 +197,68 @@ def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def _first_layer(
+    name: str,
+    dimensions: int | None,
+    patch: tuple[int, int],
+    pixel_range: tuple[float, float],
+    has_convolutions: bool,
+) -> tuple[nn.Module | None, int, int]:
+    """What stands before the first convolution, the channels it gives, and the size of that convolution's filters.
+
+    `patch` is (channels, filter size) of a convolution of the pixels.
+    """
+    check_choice("first_layer", name, ("plain", "thermometer", "bit-planes", "haar", "hadamard"))
+    channels, size = patch
+    if name == "plain" or not has_convolutions:
+        if name != "plain":
+            raise HypersignError(f"first_layer {name} stands before a convolution; this network has none")
+        if dimensions is not None:
+            raise HypersignError("first_dimensions belongs to the first layers thermometer, haar and hadamard")
+        return None, channels, size
+    if name == "bit-planes":
+        if dimensions is not None:
+            raise HypersignError("first_dimensions does not belong to bit planes, of which there are 8")
+        return BitPlanes(pixel_range), 8 * channels, size
+    if name == "thermometer":
+        k = 8 if dimensions is None else dimensions
+        return Thermometer(k, pixel_range), k * channels, size
+    d, outputs = channels * size**2, 64 if dimensions is None else dimensions
+    rotation = (
+        HaarRotation(d, seed=0, outputs=outputs)
+        if name == "haar"
+        else HadamardRotation(d, rounds=3, seed=0, outputs=outputs)
+    )
+    return PatchRotation(channels, size, rotation), outputs, 1
+
+
 def _quantizers(
-    levels: int, threshold: float | Optimal, surrogate: Surrogate | None, sign_zero: int = 1
-) -> tuple[Callable[[], Quantizer], Callable[[], Quantizer]]:
+    levels: int,
+    threshold: float | Optimal,
+    surrogate: Surrogate | None,
+    sign_zero: int = 1,
+    weight_scale: Literal["filter"] | int | None = None,
+) -> tuple[Callable[[], nn.Module], Callable[[], nn.Module]]:
     """Makers of a weight quantizer and of an input quantizer."""
     if levels not in (2, 3):
         raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {levels!r}")
     Ternary(threshold)  # its check, before anything is built
 
-    def maker(threshold: float | Optimal) -> Quantizer:
+    if isinstance(weight_scale, str):
+        check_choice("weight_scale (or the number of weights in a group)", weight_scale, ("filter",))
+
+    def maker(threshold: float | Optimal, scale: MeanScale | None = None) -> Quantizer:
         # A copy each: an annealed surrogate belongs to one layer, and moves with it to its device.
         rule = copy.deepcopy(surrogate)
-        return Sign(surrogate=rule, zero=sign_zero) if levels == 2 else Ternary(threshold, surrogate=rule)
+        if levels == 2:
+            return Sign(scale=scale, surrogate=rule, zero=sign_zero)
+        return Ternary(threshold, scale=scale, surrogate=rule)
 
+    def weights() -> nn.Module:
+        if weight_scale is None or weight_scale == "filter":
+            return maker(threshold, None if weight_scale is None else MeanScale())
+        return GroupScaled(maker(threshold), weight_scale)
+
+    weights()  # its checks, before anything is built
     inputs = threshold.deviations if isinstance(threshold, Optimal) else threshold
-    return lambda: maker(threshold), lambda: maker(inputs)
+    return weights, lambda: maker(inputs)

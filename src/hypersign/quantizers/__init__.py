@@ -1,5 +1,6 @@
 """Quantizers: a forward rule that gives exact levels, a backward rule, and perhaps a scale per filter."""
 
+from hypersign.quantizers.grouped import GroupScaled
 from hypersign.quantizers.quantizer import Identity, Quantizer
 from hypersign.quantizers.rotated import Rotated
 from hypersign.quantizers.scales import MeanScale
@@ -22,6 +23,7 @@ __all__ = [
     "Optimal",
     "Identity",
     "MeanScale",
+    "GroupScaled",
     "Surrogate",
     "HardTanh",
     "Polynomial",

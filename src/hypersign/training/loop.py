@@ -147,7 +147,7 @@ def _new_run(recipe: Recipe, path: Path, data: ImageData) -> Run:
             "name": recipe.model,
             "shape": list(data.shape),
             "classes": len(data.classes),
-            "options": recipe.model_options(),
+            "options": recipe.model_options() | _pixel_range(recipe, data),
         },
         "recipe": recipe.as_dict(),
         "data": {
@@ -166,6 +166,11 @@ def _new_run(recipe: Recipe, path: Path, data: ImageData) -> Run:
         "results": {},
     }
     return Run(path, info)
+
+
+def _pixel_range(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """The model's option for codes of pixels, which no recipe can know."""
+    return {"pixel_range": list(data.pixel_range)} if recipe.first_layer in ("thermometer", "bit-planes") else {}
 
 
 def _recipe_of(run: Run) -> Recipe:

@@ -67,6 +67,12 @@ class Recipe:
     """Share of the newest batch in batch norm's running averages (.1; the original's is .001)."""
     sign_zero: int | None = None
     """Level of 0: 1, or 0 as in the original (then not a binary network)."""
+    weight_scale: Literal["filter"] | int | None = None
+    """A least-squares scale of quantized weights: filter (one each), or one for each group of so many weights."""
+    first_layer: Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"] | None = None
+    """What the first convolution reads: pixels, a code of them by levels, or signs of their rotated patches (vgg)."""
+    first_dimensions: int | None = None
+    """Levels a pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
 
     epochs: int = 500
     """Passes over the training images."""
@@ -109,7 +115,7 @@ class Recipe:
                 object.__setattr__(self, field.name, tuple(value))
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if name != "surrogate" or value is not None:
+            if name not in ("surrogate", "first_layer") or value is not None:
                 check_choice(name, value, choices)
         for name in ("epochs", "batch_size"):
             check_int(name, getattr(self, name), least=1)
@@ -182,11 +188,15 @@ _MODEL_OPTIONS = (
     "norm_epsilon",
     "norm_momentum",
     "sign_zero",
+    "weight_scale",
+    "first_layer",
+    "first_dimensions",
 )
 
 _CHOICES = {
     "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"),
     "surrogate": ("hardtanh", "polynomial", "tanh", "triangle", "straight-through"),
+    "first_layer": ("plain", "thermometer", "bit-planes", "haar", "hadamard"),
     "loss": ("squared-hinge", "cross-entropy"),
     "optimizer": ("adam", "adamw", "sgd"),
     "adam_epsilon": ("corrected", "uncorrected"),

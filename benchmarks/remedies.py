@@ -1,0 +1,161 @@
+"""Remedies for what one bit costs: the same small network and budget with each, on Fashion-MNIST.
+
+    HYPERSIGN_DATA=... python benchmarks/remedies.py [--seeds 2] [--folder runs/remedies] [--json [FILE]]
+
+Trains one network a remedy and seed, about a minute each on one core, and can be stopped and started again: finished
+runs are kept in --folder. Everything but the remedy is the same: images, epochs, learning rate, seed. Of the layers
+to keep in float, `predicted` takes the two whose bit geometry says costs most, from the binary run of the same seed
+on training images (`accumulated_r`: the least correlation of logits with only this layer binarized), and `random` two
+others.
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+import rich
+import rich.table
+import torch
+from rich.console import Console
+
+from hypersign._machine import machine, versions
+from hypersign.data import Batches
+from hypersign.geometry.depth import accumulated_r, layer_r
+from hypersign.layers import quant_layers
+from hypersign.runs import Run, open_run
+from hypersign.summary import summary
+from hypersign.training import Recipe, resume, train
+
+KEPT = 2
+"""Layers kept in float."""
+
+BINARY = Recipe(
+    data="fashion-mnist",
+    images=10_000,
+    widths=(16, 16, 32, 32),
+    pools=(2, 4),
+    hidden=(64,),
+    epochs=3,
+    batch_size=50,
+    loss="cross-entropy",
+    learning_rate=3e-3,
+    final_learning_rate=0.0,
+    schedule="cosine",
+    schedule_per="step",
+    gradient_clip=None,
+    reestimate_images=2000,
+)
+REMEDIES: dict[str, dict[str, Any]] = {
+    "binary": {},
+    "first layer: float weights": {"float_weights": ("conv1",)},
+    "first layer: Haar rotation to 64": {"first_layer": "haar", "first_dimensions": 64},
+    "first layer: Hadamard rotation to 32": {"first_layer": "hadamard", "first_dimensions": 32},
+    "first layer: Hadamard rotation to 64": {"first_layer": "hadamard", "first_dimensions": 64},
+    "first layer: Hadamard rotation to 128": {"first_layer": "hadamard", "first_dimensions": 128},
+    "first layer: Hadamard rotation to 256": {"first_layer": "hadamard", "first_dimensions": 256},
+    "first layer: thermometer of 8": {"first_layer": "thermometer"},
+    "first layer: 8 bit planes": {"first_layer": "bit-planes"},
+    "ternary, threshold .02": {"levels": 3},
+    "ternary, best threshold": {"levels": 3, "threshold": "optimal"},
+    "a scale per filter": {"weight_scale": "filter"},
+    "a scale per 16 weights": {"weight_scale": 16},
+    f"{KEPT} layers in float: predicted": {},
+    f"{KEPT} layers in float: random": {},
+}
+
+
+def predicted_layers(run: Run) -> list[str]:
+    """The layers in the order in which geometry says that their bit costs: least correlation of logits first."""
+    data, model = run.data(), run.load_model()
+    train_images = data.train[: BINARY.images][::20]
+    layers = layer_r(model, Batches(train_images, 100, pixel_range=data.pixel_range))
+    return sorted((layer.name for layer in layers), key=lambda name: accumulated_r(layers, weights=[name])[-1])
+
+
+def options(name: str, seed: int, binary: Run | None) -> dict[str, Any]:
+    """The recipe's fields that make the remedy, of which some depend on the binary run of the same seed."""
+    if "layers in float" not in name:
+        return REMEDIES[name]
+    assert binary is not None
+    order = predicted_layers(binary)
+    chosen = set(order[:KEPT])
+    draw = random.Random(seed)
+    while name.endswith("random") and chosen & set(order[:KEPT]):
+        chosen = set(draw.sample(order, KEPT))
+    return {"float_weights": tuple(layer for layer in quant_layers(binary.build_model()) if layer in chosen)}
+
+
+def trained(folder: Path, recipe: Recipe) -> Run:
+    """The finished run in `folder`, of this recipe; trained, or gone on with, if need be."""
+    if not (folder / "run.json").exists():
+        return train(recipe, folder, device="cpu", console=Console(quiet=True))
+    run = open_run(folder)
+    if Recipe(**run.info["recipe"]) != recipe:
+        raise SystemExit(f"{folder} holds another run than this remedy: name another --folder, or remove it")
+    return run if run.finished else resume(folder, device="cpu", console=Console(quiet=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each remedy (default 2)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/remedies"), help="of the runs")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    runs: dict[str, list[Run]] = {name: [] for name in REMEDIES}
+    for seed in range(arguments.seeds):
+        for number, name in enumerate(REMEDIES):
+            binary = runs["binary"][seed] if number else None
+            recipe = dataclasses.replace(BINARY, seed=seed, **options(name, seed, binary))
+            run = trained(arguments.folder / f"{number:02}-seed-{seed}", recipe)
+            runs[name].append(run)
+            Console(stderr=True).print(f"seed {seed}, {name}: {accuracy(run):.2%}", highlight=False)
+
+    rows = {name: row(done, runs["binary"]) for name, done in runs.items()}
+    result = {
+        "benchmark": "remedies",
+        "machine": machine(),
+        "versions": versions("torch", "numpy"),
+        "recipe_of_binary": BINARY.as_dict(),
+        "seeds": arguments.seeds,
+        "rows": rows,
+    }
+    if arguments.json == "-":
+        print(json.dumps(result, indent=2))
+        return
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    table = rich.table.Table("remedy", "accuracy", "against binary", "weights packed", title="Fashion-MNIST")
+    for name, found in rows.items():
+        change = f"{100 * found['change']:+.2f} ± {100 * found['change_error']:.2f}"
+        table.add_row(name, f"{found['accuracy']:.2%}", change, f"{found['packed_bytes']:,} B")
+    rich.print(table)
+
+
+def accuracy(run: Run) -> float:
+    return float(run.info["results"]["test"]["accuracy"])
+
+
+def row(done: list[Run], binary: list[Run]) -> dict[str, Any]:
+    """Accuracies of a remedy, and the paired change against the binary runs with its standard error over seeds."""
+    changes = [accuracy(run) - accuracy(base) for run, base in zip(done, binary, strict=True)]
+    size = summary(done[0].build_model(), tuple(done[0].info["model"]["shape"])).total
+    return {
+        "accuracies": [accuracy(run) for run in done],
+        "accuracy": statistics.fmean(accuracy(run) for run in done),
+        "change": statistics.fmean(changes),
+        "change_error": statistics.stdev(changes) / len(changes) ** 0.5 if len(changes) > 1 else 0.0,
+        "float_weights": [run.info["recipe"]["float_weights"] for run in done],
+        "packed_bytes": size.packed_bytes,
+        "binary_macs": size.binary_macs,
+        "float_macs": size.float_macs,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""One scale for each group of a filter's weights."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.quantizers.quantizer import Quantizer
+
+__all__ = ["GroupScaled"]
+
+
+class GroupScaled(nn.Module):
+    """A quantizer of weights with one least-squares scale for each group of `size` weights that follow one another.
+
+        q_s(w)_i = alpha_g q(w)_i,   alpha_g = <w, q>_g / <q, q>_g   over the group g of i
+
+    The last group of a filter has what is left; a convolution's weights are ordered by channel, row, column. For
+    Gaussian weights and the sign, the cosine between w and q_s(w) is sqrt(2/pi + (1 - 2/pi)/size), a little more than
+    sqrt(2/pi). Gradients flow through q by its surrogate and through alpha.
+
+    `levels` is empty: products are of scaled levels. Packed, each group would be a product of its own: no packed
+    form is known.
+
+    Args:
+        quantizer: what quantizes the weights, such as `Sign()`; without a scale of its own.
+        size: weights of a group.
+
+    Raises:
+        HypersignError: a quantizer of another kind, or with a scale; a size below 1.
+
+    Source: `theory.group_cosine`; Rastegari et al. 2016 (arXiv 1603.05279), eq. 6, group by group.
+
+    >>> import torch
+    >>> from hypersign.quantizers import Sign
+    >>> GroupScaled(Sign(), 2)(torch.tensor([[1.0, -3.0, 0.5]])).tolist()
+    [[2.0, -2.0, 0.5]]
+    """
+
+    levels: tuple[float, ...] = ()
+    scale = None
+
+    def __init__(self, quantizer: Quantizer, size: int) -> None:
+        super().__init__()
+        if not isinstance(quantizer, Quantizer) or quantizer.scale is not None:
+            raise HypersignError(f"the quantizer to scale by groups must be one without a scale; got {quantizer!r}")
+        self.quantizer = quantizer
+        self.size = check_int("the size of a group", size, least=1)
+
+    def thresholds(self, weight: Tensor) -> Tensor:
+        """The threshold of each filter: shape `(filters,)`."""
+        return self.quantizer.thresholds(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scaled levels of filters, shape `(filters, ...)` as `x`."""
+        w, q = (self._grouped(values) for values in (x, self.quantizer(x)))  # (filters, groups, size)
+        fixed = q.detach()
+        alpha = (w * fixed).sum(2, keepdim=True) / fixed.square().sum(2, keepdim=True).clamp(min=1)
+        return (alpha * q).flatten(1)[:, : x[0].numel()].view_as(x)
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        flat = values.flatten(1)
+        return F.pad(flat, (0, -flat.shape[1] % self.size)).unflatten(1, (-1, self.size))
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
