@@ -38,10 +38,15 @@ def use(wheel: Path, to: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked sdist: wheels are built from what is in it, not from this folder."""
-    folder = tmp_path_factory.mktemp("source")
-    sdist = build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture
+def source(sdist: Path, tmp_path: Path) -> Path:
+    """The sdist, unpacked anew (a build folder keeps its compiler): wheels are built from what is in it."""
+    folder = tmp_path / "source"
+    folder.mkdir()
     subprocess.run(["tar", "-xzf", str(sdist), "-C", str(folder)], check=True)
     (unpacked,) = folder.iterdir()
     assert not (unpacked / "docs").exists()

@@ -17,7 +17,7 @@ from hypersign._checks import HypersignError
 from hypersign.packed import PackedModel
 from hypersign.packed.format import file_bytes, read, write
 
-DAMAGED, HOSTILE_GRAPHS = 7500, 2500
+DAMAGED, HOSTILE_GRAPHS = 8500, 1500
 
 
 def loaded(data: bytes) -> PackedModel:
