@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
 from hypersign.packing import pack
 from hypersign.packing.dense import DenseNetwork
+from hypersign.packing.peers import peers
 from hypersign.summary import summary
 
 NETWORKS = {
@@ -60,7 +62,20 @@ def test_command_prints_tables_or_json(packed, capsys: pytest.CaptureFixture[str
     main(["bench", str(path), "--batch-sizes", "3", "--repeats", "1", "--json"])
     (batch,) = json.loads(capsys.readouterr().out)["batches"]
     assert batch["images"] == 3
-    assert batch["torch_float32_seconds"] > 0
+    assert batch["dense_seconds"]["torch float32"] > 0
+
+
+def test_other_runtimes_compute_the_same_network(packed) -> None:
+    """ONNX Runtime and OpenVINO on the exported network, against torch; in 8 bits roughly."""
+    pytest.importorskip("onnx")
+    calls = peers(PackedModel.load(packed[2]), 2)
+    expected = calls["torch float32"]()
+    scale = np.abs(expected).max()
+    for name, call in calls.items():
+        found = call()
+        assert found.shape == (2, 10)
+        room = 1e-4 if name.endswith("float32") else 0.5
+        assert np.abs(found - expected).max() < room * scale, name
 
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

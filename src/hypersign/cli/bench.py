@@ -1,10 +1,10 @@
-"""`hypersign bench`: where a packed network's time goes, and what the float network takes."""
+"""`hypersign bench`: where a packed network's time goes, and what the dense network takes."""
 
 import dataclasses
 import importlib.util
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from hypersign.bits.backend import native
 from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import Profile, profile
+
+PEERS = ("torch", "onnxruntime", "openvino")
 
 FilePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
 
@@ -36,7 +38,10 @@ def bench(
     repeats: int = 30,
     json: JsonTarget = None,
 ) -> None:
-    """Time a packed network and each of its operations, beside the float network in torch where that is installed.
+    """Time a packed network and each of its operations, beside the dense network in other runtimes.
+
+    Those that are installed: torch, ONNX Runtime, OpenVINO (`hypersign[benchmark]`); float32, and int8 or bfloat16
+    where they have it.
 
     Every time is the least of all repeats, and all take turns, so that what else the machine does meets all alike.
 
@@ -56,7 +61,7 @@ def bench(
         {
             "file": file.name,
             "machine": machine(),
-            "versions": versions("numpy"),
+            "versions": versions("numpy", *(name for name in PEERS if importlib.util.find_spec(name))),
             "batches": [row for _, row in found],
         },
         json,
@@ -68,23 +73,24 @@ def bench(
 
 
 def measure(model: PackedModel, batch: int, *, threads: int, repeats: int) -> tuple[Profile, dict[str, Any]]:
-    """A profile of the network, and all of it as plain data with the machine's limit and the float network's time."""
-    dense = _dense(model, batch, threads)
-    limit, dense_seconds, times = 0.0, math.inf, None
+    """A profile of the network, and all of it as plain data with the limit and the dense network's times."""
+    calls = _peers(model, batch, threads)
+    limit, times = 0.0, None
+    dense = dict.fromkeys(calls, math.inf)
     for _ in range(repeats):
         now = profile(model, images=batch, threads=threads, repeats=1)
         times = now if times is None else _least(times, now)
         limit = max(limit, bit_limit())
-        if dense is not None:
+        for name, call in calls.items():
             start = time.perf_counter()
-            dense()
-            dense_seconds = min(dense_seconds, time.perf_counter() - start)
+            call()
+            dense[name] = min(dense[name], time.perf_counter() - start)
     assert times is not None
     row = {
         **times.as_dict(),
         "seconds_per_image": times.seconds_per_image,
         "limit_macs_per_second": limit * threads or None,
-        "torch_float32_seconds": dense_seconds if dense is not None else None,
+        "dense_seconds": dense,
     }
     return times, row
 
@@ -109,41 +115,31 @@ def _least(a: Profile, b: Profile) -> Profile:
     return dataclasses.replace(a, seconds=min(a.seconds, b.seconds), nodes=nodes)
 
 
-def _dense(model: PackedModel, batch: int, threads: int) -> Any:
-    """A call of the float network on a batch, or None where torch is not installed."""
+def _peers(model: PackedModel, batch: int, threads: int) -> dict[str, Callable[[], Any]]:
+    """Calls of the dense network on a batch, by runtime; none where torch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        return None
-    import torch
+        return {}
+    from hypersign.packing.peers import peers
 
-    from hypersign.packing.dense import DenseNetwork
-
-    torch.set_num_threads(threads)
-    network = DenseNetwork(model.graph, model.values).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.randn(batch, *model.shape).to(memory_format=torch.channels_last)
-
-    def call() -> None:
-        with torch.inference_mode():
-            network(images)
-
-    call()
-    return call
+    calls = peers(model, batch, threads=threads)
+    for call in calls.values():
+        call()  # builds what is built once
+    return calls
 
 
 def bench_table(times: Profile, row: dict[str, Any]) -> Table:
     """Per operation: time, share of it, and how fast its products are beside the machine's limit."""
-    limit, dense = row["limit_macs_per_second"], row["torch_float32_seconds"]
+    limit = row["limit_macs_per_second"]
     table = Table(
         title=f"batch {times.images}, {times.threads} thread{'s'[: times.threads > 1]}, back end {times.backend}: "
         f"{times.seconds_per_image * 1e3:.3f} ms an image",
         title_justify="left",
         caption_justify="left",
     )
-    notes = []
-    if dense is not None:
-        notes.append(
-            f"the same layers in float32 (torch, channels-last): {dense / times.images * 1e3:.3f} ms an image, "
-            f"{dense / times.seconds:.1f}x"
-        )
+    notes = [
+        f"the same layers in {name}: {dense / times.images * 1e3:.3f} ms an image, {dense / times.seconds:.1f}x"
+        for name, dense in row["dense_seconds"].items()
+    ]
     if limit:
         notes.append(
             f"limit: {limit / 1e12:.2f} T binary multiply-accumulates a second (xor, popcount and add in registers)"

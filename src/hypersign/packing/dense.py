@@ -26,14 +26,25 @@ class DenseNetwork(nn.Module):
         self.nodes = graph.nodes
         self.channels = {name: value.channels for name, value in values.items()}
         self.layers = nn.ModuleDict()
+        # What is pooled has its batch norm after the pool, where there are fewer numbers.
+        pooled = {node.inputs[0]: node.name for node in graph.nodes if node.op == "max_pool2d"}
+        self._clipped = {pooled.get(name, name) for name, value in values.items() if value.kind == "levels"}
         for node in graph.nodes:
-            key = node.name.replace(".", "_")
             x, y = values[node.inputs[0]], values[node.name]
             if "kernel" in node.options:
-                self.layers[key] = self._product(node, x, y)
-            if y.kind == "levels" and node.op != "max_pool2d":
-                self.layers[f"{key}_norm"] = nn.BatchNorm2d(y.channels)
+                self.layers[self.key(node)] = self._product(node, x, y)
+            if self.clipped(node):
+                self.layers[f"{self.key(node)}_norm"] = nn.BatchNorm2d(y.channels)
         self.eval()
+
+    @staticmethod
+    def key(node: Node) -> str:
+        """The name of a node's layer."""
+        return node.name.replace(".", "_")
+
+    def clipped(self, node: Node) -> bool:
+        """Whether batch norm and a hard tanh follow what the node does."""
+        return node.name in self._clipped
 
     @staticmethod
     def _product(node: Node, x: Value, y: Value) -> nn.Module:
@@ -60,7 +71,7 @@ class DenseNetwork(nn.Module):
         return values[self.nodes[-1].name].flatten(1)
 
     def _run(self, node: Node, *inputs: Any) -> Tensor:
-        key = node.name.replace(".", "_")
+        key = self.key(node)
         x = inputs[0]
         if key in self.layers:
             y = self.layers[key](x)
@@ -68,8 +79,7 @@ class DenseNetwork(nn.Module):
         elif node.op in ("max_pool2d", "avg_pool2d"):
             options = dict(node.options)
             pool = F.max_pool2d if node.op == "max_pool2d" else F.avg_pool2d
-            return pool(x, options.pop("size"), **options)
+            x = pool(x, options.pop("size"), **options)
         elif node.op == "add":
-            return inputs[0] + inputs[1]
-        norm = f"{key}_norm"
-        return F.hardtanh(self.layers[norm](x)) if norm in self.layers else x
+            x = x + inputs[1]
+        return F.hardtanh(self.layers[f"{key}_norm"](x)) if self.clipped(node) else x
