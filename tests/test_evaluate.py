@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
 from hypersign.evaluate import cross_entropy, evaluate, mode, reestimate_batch_norm, squared_hinge
-from hypersign.models import build
+from hypersign.models import build, mlp
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -102,6 +102,14 @@ def test_logits_of_a_low_precision_are_measured_in_float32() -> None:
     logits = torch.tensor([[1.0, 2.0], [3.0, 0.5]])
     low = evaluate(nn.Flatten(), [(logits.bfloat16(), torch.tensor([0, 1]))])
     assert low == evaluate(nn.Flatten(), [(logits, torch.tensor([0, 1]))])
+
+
+def test_a_latent_weight_that_is_nan_is_an_error() -> None:
+    model = mlp((1, 2, 2), 3, hidden=(4,))
+    with torch.no_grad():
+        model.fc1.weight[2, 1] = torch.nan
+    with pytest.raises(HypersignError, match=r"^fc1\.weight must hold numbers; it holds NaN"):
+        evaluate(model, [(torch.ones(1, 1, 2, 2), torch.zeros(1, dtype=torch.long))])
 
 
 def test_nan_logits_are_an_error() -> None:

@@ -93,12 +93,15 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, loss
         loss: mean loss of a batch.
 
     Raises:
-        HypersignError: there is no image, or a logit is NaN.
+        HypersignError: there is no image, or a weight, statistic or logit is NaN.
 
     >>> model = nn.Flatten()
     >>> evaluate(model, [(torch.eye(3), torch.tensor([0, 1, 0]))]).confusion
     ((1, 0, 1), (0, 1, 0), (0, 0, 0))
     """
+    for name, tensor in model.state_dict().items():
+        if torch.isnan(tensor).any():  # a latent weight's would go unseen: sign(NaN) is a level
+            raise HypersignError(f"{name} must hold numbers; it holds NaN: take an earlier state")
     images = 0
     total = 0.0
     confusion: Tensor | None = None
