@@ -5,14 +5,18 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from hypersign.geometry.ablation import Ablated, Ablation, Change, Ranking
+from hypersign.geometry.depth import Depth, LayerDepth, LayerR, PermutedR
 from hypersign.geometry.results import (
     AngleStats,
+    Components,
     Density,
     DotProducts,
     Geometry,
     Histogram,
     LayerGeometry,
     WeightStats,
+    WhatIfCurve,
 )
 
 BINS = 50
@@ -23,7 +27,52 @@ def geometry(*, ternary: bool = False, run: str = "demo", seed: int = 0) -> Geom
     """Five layers, the first with real inputs that share one strong component, as images do."""
     generator = np.random.default_rng(seed)
     layers = tuple(_layer(generator, *layer, ternary, first=not i) for i, layer in enumerate(LAYERS))
-    return Geometry(run=run, dataset="digits", images=250, accuracy=0.968, layers=layers)
+    return Geometry(run=run, dataset="digits", images=250, accuracy=0.968, layers=layers, covariance_images=480)
+
+
+def ablation() -> Ablation:
+    """Every layer's weights, and every layer's inputs but the first's, back to float one at a time."""
+    names = [name for name, _, _ in LAYERS]
+    rows = [
+        Ablated(
+            side=side,
+            scope="one",
+            name=name,
+            accuracy=0.95,
+            loss=0.4 + 0.01 * i,
+            accuracy_change=Change(-0.001 * i, 0.002),
+            loss_change=Change(0.01 * i, 0.004),
+            logit_r=0.98 - 0.01 * i,
+            predicted_logit_r=0.97 - 0.012 * i,
+        )
+        for side, layers in (("weights", names), ("inputs", names[1:]))
+        for i, name in enumerate(layers)
+    ]
+    rankings = tuple(
+        Ranking(side=side, scope="one", spearman=0.9, spearman_logits=1.0, pairs=10, apart=6, in_order=5, noticed=())
+        for side in ("weights", "inputs")
+    )
+    layers = tuple(LayerR(name, 0.8, 0.8, 0.64, 0.0) for name in names)
+    return Ablation(300, 2, 0.968, 0.01, 0.4, 0.02, layers, tuple(rows), rankings)
+
+
+def depth() -> Depth:
+    """Correlations that fall with depth."""
+    return Depth(
+        300,
+        tuple(
+            LayerDepth(
+                name=name,
+                own_r=0.85,
+                r=0.8 - 0.05 * i,
+                predicted_r=0.8 - 0.06 * i,
+                input_flips=0.1,
+                predicted_input_flips=0.12,
+                permuted=tuple(PermutedR(kept, 0.8, 0.8) for kept in ("global", "sample", "position")),
+            )
+            for i, (name, _, _) in enumerate(LAYERS)
+        ),
+    )
 
 
 def metrics(epochs: int = 12) -> list[dict]:
@@ -104,6 +153,7 @@ def _layer(
     quantized = real if first else np.where(np.abs(real) > threshold, np.sign(real), 0.0)
     permuted = generator.permuted(quantized, axis=1)
 
+    weights_binarized = _products(quantized @ levels.T, quantized @ latent.T, 0.8)
     cosine = (latent * levels).sum(1) / np.sqrt((latent**2).sum(1) * (levels**2).sum(1))
     angle = np.degrees(np.arccos(cosine))
     predicted = 37.071 - 23.66 / fan_in - (3.4 if ternary else 0.0)
@@ -150,6 +200,24 @@ def _layer(
         activations_binarized=_products(real @ levels.T, quantized @ levels.T, real_input),
         both_binarized=_products(real @ latent.T, quantized @ levels.T, expected * real_input),
         permuted=_products(permuted @ levels.T, permuted @ latent.T, expected),
+        covariance_pearson_r=tuple(r - 0.01 for r in weights_binarized.pearson_r_per_filter),
+        effective_dimension=fan_in / 3,
+        components=Components((1, 2, fan_in), (0.5, 0.7, 1.0), (0.1, 0.2, 1.0), (0.12, 0.22, 1.0)),
+        what_if=tuple(
+            WhatIfCurve(
+                rotation=rotation,
+                kind=kind,
+                filters=32,
+                values=values,
+                angle_degrees=tuple(37.0 - 5 * i for i in range(len(values))),
+                pearson_r=tuple(base + 0.1 * i for i in range(len(values))),
+                sign_flip_share=tuple(0.2 - 0.05 * i for i in range(len(values))),
+            )
+            for rotation, base in (("none", 0.7), ("hadamard", 0.75))
+            for kind, values in (("threshold", (0.0, 0.5, 1.0)), ("levels", (2.0, 3.0, 4.0)))
+        ),
+        recommendation="ternarize" if first else "binarize",
+        reason="r = 0.70 with one bit is below 0.75; 0.90 with ternary levels" if first else "r = 0.80 with one bit",
     )
 
 

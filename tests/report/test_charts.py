@@ -10,7 +10,7 @@ from hypersign.report import charts
 
 @pytest.fixture(scope="module")
 def specifications():
-    return charts.specifications(["#123456"])
+    return charts.specifications(["#123456"], ["#123456"])
 
 
 def test_every_colour_that_differs_by_scheme_is_a_property_of_the_page(specifications):
@@ -39,4 +39,4 @@ def test_the_library_is_one_script_that_loads_nothing():
 def test_a_missing_package_names_the_extra(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(HypersignError, match=r"pip install 'hypersign\[report\]'"):
-        charts.specifications([])
+        charts.specifications([], [])

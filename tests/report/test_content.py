@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from hypersign.report.content import FAMILIES, across_layers, layer_content, training_content
+from hypersign.report.content import (
+    FAMILIES,
+    ablation_content,
+    across_layers,
+    covariance_r,
+    depth_content,
+    layer_content,
+    training_content,
+)
 
 
 def test_rows_across_layers_hold_the_measured_and_the_predicted(geometry):
@@ -84,3 +92,48 @@ def test_training_rows_skip_what_is_missing(synthetic):
     assert [row["epoch"] for row in rows["rate"]] == [1, 2, 3]
     assert len(rows["angle"]) == 4 * len(synthetic.LAYERS)
     assert training_content([]) == {"loss": [], "accuracy": [], "rate": [], "flipped": [], "angle": []}
+
+
+def test_prediction_rows_are_filters_that_have_both(geometry):
+    layer = geometry.layers[1]
+    r = (math.nan, *layer.covariance_pearson_r[1:])
+    rows = layer_content(dataclasses.replace(layer, covariance_pearson_r=r))["prediction"]
+    assert [row["filter"] for row in rows] == list(range(1, layer.filters))
+    assert rows[0]["measured"] - rows[0]["predicted"] == pytest.approx(0.01, abs=1e-4)
+    measured, predicted, distance = covariance_r(layer)
+    assert measured == pytest.approx(np.median(layer.weights_binarized.pearson_r_per_filter))
+    assert (measured - predicted, distance) == pytest.approx((0.01, 0.01))
+    assert all(math.isnan(x) for x in covariance_r(dataclasses.replace(layer, covariance_pearson_r=())))
+    scattered = across_layers(geometry)["scatter"]
+    assert {row["layer"] for row in scattered} == {layer.name for layer in geometry.layers}
+    assert max(sum(row["layer"] == layer.name for row in scattered) for layer in geometry.layers) <= 64
+
+
+def test_curves_and_components_are_those_of_the_layer(geometry):
+    layer = geometry.layers[0]
+    content = layer_content(layer)
+    assert content["advice"] == {"recommendation": "ternarize", "reason": layer.reason}
+    assert [(c["rotation"], c["kind"], c["values"]) for c in content["what_if"]] == [
+        (c.rotation, c.kind, list(c.values)) for c in layer.what_if
+    ]
+    shares = {(row["k"], row["series"]): row["share"] for row in content["components"]}
+    assert shares[2, "latent filters"] == 0.2
+    assert shares[1, "if random"] == pytest.approx(1 / layer.fan_in, rel=1e-4)
+    bare = dataclasses.replace(layer, components=type(layer.components)(), what_if=())
+    assert layer_content(bare)["components"] == layer_content(bare)["what_if"] == []
+
+
+def test_ablation_and_depth_rows(synthetic):
+    found = ablation_content(synthetic.ablation())
+    assert len(found["changes"]) == len(found["logits"]) == 9
+    row = found["changes"][2]
+    assert (row["layer"], row["side"], row["low"], row["loss"], row["high"]) == (
+        "conv3", "weights", 0.016, 0.02, 0.024,
+    )  # fmt: skip
+    assert ablation_content(None) == {"changes": [], "logits": [], "rankings": []}
+    rows = depth_content(synthetic.depth())
+    assert len(rows) == 15
+    assert [row["r"] for row in rows if row["series"] == "all, measured"] == pytest.approx(
+        [0.8, 0.75, 0.7, 0.65, 0.6]
+    )
+    assert depth_content(None) == []

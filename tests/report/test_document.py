@@ -48,9 +48,9 @@ class Reader(html.parser.HTMLParser):
 @pytest.fixture(scope="module", autouse=True)
 def charts_once():
     """Compiles the charts once: the tests here are about everything around them."""
-    made = document.charts.specifications(["#123456"])
+    made = document.charts.specifications(["#123456"], ["#123456"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(document.charts, "specifications", lambda colours: made)
+        patch.setattr(document.charts, "specifications", lambda colours, layers: made)
         yield
 
 
@@ -98,6 +98,30 @@ def test_headline_and_tables_hold_the_numbers(page, geometry):
     assert "vgg with 5 quantized layers, inspected on 250 images of digits" in text
     assert "recipe.epochs 12" in text
     assert "model.options.widths 32, 32, 64" in text
+
+
+def test_overview_has_a_row_a_layer_with_advice_and_its_reason(page, geometry):
+    text = page().text
+    for layer in geometry.layers:
+        assert f"{layer.effective_dimension:.1f}" in text
+        assert f"{layer.recommendation} {layer.reason}" in text
+    for absent in ("Which layers matter?", "Errors over depth"):
+        assert absent not in text
+    bare = [dataclasses.replace(layer, what_if=(), covariance_pearson_r=()) for layer in geometry.layers]
+    without = page(geometry=dataclasses.replace(geometry, layers=tuple(bare), covariance_images=0)).text
+    for absent in ("Layer by layer", "What if?", "Foretold"):
+        assert absent in text
+        assert absent not in without
+
+
+def test_ablation_and_depth_are_shown_where_given(page, synthetic):
+    read = page(ablation=synthetic.ablation(), depth=synthetic.depth())
+    assert "Loss 0.4000 and accuracy 96.8 % on 300 test images; batch norm re-estimated 2 times" in read.text
+    assert "rank correlation of 1.00 with how far the logits move and of 0.90" in read.text
+    assert "of 6 pairs of layers whose losses differ by more than two standard errors, 5 are" in read.text
+    assert "Permutation tests" in read.text
+    assert len(read.data["ablation"]["changes"]) == 9
+    assert len(read.data["depth"]) == 15
 
 
 def test_data_of_the_charts_are_those_of_the_geometry(page, geometry):

@@ -48,7 +48,7 @@ def report(tmp_path_factory, synthetic):
     layers = (
         *made.layers[:3],
         dataclasses.replace(empty, angle_degrees=angle, **families),
-        dataclasses.replace(plain, weight_quantizer="Identity()", input_quantizer="Identity()"),
+        dataclasses.replace(plain, weight_quantizer="Identity()", input_quantizer="Identity()", what_if=()),
     )
     path = tmp_path_factory.mktemp("report") / "report.html"
     return write(
@@ -57,6 +57,8 @@ def report(tmp_path_factory, synthetic):
         run=synthetic.run_info(),
         metrics=synthetic.metrics(),
         summary=synthetic.summary(),
+        ablation=synthetic.ablation(),
+        depth=synthetic.depth(),
     )
 
 
@@ -170,6 +172,49 @@ def strip(svg):
     return re.sub(r"(clip|gradient_?)\d+", r"\1", svg)
 
 
+def test_sliders_recompute_every_layer_from_stored_curves(opened):
+    def dots(page):
+        return page.evaluate("""() => [...document.querySelectorAll('#what-if-layers .mark-symbol path')]
+            .map(dot => dot.getAttribute('aria-label'))""")
+
+    with opened() as page:
+        settled(page, "what-if-layers")
+        page.locator("#what-if-threshold").fill("0.25")  # half-way between the curve's .7 at 0 and .8 at .5
+        words = page.inner_text("#what-if-words")
+        assert words.startswith("With ternary levels at 0.25 σ: r is 0.750 in the middle layer")
+        assert "conv1: r = 0.750, angle 34.5°, 17.5 % of signs flip" in page.inner_text("#caption-what-if")
+        assert len(dots(page)) == 4  # the fifth layer has no curves
+        page.check("#what-if-rotation")
+        assert "in a rotated frame: r is 0.800" in page.inner_text("#what-if-words")
+        page.locator("#what-if-levels").fill("2")
+        assert page.is_checked("#what-if input[value=levels]")
+        assert "With 4 levels in a rotated frame: r is 0.950" in page.inner_text("#what-if-words")
+        page.locator("#what-if-threshold").fill("0")
+        page.uncheck("#what-if-rotation")
+        assert "With signs: r is 0.700" in page.inner_text("#what-if-words")
+        page.locator("#what-if-threshold").fill("1.5")  # beyond the curve: nothing is made up
+        assert "no layer has an r" in page.inner_text("#what-if-words")
+        page.select_option("#layer", label="fc2")
+        assert "no covariance to predict from" in page.inner_text("#what-if-curve")
+
+
+def test_ablation_depth_and_predictions_are_drawn(opened):
+    with opened() as page:
+        for chart, count in (("ablation-changes", 9), ("ablation-logits", 9), ("depth-r", 15)):
+            settled(page, chart)
+            assert page.locator(f"#{chart} .mark-symbol.role-mark path").count() == count, chart
+        settled(page, "across-scatter")
+        assert page.locator("#across-scatter .mark-symbol.role-mark path").count() > 100
+        page.select_option("#layer", label="conv2")
+        settled(page, "prediction")
+        assert page.locator("#prediction .mark-symbol.role-mark path").count() == 32
+        assert "median distance 0.0100" in page.inner_text("#caption-prediction")
+        settled(page, "components")
+        page.locator("#overview ~ .scroll .pick tbody tr").nth(2).click()
+        assert page.input_value("#layer") == "2"
+        assert page.locator("tr[aria-current]").count() == 2
+
+
 def test_hovering_shows_values(opened):
     with opened() as page:
         page.select_option("#layer", label="conv2")
@@ -222,7 +267,7 @@ def test_controls_have_names_and_text_has_contrast(opened):
         assert page.get_by_role("button", name="next layer").count() == 1
         assert page.locator("svg[role]:not([aria-label])").count() == 0
         names = page.evaluate("[...document.querySelectorAll('.scroll')].map(box => box.getAttribute('role'))")
-        assert names == ["region", "region"]
+        assert names == ["region"] * 4
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             colours = json.loads(page.evaluate(COLOURS))

@@ -21,6 +21,7 @@ from hypersign.geometry.depth import Depth
 from hypersign.geometry.depth import depth as measure_depth
 from hypersign.layers import quant_layers
 from hypersign.quantizers import Identity
+from hypersign.runs import Run
 from hypersign.training import Recipe
 from hypersign.training.step import loss_of
 
@@ -67,25 +68,16 @@ def ablate(
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)
-    data, model = opened.data(), opened.load_model(weights)
-    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
-    size = min(reestimate_images, REESTIMATION_BATCH)
-    drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
-    sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
-    layers = quant_layers(model).values()
-    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
-    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("ablating", total=sum(2 * count + 1 for count in counts if count))
-        found = measure(
-            model,
-            batches,
-            sets,
-            loss=loss_of(Recipe(**opened.info["recipe"])),
-            progress=lambda done: bar.update(task, completed=done),
-        )
-        deep = measure_depth(model, batches, sets[0], seed=seed) if depth else None
+    found, deep = ablate_run(
+        opened,
+        images=images,
+        reestimate_images=reestimate_images,
+        rounds=rounds,
+        depth=depth,
+        weights=weights,
+        seed=seed,
+        console=Console(stderr=True),
+    )
     answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
     write_json(_plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
     if figures is not None:
@@ -95,7 +87,7 @@ def ablate(
     text = Console()
     text.print(
         f"{opened.name}, {weights} weights: accuracy {found.accuracy:.2%} ± {found.accuracy_error:.2%}, "
-        f"loss {found.loss:.4f} ± {found.loss_error:.4f} on {found.images:,} {data.name} test images, "
+        f"loss {found.loss:.4f} ± {found.loss_error:.4f} on {found.images:,} {opened.data().name} test images, "
         f"{found.rounds} round{'s' if found.rounds > 1 else ''} of batch norm",
         highlight=False,
     )
@@ -106,6 +98,38 @@ def ablate(
                 text.print(ranking_words(ranking), highlight=False)
     if deep is not None:
         text.print(depth_table(deep))
+
+
+def ablate_run(
+    opened: Run,
+    *,
+    images: int,
+    reestimate_images: int,
+    rounds: int,
+    depth: bool,
+    weights: Weights,
+    seed: int,
+    console: Console,
+) -> tuple[Ablation, Depth | None]:
+    """Ablates a run's network, and measures its depth where asked to, with a progress bar on `console`."""
+    data, model = opened.data(), opened.load_model(weights)
+    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
+    size = min(reestimate_images, REESTIMATION_BATCH)
+    drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
+    sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
+    layers = quant_layers(model).values()
+    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
+    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("ablating", total=sum(2 * count + 1 for count in counts if count))
+        found = measure(
+            model,
+            batches,
+            sets,
+            loss=loss_of(Recipe(**opened.info["recipe"])),
+            progress=lambda done: bar.update(task, completed=done),
+        )
+        return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
 
 
 def ablation_table(found: Ablation, side: str) -> Table:

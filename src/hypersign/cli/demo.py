@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from hypersign._checks import HypersignError
+from hypersign.cli.ablate import ablate_run
 from hypersign.cli.inspect import geometry_table, inspect_run, write_report
 from hypersign.cli.options import parse
 from hypersign.runs import open_run
@@ -57,7 +58,18 @@ def demo(*, output: Path = Path("runs/demo")) -> None:
         trained = train(RECIPE, output, device="cpu", console=progress)
         console.print("2. Measuring what one bit did to its geometry", style="bold")
         found = inspect_run(trained, images=500, weights="last", seed=0, console=progress)
-        page = write_report(trained, found, output)
+        console.print("3. Putting layers back to float, one at a time", style="bold")
+        ablation = ablate_run(
+            trained,
+            images=300,
+            reestimate_images=300,
+            rounds=2,
+            depth=True,
+            weights="last",
+            seed=0,
+            console=progress,
+        )
+        page = write_report(trained, found, output, ablation)
     finally:
         torch.set_num_threads(threads)
     console.print(geometry_table(found))

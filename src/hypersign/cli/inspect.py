@@ -11,11 +11,14 @@ from rich.table import Table
 from hypersign import report, runs
 from hypersign._checks import check_int
 from hypersign.cli import inspect_files
+from hypersign.cli.ablate import ablate_run
 from hypersign.cli.options import RunPath, Weights, parse
 from hypersign.data import Batches
 from hypersign.geometry import Geometry
 from hypersign.geometry import inspect as measure
+from hypersign.geometry.ablation import Ablation
 from hypersign.geometry.covariance import input_covariances
+from hypersign.geometry.depth import Depth
 from hypersign.runs import Run
 from hypersign.summary import summary
 
@@ -37,6 +40,7 @@ def inspect(
     weights: Weights = "last",
     output: Path | None = None,
     figures: bool = False,
+    ablate: bool = False,
     seed: int = 0,
 ) -> None:
     """Measure a run's geometry on its test images against theory; write report.html and geometry.json.
@@ -52,7 +56,9 @@ def inspect(
         weights: the last weights, or those with the best validation accuracy.
         output: folder for the report; the run folder itself by default.
         figures: also draw each figure of the paper's analysis, as PDF and PNG, into figures/ there.
-        seed: of the permutation test.
+        ablate: also put layers back to float, as `hypersign ablate --depth` does with as many images, and show it
+            in the report; takes several times as long.
+        seed: of the permutation test, and of the training images that batch norm is re-estimated on.
     """
     opened = runs.open_run(run)
     check_int("--images", images, least=1)
@@ -60,7 +66,19 @@ def inspect(
     folder.mkdir(parents=True, exist_ok=True)
     console = Console()
     found = inspect_run(opened, images=images, weights=weights, seed=seed, console=Console(stderr=True))
-    page = write_report(opened, found, folder)
+    ablation = None
+    if ablate:
+        ablation = ablate_run(
+            opened,
+            images=images,
+            reestimate_images=images,
+            rounds=3,
+            depth=True,
+            weights=weights,
+            seed=seed,
+            console=Console(stderr=True),
+        )
+    page = write_report(opened, found, folder, ablation)
     console.print(geometry_table(found))
     console.print(covariance_table(found))
     if figures:
@@ -102,8 +120,11 @@ def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, consol
         )
 
 
-def write_report(opened: Run, found: Geometry, folder: Path) -> Path:
+def write_report(
+    opened: Run, found: Geometry, folder: Path, ablation: tuple[Ablation, Depth | None] | None = None
+) -> Path:
     """Writes geometry.json and report.html, and returns the latter's path."""
+    ablated, depth = ablation or (None, None)
     found.save(folder / "geometry.json")
     return report.write(
         folder / "report.html",
@@ -111,6 +132,8 @@ def write_report(opened: Run, found: Geometry, folder: Path) -> Path:
         run=opened.info,
         metrics=opened.metrics(),
         summary=summary(opened.build_model(), tuple(opened.info["model"]["shape"])),
+        ablation=ablated,
+        depth=depth,
     )
 
 
@@ -150,6 +173,7 @@ def covariance_table(found: Geometry) -> Table:
     table.add_column("layer", no_wrap=True)
     for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("latent weights: advice")
     for layer in found.layers:
         if not layer.covariance_pearson_r:
             continue
@@ -162,5 +186,6 @@ def covariance_table(found: Geometry) -> Table:
             str(layer.fan_in),
             f"{layer.effective_dimension:.1f}",
             *(f"{cell:.3f}" for cell in cells),
+            layer.recommendation,
         )
     return table

@@ -4,12 +4,14 @@ from hypersign.geometry.advice import Advice, LayerAdvice, advise
 from hypersign.geometry.inspection import inspect
 from hypersign.geometry.results import (
     AngleStats,
+    Components,
     Density,
     DotProducts,
     Geometry,
     Histogram,
     LayerGeometry,
     WeightStats,
+    WhatIfCurve,
 )
 
 __all__ = [
@@ -24,4 +26,6 @@ __all__ = [
     "DotProducts",
     "Density",
     "Histogram",
+    "WhatIfCurve",
+    "Components",
 ]

@@ -1,13 +1,20 @@
 """Inspection: everything that is measured of a network, beside what theory predicts."""
 
-import math
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from hypersign.geometry import theory, weights
+from hypersign.geometry.advice import layer_advice
 from hypersign.geometry.capture import Batches, LayerCapture, Progress, capture
-from hypersign.geometry.covariance import Covariances, LayerCovariance, effective_dimension, predicted_r
+from hypersign.geometry.covariance import (
+    Covariances,
+    LayerCovariance,
+    components,
+    predicted_r,
+    what_if_curves,
+)
 from hypersign.geometry.results import Geometry, LayerGeometry
 from hypersign.quantizers import Identity
 
@@ -55,18 +62,21 @@ def inspect(
     (0.8, 0.8)
     """
     seen = capture(model, batches, seed=seed, progress=progress)
-    known = covariances.layers if covariances is not None else {}
+    known = {} if covariances is None else covariances.layers
+    unknown = {} if covariances is None else covariances.unmeasured
     return Geometry(
         run=run,
         dataset=dataset,
         images=seen.images,
         accuracy=seen.accuracy,
-        layers=tuple(_layer_geometry(layer, known.get(layer.name)) for layer in seen.layers),
+        layers=tuple(
+            _layer_geometry(layer, known.get(layer.name), unknown.get(layer.name, "")) for layer in seen.layers
+        ),
         covariance_images=covariances.images if covariances is not None else 0,
     )
 
 
-def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None) -> LayerGeometry:
+def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, unmeasured: str) -> LayerGeometry:
     layer = captured.layer
     angle = weights.angle_stats(layer)
     cosines = np.cos(np.radians(angle.per_filter))
@@ -90,9 +100,23 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None) 
         activations_binarized=products.result("activations_binarized", predicted_pearson_r=input_r),
         both_binarized=products.result("both_binarized", predicted_pearson_r=weight_r * input_r),
         permuted=captured.permuted.result("permuted", predicted_pearson_r=weight_r),
-        covariance_pearson_r=() if covariance is None else tuple(predicted_r(covariance).tolist()),
-        effective_dimension=math.nan if covariance is None else effective_dimension(covariance),
+        **_from_covariance(covariance, unmeasured),
     )
+
+
+def _from_covariance(covariance: LayerCovariance | None, unmeasured: str) -> dict[str, Any]:
+    """What is foretold from the covariance of the layer's inputs, or why nothing is."""
+    if covariance is None:
+        return {"reason": f"no covariance: {unmeasured}" if unmeasured else ""}
+    advice = layer_advice(covariance)
+    return {
+        "covariance_pearson_r": tuple(predicted_r(covariance).tolist()),
+        "effective_dimension": advice.effective_dimension,
+        "components": components(covariance),
+        "what_if": what_if_curves(covariance),
+        "recommendation": advice.recommendation,
+        "reason": advice.reason,
+    }
 
 
 def _words(quantizer: nn.Module) -> str:

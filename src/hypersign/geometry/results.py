@@ -15,7 +15,17 @@ from typing import Any, Self
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
 
-__all__ = ["Geometry", "LayerGeometry", "AngleStats", "WeightStats", "DotProducts", "Density", "Histogram"]
+__all__ = [
+    "Geometry",
+    "LayerGeometry",
+    "AngleStats",
+    "WeightStats",
+    "DotProducts",
+    "Density",
+    "Histogram",
+    "WhatIfCurve",
+    "Components",
+]
 
 Floats = tuple[float, ...]
 
@@ -107,6 +117,39 @@ class DotProducts:
 
 
 @dataclasses.dataclass(frozen=True)
+class WhatIfCurve:
+    """What a quantizer of the weights would do to a layer, against its threshold or its number of levels.
+
+    `kind` is "threshold" (ternary, in standard deviations of each filter; 0 is the sign) or "levels"; `rotation` what
+    the filters go through before and back after: "none" or "hadamard". For each of `values`: the medians over
+    `filters` filters, evenly spread over the layer's, of the angle between latent and quantized filter and of the
+    predicted correlation and share of flipped signs of dot products; NaN where no filter has one.
+    """
+
+    rotation: str
+    kind: str
+    filters: int
+    values: Floats
+    angle_degrees: Floats
+    pearson_r: Floats
+    sign_flip_share: Floats
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """Shares in the k leading principal components of a layer's inputs, for each k of `numbers`.
+
+    `variance` of the inputs' variance, `weight_energy` and `level_energy` of the squared length of the latent filters
+    and of their levels, means over filters: k/d for filters that lie anyhow. Empty where not computed.
+    """
+
+    numbers: tuple[int, ...] = ()
+    variance: Floats = ()
+    weight_energy: Floats = ()
+    level_energy: Floats = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class LayerGeometry:
     """Everything measured of one quantized layer.
 
@@ -117,8 +160,10 @@ class LayerGeometry:
 
     From the covariance C of the layer's inputs a_b over `Geometry.covariance_images` training images:
     `covariance_pearson_r` predicts `weights_binarized.pearson_r_per_filter`, w'Cb / sqrt(w'Cw b'Cb), and
-    `effective_dimension` is (trace C)^2 / |C|_F^2, of how many directions the inputs vary in. Empty and NaN where
-    no covariance was measured.
+    `effective_dimension` is (trace C)^2 / |C|_F^2, of how many directions the inputs vary in; `components` says how
+    the filters lie to these; `what_if` what other quantizers would do; `recommendation` ("binarize", "ternarize" or
+    "keep in float") and its `reason` are `layer_advice`'s for the latent weights. Empty and NaN where no covariance
+    was measured, and then `reason` says why.
     """
 
     name: str
@@ -136,6 +181,10 @@ class LayerGeometry:
     permuted: DotProducts
     covariance_pearson_r: Floats = ()
     effective_dimension: float = math.nan
+    components: Components = Components()
+    what_if: tuple[WhatIfCurve, ...] = ()
+    recommendation: str = ""
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,8 +52,8 @@ def library() -> str:
     return _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
-def specifications(colours: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One Vega specification a chart; `colours` are those of the layers in the training curves."""
+def specifications(colours: Sequence[str], layers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """One Vega specification a chart; `colours` are those of the layers in training curves, `layers` of all."""
     alt, converter = _altair(), _vl_convert()
     charts = {
         "angles": _angles(alt),
@@ -67,11 +67,19 @@ def specifications(colours: Sequence[str]) -> dict[str, dict[str, Any]]:
         "rate": _rate(alt),
         "layers": _layers(alt, list(colours), alt.Scale(zero=False)),
         "layers_log": _layers(alt, list(colours), alt.Scale(type="log", nice=False)),
+        "scatter": _scatter(alt, alt.Color("layer:N", sort=None, title=None, scale=alt.Scale(range=list(layers)))),
+        "prediction": _scatter(alt, alt.value(_MEASURED)),
+        "what_if": _what_if(alt),
+        "what_if_curve": _what_if_curve(alt),
+        "components": _components(alt),
+        "changes": _changes(alt),
+        "logits": _logits(alt),
+        "depth": _depth(alt),
     }
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     compiled = {}
     for name, chart in charts.items():
-        fit = "fit-x" if name in ("angles", "correlations") else "fit"
+        fit = "fit-x" if name in ("angles", "correlations", "what_if", "changes") else "fit"
         chart = chart.properties(width="container", autosize=alt.AutoSizeParams(type=fit, contains="padding"))
         specification = chart.to_dict()
         specification["config"] = _CONFIG
@@ -218,6 +226,162 @@ def _spread(alt: Any) -> Any:
     ).properties(height=280, description="Spread of the angle against fan-in, with a guide of slope -1/2")
 
 
+def _scatter(alt: Any, colour: Any) -> Any:
+    scale = alt.Scale(zero=False, nice=True)
+    x = functools.partial(alt.X, type="quantitative", scale=scale, axis=alt.Axis(tickCount=5))
+    y = functools.partial(alt.Y, type="quantitative", scale=scale, axis=alt.Axis(tickCount=5))
+    titles = "r predicted from covariance", "r measured"
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("filter:Q"),
+        alt.Tooltip("predicted:Q", format=".4f"),
+        alt.Tooltip("measured:Q", format=".4f"),
+    ]
+    return alt.layer(
+        alt.Chart(alt.NamedData("diagonal"))
+        .mark_line(color=_PREDICTED, strokeDash=[5, 4], strokeWidth=1.5)
+        .encode(x=x("at", title=titles[0]), y=y("at", title=titles[1])),
+        alt.Chart(alt.NamedData("scatter"))
+        .mark_point(filled=True, size=40, opacity=0.65, aria=False, cursor="pointer")
+        .encode(x=x("predicted", title=titles[0]), y=y("measured", title=titles[1]), color=colour, tooltip=tooltip),
+    ).properties(height=280, description="Measured against predicted correlation, a point a filter, and the diagonal")
+
+
+# What if -------------------------------------------------------------------------------------------------
+
+
+def _what_if(alt: Any) -> Any:
+    y, band = _rows(alt)
+    x = functools.partial(
+        alt.X, type="quantitative", scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6)
+    )
+    title = "r, median over filters"
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("sign:Q", title="r with signs", format=".3f"),
+        alt.Tooltip("r:Q", title="r if so", format=".3f"),
+        alt.Tooltip("angle:Q", title="angle if so, degrees", format=".1f"),
+        alt.Tooltip("flips:Q", title="signs flipped if so", format=".1%"),
+    ]
+    base = alt.Chart(alt.NamedData("what_if")).encode(y=y, tooltip=tooltip)
+    marks = (
+        base.mark_rule(color=_PREDICTED, strokeWidth=1.5, opacity=0.5).encode(x=x("sign", title=title), x2="r"),
+        base.mark_tick(color=_MUTED, thickness=2, height=16).encode(x=x("sign", title=title)),
+        base.mark_point(color=_PREDICTED, filled=True, size=70, opacity=1, cursor="pointer").encode(
+            x=x("r", title=title)
+        ),
+    )
+    return alt.layer(band, *marks).properties(
+        height=alt.Step(30), description="Predicted correlation of each layer, with signs and with the levels chosen"
+    )
+
+
+def _what_if_curve(alt: Any) -> Any:
+    x = alt.X("value:Q", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(grid=False, tickCount=6), title=None)
+    y = alt.Y("r:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5), title="r, median over filters")
+    colour = alt.Color(
+        "rotation:N",
+        sort=None,
+        title=None,
+        scale=alt.Scale(domain=["no rotation", "Hadamard rotation"], range=[_MEASURED, "var(--both)"]),
+        legend=alt.Legend(orient="top", symbolType="stroke"),
+    )
+    tooltip = [
+        alt.Tooltip("value:Q", title="at", format=".3~g"),
+        alt.Tooltip("rotation:N"),
+        alt.Tooltip("r:Q", format=".3f"),
+        alt.Tooltip("angle:Q", title="angle, degrees", format=".1f"),
+    ]
+    base = alt.Chart(alt.NamedData("curves"))
+    return alt.layer(
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+        alt.Chart(alt.NamedData("now")).mark_rule(color=_PREDICTED, strokeWidth=1.5).encode(x=x),
+        base.mark_point(filled=True, size=30, opacity=1, aria=False).encode(x=x, y=y, color=colour, tooltip=tooltip),
+    ).properties(height=250, description="Predicted correlation of the layer against threshold or number of levels")
+
+
+# Ablation and depth --------------------------------------------------------------------------------------
+
+_SIDES = ("weights", "inputs")
+
+
+def _side(alt: Any) -> Any:
+    return alt.Color(
+        "side:N",
+        sort=None,
+        title="back to float",
+        scale=alt.Scale(domain=_SIDES, range=["var(--weights)", "var(--activations)"]),
+        legend=alt.Legend(orient="top", symbolType="circle"),
+    )
+
+
+def _changes(alt: Any) -> Any:
+    y, band = _rows(alt)
+    title = "change of loss, ± one standard error"
+    x = functools.partial(alt.X, type="quantitative", axis=alt.Axis(tickCount=6), title=title)
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("side:N", title="back to float"),
+        alt.Tooltip("loss:Q", title="loss", format="+.4f"),
+        alt.Tooltip("accuracy:Q", title="accuracy, points", format="+.2f"),
+    ]
+    marks = []
+    for lane, side in enumerate(_SIDES):
+        base = (
+            alt.Chart(alt.NamedData("changes"))
+            .transform_filter(alt.datum.side == side)
+            .encode(y=y, color=_side(alt), tooltip=tooltip)
+        )
+        at = {"yOffset": 12 * lane - 6, "cursor": "pointer"}
+        marks += [
+            base.mark_rule(strokeWidth=2, **at).encode(x=x("low"), x2="high"),
+            base.mark_point(filled=True, size=60, opacity=1, **at).encode(x=x("loss")),
+        ]
+    zero = alt.Chart(alt.NamedData("zero")).mark_rule(color=_MUTED, strokeDash=[4, 4]).encode(x=x("at"))
+    return alt.layer(band, zero, *marks).properties(
+        height=alt.Step(34), description="Change of the loss with one layer back to float, for each layer"
+    )
+
+
+def _logits(alt: Any) -> Any:
+    scale = alt.Scale(zero=False, nice=True)
+    titles = "r of the logits, predicted", "r of the logits, measured"
+    x = functools.partial(alt.X, type="quantitative", scale=scale, axis=alt.Axis(tickCount=5), title=titles[0])
+    y = functools.partial(alt.Y, type="quantitative", scale=scale, axis=alt.Axis(tickCount=5), title=titles[1])
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("side:N", title="back to float"),
+        alt.Tooltip("predicted:Q", format=".3f"),
+        alt.Tooltip("measured:Q", format=".3f"),
+    ]
+    points = alt.Chart(alt.NamedData("logits")).encode(x=x("predicted"), y=y("measured"), tooltip=tooltip)
+    return alt.layer(
+        alt.Chart(alt.NamedData("diagonal"))
+        .mark_line(color=_PREDICTED, strokeDash=[5, 4], strokeWidth=1.5)
+        .encode(x=x("at"), y=y("at")),
+        points.mark_point(filled=True, size=70, opacity=1, cursor="pointer").encode(color=_side(alt)),
+    ).properties(height=280, description="Correlation of logits with one layer back to float, measured and predicted")
+
+
+def _depth(alt: Any) -> Any:
+    x = alt.X("layer:N", sort=None, title=None, axis=alt.Axis(labelAngle=0, labelLimit=90, ticks=False))
+    y = alt.Y("r:Q", scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=5), title="r with the float replica")
+    series = ["all, measured", "all, predicted", "alone"]
+    colour = alt.Color(
+        "series:N",
+        sort=None,
+        title=None,
+        scale=alt.Scale(domain=series, range=[_MEASURED, _PREDICTED, _MUTED]),
+        legend=alt.Legend(orient="top", symbolType="stroke", columns=2),
+    )
+    tooltip = [alt.Tooltip("layer:N"), alt.Tooltip("series:N", title="r of"), alt.Tooltip("r:Q", format=".3f")]
+    base = alt.Chart(alt.NamedData("depth")).encode(x=x, y=y, color=colour)
+    return alt.layer(
+        base.mark_line(strokeWidth=2),
+        base.mark_point(filled=True, size=60, opacity=1, cursor="pointer").encode(tooltip=tooltip),
+    ).properties(height=280, description="Correlation of each layer's dot products with those of the float replica")
+
+
 # One layer -----------------------------------------------------------------------------------------------
 
 
@@ -327,6 +491,27 @@ def _filters(alt: Any) -> Any:
         .mark_point(color=_MEASURED, filled=True, size=45, opacity=0.6, aria=False)
         .encode(x=x, y=y, tooltip=tooltip),
     ).properties(height=240, description="Correlation against angle, a point a filter, and the curve r = cos angle")
+
+
+def _components(alt: Any) -> Any:
+    x = alt.X(
+        "k:Q", scale=alt.Scale(type="log", base=2, nice=False), title="leading principal components of the inputs"
+    )
+    y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), title="share", axis=alt.Axis(tickCount=5, format="%"))
+    series = ["inputs' variance", "latent filters", "their levels", "if random"]
+    colour = alt.Color(
+        "series:N",
+        sort=None,
+        title=None,
+        scale=alt.Scale(domain=series, range=["var(--both)", _MEASURED, _PREDICTED, _MUTED]),
+        legend=alt.Legend(orient="top", symbolType="stroke", columns=2),
+    )
+    tooltip = [alt.Tooltip("k:Q"), alt.Tooltip("series:N"), alt.Tooltip("share:Q", format=".1%")]
+    base = alt.Chart(alt.NamedData("components")).encode(x=x, y=y, color=colour)
+    return alt.layer(
+        base.mark_line(strokeWidth=2),
+        base.mark_point(filled=True, size=40, opacity=1, aria=False).encode(tooltip=tooltip),
+    ).properties(height=240, description="Shares of variance and of filters in the leading principal components")
 
 
 # Training ------------------------------------------------------------------------------------------------

@@ -4,10 +4,27 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hypersign.figures.angles import fan_in_labels
-from hypersign.geometry.results import AngleStats, DotProducts, Geometry, LayerGeometry
+import numpy as np
 
-__all__ = ["FAMILIES", "across_layers", "finite", "is_quantized", "layer_content", "training_content"]
+from hypersign.figures.angles import fan_in_labels
+from hypersign.geometry.ablation import Ablation
+from hypersign.geometry.depth import Depth
+from hypersign.geometry.results import AngleStats, Components, DotProducts, Geometry, LayerGeometry
+
+__all__ = [
+    "FAMILIES",
+    "ablation_content",
+    "across_layers",
+    "covariance_r",
+    "depth_content",
+    "finite",
+    "is_quantized",
+    "layer_content",
+    "training_content",
+]
+
+SCATTERED = 64
+"""Filters of each layer in the scatter over all layers, evenly spread: more would hide each other."""
 
 # Title, horizontal and vertical axis of each family of dot products, in the order of the page.
 FAMILIES = {
@@ -106,7 +123,39 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
         "angles": angles,
         "correlations": correlations,
         "spread": spread,
+        "scatter": [row for layer in geometry.layers for row in _scattered(layer)],
     }
+
+
+def covariance_r(layer: LayerGeometry) -> tuple[float, float, float]:
+    """Medians over filters of r measured, of r predicted from covariance, and of their distance; NaN without any."""
+    if not layer.covariance_pearson_r:
+        return math.nan, math.nan, math.nan
+    pairs = np.array([layer.weights_binarized.pearson_r_per_filter, layer.covariance_pearson_r])
+    pairs = pairs[:, np.isfinite(pairs).all(0)]
+    if not pairs.size:
+        return math.nan, math.nan, math.nan
+    measured, predicted = np.median(pairs, axis=1)
+    return float(measured), float(predicted), float(np.median(np.abs(pairs[0] - pairs[1])))
+
+
+def _scattered(layer: LayerGeometry) -> list[dict[str, Any]]:
+    """Some of a layer's filters: r predicted from covariance and measured."""
+    if not is_quantized(layer.weight_quantizer):
+        return []
+    rows = _prediction(layer)
+    return [{"layer": layer.name, **row} for row in rows[:: -(-len(rows) // SCATTERED) or 1]]
+
+
+def _prediction(layer: LayerGeometry) -> list[dict[str, Any]]:
+    if not layer.covariance_pearson_r:
+        return []
+    pairs = zip(layer.covariance_pearson_r, layer.weights_binarized.pearson_r_per_filter, strict=True)
+    return [
+        {"filter": i, "predicted": finite(predicted), "measured": finite(measured)}
+        for i, (predicted, measured) in enumerate(pairs)
+        if math.isfinite(predicted) and math.isfinite(measured)
+    ]
 
 
 def layer_content(layer: LayerGeometry) -> dict[str, Any]:
@@ -138,8 +187,80 @@ def layer_content(layer: LayerGeometry) -> dict[str, Any]:
             )
             if is_quantized(layer.weight_quantizer) and math.isfinite(angle) and math.isfinite(r)
         ],
+        "prediction": _prediction(layer) if is_quantized(layer.weight_quantizer) else [],
+        "advice": {"recommendation": layer.recommendation, "reason": layer.reason},
+        "components": _components(layer.components),
+        "what_if": [
+            {
+                "rotation": curve.rotation,
+                "kind": curve.kind,
+                "filters": curve.filters,
+                "values": _numbers(curve.values),
+                "angle": _numbers(curve.angle_degrees),
+                "r": _numbers(curve.pearson_r),
+                "flips": _numbers(curve.sign_flip_share),
+            }
+            for curve in layer.what_if
+        ],
         "products": {family: _products(getattr(layer, family)) if shown[family] else None for family in FAMILIES},
     }
+
+
+def ablation_content(found: Ablation | None) -> dict[str, Any]:
+    """Rows of the ablation's charts, and what the ranking says of each side and scope; nothing without one."""
+    if found is None:
+        return {"changes": [], "logits": [], "rankings": []}
+    # A layer at a time; "all" is in the table.
+    rows = [row for row in found.ablated if row.scope == "one"]
+    return {
+        "changes": [
+            {
+                "layer": row.name,
+                "side": row.side,
+                "loss": finite(row.loss_change.mean),
+                "low": finite(row.loss_change.mean - row.loss_change.error),
+                "high": finite(row.loss_change.mean + row.loss_change.error),
+                "accuracy": finite(100 * row.accuracy_change.mean),
+            }
+            for row in rows
+        ],
+        "logits": [
+            {
+                "layer": row.name,
+                "side": row.side,
+                "predicted": finite(row.predicted_logit_r),
+                "measured": finite(row.logit_r),
+            }
+            for row in rows
+            if math.isfinite(row.predicted_logit_r) and math.isfinite(row.logit_r)
+        ],
+        "rankings": [
+            {
+                "side": ranking.side,
+                "scope": ranking.scope,
+                "spearman": finite(ranking.spearman, 3),
+                "spearman_logits": finite(ranking.spearman_logits, 3),
+                "pairs": ranking.pairs,
+                "apart": ranking.apart,
+                "in_order": ranking.in_order,
+            }
+            for ranking in found.rankings
+        ],
+    }
+
+
+def depth_content(found: Depth | None) -> list[dict[str, Any]]:
+    """Rows of the chart of depth: three correlations a layer."""
+    return [
+        {"layer": layer.name, "place": place, "series": series, "r": finite(value)}
+        for place, layer in enumerate(found.layers if found is not None else ())
+        for series, value in (
+            ("alone", layer.own_r),
+            ("all, measured", layer.r),
+            ("all, predicted", layer.predicted_r),
+        )
+        if math.isfinite(value)
+    ]
 
 
 def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -161,6 +282,24 @@ def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dic
             add("flipped", epoch, {"layer": layer}, measured.get("flipped_signs") or None)
             add("angle", epoch, {"layer": layer}, measured.get("angle_degrees"))
     return rows
+
+
+def _components(found: Components) -> list[dict[str, Any]]:
+    return (
+        [
+            {"k": k, "series": series, "share": finite(share)}
+            for series, shares in (
+                ("inputs' variance", found.variance),
+                ("latent filters", found.weight_energy),
+                ("their levels", found.level_energy),
+                ("if random", tuple(k / found.numbers[-1] for k in found.numbers)),
+            )
+            for k, share in zip(found.numbers, shares, strict=True)
+            if math.isfinite(share)
+        ]
+        if found.numbers
+        else []
+    )
 
 
 def _angle(angle: AngleStats) -> dict[str, Any]:

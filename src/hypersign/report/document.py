@@ -15,10 +15,21 @@ from hypersign._files import write_atomic
 from hypersign.figures.style import layer_colours
 from hypersign.geometry.results import Geometry
 from hypersign.report import charts
-from hypersign.report.content import FAMILIES, across_layers, is_quantized, layer_content, training_content
+from hypersign.report.content import (
+    FAMILIES,
+    ablation_content,
+    across_layers,
+    covariance_r,
+    depth_content,
+    is_quantized,
+    layer_content,
+    training_content,
+)
 from hypersign.report.reading import ANGLE_MARGIN, CORRELATION_MARGIN, reading
 
 if TYPE_CHECKING:
+    from hypersign.geometry.ablation import Ablation
+    from hypersign.geometry.depth import Depth
     from hypersign.summary import Summary
 
 __all__ = ["write"]
@@ -31,6 +42,8 @@ def write(
     run: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]],
     summary: "Summary | None",
+    ablation: "Ablation | None" = None,
+    depth: "Depth | None" = None,
 ) -> Path:
     """Writes `geometry` and the run it belongs to as one self-contained HTML page; returns its path.
 
@@ -43,13 +56,20 @@ def write(
         run: the contents of run.json, listed at the end.
         metrics: the objects of metrics.jsonl; empty if the run has none.
         summary: sizes and operations of each layer, or None to leave that section out.
+        ablation, depth: what `geometry.ablation.ablate` and `geometry.depth.depth` found; likewise.
 
     Raises:
         HypersignError: jinja2, altair or vl-convert-python is not installed, or the folder is not writable.
     """
     path = Path(path)
     text = _render(
-        geometry, run, metrics, summary, beside="geometry.json" if path.with_name("geometry.json").is_file() else ""
+        geometry,
+        run,
+        metrics,
+        summary,
+        ablation,
+        depth,
+        beside="geometry.json" if path.with_name("geometry.json").is_file() else "",
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +84,8 @@ def _render(
     run: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]],
     summary: "Summary | None",
+    ablation: "Ablation | None",
+    depth: "Depth | None",
     *,
     beside: str,
 ) -> str:
@@ -74,10 +96,12 @@ def _render(
     training = training_content(metrics)
     curves = list(dict.fromkeys(row["layer"] for row in training["flipped"] + training["angle"]))
     data = {
-        "charts": charts.specifications(layer_colours(len(curves))),
+        "charts": charts.specifications(layer_colours(len(curves)), layer_colours(len(geometry.layers))),
         "across": across_layers(geometry),
         "layers": [layer_content(layer) for layer in geometry.layers],
         "training": training,
+        "ablation": ablation_content(ablation),
+        "depth": depth_content(depth),
         "families": {family: {"x": x, "y": y} for family, (_, x, y) in FAMILIES.items()},
     }
     environment = jinja2.Environment(
@@ -100,6 +124,9 @@ def _render(
         summary=summary,
         float_bytes=_float_bytes,
         training=training,
+        ablation=ablation,
+        depth=depth,
+        covariance_r={layer.name: covariance_r(layer) for layer in geometry.layers},
         families=FAMILIES,
         sentences=reading(geometry),
         details=list(_flat(run)),

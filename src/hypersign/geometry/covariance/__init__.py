@@ -10,6 +10,7 @@ levels, group scale and rotation, `effective_dimension` and `spectrum` say what 
 """
 
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
+from hypersign.geometry.covariance.curves import components, what_if_curves
 from hypersign.geometry.covariance.measure import MOST_FAN_IN, Covariances, LayerCovariance, input_covariances
 from hypersign.geometry.covariance.patches import input_patches, quantizable_layers
 from hypersign.geometry.covariance.spectrum import Spectrum, effective_dimension, spectrum
@@ -30,6 +31,8 @@ __all__ = [
     "MOST_FAN_IN",
     "what_if",
     "what_if_table",
+    "what_if_curves",
+    "components",
     "WhatIf",
     "usual_quantizers",
     "LloydMax",

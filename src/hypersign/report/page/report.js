@@ -164,8 +164,122 @@
     draw("filters", "filters", { filters: rows, curve });
   }
 
+  // A little beyond the least and greatest value of the points, both ways.
+  function diagonal(rows) {
+    const values = rows.flatMap((row) => [row.predicted, row.measured]);
+    return [{ at: Math.min(...values) }, { at: Math.max(...values) }];
+  }
+
+  const median = (values) => {
+    const sorted = [...values].sort((a, b) => a - b);
+    return (sorted[Math.floor((sorted.length - 1) / 2)] + sorted[Math.ceil((sorted.length - 1) / 2)]) / 2;
+  };
+
+  function drawPrediction({ name, prediction, components }) {
+    if (!element("prediction")) return;
+    if (prediction.length) {
+      const distance = median(prediction.map((row) => Math.abs(row.predicted - row.measured)));
+      element("caption-prediction").textContent = `${prediction.length} filters; median distance ${number(distance, 4)}`;
+      draw("prediction", "prediction",
+        { scatter: prediction.map((row) => ({ layer: name, ...row })), diagonal: diagonal(prediction) });
+    } else {
+      element("caption-prediction").textContent = "";
+      note("prediction", "No filter has an r both measured and predicted.");
+    }
+    if (components.length) {
+      const share = components.find((row) => row.series === "inputs' variance").share;
+      element("caption-components").textContent = `the first alone holds ${percent(share)} of the variance`;
+      draw("components", "components", { components });
+    } else {
+      element("caption-components").textContent = "";
+      note("components", "Not computed for this layer: no covariance, or too large a fan-in.");
+    }
+  }
+
+  // What if --------------------------------------------------------------------------------------------
+  const curveOf = (layer, kind, rotation) =>
+    layer.what_if.find((curve) => curve.kind === kind && curve.rotation === rotation);
+
+  // A stored curve read at `value`, between two of its points along a straight line.
+  function read(curve, field, value) {
+    const { values } = curve;
+    if (value > values.at(-1) + 1e-9) return null;
+    const after = Math.max(1, values.findIndex((at) => at >= value - 1e-9));
+    const [a, b] = [curve[field][after - 1], curve[field][after]];
+    if (a == null || b == null) return Math.abs(values[after] - value) < 1e-9 ? b : null;
+    return a + (b - a) * (value - values[after - 1]) / (values[after] - values[after - 1]);
+  }
+
+  function choice() {
+    const kind = document.querySelector("#what-if input[name=kind]:checked").value;
+    const rotation = element("what-if-rotation").checked ? "hadamard" : "none";
+    const threshold = Number(element("what-if-threshold").value);
+    const levels = page.layers.find((layer) => layer.what_if.length).what_if
+      .find((curve) => curve.kind === "levels").values[Number(element("what-if-levels").value)];
+    return { kind, rotation, threshold, levels, value: kind === "threshold" ? threshold : levels };
+  }
+
+  function drawWhatIf() {
+    if (!element("what-if")) return;
+    const { kind, rotation, threshold, levels, value } = choice();
+    element("what-if-threshold-value").textContent = threshold ? `${threshold.toFixed(2)} σ` : "0: sign";
+    element("what-if-levels-value").textContent = String(levels);
+    const rows = page.layers.filter((layer) => layer.what_if.length).map((layer) => {
+      const curve = curveOf(layer, kind, rotation);
+      return {
+        layer: layer.name, sign: curveOf(layer, "threshold", "none").r[0], r: read(curve, "r", value),
+        angle: read(curve, "angle", value), flips: read(curve, "flips", value),
+      };
+    }).filter((row) => row.sign != null && row.r != null);
+    const what = kind === "levels" ? `${levels} levels` : threshold ? `ternary levels at ${threshold.toFixed(2)} σ` : "signs";
+    const where = rotation === "none" ? "" : " in a rotated frame";
+    const worst = rows.reduce((least, row) => !least || row.r < least.r ? row : least, null);
+    element("what-if-words").textContent = worst
+      ? `With ${what}${where}: r is ${number(median(rows.map((row) => row.r)), 3)} in the middle layer and ` +
+        `${number(worst.r, 3)} in ${worst.layer}, the least, where ${percent(worst.flips)} of signs flip.`
+      : `With ${what}${where} no layer has an r.`;
+    if (rows.length) draw("what-if-layers", "what_if", { what_if: rows, layers: rows.map(({ layer }) => ({ layer })) }, rowHeight);
+    else note("what-if-layers", "No layer has an r.");
+    const layer = page.layers[chosen];
+    const row = rows.find((each) => each.layer === layer.name);
+    element("caption-what-if").textContent = row
+      ? `${layer.name}: r = ${number(row.r, 3)}, angle ${number(row.angle, 1)}°, ${percent(row.flips)} of signs flip ` +
+        `(with signs r = ${number(row.sign, 3)}); medians over ${curveOf(layer, kind, rotation).filters} filters`
+      : layer.name;
+    const points = layer.what_if.filter((curve) => curve.kind === kind).flatMap((curve) =>
+      curve.values.map((at, i) => ({
+        value: at, r: curve.r[i], angle: curve.angle[i],
+        rotation: curve.rotation === "none" ? "no rotation" : "Hadamard rotation",
+      }))).filter((point) => point.r != null);
+    if (!points.length) return note("what-if-curve", "This layer has no covariance to predict from.");
+    draw("what-if-curve", "what_if_curve", { curves: points, now: [{ value }] }, (specification) => {
+      for (const axis of specification.axes) {
+        if (axis.scale === "x" && !axis.grid) {
+          axis.title = kind === "threshold" ? "threshold, in σ of the filter (0: sign)" : "levels";
+        }
+      }
+    });
+  }
+
+  // Ablation and depth ---------------------------------------------------------------------------------
+  function drawAblation() {
+    const { changes, logits } = page.ablation;
+    if (element("ablation-changes")) {
+      const layers = [...new Set(changes.map((row) => row.layer))].map((layer) => ({ layer }));
+      if (changes.length) draw("ablation-changes", "changes", { changes, layers, zero: [{ at: 0 }] }, highlight);
+      else note("ablation-changes", "No layer was ablated.");
+      if (logits.length) draw("ablation-logits", "logits", { logits, diagonal: diagonal(logits) });
+      else note("ablation-logits", "No correlation of logits is known.");
+    }
+    if (element("depth-r")) {
+      if (page.depth.length) draw("depth-r", "depth", { depth: page.depth });
+      else note("depth-r", "No correlation is known.");
+    }
+  }
+
   function drawLayer() {
     const layer = page.layers[chosen];
+    drawPrediction(layer);
     for (const family of Object.keys(page.families)) drawProducts(family, layer.products[family]);
     drawAngle(layer);
     drawWeights(layer);
@@ -188,6 +302,12 @@
       if (page.across[chart].length) draw(`across-${chart}`, chart, page.across, adjust);
       else note(`across-${chart}`, "No layer with quantized weights.");
     }
+    if (element("across-scatter")) {
+      const rows = page.across.scatter;
+      if (rows.length) draw("across-scatter", "scatter", { scatter: rows, diagonal: diagonal(rows) });
+      else note("across-scatter", "No filter has an r both measured and predicted.");
+    }
+    drawAblation();
     for (const [name, rows] of Object.entries(page.training)) {
       const chart = { loss: "pair", accuracy: "pair", rate: "rate", flipped: "layers_log" }[name] ?? "layers";
       if (rows.length) draw(`training-${name}`, chart, { points: rows });
@@ -196,7 +316,7 @@
 
   // Picking a layer ------------------------------------------------------------------------------------
   const select = element("layer");
-  const rows = [...document.querySelectorAll("#table tbody tr")];
+  const rows = [...document.querySelectorAll(".pick tbody tr")]; // of one table or two, a row a layer each
   let chosen = 0;
 
   function pick(at, scroll = false) {
@@ -205,10 +325,12 @@
     select.value = String(at);
     element("previous").disabled = at === 0;
     element("next").disabled = at === page.layers.length - 1;
-    rows.forEach((row, i) => i === at ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current"));
-    element("about").textContent = rows[at].dataset.about;
-    for (const id of ["across-angles", "across-correlations"]) views.get(id)?.view.signal("chosen", name).runAsync();
+    rows.forEach((row, i) => i % page.layers.length === at
+      ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current"));
+    element("about").textContent = document.querySelectorAll("#table tbody tr")[at].dataset.about;
+    for (const id of ["across-angles", "across-correlations", "ablation-changes"]) views.get(id)?.view.signal("chosen", name).runAsync();
     drawLayer();
+    drawWhatIf();
     if (scroll) element("one-layer").scrollIntoView();
   }
 
@@ -216,10 +338,23 @@
     select.addEventListener("change", () => pick(Number(select.value)));
     element("previous").addEventListener("click", () => pick(chosen - 1));
     element("next").addEventListener("click", () => pick(chosen + 1));
-    rows.forEach((row, i) => row.addEventListener("click", () => pick(i, true)));
+    rows.forEach((row, i) => row.addEventListener("click", () => pick(i % page.layers.length, true)));
+    if (element("what-if")) {
+      const stored = page.layers.find((layer) => layer.what_if.length).what_if.find((curve) => curve.kind === "levels");
+      element("what-if-levels").max = String(stored.values.length - 1);
+      for (const [id, kind] of [["what-if-threshold", "threshold"], ["what-if-levels", "levels"]]) {
+        element(id).addEventListener("input", () => {
+          document.querySelector(`#what-if input[value=${kind}]`).checked = true;
+          drawWhatIf();
+        });
+      }
+      for (const input of document.querySelectorAll("#what-if input:not([type=range])")) {
+        input.addEventListener("change", drawWhatIf);
+      }
+    }
     drawAcross();
     pick(0);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawAcross(); drawLayer(); });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawAcross(); drawLayer(); drawWhatIf(); });
   } else {
     drawAcross();
   }

@@ -1,0 +1,133 @@
+"""What-ifs along a threshold, a number of levels and a rotation: the curves that a report's sliders read."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypersign._checks import check_int
+from hypersign.geometry.covariance.measure import LayerCovariance
+from hypersign.geometry.covariance.spectrum import spectrum
+from hypersign.geometry.covariance.what_if import LloydMax, WhatIf, _Products
+from hypersign.geometry.results import Components, WhatIfCurve
+from hypersign.rotations import HadamardRotation
+
+__all__ = ["COMPONENTS_FAN_IN", "CURVE_FILTERS", "CURVE_LEVELS", "CURVE_THRESHOLDS", "components", "what_if_curves"]
+
+CURVE_THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(16))
+"""Ternary thresholds of a curve, in standard deviations of each filter; 0 is the sign."""
+
+CURVE_LEVELS = (2, 3, 4, 5, 6, 7, 8, 16)
+"""Numbers of levels of a curve."""
+
+CURVE_FILTERS = 32
+"""Filters that curves are medians over: as many, evenly spread over the layer's (over each group's)."""
+
+COMPONENTS_FAN_IN = 2304
+"""Principal components are left out above this fan-in: they take of the order of d^3 operations."""
+
+ROTATIONS: dict[str, Callable[[int], HadamardRotation] | None] = {
+    "none": None,
+    "hadamard": lambda d: HadamardRotation(d, rounds=3, seed=0),
+}
+
+
+def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tuple[WhatIfCurve, ...]:
+    """Predicted angle, r and sign flips against threshold and number of levels, without and with a rotation.
+
+    For each rotation R and each value: q is sign(x) [|x| > t sigma] for a threshold t, the k Lloyd-Max levels for a
+    number of levels k, and a filter w becomes R' q(R w). r and sign flips follow from the covariance of the inputs as
+    in `what_if`. R is the identity ("none") or three rounds of a randomized Hadamard transform ("hadamard").
+
+    Args:
+        layer: its inputs' covariance and its latent filters.
+        filters: medians are over so many of them, evenly spread.
+
+    Raises:
+        HypersignError: `filters` is below 1.
+
+    >>> _ = torch.manual_seed(0)
+    >>> from hypersign.geometry.covariance import input_covariances
+    >>> layer = input_covariances(torch.nn.Linear(256, 32), [torch.randn(2000, 256)]).layers[""]
+    >>> curve = what_if_curves(layer)[0]
+    >>> curve.rotation, curve.kind, curve.values[:2], round(curve.pearson_r[0], 2)
+    ('none', 'threshold', (0.0, 0.1), 0.86)
+    """
+    few = _few(layer, check_int("filters", filters, least=1))
+    products = _Products(few)
+    broken = ~np.isfinite(few.weights).all(1, keepdims=True)
+    latent = torch.from_numpy(np.where(broken, 0, few.weights))
+    curves = []
+    for name, make in ROTATIONS.items():
+        rotation = None if make is None else make(few.fan_in)
+        turned = latent if rotation is None else rotation(latent)
+        families: dict[str, dict[float, Callable[[Tensor], Tensor]]] = {
+            "threshold": {t: _Threshold(t) for t in CURVE_THRESHOLDS},
+            "levels": {float(k): LloydMax(k) for k in CURVE_LEVELS},
+        }
+        for kind, quantizers in families.items():
+            rows: list[WhatIf] = []
+            for quantizer in quantizers.values():
+                levels = quantizer(turned)
+                back = levels if rotation is None else rotation.inverse(levels)
+                rows.append(products.against("", np.where(broken, np.nan, back.numpy())))
+            columns = {
+                field: tuple(row.median(field) for row in rows)
+                for field in ("angle_degrees", "pearson_r", "sign_flip_share")
+            }
+            curves.append(WhatIfCurve(name, kind, len(few.weights), tuple(quantizers), **columns))
+    return tuple(curves)
+
+
+def components(layer: LayerCovariance) -> Components:
+    """Shares of the inputs' variance, and of the filters' squared lengths, in the k leading principal components.
+
+    For k = 1, 2, 4, ... and the fan-in; shares of filters are means over those that are not zero, NaN where all are.
+    Nothing above a fan-in of 2,304, whose components would take too long.
+
+    >>> c = np.array([[[2.0, 1.0], [1.0, 2.0]]])
+    >>> found = components(LayerCovariance("", "", 9, np.zeros((1, 2)), c, np.array([[3.0, 1.0]]), np.ones((1, 2))))
+    >>> found.numbers, [round(share, 3) for share in found.variance], [round(x, 3) for x in found.weight_energy]
+    ((1, 2), [0.75, 1.0], [0.8, 1.0])
+    """
+    if layer.fan_in > COMPONENTS_FAN_IN:
+        return Components()
+    found = spectrum(layer)
+    numbers = [1]
+    while numbers[-1] < layer.fan_in:
+        numbers.append(min(2 * numbers[-1], layer.fan_in))
+
+    def mean(alignment: np.ndarray) -> tuple[float, ...]:
+        energy = np.cumsum(alignment**2, axis=1)[:, [k - 1 for k in numbers]]
+        known = energy[np.isfinite(energy).all(1)]
+        return tuple(known.mean(0).tolist()) if len(known) else (np.nan,) * len(numbers)
+
+    return Components(
+        tuple(numbers),
+        tuple(found.variance_share(k) for k in numbers),
+        mean(found.alignment),
+        mean(found.levels_alignment),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Threshold:
+    """Ternary levels at a threshold of so many standard deviations of each filter; the sign for 0."""
+
+    threshold: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.threshold == 0:
+            return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+        return x.sign() * (x.abs() > self.threshold * x.std(1, correction=0, keepdim=True))
+
+
+def _few(layer: LayerCovariance, count: int) -> LayerCovariance:
+    """The layer with `count` of its filters, as many of each group, at least one."""
+    each = layer.filters // layer.groups
+    taken = min(each, -(-count // layer.groups))
+    places = np.linspace(0, each - 1, taken).round().astype(int)
+    chosen = (each * np.arange(layer.groups)[:, None] + places).ravel()
+    return dataclasses.replace(layer, weights=layer.weights[chosen], levels=layer.levels[chosen])
