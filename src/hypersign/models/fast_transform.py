@@ -20,6 +20,16 @@ from hypersign._checks import HypersignError, check_int
 from hypersign.hadamard import hadamard_transform
 from hypersign.layers import QuantLinear, Rotation
 from hypersign.models.vgg import _quantizers, check_shape
+from hypersign.ops import hadamard
+from hypersign.packed.transforms import (
+    hadamard_norm,
+    room,
+    rotated_norm,
+    shifted,
+    shifted_norm,
+    signed_sums,
+    switch,
+)
 from hypersign.quantizers import HardTanh, Optimal, Quantizer, Surrogate
 from hypersign.rotations import HadamardRotation
 
@@ -43,32 +53,53 @@ class PowersOfTwo(Quantizer):
         return torch.where(x >= 0, size, -size)
 
 
+class _Switched(torch.autograd.Function):
+    """y = a x where x >= 0, else b x, for slopes a and b, shape (n,); keeps less, and reads it less often, than the
+    same in torch's own operations."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, above: Tensor, below: Tensor) -> Tensor:
+        return x * torch.where(x >= 0, above, below)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        x, above, below = ctx.saved_tensors
+        positive = x >= 0
+        products = (grads[0] * x).flatten(0, -2)
+        both = products.sum(0)
+        up = (products * positive.flatten(0, -2)).sum(0)
+        return grads[0] * torch.where(positive, above, below), up, both - up
+
+
 class Switch(nn.Module):
     """Multiplies each unit by one of its two slopes, by the sign of its input.
 
         y_i = q(a_i) x_i if x_i >= 0 else q(b_i) x_i
 
-    q gives the nearest of +-1, +-1/2, +-1/4, +-1/8. `slopes` holds the latent a and b, shape (2, n); they start
-    uniform in [-1, 1] and get straight-through gradients.
+    q gives the nearest of +-1, +-1/2, +-1/4, +-1/8. `slopes` holds the latent a and b, shape (2, n); they start as a
+    rectifier's, near 0.8 and 0 (normal, with standard deviation 0.1), and get straight-through gradients.
     """
 
     def __init__(self, units: int, surrogate: Surrogate | None = None) -> None:
         super().__init__()
-        self.slopes = nn.Parameter(torch.empty(2, units).uniform_(-1, 1))
+        self.slopes = nn.Parameter(torch.tensor([[0.8], [0.0]]) + 0.1 * torch.randn(2, units))
         self.quantizer = PowersOfTwo(surrogate=surrogate)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` of shape (..., n)."""
         above, below = self.quantizer(self.slopes)
-        return x * torch.where(x >= 0, above, below)
+        return _Switched.apply(x, above, below)
 
-    def integers(self, x: NDArray[Any]) -> NDArray[Any]:
-        """8 y for integers: each is shifted by 0 to 3 bits and perhaps negated."""
+    def planes(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """The slopes as integers use them: which are negative, and by how many bits they shift right; each (2, n)."""
         exponents = self.quantizer.exponents(self.slopes).numpy(force=True)
-        minus = (self.slopes < 0).numpy(force=True)
-        positive = x >= 0
-        y = x << np.where(positive, exponents[0], exponents[1])
-        return np.where(np.where(positive, minus[0], minus[1]), -y, y)
+        return (self.slopes < 0).numpy(force=True), self.quantizer.smallest - exponents
 
     def extra_repr(self) -> str:
         return str(self.slopes.shape[1])
@@ -83,7 +114,7 @@ class Transform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` of shape (..., n)."""
-        return hadamard_transform(x, orthonormal=False) * 2.0**-self.shift
+        return hadamard(x, 2.0**-self.shift)
 
     def extra_repr(self) -> str:
         return f"shift={self.shift}"
@@ -93,40 +124,59 @@ class FastTransform(nn.Sequential):
     """What `fast_transform` builds; also its inference in integers, and the count of its operations."""
 
     def integer_logits(self, images: NDArray[Any]) -> NDArray[Any]:
-        """The logits, times a power of two that is the same for all, by additions, shifts and comparisons alone.
+        """The logits, times a number that is the same for all, by additions, shifts and comparisons of integers.
+
+        In fixed point: where a transform of what the numbers could be would pass 31 bits they are shifted right
+        before it. A packed network does the same.
 
         Args:
-            images: integers, shape (N, channels, height, width): the images that the network was trained on, times
-                any positive number (its answers do not depend on it): 2 p - 255 for bytes p trained as [-1, 1].
+            images: integers of magnitude up to 255, shape (N, channels, height, width): the images that the network
+                was trained on, times a positive number: 2 p - 255 for bytes p trained as [-1, 1].
 
-        Returns int64, shape (N, classes); exact as long as no sum reaches 2^63.
+        Returns int64, shape (N, classes).
+
+        Raises:
+            HypersignError: a number of the images is larger.
         """
         y: NDArray[Any] = images.reshape(len(images), -1)
-        y = self.rotation.rotation.sums(y if y.dtype.kind == "O" else y.astype(np.int64))  # type: ignore[operator, union-attr]
+        if y.dtype.kind != "O":
+            y = y.astype(np.int64)
+            if y.size and np.abs(y).max() > 255:
+                raise HypersignError(f"images must hold integers from -255 to 255; got {np.abs(y).max()}")
+        first, *exponents, last = self.exponents()
+        y = shifted(self.rotation.rotation.sums(y), first)  # type: ignore[operator, union-attr]
         for module in self:
             if isinstance(module, Switch):
-                y = module.integers(y)
+                minus, shifts = module.planes()
+                y = switch(y, minus, shifts - exponents.pop(0))
             elif isinstance(module, Transform):
                 y = hadamard_transform(y, orthonormal=False)
-        return signed_sums(y, self.fc.quantized_weight().numpy(force=True))  # type: ignore[operator, union-attr]
+        return signed_sums(shifted(y, last), self.fc.quantized_weight().numpy(force=True))  # type: ignore[operator, union-attr]
+
+    def exponents(self) -> list[int]:
+        """Of the powers of two that integers are multiplied by: after the rotation, at each switch, before the sums."""
+        rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
+        n = rotation.size
+        norm = rotated_norm(255, rotation.dimension, n, rotation.rounds)
+        found = [room(norm, n)]
+        norm = shifted_norm(norm, n, found[0])
+        for _ in range(sum(isinstance(module, Switch) for module in self)):
+            found.append(min(room(norm, n), 0))
+            norm = hadamard_norm(shifted_norm(norm, n, found[-1]), n)
+        return [*found, min(room(norm, n), 0)]
 
     def operations(self) -> dict[str, int]:
         """What `integer_logits` does for one image, by kind."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         n, depth = rotation.size, sum(isinstance(module, Switch) for module in self)
         levels = self.fc.quantized_weight()  # type: ignore[operator, union-attr]
+        first, *_, last = self.exponents()
         return {
             "additions": (rotation.rounds + depth) * n * int(math.log2(n)) + int((levels != 0).sum()) - len(levels),
-            "shifts": depth * n,
+            "shifts": (depth + (first != 0) + (last != 0)) * n,
             "comparisons": depth * n,
             "multiplications": 0,
         }
-
-
-def signed_sums(y: NDArray[Any], levels: NDArray[Any]) -> NDArray[Any]:
-    """Sums of integers `y` (N, n) with signs -1, 0, +1 (classes, n), by additions and negations: (N, classes)."""
-    rows = [np.where(row < 0, -y, y)[:, row != 0].sum(-1) for row in levels]
-    return np.stack(rows, axis=-1)
 
 
 def fast_transform(

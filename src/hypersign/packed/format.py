@@ -292,12 +292,15 @@ def _check_content(graph: Graph, values: Mapping[str, Value], tensors: Mapping[s
         if low is not None and high is not None and (low > high).any():
             raise HypersignError(f"{node.name}.low must be at most {node.name}.high in every channel")
         weight = tensors.get(f"{node.name}.weight")
+        channels = values[node.inputs[0]].channels
+        lengths = {"signs": node.options["size"]} if node.op == "rotate" else {"slopes": channels}
         if weight is not None and weight.dtype == np.uint64:
-            x = values[node.inputs[0]]
-            kernel = node.options["kernel"]
-            fan_in = kernel[0] * kernel[1] * x.channels // node.options.get("groups", 1)
-            past = np.uint64(2**64 - (1 << fan_in % 64)) if fan_in % 64 else np.uint64(0)
-            if (weight[..., -1] & past).any():
-                raise HypersignError(f"{node.name}.weight must have zeros in the bits past {fan_in}")
-            if weight.ndim == 3 and (weight[0] & ~weight[1]).any():
-                raise HypersignError(f"{node.name}.weight must have sign bit 0 where a level is 0")
+            height, width = node.options.get("kernel", (1, 1))
+            lengths["weight"] = height * width * channels // node.options.get("groups", 1)
+        for role, length in lengths.items():
+            words = tensors.get(f"{node.name}.{role}")
+            past = np.uint64(2**64 - (1 << length % 64)) if length % 64 else np.uint64(0)
+            if words is not None and (words[..., -1] & past).any():
+                raise HypersignError(f"{node.name}.{role} must have zeros in the bits past {length}")
+        if weight is not None and weight.dtype == np.uint64 and weight.ndim == 3 and (weight[0] & ~weight[1]).any():
+            raise HypersignError(f"{node.name}.weight must have sign bit 0 where a level is 0")

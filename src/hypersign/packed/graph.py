@@ -9,6 +9,7 @@ import numpy as np
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.bits.windows import check_pair, output_size
+from hypersign.packed.transforms import LARGEST_SUM, hadamard_norm, rotated_norm, shifted_norm
 
 __all__ = ["INPUT", "MOST_NUMBERS", "Graph", "Node", "Value", "check_graph"]
 
@@ -17,8 +18,6 @@ INPUT = "input"
 
 MOST_NUMBERS = 2**26
 """Numbers in one value of one image, padding included."""
-
-LARGEST_SUM = 2**31 - 1
 
 Kind = Literal["image", "levels", "sums", "real"]
 
@@ -35,13 +34,17 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """What flows between nodes: its kind ("image", "levels", "sums" or "real") and its shape for one image."""
+    """What flows between nodes: its kind ("image", "levels", "sums" or "real") and its shape for one image.
+
+    `norm` bounds the Euclidean norm of the sums of a rotated image; 0 for all else.
+    """
 
     kind: Kind
     height: int
     width: int
     channels: int
     ternary: bool = False
+    norm: int = dataclasses.field(default=0, compare=False)
 
     def __str__(self) -> str:
         kind = "ternary levels" if self.ternary else self.kind
@@ -233,6 +236,16 @@ class _Arguments:
             raise HypersignError(f"groups must divide the {filters} filters; got {groups}")
         return filters, height, width, fan_in
 
+    def rotated(self) -> Value:
+        """The one input, sums of a rotated image."""
+        x = self.input("sums")
+        if not x.norm:
+            raise HypersignError(f"{self.node.op} takes the sums of a rotation, or what became of them; got {x}")
+        return x
+
+    def exponent(self, least: int, most: int) -> int:
+        return check_int("exponent", self.option("exponent"), least=least, most=most)
+
     def is_float(self, role: str) -> bool:
         tensor = self.tensors.get(f"{self.node.name}.{role}")
         return tensor is not None and tensor.dtype == np.float32
@@ -299,11 +312,57 @@ def _quantize(arguments: _Arguments) -> Value:
     return dataclasses.replace(x, kind="levels", ternary=ternary)
 
 
+def _rotate(arguments: _Arguments) -> Value:
+    x = arguments.input("image")
+    multiplier = check_int("multiplier", arguments.option("multiplier"), least=1, most=2)
+    shift = check_int("shift", arguments.option("shift"), least=-(2**16), most=2**16)
+    size = check_int("size", arguments.option("size"), least=1, most=2**24)
+    outputs = check_int("outputs", arguments.option("outputs"), least=1, most=size)
+    count = x.height * x.width * x.channels
+    if size & (size - 1) or size < count:
+        raise HypersignError(f"size must be a power of two that holds the {count} numbers of an image; got {size}")
+    _check_size("its padded input", 1, 1, size)
+    rounds = arguments.tensor("signs", [np.uint64], (-1, -(-size // 64))).shape[0]
+    norm = rotated_norm(max(abs(shift), abs(255 * multiplier + shift)), count, size, min(rounds, 64))
+    if norm >= 2**63:
+        raise HypersignError(f"its sums must stay below 2^63; {rounds} rounds could take them to {norm}")
+    norm = shifted_norm(norm, size, arguments.exponent(-62, 16))
+    return Value("sums", 1, 1, outputs, norm=_fits(norm))
+
+
+def _switch(arguments: _Arguments) -> Value:
+    x = arguments.rotated()
+    arguments.tensor("slopes", [np.uint64], (2, 3, -(-x.channels // 64)))
+    return dataclasses.replace(x, norm=shifted_norm(x.norm, x.channels, arguments.exponent(-28, 0)))
+
+
+def _hadamard(arguments: _Arguments) -> Value:
+    x = arguments.rotated()
+    if x.channels & (x.channels - 1):
+        raise HypersignError(f"it transforms a power of two numbers; got {x}")
+    return dataclasses.replace(x, norm=_fits(hadamard_norm(x.norm, x.channels)))
+
+
+def _signed_sum(arguments: _Arguments) -> Value:
+    x = arguments.rotated()
+    words = -(-x.channels // 64)
+    filters = arguments.tensor("weight", [np.uint64], (-1, words), (2, -1, words)).shape[-2]
+    # a sum with signs is no larger than the norm of what is summed times sqrt(n), as a transform's
+    _fits(hadamard_norm(shifted_norm(x.norm, x.channels, arguments.exponent(-30, 0)), x.channels))
+    return Value("sums", 1, 1, filters)
+
+
+def _fits(norm: int) -> int:
+    if norm > LARGEST_SUM:
+        raise HypersignError(f"its sums must stay within {LARGEST_SUM}; they could reach {norm}")
+    return norm
+
+
 def _pool(arguments: _Arguments, x: Value) -> Value:
     size, padding, (height, width) = arguments.window(x, "size", ceil_mode=arguments.flag("ceil_mode"))
     if padding[0] > size[0] // 2 or padding[1] > size[1] // 2:
         raise HypersignError(f"padding must be at most half of the window {size}; got {padding}")
-    return dataclasses.replace(x, height=height, width=width)
+    return dataclasses.replace(x, height=height, width=width, norm=0)
 
 
 def _max_pool2d(arguments: _Arguments) -> Value:
@@ -329,6 +388,10 @@ OPERATIONS: dict[str, Callable[[_Arguments], Value]] = {
     "image_conv2d": _image_conv2d,
     "conv2d": _conv2d,
     "real_conv2d": _real_conv2d,
+    "rotate": _rotate,
+    "switch": _switch,
+    "hadamard": _hadamard,
+    "signed_sum": _signed_sum,
     "pixels": _pixels,
     "unpack": _unpack,
     "affine": _affine,

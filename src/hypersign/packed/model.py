@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hypersign import bits
 from hypersign._checks import HypersignError, check_int
+from hypersign.packed import transforms
 from hypersign.packed.format import read
 from hypersign.packed.graph import INPUT, Graph, Node, Value
 
@@ -154,6 +155,16 @@ def _plan(node: Node, graph: Graph, tensors: Mapping[str, NDArray[Any]], values:
             return _conv2d(x, own, options)
         case "real_conv2d":
             return _real_conv2d(x, own, options)
+        case "rotate":
+            return _rotate(x, own, options)
+        case "switch":
+            minus, shifts = transforms.slopes(own["slopes"], x.channels)
+            shifts -= options["exponent"]
+            return lambda v, threads: transforms.switch(v, minus, shifts)
+        case "hadamard":
+            return lambda v, threads: transforms.hadamard(v.reshape(-1, x.channels), threads=threads)[:, None, None]
+        case "signed_sum":
+            return _signed_sum(x, own, options)
         case "pixels":
             assert graph.pixel_range is not None
             low, high = graph.pixel_range
@@ -214,6 +225,34 @@ def _real_conv2d(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, A
         rows = np.ascontiguousarray(weight.reshape(len(weight), -1))
         return lambda v, threads: bits.real_matmul(v.reshape(len(v), -1), rows, threads=threads)[:, None, None]
     return lambda v, threads: bits.real_conv2d(v, weight, **options, threads=threads)
+
+
+def _rotate(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) -> Run:
+    signs, size, shift = own["signs"], options["size"], options["shift"]
+    minus = bits.unpack(signs, size) < 0
+    count = x.height * x.width * x.channels
+    largest = max(abs(shift), abs(255 * options["multiplier"] + shift))
+    norm = transforms.rotated_norm(largest, count, size, len(signs))
+    dtype = np.int32 if norm <= transforms.LARGEST_SUM else np.int64
+
+    def run(v: NDArray[Any], threads: int) -> NDArray[Any]:
+        y: Any = v.transpose(0, 3, 1, 2).reshape(len(v), -1).astype(dtype)
+        y = (y + y if options["multiplier"] == 2 else y) + shift
+        y = transforms.rotate(y, minus, outputs=options["outputs"], exponent=options["exponent"], threads=threads)
+        return y[:, None, None]
+
+    return run
+
+
+def _signed_sum(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) -> Run:
+    words = own["weight"]
+    levels = (bits.unpack if words.ndim == 2 else bits.unpack_ternary)(words, x.channels)
+
+    def run(v: NDArray[Any], threads: int) -> NDArray[Any]:
+        y = transforms.shifted(v.reshape(-1, x.channels), options["exponent"])
+        return transforms.signed_sums(y, levels).astype(np.int32)[:, None, None]
+
+    return run
 
 
 def _quantize(x: Value, own: Mapping[str, NDArray[Any]]) -> Run:

@@ -23,11 +23,21 @@ from hypersign import bits
 from hypersign._checks import HypersignError
 from hypersign.bits.windows import output_size
 from hypersign.evaluate import full_precision
-from hypersign.layers import QuantConv2d, QuantLayer, QuantLinear
-from hypersign.models import BinaryBlock, ShiftBatchNorm1d, ShiftBatchNorm2d
+from hypersign.layers import QuantConv2d, QuantLayer, QuantLinear, Rotation
+from hypersign.models import (
+    AssociativeMemory,
+    BinaryBlock,
+    FastTransform,
+    ShiftBatchNorm1d,
+    ShiftBatchNorm2d,
+    Switch,
+    Transform,
+)
 from hypersign.packed.graph import INPUT, Graph, Kind, Node, check_graph
+from hypersign.packed.transforms import hadamard_norm, room, rotated_norm, shifted_norm
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of
 from hypersign.quantizers import Identity, Sign, Ternary
+from hypersign.rotations import HadamardRotation
 
 __all__ = ["Planned", "fold"]
 
@@ -109,6 +119,7 @@ class _Value:
     ternary: bool = False
     unit: float = 1.0  # what a sum of 1 stands for
     largest: int = 0  # magnitude of a sum
+    norm: int = 0  # Euclidean, of the sums of a rotated image; they are in fixed point
     steps: tuple[_Step, ...] = ()
     flat: bool = False
 
@@ -135,7 +146,7 @@ class _Folding:
         kind = type(module)
         if module._forward_hooks or module._forward_pre_hooks:
             raise _refusal(name, module, "it has a forward hook, which a file cannot hold: remove the hook")
-        if kind is nn.Sequential:
+        if kind in (nn.Sequential, FastTransform, AssociativeMemory):
             for child, part in module._modules.items():
                 assert part is not None
                 x = self.module(f"{name}.{child}" if name else child, part, x)
@@ -145,6 +156,14 @@ class _Folding:
             return self.block(name, module, x)
         if kind in (QuantConv2d, QuantLinear, nn.Conv2d, nn.Linear):
             return self.product(name, module, x)
+        if kind is Rotation:
+            return self.rotation(name, module, x)
+        if kind in (Switch, Transform) and (not x.norm or x.steps):
+            raise _refusal(name, module, "it must come after a rotation of the image, or what that became")
+        if kind is Switch:
+            return self.switch(name, module, x)
+        if kind is Transform:
+            return self.transform(name, module, x)
         if kind in NORMS:
             return x.then(_norm(name, module, x))
         if kind in (nn.ReLU, nn.ReLU6, nn.Hardtanh):
@@ -188,6 +207,11 @@ class _Folding:
             self.node("image_conv2d", name, x.name, **window, multiplier=multiplier, shift=shift)
             kind = "sums"
             largest = fan_in * max(abs(shift), abs(255 * multiplier + shift))
+        elif x.norm and not x.steps and not real_weights:
+            exponent = min(room(x.norm, x.channels), 0)
+            self.node("signed_sum", name, x.name, exponent=exponent)
+            kind, unit = "sums", x.unit * 2.0**-exponent
+            largest = hadamard_norm(shifted_norm(x.norm, x.channels, exponent), x.channels)
         else:
             if not plain:
                 raise _refusal(name, module, "real inputs cannot be padded with ones; use pad_value=0")
@@ -215,6 +239,52 @@ class _Folding:
             bias: Tensor = module.bias.detach()
             y = y.then(_Step(f"{name}.bias", lambda v: v + bias, affine=lambda: (torch.ones_like(bias), bias)))
         return y
+
+    def rotation(self, name: str, module: Rotation, x: _Value) -> _Value:
+        """Random signs and transforms of the pixels, in integers, shifted so that a transform of them still fits."""
+        rotation, pixels = module.rotation, _integer_pixels(self.pixel_range)
+        if not isinstance(rotation, HadamardRotation):
+            raise _refusal(name, module, "Haar's rotation multiplies; take a HadamardRotation")
+        if x.kind != "image" or x.steps or pixels is None or pixels[0] > 2:
+            raise _refusal(name, module, "only 8-bit images can be rotated, of a pixel_range that is a whole one")
+        multiplier, shift, unit = pixels
+        size, rounds = rotation.size, rotation.rounds
+        largest = max(abs(shift), abs(255 * multiplier + shift))
+        norm = rotated_norm(largest, rotation.dimension, size, rounds)
+        exponent = room(norm, size)
+        self.node(
+            "rotate",
+            name,
+            x.name,
+            multiplier=multiplier,
+            shift=shift,
+            size=size,
+            outputs=rotation.outputs,
+            exponent=exponent,
+        )
+        self.tensor(
+            name,
+            "signs",
+            np.uint64,
+            (rounds, -(-size // 64)),
+            lambda: bits.pack(np.stack([rotation.signs(number) for number in range(rounds)])),
+        )
+        norm = shifted_norm(norm, size, exponent)
+        unit *= size ** (-rounds / 2) * 2.0**-exponent
+        return _Value(name, "sums", 1, 1, rotation.outputs, unit=unit, largest=norm, norm=norm)
+
+    def switch(self, name: str, module: Switch, x: _Value) -> _Value:
+        """Slopes, each a right shift and a sign, shifted further so that a transform of what they give fits."""
+        exponent = min(room(x.norm, x.channels), 0)
+        self.node("switch", name, x.name, exponent=exponent)
+        self.tensor(name, "slopes", np.uint64, (2, 3, -(-x.channels // 64)), lambda: _slopes(name, module))
+        norm = shifted_norm(x.norm, x.channels, exponent)
+        return dataclasses.replace(x, name=name, unit=x.unit * 2.0**-exponent, largest=norm, norm=norm)
+
+    def transform(self, name: str, module: Transform, x: _Value) -> _Value:
+        norm = hadamard_norm(x.norm, x.channels)
+        self.node("hadamard", name, x.name)
+        return dataclasses.replace(x, name=name, unit=x.unit * 2.0**-module.shift, largest=norm, norm=norm)
 
     def levels(self, name: str, quantizer: Any, x: _Value) -> _Value:
         """The quantizer and all steps before it, as thresholds of what the steps began with."""
@@ -260,7 +330,7 @@ class _Folding:
             return numbers[0], numbers[1], [turn.numpy() for turn in turns]
 
         node = x.name
-        if x.kind != "sums":
+        if x.kind != "sums" or x.norm:
             node = self.node("quantize", name, x.name)
         dtype = np.float32 if x.kind == "real" else np.int32
         self.tensor(node, "low", dtype, (x.channels,), lambda: found()[0])
@@ -474,6 +544,15 @@ def _packed(name: str, layer: Any, x: _Value) -> NDArray[np.uint64]:
     if len(layer.weight_quantizer.levels) == 2:
         return bits.pack(levels)
     return bits.pack_ternary(levels, low=0, high=1)
+
+
+def _slopes(name: str, module: Switch) -> NDArray[np.uint64]:
+    """The packed slopes of a switch: signs, and the two bits of their shifts."""
+    if not torch.isfinite(module.slopes).all():
+        raise HypersignError(f"{name}.slopes must hold numbers; it holds NaN or infinity: take an earlier state")
+    minus, shifts = module.planes()
+    planes = np.stack([minus, shifts & 1 > 0, shifts & 2 > 0], axis=1)  # (2, 3, n)
+    return bits.pack(np.where(planes, -1, 1))
 
 
 def _refusal(name: str, module: nn.Module, reason: str) -> HypersignError:

@@ -2,9 +2,9 @@
 
 Where all products are of integers, the classes must be the same on every image. Where real numbers are quantized on
 the way (a real-valued shortcut, a float layer), float32 itself does not say which side of a threshold a number within
-rounding of it is on, and a class that hangs on one may differ. Such a tie is shown, not presumed: a float64
-replica of the network is run along the levels of either network; each level must be that of the replica's number, to
-within rounding, and the logits must be the replica's.
+rounding of it is on, and a class that hangs on one may differ; so may one that hangs on the last bits of sums that
+are shifted. Such a tie is shown, not presumed: a float64 replica of the network is run along the levels of either
+network; each level must be that of the replica's number, to within rounding, and the logits must be the replica's.
 """
 
 import copy
@@ -29,12 +29,15 @@ __all__ = ["Certificate", "verify"]
 ROUNDING = 1e-5
 """What float32 sums may be off by, in units of the largest number of their layer."""
 
+FIXED_POINT = 1e-3
+"""What logits may be off by where sums are shifted right on the way, in units of the largest."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
     """What a float network and its packed form gave on the same images.
 
-    `sha256` names the packed network; `integers` tells whether all its products and thresholds are; `classes_differ`
+    `sha256` names the packed network; `integers` tells whether all its sums are exact; `classes_differ`
     counts images with different classes, `ties` those of them that are ties by a float64 replica;
     `largest_difference` of logits stands beside the `largest_logit`, both in magnitude.
     """
@@ -115,9 +118,11 @@ def verify(
 
 
 def _integers(packed: PackedModel) -> bool:
-    """Whether no product is of real numbers and none are quantized."""
+    """Whether no product is of real numbers, none are quantized, and no sum is rounded."""
     return all(
-        node.op != "real_conv2d" and not (node.op == "quantize" and packed.values[node.inputs[0]].kind == "real")
+        node.op != "real_conv2d"
+        and node.options.get("exponent", 0) >= 0
+        and not (node.op == "quantize" and packed.values[node.inputs[0]].kind == "real")
         for node in packed.graph.nodes
     )
 
@@ -148,8 +153,13 @@ def _is_tie(model: nn.Module, packed: PackedModel, image: NDArray[np.uint8], x: 
         replica.get_submodule(f"{name}.weight_quantizer").register_forward_hook(
             lambda module, inputs, output, weights=weights: weights
         )
-    return _follows(replica, x, theirs, logits) and _follows(
-        replica, x, ours, torch.from_numpy(values[packed.graph.nodes[-1].name].reshape(1, -1))
+    shifted = any(node.op == "signed_sum" for node in packed.graph.nodes)
+    return _follows(replica, x, theirs, logits, ROUNDING) and _follows(
+        replica,
+        x,
+        ours,
+        torch.from_numpy(values[packed.graph.nodes[-1].name].reshape(1, -1)),
+        FIXED_POINT if shifted else ROUNDING,
     )
 
 
@@ -163,8 +173,9 @@ def _levels(packed: PackedModel, values: dict[str, NDArray[Any]], name: str) -> 
     return torch.from_numpy(levels.astype(np.float64)).permute(0, 3, 1, 2)
 
 
-def _follows(replica: nn.Module, x: Tensor, levels: dict[str, Tensor], logits: Tensor) -> bool:
-    """Whether the replica, given these levels layer by layer, would give each of them and then the logits."""
+def _follows(replica: nn.Module, x: Tensor, levels: dict[str, Tensor], logits: Tensor, rounding: float) -> bool:
+    """Whether the replica, given these levels layer by layer, would give each of them and then, to within `rounding`,
+    the logits."""
     fits = []
 
     def check(quantizer: Any, v: Tensor, given: Tensor) -> Tensor:
@@ -184,4 +195,4 @@ def _follows(replica: nn.Module, x: Tensor, levels: dict[str, Tensor], logits: T
     finally:
         for handle in handles:
             handle.remove()
-    return all(fits) and bool((logits - expected).abs().max() <= ROUNDING * expected.abs().max())
+    return all(fits) and bool((logits - expected).abs().max() <= rounding * expected.abs().max())

@@ -1,0 +1,114 @@
+"""Operations of networks without multiplications, in 32-bit fixed point: additions, shifts and comparisons alone.
+
+What bounds them: a Walsh-Hadamard transform of n numbers makes their Euclidean norm sqrt(n) times as long, signs and
+slopes of at most 1 do not lengthen it, and no number is larger than its vector's norm. So the norm that a rotated
+image can have bounds every sum of the network, and tells by how many bits they must be shifted right in between.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign.bits import unpack
+from hypersign.bits.hadamard import transform
+
+__all__ = [
+    "LARGEST_SUM",
+    "hadamard",
+    "hadamard_norm",
+    "room",
+    "rotate",
+    "rotated_norm",
+    "shifted",
+    "shifted_norm",
+    "signed_sums",
+    "switch",
+]
+
+LARGEST_SUM = 2**31 - 1
+
+
+def rotated_norm(largest: int, count: int, size: int, rounds: int) -> int:
+    """The Euclidean norm that `count` numbers up to `largest` can have after `rounds` transforms of length `size`."""
+    return _root(largest**2 * count * size**rounds)
+
+
+def hadamard_norm(norm: int, size: int) -> int:
+    """The norm after a transform of length `size`: sqrt(size) times as long."""
+    return _root(norm**2 * size)
+
+
+def shifted_norm(norm: int, size: int, exponent: int) -> int:
+    """The norm of `size` integers, times 2^exponent, rounded down: by less than 1 each.
+
+    >>> shifted_norm(1000, 16, -3), shifted_norm(1000, 16, 1)
+    (129, 2000)
+    """
+    return norm << exponent if exponent >= 0 else -(-norm >> -exponent) + _root(size)
+
+
+def room(norm: int, size: int) -> int:
+    """The largest exponent, at most 16, at which `size` integers times 2^exponent leave room for one transform.
+
+    >>> room(1000, 16), room(2**31, 4096)
+    (16, -7)
+    """
+    exponent = 16
+    while hadamard_norm(shifted_norm(norm, size, exponent), size) > LARGEST_SUM:
+        exponent -= 1
+    return exponent
+
+
+def shifted(y: NDArray[Any], exponent: int) -> NDArray[Any]:
+    """Integers times 2^exponent, rounded down, so that signs stay."""
+    return y << exponent if exponent > 0 else y >> -exponent if exponent else y
+
+
+def rotate(
+    y: NDArray[np.int32 | np.int64], minus: NDArray[np.bool_], *, outputs: int, exponent: int, threads: int = 1
+) -> NDArray[np.int32]:
+    """Rounds of sign flips and transforms, times 2^exponent: integers (N, d) padded to (N, n), then (N, outputs).
+
+    `minus`, shape (rounds, n), tells which numbers a round negates. The type of `y` must hold all sums.
+    """
+    y = np.pad(y, ((0, 0), (0, minus.shape[1] - y.shape[1])))
+    for row in minus:
+        np.negative(y, out=y, where=row)
+        transform(y, y, threads=threads)
+    return shifted(y[:, :outputs], exponent).astype(np.int32, copy=False)
+
+
+def switch(y: NDArray[Any], minus: NDArray[np.bool_], shifts: NDArray[np.integer]) -> NDArray[Any]:
+    """Each integer of (..., n) shifted right and perhaps negated, by what its sign chooses.
+
+    `minus` and `shifts`, shape (2, n): for numbers >= 0, and for those below.
+    """
+    positive = y >= 0
+    y = y >> np.where(positive, shifts[0], shifts[1])
+    return np.where(np.where(positive, minus[0], minus[1]), -y, y)
+
+
+def hadamard(y: NDArray[np.int32], *, threads: int = 1) -> NDArray[np.int32]:
+    """The Walsh-Hadamard transform of integers (N, n)."""
+    out = np.empty_like(y)
+    transform(y, out, threads=threads)
+    return out
+
+
+def signed_sums(y: NDArray[Any], levels: NDArray[Any]) -> NDArray[Any]:
+    """Sums of integers `y` (N, n) with signs -1, 0, +1 (filters, n), by additions and negations: (N, filters)."""
+    rows = [np.where(row < 0, -y, y)[:, row != 0].sum(-1) for row in levels]
+    return np.stack(rows, axis=-1)
+
+
+def slopes(words: NDArray[np.uint64], size: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+    """Packed slopes (2, 3, words): which are negative, and the shifts, 0 to 3, that they stand for; each (2, n)."""
+    planes = unpack(words, size) < 0
+    return planes[:, 0], planes[:, 1].astype(np.int32) + 2 * planes[:, 2].astype(np.int32)
+
+
+def _root(square: int) -> int:
+    """The square root, rounded up."""
+    return math.isqrt(square - 1) + 1 if square > 0 else 0
