@@ -154,7 +154,7 @@ class FastTransform(nn.Sequential):
         return signed_sums(shifted(y, last), self.fc.quantized_weight().numpy(force=True))  # type: ignore[operator, union-attr]
 
     def exponents(self) -> list[int]:
-        """The powers of two that integers are multiplied by after the rotation, at each switch and before the sums."""
+        """The powers of two that sums are multiplied by: after the rotation, at each switch, at the last layer."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         n = rotation.size
         norm = rotated_norm(255, rotation.dimension, n, rotation.rounds)
