@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,25 @@ def test_own_images_are_learnt(run, tmp_path: Path) -> None:
     out = run("own_images.py")
     assert float(re.match(r"([\d.]+)% of 240", out)[1]) > 90
     assert (tmp_path / "runs/stripes/run/run.json").exists()
+
+
+def test_a_bare_loop_tracks_its_geometry(run) -> None:
+    out = run("bare_loop.py")
+    rows = re.findall(r"epoch (\d), (\w+): angle ([\d.]+) \(Gaussian ([\d.]+)\), r ([\d.]+), ([\d.]+)% of", out)
+    assert [row[:2] for row in rows] == [(str(e), name) for e in (1, 2, 3) for name in ("conv1", "conv2", "fc1")]
+    assert all(0.4 < float(row[4]) < 1 and 0 < float(row[5]) < 50 for row in rows)
+    # training makes the uniform weights, 30 degrees, Gaussian
+    assert float(rows[7][2]) == pytest.approx(float(rows[7][3]), abs=1)
+
+
+def test_lightning_logs_the_geometry(run) -> None:
+    pytest.importorskip("lightning")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers
+        out = run("lightning_callback.py")
+    logged = dict(re.findall(r"^([\w/]+): ([\d.]+)$", out, re.MULTILINE))
+    assert {"angle_degrees/conv1", "pearson_r/fc1", "flipped_signs/conv2"} <= set(logged)
+    assert 25 < float(logged["angle_degrees/conv2"]) < 40
 
 
 def test_codes_go_to_faiss(run) -> None:

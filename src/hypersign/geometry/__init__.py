@@ -13,12 +13,15 @@ from hypersign.geometry.results import (
     WeightStats,
     WhatIfCurve,
 )
+from hypersign.geometry.tracking import TrackedLayer, Tracker
 
 __all__ = [
     "inspect",
     "advise",
     "Advice",
     "LayerAdvice",
+    "Tracker",
+    "TrackedLayer",
     "Geometry",
     "LayerGeometry",
     "AngleStats",

@@ -12,7 +12,7 @@ from hypersign.geometry.results import AngleStats, Density, WeightStats
 from hypersign.layers import QuantLayer
 from hypersign.quantizers import Identity
 
-__all__ = ["angles", "angle_stats", "weight_stats", "level_shares", "kernel_density"]
+__all__ = ["angles", "angle_stats", "predicted_angle", "weight_stats", "level_shares", "kernel_density"]
 
 _POINTS = 512  # of every density
 _FINE = 8  # cells of the binned estimate a point
@@ -76,11 +76,7 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
     d = layer.fan_in
     thresholds = _thresholds(layer)
     latent = _filters(layer.weight)
-    is_sign = thresholds is not None and bool(np.all(thresholds == 0))
-    sigma = latent.std()
-    ratio = 0.0 if is_sign else np.nan
-    if thresholds is not None and not is_sign and sigma > 0:
-        ratio = float(thresholds.mean() / sigma)
+    is_sign, ratio = _threshold_ratio(thresholds, float(latent.std()))
     cosine, cosine_std = theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d)
     if thresholds is None:
         predicted = own = (0.0, 0.0)
@@ -112,6 +108,34 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
         density=density,
         predicted_density=Density(density.grid, tuple(expected.tolist())),
     )
+
+
+def predicted_angle(layer: QuantLayer) -> float:
+    """The mean angle, in radians, that theory expects of Gaussian filters with the layer's fan-in and quantizer.
+
+    The `predicted_mean` of `angle_stats`, by itself. 0 for an Identity; NaN where weights do not vary.
+
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Sign
+    >>> round(float(np.degrees(predicted_angle(QuantLinear(27, 5, weight_quantizer=Sign())))), 2)
+    36.19
+    """
+    thresholds, d = _thresholds(layer), layer.fan_in
+    if thresholds is None:
+        return 0.0
+    is_sign, ratio = _threshold_ratio(thresholds, float(layer.weight.detach().double().std(correction=0)))
+    if is_sign:  # exact at small d
+        return float(theory.sign_angle(d))
+    return float(theory.angle_mean(theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d), d))
+
+
+def _threshold_ratio(thresholds: np.ndarray | None, sigma: float) -> tuple[bool, float]:
+    """Whether the quantizer is the sign, and its mean threshold in standard deviations of the weights (NaN: none)."""
+    if thresholds is None:
+        return False, np.nan
+    if np.all(thresholds == 0):
+        return True, 0.0
+    return False, float(thresholds.mean() / sigma) if sigma > 0 else np.nan
 
 
 def _own_angle(

@@ -1,0 +1,146 @@
+"""Geometry while somebody else's loop trains: one call a step, an epoch, whenever."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from hypersign._checks import HypersignError
+from hypersign.geometry import theory
+from hypersign.geometry.covariance import (
+    effective_dimension,
+    input_covariances,
+    predicted_r,
+    quantizable_layers,
+    what_if,
+)
+from hypersign.geometry.covariance.measure import Batch
+from hypersign.geometry.weights import angles, predicted_angle
+from hypersign.layers import QuantLayer, quant_layers
+from hypersign.quantizers import Identity, Sign
+
+__all__ = ["TrackedLayer", "Tracker"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackedLayer:
+    """A layer at one moment of a training; what could not be measured is NaN.
+
+    `angle_degrees`: mean over filters of the angle between latent and quantized filter, beside that of Gaussian
+    weights, `predicted_angle_degrees`. `flipped_signs`: share of the latent weights whose sign differs from that
+    at the call before (at the first call: from that when the tracker was made). With images, `pearson_r`: the median
+    over filters of the correlation of dot products with latent and with quantized weights, and `effective_dimension` of
+    the layer's inputs.
+    """
+
+    angle_degrees: float
+    predicted_angle_degrees: float
+    flipped_signs: float
+    pearson_r: float = math.nan
+    effective_dimension: float = math.nan
+
+
+class Tracker:
+    """Measures a network's geometry each time it is called, in any training loop.
+
+    It looks at every layer with quantized weights; in a network without any, at every `nn.Linear`, `nn.Conv1d` and
+    `nn.Conv2d`, as if its weights were to become their signs. The network is left as found: modes, hooks, gradients
+    and random state, also after an exception. A call without images costs about as much as reading the weights twice.
+
+    Args:
+        model: the network, whose layers stay the same objects while it is tracked.
+
+    Raises:
+        HypersignError: the model has no layer that is, or could be, quantized.
+
+    Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 1))
+    >>> track = Tracker(model)
+    >>> with torch.no_grad(): _ = model[0].weight.neg_()
+    >>> found = track(torch.randn(500, 100))
+    >>> [(name, layer.flipped_signs, round(layer.pearson_r, 2)) for name, layer in found.items()]
+    [('0', 1.0, 0.86), ('2', 0.0, 0.85)]
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        layers = {
+            name: layer
+            for name, layer in quant_layers(model).items()
+            if not isinstance(layer.weight_quantizer, Identity)
+        }
+        self.layers: dict[str, Any] = layers or quantizable_layers(model)
+        if not self.layers:
+            raise HypersignError(
+                "the network must have layers that can be quantized (nn.Linear, nn.Conv1d, nn.Conv2d); it has none"
+            )
+        self._negative = self._signs()
+
+    def __call__(self, images: Batch | None = None) -> dict[str, TrackedLayer]:
+        """The layers now, by name, in the network's order.
+
+        Args:
+            images: a batch as `input_covariances` takes it, a few hundred inputs, preferably the same each time;
+                without them there is no r.
+
+        Raises:
+            HypersignError: a batch of another kind.
+        """
+        covariances = None if images is None else input_covariances(self.model, [images])
+        before, self._negative = self._negative, self._signs()
+        found = {}
+        for name, layer in self.layers.items():
+            r = dimension = math.nan
+            if covariances is not None and name in covariances.layers:
+                seen = covariances.layers[name]
+                values = predicted_r(seen) if _is_quantized(layer) else what_if(seen, {"": Sign()})[0].pearson_r
+                r, dimension = _middle(np.asarray(values)), effective_dimension(seen)
+            angle, predicted = _angles(layer)
+            found[name] = TrackedLayer(
+                angle_degrees=angle,
+                predicted_angle_degrees=predicted,
+                flipped_signs=float((self._negative[name] != before[name]).float().mean()),
+                pearson_r=r,
+                effective_dimension=dimension,
+            )
+        return found
+
+    def scalars(self, images: Batch | None = None) -> dict[str, float]:
+        """The same as a flat dictionary for a logger, "pearson_r/conv1" and so on; what is NaN is left out."""
+        rows = {name: dataclasses.asdict(layer) for name, layer in self(images).items()}
+        return {
+            f"{key}/{name}": value
+            for name, row in rows.items()
+            for key, value in row.items()
+            if not math.isnan(value)
+        }
+
+    def _signs(self) -> dict[str, Tensor]:
+        return {name: layer.weight.detach() < 0 for name, layer in self.layers.items()}
+
+
+def _is_quantized(layer: nn.Module) -> bool:
+    return isinstance(layer, QuantLayer) and not isinstance(layer.weight_quantizer, Identity)
+
+
+def _angles(layer: Any) -> tuple[float, float]:
+    """Mean angle of the layer's filters, and that of Gaussian ones, in degrees."""
+    if _is_quantized(layer):
+        measured, predicted = angles(layer), predicted_angle(layer)
+    else:
+        rows = layer.weight.detach().flatten(1).double().cpu().numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):  # a filter of zeros has no angle
+            cosine = np.abs(rows).sum(1) / (np.sqrt(rows.shape[1]) * np.sqrt((rows * rows).sum(1)))
+        measured, predicted = np.arccos(np.clip(cosine, -1, 1)), float(theory.sign_angle(rows.shape[1]))
+    known = measured[~np.isnan(measured)]
+    return float(np.degrees(known.mean())) if len(known) else math.nan, math.degrees(predicted)
+
+
+def _middle(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else math.nan
