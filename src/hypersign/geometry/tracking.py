@@ -31,8 +31,8 @@ class TrackedLayer:
     `angle_degrees`: mean over filters of the angle between latent and quantized filter, beside that of Gaussian
     weights, `predicted_angle_degrees`. `flipped_signs`: share of the latent weights whose sign differs from that
     at the call before (at the first call: from that when the tracker was made). With images, `pearson_r`: the median
-    over filters of the correlation of dot products with latent and with quantized weights, and `effective_dimension` of
-    the layer's inputs.
+    over filters of the correlation of dot products with latent and with quantized weights, and
+    `effective_dimension` of the layer's inputs.
     """
 
     angle_degrees: float
