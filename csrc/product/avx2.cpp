@@ -7,7 +7,8 @@
 // costs two loads: each of its 256 bytes has its two tables in memory, 8 KiB, in the L1 cache.
 //
 // The bottleneck is the vector ports: 38 instructions for 64 filters, 4 pixels and 8 levels, on three ports (Intel;
-// shuffles on two of them) or four (Zen). Counts are bytes, and are widened and added up before they can overflow.
+// shuffles on two of them) or four (Zen). Counts are bytes; before they can overflow they are added to counts of 16
+// bits, even bytes and odd ones apart, and those to counts of 32 bits before they can.
 //
 // Ternary filters are two bits a level, 4 levels a byte, at half the speed; ternary inputs have tables of their own,
 // of disagreements minus agreements (plus a bias, since bytes have no sign), and take no more than binary ones.
@@ -88,41 +89,61 @@ struct Step {
     static constexpr int kBias = TernaryX ? kMost / 2 : 0;        // of a step
     static constexpr int kWords = 255 / (kMost * kSteps);         // before bytes overflow
 
+    // A byte of the input picks the tables: 8 binary levels, or 4 ternary ones, signs lowest. Binary levels lie so in
+    // memory; of ternary ones, the two planes' bits are spread over bytes first, a word at once.
+
+    static inline uint64_t spread(uint32_t sign, uint32_t nonzero) {
+        return _pdep_u64(sign, 0x0f0f0f0f0f0f0f0f) | _pdep_u64(nonzero, 0xf0f0f0f0f0f0f0f0);
+    }
+
     // The two tables of step `i` of a word.
-    static inline void find(const Tables &all, const uint32_t *sign, const uint32_t *nonzero, int i, __m256i &low,
+    static inline void find(const Tables &all, uint32_t word, const uint8_t *picks, int i, __m256i &low,
                             __m256i &high) {
-        const uint8_t *l, *h;
-        if constexpr (!TernaryX && !TernaryW) {
-            const Pair &pair = all.binary[reinterpret_cast<const uint8_t *>(sign)[i]];
-            l = pair.low, h = pair.high;
+        if constexpr (TernaryX && !TernaryW) {
+            low = both_halves(all.ternary_x[picks[2 * i]]);
+            high = both_halves(all.ternary_x[picks[2 * i + 1]]);
         } else if constexpr (!TernaryW) {
-            const uint32_t s = reinterpret_cast<const uint8_t *>(sign)[i];
-            const uint32_t n = reinterpret_cast<const uint8_t *>(nonzero)[i];
-            l = all.ternary_x[(n & 15) << 4 | (s & 15)];
-            h = all.ternary_x[(n & 240) | s >> 4];
+            const Pair &pair = all.binary[picks[i]];
+            low = both_halves(pair.low), high = both_halves(pair.high);
         } else {
-            const uint32_t s = *sign >> (4 * i) & 15;
-            const Pair &pair = TernaryX ? all.both[(*nonzero >> (4 * i) & 15) << 4 | s] : all.ternary_w[s];
-            l = pair.low, h = pair.high;
+            const Pair &pair = TernaryX ? all.both[picks[i]] : all.ternary_w[word >> (4 * i) & 15];
+            low = both_halves(pair.low), high = both_halves(pair.high);
         }
-        low = both_halves(l);
-        high = both_halves(h);
     }
 };
 
-// Adds the bytes to the counts, and makes them 0.
+// Counts of 32 filters in 16 bits: those of even bytes and of odd ones.
+struct Halves {
+    __m256i even, odd;
+};
+
+constexpr int kFolds = 257;  // of bytes, before 16 bits overflow
+
+// Adds the bytes to the halves, and makes them 0.
 template <int G>
-inline void widen(__m256i (&bytes)[G], int32_t *counts) {
+inline void fold(__m256i (&bytes)[G], Halves (&halves)[G]) {
 #pragma GCC unroll 2
     for (int g = 0; g < G; ++g) {
-        alignas(32) uint8_t parts[kLanes];
-        _mm256_store_si256(reinterpret_cast<__m256i *>(parts), bytes[g]);
+        halves[g].even = _mm256_add_epi16(halves[g].even, _mm256_and_si256(bytes[g], _mm256_set1_epi16(255)));
+        halves[g].odd = _mm256_add_epi16(halves[g].odd, _mm256_srli_epi16(bytes[g], 8));
         bytes[g] = _mm256_setzero_si256();
-        for (int i = 0; i < kLanes; i += 8) {
-            auto at = reinterpret_cast<__m256i *>(counts + g * kLanes + i);
-            const __m256i eight = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(parts + i)));
-            _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), eight));
+    }
+}
+
+// Adds the halves to the counts, and makes them 0.
+template <int G>
+void widen(Halves (&halves)[G], int32_t *counts) {
+    for (Halves &half : halves) {
+        // Filters 0-7 and 16-23, 8-15 and 24-31.
+        const __m256i parts[2] = {_mm256_unpacklo_epi16(half.even, half.odd), _mm256_unpackhi_epi16(half.even, half.odd)};
+        const __m128i eights[4] = {_mm256_castsi256_si128(parts[0]), _mm256_castsi256_si128(parts[1]),
+                                   _mm256_extracti128_si256(parts[0], 1), _mm256_extracti128_si256(parts[1], 1)};
+        for (const __m128i &eight : eights) {
+            auto at = reinterpret_cast<__m256i *>(counts);
+            _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), _mm256_cvtepu16_epi32(eight)));
+            counts += 8;
         }
+        half.even = half.odd = _mm256_setzero_si256();
     }
 }
 
@@ -168,11 +189,12 @@ void block(const ProductTile &tile, int first) {
     const auto bias = static_cast<int32_t>(S::kBias * S::kSteps * tile.taps * tile.words);
     for (auto &row : counts) std::fill_n(row, G * kLanes, -bias);
     __m256i bytes[P][G];
-    for (auto &row : bytes)
-        for (auto &part : row) part = _mm256_setzero_si256();
+    Halves halves[P][G];
+    for (int p = 0; p < P; ++p)
+        for (int g = 0; g < G; ++g) bytes[p][g] = halves[p][g].even = halves[p][g].odd = _mm256_setzero_si256();
     auto w = static_cast<const __m256i *>(tile.weights);
     const uint32_t *const *taps = tile.x + first;
-    int64_t room = S::kWords;
+    int64_t room = S::kWords, folds = kFolds - 1;
     for (int64_t tap = 0; tap < tile.taps; ++tap, taps += (1 + TernaryX) * kPixels) {
         const uint32_t *sign[P], *nonzero[P];
 #pragma GCC unroll 8
@@ -183,7 +205,17 @@ void block(const ProductTile &tile, int first) {
         for (int64_t k = 0; k < tile.words;) {
             const int64_t last = std::min(tile.words, k + room);
             room -= last - k;
-            for (; k < last; ++k)
+            for (; k < last; ++k) {
+                const uint8_t *picks[P];
+                uint64_t spread[P];
+#pragma GCC unroll 8
+                for (int p = 0; p < P; ++p) {
+                    picks[p] = reinterpret_cast<const uint8_t *>(sign[p] + k);
+                    if constexpr (TernaryX) {
+                        spread[p] = S::spread(sign[p][k], nonzero[p][k]);
+                        picks[p] = reinterpret_cast<const uint8_t *>(&spread[p]);
+                    }
+                }
                 for (int i = 0; i < S::kSteps; ++i, w += G) {
                     __m256i low[G], high[G];
 #pragma GCC unroll 2
@@ -195,7 +227,7 @@ void block(const ProductTile &tile, int first) {
 #pragma GCC unroll 8
                     for (int p = 0; p < P; ++p) {
                         __m256i low_table, high_table;
-                        S::find(all, sign[p] + k, TernaryX ? nonzero[p] + k : nullptr, i, low_table, high_table);
+                        S::find(all, sign[p][k], picks[p], i, low_table, high_table);
 #pragma GCC unroll 2
                         for (int g = 0; g < G; ++g) {
                             bytes[p][g] = _mm256_add_epi8(bytes[p][g], _mm256_shuffle_epi8(low_table, low[g]));
@@ -203,16 +235,22 @@ void block(const ProductTile &tile, int first) {
                         }
                     }
                 }
+            }
             if (room == 0) {
 #pragma GCC unroll 8
-                for (int p = 0; p < P; ++p) widen<G>(bytes[p], counts[p]);
+                for (int p = 0; p < P; ++p) fold<G>(bytes[p], halves[p]);
                 room = S::kWords;
+                if (--folds == 0) {
+                    for (int p = 0; p < P; ++p) widen<G>(halves[p], counts[p]);
+                    folds = kFolds - 1;
+                }
             }
         }
     }
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
-        widen<G>(bytes[p], counts[p]);
+        fold<G>(bytes[p], halves[p]);
+        widen<G>(halves[p], counts[p]);
         write(tile, first + p, counts[p], G * kLanes);
     }
 }

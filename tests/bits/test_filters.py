@@ -110,8 +110,8 @@ def test_matmul(rows: int, filters: int, d: int, ternary_x: bool, ternary_w: boo
 @pytest.mark.parametrize("ternary_w", [False, True])
 @pytest.mark.parametrize("ternary_x", [False, True])
 def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
-    # All agree, or all disagree: no partial count overflows, at fan-ins of many flushes.
-    d = 20_000
+    # All agree, or all disagree: no partial count overflows, of 8 bits or of 16.
+    d = 70_000
     for sign in (-1, 1):
         x = reference.threshold(np.ones((3, d)), 0, 1 if ternary_x else None, False)
         w = reference.threshold(np.full((2, d), sign), 0, 1 if ternary_w else None, False)
