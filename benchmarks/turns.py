@@ -1,5 +1,6 @@
 """What benchmarks of kernels share: contestants in turn, the machine's limit, tables."""
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +44,11 @@ def limit(macs: float) -> tuple[Callable[[], object], float]:
     each = module.product_limit(1)
     rounds = max(1, int(min(macs, 2e8) / each))
     return lambda: module.product_limit(rounds), rounds * each
+
+
+def installed(*packages: str) -> list[str]:
+    """Those of the packages that are there."""
+    return [name for name in packages if importlib.util.find_spec(name) is not None]
 
 
 def show(result: dict[str, Any], title: str, target: str | None) -> None:

@@ -72,6 +72,6 @@ int64_t nearer(const uint64_t *block, int64_t count, const uint64_t *query, int6
 
 }  // namespace
 
-const HammingKernels hamming_avx512{layout, nearer};
+const HammingKernels hamming_avx512{layout, nearer, 1};
 
 }  // namespace hypersign

@@ -9,13 +9,16 @@
 namespace hypersign {
 
 struct HammingKernels {
-    // Lays `count` codes of `words` words out as a block of room for a multiple of 64 codes.
+    // Lays `count` codes of `words` words out as a block of room for a multiple of 128 codes.
     void (*layout)(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block);
 
     // Finds the codes of a block nearer to the query than `limit`: writes their positions in the block, ascending,
     // and distances, and returns how many there are.
     int64_t (*nearer)(const uint64_t *block, int64_t count, const uint64_t *query, int64_t words, int32_t limit,
                       uint32_t *positions, int32_t *distances);
+
+    // Words of a block for each word of a code.
+    int64_t expansion;
 };
 
 extern const HammingKernels hamming_portable, hamming_avx2, hamming_avx512, hamming_neon;

@@ -31,8 +31,8 @@ struct Block {
     explicit Block(int64_t words)
         : kernels(hamming_kernels(backend())),
           words(words),
-          most(std::max<int64_t>(1, BYTES / (std::max<int64_t>(words, 1) * 512)) * 64),
-          codes(static_cast<size_t>(most * words)),
+          most(std::max<int64_t>(1, BYTES / (std::max<int64_t>(words, 1) * kernels.expansion * 1024)) * 128),
+          codes(static_cast<size_t>(most * words * kernels.expansion)),
           positions(static_cast<size_t>(most)),
           distances(static_cast<size_t>(most)) {}
 

@@ -58,6 +58,8 @@ NURSERY = """
         if not child:
             os._exit(train(order["words"], order["log"], order["die_at"]) or 0)
         if order["signal"]:
+            while order["wait_for"] and not os.path.exists(order["wait_for"]):
+                time.sleep(0.001)
             time.sleep(order["after"])
             os.kill(child, order["signal"])
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -80,12 +82,14 @@ def nursery():
 def run_command(nursery, tmp_path):
     """`hypersign train ...` in a process of its own: `run_command(*words) -> (exit status, output)`.
 
-    It gets `number` after `after` seconds, or dies at the `die_at`-th moment before or after a renaming of a file.
+    It gets `number` `after` seconds after its start, or after the file `wait_for` is there; or it dies at the
+    `die_at`-th moment before or after a renaming of a file.
     """
 
-    def run(*words, number=0, after=0.0, die_at=0):
+    def run(*words, number=0, after=0.0, wait_for="", die_at=0):
         log = tmp_path / "log"
-        order = {"words": words, "log": str(log), "signal": number, "after": after, "die_at": die_at}
+        order = {"words": words, "log": str(log), "signal": number, "after": after, "wait_for": str(wait_for)}
+        order["die_at"] = die_at
         print(json.dumps(order), file=nursery.stdin, flush=True)
         return int(nursery.stdout.readline()), log.read_text()
 
@@ -128,15 +132,16 @@ def test_at_random_moments(run_command, tmp_path, recipe, number):
     duration = time.monotonic() - started
     assert status == 0, output
     folder, chance = tmp_path / "run", random.Random(7)
+    state = folder / "state" / "state.safetensors"
     ended = interrupted = 0
-    for _ in range(12):
-        status, output = run_command(
-            *words_for(folder, recipe), number=number, after=chance.uniform(0.1, 0.6) * duration
-        )
+    for attempt in range(12):
+        # The first one in the training for certain, however unequal the seconds of a busy machine are.
+        when = {"after": chance.uniform(0.1, 0.6) * duration} if attempt else {"wait_for": state}
+        status, output = run_command(*words_for(folder, recipe), number=number, **when)
         if status == 0:  # it was done before its time came
             ended += 1
             break
-        in_training = (folder / "state" / "state.safetensors").exists()
+        in_training = state.exists()
         interrupted += in_training
         if number == signal.SIGKILL:
             assert status == -signal.SIGKILL, output
