@@ -14,6 +14,7 @@ SOURCE = Path(hypersign.__file__).parent
 ORDER = [
     "_checks",
     "_files",
+    "_json",
     "_machine",
     "_native",  # the compiled kernels
     "bits",

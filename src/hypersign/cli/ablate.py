@@ -2,10 +2,8 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -13,6 +11,7 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
+from hypersign._json import plain
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
 from hypersign.data import Batches
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
@@ -79,7 +78,7 @@ def ablate(
         console=Console(stderr=True),
     )
     answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
-    write_json(_plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
+    write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
     if figures is not None:
         _draw(found, deep, figures)
     if not prints_text(json):
@@ -222,14 +221,3 @@ def _draw(found: Ablation, deep: Depth | None, folder: Path) -> None:
 
 def _signed(change: Change, factor: float, digits: int) -> str:
     return f"{factor * change.mean:+.{digits}f} ± {factor * change.error:.{digits}f}"
-
-
-def _plain(value: Any) -> Any:
-    """`value` with every number that JSON has no word for (NaN, infinity) as None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

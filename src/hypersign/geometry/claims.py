@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from hypersign._checks import HypersignError
+from hypersign._json import plain
 from hypersign.geometry.estimates import Simulation
 from hypersign.geometry.results import DotProducts, Geometry, LayerGeometry
 
@@ -55,8 +56,7 @@ class Claim:
 
     def as_dict(self) -> dict[str, object]:
         """The fields and the verdict, for JSON: NaN as None."""
-        row = {**dataclasses.asdict(self), "verdict": self.verdict}
-        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+        return plain({**dataclasses.asdict(self), "verdict": self.verdict})
 
 
 def network_claims(geometry: Geometry) -> tuple[Claim, ...]:

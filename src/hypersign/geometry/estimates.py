@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hypersign._checks import check_int
+from hypersign._json import plain
 
 __all__ = ["Estimate", "SimulatedAngle", "Simulation", "Tally"]
 
@@ -77,9 +78,7 @@ class Simulation:
         found = dataclasses.asdict(self)
         for case in found["cases"]:
             del case["sample_degrees"]
-            for key in ("cosine", "angle_degrees"):
-                case[key] = {name: v if math.isfinite(v) else None for name, v in case[key].items()}
-        return found
+        return plain(found)
 
 
 def _distance(value: float, predicted: float, error: float) -> float:

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
+from hypersign._json import plain
 
 __all__ = [
     "Geometry",
@@ -207,7 +208,7 @@ class Geometry:
         Raises:
             HypersignError: the file cannot be written.
         """
-        write_atomic(Path(path), json.dumps(_plain(dataclasses.asdict(self)), allow_nan=False) + "\n")
+        write_atomic(Path(path), json.dumps(plain(dataclasses.asdict(self)), allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -237,17 +238,6 @@ class Geometry:
 
 class _Mismatch(Exception):
     """A value that does not fit its field; the text says which and how."""
-
-
-def _plain(value: Any) -> Any:
-    """`value` with every number that JSON has no word for (NaN, infinities) as None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from hypersign._checks import HypersignError, check_int
+from hypersign._json import plain
 from hypersign.geometry import theory
-from hypersign.geometry.results import _plain
 from hypersign.rotations import HadamardRotation
 
 __all__ = ["inspect_vectors", "open_vectors", "predicted_recall", "CodeRecall", "VectorAngles", "VectorsGeometry"]
@@ -101,7 +101,7 @@ class VectorsGeometry:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON: NaN as None."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
 
 def open_vectors(path: Path) -> np.ndarray:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from hypersign._checks import check_int
+from hypersign._json import plain
 from hypersign.geometry import theory
-from hypersign.geometry.results import _plain
 from hypersign.geometry.tensor_files import StoredTensor, TensorFile
 from hypersign.rotations import HadamardRotation
 
@@ -166,7 +166,7 @@ class WeightsGeometry:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON: NaN as None."""
-        return _plain(dataclasses.asdict(self) | {"bytes_per_second": self.bytes_per_second})
+        return plain(dataclasses.asdict(self) | {"bytes_per_second": self.bytes_per_second})
 
 
 def inspect_weights(

@@ -15,8 +15,8 @@ import numpy as np
 from scipy import special
 
 from hypersign._checks import HypersignError
+from hypersign._json import plain
 from hypersign.geometry import theory
-from hypersign.geometry.results import _plain
 from hypersign.geometry.tensor_files import StoredTensor, TensorFile
 from hypersign.geometry.weights_file import Unmeasured, why_not
 
@@ -97,7 +97,7 @@ class PairGeometry:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON: NaN as None."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
 
 def inspect_pair(
