@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +48,37 @@ def test_types_of_files(tmp_path, dtype):
     hash_file(tmp_path / "x.npy", tmp_path / "c", SignHasher(64))
     native = x.astype(x.dtype.newbyteorder("="))
     np.testing.assert_array_equal(HammingIndex.load(tmp_path / "c").codes, SignHasher(64).fit_transform(native))
+
+
+def resident(path):
+    """Bytes of a mapped file that count as this process's memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        1024 * int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+        for header in lines
+        if header.endswith(f" {path}")
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no list of mapped pages on this system")
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 10_000 * 20)
+    source = tmp_path / "x.npy"
+
+    def peak(blocks):
+        np.save(source, np.random.default_rng(0).integers(0, 256, (blocks * 10_000, 20), np.uint8))
+        seen = []
+        tracemalloc.start()
+        hash_file(source, tmp_path / "c", SignHasher(64), progress=lambda *_: seen.append(resident(source)))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert seen == [0] * blocks
+        return most
+
+    assert peak(10) < 1.1 * peak(2)
+    mapped = open_vectors(source)
+    assert mapped.sum() > 0
+    assert resident(source) >= mapped.nbytes  # so blocks of the mapping itself would have counted
 
 
 class Stop(Exception):

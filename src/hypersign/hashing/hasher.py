@@ -19,7 +19,10 @@ from hypersign.rotations import HaarRotation, HadamardRotation
 __all__ = ["SignHasher"]
 
 BLOCK = 1 << 22
-"""Components in memory at a time: a block of 4 million, 16 MB of float32 before it is rotated."""
+"""Components that are read at a time."""
+
+PIECE = 1 << 19
+"""Components that are rotated at a time: 2 MB of float32 or int32, which caches hold."""
 
 
 class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -124,19 +127,18 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             self.rotation_ = HadamardRotation(len(mean), self.rounds, self.seed, outputs=self.bits)
         elif self.rotation == "haar":
             self.rotation_ = HaarRotation(len(mean), self.seed, outputs=self.bits)
+        self._threshold = self._sums(mean)
         return self
 
     def hash_block(self, block: NDArray[Any], first: int) -> NDArray[np.uint64]:
         """The codes of a block in memory; `first` is the number of its first row, for messages."""
         _check_finite(block, first)
         _check_rows(block, self.mean_, first)
-        if block.dtype.kind in "iub" and self.rotation != "haar":
-            # R x < R mean as integers, both times n^(k/2): no multiplication, no rounding of x.
-            x = block.astype(np.uint8) if block.dtype.kind == "b" else block
-            if not isinstance(self.rotation_, HadamardRotation):
-                return words.pack(x, threshold=self.mean_)
-            return words.pack(self.rotation_.sums(x), threshold=self.rotation_.sums(self.mean_))
-        return words.pack(self._rotated(block))
+        codes = np.empty((len(block), self._n_features_out), np.uint64)
+        rows = max(1, PIECE // self.size())
+        for start in range(0, len(block), rows):
+            codes[start : start + rows] = self._codes(block[start : start + rows])
+        return codes
 
     def size(self) -> int:
         """The dimension of the rotation that R is a corner of, which predictions go by."""
@@ -155,6 +157,15 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         if not parts and not np.array_equal(self.mean_, other.mean_):
             parts = ["the means of different vectors"]
         return ", ".join(parts)
+
+    def _codes(self, x: NDArray[Any]) -> NDArray[np.uint64]:
+        if x.dtype.kind not in "iub" or self.rotation == "haar":
+            return words.pack(self._rotated(x))
+        # R x < R mean as integers, both times n^(k/2): no multiplication, no rounding of x.
+        return words.pack(self._sums(x.astype(np.uint8) if x.dtype.kind == "b" else x), threshold=self._threshold)
+
+    def _sums(self, x: NDArray[Any]) -> NDArray[Any]:
+        return self.rotation_.sums(x) if isinstance(self.rotation_, HadamardRotation) else x
 
     def _rotated(self, x: NDArray[Any]) -> NDArray[Any]:
         """R (x - mean) in float32, or float64 where the numbers need it."""
