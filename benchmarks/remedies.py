@@ -6,7 +6,8 @@ Trains one network a remedy and seed, about a minute each on one core, and can b
 runs are kept in --folder. Everything but the remedy is the same: images, epochs, learning rate, seed. Of the layers
 to keep in float, `predicted` takes the two whose bit geometry says costs most, from the binary run of the same seed
 on training images (`accumulated_r`: the least correlation of logits with only this layer binarized), and `random` two
-others.
+others. Beside its accuracy stands what a remedy does to the first layer: the angle between its latent and quantized
+filters, and r of its dot products with weights alone, and with weights and inputs, quantized, on 500 test images.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from rich.console import Console
 from hypersign._machine import machine, versions
 from hypersign.data import Batches
 from hypersign.geometry.depth import accumulated_r, layer_r
+from hypersign.geometry.weights import angle_stats
 from hypersign.layers import quant_layers
 from hypersign.runs import Run, open_run
 from hypersign.summary import summary
@@ -130,10 +132,13 @@ def main() -> None:
         return
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    table = rich.table.Table("remedy", "accuracy", "against binary", "weights packed", title="Fashion-MNIST")
+    columns = "remedy", "accuracy", "against binary", "angle", "r", "r, both", "weights packed"
+    table = rich.table.Table(*columns, title="Fashion-MNIST; angle and r of the first layer")
     for name, found in rows.items():
         change = f"{100 * found['change']:+.2f} ± {100 * found['change_error']:.2f}"
-        table.add_row(name, f"{found['accuracy']:.2%}", change, f"{found['packed_bytes']:,} B")
+        first = found["first_layer"]
+        geometry = f"{first['angle_degrees']:.1f}", f"{first['weights_r']:.3f}", f"{first['both_r']:.3f}"
+        table.add_row(name, f"{found['accuracy']:.2%}", change, *geometry, f"{found['packed_bytes']:,} B")
     rich.print(table)
 
 
@@ -141,15 +146,31 @@ def accuracy(run: Run) -> float:
     return float(run.info["results"]["test"]["accuracy"])
 
 
+def first_layer(run: Run) -> dict[str, float]:
+    """Means over the filters of conv1: the angle, and r of its products with weights, and with both, quantized."""
+    data, model = run.data(), run.load_model()
+    found = {layer.name: layer for layer in layer_r(model, Batches(data.test[:500], 100, pixel_range=data.pixel_range))}
+    if "conv1" not in found:  # nothing of it is quantized
+        return {"angle_degrees": 0.0, "weights_r": 1.0, "both_r": 1.0}
+    layer = found["conv1"]
+    angle = angle_stats(quant_layers(model)["conv1"]).mean
+    return {"angle_degrees": angle, "weights_r": layer.weights, "both_r": layer.both}
+
+
 def row(done: list[Run], binary: list[Run]) -> dict[str, Any]:
     """Accuracies of a remedy, and the paired change against the binary runs with its standard error over seeds."""
     changes = [accuracy(run) - accuracy(base) for run, base in zip(done, binary, strict=True)]
+    firsts = [first_layer(run) for run in done]
     size = summary(done[0].build_model(), tuple(done[0].info["model"]["shape"])).total
     return {
         "accuracies": [accuracy(run) for run in done],
         "accuracy": statistics.fmean(accuracy(run) for run in done),
         "change": statistics.fmean(changes),
         "change_error": statistics.stdev(changes) / len(changes) ** 0.5 if len(changes) > 1 else 0.0,
+        "first_layer": {
+            name: statistics.fmean(geometry[name] for geometry in firsts)
+            for name in ("angle_degrees", "weights_r", "both_r")
+        },
         "float_weights": [run.info["recipe"]["float_weights"] for run in done],
         "packed_bytes": size.packed_bytes,
         "binary_macs": size.binary_macs,
