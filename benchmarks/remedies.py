@@ -149,7 +149,9 @@ def accuracy(run: Run) -> float:
 def first_layer(run: Run) -> dict[str, float]:
     """Means over the filters of conv1: the angle, and r of its products with weights, and with both, quantized."""
     data, model = run.data(), run.load_model()
-    found = {layer.name: layer for layer in layer_r(model, Batches(data.test[:500], 100, pixel_range=data.pixel_range))}
+    found = {
+        layer.name: layer for layer in layer_r(model, Batches(data.test[:500], 100, pixel_range=data.pixel_range))
+    }
     if "conv1" not in found:  # nothing of it is quantized
         return {"angle_degrees": 0.0, "weights_r": 1.0, "both_r": 1.0}
     layer = found["conv1"]
