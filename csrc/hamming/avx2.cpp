@@ -1,11 +1,11 @@
 // One code in each byte. Four bits of 32 codes and four of the query differ in as many bits as a table of 16 bytes
 // says, which is the shuffle's operand: two instructions, a shuffle and a sum, for 128 bits. So a block holds four
-// bits a byte, twice the room of its codes, and 128 codes share the load of a table. Counts stay bytes for up to 3
-// words, whose 192 ones still fit, then 16 bits for up to 1,023, then are added up in memory.
+// bits a byte, twice the room of its codes, and 128 codes share the load of a table. A limit that fits a byte is counted
+// down from, and stays at 0, however long the codes: what is left tells who is near. With a greater one counts stay
+// bytes for up to 3 words, whose 192 ones still fit, then 16 bits for up to 1,023, then are added up in memory.
 #include <immintrin.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "hamming/hamming.hpp"
 
@@ -64,7 +64,8 @@ void layout(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block
     }
 }
 
-// Adds to the bytes of 128 codes the bits in which words `start` to `end` differ from the query's.
+// Adds to the bytes of 128 codes the bits in which words `start` to `end` differ from the query's, or takes them off.
+template <bool down>
 inline const __m256i *count_words(const __m256i *block, const uint64_t *query, int64_t start, int64_t end,
                                   __m256i bytes_u8x32[4]) {
     __m256i sums_u8x32[4] = {bytes_u8x32[0], bytes_u8x32[1], bytes_u8x32[2], bytes_u8x32[3]};
@@ -72,11 +73,14 @@ inline const __m256i *count_words(const __m256i *block, const uint64_t *query, i
         const uint64_t bits = query[word];
 #pragma GCC unroll 16
         for (int part = 0; part < 16; ++part, block += 4) {
-            const __m256i ones_u8x32 =
+            const __m256i table_u8x32 =
                 _mm256_load_si256(reinterpret_cast<const __m256i *>(ones.of[(bits >> (4 * part)) & 15]));
-            for (int j = 0; j < 4; ++j)
-                sums_u8x32[j] =
-                    _mm256_add_epi8(sums_u8x32[j], _mm256_shuffle_epi8(ones_u8x32, _mm256_loadu_si256(block + j)));
+            for (int j = 0; j < 4; ++j) {
+                const __m256i ones_u8x32 = _mm256_shuffle_epi8(table_u8x32, _mm256_loadu_si256(block + j));
+                sums_u8x32[j] = down ? _mm256_subs_epu8(sums_u8x32[j], ones_u8x32)
+                                     : _mm256_add_epi8(sums_u8x32[j], ones_u8x32);
+                __asm__("" : "+x"(sums_u8x32[j]));  // else compilers add shuffles in pairs, and run out of registers
+            }
         }
     }
     for (int j = 0; j < 4; ++j) bytes_u8x32[j] = sums_u8x32[j];
@@ -100,27 +104,23 @@ int64_t write_near(const uint64_t near[2], const Count *counts, int64_t group, i
     return found;
 }
 
-uint64_t nearer_u8(const __m256i bytes_u8x32[2], __m256i limit_u8x32) {
-    uint64_t far = 0;
-    for (int j = 0; j < 2; ++j) {
-        const __m256i far_u8x32 =
-            _mm256_cmpeq_epi8(_mm256_subs_epu8(limit_u8x32, bytes_u8x32[j]), _mm256_setzero_si256());
-        far |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(far_u8x32))} << (32 * j);
-    }
-    return ~far;
-}
-
-int64_t nearer_short(const __m256i *block, int64_t count, const uint64_t *query, int64_t words, int32_t limit,
-                     uint32_t *positions, int32_t *distances) {
-    const __m256i limit_u8x32 = _mm256_set1_epi8(static_cast<char>(std::clamp(limit, 0, 255)));
+int64_t nearer_than_byte(const __m256i *block, int64_t count, const uint64_t *query, int64_t words, int32_t limit,
+                         uint32_t *positions, int32_t *distances) {
+    const __m256i limit_u8x32 = _mm256_set1_epi8(static_cast<char>(limit));
     int64_t found = 0;
     for (int64_t group = 0; group < count; group += CODES) {
-        __m256i bytes_u8x32[4] = {};
-        block = count_words(block, query, 0, words, bytes_u8x32);
-        const uint64_t near[2] = {nearer_u8(bytes_u8x32, limit_u8x32), nearer_u8(bytes_u8x32 + 2, limit_u8x32)};
-        if ((near[0] | near[1]) == 0) continue;
+        __m256i left_u8x32[4] = {limit_u8x32, limit_u8x32, limit_u8x32, limit_u8x32};
+        block = count_words<true>(block, query, 0, words, left_u8x32);
+        uint64_t far[2] = {0, 0};
+        for (int j = 0; j < 4; ++j) {
+            const __m256i far_u8x32 = _mm256_cmpeq_epi8(left_u8x32[j], _mm256_setzero_si256());
+            far[j / 2] |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(far_u8x32))} << (32 * (j % 2));
+        }
+        if ((far[0] & far[1]) == ~uint64_t{0}) continue;
         alignas(32) uint8_t counts[CODES];
-        std::memcpy(counts, bytes_u8x32, sizeof counts);
+        for (int j = 0; j < 4; ++j)
+            _mm256_store_si256(reinterpret_cast<__m256i *>(counts) + j, _mm256_sub_epi8(limit_u8x32, left_u8x32[j]));
+        const uint64_t near[2] = {~far[0], ~far[1]};
         found += write_near(near, counts, group, count - group, positions + found, distances + found);
     }
     return found;
@@ -129,9 +129,11 @@ int64_t nearer_short(const __m256i *block, int64_t count, const uint64_t *query,
 int64_t nearer(const uint64_t *codes, int64_t count, const uint64_t *query, int64_t words, int32_t limit,
                uint32_t *positions, int32_t *distances) {
     const auto *block = reinterpret_cast<const __m256i *>(codes);
-    if (words <= BYTE_WORDS) return nearer_short(block, count, query, words, limit, positions, distances);
+    if (limit <= 0) return 0;
+    if (limit <= 255 || words <= BYTE_WORDS)
+        return nearer_than_byte(block, count, query, words, std::min(limit, 255), positions, distances);
     const __m256i zero = _mm256_setzero_si256();
-    const __m256i limit_u16x16 = _mm256_set1_epi16(static_cast<short>(std::clamp(limit, 0, 65535)));
+    const __m256i limit_u16x16 = _mm256_set1_epi16(static_cast<short>(std::min(limit, 65535)));
     int64_t found = 0;
     for (int64_t group = 0; group < count; group += CODES) {
         // Even registers hold the codes that unpacking takes from the lower halves of each lane, odd ones the others.
@@ -142,7 +144,7 @@ int64_t nearer(const uint64_t *codes, int64_t count, const uint64_t *query, int6
             for (__m256i &sum : sums_u16x16) sum = zero;
             for (int64_t first = start; first < end; first += BYTE_WORDS) {
                 __m256i bytes_u8x32[4] = {};
-                block = count_words(block, query, first, std::min(end, first + BYTE_WORDS), bytes_u8x32);
+                block = count_words<false>(block, query, first, std::min(end, first + BYTE_WORDS), bytes_u8x32);
                 for (int j = 0; j < 4; ++j) {
                     sums_u16x16[2 * j] =
                         _mm256_add_epi16(sums_u16x16[2 * j], _mm256_unpacklo_epi8(bytes_u8x32[j], zero));
