@@ -60,7 +60,14 @@ def test_plan_predicts_and_measures(files, capsys):
         (["hash", "x.npy"], "nothing to do: name a codes file"),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
         (["hash", "x.npy", "--plan", "--rotation", "none"], "has no prediction"),
+        (["hash", "x.npy", "--plan", "--queries", "0"], "--queries must be an integer >= 1; got 0"),
         (["hash", "missing.npy", "-o", "c"], "could not be read"),
+        (["hash", "nan.npy", "-o", "c"], "vectors must be finite; got NaN in row 7, column 3"),
+        (["hash", "nan.npy", "-o", "c", "--no-center"], "vectors must be finite; got NaN in row 7, column 3"),
+        (["hash", "zero.npy", "-o", "c", "--no-center"], "row 9 is zero and so has no direction to hash"),
+        (["hash", "empty.npy", "-o", "c"], "holds no vectors"),
+        (["hash", "x.npy", "-o", "."], "is a folder"),
+        (["hash", "x.npy", "-o", "x.npy"], "would take the place of the vectors"),
         (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer >= 1; got 0"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
@@ -74,13 +81,19 @@ def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, t
     x = files[0]
     monkeypatch.chdir(tmp_path)
     np.save("narrow.npy", x[:, :31])
+    np.save("empty.npy", x[:0])
+    for name, row, value in (("nan.npy", (7, 3), np.nan), ("zero.npy", 9, 0)):
+        bad = x.copy()
+        bad[row] = value
+        np.save(name, bad)
     for name, seed in (("codes", 0), ("other", 1)):
         hasher = SignHasher(64, seed=seed).fit(x)
         HammingIndex(hasher, hasher.transform(x)).save(name)
+    before = set(tmp_path.iterdir())
     with pytest.raises(SystemExit, match=r"^1$"):
         main(words)
     error = capsys.readouterr().err
     assert error.startswith(f"hypersign {words[0]}: ")
     assert message in error
     assert error.count("\n") == 1
-    assert not (tmp_path / "c").exists()
+    assert set(tmp_path.iterdir()) == before

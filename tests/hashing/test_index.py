@@ -128,6 +128,10 @@ def test_bad_searches(x, index):
         index.rescore(x[:1], found, x, 6)
     with pytest.raises(HypersignError, match="must be of shape"):
         index.rescore(x[:2], found, x, 5)
+    broken = x.copy()
+    broken[0, 3] = np.nan
+    with pytest.raises(HypersignError, match="needs finite vectors; query 0 or row 0 is not"):
+        index.rescore(x[:1], found, broken, 5)
 
 
 def test_recall_counts_hits():

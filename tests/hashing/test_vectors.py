@@ -157,14 +157,25 @@ def test_nan_is_named_by_its_row_in_the_file(source, tmp_path, small_blocks):
     for center in (True, False):
         with pytest.raises(HypersignError, match="got NaN in row 700, column 2"):
             hash_file(source, tmp_path / "c", SignHasher(64, center=center))
-    assert not (tmp_path / "c").exists()
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_place_where_codes_cannot_go(source, tmp_path):
+    with pytest.raises(HypersignError, match="is a folder; name a file"):
+        hash_file(source, tmp_path, SignHasher(64))
+    before = source.read_bytes()
+    with pytest.raises(HypersignError, match="would take the place of the vectors"):
+        hash_file(source, tmp_path / ".." / tmp_path.name / source.name, SignHasher(64))
+    assert source.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: None, "could not be read"),
-        (lambda path: path.write_bytes(b"text"), "could not be read"),
+        (lambda path: path.write_bytes(b"text"), "does not begin like one; write it by numpy.save"),
+        (lambda path: path.write_bytes(b""), "does not begin like one"),
+        (lambda path: path.write_bytes(b"PK\3\4 an archive"), "does not begin like one"),
         (lambda path: np.save(path, np.ones(3)), r"of shape \(vectors, dimension\); got float64 of shape \(3,\)"),
         (lambda path: np.save(path, np.ones((3, 0))), "holds no vectors"),
         (lambda path: np.save(path, np.ones((0, 3))), "holds no vectors"),

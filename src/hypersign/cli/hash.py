@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_int
 from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
 from hypersign.hashing import plan as predict
@@ -62,6 +62,8 @@ def hash_(
         raise HypersignError("--json prints the plan; ask for it with --plan")
     if plan and rotation == "none":
         raise HypersignError("a plan predicts codes of random rotations; --rotation none has no prediction")
+    check_int("--neighbours", neighbours, least=1)
+    check_int("--queries", queries, least=1)
     console = Console(stderr=True)
     hasher = SignHasher(
         bits, rotation=None if rotation == "none" else rotation, rounds=rounds, center=center, seed=seed

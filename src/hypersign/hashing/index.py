@@ -105,7 +105,8 @@ class HammingIndex:
             k: how many to keep.
 
         Raises:
-            HypersignError: vectors that are not those of the index by their shape, or fewer than k candidates.
+            HypersignError: vectors that are not those of the index by their shape, or not finite, or fewer than k
+                candidates.
         """
         queries = np.asarray(queries)
         dimension = self.hasher.n_features_in_
@@ -123,6 +124,9 @@ class HammingIndex:
         for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
             rows = np.sort(candidates)  # in the file's order; a stable sort then puts the lower index first
             squares = np.square(vectors[rows].astype(np.float64) - query.astype(np.float64)).sum(1)
+            if not np.isfinite(squares).all():
+                row = rows[int(np.isfinite(squares).argmin())]
+                raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
             best = np.argsort(squares, kind="stable")[:k]
             distances[i], indices[i] = np.sqrt(squares[best]), rows[best]
         return Neighbours(distances, indices)

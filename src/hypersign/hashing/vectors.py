@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -35,12 +36,17 @@ def open_vectors(path: Path | str) -> NDArray[Any]:
     """
     path = Path(path)
     try:
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise ValueError("it does not begin like one; write it by numpy.save")
+        x: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise HypersignError(f"{path} could not be read as a .npy file of vectors: {error}") from error
-    if not isinstance(x, np.memmap) or x.ndim != 2 or x.dtype.kind not in "iubf":
-        what = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"
-        raise HypersignError(f"{path} must hold real numbers of shape (vectors, dimension); got {what}")
+        why = getattr(error, "strerror", None) or error
+        raise HypersignError(f"{path} could not be read as a .npy file of vectors: {why}") from error
+    if x.ndim != 2 or x.dtype.kind not in "iubf":
+        raise HypersignError(
+            f"{path} must hold real numbers of shape (vectors, dimension); got {x.dtype} of shape {x.shape}"
+        )
     if not x.size:
         raise HypersignError(f"{path} holds no vectors: its shape is {x.shape}")
     if not x.flags.c_contiguous:
@@ -59,6 +65,7 @@ def hash_file(
 
     Two passes: the mean, if the hasher centres, and the codes. Killed at any moment it leaves no file under the
     name `output`; run again, with the same hasher and the same vectors, it goes on behind the last whole block.
+    Vectors that cannot be hashed leave nothing.
 
     Args:
         vectors: .npy file, shape (n, dimension).
@@ -69,10 +76,15 @@ def hash_file(
     Returns the fitted hasher.
 
     Raises:
-        HypersignError: of `open_vectors` and `SignHasher`, or the codes cannot be written.
+        HypersignError: of `open_vectors` and `SignHasher`, or the codes cannot be written, or `output` is a folder
+            or the file of the vectors.
     """
     source, output = Path(vectors), Path(output)
     mapped = open_vectors(source)
+    if output.is_dir():
+        raise HypersignError(f"{output} is a folder; name a file for the codes")
+    if output.exists() and output.samefile(source):
+        raise HypersignError(f"the codes would take the place of the vectors in {source}; name another file for them")
     count, dimension = mapped.shape
     hasher.fit_blocks(_read(source, mapped, 0), dimension)
     prefix = _prefix(hasher, count)
@@ -101,6 +113,9 @@ def hash_file(
                 if progress is not None:
                     progress(done, count)
         os.replace(part, output)
+    except HypersignError:
+        part.unlink(missing_ok=True)  # vectors that were mended are another file, which does not go on here
+        raise
     except OSError as error:
         raise HypersignError(
             f"{output} could not be written: {error.strerror or error}; make room there or write elsewhere, "
