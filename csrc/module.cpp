@@ -16,6 +16,7 @@ void bind_hadamard(nb::module_ &m);
 void bind_hamming(nb::module_ &m);
 void bind_image(nb::module_ &m);
 void bind_real(nb::module_ &m);
+void bind_gaussian(nb::module_ &m);
 }
 
 NB_MODULE(_native, m) {
@@ -35,4 +36,5 @@ NB_MODULE(_native, m) {
     bind_hamming(m);
     bind_image(m);
     bind_real(m);
+    bind_gaussian(m);
 }

@@ -8,6 +8,7 @@ What is drawn is a function of the seed and of the kind of device: CPU and GPU h
 Vectors are float32, sums float64.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
-from hypersign.geometry import theory
+from hypersign.geometry import gaussian, theory
 from hypersign.geometry.estimates import Simulation, Tally
 from hypersign.hadamard import hadamard_transform
 
@@ -56,12 +57,11 @@ def pairs(
     cases = []
     for number, d in enumerate(_dimensions(dimensions)):
         tally = Tally(draws)
-        last = None
-        for x in _gaussian_blocks(d, draws + 1, _Source(device, seed, number)):
-            x = x if last is None else torch.cat([last, x])
-            last = x[-1:].clone()
-            length = torch.linalg.vector_norm(x, dim=1)
-            tally.add(torch.linalg.vecdot(x[1:], x[:-1]) / (length[1:] * length[:-1]))
+        square = torch.empty(0)
+        for sums in _Source(device, seed, number).sums(draws + 1, d, products=True):
+            square = torch.cat([square[-1:], sums.square])
+            product = sums.product[len(sums.product) - len(square) + 1 :]  # the very first has none before it
+            tally.add(product / (square[1:] * square[:-1]).sqrt())
         spread = float(theory.pair_angle_std(d))
         cases.append(tally.case(f"d = {d}", d, d, 0.0, theory.pair_cosine_std(d), np.pi / 2, spread))
     return Simulation("pairs", "Two random vectors", "dimension", seed, tuple(cases))
@@ -107,8 +107,8 @@ def sign(
     cases = []
     for number, d in enumerate(_dimensions(dimensions)):
         tally = Tally(draws)
-        for x in _gaussian_blocks(d, draws, _Source(device, seed, number)):
-            tally.add(_sign_cosine(x))
+        for sums in _Source(device, seed, number).sums(draws, d):
+            tally.add(sums.absolute / (d * sums.square).sqrt())
         cases.append(tally.case(f"d = {d}", d, d, *_sign_theory(d)))
     return Simulation("sign", "A vector and its sign", "dimension", seed, tuple(cases))
 
@@ -133,13 +133,10 @@ def ternary(
     (d,) = _dimensions([dimension])
     limits = [check_real("a threshold", t, least=0) for t in _some("thresholds", thresholds)]
     tallies = [Tally(draws) for _ in limits]
-    for x in _gaussian_blocks(d, draws, _Source(device, seed, 0)):
-        size = x.abs()
-        length = torch.linalg.vector_norm(x, dim=1)
-        level = torch.empty_like(x)
-        for t, tally in zip(limits, tallies, strict=True):
-            torch.gt(size, t, out=level)
-            tally.add(torch.linalg.vecdot(level, size) / (level.sum(1).sqrt() * length))
+    for sums in _Source(device, seed, 0).sums(draws, d, thresholds=limits):
+        cosines = sums.above / (sums.number * sums.square[:, None]).sqrt()
+        for i, tally in enumerate(tallies):
+            tally.add(cosines[:, i])
     cases = [
         tally.case(
             f"t = {t:.4g}", t, d, *_with_angle(theory.ternary_cosine(t, d), theory.ternary_cosine_std(t, d), d)
@@ -235,8 +232,12 @@ def rotated(
         for place, rotation in enumerate(rotations):
             tally = Tally(draws)
             source = _Source(device, seed, number, place)
-            for group, y in _rotated_blocks(rotation, root, d, draws, source):
-                tally.add(_sign_cosine(y), group)
+            if rotation == "none" and root.dim() == 1:
+                for sums in source.sums(draws, d, scale=root):
+                    tally.add(sums.absolute / (d * sums.square).sqrt())
+            else:
+                for group, y in _rotated_blocks(rotation, root, d, draws, source):
+                    tally.add(_sign_cosine(y), group)
             cases.append(tally.case(f"d = {d}, {rotation}", d, d, *_rotation_theory(rotation, shape)))
     what = f"standard deviations exp({rate:g} i)" if given is None else "the given covariance"
     return Simulation("rotated", f"A vector with {what} and its sign", "rotation", seed, tuple(cases))
@@ -334,14 +335,26 @@ def _bit_generator(*streams: int) -> np.random.SFC64:
     return np.random.SFC64(np.random.SeedSequence([check_int("seed", stream, least=0) for stream in streams]))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sums:
+    """`gaussian.RowSums` as float64 tensors on the CPU."""
+
+    absolute: Tensor
+    square: Tensor
+    product: Tensor
+    above: Tensor
+    number: Tensor
+
+
 class _Source:
     """Random numbers of one stream on one device."""
 
     def __init__(self, device: str, *streams: int) -> None:
         self._bits = _bit_generator(*streams)
+        self._key = int(self._bits.random_raw(1)[0])
+        self._row = 0
         try:
-            seed = int(self._bits.random_raw(1)[0]) >> 1
-            self._generator = torch.Generator(device).manual_seed(seed)
+            self._generator = torch.Generator(device).manual_seed(self._key >> 1)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
             raise HypersignError(
@@ -353,19 +366,46 @@ class _Source:
         """Independent standard normals, float32, shape (rows, d)."""
         if self.device != "cpu":
             return torch.randn(rows, d, generator=self._generator, device=self.device)
-        # Box and Muller 1958, whole arrays at a time: twice as fast as torch's generator. A word gives a radius
-        # (31 bits, no zero: up to 6.7 standard deviations) and a direction (32 bits).
-        half = -(-rows * d // 2)
-        words = torch.from_numpy(self._bits.random_raw(half).view(np.int32))
-        words[:half].bitwise_and_(0x7FFFFFFF)
-        uniform = words.float()
-        radius = uniform[:half].add_(0.5).mul_(2.0**-31).log_().mul_(-2).clamp_(min=0).sqrt_()
-        direction = uniform[half:].mul_(math.pi * 2.0**-31)
-        x = torch.empty(2 * half)
-        torch.cos(direction, out=x[:half])
-        torch.sin(direction, out=x[half:])
-        x.view(2, half).mul_(radius)
-        return x[: rows * d].view(rows, d)
+        first, self._row = self._row, self._row + rows
+        return torch.from_numpy(gaussian.normals(self._key, first, rows, d, threads=torch.get_num_threads()))
+
+    def sums(
+        self,
+        draws: int,
+        d: int,
+        *,
+        scale: Tensor | None = None,
+        thresholds: Sequence[float] = (),
+        products: bool = False,
+    ) -> Iterator[_Sums]:
+        """Sums over `draws` vectors of d normals (times `scale`), in blocks; the first of all has no product."""
+        if self.device == "cpu":
+            options: dict[str, Any] = {
+                "scale": None if scale is None else scale.numpy(),
+                "thresholds": np.array(thresholds, np.float32),
+                "products": products,
+                "threads": torch.get_num_threads(),
+            }
+            for rows in _block_rows(draws, 16, self.device):
+                first, self._row = self._row, self._row + rows
+                found = gaussian.row_sums(self._key, first, rows, d, **options)
+                yield _Sums(*(torch.from_numpy(value) for value in dataclasses.astuple(found)))
+            return
+        last = None
+        for x in _gaussian_blocks(d, draws, self):
+            x = x if scale is None else x * scale
+            size = x.abs()
+            over = [size > t for t in thresholds]
+            before = torch.cat([x[:1] if last is None else last, x[:-1]]) if products else x
+            last = x[-1:].clone()
+            values = (
+                size.sum(1),
+                torch.linalg.vecdot(x, x),
+                torch.linalg.vecdot(x, before),
+                torch.stack([(size * level).sum(1) for level in over], 1) if over else x[:, :0],
+                torch.stack([level.sum(1) for level in over], 1) if over else x[:, :0],
+            )
+            yield _Sums(*(value.double().cpu() for value in values))
 
     def rotation(self, d: int) -> Tensor:
         """A Haar rotation, float32, shape (d, d), as `hypersign.rotations` makes them, but on this device."""
