@@ -247,16 +247,25 @@ def _true_neighbours(
 ) -> NDArray[np.int64]:
     """The k nearest vectors of each query, itself left out; of equal distances the lower index first."""
     q = queries.astype(np.float64)
-    distances, indices = np.empty((len(q), 0)), np.empty((len(q), 0), np.int64)
+    distances, indices = np.full((len(q), k), np.inf), np.empty((len(q), k), np.int64)
     for start, block in _blocks(vectors):
         squares = np.square(q).sum(1)[:, None] + np.square(block).sum(1) - 2 * q @ block.T
-        here = np.broadcast_to(np.arange(start, start + len(block)), squares.shape)
         if rows is not None:
-            squares[here == rows[:, None]] = np.inf
-        distances, indices = np.hstack([distances, squares]), np.hstack([indices, here])
-        best = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        distances, indices = np.take_along_axis(distances, best, 1), np.take_along_axis(indices, best, 1)
+            own = np.flatnonzero((start <= rows) & (rows < start + len(block)))
+            squares[own, rows[own] - start] = np.inf
+        _keep_least(distances, indices, squares, start)
     return indices
+
+
+def _keep_least(
+    least: NDArray[np.float64], places: NDArray[np.int64], values: NDArray[np.float64], start: int
+) -> None:
+    """Takes into every row of `least`, which is sorted, what is less in that of `values`; `places` go with them."""
+    for i, row in enumerate(values):
+        better = np.flatnonzero(row < least[i, -1])
+        both = np.concatenate([least[i], row[better]])
+        order = np.argsort(both, kind="stable")[: len(least[i])]
+        least[i], places[i] = both[order], np.concatenate([places[i], start + better])[order]
 
 
 def _crowd(
@@ -269,18 +278,16 @@ def _crowd(
 ) -> _Crowd:
     q = _units(queries, mean, "query")
     counts = np.zeros((len(q), BINS))
-    near, angles_near = np.empty((len(q), 0), np.int64), np.empty((len(q), 0))
+    shape = len(q), min(NEAR + 1, len(vectors))
+    near, angles_near = np.empty(shape, np.int64), np.full(shape, np.inf)
     for start, block in _blocks(vectors):
         angles = _angles(q @ _units(block, mean, "row", start).T)
-        here = np.broadcast_to(np.arange(start, start + len(block)), angles.shape)
         bins = _bin(angles)
         for i, row in enumerate(bins):
             counts[i] += np.bincount(row, minlength=BINS)
             if rows is not None and start <= rows[i] < start + len(block):
                 counts[i, row[rows[i] - start]] -= 1
-        angles_near, near = np.hstack([angles_near, angles]), np.hstack([near, here])
-        best = np.argsort(angles_near, axis=1, kind="stable")[:, : NEAR + 1]
-        angles_near, near = np.take_along_axis(angles_near, best, 1), np.take_along_axis(near, best, 1)
+        _keep_least(angles_near, near, angles, start)
     neighbours = np.empty(truth.shape)
     coarse = BINS // COARSE
     sums, pairs = np.zeros(coarse**2), np.zeros(coarse**2)
