@@ -11,7 +11,7 @@ def test_every_figure_of_the_analysis_is_drawn(geometry, synthetic, monkeypatch,
     figures.save_analysis(small, tmp_path, metrics=synthetic.metrics())
     assert set(drawn) == {
         "weights_binarized", "activations_binarized", "both_binarized", "permuted", "angle_density",
-        "angle_density_zoomed", "angle_spread", "weight_density", "level_shares", "training_curves",
+        "angle_density_zoomed", "angle_spread", "weight_density", "level_shares", "training_curves", "predicted_r",
     }  # fmt: skip
     titles = [ax.get_title() for ax in drawn["activations_binarized"].axes if ax.get_title()]
     assert len(titles) == 1, "conv1 has real inputs: no panel"

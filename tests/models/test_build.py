@@ -37,6 +37,10 @@ OPTIONS = {
         "norm_epsilon": 1e-4,
         "norm_momentum": 0.2,
         "sign_zero": 0,
+        "weight_scale": "filter",
+        "first_layer": "thermometer",
+        "first_dimensions": 4,
+        "pixel_range": [0.0, 1.0],
     },
     "mlp": {
         "hidden": [8],
@@ -49,6 +53,7 @@ OPTIONS = {
         "norm_epsilon": 1e-4,
         "norm_momentum": 0.2,
         "sign_zero": 0,
+        "weight_scale": 4,
     },
     **{
         name: {
@@ -66,6 +71,12 @@ OPTIONS = {
         for name in ("fast-transform", "associative-memory")
     },
 }
+BESIDE = {
+    "threshold": {"levels": 3},
+    "first_dimensions": {"first_layer": "hadamard"},
+    "pixel_range": {"first_layer": "bit-planes"},
+}
+"""What an option needs beside it to mean anything."""
 SMALL = {
     "vgg": {"widths": (4, 4), "pools": (2,), "hidden": (8, 4)},
     "mlp": {"hidden": (8, 4)},
@@ -93,9 +104,9 @@ def test_each_option_alone_changes_the_network(name: str) -> None:
     base = SMALL.get(name, {"widths": (4, 4)})
     plain = repr(build(name, (3, 8, 8), 5, **base))
     for option, value in OPTIONS[name].items():
-        extra = {"levels": 3} if option == "threshold" else {}
-        changed = repr(build(name, (3, 8, 8), 5, **{**base, **extra, option: value}))
-        assert changed != repr(build(name, (3, 8, 8), 5, **{**base, **extra})), option
+        beside = {**base, **BESIDE.get(option, {})}
+        changed = repr(build(name, (3, 8, 8), 5, **{**beside, option: value}))
+        assert changed != repr(build(name, (3, 8, 8), 5, **beside)), option
     assert plain == repr(build(name, (3, 8, 8), 5, **base))
 
 

@@ -141,8 +141,8 @@ def inspect_vectors(
     >>> found = inspect_vectors(x, bits=[256])
     >>> round(found.effective_dimension), round(found.mean_share, 2)
     (56, 0.5)
-    >>> round(found.rotated_degrees.mean, 1), round(found.rotated_degrees.predicted_mean, 1)
-    (36.7, 36.7)
+    >>> round(found.centred_rotated_degrees.mean, 1), round(found.centred_rotated_degrees.predicted_mean, 1)
+    (36.9, 36.7)
     """
     check_int("sample", sample, least=12)
     if vectors.ndim != 2 or vectors.shape[1] < 2:
