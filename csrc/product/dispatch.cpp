@@ -145,13 +145,13 @@ ProductFilters::ProductFilters(const ProductKernels &kernels, const uint64_t *wo
         for (int64_t f = group * merged * per_group; f < last;) {
             int64_t registers = ternary_ ? kernels.most_ternary : kernels.most_binary;
             while (registers > words_of(last - f, lanes)) registers /= 2;
-            blocks_.push_back({static_cast<size_t>(f * row_words * planes), f, group * merged * depth / 32,
+            blocks_.push_back({static_cast<size_t>(f * row_words * planes * kernels.weight_size), f, group * merged * depth / 32,
                                words_of(members * depth, 32), static_cast<int>(std::min(registers * lanes, last - f)),
                                static_cast<int>(registers)});
             f += registers * lanes;
         }
     }
-    const size_t size = padded_ * row_words * planes;
+    const size_t size = padded_ * row_words * planes * kernels.weight_size;
     weights_.reset(new (std::align_val_t(64)) uint32_t[std::max<size_t>(size, 1)]);
     std::vector<uint32_t> packed_taps;
     for (const Block &block : blocks_) {
@@ -191,6 +191,7 @@ class ProductFilters::Convolution {
     };
     void make_offsets(int64_t pattern, std::vector<int32_t> &offset) const;
     void make_limits(const ProductThresholds &thresholds);
+    void spread(int threads);
     void point(const uint32_t **to, int64_t row, int64_t column, int size, int64_t line) const;
     void lay(int64_t pixel, int size, Run &run) const;
     void tile(const Block &block, int64_t pixel, int size, const Run &run) const;
@@ -201,12 +202,15 @@ class ProductFilters::Convolution {
     const bool levels_, ternary_levels_;
     void *const out_;
     int64_t height_, width_, pixels_;        // of the output
+    const uint32_t *input_;                  // as the kernels read it
+    std::unique_ptr<uint32_t[]> spread_;     // where that is not as it came
+    int planes_, spread_size_;
     int64_t pixel_words_, plane_;            // of the input, in words of 32 bits
     bool correct_;                           // for padding
     Classes down_, across_;                  // where it is corrected
     std::vector<int32_t> limits_;            // [pattern][table][filter]
     std::vector<uint16_t> flip_;
-    std::vector<uint32_t> padding_;          // a padded pixel: signs, non-zeros
+    std::vector<uint32_t> padding_;          // a padded pixel, plane after plane
 };
 
 ProductFilters::Convolution::Convolution(const ProductFilters &filters, const PackedImages &images,
@@ -236,10 +240,33 @@ ProductFilters::Convolution::Convolution(const ProductFilters &filters, const Pa
     }
     make_limits(thresholds);
     if (levels_) flip_ = packed(thresholds.flip, self_.filters, self_.padded_);
+    input_ = reinterpret_cast<const uint32_t *>(images_.words);
+    planes_ = images_.ternary ? 2 : 1;
     pixel_words_ = 2 * words_of(self_.channels, 64);
     plane_ = images_.n * images_.height * images_.width * pixel_words_;
     padding_.assign(2 * pixel_words_, 0);
     if (window_.pad_value == 1) set_bits(&padding_[pixel_words_], 0, self_.channels);
+    spread_size_ = self_.kernels_.spread ? self_.kernels_.spread_size(images_.ternary, self_.ternary_) : 1;
+}
+
+// Has the kernels rewrite the input, where they want it otherwise than it comes.
+void ProductFilters::Convolution::spread(int threads) {
+    if (!self_.kernels_.spread) return;
+    auto write = [&](const uint32_t *from, int64_t plane, int64_t words, uint32_t *to) {
+        self_.kernels_.spread(from, images_.ternary ? from + plane : nullptr, words, self_.ternary_, to);
+    };
+    std::vector<uint32_t> padding(pixel_words_ * spread_size_);
+    write(padding_.data(), pixel_words_, pixel_words_, padding.data());
+    padding_ = std::move(padding);
+    spread_.reset(new uint32_t[plane_ * spread_size_]);
+    constexpr int64_t kChunk = 1024;
+    parallel_for(words_of(plane_, kChunk), threads, [&](int64_t first, int64_t last) {
+        const int64_t from = first * kChunk, to = std::min(last * kChunk, plane_);
+        write(input_ + from, plane_, to - from, spread_.get() + from * spread_size_);
+    });
+    input_ = spread_.get();
+    planes_ = 1;
+    pixel_words_ *= spread_size_;
 }
 
 void ProductFilters::Convolution::make_offsets(int64_t pattern, std::vector<int32_t> &offset) const {
@@ -293,17 +320,15 @@ void ProductFilters::Convolution::point(const uint32_t **to, int64_t row, int64_
     int first = 0, last = size;  // on the image
     while (last > 0 && column + (last - 1) * stride >= width) --last;
     while (first < last && column + first * stride < 0) ++first;
-    auto words = reinterpret_cast<const uint32_t *>(images_.words);
-    for (int plane = 0; plane <= images_.ternary; ++plane, to += kPixels, line += plane_) {
+    for (int plane = 0; plane < planes_; ++plane, to += kPixels, line += plane_) {
         const uint32_t *padding = padding_.data() + plane * pixel_words_;
         for (int p = 0; p < first; ++p) to[p] = padding;
-        for (int p = first; p < last; ++p) to[p] = words + (line + (column + p * stride) * pixel_words_);
+        for (int p = first; p < last; ++p) to[p] = input_ + (line + (column + p * stride) * pixel_words_);
         for (int p = last; p < size; ++p) to[p] = padding;
     }
 }
 
 void ProductFilters::Convolution::lay(int64_t pixel, int size, Run &run) const {
-    const int planes = images_.ternary ? 2 : 1;
     const int64_t wide = across_.ranges.size();
     int64_t column = pixel % width_, row = pixel / width_ % height_, image = pixel / width_ / height_;
     for (int done = 0; done < size;) {  // a row of the output, or what of it is in the run
@@ -314,7 +339,7 @@ void ProductFilters::Convolution::lay(int64_t pixel, int size, Run &run) const {
         for (int64_t i = 0; i < self_.rows; ++i) {
             const int64_t y = top + i * window_.dilation[0];
             const int64_t line = (image * images_.height + y) * images_.width * pixel_words_;
-            for (int64_t j = 0; j < self_.columns; ++j, to += planes * kPixels)
+            for (int64_t j = 0; j < self_.columns; ++j, to += planes_ * kPixels)
                 point(to, y, left + j * window_.dilation[1], part, line);
         }
         const int64_t table = (ternary_levels_ ? 2 : 1) * self_.padded_;
@@ -337,7 +362,7 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
     tile.taps = self_.rows * self_.columns;
     tile.words = block.words;
     tile.x = run.x.data();
-    tile.first_word = block.first_word;
+    tile.first_word = block.first_word * spread_size_;
     tile.weights = self_.weights_.get() + block.start;
     tile.limits = run.limits.data();
     tile.first_filter = block.first_filter;
@@ -363,11 +388,12 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
 }
 
 void ProductFilters::Convolution::run(int threads) {
+    spread(threads);
     // All blocks of a run of pixels one after another: they share its pointers, and its words lie in the L1 cache.
     const int64_t blocks = self_.blocks_.size();
     parallel_for(words_of(pixels_, kPixels) * blocks, threads, [&](int64_t first, int64_t last) {
         Run run;
-        run.x.resize(self_.rows * self_.columns * (images_.ternary ? 2 : 1) * kPixels);
+        run.x.resize(self_.rows * self_.columns * planes_ * kPixels);
         for (int64_t number = first; number < last; ++number) {
             const int64_t pixel = number / blocks * kPixels;
             const int size = static_cast<int>(std::min<int64_t>(kPixels, pixels_ - pixel));

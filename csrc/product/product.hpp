@@ -43,12 +43,18 @@ struct ProductKernels {
     int lanes;                     // filters in a register, 16 or 32
     int most_binary, most_ternary;  // registers of filters in a block at most, powers of two
     // Writes a block: `words` words of `filters` filters (a multiple of `lanes`), rows in `sign`, for ternary filters
-    // in `nonzero` too, into as many bytes as they take there.
+    // in `nonzero` too, into `weight_size` times as many bytes as they take there.
     void (*arrange)(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters,
                     void *block);
     void (*tile)(const ProductTile &tile);
     // The kernel's inner loop on registers alone: what the machine can do at most. Returns multiply-accumulates done.
     int64_t (*limit)(int64_t rounds);
+    int weight_size = 1;
+    // For kernels that do not read the input's words as they are: writes for each word of `sign` (and of `nonzero`,
+    // where the input is ternary) `spread_size` words, in one plane.
+    void (*spread)(const uint32_t *sign, const uint32_t *nonzero, int64_t words, bool ternary_w,
+                   uint32_t *out) = nullptr;
+    int (*spread_size)(bool ternary_x, bool ternary_w) = nullptr;
 };
 
 extern const ProductKernels product_portable, product_avx2, product_avx512, product_neon;
