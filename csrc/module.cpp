@@ -17,6 +17,7 @@ void bind_hamming(nb::module_ &m);
 void bind_image(nb::module_ &m);
 void bind_real(nb::module_ &m);
 void bind_gaussian(nb::module_ &m);
+void bind_moments(nb::module_ &m);
 }
 
 NB_MODULE(_native, m) {
@@ -37,4 +38,5 @@ NB_MODULE(_native, m) {
     bind_image(m);
     bind_real(m);
     bind_gaussian(m);
+    bind_moments(m);
 }

@@ -6,6 +6,7 @@ from safetensors.numpy import save_file
 from scipy import stats
 
 from hypersign._checks import HypersignError
+from hypersign.bits.backend import available_backends, forced
 from hypersign.geometry import weights_file
 from hypersign.geometry.tensor_files import open_tensors
 from hypersign.geometry.weights_file import inspect_weights
@@ -32,11 +33,13 @@ def group_angle(row, size):
 
 @pytest.mark.parametrize("d", [2, 9, 31, 32, 33, 64, 65, 127, 128, 129, 300])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-def test_angles_and_moments_are_those_of_loops(d, dtype, tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", available_backends())
+def test_angles_and_moments_are_those_of_loops(backend, d, dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(weights_file, "_BLOCK", 1000)  # several blocks, the last of them shorter
     w = (np.random.default_rng(d).standard_t(5, (23, d)) * 0.02 + 0.005).astype(dtype)
     w[3, 0] = w[7] = 0
-    found = inspected(tmp_path, {"w": w})["w"]
+    with forced(backend):
+        found = inspected(tmp_path, {"w": w})["w"]
     rows = [row.astype(np.float64) for i, row in enumerate(w) if i != 7]
     angles = [angle(row, np.where(row >= 0, 1.0, -1.0)) for row in rows]
     assert (found.rows, found.row_length, found.zero_rows) == (23, d, 1)

@@ -17,6 +17,7 @@ from scipy import special
 
 from hypersign._checks import check_int
 from hypersign._json import plain
+from hypersign.bits.backend import native
 from hypersign.geometry import theory
 from hypersign.geometry.tensor_files import StoredTensor, TensorFile
 from hypersign.rotations import HadamardRotation
@@ -41,7 +42,7 @@ GROUPS = (32, 64, 128)
 LEVELS = (3, 4, 16)
 """Numbers of levels whose least error is looked for; two are the sign."""
 
-_BLOCK = 1 << 16  # weights at a time: three arrays of them, in float32, fit into 1 MB
+_BLOCK = 1 << 16  # weights at a time: those, in float32, and what they are decoded from fit into a cache of 512 KB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,26 +294,33 @@ def _accumulate(tensor: StoredTensor, dtype: type, tell: Callable[[int], None]) 
     totals, zeros = np.zeros(4), 0
     step = max(1, _BLOCK // width)
     ones: NDArray[Any] = np.ones(max(unit, step * width), dtype)
+    kernels = native() if dtype is np.float32 else None
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for start in range(0, rows, step):
             here = slice(start, min(start + step, rows))
             x: NDArray[Any] = tensor.read(here).astype(dtype, copy=False)
             if width > d:
                 x = np.pad(x, ((0, 0), (0, width - d)))
-            x = x.reshape(-1)
-            size = np.abs(x)
-            power = np.square(x)
-            # Products with ones: BLAS adds up a group many times as fast as a reduction along short rows.
-            by_unit = (size.reshape(-1, unit) @ ones[:unit]).reshape(-1, width // unit).astype(np.float64)
+            if kernels is not None:
+                by_unit: NDArray[np.float64] = np.empty((len(x), width // unit))
+                zeros += kernels.weight_moments(np.ascontiguousarray(x), by_unit, square[here], totals)
+            else:
+                x = x.reshape(-1)
+                size = np.abs(x)
+                power = np.square(x)
+                # Products with ones: BLAS adds up a group many times as fast as a reduction along short rows.
+                by_unit = (size.reshape(-1, unit) @ ones[:unit]).reshape(-1, width // unit).astype(np.float64)
+                units = (power.reshape(-1, unit) @ ones[:unit]).reshape(-1, width // unit)
+                square[here] = units.sum(1, dtype=np.float64)
+                totals += x @ ones[: len(x)], x @ power, size @ power, power @ power
+                zeros += int(np.count_nonzero(x == 0))
+            zeros -= len(by_unit) * (width - d)
             absolute[here] = by_unit.sum(1)
-            square[here] = (power.reshape(-1, unit) @ ones[:unit]).reshape(-1, width // unit).sum(1, dtype=np.float64)
             by_group = by_unit
             for i, share in enumerate(shares):
                 if i:
                     by_group = by_group[:, 0::2] + by_group[:, 1::2]  # each size is twice the one before
                 kept[i, here] = np.square(by_group) @ share
-            totals += x @ ones[: len(x)], x @ power, size @ power, power @ power
-            zeros += int(np.count_nonzero(x == 0)) - (len(x) - len(by_unit) * d)
             tell(tensor.nbytes * here.stop // rows)
     return _Sums(absolute, square, kept, totals / (rows * d), zeros)
 
