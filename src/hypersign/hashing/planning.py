@@ -4,7 +4,7 @@ Given the angle theta of a query and a vector, the number h of bits that differ 
 random, a variance that is known (`theory.orthogonal_hash_angle_std`). Distances of one query share some of their
 noise, as P(both bits differ) = (p_i + p_j - p_ij)/2 with p = theta/pi of each pair; that part moves all candidates
 alike and changes no order. What is left decides whether a true neighbour stays ahead of the crowd, whose angles are
-counted over all vectors.
+counted over all vectors. Orthogonal rows share less (`_covariances`).
 """
 
 import dataclasses
@@ -98,12 +98,14 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class _Crowd:
-    """Angles of queries and vectors: histogram (q, BINS), bins of true neighbours (q, k), and the correlation of the
-    distances of two vectors summed over pairs, with their number, by the vectors' coarse bins."""
+    """Angles of queries and vectors: histogram (q, BINS), bins of true neighbours (q, k); by the coarse bins of two
+    vectors, the correlation of their bits summed over pairs, the part of it that is quadratic in the row, and the
+    number of pairs."""
 
     counts: NDArray[np.float64]
     neighbours: NDArray[np.int64]
     correlation: NDArray[np.float64]
+    quadratic: NDArray[np.float64]
     pairs: NDArray[np.float64]
     nearest: Angles
     all: Angles
@@ -290,7 +292,7 @@ def _crowd(
         _keep_least(angles_near, near, angles, start)
     neighbours = np.empty(truth.shape)
     coarse = BINS // COARSE
-    sums, pairs = np.zeros(coarse**2), np.zeros(coarse**2)
+    sums, quadratic, pairs = np.zeros(coarse**2), np.zeros(coarse**2), np.zeros(coarse**2)
     common = _units(vectors[companions], mean, "row")
     for i, query in enumerate(q):
         neighbours[i] = _angles(_units(vectors[truth[i]], mean, "row") @ query)
@@ -301,15 +303,17 @@ def _crowd(
         others = np.concatenate([_units(vectors[near[i][own]], mean, "row"), common[apart]])
         stands = np.ones(len(which))
         stands[own.sum() :] = (counts[i].sum() - own.sum()) / max(apart.sum(), 1)
-        p = _angles(others @ query) / np.pi
-        covariance = (p[:, None] + p - _angles(others @ others.T) / np.pi) / 2 - np.outer(p, p)
-        deviation = np.sqrt(p * (1 - p))
-        weight = np.outer(stands, stands) * (np.outer(deviation, deviation) > 1e-9)
+        cosines = others @ query
+        p = _angles(cosines) / np.pi
+        covariance, even = _covariances(cosines, others @ others.T)
+        deviations = np.outer(np.sqrt(p * (1 - p)), np.sqrt(p * (1 - p)))
+        weight = np.outer(stands, stands) * (deviations > 1e-9)
         np.fill_diagonal(weight, 0)
         at = _bin(p * np.pi) // COARSE
         cells = (at[:, None] * coarse + at).ravel()
-        correlation = covariance / np.maximum(np.outer(deviation, deviation), 1e-9)
-        sums += np.bincount(cells, (weight * correlation).ravel(), coarse**2)
+        weighted = weight / np.maximum(deviations, 1e-9)
+        sums += np.bincount(cells, (weighted * covariance).ravel(), coarse**2)
+        quadratic += np.bincount(cells, (weighted * even).ravel(), coarse**2)
         pairs += np.bincount(cells, weight.ravel(), coarse**2)
     total, degrees = counts.sum(0), np.degrees(_middles())
     average = float(total @ degrees / total.sum())
@@ -317,15 +321,46 @@ def _crowd(
         counts,
         _bin(neighbours),
         sums.reshape(coarse, coarse),
+        quadratic.reshape(coarse, coarse),
         pairs.reshape(coarse, coarse),
         Angles(float(np.degrees(neighbours).mean()), float(np.degrees(neighbours).std())),
         Angles(average, float(np.sqrt(total @ np.square(degrees - average) / total.sum()))),
     )
 
 
+def _covariances(
+    cosines: NDArray[np.float64], between: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Covariance of "the bit differs from the query's" of every two vectors, and its part that orthogonality lessens.
+
+        (p_i + p_j - p_ij)/2 - p_i p_j,   p = theta/pi
+        [2 e (1 - c_i^2 - c_j^2) + c_i c_j (c_i^2 + c_j^2 + e^2 - 1)]/(2 pi^2 s_i s_j)
+
+    with c and s the cosines and sines of the angles to the query and e the cosine of i and j. Whether a bit differs
+    is an even function of its row's direction, and the second is the covariance of two such functions' parts of
+    degree 2. Bits of two rows at right angles have a covariance of P_2(0) = -1/(n - 1) times it (Funk and Hecke's
+    formula; higher degrees add of the order of 1/n^2), so that the distances of m rows have, times m, the first less
+    `_orthogonality` times the second.
+    """
+    angles = _angles(cosines)
+    p, sines, squares = angles / np.pi, np.maximum(np.sin(angles), 1e-6), np.square(cosines)
+    both = squares[:, None] + squares
+    even = 2 * between * (1 - both) + np.outer(cosines, cosines) * (both + np.square(between) - 1)
+    return (
+        (p[:, None] + p - _angles(between) / np.pi) / 2 - np.outer(p, p),
+        even / (2 * np.pi**2 * np.outer(sines, sines)),
+    )
+
+
+def _orthogonality(m: int, size: int) -> float:
+    # 1 + 2/n: the directions of rows lie on a sphere.
+    return (m - 1) * (1 + 2 / size) / max(size - 1, 1)
+
+
 def _recall(crowd: _Crowd, m: int, size: int, k: int, factors: Sequence[int]) -> dict[int, float]:
     """The probability that a true neighbour is among the nearest factor * k codes, averaged over all of them."""
     variance = _variance(m, size)
+    correlation = crowd.correlation - _orthogonality(m, size) * crowd.quadratic
     found = {}
     for factor in factors:
         wanted = factor * k
@@ -337,7 +372,7 @@ def _recall(crowd: _Crowd, m: int, size: int, k: int, factors: Sequence[int]) ->
         limit = int(np.searchsorted(crowd.counts.sum(0) @ cdf, wanted * len(crowd.counts)))
         weight = pmf[:, min(limit, m)].reshape(-1, COARSE).mean(1)
         pairs = weight @ crowd.pairs @ weight
-        shared = float(weight @ crowd.correlation @ weight / pairs) if pairs else 0.0
+        shared = float(weight @ correlation @ weight / pairs) if pairs else 0.0
         cdf, pmf = _distances(m, variance, min(max(shared, 0.0), 0.99))
         # Codes nearer than t, and half of those at t, as ties go by index.
         ahead = crowd.counts @ (cdf - pmf / 2)
