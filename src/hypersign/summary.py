@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign.evaluate import mode
 from hypersign.layers import QuantLayer
+from hypersign.models.fast_transform import Switch
 from hypersign.quantizers import Identity
 
 __all__ = ["LayerSummary", "Summary", "summary"]
@@ -22,9 +23,10 @@ WORD = 64
 class LayerSummary:
     """One layer that owns parameters, for one image.
 
-    `parameters_1bit`, `_2bit` and `_32bit` count its parameters by the bits each takes when packed: binary
-    levels 1, ternary levels 2 (sign and non-zero), everything else a float32. `packed_bytes` is what they then
-    take: each filter's levels as one row of whole 64-bit words (two rows if ternary), floats 4 bytes each.
+    `parameters_1bit`, `_2bit`, `_3bit` and `_32bit` count its parameters by the bits each takes when packed: binary
+    levels 1, ternary levels 2 (sign and non-zero), slopes of switches 3 (sign and shift), everything else a float32.
+    `packed_bytes` is what they then take: each filter's levels, or a switch's slopes of one side, as a row of whole
+    64-bit words for each bit, floats 4 bytes each.
     `binary_macs` counts multiply-accumulates with a quantized weight (products with -1, 0, +1 need no
     multiplier), `float_macs` those with a float weight.
     """
@@ -37,13 +39,20 @@ class LayerSummary:
     weight_quantizer: str
     parameters_1bit: int
     parameters_2bit: int
+    parameters_3bit: int
     parameters_32bit: int
     packed_bytes: int
     binary_macs: int
     float_macs: int
 
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of its parameters as float32: what the packed bytes compare with."""
+        return 4 * sum(getattr(self, name) for name in PARAMETERS)
 
-COUNTS = ("parameters_1bit", "parameters_2bit", "parameters_32bit", "packed_bytes", "binary_macs", "float_macs")
+
+PARAMETERS = ("parameters_1bit", "parameters_2bit", "parameters_3bit", "parameters_32bit")
+COUNTS = (*PARAMETERS, "packed_bytes", "binary_macs", "float_macs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +71,7 @@ class Summary:
     @property
     def float_bytes(self) -> int:
         """Bytes of all parameters as float32: what the packed bytes compare with."""
-        total = self.total
-        return 4 * (total.parameters_1bit + total.parameters_2bit + total.parameters_32bit)
+        return self.total.float_bytes
 
     def as_dict(self) -> dict[str, Any]:
         """Layers and totals as plain data."""
@@ -78,7 +86,11 @@ class Summary:
         total = self.total
         used = [name for name in COUNTS if getattr(total, name)]
         titles = dict(
-            zip(COUNTS, ("1-bit", "2-bit", "32-bit", "packed\nbytes", "binary\nMACs", "float\nMACs"), strict=True)
+            zip(
+                COUNTS,
+                ("1-bit", "2-bit", "3-bit", "32-bit", "packed\nbytes", "binary\nMACs", "float\nMACs"),
+                strict=True,
+            )
         )
         table = Table(
             caption=f"{total.packed_bytes:,} bytes packed, {self.float_bytes:,} as float32", show_footer=True
@@ -87,7 +99,7 @@ class Summary:
         table.add_column("output", justify="right", no_wrap=True)
         table.add_column("inputs/\nweights", no_wrap=True)
         for name in used:
-            table.add_column(titles[name], _short(getattr(total, name)), justify="right", no_wrap=True)
+            table.add_column(title_of[name], _short(getattr(total, name)), justify="right", no_wrap=True)
         for layer in self.layers:
             quantizers = f"{layer.input_quantizer}/{layer.weight_quantizer}" if layer.weight_quantizer else ""
             cells = [_short(getattr(layer, name)) if getattr(layer, name) else "" for name in used]
@@ -153,7 +165,7 @@ def _summarise(
 ) -> LayerSummary:
     parameters = [p for p in module._parameters.values() if p is not None]
     count = sum(p.numel() for p in parameters)
-    bits = {1: 0, 2: 0, 32: count}
+    bits = {1: 0, 2: 0, 3: 0, 32: count}
     packed, binary, real = 4 * count, 0, 0
     quantizers = ("", "")
     if isinstance(module, QuantLayer):
@@ -166,6 +178,10 @@ def _summarise(
         bits[32] = count - levels + scales
         packed = planes * module.filters * -(-module.fan_in // WORD) * WORD // 8 + 4 * bits[32]
         binary = module.fan_in * math.prod(output_shape)
+    elif isinstance(module, Switch):
+        sides, units = module.slopes.shape
+        bits[3], bits[32] = count, 0
+        packed = 3 * sides * -(-units // WORD) * WORD // 8
     elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         real = module.weight[0].numel() * math.prod(output_shape)
     return LayerSummary(
@@ -177,6 +193,7 @@ def _summarise(
         weight_quantizer=quantizers[1],
         parameters_1bit=bits[1],
         parameters_2bit=bits[2],
+        parameters_3bit=bits[3],
         parameters_32bit=bits[32],
         packed_bytes=packed,
         binary_macs=binary,

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from hypersign._checks import HypersignError
 from hypersign.layers import Rotation
@@ -15,6 +16,7 @@ from hypersign.packed import PackedModel
 from hypersign.packed.transforms import room, rotated_norm, shifted_norm, signed_sums
 from hypersign.packing import file_size, pack, verify
 from hypersign.rotations import HaarRotation, HadamardRotation
+from hypersign.summary import summary
 
 SHAPE = (2, 5, 6)
 
@@ -113,6 +115,19 @@ def test_what_cannot_be_packed(tmp_path) -> None:
         model.switch1.slopes[0, 3] = torch.nan
     with pytest.raises(HypersignError, match=r"switch1.slopes must hold numbers"):
         pack(model, tmp_path / "net", SHAPE, pixel_range=(-1.0, 1.0))
+
+
+def test_summary_counts_what_the_file_holds(tmp_path) -> None:
+    model = fast_transform(SHAPE, 3, hidden=(64, 64))
+    pack(model, tmp_path / "net", SHAPE, pixel_range=(-1.0, 1.0))
+    held = {name: tensor.nbytes for name, tensor in load_file(tmp_path / "net").items()}
+    counted = {layer.name: layer for layer in summary(model, SHAPE).layers}
+    for name in ("switch1", "switch2"):
+        (size,) = (size for key, size in held.items() if key.startswith(f"{name}."))
+        assert size == counted[name].packed_bytes == 48
+        assert counted[name].parameters_3bit == 128
+    assert counted["fc"].packed_bytes == 24
+    assert summary(model, SHAPE).float_bytes == 4 * (2 * 128 + 3 * 64)
 
 
 def test_a_damaged_file_is_refused(tmp_path) -> None:

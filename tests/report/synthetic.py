@@ -109,8 +109,10 @@ def summary() -> SimpleNamespace:
             weight_quantizer="Sign()",
             parameters_1bit=fan_in * filters,
             parameters_2bit=0,
+            parameters_3bit=0,
             parameters_32bit=filters,
             packed_bytes=fan_in * filters // 8 + 4 * filters,
+            float_bytes=4 * (fan_in + 1) * filters,
             binary_macs=0 if name == "conv1" else fan_in * filters * 64,
             float_macs=fan_in * filters * 64 if name == "conv1" else 0,
         )
@@ -119,8 +121,10 @@ def summary() -> SimpleNamespace:
     counted = (
         "parameters_1bit",
         "parameters_2bit",
+        "parameters_3bit",
         "parameters_32bit",
         "packed_bytes",
+        "float_bytes",
         "binary_macs",
         "float_macs",
     )

@@ -122,7 +122,6 @@ def _render(
     return environment.get_template("report.html").render(
         geometry=geometry,
         summary=summary,
-        float_bytes=_float_bytes,
         training=training,
         ablation=ablation,
         depth=depth,
@@ -151,11 +150,6 @@ def _model_name(run: Mapping[str, Any]) -> str:
     model = run.get("model")
     name = model.get("name") if isinstance(model, Mapping) else None
     return f"{name} with " if name else ""
-
-
-def _float_bytes(layer: Any) -> int:
-    """Bytes of a layer's parameters in float32."""
-    return 4 * (layer.parameters_1bit + layer.parameters_2bit + layer.parameters_32bit)
 
 
 def _departs(measured: float, predicted: float, margin: float) -> str:
