@@ -14,24 +14,32 @@ from hypersign.bits.backend import native
 
 
 def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, threads: int) -> dict[str, float]:
-    """Least seconds of each function, all in turn, three calls a turn, for `budget` seconds, at least 5 turns.
+    """Least seconds of each function, all in turn, three calls a turn, until each has had its share of `budget`.
 
     The least, since all that disturbs adds time; in turn, since a machine is not as fast at one time as at another;
-    three calls, so that each finds its own numbers in the caches and not those of the one before.
-    On one thread the processor time of the process counts, so that other programs do not.
+    three calls, so that each finds its own numbers in the caches and not those of the one before; but one call where
+    it takes as long as the share. On one thread the processor time of the process counts, so that other programs do
+    not.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     least = dict.fromkeys(functions, float("inf"))
-    for function in functions.values():
-        function()  # builds what is built once
-    end, rounds = time.perf_counter() + budget, 0
-    while rounds < 5 or time.perf_counter() < end:
-        rounds += 1
-        for name, function in functions.items():
+    left = dict.fromkeys(functions, budget / len(functions))
+
+    def call(name: str) -> None:
+        begin, start = time.perf_counter(), clock()
+        functions[name]()
+        spent = clock() - start
+        if spent > 0:  # processor time may stand still
+            least[name] = min(least[name], spent)
+        left[name] -= time.perf_counter() - begin
+
+    for name in functions:
+        call(name)  # builds what is built once
+    while any(rest > 0 for rest in left.values()):
+        for name in functions:
             for _ in range(3):
-                start = clock()
-                function()
-                least[name] = min(least[name], clock() - start)
+                if left[name] > 0:
+                    call(name)
     return least
 
 

@@ -1,6 +1,7 @@
 """Binary and ternary filters, and their products with packed inputs: matrix products and convolutions."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
 
 __all__ = ["Filters"]
+
+Planned = Callable[[NDArray[Any], NDArray[Any], int], None]
+"""An operation whose options are checked: reads the first array, writes the second, on so many threads."""
 
 
 class Filters:
@@ -148,10 +152,8 @@ class Filters:
         threads = check_int("threads", threads, least=1)
         size = output_size(x.shape[-3:-1], self.shape[:2], stride=stride, padding=padding, dilation=dilation)
         shape: tuple[int, ...] = (x.shape[-4], *size, self.filters)
-        low = high = flip = None
         if thresholds is not None:
             self._thresholds(thresholds)
-            low, high, flip = thresholds.low, thresholds.high, thresholds.flip
             shape = (*([2] if thresholds.ternary else []), *shape[:3], -(-self.filters // 64))
         dtype = np.int32 if thresholds is None else np.uint64
         if out is None:
@@ -161,14 +163,36 @@ class Filters:
                 f"out must be a writable {np.dtype(dtype)} array of shape {shape} in C order; got {out.dtype} of "
                 f"shape {out.shape}"
             )
-        kernels = self._kernels()
-        if kernels is None:
-            out[:] = self._reference(x, stride, padding, dilation, pad_value, thresholds)
-            return out
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = x.copy(order="C")
-        kernels.convolve(x, stride, padding, dilation, pad_value, low, high, flip, out, threads)
+        planned = self.planned(
+            stride=stride, padding=padding, dilation=dilation, pad_value=pad_value, thresholds=thresholds
+        )
+        planned(x, out, threads)
         return out
+
+    def planned(
+        self,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        dilation: tuple[int, int] = (1, 1),
+        pad_value: int = 0,
+        thresholds: Thresholds | None = None,
+    ) -> Planned:
+        """`conv2d` as a call (x, out, threads) without its checks, for networks that check all once."""
+        low = high = flip = None
+        if thresholds is not None:
+            low, high, flip = thresholds.low, thresholds.high, thresholds.flip
+
+        def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+            kernels = self._kernels()
+            if kernels is None:
+                out[:] = self._reference(x, stride, padding, dilation, pad_value, thresholds)
+            else:
+                kernels.convolve(x, stride, padding, dilation, pad_value, low, high, flip, out, threads)
+
+        return call
 
     def _thresholds(self, thresholds: Thresholds) -> None:
         if len(thresholds.low) != self.filters:

@@ -1,5 +1,6 @@
 """The first layer: a convolution of 8-bit images with binary or ternary filters, in integers."""
 
+import math
 import weakref
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from hypersign._checks import HypersignError, check_int
 from hypersign.bits import reference
 from hypersign.bits.backend import native
-from hypersign.bits.filters import Filters
+from hypersign.bits.filters import Filters, Planned
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
 
@@ -74,7 +75,7 @@ def image_conv2d(
     dilation = check_pair("dilation", dilation, least=1)
     threads = check_int("threads", threads, least=1)
     out = output_size(x.shape[1:3], filters.shape[:2], stride=stride, padding=padding, dilation=dilation)
-    taps = int(np.prod(filters.shape))
+    taps = math.prod(filters.shape)
     if taps * max(255 * abs(multiplier), abs(shift), abs(255 * multiplier + shift)) > LARGEST:
         raise HypersignError(
             f"sums of {taps} taps of {multiplier} x + {shift} could pass {LARGEST}, the largest int32; use a smaller "
@@ -82,22 +83,63 @@ def image_conv2d(
         )
     if thresholds is not None:
         filters._thresholds(thresholds)
-    kernels = native()
-    if kernels is not None:
-        return _compiled(kernels, x, out, filters, multiplier, shift, stride, padding, dilation, thresholds, threads)
-    values = multiplier * x.astype(np.int32) + shift
-    sums = reference.convolve(
-        values,
-        filters.levels().astype(np.int32),
+        y = np.empty((*([2] if thresholds.ternary else []), len(x), *out, -(-filters.filters // 64)), np.uint64)
+    else:
+        y = np.empty((len(x), *out, filters.filters), np.int32)
+    planned = planned_image_conv2d(
+        filters,
+        multiplier=multiplier,
+        shift=shift,
         stride=stride,
         padding=padding,
         dilation=dilation,
-        groups=1,
-        pad_value=0,
+        thresholds=thresholds,
     )
-    if thresholds is None:
-        return sums
-    return reference.threshold(sums, thresholds.low, thresholds.high, thresholds.flip)
+    planned(np.require(x, requirements=["C", "A"]), y, threads)
+    return y
+
+
+def planned_image_conv2d(
+    filters: Filters,
+    *,
+    multiplier: int,
+    shift: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    thresholds: Thresholds | None,
+) -> Planned:
+    """`image_conv2d` as a call (x, out, threads) without its checks, for networks that check all once."""
+    weights, taps = _layout(filters)
+    weights, taps = weights * np.int8(multiplier), taps * np.int32(shift)
+    limits = flip = None
+    if thresholds is not None:
+        levels = (thresholds.low,) if thresholds.high is None else (thresholds.low, thresholds.high)
+        limits = np.zeros((len(levels), taps.shape[-1]), np.int32)
+        limits[:, : filters.filters] = levels
+        flip = reference.pack_bits(thresholds.flip)
+
+    def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+        kernels = native()
+        if kernels is not None:
+            sums, planes = (out, None) if thresholds is None else (None, out if thresholds.ternary else out[None])
+            window = stride, padding, dilation
+            kernels.image_conv2d(x, weights, taps, *window, sums, limits, flip, planes, filters.filters, threads)
+            return
+        result = reference.convolve(
+            multiplier * x.astype(np.int32) + shift,
+            filters.levels().astype(np.int32),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=1,
+            pad_value=0,
+        )
+        if thresholds is not None:
+            result = reference.threshold(result, thresholds.low, thresholds.high, thresholds.flip)
+        out[:] = result
+
+    return call
 
 
 def _layout(filters: Filters) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
@@ -113,46 +155,3 @@ def _layout(filters: Filters) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
         taps[..., : len(levels)] = levels.sum(-1, dtype=np.int32).transpose(1, 2, 0)
         _layouts[filters] = np.ascontiguousarray(weights), taps
     return _layouts[filters]
-
-
-def _compiled(
-    kernels: Any,
-    x: NDArray[np.uint8],
-    out: tuple[int, int],
-    filters: Filters,
-    multiplier: int,
-    shift: int,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    thresholds: Thresholds | None,
-    threads: int,
-) -> NDArray[Any]:
-    weights, taps = _layout(filters)
-    sums = limits = flip = planes = None
-    if thresholds is None:
-        sums = np.empty((len(x), *out, filters.filters), np.int32)
-    else:
-        levels = (thresholds.low,) if thresholds.high is None else (thresholds.low, thresholds.high)
-        limits = np.zeros((len(levels), taps.shape[-1]), np.int32)
-        limits[:, : filters.filters] = levels
-        flip = reference.pack_bits(thresholds.flip)
-        planes = np.empty((len(levels), len(x), *out, len(flip)), np.uint64)
-    kernels.image_conv2d(
-        np.require(x, requirements=["C", "A"]),
-        weights * np.int8(multiplier),
-        taps * np.int32(shift),
-        stride,
-        padding,
-        dilation,
-        sums,
-        limits,
-        flip,
-        planes,
-        filters.filters,
-        threads,
-    )
-    if sums is not None:
-        return sums
-    assert planes is not None
-    return planes if len(planes) == 2 else planes[0]

@@ -1,11 +1,14 @@
 """Max-pool of packed levels."""
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hypersign._checks import HypersignError
 from hypersign.bits import reference
 from hypersign.bits.backend import native
+from hypersign.bits.filters import Planned
 from hypersign.bits.reference import Words
 from hypersign.bits.windows import check_pair, output_size
 
@@ -55,23 +58,35 @@ def max_pool2d(
     if padding[0] > size[0] // 2 or padding[1] > size[1] // 2:
         raise HypersignError(f"padding must be at most half of the window {size}; got {padding}")
     out = output_size(x.shape[-3:-1], size, stride=stride, padding=padding, ceil_mode=ceil_mode)
-    mask = _mask(flip, x.shape[-1])
-    ternary = x.ndim == 5
-    kernels = native()
-    if kernels is not None:
-        y = np.empty((*x.shape[:-3], *out, x.shape[-1]), np.uint64)
-        if y.size:
-            planes = np.require(x if ternary else x[None], requirements=["C", "A"])
-            kernels.max_pool2d(planes, y if ternary else y[None], mask, size, stride, padding)
-        return y
-    n = 64 * x.shape[-1]
-    levels = reference.ternary_levels(x, n) if ternary else reference.levels(x, n)
-    pooled = reference.max_pool2d(levels, size=size, stride=stride, padding=padding, out=out)
-    return reference.threshold(pooled, 0, 1 if ternary else None, reference.unpack_bits(mask, n))
+    y = np.empty((*x.shape[:-3], *out, x.shape[-1]), np.uint64)
+    mask = flip_mask(flip, x.shape[-1])
+    planned_max_pool2d(mask, size=size, stride=stride, padding=padding)(np.require(x, requirements=["C", "A"]), y, 1)
+    return y
 
 
-def _mask(flip: ArrayLike | None, words: int) -> Words:
-    """`flip` as one row of words."""
+def planned_max_pool2d(
+    mask: Words, *, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> Planned:
+    """`max_pool2d` as a call (x, out, threads) without its checks, its flip packed in `mask`."""
+
+    def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+        kernels = native()
+        if kernels is not None:
+            if out.size:
+                planes = (x, out) if x.ndim == 5 else (x[None], out[None])
+                kernels.max_pool2d(*planes, mask, size, stride, padding)
+            return
+        n = 64 * x.shape[-1]
+        ternary = x.ndim == 5
+        levels = reference.ternary_levels(x, n) if ternary else reference.levels(x, n)
+        pooled = reference.max_pool2d(levels, size=size, stride=stride, padding=padding, out=out.shape[-3:-1])
+        out[:] = reference.threshold(pooled, 0, 1 if ternary else None, reference.unpack_bits(mask, n))
+
+    return call
+
+
+def flip_mask(flip: ArrayLike | None, words: int) -> Words:
+    """`flip` as one row of so many words."""
     if flip is None:
         return np.zeros(words, np.uint64)
     flip = np.asarray(flip)

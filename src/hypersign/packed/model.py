@@ -1,5 +1,7 @@
 """The runtime: a packed network, loaded once, predicts on bits."""
 
+import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +12,9 @@ from numpy.typing import NDArray
 
 from hypersign import bits
 from hypersign._checks import HypersignError, check_int
+from hypersign.bits.filters import Planned
+from hypersign.bits.images import planned_image_conv2d
+from hypersign.bits.pooling import flip_mask, planned_max_pool2d
 from hypersign.packed import transforms
 from hypersign.packed.format import read
 from hypersign.packed.graph import INPUT, Graph, Node, Value
@@ -17,7 +22,39 @@ from hypersign.packed.graph import INPUT, Graph, Node, Value
 __all__ = ["PackedModel"]
 
 Run = Callable[..., NDArray[Any]]
-"""A planned node: maps its inputs and `threads` to its output."""
+"""A node without a buffer: maps its inputs and `threads` to its output."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A node, planned: `planned` writes integers to a buffer, or `run` gives an array of its own.
+
+    `done` are the values that no later node reads.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    done: tuple[str, ...]
+    value: Value
+    planned: Planned | None = None
+    run: Run | None = None
+
+    def buffer(self, images: int) -> NDArray[Any] | None:
+        """An array for what the node gives for so many images; None where it makes its own."""
+        if self.planned is None:
+            return None
+        shape = (images, self.value.height, self.value.width)
+        if self.value.kind == "sums":
+            return np.empty((*shape, self.value.channels), np.int32)
+        return np.empty(((2,) if self.value.ternary else ()) + (*shape, -(-self.value.channels // 64)), np.uint64)
+
+    def __call__(self, inputs: Sequence[NDArray[Any]], buffer: NDArray[Any] | None, threads: int) -> NDArray[Any]:
+        if self.planned is None:
+            assert self.run is not None
+            return self.run(*inputs, threads=threads)
+        assert buffer is not None
+        self.planned(inputs[0], buffer, threads)
+        return buffer
 
 
 class PackedModel:
@@ -33,10 +70,12 @@ class PackedModel:
         self.graph = graph
         self.values = dict(values)
         self.sha256 = sha256
-        self._steps = [
-            (node.name, node.inputs, _plan(node, graph, tensors, values), _last_reads(graph, i))
-            for i, node in enumerate(graph.nodes)
-        ]
+        self._steps = []
+        for i, node in enumerate(graph.nodes):
+            found = _plan(node, graph, tensors, values)
+            step = _Step(node.name, node.inputs, _last_reads(graph, i), values[node.name], **found)
+            self._steps.append(step)
+        self._own = threading.local()  # each thread's buffers
 
     @classmethod
     def load(cls, file: str | Path | BinaryIO) -> "PackedModel":
@@ -68,7 +107,8 @@ class PackedModel:
         Args:
             images: uint8 (N, channels, height, width), as data sets have them; float32 where the network was packed
                 for real inputs.
-            batch_size: images at a time; memory grows with it, results do not change.
+            batch_size: images at a time; results do not change. Memory grows with it, and each thread keeps what the
+                integers between layers take for its next call.
             threads: number of threads that share a batch.
 
         Returns float32 (N, classes).
@@ -82,25 +122,21 @@ class PackedModel:
         logits = np.empty((len(images), len(self.classes)), np.float32)
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            values = self._run(images[rows], threads)
+            values = self._run(images[rows], threads, self._buffers(len(images[rows])))
             logits[rows] = values[self.graph.nodes[-1].name].reshape(-1, logits.shape[1])
         return logits
 
     def trace(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, NDArray[Any]]:
         """What every node gives for images, by name: words, sums or numbers, channels last."""
-        return self._run(self._images(images), check_int("threads", threads, least=1), keep=True)
+        check_int("threads", threads, least=1)
+        images = self._images(images)
+        return self._run(images, threads, [step.buffer(len(images)) for step in self._steps], keep=True)
 
     def times(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, float]:
         """The seconds that every node takes on images, by name."""
-        seconds = {}
-        values = {INPUT: _channels_last(self._images(images))}
-        for name, inputs, run, done in self._steps:
-            arguments = [values[key] for key in inputs]
-            start = time.perf_counter()
-            values[name] = run(*arguments, threads=threads)
-            seconds[name] = time.perf_counter() - start
-            for key in done:
-                del values[key]
+        seconds: dict[str, float] = {}
+        images = self._images(images)
+        self._run(images, threads, self._buffers(len(images)), seconds=seconds)
         return seconds
 
     def _images(self, images: NDArray[Any]) -> NDArray[Any]:
@@ -115,12 +151,32 @@ class PackedModel:
             raise HypersignError("images must hold finite numbers; these hold NaN or infinity")
         return images
 
-    def _run(self, images: NDArray[Any], threads: int, keep: bool = False) -> dict[str, NDArray[Any]]:
+    def _buffers(self, images: int) -> list[NDArray[Any] | None]:
+        """The calling thread's buffers for so many images: made once, and kept until batches are of another size."""
+        if getattr(self._own, "images", None) != images:
+            self._own.buffers = [step.buffer(images) for step in self._steps]
+            self._own.images = images
+        buffers: list[NDArray[Any] | None] = self._own.buffers
+        return buffers
+
+    def _run(
+        self,
+        images: NDArray[Any],
+        threads: int,
+        buffers: Sequence[NDArray[Any] | None],
+        *,
+        keep: bool = False,
+        seconds: dict[str, float] | None = None,
+    ) -> dict[str, NDArray[Any]]:
         values = {INPUT: _channels_last(images)}
-        for name, inputs, run, done in self._steps:
-            values[name] = run(*[values[key] for key in inputs], threads=threads)
+        for step, buffer in zip(self._steps, buffers, strict=True):
+            inputs = [values[key] for key in step.inputs]
+            start = time.perf_counter()
+            values[step.name] = step(inputs, buffer, threads)
+            if seconds is not None:
+                seconds[step.name] = time.perf_counter() - start
             if not keep:
-                for key in done:
+                for key in step.done:
                     del values[key]
         return values
 
@@ -135,8 +191,10 @@ def _last_reads(graph: Graph, i: int) -> tuple[str, ...]:
     return tuple(set(graph.nodes[i].inputs) - later)
 
 
-def _plan(node: Node, graph: Graph, tensors: Mapping[str, NDArray[Any]], values: Mapping[str, Value]) -> Run:
-    """A node as a function of its inputs; all that depends on the file alone is done here."""
+def _plan(
+    node: Node, graph: Graph, tensors: Mapping[str, NDArray[Any]], values: Mapping[str, Value]
+) -> dict[str, Any]:
+    """A node as a function, by the field of `_Step` it is for; all that depends on the file alone is done here."""
     x, y = values[node.inputs[0]], values[node.name]
     own = {
         name.removeprefix(f"{node.name}."): tensor
@@ -149,10 +207,20 @@ def _plan(node: Node, graph: Graph, tensors: Mapping[str, NDArray[Any]], values:
     match node.op:
         case "image_conv2d":
             filters = bits.Filters(own["weight"], shape=(*options.pop("kernel"), x.channels))
-            thresholds = _thresholds(own)
-            return lambda v, threads: bits.image_conv2d(v, filters, **options, thresholds=thresholds, threads=threads)
+            return {"planned": planned_image_conv2d(filters, **options, thresholds=_thresholds(own))}
         case "conv2d":
-            return _conv2d(x, own, options)
+            return {"planned": _conv2d(x, own, options)}
+        case "max_pool2d" if x.kind == "levels":
+            del options["ceil_mode"]  # the buffer's size tells
+            mask = flip_mask(own["flip"], -(-x.channels // 64))
+            return {"planned": planned_max_pool2d(mask, **options)}
+    return {"run": _plan_real(node, graph, own, options, x, y)}
+
+
+def _plan_real(
+    node: Node, graph: Graph, own: Mapping[str, NDArray[Any]], options: dict[str, Any], x: Value, y: Value
+) -> Run:
+    match node.op:
         case "real_conv2d":
             return _real_conv2d(x, own, options)
         case "rotate":
@@ -180,9 +248,6 @@ def _plan(node: Node, graph: Graph, tensors: Mapping[str, NDArray[Any]], values:
         case "quantize":
             return _quantize(x, own)
         case "max_pool2d":
-            if x.kind == "levels":
-                flip = own["flip"] if own["flip"].any() else None
-                return lambda v, threads: bits.max_pool2d(v, **options, flip=flip)
             return lambda v, threads: _max_pool2d(v, (y.height, y.width), **options)
         case "avg_pool2d":
             return _avg_pool2d(x, y, **options)
@@ -195,24 +260,22 @@ def _thresholds(own: Mapping[str, NDArray[Any]]) -> bits.Thresholds | None:
     return bits.Thresholds(own["low"], own["flip"], own.get("high")) if "low" in own else None
 
 
-def _conv2d(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) -> Run:
+def _conv2d(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) -> Planned:
     kernel, thresholds = options.pop("kernel"), _thresholds(own)
     whole = kernel == (x.height, x.width) and options["padding"] == (0, 0) and options["groups"] == 1
     if whole and (x.channels % 64 == 0 or kernel == (1, 1)):
         # One filter covers the image, whose words are the filter's words: rows of a matrix product.
         rows = bits.Filters(own["weight"], shape=(1, 1, kernel[0] * kernel[1] * x.channels))
+        product = rows.planned(thresholds=thresholds)
 
-        def matmul(v: NDArray[Any], threads: int) -> NDArray[Any]:
-            planes = v.shape[:-4]
-            flat = v.reshape(*planes, 1, 1, v.shape[-4], -1)
-            y = rows.conv2d(flat, thresholds=thresholds, threads=threads)
-            return y.reshape(*y.shape[:-4], v.shape[-4], 1, 1, y.shape[-1])
+        def matmul(v: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+            product(v.reshape(*v.shape[:-3], 1, 1, -1), out, threads)
 
         return matmul
     filters = bits.Filters(
         own["weight"], shape=(*kernel, x.channels // options["groups"]), groups=options.pop("groups")
     )
-    return lambda v, threads: filters.conv2d(v, **options, thresholds=thresholds, threads=threads)
+    return filters.planned(**options, thresholds=thresholds)
 
 
 def _real_conv2d(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) -> Run:
