@@ -40,15 +40,15 @@ def test_prediction_meets_measurement(x, planned):
 
 def test_neighbours_in_clusters_share_less_noise_under_a_rotation():
     random = np.random.default_rng(1)
-    x = random.standard_normal((60, 64))[random.integers(0, 60, 3000)] + 0.5 * random.standard_normal((3000, 64))
-    planned = plan(x, bits=(128,), factors=(1, 2), sample=150, k=5)
+    x = random.standard_normal((20, 32))[random.integers(0, 20, 2000)] + 0.5 * random.standard_normal((2000, 32))
+    planned = plan(x, bits=(64,), factors=(1, 2), sample=100, k=5)
     measured = []
     for seed in range(4):
-        hasher = SignHasher(128, seed=seed).fit(x)
+        hasher = SignHasher(64, seed=seed).fit(x)
         found = measure(HammingIndex(hasher, hasher.transform(x)), planned)
         measured.append(list(found.rows[0].measured_recall.values()))
-    # .04 above, were the rows independent
-    np.testing.assert_allclose(list(planned.rows[0].recall.values()), np.mean(measured, 0), atol=0.025)
+    # .03 and .04 above, if the covariance of independent rows counted
+    np.testing.assert_allclose(list(planned.rows[0].recall.values()), np.mean(measured, 0), atol=0.02)
 
 
 @pytest.mark.parametrize("m", [1, 8, 16])
