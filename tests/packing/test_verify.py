@@ -12,7 +12,7 @@ from hypersign._checks import HypersignError
 from hypersign.layers import QuantLinear
 from hypersign.models import mlp, resnet20
 from hypersign.packed import PackedModel
-from hypersign.packing import pack, verify
+from hypersign.packing import Difference, pack, verify
 from hypersign.quantizers import MeanScale, Sign, Ternary
 
 
@@ -51,6 +51,9 @@ def test_a_tie_is_shown_to_be_one(tmp_path: Path) -> None:
     """Thresholds on either side of one pixel's value, by less than float32 rounds a sum."""
     found = verify(step_at(100 + 1e-4), packed_from(step_at(100 - 1e-4), tmp_path, SHAPE), PIXELS)
     assert (found.classes_differ, found.ties, found.holds) == (1, 1, True)
+    (difference,) = found.differences
+    assert difference == Difference(100, float_class=0, packed_class=1, layer="2", levels=1, tie=True)
+    assert found.as_dict()["differences"][0]["layer"] == "2"
 
 
 def test_a_difference_is_no_tie(tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_integers_allow_no_tie(tmp_path: Path) -> None:
 def test_a_residual_network_and_its_replica(tmp_path: Path) -> None:
     """Its own levels and logits are what the replica gives; those of other weights are not."""
     torch.manual_seed(0)
-    from hypersign.packing.verify import _is_tie
+    from hypersign.packing.verify import _what_differs
 
     model = resnet20((3, 8, 8), 4, widths=(4, 8)).eval()
     other = resnet20((3, 8, 8), 4, widths=(4, 8)).eval()
@@ -82,8 +85,11 @@ def test_a_residual_network_and_its_replica(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8)).astype(np.uint8)
     x = torch.from_numpy(image).float().mul_(1 / 255)
     with torch.no_grad():
-        assert _is_tie(model, packed, image, x)
-        assert not _is_tie(other, packed, image, x)
+        assert _what_differs(model, packed, image, x) == (None, 0, True)
+        layer, levels, tie = _what_differs(other, packed, image, x)
+        assert layer is not None
+        assert levels > 0
+        assert not tie
 
 
 def test_what_cannot_be_verified(tmp_path: Path) -> None:

@@ -3,6 +3,6 @@
 from hypersign.packing.fold import Planned, fold
 from hypersign.packing.pack import file_size, pack
 from hypersign.packing.thresholds import find_thresholds
-from hypersign.packing.verify import Certificate, verify
+from hypersign.packing.verify import Certificate, Difference, verify
 
-__all__ = ["pack", "file_size", "verify", "Certificate", "fold", "Planned", "find_thresholds"]
+__all__ = ["pack", "file_size", "verify", "Certificate", "Difference", "fold", "Planned", "find_thresholds"]

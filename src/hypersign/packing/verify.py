@@ -24,7 +24,7 @@ from hypersign.layers import quant_layers
 from hypersign.packed import PackedModel
 from hypersign.quantizers import Identity
 
-__all__ = ["Certificate", "verify"]
+__all__ = ["Certificate", "Difference", "verify"]
 
 ROUNDING = 1e-5
 """What float32 sums may be off by, in units of the largest number of their layer."""
@@ -34,12 +34,29 @@ FIXED_POINT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
+class Difference:
+    """An image, by its number, to which the two networks gave different classes, by their numbers.
+
+    `layer` is the first whose input has other levels in the packed network (None: only the logits differ), `levels`
+    how many of them are others; `tie` tells whether a float64 replica shows both networks right to within rounding.
+    """
+
+    image: int
+    float_class: int
+    packed_class: int
+    layer: str | None
+    levels: int
+    tie: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Certificate:
     """What a float network and its packed form gave on the same images.
 
     `sha256` names the packed network; `integers` tells whether all its sums are exact; `classes_differ`
-    counts images with different classes, `ties` those of them that are ties by a float64 replica;
-    `largest_difference` of logits stands beside the `largest_logit`, both in magnitude.
+    counts images with different classes, `ties` those of them that are ties by a float64 replica, and `differences`
+    says of each what differs first; `largest_difference` of logits stands beside the `largest_logit`, both in
+    magnitude.
     """
 
     sha256: str
@@ -49,6 +66,7 @@ class Certificate:
     ties: int
     largest_difference: float
     largest_logit: float
+    differences: tuple[Difference, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -99,7 +117,7 @@ def verify(
     if not len(images):
         raise HypersignError("verification needs at least one image; got none")
     low, high = packed.graph.pixel_range
-    differ = ties = 0
+    differ: list[Difference] = []
     difference = largest = 0.0
     model = copy.deepcopy(model).cpu()
     with full_precision("cpu"), mode(model, False), torch.no_grad():
@@ -110,11 +128,16 @@ def verify(
             expected = model(x).numpy()
             difference = max(difference, float(np.abs(found - expected).max()))
             largest = max(largest, float(np.abs(expected).max()))
-            rows = np.flatnonzero(found.argmax(1) != expected.argmax(1))
-            differ += len(rows)
-            ties += sum(_is_tie(model, packed, part[row : row + 1], x[row : row + 1]) for row in rows)
+            classes = expected.argmax(1), found.argmax(1)
+            for row in np.flatnonzero(classes[0] != classes[1]):
+                pair = int(classes[0][row]), int(classes[1][row])
+                what = _what_differs(model, packed, part[row : row + 1], x[row : row + 1])
+                differ.append(Difference(start + int(row), *pair, *what))
             progress(start + len(part))
-    return Certificate(packed.sha256, _integers(packed), len(images), differ, ties, difference, largest)
+    ties = sum(found.tie for found in differ)
+    return Certificate(
+        packed.sha256, _integers(packed), len(images), len(differ), ties, difference, largest, tuple(differ)
+    )
 
 
 def _integers(packed: PackedModel) -> bool:
@@ -127,8 +150,11 @@ def _integers(packed: PackedModel) -> bool:
     )
 
 
-def _is_tie(model: nn.Module, packed: PackedModel, image: NDArray[np.uint8], x: Tensor) -> bool:
-    """Whether both networks do on one image what a float64 replica does, to within rounding."""
+def _what_differs(
+    model: nn.Module, packed: PackedModel, image: NDArray[np.uint8], x: Tensor
+) -> tuple[str | None, int, bool]:
+    """On one image, the first layer whose levels differ and how many; and whether both networks do what a float64
+    replica does, to within rounding."""
     quantized = [
         name for name, layer in quant_layers(model).items() if not isinstance(layer.input_quantizer, Identity)
     ]
@@ -146,6 +172,9 @@ def _is_tie(model: nn.Module, packed: PackedModel, image: NDArray[np.uint8], x: 
             handle.remove()
     values = packed.trace(image)
     ours = {name: _levels(packed, values, name) for name in quantized}
+    # the order in which the hooks were called is that of the layers
+    counts = {name: int((ours[name].reshape(theirs[name].shape) != theirs[name]).sum()) for name in theirs}
+    first = next((name for name, count in counts.items() if count), None)
     replica = copy.deepcopy(model).double()
     for name, layer in quant_layers(model).items():
         # The filters' levels are those of float32, whose deviation (and with it a threshold) rounds otherwise.
@@ -154,13 +183,14 @@ def _is_tie(model: nn.Module, packed: PackedModel, image: NDArray[np.uint8], x: 
             lambda module, inputs, output, weights=weights: weights
         )
     shifted = any(node.op == "signed_sum" for node in packed.graph.nodes)
-    return _follows(replica, x, theirs, logits, ROUNDING) and _follows(
+    tie = _follows(replica, x, theirs, logits, ROUNDING) and _follows(
         replica,
         x,
         ours,
         torch.from_numpy(values[packed.graph.nodes[-1].name].reshape(1, -1)),
         FIXED_POINT if shifted else ROUNDING,
     )
+    return first, counts.get(first or "", 0), tie
 
 
 def _levels(packed: PackedModel, values: dict[str, NDArray[Any]], name: str) -> Tensor:
