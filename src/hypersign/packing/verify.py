@@ -130,9 +130,9 @@ def verify(
             largest = max(largest, float(np.abs(expected).max()))
             classes = expected.argmax(1), found.argmax(1)
             for row in np.flatnonzero(classes[0] != classes[1]):
+                layer, levels, tie = _what_differs(model, packed, part[row : row + 1], x[row : row + 1])
                 pair = int(classes[0][row]), int(classes[1][row])
-                what = _what_differs(model, packed, part[row : row + 1], x[row : row + 1])
-                differ.append(Difference(start + int(row), *pair, *what))
+                differ.append(Difference(start + int(row), *pair, layer, levels, tie))
             progress(start + len(part))
     ties = sum(found.tie for found in differ)
     return Certificate(
