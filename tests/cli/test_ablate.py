@@ -22,7 +22,7 @@ OPTIONS = ["--images", "60", "--reestimate-images", "100", "--rounds", "2"]
 def test_tables_json_and_figures(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "80")
     before = {file.name: file.stat().st_mtime_ns for file in run.iterdir()}
     target, figures = tmp_path / "ablation.json", tmp_path / "figures"
     main(["ablate", str(run), *OPTIONS, "--depth", "--json", str(target), "--figures", str(figures)])

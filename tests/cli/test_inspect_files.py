@@ -65,6 +65,7 @@ def test_vectors(files, capsys):
         (["missing.safetensors"], "missing.safetensors could not be read: No such file"),
         (["cut.safetensors"], "cut.safetensors is no whole safetensors file"),
         (["model.safetensors", "--against", "vectors.npy"], "weights are read from .safetensors and .gguf files"),
+        (["model.safetensors", "model.safetensors"], "two files of weights are compared by --against"),
         (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; its 1 cannot"),
         (["cut.npy"], "cut.npy must be a whole .npy file"),
         (["vectors.npy", "--sample", "3"], "sample must be an integer >= 12; got 3"),

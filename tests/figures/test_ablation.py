@@ -10,10 +10,10 @@ from hypersign.geometry.depth import Depth, LayerDepth
 @pytest.fixture
 def ablation():
     rows = [
-        Ablated("weights", "one", name, 0.9, 0.3, Change(-0.01, 0.01), Change(change, 0.02), 0.8, r)
+        Ablated("weights", "one", name, 0.9, 0.3, Change(-0.01, 0.01), Change(change, 0.02), Change(0.1, 0.1), 0.8, r)
         for name, change, r in (("conv1", 0.1, 0.5), ("conv2", -0.05, 0.7), ("fc1", 0.02, 0.9))
     ]
-    ranking = Ranking("weights", "one", 1.0, 1.0, 3, 2, 2, ("conv1", "conv2"))
+    ranking = Ranking("weights", "one", 1.0, 1.0, 3, 2, 2, ("conv1", "conv2"), 1.0, 3, 3)
     return Ablation(100, 2, 0.9, 0.03, 0.3, 0.01, (), tuple(rows), (ranking,))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from hypersign._checks import HypersignError
 from hypersign.evaluate import reestimate_batch_norm
 from hypersign.geometry.ablation import Change, _change, ablate
+from hypersign.geometry.depth import back_to_float
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
 
@@ -123,6 +124,27 @@ def test_loss_and_accuracy_against_a_plain_writing(network, images, sets, found)
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert found.accuracy == np.mean(right)
     reestimate_batch_norm(network, sets[0])
+
+
+def test_the_disturbance_is_what_lies_between_the_loss_and_its_tangent(network, images, sets, found):
+    x, _ = images
+    found_layer = rows(found, "weights", "one")["fc3"]
+    bends = []
+    for batches in sets:
+        logits = []
+        for model in (back_to_float(network), back_to_float(network, weights=["fc3"])):
+            reestimate_batch_norm(model, batches)
+            with torch.no_grad():
+                logits.append(model.eval()(x).double().numpy())
+        z, other = logits
+        log_sum = [np.log(np.exp(v - v.max(1, keepdims=True)).sum(1)) + v.max(1) for v in logits]
+        # Cross-entropy is log sum exp less a linear part: its tangent takes the labels out.
+        softmax = np.exp(z - log_sum[0][:, None])
+        bends.append(log_sum[1] - log_sum[0] - (softmax * (other - z)).sum(1))
+    assert found_layer.disturbance.mean == pytest.approx(np.mean(bends), rel=1e-3)
+    assert all(row.disturbance.mean > -1e-6 for row in found.ablated)  # a convex loss
+    ranking = found.rankings[0]
+    assert (ranking.spearman_disturbance, ranking.disturbance_apart, ranking.disturbance_in_order) == (1, 6, 6)
 
 
 def test_results_do_not_depend_on_the_batches(network, images, sets, found):

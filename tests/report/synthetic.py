@@ -42,6 +42,7 @@ def ablation() -> Ablation:
             loss=0.4 + 0.01 * i,
             accuracy_change=Change(-0.001 * i, 0.002),
             loss_change=Change(0.01 * i, 0.004),
+            disturbance=Change(0.01 * i, 0.004),
             logit_r=0.98 - 0.01 * i,
             predicted_logit_r=0.97 - 0.012 * i,
         )
@@ -49,7 +50,7 @@ def ablation() -> Ablation:
         for i, name in enumerate(layers)
     ]
     rankings = tuple(
-        Ranking(side=side, scope="one", spearman=0.9, spearman_logits=1.0, pairs=10, apart=6, in_order=5, noticed=())
+        Ranking(side, "one", 0.9, 1.0, 10, 6, 5, (), 0.9, 6, 6)
         for side in ("weights", "inputs")
     )
     layers = tuple(LayerR(name, 0.8, 0.8, 0.64, 0.0) for name in names)

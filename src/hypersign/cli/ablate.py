@@ -90,11 +90,9 @@ def ablate(
         f"{found.rounds} round{'s' if found.rounds > 1 else ''} of batch norm",
         highlight=False,
     )
-    for side in dict.fromkeys(row.side for row in found.ablated):
-        text.print(ablation_table(found, side))
-        for ranking in found.rankings:
-            if ranking.side == side:
-                text.print(ranking_words(ranking), highlight=False)
+    for ranking in found.rankings:
+        text.print(ablation_table(found, ranking.side, ranking.scope))
+        text.print(ranking_words(ranking), highlight=False)
     if deep is not None:
         text.print(depth_table(deep))
 
@@ -131,52 +129,51 @@ def ablate_run(
         return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
 
 
-def ablation_table(found: Ablation, side: str) -> Table:
-    """A row a layer: what changes if its weights (or inputs) alone go back to float, and if all but its do."""
+def ablation_table(found: Ablation, side: str, scope: str) -> Table:
+    """A row a layer: what changes if its weights (or inputs) alone go back to float, or if all but its do."""
+    alone = scope == "one"
     table = Table(
-        title=f"{side} back to float: change of loss and accuracy, r of logits measured / predicted",
+        title=f"{side} back to float: " + ("one layer's" if alone else "all but one layer's"),
         title_justify="left",
-        caption="± one standard error of the paired difference, over images and rounds. Alone: the layer\n"
-        "real, against the network as it is. All but: all but it real, against all real. r: of\n"
-        "the logits of the two networks.",
+        caption=f"change against {'the network as it is' if alone else 'all layers real'}, ± one standard error of\n"
+        "the paired difference, over images and rounds; disturbance: of the loss, what the\n"
+        "size of the change of logits decides; r of the two networks' logits",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
-    for scope in ("alone", "all but"):
-        table.add_column(f"{scope}: loss", justify="right", no_wrap=True)
-        table.add_column("accuracy", justify="right", no_wrap=True)
-        table.add_column("r", justify="right", no_wrap=True)
-    cells: dict[str, list[str]] = {}
+    for name in ("loss", "accuracy, %", "disturbance", "r", "predicted"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in found.ablated:
-        if row.side == side:
-            cells.setdefault(row.name, []).extend(
-                (
-                    _signed(row.loss_change, 1, 3),
-                    _signed(row.accuracy_change, 100, 1),
-                    f"{row.logit_r:.2f} / {row.predicted_logit_r:.2f}",
-                )
-            )
-    every = cells.pop("all")
-    for name, values in cells.items():
-        table.add_row(name, *values)
-    table.add_section()
-    table.add_row("all", *every)
+        if row.side != side or row.scope not in (scope, "all" if alone else scope):
+            continue
+        if row.scope == "all":
+            table.add_section()
+        table.add_row(
+            row.name,
+            _signed(row.loss_change, 1, 3),
+            _signed(row.accuracy_change, 100, 1),
+            _signed(row.disturbance, 1, 3),
+            f"{row.logit_r:.2f}",
+            f"{row.predicted_logit_r:.2f}",
+        )
     return table
 
 
 def ranking_words(ranking: Ranking) -> str:
     """What the ranking found, in sentences."""
     scope = "one layer" if ranking.scope == "one" else "all but one"
-    apart = (
-        f"{ranking.apart} of {ranking.pairs} pairs of layers differ by more than {ERRORS:g} standard errors"
-        + (f", {ranking.in_order} of them in the predicted order" if ranking.apart else "")
-        if ranking.pairs
-        else "one layer has no order"
-    )
-    noticed = f"changes of loss seen apart from 0: {', '.join(ranking.noticed) or 'none'}"
+
+    def counted(apart: int, in_order: int) -> str:
+        if not ranking.pairs:
+            return "one layer has no order"
+        return f"{in_order} of {apart} pairs apart in order" if apart else f"none of {ranking.pairs} pairs apart"
+
     return (
-        f"{ranking.side}, {scope}: rank correlation of predicted r with the size of the loss change "
-        f"{ranking.spearman:.2f}, with r measured {ranking.spearman_logits:.2f}; {apart}; {noticed}."
+        f"{ranking.side}, {scope}: rank correlation of predicted r with r measured {ranking.spearman_logits:.2f}; "
+        f"with the disturbance {ranking.spearman_disturbance:.2f} "
+        f"({counted(ranking.disturbance_apart, ranking.disturbance_in_order)}); with the size of the loss change "
+        f"{ranking.spearman:.2f} ({counted(ranking.apart, ranking.in_order)}). Apart: by more than {ERRORS:g} "
+        f"standard errors. Changes of loss seen apart from 0: {', '.join(ranking.noticed) or 'none'}."
     )
 
 

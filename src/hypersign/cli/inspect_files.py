@@ -29,6 +29,10 @@ def run(words: Sequence[str]) -> bool:
     if path.suffix == ".npy":
         parse(inspect_vectors, words, "inspect")
     elif is_tensor_file(path) and not (path / "run.json").exists():
+        if len(words) > 1 and is_tensor_file(Path(words[1])):
+            raise HypersignError(
+                f"two files of weights are compared by --against: hypersign inspect {words[0]} --against {words[1]}"
+            )
         parse(inspect_weights, words, "inspect")
     else:
         return False
@@ -134,7 +138,7 @@ def _print_weights(found: WeightsGeometry, opened: TensorFile, console: Console)
         g = next((group for group in tensor.group_angles_degrees if group.size == 128), None)
         levels = {found.levels: found for found in tensor.level_angles_degrees}
         name = f"{tensor.name}\n{tensor.dtype} {_shape(tensor.shape)}"
-        name += f"\n{tensor.zero_rows} rows are all 0" if tensor.zero_rows else ""
+        name += f"\nrows of zeros: {tensor.zero_rows}" if tensor.zero_rows else ""
         table.add_row(
             name,
             f"{angle.mean:.1f}\n{angle.predicted_mean:.1f}\n{angle.moments_mean:.1f}",
@@ -188,7 +192,7 @@ def _print_pair(found: PairGeometry, console: Console) -> None:
         if pair.rotary_order:
             notes.append("rows put back into the original's order")
         if pair.zero_rows:
-            notes.append(f"{pair.zero_rows} rows are all 0 in one file")
+            notes.append(f"rows of zeros in one file: {pair.zero_rows}")
         table.add_row(
             "\n".join(notes),
             f"{pair.cosine.mean:.4f}\n{_number(pair.cosine.predicted_mean, 4)}",

@@ -53,6 +53,14 @@ class Ablated:
     layer `name`, against all. `accuracy_change` and `loss_change` are this network's minus the reference's.
     `logit_r` is the correlation of its logits with the reference's, mean over classes; `predicted_logit_r` what
     `accumulated_r` says of it.
+
+    `disturbance` is the part of the loss change that the size of the disturbance decides:
+
+        L(z') - L(z) - (z' - z).grad L(z)
+
+    with logits z of the reference and z' of this network, mean over images and rounds; to second order half of
+    (z' - z)' H (z' - z), which no convex loss has below 0. The rest of the change, the product with the gradient, is
+    how the disturbance goes with what the reference gets wrong; no geometry can tell.
     """
 
     side: str
@@ -62,6 +70,7 @@ class Ablated:
     loss: float
     accuracy_change: Change
     loss_change: Change
+    disturbance: Change
     logit_r: float
     predicted_logit_r: float
 
@@ -76,6 +85,8 @@ class Ranking:
     right and the loss went by something else. Of the `pairs` of layers, the loss changes of `apart` differ in size
     by more than two standard errors (of the paired difference); of these, `in_order` are in the predicted order.
     `noticed` names the layers whose own loss change is more than two standard errors away from 0.
+
+    `spearman_disturbance` and the two counts after it are for `disturbance` in place of the size of `loss_change`.
     """
 
     side: str
@@ -86,6 +97,9 @@ class Ranking:
     apart: int
     in_order: int
     noticed: tuple[str, ...]
+    spearman_disturbance: float
+    disturbance_apart: int
+    disturbance_in_order: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,16 +182,17 @@ def ablate(
         base = _measure(base_model, batches, reestimation, loss)
         real_weights = _with_real_gains(model, geometry, names["weights"], batches, reestimation[0])
         done = 0
-        rows: list[tuple[Ablated, np.ndarray]] = []
+        rows: list[_Row] = []
 
         def measure(side: str, scope: str, name: str, real: Collection[str], against: _Measured) -> _Measured:
             nonlocal done
             found = _measure(back_to_float(model, **{side: real}), batches, reestimation, loss)
             changes = found.losses - against.losses
+            bends = changes - (against.slopes * (found.logits - against.logits)).sum(2)
             known = real_weights if side == "weights" and scope != "one" else geometry
             predicted = _predicted(known, side, scope, name, names[side])
             rows.append(
-                (
+                _Row(
                     Ablated(
                         side=side,
                         scope=scope,
@@ -186,10 +201,12 @@ def ablate(
                         loss=float(found.losses.mean()),
                         accuracy_change=_change(found.right - against.right),
                         loss_change=_change(changes),
+                        disturbance=_change(bends),
                         logit_r=_logit_r(found.logits, against.logits),
                         predicted_logit_r=predicted,
                     ),
                     changes,
+                    bends,
                 )
             )
             done += 1
@@ -220,25 +237,38 @@ def ablate(
         loss=float(losses.mean()),
         loss_error=_error(losses),
         layers=geometry,
-        ablated=tuple(row for row, _ in rows),
+        ablated=tuple(row.found for row in rows),
         rankings=tuple(rankings),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A network image by image: `right`, `losses` of shape (rounds, images), `logits` (rounds, images, classes)."""
+    """A network image by image: `right`, `losses` of shape (rounds, images), `logits` (rounds, images, classes).
+
+    `slopes` is the gradient of each image's loss by its logits.
+    """
 
     right: np.ndarray
     losses: np.ndarray
     logits: np.ndarray
+    slopes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """What was found of an ablated network, and image by image, shape (rounds, images), where its means are from."""
+
+    found: Ablated
+    changes: np.ndarray
+    bends: np.ndarray
 
 
 def _measure(
     model: nn.Module, batches: Iterable[Any], reestimation: Sequence[Iterable[Any]], loss: Loss
 ) -> _Measured:
     """Evaluates `model`, which is changed, once for each set of re-estimation batches."""
-    each = torch.vmap(lambda z, label: loss(z[None], label[None]))
+    each = torch.vmap(torch.func.grad_and_value(lambda z, label: loss(z[None], label[None])))
     example = next(model.parameters())
     rounds = []
     for batch_norm_images in reestimation:
@@ -250,10 +280,10 @@ def _measure(
                 if not torch.isfinite(logits).all():
                     raise HypersignError("the network's logits must be finite numbers; NaN or infinity came")
                 labels = labels.to(logits.device)
-                parts.append([t.cpu().numpy() for t in (logits.argmax(1) == labels, each(logits, labels), logits)])
+                slopes, losses = each(logits, labels)
+                parts.append([t.cpu().numpy() for t in (logits.argmax(1) == labels, losses, logits, slopes)])
         rounds.append([np.concatenate(part) for part in zip(*parts, strict=True)])
-    right, losses, logits = (np.stack(part).astype(np.float64) for part in zip(*rounds, strict=True))
-    return _Measured(right, losses, logits)
+    return _Measured(*(np.stack(part).astype(np.float64) for part in zip(*rounds, strict=True)))
 
 
 def _with_real_gains(
@@ -304,31 +334,42 @@ def _logit_r(logits: np.ndarray, reference: np.ndarray) -> float:
     return float(r.mean()) if len(r) else float("nan")
 
 
-def _ranking(rows: Sequence[tuple[Ablated, np.ndarray]]) -> Ranking:
-    """The ranking of rows of one side and scope, each with its loss changes of shape (rounds, images)."""
-    predicted = np.array([1 - row.predicted_logit_r for row, _ in rows])
+def _ranking(rows: Sequence[_Row]) -> Ranking:
+    """The ranking of the rows of one side and scope."""
+    predicted = np.array([1 - row.found.predicted_logit_r for row in rows])
     # Each layer's change counts by its size: differences turn by their own sign, so that they stay paired.
-    sizes = [np.sign(row.loss_change.mean) * changes for row, changes in rows]
-    measured = np.array([size.mean() for size in sizes])
-    apart = in_order = 0
-    for i in range(len(rows)):
-        for j in range(i):
-            difference = _change(sizes[i] - sizes[j])
-            if abs(difference.mean) > ERRORS * difference.error:
-                apart += 1
-                in_order += (predicted[i] - predicted[j]) * difference.mean > 0
-    disturbed = np.array([1 - row.logit_r for row, _ in rows])
-    first = rows[0][0]
+    sizes = [np.sign(row.found.loss_change.mean) * row.changes for row in rows]
+    bends = [row.bends for row in rows]
+    apart, in_order = _in_order(predicted, sizes)
+    disturbance_apart, disturbance_in_order = _in_order(predicted, bends)
+    disturbed = np.array([1 - row.found.logit_r for row in rows])
+    first = rows[0].found
+    noticed = (row.found for row in rows if abs(row.found.loss_change.mean) > ERRORS * row.found.loss_change.error)
     return Ranking(
         side=first.side,
         scope=first.scope,
-        spearman=_spearman(predicted, measured),
+        spearman=_spearman(predicted, np.array([size.mean() for size in sizes])),
         spearman_logits=_spearman(predicted, disturbed),
         pairs=len(rows) * (len(rows) - 1) // 2,
         apart=apart,
-        in_order=int(in_order),
-        noticed=tuple(row.name for row, _ in rows if abs(row.loss_change.mean) > ERRORS * row.loss_change.error),
+        in_order=in_order,
+        noticed=tuple(row.name for row in noticed),
+        spearman_disturbance=_spearman(predicted, np.array([bend.mean() for bend in bends])),
+        disturbance_apart=disturbance_apart,
+        disturbance_in_order=disturbance_in_order,
     )
+
+
+def _in_order(predicted: np.ndarray, measured: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Pairs of layers whose measured means differ by more than `ERRORS` errors, and how many of them as predicted."""
+    apart = in_order = 0
+    for i in range(len(measured)):
+        for j in range(i):
+            difference = _change(measured[i] - measured[j])
+            if abs(difference.mean) > ERRORS * difference.error:
+                apart += 1
+                in_order += (predicted[i] - predicted[j]) * difference.mean > 0
+    return apart, int(in_order)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
