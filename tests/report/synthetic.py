@@ -49,10 +49,7 @@ def ablation() -> Ablation:
         for side, layers in (("weights", names), ("inputs", names[1:]))
         for i, name in enumerate(layers)
     ]
-    rankings = tuple(
-        Ranking(side, "one", 0.9, 1.0, 10, 6, 5, (), 0.9, 6, 6)
-        for side in ("weights", "inputs")
-    )
+    rankings = tuple(Ranking(side, "one", 0.9, 1.0, 10, 6, 5, (), 0.9, 6, 6) for side in ("weights", "inputs"))
     layers = tuple(LayerR(name, 0.8, 0.8, 0.64, 0.0) for name in names)
     return Ablation(300, 2, 0.968, 0.01, 0.4, 0.02, layers, tuple(rows), rankings)
 
