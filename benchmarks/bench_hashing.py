@@ -8,6 +8,8 @@ standard deviations (i + 1)^-1/2 along random axes and a mean as long as a vecto
 by Euclidean distance, each a mean over seeds:
 
 - predicted: by `plan`; hadamard (three rounds) and haar: measured; x4: four candidates for each neighbour, rescored
+- best_center: the share of the mean to subtract (1, 0.5 or 0) that `plan` predicts to be best; advised_predicted and
+  advised: with this share, by the Hadamard rotation
 - real: by `asymmetric_cosine`, whose queries are not hashed
 - lsh: FAISS's IndexLSH as it comes; lsh_learned: with thresholds that it learns
 - pq: FAISS's product quantizer, 8 bits a group of components, trained on these vectors; its queries are not hashed
@@ -63,8 +65,8 @@ def least(scores: NDArray[Any], count: int = FACTOR * K) -> NDArray[np.int64]:
     return np.argsort(scores, axis=1, kind="stable")[:, :count]
 
 
-def signs(rotation: str, base: Vectors, queries: Vectors, bits: int, seed: int) -> NDArray[np.int64]:
-    hasher = SignHasher(bits, rotation=rotation, seed=seed).fit(base)
+def signs(rotation: str, center: float, base: Vectors, queries: Vectors, bits: int, seed: int) -> NDArray[np.int64]:
+    hasher = SignHasher(bits, rotation=rotation, center=center, seed=seed).fit(base)
     return HammingIndex(hasher, hasher.transform(base)).search(queries, FACTOR * K).indices
 
 
@@ -95,8 +97,8 @@ def searched(index: Any, base: Vectors, queries: Vectors) -> NDArray[np.int64]:
 
 
 WAYS: dict[str, Callable[[Vectors, Vectors, int, int], NDArray[np.int64]]] = {
-    "hadamard": lambda *given: signs("hadamard", *given),
-    "haar": lambda *given: signs("haar", *given),
+    "hadamard": lambda *given: signs("hadamard", 1, *given),
+    "haar": lambda *given: signs("haar", 1, *given),
     "real": real,
     "lsh": lambda *given: lsh(False, *given),
     "lsh_learned": lambda *given: lsh(True, *given),
@@ -110,11 +112,17 @@ def compare(base: Vectors, queries: Vectors, lengths: list[int], seeds: int) -> 
     expected = plan(base, queries=queries, bits=lengths, factors=(1, FACTOR), k=K)
     rows: dict[str, tuple[Row, Row]] = {}
     for row in expected.rows:
-        indices = {name: [way(base, queries, row.bits, seed) for seed in range(seeds)] for name, way in WAYS.items()}
+        ways = WAYS | {"advised": lambda *given, best=row.best_center: signs("hadamard", best, *given)}
+        indices = {name: [way(base, queries, row.bits, seed) for seed in range(seeds)] for name, way in ways.items()}
         for factor, name in ((1, f"{row.bits} bits"), (FACTOR, f"{row.bits} bits, x{FACTOR}")):
             recalls = {way: [recall(i[:, : factor * K], truth, K) for i in found] for way, found in indices.items()}
             rows[name] = (
-                {"predicted": row.recall[factor]} | {way: float(np.mean(values)) for way, values in recalls.items()},
+                {
+                    "predicted": row.recall[factor],
+                    "best_center": row.best_center,
+                    "advised_predicted": row.recall_by_center[row.best_center][factor],
+                }
+                | {way: float(np.mean(values)) for way, values in recalls.items()},
                 {way: float(np.std(values, ddof=1) / seeds**0.5) for way, values in recalls.items()},
             )
     return rows
@@ -167,18 +175,30 @@ def rabitq(base: Vectors, queries: Vectors, seeds: int) -> dict[str, Row]:
 
 
 def summary(rows: dict[str, Row], errors: dict[str, Row]) -> Row:
-    """The largest differences; the least of what signs are above LSH less a standard error of it, and of recall
-    where .95 or more was predicted of rescoring."""
+    """The largest differences; the least of what signs are above LSH less a standard error of it; and the least
+    recall, and what it was predicted to be, where .95 or more was predicted of rescoring."""
     codes = [name for name in rows if not name.endswith(f"x{FACTOR}")]
-    rescored = [row["hadamard"] for name, row in rows.items() if name not in codes and row["predicted"] >= 0.95]
+    sure = [
+        (row[measured], row[predicted])
+        for name, row in rows.items()
+        for measured, predicted in (("hadamard", "predicted"), ("advised", "advised_predicted"))
+        if name not in codes and row[predicted] >= 0.95
+    ]
+    least, foretold = min(sure, default=(float("nan"), float("nan")))
+
+    def over(ours: str, theirs: str) -> float:
+        return min(rows[name][ours] - rows[name][theirs] + errors[name][theirs] for name in codes)
+
     return {
         "predicted_apart": max(abs(row["predicted"] - row["hadamard"]) for row in rows.values()),
+        "advised_apart": max(abs(row["advised_predicted"] - row["advised"]) for row in rows.values()),
         "haar_apart": max(abs(row["haar"] - row["hadamard"]) for row in rows.values()),
-        "over_lsh": min(rows[name]["hadamard"] - rows[name]["lsh"] + errors[name]["lsh"] for name in codes),
-        "over_lsh_learned": min(
-            rows[name]["hadamard"] - rows[name]["lsh_learned"] + errors[name]["lsh_learned"] for name in codes
-        ),
-        "where_predicted_95": min(rescored, default=float("nan")),
+        "over_lsh": over("hadamard", "lsh"),
+        "advised_over_lsh": over("advised", "lsh"),
+        "over_lsh_learned": over("hadamard", "lsh_learned"),
+        "advised_over_lsh_learned": over("advised", "lsh_learned"),
+        "where_predicted_95": least,
+        "its_prediction": foretold,
     }
 
 

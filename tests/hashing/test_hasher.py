@@ -35,6 +35,15 @@ def test_without_rotation_or_centring():
         SignHasher(32, rotation=None).fit(x)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.uint8])
+def test_a_share_of_the_mean(dtype):
+    x = np.random.default_rng(0).integers(0, 256, (100, 40)).astype(dtype)
+    hasher = SignHasher(64, center=0.5).fit(x)
+    np.testing.assert_allclose(hasher.mean_, x.mean(0, dtype=float) / 2)
+    turned = HadamardRotation(40, outputs=64)(x - x.mean(0, dtype=float) / 2)
+    np.testing.assert_array_equal(unpack(hasher.transform(x), 64), np.where(turned < 0, -1, 1))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, bool])
 @pytest.mark.parametrize("rotation", ["hadamard", None, "haar"])
 def test_integers_are_hashed_as_their_float64_values(dtype, rotation):
@@ -107,6 +116,7 @@ def test_blocks_change_nothing(monkeypatch):
         ({"rotation": "random"}, "rotation must be one of hadamard, haar; got 'random'"),
         ({"rounds": 0}, "rounds must be an integer >= 1"),
         ({"seed": -1}, "seed must be an integer from 0"),
+        ({"center": 1.5}, "center must be a number >= 0 and <= 1; got 1.5"),
     ],
 )
 def test_bad_options(change, message):

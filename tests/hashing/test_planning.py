@@ -35,7 +35,29 @@ def test_prediction_meets_measurement(x, planned):
         assert row.bytes == bits // 8
         assert row.smaller == 48 * 8 / row.bytes
     # without the mean the vectors are nearly alike, and their codes too
-    assert all(row.uncentred_recall[1] < row.recall[1] - 0.02 for row in planned.rows)
+    assert all(row.recall_by_center[0][1] < row.recall[1] - 0.02 for row in planned.rows)
+    assert all(row.recall_by_center[1] == row.recall for row in planned.rows)
+    assert all(
+        row.best_center == max((1, 0.5, 0), key=lambda s: sum(row.recall_by_center[s].values()))
+        for row in planned.rows
+    )
+
+
+def test_less_centring_where_vectors_have_one_length():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2000, 24)) * np.exp(-0.05 * np.arange(24)) + random.standard_normal(24)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    row = plan(x, bits=(512,), sample=100, k=5).rows[0]
+    assert row.best_center == 0.5
+    for share, expected in row.recall_by_center.items():
+        planned = plan(x, bits=(512,), sample=100, k=5, center=share)
+        assert planned.rows[0].recall == expected
+        measured = []
+        for seed in range(2):
+            hasher = SignHasher(512, center=share, seed=seed).fit(x)
+            found = measure(HammingIndex(hasher, hasher.transform(x)), planned)
+            measured.append(list(found.rows[0].measured_recall.values()))
+        np.testing.assert_allclose(list(expected.values()), np.mean(measured, 0), atol=0.03)
 
 
 def test_neighbours_in_clusters_share_less_noise_under_a_rotation():

@@ -32,7 +32,7 @@ def hash_(
     bits: int = 256,
     rotation: Literal["hadamard", "haar", "none"] = "hadamard",
     rounds: int = 3,
-    center: bool = True,
+    center: float = 1.0,
     neighbours: int = 10,
     queries: int = 200,
     seed: int = 0,
@@ -50,7 +50,7 @@ def hash_(
         bits: length of a code.
         rotation: hadamard adds and subtracts alone; haar multiplies; none takes the components' own signs.
         rounds: of random signs and Hadamard transforms.
-        center: subtract the mean of all vectors first.
+        center: share of the mean of all vectors to subtract first, 0 to 1; a plan says which is best.
         neighbours: k of the plan's recall@k.
         queries: rows drawn as queries of the plan.
         seed: of the rotation, and of the plan's draws.
@@ -92,13 +92,13 @@ def hash_(
     if prints_text(json):
         out = Console()
         if planned is not None:
-            for table in _tables(planned, center):
+            for table in _tables(planned):
                 out.print(table)
         if output is not None:
             out.print(f"Codes: {output}", highlight=False, soft_wrap=True)
 
 
-def _tables(planned: Plan, center: bool) -> list[Table]:
+def _tables(planned: Plan) -> list[Table]:
     geometry = Table(title=f"{planned.vectors:,} vectors of dimension {planned.dimension}", show_header=False)
     geometry.add_column(no_wrap=True)
     geometry.add_column(justify="right")
@@ -118,20 +118,19 @@ def _tables(planned: Plan, center: bool) -> list[Table]:
         title=f"Recall@{planned.k}, predicted"
         + (" / measured" if any(r.measured_recall for r in planned.rows) else ""),
         caption="codes: by codes alone; xF: rescoring F times as many candidates;\n"
-        "not centred: predicted without subtracting the mean",
+        "best --center: the share of the mean to subtract that is best, of 1, 0.5 and 0, and codes' recall",
         caption_justify="left",
     )
     table.add_column("bits", justify="right", no_wrap=True)
     table.add_column("smaller", justify="right", no_wrap=True)
     for factor in factors:
         table.add_column("codes" if factor == 1 else f"x{factor}", justify="right", no_wrap=True)
-    if center:
-        table.add_column("not centred", justify="right", no_wrap=True)
+    table.add_column("best --center", justify="right", no_wrap=True)
     for row in planned.rows:
         cells = [
             f"{row.recall[f]:.2f}" + (f" / {row.measured_recall[f]:.2f}" if row.measured_recall else "")
             for f in factors
         ]
-        last = [f"{row.uncentred_recall[factors[0]]:.2f}"] if center else []
-        table.add_row(str(row.bits), f"{row.smaller:.3g}x", *cells, *last)
+        best = f"{row.best_center:g}: {row.recall_by_center[row.best_center][factors[0]]:.2f}"
+        table.add_row(str(row.bits), f"{row.smaller:.3g}x", *cells, best)
     return [geometry, table]

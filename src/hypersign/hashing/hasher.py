@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hypersign import bits as words
-from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["SignHasher"]
@@ -28,7 +28,7 @@ PIECE = 1 << 19
 class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Signs of the components of centred, rotated vectors, packed 64 to a word.
 
-        code(x) = sign(R (x - mean)),   bit 1 where negative;   sign(0) = +1
+        code(x) = sign(R (x - share mean)),   bit 1 where negative;   sign(0) = +1
 
     R is a corner of a random rotation, a function of the seed alone (`hypersign.rotations`). Integers, as uint8
     descriptors are, take a path of sign flips, additions and comparisons alone with the Hadamard rotation:
@@ -39,10 +39,12 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         rotation: "hadamard", "haar", or None for the signs of the components themselves, which are then as many
             as the bits.
         rounds: of signs and transforms, for "hadamard".
-        center: subtract the mean of the vectors that `fit` saw.
+        center: the share of the mean, of the vectors that `fit` saw, to subtract: True is 1, False 0. All of it
+            spreads vectors over the most angles, but leaves their lengths unseen; long codes of vectors whose lengths
+            differ, or are all the same before centring, gain by less (`plan` says which).
         seed: what the rotation is a function of.
 
-    Attributes: `mean_`, float64 (dimension,), zeros without centring; `n_features_in_`, the dimension.
+    Attributes: `mean_`, what is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
 
     Raises:
         HypersignError: an option out of its range; vectors that hold NaN or infinity, or that lie at the mean and
@@ -65,7 +67,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         *,
         rotation: str | None = "hadamard",
         rounds: int = 3,
-        center: bool = True,
+        center: bool | float = True,
         seed: int = 0,
     ) -> None:
         self.bits = bits
@@ -108,17 +110,18 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
                 "say so many bits, or a rotation"
             )
+        share = check_share(self.center)
         check_int("rounds", self.rounds, least=1)
         check_int("seed", self.seed, least=0, most=2**64 - 1)
         total, count = np.zeros(dimension), 0
-        for block in blocks if self.center else ():
+        for block in blocks if share else ():
             _check_finite(block, count)
             total += block.sum(0, dtype=np.float64)
             count += len(block)
-        return self.restore(total / max(count, 1))
+        return self.restore(share * total / max(count, 1))
 
     def restore(self, mean: NDArray[np.float64]) -> "SignHasher":
-        """The hasher that was fitted to vectors of this mean: for codes that are read from a file."""
+        """The hasher that was fitted to vectors of which this is subtracted: for codes that are read from a file."""
         self.mean_ = mean
         self.n_features_in_ = len(mean)
         self._n_features_out = -(-self.bits // 64)
@@ -184,6 +187,11 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # words, whatever came
         return tags
+
+
+def check_share(center: bool | float) -> float:
+    """The share of the mean to subtract, from 0 to 1."""
+    return float(center) if isinstance(center, bool) else check_real("center", center, least=0, most=1)
 
 
 def block_rows(dimension: int) -> int:

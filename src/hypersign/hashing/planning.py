@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypersign._checks import HypersignError, check_choice, check_int
-from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.hasher import SignHasher, block_rows, check_share
 from hypersign.hashing.index import HammingIndex, recall
 
 __all__ = ["Angles", "Plan", "Row", "measure", "plan"]
@@ -28,6 +28,9 @@ NEAR, FAR = 128, 256
 
 COARSE = 8
 """Bins that go together where it is."""
+
+CENTERS = (1.0, 0.5, 0.0)
+"""Shares of the mean that are compared."""
 
 SAMPLE = 10_000
 """Vectors on which spectrum and code angles are measured."""
@@ -46,15 +49,16 @@ class Row:
     """What to expect of codes of one length.
 
     Attributes: `bits`; `bytes` a vector; `smaller`, how many times smaller than the vectors; `recall`, the predicted
-    recall@k by rescoring factor; `uncentred_recall`, the same without centring; `measured_recall`, after hashing, or
-    None.
+    recall@k by rescoring factor; `recall_by_center`, the same by the share of the mean that is subtracted;
+    `best_center`, the share of the greatest recall; `measured_recall`, after hashing, or None.
     """
 
     bits: int
     bytes: int
     smaller: float
     recall: dict[int, float]
-    uncentred_recall: dict[int, float]
+    recall_by_center: dict[float, dict[int, float]]
+    best_center: float
     measured_recall: dict[int, float] | None = None
 
 
@@ -119,7 +123,7 @@ def plan(
     factors: Sequence[int] = (1, 2, 4, 8),
     k: int = 10,
     rotation: str = "hadamard",
-    center: bool = True,
+    center: bool | float = True,
     sample: int = 200,
     seed: int = 0,
 ) -> Plan:
@@ -135,7 +139,7 @@ def plan(
         factors: rescoring factors: candidates looked at for each neighbour wanted.
         k: neighbours that count.
         rotation: "hadamard" (three rounds are like Haar's rotation) or "haar".
-        center: whether the hasher will centre.
+        center: the share of the mean that the hasher will subtract; 1, 0.5 and 0 are predicted in any case.
         sample: queries to draw.
         seed: of the draws.
 
@@ -170,24 +174,26 @@ def plan(
     if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:
         raise HypersignError(f"queries must be of shape (q, {d}); got {asked.shape}")
 
+    share = check_share(center)
     fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed).fit(vectors)
-    zero = np.zeros(d)
-    mean = fitted.mean_ if center else zero
     truth = _true_neighbours(vectors, asked, rows, k)
     companions = np.sort(random.choice(n, min(FAR, n), replace=False))
-    crowd = _crowd(vectors, asked, rows, truth, companions, mean)
-    raw = _crowd(vectors, asked, rows, truth, companions, zero) if center else crowd
+    crowds = {
+        s: _crowd(vectors, asked, rows, truth, companions, s * fitted.mean_)
+        for s in sorted({*CENTERS, share}, reverse=True)
+    }
     table = []
     for m in bits:
         size = 1 << (max(d, m) - 1).bit_length() if rotation == "hadamard" else max(d, m)
-        expected = _recall(crowd, m, size, k, factors)
+        expected = {s: _recall(crowd, m, size, k, factors) for s, crowd in crowds.items()}
         table.append(
             Row(
                 bits=m,
                 bytes=8 * -(-m // 64),
                 smaller=d * vectors.dtype.itemsize / (8 * -(-m // 64)),
-                recall=expected,
-                uncentred_recall=_recall(raw, m, size, k, factors) if center else expected,
+                recall=expected[share],
+                recall_by_center=expected,
+                best_center=max(expected, key=lambda s: sum(expected[s].values())),
             )
         )
     few = np.asarray(vectors[np.sort(random.choice(n, min(SAMPLE, n), replace=False))], np.float64)
@@ -195,10 +201,10 @@ def plan(
         vectors=n,
         dimension=d,
         k=k,
-        nearest=crowd.nearest,
-        all=crowd.all,
+        nearest=crowds[share].nearest,
+        all=crowds[share].all,
         effective_dimension=_effective_dimension(few),
-        code_angle=_code_angles(few, fitted, center),
+        code_angle=_code_angles(few, fitted, share),
         rows=tuple(table),
         queries=asked,
         query_rows=rows,
@@ -422,7 +428,7 @@ def _effective_dimension(x: NDArray[np.float64]) -> float:
     return float(np.trace(covariance) ** 2 / np.square(covariance).sum())
 
 
-def _code_angles(x: NDArray[np.float64], fitted: SignHasher, center: bool) -> dict[str, float]:
+def _code_angles(x: NDArray[np.float64], fitted: SignHasher, share: float) -> dict[str, float]:
     from hypersign.geometry import theory
 
     def angle(y: NDArray[np.float64]) -> float:
@@ -430,8 +436,7 @@ def _code_angles(x: NDArray[np.float64], fitted: SignHasher, center: bool) -> di
         return float(np.degrees(np.arccos(np.clip(np.abs(y).sum(1) / norms, -1, 1))).mean())
 
     size = 1 << (x.shape[1] - 1).bit_length()
-    rotated = SignHasher(bits=size, center=center, seed=fitted.seed)
-    rotated.restore(fitted.mean_ if center else np.zeros(x.shape[1]))
+    rotated = SignHasher(bits=size, seed=fitted.seed).restore(share * fitted.mean_)
     return {
         "plain": angle(x),
         "centred": angle(x - fitted.mean_),
