@@ -1,9 +1,11 @@
 """The commands that read a run: run as a user would, on a small trained network."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hypersign.cli import main
 from hypersign.cli.demo import RECIPE
@@ -75,6 +77,16 @@ def test_inspect_writes_every_promised_number(run: Path, tmp_path: Path, capsys:
     text = capsys.readouterr().out
     assert "conv2" in text
     assert str(tmp_path / "report.html") in text.replace("\n", "")
+
+
+def test_zero_filters_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["fc1.weight"][:3] = 0
+    save_file(weights, broken / "model.safetensors")
+    main(["inspect", str(broken), "--images", "20"])
+    assert "fc1: 3 of its filters, or all their levels, are zero" in capsys.readouterr().out
 
 
 def test_reproduce_draws_everything_and_judges_every_claim(

@@ -1,5 +1,6 @@
 """`hypersign inspect`: measure, draw, report; files of weights and of vectors are inspect_files.py's."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def inspect(
         )
     page = write_report(opened, found, folder, ablation)
     console.print(geometry_table(found))
+    for remark in zero_filters(found):
+        console.print(remark, highlight=False)
     console.print(covariance_table(found))
     if figures:
         from hypersign.figures import save_analysis
@@ -87,6 +90,16 @@ def inspect(
         paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
         console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
     console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
+
+
+def zero_filters(found: Geometry) -> list[str]:
+    """A sentence for each layer that has filters without an angle."""
+    counts = {layer.name: sum(map(math.isnan, layer.angle_degrees.per_filter)) for layer in found.layers}
+    return [
+        f"{name}: {count} of its filters, or all their levels, are zero: they have no angle"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, console: Console) -> Geometry:
