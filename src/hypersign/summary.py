@@ -85,13 +85,8 @@ class Summary:
         """The summary for a terminal."""
         total = self.total
         used = [name for name in COUNTS if getattr(total, name)]
-        titles = dict(
-            zip(
-                COUNTS,
-                ("1-bit", "2-bit", "3-bit", "32-bit", "packed\nbytes", "binary\nMACs", "float\nMACs"),
-                strict=True,
-            )
-        )
+        names = ("1-bit", "2-bit", "3-bit", "32-bit", "packed\nbytes", "binary\nMACs", "float\nMACs")
+        titles = dict(zip(COUNTS, names, strict=True))
         table = Table(
             caption=f"{total.packed_bytes:,} bytes packed, {self.float_bytes:,} as float32", show_footer=True
         )
@@ -99,7 +94,7 @@ class Summary:
         table.add_column("output", justify="right", no_wrap=True)
         table.add_column("inputs/\nweights", no_wrap=True)
         for name in used:
-            table.add_column(title_of[name], _short(getattr(total, name)), justify="right", no_wrap=True)
+            table.add_column(titles[name], _short(getattr(total, name)), justify="right", no_wrap=True)
         for layer in self.layers:
             quantizers = f"{layer.input_quantizer}/{layer.weight_quantizer}" if layer.weight_quantizer else ""
             cells = [_short(getattr(layer, name)) if getattr(layer, name) else "" for name in used]
