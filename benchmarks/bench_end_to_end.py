@@ -1,21 +1,24 @@
 """The paper's whole network, packed, against the dense network in the runtimes that are installed.
 
-    python benchmarks/bench_end_to_end.py [--file FILE] [--batches 1 8 32] [--seconds 6] [--json [FILE]]
+    python benchmarks/bench_end_to_end.py [--file FILE] [--batches 1 32] [--seconds 20] [--json [FILE]]
 
 Without a packed FILE it is the paper's CIFAR-10 network with random weights: 617 million multiply-accumulates for an
 image. Images come as each runtime wants them: 8-bit ones for the packed network, float32 for the others, whose batch
-norms are folded but for torch's, which is eager. All take turns on one thread. Then:
+norms are folded but for torch's, which is eager. All take turns on one thread, and their processor time counts. Then:
 
-- threads: what two threads gain on the largest batch, beside what two copies of the limit's loop gain side by side
-- start: seconds from a shell's `hypersign run` of one image to its end, and of `import hypersign.packed` alone
+- layers: microseconds an image of each operation of the packed network, in the smallest batch, by the clock
+- threads: what two threads gain on the largest batch, beside what two copies of the limit's loop gain side by side;
+  by the clock, so that it says something only on a machine that does nothing else
+- start: processor seconds of `hypersign run` on one image, from a shell to its end, and of `import hypersign.packed`
 """
 
 import argparse
+import os
+import resource
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,11 +54,18 @@ def compare(model: PackedModel, batch: int, seconds: float) -> dict[str, float]:
     nodes = profile(model, images=1, repeats=1).nodes
     macs = sum(node.macs for node in nodes if node.arithmetic == "bits")
     times = {name: 1e3 * spent / batch for name, spent in least.items() if name != "limit"}
-    row = {"milliseconds": times["packed"], "milliseconds_at_limit": 1e3 * macs * least["limit"] / loop_macs}
+    row = {"milliseconds": times["packed"], "at_the_limit": 1e3 * macs * least["limit"] / loop_macs}
     for name, spent in times.items():
         if name != "packed":
-            row |= {f"{name}": spent, f"{name}, times": spent / times["packed"]}
+            row |= {name: spent, f"{name}, times": spent / times["packed"]}
     return row
+
+
+def layers(model: PackedModel, batch: int, repeats: int) -> dict[str, float]:
+    """Least microseconds an image of each operation of the packed network."""
+    x = images(model, batch)
+    found = [model.times(x) for _ in range(repeats)]
+    return {name: 1e6 * min(times[name] for times in found) / batch for name in found[0]}
 
 
 def gain(model: PackedModel, batch: int, seconds: float) -> dict[str, float]:
@@ -86,30 +96,31 @@ def gain(model: PackedModel, batch: int, seconds: float) -> dict[str, float]:
 
 
 def start(file: Path, model: PackedModel) -> dict[str, float]:
-    """Least seconds, of five, that the command line and the import take."""
-    code = "import time; t = time.perf_counter(); import hypersign.packed; print(time.perf_counter() - t)"
+    """Least processor seconds, of five, that the command line and the import take, the interpreter's among them."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/image.npy", images(model, 1))
-        command = [sys.executable, "-m", "hypersign", "run", str(file)]
-        command += ["--input", f"{folder}/image.npy", "--output", f"{folder}/classes.csv"]
-        runs, imports = [], []
-        for _ in range(5):
-            begin = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
-            runs.append(time.perf_counter() - begin)
-            imports.append(
-                float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
-            )
-    return {"hypersign_run": min(runs), "import": min(imports)}
+        run = ["-m", "hypersign", "run", str(file), "--input", f"{folder}/image.npy"]
+        programs = {
+            "hypersign_run": [*run, "--output", f"{folder}/classes.csv"],
+            "import": ["-c", "import hypersign.packed"],
+            "import_numpy": ["-c", "import numpy"],
+        }
+        return {name: min(processor_seconds(words) for _ in range(5)) for name, words in programs.items()}
+
+
+def processor_seconds(words: list[str]) -> float:
+    """What a Python program takes of the processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, help="a packed network (default: the paper's, with random weights)")
-    parser.add_argument(
-        "--batches", type=int, nargs="+", default=[1, 8, 32], help="images at a time (default 1 8 32)"
-    )
-    parser.add_argument("--seconds", type=float, default=6, help="for each batch (default 6)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="images at a time (default 1 32)")
+    parser.add_argument("--seconds", type=float, default=20, help="for each batch (default 20)")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +137,9 @@ def main() -> None:
             "machine": machine(),
             "versions": versions("numpy", *installed("torch", "onnxruntime", "openvino")),
             "backend": backend(),
+            "load_average": os.getloadavg()[0],
             "rows": rows,
+            "layer_microseconds": layers(model, min(options.batches), 200),
             "threads": gain(model, max(options.batches), options.seconds),
             "start_seconds": start(file, model),
         }

@@ -8,6 +8,7 @@ laid out, by those who do) before; inputs come packed, in the type of each. All 
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,7 @@ def main() -> None:
         "versions": versions(*packages),
         "backend": backend(),
         "threads": options.threads,
+        "load_average": os.getloadavg()[0],
         "rows": rows,
     }
     title = f"10^12 multiply-accumulates a second, {backend()}, threads: {options.threads}; `times`: as fast as"

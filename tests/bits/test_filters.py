@@ -120,6 +120,18 @@ def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
                 assert (Filters(w, shape=(1, 1, d)).matmul(x) == sign * d).all(), name
 
 
+@pytest.mark.parametrize("d", [32_736, 32_737])
+@pytest.mark.parametrize("ternary_w", [False, True])
+@pytest.mark.parametrize("ternary_x", [False, True])
+def test_counts_where_16_bits_end(ternary_x: bool, ternary_w: bool, d: int) -> None:
+    rng = np.random.default_rng(d)
+    x = packed(rng, (3, 1, 1, d), ternary_x)
+    filters = random_filters(rng, 64, (1, 1, d), ternary=ternary_w)
+    on_every_backend(filters, x)
+    for levels in (False, True):
+        on_every_backend(filters, x, thresholds=random_thresholds(rng, 64, d, levels))
+
+
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("channels", [1, 31, 32, 33, 80])
 def test_depthwise(channels: int, multiplier: int) -> None:

@@ -91,6 +91,17 @@ def test_two_threads_at_once_give_the_same(model: PackedModel, images) -> None:
         np.testing.assert_array_equal(logits, expected)
 
 
+def test_buffers_are_kept_and_results_are_not_in_them(model: PackedModel, images) -> None:
+    logits, values = model.predict(images[:2]), model.trace(images[:2])
+    before = [logits.copy(), *(value.copy() for value in values.values())]
+    buffers = model._own.buffers
+    assert any(buffer is not None for buffer in buffers)
+    model.predict(images[2:4])
+    assert model._own.buffers is buffers
+    for array, expected in zip([logits, *values.values()], before, strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
 def test_trace_keeps_every_value(model: PackedModel, images) -> None:
     values = model.trace(images)
     assert list(values) == ["input", *(node.name for node in model.graph.nodes)]

@@ -242,7 +242,7 @@ def _plan_real(
             unpack = bits.unpack_ternary if x.ternary else bits.unpack
             return lambda v, threads: unpack(v, x.channels).astype(np.float32)
         case "affine":
-            return lambda v, threads: v.astype(np.float32) * own["scale"] + own["shift"]
+            return lambda v, threads: _affine(v, own["scale"], own["shift"])
         case "clip":
             return lambda v, threads: np.clip(v, options["low"], options["high"])
         case "quantize":
@@ -254,6 +254,13 @@ def _plan_real(
         case "add":
             return lambda a, b, threads: a + b
     raise AssertionError(node.op)
+
+
+def _affine(v: NDArray[Any], scale: NDArray[np.float32], shift: NDArray[np.float32]) -> NDArray[np.float32]:
+    y = v.astype(np.float32)  # a copy, and the one array that is made
+    y *= scale
+    y += shift
+    return y
 
 
 def _thresholds(own: Mapping[str, NDArray[Any]]) -> bits.Thresholds | None:
