@@ -1,7 +1,6 @@
 """Binary and ternary filters, and their products with packed inputs: matrix products and convolutions."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,9 @@ from hypersign.bits.backend import backend, native
 from hypersign.bits.reference import Words
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
+from hypersign.bits.words import Planned
 
 __all__ = ["Filters"]
-
-Planned = Callable[[NDArray[Any], NDArray[Any], int], None]
-"""An operation whose options are checked: reads the first array, writes the second, on so many threads."""
 
 
 class Filters:

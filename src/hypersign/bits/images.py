@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from hypersign._checks import HypersignError, check_int
 from hypersign.bits import reference
 from hypersign.bits.backend import native
-from hypersign.bits.filters import Filters, Planned
+from hypersign.bits.filters import Filters
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
+from hypersign.bits.words import Planned
 
 __all__ = ["image_conv2d"]
 

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign._checks import HypersignError
 from hypersign.bits import reference
 from hypersign.bits.backend import native
-from hypersign.bits.filters import Planned
 from hypersign.bits.reference import Words
 from hypersign.bits.windows import check_pair, output_size
+from hypersign.bits.words import Planned
 
 __all__ = ["max_pool2d"]
 

@@ -1,5 +1,6 @@
 """Pack numbers into words of levels, and back."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from hypersign.bits.backend import native
 from hypersign.bits.reference import Words
 
 __all__ = ["pack", "pack_ternary", "unpack", "unpack_ternary"]
+
+Planned = Callable[[NDArray[Any], NDArray[Any], int], None]
+"""An operation whose options are checked: reads the first array, writes the second, on so many threads."""
 
 
 def pack(x: ArrayLike, *, threshold: ArrayLike = 0, flip: ArrayLike = False) -> Words:
@@ -95,24 +99,33 @@ def _pack(x: NDArray[Any], limits: dict[str, ArrayLike], flip: ArrayLike) -> Wor
         raise HypersignError(
             f"flip must be a boolean, or one for each of the {n} positions; got {flip.dtype} of shape {flip.shape}"
         )
-    kernels = native()
-    if kernels is None or x.dtype.type not in KERNELS:
-        if x.dtype.kind == "f" and np.isnan(x).any():
-            raise _nan(x)
-        return reference.threshold(x, rows[0], rows[1] if len(rows) == 2 else None, flip)
-    name, read = KERNELS[x.dtype.type]
     planes = np.empty((len(rows), *x.shape[:-1], -(-n // 64)), np.uint64)
-    if planes.size:
-        met_nan = getattr(kernels, name)(
-            np.require(x, read, ["C", "A"]).reshape(-1, n),
-            _exact(rows[0], read, n),
-            _exact(rows[1], read, n) if len(rows) == 2 else None,
-            reference.pack_bits(np.broadcast_to(flip, (n,))),
-            planes.reshape(len(rows), -1, planes.shape[-1]),
-        )
-        if met_nan:
-            raise _nan(x)
-    return planes if len(rows) == 2 else planes[0]
+    out = planes if len(rows) == 2 else planes[0]
+    planned_pack(x.dtype, n, rows, flip)(x, out, 1)
+    return out
+
+
+def planned_pack(dtype: np.dtype, n: int, limits: Sequence[NDArray[Any]], flip: NDArray[np.bool_]) -> Planned:
+    """`pack`, or `pack_ternary` for two limits, of numbers of one type, n along the last axis, as a call (x, out,
+    threads) without its checks but the one for NaN, for networks that check all once."""
+    name, read = KERNELS.get(dtype.type, ("", dtype.type))
+    if name:
+        exact = [_exact(limit, read, n) for limit in limits]
+        low, high = exact[0], exact[1] if len(limits) == 2 else None
+        flips = reference.pack_bits(np.broadcast_to(flip, (n,)))
+
+    def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+        kernels = native()
+        if kernels is None or not name or x.dtype != dtype:  # sums may come in 64 bits after all
+            if x.dtype.kind == "f" and np.isnan(x).any():
+                raise _nan(x)
+            out[...] = reference.threshold(x, limits[0], limits[1] if len(limits) == 2 else None, flip)
+        elif out.size:
+            numbers = np.require(x, read, ["C", "A"]).reshape(-1, n)
+            if getattr(kernels, name)(numbers, low, high, flips, out.reshape(len(limits), -1, out.shape[-1])):
+                raise _nan(x)
+
+    return call
 
 
 def _limit(limit: ArrayLike, n: int, name: str) -> NDArray[Any]:

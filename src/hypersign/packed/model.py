@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from hypersign import bits
 from hypersign._checks import HypersignError, check_int
-from hypersign.bits.filters import Planned
 from hypersign.bits.images import planned_image_conv2d
 from hypersign.bits.pooling import flip_mask, planned_max_pool2d
+from hypersign.bits.words import Planned, planned_pack
 from hypersign.packed import transforms
 from hypersign.packed.format import read
 from hypersign.packed.graph import INPUT, Graph, Node, Value
@@ -214,6 +214,10 @@ def _plan(
             del options["ceil_mode"]  # the buffer's size tells
             mask = flip_mask(own["flip"], -(-x.channels // 64))
             return {"planned": planned_max_pool2d(mask, **options)}
+        case "quantize":
+            dtype = {"image": np.uint8, "sums": np.int32, "real": np.float32}[x.kind]
+            limits = [own[name] for name in ("low", "high") if name in own]
+            return {"planned": planned_pack(np.dtype(dtype), x.channels, limits, own["flip"])}
     return {"run": _plan_real(node, graph, own, options, x, y)}
 
 
@@ -245,8 +249,6 @@ def _plan_real(
             return lambda v, threads: _affine(v, own["scale"], own["shift"])
         case "clip":
             return lambda v, threads: np.clip(v, options["low"], options["high"])
-        case "quantize":
-            return _quantize(x, own)
         case "max_pool2d":
             return lambda v, threads: _max_pool2d(v, (y.height, y.width), **options)
         case "avg_pool2d":
@@ -323,14 +325,6 @@ def _signed_sum(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, An
         return transforms.signed_sums(y, levels).astype(np.int32)[:, None, None]
 
     return run
-
-
-def _quantize(x: Value, own: Mapping[str, NDArray[Any]]) -> Run:
-    low, high, flip = own["low"], own.get("high"), own["flip"]
-    flips: Any = flip if flip.any() else False
-    if high is None:
-        return lambda v, threads: bits.pack(v, threshold=low, flip=flips)
-    return lambda v, threads: bits.pack_ternary(v, low=low, high=high, flip=flips)
 
 
 def _max_pool2d(
