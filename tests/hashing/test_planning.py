@@ -162,3 +162,5 @@ def test_vectors_without_angles(x):
     y[7] = 0
     with pytest.raises(HypersignError, match="zero"):
         plan(y, center=False)
+    row = plan(y).rows[0]  # a mean to subtract gives it a direction
+    assert list(row.recall_by_center) == [1, 0.5]

@@ -139,7 +139,8 @@ def plan(
         factors: rescoring factors: candidates looked at for each neighbour wanted.
         k: neighbours that count.
         rotation: "hadamard" (three rounds are like Haar's rotation) or "haar".
-        center: the share of the mean that the hasher will subtract; 1, 0.5 and 0 are predicted in any case.
+        center: the share of the mean that the hasher will subtract; 1, 0.5 and 0 are compared with it, but for those
+            that leave a vector without a direction.
         sample: queries to draw.
         seed: of the draws.
 
@@ -178,10 +179,13 @@ def plan(
     fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed).fit(vectors)
     truth = _true_neighbours(vectors, asked, rows, k)
     companions = np.sort(random.choice(n, min(FAR, n), replace=False))
-    crowds = {
-        s: _crowd(vectors, asked, rows, truth, companions, s * fitted.mean_)
-        for s in sorted({*CENTERS, share}, reverse=True)
-    }
+    crowds: dict[float, _Crowd] = {}
+    for s in sorted({*CENTERS, share}, reverse=True):
+        try:
+            crowds[s] = _crowd(vectors, asked, rows, truth, companions, s * fitted.mean_)
+        except HypersignError:  # a vector that lies at this centre could not be hashed
+            if s == share:
+                raise
     table = []
     for m in bits:
         size = 1 << (max(d, m) - 1).bit_length() if rotation == "hadamard" else max(d, m)
@@ -432,6 +436,7 @@ def _code_angles(x: NDArray[np.float64], fitted: SignHasher, share: float) -> di
     from hypersign.geometry import theory
 
     def angle(y: NDArray[np.float64]) -> float:
+        y = y[y.any(1)]  # zero has no angle
         norms = np.sqrt(np.square(y).sum(1) * y.shape[1])
         return float(np.degrees(np.arccos(np.clip(np.abs(y).sum(1) / norms, -1, 1))).mean())
 
