@@ -20,11 +20,17 @@ uint64_t key(int32_t distance, int64_t index) {
 int32_t distance_of(uint64_t key) { return static_cast<int32_t>(key >> INDEX_BITS); }
 int64_t index_of(uint64_t key) { return static_cast<int64_t>(key & ((uint64_t{1} << INDEX_BITS) - 1)); }
 
+// Vectors that begin inside a cache line would cost two reads each.
+struct alignas(64) CacheLine {
+    uint64_t words[8];
+};
+
 // Room for a block of codes and for what is found in it.
 struct Block {
     const HammingKernels &kernels;
     int64_t words, most;
-    std::vector<uint64_t> codes;
+    std::vector<CacheLine> lines;
+    uint64_t *codes;
     std::vector<uint32_t> positions;
     std::vector<int32_t> distances;
 
@@ -32,19 +38,20 @@ struct Block {
         : kernels(hamming_kernels(backend())),
           words(words),
           most(std::max<int64_t>(1, BYTES / (std::max<int64_t>(words, 1) * kernels.expansion * 1024)) * 128),
-          codes(static_cast<size_t>(most * words * kernels.expansion)),
+          lines(static_cast<size_t>(most * words * kernels.expansion / 8)),
+          codes(lines.empty() ? nullptr : lines.data()->words),
           positions(static_cast<size_t>(most)),
           distances(static_cast<size_t>(most)) {}
 
     // Lays out at most `most` codes from `first` on, and returns how many.
     int64_t load(const HammingTask &task, int64_t first, int64_t last) {
         const int64_t count = std::min(last - first, most);
-        kernels.layout(task.codes + first * words, count, words, codes.data());
+        kernels.layout(task.codes + first * words, count, words, codes);
         return count;
     }
 
     int64_t nearer(int64_t count, const uint64_t *query, int32_t limit) {
-        return kernels.nearer(codes.data(), count, query, words, limit, positions.data(), distances.data());
+        return kernels.nearer(codes, count, query, words, limit, positions.data(), distances.data());
     }
 };
 
@@ -97,7 +104,7 @@ void hamming_all(const HammingTask &task, int32_t *distances) {
         for (int64_t count; code < last; code += count) {
             count = block.load(task, code, last);
             for (int64_t query = first_query; query < last_query; ++query)
-                block.kernels.nearer(block.codes.data(), count, task.queries + query * task.words, task.words,
+                block.kernels.nearer(block.codes, count, task.queries + query * task.words, task.words,
                                      std::numeric_limits<int32_t>::max(), block.positions.data(),
                                      distances + query * task.code_count + code);
         }
