@@ -7,10 +7,6 @@
 
 #include "gaussian/gaussian.hpp"
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // no vector leaves this file
-#endif
-
 namespace hypersign {
 
 constexpr int64_t GAUSSIAN_LANES = 8;
@@ -59,7 +55,7 @@ struct Gaussian {
     static inline Floats minus_two_log(Floats uniform) {
         const Ints bits = (Ints)uniform;
         const Ints e = (bits - 0x3f3504f3) >> 23;
-        const Floats f = (Floats)(bits - (e << 23)) - 1.0f;
+        const Floats f = (Floats)((Words)bits - ((Words)e << 23)) - 1.0f;
         Floats p = f * 0.11896102130413055f - 0.18667852878570557f;
         p = p * f + 0.2049632966518402f;
         p = p * f - 0.24909743666648865f;
