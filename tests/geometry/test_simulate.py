@@ -40,6 +40,20 @@ def test_simulation_meets_theory(experiment, arguments, seed):
     assert np.abs(found).max() < 4.5
 
 
+@pytest.mark.parametrize(
+    ("experiment", "arguments"),
+    [
+        (simulate.pairs, {"dimensions": [1, 10, 1000]}),
+        (simulate.ternary, {"thresholds": [0.1111, 0.612]}),
+        (simulate.rotated, {"dimensions": [64], "rotations": simulate.ROTATIONS}),
+    ],
+)
+def test_other_devices_meet_theory_too(experiment, arguments):
+    """By another name this processor is taken for a device that has torch's generator alone."""
+    found = distances(experiment(**arguments, draws=2000, device="cpu:0"))
+    assert np.abs(found).max() < 4.5
+
+
 def test_given_covariances():
     d, rng = 16, np.random.default_rng(0)
     factors = rng.standard_normal((d, 3))
