@@ -16,7 +16,8 @@ by Euclidean distance, each a mean over seeds:
 
 Then RaBitQ's estimator at a bit a component, beside FAISS's index of it, both with queries of 4 bits: slope of
 estimates on true cosines, less 1 (their bias); root mean square error; the share of pairs within the bound at
-epsilon 1.9 beside theory's; recall@10 by estimated distances.
+epsilon 1.9 beside theory's; recall@10 by estimated distances, and of `BoundedIndex`, with the share of vectors that it
+reads.
 """
 
 import argparse
@@ -32,7 +33,16 @@ from turns import show
 
 from hypersign._machine import machine, versions
 from hypersign.geometry import theory
-from hypersign.hashing import HammingIndex, SignHasher, asymmetric_cosine, code_cosines, plan, rabitq_cosine, recall
+from hypersign.hashing import (
+    BoundedIndex,
+    HammingIndex,
+    SignHasher,
+    asymmetric_cosine,
+    code_cosines,
+    plan,
+    rabitq_cosine,
+    recall,
+)
 from hypersign.rotations import HaarRotation
 
 K, FACTOR = 10, 4
@@ -164,10 +174,13 @@ def rabitq(base: Vectors, queries: Vectors, seeds: int) -> dict[str, Row]:
                     f"recall_x{FACTOR}": recall(least(distances), truth, K),
                 }
             )
+        bounded = BoundedIndex(hasher, base).search(queries, K, seed=seed)
         within = np.abs(estimate.cosine - true) <= estimate.bound
         rows["ours"][-1] |= {
             "coverage": float(within.mean()),
             "coverage_in_theory": float(theory.rabitq_bound_share(true, base.shape[1]).mean()),
+            "bounded_recall": recall(bounded.neighbours.indices, truth, K),
+            "bounded_read": float(bounded.read.mean() / len(base)),
         }
     return {
         name: {key: float(np.mean([row[key] for row in found])) for key in found[0]} for name, found in rows.items()

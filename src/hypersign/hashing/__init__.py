@@ -19,6 +19,7 @@ from hypersign.hashing.estimators import (
 from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
 from hypersign.hashing.planning import Angles, Plan, Row, measure, plan
+from hypersign.hashing.pruning import BoundedIndex, Pruned
 from hypersign.hashing.vectors import hash_file, open_vectors
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "HammingIndex",
     "Neighbours",
     "Within",
+    "BoundedIndex",
+    "Pruned",
     "recall",
     "hash_file",
     "open_vectors",

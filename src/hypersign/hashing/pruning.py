@@ -1,0 +1,106 @@
+"""Search by the original vectors, of which bounds from the codes leave few to be read."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.hashing.estimators import code_cosines, rabitq_cosine
+from hypersign.hashing.hasher import SignHasher
+from hypersign.hashing.index import Neighbours
+
+__all__ = ["BoundedIndex", "Pruned"]
+
+QUERIES = 16
+"""Queries whose estimates are in memory together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruned:
+    """Neighbours found, and what finding them took.
+
+    Attributes: `neighbours`, by Euclidean distance; `read`, how many vectors were compared exactly for every query,
+    int64 (q,).
+    """
+
+    neighbours: Neighbours
+    read: NDArray[np.int64]
+
+
+class BoundedIndex:
+    """Codes with two float32 numbers beside each, from which every distance has a lower bound.
+
+        |x - q|^2 >= |x|^2 + |q|^2 - 2 |x| |q| min(1, cosine + bound)
+
+    with x and q less what the hasher subtracts, and cosine and bound those of `rabitq_cosine`. Vectors are read in
+    the order of their lower bounds, until the next bound is farther than the k-th nearest found. So a neighbour is
+    missed only where a bound does not hold; a larger epsilon misses fewer, and reads more.
+
+    Args:
+        hasher: fitted, with a rotation.
+        vectors: shape (n, dimension), memory-mapped if they are large: read once here, and by `search` where the
+            bounds ask for it.
+
+    Raises:
+        HypersignError: as the hasher's `transform` does; in `search`, bad queries, or k larger than the index.
+
+    Source: Gao & Long 2024, "RaBitQ" (SIGMOD; arXiv 2405.12497), section 4.
+
+    >>> x = np.random.default_rng(0).standard_normal((1000, 32)).astype(np.float32)
+    >>> found = BoundedIndex(SignHasher(bits=32).fit(x), x).search(x[7:8], k=1)
+    >>> found.neighbours.indices.tolist(), bool(found.read[0] < 200)
+    ([[7]], True)
+    """
+
+    def __init__(self, hasher: SignHasher, vectors: NDArray[Any]) -> None:
+        self.hasher = hasher
+        self.vectors = vectors
+        self.codes = hasher.transform(vectors)
+        self.cosines = code_cosines(hasher, vectors)
+        self.lengths = np.linalg.norm(vectors - hasher.mean_, axis=1).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def search(self, queries: ArrayLike, k: int, *, epsilon: float = 1.9, seed: int = 0, threads: int = 1) -> Pruned:
+        """The k nearest vectors of every query by Euclidean distance; of equal distances the lower index first.
+
+        Args:
+            queries: vectors (q, dimension).
+            k: how many.
+            epsilon: of `rabitq_cosine`: how wide the bounds are.
+            seed: of its rounding.
+            threads: number of threads.
+        """
+        check_int("k", k, least=1)
+        if k > len(self):
+            raise HypersignError(f"k must be at most the number of vectors in the index, {len(self)}; got {k}")
+        queries = np.asarray(queries)
+        distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
+        read = np.empty(len(queries), np.int64)
+        for start in range(0, len(queries), QUERIES):
+            some = queries[start : start + QUERIES]
+            estimate = rabitq_cosine(
+                self.hasher, some, self.codes, self.cosines, epsilon=epsilon, seed=seed, threads=threads
+            )
+            lengths = np.linalg.norm(some - self.hasher.mean_, axis=1)[:, None]
+            most = np.minimum(estimate.cosine + estimate.bound, 1)
+            bounds = np.square(self.lengths) + np.square(lengths) - 2 * self.lengths * lengths * most
+            for i, (query, row) in enumerate(zip(some, bounds, strict=True), start):
+                distances[i], indices[i], read[i] = self._nearest(query, row, k)
+        return Pruned(Neighbours(distances, indices), read)
+
+    def _nearest(self, query: NDArray[Any], bounds: NDArray[Any], k: int) -> tuple[Any, Any, int]:
+        order = np.argsort(bounds, kind="stable")
+        rows, squares = np.empty(0, np.int64), np.empty(0)
+        read, step = 0, max(k, 32)
+        while read < len(order) and (read < k or bounds[order[read]] <= squares[k - 1]):
+            more = np.sort(order[read : read + step])  # in the order of the file
+            read += len(more)
+            exact = np.square(self.vectors[more].astype(np.float64) - query.astype(np.float64)).sum(1)
+            rows, squares = np.append(rows, more), np.append(squares, exact)
+            best = np.lexsort((rows, squares))[:k]
+            rows, squares = rows[best], squares[best]
+        return np.sqrt(squares), rows, read

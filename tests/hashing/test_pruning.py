@@ -1,0 +1,59 @@
+"""Bounds leave out what cannot be near, and nothing else."""
+
+import numpy as np
+import pytest
+
+from hypersign._checks import HypersignError
+from hypersign.hashing import BoundedIndex, SignHasher, recall
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    random = np.random.default_rng(0)
+    return (random.standard_normal((2100, 64)) * np.arange(1, 65) ** -0.5 + 0.1).astype(np.float32)
+
+
+def brute(base, queries, k):
+    squares = np.square(queries[:, None].astype(np.float64) - base.astype(np.float64)).sum(2)
+    order = np.argsort(squares, axis=1, kind="stable")[:, :k]
+    return np.sqrt(np.take_along_axis(squares, order, 1)), order
+
+
+@pytest.mark.parametrize("bits", [64, 128])
+@pytest.mark.parametrize("center", [0, 0.5, 1])
+def test_wide_bounds_find_exactly_the_nearest_and_read_few(vectors, bits, center) -> None:
+    base, queries = vectors[:2000], vectors[2000:]
+    index = BoundedIndex(SignHasher(bits=bits, center=center).fit(base), base)
+    found = index.search(queries, 10, epsilon=5.0)
+    distances, order = brute(base, queries, 10)
+    np.testing.assert_array_equal(found.neighbours.indices, order)
+    np.testing.assert_allclose(found.neighbours.distances, distances, rtol=1e-12)
+    assert found.read.mean() < 1200
+    narrow = index.search(queries, 10)
+    assert narrow.read.mean() < 0.6 * found.read.mean()
+    assert recall(narrow.neighbours.indices, order, 10) > 0.99
+
+
+def test_without_bounds_all_are_read(vectors) -> None:
+    base = vectors[:100]
+    index = BoundedIndex(SignHasher(bits=64).fit(base), base)
+    found = index.search(vectors[100:120], 100)
+    assert (found.read == 100).all()
+    assert (np.sort(found.neighbours.indices, 1) == np.arange(100)).all()
+    assert index.search(vectors[:0], 3).neighbours.indices.shape == (0, 3)
+
+
+def test_equal_distances_come_by_index() -> None:
+    base = np.repeat(np.random.default_rng(1).standard_normal((5, 16)), 4, axis=0).astype(np.float32)
+    found = BoundedIndex(SignHasher(bits=16).fit(base), base).search(base[::4], 4)
+    np.testing.assert_array_equal(found.neighbours.indices, np.arange(20).reshape(5, 4))
+
+
+def test_what_is_refused(vectors) -> None:
+    index = BoundedIndex(SignHasher(bits=64).fit(vectors), vectors)
+    with pytest.raises(HypersignError, match="k must be at most the number of vectors in the index, 2100; got 2101"):
+        index.search(vectors[:1], 2101)
+    with pytest.raises(HypersignError, match="epsilon"):
+        index.search(vectors[:1], 1, epsilon=0.0)
+    with pytest.raises(HypersignError, match="rotation"):
+        BoundedIndex(SignHasher(bits=64, rotation=None).fit(vectors), vectors)
