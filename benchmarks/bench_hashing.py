@@ -16,8 +16,8 @@ by Euclidean distance, each a mean over seeds:
 
 Then RaBitQ's estimator at a bit a component, beside FAISS's index of it, both with queries of 4 bits: slope of
 estimates on true cosines, less 1 (their bias); root mean square error; the share of pairs within the bound at
-epsilon 1.9 beside theory's; recall@10 by estimated distances, and of `BoundedIndex`, with the share of vectors that it
-reads.
+epsilon 1.9 beside theory's; recall@10 by estimated distances, and of `BoundedIndex`, with the share of vectors
+that it reads.
 """
 
 import argparse
