@@ -68,7 +68,17 @@ def show(result: dict[str, Any], title: str, target: str | None) -> None:
         Path(target).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     rows = result["rows"]
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    table = rich.table.Table("", *(column.replace("_", " ") for column in columns), title=title)
-    for name, row in rows.items():
-        table.add_row(name, *(f"{row[column]:.3g}" if column in row else "-" for column in columns))
+    cells = {
+        (name, column): f"{row[column]:.3g}" if column in row else "-"
+        for name, row in rows.items()
+        for column in columns
+    }
+    if len(columns) <= len(rows):
+        table = rich.table.Table("", *(column.replace("_", " ") for column in columns), title=title)
+        for name in rows:
+            table.add_row(name, *(cells[name, column] for column in columns))
+    else:  # many columns of few rows: on their side, so that a terminal holds them
+        table = rich.table.Table("", *rows, title=title)
+        for column in columns:
+            table.add_row(column.replace("_", " "), *(cells[name, column] for name in rows))
     rich.print(table)
