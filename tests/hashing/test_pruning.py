@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hypersign._checks import HypersignError
-from hypersign.hashing import BoundedIndex, SignHasher, recall
+from hypersign.hashing import BoundedIndex, SignHasher, pruning, recall
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,23 @@ def test_equal_distances_come_by_index() -> None:
     base = np.repeat(np.random.default_rng(1).standard_normal((5, 16)), 4, axis=0).astype(np.float32)
     found = BoundedIndex(SignHasher(bits=16).fit(base), base).search(base[::4], 4)
     np.testing.assert_array_equal(found.neighbours.indices, np.arange(20).reshape(5, 4))
+
+
+def test_rounding_hides_no_neighbour() -> None:
+    # So near to each other, and so far from the centre, that float32 tells no bound from another.
+    vectors = 100 + 1e-3 * np.random.default_rng(2).standard_normal((520, 16))
+    base, queries = vectors[:500], vectors[500:]
+    found = BoundedIndex(SignHasher(bits=16, center=0).fit(base), base).search(queries, 5, epsilon=5.0)
+    np.testing.assert_array_equal(found.neighbours.indices, brute(base, queries, 5)[1])
+
+
+def test_blocks_change_nothing(vectors, monkeypatch) -> None:
+    hasher = SignHasher(bits=64).fit(vectors)
+    whole = BoundedIndex(hasher, vectors)
+    monkeypatch.setattr(pruning, "block_rows", lambda dimension: 99)
+    parts = BoundedIndex(hasher, vectors)
+    np.testing.assert_array_equal(parts.cosines, whole.cosines)
+    np.testing.assert_array_equal(parts.lengths, whole.lengths)
 
 
 def test_what_is_refused(vectors) -> None:

@@ -8,13 +8,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypersign._checks import HypersignError, check_int
 from hypersign.hashing.estimators import code_cosines, rabitq_cosine
-from hypersign.hashing.hasher import SignHasher
+from hypersign.hashing.hasher import SignHasher, block_rows
 from hypersign.hashing.index import Neighbours
 
 __all__ = ["BoundedIndex", "Pruned"]
 
 QUERIES = 16
 """Queries whose estimates are in memory together."""
+
+ROUNDING = 1e-6
+"""What float32 may add to a bound, as a share of |x|^2 + |q|^2: it must not hide a vector as near as the k-th."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +43,8 @@ class BoundedIndex:
 
     Args:
         hasher: fitted, with a rotation.
-        vectors: shape (n, dimension), memory-mapped if they are large: read once here, and by `search` where the
-            bounds ask for it.
+        vectors: shape (n, dimension), memory-mapped if they are large: read in blocks here, and by `search` where
+            the bounds ask for it.
 
     Raises:
         HypersignError: as the hasher's `transform` does; in `search`, bad queries, or k larger than the index.
@@ -58,8 +61,12 @@ class BoundedIndex:
         self.hasher = hasher
         self.vectors = vectors
         self.codes = hasher.transform(vectors)
-        self.cosines = code_cosines(hasher, vectors)
-        self.lengths = np.linalg.norm(vectors - hasher.mean_, axis=1).astype(np.float32)
+        self.cosines = np.empty(len(vectors), np.float32)
+        self.lengths = np.empty(len(vectors), np.float32)
+        for start in range(0, len(vectors), rows := block_rows(vectors.shape[1])):
+            block = vectors[start : start + rows]
+            self.cosines[start : start + rows] = code_cosines(hasher, block)
+            self.lengths[start : start + rows] = np.linalg.norm(block - hasher.mean_, axis=1)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -87,7 +94,8 @@ class BoundedIndex:
             )
             lengths = np.linalg.norm(some - self.hasher.mean_, axis=1)[:, None]
             most = np.minimum(estimate.cosine + estimate.bound, 1)
-            bounds = np.square(self.lengths) + np.square(lengths) - 2 * self.lengths * lengths * most
+            squares = np.square(self.lengths) + np.square(lengths)
+            bounds = (1 - ROUNDING) * squares - 2 * self.lengths * lengths * most
             for i, (query, row) in enumerate(zip(some, bounds, strict=True), start):
                 distances[i], indices[i], read[i] = self._nearest(query, row, k)
         return Pruned(Neighbours(distances, indices), read)
