@@ -18,6 +18,7 @@ void bind_image(nb::module_ &m);
 void bind_real(nb::module_ &m);
 void bind_gaussian(nb::module_ &m);
 void bind_moments(nb::module_ &m);
+void bind_gradient(nb::module_ &m);
 }
 
 NB_MODULE(_native, m) {
@@ -39,4 +40,5 @@ NB_MODULE(_native, m) {
     bind_real(m);
     bind_gaussian(m);
     bind_moments(m);
+    bind_gradient(m);
 }

@@ -5,6 +5,7 @@ operators on words return exact integers and have no gradient; `hypersign.layers
 on them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypersign import bits
 from hypersign.bits import Filters
 from hypersign.bits.hadamard import transform
 
-__all__ = ["hadamard", "pack", "pack_ternary", "packed_conv2d", "packed_linear"]
+__all__ = ["conv2d_of_levels", "hadamard", "pack", "pack_ternary", "packed_conv2d", "packed_linear"]
 
 
 @torch.library.custom_op("hypersign::pack", mutates_args=(), device_types="cpu")
@@ -140,11 +141,162 @@ def _(
     groups: int,
     pad_value: int,
 ) -> Tensor:
-    height, width = (
-        (x.shape[axis - 3] + 2 * padding[axis] - dilation[axis] * (kernel_size[axis] - 1) - 1) // stride[axis] + 1
-        for axis in (0, 1)
-    )
+    height, width = _output_size(x.shape[-3:-1], kernel_size, stride, padding, dilation)
     return x.new_empty((x.shape[-4], height, width, filters.shape[-2]), dtype=torch.int32)
+
+
+def conv2d_of_levels(
+    x: Tensor,
+    weight: Tensor,
+    seed: Tensor,
+    *,
+    ternary: tuple[bool, bool] = (False, False),
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    pad_value: int = 0,
+) -> Tensor:
+    """The convolution of levels with levels, for training on the CPU: exact forward, and backward to 6 bits.
+
+    The gradient of the outputs is rounded at random to whole multiples of a scale, without bias
+    (`hypersign.bits.gradients`); its products with weights and inputs are then exact.
+
+    Args:
+        x: levels as float32 (N, C, H, W), in memory order channels-last.
+        weight: levels as float32 (F, C, kernel height, kernel width).
+        seed: int64, one number: of the rounding; read in the backward pass.
+        ternary: whether `x`, and whether `weight`, hold zeros beside -1 and +1.
+        stride, padding, dilation: (vertical, horizontal).
+        pad_value: the level of what is padded: 0 or 1.
+
+    Returns float32 (N, F, H', W'), in memory order channels-last.
+
+    >>> x, weight = torch.ones(1, 2, 1, 1), torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1).requires_grad_()
+    >>> y = conv2d_of_levels(x, weight, torch.tensor(0))
+    >>> y.item(), torch.autograd.grad(y, weight, torch.full_like(y, 0.5))[0].flatten().tolist()
+    (2.0, [0.5, 0.5])
+    """
+    options = (list(ternary), list(stride), list(padding), list(dilation), pad_value)
+    return _conv2d_of_levels(x, weight, seed, *options)[0]
+
+
+@torch.library.custom_op("hypersign::conv2d_of_levels", mutates_args=(), device_types="cpu")
+def _conv2d_of_levels(
+    x: Tensor,
+    weight: Tensor,
+    seed: Tensor,
+    ternary: list[bool],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    pad_value: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = _levels(x.movedim(1, -1), ternary[0])
+    filters = _levels(weight.movedim(1, -1).flatten(1), ternary[1])
+    sums = Filters(_words(filters), shape=(*weight.shape[2:], weight.shape[1])).conv2d(
+        _words(inputs),
+        stride=(stride[0], stride[1]),
+        padding=(padding[0], padding[1]),
+        dilation=(dilation[0], dilation[1]),
+        pad_value=pad_value,
+        threads=torch.get_num_threads(),
+    )
+    return torch.from_numpy(sums).to(x.dtype).movedim(-1, 1), inputs, filters
+
+
+@_conv2d_of_levels.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    seed: Tensor,
+    ternary: list[bool],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    pad_value: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    channels, *kernel = weight.shape[1:]
+    height, width = _output_size(x.shape[2:], kernel, stride, padding, dilation)
+    filters, words = len(weight), -(-channels // 64)
+    return (
+        x.new_empty((len(x), height, width, filters)).movedim(-1, 1),
+        x.new_empty((*[2] * ternary[0], len(x), *x.shape[2:], words), dtype=torch.int64),
+        x.new_empty((*[2] * ternary[1], filters, -(-weight[0].numel() // 64)), dtype=torch.int64),
+    )
+
+
+@torch.library.custom_op("hypersign::conv2d_of_levels_backward", mutates_args=(), device_types="cpu")
+def _gradients(
+    gradient: Tensor,
+    inputs: Tensor,
+    filters: Tensor,
+    seed: Tensor,
+    size: list[int],
+    kernel: list[int],
+    wanted: list[bool],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    pad_value: int,
+) -> tuple[Tensor, Tensor]:
+    threads = torch.get_num_threads()
+    rounded = bits.round_gradient(
+        gradient.movedim(1, -1).contiguous().numpy(), int(seed) & 0xFFFFFFFFFFFFFFFF, threads=threads
+    )
+    shape = (kernel[0], kernel[1], kernel[2])
+    options: dict[str, Any] = {
+        "stride": (stride[0], stride[1]),
+        "padding": (padding[0], padding[1]),
+        "dilation": (dilation[0], dilation[1]),
+        "threads": threads,
+    }
+    to_inputs = to_filters = gradient.new_empty(0)
+    if wanted[0]:
+        x = bits.input_gradient(
+            rounded.by_image, rounded.image_scales, _words(filters), shape=shape, size=(size[0], size[1]), **options
+        )
+        to_inputs = torch.from_numpy(x).movedim(-1, 1)
+    if wanted[1]:
+        w = bits.weight_gradient(
+            rounded.by_filter, rounded.filter_scales, _words(inputs), shape=shape, pad_value=pad_value, **options
+        )
+        to_filters = torch.from_numpy(w).movedim(-1, 1)
+    return to_inputs, to_filters
+
+
+@_gradients.register_fake
+def _(
+    gradient: Tensor,
+    inputs: Tensor,
+    filters: Tensor,
+    seed: Tensor,
+    size: list[int],
+    kernel: list[int],
+    wanted: list[bool],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    pad_value: int,
+) -> tuple[Tensor, Tensor]:
+    to_inputs = gradient.new_empty((len(gradient), *size, kernel[2]) if wanted[0] else 0)
+    to_filters = gradient.new_empty((gradient.shape[1], *kernel) if wanted[1] else 0)
+    return to_inputs.movedim(-1, 1) if wanted[0] else to_inputs, to_filters.movedim(-1, 1) if wanted[1] else to_filters
+
+
+def _levels_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, seed, _, *ctx.options = inputs
+    ctx.size, ctx.kernel = list(x.shape[2:]), [*weight.shape[2:], weight.shape[1]]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1], output[2], seed)
+
+
+def _levels_backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    wanted = list(ctx.needs_input_grad[:2])
+    found = _gradients(gradient, *ctx.saved_tensors, ctx.size, ctx.kernel, wanted, *ctx.options)
+    return (*(g if want else None for g, want in zip(found, wanted, strict=True)), *[None] * 6)
+
+
+_conv2d_of_levels.register_autograd(_levels_backward, setup_context=_levels_context)
 
 
 _COMPILED = (torch.float32, torch.float64, torch.int32, torch.int16)
@@ -188,6 +340,17 @@ def _hadamard_context(ctx: Any, inputs: tuple[Tensor, float, int], output: Tenso
 
 
 _hadamard.register_autograd(_hadamard_backward, setup_context=_hadamard_context)
+
+
+def _output_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    return [(size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
+
+
+def _levels(x: Tensor, ternary: bool) -> Tensor:
+    """The levels of the last dimension, packed."""
+    return pack_ternary(x, 0.5) if ternary else pack(x)
 
 
 _built: WeakIdKeyDictionary = WeakIdKeyDictionary()

@@ -10,6 +10,7 @@ integers; `backend()` tells which ran, `HYPERSIGN_BACKEND` forces one.
 
 from hypersign.bits.backend import available_backends, backend
 from hypersign.bits.filters import Filters
+from hypersign.bits.gradients import RoundedGradient, input_gradient, round_gradient, weight_gradient
 from hypersign.bits.hamming import hamming, hamming_topk, hamming_within
 from hypersign.bits.images import image_conv2d
 from hypersign.bits.pooling import max_pool2d
@@ -30,6 +31,10 @@ __all__ = [
     "image_conv2d",
     "real_conv2d",
     "real_matmul",
+    "RoundedGradient",
+    "round_gradient",
+    "input_gradient",
+    "weight_gradient",
     "hamming",
     "hamming_topk",
     "hamming_within",

@@ -16,6 +16,10 @@ __all__ = [
     "convolve",
     "max_pool2d",
     "real_conv2d",
+    "LIMIT",
+    "round_gradient",
+    "input_gradient",
+    "weight_gradient",
     "hamming",
     "nearest",
 ]
@@ -142,6 +146,97 @@ def real_conv2d(
                 y += window[..., c, None] * weight[:, i, j, c].reshape(groups, -1)
     with np.errstate(over="ignore"):
         return y.reshape(len(x), y_height, y_width, filters).astype(np.float32)
+
+
+LIMIT = 31
+
+
+def round_gradient(
+    gradient: NDArray[np.float32], seed: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]]:
+    """A gradient (N, H, W, F) rounded at random, with a scale an image and with a scale a filter."""
+    images, height, width, filters = gradient.shape
+    columns = -(-filters // 8) * 8  # eight generators take turns along the filters
+    words = np.empty((height * width * columns // 8, images, 8), np.uint32)
+    state = _mixed(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 8 * images + 1, dtype=np.uint64))
+    state = (state.astype(np.uint32) | np.uint32(1)).reshape(images, 8)
+    for step in range(len(words)):
+        state ^= state << np.uint32(13)
+        state ^= state >> np.uint32(17)
+        state ^= state << np.uint32(5)
+        words[step] = state
+    u = words.swapaxes(0, 1).reshape(images, height, width, columns)[..., :filters]
+    rounded: list[NDArray[Any]] = []
+    for axes, part in (((1, 2, 3), u & np.uint32(0xFFFF)), ((0, 1, 2), u >> np.uint32(16))):
+        most = np.abs(gradient).max(axes, keepdims=True, initial=0)  # NaN where there is one
+        scale = np.where(np.isfinite(most), most / np.float32(LIMIT), np.float32(np.nan))
+        with np.errstate(all="ignore"):
+            inverse = np.where(scale > 0, np.float32(LIMIT) / most, np.float32(0))
+            tiny = ~np.isfinite(inverse)
+            inverse, scale = np.where(tiny, np.float32(0), inverse), np.where(tiny, np.float32(0), scale)
+            q = np.floor(gradient * inverse + part.astype(np.float32) * np.float32(2**-16))
+        q = np.where(q > -LIMIT, q, -LIMIT)  # also where NaN, whose scale tells
+        rounded += [np.minimum(q, LIMIT).astype(np.int8), scale.reshape(-1)]
+    return rounded[0], rounded[1], rounded[2], rounded[3]
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
+
+
+def _level_values(words: Words, n: int, axes: int) -> NDArray[np.int32]:
+    """Levels of words with `axes` axes, or of planes with one more."""
+    return (ternary_levels if words.ndim > axes else levels)(words, n).astype(np.int32)
+
+
+def input_gradient(
+    q: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    words: Words,
+    shape: tuple[int, int, int],
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> NDArray[np.float32]:
+    """s(n) times what every filter tap of the gradient adds to the pixel it reads."""
+    weight = _level_values(words, int(np.prod(shape)), 2).reshape(-1, *shape)
+    n, height, width, _ = q.shape
+    sums = np.zeros((n, size[0] + 2 * padding[0], size[1] + 2 * padding[1], shape[2]), np.int32)
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            rows = slice(i * dilation[0], i * dilation[0] + (height - 1) * stride[0] + 1, stride[0])
+            columns = slice(j * dilation[1], j * dilation[1] + (width - 1) * stride[1] + 1, stride[1])
+            sums[:, rows, columns] += q.astype(np.int32) @ weight[:, i, j]
+    sums = sums[:, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
+    return sums.astype(np.float32) * scales[:, None, None, None]
+
+
+def weight_gradient(
+    q: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    x: Words,
+    shape: tuple[int, int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    pad_value: int,
+) -> NDArray[np.float32]:
+    """s(f) times the sum of gradient times input over every pixel that a tap reads."""
+    values = np.pad(
+        _level_values(x, shape[2], 4), ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)), constant_values=pad_value
+    )
+    _, height, width, filters = q.shape
+    sums = np.zeros((filters, *shape), np.int64)
+    flat = q.reshape(-1, filters).T.astype(np.int64)
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            rows = slice(i * dilation[0], i * dilation[0] + (height - 1) * stride[0] + 1, stride[0])
+            columns = slice(j * dilation[1], j * dilation[1] + (width - 1) * stride[1] + 1, stride[1])
+            sums[:, i, j] = flat @ values[:, rows, columns].reshape(-1, shape[2])
+    return sums.astype(np.float32) * scales[:, None, None, None]
 
 
 def nearest(distances: NDArray[np.int32], k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -4,7 +4,7 @@ from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.convert import Conversion, convert
 from hypersign.layers.input_codes import BitPlanes, Thermometer
 from hypersign.layers.kernels import PackedConv2d, PackedLinear, use_kernels
-from hypersign.layers.layer import QuantLayer, quant_layers
+from hypersign.layers.layer import QuantLayer, quant_layers, train_on_bits
 from hypersign.layers.linear import QuantLinear
 from hypersign.layers.rotation import PatchRotation, Rotation
 
@@ -14,6 +14,7 @@ __all__ = [
     "QuantConv2d",
     "QuantLayer",
     "quant_layers",
+    "train_on_bits",
     "Rotation",
     "PatchRotation",
     "Thermometer",

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hypersign import ops
 from hypersign.layers.layer import QuantLayer
 
 __all__ = ["QuantLinear"]
@@ -49,3 +50,9 @@ class QuantLinear(QuantLayer, nn.Linear):
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x @ weight.T`: `(..., in_features)` by `(out_features, in_features)`."""
         return F.linear(x, weight)
+
+    def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features, 1, 1)
+        assert self.rounding_seed is not None
+        y = ops.conv2d_of_levels(rows, weight[:, :, None, None], self.rounding_seed, ternary=self._ternary())
+        return y.view(*x.shape[:-1], self.out_features)

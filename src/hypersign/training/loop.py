@@ -25,9 +25,11 @@ from hypersign import runs
 from hypersign._checks import HypersignError, check_real
 from hypersign._files import is_part, make_folder, remove_parts
 from hypersign._machine import machine, versions
+from hypersign.bits import backend
 from hypersign.data import Augmentation, Batches, ImageData, Split
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, reestimate_batch_norm
+from hypersign.layers import train_on_bits
 from hypersign.runs import Run, open_run, write_tensors
 from hypersign.training.checkpoint import Counters, load_state, save_state, state_path
 from hypersign.training.monitor import (
@@ -201,6 +203,8 @@ class _Loop:
             model = run.build_model()
         # mypy does not know that Module.to takes a memory format by keyword alone
         self.model: nn.Module = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.precision == "bits":
+            _train_on_bits(self.model, self.device)
         train, self.validation = data.hold_out(recipe.validation)
         self.train = train[: recipe.images]
         self.batches = self._batches(
@@ -439,6 +443,15 @@ class _Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _train_on_bits(model: nn.Module, device: torch.device) -> None:
+    if device.type != "cpu" or backend() == "numpy":
+        raise HypersignError(
+            f"precision bits needs the CPU and compiled kernels; got the device {device.type} and the back end "
+            f"{backend()}: choose --device cpu, build with a C++ compiler, or take another precision"
+        )
+    train_on_bits(model)
 
 
 def _remove_state(run: Run) -> None:

@@ -103,8 +103,9 @@ class Recipe:
 
     seed: int = 0
     """Of the initial weights, the order of the images, and their augmentation."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16: products and activations of the training in bfloat16; evaluation is float32 always."""
+    precision: Literal["float32", "bf16", "bits"] = "float32"
+    """bf16: products and activations of the training in bfloat16. bits: products of levels on bits, exactly, and
+    their gradients rounded at random to 6 bits, on the CPU. Evaluation is float32 always."""
     compile: bool = False
     """Compile the training step with torch.compile."""
 
@@ -203,7 +204,7 @@ _CHOICES = {
     "schedule": ("exponential", "cosine"),
     "schedule_per": ("epoch", "step"),
     "latent_clip": ("after-step", "before-forward", "none"),
-    "precision": ("float32", "bf16"),
+    "precision": ("float32", "bf16", "bits"),
 }
 
 RECIPES = {

@@ -73,6 +73,11 @@ class Step:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.latent: list[Tensor] = list(latent_weights(model).values())
         self.surrogates = [module for module in model.modules() if isinstance(module, Surrogate)]
+        self.seeds = [
+            module.rounding_seed
+            for module in model.modules()
+            if isinstance(module, QuantLayer) and module.rounding_seed is not None
+        ]
         self.steps = 0
         self._clip_before = recipe.latent_clip == "before-forward"
         self._clip_after = recipe.latent_clip == "after-step"
@@ -98,6 +103,8 @@ class Step:
         if self._clip_before:
             self._clip_latent()
         self.steps += 1
+        for i, seed in enumerate(self.seeds):  # a function of the step: a run that is resumed rounds alike
+            seed.fill_(hash((self.recipe.seed, self.steps, i)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             if self.recipe.adam_epsilon == "uncorrected":

@@ -1,0 +1,84 @@
+#include <cmath>
+#include <cstring>
+
+#include "gradient/gradient.hpp"
+
+namespace hypersign {
+namespace {
+
+void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
+    for (int64_t t = 0; t < BUILD; ++t)
+        for (int i = 0; i < TABLE; ++i) {
+            int sum = TABLE_BIAS;
+            for (int j = 0; j < 4; ++j) sum += i >> j & 1 ? -q[j][t] : q[j][t];
+            out[t * stride + i] = static_cast<uint8_t>(sum);
+        }
+}
+
+void spread(const uint64_t *words, uint8_t *out) {
+    for (int64_t c = 0; c < BLOCK; ++c) {
+        int index = 0;
+        for (int j = 0; j < 4; ++j) index |= static_cast<int>(words[j] >> c & 1) << j;
+        out[c] = static_cast<uint8_t>(index);
+    }
+}
+
+void look(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int64_t channels,
+          int32_t (*sums)[BLOCK]) {
+    for (int64_t r = 0; r < rows; ++r) {
+        std::memset(sums[r], 0, sizeof sums[r]);
+        for (const Segment *s = segments; s < segments + count; ++s)
+            for (int64_t t = 0; t < s->tables; ++t) {
+                const uint8_t *table = tables[r] + s->offset + t * TABLE, *index = s->indices + t * BLOCK;
+                for (int64_t c = 0; c < channels; ++c) sums[r][c] += table[index[c]];
+            }
+    }
+}
+
+int32_t largest(const float *x, int64_t n, int64_t width, int32_t *columns) {
+    int32_t most = 0;
+    for (int64_t i = 0; i < n; i += width)
+        for (int64_t j = 0; j < width; ++j) {
+            int32_t bits;
+            std::memcpy(&bits, x + i + j, 4);
+            bits &= 0x7fffffff;
+            if (bits > columns[j]) columns[j] = bits;
+            if (bits > most) most = bits;
+        }
+    return most;
+}
+
+int8_t clipped(float x) {
+    x = std::floor(x);
+    x = x > -31.0f ? x : -31.0f;  // also where x is NaN, whose scale tells
+    return static_cast<int8_t>(x < 31.0f ? x : 31.0f);
+}
+
+void round(const float *x, int64_t n, int64_t width, float a, const float *b, uint32_t *state, int8_t *by_image,
+           int8_t *by_filter) {
+    constexpr float unit = 1.0f / 65536;
+    for (int64_t i = 0, column = 0; i < n; ++i) {
+        uint32_t &s = state[column % 8];
+        s ^= s << 13;
+        s ^= s >> 17;
+        s ^= s << 5;
+        by_image[i] = clipped(x[i] * a + static_cast<float>(s & 0xffff) * unit);
+        by_filter[i] = clipped(x[i] * b[column] + static_cast<float>(s >> 16) * unit);
+        if (++column == width) {
+            // Registers of eight are filled anew in every row: the lanes that a short one leaves out move on too.
+            for (int64_t lane = width % 8; lane && lane < 8; ++lane) {
+                uint32_t &rest = state[lane];
+                rest ^= rest << 13;
+                rest ^= rest >> 17;
+                rest ^= rest << 5;
+            }
+            column = 0;
+        }
+    }
+}
+
+}  // namespace
+
+const GradientKernels gradient_portable{build, spread, look, largest, round};
+
+}  // namespace hypersign

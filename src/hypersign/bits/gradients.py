@@ -1,0 +1,225 @@
+"""Backward products of layers whose inputs and filters are levels: gradients as integers of 6 bits, times bits.
+
+A gradient is rounded at random to whole multiples of a scale, up or down with the odds that make its expectation the
+gradient itself; so are then the expectations of both products, which are exact for the rounded numbers. What rounding
+adds is noise: of a variance of at most a quarter of the square of the scale in each entry.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.bits import reference
+from hypersign.bits.backend import native
+from hypersign.bits.reference import Words
+from hypersign.bits.windows import check_pair, output_size
+
+__all__ = ["LIMIT", "RoundedGradient", "input_gradient", "round_gradient", "weight_gradient"]
+
+LIMIT = reference.LIMIT
+"""The largest magnitude of a rounded gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundedGradient:
+    """A gradient (N, H, W, F) as int8 multiples of a scale, twice: rounded for either product.
+
+    `by_image` has a scale for each image, `image_scales` (N,), and goes to the inputs; `by_filter` has one for each
+    filter, `filter_scales` (F,), and goes to the filters. A scale is NaN where the numbers were not finite.
+    """
+
+    by_image: NDArray[np.int8]
+    image_scales: NDArray[np.float32]
+    by_filter: NDArray[np.int8]
+    filter_scales: NDArray[np.float32]
+
+
+def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1) -> RoundedGradient:
+    """Rounds a gradient at random to 6 bits, without bias.
+
+        q = floor(g / s + u),    s = max |g| / 31,    u uniform in [0, 1):    E[s q] = g
+
+    The maximum is taken over an image, and again over a filter; u has 16 bits, from xorshift generators (Marsaglia
+    2003), eight for each image, started by `seed`: the result does not depend on the number of threads.
+
+    Args:
+        gradient: float32 (N, H, W, F), with respect to a layer's outputs.
+        seed: any integer from 0 to 2^64 - 1; another one for every call.
+        threads: number of threads.
+
+    Raises:
+        HypersignError: `gradient` is not float32 of four axes, or `seed` out of range.
+
+    >>> q = round_gradient(np.array([[[[0.5, -1.0]]]], np.float32), seed=1)
+    >>> q.by_filter.tolist(), bool(abs(q.by_image[0, 0, 0, 0] - 15.5) == 0.5)
+    ([[[[31, -31]]]], True)
+    """
+    gradient = np.ascontiguousarray(gradient)
+    if gradient.dtype != np.float32 or gradient.ndim != 4:
+        raise HypersignError(
+            f"a gradient must be float32 (N, H, W, F); got {gradient.dtype} of shape {gradient.shape}"
+        )
+    seed = check_int("seed", seed, least=0, most=2**64 - 1)
+    threads = check_int("threads", threads, least=1)
+    images, height, width, filters = gradient.shape
+    kernels = native()
+    if kernels is None:
+        return RoundedGradient(*reference.round_gradient(gradient, seed))
+    q = RoundedGradient(
+        np.empty(gradient.shape, np.int8),
+        np.zeros(images, np.float32),
+        np.empty(gradient.shape, np.int8),
+        np.zeros(filters, np.float32),
+    )
+    if gradient.size:
+        flat = (images, height * width, filters)
+        kernels.round_gradients(
+            gradient.reshape(flat),
+            seed,
+            q.by_image.reshape(flat),
+            q.image_scales,
+            q.by_filter.reshape(flat),
+            q.filter_scales,
+            threads,
+        )
+    return q
+
+
+def input_gradient(
+    q: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    words: Words,
+    *,
+    shape: tuple[int, int, int],
+    size: tuple[int, int],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """The gradient with respect to a convolution's inputs.
+
+        dX(n, y, x, c) = s(n) sum over i, j, f of q(n, y', x', f) filter(f, i, j, c),   y = y' stride + i dilation - padding
+
+    Args:
+        q: `RoundedGradient.by_image`, int8 (N, H', W', F).
+        scales: s, float32 (N,).
+        words: packed filters, uint64 (F, ceil(d/64)) or planes (2, F, ...), in (kernel row, kernel column, channel)
+            order, d = kernel height * kernel width * channels.
+        shape: (kernel height, kernel width, channels).
+        size: (height, width) of the inputs.
+        stride, padding, dilation: (vertical, horizontal), of the convolution.
+        threads: number of threads.
+
+    Returns float32 (N, H, W, channels): a sum of integers, exact, times its scale.
+
+    Raises:
+        HypersignError: arrays and options that do not fit each other.
+
+    >>> from hypersign.bits import pack
+    >>> q = np.full((1, 1, 1, 2), 3, np.int8)
+    >>> words = pack([[1.0, -1.0, -1.0], [1.0, 1.0, -1.0]])
+    >>> input_gradient(q, np.full(1, 0.5, np.float32), words, shape=(1, 1, 3), size=(1, 1)).tolist()
+    [[[[3.0, 0.0, -3.0]]]]
+    """
+    q, scales, words = _gradient(q), np.ascontiguousarray(scales, np.float32), np.ascontiguousarray(words)
+    d = int(np.prod(shape))
+    if words.dtype != np.uint64 or words.shape[-2:] != (q.shape[3], -(-d // 64)) or words.shape[:-2] not in ((), (2,)):
+        raise HypersignError(
+            f"filters of shape {shape} must come as uint64 words ({q.shape[3]}, {-(-d // 64)}), one row a filter of the "
+            f"gradient, or as two planes of them; got {words.dtype} of shape {words.shape}"
+        )
+    options = _options(q, size, shape[:2], stride, padding, dilation)
+    if scales.shape != q.shape[:1]:
+        raise HypersignError(f"scales must be one for each of {len(q)} images; got shape {scales.shape}")
+    kernels = native()
+    if kernels is None:
+        return reference.input_gradient(q, scales, words, shape, size, *options)
+    out = np.empty((len(q), *size, shape[2]), np.float32)
+    planes = words.reshape(-1, *words.shape[-2:])
+    if out.size:
+        kernels.input_gradient(q, scales, planes, out, shape[:2], *options, check_int("threads", threads, least=1))
+    return out
+
+
+def weight_gradient(
+    q: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    x: Words,
+    *,
+    shape: tuple[int, int, int],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    pad_value: int = 0,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """The gradient with respect to a convolution's filters.
+
+        dW(f, i, j, c) = s(f) sum over n, y', x' of q(n, y', x', f) x(n, y' stride + i dilation - padding, ..., c)
+
+    Args:
+        q: `RoundedGradient.by_filter`, int8 (N, H', W', F).
+        scales: s, float32 (F,).
+        x: packed inputs, uint64 (N, H, W, ceil(channels/64)) or planes (2, N, H, W, ...).
+        shape: (kernel height, kernel width, channels).
+        stride, padding, dilation: (vertical, horizontal), of the convolution.
+        pad_value: the level of what is padded: 0, or 1.
+        threads: number of threads.
+
+    Returns float32 (F, kernel height, kernel width, channels).
+
+    Raises:
+        HypersignError: arrays and options that do not fit each other.
+
+    >>> from hypersign.bits import pack
+    >>> q = np.full((1, 1, 1, 1), -2, np.int8)
+    >>> weight_gradient(q, np.ones(1, np.float32), pack([[[[1.0, -1.0]]]]), shape=(1, 1, 2)).tolist()
+    [[[[-2.0, 2.0]]]]
+    """
+    q, scales, x = _gradient(q), np.ascontiguousarray(scales, np.float32), np.ascontiguousarray(x)
+    words = -(-shape[2] // 64)
+    if x.dtype != np.uint64 or x.ndim not in (4, 5) or x.shape[-1] != words or x.shape[:-4] not in ((), (2,)):
+        raise HypersignError(
+            f"inputs of {shape[2]} channels must come as uint64 words (N, H, W, {words}) or (2, N, H, W, {words}); got "
+            f"{x.dtype} of shape {x.shape}"
+        )
+    if x.shape[-4] != len(q):
+        raise HypersignError(f"inputs must be as many images as the gradient's {len(q)}; got {x.shape[-4]}")
+    options = _options(q, x.shape[-3:-1], shape[:2], stride, padding, dilation)
+    if scales.shape != q.shape[3:]:
+        raise HypersignError(f"scales must be one for each of {q.shape[3]} filters; got shape {scales.shape}")
+    pad_value = check_int("pad_value", pad_value, least=0, most=1)
+    kernels = native()
+    if kernels is None:
+        return reference.weight_gradient(q, scales, x, shape, *options, pad_value)
+    out = np.empty((q.shape[3], *shape), np.float32)
+    planes = x.reshape(-1, *x.shape[-4:])
+    kernels.weight_gradient(q, scales, planes, out, *options, pad_value, check_int("threads", threads, least=1))
+    return out
+
+
+Pair = tuple[int, int]
+
+
+def _gradient(q: NDArray[np.int8]) -> NDArray[np.int8]:
+    q = np.ascontiguousarray(q)
+    if q.dtype != np.int8 or q.ndim != 4:
+        raise HypersignError(f"a rounded gradient must be int8 (N, H', W', F); got {q.dtype} of shape {q.shape}")
+    return q
+
+
+def _options(
+    q: NDArray[np.int8], size: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> tuple[Pair, Pair, Pair]:
+    stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
+    dilation = check_pair("dilation", dilation, least=1)
+    expected = output_size(size, kernel, stride=stride, padding=padding, dilation=dilation)
+    if q.shape[1:3] != expected:
+        raise HypersignError(
+            f"the gradient of a convolution of {size[0]} x {size[1]} must be {expected[0]} x {expected[1]}; got "
+            f"{q.shape[1]} x {q.shape[2]}"
+        )
+    return stride, padding, dilation
