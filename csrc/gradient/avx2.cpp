@@ -11,6 +11,22 @@ namespace {
 inline __m256i load(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
 inline void store(void *p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i *>(p), v); }
 
+void split(const int8_t *from, int8_t (*four)[BUILD]) {
+    // Bytes of each j together, in dwords; then a transposition of 4 x 4 dwords.
+    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (int half = 0; half < 2; ++half) {
+        __m128i v[4];
+        for (int i = 0; i < 4; ++i)
+            v[i] = _mm_shuffle_epi8(
+                _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + 64 * half + 16 * i)), order);
+        const __m128i a = _mm_unpacklo_epi32(v[0], v[1]), b = _mm_unpackhi_epi32(v[0], v[1]);
+        const __m128i c = _mm_unpacklo_epi32(v[2], v[3]), d = _mm_unpackhi_epi32(v[2], v[3]);
+        const __m128i rows[4] = {_mm_unpacklo_epi64(a, c), _mm_unpackhi_epi64(a, c), _mm_unpacklo_epi64(b, d),
+                                 _mm_unpackhi_epi64(b, d)};
+        for (int j = 0; j < 4; ++j) _mm_storeu_si128(reinterpret_cast<__m128i *>(four[j] + 16 * half), rows[j]);
+    }
+}
+
 void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
     // Entry i of 32 tables in v[i]; then a transposition of 16 x 16 bytes in each half of the registers.
     __m256i v[TABLE], w[TABLE], twice[4];
@@ -69,17 +85,21 @@ struct Sums {
         upper = _mm256_add_epi16(upper, _mm256_srli_epi16(bytes, 8));
     }
 
+    // Into sums, or to what they hold already.
+    template <bool first>
     inline void flush(int32_t *sums) const {
         const __m256i lower = _mm256_sub_epi16(words, _mm256_slli_epi16(upper, 8));
-        const __m256i first = _mm256_unpacklo_epi16(lower, upper), second = _mm256_unpackhi_epi16(lower, upper);
-        add8(sums, _mm256_castsi256_si128(first));
-        add8(sums + 8, _mm256_castsi256_si128(second));
-        add8(sums + 16, _mm256_extracti128_si256(first, 1));
-        add8(sums + 24, _mm256_extracti128_si256(second, 1));
+        const __m256i even = _mm256_unpacklo_epi16(lower, upper), odd = _mm256_unpackhi_epi16(lower, upper);
+        add8<first>(sums, _mm256_castsi256_si128(even));
+        add8<first>(sums + 8, _mm256_castsi256_si128(odd));
+        add8<first>(sums + 16, _mm256_extracti128_si256(even, 1));
+        add8<first>(sums + 24, _mm256_extracti128_si256(odd, 1));
     }
 
+    template <bool first>
     static inline void add8(int32_t *sums, __m128i words) {
-        store(sums, _mm256_add_epi32(load(sums), _mm256_cvtepu16_epi32(words)));
+        const __m256i eight = _mm256_cvtepu16_epi32(words);
+        store(sums, first ? eight : _mm256_add_epi32(load(sums), eight));
     }
 };
 
@@ -89,7 +109,7 @@ inline __m256i table(const uint8_t *p) {
 
 template <int rows, int halves>
 void look(const uint8_t *const *tables, const Segment *segments, int64_t count, int32_t (*sums)[BLOCK]) {
-    for (int r = 0; r < rows; ++r) std::memset(sums[r], 0, sizeof sums[r]);
+    bool first = true;
     for (int64_t s = 0; s < count;) {
         Sums acc[rows][halves];
         for (int r = 0; r < rows; ++r)
@@ -101,7 +121,10 @@ void look(const uint8_t *const *tables, const Segment *segments, int64_t count, 
             for (int r = 0; r < rows; ++r) from[r] = tables[r] + segment.offset;
             for (int64_t t = 0; t < segment.tables; ++t) {
                 __m256i channels[halves];
-                for (int h = 0; h < halves; ++h) channels[h] = load(index + t * BLOCK + 32 * h);
+                for (int h = 0; h < halves; ++h) {
+                    channels[h] = load(index + t * BLOCK + 32 * h);
+                    asm("" : "+x"(channels[h]));  // loaded once, not again for every row
+                }
                 for (int r = 0; r < rows; ++r) {
                     const __m256i entries = table(from[r] + t * TABLE);
                     for (int h = 0; h < halves; ++h) acc[r][h].add(entries, channels[h]);
@@ -109,7 +132,12 @@ void look(const uint8_t *const *tables, const Segment *segments, int64_t count, 
             }
         }
         for (int r = 0; r < rows; ++r)
-            for (int h = 0; h < halves; ++h) acc[r][h].flush(sums[r] + 32 * h);
+            for (int h = 0; h < halves; ++h)
+                if (first)
+                    acc[r][h].template flush<true>(sums[r] + 32 * h);
+                else
+                    acc[r][h].template flush<false>(sums[r] + 32 * h);
+        first = false;
     }
 }
 
@@ -190,6 +218,6 @@ void round(const float *x, int64_t n, int64_t width, float a, const float *b, ui
 
 }  // namespace
 
-const GradientKernels gradient_avx2{build, spread, look_any, largest, round};
+const GradientKernels gradient_avx2{split, build, spread, look_any, largest, round};
 
 }  // namespace hypersign

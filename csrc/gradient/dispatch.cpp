@@ -11,9 +11,21 @@ namespace hypersign {
 namespace {
 
 constexpr int64_t CACHE = 256 * 1024;       // bytes of tables worked on at a time: half of a core's second cache
+constexpr int64_t LAST_CACHE = 8 << 20;     // bytes of indices worked on at a time
 constexpr int64_t ROW = FLUSH * TABLE + 64;  // bytes from filter to filter: a power of two would share cache sets
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A thread's own memory for one purpose, kept from call to call, since fresh pages cost more than the work on them;
+// aligned to cache lines.
+struct Tables;
+struct Indices;
+template <class Purpose>
+uint8_t *scratch(int64_t bytes) {
+    static thread_local std::vector<uint8_t> memory;
+    if (memory.size() < static_cast<size_t>(bytes) + 64) memory.resize(static_cast<size_t>(bytes) + 64);
+    return memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
+}
 
 // 64 bits of a row of `words` words, from bit `at` on; 0 past its end.
 uint64_t bits_at(const uint64_t *row, int64_t words, int64_t at) {
@@ -90,7 +102,7 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
     const int64_t row_words = ceil_div(taps * s.channels, 64);
 
     // Indices: [block][plane][tap][four filters][channel].
-    std::vector<uint8_t> indices(static_cast<size_t>(blocks * s.planes * taps * tables * BLOCK));
+    uint8_t *const indices = scratch<Indices>(blocks * s.planes * taps * tables * BLOCK);
     parallel_for(blocks * s.planes * taps, threads, [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
             const int64_t tap = i % taps, plane = i / taps % s.planes, block = i / taps / s.planes;
@@ -103,7 +115,7 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                     if (s.planes == 2)
                         four[j] = choice(plane, four[j], bits_at(row + s.filters * row_words, row_words, at));
                 }
-                kernels.spread(four, indices.data() + (i * tables + t) * BLOCK);
+                kernels.spread(four, indices + (i * tables + t) * BLOCK);
             }
         }
     });
@@ -119,18 +131,17 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
     const int64_t bands = ceil_div(s.height, band);
     const float factor = s.planes == 2 ? 0.5f : 1.0f;
     parallel_for(ceil_div(s.images, together) * bands, threads, [&](int64_t first, int64_t last) {
-        static thread_local std::vector<uint8_t> grid;
         std::vector<Segment> segments;
+        std::vector<const uint8_t *> cells_of;  // by pixel of the tile
         for (int64_t tile = first; tile < last; ++tile) {
             const int64_t image = tile / bands * together, images = std::min(together, s.images - image);
             const int64_t top = tile % bands * band, height = std::min(band, s.height - top);
             const int64_t grid_height = height + reach[0], grid_bytes = grid_height * line;
-            const size_t needed = static_cast<size_t>(images * grid_bytes + BUILD * TABLE);  // builds write in full
-            if (grid.size() < needed) grid.resize(needed);
+            uint8_t *const grid = scratch<Tables>(images * grid_bytes + BUILD * TABLE);  // builds write in full
             for (int64_t n = 0; n < images; ++n)
                 for (int64_t r = 0; r < grid_height; ++r)
                     for (int64_t c = 0; c < grid_width; ++c) {
-                        uint8_t *cells = grid.data() + n * grid_bytes + r * line + c * cell;
+                        uint8_t *cells = grid + n * grid_bytes + r * line + c * cell;
                         const int64_t y = top + r - reach[0] + s.padding[0], x = c - reach[1] + s.padding[1];
                         if (y < 0 || x < 0 || y % s.stride[0] || x % s.stride[1] || y / s.stride[0] >= s.rows ||
                             x / s.stride[1] >= s.columns) {
@@ -140,12 +151,23 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                         const int8_t *from =
                             q + (((image + n) * s.rows + y / s.stride[0]) * s.columns + x / s.stride[1]) * s.filters;
                         for (int64_t t = 0; t < tables; t += BUILD) {
-                            int8_t four[4][BUILD] = {};
-                            const int64_t count = std::min<int64_t>(4 * BUILD, s.filters - 4 * t);
-                            for (int64_t f = 0; f < count; ++f) four[f % 4][f / 4] = from[4 * t + f];
+                            int8_t four[4][BUILD], padded[4 * BUILD];
+                            const int8_t *part = from + 4 * t;
+                            if (s.filters - 4 * t < 4 * BUILD) {
+                                std::memset(padded, 0, sizeof padded);
+                                std::memcpy(padded, part, static_cast<size_t>(s.filters - 4 * t));
+                                part = padded;
+                            }
+                            kernels.split(part, four);
                             kernels.build(four, cells + t * TABLE, TABLE);
                         }
                     }
+            const int64_t pixels = height * s.width, bias = s.planes * taps * tables * TABLE_BIAS;
+            cells_of.clear();
+            for (int64_t n = 0; n < images; ++n)
+                for (int64_t r = 0; r < height; ++r)
+                    for (int64_t c = 0; c < s.width; ++c)
+                        cells_of.push_back(grid + n * grid_bytes + r * line + c * cell);
             for (int64_t block = 0; block < blocks; ++block) {
                 segments.clear();
                 for (int64_t plane = 0; plane < s.planes; ++plane)
@@ -153,28 +175,23 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                         const int64_t down = reach[0] - tap / s.kernel[1] * s.dilation[0];
                         const int64_t right = reach[1] - tap % s.kernel[1] * s.dilation[1];
                         const uint8_t *index =
-                            indices.data() + ((block * s.planes + plane) * taps + tap) * tables * BLOCK;
+                            indices + ((block * s.planes + plane) * taps + tap) * tables * BLOCK;
                         for (int64_t t = 0; t < tables; t += FLUSH)
                             segments.push_back({down * line + right * cell + t * TABLE, index + t * BLOCK,
                                                 std::min(FLUSH, tables - t)});
                     }
                 const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
-                const int64_t pixels = height * s.width, bias = s.planes * taps * tables * TABLE_BIAS;
-                for (int64_t p = 0; p < images * pixels; p += 2) {
-                    const uint8_t *from[2];
-                    int32_t sums[2][BLOCK];
-                    const int64_t rows = std::min<int64_t>(2, images * pixels - p);
-                    for (int64_t r = 0; r < rows; ++r) {
-                        const int64_t n = (p + r) / pixels, at = (p + r) % pixels;
-                        from[r] = grid.data() + n * grid_bytes + at / s.width * line + at % s.width * cell;
-                    }
-                    kernels.look(from, rows, segments.data(), static_cast<int64_t>(segments.size()), channels, sums);
-                    for (int64_t r = 0; r < rows; ++r) {
-                        const int64_t n = image + (p + r) / pixels, at = top * s.width + (p + r) % pixels;
-                        const float scale = scales[n] * factor;
-                        float *to = out + (n * s.height * s.width + at) * s.channels + block * BLOCK;
-                        for (int64_t c = 0; c < channels; ++c)
-                            to[c] = static_cast<float>(sums[r][c] - static_cast<int32_t>(bias)) * scale;
+                for (int64_t n = 0; n < images; ++n) {
+                    const float scale = scales[image + n] * factor;
+                    float *to = out + ((image + n) * s.height + top) * s.width * s.channels + block * BLOCK;
+                    for (int64_t p = 0; p < pixels; p += 2) {
+                        int32_t sums[2][BLOCK];
+                        const int64_t rows = std::min<int64_t>(2, pixels - p);
+                        kernels.look(cells_of.data() + n * pixels + p, rows, segments.data(),
+                                     static_cast<int64_t>(segments.size()), channels, sums);
+                        for (int64_t r = 0; r < rows; ++r, to += s.channels)
+                            for (int64_t c = 0; c < channels; ++c)
+                                to[c] = static_cast<float>(sums[r][c] - static_cast<int32_t>(bias)) * scale;
                     }
                 }
             }
@@ -187,25 +204,51 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
     const GradientKernels &kernels = gradient_kernels(backend());
     const int64_t taps = s.kernel[0] * s.kernel[1], words = ceil_div(s.channels, 64), blocks = words;
     const int64_t pixels = s.images * s.rows * s.columns, plane_words = s.images * s.height * s.width * words;
-    const int64_t wide = std::min(BUILD, std::max<int64_t>(2, ceil_div(s.filters, threads)));  // filters of a tile
+    const int64_t wide = std::min(BUILD, s.filters);  // filters of a tile
+    // Few filters leave few tiles: then taps and blocks of channels are shared out too, at the price of tables built
+    // more than once.
+    const int64_t tiles = ceil_div(s.filters, wide), shares = std::min(blocks * taps, ceil_div(4 * threads, tiles));
     const float factor = s.planes == 2 ? 0.5f : 1.0f;
-    const auto source = [&](int64_t pixel, int64_t tap) -> int64_t {  // which pixel a tap reads; -1: a padded one
-        const int64_t n = pixel / (s.rows * s.columns), at = pixel % (s.rows * s.columns);
-        const int64_t row = at / s.columns * s.stride[0] - s.padding[0] + tap / s.kernel[1] * s.dilation[0];
-        const int64_t column = at % s.columns * s.stride[1] - s.padding[1] + tap % s.kernel[1] * s.dilation[1];
+    struct Corner {  // where the window of an output pixel starts
+        int64_t image, row, column;
+    };
+    static thread_local std::vector<Corner> kept;
+    std::vector<Corner> &corners = kept;  // the caller's, for all threads
+    corners.clear();
+    corners.reserve(static_cast<size_t>(pixels));
+    for (int64_t n = 0; n < s.images; ++n)
+        for (int64_t r = 0; r < s.rows; ++r)
+            for (int64_t c = 0; c < s.columns; ++c)
+                corners.push_back({n, r * s.stride[0] - s.padding[0], c * s.stride[1] - s.padding[1]});
+    struct Tap {
+        int64_t row, column;
+    };
+    const auto tap_of = [&](int64_t tap) -> Tap {
+        return {tap / s.kernel[1] * s.dilation[0], tap % s.kernel[1] * s.dilation[1]};
+    };
+    const auto source = [&](int64_t pixel, Tap tap) -> int64_t {  // which pixel a tap reads; -1: a padded one
+        const Corner &corner = corners[static_cast<size_t>(pixel)];
+        const int64_t row = corner.row + tap.row, column = corner.column + tap.column;
         if (row < 0 || column < 0 || row >= s.height || column >= s.width) return -1;
-        return (n * s.height + row) * s.width + column;
+        return (corner.image * s.height + row) * s.width + column;
     };
     if (pixels == 0) std::fill(out, out + s.filters * taps * s.channels, 0.0f);
 
-    std::vector<uint8_t> indices(static_cast<size_t>(blocks * s.planes * taps * FLUSH * BLOCK));
-    for (int64_t start = 0; start < pixels; start += 4 * FLUSH) {
-        const int64_t count = std::min(4 * FLUSH, pixels - start), tables = ceil_div(count, 4);
-        // Indices: [block][tap][plane][four pixels][channel].
-        parallel_for(blocks * taps * s.planes, threads, [&](int64_t first, int64_t last) {
+    // Pixels are taken in pieces of FLUSH tables, and as many pieces at once as leave their indices in the last cache:
+    // threads wait for one another twice a round.
+    const int64_t piece = blocks * taps * s.planes * FLUSH * BLOCK, pieces = ceil_div(pixels, 4 * FLUSH);
+    const int64_t together = std::max<int64_t>(1, std::min(LAST_CACHE / piece, pieces));
+    uint8_t *const indices = scratch<Indices>(together * piece);
+    for (int64_t round = 0; round < pieces; round += together) {
+        const int64_t stop = std::min(round + together, pieces);
+        // Indices: [piece][block][tap][plane][four pixels][channel].
+        const int64_t runs = blocks * taps * s.planes;
+        parallel_for((stop - round) * runs, threads, [&](int64_t first, int64_t last) {
             for (int64_t i = first; i < last; ++i) {
-                const int64_t plane = i % s.planes, tap = i / s.planes % taps, block = i / s.planes / taps;
-                for (int64_t t = 0; t < tables; ++t) {
+                const int64_t plane = i % s.planes, block = i % runs / s.planes / taps;
+                const int64_t start = (round + i / runs) * 4 * FLUSH, count = std::min(4 * FLUSH, pixels - start);
+                const Tap tap = tap_of(i / s.planes % taps);
+                for (int64_t t = 0; t < ceil_div(count, 4); ++t) {
                     uint64_t four[4] = {};
                     for (int64_t j = 0; j < 4 && 4 * t + j < count; ++j) {
                         const int64_t from = source(start + 4 * t + j, tap);
@@ -217,45 +260,50 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                         else
                             four[j] = choice(plane, *word, word[plane_words]);
                     }
-                    kernels.spread(four, indices.data() + (i * FLUSH + t) * BLOCK);
+                    kernels.spread(four, indices + (i * FLUSH + t) * BLOCK);
                 }
             }
         });
-        parallel_for(ceil_div(s.filters, wide), threads, [&](int64_t first, int64_t last) {
-            static thread_local std::vector<uint8_t> built;
-            if (built.size() < BUILD * ROW) built.resize(BUILD * ROW);
-            for (int64_t tile = first; tile < last; ++tile) {
-                const int64_t filter = tile * wide, filters = std::min(wide, s.filters - filter);
-                for (int64_t t = 0; t < tables; ++t) {
-                    int8_t four[4][BUILD] = {};
-                    for (int64_t j = 0; j < 4 && 4 * t + j < count; ++j)
-                        std::memcpy(four[j], q + (start + 4 * t + j) * s.filters + filter,
-                                    static_cast<size_t>(filters));
-                    kernels.build(four, built.data() + t * TABLE, ROW);
-                }
-                for (int64_t i = 0; i < blocks * taps; ++i) {
-                    const int64_t tap = i % taps, block = i / taps;
-                    const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
-                    Segment segments[2];
-                    for (int64_t plane = 0; plane < s.planes; ++plane)
-                        segments[plane] = {0, indices.data() + (i * s.planes + plane) * FLUSH * BLOCK, tables};
-                    for (int64_t f = 0; f < filters; f += 2) {
-                        const uint8_t *from[2] = {built.data() + f * ROW, built.data() + (f + 1) * ROW};
-                        int32_t sums[2][BLOCK];
-                        const int64_t rows = std::min<int64_t>(2, filters - f);
-                        kernels.look(from, rows, segments, s.planes, channels, sums);
-                        for (int64_t r = 0; r < rows; ++r) {
-                            const float scale = scales[filter + f + r] * factor;
-                            const auto bias = static_cast<int32_t>(s.planes * tables * TABLE_BIAS);
-                            float *to = out + ((filter + f + r) * taps + tap) * s.channels + block * BLOCK;
-                            for (int64_t c = 0; c < channels; ++c) {
-                                const float sum = static_cast<float>(sums[r][c] - bias) * scale;
-                                to[c] = start ? to[c] + sum : sum;
+        parallel_for(tiles * shares, threads, [&](int64_t first, int64_t last) {
+            uint8_t *const built = scratch<Tables>(BUILD * ROW);
+            for (int64_t item = first; item < last; ++item)
+                for (int64_t part = round; part < stop; ++part) {
+                    const int64_t share = item % shares, filter = item / shares * wide, filters = std::min(wide, s.filters - filter);
+                    const int64_t start = part * 4 * FLUSH, count = std::min(4 * FLUSH, pixels - start);
+                    const int64_t tables = ceil_div(count, 4);
+                    for (int64_t t = 0; t < tables; ++t) {
+                        int8_t four[4][BUILD] = {};
+                        for (int64_t j = 0; j < 4 && 4 * t + j < count; ++j)
+                            std::memcpy(four[j], q + (start + 4 * t + j) * s.filters + filter,
+                                        static_cast<size_t>(filters));
+                        kernels.build(four, built + t * TABLE, ROW);
+                    }
+                    for (int64_t i = blocks * taps * share / shares; i < blocks * taps * (share + 1) / shares; ++i) {
+                        const int64_t tap = i % taps, block = i / taps;
+                        const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
+                        Segment segments[2];
+                        for (int64_t plane = 0; plane < s.planes; ++plane)
+                            segments[plane] = {
+                                0,
+                                indices + (((part - round) * blocks * taps + i) * s.planes + plane) * FLUSH * BLOCK,
+                                tables};
+                        for (int64_t f = 0; f < filters; f += 2) {
+                            const uint8_t *from[2] = {built + f * ROW, built + (f + 1) * ROW};
+                            int32_t sums[2][BLOCK];
+                            const int64_t rows = std::min<int64_t>(2, filters - f);
+                            kernels.look(from, rows, segments, s.planes, channels, sums);
+                            for (int64_t r = 0; r < rows; ++r) {
+                                const float scale = scales[filter + f + r] * factor;
+                                const auto bias = static_cast<int32_t>(s.planes * tables * TABLE_BIAS);
+                                float *to = out + ((filter + f + r) * taps + tap) * s.channels + block * BLOCK;
+                                for (int64_t c = 0; c < channels; ++c) {
+                                    const float sum = static_cast<float>(sums[r][c] - bias) * scale;
+                                    to[c] = start ? to[c] + sum : sum;
+                                }
                             }
                         }
                     }
                 }
-            }
         });
     }
     if (s.planes == 2 || pad_value || (s.padding[0] == 0 && s.padding[1] == 0)) return;
@@ -265,7 +313,7 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
         for (int64_t tap = first; tap < last; ++tap) {
             std::fill(sums.begin(), sums.end(), 0);
             for (int64_t p = 0; p < pixels; ++p)
-                if (source(p, tap) < 0)
+                if (source(p, tap_of(tap)) < 0)
                     for (int64_t f = 0; f < s.filters; ++f) sums[static_cast<size_t>(f)] += q[p * s.filters + f];
             for (int64_t f = 0; f < s.filters; ++f) {
                 const float sum = static_cast<float>(sums[static_cast<size_t>(f)]) * scales[f];

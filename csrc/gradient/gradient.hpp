@@ -33,12 +33,14 @@ struct Segment {
 };
 
 struct GradientKernels {
+    // four[j][t] = from[4 t + j], of 4 BUILD numbers.
+    void (*split)(const int8_t *from, int8_t (*four)[BUILD]);
     // BUILD tables: table t of the four numbers q[0][t], ..., q[3][t]; to out + t * stride.
     void (*build)(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride);
     // The indices of 64 channels: bit j of byte c is bit c of words[j].
     void (*spread)(const uint64_t *words, uint8_t *out);
     // sums[r][c] = sum over segments and their tables of the entry that channel c's index names, for `rows` rows of
-    // tables, 1 or 2, and `channels` channels, 32 or 64; each row is BLOCK long.
+    // tables, 1 or 2; of the first 32 channels where `channels` are no more. At least one segment.
     void (*look)(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int64_t channels,
                  int32_t (*sums)[BLOCK]);
     // The largest magnitude of n numbers, as the bits of a float, in which NaN is larger than all; also max'ed into

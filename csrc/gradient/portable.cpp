@@ -6,6 +6,10 @@
 namespace hypersign {
 namespace {
 
+void split(const int8_t *from, int8_t (*four)[BUILD]) {
+    for (int64_t i = 0; i < 4 * BUILD; ++i) four[i % 4][i / 4] = from[i];
+}
+
 void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
     for (int64_t t = 0; t < BUILD; ++t)
         for (int i = 0; i < TABLE; ++i) {
@@ -79,6 +83,6 @@ void round(const float *x, int64_t n, int64_t width, float a, const float *b, ui
 
 }  // namespace
 
-const GradientKernels gradient_portable{build, spread, look, largest, round};
+const GradientKernels gradient_portable{split, build, spread, look, largest, round};
 
 }  // namespace hypersign

@@ -104,7 +104,7 @@ class Step:
             self._clip_latent()
         self.steps += 1
         for i, seed in enumerate(self.seeds):  # a function of the step: a run that is resumed rounds alike
-            seed.fill_(hash((self.recipe.seed, self.steps, i)))
+            seed.fill_((self.recipe.seed * 2**40 + self.steps * len(self.seeds) + i) % 2**63)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             if self.recipe.adam_epsilon == "uncorrected":
