@@ -234,6 +234,19 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
     };
     if (pixels == 0) std::fill(out, out + s.filters * taps * s.channels, 0.0f);
 
+    // Binary words have no 0: where zeros are padded, +1 is read, and what that adds is taken off at the end.
+    std::vector<int32_t> border(static_cast<size_t>(taps * s.filters), 0);
+    if (s.planes == 1 && !pad_value && (s.padding[0] || s.padding[1]))
+        parallel_for(taps, threads, [&](int64_t first, int64_t last) {
+            for (int64_t i = first; i < last; ++i) {
+                const Tap tap = tap_of(i);
+                int32_t *sums = border.data() + i * s.filters;
+                for (int64_t p = 0; p < pixels; ++p)
+                    if (source(p, tap) < 0)
+                        for (int64_t f = 0; f < s.filters; ++f) sums[f] += q[p * s.filters + f];
+            }
+        });
+
     // Pixels are taken in pieces of FLUSH tables, and as many pieces at once as leave their indices in the last cache:
     // threads wait for one another twice a round.
     const int64_t piece = blocks * taps * s.planes * FLUSH * BLOCK, pieces = ceil_div(pixels, 4 * FLUSH);
@@ -254,7 +267,7 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                         const int64_t from = source(start + 4 * t + j, tap);
                         const uint64_t *word = x + from * words + block;
                         if (s.planes == 1)
-                            four[j] = from < 0 ? 0 : *word;  // a padded 0 is put right below
+                            four[j] = from < 0 ? 0 : *word;
                         else if (from < 0)
                             four[j] = pad_value ? 0 : choice(plane, 0, 0);
                         else
@@ -295,10 +308,12 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                             for (int64_t r = 0; r < rows; ++r) {
                                 const float scale = scales[filter + f + r] * factor;
                                 const auto bias = static_cast<int32_t>(s.planes * tables * TABLE_BIAS);
+                                const int32_t padded = border[static_cast<size_t>(tap * s.filters + filter + f + r)];
                                 float *to = out + ((filter + f + r) * taps + tap) * s.channels + block * BLOCK;
+                                // Integers until the last piece, so exact below 2^24.
                                 for (int64_t c = 0; c < channels; ++c) {
-                                    const float sum = static_cast<float>(sums[r][c] - bias) * scale;
-                                    to[c] = start ? to[c] + sum : sum;
+                                    const float sum = static_cast<float>(sums[r][c] - bias) + (part ? to[c] : 0.0f);
+                                    to[c] = part + 1 < pieces ? sum : (sum - static_cast<float>(padded)) * scale;
                                 }
                             }
                         }
@@ -306,22 +321,6 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                 }
         });
     }
-    if (s.planes == 2 || pad_value || (s.padding[0] == 0 && s.padding[1] == 0)) return;
-    // A padded pixel was read as +1: take off what it added.
-    parallel_for(taps, threads, [&](int64_t first, int64_t last) {
-        std::vector<int32_t> sums(static_cast<size_t>(s.filters));
-        for (int64_t tap = first; tap < last; ++tap) {
-            std::fill(sums.begin(), sums.end(), 0);
-            for (int64_t p = 0; p < pixels; ++p)
-                if (source(p, tap_of(tap)) < 0)
-                    for (int64_t f = 0; f < s.filters; ++f) sums[static_cast<size_t>(f)] += q[p * s.filters + f];
-            for (int64_t f = 0; f < s.filters; ++f) {
-                const float sum = static_cast<float>(sums[static_cast<size_t>(f)]) * scales[f];
-                float *to = out + (f * taps + tap) * s.channels;
-                for (int64_t c = 0; c < s.channels; ++c) to[c] -= sum;
-            }
-        }
-    });
 }
 
 }  // namespace hypersign

@@ -280,7 +280,9 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     to_inputs = gradient.new_empty((len(gradient), *size, kernel[2]) if wanted[0] else 0)
     to_filters = gradient.new_empty((gradient.shape[1], *kernel) if wanted[1] else 0)
-    return to_inputs.movedim(-1, 1) if wanted[0] else to_inputs, to_filters.movedim(-1, 1) if wanted[1] else to_filters
+    return to_inputs.movedim(-1, 1) if wanted[0] else to_inputs, to_filters.movedim(-1, 1) if wanted[
+        1
+    ] else to_filters
 
 
 def _levels_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

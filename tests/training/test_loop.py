@@ -12,6 +12,7 @@ from torch import nn
 
 from hypersign import models
 from hypersign._checks import HypersignError
+from hypersign.bits.backend import forced
 from hypersign.data import Augmentation, Batches, load
 from hypersign.evaluate import evaluate, squared_hinge
 from hypersign.layers import quant_layers
@@ -154,6 +155,8 @@ def test_without_reestimation_the_running_averages_stay(mlp, train_quietly):
         {"surrogate": "tanh", "optimizer": "sgd", "weight_decay": 1e-4},
         {"optimizer": "adamw", "weight_decay": 0.01, "adam_epsilon": "uncorrected", "latent_clip": "before-forward"},
         {"precision": "bf16"},
+        {"precision": "bits"},
+        {"precision": "bits", "levels": 3},
         {"pools": (), "sign_zero": 0, "filter_size": 1, "gradient_clip": None, "latent_clip": "none"},
         {"model": "resnet20", "widths": (2, 3, 4), "pools": None, "hidden": None, "surrogate": "polynomial"},
         {"model": "resnet18", "widths": (2, 2, 3, 4), "pools": None, "hidden": None},
@@ -177,6 +180,24 @@ def test_bf16_stays_near_float32(vgg, train_quietly):
     ]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_on_bits_is_near_float32_and_comes_back(vgg, train_quietly, weights, assert_same):
+    first, again, real = (
+        train_quietly(vgg(epochs=2, images=500, precision=precision), name)
+        for precision, name in (("bits", "first"), ("bits", "again"), ("float32", "real"))
+    )
+    assert_same(weights(first.path), weights(again.path))
+    losses = [run.metrics()[0]["loss"] for run in (first, real)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_bits_need_kernels(vgg, train_quietly):
+    with forced("numpy"), pytest.raises(HypersignError, match="precision bits needs the CPU and compiled kernels"):
+        train_quietly(vgg(precision="bits"))
+    with pytest.raises(HypersignError, match="whose weights and inputs are quantized; this one has none"):
+        train_quietly(vgg(precision="bits", float_inputs=("conv2", "fc1", "fc2")), "real")
 
 
 def test_compiled_is_as_eager(mlp, train_quietly, weights):

@@ -69,7 +69,7 @@ def test_the_paper_s_recipe():
         ({"schedule": "step"}, r"schedule must be one of exponential, cosine; got 'step'"),
         ({"schedule_per": "batch"}, r"schedule_per must be one of epoch, step; got 'batch'"),
         ({"latent_clip": "always"}, r"latent_clip must be one of after-step, before-forward, none; got 'always'"),
-        ({"precision": "fp16"}, r"precision must be one of float32, bf16; got 'fp16'"),
+        ({"precision": "fp16"}, r"precision must be one of float32, bf16, bits; got 'fp16'"),
         ({"model": "mlp", "pools": (1,), "widths": (4,)}, r"mlp has no option pools, widths; its options are "),
         ({"model": "resnet20", "continuous": False}, r"resnet20 has no option continuous; its options are widths"),
     ],

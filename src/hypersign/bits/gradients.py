@@ -126,7 +126,11 @@ def input_gradient(
     """
     q, scales, words = _gradient(q), np.ascontiguousarray(scales, np.float32), np.ascontiguousarray(words)
     d = int(np.prod(shape))
-    if words.dtype != np.uint64 or words.shape[-2:] != (q.shape[3], -(-d // 64)) or words.shape[:-2] not in ((), (2,)):
+    if (
+        words.dtype != np.uint64
+        or words.shape[-2:] != (q.shape[3], -(-d // 64))
+        or words.shape[:-2] not in ((), (2,))
+    ):
         raise HypersignError(
             f"filters of shape {shape} must come as uint64 words ({q.shape[3]}, {-(-d // 64)}), one row a filter of the "
             f"gradient, or as two planes of them; got {words.dtype} of shape {words.shape}"
@@ -138,7 +142,7 @@ def input_gradient(
     if kernels is None:
         return reference.input_gradient(q, scales, words, shape, size, *options)
     out = np.empty((len(q), *size, shape[2]), np.float32)
-    planes = words.reshape(-1, *words.shape[-2:])
+    planes = words.reshape(2 if words.ndim == 3 else 1, *words.shape[-2:])
     if out.size:
         kernels.input_gradient(q, scales, planes, out, shape[:2], *options, check_int("threads", threads, least=1))
     return out
@@ -196,7 +200,7 @@ def weight_gradient(
     if kernels is None:
         return reference.weight_gradient(q, scales, x, shape, *options, pad_value)
     out = np.empty((q.shape[3], *shape), np.float32)
-    planes = x.reshape(-1, *x.shape[-4:])
+    planes = x.reshape(2 if x.ndim == 5 else 1, *x.shape[-4:])
     kernels.weight_gradient(q, scales, planes, out, *options, pad_value, check_int("threads", threads, least=1))
     return out
 

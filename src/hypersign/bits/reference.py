@@ -226,7 +226,9 @@ def weight_gradient(
 ) -> NDArray[np.float32]:
     """s(f) times the sum of gradient times input over every pixel that a tap reads."""
     values = np.pad(
-        _level_values(x, shape[2], 4), ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)), constant_values=pad_value
+        _level_values(x, shape[2], 4),
+        ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)),
+        constant_values=pad_value,
     )
     _, height, width, filters = q.shape
     sums = np.zeros((filters, *shape), np.int64)

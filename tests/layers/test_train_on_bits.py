@@ -1,0 +1,152 @@
+"""Layers that train on bits: forward the same to the last bit, backward the same on average."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.library import opcheck
+
+from hypersign import ops
+from hypersign._checks import HypersignError
+from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear, train_on_bits
+from hypersign.models import resnet20, vgg
+from hypersign.quantizers import GroupScaled, MeanScale, Sign, Ternary
+
+
+def set_seed(model: nn.Module, seed: int) -> None:
+    for i, layer in enumerate(model.modules()):
+        if getattr(layer, "rounding_seed", None) is not None:
+            layer.rounding_seed.fill_(1000 * seed + i)
+
+
+def gradients(model: nn.Module, x: Tensor, gradient: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(model(x), [*model.parameters(), x], gradient))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        QuantConv2d(5, 7, 3, padding=1, input_quantizer=Sign(), weight_quantizer=Sign()),
+        QuantConv2d(5, 7, (3, 2), stride=2, pad_value=1, padding=1, input_quantizer=Sign(), weight_quantizer=Ternary(0.1)),
+        QuantConv2d(5, 7, 3, dilation=2, bias=False, input_quantizer=Ternary(0.4), weight_quantizer=Sign(scale=MeanScale())),
+        QuantConv2d(5, 7, 3, padding=2, input_quantizer=Sign(zero=0), weight_quantizer=Ternary(0.1)),
+    ],
+    ids=["binary", "ternary weights", "ternary inputs", "zeros"],
+)  # fmt: skip
+def test_convolution(layer: QuantConv2d) -> None:
+    check_layer(layer, torch.randn(3, 5, 9, 8))
+
+
+@pytest.mark.parametrize("shape", [(4, 33), (2, 3, 33)])
+def test_linear(shape: tuple[int, ...]) -> None:
+    check_layer(QuantLinear(33, 6, input_quantizer=Sign(), weight_quantizer=Sign()), torch.randn(shape))
+
+
+def check_layer(layer: nn.Module, x: Tensor) -> None:
+    torch.manual_seed(0)
+    on_bits = copy.deepcopy(layer)
+    assert train_on_bits(on_bits) == {}
+    x = (0.7 * x).requires_grad_()
+    y = layer(x)
+    assert torch.equal(on_bits(x), y)
+    gradient = torch.randn_like(y)
+    expected = gradients(layer, x, gradient)
+    draws: list[list[Tensor]] = []
+    for seed in range(200):
+        set_seed(on_bits, seed)
+        draws.append(gradients(on_bits, x, gradient))
+    for exact, *found in zip(expected, *draws, strict=True):
+        values = torch.stack(found)
+        # An entry that is almost a whole step may have come out the same every time.
+        deviation = values.std(0).clamp_min(0.1 * values.std(0).mean() + 1e-6)
+        error = (values.mean(0) - exact) / (deviation / len(draws) ** 0.5)
+        assert error.abs().max() < 5
+        assert torch.nn.functional.cosine_similarity(values[0].flatten(), exact.flatten(), 0) > 0.99
+
+
+def test_seed_decides() -> None:
+    layer = QuantLinear(65, 6, input_quantizer=Sign(), weight_quantizer=Sign())
+    train_on_bits(layer)
+    x, gradient = torch.randn(4, 65).requires_grad_(), torch.randn(4, 6)
+    first, again, other = [], [], []
+    for found, seed in ((first, 1), (other, 2), (again, 1)):
+        set_seed(layer, seed)
+        found += gradients(layer, x, gradient)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_what_stays_in_float_is_told() -> None:
+    model = nn.ModuleDict(
+        {
+            "real": QuantLinear(4, 4, weight_quantizer=Sign()),
+            "conv1d": QuantConv1d(2, 2, 3, input_quantizer=Sign(), weight_quantizer=Sign()),
+            "groups": QuantConv2d(2, 2, 3, groups=2, input_quantizer=Sign(), weight_quantizer=Sign()),
+            "same": QuantConv2d(2, 2, 3, padding="same", input_quantizer=Sign(), weight_quantizer=Sign()),
+            "scaled": QuantLinear(4, 4, input_quantizer=Sign(), weight_quantizer=GroupScaled(Sign(), 2)),
+            "bits": QuantLinear(4, 4, input_quantizer=Sign(), weight_quantizer=Sign()),
+        }
+    )
+    kept = train_on_bits(model)
+    assert list(kept) == ["real", "conv1d", "groups", "same", "scaled"]
+    assert kept["real"] == "its inputs are not levels: Identity()"
+    assert kept["conv1d"] == "QuantConv1d has no kernel"
+    assert kept["groups"] == "it has groups of channels"
+    assert kept["same"] == "padding 'same' in mode 'zeros' has no kernel"
+    assert kept["scaled"].startswith("its weights are not levels: GroupScaled")
+    assert model["bits"].rounding_seed is not None
+    assert model["real"].rounding_seed is None
+    with pytest.raises(HypersignError, match="this one has none .0: its inputs are not levels"):
+        train_on_bits(nn.Sequential(QuantLinear(4, 4, weight_quantizer=Sign())))
+    with pytest.raises(HypersignError, match="it has no quantized layers"):
+        train_on_bits(nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "kept"),
+    [(lambda: vgg(widths=(9, 12), pools=(2,), hidden=(20,)), {"conv1"}), (lambda: resnet20(widths=(4, 5, 6)), set())],
+    ids=["vgg", "resnet20"],
+)
+def test_networks_compute_the_same(build, kept) -> None:
+    torch.manual_seed(0)
+    model = build()
+    on_bits = copy.deepcopy(model)
+    assert set(train_on_bits(on_bits)) == kept  # a resnet's first and last layers are no quantized layers
+    x = torch.randn(2, 3, 32, 32)
+    for training in (True, False):
+        assert torch.equal(on_bits.train(training)(x), model.train(training)(x))
+    assert {*on_bits.state_dict()} == {*model.state_dict()}
+
+
+def test_compiled_is_the_same() -> None:
+    layer = QuantConv2d(5, 7, 3, padding=1, bias=False, input_quantizer=Sign(), weight_quantizer=Sign())
+    train_on_bits(layer)
+    compiled = torch.compile(layer, fullgraph=True)
+    x = torch.randn(2, 5, 6, 6).requires_grad_()
+    for seed in range(3):  # not baked in
+        set_seed(layer, seed)
+        y = layer(x)
+        gradient = torch.ones_like(y) * torch.randn(1, 7, 1, 1)
+        eager = torch.autograd.grad(y, (x, layer.weight), gradient)
+        fast = torch.autograd.grad(compiled(x), (x, layer.weight), gradient)
+        assert all(torch.equal(a, b) for a, b in zip(eager, fast, strict=True))
+
+
+@pytest.mark.parametrize("ternary", [[False, False], [True, True]])
+def test_torch_finds_no_fault(ternary: list[bool]) -> None:
+    x, weight = (torch.randn(shape).sign().requires_grad_() for shape in ((2, 70, 5, 4), (3, 70, 3, 3)))
+    arguments = (x, weight, torch.tensor(5), ternary, [1, 2], [1, 1], [1, 1], 0)
+    assert set(opcheck(ops._conv2d_of_levels, arguments).values()) == {"SUCCESS"}
+
+
+def test_not_finite_gradients_are_not_hidden() -> None:
+    layer = QuantLinear(8, 3, input_quantizer=Sign(), weight_quantizer=Sign())
+    train_on_bits(layer)
+    y = layer(torch.randn(4, 8))
+    gradient = torch.ones_like(y)
+    gradient[1, 2] = torch.nan
+    y.backward(gradient)
+    assert layer.weight.grad is not None
+    assert layer.weight.grad[2].isnan().all()
+    assert layer.weight.grad[:2].isfinite().all()
