@@ -28,8 +28,8 @@ def gradients(model: nn.Module, x: Tensor, gradient: Tensor) -> list[Tensor]:
     "layer",
     [
         QuantConv2d(5, 7, 3, padding=1, input_quantizer=Sign(), weight_quantizer=Sign()),
-        QuantConv2d(5, 7, (3, 2), stride=2, pad_value=1, padding=1, input_quantizer=Sign(), weight_quantizer=Ternary(0.1)),
-        QuantConv2d(5, 7, 3, dilation=2, bias=False, input_quantizer=Ternary(0.4), weight_quantizer=Sign(scale=MeanScale())),
+        QuantConv2d(5, 7, (3, 2), 2, 1, pad_value=1, input_quantizer=Sign(), weight_quantizer=Ternary(0.1)),
+        QuantConv2d(5, 7, 3, dilation=2, input_quantizer=Ternary(0.4), weight_quantizer=Sign(scale=MeanScale())),
         QuantConv2d(5, 7, 3, padding=2, input_quantizer=Sign(zero=0), weight_quantizer=Ternary(0.1)),
     ],
     ids=["binary", "ternary weights", "ternary inputs", "zeros"],
@@ -58,10 +58,8 @@ def check_layer(layer: nn.Module, x: Tensor) -> None:
         draws.append(gradients(on_bits, x, gradient))
     for exact, *found in zip(expected, *draws, strict=True):
         values = torch.stack(found)
-        # An entry that is almost a whole step may have come out the same every time.
-        deviation = values.std(0).clamp_min(0.1 * values.std(0).mean() + 1e-6)
-        error = (values.mean(0) - exact) / (deviation / len(draws) ** 0.5)
-        assert error.abs().max() < 5
+        # The mean of n draws is off by 1/n of their variance, all entries together.
+        assert (values.mean(0) - exact).square().sum() < 2 * values.var(0).sum() / len(draws) + 1e-6
         assert torch.nn.functional.cosine_similarity(values[0].flatten(), exact.flatten(), 0) > 0.99
 
 
@@ -97,7 +95,7 @@ def test_what_stays_in_float_is_told() -> None:
     assert kept["scaled"].startswith("its weights are not levels: GroupScaled")
     assert model["bits"].rounding_seed is not None
     assert model["real"].rounding_seed is None
-    with pytest.raises(HypersignError, match="this one has none .0: its inputs are not levels"):
+    with pytest.raises(HypersignError, match=r"this one has none \(0: its inputs are not levels"):
         train_on_bits(nn.Sequential(QuantLinear(4, 4, weight_quantizer=Sign())))
     with pytest.raises(HypersignError, match="it has no quantized layers"):
         train_on_bits(nn.Linear(3, 3))
@@ -110,10 +108,10 @@ def test_what_stays_in_float_is_told() -> None:
 )
 def test_networks_compute_the_same(build, kept) -> None:
     torch.manual_seed(0)
-    model = build()
+    model = build().to(memory_format=torch.channels_last)  # in which the products on bits come
     on_bits = copy.deepcopy(model)
     assert set(train_on_bits(on_bits)) == kept  # a resnet's first and last layers are no quantized layers
-    x = torch.randn(2, 3, 32, 32)
+    x = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
     for training in (True, False):
         assert torch.equal(on_bits.train(training)(x), model.train(training)(x))
     assert {*on_bits.state_dict()} == {*model.state_dict()}

@@ -101,7 +101,8 @@ def input_gradient(
 ) -> NDArray[np.float32]:
     """The gradient with respect to a convolution's inputs.
 
-        dX(n, y, x, c) = s(n) sum over i, j, f of q(n, y', x', f) filter(f, i, j, c),   y = y' stride + i dilation - padding
+        dX(n, y, x, c) = s(n) sum over i, j, f of q(n, y', x', f) filter(f, i, j, c)
+        with y = y' stride + i dilation - padding, and so x
 
     Args:
         q: `RoundedGradient.by_image`, int8 (N, H', W', F).
@@ -132,8 +133,8 @@ def input_gradient(
         or words.shape[:-2] not in ((), (2,))
     ):
         raise HypersignError(
-            f"filters of shape {shape} must come as uint64 words ({q.shape[3]}, {-(-d // 64)}), one row a filter of the "
-            f"gradient, or as two planes of them; got {words.dtype} of shape {words.shape}"
+            f"filters of shape {shape} must come as uint64 words ({q.shape[3]}, {-(-d // 64)}), one row a filter of "
+            f"the gradient, or as two planes of them; got {words.dtype} of shape {words.shape}"
         )
     options = _options(q, size, shape[:2], stride, padding, dilation)
     if scales.shape != q.shape[:1]:
@@ -187,8 +188,8 @@ def weight_gradient(
     words = -(-shape[2] // 64)
     if x.dtype != np.uint64 or x.ndim not in (4, 5) or x.shape[-1] != words or x.shape[:-4] not in ((), (2,)):
         raise HypersignError(
-            f"inputs of {shape[2]} channels must come as uint64 words (N, H, W, {words}) or (2, N, H, W, {words}); got "
-            f"{x.dtype} of shape {x.shape}"
+            f"inputs of {shape[2]} channels must come as uint64 words (N, H, W, {words}) or (2, N, H, W, {words}); "
+            f"got {x.dtype} of shape {x.shape}"
         )
     if x.shape[-4] != len(q):
         raise HypersignError(f"inputs must be as many images as the gradient's {len(q)}; got {x.shape[-4]}")

@@ -96,7 +96,8 @@ class QuantLayer(nn.Module):
 
     def _ternary(self) -> tuple[bool, bool]:
         """Whether the levels of inputs and of weights have a zero."""
-        return 0.0 in self.input_quantizer.levels, 0.0 in self.weight_quantizer.levels
+        inputs, weights = (getattr(q, "levels", ()) for q in (self.input_quantizer, self.weight_quantizer))
+        return 0.0 in inputs, 0.0 in weights
 
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
         return values.view(-1, *[1] * (self.weight.dim() - 2)).to(y.dtype)
