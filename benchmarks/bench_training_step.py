@@ -1,12 +1,14 @@
-"""A training step of the paper's binary network against one of the same network without quantizers.
+"""A training step of the paper's binary network, in float32 and on bits, against one of the same network without
+quantizers.
 
     python benchmarks/bench_training_step.py [--batch 50] [--rounds 15] [--threads N] [--json [FILE]]
 
 Both networks are the paper's vgg in float32; the other one has real weights and a hard tanh in front of each
 layer, and its step is forward, loss, backward, clipped gradients and the same Adam, written out plainly. Ours
 is the step that `hypersign train` takes: its clipping of latent weights, its look for numbers that are not
-finite, and its counting of correct images count as ours. The two take turns, and the ratio is the median of
-the rounds' ratios, so that whatever else the machine does meets both.
+finite, and its counting of correct images count as ours. On bits (`--precision bits`) the same step has exact
+products of levels forward and gradients of 6 bits backward. They take turns, and a ratio is the median of the
+rounds' ratios, so that whatever else the machine does meets all of them.
 """
 
 import argparse
@@ -24,7 +26,8 @@ from torch import Tensor, nn
 
 from hypersign._machine import machine, versions
 from hypersign.evaluate import squared_hinge
-from hypersign.layers import quant_layers
+from hypersign.bits import backend
+from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg
 from hypersign.quantizers import Identity
 from hypersign.training import RECIPES
@@ -72,6 +75,13 @@ def seconds(step: Callable[[Tensor, Tensor], object], images: Tensor, labels: Te
     return time.perf_counter() - start
 
 
+def ratio_of(left: list[float], right: list[float]) -> tuple[float, list[float]]:
+    """The median of the rounds' ratios, and its quartiles."""
+    ratios = [a / b for a, b in zip(left, right, strict=True)]
+    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return statistics.median(ratios), [quartiles[0], quartiles[2]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=50, help="images in a step (default 50)")
@@ -88,24 +98,33 @@ def main() -> None:
     images = torch.rand(options.batch, 3, 32, 32, generator=generator) * 2 - 1
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (options.batch,), generator=generator)
-    steps = {"ours": ours(network(options.width, options.levels)), "plain": plain(network(options.width, None))}
+    on_bits = network(options.width, options.levels)
+    train_on_bits(on_bits)
+    steps = {
+        "ours": ours(network(options.width, options.levels)),
+        "plain": plain(network(options.width, None)),
+        "bits": ours(on_bits),
+    }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step(images, labels)  # the first one allocates
     for i in range(options.rounds):
-        for name in ("ours", "plain") if i % 2 else ("plain", "ours"):
+        for name in list(steps)[:: 1 if i % 2 else -1]:
             times[name].append(seconds(steps[name], images, labels))
-    ratios = [a / b for a, b in zip(times["ours"], times["plain"], strict=True)]
-    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    ratio, quartiles = ratio_of(times["ours"], times["plain"])
+    gain, gain_quartiles = ratio_of(times["plain"], times["bits"])
     result = {
         "benchmark": "training_step",
         "machine": machine() | {"threads": torch.get_num_threads()},
         "versions": versions("torch", "numpy"),
+        "backend": backend(),
         "network": f"vgg, width {options.width}, {'binary' if options.levels == 2 else 'ternary'}, float32",
         "batch": options.batch,
         "seconds": times,
-        "ratio": statistics.median(ratios),
-        "ratio_quartiles": [quartiles[0], quartiles[2]],
+        "ratio": ratio,
+        "ratio_quartiles": quartiles,
+        "plain_over_bits": gain,
+        "plain_over_bits_quartiles": gain_quartiles,
     }
     if options.json == "-":
         print(json.dumps(result, indent=2))
@@ -115,7 +134,8 @@ def main() -> None:
     table = rich.table.Table("step", "median, ms", title=f"Training step, {result['network']}, batch {options.batch}")
     for name, spent in times.items():
         table.add_row(name, f"{1000 * statistics.median(spent):.1f}")
-    table.add_row("ratio (quartiles)", f"{result['ratio']:.3f}  ({quartiles[0]:.3f}, {quartiles[2]:.3f})")
+    table.add_row("ours / plain (quartiles)", f"{ratio:.3f}  ({quartiles[0]:.3f}, {quartiles[1]:.3f})")
+    table.add_row("plain / bits (quartiles)", f"{gain:.2f}  ({gain_quartiles[0]:.2f}, {gain_quartiles[1]:.2f})")
     rich.print(table)
 
 

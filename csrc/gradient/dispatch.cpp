@@ -265,13 +265,13 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                     uint64_t four[4] = {};
                     for (int64_t j = 0; j < 4 && 4 * t + j < count; ++j) {
                         const int64_t from = source(start + 4 * t + j, tap);
-                        const uint64_t *word = x + from * words + block;
+                        const int64_t at = std::max<int64_t>(from, 0) * words + block;
                         if (s.planes == 1)
-                            four[j] = from < 0 ? 0 : *word;
+                            four[j] = from < 0 ? 0 : x[at];
                         else if (from < 0)
                             four[j] = pad_value ? 0 : choice(plane, 0, 0);
                         else
-                            four[j] = choice(plane, *word, word[plane_words]);
+                            four[j] = choice(plane, x[at], x[at + plane_words]);
                     }
                     kernels.spread(four, indices + (i * FLUSH + t) * BLOCK);
                 }
