@@ -11,48 +11,43 @@ namespace {
 inline __m256i load(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
 inline void store(void *p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i *>(p), v); }
 
-void split(const int8_t *from, int8_t (*four)[BUILD]) {
-    // Bytes of each j together, in dwords; then a transposition of 4 x 4 dwords.
-    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+void split(const int8_t *from, int8_t (*q)[BUILD]) {
+    // Bytes of each j of two tables together, in words; then a transposition of 8 x 8 words.
+    const __m128i order = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
     for (int half = 0; half < 2; ++half) {
-        __m128i v[4];
-        for (int i = 0; i < 4; ++i)
+        __m128i v[8], w[8];
+        for (int i = 0; i < 8; ++i)
             v[i] = _mm_shuffle_epi8(
-                _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + 64 * half + 16 * i)), order);
-        const __m128i a = _mm_unpacklo_epi32(v[0], v[1]), b = _mm_unpackhi_epi32(v[0], v[1]);
-        const __m128i c = _mm_unpacklo_epi32(v[2], v[3]), d = _mm_unpackhi_epi32(v[2], v[3]);
-        const __m128i rows[4] = {_mm_unpacklo_epi64(a, c), _mm_unpackhi_epi64(a, c), _mm_unpacklo_epi64(b, d),
-                                 _mm_unpackhi_epi64(b, d)};
-        for (int j = 0; j < 4; ++j) _mm_storeu_si128(reinterpret_cast<__m128i *>(four[j] + 16 * half), rows[j]);
+                _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + 128 * half + 16 * i)), order);
+        for (int round = 0; round < 3; ++round) {  // rows i and i + 4 interleaved, three times over
+            for (int i = 0; i < 4; ++i) {
+                w[2 * i] = _mm_unpacklo_epi16(v[i], v[i + 4]);
+                w[2 * i + 1] = _mm_unpackhi_epi16(v[i], v[i + 4]);
+            }
+            std::copy(w, w + 8, v);
+        }
+        for (int j = 0; j < 8; ++j) _mm_storeu_si128(reinterpret_cast<__m128i *>(q[j] + 16 * half), v[j]);
     }
 }
 
 void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
     // Entry i of 32 tables in v[i]; then a transposition of 16 x 16 bytes in each half of the registers.
-    __m256i v[TABLE], w[TABLE], twice[4];
-    v[0] = _mm256_set1_epi8(TABLE_BIAS);
-    for (int j = 0; j < 4; ++j) {
-        const __m256i row = load(q[j]);
-        twice[j] = _mm256_add_epi8(row, row);
-        v[0] = _mm256_add_epi8(v[0], row);
+    __m256i v[TABLE], w[TABLE];
+    for (int half = 0; half < 2; ++half) {
+        __m256i *entry = v + 8 * half, row[4];
+        for (int j = 0; j < 4; ++j) row[j] = load(q[4 * half + j]);
+        entry[0] = _mm256_add_epi8(_mm256_add_epi8(_mm256_set1_epi8(TABLE_BIAS), row[0]),
+                                   _mm256_add_epi8(_mm256_add_epi8(row[1], row[2]), row[3]));
+        for (int j = 1; j < 4; ++j)
+            for (int i = 0; i < 1 << (j - 1); ++i)
+                entry[i | 1 << (j - 1)] = _mm256_sub_epi8(entry[i], _mm256_add_epi8(row[j], row[j]));
     }
-    for (int j = 0; j < 4; ++j)
-        for (int i = 0; i < 1 << j; ++i) v[i | 1 << j] = _mm256_sub_epi8(v[i], twice[j]);
-    for (int i = 0; i < 8; ++i) {  // rows i and i + 8 interleaved, four times over: byte t of every row in row t
-        w[2 * i] = _mm256_unpacklo_epi8(v[i], v[i + 8]);
-        w[2 * i + 1] = _mm256_unpackhi_epi8(v[i], v[i + 8]);
-    }
-    for (int i = 0; i < 8; ++i) {
-        v[2 * i] = _mm256_unpacklo_epi8(w[i], w[i + 8]);
-        v[2 * i + 1] = _mm256_unpackhi_epi8(w[i], w[i + 8]);
-    }
-    for (int i = 0; i < 8; ++i) {
-        w[2 * i] = _mm256_unpacklo_epi8(v[i], v[i + 8]);
-        w[2 * i + 1] = _mm256_unpackhi_epi8(v[i], v[i + 8]);
-    }
-    for (int i = 0; i < 8; ++i) {
-        v[2 * i] = _mm256_unpacklo_epi8(w[i], w[i + 8]);
-        v[2 * i + 1] = _mm256_unpackhi_epi8(w[i], w[i + 8]);
+    for (int round = 0; round < 4; ++round) {  // rows i and i + 8 interleaved, four times over: byte t of all in row t
+        for (int i = 0; i < 8; ++i) {
+            w[2 * i] = _mm256_unpacklo_epi8(v[i], v[i + 8]);
+            w[2 * i + 1] = _mm256_unpackhi_epi8(v[i], v[i + 8]);
+        }
+        std::copy(w, w + TABLE, v);
     }
     for (int t = 0; t < TABLE; ++t) {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(out + t * stride), _mm256_castsi256_si128(v[t]));
@@ -60,93 +55,84 @@ void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
     }
 }
 
-void spread(const uint64_t *words, uint8_t *out) {
+// Two registers of bytes of 32 channels, interleaved: channels 0 to 15 in the first, the others in the second.
+inline void interleave(uint8_t *out, __m256i first, __m256i second) {
+    const __m256i low = _mm256_unpacklo_epi8(first, second), high = _mm256_unpackhi_epi8(first, second);
+    store(out, _mm256_permute2x128_si256(low, high, 0x20));
+    store(out + 32, _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
     const __m256i bytes = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
                                            2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
     const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+    __m256i index[2], sign[2];
     for (int half = 0; half < 2; ++half) {
-        __m256i index = _mm256_setzero_si256();
+        __m256i set[4];  // -1 where the bit is
         for (int j = 0; j < 4; ++j) {
-            const __m256i word = _mm256_set1_epi32(static_cast<int>(words[j] >> 32 * half));
-            const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit), bit);
-            index = _mm256_or_si256(index, _mm256_and_si256(set, _mm256_set1_epi8(1 << j)));
+            const __m256i word = _mm256_set1_epi32(static_cast<int>(words[4 * half + j]));
+            set[j] = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit), bit);
         }
-        store(out + 32 * half, index);
+        index[half] = _mm256_and_si256(set[0], _mm256_set1_epi8(7));
+        for (int j = 1; j < 4; ++j)
+            index[half] = _mm256_xor_si256(index[half], _mm256_and_si256(set[j], _mm256_set1_epi8(1 << (j - 1))));
+        sign[half] = _mm256_or_si256(set[0], _mm256_set1_epi8(1));
     }
+    index[1] = _mm256_or_si256(index[1], _mm256_set1_epi8(8));
+    interleave(out, index[0], index[1]);
+    interleave(out + 2 * BLOCK, sign[0], sign[1]);
+    alignas(32) int8_t both[BLOCK];
+    store(both, _mm256_add_epi8(sign[0], sign[1]));
+    for (int64_t c = 0; c < BLOCK; ++c) signs[c] += both[c];
 }
-
-// 32 sums of bytes: their words, and the upper bytes apart.
-struct Sums {
-    __m256i words, upper;
-
-    inline void add(__m256i table, __m256i index) {
-        const __m256i bytes = _mm256_shuffle_epi8(table, index);
-        words = _mm256_add_epi16(words, bytes);
-        upper = _mm256_add_epi16(upper, _mm256_srli_epi16(bytes, 8));
-    }
-
-    // Into sums, or to what they hold already.
-    template <bool first>
-    inline void flush(int32_t *sums) const {
-        const __m256i lower = _mm256_sub_epi16(words, _mm256_slli_epi16(upper, 8));
-        const __m256i even = _mm256_unpacklo_epi16(lower, upper), odd = _mm256_unpackhi_epi16(lower, upper);
-        add8<first>(sums, _mm256_castsi256_si128(even));
-        add8<first>(sums + 8, _mm256_castsi256_si128(odd));
-        add8<first>(sums + 16, _mm256_extracti128_si256(even, 1));
-        add8<first>(sums + 24, _mm256_extracti128_si256(odd, 1));
-    }
-
-    template <bool first>
-    static inline void add8(int32_t *sums, __m128i words) {
-        const __m256i eight = _mm256_cvtepu16_epi32(words);
-        store(sums, first ? eight : _mm256_add_epi32(load(sums), eight));
-    }
-};
 
 inline __m256i table(const uint8_t *p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
 
-template <int rows, int halves>
+template <bool first>
+inline void flush(int32_t *sums, __m256i words) {
+    const __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(words));
+    const __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(words, 1));
+    store(sums, first ? low : _mm256_add_epi32(load(sums), low));
+    store(sums + 8, first ? high : _mm256_add_epi32(load(sums + 8), high));
+}
+
+template <int rows>
 void look(const uint8_t *const *tables, const Segment *segments, int64_t count, int32_t (*sums)[BLOCK]) {
     bool first = true;
     for (int64_t s = 0; s < count;) {
-        Sums acc[rows][halves];
-        for (int r = 0; r < rows; ++r)
-            for (int h = 0; h < halves; ++h) acc[r][h].words = acc[r][h].upper = _mm256_setzero_si256();
+        __m256i acc[rows][2];
+        for (int r = 0; r < rows; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
         for (int64_t space = FLUSH; s < count && segments[s].tables <= space; ++s) {
             const Segment &segment = segments[s];
             space -= segment.tables;
             const uint8_t *from[rows], *index = segment.indices;
             for (int r = 0; r < rows; ++r) from[r] = tables[r] + segment.offset;
-            for (int64_t t = 0; t < segment.tables; ++t) {
-                __m256i channels[halves];
-                for (int h = 0; h < halves; ++h) {
-                    channels[h] = load(index + t * BLOCK + 32 * h);
-                    asm("" : "+x"(channels[h]));  // loaded once, not again for every row
-                }
+            for (int64_t t = 0; t < segment.tables; ++t, index += INDICES) {
+                __m256i low = load(index), high = load(index + 32), plus = load(index + 64), more = load(index + 96);
+                asm("" : "+x"(low), "+x"(high), "+x"(plus), "+x"(more));  // loaded once, not again for every row
                 for (int r = 0; r < rows; ++r) {
                     const __m256i entries = table(from[r] + t * TABLE);
-                    for (int h = 0; h < halves; ++h) acc[r][h].add(entries, channels[h]);
+                    const __m256i a = _mm256_shuffle_epi8(entries, low), b = _mm256_shuffle_epi8(entries, high);
+                    acc[r][0] = _mm256_add_epi16(acc[r][0], _mm256_maddubs_epi16(a, plus));
+                    acc[r][1] = _mm256_add_epi16(acc[r][1], _mm256_maddubs_epi16(b, more));
                 }
             }
         }
         for (int r = 0; r < rows; ++r)
-            for (int h = 0; h < halves; ++h)
+            for (int h = 0; h < 2; ++h)
                 if (first)
-                    acc[r][h].template flush<true>(sums[r] + 32 * h);
+                    flush<true>(sums[r] + 16 * h, acc[r][h]);
                 else
-                    acc[r][h].template flush<false>(sums[r] + 32 * h);
+                    flush<false>(sums[r] + 16 * h, acc[r][h]);
         first = false;
     }
 }
 
-void look_any(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int64_t channels,
+void look_any(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
               int32_t (*sums)[BLOCK]) {
-    if (channels > 32)
-        (rows == 2 ? look<2, 2> : look<1, 2>)(tables, segments, count, sums);
-    else
-        (rows == 2 ? look<2, 1> : look<1, 1>)(tables, segments, count, sums);
+    (rows == 4 ? look<4> : rows == 3 ? look<3> : rows == 2 ? look<2> : look<1>)(tables, segments, count, sums);
 }
 
 inline __m256i magnitude(__m256i bits) { return _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)); }

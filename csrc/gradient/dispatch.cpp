@@ -11,8 +11,9 @@ namespace hypersign {
 namespace {
 
 constexpr int64_t CACHE = 256 * 1024;       // bytes of tables worked on at a time: half of a core's second cache
-constexpr int64_t LAST_CACHE = 8 << 20;     // bytes of indices worked on at a time
-constexpr int64_t ROW = FLUSH * TABLE + 64;  // bytes from filter to filter: a power of two would share cache sets
+constexpr int64_t LAST_CACHE = 2 << 20;     // bytes of pixels' indices worked on at a time
+constexpr int64_t PIECE = 128;              // tables of pixels whose indices and tables fit in the first cache
+constexpr int64_t ROW = PIECE * TABLE + 64;  // bytes from filter to filter: a power of two would share cache sets
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -27,16 +28,16 @@ uint8_t *scratch(int64_t bytes) {
     return memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
 }
 
-// 64 bits of a row of `words` words, from bit `at` on; 0 past its end.
-uint64_t bits_at(const uint64_t *row, int64_t words, int64_t at) {
+// 32 bits of a row of `words` words, from bit `at` on; 0 past its end.
+uint32_t bits_at(const uint64_t *row, int64_t words, int64_t at) {
     const int64_t word = at / 64, shift = at % 64;
     uint64_t bits = word < words ? row[word] >> shift : 0;
-    if (shift && word + 1 < words) bits |= row[word + 1] << (64 - shift);
-    return bits;
+    if (shift > 32 && word + 1 < words) bits |= row[word + 1] << (64 - shift);
+    return static_cast<uint32_t>(bits);
 }
 
 // The two choices of signs whose mean is a ternary level: both its sign, or +1 and -1 where it is 0.
-uint64_t choice(int64_t plane, uint64_t sign, uint64_t nonzero) { return plane ? sign | ~nonzero : sign; }
+uint32_t choice(int64_t plane, uint32_t sign, uint32_t nonzero) { return plane ? sign | ~nonzero : sign; }
 
 uint64_t mixed(uint64_t x) {  // the last steps of splitmix64
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
@@ -98,24 +99,25 @@ void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t fil
 void input_gradient(const GradientShape &s, const int8_t *q, const float *scales, const uint64_t *words, float *out,
                     int threads) {
     const GradientKernels &kernels = gradient_kernels(backend());
-    const int64_t taps = s.kernel[0] * s.kernel[1], tables = ceil_div(s.filters, 4), blocks = ceil_div(s.channels, BLOCK);
-    const int64_t row_words = ceil_div(taps * s.channels, 64);
+    const int64_t taps = s.kernel[0] * s.kernel[1], blocks = ceil_div(s.channels, BLOCK);
+    const int64_t tables = ceil_div(s.filters, NUMBERS), row_words = ceil_div(taps * s.channels, 64);
 
-    // Indices: [block][plane][tap][four filters][channel].
-    uint8_t *const indices = scratch<Indices>(blocks * s.planes * taps * tables * BLOCK);
-    parallel_for(blocks * s.planes * taps, threads, [&](int64_t first, int64_t last) {
+    // Indices: [block][plane][tap][eight filters].
+    const int64_t runs = s.planes * taps;
+    uint8_t *const indices = scratch<Indices>(blocks * runs * tables * INDICES);
+    std::vector<int32_t> signs(static_cast<size_t>(blocks * runs * BLOCK), 0);
+    parallel_for(blocks * runs, threads, [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
-            const int64_t tap = i % taps, plane = i / taps % s.planes, block = i / taps / s.planes;
-            const int64_t at = tap * s.channels + block * BLOCK;
+            const int64_t plane = i / taps % s.planes, at = i % taps * s.channels + i / runs * BLOCK;
             for (int64_t t = 0; t < tables; ++t) {
-                uint64_t four[4] = {};
-                for (int64_t j = 0; j < 4 && 4 * t + j < s.filters; ++j) {
-                    const uint64_t *row = words + (4 * t + j) * row_words;
-                    four[j] = bits_at(row, row_words, at);
+                uint32_t eight[NUMBERS] = {};
+                for (int64_t j = 0; j < NUMBERS && NUMBERS * t + j < s.filters; ++j) {
+                    const uint64_t *row = words + (NUMBERS * t + j) * row_words;
+                    eight[j] = bits_at(row, row_words, at);
                     if (s.planes == 2)
-                        four[j] = choice(plane, four[j], bits_at(row + s.filters * row_words, row_words, at));
+                        eight[j] = choice(plane, eight[j], bits_at(row + s.filters * row_words, row_words, at));
                 }
-                kernels.spread(four, indices + (i * tables + t) * BLOCK);
+                kernels.spread(eight, indices + (i * tables + t) * INDICES, signs.data() + i * BLOCK);
             }
         }
     });
@@ -151,18 +153,18 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                         const int8_t *from =
                             q + (((image + n) * s.rows + y / s.stride[0]) * s.columns + x / s.stride[1]) * s.filters;
                         for (int64_t t = 0; t < tables; t += BUILD) {
-                            int8_t four[4][BUILD], padded[4 * BUILD];
-                            const int8_t *part = from + 4 * t;
-                            if (s.filters - 4 * t < 4 * BUILD) {
+                            int8_t q8[NUMBERS][BUILD], padded[NUMBERS * BUILD];
+                            const int8_t *part = from + NUMBERS * t;
+                            if (s.filters - NUMBERS * t < NUMBERS * BUILD) {
                                 std::memset(padded, 0, sizeof padded);
-                                std::memcpy(padded, part, static_cast<size_t>(s.filters - 4 * t));
+                                std::memcpy(padded, part, static_cast<size_t>(s.filters - NUMBERS * t));
                                 part = padded;
                             }
-                            kernels.split(part, four);
-                            kernels.build(four, cells + t * TABLE, TABLE);
+                            kernels.split(part, q8);
+                            kernels.build(q8, cells + t * TABLE, TABLE);
                         }
                     }
-            const int64_t pixels = height * s.width, bias = s.planes * taps * tables * TABLE_BIAS;
+            const int64_t pixels = images * height * s.width;
             cells_of.clear();
             for (int64_t n = 0; n < images; ++n)
                 for (int64_t r = 0; r < height; ++r)
@@ -170,28 +172,27 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                         cells_of.push_back(grid + n * grid_bytes + r * line + c * cell);
             for (int64_t block = 0; block < blocks; ++block) {
                 segments.clear();
-                for (int64_t plane = 0; plane < s.planes; ++plane)
-                    for (int64_t tap = 0; tap < taps; ++tap) {
-                        const int64_t down = reach[0] - tap / s.kernel[1] * s.dilation[0];
-                        const int64_t right = reach[1] - tap % s.kernel[1] * s.dilation[1];
-                        const uint8_t *index =
-                            indices + ((block * s.planes + plane) * taps + tap) * tables * BLOCK;
-                        for (int64_t t = 0; t < tables; t += FLUSH)
-                            segments.push_back({down * line + right * cell + t * TABLE, index + t * BLOCK,
-                                                std::min(FLUSH, tables - t)});
-                    }
+                int32_t bias[BLOCK] = {};
+                for (int64_t i = 0; i < runs; ++i) {
+                    const int64_t down = reach[0] - i % taps / s.kernel[1] * s.dilation[0];
+                    const int64_t right = reach[1] - i % taps % s.kernel[1] * s.dilation[1];
+                    const uint8_t *index = indices + (block * runs + i) * tables * INDICES;
+                    for (int64_t t = 0; t < tables; t += FLUSH)
+                        segments.push_back({down * line + right * cell + t * TABLE, index + t * INDICES,
+                                            std::min(FLUSH, tables - t)});
+                    for (int64_t c = 0; c < BLOCK; ++c)
+                        bias[c] += static_cast<int32_t>(TABLE_BIAS) * signs[static_cast<size_t>((block * runs + i) * BLOCK + c)];
+                }
                 const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
-                for (int64_t n = 0; n < images; ++n) {
-                    const float scale = scales[image + n] * factor;
-                    float *to = out + ((image + n) * s.height + top) * s.width * s.channels + block * BLOCK;
-                    for (int64_t p = 0; p < pixels; p += 2) {
-                        int32_t sums[2][BLOCK];
-                        const int64_t rows = std::min<int64_t>(2, pixels - p);
-                        kernels.look(cells_of.data() + n * pixels + p, rows, segments.data(),
-                                     static_cast<int64_t>(segments.size()), channels, sums);
-                        for (int64_t r = 0; r < rows; ++r, to += s.channels)
-                            for (int64_t c = 0; c < channels; ++c)
-                                to[c] = static_cast<float>(sums[r][c] - static_cast<int32_t>(bias)) * scale;
+                float *to = out + (image * s.height + top) * s.width * s.channels + block * BLOCK;
+                for (int64_t p = 0; p < pixels; p += ROWS) {
+                    int32_t sums[ROWS][BLOCK];
+                    const int64_t rows = std::min(ROWS, pixels - p);
+                    kernels.look(cells_of.data() + p, rows, segments.data(), static_cast<int64_t>(segments.size()), sums);
+                    for (int64_t r = 0; r < rows; ++r, to += s.channels) {
+                        const float scale = scales[image + (p + r) / (height * s.width)] * factor;
+                        for (int64_t c = 0; c < channels; ++c)
+                            to[c] = static_cast<float>(sums[r][c] - bias[c]) * scale;
                     }
                 }
             }
@@ -202,7 +203,8 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
 void weight_gradient(const GradientShape &s, const int8_t *q, const float *scales, const uint64_t *x,
                      int64_t pad_value, float *out, int threads) {
     const GradientKernels &kernels = gradient_kernels(backend());
-    const int64_t taps = s.kernel[0] * s.kernel[1], words = ceil_div(s.channels, 64), blocks = words;
+    const int64_t taps = s.kernel[0] * s.kernel[1], words = ceil_div(s.channels, 64);
+    const int64_t blocks = ceil_div(s.channels, BLOCK);
     const int64_t pixels = s.images * s.rows * s.columns, plane_words = s.images * s.height * s.width * words;
     const int64_t wide = std::min(BUILD, s.filters);  // filters of a tile
     // Few filters leave few tiles: then taps and blocks of channels are shared out too, at the price of tables built
@@ -247,34 +249,40 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
             }
         });
 
-    // Pixels are taken in pieces of FLUSH tables, and as many pieces at once as leave their indices in the last cache:
+    // Pixels are taken in pieces of PIECE tables, and as many pieces at once as leave their indices in the caches:
     // threads wait for one another twice a round.
-    const int64_t piece = blocks * taps * s.planes * FLUSH * BLOCK, pieces = ceil_div(pixels, 4 * FLUSH);
+    const int64_t runs = blocks * taps, piece = runs * s.planes * PIECE * INDICES;
+    const int64_t pieces = ceil_div(pixels, NUMBERS * PIECE);
     const int64_t together = std::max<int64_t>(1, std::min(LAST_CACHE / piece, pieces));
     uint8_t *const indices = scratch<Indices>(together * piece);
+    std::vector<int32_t> signs(static_cast<size_t>(together * runs * BLOCK));
     for (int64_t round = 0; round < pieces; round += together) {
         const int64_t stop = std::min(round + together, pieces);
-        // Indices: [piece][block][tap][plane][four pixels][channel].
-        const int64_t runs = blocks * taps * s.planes;
+        // Indices: [piece][block][tap][plane][eight pixels].
         parallel_for((stop - round) * runs, threads, [&](int64_t first, int64_t last) {
             for (int64_t i = first; i < last; ++i) {
-                const int64_t plane = i % s.planes, block = i % runs / s.planes / taps;
-                const int64_t start = (round + i / runs) * 4 * FLUSH, count = std::min(4 * FLUSH, pixels - start);
-                const Tap tap = tap_of(i / s.planes % taps);
-                for (int64_t t = 0; t < ceil_div(count, 4); ++t) {
-                    uint64_t four[4] = {};
-                    for (int64_t j = 0; j < 4 && 4 * t + j < count; ++j) {
-                        const int64_t from = source(start + 4 * t + j, tap);
-                        const int64_t at = std::max<int64_t>(from, 0) * words + block;
-                        if (s.planes == 1)
-                            four[j] = from < 0 ? 0 : x[at];
-                        else if (from < 0)
-                            four[j] = pad_value ? 0 : choice(plane, 0, 0);
-                        else
-                            four[j] = choice(plane, x[at], x[at + plane_words]);
+                const int64_t start = (round + i / runs) * NUMBERS * PIECE;
+                const int64_t count = std::min(NUMBERS * PIECE, pixels - start);
+                const int64_t block = i % runs / taps, word = block * BLOCK / 64, shift = block * BLOCK % 64;
+                const Tap tap = tap_of(i % taps);
+                int32_t *sum = signs.data() + i * BLOCK;
+                std::fill(sum, sum + BLOCK, 0);
+                for (int64_t plane = 0; plane < s.planes; ++plane)
+                    for (int64_t t = 0; t < ceil_div(count, NUMBERS); ++t) {
+                        uint32_t eight[NUMBERS] = {};
+                        for (int64_t j = 0; j < NUMBERS && NUMBERS * t + j < count; ++j) {
+                            const int64_t from = source(start + NUMBERS * t + j, tap);
+                            const uint64_t *at = x + std::max<int64_t>(from, 0) * words + word;
+                            const auto bits = static_cast<uint32_t>(*at >> shift);
+                            if (s.planes == 1)
+                                eight[j] = from < 0 ? 0 : bits;
+                            else if (from < 0)
+                                eight[j] = pad_value ? 0 : choice(plane, 0, 0);
+                            else
+                                eight[j] = choice(plane, bits, static_cast<uint32_t>(at[plane_words] >> shift));
+                        }
+                        kernels.spread(eight, indices + ((i * s.planes + plane) * PIECE + t) * INDICES, sum);
                     }
-                    kernels.spread(four, indices + (i * FLUSH + t) * BLOCK);
-                }
             }
         });
         parallel_for(tiles * shares, threads, [&](int64_t first, int64_t last) {
@@ -282,37 +290,41 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
             for (int64_t item = first; item < last; ++item)
                 for (int64_t part = round; part < stop; ++part) {
                     const int64_t share = item % shares, filter = item / shares * wide, filters = std::min(wide, s.filters - filter);
-                    const int64_t start = part * 4 * FLUSH, count = std::min(4 * FLUSH, pixels - start);
-                    const int64_t tables = ceil_div(count, 4);
+                    const int64_t start = part * NUMBERS * PIECE, count = std::min(NUMBERS * PIECE, pixels - start);
+                    const int64_t tables = ceil_div(count, NUMBERS);
                     for (int64_t t = 0; t < tables; ++t) {
-                        int8_t four[4][BUILD] = {};
-                        for (int64_t j = 0; j < 4 && 4 * t + j < count; ++j)
-                            std::memcpy(four[j], q + (start + 4 * t + j) * s.filters + filter,
+                        int8_t eight[NUMBERS][BUILD] = {};
+                        for (int64_t j = 0; j < NUMBERS && NUMBERS * t + j < count; ++j)
+                            std::memcpy(eight[j], q + (start + NUMBERS * t + j) * s.filters + filter,
                                         static_cast<size_t>(filters));
-                        kernels.build(four, built + t * TABLE, ROW);
+                        kernels.build(eight, built + t * TABLE, ROW);
                     }
-                    for (int64_t i = blocks * taps * share / shares; i < blocks * taps * (share + 1) / shares; ++i) {
+                    for (int64_t i = runs * share / shares; i < runs * (share + 1) / shares; ++i) {
                         const int64_t tap = i % taps, block = i / taps;
                         const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
-                        Segment segments[2];
+                        Segment segments[2 * PIECE / FLUSH];
+                        int64_t number = 0;
                         for (int64_t plane = 0; plane < s.planes; ++plane)
-                            segments[plane] = {
-                                0,
-                                indices + (((part - round) * blocks * taps + i) * s.planes + plane) * FLUSH * BLOCK,
-                                tables};
-                        for (int64_t f = 0; f < filters; f += 2) {
-                            const uint8_t *from[2] = {built + f * ROW, built + (f + 1) * ROW};
-                            int32_t sums[2][BLOCK];
-                            const int64_t rows = std::min<int64_t>(2, filters - f);
-                            kernels.look(from, rows, segments, s.planes, channels, sums);
+                            for (int64_t t = 0; t < tables; t += FLUSH)
+                                segments[number++] = {
+                                    t * TABLE,
+                                    indices + ((((part - round) * runs + i) * s.planes + plane) * PIECE + t) * INDICES,
+                                    std::min(FLUSH, tables - t)};
+                        const int32_t *sign = signs.data() + ((part - round) * runs + i) * BLOCK;
+                        for (int64_t f = 0; f < filters; f += ROWS) {
+                            const uint8_t *from[ROWS];
+                            for (int64_t r = 0; r < ROWS; ++r) from[r] = built + std::min(f + r, filters - 1) * ROW;
+                            int32_t sums[ROWS][BLOCK];
+                            const int64_t rows = std::min(ROWS, filters - f);
+                            kernels.look(from, rows, segments, number, sums);
                             for (int64_t r = 0; r < rows; ++r) {
                                 const float scale = scales[filter + f + r] * factor;
-                                const auto bias = static_cast<int32_t>(s.planes * tables * TABLE_BIAS);
                                 const int32_t padded = border[static_cast<size_t>(tap * s.filters + filter + f + r)];
                                 float *to = out + ((filter + f + r) * taps + tap) * s.channels + block * BLOCK;
                                 // Integers until the last piece, so exact below 2^24.
                                 for (int64_t c = 0; c < channels; ++c) {
-                                    const float sum = static_cast<float>(sums[r][c] - bias) + (part ? to[c] : 0.0f);
+                                    const int32_t exact = sums[r][c] - static_cast<int32_t>(TABLE_BIAS) * sign[c];
+                                    const float sum = static_cast<float>(exact) + (part ? to[c] : 0.0f);
                                     to[c] = part + 1 < pieces ? sum : (sum - static_cast<float>(padded)) * scale;
                                 }
                             }

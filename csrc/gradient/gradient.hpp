@@ -3,15 +3,18 @@
 // The two products of a backward pass each multiply a gradient by levels of one bit:
 //     to the inputs    dX(n, y, x, c) = sum over taps and filters f of  dY(n, y', x', f) filter(f, tap, c)
 //     to the filters   dW(f, tap, c)  = sum over images and pixels of   dY(n, y', x', f) x(n, y, x, c)
-// dY comes as integers of 6 bits, -31..31, with a scale. Four of them make a table of 16 bytes, their sum under each
-// choice of four signs, plus 124; four levels make the index into it. One byte shuffle looks up 32 sums of four: 128
-// multiply-accumulates. Channels lie along the register, so that all its bytes read one table.
+// dY comes as integers of 6 bits, -31..31, with a scale. Four of them, q0 to q3, make a table of 8 bytes, the sums
+// q0 +- q1 +- q2 +- q3 plus 124; the sum under any four signs is one of them or its negative. Three levels make the
+// index into it, the fourth the sign and the choice of the mirrored entry. Two such tables fill the 16 bytes that a byte
+// shuffle looks up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring bytes
+// with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs is taken off
+// at the end; it is the same for every row of tables.
 //
-// What bounds it: sums have 8 bits and must be added in 16. A register of bytes is also one of 16-bit words
-// (byte + 256 next byte): adding those words, modulo 2^16, and their upper bytes apart, gives both sums at the end:
-// shuffle, add, shift, add for 128 products, up to 257 of them. Zen 3 has two ports for shuffles and shifts and two more
-// for additions: 128 products a cycle, where float32 makes 16. Loads stay below: two tables and two registers of
-// indices for four shuffles. Sums are flushed into int32 every 256 tables.
+// What bounds it: shuffle, multiply-add, add for 128 multiply-accumulates of 16 channels by 8 numbers. Zen 3 does four
+// of such instructions a cycle, two shuffles and two multiplications among them: 170 products a cycle, where float32
+// makes 16. Four rows of tables by 32 channels are 24 such instructions, for which 8 registers are loaded: below two
+// loads a cycle. Sums are flushed into int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries without
+// signs need no multiplication, but their sums then have to be widened: four instructions.)
 #pragma once
 #include <cstdint>
 
@@ -19,13 +22,16 @@
 
 namespace hypersign {
 
-constexpr int64_t TABLE = 16;            // bytes of a table
-constexpr int64_t TABLE_BIAS = 4 * 31;   // what makes its sums non-negative
-constexpr int64_t FLUSH = 256;           // tables whose sums fit in 16 bits
-constexpr int64_t BLOCK = 64;            // channels looked up together
-constexpr int64_t BUILD = 32;            // tables built together
+constexpr int64_t NUMBERS = 8;          // of a table
+constexpr int64_t TABLE = 16;           // bytes of it
+constexpr int64_t TABLE_BIAS = 4 * 31;  // what makes its entries non-negative
+constexpr int64_t FLUSH = 64;           // tables whose sums fit in 16 bits: 64 * 2 * 248 < 2^15
+constexpr int64_t BLOCK = 32;           // channels looked up together
+constexpr int64_t INDICES = 4 * BLOCK;  // bytes of their indices into a table and of their signs
+constexpr int64_t BUILD = 32;           // tables built together
+constexpr int64_t ROWS = 4;             // rows of tables looked up together
 
-// A run of tables, one after the other from `offset` on, and the indices into them, BLOCK bytes a table.
+// A run of tables, one after the other from `offset` on, and their channels' indices.
 struct Segment {
     int64_t offset;
     const uint8_t *indices;
@@ -33,15 +39,16 @@ struct Segment {
 };
 
 struct GradientKernels {
-    // four[j][t] = from[4 t + j], of 4 BUILD numbers.
-    void (*split)(const int8_t *from, int8_t (*four)[BUILD]);
-    // BUILD tables: table t of the four numbers q[0][t], ..., q[3][t]; to out + t * stride.
+    // q[j][t] = from[8 t + j], of 8 BUILD numbers.
+    void (*split)(const int8_t *from, int8_t (*q)[BUILD]);
+    // BUILD tables: table t of the eight numbers q[0][t], ..., q[7][t]; to out + t * stride.
     void (*build)(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride);
-    // The indices of 64 channels: bit j of byte c is bit c of words[j].
-    void (*spread)(const uint64_t *words, uint8_t *out);
-    // sums[r][c] = sum over segments and their tables of the entry that channel c's index names, for `rows` rows of
-    // tables, 1 or 2; of the first 32 channels where `channels` are no more. At least one segment.
-    void (*look)(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int64_t channels,
+    // The indices of 32 channels into a table, and then their signs: channel c's for the first four numbers at 2 c, for
+    // the others at 2 c + 1. Bit c of words[j] is 1 where number j counts negatively. The signs are added to `signs`.
+    void (*spread)(const uint32_t *words, uint8_t *out, int32_t *signs);
+    // sums[r][c] = sum over segments and their tables of channel c's two entries, each with its sign, for `rows` rows of
+    // tables, 1 to ROWS. At least one segment.
+    void (*look)(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
                  int32_t (*sums)[BLOCK]);
     // The largest magnitude of n numbers, as the bits of a float, in which NaN is larger than all; also max'ed into
     // columns[i % width].

@@ -6,35 +6,41 @@
 namespace hypersign {
 namespace {
 
-void split(const int8_t *from, int8_t (*four)[BUILD]) {
-    for (int64_t i = 0; i < 4 * BUILD; ++i) four[i % 4][i / 4] = from[i];
+void split(const int8_t *from, int8_t (*q)[BUILD]) {
+    for (int64_t i = 0; i < NUMBERS * BUILD; ++i) q[i % NUMBERS][i / NUMBERS] = from[i];
 }
 
 void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
     for (int64_t t = 0; t < BUILD; ++t)
         for (int i = 0; i < TABLE; ++i) {
-            int sum = TABLE_BIAS;
-            for (int j = 0; j < 4; ++j) sum += i >> j & 1 ? -q[j][t] : q[j][t];
+            const int8_t(*four)[BUILD] = q + (i < 8 ? 0 : 4);
+            int sum = TABLE_BIAS + four[0][t];
+            for (int j = 1; j < 4; ++j) sum += i >> (j - 1) & 1 ? -four[j][t] : four[j][t];
             out[t * stride + i] = static_cast<uint8_t>(sum);
         }
 }
 
-void spread(const uint64_t *words, uint8_t *out) {
-    for (int64_t c = 0; c < BLOCK; ++c) {
-        int index = 0;
-        for (int j = 0; j < 4; ++j) index |= static_cast<int>(words[j] >> c & 1) << j;
-        out[c] = static_cast<uint8_t>(index);
-    }
+void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
+    for (int64_t c = 0; c < BLOCK; ++c)
+        for (int half = 0; half < 2; ++half) {
+            const uint32_t *four = words + 4 * half;
+            int index = 0;
+            for (int j = 1; j < 4; ++j) index |= static_cast<int>(four[j] >> c & 1) << (j - 1);
+            const bool negative = four[0] >> c & 1;
+            out[2 * c + half] = static_cast<uint8_t>((negative ? index ^ 7 : index) + 8 * half);
+            out[2 * BLOCK + 2 * c + half] = static_cast<uint8_t>(negative ? -1 : 1);
+            signs[c] += negative ? -1 : 1;
+        }
 }
 
-void look(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int64_t channels,
-          int32_t (*sums)[BLOCK]) {
+void look(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int32_t (*sums)[BLOCK]) {
     for (int64_t r = 0; r < rows; ++r) {
         std::memset(sums[r], 0, sizeof sums[r]);
         for (const Segment *s = segments; s < segments + count; ++s)
             for (int64_t t = 0; t < s->tables; ++t) {
-                const uint8_t *table = tables[r] + s->offset + t * TABLE, *index = s->indices + t * BLOCK;
-                for (int64_t c = 0; c < channels; ++c) sums[r][c] += table[index[c]];
+                const uint8_t *table = tables[r] + s->offset + t * TABLE, *index = s->indices + t * INDICES;
+                for (int64_t i = 0; i < 2 * BLOCK; ++i)
+                    sums[r][i / 2] += static_cast<int8_t>(index[2 * BLOCK + i]) * table[index[i]];
             }
     }
 }
