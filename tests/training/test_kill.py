@@ -124,7 +124,7 @@ def words_for(folder, recipe):
     return f"{recipe} --output {folder}".split()
 
 
-@pytest.mark.parametrize("recipe", [VGG, MLP], ids=["vgg-adam", "mlp-sgd"])
+@pytest.mark.parametrize("recipe", [VGG, MLP, f"{VGG} --precision bits"], ids=["vgg-adam", "mlp-sgd", "vgg-on-bits"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
 def test_at_random_moments(run_command, tmp_path, recipe, number):
     started = time.monotonic()
