@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._machine import machine, versions
-from hypersign.evaluate import squared_hinge
 from hypersign.bits import backend
+from hypersign.evaluate import squared_hinge
 from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg
 from hypersign.quantizers import Identity

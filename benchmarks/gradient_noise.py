@@ -3,8 +3,8 @@
     python benchmarks/gradient_noise.py RUN [--batches 40] [--batch 50] [--json [FILE]]
 
 For every layer of a trained run: the variance over batches of the gradient of its latent weights in float32, and the
-mean square of what rounding to 6 bits changes in it (`--precision bits`), with the cosine between the two gradients of
-one batch. A step that adds a share v of the variance is as noisy as one of a batch 1 + v times smaller.
+mean square of what rounding to 6 bits changes in it (`--precision bits`), with the cosine between the two gradients
+of one batch. A step that adds a share v of the variance is as noisy as one of a batch 1 + v times smaller.
 """
 
 import argparse
