@@ -10,9 +10,9 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t CACHE = 256 * 1024;       // bytes of tables worked on at a time: half of a core's second cache
-constexpr int64_t LAST_CACHE = 2 << 20;     // bytes of pixels' indices worked on at a time
-constexpr int64_t PIECE = 128;              // tables of pixels whose indices and tables fit in the first cache
+constexpr int64_t CACHE = 256 * 1024;        // bytes of tables worked on at a time: half of a core's second cache
+constexpr int64_t ROUND = 2 << 20;           // bytes of pixels' indices worked on at a time
+constexpr int64_t PIECE = 128;               // tables of pixels whose indices and tables fit in the first cache
 constexpr int64_t ROW = PIECE * TABLE + 64;  // bytes from filter to filter: a power of two would share cache sets
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -180,15 +180,16 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                     for (int64_t t = 0; t < tables; t += FLUSH)
                         segments.push_back({down * line + right * cell + t * TABLE, index + t * INDICES,
                                             std::min(FLUSH, tables - t)});
-                    for (int64_t c = 0; c < BLOCK; ++c)
-                        bias[c] += static_cast<int32_t>(TABLE_BIAS) * signs[static_cast<size_t>((block * runs + i) * BLOCK + c)];
+                    const int32_t *sign = signs.data() + (block * runs + i) * BLOCK;
+                    for (int64_t c = 0; c < BLOCK; ++c) bias[c] += static_cast<int32_t>(TABLE_BIAS) * sign[c];
                 }
                 const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
                 float *to = out + (image * s.height + top) * s.width * s.channels + block * BLOCK;
                 for (int64_t p = 0; p < pixels; p += ROWS) {
                     int32_t sums[ROWS][BLOCK];
                     const int64_t rows = std::min(ROWS, pixels - p);
-                    kernels.look(cells_of.data() + p, rows, segments.data(), static_cast<int64_t>(segments.size()), sums);
+                    kernels.look(cells_of.data() + p, rows, segments.data(), static_cast<int64_t>(segments.size()),
+                                 sums);
                     for (int64_t r = 0; r < rows; ++r, to += s.channels) {
                         const float scale = scales[image + (p + r) / (height * s.width)] * factor;
                         for (int64_t c = 0; c < channels; ++c)
@@ -253,7 +254,7 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
     // threads wait for one another twice a round.
     const int64_t runs = blocks * taps, piece = runs * s.planes * PIECE * INDICES;
     const int64_t pieces = ceil_div(pixels, NUMBERS * PIECE);
-    const int64_t together = std::max<int64_t>(1, std::min(LAST_CACHE / piece, pieces));
+    const int64_t together = std::max<int64_t>(1, std::min(ROUND / piece, pieces));
     uint8_t *const indices = scratch<Indices>(together * piece);
     std::vector<int32_t> signs(static_cast<size_t>(together * runs * BLOCK));
     for (int64_t round = 0; round < pieces; round += together) {
@@ -289,7 +290,8 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
             uint8_t *const built = scratch<Tables>(BUILD * ROW);
             for (int64_t item = first; item < last; ++item)
                 for (int64_t part = round; part < stop; ++part) {
-                    const int64_t share = item % shares, filter = item / shares * wide, filters = std::min(wide, s.filters - filter);
+                    const int64_t share = item % shares, filter = item / shares * wide;
+                    const int64_t filters = std::min(wide, s.filters - filter);
                     const int64_t start = part * NUMBERS * PIECE, count = std::min(NUMBERS * PIECE, pixels - start);
                     const int64_t tables = ceil_div(count, NUMBERS);
                     for (int64_t t = 0; t < tables; ++t) {
