@@ -51,13 +51,14 @@ void bind_gradient(nb::module_ &m) {
                         filter_scales.data(), threads);
     });
     m.def("input_gradient", [](Array<const int8_t, 4> q, Array<const float, 1> scales, Array<const uint64_t, 3> words,
-                               Array<float, 4> out, Pair kernel, Pair stride, Pair padding, Pair dilation, int threads) {
+                               Array<float, 4> out, Pair kernel, Pair stride, Pair padding, Pair dilation,
+                               int threads) {
         const size_t d = static_cast<size_t>(kernel.first * kernel.second) * out.shape(3);
         check(q.shape(0) == out.shape(0) && scales.shape(0) == q.shape(0) && words.shape(1) == q.shape(3) &&
               words.shape(2) == (d + 63) / 64);
         const GradientShape shape =
-            shape_of(q.shape(0), {out.shape(1), out.shape(2)}, out.shape(3), {q.shape(1), q.shape(2)}, q.shape(3), kernel,
-                     stride, padding, dilation, words.shape(0));
+            shape_of(q.shape(0), {out.shape(1), out.shape(2)}, out.shape(3), {q.shape(1), q.shape(2)}, q.shape(3),
+                     kernel, stride, padding, dilation, words.shape(0));
         nb::gil_scoped_release release;
         input_gradient(shape, q.data(), scales.data(), words.data(), out.data(), threads);
     });

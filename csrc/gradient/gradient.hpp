@@ -5,16 +5,16 @@
 //     to the filters   dW(f, tap, c)  = sum over images and pixels of   dY(n, y', x', f) x(n, y, x, c)
 // dY comes as integers of 6 bits, -31..31, with a scale. Four of them, q0 to q3, make a table of 8 bytes, the sums
 // q0 +- q1 +- q2 +- q3 plus 124; the sum under any four signs is one of them or its negative. Three levels make the
-// index into it, the fourth the sign and the choice of the mirrored entry. Two such tables fill the 16 bytes that a byte
-// shuffle looks up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring bytes
-// with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs is taken off
-// at the end; it is the same for every row of tables.
+// index into it, the fourth the sign and the choice of the mirrored entry. Two such tables fill the 16 bytes that a
+// byte shuffle looks up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring
+// bytes with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs
+// is taken off at the end; it is the same for every row of tables.
 //
 // What bounds it: shuffle, multiply-add, add for 128 multiply-accumulates of 16 channels by 8 numbers. Zen 3 does four
 // of such instructions a cycle, two shuffles and two multiplications among them: 170 products a cycle, where float32
 // makes 16. Four rows of tables by 32 channels are 24 such instructions, for which 8 registers are loaded: below two
-// loads a cycle. Sums are flushed into int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries without
-// signs need no multiplication, but their sums then have to be widened: four instructions.)
+// loads a cycle. Sums are flushed into int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries
+// without signs need no multiplication, but their sums then have to be widened: four instructions.)
 #pragma once
 #include <cstdint>
 
@@ -46,8 +46,8 @@ struct GradientKernels {
     // The indices of 32 channels into a table, and then their signs: channel c's for the first four numbers at 2 c, for
     // the others at 2 c + 1. Bit c of words[j] is 1 where number j counts negatively. The signs are added to `signs`.
     void (*spread)(const uint32_t *words, uint8_t *out, int32_t *signs);
-    // sums[r][c] = sum over segments and their tables of channel c's two entries, each with its sign, for `rows` rows of
-    // tables, 1 to ROWS. At least one segment.
+    // sums[r][c] = sum over segments and their tables of channel c's two entries, each with its sign, for `rows` rows
+    // of tables, 1 to ROWS. At least one segment.
     void (*look)(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
                  int32_t (*sums)[BLOCK]);
     // The largest magnitude of n numbers, as the bits of a float, in which NaN is larger than all; also max'ed into
