@@ -5,12 +5,15 @@
 namespace hypersign {
 namespace {
 
-struct Root {
-    static inline Floats of(Floats x) { return (Floats)_mm256_sqrt_ps((__m256)x); }
+struct Machine {
+    static inline Floats root(Floats x) { return (Floats)_mm256_sqrt_ps((__m256)x); }
+    static inline Floats choose(Floats sign, Floats minus, Floats plus) {
+        return (Floats)_mm256_blendv_ps((__m256)plus, (__m256)minus, (__m256)sign);
+    }
 };
 
 }  // namespace
 
-const GaussianKernels gaussian_avx2{Gaussian<Root>::row, Gaussian<Root>::sums};
+const GaussianKernels gaussian_avx2{Gaussian<Machine>::row, Gaussian<Machine>::sums};
 
 }  // namespace hypersign

@@ -49,7 +49,7 @@ void bind_gaussian(nb::module_ &m) {
         });
     });
 
-    // sums: (3, rows): |x|, x^2, and the product with the row before. above: (2 rows, thresholds): the sums over
+    // sums: (3, rows): |x| or, with products, nothing; x^2; and the product with the row before. above: (2 rows, thresholds): the sums over
     // what exceeds them for every row, then the numbers of those. scale: (d), or empty.
     m.def("gaussian_sums", [](Sums sums, Sums above, Row scale, Row thresholds, int64_t d, uint64_t key, uint64_t first,
                               bool products, int threads) {
@@ -57,10 +57,12 @@ void bind_gaussian(nb::module_ &m) {
         if (sums.shape(0) != 3 || (scale.shape(0) && int64_t(scale.shape(0)) != d) ||
             int64_t(above.shape(0)) != 2 * rows || int64_t(above.shape(1)) != counts)
             throw nb::value_error("arrays that do not fit each other");
+        std::vector<float> factors(scale.shape(0) ? width : 0);
+        std::copy_n(scale.data(), scale.shape(0), factors.data());
         const GaussianTask task{key,
                                 first,
                                 d,
-                                scale.shape(0) ? scale.data() : nullptr,
+                                factors.empty() ? nullptr : factors.data(),
                                 thresholds.data(),
                                 counts,
                                 sums.data(),
@@ -71,13 +73,9 @@ void bind_gaussian(nb::module_ &m) {
         const GaussianKernels &kernels = gaussian_kernels(backend());
         nb::gil_scoped_release release;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
-            std::vector<float> x(width), last(width);
-            if (products) kernels.row(task, first + start - 1, last.data(), width);
-            for (int64_t i = start; i < stop; ++i) {
-                kernels.row(task, first + i, x.data(), width);
-                kernels.sums(task, i, x.data(), last.data(), width);
-                x.swap(last);
-            }
+            std::vector<float> x(width);
+            if (products) kernels.row(task, first + start - 1, x.data(), width);
+            for (int64_t i = start; i < stop; ++i) kernels.sums(task, i, x.data(), width);
         });
     });
 }

@@ -5,15 +5,16 @@
 namespace hypersign {
 namespace {
 
-struct Root {
-    static inline Floats of(Floats x) {
+struct Machine {
+    static inline Floats root(Floats x) {
         for (int lane = 0; lane < GAUSSIAN_LANES; ++lane) x[lane] = std::sqrt(x[lane]);
         return x;
     }
+    static inline Floats choose(Floats sign, Floats minus, Floats plus) { return (Ints)sign < 0 ? minus : plus; }
 };
 
 }  // namespace
 
-const GaussianKernels gaussian_portable{Gaussian<Root>::row, Gaussian<Root>::sums};
+const GaussianKernels gaussian_portable{Gaussian<Machine>::row, Gaussian<Machine>::sums};
 
 }  // namespace hypersign

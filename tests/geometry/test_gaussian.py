@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from hypersign.bits.backend import available_backends, forced
+from hypersign.geometry import gaussian
 from hypersign.geometry.gaussian import normals, row_sums
 
 
@@ -46,7 +47,7 @@ def test_tails_reach_as_far_as_they_should() -> None:
     for limit in (3, 4, 4.5):
         expected = x.size * 2 * stats.norm.sf(limit)
         assert abs((x > limit).sum() - expected) < 5 * expected**0.5
-    assert x.max() < 6.67
+    assert x.max() < 6.57
 
 
 @pytest.mark.parametrize("d", [1, 3, 48, 5000])
@@ -58,15 +59,58 @@ def test_sums_are_those_of_the_rows(backend: str, d: int) -> None:
         x = (normals(9, 3, 131, d) * scale).astype(np.float64)
     size = np.abs(x[1:])
     with forced(backend):
-        found = row_sums(9, 4, 130, d, scale=scale, thresholds=thresholds, products=True, threads=2)
-        plain = row_sums(9, 4, 130, d)
+        found = row_sums(9, 4, 130, d, scale=scale, thresholds=thresholds, threads=2)
+        with_products = row_sums(9, 4, 130, d, scale=scale, thresholds=thresholds, products=True)
     close = {"rtol": 1e-6, "atol": 1e-6}
     np.testing.assert_allclose(found.absolute, size.sum(1), **close)
     np.testing.assert_allclose(found.square, (size**2).sum(1), **close)
+    np.testing.assert_allclose(with_products.square, found.square, **close)
     lengths = np.linalg.norm(x, axis=1)
-    assert np.all(np.abs(found.product - (x[1:] * x[:-1]).sum(1)) <= 1e-6 * lengths[1:] * lengths[:-1] + 1e-12)
+    dots = (x[1:] * x[:-1]).sum(1)
+    assert np.all(np.abs(with_products.product - dots) <= 1e-6 * lengths[1:] * lengths[:-1] + 1e-12)
+    assert not with_products.absolute.any()
+    assert not found.product.any()
     for i, threshold in enumerate(thresholds):
         np.testing.assert_allclose(found.above[:, i], np.where(size > threshold, size, 0).sum(1), **close)
         assert np.array_equal(found.number[:, i], (size > threshold).sum(1))
-    assert plain.above.shape == (130, 0)
-    assert not plain.product.any()
+        assert np.array_equal(with_products.above[:, i], found.above[:, i])
+
+
+@pytest.mark.parametrize("d", [1, 8, 16, 17, 31, 5000])
+@pytest.mark.parametrize("backend", available_backends())
+def test_sums_without_components_are_those_of_the_rows(backend: str, d: int) -> None:
+    """Radii and directions give |x| and x^2 of a row before there are components."""
+    with forced("numpy"):
+        x = normals(9, 4, 130, d).astype(np.float64)
+    with forced(backend):
+        found = row_sums(9, 4, 130, d)
+    np.testing.assert_allclose(found.absolute, np.abs(x).sum(1), rtol=2e-6)
+    np.testing.assert_allclose(found.square, (x**2).sum(1), rtol=4e-6)
+    assert found.above.shape == (130, 0)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_threads_change_nothing(backend: str) -> None:
+    def everything(threads: int) -> list[np.ndarray]:
+        plain = row_sums(2, 0, 1000, 40, threads=threads)
+        products = row_sums(2, 0, 1000, 40, thresholds=np.float32([0.5]), products=True, threads=threads)
+        return [normals(2, 0, 1000, 40, threads=threads), *vars(plain).values(), *vars(products).values()]
+
+    with forced(backend):
+        alone = everything(1)
+        for threads in (2, 3, 8):
+            assert all(np.array_equal(*pair) for pair in zip(everything(threads), alone, strict=True))
+
+
+def test_functions_are_as_exact_as_they_say() -> None:
+    mantissas = np.arange(2**23, 2**24, 5, dtype=np.float32)
+    for power in (0, 1, 6, 7):
+        uniform = mantissas * np.float32(2.0**power)
+        error = gaussian._energy(-uniform) - (31 - np.log2(uniform.astype(np.float64)))
+        assert np.abs(error).max() < (7e-7 if power > 5 else 2e-6)  # float32's own rounding, where the sum is large
+    assert gaussian._energy(np.float32([2**31, 2**31 - 128])).min() > 0
+    s = np.linspace(-1, 1, 100_001, dtype=np.float32)
+    factor, angle = np.sqrt(2 * np.log(2)), np.pi / 4 * s.astype(np.float64)
+    sine = gaussian._polynomial(gaussian._SINE, s * s) * s
+    np.testing.assert_allclose(sine, factor * np.sin(angle), rtol=2e-6)
+    np.testing.assert_allclose(gaussian._polynomial(gaussian._COSINE, s * s), factor * np.cos(angle), rtol=3e-7)
