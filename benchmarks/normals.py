@@ -3,7 +3,7 @@
     python benchmarks/normals.py [--numbers 1e9] [--json [FILE]]
 
 Draws rows of 8,192 numbers as the simulations do, and holds each of these sums against what it is for independent
-standard normals: the first eight powers; how many exceed 2, 3, 4, 5 and 6 in magnitude; the counts of one number in 13
+standard normals: the first eight powers; how many exceed 2, 3, 4, 5 and 6 in magnitude; of one number in 13, counts
 in 4,096 equally likely intervals (chi-square); products of neighbours, of numbers 2, 8 (the other of a pair), 16 (the
 next step) and 8,192 (the next row) places apart, and of their squares less 1; and the sums of |x| and x^2 over rows,
 which are drawn without components. Distances are in standard errors: of 26, the largest is expected at 2 to 3.

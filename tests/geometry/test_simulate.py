@@ -128,6 +128,35 @@ def test_normals_are_normal():
     assert np.abs(np.corrcoef(np.abs(x[:, :50]).T) - np.eye(50)).max() < 5 / np.sqrt(500)
 
 
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (1, 2), (2, 2), (3, 40), (40, 40), (200, 300)])
+def test_frames_are_orthonormal(k, d):
+    frame = simulate._Source("cpu", 0).frame(k, d).double().numpy()
+    np.testing.assert_allclose(frame @ frame.T, np.eye(k), atol=3e-6)
+
+
+def test_frames_are_uniform():
+    """Components of a row of Haar's matrix: x^2 has a Beta law, whichever the row; rows are as one another's."""
+    d, source = 4, simulate._Source("cpu", 1)
+    frames = np.stack([source.frame(3, d).numpy() for _ in range(3000)]).astype(np.float64)
+    for row in range(3):
+        for column in range(d):
+            assert stats.kstest(frames[:, row, column] ** 2, stats.beta(0.5, (d - 1) / 2).cdf).pvalue > 1e-4
+    assert np.abs((frames[:, 0] ** 2 * frames[:, 1] ** 2).mean(0) - 1 / (d * (d + 2))).max() < 0.003
+
+
+def test_components_that_float32_does_not_see_are_not_drawn():
+    spread, root = simulate._components(np.exp(-0.2 * np.arange(1000)), "cpu")
+    assert len(spread) == 167
+    assert torch.count_nonzero(root) == 167
+    turned = np.linalg.qr(np.random.default_rng(0).standard_normal((50, 50)))[0]
+    variances = np.exp(-np.arange(50))
+    again, root = simulate._components(turned * variances @ turned.T, "cpu")
+    np.testing.assert_allclose(again.flip(0), np.sqrt(variances)[: len(again)], rtol=1e-2, atol=1e-7)
+    assert 30 < len(again) < 38
+    np.testing.assert_allclose(root @ root.T, turned * variances @ turned.T, atol=1e-6)
+    assert len(simulate._components(np.ones(1000), "cpu")[0]) == 1000
+
+
 def test_signs_are_fair():
     x = simulate._Source("cpu", 0).signs(300, 333).numpy()
     assert set(np.unique(x)) == {-1.0, 1.0}

@@ -193,7 +193,9 @@ def rotated(
 ) -> Simulation:
     """Angles of a Gaussian vector of unequal or correlated components and its sign, each rotation before the sign.
 
-    The standard deviation of component i is exp(rate i), as in the original, unless a covariance is given.
+    The standard deviation of component i is exp(rate i), as in the original, unless a covariance is given. The
+    smallest independent components, as many as together stay below float32's rounding of the whole vector (2^-24 of
+    its length), are taken for 0: of a thousand with rate .1, all but 167.
 
     Hadamard rotations have fresh random signs for every vector; a power of two must be the dimension. Haar draws
     are spread over 16 rotations, and their standard errors are over those. Theory: `theory.correlated_sign_cosine`
@@ -228,35 +230,41 @@ def rotated(
             raise HypersignError(f"a Hadamard rotation's dimension must be a power of two; got {d}")
         # The largest is 1: a factor changes no angle, and float32 holds nothing above 1e38.
         shape = np.exp(2 * rate * np.arange(d) - 2 * max(0.0, rate * (d - 1))) if given is None else given
-        root = _root(shape, device)
+        spread, root = _components(shape, device)
         for place, rotation in enumerate(rotations):
             tally = Tally(draws)
             source = _Source(device, seed, number, place)
             if rotation == "none" and root.dim() == 1:
-                for sums in source.sums(draws, d, scale=root):
+                for sums in source.sums(draws, len(spread), scale=spread):
                     tally.add(sums.absolute / (d * sums.square).sqrt())
+            elif rotation == "haar":
+                for group, cosines in _haar_blocks(spread, d, draws, source):
+                    tally.add(cosines, group)
             else:
-                for group, y in _rotated_blocks(rotation, root, d, draws, source):
-                    tally.add(_sign_cosine(y), group)
+                rounds = 0 if rotation == "none" else int(rotation[-1])
+                for x in _gaussian_blocks(root.shape[-1], draws, source, width=d):
+                    y = x * root if root.dim() == 1 else x @ root.T
+                    for _ in range(rounds):
+                        y = hadamard_transform(y * source.signs(len(y), d))
+                    tally.add(_sign_cosine(y, y))
             cases.append(tally.case(f"d = {d}, {rotation}", d, d, *_rotation_theory(rotation, shape)))
     what = f"standard deviations exp({rate:g} i)" if given is None else "the given covariance"
     return Simulation("rotated", f"A vector with {what} and its sign", "rotation", seed, tuple(cases))
 
 
-def _rotated_blocks(
-    rotation: str, root: Tensor, d: int, draws: int, source: "_Source"
-) -> Iterator[tuple[int | None, Tensor]]:
-    """Rotated Gaussian vectors of covariance root root', in blocks, each with the number of its Haar rotation."""
-    groups = min(HAAR_ROTATIONS, draws) if rotation == "haar" else 1
-    rounds = int(rotation[-1]) if rotation.startswith("hadamard") else 0
+def _haar_blocks(spread: Tensor, d: int, draws: int, source: "_Source") -> Iterator[tuple[int, Tensor]]:
+    """Cosines with their sign of vectors of d after a Haar rotation, each block with the number of its rotation.
+
+    A vector of independent components along any axes is turned like one along the first of d, so that as many rows
+    of a rotation as there are components are all that is drawn of it and multiplied.
+    """
+    groups = min(HAAR_ROTATIONS, draws)
     for group in range(groups):
-        turn = source.reflections(d) if rotation == "haar" else None
+        frame = source.frame(len(spread), d)
         share = draws * (group + 1) // groups - draws * group // groups
-        for x in _gaussian_blocks(d, share, source):
-            y = x * root if root.dim() == 1 else x @ root.T
-            for _ in range(rounds):
-                y = hadamard_transform(y * source.signs(len(y), d))
-            yield (None, y) if turn is None else (group, torch.ormqr(*turn, y, left=False))
+        for x in _gaussian_blocks(len(spread), share, source, width=d):
+            x *= spread
+            yield group, _sign_cosine(x @ frame, x)
 
 
 def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, float, float, float]:
@@ -284,22 +292,26 @@ def _with_angle(mean: float, std: float, d: int) -> tuple[float, float, float, f
     return mean, std, theory.angle_mean(mean, std, d), theory.angle_std(mean, std, d)
 
 
-def _sign_cosine(x: Tensor) -> Tensor:
-    """Cosine of each vector and its sign; x sign(x) is |x|, whatever the sign of 0."""
-    return x.abs().sum(1) / (math.sqrt(x.shape[1]) * torch.linalg.vector_norm(x, dim=1))
+def _sign_cosine(y: Tensor, x: Tensor) -> Tensor:
+    """Cosine of each vector y, as long as x, and its sign; y sign(y) is |y|, whatever the sign of 0."""
+    return y.abs().sum(1) / (y.shape[1] * torch.linalg.vecdot(x, x)).sqrt()
 
 
-def _root(covariance: np.ndarray, device: str) -> Tensor:
-    """A matrix, or a vector of standard deviations, that gives independent normals this covariance."""
-    if covariance.ndim == 1:
-        root = np.sqrt(np.maximum(covariance, 0))
-    else:
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0))
-    root = root / np.abs(root).max()
-    # What no angle sees is 0: products would come near 1e-38, where arithmetic is a hundred times slower.
-    root[np.abs(root) < 1e-15] = 0
-    return torch.as_tensor(root, dtype=torch.float32, device=device)
+def _components(covariance: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+    """Standard deviations of the independent components, shape (k,), and what makes vectors of normals.
+
+    The latter has shape (d, k), or for variances (d,), with zeros. Either is less the components that float32 does
+    not see beside the others: products of them would come near 1e-38, where arithmetic is a hundred times slower.
+    """
+    values, vectors = (covariance, None) if covariance.ndim == 1 else np.linalg.eigh(covariance)
+    values = np.maximum(values, 0) / values.max()
+    ascending = np.argsort(values)
+    unseen = np.cumsum(values[ascending]) <= 2.0**-48 * values.sum()
+    spread = np.sqrt(values)
+    spread[ascending[unseen]] = 0
+    seen = spread > 0
+    root = spread if vectors is None else vectors[:, seen] * spread[seen]
+    return tuple(torch.as_tensor(x, dtype=torch.float32, device=device) for x in (spread[seen], root))
 
 
 def _dimensions(values: Sequence[int]) -> list[int]:
@@ -325,9 +337,12 @@ def _block_rows(draws: int, width: int, device: str) -> Iterator[int]:
         yield min(rows, draws - start)
 
 
-def _gaussian_blocks(d: int, draws: int, source: "_Source") -> Iterator[Tensor]:
-    """Vectors of d independent standard normals, shape (rows, d), float32, on the source's device."""
-    for rows in _block_rows(draws, d, source.device):
+def _gaussian_blocks(d: int, draws: int, source: "_Source", *, width: int | None = None) -> Iterator[Tensor]:
+    """Vectors of d independent standard normals, shape (rows, d), float32, on the source's device.
+
+    Blocks are of as many as fit when each becomes a vector of `width`.
+    """
+    for rows in _block_rows(draws, width or d, source.device):
         yield source.normals(rows, d)
 
 
@@ -407,18 +422,24 @@ class _Source:
             )
             yield _Sums(*(value.double().cpu() for value in values))
 
-    def reflections(self, d: int) -> tuple[Tensor, Tensor]:
-        """A Haar rotation, but for signs of its columns, which no angle here sees, as `torch.ormqr` takes it.
+    def frame(self, k: int, d: int) -> Tensor:
+        """The first k rows of a Haar rotation of d dimensions, but for signs, which no angle here sees; float32.
 
-        The product of d Householder reflections, of vectors of d, d - 1, ..., 1 normals. Neither made nor multiplied
-        as a matrix, it takes two fifths of the time. Source: Stewart 1980, "The efficient generation of random
-        orthogonal matrices".
+        The product of k Householder reflections, of vectors of d, d - 1, ... normals (Stewart 1980, "The efficient
+        generation of random orthogonal matrices"), is I - V T V', V having these vectors for columns, and T the
+        inverse of the upper triangle of V' V with half its diagonal (Puglisi 1992, "Modification of the Householder
+        method based on the compact WY representation").
         """
-        vectors = self.normals(d, d).tril_()  # one a column
-        first, length = vectors.diagonal().clone(), torch.linalg.vector_norm(vectors, dim=0)
-        size = first.abs() + length
-        factor = torch.where(length > 0, size / length, 0)
-        return vectors / torch.where(length > 0, torch.copysign(size, first), 1), factor
+        vectors = self.normals(k, d).triu_()  # V'
+        length = torch.linalg.vecdot(vectors, vectors).sqrt()
+        first = vectors.diagonal()
+        first += torch.copysign(torch.where(length > 0, length, 1), first)
+        gram = vectors @ vectors.T
+        gram.diagonal().mul_(0.5)
+        mixed = torch.linalg.solve_triangular(gram, vectors[:, :k], upper=True)
+        frame = mixed.T @ vectors
+        frame.neg_().diagonal().add_(1)
+        return frame
 
     def signs(self, rows: int, d: int) -> Tensor:
         """Independent random signs, float32, shape (rows, d)."""
