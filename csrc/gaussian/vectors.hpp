@@ -38,7 +38,7 @@ struct Gaussian {
             }
         }
 
-        inline Words next() {
+        [[gnu::always_inline]] inline Words next() {
             const Words result = a + b + counter;
             counter += 1u;
             a = b ^ (b >> 9);
@@ -57,7 +57,7 @@ struct Gaussian {
 
     // U = (the word's lower 31 bits, made odd)/2^31, so no zero: radii up to 6.56. U = 2^-e m with m in [1, 2), and a
     // polynomial of m - 1.5 for -log2 m, in the order that waits least: absolute error 7e-7, and never below 0.
-    static inline Points points(Generator &generator) {
+    [[gnu::always_inline]] static inline Points points(Generator &generator) {
         const Words u = generator.next(), v = generator.next();
         const Floats uniform = __builtin_convertvector((Ints)(u | 1u), Floats);
         const Words bits = (Words)uniform & 0x7fffffffu;
@@ -71,6 +71,25 @@ struct Gaussian {
         return {high * (q * q) + low, __builtin_convertvector((Ints)v, Floats) * 0x1p-31f, uniform, v};
     }
 
+    // A row's points, made a step ahead: what one step waits for, another computes meanwhile.
+    // Field by field, since GCC copies the whole through memory.
+    struct Row {
+        Generator generator;
+        Floats energy = {}, s = {}, axis = {};
+        Words sign = {};
+
+        Row(uint64_t key, uint64_t number) : generator(key, number) { next(); }
+
+        [[gnu::always_inline]] inline Points next() {
+            const Points now{energy, s, axis, sign}, ahead = points(generator);
+            energy = ahead.energy;
+            s = ahead.s;
+            axis = ahead.axis;
+            sign = ahead.sign;
+            return now;
+        }
+    };
+
     // sqrt(2 ln 2) sin(pi s/4), relative error 1.6e-6, mean square exact; t = s^2.
     static inline Floats sine(Floats s, Floats t) {
         return ((t * 0.0028671985492110252f - 0.09504547715187073f) * t + 0.9247342348098755f) * s;
@@ -82,13 +101,15 @@ struct Gaussian {
                1.1774100065231323f;
     }
 
-    static inline void normals(Generator &generator, Floats &a, Floats &b) {
-        const Points p = points(generator);
+    // Sixteen numbers in two vectors; returns the energies of their pairs.
+    [[gnu::always_inline]] static inline Floats normals(Row &row, Floats &a, Floats &b) {
+        const Points p = row.next();
         const Floats root = Machine::root(p.energy);
         const Floats radius = (Floats)((Words)root ^ ((p.sign << 27) & 0x80000000u));
         const Floats t = p.s * p.s, main = cosine(t), minor = sine(p.s, t);
         a = Machine::choose(p.axis, minor, main) * radius;
         b = Machine::choose(p.axis, main, minor) * radius;
+        return p.energy;
     }
 
     static inline Floats load(const float *x) {
@@ -108,10 +129,10 @@ struct Gaussian {
     }
 
     static void row(const GaussianTask &task, uint64_t number, float *x, int64_t padded) {
-        Generator generator(task.key, number);
+        Row drawn(task.key, number);
         for (int64_t i = 0; i < padded; i += GAUSSIAN_STEP) {
             Floats a, b;
-            normals(generator, a, b);
+            normals(drawn, a, b);
             store(x + i, a);
             store(x + i + GAUSSIAN_LANES, b);
         }
@@ -126,13 +147,16 @@ struct Gaussian {
         return (Floats)((Ints)x & (lanes < static_cast<int32_t>(count)));
     }
 
+    static constexpr double ENERGY = 1.3862943611198906;  // 2 ln 2, what an energy of 1 is in x^2 + y^2
     static constexpr int64_t PIECE = 2048;  // float32 sums are short, so that they are exact to 1e-7
 
     static void sums(const GaussianTask &task, int64_t i, float *x, int64_t padded) {
-        if (task.product)
-            components<true>(task, i, x, padded);
-        else if (task.scale || task.counts)
-            components<false>(task, i, x, padded);
+        if (task.scale)
+            task.product ? components<true, true>(task, i, x, padded) : components<true, false>(task, i, x, padded);
+        else if (task.product)
+            components<false, true>(task, i, x, padded);
+        else if (task.counts)
+            components<false, false>(task, i, x, padded);
         else
             lengths(task, i);
         for (int64_t c = 0; c < task.counts; ++c) exceeding(task, i, c, x, padded);
@@ -140,14 +164,14 @@ struct Gaussian {
 
     // |cos| + |sin| is sqrt(2) times the cosine of what is left to 45 degrees: neither axes nor signs are needed.
     static void lengths(const GaussianTask &task, int64_t i) {
-        Generator generator(task.key, task.first + i);
+        Row drawn(task.key, task.first + i);
         const int64_t whole = task.d / GAUSSIAN_STEP * GAUSSIAN_STEP;
         double size = 0, energy = 0;
         for (int64_t start = 0; start < whole; start += PIECE) {
             const int64_t stop = std::min(start + PIECE, whole);
             Floats s = {}, e = {};
             for (int64_t j = start; j < stop; j += GAUSSIAN_STEP) {
-                const Points p = points(generator);
+                const Points p = drawn.next();
                 const Floats left = absolute(p.s) - 1.0f;
                 s += cosine(left * left) * Machine::root(p.energy);
                 e += p.energy;
@@ -156,10 +180,10 @@ struct Gaussian {
             energy += sum(e);
         }
         size *= 1.4142135623730951;
-        energy *= 1.3862943611198906;  // 2 ln 2
+        energy *= ENERGY;
         if (whole < task.d) {
             Floats a, b;
-            normals(generator, a, b);
+            normals(drawn, a, b);
             a = first(a, task.d - whole);
             b = first(b, task.d - whole - GAUSSIAN_LANES);
             size += sum(absolute(a)) + sum(absolute(b));
@@ -169,31 +193,38 @@ struct Gaussian {
         task.square[i] = energy;
     }
 
-    // Component by component; x is the row before where its product is asked for, and becomes this one.
-    template <bool product>
+    // Component by component; x is the row before where its product is asked for, and becomes this one. Where nothing
+    // scales them, squares are summed pair by pair.
+    template <bool scaled, bool product>
     static void components(const GaussianTask &task, int64_t i, float *x, int64_t padded) {
-        Generator generator(task.key, task.first + i);
+        Row drawn(task.key, task.first + i);
         double other = 0, square = 0;
         for (int64_t start = 0; start < padded; start += PIECE) {
             const int64_t stop = std::min(start + PIECE, padded);
-            Floats o[2] = {}, q[2] = {};
+            Floats o[2] = {}, q = {};
             for (int64_t j = start; j < stop; j += GAUSSIAN_STEP) {
                 Floats value[2];
-                normals(generator, value[0], value[1]);
+                Floats energy = normals(drawn, value[0], value[1]);
+                if (j + GAUSSIAN_STEP > task.d) {
+                    for (int k = 0; k < 2; ++k) value[k] = first(value[k], task.d - j - k * GAUSSIAN_LANES);
+                    energy = (value[0] * value[0] + value[1] * value[1]) * static_cast<float>(1 / ENERGY);
+                }
+                if (!scaled) q += energy;
                 for (int k = 0; k < 2; ++k) {
                     float *place = x + j + k * GAUSSIAN_LANES;
-                    if (j + GAUSSIAN_STEP > task.d) value[k] = first(value[k], task.d - j - k * GAUSSIAN_LANES);
-                    if (task.scale) value[k] *= load(task.scale + j + k * GAUSSIAN_LANES);
+                    if (scaled) {
+                        value[k] *= load(task.scale + j + k * GAUSSIAN_LANES);
+                        q += value[k] * value[k];
+                    }
                     o[k] += product ? value[k] * load(place) : absolute(value[k]);
-                    q[k] += value[k] * value[k];
                     store(place, value[k]);
                 }
             }
             other += sum(o[0]) + sum(o[1]);
-            square += sum(q[0]) + sum(q[1]);
+            square += sum(q);
         }
         (product ? task.product : task.absolute)[i] = other;
-        task.square[i] = square;
+        task.square[i] = scaled ? square : square * ENERGY;
     }
 
     static void exceeding(const GaussianTask &task, int64_t i, int64_t c, const float *x, int64_t padded) {

@@ -84,6 +84,9 @@ def test_sums_without_components_are_those_of_the_rows(backend: str, d: int) -> 
         x = normals(9, 4, 130, d).astype(np.float64)
     with forced(backend):
         found = row_sums(9, 4, 130, d)
+        others = [row_sums(9, 4, 130, d, products=True), row_sums(9, 4, 130, d, thresholds=np.float32([1]))]
+    for other in others:
+        np.testing.assert_allclose(other.square, (x**2).sum(1), rtol=4e-6)
     np.testing.assert_allclose(found.absolute, np.abs(x).sum(1), rtol=2e-6)
     np.testing.assert_allclose(found.square, (x**2).sum(1), rtol=4e-6)
     assert found.above.shape == (130, 0)

@@ -324,8 +324,8 @@ def _some(name: str, values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-CPU_BLOCK = 1 << 17
-"""Numbers drawn at a time on a CPU: what is made of them then stays in its cache."""
+CPU_BLOCK = 1 << 19
+"""Numbers drawn at a time on a CPU: what is made of them then stays in its cache, and calls are few."""
 
 GPU_BLOCK = 1 << 25
 

@@ -109,6 +109,8 @@ def _moments(covariance: ArrayLike, *, second: bool, hadamard: bool = False) -> 
         raise HypersignError(f"a covariance must have eigenvalues >= 0, not all 0; got {values.min():g} to {top:g}")
     values = np.maximum(values, 0) / top
     d = len(values)
+    if vectors is None and not hadamard:
+        values = values[values > 1e-30]  # below, all their deviations together are nothing, and most of the time
     # The trapezoidal rule in log u, which converges exponentially. The integrands rise as sqrt(u) and as u at the
     # left end; at the right one the determinant ends them, or, where a single direction varies, 1/sqrt(u).
     u = np.exp(np.arange(-50 - np.log(values.sum()), 60, _STEP))
