@@ -155,8 +155,8 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=1000, help="of the vectors (default 1000)")
     parser.add_argument("--device", default="cpu", help="of our side; loops are NumPy's (default cpu)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of ours (default 1 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="of both; the least time counts (default 5)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of ours a round (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="of both; the least time counts (default 3)")
+    parser.add_argument("--repeats", type=int, default=20, help="runs of ours a round (default 20)")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
     options = parser.parse_args()
     load = os.getloadavg()[0]

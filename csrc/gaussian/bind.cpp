@@ -12,7 +12,7 @@ namespace nb = nanobind;
 namespace hypersign {
 namespace {
 
-constexpr int64_t ROWS = 64;  // in a thread's share: the row before the first is drawn once more
+constexpr int64_t ROWS = 64;  // in a thread's share: the two rows before the first are drawn once more
 
 int64_t padded(int64_t d) { return (d + GAUSSIAN_STEP - 1) / GAUSSIAN_STEP * GAUSSIAN_STEP; }
 
@@ -33,7 +33,8 @@ void bind_gaussian(nb::module_ &m) {
     m.def("gaussian_rows", [](Matrix x, uint64_t key, uint64_t first, int threads) {
         const int64_t rows = x.shape(0), d = x.shape(1), width = padded(d);
         float *to = x.data();
-        const GaussianTask task{key, first, d, nullptr, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr};
+        const GaussianTask task{key,     first,   d,       nullptr, nullptr, 0,
+                                nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
         const auto kernel = gaussian_kernels(backend()).row;
         nb::gil_scoped_release release;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
@@ -49,12 +50,13 @@ void bind_gaussian(nb::module_ &m) {
         });
     });
 
-    // sums: (3, rows): |x| or, with products, nothing; x^2; and the product with the row before. above: (2 rows, thresholds): the sums over
-    // what exceeds them for every row, then the numbers of those. scale: (d), or empty.
+    // sums: (4, rows): |x| or, with products, nothing; x^2; products with the row before and with that before it.
+    // above: (2 rows, thresholds): the sums over what exceeds them for every row, then the numbers of those. scale: (d),
+    // or empty.
     m.def("gaussian_sums", [](Sums sums, Sums above, Row scale, Row thresholds, int64_t d, uint64_t key, uint64_t first,
                               bool products, int threads) {
         const int64_t rows = sums.shape(1), counts = thresholds.shape(0), width = padded(d);
-        if (sums.shape(0) != 3 || (scale.shape(0) && int64_t(scale.shape(0)) != d) ||
+        if (sums.shape(0) != 4 || (scale.shape(0) && int64_t(scale.shape(0)) != d) ||
             int64_t(above.shape(0)) != 2 * rows || int64_t(above.shape(1)) != counts)
             throw nb::value_error("arrays that do not fit each other");
         std::vector<float> factors(scale.shape(0) ? width : 0);
@@ -68,14 +70,21 @@ void bind_gaussian(nb::module_ &m) {
                                 sums.data(),
                                 sums.data() + rows,
                                 products ? sums.data() + 2 * rows : nullptr,
+                                products ? sums.data() + 3 * rows : nullptr,
                                 above.data(),
                                 above.data() + rows * counts};
         const GaussianKernels &kernels = gaussian_kernels(backend());
         nb::gil_scoped_release release;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
-            std::vector<float> x(width);
-            if (products) kernels.row(task, first + start - 1, x.data(), width);
-            for (int64_t i = start; i < stop; ++i) kernels.sums(task, i, x.data(), width);
+            std::vector<float> x(width), last(width);
+            if (products) {
+                kernels.row(task, first + start - 2, x.data(), width);
+                kernels.row(task, first + start - 1, last.data(), width);
+            }
+            for (int64_t i = start; i < stop; ++i) {
+                kernels.sums(task, i, x.data(), last.data(), width);
+                x.swap(last);
+            }
         });
     });
 }

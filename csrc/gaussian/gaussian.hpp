@@ -27,7 +27,7 @@ struct GaussianTask {
     int64_t counts;
     double *absolute;  // (rows) sum of |x|; where products are asked for, left as it is
     double *square;    // (rows) sum of x^2
-    double *product;   // (rows) dot product with the row before, or null
+    double *product, *product_two_before;  // (rows) dot product with the row before, and with that before it; or null
     double *above;     // (rows, counts) sum of |x| where it exceeds the threshold
     double *number;    // (rows, counts) how many do
 };
@@ -35,8 +35,9 @@ struct GaussianTask {
 struct GaussianKernels {
     // One row of the task, into `padded` floats, a multiple of 16; those from d on are 0.
     void (*row)(const GaussianTask &task, uint64_t number, float *x, int64_t padded);
-    // The sums of row i, whose components may be left in x; where products are asked for, x is the row before.
-    void (*sums)(const GaussianTask &task, int64_t i, float *x, int64_t padded);
+    // The sums of row i, whose components may be left in x; where products are asked for, they are, `last` is the row
+    // before, and x was the row before that.
+    void (*sums)(const GaussianTask &task, int64_t i, float *x, const float *last, int64_t padded);
 };
 
 extern const GaussianKernels gaussian_portable, gaussian_avx2;

@@ -150,13 +150,14 @@ struct Gaussian {
     static constexpr double ENERGY = 1.3862943611198906;  // 2 ln 2, what an energy of 1 is in x^2 + y^2
     static constexpr int64_t PIECE = 2048;  // float32 sums are short, so that they are exact to 1e-7
 
-    static void sums(const GaussianTask &task, int64_t i, float *x, int64_t padded) {
+    static void sums(const GaussianTask &task, int64_t i, float *x, const float *last, int64_t padded) {
         if (task.scale)
-            task.product ? components<true, true>(task, i, x, padded) : components<true, false>(task, i, x, padded);
+            task.product ? components<true, true>(task, i, x, last, padded)
+                         : components<true, false>(task, i, x, last, padded);
         else if (task.product)
-            components<false, true>(task, i, x, padded);
+            components<false, true>(task, i, x, last, padded);
         else if (task.counts)
-            components<false, false>(task, i, x, padded);
+            components<false, false>(task, i, x, last, padded);
         else
             lengths(task, i);
         for (int64_t c = 0; c < task.counts; ++c) exceeding(task, i, c, x, padded);
@@ -193,15 +194,15 @@ struct Gaussian {
         task.square[i] = energy;
     }
 
-    // Component by component; x is the row before where its product is asked for, and becomes this one. Where nothing
-    // scales them, squares are summed pair by pair.
+    // Component by component into x, which held the row two before where products are asked for. Where nothing scales
+    // them, squares are summed pair by pair.
     template <bool scaled, bool product>
-    static void components(const GaussianTask &task, int64_t i, float *x, int64_t padded) {
+    static void components(const GaussianTask &task, int64_t i, float *x, const float *last, int64_t padded) {
         Row drawn(task.key, task.first + i);
-        double other = 0, square = 0;
+        double other = 0, square = 0, product_before = 0;
         for (int64_t start = 0; start < padded; start += PIECE) {
             const int64_t stop = std::min(start + PIECE, padded);
-            Floats o[2] = {}, q = {};
+            Floats o[2] = {}, p[2] = {}, q = {};
             for (int64_t j = start; j < stop; j += GAUSSIAN_STEP) {
                 Floats value[2];
                 Floats energy = normals(drawn, value[0], value[1]);
@@ -217,13 +218,16 @@ struct Gaussian {
                         q += value[k] * value[k];
                     }
                     o[k] += product ? value[k] * load(place) : absolute(value[k]);
+                    if (product) p[k] += value[k] * load(last + j + k * GAUSSIAN_LANES);
                     store(place, value[k]);
                 }
             }
             other += sum(o[0]) + sum(o[1]);
+            product_before += sum(p[0]) + sum(p[1]);
             square += sum(q);
         }
-        (product ? task.product : task.absolute)[i] = other;
+        (product ? task.product_two_before : task.absolute)[i] = other;
+        if (product) task.product[i] = product_before;
         task.square[i] = scaled ? square : square * ENERGY;
     }
 

@@ -56,8 +56,8 @@ def test_sums_are_those_of_the_rows(backend: str, d: int) -> None:
     scale = np.linspace(0.5, 2, d).astype(np.float32)
     thresholds = np.float32([0.0, 0.612, 5.0])
     with forced("numpy"):
-        x = (normals(9, 3, 131, d) * scale).astype(np.float64)
-    size = np.abs(x[1:])
+        x = (normals(9, 2, 132, d) * scale).astype(np.float64)
+    size = np.abs(x[2:])
     with forced(backend):
         found = row_sums(9, 4, 130, d, scale=scale, thresholds=thresholds, threads=2)
         with_products = row_sums(9, 4, 130, d, scale=scale, thresholds=thresholds, products=True)
@@ -66,10 +66,13 @@ def test_sums_are_those_of_the_rows(backend: str, d: int) -> None:
     np.testing.assert_allclose(found.square, (size**2).sum(1), **close)
     np.testing.assert_allclose(with_products.square, found.square, **close)
     lengths = np.linalg.norm(x, axis=1)
-    dots = (x[1:] * x[:-1]).sum(1)
-    assert np.all(np.abs(with_products.product - dots) <= 1e-6 * lengths[1:] * lengths[:-1] + 1e-12)
+    for lag, found_dots in ((1, with_products.product), (2, with_products.product_two_before)):
+        before = slice(2 - lag, -lag)
+        limit = 1e-6 * lengths[2:] * lengths[before] + 1e-12
+        assert np.all(np.abs(found_dots - (x[2:] * x[before]).sum(1)) <= limit)
     assert not with_products.absolute.any()
     assert not found.product.any()
+    assert not found.product_two_before.any()
     for i, threshold in enumerate(thresholds):
         np.testing.assert_allclose(found.above[:, i], np.where(size > threshold, size, 0).sum(1), **close)
         assert np.array_equal(found.number[:, i], (size > threshold).sum(1))

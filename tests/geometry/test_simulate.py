@@ -144,6 +144,16 @@ def test_frames_are_uniform():
     assert np.abs((frames[:, 0] ** 2 * frames[:, 1] ** 2).mean(0) - 1 / (d * (d + 2))).max() < 0.003
 
 
+def test_pairs_that_share_vectors_are_as_good_as_others():
+    """Over many seeds the distances from theory have the mean and deviation of standard errors: 0 and 1."""
+    cases = [simulate.pairs([3, 20], draws=301, seed=seed).cases for seed in range(150)]
+    for case in (0, 1):
+        for estimate in ("mean_distance", "std_distance"):
+            found = np.array([getattr(c[case].cosine, estimate) for c in cases])
+            assert abs(found.mean()) < 4 / np.sqrt(150) + 0.1  # a deviation is found a little low
+            assert abs(found.std() - 1) < 0.25
+
+
 def test_components_that_float32_does_not_see_are_not_drawn():
     spread, root = simulate._components(np.exp(-0.2 * np.arange(1000)), "cpu")
     assert len(spread) == 167

@@ -24,13 +24,14 @@ _NO_WORDS = np.empty(0, np.float32)
 class RowSums:
     """Sums over rows x of d numbers, shape (rows,): of x^2, and of |x| or, where asked for, x times the row before.
 
-    Of the last two, the one that was not asked for is 0. For each threshold, shape (rows, thresholds): `above`, the
+    `product_two_before` is that with the row before that one. What was not asked for is 0. For each threshold, shape (rows, thresholds): `above`, the
     sum of |x| where it is larger, and the `number` of components where it is.
     """
 
     absolute: NDArray[np.float64]
     square: NDArray[np.float64]
     product: NDArray[np.float64]
+    product_two_before: NDArray[np.float64]
     above: NDArray[np.float64]
     number: NDArray[np.float64]
 
@@ -65,15 +66,15 @@ def row_sums(
 ) -> RowSums:
     """Sums over the rows that `normals` draws, each component times its entry of `scale` (shape (d,)) before.
 
-    `products` asks for the dot product of each row with the one before, of number `first` - 1 for the first, instead
-    of the sum of |x|.
+    `products` asks for the dot products of each row with the two before, of numbers `first` - 1 and `first` - 2 for
+    the first, instead of the sum of |x|.
 
     >>> found = row_sums(7, 0, 3, 100, thresholds=np.float32([0.5]))
     >>> bool(np.allclose(found.square, np.square(normals(7, 0, 3, 100)).sum(1)))
     True
     """
     kernels = native()
-    sums: NDArray[np.float64] = np.zeros((3, rows))
+    sums: NDArray[np.float64] = np.zeros((4, rows))
     above: NDArray[np.float64] = np.zeros((2, rows, len(thresholds)))
     if kernels is not None:
         factors = _NO_WORDS if scale is None else np.ascontiguousarray(scale, np.float32)
@@ -81,13 +82,16 @@ def row_sums(
         flat = above.reshape(2 * rows, len(limits))
         kernels.gaussian_sums(sums, flat, factors, limits, d, key, first % 2**64, products, threads)
         return RowSums(*sums, *above)
-    x = _reference(key, first - 1, rows + 1, d)
+    x = _reference(key, first - 2, rows + 2, d)
     if scale is not None:
         x *= scale
     exact = x.astype(np.float64)
-    size = np.abs(exact[1:])
+    size = np.abs(exact[2:])
     sums[1] = np.square(size).sum(1)
-    sums[2 if products else 0] = (exact[1:] * exact[:-1] if products else size).sum(1)
+    if products:
+        sums[2:] = (exact[2:] * exact[1:-1]).sum(1), (exact[2:] * exact[:-2]).sum(1)
+    else:
+        sums[0] = size.sum(1)
     for i, threshold in enumerate(thresholds):
         over = size > threshold
         above[:, :, i] = np.where(over, size, 0).sum(1), over.sum(1)

@@ -4,7 +4,8 @@ Each function here is one experiment of Anderson & Berg 2018, or one beside them
 keeps nothing of a block but sums, so that memory does not grow with the number of draws, and returns for every
 case the mean and standard deviation that it found, their standard errors, and what theory says.
 
-What is drawn is a function of the seed and of the kind of device: CPU and GPU have generators of their own.
+What is drawn is a function of the seed and of the kind of device: CPU and GPU have generators of their own. A CPU
+draws on as many threads as torch has (`torch.set_num_threads`), the same numbers and sums for any number of them.
 Vectors are float32, sums float64.
 """
 
@@ -45,8 +46,9 @@ def pairs(
 ) -> Simulation:
     """Angles of two independent Gaussian vectors, for each dimension; theory: `theory.pair_angle_std`.
 
-    Each vector is paired with the one before it: the directions being independent and uniform, so are the
-    cosines of successive ones.
+    Each vector is paired with the two before it. Directions being independent and uniform, the cosines of any two of
+    these pairs are independent, of those of three vectors too: means, deviations and their standard errors are those
+    of pairs drawn one by one.
 
     Raises HypersignError where a dimension or the number of draws is out of range.
 
@@ -58,10 +60,14 @@ def pairs(
     for number, d in enumerate(_dimensions(dimensions)):
         tally = Tally(draws)
         square = torch.empty(0)
-        for sums in _Source(device, seed, number).sums(draws + 1, d, products=True):
-            square = torch.cat([square[-1:], sums.square])
-            product = sums.product[len(sums.product) - len(square) + 1 :]  # the very first has none before it
-            tally.add(product / (square[1:] * square[:-1]).sqrt())
+        left = draws
+        for sums in _Source(device, seed, number).sums((draws + 1) // 2 + 2, d, products=True):
+            square = torch.cat([square[-2:], sums.square])
+            rows = len(square) - 2  # the very first two have none before them
+            products = torch.stack([sums.product, sums.product_two_before], 1)[len(sums.product) - rows :]
+            before = torch.stack([square[1:-1], square[:-2]], 1)
+            tally.add((products / (square[2:, None] * before).sqrt()).flatten()[:left])
+            left -= 2 * rows
         spread = float(theory.pair_angle_std(d))
         cases.append(tally.case(f"d = {d}", d, d, 0.0, theory.pair_cosine_std(d), np.pi / 2, spread))
     return Simulation("pairs", "Two random vectors", "dimension", seed, tuple(cases))
@@ -311,7 +317,7 @@ def _components(covariance: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
     spread[ascending[unseen]] = 0
     seen = spread > 0
     root = spread if vectors is None else vectors[:, seen] * spread[seen]
-    return tuple(torch.as_tensor(x, dtype=torch.float32, device=device) for x in (spread[seen], root))
+    return torch.from_numpy(spread[seen]).float().to(device), torch.from_numpy(root).float().to(device)
 
 
 def _dimensions(values: Sequence[int]) -> list[int]:
@@ -357,6 +363,7 @@ class _Sums:
     absolute: Tensor
     square: Tensor
     product: Tensor
+    product_two_before: Tensor
     above: Tensor
     number: Tensor
 
@@ -393,7 +400,7 @@ class _Source:
         thresholds: Sequence[float] = (),
         products: bool = False,
     ) -> Iterator[_Sums]:
-        """Sums over `draws` vectors of d normals (times `scale`), in blocks; the first of all has no product."""
+        """Sums over `draws` vectors of d normals (times `scale`), in blocks; the first two have no products."""
         if self.device == "cpu":
             options: dict[str, Any] = {
                 "scale": None if scale is None else scale.numpy(),
@@ -411,12 +418,13 @@ class _Source:
             x = x if scale is None else x * scale
             size = x.abs()
             over = [size > t for t in thresholds]
-            before = torch.cat([x[:1] if last is None else last, x[:-1]]) if products else x
-            last = x[-1:].clone()
+            before = torch.cat([x[:1].expand(2, -1) if last is None else last, x]) if products else x
+            last = before[-2:].clone()
             values = (
                 size.sum(1),
                 torch.linalg.vecdot(x, x),
-                torch.linalg.vecdot(x, before),
+                torch.linalg.vecdot(x, before[1:-1] if products else x),
+                torch.linalg.vecdot(x, before[:-2] if products else x),
                 torch.stack([(size * level).sum(1) for level in over], 1) if over else x[:, :0],
                 torch.stack([level.sum(1) for level in over], 1) if over else x[:, :0],
             )
