@@ -24,8 +24,8 @@ _NO_WORDS = np.empty(0, np.float32)
 class RowSums:
     """Sums over rows x of d numbers, shape (rows,): of x^2, and of |x| or, where asked for, x times the row before.
 
-    `product_two_before` is that with the row before that one. What was not asked for is 0. For each threshold, shape (rows, thresholds): `above`, the
-    sum of |x| where it is larger, and the `number` of components where it is.
+    `product_two_before` is that with the row before that one. What was not asked for is 0. For each threshold, shape
+    (rows, thresholds): `above`, the sum of |x| where it is larger, and the `number` of components where it is.
     """
 
     absolute: NDArray[np.float64]

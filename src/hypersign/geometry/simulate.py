@@ -22,6 +22,8 @@ from torch import Tensor
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.geometry import gaussian, theory
 from hypersign.geometry.estimates import Simulation, Tally
+from hypersign.geometry.theory.angle import angle_moments
+from hypersign.geometry.theory.sign import sign_angle_moments
 from hypersign.hadamard import hadamard_transform
 
 __all__ = [
@@ -291,11 +293,13 @@ def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, floa
 
 
 def _sign_theory(d: int) -> tuple[float, float, float, float]:
-    return theory.sign_cosine(d), theory.sign_cosine_std(d), theory.sign_angle(d), theory.sign_angle_std(d)
+    angle, spread = sign_angle_moments(d)
+    return theory.sign_cosine(d), theory.sign_cosine_std(d), float(angle), float(spread)
 
 
 def _with_angle(mean: float, std: float, d: int) -> tuple[float, float, float, float]:
-    return mean, std, theory.angle_mean(mean, std, d), theory.angle_std(mean, std, d)
+    angle, spread = angle_moments(mean, std, d)
+    return mean, std, float(angle), float(spread)
 
 
 def _sign_cosine(y: Tensor, x: Tensor) -> Tensor:

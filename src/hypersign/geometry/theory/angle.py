@@ -37,7 +37,8 @@ def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(256)
 
 
-def _angle_moments(mean: ArrayLike, std: ArrayLike, d: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def angle_moments(mean: ArrayLike, std: ArrayLike, d: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """`angle_mean` and `angle_std` at once, for those who want both."""
     mean, std, d = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (mean, std, fan_in(d))))
     centre = np.arccos(np.clip(mean, -1, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -68,7 +69,7 @@ def angle_mean(cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
     >>> round(float(np.degrees(angle_mean(0.80530, 0.03952, 27))), 2)
     36.19
     """
-    return _angle_moments(cosine, cosine_std, d)[0][()]
+    return angle_moments(cosine, cosine_std, d)[0][()]
 
 
 def angle_std(cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
@@ -80,7 +81,7 @@ def angle_std(cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
     >>> round(float(np.degrees(angle_std(0.80530, 0.03952, 27))), 2)
     3.83
     """
-    return _angle_moments(cosine, cosine_std, d)[1][()]
+    return angle_moments(cosine, cosine_std, d)[1][()]
 
 
 def angle_density(angle: ArrayLike, cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:

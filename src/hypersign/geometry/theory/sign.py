@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +9,7 @@ from scipy import special
 
 from hypersign._checks import HypersignError
 from hypersign.geometry.theory._arrays import Array, fan_in
-from hypersign.geometry.theory.angle import angle_density, angle_mean, angle_std
+from hypersign.geometry.theory.angle import angle_density, angle_moments
 
 __all__ = [
     "sign_cosine",
@@ -93,7 +92,7 @@ def sign_angle(d: ArrayLike) -> Array:
     >>> round(float(np.degrees(sign_angle(3))), 2)
     28.12
     """
-    return _per_fan_in(lambda law: law.mean, angle_mean, d)
+    return sign_angle_moments(d)[0][()]
 
 
 def sign_angle_std(d: ArrayLike) -> Array:
@@ -108,7 +107,7 @@ def sign_angle_std(d: ArrayLike) -> Array:
     >>> round(float(np.degrees(sign_angle_std(3))), 2)
     10.91
     """
-    return _per_fan_in(lambda law: law.std, angle_std, d)
+    return sign_angle_moments(d)[1][()]
 
 
 def sign_angle_density(angle: ArrayLike, d: int) -> Array:
@@ -175,9 +174,12 @@ def _small(d: float) -> int:
     return int(d)
 
 
-def _per_fan_in(exact: Any, beta: Any, d: ArrayLike) -> Array:
+def sign_angle_moments(d: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """`sign_angle` and `sign_angle_std` at once, for those who want both."""
     d = fan_in(d)
-    values = np.asarray(beta(sign_cosine(d), sign_cosine_std(d), d))
+    mean, std = angle_moments(sign_cosine(d), sign_cosine_std(d), d)
     for small in np.unique(d[d <= _EXACT_UP_TO]):
-        values = np.where(d == small, exact(_exact_law(_small(small))) if small > 1 else 0.0, values)
-    return values[()]
+        law = _exact_law(_small(small)) if small > 1 else None
+        mean = np.where(d == small, law.mean if law else 0.0, mean)
+        std = np.where(d == small, law.std if law else 0.0, std)
+    return mean, std
