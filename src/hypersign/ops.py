@@ -250,7 +250,7 @@ def _gradients(
         "dilation": (dilation[0], dilation[1]),
         "threads": threads,
     }
-    to_inputs = to_filters = gradient.new_empty(0)
+    to_inputs, to_filters = gradient.new_empty(0), gradient.new_empty(0)
     if wanted[0]:
         x = bits.input_gradient(
             rounded.by_image, rounded.image_scales, _words(filters), shape=shape, size=(size[0], size[1]), **options
@@ -278,11 +278,10 @@ def _(
     dilation: list[int],
     pad_value: int,
 ) -> tuple[Tensor, Tensor]:
-    to_inputs = gradient.new_empty((len(gradient), *size, kernel[2]) if wanted[0] else 0)
-    to_filters = gradient.new_empty((gradient.shape[1], *kernel) if wanted[1] else 0)
-    return to_inputs.movedim(-1, 1) if wanted[0] else to_inputs, to_filters.movedim(-1, 1) if wanted[
-        1
-    ] else to_filters
+    return (
+        gradient.new_empty((len(gradient), *size, kernel[2])).movedim(-1, 1) if wanted[0] else gradient.new_empty(0),
+        gradient.new_empty((gradient.shape[1], *kernel)).movedim(-1, 1) if wanted[1] else gradient.new_empty(0),
+    )
 
 
 def _levels_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

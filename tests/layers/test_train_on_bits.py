@@ -30,9 +30,9 @@ def gradients(model: nn.Module, x: Tensor, gradient: Tensor) -> list[Tensor]:
         QuantConv2d(5, 7, 3, padding=1, input_quantizer=Sign(), weight_quantizer=Sign()),
         QuantConv2d(5, 7, (3, 2), 2, 1, pad_value=1, input_quantizer=Sign(), weight_quantizer=Ternary(0.1)),
         QuantConv2d(5, 7, 3, dilation=2, input_quantizer=Ternary(0.4), weight_quantizer=Sign(scale=MeanScale())),
-        QuantConv2d(5, 7, 3, padding=2, input_quantizer=Sign(zero=0), weight_quantizer=Ternary(0.1)),
+        QuantConv2d(5, 7, 3, padding=2, input_quantizer=Ternary(0.4), weight_quantizer=Ternary(0.1)),
     ],
-    ids=["binary", "ternary weights", "ternary inputs", "zeros"],
+    ids=["binary", "ternary weights", "ternary inputs", "ternary"],
 )  # fmt: skip
 def test_convolution(layer: QuantConv2d) -> None:
     check_layer(layer, torch.randn(3, 5, 9, 8))
@@ -75,6 +75,19 @@ def test_seed_decides() -> None:
     assert not torch.equal(first[0], other[0])
 
 
+def test_every_call_rounds_anew_in_anybodys_loop() -> None:
+    layers = [QuantLinear(65, 6, input_quantizer=Sign(), weight_quantizer=Sign()) for _ in range(2)]
+    train_on_bits(nn.ModuleList(layers))
+    layers[1].load_state_dict(layers[0].state_dict())
+    x, gradient = torch.randn(4, 65).requires_grad_(), torch.randn(4, 6)
+    outputs = [layer(x) for layer in layers for _ in range(2)]  # several graphs alive at once
+    with torch.no_grad():
+        layers[0](x)  # rounds nothing: moves no seed
+    found = [torch.autograd.grad(y, x, gradient)[0] for y in outputs]
+    assert not any(torch.equal(found[i], found[j]) for i in range(4) for j in range(i))
+    assert layers[0].rounding_seed == 2
+
+
 def test_what_stays_in_float_is_told() -> None:
     model = nn.ModuleDict(
         {
@@ -83,19 +96,21 @@ def test_what_stays_in_float_is_told() -> None:
             "groups": QuantConv2d(2, 2, 3, groups=2, input_quantizer=Sign(), weight_quantizer=Sign()),
             "same": QuantConv2d(2, 2, 3, padding="same", input_quantizer=Sign(), weight_quantizer=Sign()),
             "scaled": QuantLinear(4, 4, input_quantizer=Sign(), weight_quantizer=GroupScaled(Sign(), 2)),
+            "zeros": QuantLinear(4, 4, input_quantizer=Sign(zero=0), weight_quantizer=Sign()),
             "bits": QuantLinear(4, 4, input_quantizer=Sign(), weight_quantizer=Sign()),
         }
     )
     kept = train_on_bits(model)
-    assert list(kept) == ["real", "conv1d", "groups", "same", "scaled"]
-    assert kept["real"] == "its inputs are not levels: Identity()"
+    assert list(kept) == ["real", "conv1d", "groups", "same", "scaled", "zeros"]
+    assert kept["real"] == "its inputs are not binary or ternary: Identity()"
     assert kept["conv1d"] == "QuantConv1d has no kernel"
     assert kept["groups"] == "it has groups of channels"
     assert kept["same"] == "padding 'same' in mode 'zeros' has no kernel"
-    assert kept["scaled"].startswith("its weights are not levels: GroupScaled")
+    assert kept["scaled"].startswith("its weights are not binary or ternary: GroupScaled")
+    assert kept["zeros"].startswith("its inputs are not binary or ternary: Sign(")
     assert model["bits"].rounding_seed is not None
     assert model["real"].rounding_seed is None
-    with pytest.raises(HypersignError, match=r"this one has none \(0: its inputs are not levels"):
+    with pytest.raises(HypersignError, match=r"this one has none \(0: its inputs are not binary or ternary"):
         train_on_bits(nn.Sequential(QuantLinear(4, 4, weight_quantizer=Sign())))
     with pytest.raises(HypersignError, match="it has no quantized layers"):
         train_on_bits(nn.Linear(3, 3))
@@ -127,6 +142,7 @@ def test_compiled_is_the_same() -> None:
         y = layer(x)
         gradient = torch.ones_like(y) * torch.randn(1, 7, 1, 1)
         eager = torch.autograd.grad(y, (x, layer.weight), gradient)
+        set_seed(layer, seed)
         fast = torch.autograd.grad(compiled(x), (x, layer.weight), gradient)
         assert all(torch.equal(a, b) for a, b in zip(eager, fast, strict=True))
 

@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import os
@@ -8,11 +9,12 @@ import threading
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from hypersign import models
 from hypersign._checks import HypersignError
-from hypersign.bits.backend import forced
+from hypersign.bits.backend import backend, forced
 from hypersign.data import Augmentation, Batches, load
 from hypersign.evaluate import evaluate, squared_hinge
 from hypersign.layers import quant_layers
@@ -191,6 +193,13 @@ def test_on_bits_is_near_float32_and_comes_back(vgg, train_quietly, weights, ass
     losses = [run.metrics()[0]["loss"] for run in (first, real)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_what_stays_in_float_is_told(vgg, train_quietly):
+    console = Console(file=io.StringIO(), width=200)
+    train_quietly(vgg(epochs=1, precision="bits"), console=console)
+    first = console.file.getvalue().splitlines()[0]
+    assert first == f"on bits ({backend()}); conv1 in float32: its inputs are not binary or ternary: Identity()"
 
 
 def test_bits_need_kernels(vgg, train_quietly):

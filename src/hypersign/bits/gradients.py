@@ -16,10 +16,7 @@ from hypersign.bits.backend import native
 from hypersign.bits.reference import Words
 from hypersign.bits.windows import check_pair, output_size
 
-__all__ = ["LIMIT", "RoundedGradient", "input_gradient", "round_gradient", "weight_gradient"]
-
-LIMIT = reference.LIMIT
-"""The largest magnitude of a rounded gradient."""
+__all__ = ["RoundedGradient", "input_gradient", "round_gradient", "weight_gradient"]
 
 
 @dataclasses.dataclass(frozen=True)

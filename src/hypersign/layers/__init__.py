@@ -3,8 +3,8 @@
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.convert import Conversion, convert
 from hypersign.layers.input_codes import BitPlanes, Thermometer
-from hypersign.layers.kernels import PackedConv2d, PackedLinear, use_kernels
-from hypersign.layers.layer import QuantLayer, quant_layers, train_on_bits
+from hypersign.layers.kernels import PackedConv2d, PackedLinear, train_on_bits, use_kernels
+from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
 from hypersign.layers.rotation import PatchRotation, Rotation
 
@@ -14,7 +14,6 @@ __all__ = [
     "QuantConv2d",
     "QuantLayer",
     "quant_layers",
-    "train_on_bits",
     "Rotation",
     "PatchRotation",
     "Thermometer",
@@ -22,6 +21,7 @@ __all__ = [
     "convert",
     "Conversion",
     "use_kernels",
+    "train_on_bits",
     "PackedLinear",
     "PackedConv2d",
 ]

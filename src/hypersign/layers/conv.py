@@ -132,21 +132,13 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
         self._set_pad_value(pad_value)
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
-        assert self.rounding_seed is not None
         return ops.conv2d_of_levels(
             x,
             weight,
-            self.rounding_seed,
+            self._next_seed(),
             ternary=self._ternary(),
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
             dilation=self.dilation,  # type: ignore[arg-type]
             pad_value=self.pad_value,
         )
-
-    def _reason_for_float(self) -> str | None:
-        if self.groups > 1:
-            return "it has groups of channels"
-        if self.padding_mode != "zeros" or isinstance(self.padding, str):
-            return f"padding {self.padding!r} in mode {self.padding_mode!r} has no kernel"
-        return super()._reason_for_float()

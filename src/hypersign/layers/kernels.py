@@ -1,7 +1,8 @@
-"""Run the quantized layers of a trained network on bits, inside torch."""
+"""Quantized layers on bits, inside torch: of a trained network, and of one in training."""
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from hypersign import ops
@@ -12,7 +13,7 @@ from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
 from hypersign.quantizers import Optimal, Sign, Ternary
 
-__all__ = ["PackedConv2d", "PackedLinear", "use_kernels"]
+__all__ = ["PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
 
 
 def use_kernels(model: nn.Module) -> Conversion:
@@ -46,17 +47,56 @@ def use_kernels(model: nn.Module) -> Conversion:
         else:
             kept[name] = reason
     if not packed:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "it has no quantized layers"
-        raise HypersignError(
-            f"a network to run on bits must have a layer whose weights and inputs are quantized; "
-            f"this one has none ({reasons})"
-        )
+        raise HypersignError(f"a network to run on bits {_NEEDS} ({_reasons(kept)})")
     for name, layer in packed.items():
         if not name:
             return Conversion(layer, ("",), kept)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
     return Conversion(model, tuple(packed), kept)
+
+
+def train_on_bits(model: nn.Module) -> dict[str, str]:
+    """Lets the quantized layers of a network compute on bits from now on, in training too; on the CPU.
+
+    Forward passes stay exactly what they are, since sums of levels are integers. In backward passes the gradient of
+    a layer's product is rounded at random to 6 bits, without bias, and multiplied with levels by table look-up
+    (`hypersign.ops.conv2d_of_levels`): several times faster than float32, with some noise in the gradients. Each
+    call of a layer that is differentiated rounds with the next seed, `layer.rounding_seed`, an int64 tensor; set it
+    to make a training repeat itself from some step on, as `hypersign train` does in every step.
+
+    Args:
+        model: changed in place.
+
+    Returns the quantized layers that go on in float32, each with the reason.
+
+    Raises:
+        HypersignError: no layer can compute on bits.
+
+    >>> first = QuantLinear(4, 3, weight_quantizer=Sign())
+    >>> train_on_bits(nn.Sequential(first, QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Sign())))
+    {'0': 'its inputs are not binary or ternary: Identity()'}
+    """
+    kept = {}
+    layers = quant_layers(model)
+    for number, (name, layer) in enumerate(layers.items()):
+        reason = _reason(layer)
+        if reason is None and isinstance(layer, QuantConv2d) and layer.groups > 1:
+            reason = "it has groups of channels"
+        if reason is None:
+            layer.rounding_seed = torch.tensor(number << 40)  # far from the other layers' seeds
+        else:
+            kept[name] = reason
+    if len(kept) == len(layers):
+        raise HypersignError(f"a network to train on bits {_NEEDS} ({_reasons(kept)})")
+    return kept
+
+
+_NEEDS = "must have a layer whose weights and inputs are quantized; this one has none"
+
+
+def _reasons(kept: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "it has no quantized layers"
 
 
 def _reason(layer: QuantLayer) -> str | None:

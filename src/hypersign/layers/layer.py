@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign.quantizers import Identity, Optimal, Ternary
 
-__all__ = ["QuantLayer", "quant_layers", "train_on_bits"]
+__all__ = ["QuantLayer", "quant_layers"]
 
 
 class QuantLayer(nn.Module):
@@ -27,7 +27,7 @@ class QuantLayer(nn.Module):
     input_quantizer: nn.Module
     weight_quantizer: nn.Module
     rounding_seed: Tensor | None = None
-    """Set by `train_on_bits`: the product of levels is taken on bits, and its gradients rounded with this seed."""
+    """Set by `train_on_bits`: products of levels are taken on bits, and their gradients rounded with the next seed."""
 
     def _set_quantizers(self, input_quantizer: nn.Module | None, weight_quantizer: nn.Module | None) -> None:
         for side, quantizer in (("input_quantizer", input_quantizer), ("weight_quantizer", weight_quantizer)):
@@ -84,15 +84,10 @@ class QuantLayer(nn.Module):
             y = y + self._per_filter(self.bias, y)
         return y
 
-    def _reason_for_float(self) -> str | None:
-        """Why the product cannot be taken on bits; None if it can."""
-        if type(self).product_on_bits is QuantLayer.product_on_bits:
-            return f"{type(self).__name__} has no kernel"
-        for side, quantizer in (("inputs", self.input_quantizer), ("weights", self.weight_quantizer)):
-            levels = getattr(quantizer, "levels", ())
-            if not {*levels} <= {-1.0, 0.0, 1.0} or len(levels) < 2:
-                return f"its {side} are not levels: {quantizer!r}"
-        return None
+    def _next_seed(self) -> Tensor:
+        """The seed of this call's rounding: another one in each that is differentiated."""
+        assert self.rounding_seed is not None
+        return self.rounding_seed.add_(1).clone() if torch.is_grad_enabled() else self.rounding_seed
 
     def _ternary(self) -> tuple[bool, bool]:
         """Whether the levels of inputs and of weights have a zero."""
@@ -101,45 +96,6 @@ class QuantLayer(nn.Module):
 
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
         return values.view(-1, *[1] * (self.weight.dim() - 2)).to(y.dtype)
-
-
-def train_on_bits(model: nn.Module) -> dict[str, str]:
-    """Lets the quantized layers of a network compute on bits from now on, in training too; on the CPU.
-
-    Forward passes stay exactly what they are, since sums of levels are integers. In backward passes the gradient of
-    a layer's product is rounded at random to 6 bits, without bias, and multiplied with levels by table look-up
-    (`hypersign.ops.conv2d_of_levels`): several times faster than float32, with some noise in the gradients. The noise
-    is a function of `layer.rounding_seed`, an int64 tensor, which the training loop sets in every step.
-
-    Args:
-        model: changed in place.
-
-    Returns the quantized layers that go on in float32, each with the reason.
-
-    Raises:
-        HypersignError: no layer can compute on bits.
-
-    >>> from hypersign.layers import QuantLinear
-    >>> from hypersign.quantizers import Sign
-    >>> first = QuantLinear(4, 3, weight_quantizer=Sign())
-    >>> train_on_bits(nn.Sequential(first, QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Sign())))
-    {'0': 'its inputs are not levels: Identity()'}
-    """
-    kept = {}
-    layers = quant_layers(model)
-    for name, layer in layers.items():
-        reason = layer._reason_for_float()
-        if reason is None:
-            layer.rounding_seed = torch.zeros((), dtype=torch.int64)
-        else:
-            kept[name] = reason
-    if len(kept) == len(layers):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "it has no quantized layers"
-        raise HypersignError(
-            f"a network to train on bits must have a layer whose weights and inputs are quantized; this one has none "
-            f"({reasons})"
-        )
-    return kept
 
 
 def quant_layers(model: nn.Module) -> dict[str, Any]:

@@ -53,6 +53,5 @@ class QuantLinear(QuantLayer, nn.Linear):
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features, 1, 1)
-        assert self.rounding_seed is not None
-        y = ops.conv2d_of_levels(rows, weight[:, :, None, None], self.rounding_seed, ternary=self._ternary())
+        y = ops.conv2d_of_levels(rows, weight[:, :, None, None], self._next_seed(), ternary=self._ternary())
         return y.view(*x.shape[:-1], self.out_features)

@@ -203,8 +203,7 @@ class _Loop:
             model = run.build_model()
         # mypy does not know that Module.to takes a memory format by keyword alone
         self.model: nn.Module = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if recipe.precision == "bits":
-            _train_on_bits(self.model, self.device)
+        self.kept = _train_on_bits(self.model, self.device) if recipe.precision == "bits" else None
         train, self.validation = data.hold_out(recipe.validation)
         self.train = train[: recipe.images]
         self.batches = self._batches(
@@ -263,6 +262,9 @@ class _Loop:
                 monitor = stack.enter_context(
                     Monitor(self.run.path, self.recipe.epochs, tensorboard=tensorboard, console=console)
                 )
+                if self.kept is not None:
+                    rest = "; ".join(f"{name} in float32: {reason}" for name, reason in self.kept.items())
+                    monitor.console.print(f"on bits ({backend()}){rest and '; '}{rest}", markup=False)
             self.saved = time.monotonic()
             while self.counters.epoch <= self.recipe.epochs:
                 self._epoch(monitor)
@@ -445,13 +447,13 @@ class _Loop:
                 signal.signal(number, handler)
 
 
-def _train_on_bits(model: nn.Module, device: torch.device) -> None:
+def _train_on_bits(model: nn.Module, device: torch.device) -> dict[str, str]:
     if device.type != "cpu" or backend() == "numpy":
         raise HypersignError(
             f"precision bits needs the CPU and compiled kernels; got the device {device.type} and the back end "
             f"{backend()}: choose --device cpu, build with a C++ compiler, or take another precision"
         )
-    train_on_bits(model)
+    return train_on_bits(model)
 
 
 def _remove_state(run: Run) -> None:
