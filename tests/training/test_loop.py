@@ -190,8 +190,8 @@ def test_on_bits_is_near_float32_and_comes_back(vgg, train_quietly, weights, ass
         for precision, name in (("bits", "first"), ("bits", "again"), ("float32", "real"))
     )
     assert_same(weights(first.path), weights(again.path))
+    assert not torch.equal(*(weights(run.path)["conv2.weight"] for run in (first, real)))  # gradients were rounded
     losses = [run.metrics()[0]["loss"] for run in (first, real)]
-    assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 

@@ -27,7 +27,7 @@ class QuantLayer(nn.Module):
     input_quantizer: nn.Module
     weight_quantizer: nn.Module
     rounding_seed: Tensor | None = None
-    """Set by `train_on_bits`: products of levels are taken on bits, and their gradients rounded with the next seed."""
+    """Set by `train_on_bits`: products of levels are taken on bits, gradients rounded with the next seed."""
 
     def _set_quantizers(self, input_quantizer: nn.Module | None, weight_quantizer: nn.Module | None) -> None:
         for side, quantizer in (("input_quantizer", input_quantizer), ("weight_quantizer", weight_quantizer)):
