@@ -48,6 +48,29 @@ def test_two_files(files, capsys):
     assert pair["cosine"]["mean"] == pytest.approx(pair["cosine"]["predicted_mean"], abs=0.01)
 
 
+def test_names_are_printed_as_they_are(files, capsys):
+    """Brackets and colons are markup to the printer of tables."""
+    save_file({"a[red].w:x:": np.eye(40, dtype=np.float32), "c[/b]": np.ones(3, np.float32)}, "m[dim].safetensors")
+    main(["inspect", "m[dim].safetensors"])
+    printed = capsys.readouterr().out
+    for name in ("m[dim].safetensors", "a[red].w:x:", "c[/b]"):
+        assert name in printed
+    save_file({"a[red].w:x:": np.eye(40, dtype=np.float32)}, "low.safetensors")
+    main(["inspect", "low.safetensors", "--against", "m[dim].safetensors"])
+    printed = capsys.readouterr().out
+    assert "a[red].w:x:" in printed
+    assert "In m[dim].safetensors alone: c[/b]" in printed
+
+
+def test_nothing_measured_has_no_rate(files, capsys):
+    save_file({"b": np.ones(3, np.float32)}, "bias.safetensors")
+    with pytest.raises(SystemExit):
+        main(["inspect", "bias.safetensors"])
+    printed = capsys.readouterr().out
+    assert "one dimension: a bias or a scale" in printed
+    assert "GB/s" not in printed
+
+
 def test_vectors(files, capsys):
     main(["inspect", "vectors.npy", "--bits", "32", "64", "--json", "found.json"])
     printed = capsys.readouterr().out
@@ -67,6 +90,7 @@ def test_vectors(files, capsys):
         (["model.safetensors", "--against", "vectors.npy"], "weights are read from .safetensors and .gguf files"),
         (["model.safetensors", "model.safetensors"], "two files of weights are compared by --against"),
         (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; its 1 cannot"),
+        (["model.bin"], "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or "),
         (["cut.npy"], "cut.npy must be a whole .npy file"),
         (["vectors.npy", "--sample", "3"], "sample must be an integer >= 12; got 3"),
     ],
@@ -74,6 +98,7 @@ def test_vectors(files, capsys):
 def test_bad_input_is_one_sentence(words, message, files, capsys):
     for name in ("model.safetensors", "vectors.npy"):
         (files / f"cut.{name.partition('.')[2]}").write_bytes((files / name).read_bytes()[:-5])
+    (files / "model.bin").write_bytes(b"x")
     save_file({"b": np.ones(3, np.float32)}, "bias.safetensors")
     with pytest.raises(SystemExit, match=r"^1$"):
         main(["inspect", *words])

@@ -7,6 +7,8 @@ from safetensors.numpy import save_file
 
 from hypersign._checks import HypersignError
 from hypersign.geometry.tensor_files import is_tensor_file, open_tensors
+from hypersign.geometry.weights_file import inspect_weights
+from hypersign.geometry.weights_pair import inspect_pair
 
 gguf = pytest.importorskip("gguf")
 
@@ -190,6 +192,70 @@ def test_a_corrupt_gguf_header(place, value, message, weights, tmp_path):
     path.write_bytes(data)
     with pytest.raises(HypersignError, match=message):
         open_tensors(path)
+
+
+def gguf_by_hand(path, tensors, data, *, keys=(), alignment=32):
+    """A GGUF file that the package's writer would not write; tensors are (name, reversed shape, type, offset)."""
+
+    def text(value):
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    head += b"".join(text(name) + value for name, value in keys)
+    for name, shape, kind, offset in tensors:
+        head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+    path.write_bytes(head + bytes(-len(head) % alignment) + data)
+    return path
+
+
+def test_gguf_types_that_the_package_does_not_know_are_named(weights, tmp_path):
+    """31 was given up; 9999 may come."""
+    tensors = [("old", (64, 6), 31, 0), ("w", (256, 6), 0, 224), ("new", (8,), 9999, 224 + weights.nbytes)]
+    path = gguf_by_hand(tmp_path / "m.gguf", tensors, bytes(224) + weights.tobytes() + bytes(40))
+    found = open_tensors(path).tensors
+    assert (found["old"].dtype, found["old"].nbytes) == ("type 31", 224)
+    assert (found["new"].dtype, found["new"].nbytes) == ("type 9999", 40)
+    assert found["old"].unreadable == "the installed gguf package does not know type 31"
+    np.testing.assert_array_equal(found["w"].read(slice(None)), weights)
+    gguf_by_hand(path, [("old", (64, 6), 31, 2**63)], bytes(224))
+    with pytest.raises(HypersignError, match=r"old ends .* bytes behind the file"):
+        open_tensors(path)
+
+
+def test_a_gguf_tensor_without_dimensions(tmp_path):
+    path = gguf_by_hand(tmp_path / "m.gguf", [("one", (), 0, 0)], struct.pack("<f", 2))
+    assert open_tensors(path).tensors["one"].read(slice(None)).tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (struct.pack("<Ii", 5, -8), "alignment is -8"),
+        (struct.pack("<If", 6, 1.5), "alignment is 1.5"),
+        (struct.pack("<II", 4, 0), "alignment is 0"),
+        (struct.pack("<IIQ", 9, 0, 2**63), "it ends within its header"),
+        (struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000, "maximum recursion depth"),
+    ],
+    ids=["below 0", "no integer", "0", "endless", "nested"],
+)
+def test_gguf_keys_of_a_strange_kind_are_one_sentence(value, message, tmp_path):
+    path = gguf_by_hand(tmp_path / "m.gguf", [("w", (1,), 0, 0)], bytes(4), keys=[("general.alignment", value)])
+    with pytest.raises(HypersignError, match=rf"is no whole GGUF file \(.*{message}"):
+        open_tensors(path)
+
+
+def test_gguf_scales_that_are_nan_or_infinite_are_read_without_a_warning(tmp_path):
+    """Infinity times a weight of 0; a bfloat16 NaN that signals when it is turned into a float64."""
+    blocks = (b"\x00\x7c" + bytes(32)) * 2
+    signals = struct.pack("<16H", *[0x7FA0] * 16)
+    tensors = [("q", (32, 2), 8, 0), ("b", (8, 2), 30, 96)]
+    opened = open_tensors(gguf_by_hand(tmp_path / "m.gguf", tensors, blocks.ljust(96, b"\0") + signals))
+    for tensor in opened.tensors.values():
+        assert np.isnan(tensor.read(slice(None))).all()
+    alone = [tensor.reason for tensor in inspect_weights(opened).unmeasured]
+    assert alone == [f"{n} of its {n} weights are NaN or infinite" for n in (64, 16)]
+    pair = [tensor.reason for tensor in inspect_pair(opened, opened).unmeasured]
+    assert pair == [f"weights of {name} are NaN or infinite, in rows 0 to 1 first" for name in "qb"]
 
 
 def test_what_is_no_file_of_weights(tmp_path):

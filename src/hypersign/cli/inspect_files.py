@@ -34,6 +34,11 @@ def run(words: Sequence[str]) -> bool:
                 f"two files of weights are compared by --against: hypersign inspect {words[0]} --against {words[1]}"
             )
         parse(inspect_weights, words, "inspect")
+    elif path.is_file():
+        raise HypersignError(
+            "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy); "
+            f"got the file {path}"
+        )
     else:
         return False
     return True
@@ -73,7 +78,8 @@ def inspect_weights(
             found = measure_weights(opened, sample=sample, seed=seed, progress=tell)
     write_json(found.as_dict(), json)
     if prints_text(json):
-        _print_pair(found, Console()) if isinstance(found, PairGeometry) else _print_weights(found, opened, Console())
+        console = _console()
+        _print_pair(found, console) if isinstance(found, PairGeometry) else _print_weights(found, opened, console)
     if not found.tensors:
         raise HypersignError(f"{file} must hold a tensor that can be measured; its {len(found.unmeasured)} cannot")
 
@@ -99,7 +105,12 @@ def inspect_vectors(
     found = measure_vectors(open_vectors(file), name=str(file), bits=bits, sample=sample, seed=seed)
     write_json(found.as_dict(), json)
     if prints_text(json):
-        _print_vectors(found, Console())
+        _print_vectors(found, _console())
+
+
+def _console() -> Console:
+    """A console that prints names as they are: brackets and colons in them are no markup."""
+    return Console(markup=False, emoji=False)
 
 
 def _table(title: str, caption: str, first: str, *others: str) -> Table:
@@ -152,6 +163,8 @@ def _print_weights(found: WeightsGeometry, opened: TensorFile, console: Console)
     if found.tensors:
         console.print(table)
     _print_unmeasured(found.unmeasured, console)
+    if not found.tensors:
+        return
     console.print(
         f"{found.measured_bytes / 1e9:.3g} GB of {len(found.tensors)} tensors measured in {found.seconds:.2f} s, "
         f"{found.bytes_per_second / 1e9:.2f} GB/s; samples took {found.sample_seconds:.2f} s more",

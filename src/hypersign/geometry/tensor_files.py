@@ -6,6 +6,7 @@ are n rows, as torch stores filters; a stack of matrices (three dimensions, the 
 are stored) has the rows of its matrices.
 """
 
+import bisect
 import dataclasses
 import json
 import math
@@ -64,7 +65,8 @@ class StoredTensor:
         """
         if self.unreadable:
             raise HypersignError(f"{self.name} cannot be read as weights: {self.unreadable}")
-        return self._decode(self._bytes.reshape(self.rows, -1)[which])
+        with np.errstate(invalid="ignore", over="ignore"):  # who measures says of NaN and infinity
+            return self._decode(self._bytes.reshape(self.rows, -1)[which])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -225,14 +227,16 @@ class _Cursor:
         self.data, self.place = data.data, 0
 
     def scalar(self, code: str) -> Any:
-        (value,) = struct.unpack_from(f"<{code}", self.data, self.place)
         self.place += struct.calcsize(f"<{code}")
+        if self.place > len(self.data):
+            raise struct.error("it ends within its header")
+        (value,) = struct.unpack_from(f"<{code}", self.data, self.place - struct.calcsize(f"<{code}"))
         return value
 
     def string(self) -> str:
         length = self.scalar("Q")
         if length > len(self.data) - self.place:
-            raise struct.error(f"a text of {length} bytes")
+            raise struct.error(f"a text of {length} bytes does not fit into it")
         self.place += length
         return bytes(self.data[self.place - length : self.place]).decode()
 
@@ -298,27 +302,35 @@ def _gguf(path: Path) -> TensorFile:
             shape = tuple(reversed([cursor.scalar("Q") for _ in range(cursor.scalar("I"))]))
             entries.append((name, shape, cursor.scalar("I"), cursor.scalar("Q")))
         alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 1:
+            raise struct.error(f"its alignment is {alignment!r}, no number of bytes")
         start = -(-cursor.place // alignment) * alignment
+        ends = sorted([*(offset for *_, offset in entries), len(data) - start])
         known = set(GGMLQuantizationType)
         tensors: dict[str, StoredTensor] = {}
         for name, shape, number, offset in entries:
             if name in tensors:
                 raise struct.error(f"{name} is in it twice")
-            if number not in known:
-                raise struct.error(f"{name} has type {number}, which the installed gguf package does not know")
-            kind = GGMLQuantizationType(number)
-            block, size = GGML_QUANT_SIZES[kind]
-            elements = math.prod(shape)
-            nbytes = elements // block * size
-            if elements and shape[-1] % block:
-                raise struct.error(f"{name} has rows of {shape[-1]}, no multiple of {kind.name}'s {block}")
+            decode = None
+            if number in known:
+                kind = GGMLQuantizationType(number)
+                block, size = GGML_QUANT_SIZES[kind]
+                elements = math.prod(shape)
+                nbytes = elements // block * size
+                if elements and math.prod(shape[-1:]) % block:
+                    raise struct.error(f"{name} has rows of {shape[-1]}, no multiple of {kind.name}'s {block}")
+                decode, word = _gguf_decoder(kind), kind.name
+                unreadable = "" if decode else f"the installed gguf package cannot decode type {word}"
+            else:  # new to the package, or given up: its size is what lies between it and the next tensor
+                after = bisect.bisect(ends, offset)
+                nbytes = ends[after] - offset if after < len(ends) else 0
+                word = f"type {number}"
+                unreadable = f"the installed gguf package does not know {word}"
             if start + offset + nbytes > len(data):
                 raise struct.error(f"{name} ends {start + offset + nbytes - len(data)} bytes behind the file")
-            decode = _gguf_decoder(kind)
-            unreadable = "" if decode else f"the installed gguf package cannot decode type {kind.name}"
             raw = data[start + offset : start + offset + nbytes]
-            tensors[name] = StoredTensor(name, kind.name, shape, nbytes, unreadable, raw, decode or _undecoded)
-    except (struct.error, UnicodeDecodeError, OverflowError, ZeroDivisionError, TypeError) as error:
+            tensors[name] = StoredTensor(name, word, shape, nbytes, unreadable, raw, decode or _undecoded)
+    except (struct.error, UnicodeDecodeError, RecursionError) as error:
         raise HypersignError(f"{path} is no whole GGUF file ({error}); download or convert it again") from error
     return TensorFile(path, tensors, metadata)
 

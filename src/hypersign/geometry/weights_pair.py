@@ -208,15 +208,19 @@ def _pair(low: StoredTensor, high: StoredTensor, file: TensorFile, original: Ten
         swapped = _rotary_rows(high, original), _rotary_rows(low, file)
         head = plain[: max(1, _BLOCK // low.row_length)]
         here, there = (
-            np.nan_to_num(_row_cosines(low.read(rows[head]), high.read(others[head]))).mean()
+            np.nan_to_num(_row_cosines(_read(low, rows[head]), _read(high, others[head]))).mean()
             for rows, others in (orders, swapped)
         )
         orders = swapped if there > here + 0.1 else orders
     return _measured(low, high, *orders)
 
 
+def _read(tensor: StoredTensor, rows: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # NaN that signals; it is looked for afterwards
+        return tensor.read(rows).astype(np.float64)
+
+
 def _row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
 
@@ -236,7 +240,7 @@ def _measured(
     step = max(1, _BLOCK // width)
     for start in range(0, rows, step):
         here = slice(start, min(start + step, rows))
-        a, b = (t.read(order[here]).astype(np.float64) for t, order in ((low, low_order), (high, high_order)))
+        a, b = _read(low, low_order[here]), _read(high, high_order[here])
         for name, values in ((low.name, a), (high.name, b)):
             if not np.isfinite(values).all():
                 return f"weights of {name} are NaN or infinite, in rows {here.start} to {here.stop - 1} first"
