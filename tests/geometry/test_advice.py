@@ -1,4 +1,5 @@
 import math
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -125,15 +126,30 @@ def test_any_module_goes():
 def test_the_table_has_a_row_a_layer():
     from rich.console import Console
 
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+    model = nn.Sequential(OrderedDict({"features": nn.Conv2d(1, 4, 3), "f": nn.Flatten(), "a[b]": nn.Linear(16, 9)}))
     advice = advise(model, [torch.randn(30, 1, 4, 4)])
-    console = Console(width=100)
+    console = Console(width=80)
     with console.capture() as captured:
         console.print(advice.table())
     text = captured.get()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    lines = [[cell.strip() for cell in line.split("│")] for line in text.splitlines()]
     for row in advice.layers:
-        assert f"{row.binarized.median('angle_degrees'):.1f} ({row.predicted_angle_degrees:.1f})" in text
-        assert f"{row.binarized.median('pearson_r'):.2f} / {row.ternarized.median('pearson_r'):.2f}" in text
+        place = next(i for i, cells in enumerate(lines) if cells[1:2] == [row.name])
+        found = tuple(zip(lines[place][4:7], lines[place + 1][4:7], strict=True))
+        for (first, second), digits, expected in zip(
+            found,
+            (1, 2, 0),
+            (
+                (row.binarized.median("angle_degrees"), row.predicted_angle_degrees),
+                (row.binarized.median("pearson_r"), row.ternarized.median("pearson_r")),
+                (100 * row.binarized.median("sign_flip_share"), 100 * row.ternarized.median("sign_flip_share")),
+            ),
+            strict=True,
+        ):
+            assert (first, second) == tuple(f"{value:.{digits}f}" for value in expected)
+        assert f"{row.recommendation}: r =" in lines[place][7]
 
 
 def test_a_model_without_such_layers():

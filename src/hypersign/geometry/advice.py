@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -62,30 +63,37 @@ class Advice:
     layers: tuple[LayerAdvice, ...]
 
     def table(self) -> Table:
-        """The advice for a terminal."""
+        """The advice for a terminal, in two lines a layer: signs, and below them ternary levels."""
         table = Table(
-            caption="medians over filters: angle between filters and their signs (in brackets that of Gaussian\n"
-            "weights), r of the dot products and share of their signs that flip, predicted, with signs / with\n"
-            f"ternary levels as weights; from {self.images:,} images",
+            caption="medians over filters, first line for signs as weights, second for ternary levels: predicted r "
+            "of the dot products and share of their signs that flip. Angle: between filters and signs, below it "
+            f"that of Gaussian weights. Dimension: the effective one of the inputs. From {self.images:,} images.",
             caption_justify="left",
+            padding=(0, 1, 0, 0),
         )
-        table.add_column("layer", no_wrap=True)
-        for name in ("fan-in", "effective\ndimension", "angle", "r", "signs\nflipped, %"):
+        table.add_column("layer", overflow="fold")
+        for name in ("fan-in", "dimen-\nsion", "angle", "r", "flips,\n%"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("recommendation")
         for layer in self.layers:
             both = layer.binarized, layer.ternarized
+            angles = layer.binarized.median("angle_degrees"), layer.predicted_angle_degrees
             r, flips = ([what.median(field) for what in both] for field in ("pearson_r", "sign_flip_share"))
             table.add_row(
-                layer.name or layer.kind,
+                escape(layer.name or layer.kind),
                 f"{layer.fan_in}",
-                f"{layer.effective_dimension:.1f}",
-                f"{layer.binarized.median('angle_degrees'):.1f} ({layer.predicted_angle_degrees:.1f})",
-                f"{r[0]:.2f} / {r[1]:.2f}",
-                f"{100 * flips[0]:.0f} / {100 * flips[1]:.0f}",
-                f"[bold]{layer.recommendation}[/bold]: {layer.reason}",
+                _cell(layer.effective_dimension, 1),
+                "\n".join(_cell(angle, 1) for angle in angles),
+                "\n".join(_cell(value, 2) for value in r),
+                "\n".join(_cell(100 * share, 0) for share in flips),
+                f"[bold]{layer.recommendation}[/bold]: {escape(layer.reason)}",
+                end_section=True,
             )
         return table
+
+
+def _cell(value: float, digits: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def advise(
