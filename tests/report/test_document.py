@@ -100,6 +100,22 @@ def test_headline_and_tables_hold_the_numbers(page, geometry):
     assert "model.options.widths 32, 32, 64" in text
 
 
+def test_permuted_r_is_the_median_filters(page, geometry):
+    """Over all filters together it is moved by the inputs' mean, and is not what is predicted."""
+    layers = []
+    for i, layer in enumerate(geometry.layers):
+        each = (0.7121 + i / 100, math.nan, 0.1, 0.9)
+        products = dataclasses.replace(layer.permuted, pearson_r=0.4444, pearson_r_per_filter=each)
+        layers.append(dataclasses.replace(layer, permuted=products))
+    layers[0] = dataclasses.replace(
+        layers[0], permuted=dataclasses.replace(layers[0].permuted, pearson_r_per_filter=(math.nan,))
+    )
+    text = page(geometry=dataclasses.replace(geometry, layers=tuple(layers))).text
+    assert "0.444" not in text
+    for shown in ("0.722", "0.732"):
+        assert shown in text
+
+
 def test_overview_has_a_row_a_layer_with_advice_and_its_reason(page, geometry):
     text = page().text
     for layer in geometry.layers:

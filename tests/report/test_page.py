@@ -250,6 +250,9 @@ def test_a_narrow_window_does_not_scroll_sideways(opened, width):
             ".map(svg => svg.closest('.chart').id)"
         )
         assert overflow == []
+        # Tables scroll in their boxes: a shade that stays, under a cover that the table takes along, tells so.
+        attached = "getComputedStyle(document.querySelector('.scroll')).backgroundAttachment"
+        assert page.evaluate(attached).startswith("local, scroll")
 
 
 def test_tables_and_labels_are_there_without_scripts(browser, report):
