@@ -71,6 +71,19 @@ def test_latent_weights_that_moved(r, threshold, tmp_path):
     assert found.scale_ratio == pytest.approx(np.mean((w * low).sum(1) / (low * low).sum(1)), rel=1e-5)
 
 
+def test_a_float_model_that_was_rounded_to_ternary_blocks(tmp_path, save_gguf):
+    """By the largest weight of each 256: thresholds differ, the latent cosine is just below 1, all signs agree."""
+    w = np.random.default_rng(0).standard_normal((128, 2048)).astype(np.float32)
+    kind = gguf.GGMLQuantizationType.TQ2_0
+    save_gguf(tmp_path / "low.gguf", {"w": (gguf.quantize(w, kind), kind)})
+    save_gguf(tmp_path / "float.gguf", {"w": w})
+    (pair,) = inspect_pair(*(open_tensors(tmp_path / f"{name}.gguf") for name in ("low", "float"))).tensors
+    assert (pair.levels, pair.group, pair.sign_agreement) == (3, 256, 1)
+    assert pair.latent_cosine == pytest.approx(0.99, abs=0.004)
+    b = gguf.dequantize(gguf.quantize(w, kind), kind)
+    np.testing.assert_allclose(pair.scale_ratio, ((w * b).sum(1) / (b * b).sum(1)).mean(), rtol=1e-5)
+
+
 def test_rows_of_zeros_ties_and_more_levels(tmp_path):
     w = np.array([[1.0, -2, 0, 3], [0, 0, 0, 0], [1, 1, 1, 1]])
     low = np.array([[1.0, 1, -1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])

@@ -54,7 +54,8 @@ class TensorPair:
     `rotary_order` says that the files order rows differently for rotary embeddings, which was undone.
 
     `latent_cosine` is that between the original and the latent weights of which the low-bit ones are the levels,
-    inferred from the cosine: 1 if they are the original's own levels, NaN for more than three.
+    inferred from the cosine: 1 if they are the original's own levels (about .99 if groups of ternary ones had
+    thresholds of their own), NaN for more than three.
     `sign_agreement` is the share of the low-bit weights other than 0 whose sign is the original's (of which 0
     counts as positive); predicted from `latent_cosine` for jointly normal weights.
     `scale_ratio` is <w, b>/<b, b>, by what the low-bit rows b must be multiplied to be nearest to the originals w:
