@@ -12,8 +12,15 @@ def change(layer, *, angle=None, predicted_angle=37.0, moments=37.0, r=None, pre
         stats = dataclasses.replace(stats, mean=angle, predicted_mean=predicted_angle, moments_mean=moments)
     weights = layer.weights_binarized
     if r is not None:
-        weights = dataclasses.replace(weights, pearson_r=r, predicted_pearson_r=predicted, sign_disagreement=0.25)
-    shuffled = dataclasses.replace(layer.permuted, pearson_r=permuted, predicted_pearson_r=0.8)
+        weights = dataclasses.replace(
+            weights,
+            pearson_r=r,
+            pearson_r_per_filter=(r, math.nan, 1.0, 0.0),
+            predicted_pearson_r=predicted,
+            sign_disagreement=0.25,
+        )
+    each = (permuted, math.nan, 1.0, 0.0)  # over all filters together r is elsewhere where inputs have a mean
+    shuffled = dataclasses.replace(layer.permuted, pearson_r=0.5, pearson_r_per_filter=each, predicted_pearson_r=0.8)
     return dataclasses.replace(layer, angle_degrees=stats, weights_binarized=weights, permuted=shuffled)
 
 

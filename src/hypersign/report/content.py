@@ -1,6 +1,7 @@
 """What the report's charts and table show, as plain rows: numbers rounded, NaN and infinities as None."""
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "finite",
     "is_quantized",
     "layer_content",
+    "median",
     "training_content",
 ]
 
@@ -125,6 +127,12 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
         "spread": spread,
         "scatter": [row for layer in geometry.layers for row in _scattered(layer)],
     }
+
+
+def median(values: Sequence[float]) -> float:
+    """The median of those that are finite; NaN without any."""
+    known = [value for value in values if math.isfinite(value)]
+    return statistics.median(known) if known else math.nan
 
 
 def covariance_r(layer: LayerGeometry) -> tuple[float, float, float]:

@@ -5,7 +5,6 @@ import gzip
 import json
 import math
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from hypersign.report.content import (
     depth_content,
     is_quantized,
     layer_content,
+    median,
     training_content,
 )
 from hypersign.report.reading import ANGLE_MARGIN, CORRELATION_MARGIN, reading
@@ -118,7 +118,7 @@ def _render(
         "count": _count,
         "percent": _percent,
         "one_line": _one_line,
-        "median": _median,
+        "median": median,
     }
     environment.tests |= {"quantized": is_quantized}
     return environment.get_template("report.html").render(
@@ -162,12 +162,6 @@ def _departs(measured: float, predicted: float, margin: float) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _median(values: Sequence[float]) -> float:
-    """The median of those that are numbers."""
-    known = [value for value in values if math.isfinite(value)]
-    return statistics.median(known) if known else math.nan
 
 
 def _percent(value: float | None, digits: int = 1) -> str:

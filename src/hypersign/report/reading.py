@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from hypersign.geometry.results import Geometry, LayerGeometry
-from hypersign.report.content import is_quantized
+from hypersign.report.content import is_quantized, median
 
 __all__ = ["ANGLE_MARGIN", "CORRELATION_MARGIN", "reading"]
 
@@ -85,10 +85,11 @@ def _correlations(layers: Sequence[LayerGeometry]) -> str:
 
 
 def _permuted(layers: Sequence[LayerGeometry]) -> str:
+    # Filter by filter: over all of them together r is moved by the inputs' mean, permuted or not.
     pairs = [
-        (
-            abs(layer.permuted.pearson_r - layer.permuted.predicted_pearson_r),
-            abs(layer.weights_binarized.pearson_r - layer.weights_binarized.predicted_pearson_r),
+        tuple(
+            abs(median(products.pearson_r_per_filter) - products.predicted_pearson_r)
+            for products in (layer.permuted, layer.weights_binarized)
         )
         for layer in layers
     ]
@@ -99,8 +100,9 @@ def _permuted(layers: Sequence[LayerGeometry]) -> str:
     if original <= CORRELATION_MARGIN or permuted > original / 2:
         return ""
     return (
-        f"With the activations permuted the largest departure falls from {original:.2f} to {permuted:.2f}: "
-        "what departs comes from structure in the inputs, not from the weights alone."
+        "With the activations permuted the largest departure of a layer's median filter falls from "
+        f"{original:.2f} to {permuted:.2f}: what departs comes from structure in the inputs, not from the weights "
+        "alone."
     )
 
 
