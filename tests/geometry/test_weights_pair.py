@@ -142,6 +142,15 @@ def test_gguf_against_safetensors(packed_is, tmp_path, save_gguf):
     assert "has no such tensor" in unmeasured.reason
 
 
+def test_keys_have_the_heads_of_queries_where_the_file_does_not_say(tmp_path, save_gguf):
+    w = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    packed = binary(w, 256).reshape(4, 2, 8, -1).swapaxes(1, 2).reshape(w.shape)  # four heads
+    path = save_gguf(tmp_path / "m.gguf", {"blk.0.attn_k.weight": packed}, block_count=1, attention__head_count=4)
+    save_file({"model.layers.0.self_attn.k_proj.weight": w}, tmp_path / "m.safetensors")
+    (pair,) = inspect_pair(open_tensors(path), open_tensors(tmp_path / "m.safetensors")).tensors
+    assert (pair.rotary_order, pair.sign_agreement) == (True, 1)
+
+
 def test_what_cannot_be_compared_says_why(tmp_path):
     w = np.random.default_rng(0).standard_normal((4, 8))
     bad = w.copy()

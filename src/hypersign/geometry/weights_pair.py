@@ -185,9 +185,10 @@ def _rotary_rows(tensor: StoredTensor, packed: TensorFile) -> np.ndarray:
     Each head's rows are two halves that rotate together; llama.cpp interleaves them for some architectures.
     """
     architecture = packed.metadata.get("general.architecture")
-    kinds = {"attn_q": "head_count", "attn_k": "head_count_kv"}
-    kind = kinds.get(tensor.name.removesuffix(".weight").rpartition(".")[2], "")
-    heads = packed.metadata.get(f"{architecture}.attention.{kind}")
+    kind = tensor.name.removesuffix(".weight").rpartition(".")[2]
+    heads = packed.metadata.get(f"{architecture}.attention.head_count") if kind in ("attn_q", "attn_k") else None
+    if kind == "attn_k":  # as many as queries have, where the file has no number of its own
+        heads = packed.metadata.get(f"{architecture}.attention.head_count_kv", heads)
     rows: np.ndarray = np.arange(tensor.rows)
     if not isinstance(heads, int) or heads < 1 or tensor.rows % (2 * heads):
         return rows
