@@ -148,6 +148,7 @@ def test_what_cannot_be_measured_says_why(tmp_path):
         "huge": good.astype(np.float64) * 1e200,
         "integers": good.astype(np.int32),
         "one": np.array(3, np.float32),
+        "tiny": good.astype(np.float64) * 1e-200,
         "zero": np.zeros((3, 3), np.float16),
     }
     found = inspected(tmp_path, tensors)
@@ -159,6 +160,7 @@ def test_what_cannot_be_measured_says_why(tmp_path):
         "huge": "its weights are too large or too small for their fourth powers to be float64",
         "integers": "type I32 holds no float weights that can be read without their scales",
         "one": "one dimension: a bias or a scale",
+        "tiny": "its weights are too large or too small for their fourth powers to be float64",
         "zero": "all its weights are 0",
     }
     assert found["good"].rows == 4

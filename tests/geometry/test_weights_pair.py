@@ -151,6 +151,16 @@ def test_keys_have_the_heads_of_queries_where_the_file_does_not_say(tmp_path, sa
     assert (pair.rotary_order, pair.sign_agreement) == (True, 1)
 
 
+def test_weights_whose_fourth_powers_are_no_float64(tmp_path):
+    w = np.random.default_rng(0).standard_normal((4, 64))
+    save_file({"w": w * 1e100}, tmp_path / "huge.safetensors")
+    save_file({"w": w}, tmp_path / "plain.safetensors")
+    huge, plain = (open_tensors(tmp_path / f"{name}.safetensors") for name in ("huge", "plain"))
+    for pair in ((huge, plain), (plain, huge)):
+        (unmeasured,) = inspect_pair(*pair).unmeasured
+        assert unmeasured.reason == "weights of w are too large for their fourth powers to be float64"
+
+
 def test_what_cannot_be_compared_says_why(tmp_path):
     w = np.random.default_rng(0).standard_normal((4, 8))
     bad = w.copy()

@@ -272,14 +272,14 @@ def _sums(tensor: StoredTensor, tell: Callable[[int], None]) -> _Sums | str:
         bad = sum(int(np.count_nonzero(~np.isfinite(block))) for block in blocks)
         if bad:
             return f"{bad:,} of its {tensor.rows * tensor.row_length:,} weights are NaN or infinite"
-    if not sums.square.any() and sums.zeros == tensor.rows * tensor.row_length:
-        return "all its weights are 0"
     # Float32 has not the range for fourth powers of huge or tiny weights, nor the digits for moments about a mean
     # that is many standard deviations from 0.
     mean, fourth = sums.means[0], sums.means[3]
     second = sums.square.sum() / (tensor.rows * tensor.row_length)
     if not (1e-28 < fourth < np.inf) or mean**2 > 0.9 * second:
         sums = _accumulate(tensor, np.float64, tell)
+        if sums.zeros == tensor.rows * tensor.row_length:
+            return "all its weights are 0"
         if not (np.isfinite(sums.means).all() and sums.means[3] > 0):
             return "its weights are too large or too small for their fourth powers to be float64"
     return sums

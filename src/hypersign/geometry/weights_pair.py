@@ -25,6 +25,7 @@ __all__ = ["inspect_pair", "PairGeometry", "TensorPair", "RowCosines"]
 _BLOCK = 1 << 16  # weights at a time
 _UNIT = 32  # the smallest group that may have a scale of its own
 _GROUPS = (32, 64, 128, 256)
+_MOST = 1e70  # cosines take products of two sums of squares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +247,8 @@ def _measured(
         for name, values in ((low.name, a), (high.name, b)):
             if not np.isfinite(values).all():
                 return f"weights of {name} are NaN or infinite, in rows {here.start} to {here.stop - 1} first"
+            if np.abs(values).max() > _MOST:
+                return f"weights of {name} are too large for their fourth powers to be float64"
         product[here], low_square[here], high_square[here] = (
             np.einsum("ij,ij->i", x, y) for x, y in ((a, b), (a, a), (b, b))
         )
