@@ -71,6 +71,9 @@ def loops(d: int, draws: int) -> dict[str, Callable[[], list[np.ndarray]]]:
     def pair() -> float:
         return angle(normal(d), normal(d))
 
+    def binary_pair() -> float:
+        return angle(2 * generator.integers(0, 2, d) - 1, 2 * generator.integers(0, 2, d) - 1)
+
     def with_sign() -> float:
         x = normal(d)
         return angle(binarized(x), x)
@@ -99,6 +102,7 @@ def loops(d: int, draws: int) -> dict[str, Callable[[], list[np.ndarray]]]:
             for t in THRESHOLDS
             for angles in each(lambda t=t: with_ternary(t), pair)  # type: ignore[misc]
         ],
+        "binary pairs": lambda: each(binary_pair),
         "rotated": lambda: rotated(product_of_reflections(d, normal)),
         "rotated, rotation given": lambda: rotated(given),
     }
@@ -118,6 +122,7 @@ def ours(d: int, draws: int, device: str) -> dict[str, Callable[[], list[simulat
             simulate.ternary(THRESHOLDS, dimension=d, **options),  # type: ignore[arg-type]
             simulate.pairs([d], **options),  # type: ignore[arg-type]
         ],
+        "binary pairs": lambda: [simulate.binary_pairs([d], draws=draws)],
         "rotated": rotated,
         "rotated, rotation given": rotated,
     }
