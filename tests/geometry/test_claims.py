@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from hypersign._checks import HypersignError
@@ -44,11 +45,16 @@ def test_each_claim_takes_its_numbers_from_its_measure(geometry) -> None:
         assert (angle.measured, angle.predicted) == (layer.angle_degrees.mean, layer.angle_degrees.predicted_mean)
         weights = of(claims, "binarizing weights")[layer.name]
         assert weights.measured == layer.weights_binarized.pearson_r
-        permuted = of(claims, "permuting")[layer.name]
+        moments = of(claims, "own moments")[layer.name]
+        assert (moments.measured, moments.predicted) == (layer.angle_degrees.mean, layer.angle_degrees.moments_mean)
+        permuted = of(claims, "brings r to")[layer.name]
         assert (permuted.measured, permuted.predicted) == (
             layer.permuted.pearson_r,
             layer.permuted.predicted_pearson_r,
         )
+        filters = of(claims, "brings each filter")[layer.name]
+        assert filters.measured == pytest.approx(np.nanmean(layer.permuted.pearson_r_per_filter))
+        assert filters.predicted == layer.permuted.predicted_pearson_r
         signs = of(claims, "change sign")[layer.name]
         assert signs.predicted == pytest.approx(math.acos(layer.weights_binarized.pearson_r) / math.pi)
 

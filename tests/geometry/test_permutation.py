@@ -17,11 +17,30 @@ from hypersign.quantizers import Sign, Ternary
 
 def test_a_permutation_keeps_the_values_and_moves_them_everywhere():
     x = torch.arange(5 * 3 * 4 * 4).float().view(5, 3, 4, 4)
-    y = permuted(x, 2, torch.Generator().manual_seed(0))
-    assert y.shape == (2, 3, 4, 4)
-    assert torch.equal(y.flatten().sort().values, x[:2].flatten())
-    assert set((y[0] >= 48).flatten().tolist()) == {True, False}  # between images
+    y = permuted(x, 5, torch.Generator().manual_seed(0))
+    assert y.shape == x.shape
+    assert torch.equal(y.flatten().sort().values, x.flatten())
+    assert len(set((y[0] // 48).flatten().tolist())) == 5  # between images
     assert len(set((y[0, 0] // 16).flatten().tolist())) > 3  # between channels
+    assert torch.equal(permuted(x, 7, torch.Generator().manual_seed(0)), y)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 4])
+def test_few_permuted_images_hold_values_of_all(images):
+    x = torch.arange(5 * 3 * 4 * 4).float().view(5, 3, 4, 4)
+    drawn = torch.stack([permuted(x, images, torch.Generator().manual_seed(seed)) for seed in range(400)])
+    assert drawn.shape == (400, images, 3, 4, 4)
+    assert all(len(set(one.flatten().tolist())) == images * 48 for one in drawn)  # none twice
+    for one in drawn[:20]:
+        share = torch.bincount((one // 48).long().flatten(), minlength=5) / (images * 48)
+        assert torch.allclose(share, torch.full((5,), 0.2), atol=2.1 / (images * 48))
+    counts = torch.bincount(drawn.long().flatten(), minlength=240)  # every value as often as any other
+    expected = 400 * images * 48 / 240
+    assert (counts - expected).abs().max() < 5 * expected**0.5
+
+
+def test_an_empty_batch_stays_empty():
+    assert permuted(torch.zeros(0, 3, 2), 4, torch.Generator()).shape == (0, 3, 2)
 
 
 def test_channels_last_inputs_are_permuted_alike():

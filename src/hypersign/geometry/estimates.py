@@ -47,7 +47,7 @@ class SimulatedAngle:
     """One case of a simulation: the cosine and the angle (in degrees) of `draws` pairs of vectors.
 
     `value` is what varies from case to case. `undefined` of the draws had no angle, all their levels being zero,
-    and count nowhere else. `sample_degrees` holds the first angles, for histograms.
+    and count nowhere else. `sample_degrees` holds the first angles, for histograms, and is not compared.
     """
 
     label: str
@@ -57,7 +57,7 @@ class SimulatedAngle:
     undefined: int
     cosine: Estimate
     angle_degrees: Estimate
-    sample_degrees: tuple[float, ...] = dataclasses.field(repr=False)
+    sample_degrees: np.ndarray = dataclasses.field(repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Sums:
         about = values - self.shift
         square = about * about
         self.count += len(values)
-        self.powers += about.sum(), square.sum(), (square * about).sum(), (square * square).sum()
+        self.powers += about.sum(), about @ about, square @ about, square @ square
 
     def moments(self) -> tuple[float, float, float]:
         """Mean, variance, and fourth central moment; NaN where nothing was added."""
@@ -158,8 +158,8 @@ class Tally:
         groups = list(self.groups.values())
         cosine = _estimate(self.cosine, [group[0] for group in groups], mean, std, 1.0)
         degrees = _estimate(self.angle, [group[1] for group in groups], angle, angle_std, 180 / math.pi)
-        sample = np.degrees(np.concatenate(self.sample)).tolist()
-        return SimulatedAngle(label, float(value), d, self.draws, self.undefined, cosine, degrees, tuple(sample))
+        sample = np.degrees(np.concatenate(self.sample))
+        return SimulatedAngle(label, float(value), d, self.draws, self.undefined, cosine, degrees, sample)
 
 
 def _estimate(sums: _Sums, groups: list[_Sums], mean: ArrayLike, std: ArrayLike, unit: float) -> Estimate:

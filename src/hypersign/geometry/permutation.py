@@ -9,6 +9,8 @@ Permuted activations keep their values and lose their order. What remains depend
     over the images
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,13 +33,14 @@ PERMUTED_PRODUCTS = 1024
 
 
 def permuted(activations: Tensor, images: int, generator: torch.Generator) -> Tensor:
-    """The first `images` of a batch with all their activations permuted, over images, channels and positions.
+    """A batch with all its activations permuted, over images, channels and positions; the first `images` of it.
 
-    Every value may end in every place; the values themselves are those that were there.
+    Every value may end in every place. Where fewer images are taken than there are, theirs are values from all
+    over the batch, one out of each of equal stretches: those of few images would share these images' brightness.
 
     Args:
         activations: shape `(images or more, ...)`.
-        images: how many of them to take; as many as there are if more.
+        images: how many to return; as many as there are if more.
         generator: a CPU generator, whose seed fixes the permutation on every device.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 3, permuted activations.
@@ -45,9 +48,16 @@ def permuted(activations: Tensor, images: int, generator: torch.Generator) -> Te
     >>> permuted(torch.arange(6.0).view(3, 2), 2, torch.Generator().manual_seed(0)).shape
     torch.Size([2, 2])
     """
-    few = activations[:images]
-    order = torch.randperm(few.numel(), generator=generator).to(few.device)
-    return few.flatten()[order].view_as(few)
+    shape = (min(images, len(activations)), *activations.shape[1:])
+    count = math.prod(shape)
+    if not count:
+        return activations[: shape[0]]
+    size = activations.numel()
+    edges = torch.arange(count + 1) * size // count
+    places = edges[:-1] + (torch.rand(count, generator=generator, dtype=torch.float64) * edges.diff()).long()
+    places += torch.randint(size, (), generator=generator)  # so that no value is in a shorter stretch every time
+    order = torch.randperm(count, generator=generator)
+    return activations.take((places % size)[order].to(activations.device)).view(shape)
 
 
 def permuted_within_images(activations: Tensor, generator: torch.Generator) -> Tensor:

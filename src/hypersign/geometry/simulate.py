@@ -174,12 +174,20 @@ def levels(
     (d,) = _dimensions([dimension])
     quantizers = [theory.lloyd_max(check_int("a number of levels", k, least=2)) for k in _some("levels", numbers)]
     tallies = [Tally(draws) for _ in quantizers]
-    for x in _gaussian_blocks(d, draws, _Source(device, seed, 0)):
-        length = torch.linalg.vector_norm(x, dim=1)
-        for quantizer, tally in zip(quantizers, tallies, strict=True):
-            edges = torch.tensor(quantizer.thresholds, device=x.device, dtype=x.dtype)
-            q = torch.tensor(quantizer.levels, device=x.device, dtype=x.dtype)[torch.bucketize(x, edges, right=True)]
-            tally.add(torch.linalg.vecdot(q, x) / (torch.linalg.vector_norm(q, dim=1) * length))
+    # Levels being symmetric, the least counts for every |x|, and each step to the next for those beyond its edge.
+    sizes = [np.array(q.levels[-(len(q.levels) + 1) // 2 :]) for q in quantizers]
+    edges = [q.thresholds[len(q.thresholds) - len(size) + 1 :] for q, size in zip(quantizers, sizes, strict=True)]
+    every = [edge for some in edges for edge in some]
+    # Times 1, so that squares are summed one by one: pairs' energies, a millionth off, would blur many levels.
+    source = _Source(device, seed, 0)
+    for sums in source.sums(draws, d, scale=torch.ones(d, device=device), thresholds=every):
+        start = 0
+        for size, some, tally in zip(sizes, edges, tallies, strict=True):
+            beyond = slice(start, start := start + len(some))
+            steps = torch.from_numpy(np.diff([size, size**2]))
+            product = size[0] * sums.absolute + sums.above[:, beyond] @ steps[0]
+            square = size[0] ** 2 * d + sums.number[:, beyond] @ steps[1]
+            tally.add(product / (square * sums.square).sqrt())
     cases = [
         tally.case(
             f"k = {k}", k, d, *_with_angle(theory.lloyd_max_cosine(k, d), theory.lloyd_max_cosine_std(k, d), d)
@@ -412,7 +420,7 @@ class _Source:
                 "products": products,
                 "threads": torch.get_num_threads(),
             }
-            for rows in _block_rows(draws, 16, self.device):
+            for rows in _block_rows(draws, 16 + 2 * len(thresholds), self.device):
                 first, self._row = self._row, self._row + rows
                 found = gaussian.row_sums(self._key, first, rows, d, **options)
                 yield _Sums(**{name: torch.from_numpy(value) for name, value in vars(found).items()})
