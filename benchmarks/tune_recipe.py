@@ -28,7 +28,7 @@ from hypersign.training import RECIPES
 BASE = dataclasses.replace(
     RECIPES["modern"],
     images=20_000,
-    epochs=3,
+    epochs=2,
     crop_padding=0,
     widths=(32, 32, 64, 64, 128, 128),
     hidden=(256, 256),
@@ -46,8 +46,6 @@ CHOICES: dict[str, dict[str, Any]] = {
     "surrogate: polynomial": {"surrogate": "polynomial"},
     "surrogate: annealed tanh": {"surrogate": "tanh"},
     "batch norm with scale": {"norm_scale": True},
-    "latent weights not clipped": {"latent_clip": "none"},
-    "no flips": {"flip": False},
 }
 
 
