@@ -1,8 +1,9 @@
-"""The `modern` recipe, one field changed at a time: what each choice is worth on CIFAR-10.
+"""What the `modern` recipe's choices are worth on CIFAR-10: one field changed at a time, from a common start.
 
-    HYPERSIGN_DATA=... python benchmarks/tune_recipe.py [--seeds 0 1] [--folder runs/tune] [--json [FILE]]
+    HYPERSIGN_DATA=... python benchmarks/tune_recipe.py [--seeds 0 1] [--images 20000] [--epochs 2]
+        [--choices "learning rate 4e-3" ...] [--folder runs/tune] [--json [FILE]]
 
-Trains the quarter-width network, on bits, some minutes a choice and seed on one core, and can be stopped and started
+Trains the quarter-width network, on bits, two minutes a choice and seed on one core, and can be stopped and started
 again: finished runs are kept in --folder, so that a seed each can be trained beside another. The budget is a
 hundredth of the recipe's: it tells rates, losses and surrogates apart, and says nothing of what pays in long training
 only (crops, which are off here, and epochs). Accuracy is that of the 10,000 test images after batch norm is
@@ -25,18 +26,19 @@ from rich.console import Console
 from hypersign._machine import machine, versions
 from hypersign.training import RECIPES
 
+START = "learning rate 2e-3, batches of 100"
 BASE = dataclasses.replace(
     RECIPES["modern"],
-    images=20_000,
-    epochs=2,
     crop_padding=0,
+    batch_size=100,
+    learning_rate=2e-3,
     widths=(32, 32, 64, 64, 128, 128),
     hidden=(256, 256),
     precision="bits",
     reestimate_images=5000,
 )
 CHOICES: dict[str, dict[str, Any]] = {
-    "modern": {},
+    START: {},
     "learning rate 1e-3": {"learning_rate": 1e-3},
     "learning rate 4e-3": {"learning_rate": 4e-3},
     "learning rate 8e-3": {"learning_rate": 8e-3},
@@ -47,46 +49,52 @@ CHOICES: dict[str, dict[str, Any]] = {
     "surrogate: annealed tanh": {"surrogate": "tanh"},
     "batch norm with scale": {"norm_scale": True},
 }
+FILE_NAME = str.maketrans({" ": "-", ":": None, ",": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the runs (default 0 1)")
+    parser.add_argument("--images", type=int, default=20_000, help="of CIFAR-10's 50,000 (default 20000)")
+    parser.add_argument("--epochs", type=int, default=2, help="of each run (default 2)")
+    others = [name for name in CHOICES if name != START]
+    parser.add_argument("--choices", nargs="*", default=others, choices=others, metavar="CHOICE", help="default: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/tune"), help="of the runs")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    found: dict[str, list[float]] = {name: [] for name in CHOICES}
+    base = dataclasses.replace(BASE, images=arguments.images, epochs=arguments.epochs)
+    found: dict[str, list[float]] = {name: [] for name in (START, *arguments.choices)}
     for seed in arguments.seeds:
-        for name, fields in CHOICES.items():
-            folder = arguments.folder / f"{name.replace(':', '').replace(' ', '-')}-seed-{seed}"
-            found[name].append(accuracy(trained(folder, dataclasses.replace(BASE, seed=seed, **fields))))
+        for name in found:
+            folder = arguments.folder / f"{name.translate(FILE_NAME)}-seed-{seed}"
+            found[name].append(accuracy(trained(folder, dataclasses.replace(base, seed=seed, **CHOICES[name]))))
             Console(stderr=True).print(f"seed {seed}, {name}: {found[name][-1]:.2%}", highlight=False)
 
-    rows = {name: row(values, found["modern"]) for name, values in found.items()}
+    rows = {name: row(values, found[START]) for name, values in found.items()}
     result = {
         "benchmark": "tune_recipe",
         "machine": machine(),
         "versions": versions("torch", "numpy"),
-        "recipe": BASE.as_dict(),
+        "recipe": base.as_dict(),
         "seeds": arguments.seeds,
-        "choices": {name: {"fields": CHOICES[name], **rows[name]} for name in CHOICES},
+        "choices": {name: {"fields": CHOICES[name], **rows[name]} for name in found},
     }
     if arguments.json == "-":
         print(json.dumps(result, indent=2))
         return
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    title = f"CIFAR-10, quarter width, {BASE.images:,} images, {BASE.epochs} epochs"
-    table = rich.table.Table("choice", "accuracy", "against modern", title=title)
+    title = f"CIFAR-10, quarter width, {base.images:,} images, {base.epochs} epochs"
+    table = rich.table.Table("choice", "accuracy", "against the first", title=title)
     for name, values in rows.items():
         table.add_row(name, f"{values['accuracy']:.2%}", f"{100 * values['change']:+.2f}")
     rich.print(table)
 
 
 def row(values: list[float], base: list[float]) -> dict[str, Any]:
-    """Accuracies of a choice, and the mean change against the recipe with the same seeds."""
+    """Accuracies of a choice, and the mean change against the start with the same seeds."""
     changes = [value - other for value, other in zip(values, base, strict=True)]
     return {"accuracies": values, "accuracy": statistics.fmean(values), "change": statistics.fmean(changes)}
 
