@@ -212,8 +212,8 @@ RECIPES = {
     # no augmentation, the last 500 training images held out. Shuffled, latent weights clipped after the step
     # and validation in evaluation mode: the original did none of these.
     "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
-    # What the field trains such networks with today: augmentation, cross-entropy, a cosine that ends at 0. Rate, loss,
-    # schedule and surrogate are the best of those that benchmarks/tune_recipe.py measures; docs/recipe.md.
+    # What the field trains such networks with today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
+    # loss, schedule and surrogate were chosen: benchmarks/tune_recipe.py, docs/recipe.md.
     "modern": Recipe(
         data="cifar-10",
         flip=True,
