@@ -77,7 +77,7 @@ def main() -> None:
         "benchmark": "tune_recipe",
         "machine": machine(),
         "versions": versions("torch", "numpy"),
-        "recipe": base.as_dict(),
+        "recipe_of_start": base.as_dict(),
         "seeds": arguments.seeds,
         "choices": {name: {"fields": CHOICES[name], **rows[name]} for name in found},
     }
