@@ -11,6 +11,7 @@ namespace hypersign {
 
 constexpr int64_t GAUSSIAN_LANES = 8;
 typedef float Floats __attribute__((vector_size(32)));
+typedef double Doubles __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
 typedef uint32_t Words __attribute__((vector_size(32)));
 
@@ -123,9 +124,10 @@ struct Gaussian {
     static inline Floats absolute(Floats x) { return (Floats)((Words)x & 0x7fffffffu); }
 
     static inline double sum(Floats x) {
-        double total = 0;
-        for (int lane = 0; lane < GAUSSIAN_LANES; ++lane) total += double(x[lane]);
-        return total;
+        const Doubles low = {double(x[0]), double(x[1]), double(x[2]), double(x[3])};
+        const Doubles high = {double(x[4]), double(x[5]), double(x[6]), double(x[7])};
+        const Doubles total = low + high;
+        return (total[0] + total[2]) + (total[1] + total[3]);
     }
 
     static void row(const GaussianTask &task, uint64_t number, float *x, int64_t padded) {
@@ -187,8 +189,8 @@ struct Gaussian {
             normals(drawn, a, b);
             a = first(a, task.d - whole);
             b = first(b, task.d - whole - GAUSSIAN_LANES);
-            size += sum(absolute(a)) + sum(absolute(b));
-            energy += sum(a * a) + sum(b * b);
+            size += sum(absolute(a) + absolute(b));
+            energy += sum(a * a + b * b);
         }
         task.absolute[i] = size;
         task.square[i] = energy;

@@ -23,7 +23,7 @@ from hypersign._checks import HypersignError, check_choice, check_int, check_rea
 from hypersign.geometry import gaussian, theory
 from hypersign.geometry.estimates import Simulation, Tally
 from hypersign.geometry.theory.angle import angle_moments
-from hypersign.geometry.theory.sign import sign_angle_moments
+from hypersign.geometry.theory.sign import sign_moments
 from hypersign.hadamard import hadamard_transform
 
 __all__ = [
@@ -301,8 +301,8 @@ def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, floa
 
 
 def _sign_theory(d: int) -> tuple[float, float, float, float]:
-    angle, spread = sign_angle_moments(d)
-    return theory.sign_cosine(d), theory.sign_cosine_std(d), float(angle), float(spread)
+    mean, std, angle, spread = map(float, sign_moments(d))
+    return mean, std, angle, spread
 
 
 def _with_angle(mean: float, std: float, d: int) -> tuple[float, float, float, float]:

@@ -92,7 +92,7 @@ def sign_angle(d: ArrayLike) -> Array:
     >>> round(float(np.degrees(sign_angle(3))), 2)
     28.12
     """
-    return sign_angle_moments(d)[0][()]
+    return sign_moments(d)[2][()]
 
 
 def sign_angle_std(d: ArrayLike) -> Array:
@@ -107,7 +107,7 @@ def sign_angle_std(d: ArrayLike) -> Array:
     >>> round(float(np.degrees(sign_angle_std(3))), 2)
     10.91
     """
-    return sign_angle_moments(d)[1][()]
+    return sign_moments(d)[3][()]
 
 
 def sign_angle_density(angle: ArrayLike, d: int) -> Array:
@@ -174,12 +174,13 @@ def _small(d: float) -> int:
     return int(d)
 
 
-def sign_angle_moments(d: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """`sign_angle` and `sign_angle_std` at once, for those who want both."""
+def sign_moments(d: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`sign_cosine`, `sign_cosine_std`, `sign_angle` and `sign_angle_std` at once, for those who want all."""
     d = fan_in(d)
-    mean, std = angle_moments(sign_cosine(d), sign_cosine_std(d), d)
+    cosine, cosine_std = sign_cosine(d), sign_cosine_std(d)
+    mean, std = angle_moments(cosine, cosine_std, d)
     for small in np.unique(d[d <= _EXACT_UP_TO]):
         law = _exact_law(_small(small)) if small > 1 else None
         mean = np.where(d == small, law.mean if law else 0.0, mean)
         std = np.where(d == small, law.std if law else 0.0, std)
-    return mean, std
+    return cosine, cosine_std, mean, std
