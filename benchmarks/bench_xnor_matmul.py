@@ -4,8 +4,7 @@
 
 A shape MxNxK: M rows with N filters of fan-in K. A multiply-accumulate is one of M N K; the unit is 10^12 a second.
 `share of limit` compares with the kernels' inner loop on registers alone, in the same run. Weights are packed (and
-laid out, by those who do) before; inputs come packed, in the type of each; and each writes to an array of its own
-that is there. All results are compared with float32's.
+laid out, by those who do) before; inputs come packed, in the type of each. All results are compared with float32's.
 """
 
 import argparse
@@ -42,16 +41,15 @@ def compare(shape: str, seconds: float, threads: int) -> dict[str, float]:
         for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("int8", torch.int8))
     }
     loop, loop_macs = limit(m * n * k)
-    sums = {name: np.empty((m, n), np.int32) for name in ("binary", "ternary")}
     ways: dict[str, Callable[[], Any]] = {
         "limit": loop,
-        "binary": lambda: binary.matmul(bits_x, threads=threads, out=sums["binary"]),
-        "ternary": lambda: ternary.matmul(planes_x, threads=threads, out=sums["ternary"]),
-        "torch float32": torch_product(torch.mm, *dense["float32"]),
-        "torch bfloat16": torch_product(torch.mm, *dense["bfloat16"]),
+        "binary": lambda: binary.matmul(bits_x, threads=threads),
+        "ternary": lambda: ternary.matmul(planes_x, threads=threads),
+        "torch float32": lambda: dense["float32"][0] @ dense["float32"][1].T,
+        "torch bfloat16": lambda: dense["bfloat16"][0] @ dense["bfloat16"][1].T,
     }
     if m > 16:  # torch's rule
-        ways["torch int8"] = torch_product(torch._int_mm, *dense["int8"])
+        ways["torch int8"] = lambda: torch._int_mm(dense["int8"][0], dense["int8"][1].T)
     if numkong is not None and threads == 1:
         ways["numkong"] = numkong_product(bits_x, bits_w)
     expected = ways["torch float32"]().numpy()
@@ -70,17 +68,11 @@ def compare(shape: str, seconds: float, threads: int) -> dict[str, float]:
     }
 
 
-def torch_product(product: Callable[..., torch.Tensor], x: torch.Tensor, w: torch.Tensor) -> Callable[[], Any]:
-    out = product(x, w.T)
-    return lambda: product(x, w.T, out=out)
-
-
 def numkong_product(x: np.ndarray, w: np.ndarray) -> Callable[[], Any]:
     """Hamming distances of all rows, by NumKong's packed product of bits."""
     packed = numkong.hammings_pack(w.view(np.uint8))
     rows = x.view(np.uint8)
-    out = numkong.hammings_packed(rows, packed)
-    return lambda: numkong.hammings_packed(rows, packed, out=out)
+    return lambda: numkong.hammings_packed(rows, packed)
 
 
 def main() -> None:

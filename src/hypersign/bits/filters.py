@@ -85,14 +85,11 @@ class Filters:
         flat = reference.ternary_levels(self.words, d) if self.ternary else reference.levels(self.words, d)
         return flat.reshape(self.filters, *self.shape)
 
-    def matmul(self, x: Words, *, threads: int = 1, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
+    def matmul(self, x: Words, *, threads: int = 1) -> NDArray[np.int32]:
         """Dot products of packed rows with every filter: `x` (M, words) or planes (2, M, words) -> (M, filters).
 
-        `out`, an int32 array of that shape in C order, is written to instead of a new one, whose memory can take
-        the system a tenth of the time to hand out.
-
         Raises:
-            HypersignError: rows or `out` that do not fit the filters, or filters of more than one tap.
+            HypersignError: rows that do not fit the filters, or filters of more than one tap.
         """
         x = np.asarray(x)
         if x.ndim not in (2, 3) or self.shape[:2] != (1, 1):
@@ -100,13 +97,7 @@ class Filters:
                 f"rows must be packed words (M, words) or (2, M, words), and filters have one tap; got rows of shape "
                 f"{x.shape}, and filters of {self.shape[0]} x {self.shape[1]} taps"
             )
-        images = x[..., :, None, None, :]
-        if out is None:
-            return self.conv2d(images, threads=threads)[:, 0, 0]
-        if out.shape != (x.shape[-2], self.filters):
-            raise HypersignError(f"out must be of shape {(x.shape[-2], self.filters)}; got {out.shape}")
-        self.conv2d(images, threads=threads, out=out[:, None, None])
-        return out
+        return self.conv2d(x[..., :, None, None, :], threads=threads)[:, 0, 0]
 
     def conv2d(
         self,
