@@ -82,12 +82,10 @@ def network_claims(geometry: Geometry) -> tuple[Claim, ...]:
     return tuple(
         [
             *_angles(quantized),
-            *_angles_of_moments(quantized),
             *_spread(quantized),
             *_products(geometry.layers),
             *_first_layer(geometry.layers),
             *_permuted(quantized),
-            *_permuted_filters(quantized),
             *_disagreement(quantized),
         ]
     )
@@ -115,31 +113,14 @@ def simulation_claims(simulations: Iterable[Simulation]) -> tuple[Claim, ...]:
 
 
 def _angles(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
-    for layer in layers:
-        angle = layer.angle_degrees
-        yield Claim(
-            "quantizing turns filters by the angle of Gaussian vectors",
-            layer.name,
-            "mean angle, degrees",
-            angle.mean,
-            angle.predicted_mean,
-            "near",
-            ANGLE_DEGREES,
-        )
-
-
-def _angles_of_moments(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
-    for layer in layers:
-        angle = layer.angle_degrees
-        yield Claim(
-            "quantizing turns filters by the angle that their own moments give",
-            layer.name,
-            "mean angle, degrees",
-            angle.mean,
-            angle.moments_mean,
-            "near",
-            ANGLE_DEGREES,
-        )
+    for claim, field in (
+        ("quantizing turns filters by the angle of Gaussian vectors", "predicted_mean"),
+        ("quantizing turns filters by the angle that their own moments give", "moments_mean"),
+    ):
+        for layer in layers:
+            angle = layer.angle_degrees
+            predicted = getattr(angle, field)
+            yield Claim(claim, layer.name, "mean angle, degrees", angle.mean, predicted, "near", ANGLE_DEGREES)
 
 
 def _spread(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
@@ -191,17 +172,13 @@ def _permuted(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
         yield _correlation(
             "permuting the activations brings r to the cosine", layer, layer.permuted, "near", PERMUTED
         )
-
-
-def _permuted_filters(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
-    """Pooled over filters, r also holds what their sums have in common where the activations have a mean."""
+    # Pooled over filters, r also holds what their sums have in common where the activations have a mean.
     for layer in layers:
-        each = [r for r in layer.permuted.pearson_r_per_filter if math.isfinite(r)]
         yield Claim(
             "permuting the activations brings each filter's r to the cosine",
             layer.name,
             "Pearson r, mean over filters",
-            sum(each) / len(each) if each else math.nan,
+            _mean(layer.permuted.pearson_r_per_filter),
             layer.permuted.predicted_pearson_r,
             "near",
             PERMUTED,
@@ -228,3 +205,9 @@ def _correlation(
     return Claim(
         claim, layer.name, "Pearson r", products.pearson_r, products.predicted_pearson_r, relation, tolerance
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that are numbers; NaN without any."""
+    known = [value for value in values if math.isfinite(value)]
+    return math.fsum(known) / len(known) if known else math.nan
