@@ -12,7 +12,6 @@ NumPy, the largest of all filters.
 
 import argparse
 import concurrent.futures
-import json
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from bench_inspect_weights import Watch, anonymous
 from torch import Tensor, nn
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.geometry.covariance import input_covariances, what_if
 from hypersign.quantizers import Sign
 
@@ -111,7 +111,9 @@ def measured(memory_bytes: int, inputs: int, truth: dict[str, np.ndarray]) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=2000, help="of the network (default 2000)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
 
     truth = {name: correlation(*both) for name, both in dot_products(network(), options.inputs).items()}
@@ -128,11 +130,9 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "rows": rows,
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = rich.table.Table("covariances", "pass", "prediction", "anonymous", "largest distance of r")
     for row in rows:
         table.add_row(

@@ -29,6 +29,7 @@ from turns import installed, least_seconds, limit, show
 
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
+from hypersign.cli.options import prints_text
 from hypersign.models import vgg
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
@@ -121,7 +122,9 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="a packed network (default: the paper's, with random weights)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="images at a time (default 1 32)")
     parser.add_argument("--seconds", type=float, default=20, help="for each batch (default 20)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = options.file
@@ -144,7 +147,7 @@ def main() -> None:
             "start_seconds": start(file, model),
         }
     show(result, f"milliseconds an image, {backend()}; `times`: as slow as the packed network", options.json)
-    if options.json != "-":
+    if prints_text(options.json):
         for name in ("threads", "start_seconds"):
             print(f"{name}:", ", ".join(f"{key} {value:.3f}" for key, value in result[name].items()))
 

@@ -9,7 +9,6 @@ stalls some round of each. The product is by far the slowest and takes only a th
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from hypersign import bits
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.hadamard import hadamard_transform
 
 
@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="numbers of a vector, a power of two (default 1024)")
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
     parser.add_argument("--threads", type=int, default=1, help="threads (default 1)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     runs = methods(options.rows, options.size, options.threads)
@@ -87,11 +89,9 @@ def main() -> None:
         "faster_than_dense_product": seconds["dense product"] / ours,
         "int16_faster_than_float32": ours / seconds["ours int16"],
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     title = f"Hadamard transform of {options.rows} x {options.size}, {bits.backend()}, {options.threads} thread(s)"
     table = rich.table.Table("", "ms", "times ours", title=title)
     for name, spent in seconds.items():

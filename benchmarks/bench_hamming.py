@@ -8,7 +8,6 @@ Distances must be identical, or the benchmark stops. GB/s counts every code once
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import rich.table
 
 from hypersign._machine import machine, versions
 from hypersign.bits import backend, hamming_topk
+from hypersign.cli.options import prints_text, write_json
 
 
 def seconds(function: Callable[[], np.ndarray], threads: int) -> tuple[float, np.ndarray]:
@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10, help="nearest codes of a query (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="of both (default 1)")
     parser.add_argument("--rounds", type=int, default=7, help="of both in turn; the least time counts (default 7)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     if any(bits < 64 or bits % 64 for bits in options.bits):
         parser.error("--bits must be multiples of 64")
@@ -86,11 +88,9 @@ def main() -> None:
         "k": options.k,
         "bits": rows,
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     title = f"{options.k} nearest of {options.codes:,} codes, {options.queries} queries, {options.threads} threads"
     table = rich.table.Table("bits", "FAISS, seconds", "ours, seconds", "times as fast", "GB/s", title=title)
     for bits, row in rows.items():

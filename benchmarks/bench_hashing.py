@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from turns import show
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text
 from hypersign.geometry import theory
 from hypersign.hashing import (
     BoundedIndex,
@@ -227,7 +228,9 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="+", default=[64, 128, 256, 512, 1024], help="lengths of codes")
     parser.add_argument("--seeds", type=int, default=20, help="rotations (default 20); pq is trained 5 times at most")
     parser.add_argument("--data", type=Path, default=os.environ.get("HYPERSIGN_DATA"), help="holds bigann10k")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     if options.data is None:
         parser.error("name the folder that holds bigann10k by --data, or by HYPERSIGN_DATA")
@@ -252,7 +255,7 @@ def main() -> None:
             estimates[f"{name}, {who}"] = row
     result |= {"rabitq": estimates, "summary": summary(result["rows"], result["standard_errors"])}
     show(result, f"Recall@{K}", options.json)
-    if options.json != "-":
+    if prints_text(options.json):
         show({"rows": estimates}, "RaBitQ's estimator", None)
         show({"rows": {"all rows": result["summary"]}}, "Least and largest", None)
 

@@ -9,7 +9,6 @@ values per filter, sign disagreements and weight densities. Both run in turn, an
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.evaluate import reestimate_batch_norm
 from hypersign.geometry import inspect
 from hypersign.layers import QuantConv2d, QuantLayer, quant_layers
@@ -113,7 +113,9 @@ def main() -> None:
     parser.add_argument(
         "--memory-images", type=int, nargs="*", default=[500, 5000], help="images for peak memory (default 500 5000)"
     )
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak is not None:
@@ -145,11 +147,9 @@ def main() -> None:
         "ratio": sum(times["original"]) / sum(times["ours"]) if options.rounds else None,
         "peak_megabytes": {str(images): peak for images, peak in memory.items()},
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = rich.table.Table("what", "figure", title=f"Inspection, {result['network']}, {options.images} images")
     if options.rounds:
         for name, spent_times in times.items():

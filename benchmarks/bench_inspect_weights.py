@@ -23,6 +23,7 @@ import rich
 import rich.table
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.geometry.tensor_files import open_tensors
 from hypersign.geometry.weights_file import inspect_weights
 
@@ -79,7 +80,9 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=2000, help="of the file (default 2000)")
     parser.add_argument("--type", choices=SIZES, default="BF16", help="of the weights (default BF16)")
     parser.add_argument("--folder", type=Path, help="for the file (default: the system's for temporary files)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -111,11 +114,9 @@ def main() -> None:
         "anonymous_bytes": watch.peak - before,
         "anonymous_bytes_of_process": watch.peak,
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = rich.table.Table("what", "value", title=f"{found.nbytes / 1e9:.2f} GB of {options.type}")
     table.add_row("moments and angles", f"{result['gigabytes_per_second']:.2f} GB/s, {found.seconds:.2f} s")
     table.add_row("in time of the processor", f"{result['gigabytes_per_processor_second']:.2f} GB/s")

@@ -20,7 +20,6 @@ Rotated vectors cost a multiplication for each component and each direction that
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ import rich.table
 import torch
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.geometry import simulate
 from hypersign.rotations import HaarRotation
 
@@ -186,7 +186,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of ours (default 1 2)")
     parser.add_argument("--rounds", type=int, default=3, help="of both; the least time counts (default 3)")
     parser.add_argument("--repeats", type=int, default=20, help="runs of ours a round (default 20)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     load = os.getloadavg()[0]
 
@@ -205,11 +207,9 @@ def main() -> None:
         "draws": options.draws,
         "experiments": rows,
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     title = f"{options.draws:,} draws of d = {options.dimension}, {options.device}"
     table = rich.table.Table("experiment", "loop, ms", "threads", "ours, ms", "times as fast", title=title)
     for name, row in rows.items():

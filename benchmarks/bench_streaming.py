@@ -93,7 +93,9 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=128, help="of a vector (default 128)")
     parser.add_argument("--bits", type=int, default=128, help="of a code (default 128)")
     parser.add_argument("--folder", type=Path, help="where there is room for the largest file")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
 
     rows: dict[str, Any] = {}

@@ -13,7 +13,6 @@ rounds' ratios, so that whatever else the machine does meets all of them.
 
 import argparse
 import contextlib
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
+from hypersign.cli.options import prints_text, write_json
 from hypersign.evaluate import squared_hinge
 from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg
@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128, help="filters of the first layer (default 128)")
     parser.add_argument("--levels", type=int, default=2, choices=(2, 3), help="2 binary, 3 ternary (default 2)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -126,11 +128,9 @@ def main() -> None:
         "plain_over_bits": gain,
         "plain_over_bits_quartiles": gain_quartiles,
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = rich.table.Table("step", "median, ms", title=f"Training step, {result['network']}, batch {options.batch}")
     for name, spent in times.items():
         table.add_row(name, f"{1000 * statistics.median(spent):.1f}")

@@ -11,6 +11,7 @@ that the convolution's share of it, by OpenVINO's counters, stands beside the wh
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="images at a time (default 1 32)")
     parser.add_argument("--threads", type=int, default=1, help="of all (default 1)")
     parser.add_argument("--seconds", type=float, default=2, help="for each layer and batch (default 2)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = {

@@ -10,6 +10,7 @@ laid out, by those who do) before; inputs come packed, in the type of each. All 
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,9 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="MxNxK", help=f"default {' '.join(SHAPES)}")
     parser.add_argument("--threads", type=int, default=1, help="of ours and torch's (default 1)")
     parser.add_argument("--seconds", type=float, default=2, help="for each shape (default 2)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = {shape: compare(shape, options.seconds, options.threads) for shape in options.shapes}

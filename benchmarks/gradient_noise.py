@@ -9,7 +9,6 @@ of one batch. A step that adds a share v of the variance is as noisy as one of a
 
 import argparse
 import copy
-import json
 from pathlib import Path
 
 import rich
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
+from hypersign.cli.options import prints_text, write_json
 from hypersign.data import Batches
 from hypersign.evaluate import cross_entropy
 from hypersign.layers import train_on_bits
@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("run", help="run folder")
     parser.add_argument("--batches", type=int, default=40, help="batches (default 40)")
     parser.add_argument("--batch", type=int, default=50, help="images in a batch (default 50)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     run = open_run(options.run)
     data = run.data()
@@ -82,11 +84,9 @@ def main() -> None:
         "batch": options.batch,
         "layers": rows,
     }
-    if options.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, options.json)
+    if not prints_text(options.json):
         return
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = rich.table.Table("layer", "cosine", "variance added", title=f"Gradients of 6 bits, {run.path.name}")
     for row in rows:
         table.add_row(row["layer"], f"{row['cosine']:.4f}", f"{row['rounding_over_sampling_variance']:.1%}")

@@ -10,7 +10,6 @@ which are drawn without components. Distances are in standard errors: of 26, the
 """
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import write_json
 from hypersign.geometry import gaussian
 
 WIDTH, ROWS, INTERVALS = 8192, 256, 4096
@@ -36,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--numbers", type=float, default=1e9, help="how many to draw (default 1e9)")
     parser.add_argument("--seed", type=int, default=1, help="key of the generator (default 1)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
 
     blocks = math.ceil(options.numbers / (WIDTH * ROWS))
@@ -92,11 +94,7 @@ def main() -> None:
         "standard_errors_from_theory": {name: round(float(value), 3) for name, value in distances.items()},
         "largest": round(max(abs(float(value)) for value in distances.values()), 3),
     }
-    text = json.dumps(result, indent=2)
-    if options.json and options.json != "-":
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    write_json(result, options.json or Path("-"))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from torch import nn
 
 from hypersign._json import plain
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.data import Batches
 from hypersign.evaluate import cross_entropy
 from hypersign.geometry.ablation import ablate
@@ -67,7 +68,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000, help="test images (default 4000)")
     parser.add_argument("--folder", type=Path, default=Path("runs/ranking"), help="of what is done")
     parser.add_argument("--runs", type=Path, default=Path("runs/remedies"), help="of benchmarks/remedies.py")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -89,11 +92,9 @@ def main() -> None:
         "recipe_of_binary": BINARY.as_dict(),
         "networks": networks,
     }
-    if arguments.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, arguments.json)
+    if not prints_text(arguments.json):
         return
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     columns = "network", "real", "in", "rank correlation with losses", "with r of logits", "pairs apart", "in order"
     table = rich.table.Table(*columns, title="Predicted ranking of layers, Fashion-MNIST")
     for name, found in networks.items():

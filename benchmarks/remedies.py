@@ -12,7 +12,6 @@ filters, and r of its dot products with weights alone, and with weights and inpu
 
 import argparse
 import dataclasses
-import json
 import random
 import statistics
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from rich.console import Console
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.data import Batches
 from hypersign.geometry.depth import accumulated_r, layer_r
 from hypersign.geometry.weights import angle_stats
@@ -105,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2, help="runs of each remedy (default 2)")
     parser.add_argument("--folder", type=Path, default=Path("runs/remedies"), help="of the runs")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -127,11 +129,9 @@ def main() -> None:
         "seeds": arguments.seeds,
         "rows": rows,
     }
-    if arguments.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, arguments.json)
+    if not prints_text(arguments.json):
         return
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     columns = "remedy", "accuracy", "against binary", "angle", "r", "r, both", "weights packed"
     table = rich.table.Table(*columns, title="Fashion-MNIST; angle and r of the first layer")
     for name, found in rows.items():

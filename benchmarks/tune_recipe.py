@@ -12,7 +12,6 @@ re-estimated; no choice was made on them that the table does not show.
 
 import argparse
 import dataclasses
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from remedies import accuracy, trained
 from rich.console import Console
 
 from hypersign._machine import machine, versions
+from hypersign.cli.options import prints_text, write_json
 from hypersign.training import RECIPES
 
 START = "learning rate 2e-3, batches of 100"
@@ -60,7 +60,9 @@ def main() -> None:
     others = [name for name in CHOICES if name != START]
     parser.add_argument("--choices", nargs="*", default=others, choices=others, metavar="CHOICE", help="default: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/tune"), help="of the runs")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -81,11 +83,9 @@ def main() -> None:
         "seeds": arguments.seeds,
         "choices": {name: {"fields": CHOICES[name], **rows[name]} for name in found},
     }
-    if arguments.json == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, arguments.json)
+    if not prints_text(arguments.json):
         return
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     title = f"CIFAR-10, quarter width, {base.images:,} images, {base.epochs} epochs"
     table = rich.table.Table("choice", "accuracy", "against the first", title=title)
     for name, values in rows.items():

@@ -1,7 +1,6 @@
 """What benchmarks of kernels share: contestants in turn, the machine's limit, tables."""
 
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import rich
 import rich.table
 
 from hypersign.bits.backend import native
+from hypersign.cli.options import prints_text, write_json
 
 
 def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, threads: int) -> dict[str, float]:
@@ -59,13 +59,11 @@ def installed(*packages: str) -> list[str]:
     return [name for name in packages if importlib.util.find_spec(name) is not None]
 
 
-def show(result: dict[str, Any], title: str, target: str | None) -> None:
+def show(result: dict[str, Any], title: str, target: Path | None) -> None:
     """The table of result["rows"], or JSON: on the screen for "-", else also in the file."""
-    if target == "-":
-        print(json.dumps(result, indent=2))
+    write_json(result, target)
+    if not prints_text(target):
         return
-    if target:
-        Path(target).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     rows = result["rows"]
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     cells = {
