@@ -1,21 +1,33 @@
-// The product with AVX2, which has no population count: it looks counts up.
+// The product with AVX2, which has no population count: it looks counts up, two pixels at a time.
 //
 // A register holds 4 levels of 32 filters, a number of 4 bits in each byte, which picks from a table of 16 bytes. The
-// tables are those of the input: for its 4 levels a, entry b counts where a and b differ. So a shuffle and an addition
-// are all that 4 levels of 32 filters take, four instructions for 256 bits. (Exclusive or, then counts by a table that
-// never changes, takes 8.) All else is done once, before: filters are parted into numbers of 4 bits when they are
-// arranged, which doubles their size, and where the tables of the input's levels lie is written down for all blocks of
-// filters (`spread`), 2 bytes for 8 levels. The tables of all 256 bytes are 8 KiB, in the L1 cache.
+// tables are those of the input, of 4 levels of two pixels: entry b counts where b differs from the first pixel's, and
+// in its upper 4 bits where it differs from the second's. So a shuffle does 4 levels of 32 filters for two pixels.
 //
-// 8 levels of 4 pixels and 64 filters take 32 shuffles and additions, 12 loads of tables and filters, and 4 of places:
-// 48 instructions. Zen dispatches 6 a cycle and has four vector ports, two of which shuffle: 8 cycles by either count.
-// Intel has three, two of which shuffle: 11 cycles. Counts are bytes; before they can overflow they are added to
-// counts of 16 bits, even bytes and odd ones apart, and those to counts of 32 bits before they can.
+// Counts of 4 bits overflow after 3 steps. Of the sum of three, t, two sums of bytes are kept: of t itself, modulo 256,
+// and of t / 16, where t is taken as numbers of 16 bits. If a, b are the counts of an even byte and c, d those of the
+// odd one above it, t has a + 16 b and c + 16 d in its bytes, t / 16 has b + 16 c (modulo 256) and d. So d is known, then
+// c from c + 16 d, b from b + 16 c, and a from a + 16 b, if none is above 255: 60 steps at most. Then counts go to 16
+// bits in memory, in the L1 cache, and those to 32 bits before they overflow.
 //
-// Ternary filters are two bits a level, 2 levels a number, at half the speed; ternary inputs have tables of their own,
-// of disagreements minus agreements (plus a bias, since bytes have no sign), and take no more than binary ones.
+// 12 levels of two pixels and 128 filters take 12 shuffles, 8 additions of three, and 4 times 3 instructions for the
+// two sums: 32 vector instructions for 3072 multiply-accumulates. Zen has four vector ports; shuffles run on two of
+// them, and on the two others the multiplication that divides by 16 (a shift would have to share the shuffles' ports):
+// 8 cycles, 384 a cycle. Filters are operands of the shuffles; with 3 loads of tables that is 15 loads of the 16 that 8
+// cycles have, and 42 instructions of 48. Intel has three vector ports, two of which shuffle (one before Ice Lake): 11
+// cycles, 12 before. (One pixel at a time, counts of 8 bits, takes 4 instructions for 256 bits: 256 a cycle. Exclusive
+// or, then counts by a table that never changes, 8 instructions for 256 bits.)
 //
-// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB and VBROADCASTI128 (YMM).
+// What a tile reads must be near: the filters of a part of the fan-in are parted into numbers of 4 bits, 8 KiB, and
+// meet all pixels of the tile, whose counts of 16 bits are 16 KiB; all tables together are 4 KiB. Where the tables of the
+// input's levels lie is written down once for all blocks of filters (`lay`), 2 bytes for 4 levels of two pixels.
+//
+// Ternary filters are two bits a level, 2 levels a number, at half the speed; a little less where inputs are binary,
+// since counts of 2 levels overflow after 7 steps. Tables of ternary inputs count disagreements minus agreements (plus a
+// bias, since bytes have no sign): with ternary filters they are numbers up to 4, as binary ones are; with binary
+// filters up to 8, which do not fit twice in a byte, and pixels go one by one, as does the last of an odd number.
+//
+// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB, VPMULHUW and VBROADCASTI128 (YMM).
 #include <immintrin.h>
 
 #include <algorithm>
@@ -26,171 +38,302 @@
 namespace hypersign {
 namespace {
 
+#define HYPERSIGN_INLINE inline __attribute__((always_inline))
+
 constexpr int kLanes = 32;
+constexpr int kTable = 16;  // bytes of a table, one for each number of 4 bits
 
-// Tables of 16 bytes each: of a byte of the input, or of 4 of its levels. Two side by side are for the lower and the
-// upper 4 bits of the filters' byte.
-constexpr int kTable = 16, kPair = 32;
+// What a step does: a register of filters, a number of 4 bits of each, picks from the tables of the input.
+template <bool TernaryX, bool TernaryW>
+struct Kind {
+    static constexpr int kLevels = TernaryW ? 2 : 4;
+    static constexpr int kSteps = 32 / kLevels;                    // of a word
+    static constexpr int kMost = (TernaryX ? 2 : 1) * kLevels;     // that a step counts
+    static constexpr int kBias = TernaryX ? kLevels : 0;           // of a step
+    static constexpr bool kPairs = kMost <= 4;                     // two pixels at a time
+    static constexpr int kUnit = kMost < 3 ? 5 : 15 / kMost;       // steps before 4 bits overflow; 5 have registers
+    static constexpr int kTurn = 2 * kUnit;                        // steps come in such turns: whole units and bytes
+    static constexpr int kRoom = 255 / kMost / kTurn * kTurn;      // steps before 8 bits overflow
 
+    // Levels x of a pixel, with ternary ones' non-zeros above their signs, against those of a filter.
+    static int count(int x, int w) {
+        constexpr int ones = (1 << kLevels) - 1;
+        const int nonzero_x = TernaryX ? x >> kLevels : ones, nonzero_w = TernaryW ? w >> kLevels : ones;
+        const int meet = nonzero_x & nonzero_w & ones, differ = __builtin_popcount((x ^ w) & meet);
+        return TernaryX ? kBias + 2 * differ - __builtin_popcount(meet) : differ;
+    }
+};
+
+// Tables of pairs of pixels, [second, first], 4 bits each; then those of single ones.
+template <typename K>
 struct Tables {
-    alignas(64) uint8_t binary[256 * kPair];  // [input byte][filters' 4 levels]: disagreements
-    uint8_t ternary_x[256 * kTable];          // [input non-zeros, signs of 4 levels][filters' 4 levels]: v + 4
-    uint8_t ternary_w[16 * kPair];  // [input's 4 levels][filters' non-zeros, signs of 2 levels]: v
-    uint8_t both[256 * kPair];      // [input non-zeros, signs of 4 levels][filters' non-zeros, signs of 2 levels]: v + 2
+    static constexpr int kSingle = K::kPairs ? 256 : 0;  // the first table of single pixels
+    alignas(64) uint8_t of[(kSingle + (K::kPairs ? 16 : 256)) * kTable];
 
     Tables() {
         for (int x = 0; x < 256; ++x)
             for (int w = 0; w < kTable; ++w) {
-                const int sign = x & 15, nonzero = x >> 4, low = x * kPair + w, high = low + kTable;
-                binary[low] = static_cast<uint8_t>(__builtin_popcount((x & 15) ^ w));
-                binary[high] = static_cast<uint8_t>(__builtin_popcount((x >> 4) ^ w));
-                ternary_x[x * kTable + w] = excess(sign, nonzero, w, 15, 4);
-                both[low] = excess(sign & 3, nonzero & 3, w & 3, w >> 2, 2);
-                both[high] = excess(sign >> 2, nonzero >> 2, w & 3, w >> 2, 2);
-                if (x >= 16) continue;
-                ternary_w[low] = static_cast<uint8_t>(__builtin_popcount(((x ^ w) & 3) & (w >> 2)));
-                ternary_w[high] = static_cast<uint8_t>(__builtin_popcount(((x >> 2 ^ w) & 3) & (w >> 2)));
+                if (K::kPairs) of[x * kTable + w] = static_cast<uint8_t>(K::count(x & 15, w) | K::count(x >> 4, w) << 4);
+                if (!K::kPairs || x < 16) of[(kSingle + x) * kTable + w] = static_cast<uint8_t>(K::count(x, w));
             }
-    }
-
-    static uint8_t excess(int sign_x, int nonzero_x, int sign_w, int nonzero_w, int bias) {
-        const int meet = nonzero_x & nonzero_w;
-        return static_cast<uint8_t>(bias + 2 * __builtin_popcount((sign_x ^ sign_w) & meet) - __builtin_popcount(meet));
     }
 };
 
-const Tables &tables() {
-    static const Tables made;
-    return made;
+template <typename K>
+const uint8_t *tables() {
+    static const Tables<K> made;
+    return made.of;
 }
 
+// A byte of each filter after another: 8 levels, or 4 ternary ones.
 void arrange(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters, void *block) {
     auto out = static_cast<uint8_t *>(block);
-    // For each step the lower halves of all filters' bytes, then the upper ones.
-    auto write = [&](auto &&byte) {
-        for (int half = 0; half < 8; half += 4)
-            for (int i = 0; i < filters; ++i) *out++ = static_cast<uint8_t>(byte(i) >> half & 15);
-    };
     for (int64_t k = 0; k < words; ++k) {
         if (!nonzero) {
-            for (int step = 0; step < 4; ++step) write([&](int i) { return sign[i][k] >> (8 * step); });
+            for (int step = 0; step < 4; ++step)
+                for (int i = 0; i < filters; ++i) *out++ = static_cast<uint8_t>(sign[i][k] >> (8 * step));
             continue;
         }
         for (int step = 0; step < 8; ++step)
-            write([&](int i) {
+            for (int i = 0; i < filters; ++i) {
                 const uint32_t s = sign[i][k] >> (4 * step) & 15, n = nonzero[i][k] >> (4 * step) & 15;
-                return (s & 3) | (n & 3) << 2 | (s >> 2) << 4 | (n >> 2) << 6;
-            });
+                *out++ = static_cast<uint8_t>((s & 3) | (n & 3) << 2 | (s >> 2) << 4 | (n >> 2) << 6);
+            }
     }
 }
 
-int spread_size(bool ternary_x, bool ternary_w) { return ternary_x || ternary_w ? 4 : 2; }
+// How a tile is done: its steps, those with which whole turns are filled up, and how many are counted in bytes.
+template <typename K>
+struct Plan {
+    int64_t steps, filled, part;
+    int64_t stride;  // of the places of two pixels: an odd number of cache lines, so that not all meet in the same ones
+    int64_t pairs, rows;  // of two pixels, and of those or single ones
 
-// Writes where the tables of each step are, in bytes from the first: 16 bits a step, or for a table.
-void spread(const uint32_t *sign, const uint32_t *nonzero, int64_t words, bool ternary_w, uint32_t *out) {
-    auto at = reinterpret_cast<__m128i *>(out);
-    if (!nonzero && !ternary_w) {
-        auto bytes = reinterpret_cast<const uint8_t *>(sign);
-        auto offsets = reinterpret_cast<uint16_t *>(out);
-        for (int64_t i = 0; i < 4 * words; ++i) offsets[i] = static_cast<uint16_t>(bytes[i] * kPair);
-        return;
+    int64_t pixel(int64_t row) const { return row < pairs ? 2 * row : pairs + row; }
+
+    explicit Plan(const ProductTile &tile)
+        : steps(K::kSteps * tile.words * tile.taps),
+          filled((steps + K::kTurn - 1) / K::kTurn * K::kTurn),
+          stride(((filled + 31) / 32 | 1) * 32),
+          pairs(K::kPairs ? tile.pixels / 2 : 0),
+          rows(tile.pixels - pairs) {
+        const int64_t turns = filled / K::kTurn, parts = (filled + K::kRoom - 1) / K::kRoom;
+        part = (turns + parts - 1) / parts * K::kTurn;
     }
-    const __m128i size = _mm_set1_epi16(ternary_w ? kPair : kTable);
-    for (int64_t k = 0; k < words; ++k) {
-        uint64_t bytes = _pdep_u64(sign[k], 0x0f0f0f0f0f0f0f0f);
-        if (nonzero) bytes |= _pdep_u64(nonzero[k], 0xf0f0f0f0f0f0f0f0);
-        const __m128i picks = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
-        _mm_storeu_si128(at + k, _mm_mullo_epi16(picks, size));
+};
+
+constexpr int64_t kSlack = 96;  // places that are written past the end
+
+// At most 4 words, and zeros.
+HYPERSIGN_INLINE __m128i load_words(const uint32_t *from, int64_t words) {
+    if (words == 4) return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+    alignas(16) uint32_t some[4] = {};
+    std::memcpy(some, from, 4 * words);
+    return _mm_load_si128(reinterpret_cast<const __m128i *>(some));
+}
+
+// Places of 32 tables whose numbers are those of 4 bits in `low`, and above them those in `high`.
+HYPERSIGN_INLINE void write_places(__m128i low, __m128i high, int first_table, uint16_t *out) {
+    const __m128i ones = _mm_set1_epi8(15);
+    const __m128i even = _mm_or_si128(_mm_and_si128(low, ones), _mm_slli_epi16(_mm_and_si128(high, ones), 4));
+    const __m128i odd = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(low, 4), ones), _mm_andnot_si128(ones, high));
+    const __m256i first = _mm256_set1_epi16(static_cast<int16_t>(first_table * kTable));
+    auto at = reinterpret_cast<__m256i *>(out);
+    auto write = [&](int i, __m128i numbers) {
+        const __m256i places = _mm256_slli_epi16(_mm256_cvtepu8_epi16(numbers), 4);
+        _mm256_storeu_si256(at + i, _mm256_add_epi16(places, first));
+    };
+    write(0, _mm_unpacklo_epi8(even, odd));
+    write(1, _mm_unpackhi_epi8(even, odd));
+}
+
+// Two levels to a number of 4 bits, non-zeros above signs: 32 bytes of 16.
+struct Parted {
+    __m128i of[2];
+    Parted(__m128i sign, __m128i nonzero) {
+        const __m128i ones = _mm_set1_epi8(15);
+        const __m128i apart = _mm_setr_epi8(0x00, 0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13,  //
+                                            0x20, 0x21, 0x22, 0x23, 0x30, 0x31, 0x32, 0x33);
+        auto half = [&](__m128i s, __m128i n) {
+            const __m128i above = _mm_slli_epi16(_mm_shuffle_epi8(apart, _mm_and_si128(n, ones)), 2);
+            return _mm_or_si128(_mm_shuffle_epi8(apart, _mm_and_si128(s, ones)), above);
+        };
+        const __m128i low = half(sign, nonzero), high = half(_mm_srli_epi16(sign, 4), _mm_srli_epi16(nonzero, 4));
+        of[0] = _mm_unpacklo_epi8(low, high);
+        of[1] = _mm_unpackhi_epi8(low, high);
+    }
+};
+
+template <bool TernaryX, bool TernaryW>
+void lay(const ProductTile &tile, uint16_t *places) {
+    using K = Kind<TernaryX, TernaryW>;
+    const Plan<K> plan(tile);
+    constexpr int kPlanes = TernaryX ? 2 : 1;
+    const __m128i zero = _mm_setzero_si128();
+    for (int64_t row = 0; row < plan.rows; ++row) {
+        const bool pair = row < plan.pairs;
+        const int64_t p = plan.pixel(row);
+        const int first_table = pair ? 0 : Tables<K>::kSingle;
+        uint16_t *out = places + row * plan.stride;
+        for (int64_t tap = 0; tap < tile.taps; ++tap) {
+            const uint32_t *const *x = tile.x + tap * kPlanes * kPixels + p;
+            const uint32_t *sign = x[0] + tile.first_word, *second = pair ? x[1] + tile.first_word : nullptr;
+            const uint32_t *nonzero = TernaryX ? x[kPixels] + tile.first_word : nullptr;
+            const uint32_t *second_nonzero = TernaryX && pair ? x[kPixels + 1] + tile.first_word : nullptr;
+            auto write = [&](int64_t k, int64_t words) {
+                auto load = [&](const uint32_t *from) { return load_words(from + k, words); };
+                const __m128i a = load(sign), b = pair ? load(second) : zero;
+                const __m128i na = TernaryX ? load(nonzero) : zero, nb = TernaryX && pair ? load(second_nonzero) : zero;
+                if (TernaryW) {
+                    const Parted low(a, na), high(b, nb);
+                    write_places(low.of[0], high.of[0], first_table, out);
+                    write_places(low.of[1], high.of[1], first_table, out + 32);
+                } else {
+                    write_places(a, TernaryX ? na : b, first_table, out);
+                }
+                out += words * K::kSteps;
+            };
+            int64_t k = 0;
+            for (; k + 4 <= tile.words; k += 4) write(k, 4);
+            if (k < tile.words) write(k, tile.words - k);
+        }
+        write_places(zero, zero, first_table, out);  // what fills a turn up counts the bias
     }
 }
 
-inline __m256i both_lanes(const uint8_t *table) {
+// Filters of `steps` steps from `first` on, a register of numbers of 4 bits for each; zeros past the last.
+template <typename K, int G>
+void part_filters(const ProductTile &tile, const Plan<K> &plan, int64_t first, int64_t steps, __m256i *out) {
+    auto block = static_cast<const __m256i *>(tile.weights);
+    const __m256i ones = _mm256_set1_epi8(15);
+    const int64_t last = std::min(first + steps, plan.steps);
+    for (int64_t k = first; k < last; k += 2, out += 2 * G)
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) {
+            const __m256i byte = _mm256_load_si256(block + k / 2 * G + g);
+            out[g] = _mm256_and_si256(byte, ones);
+            out[G + g] = _mm256_and_si256(_mm256_srli_epi16(byte, 4), ones);
+        }
+    std::fill_n(out, (first + steps - last) * G, _mm256_setzero_si256());
+}
+
+inline __m256i table_at(const uint8_t *table) {
     return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i *>(table)));
 }
 
-constexpr int kUnrolled = 4;  // steps in a turn of the inner loop: those of a word, or of half of it
+// Sums of the counts of two pixels, for G registers of filters: see above. Members have names, and registers: the
+// compiler would keep an array in memory.
+template <int G>
+struct Sums {
+    __m256i whole = _mm256_setzero_si256(), upper = _mm256_setzero_si256();
+    Sums<G - 1> rest;
 
-template <bool TernaryX, bool TernaryW>
-struct Step {
-    static constexpr int kSteps = TernaryW ? 8 : 4;                        // of a word
-    static constexpr int kMost = (TernaryX ? 2 : 1) * (TernaryW ? 4 : 8);  // that a step adds to a byte
-    static constexpr int kBias = TernaryX ? kMost / 2 : 0;                 // of a step
-    static constexpr int kRoom = 255 / kMost / kUnrolled * kUnrolled;       // steps before bytes overflow
-    static constexpr int kOffsets = TernaryX && !TernaryW ? 2 : 1;         // of a step
-
-    static const uint8_t *base() {
-        const Tables &all = tables();
-        return !TernaryW ? TernaryX ? all.ternary_x : all.binary : TernaryX ? all.both : all.ternary_w;
+    // Adds what U steps count, 4 bits a pixel.
+    template <int U>
+    HYPERSIGN_INLINE void add(const __m256i (&table)[U], const __m256i *w, int step, const __m256i &sixteenth) {
+        __m256i t = _mm256_shuffle_epi8(table[0], w[0]);
+#pragma GCC unroll 8
+        for (int i = 1; i < U; ++i) t = _mm256_add_epi8(t, _mm256_shuffle_epi8(table[i], w[i * step]));
+        whole = _mm256_add_epi8(whole, t);
+        upper = _mm256_add_epi8(upper, _mm256_mulhi_epu16(t, sixteenth));
+        __asm__("" : "+x"(whole), "+x"(upper));  // one after another: they all at once would not fit
+        rest.add(table, w + 1, step, sixteenth);
     }
 };
 
-// Counts of 32 filters in 16 bits, of even bytes and of odd ones. Sums of bytes two by two, as they lie, are
-// even + 256 odd, modulo 2^16, and cost an instruction less than the even ones alone.
+template <>
+struct Sums<0> {
+    template <int U>
+    HYPERSIGN_INLINE void add(const __m256i (&)[U], const __m256i *, int, const __m256i &) {}
+};
+
+// Counts of 32 filters in 16 bits, of even ones and of odd ones.
 struct Halves {
-    __m256i both, odd;
-    __m256i even() const { return _mm256_sub_epi16(both, _mm256_slli_epi16(odd, 8)); }
+    __m256i even, odd;
 };
 
-constexpr int64_t kFolds = 257;  // of bytes, before 16 bits overflow
+template <bool First>
+HYPERSIGN_INLINE void put(__m256i even, __m256i odd, Halves &to) {
+    to.even = First ? even : _mm256_add_epi16(to.even, even);
+    to.odd = First ? odd : _mm256_add_epi16(to.odd, odd);
+}
 
-// Adds to the counts what `steps` steps of each of `taps` taps count, at most Step::kRoom steps in all; `x` points to
-// pointers to pixels, of which it reads from `offset` on. A function of its own, so that the counts in bytes and all
-// that the loop reads are in registers.
-template <bool TernaryX, bool TernaryW, int G, int P>
-__attribute__((noinline)) void count(const __m256i *w, const uint32_t *const *x, int64_t offset, int64_t taps,
-                                     int64_t steps, Halves (&halves)[P][G]) {
-    using S = Step<TernaryX, TernaryW>;
-    const uint8_t *const base = S::base();
-    __m256i bytes[P][G];
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p)
+// Puts the counts of the two pixels where they belong.
+template <bool First>
+HYPERSIGN_INLINE void put(const Sums<0> &, Halves *, Halves *) {}
+
+template <bool First, int G>
+HYPERSIGN_INLINE void put(const Sums<G> &sums, Halves *one, Halves *other) {
+    const __m256i low = _mm256_set1_epi16(255);
+    const __m256i d = _mm256_srli_epi16(sums.upper, 8);
+    const __m256i c = _mm256_srli_epi16(_mm256_sub_epi8(sums.whole, _mm256_slli_epi16(d, 12)), 8);
+    const __m256i b = _mm256_and_si256(_mm256_sub_epi8(sums.upper, _mm256_slli_epi16(c, 4)), low);
+    const __m256i a = _mm256_and_si256(_mm256_sub_epi8(sums.whole, _mm256_slli_epi16(b, 4)), low);
+    put<First>(a, c, *one);
+    put<First>(b, d, *other);
+    put<First>(sums.rest, one + 1, other + 1);
+}
+
+// Counts `steps` steps of two pixels, at most Kind::kRoom.
+template <typename K, int G, bool First>
+HYPERSIGN_INLINE void count_pair(const uint8_t *base, const __m256i *w, const uint16_t *places, int64_t steps,
+                                 Halves (&one)[G], Halves (&other)[G]) {
+    Sums<G> sums;
+    __m256i sixteenth = _mm256_set1_epi16(1 << 12);
+    __asm__("" : "+x"(sixteenth));  // or the compiler would take the shift
+    const uint16_t *const end = places + steps;
+    for (; places < end; places += K::kTurn)
 #pragma GCC unroll 2
-        for (int g = 0; g < G; ++g) bytes[p][g] = _mm256_setzero_si256();
-    for (; taps > 0; --taps, x += kPixels) {
-        const uint16_t *offsets[P];
+        for (int half = 0; half < 2; ++half, w += K::kUnit * G) {
+            __m256i table[K::kUnit];
 #pragma GCC unroll 8
-        for (int p = 0; p < P; ++p) offsets[p] = reinterpret_cast<const uint16_t *>(x[p]) + offset;
-        for (int64_t k = 0; k < steps; k += kUnrolled)
-#pragma GCC unroll 4
-            for (int i = 0; i < kUnrolled; ++i, w += 2 * G) {
-                __m256i low[G], high[G];
-#pragma GCC unroll 2
-                for (int g = 0; g < G; ++g) {
-                    low[g] = _mm256_load_si256(w + g);
-                    high[g] = _mm256_load_si256(w + G + g);
-                    __asm__("" : "+x"(low[g]), "+x"(high[g]));  // loaded once, not by each use
-                }
-#pragma GCC unroll 8
-                for (int p = 0; p < P; ++p) {
-                    const uint16_t *offset = offsets[p] + S::kOffsets * (k + i);
-                    const uint8_t *table = base + offset[0];
-                    const __m256i low_table = both_lanes(table);
-                    const __m256i high_table = both_lanes(S::kOffsets == 2 ? base + offset[1] : table + kTable);
-#pragma GCC unroll 2
-                    for (int g = 0; g < G; ++g) {
-                        bytes[p][g] = _mm256_add_epi8(bytes[p][g], _mm256_shuffle_epi8(low_table, low[g]));
-                        __asm__("" : "+x"(bytes[p][g]));  // in this order: sums of their own would take registers
-                        bytes[p][g] = _mm256_add_epi8(bytes[p][g], _mm256_shuffle_epi8(high_table, high[g]));
-                        __asm__("" : "+x"(bytes[p][g]));
-                    }
-                }
-            }
-    }
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p)
-#pragma GCC unroll 2
-        for (int g = 0; g < G; ++g) {
-            Halves &half = halves[p][g];
-            half.both = _mm256_add_epi16(half.both, bytes[p][g]);
-            half.odd = _mm256_add_epi16(half.odd, _mm256_srli_epi16(bytes[p][g], 8));
+            for (int i = 0; i < K::kUnit; ++i) table[i] = table_at(base + places[half * K::kUnit + i]);
+            sums.add(table, w, G, sixteenth);
         }
+    put<First>(sums, one, other);
+}
+
+// The same of one pixel.
+template <typename K, int G, bool First>
+HYPERSIGN_INLINE void count_single(const uint8_t *base, const __m256i *w, const uint16_t *places, int64_t steps,
+                                   Halves (&one)[G]) {
+    __m256i bytes[G];
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) bytes[g] = _mm256_setzero_si256();
+#pragma GCC unroll 2
+    for (int64_t k = 0; k < steps; ++k, w += G) {
+        const __m256i table = table_at(base + places[k]);
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) bytes[g] = _mm256_add_epi8(bytes[g], _mm256_shuffle_epi8(table, w[g]));
+    }
+    const __m256i low = _mm256_set1_epi16(255);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g)
+        put<First>(_mm256_and_si256(bytes[g], low), _mm256_srli_epi16(bytes[g], 8), one[g]);
+}
+
+// All pixels of the tile; a function of its own, so that what its loops read is in registers. Where sums come next, the
+// cache fetches their lines in the meantime.
+template <typename K, int G, bool First>
+__attribute__((noinline)) void count(const Plan<K> &plan, const __m256i *w, const uint16_t *places, int64_t steps,
+                                     const ProductTile *to, Halves (*halves)[G]) {
+    const uint8_t *const base = tables<K>();
+    if constexpr (K::kPairs)
+        for (int64_t pair = 0; pair < plan.pairs; ++pair, places += plan.stride, halves += 2) {
+            for (int p = 0; to && p < 2; ++p)
+                for (int i = 0; i < to->filters; i += 16)
+                    _mm_prefetch(to->sums + (2 * pair + p) * to->sums_stride + i, _MM_HINT_T1);
+            count_pair<K, G, First>(base, w, places, steps, halves[0], halves[1]);
+        }
+    for (int64_t row = plan.pairs; row < plan.rows; ++row, places += plan.stride, ++halves)
+        count_single<K, G, First>(base, w, places, steps, *halves);
 }
 
 // Counts of 16 bits in the filters' order: 0-7 and 16-23; 8-15 and 24-31.
 struct Ordered {
     __m256i first, second;
     Ordered(const Halves &half)
-        : first(_mm256_unpacklo_epi16(half.even(), half.odd)), second(_mm256_unpackhi_epi16(half.even(), half.odd)) {}
+        : first(_mm256_unpacklo_epi16(half.even, half.odd)), second(_mm256_unpackhi_epi16(half.even, half.odd)) {}
     // Filters 8 part to 8 part + 7.
     __m128i eight(int part) const {
         const __m256i &from = part % 2 ? second : first;
@@ -198,17 +341,16 @@ struct Ordered {
     }
 };
 
-// Adds the halves to the counts, and makes them 0.
+// Adds the halves to the counts.
 template <int G>
-void widen(Halves (&halves)[G], int32_t *counts) {
-    for (Halves &half : halves) {
+void widen(const Halves (&halves)[G], int32_t *counts) {
+    for (const Halves &half : halves) {
         const Ordered ordered(half);
         for (int part = 0; part < 4; ++part, counts += 8) {
             auto at = reinterpret_cast<__m256i *>(counts);
             const __m256i more = _mm256_cvtepu16_epi32(ordered.eight(part));
             _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), more));
         }
-        half.both = half.odd = _mm256_setzero_si256();
     }
 }
 
@@ -216,9 +358,9 @@ void widen(Halves (&halves)[G], int32_t *counts) {
 template <int G>
 struct Limits {
     const int32_t *of = nullptr;  // the pixel's own
-    __m256i low[G][2] = {}, high[G][2] = {};
+    __m256i low[G][2], high[G][2];
 
-    void take(const ProductTile &tile, int p) {
+    void take(const ProductTile &tile, int64_t p) {
         const int32_t *limits = tile.limits[p] + tile.first_filter;
         if (limits == of) return;  // neighbours share theirs, but at the edges
         of = limits;
@@ -238,7 +380,7 @@ struct Limits {
     }
 };
 
-inline void write_levels(const ProductTile &tile, int p, int piece, uint32_t minus, uint32_t not_plus) {
+inline void write_levels(const ProductTile &tile, int64_t p, int piece, uint32_t minus, uint32_t not_plus) {
     uint16_t *out = tile.levels + p * tile.levels_stride + piece;
     const uint32_t flip = tile.flip[piece];
     if (tile.levels_plane) {
@@ -250,27 +392,35 @@ inline void write_levels(const ProductTile &tile, int p, int piece, uint32_t min
     }
 }
 
-// Sums of pixel p, or levels, whose counts are less than 2^15.
-template <int G>
-inline void finish(const ProductTile &tile, int p, const Halves (&halves)[G], int bias, Limits<G> &limits) {
-    if (!tile.sums) limits.take(tile, p);
-#pragma GCC unroll 2
+// Sums of pixel p, whose counts are less than 2^15. So are its sums, and what overflows on the way comes back.
+template <typename K, int G>
+HYPERSIGN_INLINE void write_sums(const ProductTile &tile, int64_t p, const Halves (&halves)[G], __m256i bias,
+                                 Limits<G> &limits) {
+    limits.take(tile, p);
+    auto out = reinterpret_cast<__m256i *>(tile.sums + p * tile.sums_stride);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+        auto sum = [&](const __m256i &offset, const __m256i &v) {
+            return _mm256_sub_epi16(offset, K::kBias ? _mm256_sub_epi16(v, bias) : _mm256_add_epi16(v, v));
+        };
+        const Ordered counts(halves[g]);
+        const __m256i first = sum(limits.low[g][0], counts.first), second = sum(limits.low[g][1], counts.second);
+        for (const __m128i &eight : {_mm256_castsi256_si128(first), _mm256_castsi256_si128(second),
+                                     _mm256_extracti128_si256(first, 1), _mm256_extracti128_si256(second, 1)})
+            _mm256_storeu_si256(out++, _mm256_cvtepi16_epi32(eight));
+    }
+}
+
+// The same as levels.
+template <typename K, int G>
+HYPERSIGN_INLINE void write_levels(const ProductTile &tile, int64_t p, const Halves (&halves)[G], __m256i bias,
+                                   Limits<G> &limits) {
+    limits.take(tile, p);
     for (int g = 0; g < G; ++g) {
         Ordered counts(halves[g]);
-        const __m256i excess = _mm256_set1_epi16(static_cast<int16_t>(bias));
-        counts.first = _mm256_sub_epi16(counts.first, excess);
-        counts.second = _mm256_sub_epi16(counts.second, excess);
-        if (tile.sums) {
-            const int32_t *offsets = tile.limits[p] + tile.first_filter + g * kLanes;
-            int32_t *out = tile.sums + p * tile.sums_stride + g * kLanes;
-#pragma GCC unroll 4
-            for (int part = 0; part < 4; ++part) {
-                __m256i v = _mm256_cvtepi16_epi32(counts.eight(part));
-                if (!tile.ternary_x) v = _mm256_add_epi32(v, v);
-                const __m256i offset = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(offsets + 8 * part));
-                _mm256_storeu_si256(reinterpret_cast<__m256i *>(out + 8 * part), _mm256_sub_epi32(offset, v));
-            }
-            continue;
+        if (K::kBias) {
+            counts.first = _mm256_sub_epi16(counts.first, bias);
+            counts.second = _mm256_sub_epi16(counts.second, bias);
         }
         auto greater = [&](const __m256i (&than)[2]) {
             return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(
@@ -282,7 +432,7 @@ inline void finish(const ProductTile &tile, int p, const Halves (&halves)[G], in
     }
 }
 
-// The same from counts of 32 bits.
+// Either from counts of 32 bits.
 void finish(const ProductTile &tile, int p, const int32_t *counts, int lanes) {
     const int32_t *limits = tile.limits[p] + tile.first_filter;
     if (tile.sums) {
@@ -301,62 +451,46 @@ void finish(const ProductTile &tile, int p, const int32_t *counts, int lanes) {
     }
 }
 
-// Pixels [first, first + P) with a block of G registers of filters.
-template <bool TernaryX, bool TernaryW, int G, int P>
-void block(const ProductTile &tile, int first, Limits<G> &limits) {
-    using S = Step<TernaryX, TernaryW>;
-    const int64_t steps = S::kSteps * tile.words;  // of a tap
-    // As many taps at once as bytes have room for, or parts of a tap, all alike but the last.
-    const int64_t taps = std::max<int64_t>(1, S::kRoom / steps);
-    const int64_t parts = (steps + S::kRoom - 1) / S::kRoom;
-    const int64_t part = (steps / kUnrolled + parts - 1) / parts * kUnrolled;
-    const auto bias = static_cast<int32_t>(S::kBias * steps * tile.taps);
-    Halves halves[P][G];
-    for (auto &row : halves)
-        for (Halves &half : row) half.both = half.odd = _mm256_setzero_si256();
-    alignas(32) int32_t counts[P][G * kLanes];
+
+template <typename K, int G>
+void tile_of(const ProductTile &tile) {
+    constexpr int kFolds = 65535 / (K::kRoom * K::kMost);  // of bytes, before 16 bits overflow
+    const Plan<K> plan(tile);
     // Whether counts fit 16 bits to the end; sums must fill registers too.
     const bool narrow = 32 * tile.words * tile.taps < 1 << 15 && (tile.levels || tile.filters == G * kLanes);
+    const auto bias = static_cast<int32_t>(K::kBias * plan.filled);
+    __m256i w[K::kRoom * G];
+    Halves halves[kPixels][G];
+    alignas(32) int32_t counts[kPixels][G * kLanes];
     if (!narrow)
-        for (auto &row : counts) std::fill_n(row, G * kLanes, -bias);
-    auto w = static_cast<const __m256i *>(tile.weights);
-    int64_t folds = kFolds;
-    for (int64_t tap = 0; tap < tile.taps; tap += taps)
-        for (int64_t k = 0; k < steps; k += part) {
-            const int64_t more = std::min(taps, tile.taps - tap), size = std::min(part, steps - k);
-            count<TernaryX, TernaryW, G, P>(w, tile.x + tap * kPixels + first,
-                                            2 * tile.first_word + S::kOffsets * k, more, size, halves);
-            w += 2 * G * more * size;
-            if (narrow || --folds > 0) continue;
-            for (int p = 0; p < P; ++p) widen<G>(halves[p], counts[p]);
-            folds = kFolds;
-        }
-    for (int p = 0; p < P; ++p) {
-        if (narrow) {
-            finish<G>(tile, first + p, halves[p], bias, limits);
-        } else {
-            widen<G>(halves[p], counts[p]);
-            finish(tile, first + p, counts[p], G * kLanes);
-        }
-    }
-}
-
-template <bool TernaryX, bool TernaryW, int G, int P>
-void pixels(const ProductTile &tile, int first, Limits<G> &limits) {
-    for (; first + P <= tile.pixels; first += P) block<TernaryX, TernaryW, G, P>(tile, first, limits);
-    if constexpr (P > 1)
-        if (first < tile.pixels) pixels<TernaryX, TernaryW, G, P - 1>(tile, first, limits);
-}
-
-template <bool TernaryX, bool TernaryW, int G>
-void pixels(const ProductTile &tile) {
+        for (int p = 0; p < tile.pixels; ++p) std::fill_n(counts[p], G * kLanes, -bias);
     Limits<G> limits;
-    pixels<TernaryX, TernaryW, G, 4>(tile, 0, limits);
+    int folds = 0;
+    for (int64_t from = 0; from < plan.filled; from += plan.part) {
+        const int64_t steps = std::min(plan.part, plan.filled - from);
+        const bool last = from + steps == plan.filled;
+        part_filters<K, G>(tile, plan, from, steps, w);
+        const ProductTile *to = last && tile.sums ? &tile : nullptr;
+        folds ? count<K, G, false>(plan, w, tile.places + from, steps, to, halves)
+              : count<K, G, true>(plan, w, tile.places + from, steps, to, halves);
+        if (++folds, narrow || (folds < kFolds && !last)) continue;
+        for (int p = 0; p < tile.pixels; ++p) widen<G>(halves[p], counts[p]);
+        folds = 0;
+    }
+    const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
+    for (int p = 0; p < tile.pixels; ++p)
+        if (!narrow)
+            finish(tile, p, counts[p], G * kLanes);
+        else if (tile.sums)
+            write_sums<K, G>(tile, p, halves[p], bias16, limits);
+        else
+            write_levels<K, G>(tile, p, halves[p], bias16, limits);
 }
 
 template <bool TernaryX, bool TernaryW>
 void blocks(const ProductTile &tile) {
-    tile.registers == 1 ? pixels<TernaryX, TernaryW, 1>(tile) : pixels<TernaryX, TernaryW, 2>(tile);
+    using K = Kind<TernaryX, TernaryW>;
+    tile.registers == 1 ? tile_of<K, 1>(tile) : tile.registers == 2 ? tile_of<K, 2>(tile) : tile_of<K, 4>(tile);
 }
 
 void run(const ProductTile &tile) {
@@ -366,25 +500,45 @@ void run(const ProductTile &tile) {
         tile.ternary_w ? blocks<false, true>(tile) : blocks<false, false>(tile);
 }
 
-// Two shuffles and two additions for 256 bits.
+void lay(const ProductTile &tile, uint16_t *places) {
+    if (tile.ternary_x)
+        tile.ternary_w ? lay<true, true>(tile, places) : lay<true, false>(tile, places);
+    else
+        tile.ternary_w ? lay<false, true>(tile, places) : lay<false, false>(tile, places);
+}
+
+template <bool TernaryX, bool TernaryW>
+int64_t room(const ProductTile &tile) {
+    const Plan<Kind<TernaryX, TernaryW>> plan(tile);
+    return plan.rows * plan.stride + kSlack;
+}
+
+int64_t room(const ProductTile &tile) {
+    if (tile.ternary_x) return tile.ternary_w ? room<true, true>(tile) : room<true, false>(tile);
+    return tile.ternary_w ? room<false, true>(tile) : room<false, false>(tile);
+}
+
+// 12 levels of two pixels and 128 filters in 32 instructions.
 int64_t limit(int64_t rounds) {
-    constexpr int kCounts = 8;
-    __m256i table = _mm256_set1_epi8(static_cast<char>(rounds)), v[kCounts], w[kCounts / 2];
-    for (int i = 0; i < kCounts; ++i) v[i] = table;
-    for (int i = 0; i < kCounts / 2; ++i) w[i] = _mm256_set1_epi8(static_cast<char>(i));
-    for (int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 16
-        for (int i = 0; i < 2 * kCounts; ++i) {
-            if (i % (kCounts / 2) == 0) __asm__ volatile("" : "+x"(table));  // as if it came new
-            v[i / 2] = _mm256_add_epi8(v[i / 2], _mm256_shuffle_epi8(table, w[i % (kCounts / 2)]));
+    constexpr int kFilters = 4, kUnit = 3;
+    __m256i table = _mm256_set1_epi8(static_cast<char>(rounds)), w[2] = {table, table}, whole[kFilters], upper[kFilters];
+    for (int i = 0; i < kFilters; ++i) whole[i] = upper[i] = table;
+    for (int64_t round = 0; round < rounds; ++round)
+#pragma GCC unroll 4
+        for (int i = 0; i < kFilters; ++i) {
+            __asm__ volatile("" : "+x"(table), "+x"(w[0]), "+x"(w[1]));  // as if they came new
+            __m256i t = _mm256_shuffle_epi8(table, w[0]);
+            t = _mm256_add_epi8(t, _mm256_shuffle_epi8(w[0], w[1]));
+            t = _mm256_add_epi8(t, _mm256_shuffle_epi8(w[1], table));
+            whole[i] = _mm256_add_epi8(whole[i], t);
+            upper[i] = _mm256_add_epi8(upper[i], _mm256_srli_epi16(t, 4));
         }
-    }
-    for (int i = 0; i < kCounts; ++i) __asm__ volatile("" : : "x"(v[i]));
-    return rounds * kCounts * 256;
+    for (int i = 0; i < kFilters; ++i) __asm__ volatile("" : : "x"(whole[i]), "x"(upper[i]));
+    return rounds * kFilters * kUnit * 256;
 }
 
 }  // namespace
 
-const ProductKernels product_avx2{kLanes, 2, 2, arrange, run, limit, 2, spread, spread_size};
+const ProductKernels product_avx2{kLanes, 4, 4, arrange, run, limit, lay, room};
 
 }  // namespace hypersign

@@ -145,13 +145,13 @@ ProductFilters::ProductFilters(const ProductKernels &kernels, const uint64_t *wo
         for (int64_t f = group * merged * per_group; f < last;) {
             int64_t registers = ternary_ ? kernels.most_ternary : kernels.most_binary;
             while (registers > words_of(last - f, lanes)) registers /= 2;
-            blocks_.push_back({static_cast<size_t>(f * row_words * planes * kernels.weight_size), f, group * merged * depth / 32,
+            blocks_.push_back({static_cast<size_t>(f * row_words * planes), f, group * merged * depth / 32,
                                words_of(members * depth, 32), static_cast<int>(std::min(registers * lanes, last - f)),
                                static_cast<int>(registers)});
             f += registers * lanes;
         }
     }
-    const size_t size = padded_ * row_words * planes * kernels.weight_size;
+    const size_t size = padded_ * row_words * planes;
     weights_.reset(new (std::align_val_t(64)) uint32_t[std::max<size_t>(size, 1)]);
     std::vector<uint32_t> packed_taps;
     for (const Block &block : blocks_) {
@@ -184,17 +184,18 @@ class ProductFilters::Convolution {
     void run(int threads);
 
    private:
-    // The pointers of a run of pixels, which all blocks share.
+    // The pointers of a run of pixels, which all blocks share, and what the kernels make of their words.
     struct Run {
         std::vector<const uint32_t *> x;
         std::array<const int32_t *, kPixels> limits;
+        std::vector<uint16_t> places;
+        int64_t first_word = -1, words = 0;  // that the places are of
     };
     void make_offsets(int64_t pattern, std::vector<int32_t> &offset) const;
     void make_limits(const ProductThresholds &thresholds);
-    void spread(int threads);
     void point(const uint32_t **to, int64_t row, int64_t column, int size, int64_t line) const;
     void lay(int64_t pixel, int size, Run &run) const;
-    void tile(const Block &block, int64_t pixel, int size, const Run &run) const;
+    void tile(const Block &block, int64_t pixel, int size, Run &run) const;
 
     const ProductFilters &self_;
     PackedImages images_;
@@ -202,9 +203,8 @@ class ProductFilters::Convolution {
     const bool levels_, ternary_levels_;
     void *const out_;
     int64_t height_, width_, pixels_;        // of the output
-    const uint32_t *input_;                  // as the kernels read it
-    std::unique_ptr<uint32_t[]> spread_;     // where that is not as it came
-    int planes_, spread_size_;
+    const uint32_t *input_;
+    int planes_;
     int64_t pixel_words_, plane_;            // of the input, in words of 32 bits
     bool correct_;                           // for padding
     Classes down_, across_;                  // where it is corrected
@@ -246,27 +246,6 @@ ProductFilters::Convolution::Convolution(const ProductFilters &filters, const Pa
     plane_ = images_.n * images_.height * images_.width * pixel_words_;
     padding_.assign(2 * pixel_words_, 0);
     if (window_.pad_value == 1) set_bits(&padding_[pixel_words_], 0, self_.channels);
-    spread_size_ = self_.kernels_.spread ? self_.kernels_.spread_size(images_.ternary, self_.ternary_) : 1;
-}
-
-// Has the kernels rewrite the input, where they want it otherwise than it comes.
-void ProductFilters::Convolution::spread(int threads) {
-    if (!self_.kernels_.spread) return;
-    auto write = [&](const uint32_t *from, int64_t plane, int64_t words, uint32_t *to) {
-        self_.kernels_.spread(from, images_.ternary ? from + plane : nullptr, words, self_.ternary_, to);
-    };
-    std::vector<uint32_t> padding(pixel_words_ * spread_size_);
-    write(padding_.data(), pixel_words_, pixel_words_, padding.data());
-    padding_ = std::move(padding);
-    spread_.reset(new uint32_t[plane_ * spread_size_]);
-    constexpr int64_t kChunk = 1024;
-    parallel_for(words_of(plane_, kChunk), threads, [&](int64_t first, int64_t last) {
-        const int64_t from = first * kChunk, to = std::min(last * kChunk, plane_);
-        write(input_ + from, plane_, to - from, spread_.get() + from * spread_size_);
-    });
-    input_ = spread_.get();
-    planes_ = 1;
-    pixel_words_ *= spread_size_;
 }
 
 void ProductFilters::Convolution::make_offsets(int64_t pattern, std::vector<int32_t> &offset) const {
@@ -323,13 +302,15 @@ void ProductFilters::Convolution::point(const uint32_t **to, int64_t row, int64_
     for (int plane = 0; plane < planes_; ++plane, to += kPixels, line += plane_) {
         const uint32_t *padding = padding_.data() + plane * pixel_words_;
         for (int p = 0; p < first; ++p) to[p] = padding;
-        for (int p = first; p < last; ++p) to[p] = input_ + (line + (column + p * stride) * pixel_words_);
+        const uint32_t *at = input_ + (line + (column + first * stride) * pixel_words_);
+        for (int p = first; p < last; ++p, at += stride * pixel_words_) to[p] = at;
         for (int p = last; p < size; ++p) to[p] = padding;
     }
 }
 
 void ProductFilters::Convolution::lay(int64_t pixel, int size, Run &run) const {
     const int64_t wide = across_.ranges.size();
+    run.first_word = -1;
     int64_t column = pixel % width_, row = pixel / width_ % height_, image = pixel / width_ / height_;
     for (int done = 0; done < size;) {  // a row of the output, or what of it is in the run
         const int part = static_cast<int>(std::min<int64_t>(width_ - column, size - done));
@@ -353,7 +334,7 @@ void ProductFilters::Convolution::lay(int64_t pixel, int size, Run &run) const {
     }
 }
 
-void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int size, const Run &run) const {
+void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int size, Run &run) const {
     ProductTile tile{};
     tile.ternary_x = images_.ternary;
     tile.ternary_w = self_.ternary_;
@@ -362,7 +343,7 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
     tile.taps = self_.rows * self_.columns;
     tile.words = block.words;
     tile.x = run.x.data();
-    tile.first_word = block.first_word * spread_size_;
+    tile.first_word = block.first_word;
     tile.weights = self_.weights_.get() + block.start;
     tile.limits = run.limits.data();
     tile.first_filter = block.first_filter;
@@ -379,6 +360,15 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
         tile.sums = static_cast<int32_t *>(out_) + pixel * self_.filters + block.first_filter;
         tile.sums_stride = self_.filters;
     }
+    if (self_.kernels_.lay) {
+        if (run.first_word != block.first_word || run.words != block.words) {
+            run.places.resize(self_.kernels_.room(tile));
+            self_.kernels_.lay(tile, run.places.data());
+            run.first_word = block.first_word;
+            run.words = block.words;
+        }
+        tile.places = run.places.data();
+    }
     self_.kernels_.tile(tile);
     const int64_t written = self_.padded_ / 16;
     if (levels_ && &block == &self_.blocks_.back() && written < pieces)  // what of the last word no register reached
@@ -388,7 +378,6 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
 }
 
 void ProductFilters::Convolution::run(int threads) {
-    spread(threads);
     // All blocks of a run of pixels one after another: they share its pointers, and its words lie in the L1 cache.
     const int64_t blocks = self_.blocks_.size();
     parallel_for(words_of(pixels_, kPixels) * blocks, threads, [&](int64_t first, int64_t last) {

@@ -24,6 +24,7 @@ struct ProductTile {
     int64_t taps, words;  // words of a tap, of 32 bits
     const uint32_t *const *x;  // pointers [tap][plane][kPixels] to pixels of the input
     int64_t first_word;        // of the pixels, from which on the block reads
+    const uint16_t *places;    // what `lay` made of the pixels, for kernels that have one
     const void *weights;       // the block, as arranged by the kernels
     // Per pixel, numbers of all filters, those of the block from `first_filter` on: the sums' offset; or, for levels,
     // `low`, and `high` at `high_stride` from it: level -1 where v > low, +1 where v <= high, negated where `flip`
@@ -43,18 +44,16 @@ struct ProductKernels {
     int lanes;                     // filters in a register, 16 or 32
     int most_binary, most_ternary;  // registers of filters in a block at most, powers of two
     // Writes a block: `words` words of `filters` filters (a multiple of `lanes`), rows in `sign`, for ternary filters
-    // in `nonzero` too, into `weight_size` times as many bytes as they take there.
+    // in `nonzero` too, into as many bytes as they take there.
     void (*arrange)(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters,
                     void *block);
     void (*tile)(const ProductTile &tile);
     // The kernel's inner loop on registers alone: what the machine can do at most. Returns multiply-accumulates done.
     int64_t (*limit)(int64_t rounds);
-    int weight_size = 1;
-    // For kernels that do not read the input's words as they are: writes for each word of `sign` (and of `nonzero`,
-    // where the input is ternary) `spread_size` words, in one plane.
-    void (*spread)(const uint32_t *sign, const uint32_t *nonzero, int64_t words, bool ternary_w,
-                   uint32_t *out) = nullptr;
-    int (*spread_size)(bool ternary_x, bool ternary_w) = nullptr;
+    // For kernels that do not read the input's words as they are: writes what `tile` reads instead, for all blocks that
+    // read the same words of the same pixels, into `room` numbers.
+    void (*lay)(const ProductTile &tile, uint16_t *places) = nullptr;
+    int64_t (*room)(const ProductTile &tile) = nullptr;
 };
 
 extern const ProductKernels product_portable, product_avx2, product_avx512, product_neon;
