@@ -112,13 +112,12 @@ struct Plan {
     int64_t pixel(int64_t row) const { return row < pairs ? 2 * row : pairs + row; }
 
     explicit Plan(const ProductTile &tile)
-        : steps(K::kSteps * tile.words * tile.taps),
-          filled((steps + K::kTurn - 1) / K::kTurn * K::kTurn),
-          stride(((filled + 31) / 32 | 1) * 32),
-          pairs(K::kPairs ? tile.pixels / 2 : 0),
-          rows(tile.pixels - pairs) {
-        const int64_t turns = filled / K::kTurn, parts = (filled + K::kRoom - 1) / K::kRoom;
-        part = (turns + parts - 1) / parts * K::kTurn;
+        : steps(K::kSteps * tile.words * tile.taps), pairs(K::kPairs ? tile.pixels / 2 : 0), rows(tile.pixels - pairs) {
+        const int64_t turn = pairs ? K::kTurn : 2, turns = (steps + turn - 1) / turn;
+        filled = turns * turn;
+        stride = ((filled + 31) / 32 | 1) * 32;
+        const int64_t parts = (filled + K::kRoom - 1) / K::kRoom;
+        part = (turns + parts - 1) / parts * turn;
     }
 };
 
@@ -293,6 +292,14 @@ HYPERSIGN_INLINE void count_pair(const uint8_t *base, const __m256i *w, const ui
     put<First>(sums, one, other);
 }
 
+template <bool First, int G>
+HYPERSIGN_INLINE void put_bytes(const __m256i (&bytes)[G], Halves (&to)[G]) {
+    const __m256i low = _mm256_set1_epi16(255);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g)
+        put<First>(_mm256_and_si256(bytes[g], low), _mm256_srli_epi16(bytes[g], 8), to[g]);
+}
+
 // The same of one pixel.
 template <typename K, int G, bool First>
 HYPERSIGN_INLINE void count_single(const uint8_t *base, const __m256i *w, const uint16_t *places, int64_t steps,
@@ -300,16 +307,33 @@ HYPERSIGN_INLINE void count_single(const uint8_t *base, const __m256i *w, const 
     __m256i bytes[G];
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) bytes[g] = _mm256_setzero_si256();
-#pragma GCC unroll 2
     for (int64_t k = 0; k < steps; ++k, w += G) {
         const __m256i table = table_at(base + places[k]);
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) bytes[g] = _mm256_add_epi8(bytes[g], _mm256_shuffle_epi8(table, w[g]));
     }
-    const __m256i low = _mm256_set1_epi16(255);
+    put_bytes<First>(bytes, one);
+}
+
+// The only pixel of a tile, for which it is not worth while to part the filters before; from the block's `steps` / 2 bytes.
+template <typename K, int G, bool First>
+__attribute__((noinline)) void count_only(const __m256i *block, const uint16_t *places, int64_t steps,
+                                          Halves (&one)[G]) {
+    const uint8_t *const base = tables<K>();
+    const __m256i ones = _mm256_set1_epi8(15);
+    __m256i bytes[G];
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g)
-        put<First>(_mm256_and_si256(bytes[g], low), _mm256_srli_epi16(bytes[g], 8), one[g]);
+    for (int g = 0; g < G; ++g) bytes[g] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < steps; k += 2, block += G) {
+        const __m256i first = table_at(base + places[k]), second = table_at(base + places[k + 1]);
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) {
+            const __m256i w = _mm256_load_si256(block + g), upper = _mm256_and_si256(_mm256_srli_epi16(w, 4), ones);
+            bytes[g] = _mm256_add_epi8(bytes[g], _mm256_shuffle_epi8(first, _mm256_and_si256(w, ones)));
+            bytes[g] = _mm256_add_epi8(bytes[g], _mm256_shuffle_epi8(second, upper));
+        }
+    }
+    put_bytes<First>(bytes, one);
 }
 
 // All pixels of the tile; a function of its own, so that what its loops read is in registers. Where sums come next, the
@@ -469,10 +493,17 @@ void tile_of(const ProductTile &tile) {
     for (int64_t from = 0; from < plan.filled; from += plan.part) {
         const int64_t steps = std::min(plan.part, plan.filled - from);
         const bool last = from + steps == plan.filled;
-        part_filters<K, G>(tile, plan, from, steps, w);
-        const ProductTile *to = last && tile.sums ? &tile : nullptr;
-        folds ? count<K, G, false>(plan, w, tile.places + from, steps, to, halves)
-              : count<K, G, true>(plan, w, tile.places + from, steps, to, halves);
+        const uint16_t *places = tile.places + from;
+        if (tile.pixels == 1) {
+            auto block = static_cast<const __m256i *>(tile.weights) + from / 2 * G;
+            folds ? count_only<K, G, false>(block, places, steps, *halves)
+                  : count_only<K, G, true>(block, places, steps, *halves);
+        } else {
+            part_filters<K, G>(tile, plan, from, steps, w);
+            const ProductTile *to = last && tile.sums ? &tile : nullptr;
+            folds ? count<K, G, false>(plan, w, places, steps, to, halves)
+                  : count<K, G, true>(plan, w, places, steps, to, halves);
+        }
         if (++folds, narrow || (folds < kFolds && !last)) continue;
         for (int p = 0; p < tile.pixels; ++p) widen<G>(halves[p], counts[p]);
         folds = 0;
