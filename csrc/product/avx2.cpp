@@ -85,21 +85,29 @@ const uint8_t *tables() {
     return made.of;
 }
 
+// Eight ternary levels as numbers of 4 bits, two levels each, non-zeros above signs: 0, 1 and 4, 5; then 2, 3 and 6, 7.
+inline uint8_t first_four(uint32_t sign, uint32_t nonzero) {
+    return static_cast<uint8_t>((sign & 0x33) | (nonzero & 0x33) << 2);
+}
+inline uint8_t second_four(uint32_t sign, uint32_t nonzero) {
+    return static_cast<uint8_t>((sign >> 2 & 0x33) | (nonzero & 0xcc));
+}
+
 // A byte of each filter after another: 8 levels, or 4 ternary ones.
 void arrange(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters, void *block) {
     auto out = static_cast<uint8_t *>(block);
-    for (int64_t k = 0; k < words; ++k) {
-        if (!nonzero) {
-            for (int step = 0; step < 4; ++step)
-                for (int i = 0; i < filters; ++i) *out++ = static_cast<uint8_t>(sign[i][k] >> (8 * step));
-            continue;
-        }
-        for (int step = 0; step < 8; ++step)
-            for (int i = 0; i < filters; ++i) {
-                const uint32_t s = sign[i][k] >> (4 * step) & 15, n = nonzero[i][k] >> (4 * step) & 15;
-                *out++ = static_cast<uint8_t>((s & 3) | (n & 3) << 2 | (s >> 2) << 4 | (n >> 2) << 6);
+    for (int64_t k = 0; k < words; ++k)
+        for (int at = 0; at < 32; at += 8) {
+            auto write = [&](auto &&byte) {
+                for (int i = 0; i < filters; ++i) *out++ = byte(sign[i][k] >> at, nonzero ? nonzero[i][k] >> at : 0);
+            };
+            if (nonzero) {
+                write(first_four);
+                write(second_four);
+            } else {
+                write([](uint32_t levels, uint32_t) { return static_cast<uint8_t>(levels); });
             }
-    }
+        }
 }
 
 // How a tile is done: its steps, those with which whole turns are filled up, and how many are counted in bytes.
@@ -146,20 +154,17 @@ HYPERSIGN_INLINE void write_places(__m128i low, __m128i high, int first_table, u
     write(1, _mm_unpackhi_epi8(even, odd));
 }
 
-// Two levels to a number of 4 bits, non-zeros above signs: 32 bytes of 16.
+// `first_four` and `second_four` of 16 bytes, side by side.
 struct Parted {
     __m128i of[2];
     Parted(__m128i sign, __m128i nonzero) {
-        const __m128i ones = _mm_set1_epi8(15);
-        const __m128i apart = _mm_setr_epi8(0x00, 0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13,  //
-                                            0x20, 0x21, 0x22, 0x23, 0x30, 0x31, 0x32, 0x33);
-        auto half = [&](__m128i s, __m128i n) {
-            const __m128i above = _mm_slli_epi16(_mm_shuffle_epi8(apart, _mm_and_si128(n, ones)), 2);
-            return _mm_or_si128(_mm_shuffle_epi8(apart, _mm_and_si128(s, ones)), above);
-        };
-        const __m128i low = half(sign, nonzero), high = half(_mm_srli_epi16(sign, 4), _mm_srli_epi16(nonzero, 4));
-        of[0] = _mm_unpacklo_epi8(low, high);
-        of[1] = _mm_unpackhi_epi8(low, high);
+        const __m128i low = _mm_set1_epi8(0x33);
+        const __m128i first =
+            _mm_or_si128(_mm_and_si128(sign, low), _mm_slli_epi16(_mm_and_si128(nonzero, low), 2));
+        const __m128i second =
+            _mm_or_si128(_mm_and_si128(_mm_srli_epi16(sign, 2), low), _mm_andnot_si128(low, nonzero));
+        of[0] = _mm_unpacklo_epi8(first, second);
+        of[1] = _mm_unpackhi_epi8(first, second);
     }
 };
 
