@@ -409,16 +409,18 @@ struct Limits {
     }
 };
 
-inline void write_levels(const ProductTile &tile, int64_t p, int piece, uint32_t minus, uint32_t not_plus) {
-    uint16_t *out = tile.levels + p * tile.levels_stride + piece;
-    const uint32_t flip = tile.flip[piece];
+// Levels of pixel p, of the 32 filters of register g: -1 where `minus`, not +1 where `not_plus`, then flipped.
+inline void write_levels(const ProductTile &tile, int64_t p, int g, uint32_t minus, uint32_t not_plus) {
+    uint16_t *out = tile.levels + p * tile.levels_stride + 2 * g;
+    uint32_t flip;
+    std::memcpy(&flip, tile.flip + 2 * g, sizeof flip);
+    uint32_t sign = minus ^ flip;
     if (tile.levels_plane) {
-        const uint32_t nonzero = minus | (not_plus ^ 0xffff);
-        out[0] = static_cast<uint16_t>((minus ^ flip) & nonzero);
-        out[tile.levels_plane] = static_cast<uint16_t>(nonzero);
-    } else {
-        out[0] = static_cast<uint16_t>(minus ^ flip);
+        const uint32_t nonzero = minus | ~not_plus;
+        sign &= nonzero;
+        std::memcpy(out + tile.levels_plane, &nonzero, sizeof nonzero);
     }
+    std::memcpy(out, &sign, sizeof sign);
 }
 
 // Sums of pixel p, whose counts are less than 2^15. So are its sums, and what overflows on the way comes back.
@@ -456,8 +458,7 @@ HYPERSIGN_INLINE void write_levels(const ProductTile &tile, int64_t p, const Hal
                 _mm256_cmpgt_epi16(counts.first, than[0]), _mm256_cmpgt_epi16(counts.second, than[1]))));
         };
         const uint32_t minus = greater(limits.low[g]), not_plus = tile.levels_plane ? greater(limits.high[g]) : 0;
-        write_levels(tile, p, 2 * g, minus & 0xffff, not_plus & 0xffff);
-        write_levels(tile, p, 2 * g + 1, minus >> 16, not_plus >> 16);
+        write_levels(tile, p, g, minus, not_plus);
     }
 }
 
@@ -470,16 +471,15 @@ void finish(const ProductTile &tile, int p, const int32_t *counts, int lanes) {
         for (int i = 0; i < tile.filters; ++i) out[i] = limits[i] - counts[i] * (1 << shift);
         return;
     }
-    for (int i = 0; i < lanes; i += 16) {
+    for (int g = 0; g < lanes / kLanes; ++g, counts += kLanes, limits += kLanes) {
         auto greater = [&](const int32_t *than) {
             uint32_t mask = 0;
-            for (int j = 0; j < 16; ++j) mask |= static_cast<uint32_t>(counts[i + j] > than[i + j]) << j;
+            for (int i = 0; i < kLanes; ++i) mask |= static_cast<uint32_t>(counts[i] > than[i]) << i;
             return mask;
         };
-        write_levels(tile, p, i / 16, greater(limits), tile.levels_plane ? greater(limits + tile.high_stride) : 0);
+        write_levels(tile, p, g, greater(limits), tile.levels_plane ? greater(limits + tile.high_stride) : 0);
     }
 }
-
 
 template <typename K, int G>
 void tile_of(const ProductTile &tile) {
