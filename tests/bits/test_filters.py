@@ -120,16 +120,21 @@ def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
                 assert (Filters(w, shape=(1, 1, d)).matmul(x) == sign * d).all(), name
 
 
-@pytest.mark.parametrize("d", [32_736, 32_737])
+@pytest.mark.parametrize("d", [32_736, 32_737, 65_600])
 @pytest.mark.parametrize("ternary_w", [False, True])
 @pytest.mark.parametrize("ternary_x", [False, True])
 def test_counts_where_16_bits_end(ternary_x: bool, ternary_w: bool, d: int) -> None:
+    # Rows and filters of one sign have the largest counts and the least; each row is in a pair or the last one.
     rng = np.random.default_rng(d)
-    x = packed(rng, (3, 1, 1, d), ternary_x)
-    filters = random_filters(rng, 64, (1, 1, d), ternary=ternary_w)
-    on_every_backend(filters, x)
+    rows, columns = (rng.integers(-1, 2, (n, d)) for n in (5, 128))
+    rows[:3] = columns[:3] = np.array([1, -1, 1])[:, None]
+    x = reference.threshold(rows[:, None, None], 0, 1 if ternary_x else None, False)
+    words = reference.threshold(columns, 0, 1 if ternary_w else None, False)
+    filters = Filters(words, shape=(1, 1, d))
+    sums = on_every_backend(filters, x)
+    assert sums.max() == d and sums.min() == -d
     for levels in (False, True):
-        on_every_backend(filters, x, thresholds=random_thresholds(rng, 64, d, levels))
+        on_every_backend(filters, x, thresholds=random_thresholds(rng, 128, d, levels))
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])
