@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -57,6 +58,9 @@ void image_conv2d(const ImageTask &task) {
             start += lanes;
         }
 
+    int64_t largest = 0;
+    for (int64_t i = 0; i < lanes * depth; ++i) largest = std::max<int64_t>(largest, std::abs(task.weights[i]));
+
     parallel_for(task.images * task.out[0], task.threads, [&](int64_t first, int64_t last) {
         const int64_t pitch = (task.width + 2 * task.padding[1]) * task.channels + COPY;
         std::vector<uint8_t> lines(static_cast<size_t>(task.size[0] * pitch));  // padded rows under the kernel's
@@ -93,6 +97,7 @@ void image_conv2d(const ImageTask &task) {
             row.pixels = task.out[1];
             row.fours = depth / IMAGE_TAPS;
             row.weights = task.weights;
+            row.largest = largest;
             row.start = start_of.data();
             row.filters = task.filters;
             row.low = task.low;

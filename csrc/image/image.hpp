@@ -21,6 +21,7 @@ struct ImageRow {
     const uint8_t *patches;       // (pixels, 4 * fours)
     int64_t pixels, fours;        // fours: taps / 4, rounded up
     const int8_t *weights;        // (blocks, fours, 16, 4)
+    int64_t largest;              // of their magnitudes, at most 64
     const int32_t *const *start;  // for each pixel, (16 * blocks)
     int64_t filters;              // blocks: filters / 16, rounded up
 
