@@ -1,8 +1,8 @@
-// vpmaddubsw multiplies two unsigned bytes with two signed ones in each of 16 lanes and adds them up, in 16 bits. Those
-// hold the sums of as many taps as the largest weight allows: of 32 fours for weights of 2, and of one at least, since
-// weights are at most 64 and 2 * 255 * 64 < 2^15. So a four of taps takes two instructions for 8 filters; vpmaddwd
-// brings pairs of 16 bits to 32 at the end. Zen multiplies on two ports: 4 cycles for a four of 4 pixels and 16 filters,
-// which share eight registers of sums.
+// vpmaddubsw multiplies two unsigned bytes with two signed ones in each of 16 lanes and adds them up, in 16 bits.
+// Those hold the sums of as many taps as the largest weight allows: of 32 fours for weights of 2, and of one at
+// least, since weights are at most 64 and 2 * 255 * 64 < 2^15. So a four of taps takes two instructions for 8
+// filters; vpmaddwd brings pairs of 16 bits to 32 at the end. Zen multiplies on two ports: 4 cycles for a four of 4
+// pixels and 16 filters, which share eight registers of sums.
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPMADDUBSW and VPMADDWD (YMM).
 #include <immintrin.h>

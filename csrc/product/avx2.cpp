@@ -1,33 +1,38 @@
-// The product with AVX2, which has no population count: it looks counts up, two pixels at a time.
+// The product with AVX2, which has no population count: it looks counts up, of two pixels at a time.
 //
 // A register holds 4 levels of 32 filters, a number of 4 bits in each byte, which picks from a table of 16 bytes. The
-// tables are those of the input, of 4 levels of two pixels: entry b counts where b differs from the first pixel's, and
-// in its upper 4 bits where it differs from the second's. So a shuffle does 4 levels of 32 filters for two pixels.
+// tables are those of the input, of 4 levels of two pixels: the lower 4 bits of entry b count where b differs from
+// the first pixel's levels, the upper 4 bits where it differs from the second's. So a shuffle does 256
+// multiply-accumulates.
 //
-// Counts of 4 bits overflow after 3 steps. Of the sum of three, t, two sums of bytes are kept: of t itself, modulo 256,
-// and of t / 16, where t is taken as numbers of 16 bits. If a, b are the counts of an even byte and c, d those of the
-// odd one above it, t has a + 16 b and c + 16 d in its bytes, t / 16 has b + 16 c (modulo 256) and d. So d is known, then
-// c from c + 16 d, b from b + 16 c, and a from a + 16 b, if none is above 255: 60 steps at most. Then counts go to 16
-// bits in memory, in the L1 cache, and those to 32 bits before they overflow.
+// Counts of 4 bits overflow after 3 steps. Of t, the sum of three, two sums of bytes are kept: of t itself, modulo
+// 256, and of t / 16, where t is taken as numbers of 16 bits. Let a, b be the counts of the two pixels in an even
+// byte, and c, d those in the odd one above it. Bytes of t are a + 16 b and c + 16 d; bytes of t / 16 are b + 16 c,
+// modulo 256, and d. So d is known; then c from c + 16 d, b from b + 16 c, and a from a + 16 b, as long as none is
+// above 255: 60 steps. After those, counts are added to counts of 16 bits in memory, and these to 32 bits before they
+// overflow.
 //
-// 12 levels of two pixels and 128 filters take 12 shuffles, 8 additions of three, and 4 times 3 instructions for the
-// two sums: 32 vector instructions for 3072 multiply-accumulates. Zen has four vector ports; shuffles run on two of
-// them, and on the two others the multiplication that divides by 16 (a shift would have to share the shuffles' ports):
-// 8 cycles, 384 a cycle. Filters are operands of the shuffles; with 3 loads of tables that is 15 loads of the 16 that 8
-// cycles have, and 42 instructions of 48. Intel has three vector ports, two of which shuffle (one before Ice Lake): 11
-// cycles, 12 before. (One pixel at a time, counts of 8 bits, takes 4 instructions for 256 bits: 256 a cycle. Exclusive
-// or, then counts by a table that never changes, 8 instructions for 256 bits.)
+// 12 levels of two pixels and 128 filters take 12 shuffles, 8 additions for four times t, and 3 instructions for each
+// of its four pairs of sums: 32 for 3072 multiply-accumulates. Zen has four vector ports; shuffles run on two of
+// them, and so would shifts: t is divided by a multiplication, on the two others. 8 cycles, then: 384 a cycle.
+// Filters are operands of the shuffles; with 3 tables that is 15 loads of the 16 that 8 cycles have, and 42
+// instructions of 48. Intel has three vector ports, two of which shuffle (one, before Ice Lake): 11 cycles, or 12.
+// (Counts of one pixel in bytes take 4 instructions for 256 multiply-accumulates: 256 a cycle. Exclusive or, and
+// counts of its bits from a table that never changes, take 8.)
 //
-// What a tile reads must be near: the filters of a part of the fan-in are parted into numbers of 4 bits, 8 KiB, and
-// meet all pixels of the tile, whose counts of 16 bits are 16 KiB; all tables together are 4 KiB. Where the tables of the
-// input's levels lie is written down once for all blocks of filters (`lay`), 2 bytes for 4 levels of two pixels.
+// What a tile reads must be near. A part of the filters' fan-in is split into numbers of 4 bits, 8 KiB, and meets all
+// pixels of the tile, whose counts in 16 bits are 16 KiB; all tables of pairs are 4 KiB. Where the tables of the
+// input's levels lie is written down once for all blocks of filters (`lay`): 2 bytes for 4 levels of two pixels,
+// which the loop reads in order. A single pixel (a fully connected layer, one image) meets each filter once: it is
+// bound by the cache that they come from, counts in bytes, and splits numbers as it goes.
 //
-// Ternary filters are two bits a level, 2 levels a number, at half the speed; a little less where inputs are binary,
-// since counts of 2 levels overflow after 7 steps. Tables of ternary inputs count disagreements minus agreements (plus a
-// bias, since bytes have no sign): with ternary filters they are numbers up to 4, as binary ones are; with binary
-// filters up to 8, which do not fit twice in a byte, and pixels go one by one, as does the last of an odd number.
+// Ternary filters are two bits a level, 2 levels a number, at half the speed. Tables of ternary inputs count
+// disagreements minus agreements, plus a bias, since bytes have no sign: with ternary filters those are numbers up to
+// 4, as binary ones are; with binary filters up to 8, so that pixels go one by one, as does the last of an odd
+// number.
 //
-// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB, VPMULHUW and VBROADCASTI128 (YMM).
+// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB, VPMULHUW and VBROADCASTI128
+// (YMM).
 #include <immintrin.h>
 
 #include <algorithm>
@@ -51,7 +56,7 @@ struct Kind {
     static constexpr int kMost = (TernaryX ? 2 : 1) * kLevels;     // that a step counts
     static constexpr int kBias = TernaryX ? kLevels : 0;           // of a step
     static constexpr bool kPairs = kMost <= 4;                     // two pixels at a time
-    static constexpr int kUnit = kMost < 3 ? 5 : 15 / kMost;       // steps before 4 bits overflow; 5 have registers
+    static constexpr int kUnit = std::min(4, 15 / kMost);          // steps before 4 bits overflow; 4 fit the registers
     static constexpr int kTurn = 2 * kUnit;                        // steps come in such turns: whole units and bytes
     static constexpr int kRoom = 255 / kMost / kTurn * kTurn;      // steps before 8 bits overflow
 
@@ -73,7 +78,8 @@ struct Tables {
     Tables() {
         for (int x = 0; x < 256; ++x)
             for (int w = 0; w < kTable; ++w) {
-                if (K::kPairs) of[x * kTable + w] = static_cast<uint8_t>(K::count(x & 15, w) | K::count(x >> 4, w) << 4);
+                if (K::kPairs)
+                    of[x * kTable + w] = static_cast<uint8_t>(K::count(x & 15, w) | K::count(x >> 4, w) << 4);
                 if (!K::kPairs || x < 16) of[(kSingle + x) * kTable + w] = static_cast<uint8_t>(K::count(x, w));
             }
     }
@@ -155,9 +161,9 @@ HYPERSIGN_INLINE void write_places(__m128i low, __m128i high, int first_table, u
 }
 
 // `first_four` and `second_four` of 16 bytes, side by side.
-struct Parted {
+struct Fours {
     __m128i of[2];
-    Parted(__m128i sign, __m128i nonzero) {
+    Fours(__m128i sign, __m128i nonzero) {
         const __m128i low = _mm_set1_epi8(0x33);
         const __m128i first =
             _mm_or_si128(_mm_and_si128(sign, low), _mm_slli_epi16(_mm_and_si128(nonzero, low), 2));
@@ -189,7 +195,7 @@ void lay(const ProductTile &tile, uint16_t *places) {
                 const __m128i a = load(sign), b = pair ? load(second) : zero;
                 const __m128i na = TernaryX ? load(nonzero) : zero, nb = TernaryX && pair ? load(second_nonzero) : zero;
                 if (TernaryW) {
-                    const Parted low(a, na), high(b, nb);
+                    const Fours low(a, na), high(b, nb);
                     write_places(low.of[0], high.of[0], first_table, out);
                     write_places(low.of[1], high.of[1], first_table, out + 32);
                 } else {
@@ -205,9 +211,9 @@ void lay(const ProductTile &tile, uint16_t *places) {
     }
 }
 
-// Filters of `steps` steps from `first` on, a register of numbers of 4 bits for each; zeros past the last.
+// Splits `steps` steps of the filters, from `first` on, into registers of numbers of 4 bits; zeros past the last.
 template <typename K, int G>
-void part_filters(const ProductTile &tile, const Plan<K> &plan, int64_t first, int64_t steps, __m256i *out) {
+void split_filters(const ProductTile &tile, const Plan<K> &plan, int64_t first, int64_t steps, __m256i *out) {
     auto block = static_cast<const __m256i *>(tile.weights);
     const __m256i ones = _mm256_set1_epi8(15);
     const int64_t last = std::min(first + steps, plan.steps);
@@ -320,7 +326,7 @@ HYPERSIGN_INLINE void count_single(const uint8_t *base, const __m256i *w, const 
     put_bytes<First>(bytes, one);
 }
 
-// The only pixel of a tile, for which it is not worth while to part the filters before; from the block's `steps` / 2 bytes.
+// The only pixel of a tile, for which it does not pay to split the filters before.
 template <typename K, int G, bool First>
 __attribute__((noinline)) void count_only(const __m256i *block, const uint16_t *places, int64_t steps,
                                           Halves (&one)[G]) {
@@ -352,6 +358,7 @@ __attribute__((noinline)) void count(const Plan<K> &plan, const __m256i *w, cons
             for (int p = 0; to && p < 2; ++p)
                 for (int i = 0; i < to->filters; i += 16)
                     _mm_prefetch(to->sums + (2 * pair + p) * to->sums_stride + i, _MM_HINT_T1);
+            for (int i = 0; i < 2; ++i) _mm_prefetch(places + 2 * plan.stride + 32 * i, _MM_HINT_T0);
             count_pair<K, G, First>(base, w, places, steps, halves[0], halves[1]);
         }
     for (int64_t row = plan.pairs; row < plan.rows; ++row, places += plan.stride, ++halves)
@@ -504,7 +511,7 @@ void tile_of(const ProductTile &tile) {
             folds ? count_only<K, G, false>(block, places, steps, *halves)
                   : count_only<K, G, true>(block, places, steps, *halves);
         } else {
-            part_filters<K, G>(tile, plan, from, steps, w);
+            split_filters<K, G>(tile, plan, from, steps, w);
             const ProductTile *to = last && tile.sums ? &tile : nullptr;
             folds ? count<K, G, false>(plan, w, places, steps, to, halves)
                   : count<K, G, true>(plan, w, places, steps, to, halves);
