@@ -19,7 +19,8 @@ def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, 
     The least, since all that disturbs adds time; in turn, since a machine is not as fast at one time as at another;
     three calls, so that each finds its own numbers in the caches and not those of the one before; but one call where
     it takes as long as the share. On one thread the processor time of the process counts, so that other programs do
-    not; but not where it is far below the time that went by: on some virtual machines that clock stands still at times.
+    not; but not where it is far below the time that went by, since on some virtual machines that clock stands still
+    at times.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     least = dict.fromkeys(functions, float("inf"))
