@@ -394,7 +394,7 @@ void widen(const Halves (&halves)[G], int32_t *counts) {
 template <int G>
 struct Limits {
     const int32_t *of = nullptr;  // the pixel's own
-    __m256i low[G][2], high[G][2];
+    __m256i low[G][2] = {}, high[G][2] = {};
 
     void take(const ProductTile &tile, int64_t p) {
         const int32_t *limits = tile.limits[p] + tile.first_filter;

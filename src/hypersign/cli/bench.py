@@ -142,7 +142,7 @@ def bench_table(times: Profile, row: dict[str, Any]) -> Table:
     ]
     if limit:
         notes.append(
-            f"limit: {limit / 1e12:.2f} T binary multiply-accumulates a second (xor, popcount and add in registers)"
+            f"limit: {limit / 1e12:.2f} T binary multiply-accumulates a second (the inner loop on registers alone)"
         )
     table.caption = "\n".join(notes)
     table.add_column("operation", no_wrap=True)
