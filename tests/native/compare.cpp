@@ -94,7 +94,8 @@ void image(const ImageKernels &kernels, const ImageKernels &truth) {
     const int64_t pixels = up_to(9), fours = 1 + up_to(20), filters = 1 + up_to(140);
     const int64_t blocks = (filters + IMAGE_LANES - 1) / IMAGE_LANES, words = (filters + 63) / 64;
     const auto patches = random_values<uint8_t>(pixels * fours * IMAGE_TAPS, 0, 255);
-    const auto weights = random_values<int8_t>(blocks * fours * IMAGE_LANES * IMAGE_TAPS, -64, 64);
+    const int64_t largest = 1 + up_to(63);
+    const auto weights = random_values<int8_t>(blocks * fours * IMAGE_LANES * IMAGE_TAPS, -largest, largest);
     const auto starts = random_values<int32_t>(blocks * IMAGE_LANES, -9000, 9000);
     const auto low = random_values<int32_t>(blocks * IMAGE_LANES, -50000, 0);
     const auto high = random_values<int32_t>(blocks * IMAGE_LANES, 0, 50000);
@@ -107,8 +108,8 @@ void image(const ImageKernels &kernels, const ImageKernels &truth) {
             sums[i].resize(static_cast<size_t>(pixels * filters));
             sign[i].resize(static_cast<size_t>(pixels * words));
             nonzero[i] = sign[i];
-            ImageRow row{patches.data(), pixels, fours, weights.data(), start.data(), filters, nullptr, low.data(),
-                         nullptr, flip.data(), sign[i].data(), nullptr};
+            ImageRow row{patches.data(), pixels, fours, weights.data(), largest, start.data(), filters, nullptr,
+                         low.data(), nullptr, flip.data(), sign[i].data(), nullptr};
             if (kind == 0) row.sums = sums[i].data();
             if (kind == 2) row.high = high.data(), row.nonzero = nonzero[i].data();
             (i ? kernels : truth).row(row);
