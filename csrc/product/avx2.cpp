@@ -22,7 +22,7 @@
 //
 // What a tile reads must be near. A part of the filters' fan-in is split into numbers of 4 bits, 8 KiB, and meets all
 // pixels of the tile, whose counts in 16 bits are 16 KiB; all tables of pairs are 4 KiB. Where the tables of the
-// input's levels lie is written down once for all blocks of filters (`lay`): 2 bytes for 4 levels of two pixels,
+// input's levels lie is written down once for all blocks of filters (`place`): 2 bytes for 4 levels of two pixels,
 // which the loop reads in order. A single pixel (a fully connected layer, one image) meets each filter once: it is
 // bound by the cache that they come from, counts in bytes, and splits numbers as it goes.
 //
@@ -175,7 +175,7 @@ struct Fours {
 };
 
 template <bool TernaryX, bool TernaryW>
-void lay(const ProductTile &tile, uint16_t *places) {
+void place(const ProductTile &tile, uint16_t *places) {
     using K = Kind<TernaryX, TernaryW>;
     const Plan<K> plan(tile);
     constexpr int kPlanes = TernaryX ? 2 : 1;
@@ -543,11 +543,11 @@ void run(const ProductTile &tile) {
         tile.ternary_w ? blocks<false, true>(tile) : blocks<false, false>(tile);
 }
 
-void lay(const ProductTile &tile, uint16_t *places) {
+void place(const ProductTile &tile, uint16_t *places) {
     if (tile.ternary_x)
-        tile.ternary_w ? lay<true, true>(tile, places) : lay<true, false>(tile, places);
+        tile.ternary_w ? place<true, true>(tile, places) : place<true, false>(tile, places);
     else
-        tile.ternary_w ? lay<false, true>(tile, places) : lay<false, false>(tile, places);
+        tile.ternary_w ? place<false, true>(tile, places) : place<false, false>(tile, places);
 }
 
 template <bool TernaryX, bool TernaryW>
@@ -561,7 +561,8 @@ int64_t room(const ProductTile &tile) {
     return tile.ternary_w ? room<false, true>(tile) : room<false, false>(tile);
 }
 
-// 12 levels of two pixels and 128 filters in 32 instructions.
+// 12 levels of two pixels and 128 filters in 32 instructions. With the shift, which is the faster way where nothing is
+// loaded: 8 cycles, where the multiplication takes 9.
 int64_t limit(int64_t rounds) {
     constexpr int kFilters = 4, kUnit = 3;
     __m256i table = _mm256_set1_epi8(static_cast<char>(rounds)), w[2] = {table, table}, whole[kFilters], upper[kFilters];
@@ -582,6 +583,6 @@ int64_t limit(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_avx2{kLanes, 4, 4, arrange, run, limit, lay, room};
+const ProductKernels product_avx2{kLanes, 4, 4, arrange, run, limit, place, room};
 
 }  // namespace hypersign

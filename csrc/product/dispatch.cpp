@@ -360,10 +360,10 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
         tile.sums = static_cast<int32_t *>(out_) + pixel * self_.filters + block.first_filter;
         tile.sums_stride = self_.filters;
     }
-    if (self_.kernels_.lay) {
+    if (self_.kernels_.place) {
         if (run.first_word != block.first_word || run.words != block.words) {
             run.places.resize(self_.kernels_.room(tile));
-            self_.kernels_.lay(tile, run.places.data());
+            self_.kernels_.place(tile, run.places.data());
             run.first_word = block.first_word;
             run.words = block.words;
         }

@@ -24,7 +24,7 @@ struct ProductTile {
     int64_t taps, words;  // words of a tap, of 32 bits
     const uint32_t *const *x;  // pointers [tap][plane][kPixels] to pixels of the input
     int64_t first_word;        // of the pixels, from which on the block reads
-    const uint16_t *places;    // what `lay` made of the pixels, for kernels that have one
+    const uint16_t *places;    // what `place` made of the pixels, for kernels that have one
     const void *weights;       // the block, as arranged by the kernels
     // Per pixel, numbers of all filters, those of the block from `first_filter` on: the sums' offset; or, for levels,
     // `low`, and `high` at `high_stride` from it: level -1 where v > low, +1 where v <= high, negated where `flip`
@@ -52,7 +52,7 @@ struct ProductKernels {
     int64_t (*limit)(int64_t rounds);
     // For kernels that do not read the input's words as they are: writes what `tile` reads instead, for all blocks that
     // read the same words of the same pixels, into `room` numbers.
-    void (*lay)(const ProductTile &tile, uint16_t *places) = nullptr;
+    void (*place)(const ProductTile &tile, uint16_t *places) = nullptr;
     int64_t (*room)(const ProductTile &tile) = nullptr;
 };
 

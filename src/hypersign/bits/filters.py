@@ -1,7 +1,8 @@
 """Binary and ternary filters, and their products with packed inputs: matrix products and convolutions."""
 
+from __future__ import annotations  # each planned call is a new function: annotations cost more than small products
+
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -179,27 +180,18 @@ class Filters:
         thresholds: Thresholds | None = None,
     ) -> Planned:
         """`conv2d` as a call (x, out, threads) without its checks, for networks that check all once."""
-        return partial(self._convolve, stride, padding, dilation, pad_value, thresholds)
-
-    def _convolve(
-        self,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
-        pad_value: int,
-        thresholds: Thresholds | None,
-        x: NDArray[Any],
-        out: NDArray[Any],
-        threads: int,
-    ) -> None:
-        kernels = self._kernels()
-        if kernels is None:
-            out[:] = self._reference(x, stride, padding, dilation, pad_value, thresholds)
-            return
         low = high = flip = None
         if thresholds is not None:
             low, high, flip = thresholds.low, thresholds.high, thresholds.flip
-        kernels.convolve(x, stride, padding, dilation, pad_value, low, high, flip, out, threads)
+
+        def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+            kernels = self._kernels()
+            if kernels is None:
+                out[:] = self._reference(x, stride, padding, dilation, pad_value, thresholds)
+            else:
+                kernels.convolve(x, stride, padding, dilation, pad_value, low, high, flip, out, threads)
+
+        return call
 
     def _thresholds(self, thresholds: Thresholds) -> None:
         if len(thresholds.low) != self.filters:

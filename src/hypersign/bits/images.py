@@ -1,5 +1,7 @@
 """The first layer: a convolution of 8-bit images with binary or ternary filters, in integers."""
 
+from __future__ import annotations  # each planned call is a new function: annotations cost more than small products
+
 import math
 import weakref
 from typing import Any

@@ -1,5 +1,7 @@
 """Pack numbers into words of levels, and back."""
 
+from __future__ import annotations  # each planned call is a new function: annotations cost more than small products
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
