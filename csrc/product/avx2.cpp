@@ -33,19 +33,11 @@
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB, VPMULHUW and VBROADCASTI128
 // (YMM).
-#include <immintrin.h>
-
-#include <algorithm>
-#include <cstring>
-
-#include "product/product.hpp"
+#include "product/avx2.hpp"
 
 namespace hypersign {
 namespace {
 
-#define HYPERSIGN_INLINE inline __attribute__((always_inline))
-
-constexpr int kLanes = 32;
 constexpr int kTable = 16;  // bytes of a table, one for each number of 4 bits
 
 // What a step does: a register of filters, a number of 4 bits of each, picks from the tables of the input.
@@ -231,66 +223,12 @@ inline __m256i table_at(const uint8_t *table) {
     return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i *>(table)));
 }
 
-// Sums of the counts of two pixels, for G registers of filters: see above. Members have names, and registers: the
-// compiler would keep an array in memory.
-template <int G>
-struct Sums {
-    __m256i whole = _mm256_setzero_si256(), upper = _mm256_setzero_si256();
-    Sums<G - 1> rest;
-
-    // Adds what U steps count, 4 bits a pixel.
-    template <int U>
-    HYPERSIGN_INLINE void add(const __m256i (&table)[U], const __m256i *w, int step, const __m256i &sixteenth) {
-        __m256i t = _mm256_shuffle_epi8(table[0], w[0]);
-#pragma GCC unroll 8
-        for (int i = 1; i < U; ++i) t = _mm256_add_epi8(t, _mm256_shuffle_epi8(table[i], w[i * step]));
-        whole = _mm256_add_epi8(whole, t);
-        upper = _mm256_add_epi8(upper, _mm256_mulhi_epu16(t, sixteenth));
-        __asm__("" : "+x"(whole), "+x"(upper));  // one after another: they all at once would not fit
-        rest.add(table, w + 1, step, sixteenth);
-    }
-};
-
-template <>
-struct Sums<0> {
-    template <int U>
-    HYPERSIGN_INLINE void add(const __m256i (&)[U], const __m256i *, int, const __m256i &) {}
-};
-
-// Counts of 32 filters in 16 bits, of even ones and of odd ones.
-struct Halves {
-    __m256i even, odd;
-};
-
-template <bool First>
-HYPERSIGN_INLINE void put(__m256i even, __m256i odd, Halves &to) {
-    to.even = First ? even : _mm256_add_epi16(to.even, even);
-    to.odd = First ? odd : _mm256_add_epi16(to.odd, odd);
-}
-
-// Puts the counts of the two pixels where they belong.
-template <bool First>
-HYPERSIGN_INLINE void put(const Sums<0> &, Halves *, Halves *) {}
-
-template <bool First, int G>
-HYPERSIGN_INLINE void put(const Sums<G> &sums, Halves *one, Halves *other) {
-    const __m256i low = _mm256_set1_epi16(255);
-    const __m256i d = _mm256_srli_epi16(sums.upper, 8);
-    const __m256i c = _mm256_srli_epi16(_mm256_sub_epi8(sums.whole, _mm256_slli_epi16(d, 12)), 8);
-    const __m256i b = _mm256_and_si256(_mm256_sub_epi8(sums.upper, _mm256_slli_epi16(c, 4)), low);
-    const __m256i a = _mm256_and_si256(_mm256_sub_epi8(sums.whole, _mm256_slli_epi16(b, 4)), low);
-    put<First>(a, c, *one);
-    put<First>(b, d, *other);
-    put<First>(sums.rest, one + 1, other + 1);
-}
-
 // Counts `steps` steps of two pixels, at most Kind::kRoom.
 template <typename K, int G, bool First>
 HYPERSIGN_INLINE void count_pair(const uint8_t *base, const __m256i *w, const uint16_t *places, int64_t steps,
                                  Halves (&one)[G], Halves (&other)[G]) {
     Sums<G> sums;
-    __m256i sixteenth = _mm256_set1_epi16(1 << 12);
-    __asm__("" : "+x"(sixteenth));  // or the compiler would take the shift
+    const __m256i factor = sixteenth();
     const uint16_t *const end = places + steps;
     for (; places < end; places += K::kTurn)
 #pragma GCC unroll 2
@@ -298,9 +236,15 @@ HYPERSIGN_INLINE void count_pair(const uint8_t *base, const __m256i *w, const ui
             __m256i table[K::kUnit];
 #pragma GCC unroll 8
             for (int i = 0; i < K::kUnit; ++i) table[i] = table_at(base + places[half * K::kUnit + i]);
-            sums.add(table, w, G, sixteenth);
+            auto counts = [&](int g) __attribute__((always_inline)) {
+                __m256i t = _mm256_shuffle_epi8(table[0], w[g]);
+#pragma GCC unroll 8
+                for (int i = 1; i < K::kUnit; ++i) t = _mm256_add_epi8(t, _mm256_shuffle_epi8(table[i], w[i * G + g]));
+                return t;
+            };
+            sums.add(counts, factor);
         }
-    put<First>(sums, one, other);
+    put<First>(sums, one, other, 1);
 }
 
 template <bool First, int G>
@@ -365,129 +309,6 @@ __attribute__((noinline)) void count(const Plan<K> &plan, const __m256i *w, cons
         count_single<K, G, First>(base, w, places, steps, *halves);
 }
 
-// Counts of 16 bits in the filters' order: 0-7 and 16-23; 8-15 and 24-31.
-struct Ordered {
-    __m256i first, second;
-    Ordered(const Halves &half)
-        : first(_mm256_unpacklo_epi16(half.even, half.odd)), second(_mm256_unpackhi_epi16(half.even, half.odd)) {}
-    // Filters 8 part to 8 part + 7.
-    __m128i eight(int part) const {
-        const __m256i &from = part % 2 ? second : first;
-        return part / 2 ? _mm256_extracti128_si256(from, 1) : _mm256_castsi256_si128(from);
-    }
-};
-
-// Adds the halves to the counts.
-template <int G>
-void widen(const Halves (&halves)[G], int32_t *counts) {
-    for (const Halves &half : halves) {
-        const Ordered ordered(half);
-        for (int part = 0; part < 4; ++part, counts += 8) {
-            auto at = reinterpret_cast<__m256i *>(counts);
-            const __m256i more = _mm256_cvtepu16_epi32(ordered.eight(part));
-            _mm256_store_si256(at, _mm256_add_epi32(_mm256_load_si256(at), more));
-        }
-    }
-}
-
-// Limits of a pixel in 16 bits, in the order of `Ordered`, for counts that are less than 2^15 in magnitude.
-template <int G>
-struct Limits {
-    const int32_t *of = nullptr;  // the pixel's own
-    __m256i low[G][2] = {}, high[G][2] = {};
-
-    void take(const ProductTile &tile, int64_t p) {
-        const int32_t *limits = tile.limits[p] + tile.first_filter;
-        if (limits == of) return;  // neighbours share theirs, but at the edges
-        of = limits;
-        for (int g = 0; g < G; ++g)
-            for (int part = 0; part < 2; ++part) {
-                low[g][part] = pack(limits + g * kLanes + 8 * part);
-                if (tile.levels_plane) high[g][part] = pack(limits + tile.high_stride + g * kLanes + 8 * part);
-            }
-    }
-
-    static __m256i pack(const int32_t *limits) {
-        auto load = [&](int i) {
-            auto at = reinterpret_cast<const __m128i *>(limits + i);
-            return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(at)), _mm_loadu_si128(at + 4), 1);
-        };
-        return _mm256_packs_epi32(load(0), load(4));  // saturated: what no count reaches stays out of reach
-    }
-};
-
-// Levels of pixel p, of the 32 filters of register g: -1 where `minus`, not +1 where `not_plus`, then flipped.
-inline void write_levels(const ProductTile &tile, int64_t p, int g, uint32_t minus, uint32_t not_plus) {
-    uint16_t *out = tile.levels + p * tile.levels_stride + 2 * g;
-    uint32_t flip;
-    std::memcpy(&flip, tile.flip + 2 * g, sizeof flip);
-    uint32_t sign = minus ^ flip;
-    if (tile.levels_plane) {
-        const uint32_t nonzero = minus | ~not_plus;
-        sign &= nonzero;
-        std::memcpy(out + tile.levels_plane, &nonzero, sizeof nonzero);
-    }
-    std::memcpy(out, &sign, sizeof sign);
-}
-
-// Sums of pixel p, whose counts are less than 2^15. So are its sums, and what overflows on the way comes back.
-template <typename K, int G>
-HYPERSIGN_INLINE void write_sums(const ProductTile &tile, int64_t p, const Halves (&halves)[G], __m256i bias,
-                                 Limits<G> &limits) {
-    limits.take(tile, p);
-    auto out = reinterpret_cast<__m256i *>(tile.sums + p * tile.sums_stride);
-#pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) {
-        auto sum = [&](const __m256i &offset, const __m256i &v) {
-            return _mm256_sub_epi16(offset, K::kBias ? _mm256_sub_epi16(v, bias) : _mm256_add_epi16(v, v));
-        };
-        const Ordered counts(halves[g]);
-        const __m256i first = sum(limits.low[g][0], counts.first), second = sum(limits.low[g][1], counts.second);
-        for (const __m128i &eight : {_mm256_castsi256_si128(first), _mm256_castsi256_si128(second),
-                                     _mm256_extracti128_si256(first, 1), _mm256_extracti128_si256(second, 1)})
-            _mm256_storeu_si256(out++, _mm256_cvtepi16_epi32(eight));
-    }
-}
-
-// The same as levels.
-template <typename K, int G>
-HYPERSIGN_INLINE void write_levels(const ProductTile &tile, int64_t p, const Halves (&halves)[G], __m256i bias,
-                                   Limits<G> &limits) {
-    limits.take(tile, p);
-    for (int g = 0; g < G; ++g) {
-        Ordered counts(halves[g]);
-        if (K::kBias) {
-            counts.first = _mm256_sub_epi16(counts.first, bias);
-            counts.second = _mm256_sub_epi16(counts.second, bias);
-        }
-        auto greater = [&](const __m256i (&than)[2]) {
-            return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(
-                _mm256_cmpgt_epi16(counts.first, than[0]), _mm256_cmpgt_epi16(counts.second, than[1]))));
-        };
-        const uint32_t minus = greater(limits.low[g]), not_plus = tile.levels_plane ? greater(limits.high[g]) : 0;
-        write_levels(tile, p, g, minus, not_plus);
-    }
-}
-
-// Either from counts of 32 bits.
-void finish(const ProductTile &tile, int p, const int32_t *counts, int lanes) {
-    const int32_t *limits = tile.limits[p] + tile.first_filter;
-    if (tile.sums) {
-        int32_t *out = tile.sums + p * tile.sums_stride;
-        const int shift = tile.ternary_x ? 0 : 1;
-        for (int i = 0; i < tile.filters; ++i) out[i] = limits[i] - counts[i] * (1 << shift);
-        return;
-    }
-    for (int g = 0; g < lanes / kLanes; ++g, counts += kLanes, limits += kLanes) {
-        auto greater = [&](const int32_t *than) {
-            uint32_t mask = 0;
-            for (int i = 0; i < kLanes; ++i) mask |= static_cast<uint32_t>(counts[i] > than[i]) << i;
-            return mask;
-        };
-        write_levels(tile, p, g, greater(limits), tile.levels_plane ? greater(limits + tile.high_stride) : 0);
-    }
-}
-
 template <typename K, int G>
 void tile_of(const ProductTile &tile) {
     constexpr int kFolds = 65535 / (K::kRoom * K::kMost);  // of bytes, before 16 bits overflow
@@ -525,9 +346,9 @@ void tile_of(const ProductTile &tile) {
         if (!narrow)
             finish(tile, p, counts[p], G * kLanes);
         else if (tile.sums)
-            write_sums<K, G>(tile, p, halves[p], bias16, limits);
+            write_sums<(K::kBias > 0), G>(tile, p, halves[p], bias16, limits);
         else
-            write_levels<K, G>(tile, p, halves[p], bias16, limits);
+            write_levels<(K::kBias > 0), G>(tile, p, halves[p], bias16, limits);
 }
 
 template <bool TernaryX, bool TernaryW>
@@ -583,6 +404,6 @@ int64_t limit(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_avx2{kLanes, 4, 4, arrange, run, limit, place, room};
+const ProductKernels product_avx2{kLanes, 4, 4, arrange, run, limit, place, room, &sweeps_avx2};
 
 }  // namespace hypersign

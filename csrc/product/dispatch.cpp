@@ -184,18 +184,31 @@ class ProductFilters::Convolution {
     void run(int threads);
 
    private:
-    // The pointers of a run of pixels, which all blocks share, and what the kernels make of their words.
+    // What all blocks share of a run of pixels: limits, pointers to the pixels of the input for tiles, and what the
+    // kernels make of their words.
     struct Run {
+        std::array<const int32_t *, kSweep> limits;
         std::vector<const uint32_t *> x;
-        std::array<const int32_t *, kPixels> limits;
+        std::array<int64_t, kSweep> at;
+        std::vector<int64_t> runs;
         std::vector<uint16_t> places;
         int64_t first_word = -1, words = 0;  // that the places are of
     };
     void make_offsets(int64_t pattern, std::vector<int32_t> &offset) const;
     void make_limits(const ProductThresholds &thresholds);
     void point(const uint32_t **to, int64_t row, int64_t column, int size, int64_t line) const;
-    void lay(int64_t pixel, int size, Run &run) const;
-    void tile(const Block &block, int64_t pixel, int size, Run &run) const;
+    template <typename Part>
+    void parts(int64_t pixel, int64_t size, Part &&part) const;
+    void limit(int64_t pixel, int64_t size, Run &run) const;
+    void lay(int64_t pixel, int64_t size, Run &run) const;
+    void number(const Block &block, int64_t pixel, int64_t size, Run &run) const;
+    ProductTile tile_of(const Block &block, int64_t pixel, int64_t size, const Run &run) const;
+    void tile(const Block &block, int64_t pixel, int64_t size, Run &run) const;
+    void sweep(const Block &block, int64_t pixel, int64_t size, Run &run) const;
+    void fill(int64_t pixel, int64_t size) const;
+    bool sweeps() const;
+    std::vector<int64_t> runs(int threads) const;
+    int64_t side_by_side() const { return window_.dilation[1] == 1 ? self_.columns : 1; }
 
     const ProductFilters &self_;
     PackedImages images_;
@@ -308,12 +321,34 @@ void ProductFilters::Convolution::point(const uint32_t **to, int64_t row, int64_
     }
 }
 
-void ProductFilters::Convolution::lay(int64_t pixel, int size, Run &run) const {
-    const int64_t wide = across_.ranges.size();
-    run.first_word = -1;
+// Calls part(image, row, column, done, count) for each row of the output, or what of it is in a run of pixels: its place,
+// pixels done before, and pixels.
+template <typename Part>
+void ProductFilters::Convolution::parts(int64_t pixel, int64_t size, Part &&part) const {
     int64_t column = pixel % width_, row = pixel / width_ % height_, image = pixel / width_ / height_;
-    for (int done = 0; done < size;) {  // a row of the output, or what of it is in the run
-        const int part = static_cast<int>(std::min<int64_t>(width_ - column, size - done));
+    for (int64_t done = 0; done < size;) {
+        const int64_t count = std::min(width_ - column, size - done);
+        part(image, row, column, done, count);
+        done += count;
+        column = 0;
+        if (++row == height_) row = 0, ++image;
+    }
+}
+
+void ProductFilters::Convolution::limit(int64_t pixel, int64_t size, Run &run) const {
+    const int64_t wide = across_.ranges.size(), table = (ternary_levels_ ? 2 : 1) * self_.padded_;
+    parts(pixel, size, [&](int64_t, int64_t row, int64_t column, int64_t done, int64_t count) {
+        for (int64_t p = 0; p < count; ++p) {
+            const int64_t pattern = correct_ ? down_.of[row] * wide + across_.of[column + p] : 0;
+            run.limits[done + p] = &limits_[pattern * table];
+        }
+    });
+}
+
+// Pointers to the pixels of the input under a tile.
+void ProductFilters::Convolution::lay(int64_t pixel, int64_t size, Run &run) const {
+    run.x.resize(self_.rows * self_.columns * planes_ * kPixels);
+    parts(pixel, size, [&](int64_t image, int64_t row, int64_t column, int64_t done, int64_t count) {
         const int64_t top = row * window_.stride[0] - window_.padding[0];
         const int64_t left = column * window_.stride[1] - window_.padding[1];
         const uint32_t **to = run.x.data() + done;
@@ -321,20 +356,63 @@ void ProductFilters::Convolution::lay(int64_t pixel, int size, Run &run) const {
             const int64_t y = top + i * window_.dilation[0];
             const int64_t line = (image * images_.height + y) * images_.width * pixel_words_;
             for (int64_t j = 0; j < self_.columns; ++j, to += planes_ * kPixels)
-                point(to, y, left + j * window_.dilation[1], part, line);
+                point(to, y, left + j * window_.dilation[1], static_cast<int>(count), line);
         }
-        const int64_t table = (ternary_levels_ ? 2 : 1) * self_.padded_;
-        for (int p = 0; p < part; ++p) {
-            const int64_t pattern = correct_ ? down_.of[row] * wide + across_.of[column + p] : 0;
-            run.limits[done + p] = &limits_[pattern * table];
+    });
+}
+
+// Numbers of the input under a sweep: lines of pixels, with those of the padding, image after image.
+void ProductFilters::Convolution::number(const Block &block, int64_t pixel, int64_t size, Run &run) const {
+    const ProductSweeps &kernels = *self_.kernels_.sweeps;
+    const int64_t count = kernels.numbers(images_.ternary, block.words);
+    const int64_t last_tap[2] = {(self_.rows - 1) * window_.dilation[0], (self_.columns - 1) * window_.dilation[1]};
+    // Columns: all, or those under one row's part.
+    int64_t first = 0, last = width_ - 1;
+    if (pixel / width_ == (pixel + size - 1) / width_) first = pixel % width_, last = (pixel + size - 1) % width_;
+    const int64_t left = first * window_.stride[1] - window_.padding[1];
+    const int64_t width = last * window_.stride[1] - window_.padding[1] + last_tap[1] + 1 - left;
+
+    std::vector<std::pair<int64_t, int64_t>> lines;  // image and row
+    int64_t begin = 0;                               // of an image's lines
+    parts(pixel, size, [&](int64_t image, int64_t row, int64_t column, int64_t done, int64_t part) {
+        const int64_t y = row * window_.stride[0] - window_.padding[0];
+        if (lines.empty() || lines.back().first != image) {
+            begin = lines.size();
+            lines.push_back({image, y});
         }
-        done += part;
-        column = 0;
-        if (++row == height_) row = 0, ++image;
+        while (lines.back().second < y + last_tap[0]) lines.push_back({image, lines.back().second + 1});
+        const int64_t line = begin + y - lines[begin].second;
+        for (int64_t p = 0; p < part; ++p)
+            run.at[done + p] = (line * width + (column + p) * window_.stride[1] - window_.padding[1] - left) * count;
+    });
+    run.runs.clear();
+    for (int64_t i = 0; i < self_.rows; ++i)
+        for (int64_t j = 0; j < self_.columns; j += side_by_side())
+            run.runs.push_back((i * window_.dilation[0] * width + j * window_.dilation[1]) * count);
+
+    run.places.resize(lines.size() * width * count + 16);
+    const uint32_t *padding = padding_.data() + block.first_word;
+    const int64_t inside[2] = {std::clamp<int64_t>(-left, 0, width), std::clamp<int64_t>(images_.width - left, 0, width)};
+    uint16_t *to = run.places.data();
+    for (const auto &[image, y] : lines) {
+        const bool on = y >= 0 && y < images_.height;
+        const int64_t from = on ? inside[0] : width, until = on ? std::max(inside[0], inside[1]) : width;
+        auto write = [&](const uint32_t *sign, const uint32_t *nonzero, int64_t pixels, int64_t stride) {
+            kernels.number(sign, images_.ternary ? nonzero : nullptr, block.words, pixels, stride, to);
+            to += pixels * count;
+        };
+        write(padding, padding + pixel_words_, from, 0);
+        if (until > from) {
+            const int64_t at = ((image * images_.height + y) * images_.width + left + from) * pixel_words_;
+            const uint32_t *words = input_ + at + block.first_word;
+            write(words, words + plane_, until - from, pixel_words_);
+        }
+        write(padding, padding + pixel_words_, width - until, 0);
     }
 }
 
-void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int size, Run &run) const {
+ProductTile ProductFilters::Convolution::tile_of(const Block &block, int64_t pixel, int64_t size,
+                                                 const Run &run) const {
     ProductTile tile{};
     tile.ternary_x = images_.ternary;
     tile.ternary_w = self_.ternary_;
@@ -342,7 +420,6 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
     tile.pixels = size;
     tile.taps = self_.rows * self_.columns;
     tile.words = block.words;
-    tile.x = run.x.data();
     tile.first_word = block.first_word;
     tile.weights = self_.weights_.get() + block.start;
     tile.limits = run.limits.data();
@@ -351,15 +428,20 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
     tile.flip = flip_.data() + block.first_filter / 16;
     tile.filters = block.filters;
     const int64_t pieces = 4 * words_of(self_.filters, 64);
-    auto levels = static_cast<uint16_t *>(out_);
     if (levels_) {
-        tile.levels = levels + pixel * pieces + block.first_filter / 16;
+        tile.levels = static_cast<uint16_t *>(out_) + pixel * pieces + block.first_filter / 16;
         tile.levels_stride = pieces;
         tile.levels_plane = ternary_levels_ ? pixels_ * pieces : 0;
     } else {
         tile.sums = static_cast<int32_t *>(out_) + pixel * self_.filters + block.first_filter;
         tile.sums_stride = self_.filters;
     }
+    return tile;
+}
+
+void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int64_t size, Run &run) const {
+    ProductTile tile = tile_of(block, pixel, size, run);
+    tile.x = run.x.data();
     if (self_.kernels_.place) {
         if (run.first_word != block.first_word || run.words != block.words) {
             run.places.resize(self_.kernels_.room(tile));
@@ -370,24 +452,80 @@ void ProductFilters::Convolution::tile(const Block &block, int64_t pixel, int si
         tile.places = run.places.data();
     }
     self_.kernels_.tile(tile);
-    const int64_t written = self_.padded_ / 16;
-    if (levels_ && &block == &self_.blocks_.back() && written < pieces)  // what of the last word no register reached
-        for (int plane = 0; plane <= ternary_levels_; ++plane)
-            for (int64_t p = plane * pixels_ + pixel; p < plane * pixels_ + pixel + size; ++p)
-                std::fill(levels + p * pieces + written, levels + (p + 1) * pieces, uint16_t{0});
+}
+
+void ProductFilters::Convolution::sweep(const Block &block, int64_t pixel, int64_t size, Run &run) const {
+    if (run.first_word != block.first_word || run.words != block.words) {
+        number(block, pixel, size, run);
+        run.first_word = block.first_word;
+        run.words = block.words;
+    }
+    ProductSweep sweep{};
+    sweep.tile = tile_of(block, pixel, size, run);
+    sweep.places = run.places.data();
+    sweep.at = run.at.data();
+    sweep.side_by_side = side_by_side();
+    sweep.runs = run.runs.data();
+    self_.kernels_.sweeps->run(sweep);
+}
+
+// Zeros, in what of the last word of levels no register reaches.
+void ProductFilters::Convolution::fill(int64_t pixel, int64_t size) const {
+    const int64_t written = self_.padded_ / 16, pieces = 4 * words_of(self_.filters, 64);
+    if (!levels_ || written == pieces) return;
+    auto levels = static_cast<uint16_t *>(out_);
+    for (int plane = 0; plane <= ternary_levels_; ++plane)
+        for (int64_t p = plane * pixels_ + pixel; p < plane * pixels_ + pixel + size; ++p)
+            std::fill(levels + p * pieces + written, levels + (p + 1) * pieces, uint16_t{0});
+}
+
+// Whether pixels are swept; filters of one register would leave half of a table empty.
+bool ProductFilters::Convolution::sweeps() const {
+    const ProductSweeps *sweeps = self_.kernels_.sweeps;
+    const Block &first = self_.blocks_.front();
+    return sweeps && pixels_ >= sweeps->least_pixels && first.registers >= sweeps->least_registers &&
+           32 * first.words * self_.rows * self_.columns <= sweeps->most_levels;
+}
+
+// Where runs of pixels begin, and the end. Those of sweeps are whole rows of the output, or lie in one: they share the
+// numbers of the input. There are enough of them for all threads.
+std::vector<int64_t> ProductFilters::Convolution::runs(int threads) const {
+    std::vector<int64_t> begin;
+    if (!sweeps()) {
+        for (int64_t pixel = 0; pixel < pixels_; pixel += kPixels) begin.push_back(pixel);
+    } else {
+        const int64_t rows = images_.n * height_, blocks = self_.blocks_.size();
+        const int64_t wanted = std::min(words_of(threads, blocks), pixels_ / self_.kernels_.sweeps->least_pixels);
+        const int64_t most_rows = std::max<int64_t>(1, kSweep / width_);  // of a run
+        const int64_t bands = std::max(words_of(rows, most_rows), std::min(rows, wanted));
+        const int64_t parts = std::max(words_of(width_, kSweep), words_of(wanted, bands));  // of a band of one row
+        for (int64_t band = 0; band < bands; ++band) {
+            const int64_t first = band * rows / bands, last = (band + 1) * rows / bands;
+            for (int64_t part = 0; part < (last - first == 1 ? parts : 1); ++part)
+                begin.push_back(first * width_ + part * width_ / parts);
+        }
+    }
+    begin.push_back(pixels_);
+    return begin;
 }
 
 void ProductFilters::Convolution::run(int threads) {
-    // All blocks of a run of pixels one after another: they share its pointers, and its words lie in the L1 cache.
+    // All blocks of a run of pixels one after another: they share what is made of its pixels.
+    const std::vector<int64_t> begin = runs(threads);
+    const bool swept = sweeps();
     const int64_t blocks = self_.blocks_.size();
-    parallel_for(words_of(pixels_, kPixels) * blocks, threads, [&](int64_t first, int64_t last) {
+    parallel_for((begin.size() - 1) * blocks, threads, [&](int64_t first, int64_t last) {
         Run run;
-        run.x.resize(self_.rows * self_.columns * planes_ * kPixels);
         for (int64_t number = first; number < last; ++number) {
-            const int64_t pixel = number / blocks * kPixels;
-            const int size = static_cast<int>(std::min<int64_t>(kPixels, pixels_ - pixel));
-            if (number == first || number % blocks == 0) lay(pixel, size, run);
-            tile(self_.blocks_[number % blocks], pixel, size, run);
+            const int64_t pixel = begin[number / blocks], size = begin[number / blocks + 1] - pixel;
+            const Block &block = self_.blocks_[number % blocks];
+            if (number == first || number % blocks == 0) {
+                limit(pixel, size, run);
+                if (!swept) lay(pixel, size, run);
+                run.first_word = -1;
+            }
+            swept ? sweep(block, pixel, size, run) : tile(block, pixel, size, run);
+            if (number % blocks == blocks - 1) fill(pixel, size);
         }
     });
 }

@@ -11,8 +11,8 @@
 
 namespace hypersign {
 
-// Pixels of a tile at most.
-constexpr int kPixels = 64;
+// Pixels of a tile at most, and of a sweep.
+constexpr int kPixels = 64, kSweep = 512;
 
 // A run of pixels of the output times a block of filters. What a kernel counts is v, with which a sum is
 //     offset - 2 v  where the input is binary:  v = disagreements (where the filters are ternary: at their non-zeros)
@@ -20,7 +20,7 @@ constexpr int kPixels = 64;
 struct ProductTile {
     bool ternary_x, ternary_w;
     int registers;        // of filters, each of ProductKernels::lanes filters; a power of two
-    int pixels;           // at most kPixels
+    int64_t pixels;       // at most kPixels
     int64_t taps, words;  // words of a tap, of 32 bits
     const uint32_t *const *x;  // pointers [tap][plane][kPixels] to pixels of the input
     int64_t first_word;        // of the pixels, from which on the block reads
@@ -40,6 +40,27 @@ struct ProductTile {
     int64_t levels_stride, levels_plane;  // in pieces, between pixels and between planes; no second plane: 0
 };
 
+// Many pixels of the output, up to kSweep, times a block of filters, for kernels that read the input as numbers of some
+// levels each: so many of a pixel of the input, those of the next one after them.
+struct ProductSweep {
+    ProductTile tile;        // without `x` and `places`
+    const uint16_t *places;
+    const int64_t *at;       // for each pixel of the output, from where in `places` on it reads
+    int64_t side_by_side;    // taps whose numbers lie one after another: a row of the filter, or one
+    const int64_t *runs;     // from where on, for each such run of taps
+};
+
+struct ProductSweeps {
+    int64_t least_pixels;  // with which a sweep is faster than tiles
+    int least_registers;   // of the first block
+    int64_t most_levels;   // of a filter
+    int64_t (*numbers)(bool ternary, int64_t words);  // of a pixel of the input
+    // Writes numbers of pixels, `stride` words apart, and up to 15 places more; nonzero is null for binary inputs.
+    void (*number)(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
+                   uint16_t *places);
+    void (*run)(const ProductSweep &sweep);
+};
+
 struct ProductKernels {
     int lanes;                     // filters in a register, 16 or 32
     int most_binary, most_ternary;  // registers of filters in a block at most, powers of two
@@ -54,8 +75,10 @@ struct ProductKernels {
     // read the same words of the same pixels, into `room` numbers.
     void (*place)(const ProductTile &tile, uint16_t *places) = nullptr;
     int64_t (*room)(const ProductTile &tile) = nullptr;
+    const ProductSweeps *sweeps = nullptr;  // for many pixels
 };
 
+extern const ProductSweeps sweeps_avx2;
 extern const ProductKernels product_portable, product_avx2, product_avx512, product_neon;
 const ProductKernels &product_kernels(Backend backend);
 

@@ -1,0 +1,313 @@
+// The product of many pixels with AVX2: what groups of levels of the filters count is tabulated, and looked up by every
+// pixel.
+//
+// 5 levels of a pixel are one of 32 numbers, and against it 128 filters count up to 5 disagreements each. All 32 times
+// 128 counts are written down, 4 bits each: a table of 2 KiB, from which a pixel takes a row with two additions. Three
+// rows fill 4 bits; then the counts go on into bytes (product/avx2.hpp), for 17 such units.
+//
+// 15 levels of a pixel and 128 filters are 6 loads of 32 bytes and 3 of the row's place, and 10 additions and shifts:
+// 3 cycles where two vectors are loaded a cycle, as on Zen and Intel. That is 640 multiply-accumulates a cycle, where
+// counting each (product/avx2.cpp) does 384 at most. Tables must be in the L1 cache, 10 KiB to 30 KiB of them, so a
+// sweep of all pixels takes up to 5 units, and sums of bytes wait in the L2 cache for the next: 4 loads and 4 stores
+// more, and 2 cycles, 548 a cycle. To fill the tables takes 64 stores a number, 960 cycles for a sweep, while a pixel
+// takes 17: for 112 pixels the two ways are equally fast, for 512 this one takes 1.4 times less.
+//
+// Of ternary inputs, 3 levels are one of 27 numbers, in base 3: what a level adds is 1 + its disagreement - its
+// agreement, up to 6 for three of them, and two rows fill 4 bits. So they take 1.7 times as long. Whether filters are
+// binary or ternary makes no difference to any but who fills the tables.
+//
+// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPADDB and VPMULHUW (YMM).
+#include <memory>
+
+#include "product/avx2.hpp"
+
+namespace hypersign {
+namespace {
+
+constexpr int kEntry = 64;           // bytes of a row: 4 bits of 128 filters
+constexpr int kTable = 32 * kEntry;  // of 32 numbers, or 27
+
+// What a number stands for, and how many rows fill 4 bits.
+template <bool TernaryX>
+struct Numbers {
+    static constexpr int kLevels = TernaryX ? 3 : 5;
+    static constexpr int kStates = TernaryX ? 3 : 2;             // of a level
+    static constexpr int kBias = TernaryX ? 1 : 0;               // of a level
+    static constexpr int kMost = TernaryX ? 6 : 5;               // that a number counts
+    static constexpr int kUnit = 15 / kMost;                     // numbers
+    static constexpr int kUnits = 255 / (kUnit * kMost);         // before 8 bits overflow
+    static constexpr int kSweep = TernaryX ? 7 : 5;              // units of a sweep at most: their tables fit the L1 cache
+    static int64_t of(int64_t words) { return (32 * words + kLevels - 1) / kLevels; }
+};
+
+int64_t numbers(bool ternary, int64_t words) { return ternary ? Numbers<true>::of(words) : Numbers<false>::of(words); }
+
+// Sixteen numbers a step, times the size of a row, from where in 128 bits they begin: bytes, and bits in those.
+template <int Levels>
+struct Cut {
+    alignas(32) uint8_t bytes[32];
+    alignas(32) uint16_t up[16];  // a factor which moves their bits to the top of 16
+
+    constexpr Cut() : bytes(), up() {
+        for (int i = 0; i < 16; ++i) {
+            const int bit = i * Levels;
+            bytes[2 * i] = static_cast<uint8_t>(bit / 8);
+            bytes[2 * i + 1] = static_cast<uint8_t>(bit / 8 + 1);
+            up[i] = static_cast<uint16_t>(1 << (16 - Levels - bit % 8));
+        }
+    }
+
+    // Those that begin at `from`, of which `bytes` are left to read.
+    HYPERSIGN_INLINE __m256i operator()(const uint8_t *from, int64_t left) const {
+        __m128i bits;
+        if (left >= 16) {
+            bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+        } else {
+            alignas(16) uint8_t some[16] = {};
+            std::memcpy(some, from, left);
+            bits = _mm_load_si128(reinterpret_cast<const __m128i *>(some));
+        }
+        const __m256i windows = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bits),
+                                                    _mm256_load_si256(reinterpret_cast<const __m256i *>(bytes)));
+        const __m256i top = _mm256_mullo_epi16(windows, _mm256_load_si256(reinterpret_cast<const __m256i *>(up)));
+        return _mm256_srli_epi16(top, 16 - Levels);
+    }
+};
+
+constexpr Cut<5> kFives;
+constexpr Cut<3> kThrees;
+
+void number(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
+            uint16_t *places) {
+    // In base 3, as sums of the digits 1 of non-zeros and of signs: 0 for 0, 1 for +1, 2 for -1.
+    const __m256i base3 = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 3, 4, 9, 10, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0));
+    const int levels = nonzero ? 3 : 5;
+    const int64_t count = numbers(nonzero, words), bytes = 4 * words;
+    for (int64_t p = 0; p < pixels; ++p, places += count) {
+        auto from = reinterpret_cast<const uint8_t *>(sign + p * stride);
+        auto others = reinterpret_cast<const uint8_t *>(nonzero ? nonzero + p * stride : sign);
+        for (int64_t i = 0; i < count; i += 16) {
+            const int64_t at = i / 8 * levels, left = bytes - at;
+            __m256i of;
+            if (nonzero) {
+                const __m256i n = kThrees(others + at, left), s = _mm256_and_si256(kThrees(from + at, left), n);
+                of = _mm256_add_epi16(_mm256_shuffle_epi8(base3, n), _mm256_shuffle_epi8(base3, s));
+            } else {
+                of = kFives(from + at, left);
+            }
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(places + i), _mm256_slli_epi16(of, 6));
+        }
+    }
+}
+
+// The bits of a level: of 32 filters in the lower 4 bits of a byte, of 32 others, if there are, in the upper.
+template <bool Both>
+HYPERSIGN_INLINE __m256i bits_at(const __m256i *registers, int bit) {
+    const __m128i shift = _mm_cvtsi32_si128(bit);
+    const __m256i one = _mm256_set1_epi8(1);
+    const __m256i low = _mm256_and_si256(_mm256_srl_epi16(registers[0], shift), one);
+    if (!Both) return low;
+    const __m256i high = _mm256_and_si256(_mm256_srl_epi16(registers[1], shift), one);
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+}
+
+// Writes the table of one number: levels [first, first + kLevels) of a tap, of which some may lie past its end.
+template <bool TernaryX, bool TernaryW, int G>
+void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *table) {
+    using N = Numbers<TernaryX>;
+    const __m256i ones = _mm256_set1_epi8(0x11), zero = _mm256_setzero_si256();
+    auto block = static_cast<const __m256i *>(tile.weights);
+    constexpr bool kBoth = G > 1;
+    for (int h = 0; h < (G + 1) / 2; ++h) {
+        __m256i start = zero;                          // what the number 0 counts
+        __m256i more[N::kLevels][N::kStates - 1];      // and what another state of a level adds
+        for (int i = 0; i < N::kLevels; ++i) {
+            const int64_t level = first + i;
+            if (level >= 32 * tile.words) {
+                for (__m256i &state : more[i]) state = zero;
+                continue;
+            }
+            // 8 levels lie in a byte of each filter; ternary ones in two (`arrange`).
+            const int bit = static_cast<int>(level % 8);
+            const int64_t byte = 4 * tile.words * tap + level / 8;
+            __m256i minus, nonzero = ones;
+            if (TernaryW) {
+                const __m256i *at = block + (2 * byte + bit / 2 % 2) * G + 2 * h;
+                minus = bits_at<kBoth>(at, bit % 2 + bit / 4 * 4);
+                nonzero = bits_at<kBoth>(at, bit % 2 + bit / 4 * 4 + 2);
+            } else {
+                minus = bits_at<kBoth>(block + byte * G + 2 * h, bit);
+            }
+            const __m256i twice = _mm256_add_epi8(minus, minus);
+            if constexpr (TernaryX) {
+                start = _mm256_add_epi8(start, ones);
+                more[i][0] = _mm256_sub_epi8(twice, nonzero);
+                more[i][1] = _mm256_sub_epi8(nonzero, twice);
+            } else {
+                start = _mm256_add_epi8(start, minus);
+                more[i][0] = _mm256_sub_epi8(nonzero, twice);
+            }
+        }
+        // Numbers of the first levels in registers, of which those of all levels are made.
+        constexpr int kFirst = TernaryX ? 2 : 3, kRows = TernaryX ? 9 : 8;
+        __m256i rows[kRows];
+        rows[0] = start;
+        int known = 1;
+#pragma GCC unroll 4
+        for (int i = 0; i < kFirst; ++i) {
+#pragma GCC unroll 4
+            for (int state = 1; state < N::kStates; ++state)
+#pragma GCC unroll 16
+                for (int j = 0; j < known; ++j) rows[state * known + j] = _mm256_add_epi8(rows[j], more[i][state - 1]);
+            known *= N::kStates;
+        }
+        auto out = reinterpret_cast<__m256i *>(table + 32 * h);
+        auto write = [&](int from, const __m256i &added) {
+#pragma GCC unroll 16
+            for (int j = 0; j < kRows; ++j)
+                _mm256_store_si256(out + (from + j) * (kEntry / 32), _mm256_add_epi8(rows[j], added));
+        };
+        write(0, zero);
+        write(kRows, more[kFirst][0]);
+        if constexpr (TernaryX) {
+            write(2 * kRows, more[kFirst][1]);
+        } else {
+            write(2 * kRows, more[kFirst + 1][0]);
+            write(3 * kRows, _mm256_add_epi8(more[kFirst][0], more[kFirst + 1][0]));
+        }
+    }
+}
+
+// A sweep: some units of numbers, that lie side by side, of all pixels.
+struct Sweep {
+    int64_t tap, number;       // the first, and of what tap
+    int64_t count;             // numbers
+    int units;
+    const uint16_t *places;    // of the first pixel
+    bool first, last;          // of a round: sums of bytes begin, end
+};
+
+// Where a thread keeps counts.
+struct Room {
+    alignas(64) uint8_t tables[21 * kTable];
+    alignas(64) __m256i bytes[kSweep * 4];
+    alignas(64) Halves halves[kSweep * 4];
+};
+
+template <int H, int Unit, int Units>
+void count(const ProductSweep &work, const Sweep &sweep, bool first_round, Room &room) {
+    const uint8_t *const tables = room.tables;
+    const __m256i factor = sixteenth();
+    __m256i *bytes = room.bytes;
+    Halves *halves = room.halves;
+    const int64_t pixels = work.tile.pixels;
+    for (int64_t p = 0; p < pixels; ++p, bytes += 2 * H, halves += 2 * H) {
+        const uint16_t *places = sweep.places + work.at[p];
+        Sums<H> sums;
+        if (!sweep.first) sums.load(bytes);
+#pragma GCC unroll 8
+        for (int unit = 0; unit < Units; ++unit) {
+            const uint8_t *row[Unit];
+#pragma GCC unroll 4
+            for (int i = 0; i < Unit; ++i) row[i] = tables + (unit * Unit + i) * kTable + places[unit * Unit + i];
+            auto counts = [&](int h) __attribute__((always_inline)) {
+                __m256i t = *reinterpret_cast<const __m256i *>(row[0] + 32 * h);
+#pragma GCC unroll 4
+                for (int i = 1; i < Unit; ++i)
+                    t = _mm256_add_epi8(t, *reinterpret_cast<const __m256i *>(row[i] + 32 * h));
+                return t;
+            };
+            sums.add(counts, factor);
+        }
+        if (!sweep.last)
+            sums.store(bytes);
+        else if (first_round)
+            put<true>(sums, halves, halves + 1, 2);
+        else
+            put<false>(sums, halves, halves + 1, 2);
+    }
+}
+
+template <int H, int Unit, int Units>
+void count_units(const ProductSweep &work, const Sweep &sweep, bool first_round, Room &room) {
+    if constexpr (Units > 1)
+        if (sweep.units < Units) return count_units<H, Unit, Units - 1>(work, sweep, first_round, room);
+    count<H, Unit, Units>(work, sweep, first_round, room);
+}
+
+template <bool TernaryX, bool TernaryW, int G>
+void sweep_of(const ProductSweep &work, Room &room) {
+    using N = Numbers<TernaryX>;
+    constexpr int H = (G + 1) / 2;
+    const ProductTile &tile = work.tile;
+    const int64_t count = N::of(tile.words);  // numbers of a tap
+    const int64_t run = work.side_by_side * count;
+    const int64_t units = (run + N::kUnit - 1) / N::kUnit, sweeps = (units + N::kSweep - 1) / N::kSweep;
+    int in_bytes = 0;  // units
+    bool first_round = true;
+    Sweep next{};
+    auto sweep_units = [&](int64_t i) { return static_cast<int>((i + 1) * units / sweeps - i * units / sweeps); };
+    for (int64_t tap = 0; tap < tile.taps; tap += work.side_by_side) {
+        const bool last_run = tap + work.side_by_side == tile.taps;
+        for (int64_t i = 0; i < sweeps; ++i) {
+            const int64_t from = i * units / sweeps * N::kUnit;
+            next.units = sweep_units(i);
+            next.places = work.places + work.runs[tap / work.side_by_side] + from;
+            for (int64_t j = 0; j < next.units * N::kUnit; ++j) {
+                uint8_t *table = room.tables + j * kTable;
+                if (from + j < run)
+                    tabulate<TernaryX, TernaryW, G>(tile, tap + (from + j) / count, (from + j) % count * N::kLevels, table);
+                else
+                    std::memset(table, 0, kTable);
+            }
+            next.first = in_bytes == 0;
+            in_bytes += next.units;
+            const bool end = i + 1 == sweeps;
+            next.last = (end && last_run) || in_bytes + sweep_units(end ? 0 : i + 1) > N::kUnits;
+            count_units<H, N::kUnit, N::kSweep>(work, next, first_round, room);
+            if (next.last) {
+                in_bytes = 0;
+                first_round = false;
+            }
+        }
+    }
+    const auto bias = static_cast<int32_t>(N::kBias * 32 * tile.words * tile.taps);
+    const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
+    Limits<G> limits;
+    for (int64_t p = 0; p < tile.pixels; ++p) {
+        auto &halves = reinterpret_cast<const Halves(&)[G]>(room.halves[2 * H * p]);
+        if (tile.levels) {
+            write_levels<TernaryX, G>(tile, p, halves, bias16, limits);
+        } else if (tile.filters == G * kLanes) {
+            write_sums<TernaryX, G>(tile, p, halves, bias16, limits);
+        } else {
+            alignas(32) int32_t counts[G * kLanes];
+            std::fill_n(counts, G * kLanes, -bias);
+            widen<G>(halves, counts);
+            finish(tile, p, counts, G * kLanes);
+        }
+    }
+}
+
+template <bool TernaryX, bool TernaryW>
+void blocks(const ProductSweep &work, Room &room) {
+    const int registers = work.tile.registers;
+    registers == 1   ? sweep_of<TernaryX, TernaryW, 1>(work, room)
+    : registers == 2 ? sweep_of<TernaryX, TernaryW, 2>(work, room)
+                     : sweep_of<TernaryX, TernaryW, 4>(work, room);
+}
+
+void run(const ProductSweep &work) {
+    thread_local std::unique_ptr<Room> room;
+    if (!room) room.reset(new Room);
+    if (work.tile.ternary_x)
+        work.tile.ternary_w ? blocks<true, true>(work, *room) : blocks<true, false>(work, *room);
+    else
+        work.tile.ternary_w ? blocks<false, true>(work, *room) : blocks<false, false>(work, *room);
+}
+
+}  // namespace
+
+const ProductSweeps sweeps_avx2{128, 2, (1 << 15) - 1, numbers, number, run};
+
+}  // namespace hypersign
