@@ -25,19 +25,32 @@ struct Sums {
     __m256i whole = _mm256_setzero_si256(), upper = _mm256_setzero_si256();
     Sums<G - 1> rest;
 
-    // Adds t(0), t(1) and so on.
-    template <typename T>
-    HYPERSIGN_INLINE void add(const T &t, const __m256i &sixteenth, int g = 0) {
-        const __m256i counts = t(g);
-        whole = _mm256_add_epi8(whole, counts);
-        upper = _mm256_add_epi8(upper, _mm256_mulhi_epu16(counts, sixteenth));
-        __asm__("" : "+x"(whole), "+x"(upper));  // one after another: they all at once would not fit
-        rest.add(t, sixteenth, g + 1);
+    // Adds t(0), t(1) and so on; divided by a shift, or by a multiplication with `factors`.
+    template <typename T, typename... Factor>
+    HYPERSIGN_INLINE void add(const T &t, const Factor &...factors) {
+        add_from(0, t, factors...);
     }
-    HYPERSIGN_INLINE void load(const __m256i *from) {
-        whole = _mm256_load_si256(from);
-        upper = _mm256_load_si256(from + 1);
-        rest.load(from + 2);
+    template <typename T>
+    HYPERSIGN_INLINE void add_from(int g, const T &t) {
+        const __m256i counts = t(g);
+        add_parts(counts, _mm256_srli_epi16(counts, 4));
+        rest.add_from(g + 1, t);
+    }
+    template <typename T>
+    HYPERSIGN_INLINE void add_from(int g, const T &t, const __m256i &sixteenth) {
+        const __m256i counts = t(g);
+        add_parts(counts, _mm256_mulhi_epu16(counts, sixteenth));
+        rest.add_from(g + 1, t, sixteenth);
+    }
+    HYPERSIGN_INLINE void add_parts(const __m256i &counts, const __m256i &divided) {
+        whole = _mm256_add_epi8(whole, counts);
+        upper = _mm256_add_epi8(upper, divided);
+        __asm__("" : "+x"(whole), "+x"(upper));  // one after another: they all at once would not fit
+    }
+    HYPERSIGN_INLINE void add_stored(const __m256i *from) {
+        whole = _mm256_add_epi8(whole, _mm256_load_si256(from));
+        upper = _mm256_add_epi8(upper, _mm256_load_si256(from + 1));
+        rest.add_stored(from + 2);
     }
     HYPERSIGN_INLINE void store(__m256i *to) const {
         _mm256_store_si256(to, whole);
@@ -48,9 +61,9 @@ struct Sums {
 
 template <>
 struct Sums<0> {
-    template <typename T>
-    HYPERSIGN_INLINE void add(const T &, const __m256i &, int) {}
-    HYPERSIGN_INLINE void load(const __m256i *) {}
+    template <typename... T>
+    HYPERSIGN_INLINE void add_from(T...) {}
+    HYPERSIGN_INLINE void add_stored(const __m256i *) {}
     HYPERSIGN_INLINE void store(__m256i *) const {}
 };
 

@@ -27,76 +27,103 @@ namespace {
 constexpr int kEntry = 64;           // bytes of a row: 4 bits of 128 filters
 constexpr int kTable = 32 * kEntry;  // of 32 numbers, or 27
 
-// What a number stands for, and how many rows fill 4 bits.
+constexpr int kSlot = 16;  // places of a pixel in a slice: more than those of a sweep
+
+// What a number stands for, how many rows fill 4 bits, and a sweep's numbers at most: their tables fit the L1 cache.
 template <bool TernaryX>
 struct Numbers {
     static constexpr int kLevels = TernaryX ? 3 : 5;
-    static constexpr int kStates = TernaryX ? 3 : 2;             // of a level
-    static constexpr int kBias = TernaryX ? 1 : 0;               // of a level
-    static constexpr int kMost = TernaryX ? 6 : 5;               // that a number counts
-    static constexpr int kUnit = 15 / kMost;                     // numbers
-    static constexpr int kUnits = 255 / (kUnit * kMost);         // before 8 bits overflow
-    static constexpr int kSweep = TernaryX ? 7 : 5;              // units of a sweep at most: their tables fit the L1 cache
-    static int64_t of(int64_t words) { return (32 * words + kLevels - 1) / kLevels; }
+    static constexpr int kStates = TernaryX ? 3 : 2;  // of a level
+    static constexpr int kBias = TernaryX ? 1 : 0;    // of a level
+    static constexpr int kMost = TernaryX ? 6 : 5;    // that a number counts
+    static constexpr int kUnit = 15 / kMost;
+    static constexpr int kRoom = 255 / kMost;         // numbers before 8 bits overflow
+    static constexpr int kSweep = TernaryX ? 14 : 15;
+
+    int64_t count, slices;  // numbers of a tap, and the sweeps that take them
+
+    explicit Numbers(int64_t words)
+        : count((32 * words + kLevels - 1) / kLevels), slices((count + kSweep - 1) / kSweep) {}
+    int64_t first(int64_t slice) const { return slice * count / slices; }
 };
 
-int64_t numbers(bool ternary, int64_t words) { return ternary ? Numbers<true>::of(words) : Numbers<false>::of(words); }
-
-// Sixteen numbers a step, times the size of a row, from where in 128 bits they begin: bytes, and bits in those.
+// Numbers side by side, from the bits where they begin, `Shift` bits into the first byte.
 template <int Levels>
 struct Cut {
-    alignas(32) uint8_t bytes[32];
-    alignas(32) uint16_t up[16];  // a factor which moves their bits to the top of 16
+    alignas(32) uint8_t bytes[8][32];
+    alignas(32) uint16_t up[8][16];  // factors which move a number to the top of 16 bits
 
     constexpr Cut() : bytes(), up() {
-        for (int i = 0; i < 16; ++i) {
-            const int bit = i * Levels;
-            bytes[2 * i] = static_cast<uint8_t>(bit / 8);
-            bytes[2 * i + 1] = static_cast<uint8_t>(bit / 8 + 1);
-            up[i] = static_cast<uint16_t>(1 << (16 - Levels - bit % 8));
-        }
-    }
-
-    // Those that begin at `from`, of which `bytes` are left to read.
-    HYPERSIGN_INLINE __m256i operator()(const uint8_t *from, int64_t left) const {
-        __m128i bits;
-        if (left >= 16) {
-            bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
-        } else {
-            alignas(16) uint8_t some[16] = {};
-            std::memcpy(some, from, left);
-            bits = _mm_load_si128(reinterpret_cast<const __m128i *>(some));
-        }
-        const __m256i windows = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bits),
-                                                    _mm256_load_si256(reinterpret_cast<const __m256i *>(bytes)));
-        const __m256i top = _mm256_mullo_epi16(windows, _mm256_load_si256(reinterpret_cast<const __m256i *>(up)));
-        return _mm256_srli_epi16(top, 16 - Levels);
+        for (int shift = 0; shift < 8; ++shift)
+            for (int i = 0; i < 16; ++i) {
+                const int bit = shift + i * Levels;
+                bytes[shift][2 * i] = static_cast<uint8_t>(bit / 8);
+                bytes[shift][2 * i + 1] = static_cast<uint8_t>(bit / 8 + 1);
+                up[shift][i] = static_cast<uint16_t>(1 << (16 - Levels - bit % 8));
+            }
     }
 };
 
 constexpr Cut<5> kFives;
 constexpr Cut<3> kThrees;
 
-void number(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
-            uint16_t *places) {
-    // In base 3, as sums of the digits 1 of non-zeros and of signs: 0 for 0, 1 for +1, 2 for -1.
-    const __m256i base3 = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 3, 4, 9, 10, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0));
-    const int levels = nonzero ? 3 : 5;
-    const int64_t count = numbers(nonzero, words), bytes = 4 * words;
-    for (int64_t p = 0; p < pixels; ++p, places += count) {
-        auto from = reinterpret_cast<const uint8_t *>(sign + p * stride);
-        auto others = reinterpret_cast<const uint8_t *>(nonzero ? nonzero + p * stride : sign);
-        for (int64_t i = 0; i < count; i += 16) {
-            const int64_t at = i / 8 * levels, left = bytes - at;
-            __m256i of;
-            if (nonzero) {
-                const __m256i n = kThrees(others + at, left), s = _mm256_and_si256(kThrees(from + at, left), n);
-                of = _mm256_add_epi16(_mm256_shuffle_epi8(base3, n), _mm256_shuffle_epi8(base3, s));
-            } else {
-                of = kFives(from + at, left);
-            }
-            _mm256_storeu_si256(reinterpret_cast<__m256i *>(places + i), _mm256_slli_epi16(of, 6));
+// Cuts numbers from the words of pixels, from bit `first` of `bytes` bytes on. What it takes for numbers past the end is
+// anything.
+template <int Levels>
+class Cutter {
+   public:
+    Cutter(const Cut<Levels> &cut, int64_t first, int64_t bytes) {
+        from_ = first / 8;
+        left_ = bytes - from_;
+        windows_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.bytes[first % 8]));
+        up_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.up[first % 8]));
+        if (left_ < 16 && bytes >= 16) {  // 16 bytes that end there
+            windows_ = _mm256_add_epi8(windows_, _mm256_set1_epi8(static_cast<char>(16 - left_)));
+            from_ = bytes - 16;
+            left_ = 16;
         }
+    }
+    HYPERSIGN_INLINE __m256i operator()(const uint32_t *words) const {
+        const uint8_t *from = reinterpret_cast<const uint8_t *>(words) + from_;
+        __m128i bits;
+        if (left_ >= 16) {
+            bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+        } else {
+            alignas(16) uint8_t some[16] = {};
+            std::memcpy(some, from, left_);
+            bits = _mm_load_si128(reinterpret_cast<const __m128i *>(some));
+        }
+        const __m256i windows = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bits), windows_);
+        return _mm256_srli_epi16(_mm256_mullo_epi16(windows, up_), 16 - Levels);
+    }
+
+   private:
+    int64_t from_, left_;
+    __m256i windows_, up_;
+};
+
+int64_t slices(bool ternary, int64_t words) {
+    return ternary ? Numbers<true>(words).slices : Numbers<false>(words).slices;
+}
+
+void write_places(uint16_t *places, __m256i numbers) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(places), _mm256_slli_epi16(numbers, 6));
+}
+
+void number(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride, int64_t slice,
+            uint16_t *places) {
+    if (nonzero) {
+        // In base 3, as sums of the digits 1 of non-zeros and of signs: 0 for 0, 1 for +1, 2 for -1.
+        const __m256i base3 =
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 3, 4, 9, 10, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0));
+        const Cutter<3> cut(kThrees, 3 * Numbers<true>(words).first(slice), 4 * words);
+        for (int64_t p = 0; p < pixels; ++p, sign += stride, nonzero += stride, places += kSlot) {
+            const __m256i n = cut(nonzero), s = _mm256_and_si256(cut(sign), n);
+            write_places(places, _mm256_add_epi16(_mm256_shuffle_epi8(base3, n), _mm256_shuffle_epi8(base3, s)));
+        }
+    } else {
+        const Cutter<5> cut(kFives, 5 * Numbers<false>(words).first(slice), 4 * words);
+        for (int64_t p = 0; p < pixels; ++p, sign += stride, places += kSlot) write_places(places, cut(sign));
     }
 }
 
@@ -178,61 +205,74 @@ void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *tabl
     }
 }
 
-// A sweep: some units of numbers, that lie side by side, of all pixels.
+// A sweep: some numbers of all pixels.
 struct Sweep {
-    int64_t tap, number;       // the first, and of what tap
-    int64_t count;             // numbers
-    int units;
-    const uint16_t *places;    // of the first pixel
-    bool first, last;          // of a round: sums of bytes begin, end
+    int numbers;
+    const uint16_t *places;  // of the first pixel of the input
+    bool first, last;        // of a round: sums of bytes begin, end
+    bool first_round;
+    const ProductTile *to;   // sums that are written next
 };
 
 // Where a thread keeps counts.
 struct Room {
-    alignas(64) uint8_t tables[21 * kTable];
+    alignas(64) uint8_t tables[15 * kTable];
     alignas(64) __m256i bytes[kSweep * 4];
     alignas(64) Halves halves[kSweep * 4];
 };
 
-template <int H, int Unit, int Units>
-void count(const ProductSweep &work, const Sweep &sweep, bool first_round, Room &room) {
-    const uint8_t *const tables = room.tables;
-    const __m256i factor = sixteenth();
+template <int H, int Unit, int Count>
+__attribute__((noinline)) void count(const ProductSweep &work, const Sweep &sweep, Room &room) {
+    // What the loop reads is in registers: its loads are what bounds it.
+    const uint8_t *half[2] = {room.tables, room.tables + 32};
+    __asm__("" : "+r"(half[0]), "+r"(half[1]));  // or an addition would tell one address from the other
+    const int64_t *at = work.at, *const end = at + work.tile.pixels;
+    const uint16_t *const first_places = sweep.places;
+    const bool first = sweep.first, last = sweep.last, first_round = sweep.first_round;
+    const ProductTile *const to = sweep.to;
+    int32_t *out = to ? to->sums : nullptr;
     __m256i *bytes = room.bytes;
     Halves *halves = room.halves;
-    const int64_t pixels = work.tile.pixels;
-    for (int64_t p = 0; p < pixels; ++p, bytes += 2 * H, halves += 2 * H) {
-        const uint16_t *places = sweep.places + work.at[p];
+    const uint16_t *next = first_places + *at;
+    while (at < end) {
+        const uint16_t *places = next;
+        next = first_places + *++at;  // early: what is loaded from there waits for it
         Sums<H> sums;
-        if (!sweep.first) sums.load(bytes);
 #pragma GCC unroll 8
-        for (int unit = 0; unit < Units; ++unit) {
-            const uint8_t *row[Unit];
+        for (int from = 0; from < Count; from += Unit) {
+            __m256i t[H];
 #pragma GCC unroll 4
-            for (int i = 0; i < Unit; ++i) row[i] = tables + (unit * Unit + i) * kTable + places[unit * Unit + i];
-            auto counts = [&](int h) __attribute__((always_inline)) {
-                __m256i t = *reinterpret_cast<const __m256i *>(row[0] + 32 * h);
-#pragma GCC unroll 4
-                for (int i = 1; i < Unit; ++i)
-                    t = _mm256_add_epi8(t, *reinterpret_cast<const __m256i *>(row[i] + 32 * h));
-                return t;
-            };
-            sums.add(counts, factor);
+            for (int i = from; i < std::min(from + Unit, Count); ++i) {
+                const int64_t row = places[i];
+#pragma GCC unroll 2
+                for (int h = 0; h < H; ++h) {
+                    const __m256i *counts = reinterpret_cast<const __m256i *>(half[h] + row + i * kTable);
+                    t[h] = i == from ? *counts : _mm256_add_epi8(t[h], *counts);
+                }
+            }
+            sums.add([&](int h) __attribute__((always_inline)) { return t[h]; });
         }
-        if (!sweep.last)
+        if (!first) sums.add_stored(bytes);
+        if (!last)
             sums.store(bytes);
         else if (first_round)
             put<true>(sums, halves, halves + 1, 2);
         else
             put<false>(sums, halves, halves + 1, 2);
+        bytes += 2 * H;
+        halves += 2 * H;
+        if (to) {  // the cache fetches their lines in the meantime
+            for (int i = 0; i < to->filters; i += 16) _mm_prefetch(out + i, _MM_HINT_T1);
+            out += to->sums_stride;
+        }
     }
 }
 
-template <int H, int Unit, int Units>
-void count_units(const ProductSweep &work, const Sweep &sweep, bool first_round, Room &room) {
-    if constexpr (Units > 1)
-        if (sweep.units < Units) return count_units<H, Unit, Units - 1>(work, sweep, first_round, room);
-    count<H, Unit, Units>(work, sweep, first_round, room);
+template <int H, int Unit, int Count>
+void count_numbers(const ProductSweep &work, const Sweep &sweep, Room &room) {
+    if constexpr (Count > 1)
+        if (sweep.numbers < Count) return count_numbers<H, Unit, Count - 1>(work, sweep, room);
+    count<H, Unit, Count>(work, sweep, room);
 }
 
 template <bool TernaryX, bool TernaryW, int G>
@@ -240,37 +280,29 @@ void sweep_of(const ProductSweep &work, Room &room) {
     using N = Numbers<TernaryX>;
     constexpr int H = (G + 1) / 2;
     const ProductTile &tile = work.tile;
-    const int64_t count = N::of(tile.words);  // numbers of a tap
-    const int64_t run = work.side_by_side * count;
-    const int64_t units = (run + N::kUnit - 1) / N::kUnit, sweeps = (units + N::kSweep - 1) / N::kSweep;
-    int in_bytes = 0;  // units
-    bool first_round = true;
-    Sweep next{};
-    auto sweep_units = [&](int64_t i) { return static_cast<int>((i + 1) * units / sweeps - i * units / sweeps); };
-    for (int64_t tap = 0; tap < tile.taps; tap += work.side_by_side) {
-        const bool last_run = tap + work.side_by_side == tile.taps;
-        for (int64_t i = 0; i < sweeps; ++i) {
-            const int64_t from = i * units / sweeps * N::kUnit;
-            next.units = sweep_units(i);
-            next.places = work.places + work.runs[tap / work.side_by_side] + from;
-            for (int64_t j = 0; j < next.units * N::kUnit; ++j) {
-                uint8_t *table = room.tables + j * kTable;
-                if (from + j < run)
-                    tabulate<TernaryX, TernaryW, G>(tile, tap + (from + j) / count, (from + j) % count * N::kLevels, table);
-                else
-                    std::memset(table, 0, kTable);
-            }
-            next.first = in_bytes == 0;
-            in_bytes += next.units;
-            const bool end = i + 1 == sweeps;
-            next.last = (end && last_run) || in_bytes + sweep_units(end ? 0 : i + 1) > N::kUnits;
-            count_units<H, N::kUnit, N::kSweep>(work, next, first_round, room);
-            if (next.last) {
+    const N numbers(tile.words);
+    auto size = [&](int64_t i) { return static_cast<int>(numbers.first(i + 1) - numbers.first(i)); };
+    int in_bytes = 0;  // numbers
+    Sweep sweep{};
+    sweep.first_round = true;
+    for (int64_t tap = 0; tap < tile.taps; ++tap)
+        for (int64_t slice = 0; slice < numbers.slices; ++slice) {
+            sweep.numbers = size(slice);
+            sweep.places = work.places + slice * work.slice + work.taps[tap];
+            for (int i = 0; i < sweep.numbers; ++i)
+                tabulate<TernaryX, TernaryW, G>(tile, tap, (numbers.first(slice) + i) * N::kLevels,
+                                                room.tables + i * kTable);
+            const bool end = slice + 1 == numbers.slices, last = end && tap + 1 == tile.taps;
+            sweep.first = in_bytes == 0;
+            in_bytes += sweep.numbers;
+            sweep.last = last || in_bytes + size(end ? 0 : slice + 1) > N::kRoom;
+            sweep.to = last && tile.sums ? &tile : nullptr;
+            count_numbers<H, N::kUnit, N::kSweep>(work, sweep, room);
+            if (sweep.last) {
                 in_bytes = 0;
-                first_round = false;
+                sweep.first_round = false;
             }
         }
-    }
     const auto bias = static_cast<int32_t>(N::kBias * 32 * tile.words * tile.taps);
     const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
     Limits<G> limits;
@@ -308,6 +340,6 @@ void run(const ProductSweep &work) {
 
 }  // namespace
 
-const ProductSweeps sweeps_avx2{128, 2, (1 << 15) - 1, numbers, number, run};
+const ProductSweeps sweeps_avx2{128, 2, 2, (1 << 15) - 1, kSlot, slices, number, run};
 
 }  // namespace hypersign

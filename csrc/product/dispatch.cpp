@@ -189,8 +189,9 @@ class ProductFilters::Convolution {
     struct Run {
         std::array<const int32_t *, kSweep> limits;
         std::vector<const uint32_t *> x;
-        std::array<int64_t, kSweep> at;
-        std::vector<int64_t> runs;
+        std::array<int64_t, kSweep + 1> at;
+        std::vector<int64_t> taps;
+        int64_t slice;
         std::vector<uint16_t> places;
         int64_t first_word = -1, words = 0;  // that the places are of
     };
@@ -208,7 +209,6 @@ class ProductFilters::Convolution {
     void fill(int64_t pixel, int64_t size) const;
     bool sweeps() const;
     std::vector<int64_t> runs(int threads) const;
-    int64_t side_by_side() const { return window_.dilation[1] == 1 ? self_.columns : 1; }
 
     const ProductFilters &self_;
     PackedImages images_;
@@ -364,7 +364,7 @@ void ProductFilters::Convolution::lay(int64_t pixel, int64_t size, Run &run) con
 // Numbers of the input under a sweep: lines of pixels, with those of the padding, image after image.
 void ProductFilters::Convolution::number(const Block &block, int64_t pixel, int64_t size, Run &run) const {
     const ProductSweeps &kernels = *self_.kernels_.sweeps;
-    const int64_t count = kernels.numbers(images_.ternary, block.words);
+    const int64_t slot = kernels.slot;
     const int64_t last_tap[2] = {(self_.rows - 1) * window_.dilation[0], (self_.columns - 1) * window_.dilation[1]};
     // Columns: all, or those under one row's part.
     int64_t first = 0, last = width_ - 1;
@@ -383,32 +383,36 @@ void ProductFilters::Convolution::number(const Block &block, int64_t pixel, int6
         while (lines.back().second < y + last_tap[0]) lines.push_back({image, lines.back().second + 1});
         const int64_t line = begin + y - lines[begin].second;
         for (int64_t p = 0; p < part; ++p)
-            run.at[done + p] = (line * width + (column + p) * window_.stride[1] - window_.padding[1] - left) * count;
+            run.at[done + p] = (line * width + (column + p) * window_.stride[1] - window_.padding[1] - left) * slot;
     });
-    run.runs.clear();
+    run.at[size] = 0;
+    run.taps.clear();
     for (int64_t i = 0; i < self_.rows; ++i)
-        for (int64_t j = 0; j < self_.columns; j += side_by_side())
-            run.runs.push_back((i * window_.dilation[0] * width + j * window_.dilation[1]) * count);
+        for (int64_t j = 0; j < self_.columns; ++j)
+            run.taps.push_back((i * window_.dilation[0] * width + j * window_.dilation[1]) * slot);
 
-    run.places.resize(lines.size() * width * count + 16);
+    const int64_t slices = kernels.slices(images_.ternary, block.words);
+    run.slice = static_cast<int64_t>(lines.size()) * width * slot;
+    run.places.resize(slices * run.slice);
     const uint32_t *padding = padding_.data() + block.first_word;
     const int64_t inside[2] = {std::clamp<int64_t>(-left, 0, width), std::clamp<int64_t>(images_.width - left, 0, width)};
     uint16_t *to = run.places.data();
-    for (const auto &[image, y] : lines) {
-        const bool on = y >= 0 && y < images_.height;
-        const int64_t from = on ? inside[0] : width, until = on ? std::max(inside[0], inside[1]) : width;
-        auto write = [&](const uint32_t *sign, const uint32_t *nonzero, int64_t pixels, int64_t stride) {
-            kernels.number(sign, images_.ternary ? nonzero : nullptr, block.words, pixels, stride, to);
-            to += pixels * count;
-        };
-        write(padding, padding + pixel_words_, from, 0);
-        if (until > from) {
-            const int64_t at = ((image * images_.height + y) * images_.width + left + from) * pixel_words_;
-            const uint32_t *words = input_ + at + block.first_word;
-            write(words, words + plane_, until - from, pixel_words_);
+    for (int64_t slice = 0; slice < slices; ++slice)
+        for (const auto &[image, y] : lines) {
+            auto write = [&](const uint32_t *sign, const uint32_t *nonzero, int64_t pixels, int64_t stride) {
+                kernels.number(sign, images_.ternary ? nonzero : nullptr, block.words, pixels, stride, slice, to);
+                to += pixels * slot;
+            };
+            const bool on = y >= 0 && y < images_.height;
+            const int64_t from = on ? inside[0] : width, until = on ? std::max(inside[0], inside[1]) : width;
+            write(padding, padding + pixel_words_, from, 0);
+            if (until > from) {
+                const int64_t at = ((image * images_.height + y) * images_.width + left + from) * pixel_words_;
+                const uint32_t *words = input_ + at + block.first_word;
+                write(words, words + plane_, until - from, pixel_words_);
+            }
+            write(padding, padding + pixel_words_, width - until, 0);
         }
-        write(padding, padding + pixel_words_, width - until, 0);
-    }
 }
 
 ProductTile ProductFilters::Convolution::tile_of(const Block &block, int64_t pixel, int64_t size,
@@ -464,8 +468,8 @@ void ProductFilters::Convolution::sweep(const Block &block, int64_t pixel, int64
     sweep.tile = tile_of(block, pixel, size, run);
     sweep.places = run.places.data();
     sweep.at = run.at.data();
-    sweep.side_by_side = side_by_side();
-    sweep.runs = run.runs.data();
+    sweep.taps = run.taps.data();
+    sweep.slice = run.slice;
     self_.kernels_.sweeps->run(sweep);
 }
 
@@ -483,7 +487,7 @@ void ProductFilters::Convolution::fill(int64_t pixel, int64_t size) const {
 bool ProductFilters::Convolution::sweeps() const {
     const ProductSweeps *sweeps = self_.kernels_.sweeps;
     const Block &first = self_.blocks_.front();
-    return sweeps && pixels_ >= sweeps->least_pixels && first.registers >= sweeps->least_registers &&
+    return sweeps && pixels_ >= sweeps->least_pixels && first.registers >= sweeps->least_registers && first.words >= sweeps->least_words &&
            32 * first.words * self_.rows * self_.columns <= sweeps->most_levels;
 }
 

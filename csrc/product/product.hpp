@@ -41,23 +41,24 @@ struct ProductTile {
 };
 
 // Many pixels of the output, up to kSweep, times a block of filters, for kernels that read the input as numbers of some
-// levels each: so many of a pixel of the input, those of the next one after them.
+// levels each. Those of a pixel of the input are in slices, `slot` places each; those of all pixels lie together.
 struct ProductSweep {
-    ProductTile tile;        // without `x` and `places`
+    ProductTile tile;         // without `x` and `places`
     const uint16_t *places;
-    const int64_t *at;       // for each pixel of the output, from where in `places` on it reads
-    int64_t side_by_side;    // taps whose numbers lie one after another: a row of the filter, or one
-    const int64_t *runs;     // from where on, for each such run of taps
+    int64_t slice;            // places from one to the next
+    const int64_t *at;        // for each pixel of the output, and one more: places before those of its first tap
+    const int64_t *taps;      // from the first tap to each
 };
 
 struct ProductSweeps {
     int64_t least_pixels;  // with which a sweep is faster than tiles
     int least_registers;   // of the first block
-    int64_t most_levels;   // of a filter
-    int64_t (*numbers)(bool ternary, int64_t words);  // of a pixel of the input
-    // Writes numbers of pixels, `stride` words apart, and up to 15 places more; nonzero is null for binary inputs.
+    int64_t least_words, most_levels;  // of a tap, of a filter
+    int64_t slot;
+    int64_t (*slices)(bool ternary, int64_t words);
+    // Writes a slice of pixels that lie `stride` words apart; nonzero is null for binary inputs.
     void (*number)(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
-                   uint16_t *places);
+                   int64_t slice, uint16_t *places);
     void (*run)(const ProductSweep &sweep);
 };
 
