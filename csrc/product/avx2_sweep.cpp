@@ -212,6 +212,7 @@ struct Sweep {
     bool first, last;        // of a round: sums of bytes begin, end
     bool first_round;
     const ProductTile *to;   // sums that are written next
+    int64_t pixel, pixels;   // the first, and how many
 };
 
 // Where a thread keeps counts.
@@ -226,13 +227,13 @@ __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &swee
     // What the loop reads is in registers: its loads are what bounds it.
     const uint8_t *half[2] = {room.tables, room.tables + 32};
     __asm__("" : "+r"(half[0]), "+r"(half[1]));  // or an addition would tell one address from the other
-    const int64_t *at = work.at, *const end = at + work.tile.pixels;
+    const int64_t *at = work.at + sweep.pixel, *const end = at + sweep.pixels;
     const uint16_t *const first_places = sweep.places;
     const bool first = sweep.first, last = sweep.last, first_round = sweep.first_round;
     const ProductTile *const to = sweep.to;
-    int32_t *out = to ? to->sums : nullptr;
-    __m256i *bytes = room.bytes;
-    Halves *halves = room.halves;
+    int32_t *out = to ? to->sums + sweep.pixel * to->sums_stride : nullptr;
+    __m256i *bytes = room.bytes + 2 * H * sweep.pixel;
+    Halves *halves = room.halves + 2 * H * sweep.pixel;
     const uint16_t *next = first_places + *at;
     while (at < end) {
         const uint16_t *places = next;
@@ -242,7 +243,7 @@ __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &swee
         for (int from = 0; from < Count; from += Unit) {
             __m256i t[H];
 #pragma GCC unroll 4
-            for (int i = from; i < std::min(from + Unit, Count); ++i) {
+            for (int i = from; i < from + Unit && i < Count; ++i) {
                 const int64_t row = places[i];
 #pragma GCC unroll 2
                 for (int h = 0; h < H; ++h) {
@@ -275,13 +276,36 @@ void count_numbers(const ProductSweep &work, const Sweep &sweep, Room &room) {
     count<H, Unit, Count>(work, sweep, room);
 }
 
+// Sums or levels of pixels [first, last).
+template <bool TernaryX, int G>
+void write(const ProductTile &tile, const Halves *halves, int64_t first, int64_t last) {
+    constexpr int kRegisters = (G + 1) / 2 * 2;
+    const auto bias = static_cast<int32_t>(Numbers<TernaryX>::kBias * 32 * tile.words * tile.taps);
+    const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
+    Limits<G> limits;
+    for (int64_t p = first; p < last; ++p) {
+        auto &of = reinterpret_cast<const Halves(&)[G]>(halves[kRegisters * p]);
+        if (tile.levels) {
+            write_levels<TernaryX, G>(tile, p, of, bias16, limits);
+        } else if (tile.filters == G * kLanes) {
+            write_sums<TernaryX, G>(tile, p, of, bias16, limits);
+        } else {
+            alignas(32) int32_t counts[G * kLanes];
+            std::fill_n(counts, G * kLanes, -bias);
+            widen<G>(of, counts);
+            finish(tile, p, counts, G * kLanes);
+        }
+    }
+}
+
 template <bool TernaryX, bool TernaryW, int G>
 void sweep_of(const ProductSweep &work, Room &room) {
     using N = Numbers<TernaryX>;
     constexpr int H = (G + 1) / 2;
+    constexpr int64_t kNear = 64;  // pixels whose counts are still in the cache when they are written out
     const ProductTile &tile = work.tile;
     const N numbers(tile.words);
-    auto size = [&](int64_t i) { return static_cast<int>(numbers.first(i + 1) - numbers.first(i)); };
+    auto size = [&](int64_t slice) { return static_cast<int>(numbers.first(slice + 1) - numbers.first(slice)); };
     int in_bytes = 0;  // numbers
     Sweep sweep{};
     sweep.first_round = true;
@@ -297,28 +321,17 @@ void sweep_of(const ProductSweep &work, Room &room) {
             in_bytes += sweep.numbers;
             sweep.last = last || in_bytes + size(end ? 0 : slice + 1) > N::kRoom;
             sweep.to = last && tile.sums ? &tile : nullptr;
-            count_numbers<H, N::kUnit, N::kSweep>(work, sweep, room);
+            const int64_t part = last ? kNear : tile.pixels;
+            for (sweep.pixel = 0; sweep.pixel < tile.pixels; sweep.pixel += part) {
+                sweep.pixels = std::min(part, tile.pixels - sweep.pixel);
+                count_numbers<H, N::kUnit, N::kSweep>(work, sweep, room);
+                if (last) write<TernaryX, G>(tile, room.halves, sweep.pixel, sweep.pixel + sweep.pixels);
+            }
             if (sweep.last) {
                 in_bytes = 0;
                 sweep.first_round = false;
             }
         }
-    const auto bias = static_cast<int32_t>(N::kBias * 32 * tile.words * tile.taps);
-    const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
-    Limits<G> limits;
-    for (int64_t p = 0; p < tile.pixels; ++p) {
-        auto &halves = reinterpret_cast<const Halves(&)[G]>(room.halves[2 * H * p]);
-        if (tile.levels) {
-            write_levels<TernaryX, G>(tile, p, halves, bias16, limits);
-        } else if (tile.filters == G * kLanes) {
-            write_sums<TernaryX, G>(tile, p, halves, bias16, limits);
-        } else {
-            alignas(32) int32_t counts[G * kLanes];
-            std::fill_n(counts, G * kLanes, -bias);
-            widen<G>(halves, counts);
-            finish(tile, p, counts, G * kLanes);
-        }
-    }
 }
 
 template <bool TernaryX, bool TernaryW>

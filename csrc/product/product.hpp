@@ -12,7 +12,7 @@
 namespace hypersign {
 
 // Pixels of a tile at most, and of a sweep.
-constexpr int kPixels = 64, kSweep = 512;
+constexpr int kPixels = 64, kSweep = 1024;
 
 // A run of pixels of the output times a block of filters. What a kernel counts is v, with which a sum is
 //     offset - 2 v  where the input is binary:  v = disagreements (where the filters are ternary: at their non-zeros)
