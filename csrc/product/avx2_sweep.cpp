@@ -102,28 +102,51 @@ class Cutter {
     __m256i windows_, up_;
 };
 
+// As measured. Of 64 filters and fewer, tiles load too much for what they count.
+bool better(int64_t pixels, int64_t levels, int registers) {
+    return levels < 1 << 15 && pixels >= (registers > 2 ? 320 : 24);
+}
+
 int64_t slices(bool ternary, int64_t words) {
     return ternary ? Numbers<true>(words).slices : Numbers<false>(words).slices;
 }
 
-void write_places(uint16_t *places, __m256i numbers) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i *>(places), _mm256_slli_epi16(numbers, 6));
+// Calls cut() for one pixel after another, and writes what it returns; those of two pixels together.
+template <typename Cut>
+HYPERSIGN_INLINE void write_places(int64_t pixels, uint8_t *places, Cut &&cut) {
+    int64_t p = 0;
+    for (; p + 2 <= pixels; p += 2, places += 2 * kSlot) {
+        const __m256i first = cut(), both = _mm256_packus_epi16(first, cut());
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(places),
+                            _mm256_slli_epi16(_mm256_permute4x64_epi64(both, 0xd8), 3));
+    }
+    if (p < pixels) {
+        const __m256i numbers = cut(), both = _mm256_packus_epi16(numbers, numbers);
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(places),
+                         _mm256_castsi256_si128(_mm256_slli_epi16(_mm256_permute4x64_epi64(both, 0xd8), 3)));
+    }
 }
 
 void number(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride, int64_t slice,
-            uint16_t *places) {
+            uint8_t *places) {
     if (nonzero) {
         // In base 3, as sums of the digits 1 of non-zeros and of signs: 0 for 0, 1 for +1, 2 for -1.
         const __m256i base3 =
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 3, 4, 9, 10, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0));
         const Cutter<3> cut(kThrees, 3 * Numbers<true>(words).first(slice), 4 * words);
-        for (int64_t p = 0; p < pixels; ++p, sign += stride, nonzero += stride, places += kSlot) {
+        write_places(pixels, places, [&] {
             const __m256i n = cut(nonzero), s = _mm256_and_si256(cut(sign), n);
-            write_places(places, _mm256_add_epi16(_mm256_shuffle_epi8(base3, n), _mm256_shuffle_epi8(base3, s)));
-        }
+            sign += stride;
+            nonzero += stride;
+            return _mm256_add_epi16(_mm256_shuffle_epi8(base3, n), _mm256_shuffle_epi8(base3, s));
+        });
     } else {
         const Cutter<5> cut(kFives, 5 * Numbers<false>(words).first(slice), 4 * words);
-        for (int64_t p = 0; p < pixels; ++p, sign += stride, places += kSlot) write_places(places, cut(sign));
+        write_places(pixels, places, [&] {
+            const __m256i numbers = cut(sign);
+            sign += stride;
+            return numbers;
+        });
     }
 }
 
@@ -208,7 +231,7 @@ void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *tabl
 // A sweep: some numbers of all pixels.
 struct Sweep {
     int numbers;
-    const uint16_t *places;  // of the first pixel of the input
+    const uint8_t *places;   // of the first pixel of the input
     bool first, last;        // of a round: sums of bytes begin, end
     bool first_round;
     const ProductTile *to;   // sums that are written next
@@ -228,15 +251,15 @@ __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &swee
     const uint8_t *half[2] = {room.tables, room.tables + 32};
     __asm__("" : "+r"(half[0]), "+r"(half[1]));  // or an addition would tell one address from the other
     const int64_t *at = work.at + sweep.pixel, *const end = at + sweep.pixels;
-    const uint16_t *const first_places = sweep.places;
+    const uint8_t *const first_places = sweep.places;
     const bool first = sweep.first, last = sweep.last, first_round = sweep.first_round;
     const ProductTile *const to = sweep.to;
     int32_t *out = to ? to->sums + sweep.pixel * to->sums_stride : nullptr;
     __m256i *bytes = room.bytes + 2 * H * sweep.pixel;
     Halves *halves = room.halves + 2 * H * sweep.pixel;
-    const uint16_t *next = first_places + *at;
+    const uint8_t *next = first_places + *at;
     while (at < end) {
-        const uint16_t *places = next;
+        const uint8_t *places = next;
         next = first_places + *++at;  // early: what is loaded from there waits for it
         Sums<H> sums;
 #pragma GCC unroll 8
@@ -244,7 +267,7 @@ __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &swee
             __m256i t[H];
 #pragma GCC unroll 4
             for (int i = from; i < from + Unit && i < Count; ++i) {
-                const int64_t row = places[i];
+                const int64_t row = 8 * places[i];
 #pragma GCC unroll 2
                 for (int h = 0; h < H; ++h) {
                     const __m256i *counts = reinterpret_cast<const __m256i *>(half[h] + row + i * kTable);
@@ -353,6 +376,6 @@ void run(const ProductSweep &work) {
 
 }  // namespace
 
-const ProductSweeps sweeps_avx2{128, 2, 2, (1 << 15) - 1, kSlot, slices, number, run};
+const ProductSweeps sweeps_avx2{kSlot, better, slices, number, run};
 
 }  // namespace hypersign

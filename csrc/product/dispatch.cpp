@@ -193,6 +193,7 @@ class ProductFilters::Convolution {
         std::vector<int64_t> taps;
         int64_t slice;
         std::vector<uint16_t> places;
+        std::vector<uint8_t> numbers;
         int64_t first_word = -1, words = 0;  // that the places are of
     };
     void make_offsets(int64_t pattern, std::vector<int32_t> &offset) const;
@@ -393,10 +394,10 @@ void ProductFilters::Convolution::number(const Block &block, int64_t pixel, int6
 
     const int64_t slices = kernels.slices(images_.ternary, block.words);
     run.slice = static_cast<int64_t>(lines.size()) * width * slot;
-    run.places.resize(slices * run.slice);
+    run.numbers.resize(slices * run.slice);
     const uint32_t *padding = padding_.data() + block.first_word;
     const int64_t inside[2] = {std::clamp<int64_t>(-left, 0, width), std::clamp<int64_t>(images_.width - left, 0, width)};
-    uint16_t *to = run.places.data();
+    uint8_t *to = run.numbers.data();
     for (int64_t slice = 0; slice < slices; ++slice)
         for (const auto &[image, y] : lines) {
             auto write = [&](const uint32_t *sign, const uint32_t *nonzero, int64_t pixels, int64_t stride) {
@@ -466,7 +467,7 @@ void ProductFilters::Convolution::sweep(const Block &block, int64_t pixel, int64
     }
     ProductSweep sweep{};
     sweep.tile = tile_of(block, pixel, size, run);
-    sweep.places = run.places.data();
+    sweep.places = run.numbers.data();
     sweep.at = run.at.data();
     sweep.taps = run.taps.data();
     sweep.slice = run.slice;
@@ -483,12 +484,10 @@ void ProductFilters::Convolution::fill(int64_t pixel, int64_t size) const {
             std::fill(levels + p * pieces + written, levels + (p + 1) * pieces, uint16_t{0});
 }
 
-// Whether pixels are swept; filters of one register would leave half of a table empty.
 bool ProductFilters::Convolution::sweeps() const {
-    const ProductSweeps *sweeps = self_.kernels_.sweeps;
+    const ProductSweeps *kernels = self_.kernels_.sweeps;
     const Block &first = self_.blocks_.front();
-    return sweeps && pixels_ >= sweeps->least_pixels && first.registers >= sweeps->least_registers && first.words >= sweeps->least_words &&
-           32 * first.words * self_.rows * self_.columns <= sweeps->most_levels;
+    return kernels && kernels->better(pixels_, 32 * first.words * self_.rows * self_.columns, first.registers);
 }
 
 // Where runs of pixels begin, and the end. Those of sweeps are whole rows of the output, or lie in one: they share the
@@ -499,7 +498,7 @@ std::vector<int64_t> ProductFilters::Convolution::runs(int threads) const {
         for (int64_t pixel = 0; pixel < pixels_; pixel += kPixels) begin.push_back(pixel);
     } else {
         const int64_t rows = images_.n * height_, blocks = self_.blocks_.size();
-        const int64_t wanted = std::min(words_of(threads, blocks), pixels_ / self_.kernels_.sweeps->least_pixels);
+        const int64_t wanted = std::min(words_of(threads, blocks), words_of(pixels_, kPixels));
         const int64_t most_rows = std::max<int64_t>(1, kSweep / width_);  // of a run
         const int64_t bands = std::max(words_of(rows, most_rows), std::min(rows, wanted));
         const int64_t parts = std::max(words_of(width_, kSweep), words_of(wanted, bands));  // of a band of one row

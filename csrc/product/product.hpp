@@ -44,21 +44,20 @@ struct ProductTile {
 // levels each. Those of a pixel of the input are in slices, `slot` places each; those of all pixels lie together.
 struct ProductSweep {
     ProductTile tile;         // without `x` and `places`
-    const uint16_t *places;
+    const uint8_t *places;
     int64_t slice;            // places from one to the next
     const int64_t *at;        // for each pixel of the output, and one more: places before those of its first tap
     const int64_t *taps;      // from the first tap to each
 };
 
 struct ProductSweeps {
-    int64_t least_pixels;  // with which a sweep is faster than tiles
-    int least_registers;   // of the first block
-    int64_t least_words, most_levels;  // of a tap, of a filter
     int64_t slot;
+    // Whether sweeps are exact, and faster than tiles, for so many pixels, levels of a filter, and registers of a block.
+    bool (*better)(int64_t pixels, int64_t levels, int registers);
     int64_t (*slices)(bool ternary, int64_t words);
     // Writes a slice of pixels that lie `stride` words apart; nonzero is null for binary inputs.
     void (*number)(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
-                   int64_t slice, uint16_t *places);
+                   int64_t slice, uint8_t *places);
     void (*run)(const ProductSweep &sweep);
 };
 
