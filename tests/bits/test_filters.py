@@ -120,22 +120,51 @@ def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
                 assert (Filters(w, shape=(1, 1, d)).matmul(x) == sign * d).all(), name
 
 
-@pytest.mark.parametrize("d", [32_736, 32_737, 65_600])
+@pytest.mark.parametrize(("rows", "filters"), [(5, 128), (26, 64)], ids=["tile", "sweep"])
+@pytest.mark.parametrize("d", [255, 256, 1000, 32_736, 32_737, 65_600])
 @pytest.mark.parametrize("ternary_w", [False, True])
 @pytest.mark.parametrize("ternary_x", [False, True])
-def test_counts_where_16_bits_end(ternary_x: bool, ternary_w: bool, d: int) -> None:
+def test_counts_where_8_and_16_bits_end(ternary_x: bool, ternary_w: bool, d: int, rows: int, filters: int) -> None:
     # Rows and filters of one sign have the largest counts and the least; each row is in a pair or the last one.
     rng = np.random.default_rng(d)
-    rows, columns = (rng.integers(-1, 2, (n, d)) for n in (5, 128))
-    rows[:3] = columns[:3] = np.array([1, -1, 1])[:, None]
-    x = reference.threshold(rows[:, None, None], 0, 1 if ternary_x else None, False)
+    pixels, columns = (rng.integers(-1, 2, (n, d)) for n in (rows, filters))
+    pixels[:3] = columns[:3] = np.array([1, -1, 1])[:, None]
+    x = reference.threshold(pixels[:, None, None], 0, 1 if ternary_x else None, False)
     words = reference.threshold(columns, 0, 1 if ternary_w else None, False)
-    filters = Filters(words, shape=(1, 1, d))
-    sums = on_every_backend(filters, x)
+    product = Filters(words, shape=(1, 1, d))
+    sums = on_every_backend(product, x)
     assert sums.max() == d
     assert sums.min() == -d
     for levels in (False, True):
-        on_every_backend(filters, x, thresholds=random_thresholds(rng, 128, d, levels))
+        on_every_backend(product, x, thresholds=random_thresholds(rng, filters, d, levels))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "filters", "options"),
+    [
+        ((1, 2100, 1, 333), (1, 1), 130, {}),
+        ((1, 1, 1500, 64), (1, 1), 33, {}),
+        ((2, 2, 1100, 40), (1, 3), 70, {"padding": (0, 1)}),
+        ((5, 9, 10, 130), (3, 3), 200, {"padding": (1, 1)}),
+        ((2, 23, 31, 65), (3, 2), 129, {"padding": (2, 3), "dilation": (2, 3), "stride": (1, 2)}),
+        ((3, 17, 19, 31), (2, 3), 17, {"padding": (1, 0), "stride": (2, 1), "pad_value": 1}),
+        ((3, 12, 11, 35), (3, 3), 96, {"padding": (1, 1), "groups": 3}),
+        ((70, 3, 3, 64), (3, 3), 64, {"padding": (1, 1)}),
+    ],
+)
+def test_many_pixels(
+    shape: tuple[int, ...], kernel: tuple[int, int], filters: int, options: dict[str, Any]
+) -> None:
+    # More pixels than kernels take at a time: rows of the output, parts of rows, rows of several images.
+    groups = options.get("groups", 1)
+    options = {name: value for name, value in options.items() if name != "groups"}
+    for ternary_x, ternary_w, levels in ((False, False, 2), (False, True, 3), (True, False, 3), (True, True, None)):
+        rng = np.random.default_rng(filters)
+        product = random_filters(rng, filters, (*kernel, shape[-1]), groups, ternary_w)
+        x = packed(rng, (*shape[:-1], groups * shape[-1]), ternary_x)
+        d = int(np.prod(kernel)) * shape[-1]
+        thresholds = random_thresholds(rng, filters, d, levels == 3) if levels else None
+        on_every_backend(product, x, thresholds=thresholds, **options)
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])
