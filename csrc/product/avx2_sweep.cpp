@@ -266,9 +266,8 @@ __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &swee
         for (int from = 0; from < Count; from += Unit) {
             __m256i t[H];
 #pragma GCC unroll 4
-            for (int i = from; i < from + Unit && i < Count; ++i) {
+            for (int i = from; i < (Count < from + Unit ? Count : from + Unit); ++i) {
                 const int64_t row = 8 * places[i];
-#pragma GCC unroll 2
                 for (int h = 0; h < H; ++h) {
                     const __m256i *counts = reinterpret_cast<const __m256i *>(half[h] + row + i * kTable);
                     t[h] = i == from ? *counts : _mm256_add_epi8(t[h], *counts);
