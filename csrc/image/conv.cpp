@@ -63,29 +63,41 @@ void image_conv2d(const ImageTask &task) {
 
     parallel_for(task.images * task.out[0], task.threads, [&](int64_t first, int64_t last) {
         const int64_t pitch = (task.width + 2 * task.padding[1]) * task.channels + COPY;
-        std::vector<uint8_t> lines(static_cast<size_t>(task.size[0] * pitch));  // padded rows under the kernel's
+        // Padded lines of the image, as many as a kernel reaches over, and which they are.
+        const int64_t reach = (task.size[0] - 1) * task.dilation[0] + 1, step = task.stride[1] * task.channels;
+        std::vector<uint8_t> lines(static_cast<size_t>(reach * pitch));
+        std::vector<std::pair<int64_t, int64_t>> held(static_cast<size_t>(reach), {-1, 0});
+        std::vector<const uint8_t *> line_of(static_cast<size_t>(task.size[0]));
         std::vector<uint8_t> patches(static_cast<size_t>(task.out[1] * depth + segment + COPY));
         std::vector<const int32_t *> start_of(static_cast<size_t>(task.out[1]));
+        // Taps side by side are one copy.
+        const int64_t copies = task.dilation[1] == 1 ? 1 : task.size[1], bytes = segment / copies;
         for (int64_t tile = first; tile < last; ++tile) {
             const int64_t image = tile / task.out[0], y = tile % task.out[0];
             for (int64_t i = 0; i < task.size[0]; ++i) {
-                const int64_t line = y * task.stride[0] - task.padding[0] + i * task.dilation[0];
-                uint8_t *to = lines.data() + i * pitch + task.padding[1] * task.channels;
-                const size_t bytes = static_cast<size_t>(task.width * task.channels);
-                if (line < 0 || line >= task.height)
-                    std::memset(to, 0, bytes);
-                else
-                    std::memcpy(to, task.x + (image * task.height + line) * static_cast<int64_t>(bytes), bytes);
+                const int64_t above = y * task.stride[0] + i * task.dilation[0], line = above - task.padding[0];
+                const int64_t slot = above % reach;
+                line_of[static_cast<size_t>(i)] = lines.data() + slot * pitch;
+                if (held[static_cast<size_t>(slot)] != std::pair{image, line}) {
+                    held[static_cast<size_t>(slot)] = {image, line};
+                    uint8_t *to = lines.data() + slot * pitch + task.padding[1] * task.channels;
+                    const size_t size = static_cast<size_t>(task.width * task.channels);
+                    if (line < 0 || line >= task.height)
+                        std::memset(to, 0, size);
+                    else
+                        std::memcpy(to, task.x + (image * task.height + line) * static_cast<int64_t>(size), size);
+                }
             }
+            // In order, since what a copy writes past its end the next ones write over.
             for (int64_t x = 0; x < task.out[1]; ++x) {
                 uint8_t *to = patches.data() + x * depth;
-                for (int64_t i = 0; i < task.size[0]; ++i) {
-                    const uint8_t *from = lines.data() + i * pitch + x * task.stride[1] * task.channels;
-                    // Taps side by side are one copy.
-                    const int64_t copies = task.dilation[1] == 1 ? 1 : task.size[1];
-                    const int64_t bytes = segment / copies;
+                for (const uint8_t *line : line_of) {
+                    const uint8_t *from = line + x * step;
                     for (int64_t j = 0; j < copies; ++j, from += task.dilation[1] * task.channels, to += bytes)
-                        for (int64_t byte = 0; byte < bytes; byte += COPY) std::memcpy(to + byte, from + byte, COPY);
+                        if (bytes <= COPY)
+                            std::memcpy(to, from, COPY);
+                        else
+                            std::memcpy(to, from, static_cast<size_t>(bytes));
                 }
                 start_of[static_cast<size_t>(x)] =
                     starts.data() + (rows.at[static_cast<size_t>(y)] * columns.ranges.size() +
