@@ -4,7 +4,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <vector>
+
 #include "backend.hpp"
+#include "call.hpp"
 
 namespace nb = nanobind;
 
@@ -31,6 +34,18 @@ NB_MODULE(_native, m) {
     });
     m.def("backend", [] { return std::string(name(backend())); });
     m.def("use_backend", &use_backend);
+    nb::class_<Call>(m, "Call").def("__call__", [](const Call &call, int threads) {
+        nb::gil_scoped_release release;
+        call.run(threads);
+    });
+    // Calls one after another, without Python between them.
+    m.def("sequence", [](nb::list calls) {
+        std::vector<const Call *> each;
+        for (nb::handle call : calls) each.push_back(nb::cast<const Call *>(call));
+        return Call{[kept = nb::tuple(calls), each](int threads) {
+            for (const Call *call : each) call->run(threads);
+        }};
+    });
     bind_pack(m);
     bind_product(m);
     bind_pool(m);

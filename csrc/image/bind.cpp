@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "call.hpp"
 #include "image/image.hpp"
 
 namespace nb = nanobind;
@@ -31,7 +32,7 @@ void bind_image(nb::module_ &m) {
         [](Array<const uint8_t, 4> x, Array<const int8_t, 4> weights, Array<const int32_t, 3> taps, Pair stride,
            Pair padding, Pair dilation, std::optional<Array<int32_t, 4>> sums,
            std::optional<Array<const int32_t, 2>> limits, std::optional<Array<const uint64_t, 1>> flip,
-           std::optional<Array<uint64_t, 5>> planes, int64_t filters, int threads) {
+           std::optional<Array<uint64_t, 5>> planes, int64_t filters) {
             const auto of = [](const auto &array, size_t axis) { return static_cast<int64_t>(array.shape(axis)); };
             ImageTask task{};
             task.x = x.data();
@@ -43,7 +44,6 @@ void bind_image(nb::module_ &m) {
             task.stride[0] = stride.first, task.stride[1] = stride.second;
             task.padding[0] = padding.first, task.padding[1] = padding.second;
             task.dilation[0] = dilation.first, task.dilation[1] = dilation.second;
-            task.threads = threads;
             const int64_t blocks = (filters + IMAGE_LANES - 1) / IMAGE_LANES;
             check(of(weights, 0) == blocks && of(weights, 2) == IMAGE_LANES && of(weights, 3) == IMAGE_TAPS &&
                   of(weights, 1) == (task.size[0] * task.size[1] * task.channels + IMAGE_TAPS - 1) / IMAGE_TAPS &&
@@ -71,12 +71,15 @@ void bind_image(nb::module_ &m) {
                       (task.out[axis] - 1) * task.stride[axis] + task.dilation[axis] * (task.size[axis] - 1) <
                           length + 2 * task.padding[axis]);
             }
-            nb::gil_scoped_release release;
-            image_conv2d(task);
+            return Call{[task, x, weights, taps, sums, limits, flip, planes](int threads) {
+                ImageTask own = task;
+                own.threads = threads;
+                image_conv2d(own);
+            }};
         },
         nb::arg("x"), nb::arg("weights"), nb::arg("taps"), nb::arg("stride"), nb::arg("padding"),
         nb::arg("dilation"), nb::arg("sums").none(), nb::arg("limits").none(), nb::arg("flip").none(),
-        nb::arg("planes").none(), nb::arg("filters"), nb::arg("threads"));
+        nb::arg("planes").none(), nb::arg("filters"));
 }
 
 }  // namespace hypersign

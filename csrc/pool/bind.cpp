@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "call.hpp"
 #include "pool/pool.hpp"
 
 namespace nb = nanobind;
@@ -23,11 +24,12 @@ void bind_pool(nb::module_ &m) {
         if (of(x, 0) != of(y, 0) || of(x, 0) < 1 || of(x, 0) > 2 || of(x, 1) != of(y, 1) || of(x, 4) != of(y, 4) ||
             of(flip, 0) != of(x, 4))
             throw nb::value_error("arrays that do not fit each other");
-        nb::gil_scoped_release release;
-        if (x.shape(0) == 1)
-            max_pool_binary(task, x.data(), y.data());
-        else
-            max_pool_ternary(task, x.data(), x.data() + x.size() / 2, y.data(), y.data() + y.size() / 2);
+        return Call{[task, x, y, flip](int) {
+            if (x.shape(0) == 1)
+                max_pool_binary(task, x.data(), y.data());
+            else
+                max_pool_ternary(task, x.data(), x.data() + x.size() / 2, y.data(), y.data() + y.size() / 2);
+        }};
     });
 }
 

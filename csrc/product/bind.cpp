@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "call.hpp"
 #include "product/product.hpp"
 
 namespace nb = nanobind;
@@ -30,8 +31,7 @@ void bind_product(nb::module_ &m) {
         .def(
             "convolve",
             [](const ProductFilters &self, Words x, Pair stride, Pair padding, Pair dilation, int pad_value,
-               std::optional<Limits> low, std::optional<Limits> high, std::optional<Flips> flip, Out out,
-               int threads) {
+               std::optional<Limits> low, std::optional<Limits> high, std::optional<Flips> flip, Out out) {
                 const bool ternary = x.ndim() == 5;
                 const PackedImages images{x.data(), static_cast<int64_t>(x.shape(ternary)),
                                           static_cast<int64_t>(x.shape(ternary + 1)),
@@ -42,11 +42,13 @@ void bind_product(nb::module_ &m) {
                                     pad_value};
                 const ProductThresholds thresholds{low ? low->data() : nullptr, high ? high->data() : nullptr,
                                                    flip ? flip->data() : nullptr};
-                nb::gil_scoped_release release;
-                self.convolve(images, window, thresholds, out.data(), threads);
+                return Call{[&self, images, window, thresholds, x, low, high, flip, out](int threads) {
+                    self.convolve(images, window, thresholds, out.data(), threads);
+                }};
             },
+            nb::keep_alive<0, 1>(),  // the call's filters
             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
-            nb::arg().none(), nb::arg(), nb::arg());
+            nb::arg().none(), nb::arg());
     m.def("product_limit", [](int64_t rounds) {
         nb::gil_scoped_release release;
         return product_kernels(backend()).limit(rounds);

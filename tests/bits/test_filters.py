@@ -152,9 +152,7 @@ def test_counts_where_8_and_16_bits_end(ternary_x: bool, ternary_w: bool, d: int
         ((70, 3, 3, 64), (3, 3), 64, {"padding": (1, 1)}),
     ],
 )
-def test_many_pixels(
-    shape: tuple[int, ...], kernel: tuple[int, int], filters: int, options: dict[str, Any]
-) -> None:
+def test_many_pixels(shape: tuple[int, ...], kernel: tuple[int, int], filters: int, options: dict[str, Any]) -> None:
     # More pixels than kernels take at a time: rows of the output, parts of rows, rows of several images.
     groups = options.get("groups", 1)
     options = {name: value for name, value in options.items() if name != "groups"}

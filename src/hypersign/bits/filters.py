@@ -14,7 +14,7 @@ from hypersign.bits.backend import backend, native
 from hypersign.bits.reference import Words
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
-from hypersign.bits.words import Planned
+from hypersign.bits.words import Bound, Planned
 
 __all__ = ["Filters"]
 
@@ -167,7 +167,7 @@ class Filters:
         planned = self.planned(
             stride=stride, padding=padding, dilation=dilation, pad_value=pad_value, thresholds=thresholds
         )
-        planned(x, out, threads)
+        planned(x, out)(threads)
         return out
 
     def planned(
@@ -179,19 +179,23 @@ class Filters:
         pad_value: int = 0,
         thresholds: Thresholds | None = None,
     ) -> Planned:
-        """`conv2d` as a call (x, out, threads) without its checks, for networks that check all once."""
+        """`conv2d` without its checks, for networks that check all once."""
         low = high = flip = None
         if thresholds is not None:
             low, high, flip = thresholds.low, thresholds.high, thresholds.flip
 
-        def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+        def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
             kernels = self._kernels()
-            if kernels is None:
-                out[:] = self._reference(x, stride, padding, dilation, pad_value, thresholds)
-            else:
-                kernels.convolve(x, stride, padding, dilation, pad_value, low, high, flip, out, threads)
+            if kernels is not None:
+                bound: Bound = kernels.convolve(x, stride, padding, dilation, pad_value, low, high, flip, out)
+                return bound
 
-        return call
+            def run(threads: int) -> None:
+                out[:] = self._reference(x, stride, padding, dilation, pad_value, thresholds)
+
+            return run
+
+        return bind
 
     def _thresholds(self, thresholds: Thresholds) -> None:
         if len(thresholds.low) != self.filters:

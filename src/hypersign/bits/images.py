@@ -15,7 +15,7 @@ from hypersign.bits.backend import native
 from hypersign.bits.filters import Filters
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
-from hypersign.bits.words import Planned
+from hypersign.bits.words import Bound, Planned
 
 __all__ = ["image_conv2d"]
 
@@ -98,7 +98,7 @@ def image_conv2d(
         dilation=dilation,
         thresholds=thresholds,
     )
-    planned(np.require(x, requirements=["C", "A"]), y, threads)
+    planned(np.require(x, requirements=["C", "A"]), y)(threads)
     return y
 
 
@@ -112,7 +112,7 @@ def planned_image_conv2d(
     dilation: tuple[int, int],
     thresholds: Thresholds | None,
 ) -> Planned:
-    """`image_conv2d` as a call (x, out, threads) without its checks, for networks that check all once."""
+    """`image_conv2d` without its checks, for networks that check all once."""
     weights, taps = _layout(filters)
     weights, taps = weights * np.int8(multiplier), taps * np.int32(shift)
     limits = flip = None
@@ -122,27 +122,31 @@ def planned_image_conv2d(
         limits[:, : filters.filters] = levels
         flip = reference.pack_bits(thresholds.flip)
 
-    def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+    def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
         kernels = native()
         if kernels is not None:
             sums, planes = (out, None) if thresholds is None else (None, out if thresholds.ternary else out[None])
-            window = stride, padding, dilation
-            kernels.image_conv2d(x, weights, taps, *window, sums, limits, flip, planes, filters.filters, threads)
-            return
-        result = reference.convolve(
-            multiplier * x.astype(np.int32) + shift,
-            filters.levels().astype(np.int32),
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=1,
-            pad_value=0,
-        )
-        if thresholds is not None:
-            result = reference.threshold(result, thresholds.low, thresholds.high, thresholds.flip)
-        out[:] = result
+            arrays = sums, limits, flip, planes
+            bound: Bound = kernels.image_conv2d(x, weights, taps, stride, padding, dilation, *arrays, filters.filters)
+            return bound
 
-    return call
+        def run(threads: int) -> None:
+            result = reference.convolve(
+                multiplier * x.astype(np.int32) + shift,
+                filters.levels().astype(np.int32),
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                groups=1,
+                pad_value=0,
+            )
+            if thresholds is not None:
+                result = reference.threshold(result, thresholds.low, thresholds.high, thresholds.flip)
+            out[:] = result
+
+        return run
+
+    return bind
 
 
 def _layout(filters: Filters) -> tuple[NDArray[np.int8], NDArray[np.int32]]:

@@ -12,7 +12,7 @@ from hypersign.bits import reference
 from hypersign.bits.backend import native
 from hypersign.bits.reference import Words
 from hypersign.bits.windows import check_pair, output_size
-from hypersign.bits.words import Planned
+from hypersign.bits.words import Bound, Planned
 
 __all__ = ["max_pool2d"]
 
@@ -62,29 +62,32 @@ def max_pool2d(
     out = output_size(x.shape[-3:-1], size, stride=stride, padding=padding, ceil_mode=ceil_mode)
     y = np.empty((*x.shape[:-3], *out, x.shape[-1]), np.uint64)
     mask = flip_mask(flip, x.shape[-1])
-    planned_max_pool2d(mask, size=size, stride=stride, padding=padding)(np.require(x, requirements=["C", "A"]), y, 1)
+    planned_max_pool2d(mask, size=size, stride=stride, padding=padding)(np.require(x, requirements=["C", "A"]), y)(1)
     return y
 
 
 def planned_max_pool2d(
     mask: Words, *, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> Planned:
-    """`max_pool2d` as a call (x, out, threads) without its checks, its flip packed in `mask`."""
+    """`max_pool2d` without its checks, its flip packed in `mask`."""
 
-    def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+    def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
         kernels = native()
-        if kernels is not None:
-            if out.size:
-                planes = (x, out) if x.ndim == 5 else (x[None], out[None])
-                kernels.max_pool2d(*planes, mask, size, stride, padding)
-            return
-        n = 64 * x.shape[-1]
-        ternary = x.ndim == 5
-        levels = reference.ternary_levels(x, n) if ternary else reference.levels(x, n)
-        pooled = reference.max_pool2d(levels, size=size, stride=stride, padding=padding, out=out.shape[-3:-1])
-        out[:] = reference.threshold(pooled, 0, 1 if ternary else None, reference.unpack_bits(mask, n))
+        if kernels is not None and out.size:
+            planes = (x, out) if x.ndim == 5 else (x[None], out[None])
+            bound: Bound = kernels.max_pool2d(*planes, mask, size, stride, padding)
+            return bound
 
-    return call
+        def run(threads: int) -> None:
+            n = 64 * x.shape[-1]
+            ternary = x.ndim == 5
+            levels = reference.ternary_levels(x, n) if ternary else reference.levels(x, n)
+            pooled = reference.max_pool2d(levels, size=size, stride=stride, padding=padding, out=out.shape[-3:-1])
+            out[:] = reference.threshold(pooled, 0, 1 if ternary else None, reference.unpack_bits(mask, n))
+
+        return run
+
+    return bind
 
 
 def flip_mask(flip: ArrayLike | None, words: int) -> Words:

@@ -15,8 +15,11 @@ from hypersign.bits.reference import Words
 
 __all__ = ["pack", "pack_ternary", "unpack", "unpack_ternary"]
 
-Planned = Callable[[NDArray[Any], NDArray[Any], int], None]
-"""An operation whose options are checked: reads the first array, writes the second, on so many threads."""
+Bound = Callable[[int], Any]
+"""An operation bound to its arrays: reads one, writes the other, on so many threads."""
+
+Planned = Callable[[NDArray[Any], NDArray[Any]], Bound]
+"""An operation whose options are checked: binds it to what it reads and what it writes."""
 
 
 def pack(x: ArrayLike, *, threshold: ArrayLike = 0, flip: ArrayLike = False) -> Words:
@@ -103,31 +106,35 @@ def _pack(x: NDArray[Any], limits: dict[str, ArrayLike], flip: ArrayLike) -> Wor
         )
     planes = np.empty((len(rows), *x.shape[:-1], -(-n // 64)), np.uint64)
     out = planes if len(rows) == 2 else planes[0]
-    planned_pack(x.dtype, n, rows, flip)(x, out, 1)
+    planned_pack(x.dtype, n, rows, flip)(x, out)(1)
     return out
 
 
 def planned_pack(dtype: np.dtype, n: int, limits: Sequence[NDArray[Any]], flip: NDArray[np.bool_]) -> Planned:
-    """`pack`, or `pack_ternary` for two limits, of numbers of one type, n along the last axis, as a call (x, out,
-    threads) without its checks but the one for NaN, for networks that check all once."""
+    """`pack`, or `pack_ternary` for two limits, of numbers of one type, n along the last axis, without its
+    checks but the one for NaN, for networks that check all once."""
     name, read = KERNELS.get(dtype.type, ("", dtype.type))
     if name:
         exact = [_exact(limit, read, n) for limit in limits]
         low, high = exact[0], exact[1] if len(limits) == 2 else None
         flips = reference.pack_bits(np.broadcast_to(flip, (n,)))
 
-    def call(x: NDArray[Any], out: NDArray[Any], threads: int) -> None:
+    def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
         kernels = native()
-        if kernels is None or not name or x.dtype != dtype:  # sums may come in 64 bits after all
-            if x.dtype.kind == "f" and np.isnan(x).any():
-                raise _nan(x)
-            out[...] = reference.threshold(x, limits[0], limits[1] if len(limits) == 2 else None, flip)
-        elif out.size:
-            numbers = np.require(x, read, ["C", "A"]).reshape(-1, n)
-            if getattr(kernels, name)(numbers, low, high, flips, out.reshape(len(limits), -1, out.shape[-1])):
-                raise _nan(x)
 
-    return call
+        def run(threads: int) -> None:
+            if kernels is None or not name or x.dtype != dtype:  # sums may come in 64 bits after all
+                if x.dtype.kind == "f" and np.isnan(x).any():
+                    raise _nan(x)
+                out[...] = reference.threshold(x, limits[0], limits[1] if len(limits) == 2 else None, flip)
+            elif out.size:
+                numbers = np.require(x, read, ["C", "A"]).reshape(-1, n)
+                if getattr(kernels, name)(numbers, low, high, flips, out.reshape(len(limits), -1, out.shape[-1])):
+                    raise _nan(x)
+
+        return run
+
+    return bind
 
 
 def _limit(limit: ArrayLike, n: int, name: str) -> NDArray[Any]:

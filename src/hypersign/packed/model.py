@@ -1,6 +1,8 @@
 """The runtime: a packed network, loaded once, predicts on bits."""
 
 import dataclasses
+import functools
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +14,10 @@ from numpy.typing import NDArray
 
 from hypersign import bits
 from hypersign._checks import HypersignError, check_int
+from hypersign.bits.backend import native
 from hypersign.bits.images import planned_image_conv2d
 from hypersign.bits.pooling import flip_mask, planned_max_pool2d
-from hypersign.bits.words import Planned, planned_pack
+from hypersign.bits.words import Bound, Planned, planned_pack
 from hypersign.packed import transforms
 from hypersign.packed.format import read
 from hypersign.packed.graph import INPUT, Graph, Node, Value
@@ -27,7 +30,7 @@ Run = Callable[..., NDArray[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """A node, planned: `planned` writes integers to a buffer, or `run` gives an array of its own.
+    """A node: `planned` writes integers to a buffer, or `run` gives an array of its own.
 
     `done` are the values that no later node reads.
     """
@@ -48,13 +51,64 @@ class _Step:
             return np.empty((*shape, self.value.channels), np.int32)
         return np.empty(((2,) if self.value.ternary else ()) + (*shape, -(-self.value.channels // 64)), np.uint64)
 
-    def __call__(self, inputs: Sequence[NDArray[Any]], buffer: NDArray[Any] | None, threads: int) -> NDArray[Any]:
-        if self.planned is None:
-            assert self.run is not None
-            return self.run(*inputs, threads=threads)
-        assert buffer is not None
-        self.planned(inputs[0], buffer, threads)
-        return buffer
+
+class _Batch:
+    """A network with the arrays of so many images, to which its steps are bound."""
+
+    def __init__(self, steps: Sequence[_Step], images: NDArray[Any]) -> None:
+        count, channels, height, width = images.shape
+        self.images, self.backend = count, bits.backend()
+        self.buffers = {INPUT: np.empty((count, height, width, channels), images.dtype)}
+        self.steps = [(step, self._bind(step, count)) for step in steps]
+
+    def _bind(self, step: _Step, images: int) -> Bound | None:
+        """What a step does from buffer to buffer; None where it reads or makes an array of its own."""
+        buffer = step.buffer(images)
+        if buffer is None or step.planned is None:
+            return None
+        self.buffers[step.name] = buffer
+        x = self.buffers.get(step.inputs[0])
+        return None if x is None else step.planned(x, buffer)
+
+    @functools.cached_property
+    def joined(self) -> list[tuple[_Step | None, Bound | None]]:
+        """The steps, those of the compiled module that follow one another as one: between them, Python takes as long
+        as a small layer."""
+        module = native()
+        joined: list[tuple[_Step | None, Bound | None]] = []
+        for compiled, steps in itertools.groupby(self.steps, lambda of: module and isinstance(of[1], module.Call)):
+            together = list(steps)
+            joined += [(None, module.sequence([bound for _, bound in together]))] if compiled else together
+        return joined
+
+    def run(
+        self,
+        images: NDArray[Any],
+        threads: int,
+        *,
+        keep: bool = False,
+        seconds: dict[str, float] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """What the nodes give, by name: the last one's, or with `keep` all. `seconds` takes the time of each."""
+        np.copyto(self.buffers[INPUT], images.transpose(0, 2, 3, 1))
+        values = dict(self.buffers)
+        for step, bound in self.joined if seconds is None else self.steps:
+            start = time.perf_counter()
+            if bound is not None:
+                bound(threads)
+            elif step is not None and step.planned is not None:
+                step.planned(values[step.inputs[0]], values[step.name])(threads)
+            elif step is not None and step.run is not None:
+                values[step.name] = step.run(*(values[key] for key in step.inputs), threads=threads)
+            if step is None:
+                continue
+            if seconds is not None:
+                seconds[step.name] = time.perf_counter() - start
+            if not keep:
+                for key in step.done:
+                    if key not in self.buffers:
+                        del values[key]
+        return values
 
 
 class PackedModel:
@@ -75,7 +129,7 @@ class PackedModel:
             found = _plan(node, graph, tensors, values)
             step = _Step(node.name, node.inputs, _last_reads(graph, i), values[node.name], **found)
             self._steps.append(step)
-        self._own = threading.local()  # each thread's buffers
+        self._own = threading.local()  # each thread's batch
 
     @classmethod
     def load(cls, file: str | Path | BinaryIO) -> "PackedModel":
@@ -122,7 +176,7 @@ class PackedModel:
         logits = np.empty((len(images), len(self.classes)), np.float32)
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            values = self._run(images[rows], threads, self._buffers(len(images[rows])))
+            values = self._batch(images[rows]).run(images[rows], threads)
             logits[rows] = values[self.graph.nodes[-1].name].reshape(-1, logits.shape[1])
         return logits
 
@@ -130,13 +184,14 @@ class PackedModel:
         """What every node gives for images, by name: words, sums or numbers, channels last."""
         check_int("threads", threads, least=1)
         images = self._images(images)
-        return self._run(images, threads, [step.buffer(len(images)) for step in self._steps], keep=True)
+        values = _Batch(self._steps, images).run(images, threads, keep=True)
+        return {name: values[name] for name in (INPUT, *(step.name for step in self._steps))}
 
     def times(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, float]:
         """The seconds that every node takes on images, by name."""
         seconds: dict[str, float] = {}
         images = self._images(images)
-        self._run(images, threads, self._buffers(len(images)), seconds=seconds)
+        self._batch(images).run(images, threads, seconds=seconds)
         return seconds
 
     def _images(self, images: NDArray[Any]) -> NDArray[Any]:
@@ -151,38 +206,12 @@ class PackedModel:
             raise HypersignError("images must hold finite numbers; these hold NaN or infinity")
         return images
 
-    def _buffers(self, images: int) -> list[NDArray[Any] | None]:
-        """The calling thread's buffers for so many images: made once, and kept until batches are of another size."""
-        if getattr(self._own, "images", None) != images:
-            self._own.buffers = [step.buffer(images) for step in self._steps]
-            self._own.images = images
-        buffers: list[NDArray[Any] | None] = self._own.buffers
-        return buffers
-
-    def _run(
-        self,
-        images: NDArray[Any],
-        threads: int,
-        buffers: Sequence[NDArray[Any] | None],
-        *,
-        keep: bool = False,
-        seconds: dict[str, float] | None = None,
-    ) -> dict[str, NDArray[Any]]:
-        values = {INPUT: _channels_last(images)}
-        for step, buffer in zip(self._steps, buffers, strict=True):
-            inputs = [values[key] for key in step.inputs]
-            start = time.perf_counter()
-            values[step.name] = step(inputs, buffer, threads)
-            if seconds is not None:
-                seconds[step.name] = time.perf_counter() - start
-            if not keep:
-                for key in step.done:
-                    del values[key]
-        return values
-
-
-def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    def _batch(self, images: NDArray[Any]) -> _Batch:
+        """The calling thread's arrays for so many images, kept until batches are of another size."""
+        batch: _Batch | None = getattr(self._own, "batch", None)
+        if batch is None or batch.images != len(images) or batch.backend != bits.backend():
+            batch = self._own.batch = _Batch(self._steps, images)
+        return batch
 
 
 def _last_reads(graph: Graph, i: int) -> tuple[str, ...]:
@@ -277,10 +306,7 @@ def _conv2d(x: Value, own: Mapping[str, NDArray[Any]], options: dict[str, Any]) 
         rows = bits.Filters(own["weight"], shape=(1, 1, kernel[0] * kernel[1] * x.channels))
         product = rows.planned(thresholds=thresholds)
 
-        def matmul(v: NDArray[Any], out: NDArray[Any], threads: int) -> None:
-            product(v.reshape(*v.shape[:-3], 1, 1, -1), out, threads)
-
-        return matmul
+        return lambda v, out: product(v.reshape(*v.shape[:-3], 1, 1, -1), out)
     filters = bits.Filters(
         own["weight"], shape=(*kernel, x.channels // options["groups"]), groups=options.pop("groups")
     )
