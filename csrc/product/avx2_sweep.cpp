@@ -1,22 +1,23 @@
-// The product of many pixels with AVX2: what groups of levels of the filters count is tabulated, and looked up by every
-// pixel.
+// The product of many pixels with AVX2: what filters count of some levels is tabulated, and looked up by every pixel.
 //
-// 5 levels of a pixel are one of 32 numbers, and against it 128 filters count up to 5 disagreements each. All 32 times
-// 128 counts are written down, 4 bits each: a table of 2 KiB, from which a pixel takes a row with two additions. Three
-// rows fill 4 bits; then the counts go on into bytes (product/avx2.hpp), for 17 such units.
+// 5 levels of a pixel are one of 32 numbers, and against each of those 128 filters count up to 5 disagreements. All 32
+// times 128 counts, of 4 bits, are a table of 2 KiB, of which a pixel takes a row: two registers. Three rows fill 4
+// bits; then the counts go on into bytes (product/avx2.hpp), of 51 numbers at most.
 //
-// 15 levels of a pixel and 128 filters are 6 loads of 32 bytes and 3 of the row's place, and 10 additions and shifts:
-// 3 cycles where two vectors are loaded a cycle, as on Zen and Intel. That is 640 multiply-accumulates a cycle, where
-// counting each (product/avx2.cpp) does 384 at most. Tables must be in the L1 cache, 10 KiB to 30 KiB of them, so a
-// sweep of all pixels takes up to 5 units, and sums of bytes wait in the L2 cache for the next: 4 loads and 4 stores
-// more, and 2 cycles, 548 a cycle. To fill the tables takes 64 stores a number, 960 cycles for a sweep, while a pixel
-// takes 17: for 112 pixels the two ways are equally fast, for 512 this one takes 1.4 times less.
+// 15 levels of a pixel and 128 filters are 6 loads of 32 bytes, 3 of a row's place, and 10 additions and shifts: 3
+// cycles where two vectors are loaded a cycle, as on Zen (Intel loads as many, or three). That is 640
+// multiply-accumulates a cycle, where counting each (product/avx2.cpp) does 384 at most. Tables must be in the L1
+// cache, so a sweep of all pixels takes up to 15 numbers, 30 KiB, and sums of bytes wait in the L2 cache for the next
+// one: 4 loads and 4 stores, which Zen takes 4 cycles for, beside 15 cycles. Filling the tables takes 64 stores a
+// number, 960 cycles for a sweep. Measured on Zen 3, sweeps of 1024 pixels do 340 multiply-accumulates a cycle, and from
+// 320 pixels on they are the faster way. Where blocks have but 64 filters, or 32, tiles load as much for less, and sweeps
+// are twice as fast, from a few pixels on.
 //
 // Of ternary inputs, 3 levels are one of 27 numbers, in base 3: what a level adds is 1 + its disagreement - its
 // agreement, up to 6 for three of them, and two rows fill 4 bits. So they take 1.7 times as long. Whether filters are
 // binary or ternary makes no difference to any but who fills the tables.
 //
-// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPADDB and VPMULHUW (YMM).
+// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPADDB and VMOVDQA (YMM, M256).
 #include <memory>
 
 #include "product/avx2.hpp"
@@ -26,8 +27,7 @@ namespace {
 
 constexpr int kEntry = 64;           // bytes of a row: 4 bits of 128 filters
 constexpr int kTable = 32 * kEntry;  // of 32 numbers, or 27
-
-constexpr int kSlot = 16;  // places of a pixel in a slice: more than those of a sweep
+constexpr int kSlot = 16;            // places of a pixel in a slice, the numbers of a sweep and what fills them up
 
 // What a number stands for, how many rows fill 4 bits, and a sweep's numbers at most: their tables fit the L1 cache.
 template <bool TernaryX>
@@ -47,19 +47,19 @@ struct Numbers {
     int64_t first(int64_t slice) const { return slice * count / slices; }
 };
 
-// Numbers side by side, from the bits where they begin, `Shift` bits into the first byte.
+// How 16 numbers side by side are cut out, from a bit of a byte on.
 template <int Levels>
 struct Cut {
     alignas(32) uint8_t bytes[8][32];
     alignas(32) uint16_t up[8][16];  // factors which move a number to the top of 16 bits
 
     constexpr Cut() : bytes(), up() {
-        for (int shift = 0; shift < 8; ++shift)
+        for (int from = 0; from < 8; ++from)
             for (int i = 0; i < 16; ++i) {
-                const int bit = shift + i * Levels;
-                bytes[shift][2 * i] = static_cast<uint8_t>(bit / 8);
-                bytes[shift][2 * i + 1] = static_cast<uint8_t>(bit / 8 + 1);
-                up[shift][i] = static_cast<uint16_t>(1 << (16 - Levels - bit % 8));
+                const int bit = from + i * Levels;
+                bytes[from][2 * i] = static_cast<uint8_t>(bit / 8);
+                bytes[from][2 * i + 1] = static_cast<uint8_t>(bit / 8 + 1);
+                up[from][i] = static_cast<uint16_t>(1 << (16 - Levels - bit % 8));
             }
     }
 };
@@ -67,8 +67,8 @@ struct Cut {
 constexpr Cut<5> kFives;
 constexpr Cut<3> kThrees;
 
-// Cuts numbers from the words of pixels, from bit `first` of `bytes` bytes on. What it takes for numbers past the end is
-// anything.
+// Cuts numbers from the words of pixels, from bit `first` of `bytes` bytes on. What it takes for levels past the end is
+// anything; tables do not tell it apart.
 template <int Levels>
 class Cutter {
    public:
@@ -169,8 +169,8 @@ void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *tabl
     auto block = static_cast<const __m256i *>(tile.weights);
     constexpr bool kBoth = G > 1;
     for (int h = 0; h < (G + 1) / 2; ++h) {
-        __m256i start = zero;                          // what the number 0 counts
-        __m256i more[N::kLevels][N::kStates - 1];      // and what another state of a level adds
+        __m256i start = zero;                      // what the number 0 counts
+        __m256i more[N::kLevels][N::kStates - 1];  // and what another state of a level adds
         for (int i = 0; i < N::kLevels; ++i) {
             const int64_t level = first + i;
             if (level >= 32 * tile.words) {

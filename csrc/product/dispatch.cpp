@@ -487,7 +487,11 @@ void ProductFilters::Convolution::fill(int64_t pixel, int64_t size) const {
 bool ProductFilters::Convolution::sweeps() const {
     const ProductSweeps *kernels = self_.kernels_.sweeps;
     const Block &first = self_.blocks_.front();
-    return kernels && kernels->better(pixels_, 32 * first.words * self_.rows * self_.columns, first.registers);
+    const int64_t taps = self_.rows * self_.columns;
+    // All pixels under a run become numbers, even those that a window leaves out.
+    const bool dense = window_.stride[0] * window_.stride[1] <= 4 * taps &&
+                       std::max(window_.dilation[0], window_.dilation[1]) <= 4;
+    return kernels && dense && kernels->better(pixels_, 32 * first.words * taps, first.registers);
 }
 
 // Where runs of pixels begin, and the end. Those of sweeps are whole rows of the output, or lie in one: they share the
