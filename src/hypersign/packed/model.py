@@ -275,7 +275,7 @@ def _plan_real(
             unpack = bits.unpack_ternary if x.ternary else bits.unpack
             return lambda v, threads: unpack(v, x.channels).astype(np.float32)
         case "affine":
-            return lambda v, threads: _affine(v, own["scale"], own["shift"])
+            return _affine(x, own["scale"], own["shift"])
         case "clip":
             return lambda v, threads: np.clip(v, options["low"], options["high"])
         case "max_pool2d":
@@ -287,11 +287,16 @@ def _plan_real(
     raise AssertionError(node.op)
 
 
-def _affine(v: NDArray[Any], scale: NDArray[np.float32], shift: NDArray[np.float32]) -> NDArray[np.float32]:
-    y = v.astype(np.float32)  # a copy, and the one array that is made
-    y *= scale
-    y += shift
-    return y
+def _affine(x: Value, scale: NDArray[np.float32], shift: NDArray[np.float32]) -> Run:
+    # For a row of pixels at once: NumPy's loops over a pixel's few channels would be short.
+    scale, shift = np.tile(scale, x.width), np.tile(shift, x.width)
+
+    def run(v: NDArray[Any], threads: int) -> NDArray[np.float32]:
+        y = np.multiply(v.reshape(-1, len(scale)), scale, dtype=np.float32, casting="unsafe")
+        y += shift
+        return y.reshape(v.shape)
+
+    return run
 
 
 def _thresholds(own: Mapping[str, NDArray[Any]]) -> bits.Thresholds | None:
@@ -398,7 +403,8 @@ def _windows(
     """`combine` of each window's numbers, one offset in the window after another."""
     ends = [(n - 1) * step + k for n, step, k in zip(out, stride, size, strict=True)]
     room = [(pad, max(end - pad - length, 0)) for pad, end, length in zip(padding, ends, v.shape[1:3], strict=True)]
-    v = np.pad(v, ((0, 0), *room, (0, 0)), constant_values=fill)
+    if room != [(0, 0), (0, 0)]:
+        v = np.pad(v, ((0, 0), *room, (0, 0)), constant_values=fill)
     y: Any = None
     for i in range(size[0]):
         for j in range(size[1]):
