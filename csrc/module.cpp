@@ -27,6 +27,7 @@ void bind_gradient(nb::module_ &m);
 NB_MODULE(_native, m) {
     using namespace hypersign;
     m.doc() = "Compiled kernels of HyperSign; use hypersign.bits.";
+    nb::set_leak_warnings(false);  // a network in a daemon thread outlives the interpreter, which is no leak
     m.def("backends", [] {
         std::vector<std::string> names;
         for (Backend backend : available_backends()) names.emplace_back(name(backend));

@@ -33,6 +33,8 @@
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB, VPMULHUW and VBROADCASTI128
 // (YMM).
+#include <vector>
+
 #include "product/avx2.hpp"
 
 namespace hypersign {
@@ -318,9 +320,11 @@ void tile_of(const ProductTile &tile) {
     const auto bias = static_cast<int32_t>(K::kBias * plan.filled);
     __m256i w[K::kRoom * G];
     Halves halves[kPixels][G];
-    alignas(32) int32_t counts[kPixels][G * kLanes];
-    if (!narrow)
-        for (int p = 0; p < tile.pixels; ++p) std::fill_n(counts[p], G * kLanes, -bias);
+    struct alignas(32) Counts {
+        int32_t of[G * kLanes];
+    };
+    std::vector<Counts> counts(narrow ? 0 : tile.pixels);
+    for (Counts &pixel : counts) std::fill_n(pixel.of, G * kLanes, -bias);
     Limits<G> limits;
     int folds = 0;
     for (int64_t from = 0; from < plan.filled; from += plan.part) {
@@ -338,13 +342,13 @@ void tile_of(const ProductTile &tile) {
                   : count<K, G, true>(plan, w, places, steps, to, halves);
         }
         if (++folds, narrow || (folds < kFolds && !last)) continue;
-        for (int p = 0; p < tile.pixels; ++p) widen<G>(halves[p], counts[p]);
+        for (int p = 0; p < tile.pixels; ++p) widen<G>(halves[p], counts[p].of);
         folds = 0;
     }
     const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
     for (int p = 0; p < tile.pixels; ++p)
         if (!narrow)
-            finish(tile, p, counts[p], G * kLanes);
+            finish(tile, p, counts[p].of, G * kLanes);
         else if (tile.sums)
             write_sums<(K::kBias > 0), G>(tile, p, halves[p], bias16, limits);
         else
@@ -404,6 +408,6 @@ int64_t limit(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_avx2{kLanes, 4, 4, arrange, run, limit, place, room, &sweeps_avx2};
+const ProductKernels product_avx2{kLanes, 4, 4, 64, 128, arrange, run, limit, place, room, &sweeps_avx2};
 
 }  // namespace hypersign

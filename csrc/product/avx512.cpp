@@ -170,6 +170,6 @@ int64_t limit(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_avx512{kLanes, 4, 4, arrange_words, run, limit};
+const ProductKernels product_avx512{kLanes, 4, 4, 64, 64, arrange_words, run, limit};
 
 }  // namespace hypersign

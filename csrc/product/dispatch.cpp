@@ -498,11 +498,14 @@ bool ProductFilters::Convolution::sweeps() const {
 // numbers of the input. There are enough of them for all threads.
 std::vector<int64_t> ProductFilters::Convolution::runs(int threads) const {
     std::vector<int64_t> begin;
+    const int64_t blocks = self_.blocks_.size();
     if (!sweeps()) {
-        for (int64_t pixel = 0; pixel < pixels_; pixel += kPixels) begin.push_back(pixel);
+        int64_t size = levels_ ? self_.kernels_.pixels_to_levels : self_.kernels_.pixels;
+        if (words_of(pixels_, size) * blocks < 2 * threads) size = self_.kernels_.pixels;
+        for (int64_t pixel = 0; pixel < pixels_; pixel += size) begin.push_back(pixel);
     } else {
-        const int64_t rows = images_.n * height_, blocks = self_.blocks_.size();
-        const int64_t wanted = std::min(words_of(threads, blocks), words_of(pixels_, kPixels));
+        const int64_t rows = images_.n * height_;
+        const int64_t wanted = std::min(words_of(threads, blocks), words_of(pixels_, 64));
         const int64_t most_rows = std::max<int64_t>(1, kSweep / width_);  // of a run
         const int64_t bands = std::max(words_of(rows, most_rows), std::min(rows, wanted));
         const int64_t parts = std::max(words_of(width_, kSweep), words_of(wanted, bands));  // of a band of one row

@@ -111,6 +111,6 @@ int64_t limit(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_neon{kLanes, 1, 1, arrange_words, run, limit};
+const ProductKernels product_neon{kLanes, 1, 1, 64, 64, arrange_words, run, limit};
 
 }  // namespace hypersign

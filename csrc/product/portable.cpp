@@ -68,6 +68,6 @@ void arrange_words(const uint32_t *const *sign, const uint32_t *const *nonzero, 
     }
 }
 
-const ProductKernels product_portable{kLanes, 1, 1, arrange_words, run, limit};
+const ProductKernels product_portable{kLanes, 1, 1, 64, 64, arrange_words, run, limit};
 
 }  // namespace hypersign

@@ -12,7 +12,7 @@
 namespace hypersign {
 
 // Pixels of a tile at most, and of a sweep.
-constexpr int kPixels = 64, kSweep = 1024;
+constexpr int kPixels = 128, kSweep = 1024;
 
 // A run of pixels of the output times a block of filters. What a kernel counts is v, with which a sum is
 //     offset - 2 v  where the input is binary:  v = disagreements (where the filters are ternary: at their non-zeros)
@@ -64,6 +64,7 @@ struct ProductSweeps {
 struct ProductKernels {
     int lanes;                     // filters in a register, 16 or 32
     int most_binary, most_ternary;  // registers of filters in a block at most, powers of two
+    int pixels, pixels_to_levels;   // of a tile, where sums go out and where levels do
     // Writes a block: `words` words of `filters` filters (a multiple of `lanes`), rows in `sign`, for ternary filters
     // in `nonzero` too, into as many bytes as they take there.
     void (*arrange)(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters,
