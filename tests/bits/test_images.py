@@ -101,6 +101,21 @@ def test_largest_pixels_and_weights_do_not_saturate(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", available_backends())
+@pytest.mark.parametrize("shift", [-79_000_000, 79_000_000])
+def test_thresholds_as_far_from_sums_as_can_be(name: str, shift: int) -> None:
+    filters = Filters(pack(np.repeat([[1], [-1]], 8, 0) * np.ones(27)), shape=(3, 3, 3))
+    x = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
+    least, most = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    low = np.array(2 * [least, least + 1, -(2**30), -1, 0, 2**30, most - 1, most], np.int32)
+    with forced(name):
+        sums = image_conv2d(x, filters, multiplier=2, shift=shift, padding=(1, 1))
+        levels = image_conv2d(
+            x, filters, multiplier=2, shift=shift, padding=(1, 1), thresholds=Thresholds(low, np.zeros(16, bool))
+        )
+    assert np.array_equal(unpack(levels, 16), np.where(sums < low, -1, 1))
+
+
+@pytest.mark.parametrize("name", available_backends())
 def test_other_layouts(name: str) -> None:
     filters, _ = filters_and_levels((20, 3, 3, 3), ternary=False)
     x = np.random.default_rng(2).integers(0, 256, (2, 3, 6, 6), dtype=np.uint8)  # as torch has them
