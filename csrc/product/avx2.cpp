@@ -5,12 +5,9 @@
 // the first pixel's levels, the upper 4 bits where it differs from the second's. So a shuffle does 256
 // multiply-accumulates.
 //
-// Counts of 4 bits overflow after 3 steps. Of t, the sum of three, two sums of bytes are kept: of t itself, modulo
-// 256, and of t / 16, where t is taken as numbers of 16 bits. Let a, b be the counts of the two pixels in an even
-// byte, and c, d those in the odd one above it. Bytes of t are a + 16 b and c + 16 d; bytes of t / 16 are b + 16 c,
-// modulo 256, and d. So d is known; then c from c + 16 d, b from b + 16 c, and a from a + 16 b, as long as none is
-// above 255: 60 steps. After those, counts are added to counts of 16 bits in memory, and these to 32 bits before they
-// overflow.
+// Counts of 4 bits overflow after 3 steps. Of t, the sum of three, two sums of bytes are kept, from which the counts of
+// both pixels follow (product/avx2.hpp), as long as none is above 255: 60 steps. After those, counts are added to
+// counts of 16 bits in memory, and these to 32 bits before they overflow.
 //
 // 12 levels of two pixels and 128 filters take 12 shuffles, 8 additions for four times t, and 3 instructions for each
 // of its four pairs of sums: 32 for 3072 multiply-accumulates. Zen has four vector ports; shuffles run on two of
@@ -21,7 +18,7 @@
 // counts of its bits from a table that never changes, take 8.)
 //
 // What a tile reads must be near. A part of the filters' fan-in is split into numbers of 4 bits, 8 KiB, and meets all
-// pixels of the tile, whose counts in 16 bits are 16 KiB; all tables of pairs are 4 KiB. Where the tables of the
+// pixels of the tile, whose counts in 16 bits are 16 KiB, or 32 where levels go out; all tables of pairs are 4 KiB. Where the tables of the
 // input's levels lie is written down once for all blocks of filters (`place`): 2 bytes for 4 levels of two pixels,
 // which the loop reads in order. A single pixel (a fully connected layer, one image) meets each filter once: it is
 // bound by the cache that they come from, counts in bytes, and splits numbers as it goes.

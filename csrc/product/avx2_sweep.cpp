@@ -1,4 +1,5 @@
-// The product of many pixels with AVX2: what filters count of some levels is tabulated, and looked up by every pixel.
+// The product of many pixels with AVX2: what filters count of some levels is tabulated, and looked up by every pixel:
+// the method of the four Russians (Arlazarov, Dinic, Kronrod and Faradzhev, 1970).
 //
 // 5 levels of a pixel are one of 32 numbers, and against each of those 128 filters count up to 5 disagreements. All 32
 // times 128 counts, of 4 bits, are a table of 2 KiB, of which a pixel takes a row: two registers. Three rows fill 4
@@ -9,12 +10,12 @@
 // multiply-accumulates a cycle, where counting each (product/avx2.cpp) does 384 at most. Tables must be in the L1
 // cache, so a sweep of all pixels takes up to 15 numbers, 30 KiB, and sums of bytes wait in the L2 cache for the next
 // one: 4 loads and 4 stores, which Zen takes 4 cycles for, beside 15 cycles. Filling the tables takes 64 stores a
-// number, 960 cycles for a sweep. Measured on Zen 3, sweeps of 1024 pixels do 340 multiply-accumulates a cycle, and from
-// 320 pixels on they are the faster way. Where blocks have but 64 filters, or 32, tiles load as much for less, and sweeps
-// are twice as fast, from a few pixels on.
+// number, 960 cycles for a sweep. Measured on Zen 3, sweeps of 1024 pixels do some 330 multiply-accumulates a cycle, and
+// from 320 pixels on they are the faster way. Of blocks of 64 filters, or 32, for which tiles load as much as for 128,
+// they are that from 24 pixels on, and twice as fast with some hundreds.
 //
 // Of ternary inputs, 3 levels are one of 27 numbers, in base 3: what a level adds is 1 + its disagreement - its
-// agreement, up to 6 for three of them, and two rows fill 4 bits. So they take 1.7 times as long. Whether filters are
+// agreement, up to 6 for three of them, and two rows fill 4 bits. So they take some 1.7 times as long. Whether filters are
 // binary or ternary makes no difference to any but who fills the tables.
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPADDB and VMOVDQA (YMM, M256).

@@ -505,7 +505,7 @@ std::vector<int64_t> ProductFilters::Convolution::runs(int threads) const {
         for (int64_t pixel = 0; pixel < pixels_; pixel += size) begin.push_back(pixel);
     } else {
         const int64_t rows = images_.n * height_;
-        const int64_t wanted = std::min(words_of(threads, blocks), words_of(pixels_, 64));
+        const int64_t wanted = std::min(words_of(threads, blocks), words_of(pixels_, self_.kernels_.pixels));
         const int64_t most_rows = std::max<int64_t>(1, kSweep / width_);  // of a run
         const int64_t bands = std::max(words_of(rows, most_rows), std::min(rows, wanted));
         const int64_t parts = std::max(words_of(width_, kSweep), words_of(wanted, bands));  // of a band of one row
