@@ -246,6 +246,46 @@ struct Room {
     alignas(64) Halves halves[kSweep * 4];
 };
 
+// The places of a pixel, one after another; eight of them are one load, and no load is to spare.
+struct Places {
+    const uint8_t *from;
+    uint64_t eight;
+
+    template <int I>
+    HYPERSIGN_INLINE int64_t next() {
+        if (I % 8 == 0) std::memcpy(&eight, from + I, sizeof eight);
+        int64_t place;
+        // As an instruction each: the compiler would copy the eight before it shifts them.
+        if (I % 2 == 0)
+            __asm__("movzbl %b1, %k0" : "=R"(place) : "Q"(eight));
+        else
+            __asm__("movzbl %h1, %k0\n\tshr $16, %1" : "=&R"(place), "+Q"(eight));
+        return place;
+    }
+};
+
+// The row at `place` of table I. With addresses as instructions have them; the compiler would compute each before.
+template <int I, bool First>
+HYPERSIGN_INLINE void add_row(const uint8_t *tables, int64_t place, __m256i &t) {
+    auto &all = *reinterpret_cast<const uint8_t(*)[15 * kTable]>(tables);
+    if (First)
+        __asm__("vmovdqa %c3(%1,%2,8), %0" : "=x"(t) : "r"(tables), "r"(place), "i"(I * kTable), "m"(all));
+    else
+        __asm__("vpaddb %c3(%1,%2,8), %0, %0" : "+x"(t) : "r"(tables), "r"(place), "i"(I * kTable), "m"(all));
+}
+
+// Adds the rows of numbers I to Count - 1, `Unit` of them before 4 bits overflow.
+template <int H, int Unit, int Count, int I = 0>
+HYPERSIGN_INLINE void add_rows(const uint8_t *const (&half)[2], Places &places, __m256i (&t)[H], Sums<H> &sums) {
+    if constexpr (I < Count) {
+        const int64_t place = places.next<I>();
+        for (int h = 0; h < H; ++h) add_row<I, I % Unit == 0>(half[h], place, t[h]);
+        if constexpr (I % Unit == Unit - 1 || I == Count - 1)
+            sums.add([&](int h) __attribute__((always_inline)) { return t[h]; });
+        add_rows<H, Unit, Count, I + 1>(half, places, t, sums);
+    }
+}
+
 template <int H, int Unit, int Count>
 __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &sweep, Room &room) {
     // What the loop reads is in registers: its loads are what bounds it.
@@ -260,22 +300,11 @@ __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &swee
     Halves *halves = room.halves + 2 * H * sweep.pixel;
     const uint8_t *next = first_places + *at;
     while (at < end) {
-        const uint8_t *places = next;
+        Places places{next, 0};
         next = first_places + *++at;  // early: what is loaded from there waits for it
         Sums<H> sums;
-#pragma GCC unroll 8
-        for (int from = 0; from < Count; from += Unit) {
-            __m256i t[H];
-#pragma GCC unroll 4
-            for (int i = from; i < (Count < from + Unit ? Count : from + Unit); ++i) {
-                const int64_t row = 8 * places[i];
-                for (int h = 0; h < H; ++h) {
-                    const __m256i *counts = reinterpret_cast<const __m256i *>(half[h] + row + i * kTable);
-                    t[h] = i == from ? *counts : _mm256_add_epi8(t[h], *counts);
-                }
-            }
-            sums.add([&](int h) __attribute__((always_inline)) { return t[h]; });
-        }
+        __m256i t[H];
+        add_rows<H, Unit, Count>(half, places, t, sums);
         if (!first) sums.add_stored(bytes);
         if (!last)
             sums.store(bytes);
