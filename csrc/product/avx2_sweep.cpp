@@ -105,7 +105,7 @@ class Cutter {
 
 // As measured. Of 64 filters and fewer, tiles load too much for what they count.
 bool better(int64_t pixels, int64_t levels, int registers) {
-    return levels < 1 << 15 && pixels >= (registers > 2 ? 320 : 24);
+    return levels < 1 << 15 && pixels >= (registers > 2 ? 224 : 24);
 }
 
 int64_t slices(bool ternary, int64_t words) {
@@ -264,33 +264,34 @@ struct Places {
     }
 };
 
-// The row at `place` of table I. With addresses as instructions have them; the compiler would compute each before.
-template <int I, bool First>
+// Half H of the row at `place` of table I. An address as instructions have it: the compiler would compute it before.
+template <int I, int H, bool First>
 HYPERSIGN_INLINE void add_row(const uint8_t *tables, int64_t place, __m256i &t) {
     auto &all = *reinterpret_cast<const uint8_t(*)[15 * kTable]>(tables);
+    constexpr int kAt = I * kTable + 32 * H;
     if (First)
-        __asm__("vmovdqa %c3(%1,%2,8), %0" : "=x"(t) : "r"(tables), "r"(place), "i"(I * kTable), "m"(all));
+        __asm__("vmovdqa %c3(%1,%2,8), %0" : "=x"(t) : "r"(tables), "r"(place), "i"(kAt), "m"(all));
     else
-        __asm__("vpaddb %c3(%1,%2,8), %0, %0" : "+x"(t) : "r"(tables), "r"(place), "i"(I * kTable), "m"(all));
+        __asm__("vpaddb %c3(%1,%2,8), %0, %0" : "+x"(t) : "r"(tables), "r"(place), "i"(kAt), "m"(all));
 }
 
 // Adds the rows of numbers I to Count - 1, `Unit` of them before 4 bits overflow.
 template <int H, int Unit, int Count, int I = 0>
-HYPERSIGN_INLINE void add_rows(const uint8_t *const (&half)[2], Places &places, __m256i (&t)[H], Sums<H> &sums) {
+HYPERSIGN_INLINE void add_rows(const uint8_t *tables, Places &places, __m256i (&t)[H], Sums<H> &sums) {
     if constexpr (I < Count) {
         const int64_t place = places.next<I>();
-        for (int h = 0; h < H; ++h) add_row<I, I % Unit == 0>(half[h], place, t[h]);
+        add_row<I, 0, I % Unit == 0>(tables, place, t[0]);
+        if constexpr (H > 1) add_row<I, 1, I % Unit == 0>(tables, place, t[1]);
         if constexpr (I % Unit == Unit - 1 || I == Count - 1)
             sums.add([&](int h) __attribute__((always_inline)) { return t[h]; });
-        add_rows<H, Unit, Count, I + 1>(half, places, t, sums);
+        add_rows<H, Unit, Count, I + 1>(tables, places, t, sums);
     }
 }
 
 template <int H, int Unit, int Count>
 __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &sweep, Room &room) {
     // What the loop reads is in registers: its loads are what bounds it.
-    const uint8_t *half[2] = {room.tables, room.tables + 32};
-    __asm__("" : "+r"(half[0]), "+r"(half[1]));  // or an addition would tell one address from the other
+    const uint8_t *const tables = room.tables;
     const int64_t *at = work.at + sweep.pixel, *const end = at + sweep.pixels;
     const uint8_t *const first_places = sweep.places;
     const bool first = sweep.first, last = sweep.last, first_round = sweep.first_round;
@@ -304,7 +305,7 @@ __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &swee
         next = first_places + *++at;  // early: what is loaded from there waits for it
         Sums<H> sums;
         __m256i t[H];
-        add_rows<H, Unit, Count>(half, places, t, sums);
+        add_rows<H, Unit, Count>(tables, places, t, sums);
         if (!first) sums.add_stored(bytes);
         if (!last)
             sums.store(bytes);
