@@ -398,22 +398,27 @@ void ProductFilters::Convolution::number(const Block &block, int64_t pixel, int6
     const uint32_t *padding = padding_.data() + block.first_word;
     const int64_t inside[2] = {std::clamp<int64_t>(-left, 0, width), std::clamp<int64_t>(images_.width - left, 0, width)};
     uint8_t *to = run.numbers.data();
-    for (int64_t slice = 0; slice < slices; ++slice)
-        for (const auto &[image, y] : lines) {
-            auto write = [&](const uint32_t *sign, const uint32_t *nonzero, int64_t pixels, int64_t stride) {
-                kernels.number(sign, images_.ternary ? nonzero : nullptr, block.words, pixels, stride, slice, to);
-                to += pixels * slot;
-            };
-            const bool on = y >= 0 && y < images_.height;
-            const int64_t from = on ? inside[0] : width, until = on ? std::max(inside[0], inside[1]) : width;
-            write(padding, padding + pixel_words_, from, 0);
-            if (until > from) {
-                const int64_t at = ((image * images_.height + y) * images_.width + left + from) * pixel_words_;
-                const uint32_t *words = input_ + at + block.first_word;
-                write(words, words + plane_, until - from, pixel_words_);
-            }
-            write(padding, padding + pixel_words_, width - until, 0);
+    auto write = [&](const uint32_t *sign, const uint32_t *nonzero, int64_t pixels, int64_t stride) {
+        constexpr int64_t kNear = 64;  // pixels whose words stay in the cache for all slices
+        for (int64_t p = 0; p < pixels; p += kNear) {
+            const int64_t near = std::min(kNear, pixels - p);
+            for (int64_t slice = 0; slice < slices; ++slice)
+                kernels.number(sign + p * stride, images_.ternary ? nonzero + p * stride : nullptr, block.words, near,
+                               stride, slice, to + slice * run.slice);
+            to += near * slot;
         }
+    };
+    for (const auto &[image, y] : lines) {
+        const bool on = y >= 0 && y < images_.height;
+        const int64_t from = on ? inside[0] : width, until = on ? std::max(inside[0], inside[1]) : width;
+        write(padding, padding + pixel_words_, from, 0);
+        if (until > from) {
+            const int64_t at = ((image * images_.height + y) * images_.width + left + from) * pixel_words_;
+            const uint32_t *words = input_ + at + block.first_word;
+            write(words, words + plane_, until - from, pixel_words_);
+        }
+        write(padding, padding + pixel_words_, width - until, 0);
+    }
 }
 
 ProductTile ProductFilters::Convolution::tile_of(const Block &block, int64_t pixel, int64_t size,
