@@ -4,11 +4,9 @@
 // filters. Zen multiplies on two ports: 4 cycles for a four of 4 pixels and 16 filters, which share eight registers
 // of sums.
 //
-// Where all of a filter's taps fit (a first layer's do), sums become levels in 16 bits too: vphaddw adds the two lanes
-// of a filter, and limits are saturated, so that none is crossed that was not. Otherwise vpmaddwd brings pairs of 16
-// bits to 32.
+// vpmaddwd brings pairs of 16 bits to 32. Levels whose sums fit in 16 bits come from tables (image/avx2_tables.cpp).
 //
-// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPMADDUBSW, VPHADDW and VPMADDWD (YMM).
+// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPMADDUBSW and VPMADDWD (YMM).
 #include <immintrin.h>
 
 #include <algorithm>
@@ -90,102 +88,17 @@ void tile(const ImageRow &row, int64_t pixel, int64_t block, int64_t room) {
     }
 }
 
-// Limits of a block's sums without their start, in 16 bits and the order in which vphaddw leaves filters: 0-3, 8-11;
-// 4-7, 12-15.
-class Limits {
-   public:
-    __m256i operator()(const ImageRow &row, int64_t pixel, int64_t block) {
-        const int32_t *start = row.start[pixel] + block * LANES;
-        if (start != start_) {  // neighbours share theirs, but at the edges
-            start_ = start;
-            auto less = [&](int half) {
-                const __m256i low = load(row.low + block * LANES, half), from = load(start, half);
-                const __m256i limit = _mm256_sub_epi32(low, from);
-                // What overflows is as far away as can be, on the side of `low`.
-                const __m256i overflows =
-                    _mm256_and_si256(_mm256_xor_si256(low, from), _mm256_xor_si256(low, limit));
-                const __m256i far = _mm256_xor_si256(_mm256_srai_epi32(low, 31), _mm256_set1_epi32(INT32_MAX));
-                return _mm256_blendv_epi8(limit, far, _mm256_srai_epi32(overflows, 31));
-            };
-            limits_ = _mm256_packs_epi32(less(0), less(1));
-        }
-        return limits_;
-    }
-
-   private:
-    static __m256i load(const int32_t *from, int half) {
-        return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from) + half);
-    }
-    const int32_t *start_ = nullptr;
-    __m256i limits_ = _mm256_setzero_si256();
-};
-
-// Writes levels of whole blocks of 16 filters, whose sums fit in 16 bits to the end.
-class Levels {
-   public:
-    Levels(const ImageRow &row, int64_t block)
-        : row_(row), block_(block), words_((row.filters + 63) / 64), piece_(block % 4),
-          flip_(static_cast<uint32_t>(row.flip[block / 4] >> piece_ * LANES & 0xffff) * 0x10001u) {}
-
-    HYPERSIGN_INLINE void write(const Sums<4> &sums, int64_t pixel) {
-        const uint32_t first = bits(below(sums, pixel), below(sums.rest, pixel + 1));
-        const uint32_t second = bits(below(sums.rest.rest, pixel + 2), below(sums.rest.rest.rest, pixel + 3));
-        put(pixel, first);
-        put(pixel + 1, first >> 16);
-        put(pixel + 2, second);
-        put(pixel + 3, second >> 16);
-    }
-    HYPERSIGN_INLINE void write(const Sums<1> &sums, int64_t pixel) {
-        const __m256i levels = below(sums, pixel);
-        put(pixel, bits(levels, levels));
-    }
-
-   private:
-    template <int pixels>
-    HYPERSIGN_INLINE __m256i below(const Sums<pixels> &sums, int64_t pixel) {
-        return _mm256_cmpgt_epi16(limits_(row_, pixel, block_), _mm256_hadd_epi16(sums.low, sums.high));
-    }
-    // Of two pixels, 16 each.
-    HYPERSIGN_INLINE uint32_t bits(__m256i first, __m256i second) const {
-        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        const __m256i both = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), order);
-        return static_cast<uint32_t>(_mm256_movemask_epi8(both)) ^ flip_;
-    }
-    HYPERSIGN_INLINE void put(int64_t pixel, uint32_t levels) const {
-        uint64_t *to = row_.sign + pixel * words_ + block_ / 4;
-        const auto of = static_cast<uint16_t>(levels);
-        if (piece_ == 0)
-            *to = of;  // its other pieces, if any, are written after
-        else
-            std::memcpy(reinterpret_cast<uint8_t *>(to) + 2 * piece_, &of, sizeof of);
-    }
-
-    const ImageRow &row_;
-    const int64_t block_, words_, piece_;
-    const uint32_t flip_;
-    Limits limits_;
-};
-
 void image_row(const ImageRow &row) {
-    const int64_t largest = std::max<int64_t>(1, row.largest), taps = row.fours * TAPS;
-    const bool narrow = row.low != nullptr && row.high == nullptr && taps * UINT8_MAX * largest < INT16_MAX;
-    const int64_t room = TAPS * std::max<int64_t>(1, INT16_MAX / (2 * UINT8_MAX * largest));
+    const int64_t room = TAPS * std::max<int64_t>(1, INT16_MAX / (2 * UINT8_MAX * std::max<int64_t>(1, row.largest)));
     for (int64_t block = 0; block * LANES < row.filters; ++block) {
         int64_t pixel = 0;
-        if (narrow && (block + 1) * LANES <= row.filters) {
-            Levels levels(row, block);
-            for (; pixel + 4 <= row.pixels; pixel += 4)
-                levels.write(add_taps<4>(row, pixel, block, 0, taps), pixel);
-            for (; pixel < row.pixels; ++pixel) levels.write(add_taps<1>(row, pixel, block, 0, taps), pixel);
-        } else {
-            for (; pixel + 4 <= row.pixels; pixel += 4) tile<4>(row, pixel, block, room);
-            for (; pixel < row.pixels; ++pixel) tile<1>(row, pixel, block, room);
-        }
+        for (; pixel + 4 <= row.pixels; pixel += 4) tile<4>(row, pixel, block, room);
+        for (; pixel < row.pixels; ++pixel) tile<1>(row, pixel, block, room);
     }
 }
 
 }  // namespace
 
-const ImageKernels image_avx2{image_row};
+const ImageKernels image_avx2{image_row, &image_tables_avx2};
 
 }  // namespace hypersign

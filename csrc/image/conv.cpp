@@ -36,93 +36,250 @@ struct Borders {
     }
 };
 
-}  // namespace
+// The padded lines of an image under a row of the output, as many as a kernel reaches over; neighbours share them.
+class Lines {
+   public:
+    explicit Lines(const ImageTask &task)
+        : task_(task),
+          reach_((task.size[0] - 1) * task.dilation[0] + 1),
+          pitch((task.width + 2 * task.padding[1]) * task.channels + COPY),
+          lines_(static_cast<size_t>(reach_ * pitch)),
+          held_(static_cast<size_t>(reach_), {-1, 0}) {}
 
-void image_conv2d(const ImageTask &task) {
-    const ImageKernels &kernels = image_kernels(backend());
-    const int64_t lanes = round_up(task.filters, IMAGE_LANES), words = (task.filters + 63) / 64;
-    const int64_t segment = task.size[1] * task.channels;  // bytes of a kernel row
-    const int64_t depth = round_up(task.size[0] * segment, IMAGE_TAPS);
-    const Borders rows(task.out[0], task.height, task.size[0], task.stride[0], task.padding[0], task.dilation[0]);
-    const Borders columns(task.out[1], task.width, task.size[1], task.stride[1], task.padding[1], task.dilation[1]);
-
-    // What the shift adds: (row ranges, column ranges, lanes).
-    std::vector<int32_t> starts(rows.ranges.size() * columns.ranges.size() * static_cast<size_t>(lanes));
-    int32_t *start = starts.data();
-    for (const auto &[top, bottom] : rows.ranges)
-        for (const auto &[left, right] : columns.ranges) {
-            for (int64_t i = top; i < bottom; ++i)
-                for (int64_t j = left; j < right; ++j)
-                    for (int64_t lane = 0; lane < lanes; ++lane)
-                        start[lane] += task.taps[(i * task.size[1] + j) * lanes + lane];
-            start += lanes;
-        }
-
-    int64_t largest = 0;
-    for (int64_t i = 0; i < lanes * depth; ++i) largest = std::max<int64_t>(largest, std::abs(task.weights[i]));
-
-    parallel_for(task.images * task.out[0], task.threads, [&](int64_t first, int64_t last) {
-        const int64_t pitch = (task.width + 2 * task.padding[1]) * task.channels + COPY;
-        // Padded lines of the image, as many as a kernel reaches over, and which they are.
-        const int64_t reach = (task.size[0] - 1) * task.dilation[0] + 1, step = task.stride[1] * task.channels;
-        std::vector<uint8_t> lines(static_cast<size_t>(reach * pitch));
-        std::vector<std::pair<int64_t, int64_t>> held(static_cast<size_t>(reach), {-1, 0});
-        std::vector<const uint8_t *> line_of(static_cast<size_t>(task.size[0]));
-        std::vector<uint8_t> patches(static_cast<size_t>(task.out[1] * depth + segment + COPY));
-        std::vector<const int32_t *> start_of(static_cast<size_t>(task.out[1]));
-        // Taps side by side are one copy.
-        const int64_t copies = task.dilation[1] == 1 ? 1 : task.size[1], bytes = segment / copies;
-        for (int64_t tile = first; tile < last; ++tile) {
-            const int64_t image = tile / task.out[0], y = tile % task.out[0];
-            for (int64_t i = 0; i < task.size[0]; ++i) {
-                const int64_t above = y * task.stride[0] + i * task.dilation[0], line = above - task.padding[0];
-                const int64_t slot = above % reach;
-                line_of[static_cast<size_t>(i)] = lines.data() + slot * pitch;
-                if (held[static_cast<size_t>(slot)] != std::pair{image, line}) {
-                    held[static_cast<size_t>(slot)] = {image, line};
-                    uint8_t *to = lines.data() + slot * pitch + task.padding[1] * task.channels;
-                    const size_t size = static_cast<size_t>(task.width * task.channels);
-                    if (line < 0 || line >= task.height)
-                        std::memset(to, 0, size);
-                    else
-                        std::memcpy(to, task.x + (image * task.height + line) * static_cast<int64_t>(size), size);
-                }
+    // Calls use(kernel row, slot, line, whether the slot's line is a new one).
+    template <typename Use>
+    void under(int64_t image, int64_t y, Use &&use) {
+        for (int64_t i = 0; i < task_.size[0]; ++i) {
+            const int64_t above = y * task_.stride[0] + i * task_.dilation[0], row = above - task_.padding[0];
+            const int64_t slot = above % reach_;
+            uint8_t *line = lines_.data() + slot * pitch;
+            const bool fresh = held_[static_cast<size_t>(slot)] != std::pair{image, row};
+            if (fresh) {
+                held_[static_cast<size_t>(slot)] = {image, row};
+                const auto size = static_cast<size_t>(task_.width * task_.channels);
+                uint8_t *to = line + task_.padding[1] * task_.channels;
+                if (row < 0 || row >= task_.height)
+                    std::memset(to, 0, size);
+                else
+                    std::memcpy(to, task_.x + (image * task_.height + row) * static_cast<int64_t>(size), size);
             }
+            use(i, slot, line, fresh);
+        }
+    }
+
+   private:
+    const ImageTask &task_;
+    const int64_t reach_;
+
+   public:
+    const int64_t pitch;  // bytes of a line
+
+   private:
+    std::vector<uint8_t> lines_;
+    std::vector<std::pair<int64_t, int64_t>> held_;  // image and row
+};
+
+class Convolution {
+   public:
+    explicit Convolution(const ImageTask &task)
+        : task_(task),
+          lanes_(round_up(task.filters, IMAGE_LANES)),
+          rows_(task.out[0], task.height, task.size[0], task.stride[0], task.padding[0], task.dilation[0]),
+          columns_(task.out[1], task.width, task.size[1], task.stride[1], task.padding[1], task.dilation[1]) {
+        // Taps side by side are one run.
+        runs_ = task.dilation[1] == 1 ? 1 : task.size[1];
+        run_ = task.size[1] * task.channels / runs_;
+        depth_ = round_up(task.size[0] * runs_ * run_, IMAGE_TAPS);
+        step_ = task.stride[1] * task.channels;
+        for (int64_t i = 0; i < lanes_ * depth_; ++i) largest_ = std::max<int64_t>(largest_, std::abs(task.weights[i]));
+
+        // What the shift adds: (row ranges, column ranges, lanes).
+        starts_.resize(rows_.ranges.size() * columns_.ranges.size() * static_cast<size_t>(lanes_));
+        int32_t *start = starts_.data();
+        for (const auto &[top, bottom] : rows_.ranges)
+            for (const auto &[left, right] : columns_.ranges) {
+                for (int64_t i = top; i < bottom; ++i)
+                    for (int64_t j = left; j < right; ++j)
+                        for (int64_t lane = 0; lane < lanes_; ++lane)
+                            start[lane] += task.taps[(i * task.size[1] + j) * lanes_ + lane];
+                start += lanes_;
+            }
+    }
+
+    void run() const {
+        const ImageKernels &kernels = image_kernels(backend());
+        if (kernels.tables == nullptr || !by_tables(*kernels.tables)) by_patches(kernels);
+    }
+
+   private:
+    void by_patches(const ImageKernels &kernels) const;
+    bool by_tables(const ImageTables &kernels) const;
+    int8_t weight(int64_t filter, int64_t tap) const {
+        const int64_t four = filter / IMAGE_LANES * (depth_ / IMAGE_TAPS) + tap / IMAGE_TAPS;
+        return task_.weights[(four * IMAGE_LANES + filter % IMAGE_LANES) * IMAGE_TAPS + tap % IMAGE_TAPS];
+    }
+    // Which of the starts is a pixel's.
+    size_t pattern(int64_t y, int64_t x) const {
+        return rows_.at[static_cast<size_t>(y)] * columns_.ranges.size() + columns_.at[static_cast<size_t>(x)];
+    }
+    // Sets where an output row's results go.
+    template <typename Row>
+    void to(int64_t tile, Row &row) const {
+        const int64_t first = tile * task_.out[1], words = (task_.filters + 63) / 64;
+        row.pixels = task_.out[1];
+        row.filters = task_.filters;
+        row.flip = task_.flip;
+        if (task_.sign != nullptr) row.sign = task_.sign + first * words;
+        if (task_.nonzero != nullptr) row.nonzero = task_.nonzero + first * words;
+    }
+
+    const ImageTask &task_;
+    const int64_t lanes_;
+    const Borders rows_, columns_;
+    int64_t runs_, run_;  // of a kernel row, and bytes of each
+    int64_t depth_;       // bytes of a filter
+    int64_t step_;        // bytes from one pixel's taps to the next's
+    int64_t largest_ = 0;
+    std::vector<int32_t> starts_;
+};
+
+void Convolution::by_patches(const ImageKernels &kernels) const {
+    parallel_for(task_.images * task_.out[0], task_.threads, [&](int64_t first, int64_t last) {
+        Lines lines(task_);
+        std::vector<const uint8_t *> line_of(static_cast<size_t>(task_.size[0]));
+        std::vector<uint8_t> patches(static_cast<size_t>(task_.out[1] * depth_ + runs_ * run_ + COPY));
+        std::vector<const int32_t *> start_of(static_cast<size_t>(task_.out[1]));
+        for (int64_t tile = first; tile < last; ++tile) {
+            const int64_t y = tile % task_.out[0];
+            lines.under(tile / task_.out[0], y, [&](int64_t i, int64_t, const uint8_t *line, bool) {
+                line_of[static_cast<size_t>(i)] = line;
+            });
             // In order, since what a copy writes past its end the next ones write over.
-            for (int64_t x = 0; x < task.out[1]; ++x) {
-                uint8_t *to = patches.data() + x * depth;
+            for (int64_t x = 0; x < task_.out[1]; ++x) {
+                uint8_t *to = patches.data() + x * depth_;
                 for (const uint8_t *line : line_of) {
-                    const uint8_t *from = line + x * step;
-                    for (int64_t j = 0; j < copies; ++j, from += task.dilation[1] * task.channels, to += bytes)
-                        if (bytes <= COPY)
+                    const uint8_t *from = line + x * step_;
+                    for (int64_t j = 0; j < runs_; ++j, from += task_.dilation[1] * task_.channels, to += run_)
+                        if (run_ <= COPY)
                             std::memcpy(to, from, COPY);
                         else
-                            std::memcpy(to, from, static_cast<size_t>(bytes));
+                            std::memcpy(to, from, static_cast<size_t>(run_));
                 }
-                start_of[static_cast<size_t>(x)] =
-                    starts.data() + (rows.at[static_cast<size_t>(y)] * columns.ranges.size() +
-                                     columns.at[static_cast<size_t>(x)]) *
-                                        static_cast<size_t>(lanes);
+                start_of[static_cast<size_t>(x)] = starts_.data() + pattern(y, x) * static_cast<size_t>(lanes_);
             }
             ImageRow row{};
+            to(tile, row);
             row.patches = patches.data();
-            row.pixels = task.out[1];
-            row.fours = depth / IMAGE_TAPS;
-            row.weights = task.weights;
-            row.largest = largest;
+            row.fours = depth_ / IMAGE_TAPS;
+            row.weights = task_.weights;
+            row.largest = largest_;
             row.start = start_of.data();
-            row.filters = task.filters;
-            row.low = task.low;
-            row.high = task.high;
-            row.flip = task.flip;
-            if (task.sums != nullptr)
-                row.sums = task.sums + tile * task.out[1] * task.filters;
-            else
-                row.sign = task.sign + tile * task.out[1] * words;
-            if (task.nonzero != nullptr) row.nonzero = task.nonzero + tile * task.out[1] * words;
+            row.low = task_.low;
+            row.high = task_.high;
+            if (task_.sums != nullptr) row.sums = task_.sums + tile * task_.out[1] * task_.filters;
             kernels.row(row);
         }
     });
 }
+
+// False where it cannot: sums are wanted, or do not fit in 16 bits.
+bool Convolution::by_tables(const ImageTables &kernels) const {
+    constexpr int64_t kBlock = IMAGE_TABLE_FILTERS;
+    const int64_t taps = task_.size[0] * runs_ * run_, blocks = (task_.filters + kBlock - 1) / kBlock;
+    // Twice a ternary filter's sum is that with +1 for its zeros plus that with -1.
+    bool ternary = false;
+    for (int64_t filter = 0; filter < task_.filters; ++filter)
+        for (int64_t tap = 0; tap < taps; ++tap) ternary |= weight(filter, tap) == 0;
+    const int64_t picks_of = ternary ? 2 : 1;
+    if (task_.low == nullptr || largest_ == 0 || picks_of * taps * UINT8_MAX >= INT16_MAX) return false;
+
+    // Threes of taps, and what is left of a run.
+    struct Three {
+        int64_t row, byte, tap, taps;
+    };
+    std::vector<Three> threes;
+    for (int64_t i = 0; i < task_.size[0]; ++i)
+        for (int64_t j = 0; j < runs_; ++j)
+            for (int64_t k = 0; k < run_; k += 3)
+                threes.push_back({i, j * task_.dilation[1] * task_.channels + k, (i * runs_ + j) * run_ + k,
+                                  std::min<int64_t>(3, run_ - k)});
+    const auto groups = static_cast<int64_t>(threes.size()) * picks_of;
+
+    std::vector<uint8_t> picks(static_cast<size_t>(blocks * groups * kBlock * 2));
+    uint8_t *pick = picks.data();
+    for (int64_t block = 0; block < blocks; ++block)
+        for (const Three &three : threes)
+            for (int64_t zero = 0; zero < picks_of; ++zero, pick += kBlock * 2)
+                for (int64_t i = 0; i < kBlock; ++i) {
+                    const int64_t filter = block * kBlock + i;
+                    int entry = 0;
+                    for (int64_t tap = 0; tap < three.taps && filter < task_.filters; ++tap) {
+                        const int8_t w = weight(filter, three.tap + tap);
+                        entry |= (w < 0 || (w == 0 && zero)) << tap;
+                    }
+                    pick[2 * image_table_place(i)] = static_cast<uint8_t>(2 * entry);
+                    pick[2 * image_table_place(i) + 1] = static_cast<uint8_t>(2 * entry + 1);
+                }
+
+    // start + largest s / picks_of < limit where s <= floor((picks_of (limit - start) - 1) / largest).
+    const int64_t limits = task_.high != nullptr ? 2 : 1, bounds_of = limits * blocks * kBlock;
+    const size_t patterns = rows_.ranges.size() * columns_.ranges.size();
+    std::vector<int16_t> bounds(patterns * static_cast<size_t>(bounds_of));
+    for (size_t p = 0; p < patterns; ++p)
+        for (int64_t i = 0; i < limits; ++i)
+            for (int64_t filter = 0; filter < task_.filters; ++filter) {
+                const int64_t limit = (i ? task_.high : task_.low)[filter];
+                const int64_t above = picks_of * (limit - starts_[p * static_cast<size_t>(lanes_) + filter]) - 1;
+                const int64_t bound = above / largest_ - (above % largest_ < 0);
+                const int64_t at = i * blocks * kBlock + filter / kBlock * kBlock + image_table_place(filter % kBlock);
+                bounds[p * bounds_of + at] =
+                    static_cast<int16_t>(std::clamp<int64_t>(bound, INT16_MIN, INT16_MAX));
+            }
+
+    // Tables begin at each pixel, or, where pixels are threes of bytes, at each third byte.
+    const int64_t unit = task_.channels % 3 == 0 ? 3 : 1;
+    const bool rest = run_ % 3 != 0;
+    parallel_for(task_.images * task_.out[0], task_.threads, [&](int64_t first, int64_t last) {
+        Lines lines(task_);
+        const int64_t count = (lines.pitch - COPY + unit - 1) / unit, size = count * IMAGE_TABLE;
+        const int64_t reach = (task_.size[0] - 1) * task_.dilation[0] + 1;
+        std::vector<uint8_t> tables(static_cast<size_t>(reach * size * (rest ? 2 : 1)));
+        std::vector<int64_t> slot_of(static_cast<size_t>(task_.size[0]));
+        std::vector<const uint8_t *> table_of(static_cast<size_t>(groups));
+        std::vector<const int16_t *> bounds_at(static_cast<size_t>(task_.out[1]));
+        for (int64_t tile = first; tile < last; ++tile) {
+            const int64_t y = tile % task_.out[0];
+            lines.under(tile / task_.out[0], y, [&](int64_t i, int64_t slot, const uint8_t *line, bool fresh) {
+                slot_of[static_cast<size_t>(i)] = slot;
+                if (!fresh) return;
+                kernels.tabulate(line, count, unit, 3, tables.data() + slot * size);
+                if (rest)
+                    kernels.tabulate(line, count, unit, static_cast<int>(run_ % 3),
+                                     tables.data() + (reach + slot) * size);
+            });
+            const uint8_t **table = table_of.data();
+            for (const Three &three : threes)
+                for (int64_t zero = 0; zero < picks_of; ++zero) {
+                    const int64_t of = slot_of[static_cast<size_t>(three.row)] + (three.taps < 3 ? reach : 0);
+                    *table++ = tables.data() + of * size + three.byte / unit * IMAGE_TABLE;
+                }
+            for (int64_t x = 0; x < task_.out[1]; ++x)
+                bounds_at[static_cast<size_t>(x)] = bounds.data() + pattern(y, x) * static_cast<size_t>(bounds_of);
+            ImageLookup row{};
+            to(tile, row);
+            row.tables = table_of.data();
+            row.groups = groups;
+            row.step = step_ / unit * IMAGE_TABLE;
+            row.picks = picks.data();
+            row.bounds = bounds_at.data();
+            kernels.row(row);
+        }
+    });
+    return true;
+}
+
+}  // namespace
+
+void image_conv2d(const ImageTask &task) { Convolution(task).run(); }
 
 }  // namespace hypersign

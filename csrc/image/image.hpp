@@ -33,9 +33,37 @@ struct ImageRow {
     uint64_t *sign, *nonzero;
 };
 
+// Levels by tables: what three bytes of a line add up to with each choice of signs, 8 sums of 16 bits, of which a
+// filter picks one.
+constexpr int64_t IMAGE_TABLE = 16;          // bytes
+constexpr int64_t IMAGE_TABLE_FILTERS = 32;  // of a block
+
+// Where filter i of a block lies: in two registers, in the order that packing them to bytes undoes.
+inline int64_t image_table_place(int64_t i) { return i / 8 % 2 * 16 + i / 16 * 8 + i % 8; }
+
+// A row of pixels. Buffers are those of `ImageRow`.
+struct ImageLookup {
+    const uint8_t *const *tables;  // of each group of taps, for the first pixel
+    int64_t step;                  // bytes from there to the next pixel's
+    int64_t groups, pixels, filters;
+    const uint8_t *picks;            // (blocks, groups, 32, 2): the bytes of the table's sum
+    const int16_t *const *bounds;    // for each pixel, (1 or 2, 32 * blocks): -1 up to the first, +1 above the second
+    const uint64_t *flip;
+    uint64_t *sign, *nonzero;
+};
+
+struct ImageTables {
+    // Tables of `count` threes of bytes, `step` apart, of which only the first `taps` are added.
+    void (*tabulate)(const uint8_t *line, int64_t count, int64_t step, int taps, uint8_t *tables);
+    void (*row)(const ImageLookup &row);
+};
+
 struct ImageKernels {
     void (*row)(const ImageRow &row);
+    const ImageTables *tables = nullptr;  // for levels whose sums fit in 16 bits
 };
+
+extern const ImageTables image_tables_avx2;
 
 extern const ImageKernels image_portable, image_avx2, image_avx512, image_neon;
 const ImageKernels &image_kernels(Backend backend);

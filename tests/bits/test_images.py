@@ -116,6 +116,27 @@ def test_thresholds_as_far_from_sums_as_can_be(name: str, shift: int) -> None:
 
 
 @pytest.mark.parametrize("name", available_backends())
+@pytest.mark.parametrize("ternary", [False, True])
+@pytest.mark.parametrize("taps", [63, 64, 65, 127, 128, 129])
+def test_levels_where_sums_of_16_bits_end(name: str, taps: int, ternary: bool) -> None:
+    levels = np.repeat([[1], [-1], [0 if ternary else 1]], 11, 0) * np.ones(taps, int)
+    filters = Filters(pack_ternary(levels, low=0, high=1) if ternary else pack(levels), shape=(1, taps, 1))
+    x = np.full((1, 2, taps + 2, 1), 255, np.uint8)
+    x[0, 1] = np.random.default_rng(taps).integers(0, 256, (taps + 2, 1))
+    sums = 3 * loop(x, levels.reshape(33, 1, taps, 1), 1, 0, stride=(1, 1), padding=(0, 0), dilation=(1, 1))
+    edges = 3 * 255 * taps * np.array([-1, 1])
+    for limit in (*edges - 1, *edges, *edges + 1, 0, *(3 * 32767 * np.array([-1, 1])), 1 << 20, -(1 << 20)):
+        low, high = np.full(33, limit, np.int32), np.full(33, limit + 2, np.int32)
+        with forced(name):
+            binary = image_conv2d(x, filters, multiplier=3, shift=0, thresholds=Thresholds(low, np.zeros(33, bool)))
+            three = image_conv2d(
+                x, filters, multiplier=3, shift=0, thresholds=Thresholds(low, np.zeros(33, bool), high)
+            )
+        assert np.array_equal(unpack(binary, 33), np.where(sums < low, -1, 1))
+        assert np.array_equal(unpack_ternary(three, 33), np.where(sums < low, -1, np.where(sums >= high, 1, 0)))
+
+
+@pytest.mark.parametrize("name", available_backends())
 def test_other_layouts(name: str) -> None:
     filters, _ = filters_and_levels((20, 3, 3, 3), ternary=False)
     x = np.random.default_rng(2).integers(0, 256, (2, 3, 6, 6), dtype=np.uint8)  # as torch has them
