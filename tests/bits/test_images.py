@@ -121,7 +121,8 @@ def test_thresholds_as_far_from_sums_as_can_be(name: str, shift: int) -> None:
 def test_levels_where_sums_of_16_bits_end(name: str, taps: int, ternary: bool) -> None:
     levels = np.repeat([[1], [-1], [0 if ternary else 1]], 11, 0) * np.ones(taps, int)
     filters = Filters(pack_ternary(levels, low=0, high=1) if ternary else pack(levels), shape=(1, taps, 1))
-    x = np.full((1, 2, taps + 2, 1), 255, np.uint8)
+    x = np.zeros((1, 3, taps + 2, 1), np.uint8)
+    x[0, 0] = 255
     x[0, 1] = np.random.default_rng(taps).integers(0, 256, (taps + 2, 1))
     sums = 3 * loop(x, levels.reshape(33, 1, taps, 1), 1, 0, stride=(1, 1), padding=(0, 0), dilation=(1, 1))
     edges = 3 * 255 * taps * np.array([-1, 1])
@@ -132,7 +133,7 @@ def test_levels_where_sums_of_16_bits_end(name: str, taps: int, ternary: bool) -
             three = image_conv2d(
                 x, filters, multiplier=3, shift=0, thresholds=Thresholds(low, np.zeros(33, bool), high)
             )
-        assert np.array_equal(unpack(binary, 33), np.where(sums < low, -1, 1))
+        assert np.array_equal(binary, pack(np.where(sums < low, -1, 1)))
         assert np.array_equal(unpack_ternary(three, 33), np.where(sums < low, -1, np.where(sums >= high, 1, 0)))
 
 
