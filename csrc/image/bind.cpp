@@ -71,10 +71,8 @@ void bind_image(nb::module_ &m) {
                       (task.out[axis] - 1) * task.stride[axis] + task.dilation[axis] * (task.size[axis] - 1) <
                           length + 2 * task.padding[axis]);
             }
-            return Call{[task, x, weights, taps, sums, limits, flip, planes](int threads) {
-                ImageTask own = task;
-                own.threads = threads;
-                image_conv2d(own);
+            return Call{[run = image_conv2d(task), x, weights, taps, sums, limits, flip, planes](int threads) {
+                run(threads);
             }};
         },
         nb::arg("x"), nb::arg("weights"), nb::arg("taps"), nb::arg("stride"), nb::arg("padding"),

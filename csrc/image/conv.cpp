@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "image/image.hpp"
@@ -83,6 +84,7 @@ class Convolution {
    public:
     explicit Convolution(const ImageTask &task)
         : task_(task),
+          kernels_(image_kernels(backend())),
           lanes_(round_up(task.filters, IMAGE_LANES)),
           rows_(task.out[0], task.height, task.size[0], task.stride[0], task.padding[0], task.dilation[0]),
           columns_(task.out[1], task.width, task.size[1], task.stride[1], task.padding[1], task.dilation[1]) {
@@ -104,16 +106,20 @@ class Convolution {
                             start[lane] += task.taps[(i * task.size[1] + j) * lanes_ + lane];
                 start += lanes_;
             }
+        if (kernels_.tables != nullptr) prepare_tables();
     }
 
-    void run() const {
-        const ImageKernels &kernels = image_kernels(backend());
-        if (kernels.tables == nullptr || !by_tables(*kernels.tables)) by_patches(kernels);
+    void run(int threads) const {
+        parallel_for(task_.images * task_.out[0], threads, [&](int64_t first, int64_t last) {
+            groups_ > 0 ? by_tables(first, last) : by_patches(first, last);
+        });
     }
 
    private:
-    void by_patches(const ImageKernels &kernels) const;
-    bool by_tables(const ImageTables &kernels) const;
+    void prepare_tables();
+    // Rows of the output, of all images.
+    void by_patches(int64_t first, int64_t last) const;
+    void by_tables(int64_t first, int64_t last) const;
     int8_t weight(int64_t filter, int64_t tap) const {
         const int64_t four = filter / IMAGE_LANES * (depth_ / IMAGE_TAPS) + tap / IMAGE_TAPS;
         return task_.weights[(four * IMAGE_LANES + filter % IMAGE_LANES) * IMAGE_TAPS + tap % IMAGE_TAPS];
@@ -124,7 +130,7 @@ class Convolution {
     }
     // Sets where an output row's results go.
     template <typename Row>
-    void to(int64_t tile, Row &row) const {
+    void put_out(int64_t tile, Row &row) const {
         const int64_t first = tile * task_.out[1], words = (task_.filters + 63) / 64;
         row.pixels = task_.out[1];
         row.filters = task_.filters;
@@ -133,7 +139,8 @@ class Convolution {
         if (task_.nonzero != nullptr) row.nonzero = task_.nonzero + first * words;
     }
 
-    const ImageTask &task_;
+    const ImageTask task_;
+    const ImageKernels &kernels_;
     const int64_t lanes_;
     const Borders rows_, columns_;
     int64_t runs_, run_;  // of a kernel row, and bytes of each
@@ -141,75 +148,77 @@ class Convolution {
     int64_t step_;        // bytes from one pixel's taps to the next's
     int64_t largest_ = 0;
     std::vector<int32_t> starts_;
-};
 
-void Convolution::by_patches(const ImageKernels &kernels) const {
-    parallel_for(task_.images * task_.out[0], task_.threads, [&](int64_t first, int64_t last) {
-        Lines lines(task_);
-        std::vector<const uint8_t *> line_of(static_cast<size_t>(task_.size[0]));
-        std::vector<uint8_t> patches(static_cast<size_t>(task_.out[1] * depth_ + runs_ * run_ + COPY));
-        std::vector<const int32_t *> start_of(static_cast<size_t>(task_.out[1]));
-        for (int64_t tile = first; tile < last; ++tile) {
-            const int64_t y = tile % task_.out[0];
-            lines.under(tile / task_.out[0], y, [&](int64_t i, int64_t, const uint8_t *line, bool) {
-                line_of[static_cast<size_t>(i)] = line;
-            });
-            // In order, since what a copy writes past its end the next ones write over.
-            for (int64_t x = 0; x < task_.out[1]; ++x) {
-                uint8_t *to = patches.data() + x * depth_;
-                for (const uint8_t *line : line_of) {
-                    const uint8_t *from = line + x * step_;
-                    for (int64_t j = 0; j < runs_; ++j, from += task_.dilation[1] * task_.channels, to += run_)
-                        if (run_ <= COPY)
-                            std::memcpy(to, from, COPY);
-                        else
-                            std::memcpy(to, from, static_cast<size_t>(run_));
-                }
-                start_of[static_cast<size_t>(x)] = starts_.data() + pattern(y, x) * static_cast<size_t>(lanes_);
-            }
-            ImageRow row{};
-            to(tile, row);
-            row.patches = patches.data();
-            row.fours = depth_ / IMAGE_TAPS;
-            row.weights = task_.weights;
-            row.largest = largest_;
-            row.start = start_of.data();
-            row.low = task_.low;
-            row.high = task_.high;
-            if (task_.sums != nullptr) row.sums = task_.sums + tile * task_.out[1] * task_.filters;
-            kernels.row(row);
-        }
-    });
-}
-
-// False where it cannot: sums are wanted, or do not fit in 16 bits.
-bool Convolution::by_tables(const ImageTables &kernels) const {
-    constexpr int64_t kBlock = IMAGE_TABLE_FILTERS;
-    const int64_t taps = task_.size[0] * runs_ * run_, blocks = (task_.filters + kBlock - 1) / kBlock;
-    // Twice a ternary filter's sum is that with +1 for its zeros plus that with -1.
-    bool ternary = false;
-    for (int64_t filter = 0; filter < task_.filters; ++filter)
-        for (int64_t tap = 0; tap < taps; ++tap) ternary |= weight(filter, tap) == 0;
-    const int64_t picks_of = ternary ? 2 : 1;
-    if (task_.low == nullptr || largest_ == 0 || picks_of * taps * UINT8_MAX >= INT16_MAX) return false;
-
-    // Threes of taps, and what is left of a run.
+    // For tables: threes of taps, and what is left of a run.
     struct Three {
         int64_t row, byte, tap, taps;
     };
-    std::vector<Three> threes;
+    std::vector<Three> threes_;
+    int64_t picks_of_ = 1;              // a three
+    int64_t groups_ = 0;                // of taps: threes, times their picks; without tables, none
+    std::vector<uint8_t> picks_;        // as `ImageLookup` has them
+    int64_t bounds_of_ = 0;             // a pattern
+    std::vector<int16_t> bounds_;
+};
+
+void Convolution::by_patches(int64_t first, int64_t last) const {
+    Lines lines(task_);
+    std::vector<const uint8_t *> line_of(static_cast<size_t>(task_.size[0]));
+    std::vector<uint8_t> patches(static_cast<size_t>(task_.out[1] * depth_ + runs_ * run_ + COPY));
+    std::vector<const int32_t *> start_of(static_cast<size_t>(task_.out[1]));
+    for (int64_t tile = first; tile < last; ++tile) {
+        const int64_t y = tile % task_.out[0];
+        lines.under(tile / task_.out[0], y, [&](int64_t i, int64_t, const uint8_t *line, bool) {
+            line_of[static_cast<size_t>(i)] = line;
+        });
+        // In order, since what a copy writes past its end the next ones write over.
+        for (int64_t x = 0; x < task_.out[1]; ++x) {
+            uint8_t *to = patches.data() + x * depth_;
+            for (const uint8_t *line : line_of) {
+                const uint8_t *from = line + x * step_;
+                for (int64_t j = 0; j < runs_; ++j, from += task_.dilation[1] * task_.channels, to += run_)
+                    if (run_ <= COPY)
+                        std::memcpy(to, from, COPY);
+                    else
+                        std::memcpy(to, from, static_cast<size_t>(run_));
+            }
+            start_of[static_cast<size_t>(x)] = starts_.data() + pattern(y, x) * static_cast<size_t>(lanes_);
+        }
+        ImageRow row{};
+        put_out(tile, row);
+        row.patches = patches.data();
+        row.fours = depth_ / IMAGE_TAPS;
+        row.weights = task_.weights;
+        row.largest = largest_;
+        row.start = start_of.data();
+        row.low = task_.low;
+        row.high = task_.high;
+        if (task_.sums != nullptr) row.sums = task_.sums + tile * task_.out[1] * task_.filters;
+        kernels_.row(row);
+    }
+}
+
+// Where levels are wanted, and sums fit in 16 bits.
+void Convolution::prepare_tables() {
+    constexpr int64_t kBlock = IMAGE_TABLE_FILTERS;
+    const int64_t taps = task_.size[0] * runs_ * run_, blocks = (task_.filters + kBlock - 1) / kBlock;
+    // Twice a ternary filter's sum is that with +1 for its zeros plus that with -1.
+    for (int64_t filter = 0; filter < task_.filters; ++filter)
+        for (int64_t tap = 0; tap < taps; ++tap)
+            if (weight(filter, tap) == 0) picks_of_ = 2;
+    if (task_.low == nullptr || largest_ == 0 || picks_of_ * taps * UINT8_MAX >= INT16_MAX) return;
+
     for (int64_t i = 0; i < task_.size[0]; ++i)
         for (int64_t j = 0; j < runs_; ++j)
             for (int64_t k = 0; k < run_; k += 3)
-                threes.push_back({i, j * task_.dilation[1] * task_.channels + k, (i * runs_ + j) * run_ + k,
-                                  std::min<int64_t>(3, run_ - k)});
-    const auto groups = static_cast<int64_t>(threes.size()) * picks_of;
-
-    std::vector<uint8_t> picks(static_cast<size_t>(blocks * groups * kBlock * 2));
-    uint8_t *pick = picks.data();
+                threes_.push_back({i, j * task_.dilation[1] * task_.channels + k, (i * runs_ + j) * run_ + k,
+                                   std::min<int64_t>(3, run_ - k)});
+    groups_ = static_cast<int64_t>(threes_.size()) * picks_of_;
+    picks_.resize(static_cast<size_t>(blocks * groups_ * kBlock * 2));
+    uint8_t *pick = picks_.data();
     for (int64_t block = 0; block < blocks; ++block)
-        for (const Three &three : threes)
-            for (int64_t zero = 0; zero < picks_of; ++zero, pick += kBlock * 2)
+        for (const Three &three : threes_)
+            for (int64_t zero = 0; zero < picks_of_; ++zero, pick += kBlock * 2)
                 for (int64_t i = 0; i < kBlock; ++i) {
                     const int64_t filter = block * kBlock + i;
                     int entry = 0;
@@ -221,65 +230,68 @@ bool Convolution::by_tables(const ImageTables &kernels) const {
                     pick[2 * image_table_place(i) + 1] = static_cast<uint8_t>(2 * entry + 1);
                 }
 
-    // start + largest s / picks_of < limit where s <= floor((picks_of (limit - start) - 1) / largest).
-    const int64_t limits = task_.high != nullptr ? 2 : 1, bounds_of = limits * blocks * kBlock;
+    // start + largest s / picks < limit where s <= floor((picks (limit - start) - 1) / largest).
+    const int64_t limits = task_.high != nullptr ? 2 : 1;
     const size_t patterns = rows_.ranges.size() * columns_.ranges.size();
-    std::vector<int16_t> bounds(patterns * static_cast<size_t>(bounds_of));
+    bounds_of_ = limits * blocks * kBlock;
+    bounds_.resize(patterns * static_cast<size_t>(bounds_of_));
     for (size_t p = 0; p < patterns; ++p)
         for (int64_t i = 0; i < limits; ++i)
             for (int64_t filter = 0; filter < task_.filters; ++filter) {
-                const int64_t limit = (i ? task_.high : task_.low)[filter];
-                const int64_t above = picks_of * (limit - starts_[p * static_cast<size_t>(lanes_) + filter]) - 1;
+                const int64_t start = starts_[p * static_cast<size_t>(lanes_) + static_cast<size_t>(filter)];
+                const int64_t above = picks_of_ * ((i ? task_.high : task_.low)[filter] - start) - 1;
                 const int64_t bound = above / largest_ - (above % largest_ < 0);
                 const int64_t at = i * blocks * kBlock + filter / kBlock * kBlock + image_table_place(filter % kBlock);
-                bounds[p * bounds_of + at] =
+                bounds_[p * static_cast<size_t>(bounds_of_) + static_cast<size_t>(at)] =
                     static_cast<int16_t>(std::clamp<int64_t>(bound, INT16_MIN, INT16_MAX));
             }
+}
 
-    // Tables begin at each pixel, or, where pixels are threes of bytes, at each third byte.
+void Convolution::by_tables(int64_t first, int64_t last) const {
+    const ImageTables &kernels = *kernels_.tables;
+    // Tables begin at each byte, or, where pixels are threes of bytes, at each third.
     const int64_t unit = task_.channels % 3 == 0 ? 3 : 1;
     const bool rest = run_ % 3 != 0;
-    parallel_for(task_.images * task_.out[0], task_.threads, [&](int64_t first, int64_t last) {
-        Lines lines(task_);
-        const int64_t count = (lines.pitch - COPY + unit - 1) / unit, size = count * IMAGE_TABLE;
-        const int64_t reach = (task_.size[0] - 1) * task_.dilation[0] + 1;
-        std::vector<uint8_t> tables(static_cast<size_t>(reach * size * (rest ? 2 : 1)));
-        std::vector<int64_t> slot_of(static_cast<size_t>(task_.size[0]));
-        std::vector<const uint8_t *> table_of(static_cast<size_t>(groups));
-        std::vector<const int16_t *> bounds_at(static_cast<size_t>(task_.out[1]));
-        for (int64_t tile = first; tile < last; ++tile) {
-            const int64_t y = tile % task_.out[0];
-            lines.under(tile / task_.out[0], y, [&](int64_t i, int64_t slot, const uint8_t *line, bool fresh) {
-                slot_of[static_cast<size_t>(i)] = slot;
-                if (!fresh) return;
-                kernels.tabulate(line, count, unit, 3, tables.data() + slot * size);
-                if (rest)
-                    kernels.tabulate(line, count, unit, static_cast<int>(run_ % 3),
-                                     tables.data() + (reach + slot) * size);
-            });
-            const uint8_t **table = table_of.data();
-            for (const Three &three : threes)
-                for (int64_t zero = 0; zero < picks_of; ++zero) {
-                    const int64_t of = slot_of[static_cast<size_t>(three.row)] + (three.taps < 3 ? reach : 0);
-                    *table++ = tables.data() + of * size + three.byte / unit * IMAGE_TABLE;
-                }
-            for (int64_t x = 0; x < task_.out[1]; ++x)
-                bounds_at[static_cast<size_t>(x)] = bounds.data() + pattern(y, x) * static_cast<size_t>(bounds_of);
-            ImageLookup row{};
-            to(tile, row);
-            row.tables = table_of.data();
-            row.groups = groups;
-            row.step = step_ / unit * IMAGE_TABLE;
-            row.picks = picks.data();
-            row.bounds = bounds_at.data();
-            kernels.row(row);
-        }
-    });
-    return true;
+    Lines lines(task_);
+    const int64_t count = (lines.pitch - COPY + unit - 1) / unit, size = count * IMAGE_TABLE;
+    const int64_t reach = (task_.size[0] - 1) * task_.dilation[0] + 1;
+    std::vector<uint8_t> tables(static_cast<size_t>(reach * size * (rest ? 2 : 1)));
+    std::vector<int64_t> slot_of(static_cast<size_t>(task_.size[0]));
+    std::vector<const uint8_t *> table_of(static_cast<size_t>(groups_));
+    std::vector<const int16_t *> bounds_at(static_cast<size_t>(task_.out[1]));
+    for (int64_t tile = first; tile < last; ++tile) {
+        const int64_t y = tile % task_.out[0];
+        lines.under(tile / task_.out[0], y, [&](int64_t i, int64_t slot, const uint8_t *line, bool fresh) {
+            slot_of[static_cast<size_t>(i)] = slot;
+            if (!fresh) return;
+            kernels.tabulate(line, count, unit, 3, tables.data() + slot * size);
+            if (rest)
+                kernels.tabulate(line, count, unit, static_cast<int>(run_ % 3),
+                                 tables.data() + (reach + slot) * size);
+        });
+        const uint8_t **table = table_of.data();
+        for (const Three &three : threes_)
+            for (int64_t pick = 0; pick < picks_of_; ++pick) {
+                const int64_t of = slot_of[static_cast<size_t>(three.row)] + (three.taps < 3 ? reach : 0);
+                *table++ = tables.data() + of * size + three.byte / unit * IMAGE_TABLE;
+            }
+        for (int64_t x = 0; x < task_.out[1]; ++x)
+            bounds_at[static_cast<size_t>(x)] = bounds_.data() + pattern(y, x) * static_cast<size_t>(bounds_of_);
+        ImageLookup row{};
+        put_out(tile, row);
+        row.tables = table_of.data();
+        row.groups = groups_;
+        row.step = step_ / unit * IMAGE_TABLE;
+        row.picks = picks_.data();
+        row.bounds = bounds_at.data();
+        kernels.row(row);
+    }
 }
 
 }  // namespace
 
-void image_conv2d(const ImageTask &task) { Convolution(task).run(); }
+std::function<void(int)> image_conv2d(const ImageTask &task) {
+    return [convolution = std::make_shared<Convolution>(task)](int threads) { convolution->run(threads); };
+}
 
 }  // namespace hypersign

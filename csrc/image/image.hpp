@@ -7,6 +7,7 @@
 // few thousand bytes at a time; taps outside are 0.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "backend.hpp"
@@ -80,10 +81,10 @@ struct ImageTask {
     const int32_t *low, *high;
     const uint64_t *flip;
     uint64_t *sign, *nonzero;
-    int threads;
 };
 
-void image_conv2d(const ImageTask &task);
+// The convolution, made ready: what is called with a number of threads.
+std::function<void(int)> image_conv2d(const ImageTask &task);
 
 // Turns the sums of 16 filters of a pixel into what is wanted of them. Bits of block b are a quarter of a word.
 // Instruction sets do it their own way; this is the plain one.
