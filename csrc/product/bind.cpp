@@ -42,9 +42,8 @@ void bind_product(nb::module_ &m) {
                                     pad_value};
                 const ProductThresholds thresholds{low ? low->data() : nullptr, high ? high->data() : nullptr,
                                                    flip ? flip->data() : nullptr};
-                return Call{[&self, images, window, thresholds, x, low, high, flip, out](int threads) {
-                    self.convolve(images, window, thresholds, out.data(), threads);
-                }};
+                return Call{[run = self.convolve(images, window, thresholds, out.data()), x, low, high, flip, out](
+                                int threads) { run(threads); }};
             },
             nb::keep_alive<0, 1>(),  // the call's filters
             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),

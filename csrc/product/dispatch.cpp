@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <numeric>
 #include <utility>
@@ -181,7 +182,7 @@ class ProductFilters::Convolution {
    public:
     Convolution(const ProductFilters &filters, const PackedImages &images, const Window &window,
                 const ProductThresholds &thresholds, void *out);
-    void run(int threads);
+    void run(int threads) const;
 
    private:
     // What all blocks share of a run of pixels: limits, pointers to the pixels of the input for tiles, and what the
@@ -524,7 +525,7 @@ std::vector<int64_t> ProductFilters::Convolution::runs(int threads) const {
     return begin;
 }
 
-void ProductFilters::Convolution::run(int threads) {
+void ProductFilters::Convolution::run(int threads) const {
     // All blocks of a run of pixels one after another: they share what is made of its pixels.
     const std::vector<int64_t> begin = runs(threads);
     const bool swept = sweeps();
@@ -545,9 +546,12 @@ void ProductFilters::Convolution::run(int threads) {
     });
 }
 
-void ProductFilters::convolve(const PackedImages &images, const Window &window, const ProductThresholds &thresholds,
-                              void *out, int threads) const {
-    if (images.n > 0 && filters > 0) Convolution(*this, images, window, thresholds, out).run(threads);
+std::function<void(int)> ProductFilters::convolve(const PackedImages &images, const Window &window,
+                                                  const ProductThresholds &thresholds, void *out) const {
+    if (images.n == 0 || filters == 0) return [](int) {};
+    return [convolution = std::make_shared<Convolution>(*this, images, window, thresholds, out)](int threads) {
+        convolution->run(threads);
+    };
 }
 
 }  // namespace hypersign

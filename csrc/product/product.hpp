@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -114,9 +115,10 @@ class ProductFilters {
     ProductFilters(const ProductKernels &kernels, const uint64_t *words, int64_t filters, int64_t rows,
                    int64_t columns, int64_t depth, int64_t groups, bool ternary);
 
-    // Into int32 (pixels, filters), or words (pixels, ceil(filters / 64)), two planes of them for ternary levels.
-    void convolve(const PackedImages &images, const Window &window, const ProductThresholds &thresholds, void *out,
-                  int threads) const;
+    // A convolution made ready, which is called with a number of threads, as long as the filters are there: into int32
+    // (pixels, filters), or words (pixels, ceil(filters / 64)), two planes of them for ternary levels.
+    std::function<void(int)> convolve(const PackedImages &images, const Window &window,
+                                      const ProductThresholds &thresholds, void *out) const;
 
     const int64_t filters, rows, columns, channels;
 

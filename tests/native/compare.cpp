@@ -168,7 +168,7 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
             out[i].resize(static_cast<size_t>(pixels * (kind ? 4 * ((filters + 63) / 64) : filters)));
             packed.convolve({x.data(), n, height, width, ternary_x}, window,
                             {kind ? low.data() : nullptr, kind == 2 ? high.data() : nullptr, flip.get()},
-                            out[i].data(), 1);
+                            out[i].data())(1);
         }
         expect(out[0] == out[1], "product");
     }
