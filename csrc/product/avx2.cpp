@@ -82,29 +82,63 @@ const uint8_t *tables() {
     return made.of;
 }
 
-// Eight ternary levels as numbers of 4 bits, two levels each, non-zeros above signs: 0, 1 and 4, 5; then 2, 3 and 6, 7.
-inline uint8_t first_four(uint32_t sign, uint32_t nonzero) {
-    return static_cast<uint8_t>((sign & 0x33) | (nonzero & 0x33) << 2);
+// At most 4 words, and zeros.
+HYPERSIGN_INLINE __m128i load_words(const uint32_t *from, int64_t words) {
+    if (words == 4) return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+    alignas(16) uint32_t some[4] = {};
+    std::memcpy(some, from, 4 * words);
+    return _mm_load_si128(reinterpret_cast<const __m128i *>(some));
 }
-inline uint8_t second_four(uint32_t sign, uint32_t nonzero) {
-    return static_cast<uint8_t>((sign >> 2 & 0x33) | (nonzero & 0xcc));
-}
+
+// Eight ternary levels in a byte of signs and one of non-zeros as numbers of 4 bits, two levels each, non-zeros above
+// signs: 0, 1 and 4, 5; then 2, 3 and 6, 7.
+struct Fours {
+    __m128i first, second;
+    Fours(__m128i sign, __m128i nonzero) {
+        const __m128i low = _mm_set1_epi8(0x33);
+        first = _mm_or_si128(_mm_and_si128(sign, low), _mm_slli_epi16(_mm_and_si128(nonzero, low), 2));
+        second = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(sign, 2), low), _mm_andnot_si128(low, nonzero));
+    }
+};
+
+// Up to 4 words of 16 rows: byte i of all rows is of[i].
+struct Columns {
+    __m128i of[16];
+    Columns(const uint32_t *const *rows, int64_t from, int64_t words) {
+        for (int i = 0; i < 16; ++i) of[i] = load_words(rows[i] + from, words);
+        for (int stage = 0; stage < 4; ++stage) {
+            __m128i next[16];
+            for (int i = 0; i < 8; ++i) {
+                next[2 * i] = _mm_unpacklo_epi8(of[i], of[i + 8]);
+                next[2 * i + 1] = _mm_unpackhi_epi8(of[i], of[i + 8]);
+            }
+            std::copy_n(next, 16, of);
+        }
+    }
+};
 
 // A byte of each filter after another: 8 levels, or 4 ternary ones.
 void arrange(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters, void *block) {
-    auto out = static_cast<uint8_t *>(block);
-    for (int64_t k = 0; k < words; ++k)
-        for (int at = 0; at < 32; at += 8) {
-            auto write = [&](auto &&byte) {
-                for (int i = 0; i < filters; ++i) *out++ = byte(sign[i][k] >> at, nonzero ? nonzero[i][k] >> at : 0);
+    const int64_t bytes = nonzero ? 2 : 1;  // of 8 levels
+    for (int64_t k = 0; k < words; k += 4) {
+        const int64_t some = std::min<int64_t>(4, words - k);
+        for (int f = 0; f < filters; f += 16) {
+            auto out = [&](int64_t byte) {
+                return reinterpret_cast<__m128i *>(static_cast<uint8_t *>(block) + (4 * k * bytes + byte) * filters + f);
             };
-            if (nonzero) {
-                write(first_four);
-                write(second_four);
-            } else {
-                write([](uint32_t levels, uint32_t) { return static_cast<uint8_t>(levels); });
+            const Columns signs(sign + f, k, some);
+            if (!nonzero) {
+                for (int64_t i = 0; i < 4 * some; ++i) _mm_storeu_si128(out(i), signs.of[i]);
+                continue;
+            }
+            const Columns nonzeros(nonzero + f, k, some);
+            for (int64_t i = 0; i < 4 * some; ++i) {
+                const Fours fours(signs.of[i], nonzeros.of[i]);
+                _mm_storeu_si128(out(2 * i), fours.first);
+                _mm_storeu_si128(out(2 * i + 1), fours.second);
             }
         }
+    }
 }
 
 // How a tile is done: its steps, those with which whole turns are filled up, and how many are counted in bytes.
@@ -128,14 +162,6 @@ struct Plan {
 
 constexpr int64_t kSlack = 96;  // places that are written past the end
 
-// At most 4 words, and zeros.
-HYPERSIGN_INLINE __m128i load_words(const uint32_t *from, int64_t words) {
-    if (words == 4) return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
-    alignas(16) uint32_t some[4] = {};
-    std::memcpy(some, from, 4 * words);
-    return _mm_load_si128(reinterpret_cast<const __m128i *>(some));
-}
-
 // Places of 32 tables whose numbers are those of 4 bits in `low`, and above them those in `high`.
 HYPERSIGN_INLINE void write_places(__m128i low, __m128i high, int first_table, uint16_t *out) {
     const __m128i ones = _mm_set1_epi8(15);
@@ -150,20 +176,6 @@ HYPERSIGN_INLINE void write_places(__m128i low, __m128i high, int first_table, u
     write(0, _mm_unpacklo_epi8(even, odd));
     write(1, _mm_unpackhi_epi8(even, odd));
 }
-
-// `first_four` and `second_four` of 16 bytes, side by side.
-struct Fours {
-    __m128i of[2];
-    Fours(__m128i sign, __m128i nonzero) {
-        const __m128i low = _mm_set1_epi8(0x33);
-        const __m128i first =
-            _mm_or_si128(_mm_and_si128(sign, low), _mm_slli_epi16(_mm_and_si128(nonzero, low), 2));
-        const __m128i second =
-            _mm_or_si128(_mm_and_si128(_mm_srli_epi16(sign, 2), low), _mm_andnot_si128(low, nonzero));
-        of[0] = _mm_unpacklo_epi8(first, second);
-        of[1] = _mm_unpackhi_epi8(first, second);
-    }
-};
 
 template <bool TernaryX, bool TernaryW>
 void place(const ProductTile &tile, uint16_t *places) {
@@ -186,9 +198,12 @@ void place(const ProductTile &tile, uint16_t *places) {
                 const __m128i a = load(sign), b = pair ? load(second) : zero;
                 const __m128i na = TernaryX ? load(nonzero) : zero, nb = TernaryX && pair ? load(second_nonzero) : zero;
                 if (TernaryW) {
-                    const Fours low(a, na), high(b, nb);
-                    write_places(low.of[0], high.of[0], first_table, out);
-                    write_places(low.of[1], high.of[1], first_table, out + 32);
+                    const Fours one(a, na), other(b, nb);
+                    auto side_by_side = [](const Fours &of, bool upper) {
+                        return upper ? _mm_unpackhi_epi8(of.first, of.second) : _mm_unpacklo_epi8(of.first, of.second);
+                    };
+                    write_places(side_by_side(one, false), side_by_side(other, false), first_table, out);
+                    write_places(side_by_side(one, true), side_by_side(other, true), first_table, out + 32);
                 } else {
                     write_places(a, TernaryX ? na : b, first_table, out);
                 }

@@ -26,12 +26,14 @@
 namespace hypersign {
 namespace {
 
-constexpr int kEntry = 64;           // bytes of a row: 4 bits of 128 filters
-constexpr int kTable = 32 * kEntry;  // of 32 numbers, or 27
+constexpr int kHalf = 32;            // bytes of half a row, 4 bits of 64 filters
+constexpr int kRows = 32;            // of a table; of ternary levels 27
 constexpr int kSlot = 16;            // places of a pixel in a slice, the numbers of a sweep and what fills them up
+constexpr int kTransposedSlot = 32;  // of a filter
+constexpr int kTables = 30 * 1024;   // bytes of a sweep's tables, for the L1 cache
 
-// What a number stands for, how many rows fill 4 bits, and a sweep's numbers at most: their tables fit the L1 cache.
-template <bool TernaryX>
+// What a number stands for, how many rows fill 4 bits, and a sweep's numbers at most.
+template <bool TernaryX, bool Transposed>
 struct Numbers {
     static constexpr int kLevels = TernaryX ? 3 : 5;
     static constexpr int kStates = TernaryX ? 3 : 2;  // of a level
@@ -39,7 +41,7 @@ struct Numbers {
     static constexpr int kMost = TernaryX ? 6 : 5;    // that a number counts
     static constexpr int kUnit = 15 / kMost;
     static constexpr int kRoom = 255 / kMost;         // numbers before 8 bits overflow
-    static constexpr int kSweep = TernaryX ? 14 : 15;
+    static constexpr int kSweep = (TernaryX ? 14 : 15) * (Transposed ? 2 : 1);
 
     int64_t count, slices;  // numbers of a tap, and the sweeps that take them
 
@@ -108,8 +110,9 @@ bool better(int64_t pixels, int64_t levels, int registers) {
     return levels < 1 << 15 && pixels >= (registers > 2 ? 224 : 24);
 }
 
+template <bool Transposed>
 int64_t slices(bool ternary, int64_t words) {
-    return ternary ? Numbers<true>(words).slices : Numbers<false>(words).slices;
+    return ternary ? Numbers<true, Transposed>(words).slices : Numbers<false, Transposed>(words).slices;
 }
 
 // Calls cut() for one pixel after another, and writes what it returns; those of two pixels together.
@@ -134,7 +137,7 @@ void number(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_
         // In base 3, as sums of the digits 1 of non-zeros and of signs: 0 for 0, 1 for +1, 2 for -1.
         const __m256i base3 =
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 3, 4, 9, 10, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0));
-        const Cutter<3> cut(kThrees, 3 * Numbers<true>(words).first(slice), 4 * words);
+        const Cutter<3> cut(kThrees, 3 * Numbers<true, false>(words).first(slice), 4 * words);
         write_places(pixels, places, [&] {
             const __m256i n = cut(nonzero), s = _mm256_and_si256(cut(sign), n);
             sign += stride;
@@ -142,7 +145,7 @@ void number(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_
             return _mm256_add_epi16(_mm256_shuffle_epi8(base3, n), _mm256_shuffle_epi8(base3, s));
         });
     } else {
-        const Cutter<5> cut(kFives, 5 * Numbers<false>(words).first(slice), 4 * words);
+        const Cutter<5> cut(kFives, 5 * Numbers<false, false>(words).first(slice), 4 * words);
         write_places(pixels, places, [&] {
             const __m256i numbers = cut(sign);
             sign += stride;
@@ -162,25 +165,25 @@ HYPERSIGN_INLINE __m256i bits_at(const __m256i *registers, int bit) {
     return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
 }
 
-// Writes the table of one number: levels [first, first + kLevels) of a tap, of which some may lie past its end.
+// Writes the table of one number: levels [first, first + kLevels) of a tap of `words` words, of which some may lie past
+// its end.
 template <bool TernaryX, bool TernaryW, int G>
-void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *table) {
-    using N = Numbers<TernaryX>;
+void tabulate(const __m256i *block, int64_t words, int64_t tap, int64_t first, uint8_t *table) {
+    using N = Numbers<TernaryX, false>;
     const __m256i ones = _mm256_set1_epi8(0x11), zero = _mm256_setzero_si256();
-    auto block = static_cast<const __m256i *>(tile.weights);
     constexpr bool kBoth = G > 1;
     for (int h = 0; h < (G + 1) / 2; ++h) {
         __m256i start = zero;                      // what the number 0 counts
         __m256i more[N::kLevels][N::kStates - 1];  // and what another state of a level adds
         for (int i = 0; i < N::kLevels; ++i) {
             const int64_t level = first + i;
-            if (level >= 32 * tile.words) {
+            if (level >= 32 * words) {
                 for (__m256i &state : more[i]) state = zero;
                 continue;
             }
             // 8 levels lie in a byte of each filter; ternary ones in two (`arrange`).
             const int bit = static_cast<int>(level % 8);
-            const int64_t byte = 4 * tile.words * tap + level / 8;
+            const int64_t byte = 4 * words * tap + level / 8;
             __m256i minus, nonzero = ones;
             if (TernaryW) {
                 const __m256i *at = block + (2 * byte + bit / 2 % 2) * G + 2 * h;
@@ -200,8 +203,8 @@ void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *tabl
             }
         }
         // Numbers of the first levels in registers, of which those of all levels are made.
-        constexpr int kFirst = TernaryX ? 2 : 3, kRows = TernaryX ? 9 : 8;
-        __m256i rows[kRows];
+        constexpr int kFirst = TernaryX ? 2 : 3, kKnown = TernaryX ? 9 : 8;
+        __m256i rows[kKnown];
         rows[0] = start;
         int known = 1;
 #pragma GCC unroll 4
@@ -212,19 +215,19 @@ void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *tabl
                 for (int j = 0; j < known; ++j) rows[state * known + j] = _mm256_add_epi8(rows[j], more[i][state - 1]);
             known *= N::kStates;
         }
-        auto out = reinterpret_cast<__m256i *>(table + 32 * h);
+        auto out = reinterpret_cast<__m256i *>(table + kHalf * h);
         auto write = [&](int from, const __m256i &added) {
 #pragma GCC unroll 16
-            for (int j = 0; j < kRows; ++j)
-                _mm256_store_si256(out + (from + j) * (kEntry / 32), _mm256_add_epi8(rows[j], added));
+            for (int j = 0; j < kKnown; ++j)
+                _mm256_store_si256(out + (from + j) * ((G + 1) / 2), _mm256_add_epi8(rows[j], added));
         };
         write(0, zero);
-        write(kRows, more[kFirst][0]);
+        write(kKnown, more[kFirst][0]);
         if constexpr (TernaryX) {
-            write(2 * kRows, more[kFirst][1]);
+            write(2 * kKnown, more[kFirst][1]);
         } else {
-            write(2 * kRows, more[kFirst + 1][0]);
-            write(3 * kRows, _mm256_add_epi8(more[kFirst][0], more[kFirst + 1][0]));
+            write(2 * kKnown, more[kFirst + 1][0]);
+            write(3 * kKnown, _mm256_add_epi8(more[kFirst][0], more[kFirst + 1][0]));
         }
     }
 }
@@ -232,18 +235,19 @@ void tabulate(const ProductTile &tile, int64_t tap, int64_t first, uint8_t *tabl
 // A sweep: some numbers of all pixels.
 struct Sweep {
     int numbers;
-    const uint8_t *places;   // of the first pixel of the input
+    const uint8_t *places;   // of the first pixel of the input, or filter
     bool first, last;        // of a round: sums of bytes begin, end
     bool first_round;
     const ProductTile *to;   // sums that are written next
-    int64_t pixel, pixels;   // the first, and how many
+    int64_t row, rows;       // pixels, or filters: the first, and how many
 };
 
 // Where a thread keeps counts.
 struct Room {
-    alignas(64) uint8_t tables[15 * kTable];
+    alignas(64) uint8_t tables[kTables];
     alignas(64) __m256i bytes[kSweep * 4];
     alignas(64) Halves halves[kSweep * 4];
+    alignas(64) Halves transposed[kTransposedPixels][4];  // of 128 filters
 };
 
 // The places of a pixel, one after another; eight of them are one load, and no load is to spare.
@@ -264,15 +268,16 @@ struct Places {
     }
 };
 
-// Half H of the row at `place` of table I. An address as instructions have it: the compiler would compute it before.
-template <int I, int H, bool First>
+// Half h of the row at `place` of table I, of H halves. An address as instructions have it: the compiler would compute
+// it before.
+template <int H, int I, int h, bool First>
 HYPERSIGN_INLINE void add_row(const uint8_t *tables, int64_t place, __m256i &t) {
-    auto &all = *reinterpret_cast<const uint8_t(*)[15 * kTable]>(tables);
-    constexpr int kAt = I * kTable + 32 * H;
+    auto &all = *reinterpret_cast<const uint8_t(*)[kTables]>(tables);
+    constexpr int kAt = (I * kRows * H + h) * kHalf, kScale = kHalf / 8 * H;
     if (First)
-        __asm__("vmovdqa %c3(%1,%2,8), %0" : "=x"(t) : "r"(tables), "r"(place), "i"(kAt), "m"(all));
+        __asm__("vmovdqa %c3(%1,%2,%c4), %0" : "=x"(t) : "r"(tables), "r"(place), "i"(kAt), "i"(kScale), "m"(all));
     else
-        __asm__("vpaddb %c3(%1,%2,8), %0, %0" : "+x"(t) : "r"(tables), "r"(place), "i"(kAt), "m"(all));
+        __asm__("vpaddb %c3(%1,%2,%c4), %0, %0" : "+x"(t) : "r"(tables), "r"(place), "i"(kAt), "i"(kScale), "m"(all));
 }
 
 // Adds the rows of numbers I to Count - 1, `Unit` of them before 4 bits overflow.
@@ -280,8 +285,8 @@ template <int H, int Unit, int Count, int I = 0>
 HYPERSIGN_INLINE void add_rows(const uint8_t *tables, Places &places, __m256i (&t)[H], Sums<H> &sums) {
     if constexpr (I < Count) {
         const int64_t place = places.next<I>();
-        add_row<I, 0, I % Unit == 0>(tables, place, t[0]);
-        if constexpr (H > 1) add_row<I, 1, I % Unit == 0>(tables, place, t[1]);
+        add_row<H, I, 0, I % Unit == 0>(tables, place, t[0]);
+        if constexpr (H > 1) add_row<H, I, 1, I % Unit == 0>(tables, place, t[1]);
         if constexpr (I % Unit == Unit - 1 || I == Count - 1)
             sums.add([&](int h) __attribute__((always_inline)) { return t[h]; });
         add_rows<H, Unit, Count, I + 1>(tables, places, t, sums);
@@ -292,13 +297,13 @@ template <int H, int Unit, int Count>
 __attribute__((noinline)) void count(const ProductSweep &work, const Sweep &sweep, Room &room) {
     // What the loop reads is in registers: its loads are what bounds it.
     const uint8_t *const tables = room.tables;
-    const int64_t *at = work.at + sweep.pixel, *const end = at + sweep.pixels;
+    const int64_t *at = work.at + sweep.row, *const end = at + sweep.rows;
     const uint8_t *const first_places = sweep.places;
     const bool first = sweep.first, last = sweep.last, first_round = sweep.first_round;
     const ProductTile *const to = sweep.to;
-    int32_t *out = to ? to->sums + sweep.pixel * to->sums_stride : nullptr;
-    __m256i *bytes = room.bytes + 2 * H * sweep.pixel;
-    Halves *halves = room.halves + 2 * H * sweep.pixel;
+    int32_t *out = to ? to->sums + sweep.row * to->sums_stride : nullptr;
+    __m256i *bytes = room.bytes + 2 * H * sweep.row;
+    Halves *halves = room.halves + 2 * H * sweep.row;
     const uint8_t *next = first_places + *at;
     while (at < end) {
         Places places{next, 0};
@@ -329,33 +334,92 @@ void count_numbers(const ProductSweep &work, const Sweep &sweep, Room &room) {
     count<H, Unit, Count>(work, sweep, room);
 }
 
-// Sums or levels of pixels [first, last).
+// Sums or levels of a pixel.
 template <bool TernaryX, int G>
-void write(const ProductTile &tile, const Halves *halves, int64_t first, int64_t last) {
-    constexpr int kRegisters = (G + 1) / 2 * 2;
-    const auto bias = static_cast<int32_t>(Numbers<TernaryX>::kBias * 32 * tile.words * tile.taps);
+HYPERSIGN_INLINE void write_pixel(const ProductTile &tile, int64_t p, const Halves (&of)[G], Limits<G> &limits) {
+    const auto bias = static_cast<int32_t>(TernaryX ? 32 * tile.words * tile.taps : 0);
     const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
-    Limits<G> limits;
-    for (int64_t p = first; p < last; ++p) {
-        auto &of = reinterpret_cast<const Halves(&)[G]>(halves[kRegisters * p]);
-        if (tile.levels) {
-            write_levels<TernaryX, G>(tile, p, of, bias16, limits);
-        } else if (tile.filters == G * kLanes) {
-            write_sums<TernaryX, G>(tile, p, of, bias16, limits);
-        } else {
-            alignas(32) int32_t counts[G * kLanes];
-            std::fill_n(counts, G * kLanes, -bias);
-            widen<G>(of, counts);
-            finish(tile, p, counts, G * kLanes);
-        }
+    if (tile.levels) {
+        write_levels<TernaryX, G>(tile, p, of, bias16, limits);
+    } else if (tile.filters == G * kLanes) {
+        write_sums<TernaryX, G>(tile, p, of, bias16, limits);
+    } else {
+        alignas(32) int32_t counts[G * kLanes];
+        std::fill_n(counts, G * kLanes, -bias);
+        widen<G>(of, counts);
+        finish(tile, p, counts, G * kLanes);
     }
 }
 
-template <bool TernaryX, bool TernaryW, int G>
+// Of pixels [first, last).
+template <bool TernaryX, int G>
+void write(const ProductTile &tile, const Halves *halves, int64_t first, int64_t last) {
+    constexpr int kRegisters = (G + 1) / 2 * 2;
+    Limits<G> limits;
+    for (int64_t p = first; p < last; ++p)
+        write_pixel<TernaryX, G>(tile, p, reinterpret_cast<const Halves(&)[G]>(halves[kRegisters * p]), limits);
+}
+
+// 16 rows of 16 numbers of 16 bits, transposed: from(i) is the address of a row, to(j) that of a column.
+template <typename From, typename To>
+HYPERSIGN_INLINE void transpose(From &&from, To &&to) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+        __m256i rows[8], next[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            auto at = [&](int row) { return reinterpret_cast<const __m128i *>(from(row)) + half; };
+            rows[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(at(i))), _mm_load_si128(at(i + 8)), 1);
+        }
+#pragma GCC unroll 3
+        for (int stage = 0; stage < 3; ++stage) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                next[2 * i] = _mm256_unpacklo_epi16(rows[i], rows[i + 4]);
+                next[2 * i + 1] = _mm256_unpackhi_epi16(rows[i], rows[i + 4]);
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) rows[i] = next[i];
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) _mm256_store_si256(to(8 * half + j), rows[j]);
+    }
+}
+
+// Of all pixels, and G registers of filters from `first` on, whose counts are a row each.
+template <bool TernaryX, int G>
+void write_transposed(const ProductTile &whole, Room &room, int64_t first) {
+    for (int g = 0; g < G; ++g)
+        for (int odd_filter = 0; odd_filter < 2; ++odd_filter)
+            for (int part = 0; part < kTransposedPixels / kLanes; ++part)
+                for (int odd_pixel = 0; odd_pixel < 2; ++odd_pixel)
+                    transpose(
+                        [&](int i) {
+                            const Halves &row = room.halves[2 * (first + g * kLanes + 2 * i + odd_filter) + part];
+                            return odd_pixel ? &row.odd : &row.even;
+                        },
+                        [&](int j) {
+                            Halves &to = room.transposed[part * kLanes + 2 * j + odd_pixel][g];
+                            return odd_filter ? &to.odd : &to.even;
+                        });
+    ProductTile tile = whole;
+    tile.first_filter += first;
+    tile.flip += first / 16;
+    tile.filters = static_cast<int>(std::min<int64_t>(G * kLanes, whole.filters - first));
+    if (tile.levels)
+        tile.levels += first / 16;
+    else
+        tile.sums += first;
+    Limits<G> limits;
+    for (int64_t p = 0; p < tile.pixels; ++p)
+        write_pixel<TernaryX, G>(tile, p, reinterpret_cast<const Halves(&)[G]>(room.transposed[p]), limits);
+}
+
+template <bool TernaryX, bool TernaryW, int G, bool Transposed>
 void sweep_of(const ProductSweep &work, Room &room) {
-    using N = Numbers<TernaryX>;
+    using N = Numbers<TernaryX, Transposed>;
     constexpr int H = (G + 1) / 2;
-    constexpr int64_t kNear = 64;  // pixels whose counts are still in the cache when they are written out
+    constexpr int64_t kNear = Transposed ? 4 * kLanes : 64;  // rows whose counts are in the cache when they are written
     const ProductTile &tile = work.tile;
     const N numbers(tile.words);
     auto size = [&](int64_t slice) { return static_cast<int>(numbers.first(slice + 1) - numbers.first(slice)); };
@@ -367,18 +431,28 @@ void sweep_of(const ProductSweep &work, Room &room) {
             sweep.numbers = size(slice);
             sweep.places = work.places + slice * work.slice + work.taps[tap];
             for (int i = 0; i < sweep.numbers; ++i)
-                tabulate<TernaryX, TernaryW, G>(tile, tap, (numbers.first(slice) + i) * N::kLevels,
-                                                room.tables + i * kTable);
+                tabulate<TernaryX, TernaryW, G>(static_cast<const __m256i *>(work.block), tile.words, tap,
+                                                (numbers.first(slice) + i) * N::kLevels,
+                                                room.tables + i * kRows * H * kHalf);
             const bool end = slice + 1 == numbers.slices, last = end && tap + 1 == tile.taps;
             sweep.first = in_bytes == 0;
             in_bytes += sweep.numbers;
             sweep.last = last || in_bytes + size(end ? 0 : slice + 1) > N::kRoom;
-            sweep.to = last && tile.sums ? &tile : nullptr;
-            const int64_t part = last ? kNear : tile.pixels;
-            for (sweep.pixel = 0; sweep.pixel < tile.pixels; sweep.pixel += part) {
-                sweep.pixels = std::min(part, tile.pixels - sweep.pixel);
+            sweep.to = last && tile.sums && !Transposed ? &tile : nullptr;
+            const int64_t part = last ? kNear : work.rows;
+            for (sweep.row = 0; sweep.row < work.rows; sweep.row += part) {
+                sweep.rows = std::min(part, work.rows - sweep.row);
                 count_numbers<H, N::kUnit, N::kSweep>(work, sweep, room);
-                if (last) write<TernaryX, G>(tile, room.halves, sweep.pixel, sweep.pixel + sweep.pixels);
+                if (!last) continue;
+                const int64_t until = sweep.row + sweep.rows;
+                if constexpr (Transposed) {
+                    int64_t filter = sweep.row;
+                    for (; filter + 4 * kLanes <= until; filter += 4 * kLanes)
+                        write_transposed<TernaryX, 4>(tile, room, filter);
+                    for (; filter < until; filter += kLanes) write_transposed<TernaryX, 1>(tile, room, filter);
+                } else {
+                    write<TernaryX, G>(tile, room.halves, sweep.row, until);
+                }
             }
             if (sweep.last) {
                 in_bytes = 0;
@@ -390,22 +464,72 @@ void sweep_of(const ProductSweep &work, Room &room) {
 template <bool TernaryX, bool TernaryW>
 void blocks(const ProductSweep &work, Room &room) {
     const int registers = work.tile.registers;
-    registers == 1   ? sweep_of<TernaryX, TernaryW, 1>(work, room)
-    : registers == 2 ? sweep_of<TernaryX, TernaryW, 2>(work, room)
-                     : sweep_of<TernaryX, TernaryW, 4>(work, room);
+    registers == 1   ? sweep_of<TernaryX, TernaryW, 1, false>(work, room)
+    : registers == 2 ? sweep_of<TernaryX, TernaryW, 2, false>(work, room)
+                     : sweep_of<TernaryX, TernaryW, 4, false>(work, room);
+}
+
+Room &own_room() {
+    thread_local std::unique_ptr<Room> room;
+    if (!room) room.reset(new Room);
+    return *room;
 }
 
 void run(const ProductSweep &work) {
-    thread_local std::unique_ptr<Room> room;
-    if (!room) room.reset(new Room);
+    Room &room = own_room();
     if (work.tile.ternary_x)
-        work.tile.ternary_w ? blocks<true, true>(work, *room) : blocks<true, false>(work, *room);
+        work.tile.ternary_w ? blocks<true, true>(work, room) : blocks<true, false>(work, room);
     else
-        work.tile.ternary_w ? blocks<false, true>(work, *room) : blocks<false, false>(work, *room);
+        work.tile.ternary_w ? blocks<false, true>(work, room) : blocks<false, false>(work, room);
+}
+
+void run_transposed(const ProductSweep &work) {
+    work.tile.ternary_x ? sweep_of<true, true, 2, true>(work, own_room())
+                        : sweep_of<false, false, 2, true>(work, own_room());
+}
+
+// As measured.
+bool better_transposed(int64_t pixels, int64_t levels, int64_t filters) {
+    return levels < 1 << 15 && pixels <= kTransposedPixels && pixels >= 58 && filters >= 384;
+}
+
+// The level at a byte and bit of a filter of a block: whether it is -1, and whether it is not 0 (`arrange`).
+template <bool Ternary>
+std::pair<int, int> level_at(const uint8_t *block, int64_t filters, int64_t filter, int64_t byte, int bit) {
+    if (!Ternary) return {block[byte * filters + filter] >> bit & 1, 1};
+    const int pair = block[(2 * byte + bit / 2 % 2) * filters + filter] >> (bit % 2 + bit / 4 * 4);
+    return {pair & 1, pair >> 2 & 1};
+}
+
+template <bool Ternary>
+void number_filters(const ProductNumbers &to) {
+    using N = Numbers<Ternary, true>;
+    const N numbers(to.words);
+    auto block = static_cast<const uint8_t *>(to.block);
+    for (int64_t slice = 0; slice < numbers.slices; ++slice)
+        for (int64_t tap = 0; tap < to.taps; ++tap)
+            for (int64_t filter = 0; filter < to.filters; ++filter) {
+                uint8_t *places = to.places + slice * to.slice + tap * to.tap + filter * kTransposedSlot;
+                std::fill_n(places, kTransposedSlot, uint8_t{0});
+                for (int64_t n = numbers.first(slice); n < numbers.first(slice + 1); ++n, ++places)
+                    for (int i = N::kLevels; i-- > 0;) {
+                        const int64_t level = n * N::kLevels + i;
+                        if (level >= 32 * to.words) continue;
+                        const auto [minus, nonzero] = level_at<Ternary>(
+                            block, to.filters, filter, 4 * to.words * tap + level / 8, static_cast<int>(level % 8));
+                        *places = static_cast<uint8_t>(*places * (Ternary ? 3 : 2) +
+                                                       8 * (Ternary ? nonzero + (minus & nonzero) : minus));
+                    }
+            }
+}
+
+void number_filters(const ProductNumbers &to) {
+    to.ternary ? number_filters<true>(to) : number_filters<false>(to);
 }
 
 }  // namespace
 
-const ProductSweeps sweeps_avx2{kSlot, better, slices, number, run};
+const ProductSweeps sweeps_avx2{kSlot,           better,            slices<false>, number,         run,
+                                kTransposedSlot, better_transposed, slices<true>,  number_filters, run_transposed};
 
 }  // namespace hypersign

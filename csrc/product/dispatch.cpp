@@ -177,6 +177,28 @@ ProductFilters::ProductFilters(const ProductKernels &kernels, const uint64_t *wo
     }
 }
 
+// The filters as numbers, for transposed sweeps.
+const std::vector<uint8_t> &ProductFilters::numbers() const {
+    std::call_once(numbered_, [this] {
+        const ProductSweeps &kernels = *kernels_.sweeps;
+        const int64_t taps = rows * columns, slot = kernels.transposed_slot;
+        ProductNumbers to{};
+        to.ternary = ternary_;
+        to.taps = taps;
+        to.words = blocks_.front().words;
+        to.tap = padded_ * slot;
+        to.slice = taps * to.tap;
+        numbers_.resize(kernels.transposed_slices(ternary_, to.words) * to.slice);
+        for (const Block &block : blocks_) {
+            to.block = weights_.get() + block.start;
+            to.filters = block.registers * kernels_.lanes;
+            to.places = numbers_.data() + block.first_filter * slot;
+            kernels.transposed_number(to);
+        }
+    });
+    return numbers_;
+}
+
 // One call: the sizes, what turns counts into sums or levels, and the words of the padding.
 class ProductFilters::Convolution {
    public:
@@ -208,8 +230,10 @@ class ProductFilters::Convolution {
     ProductTile tile_of(const Block &block, int64_t pixel, int64_t size, const Run &run) const;
     void tile(const Block &block, int64_t pixel, int64_t size, Run &run) const;
     void sweep(const Block &block, int64_t pixel, int64_t size, Run &run) const;
+    void sweep_transposed(int64_t first, int64_t last) const;
     void fill(int64_t pixel, int64_t size) const;
     bool sweeps() const;
+    bool transposed() const;
     std::vector<int64_t> runs(int threads) const;
 
     const ProductFilters &self_;
@@ -473,11 +497,47 @@ void ProductFilters::Convolution::sweep(const Block &block, int64_t pixel, int64
     }
     ProductSweep sweep{};
     sweep.tile = tile_of(block, pixel, size, run);
+    sweep.block = sweep.tile.weights;
+    sweep.rows = size;
     sweep.places = run.numbers.data();
     sweep.at = run.at.data();
     sweep.taps = run.taps.data();
     sweep.slice = run.slice;
     self_.kernels_.sweeps->run(sweep);
+}
+
+// Filters [first, last), whole registers, with all pixels.
+void ProductFilters::Convolution::sweep_transposed(int64_t first, int64_t last) const {
+    const ProductSweeps &kernels = *self_.kernels_.sweeps;
+    Block block = self_.blocks_.front();
+    block.first_filter = first;
+    block.filters = static_cast<int>(std::min(last, self_.filters) - first);
+    block.registers = kTransposedPixels / self_.kernels_.lanes;
+    Run run;
+    limit(0, pixels_, run);
+    lay(0, pixels_, run);
+    const ProductTile tile = tile_of(block, 0, pixels_, run);
+    const int64_t tap_words = block.words * planes_ * kTransposedPixels;
+    const std::unique_ptr<uint32_t[], Free> pixels(new (std::align_val_t(64)) uint32_t[tile.taps * tap_words]);
+    for (int64_t tap = 0; tap < tile.taps; ++tap) {
+        const uint32_t **x = run.x.data() + tap * planes_ * kPixels;
+        for (int plane = 0; plane < planes_; ++plane)
+            std::fill(x + plane * kPixels + pixels_, x + plane * kPixels + kTransposedPixels, x[plane * kPixels]);
+        self_.kernels_.arrange(x, images_.ternary ? x + kPixels : nullptr, block.words, kTransposedPixels,
+                               pixels.get() + tap * tap_words);
+    }
+    ProductSweep sweep{};
+    sweep.tile = tile;
+    sweep.block = pixels.get();
+    sweep.rows = last - first;
+    sweep.places = self_.numbers().data();
+    sweep.slice = tile.taps * self_.padded_ * kernels.transposed_slot;
+    for (int64_t filter = first; filter < last; ++filter) run.at[filter - first] = filter * kernels.transposed_slot;
+    run.at[last - first] = 0;
+    for (int64_t tap = 0; tap < tile.taps; ++tap) run.taps.push_back(tap * self_.padded_ * kernels.transposed_slot);
+    sweep.at = run.at.data();
+    sweep.taps = run.taps.data();
+    kernels.transposed_run(sweep);
 }
 
 // Zeros, in what of the last word of levels no register reaches.
@@ -498,6 +558,13 @@ bool ProductFilters::Convolution::sweeps() const {
     const bool dense = window_.stride[0] * window_.stride[1] <= 4 * taps &&
                        std::max(window_.dilation[0], window_.dilation[1]) <= 4;
     return kernels && dense && kernels->better(pixels_, 32 * first.words * taps, first.registers);
+}
+
+bool ProductFilters::Convolution::transposed() const {
+    const ProductSweeps *kernels = self_.kernels_.sweeps;
+    const int64_t taps = self_.rows * self_.columns;
+    return kernels && images_.ternary == self_.ternary_ && self_.blocks_.back().first_word == 0 &&
+           kernels->transposed_better(pixels_, 32 * self_.blocks_.front().words * taps, self_.filters);
 }
 
 // Where runs of pixels begin, and the end. Those of sweeps are whole rows of the output, or lie in one: they share the
@@ -526,6 +593,16 @@ std::vector<int64_t> ProductFilters::Convolution::runs(int threads) const {
 }
 
 void ProductFilters::Convolution::run(int threads) const {
+    if (transposed()) {
+        const int64_t lanes = self_.kernels_.lanes, registers = self_.padded_ / lanes;
+        const int64_t parts = std::max(words_of(self_.padded_, kSweep), std::min<int64_t>(threads, registers));
+        parallel_for(parts, threads, [&](int64_t first, int64_t last) {
+            for (int64_t part = first; part < last; ++part)
+                sweep_transposed(part * registers / parts * lanes, (part + 1) * registers / parts * lanes);
+        });
+        fill(0, pixels_);
+        return;
+    }
     // All blocks of a run of pixels one after another: they share what is made of its pixels.
     const std::vector<int64_t> begin = runs(threads);
     const bool swept = sweeps();

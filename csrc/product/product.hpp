@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "backend.hpp"
@@ -14,6 +15,8 @@ namespace hypersign {
 
 // Pixels of a tile at most, and of a sweep.
 constexpr int kPixels = 128, kSweep = 1024;
+// Of a transposed sweep at most.
+constexpr int kTransposedPixels = 64;
 
 // A run of pixels of the output times a block of filters. What a kernel counts is v, with which a sum is
 //     offset - 2 v  where the input is binary:  v = disagreements (where the filters are ternary: at their non-zeros)
@@ -43,12 +46,24 @@ struct ProductTile {
 
 // Many pixels of the output, up to kSweep, times a block of filters, for kernels that read the input as numbers of some
 // levels each. Those of a pixel of the input are in slices, `slot` places each; those of all pixels lie together.
+// Transposed, few pixels times many filters: the filters are numbers, and the pixels a block.
 struct ProductSweep {
-    ProductTile tile;         // without `x` and `places`
+    ProductTile tile;         // without `x`, `places` and `weights`
+    const void *block;        // as arranged by the kernels: of tile.registers registers; or 64 pixels
+    int64_t rows;             // that are numbers: pixels of the output, or filters
     const uint8_t *places;
     int64_t slice;            // places from one to the next
-    const int64_t *at;        // for each pixel of the output, and one more: places before those of its first tap
+    const int64_t *at;        // for each row, and one more: places before those of its first tap
     const int64_t *taps;      // from the first tap to each
+};
+
+// The filters of a block, to be written as numbers.
+struct ProductNumbers {
+    const void *block;
+    bool ternary;
+    int64_t filters, taps, words;
+    uint8_t *places;
+    int64_t slice, tap;  // places from one to the next
 };
 
 struct ProductSweeps {
@@ -60,6 +75,13 @@ struct ProductSweeps {
     void (*number)(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
                    int64_t slice, uint8_t *places);
     void (*run)(const ProductSweep &sweep);
+
+    // The same transposed, where inputs and filters are both binary, or both ternary.
+    int64_t transposed_slot;
+    bool (*transposed_better)(int64_t pixels, int64_t levels, int64_t filters);
+    int64_t (*transposed_slices)(bool ternary, int64_t words);
+    void (*transposed_number)(const ProductNumbers &filters);
+    void (*transposed_run)(const ProductSweep &sweep);
 };
 
 struct ProductKernels {
@@ -133,11 +155,15 @@ class ProductFilters {
         void operator()(uint32_t *p) const { ::operator delete[](p, std::align_val_t(64)); }
     };
 
+    const std::vector<uint8_t> &numbers() const;
+
     const ProductKernels &kernels_;
     bool ternary_;
     int64_t padded_;  // filters in whole registers
     std::vector<Block> blocks_;
     std::unique_ptr<uint32_t[], Free> weights_;
+    mutable std::once_flag numbered_;
+    mutable std::vector<uint8_t> numbers_;  // of filters, once a sweep was transposed: [slice][tap][filter][slot]
     std::vector<int32_t> nonzeros_;  // of each filter
     // Sums of the levels of a filter's taps (0..i, 0..j): [i][j][filter], i to `rows`, j to `columns` inclusive.
     std::vector<int32_t> tap_sums_;

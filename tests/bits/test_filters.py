@@ -120,8 +120,14 @@ def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
                 assert (Filters(w, shape=(1, 1, d)).matmul(x) == sign * d).all(), name
 
 
-@pytest.mark.parametrize(("rows", "filters"), [(5, 128), (26, 64)], ids=["tile", "sweep"])
-@pytest.mark.parametrize("d", [255, 256, 1000, 32_736, 32_737, 65_600])
+@pytest.mark.parametrize(
+    ("rows", "filters", "d"),
+    [
+        *itertools.product([5], [128], [255, 256, 1000, 32_736, 32_737, 65_600]),  # tiles
+        *itertools.product([26], [64], [255, 256, 1000, 32_736, 32_737]),  # sweeps
+        *itertools.product([60], [384], [255, 256, 1000, 32_736, 32_737]),  # the same transposed
+    ],
+)
 @pytest.mark.parametrize("ternary_w", [False, True])
 @pytest.mark.parametrize("ternary_x", [False, True])
 def test_counts_where_8_and_16_bits_end(ternary_x: bool, ternary_w: bool, d: int, rows: int, filters: int) -> None:
@@ -161,6 +167,33 @@ def test_many_pixels(shape: tuple[int, ...], kernel: tuple[int, int], filters: i
         product = random_filters(rng, filters, (*kernel, shape[-1]), groups, ternary_w)
         x = packed(rng, (*shape[:-1], groups * shape[-1]), ternary_x)
         d = int(np.prod(kernel)) * shape[-1]
+        thresholds = random_thresholds(rng, filters, d, levels == 3) if levels else None
+        on_every_backend(product, x, thresholds=thresholds, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "filters", "options"),
+    [
+        ((1, 8, 8, 100), (3, 3), 385, {"padding": (1, 1)}),
+        ((1, 8, 8, 64), (3, 3), 449, {"padding": (1, 1), "pad_value": 1}),
+        ((4, 9, 7, 33), (3, 2), 512, {"padding": (1, 0), "stride": (2, 2), "dilation": (1, 3)}),
+        ((1, 1, 58, 700), (1, 1), 480, {}),
+        ((64, 1, 1, 1030), (1, 1), 2081, {}),
+        ((1, 8, 8, 35), (3, 3), 768, {"padding": (1, 1), "groups": 2}),
+        ((59, 1, 1, 32_700), (1, 1), 400, {}),
+    ],
+)
+@pytest.mark.parametrize("ternary", [False, True])
+def test_few_pixels_and_many_filters(
+    shape: tuple[int, ...], kernel: tuple[int, int], filters: int, options: dict[str, Any], ternary: bool
+) -> None:
+    groups = options.get("groups", 1)
+    options = {name: value for name, value in options.items() if name != "groups"}
+    rng = np.random.default_rng(filters)
+    product = random_filters(rng, filters, (*kernel, shape[-1]), groups, ternary)
+    x = packed(rng, (*shape[:-1], groups * shape[-1]), ternary)
+    d = int(np.prod(kernel)) * shape[-1]
+    for levels in (None, 2, 3):
         thresholds = random_thresholds(rng, filters, d, levels == 3) if levels else None
         on_every_backend(product, x, thresholds=thresholds, **options)
 
