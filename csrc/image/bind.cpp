@@ -25,6 +25,11 @@ void check(bool fits) {
 }  // namespace
 
 void bind_image(nb::module_ &m) {
+    m.def("channels_last", [](Array<const uint8_t, 4> x, Array<uint8_t, 4> y) {
+        const auto of = [](const auto &array, size_t axis) { return static_cast<int64_t>(array.shape(axis)); };
+        check(of(y, 0) == of(x, 0) && of(y, 1) == of(x, 2) && of(y, 2) == of(x, 3) && of(y, 3) == of(x, 1));
+        channels_last(x.data(), of(x, 0), of(x, 1), of(x, 2) * of(x, 3), y.data());
+    });
     // x (N, H, W, C); weights (blocks, fours, 16, 4); taps (kernel height, kernel width, 16 * blocks).
     // Sums: (N, H', W', filters), and no limits. Levels: planes (1 or 2, N, H', W', words), limits (1 or 2, 16 blocks).
     m.def(

@@ -83,6 +83,9 @@ struct ImageTask {
     uint64_t *sign, *nonzero;
 };
 
+// Images (images, channels, pixels) as (images, pixels, channels).
+void channels_last(const uint8_t *x, int64_t images, int64_t channels, int64_t pixels, uint8_t *y);
+
 // The convolution, made ready: what is called with a number of threads.
 std::function<void(int)> image_conv2d(const ImageTask &task);
 

@@ -24,4 +24,19 @@ void image_row(const ImageRow &row) {
 
 const ImageKernels image_portable{image_row};
 
+void channels_last(const uint8_t *x, int64_t images, int64_t channels, int64_t pixels, uint8_t *y) {
+    for (int64_t image = 0; image < images; ++image, x += channels * pixels, y += channels * pixels) {
+        if (channels == 3) {
+            for (int64_t p = 0; p < pixels; ++p) {
+                y[3 * p] = x[p];
+                y[3 * p + 1] = x[pixels + p];
+                y[3 * p + 2] = x[2 * pixels + p];
+            }
+            continue;
+        }
+        for (int64_t c = 0; c < channels; ++c)
+            for (int64_t p = 0; p < pixels; ++p) y[p * channels + c] = x[c * pixels + p];
+    }
+}
+
 }  // namespace hypersign

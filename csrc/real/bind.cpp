@@ -4,11 +4,28 @@
 
 #include <utility>
 
+#include "call.hpp"
 #include "real/real.hpp"
 
 namespace nb = nanobind;
 
 namespace hypersign {
+namespace {
+
+template <typename T>
+void bind_affine(nb::module_ &m) {
+    using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+    m.def("real_affine", [](nb::ndarray<const T, nb::c_contig, nb::device::cpu> x, Row scale, Row shift,
+                            nb::ndarray<float, nb::c_contig, nb::device::cpu> y) {
+        const auto channels = static_cast<int64_t>(scale.size()), size = static_cast<int64_t>(x.size());
+        if (channels < 1 || shift.size() != scale.size() || y.size() != x.size() || size % channels != 0)
+            throw nb::value_error("arrays that do not fit each other");
+        return Call{[run = real_affine(x.data(), size, scale.data(), shift.data(), channels, y.data()), x, y](
+                        int threads) { run(threads); }};
+    });
+}
+
+}  // namespace
 
 void bind_real(nb::module_ &m) {
     using Images = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
@@ -28,6 +45,8 @@ void bind_real(nb::module_ &m) {
         nb::gil_scoped_release release;
         real_conv2d(task);
     });
+    bind_affine<int32_t>(m);
+    bind_affine<float>(m);
 }
 
 }  // namespace hypersign

@@ -7,6 +7,7 @@
 // Vectors run over filters: no sum is ever split.
 #pragma once
 #include <cstdint>
+#include <functional>
 
 #include "backend.hpp"
 
@@ -44,5 +45,10 @@ struct RealTask {
 };
 
 void real_conv2d(const RealTask &task);
+
+// Made ready: y = x scale + shift, of numbers (size / channels, channels); product and sum are each rounded.
+template <typename T>
+std::function<void(int)> real_affine(const T *x, int64_t size, const float *scale, const float *shift,
+                                     int64_t channels, float *y);
 
 }  // namespace hypersign

@@ -17,6 +17,7 @@ from hypersign.bits import (
     unpack_ternary,
 )
 from hypersign.bits.backend import forced
+from hypersign.bits.images import channels_last
 
 
 def filters_and_levels(shape: tuple[int, int, int, int], *, ternary: bool) -> tuple[Filters, np.ndarray]:
@@ -145,6 +146,18 @@ def test_other_layouts(name: str) -> None:
         strided = image_conv2d(x.transpose(0, 2, 3, 1), filters, multiplier=2, shift=-255)
         copied = image_conv2d(x.transpose(0, 2, 3, 1).copy(), filters, multiplier=2, shift=-255)
     assert np.array_equal(strided, copied)
+
+
+@pytest.mark.parametrize("name", available_backends())
+@pytest.mark.parametrize("shape", [(0, 3, 2, 2), (2, 3, 5, 7), (1, 1, 3, 3), (2, 4, 3, 1), (1, 17, 2, 3)])
+def test_channels_last(name: str, shape: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, shape, dtype=np.uint8)
+    for images in (x, x[..., ::-1], x.astype(np.float32)):
+        y = np.empty((shape[0], *shape[2:], shape[1]), images.dtype)
+        with forced(name):
+            channels_last(images, y)
+        assert np.array_equal(y, images.transpose(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize("name", available_backends())

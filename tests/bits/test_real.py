@@ -8,6 +8,7 @@ import pytest
 from hypersign._checks import HypersignError
 from hypersign.bits import available_backends, real_conv2d, real_matmul
 from hypersign.bits.backend import forced
+from hypersign.bits.real import planned_affine
 
 CASES = [
     ((2, 6, 5, 3), (8, 3, 3, 3), {"padding": (1, 1)}),
@@ -79,6 +80,26 @@ def test_infinite_and_nan_numbers_pass_through(name: str) -> None:
     with forced(name):
         y = real_matmul(x, np.ones((1, 2), np.float32))
     assert np.array_equal(y[:, 0], [np.inf, np.nan, np.inf], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", available_backends())
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+@pytest.mark.parametrize("shape", [(0, 1, 1, 3), (1, 1, 1, 10), (3, 5, 7, 16), (2, 3, 1, 255), (1, 9, 1, 257)])
+def test_affine_rounds_the_product_and_the_sum(name: str, dtype: type[Any], shape: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(0)
+    x = (generator.standard_normal(shape) * 2**28).astype(dtype)
+    scale, shift = generator.standard_normal((2, shape[-1])).astype(np.float32)
+    shift *= np.float32(2**29)  # so that a product that is not rounded shows
+    product = x.astype(np.float32).astype(np.float64) * scale
+    expected = (product.astype(np.float32).astype(np.float64) + shift).astype(np.float32)
+    y = np.empty(shape, np.float32)
+    for threads in (1, 3):
+        y.fill(np.nan)
+        with forced(name):
+            planned_affine(scale, shift)(x, y)(threads)
+        assert np.array_equal(y, expected)
+    if y.size > 100:
+        assert not np.array_equal(y, (product + shift).astype(np.float32))
 
 
 @pytest.mark.parametrize("name", available_backends())

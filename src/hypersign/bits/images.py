@@ -102,6 +102,15 @@ def image_conv2d(
     return y
 
 
+def channels_last(x: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copies images (N, C, H, W) to `out` (N, H, W, C), of the same type."""
+    kernels = native()
+    if kernels is not None and x.dtype == np.uint8 and x.flags.c_contiguous:
+        kernels.channels_last(x, out)  # NumPy copies byte by byte, which takes as long as a small layer
+    else:
+        np.copyto(out, x.transpose(0, 2, 3, 1))
+
+
 def planned_image_conv2d(
     filters: Filters,
     *,

@@ -4,6 +4,8 @@ Sums run in float64 in one fixed order, so a result is the same to the last bit 
 of threads, alone or in a batch.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,6 +13,7 @@ from hypersign._checks import HypersignError, check_int
 from hypersign.bits import reference
 from hypersign.bits.backend import native
 from hypersign.bits.windows import check_pair, output_size
+from hypersign.bits.words import Bound, Planned
 
 __all__ = ["real_conv2d", "real_matmul"]
 
@@ -93,3 +96,21 @@ def real_matmul(
             f"real_matmul multiplies (M, d) with (filters, d); got shapes {x.shape} and {weight.shape}"
         )
     return real_conv2d(x[:, None, None], weight[:, None, None], bias=bias, threads=threads)[:, 0, 0]
+
+
+def planned_affine(scale: NDArray[np.float32], shift: NDArray[np.float32]) -> Planned:
+    """x * scale + shift of numbers (..., C) as float32, product and sum each rounded, without any check."""
+
+    def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
+        kernels = native()
+        if kernels is not None and x.dtype in (np.int32, np.float32) and x.flags.c_contiguous:
+            bound: Bound = kernels.real_affine(x, scale, shift, out)
+            return bound
+
+        def run(threads: int) -> None:
+            np.multiply(x, scale, out=out, dtype=np.float32, casting="unsafe")
+            np.add(out, shift, out=out)
+
+        return run
+
+    return bind

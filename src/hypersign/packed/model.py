@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from hypersign import bits
 from hypersign._checks import HypersignError, check_int
 from hypersign.bits.backend import native
-from hypersign.bits.images import planned_image_conv2d
+from hypersign.bits.images import channels_last, planned_image_conv2d
 from hypersign.bits.pooling import flip_mask, planned_max_pool2d
+from hypersign.bits.real import planned_affine
 from hypersign.bits.words import Bound, Planned, planned_pack
 from hypersign.packed import transforms
 from hypersign.packed.format import read
@@ -30,7 +31,7 @@ Run = Callable[..., NDArray[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """A node: `planned` writes integers to a buffer, or `run` gives an array of its own.
+    """A node: `planned` writes integers, or logits, to a buffer, or `run` gives an array of its own.
 
     `done` are the values that no later node reads.
     """
@@ -47,8 +48,8 @@ class _Step:
         if self.planned is None:
             return None
         shape = (images, self.value.height, self.value.width)
-        if self.value.kind == "sums":
-            return np.empty((*shape, self.value.channels), np.int32)
+        if self.value.kind != "levels":
+            return np.empty((*shape, self.value.channels), np.int32 if self.value.kind == "sums" else np.float32)
         return np.empty(((2,) if self.value.ternary else ()) + (*shape, -(-self.value.channels // 64)), np.uint64)
 
 
@@ -90,7 +91,7 @@ class _Batch:
         seconds: dict[str, float] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """What the nodes give, by name: the last one's, or with `keep` all. `seconds` takes the time of each."""
-        np.copyto(self.buffers[INPUT], images.transpose(0, 2, 3, 1))
+        channels_last(images, self.buffers[INPUT])
         values = dict(self.buffers)
         for step, bound in self.joined if seconds is None else self.steps:
             start = time.perf_counter()
@@ -247,6 +248,8 @@ def _plan(
             dtype = {"image": np.uint8, "sums": np.int32, "real": np.float32}[x.kind]
             limits = [own[name] for name in ("low", "high") if name in own]
             return {"planned": planned_pack(np.dtype(dtype), x.channels, limits, own["flip"])}
+        case "affine" if node is graph.nodes[-1]:  # the logits, which take little memory
+            return {"planned": planned_affine(own["scale"], own["shift"])}
     return {"run": _plan_real(node, graph, own, options, x, y)}
 
 
@@ -275,7 +278,7 @@ def _plan_real(
             unpack = bits.unpack_ternary if x.ternary else bits.unpack
             return lambda v, threads: unpack(v, x.channels).astype(np.float32)
         case "affine":
-            return _affine(x, own["scale"], own["shift"])
+            return _affine(planned_affine(own["scale"], own["shift"]))
         case "clip":
             return lambda v, threads: np.clip(v, options["low"], options["high"])
         case "max_pool2d":
@@ -287,14 +290,11 @@ def _plan_real(
     raise AssertionError(node.op)
 
 
-def _affine(x: Value, scale: NDArray[np.float32], shift: NDArray[np.float32]) -> Run:
-    # For a row of pixels at once: NumPy's loops over a pixel's few channels would be short.
-    scale, shift = np.tile(scale, x.width), np.tile(shift, x.width)
-
+def _affine(planned: Planned) -> Run:
     def run(v: NDArray[Any], threads: int) -> NDArray[np.float32]:
-        y = np.multiply(v.reshape(-1, len(scale)), scale, dtype=np.float32, casting="unsafe")
-        y += shift
-        return y.reshape(v.shape)
+        y = np.empty(v.shape, np.float32)
+        planned(v, y)(threads)
+        return y
 
     return run
 
