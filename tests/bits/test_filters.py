@@ -44,8 +44,9 @@ def on_every_backend(filters: Filters, x: np.ndarray, **options: Any) -> np.ndar
     with forced("numpy"):
         expected = filters.conv2d(x, **options)
     for name, threads in itertools.product(COMPILED, (1, 3)):
+        out = np.full(expected.shape, -1).astype(expected.dtype)  # all bits set
         with forced(name):
-            found = filters.conv2d(x, **options, threads=threads)
+            found = filters.conv2d(x, **options, threads=threads, out=out)
         assert found.dtype == expected.dtype
         assert found.shape == expected.shape
         np.testing.assert_array_equal(found, expected, err_msg=name)
@@ -124,8 +125,8 @@ def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
     ("rows", "filters", "d"),
     [
         *itertools.product([5], [128], [255, 256, 1000, 32_736, 32_737, 65_600]),  # tiles
-        *itertools.product([26], [64], [255, 256, 1000, 32_736, 32_737]),  # sweeps
-        *itertools.product([60], [384], [255, 256, 1000, 32_736, 32_737]),  # the same transposed
+        *itertools.product([26], [64], [255, 256, 1000, 32_736, 32_737, 65_600]),  # sweeps
+        *itertools.product([60], [384], [255, 256, 1000, 32_736, 40_000]),  # the same transposed
     ],
 )
 @pytest.mark.parametrize("ternary_w", [False, True])
@@ -180,6 +181,7 @@ def test_many_pixels(shape: tuple[int, ...], kernel: tuple[int, int], filters: i
         ((1, 1, 58, 700), (1, 1), 480, {}),
         ((64, 1, 1, 1030), (1, 1), 2081, {}),
         ((1, 8, 8, 35), (3, 3), 768, {"padding": (1, 1), "groups": 2}),
+        ((1, 8, 8, 32), (3, 3), 512, {"padding": (1, 1), "groups": 4}),
         ((59, 1, 1, 32_700), (1, 1), 400, {}),
     ],
 )
