@@ -5,14 +5,21 @@
 // times 128 counts, of 4 bits, are a table of 2 KiB, of which a pixel takes a row: two registers. Three rows fill 4
 // bits; then the counts go on into bytes (product/avx2.hpp), of 51 numbers at most.
 //
-// 15 levels of a pixel and 128 filters are 6 loads of 32 bytes, 3 of a row's place, and 10 additions and shifts: 3
-// cycles where two vectors are loaded a cycle, as on Zen (Intel loads as many, or three). That is 640
-// multiply-accumulates a cycle, where counting each (product/avx2.cpp) does 384 at most. Tables must be in the L1
-// cache, so a sweep of all pixels takes up to 15 numbers, 30 KiB, and sums of bytes wait in the L2 cache for the next
-// one: 4 loads and 4 stores, which Zen takes 4 cycles for, beside 15 cycles. Filling the tables takes 64 stores a
-// number, 960 cycles for a sweep. Measured on Zen 3, sweeps of 1024 pixels do some 330 multiply-accumulates a cycle, and
-// from 320 pixels on they are the faster way. Of blocks of 64 filters, or 32, for which tiles load as much as for 128,
-// they are that from 24 pixels on, and twice as fast with some hundreds.
+// 15 levels of a pixel and 128 filters are 6 loads of 32 bytes and 10 additions and shifts: 3 cycles where two vectors
+// are loaded a cycle, as on Zen (Intel loads as many, or three). That is 640 multiply-accumulates a cycle, where counting
+// each (product/avx2.cpp) does 384 at most. Where a row lies takes a third load, which costs more than its share; so
+// eight places come with one, and are cut apart. Tables must be in the L1 cache, so a sweep of all pixels takes up to 15
+// numbers, 30 KiB, and sums of bytes wait in the L2 cache for the next one: 4 loads and 4 stores, which Zen takes 4
+// cycles for, beside 15. Filling the tables takes 64 stores a number, 960 cycles for a sweep.
+//
+// Measured on Zen 3, 75 levels of a pixel take 23.6 cycles, of which 19.1 would be without places: 410
+// multiply-accumulates a cycle. With tables and counts in 16 bits, sweeps of 1024 pixels do some 300, and from 224
+// pixels on they are the faster way. Of blocks of 64 filters, or 32, for which tiles load as much as for 128, they are
+// that from 24 pixels on, and twice as fast with some hundreds.
+//
+// Few pixels and many filters change places: 64 pixels are tabulated, and filters look up. Their numbers do not change,
+// and are written down once. Half a row is all of it, so a sweep takes up to 30 numbers. From 384 filters on that is the
+// faster way for 58 to 64 pixels: one image of 8 x 8, or rows of a batch.
 //
 // Of ternary inputs, 3 levels are one of 27 numbers, in base 3: what a level adds is 1 + its disagreement - its
 // agreement, up to 6 for three of them, and two rows fill 4 bits. So they take some 1.7 times as long. Whether filters are
@@ -20,6 +27,7 @@
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPADDB and VMOVDQA (YMM, M256).
 #include <memory>
+#include <vector>
 
 #include "product/avx2.hpp"
 
@@ -37,7 +45,6 @@ template <bool TernaryX, bool Transposed>
 struct Numbers {
     static constexpr int kLevels = TernaryX ? 3 : 5;
     static constexpr int kStates = TernaryX ? 3 : 2;  // of a level
-    static constexpr int kBias = TernaryX ? 1 : 0;    // of a level
     static constexpr int kMost = TernaryX ? 6 : 5;    // that a number counts
     static constexpr int kUnit = 15 / kMost;
     static constexpr int kRoom = 255 / kMost;         // numbers before 8 bits overflow
@@ -493,34 +500,37 @@ bool better_transposed(int64_t pixels, int64_t levels, int64_t filters) {
     return levels < 1 << 15 && pixels <= kTransposedPixels && pixels >= 58 && filters >= 384;
 }
 
-// The level at a byte and bit of a filter of a block: whether it is -1, and whether it is not 0 (`arrange`).
-template <bool Ternary>
-std::pair<int, int> level_at(const uint8_t *block, int64_t filters, int64_t filter, int64_t byte, int bit) {
-    if (!Ternary) return {block[byte * filters + filter] >> bit & 1, 1};
-    const int pair = block[(2 * byte + bit / 2 % 2) * filters + filter] >> (bit % 2 + bit / 4 * 4);
-    return {pair & 1, pair >> 2 & 1};
-}
-
 template <bool Ternary>
 void number_filters(const ProductNumbers &to) {
     using N = Numbers<Ternary, true>;
+    constexpr uint8_t kBase3[8] = {0, 1, 3, 4, 9, 10, 12, 13};  // as in `number`
     const N numbers(to.words);
-    auto block = static_cast<const uint8_t *>(to.block);
-    for (int64_t slice = 0; slice < numbers.slices; ++slice)
-        for (int64_t tap = 0; tap < to.taps; ++tap)
-            for (int64_t filter = 0; filter < to.filters; ++filter) {
+    const int64_t bytes = 4 * to.words;
+    std::vector<uint8_t> sign(bytes + 2), nonzero(bytes + 2);  // a tap of a filter, and zeros
+    auto cut = [](const std::vector<uint8_t> &from, int64_t bit) {
+        return (from[bit / 8] | from[bit / 8 + 1] << 8) >> bit % 8 & ((1 << N::kLevels) - 1);
+    };
+    for (int64_t tap = 0; tap < to.taps; ++tap)
+        for (int64_t filter = 0; filter < to.filters; ++filter) {
+            auto block = static_cast<const uint8_t *>(to.block) + tap * bytes * (Ternary ? 2 : 1) * to.filters + filter;
+            for (int64_t i = 0; i < bytes; ++i) {  // the inverse of `arrange`
+                if (!Ternary) {
+                    sign[i] = block[i * to.filters];
+                    continue;
+                }
+                const int first = block[2 * i * to.filters], second = block[(2 * i + 1) * to.filters];
+                sign[i] = static_cast<uint8_t>((first & 0x33) | (second & 0x33) << 2);
+                nonzero[i] = static_cast<uint8_t>((first >> 2 & 0x33) | (second & 0xcc));
+            }
+            for (int64_t slice = 0; slice < numbers.slices; ++slice) {
                 uint8_t *places = to.places + slice * to.slice + tap * to.tap + filter * kTransposedSlot;
                 std::fill_n(places, kTransposedSlot, uint8_t{0});
-                for (int64_t n = numbers.first(slice); n < numbers.first(slice + 1); ++n, ++places)
-                    for (int i = N::kLevels; i-- > 0;) {
-                        const int64_t level = n * N::kLevels + i;
-                        if (level >= 32 * to.words) continue;
-                        const auto [minus, nonzero] = level_at<Ternary>(
-                            block, to.filters, filter, 4 * to.words * tap + level / 8, static_cast<int>(level % 8));
-                        *places = static_cast<uint8_t>(*places * (Ternary ? 3 : 2) +
-                                                       8 * (Ternary ? nonzero + (minus & nonzero) : minus));
-                    }
+                for (int64_t n = numbers.first(slice); n < numbers.first(slice + 1); ++n) {
+                    const int s = cut(sign, n * N::kLevels), z = cut(nonzero, n * N::kLevels);
+                    *places++ = static_cast<uint8_t>(8 * (Ternary ? kBase3[z & 7] + kBase3[s & z & 7] : s));
+                }
             }
+        }
 }
 
 void number_filters(const ProductNumbers &to) {

@@ -12,6 +12,8 @@
 namespace hypersign {
 namespace {
 
+constexpr int64_t kUsesBeforeNumbers = 16;
+
 int64_t words_of(int64_t bits, int64_t size) { return (bits + size - 1) / size; }
 
 // `count` bits, at most 32, of a row of words.
@@ -560,11 +562,13 @@ bool ProductFilters::Convolution::sweeps() const {
     return kernels && dense && kernels->better(pixels_, 32 * first.words * taps, first.registers);
 }
 
+// Filters become numbers when they are used again and again: that takes as long as several products.
 bool ProductFilters::Convolution::transposed() const {
     const ProductSweeps *kernels = self_.kernels_.sweeps;
     const int64_t taps = self_.rows * self_.columns;
     return kernels && images_.ternary == self_.ternary_ && self_.blocks_.back().first_word == 0 &&
-           kernels->transposed_better(pixels_, 32 * self_.blocks_.front().words * taps, self_.filters);
+           kernels->transposed_better(pixels_, 32 * self_.blocks_.front().words * taps, self_.filters) &&
+           self_.uses_++ >= kUsesBeforeNumbers;
 }
 
 // Where runs of pixels begin, and the end. Those of sweeps are whole rows of the output, or lie in one: they share the

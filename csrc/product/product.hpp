@@ -2,6 +2,7 @@
 // filters. All of them are one loop: for a pixel of the output, a list of pointers to the words of its taps (the
 // pixels of the input under the filter) against a block of filters, words of 32 bits at a time.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -162,8 +163,9 @@ class ProductFilters {
     int64_t padded_;  // filters in whole registers
     std::vector<Block> blocks_;
     std::unique_ptr<uint32_t[], Free> weights_;
+    mutable std::atomic<int64_t> uses_{0};  // where sweeps could be transposed
     mutable std::once_flag numbered_;
-    mutable std::vector<uint8_t> numbers_;  // of filters, once a sweep was transposed: [slice][tap][filter][slot]
+    mutable std::vector<uint8_t> numbers_;  // of filters, once a sweep was: [slice][tap][filter][slot]
     std::vector<int32_t> nonzeros_;  // of each filter
     // Sums of the levels of a filter's taps (0..i, 0..j): [i][j][filter], i to `rows`, j to `columns` inclusive.
     std::vector<int32_t> tap_sums_;

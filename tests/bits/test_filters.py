@@ -39,6 +39,14 @@ def random_thresholds(rng: np.random.Generator, filters: int, d: int, ternary: b
     return Thresholds(low=low, high=high, flip=rng.random(filters) < 0.5)
 
 
+def use_often(filters: Filters, x: np.ndarray, **options: Any) -> None:
+    """So often that they are worth another arrangement."""
+    for name in COMPILED[1:]:
+        with forced(name):
+            for _ in range(16):
+                filters.conv2d(x, **options)
+
+
 def on_every_backend(filters: Filters, x: np.ndarray, **options: Any) -> np.ndarray:
     """The result of the reference, after comparing it with that of every compiled back end."""
     with forced("numpy"):
@@ -139,6 +147,7 @@ def test_counts_where_8_and_16_bits_end(ternary_x: bool, ternary_w: bool, d: int
     x = reference.threshold(pixels[:, None, None], 0, 1 if ternary_x else None, False)
     words = reference.threshold(columns, 0, 1 if ternary_w else None, False)
     product = Filters(words, shape=(1, 1, d))
+    use_often(product, x)
     sums = on_every_backend(product, x)
     assert sums.max() == d
     assert sums.min() == -d
@@ -195,6 +204,7 @@ def test_few_pixels_and_many_filters(
     product = random_filters(rng, filters, (*kernel, shape[-1]), groups, ternary)
     x = packed(rng, (*shape[:-1], groups * shape[-1]), ternary)
     d = int(np.prod(kernel)) * shape[-1]
+    use_often(product, x, **options)
     for levels in (None, 2, 3):
         thresholds = random_thresholds(rng, filters, d, levels == 3) if levels else None
         on_every_backend(product, x, thresholds=thresholds, **options)
