@@ -43,9 +43,12 @@ class Lines {
     explicit Lines(const ImageTask &task)
         : task_(task),
           reach_((task.size[0] - 1) * task.dilation[0] + 1),
-          pitch((task.width + 2 * task.padding[1]) * task.channels + COPY),
-          lines_(static_cast<size_t>(reach_ * pitch)),
+          pitch_((task.width + 2 * task.padding[1]) * task.channels + COPY),
+          lines_(static_cast<size_t>(reach_ * pitch_)),
           held_(static_cast<size_t>(reach_), {-1, 0}) {}
+
+    int64_t slots() const { return reach_; }
+    int64_t bytes() const { return pitch_ - COPY; }  // of a line
 
     // Calls use(kernel row, slot, line, whether the slot's line is a new one).
     template <typename Use>
@@ -53,7 +56,7 @@ class Lines {
         for (int64_t i = 0; i < task_.size[0]; ++i) {
             const int64_t above = y * task_.stride[0] + i * task_.dilation[0], row = above - task_.padding[0];
             const int64_t slot = above % reach_;
-            uint8_t *line = lines_.data() + slot * pitch;
+            uint8_t *line = lines_.data() + slot * pitch_;
             const bool fresh = held_[static_cast<size_t>(slot)] != std::pair{image, row};
             if (fresh) {
                 held_[static_cast<size_t>(slot)] = {image, row};
@@ -70,12 +73,7 @@ class Lines {
 
    private:
     const ImageTask &task_;
-    const int64_t reach_;
-
-   public:
-    const int64_t pitch;  // bytes of a line
-
-   private:
+    const int64_t reach_, pitch_;
     std::vector<uint8_t> lines_;
     std::vector<std::pair<int64_t, int64_t>> held_;  // image and row
 };
@@ -202,11 +200,12 @@ void Convolution::by_patches(int64_t first, int64_t last) const {
 void Convolution::prepare_tables() {
     constexpr int64_t kBlock = IMAGE_TABLE_FILTERS;
     const int64_t taps = task_.size[0] * runs_ * run_, blocks = (task_.filters + kBlock - 1) / kBlock;
+    if (task_.low == nullptr || largest_ == 0) return;
     // Twice a ternary filter's sum is that with +1 for its zeros plus that with -1.
     for (int64_t filter = 0; filter < task_.filters; ++filter)
         for (int64_t tap = 0; tap < taps; ++tap)
             if (weight(filter, tap) == 0) picks_of_ = 2;
-    if (task_.low == nullptr || largest_ == 0 || picks_of_ * taps * UINT8_MAX >= INT16_MAX) return;
+    if (picks_of_ * taps * UINT8_MAX >= INT16_MAX) return;
 
     for (int64_t i = 0; i < task_.size[0]; ++i)
         for (int64_t j = 0; j < runs_; ++j)
@@ -253,9 +252,8 @@ void Convolution::by_tables(int64_t first, int64_t last) const {
     const int64_t unit = task_.channels % 3 == 0 ? 3 : 1;
     const bool rest = run_ % 3 != 0;
     Lines lines(task_);
-    const int64_t count = (lines.pitch - COPY + unit - 1) / unit, size = count * IMAGE_TABLE;
-    const int64_t reach = (task_.size[0] - 1) * task_.dilation[0] + 1;
-    std::vector<uint8_t> tables(static_cast<size_t>(reach * size * (rest ? 2 : 1)));
+    const int64_t count = (lines.bytes() + unit - 1) / unit, size = count * IMAGE_TABLE, slots = lines.slots();
+    std::vector<uint8_t> tables(static_cast<size_t>(slots * size * (rest ? 2 : 1)));
     std::vector<int64_t> slot_of(static_cast<size_t>(task_.size[0]));
     std::vector<const uint8_t *> table_of(static_cast<size_t>(groups_));
     std::vector<const int16_t *> bounds_at(static_cast<size_t>(task_.out[1]));
@@ -267,12 +265,12 @@ void Convolution::by_tables(int64_t first, int64_t last) const {
             kernels.tabulate(line, count, unit, 3, tables.data() + slot * size);
             if (rest)
                 kernels.tabulate(line, count, unit, static_cast<int>(run_ % 3),
-                                 tables.data() + (reach + slot) * size);
+                                 tables.data() + (slots + slot) * size);
         });
         const uint8_t **table = table_of.data();
         for (const Three &three : threes_)
             for (int64_t pick = 0; pick < picks_of_; ++pick) {
-                const int64_t of = slot_of[static_cast<size_t>(three.row)] + (three.taps < 3 ? reach : 0);
+                const int64_t of = slot_of[static_cast<size_t>(three.row)] + (three.taps < 3 ? slots : 0);
                 *table++ = tables.data() + of * size + three.byte / unit * IMAGE_TABLE;
             }
         for (int64_t x = 0; x < task_.out[1]; ++x)
