@@ -13,11 +13,10 @@
 #include <cstring>
 
 #include "image/image.hpp"
+#include "inline.hpp"
 
 namespace hypersign {
 namespace {
-
-#define HYPERSIGN_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t TAPS = 4, LANES = 16;
 

@@ -2,11 +2,12 @@
 //
 // A table holds what three bytes of the image add up to, with each of the 8 choices of their signs, in 16 bits: 16
 // bytes, from which a shuffle picks the sums of 16 filters. A table is made once, of two multiplications, and serves
-// all filters and all pixels that it lies under. So three taps of 16 filters are a shuffle and an addition; multiplied
-// and added pairwise (image/avx2.cpp), four taps of 8 filters are two instructions, five times as many.
+// all filters and all pixels that it lies under. So three taps of 16 filters are two instructions, a shuffle and an
+// addition; multiplied and added pairwise (image/avx2.cpp), four taps of 8 filters are two: half as many again for each
+// tap, besides what gathering patches and adding pairs of lanes take.
 //
-// Four pixels and 32 filters share a group's 64 bytes of picks: 8 shuffles, 8 additions and 6 loads. Shuffles run on two
-// ports: 4 cycles for 384 multiply-accumulates, and nothing else takes as long.
+// Four pixels and 32 filters share a group's 64 bytes of picks: 8 shuffles, 8 additions and 6 loads. Shuffles run on
+// two ports: 4 cycles for 384 multiply-accumulates, and nothing else takes as long.
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB and VPMADDUBSW (YMM).
 #include <immintrin.h>
@@ -14,11 +15,10 @@
 #include <cstring>
 
 #include "image/image.hpp"
+#include "inline.hpp"
 
 namespace hypersign {
 namespace {
-
-#define HYPERSIGN_INLINE inline __attribute__((always_inline))
 
 void tabulate(const uint8_t *line, int64_t count, int64_t step, int taps, uint8_t *tables) {
     // Bit t of an entry's number: whether byte t is subtracted.

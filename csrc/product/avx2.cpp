@@ -13,9 +13,8 @@
 // of its four pairs of sums: 32 for 3072 multiply-accumulates. Zen has four vector ports; shuffles run on two of
 // them, and so would shifts: t is divided by a multiplication, on the two others. 8 cycles, then: 384 a cycle.
 // Filters are operands of the shuffles; with 3 tables that is 15 loads of the 16 that 8 cycles have, and 42
-// instructions of 48. Measured, Zen 3 takes 9.4 at best, and 10.4 with what follows 60 steps: it sends additions to
-// the ports that shuffles wait for. Intel has three vector ports, two of which shuffle (one, before Ice Lake): 11
-// cycles, or 12.
+// instructions of 48. Zen 3 does not come to 8 even on registers (`limit`): it sends additions to the ports that
+// shuffles wait for. Intel has three vector ports, two of which shuffle (one, before Ice Lake): 11 cycles, or 12.
 // (Counts of one pixel in bytes take 4 instructions for 256 multiply-accumulates: 256 a cycle. Exclusive or, and
 // counts of its bits from a table that never changes, take 8.)
 //
@@ -400,7 +399,7 @@ int64_t room(const ProductTile &tile) {
     return tile.ternary_w ? room<false, true>(tile) : room<false, false>(tile);
 }
 
-// 12 levels of two pixels and 128 filters in 32 instructions: on Zen 3 in 10 cycles.
+// 12 levels of two pixels and 128 filters in 32 instructions.
 int64_t limit(int64_t rounds) {
     constexpr int kFilters = 4, kUnit = 3;
     __m256i table = _mm256_set1_epi8(static_cast<char>(rounds)), w[2] = {table, table}, whole[kFilters], upper[kFilters];

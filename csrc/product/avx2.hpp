@@ -10,9 +10,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "inline.hpp"
 #include "product/product.hpp"
-
-#define HYPERSIGN_INLINE inline __attribute__((always_inline))
 
 namespace hypersign {
 namespace {  // a copy for each file: no vector is handed from one to the other

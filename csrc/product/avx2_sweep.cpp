@@ -6,24 +6,22 @@
 // bits; then the counts go on into bytes (product/avx2.hpp), of 51 numbers at most.
 //
 // 15 levels of a pixel and 128 filters are 6 loads of 32 bytes and 10 additions and shifts: 3 cycles where two vectors
-// are loaded a cycle, as on Zen (Intel loads as many, or three). That is 640 multiply-accumulates a cycle, where counting
-// each (product/avx2.cpp) does 384 at most. Where a row lies takes a third load, which costs more than its share; so
-// eight places come with one, and are cut apart. Tables must be in the L1 cache, so a sweep of all pixels takes up to 15
-// numbers, 30 KiB, and sums of bytes wait in the L2 cache for the next one: 4 loads and 4 stores, which Zen takes 4
-// cycles for, beside 15. Filling the tables takes 64 stores a number, 960 cycles for a sweep.
+// are loaded a cycle, as on Zen (Intel loads as many, or three). That is 640 multiply-accumulates a cycle, where
+// counting each (product/avx2.cpp) does 384 at most. Where a row lies would take a third load, and Zen has no room for
+// them all; so eight places come with one, and are cut apart. Tables must be in the L1 cache, so a sweep of all pixels
+// takes up to 15 numbers, 30 KiB, and sums of bytes wait in the L2 cache for the next one: 4 loads and 4 stores, which
+// Zen takes 4 cycles for, beside 15. Filling the tables takes 64 stores a number, 960 cycles for a sweep.
 //
-// Measured on Zen 3, 75 levels of a pixel take 23.6 cycles, of which 19.1 would be without places: 410
-// multiply-accumulates a cycle. With tables and counts in 16 bits, sweeps of 1024 pixels do some 300, and from 224
-// pixels on they are the faster way. Of blocks of 64 filters, or 32, for which tiles load as much as for 128, they are
-// that from 24 pixels on, and twice as fast with some hundreds.
+// As measured on Zen 3, sweeps are the faster way from 224 pixels on. Of blocks of 64 filters, or 32, for which tiles
+// load as much as for 128, they are that from 24 pixels on.
 //
 // Few pixels and many filters change places: 64 pixels are tabulated, and filters look up. Their numbers do not change,
-// and are written down once. Half a row is all of it, so a sweep takes up to 30 numbers. From 384 filters on that is the
-// faster way for 58 to 64 pixels: one image of 8 x 8, or rows of a batch.
+// and are written down once. Half a row is all of it, so a sweep takes up to 30 numbers. From 384 filters on that is
+// the faster way for 58 to 64 pixels: one image of 8 x 8, or rows of a batch.
 //
 // Of ternary inputs, 3 levels are one of 27 numbers, in base 3: what a level adds is 1 + its disagreement - its
-// agreement, up to 6 for three of them, and two rows fill 4 bits. So they take some 1.7 times as long. Whether filters are
-// binary or ternary makes no difference to any but who fills the tables.
+// agreement, up to 6 for three of them, and two rows fill 4 bits. So they take some 1.7 times as long. Whether filters
+// are binary or ternary makes no difference to any but who fills the tables.
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPADDB and VMOVDQA (YMM, M256).
 #include <memory>
@@ -376,7 +374,8 @@ HYPERSIGN_INLINE void transpose(From &&from, To &&to) {
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) {
             auto at = [&](int row) { return reinterpret_cast<const __m128i *>(from(row)) + half; };
-            rows[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(at(i))), _mm_load_si128(at(i + 8)), 1);
+            rows[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(at(i))),
+                                              _mm_load_si128(at(i + 8)), 1);
         }
 #pragma GCC unroll 3
         for (int stage = 0; stage < 3; ++stage) {

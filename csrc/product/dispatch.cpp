@@ -562,7 +562,7 @@ bool ProductFilters::Convolution::sweeps() const {
     return kernels && dense && kernels->better(pixels_, 32 * first.words * taps, first.registers);
 }
 
-// Filters become numbers when they are used again and again: that takes as long as several products.
+// Filters become numbers when they are used again and again: that takes as long as some ten products.
 bool ProductFilters::Convolution::transposed() const {
     const ProductSweeps *kernels = self_.kernels_.sweeps;
     const int64_t taps = self_.rows * self_.columns;
