@@ -88,7 +88,7 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "associative memory": ("4840d7a57021c0e39a416b828fbb90b2", "51903ae5e1bd136c0b92cc0f12d92922"),
     "associative memory, ternary": ("b7d8d5cc076f30d27bd21af110ebe63a", "b17f710e123b57477213dad4263efb58"),
 }
-"""The first 32 digits of the SHA-256 of the file (without float thresholds), and of the logits of `images`, by network."""
+"""By network: 32 digits of the SHA-256 of the file (without float thresholds) and of the logits of `images`."""
 
 UNPACKED = {
     "thermometer": "first (Thermometer) cannot be packed: no packed form is known of Thermometer",
