@@ -34,6 +34,11 @@ class LazyTensor:
     make: Callable[[], NDArray[Any]]
 
 
+def _unchanged(x: Tensor) -> Tensor:
+    """The identity."""
+    return x
+
+
 @dataclasses.dataclass(frozen=True)
 class Monotone:
     """A monotone function of each channel that waits to be folded: `apply` maps float32 (channels,) to the same.
@@ -43,7 +48,7 @@ class Monotone:
     """
 
     name: str
-    apply: Callable[[Tensor], Tensor] = lambda x: x
+    apply: Callable[[Tensor], Tensor] = _unchanged
     affine: Callable[[], tuple[Tensor, Tensor]] | None = None
     clip: tuple[float | None, float | None] | None = None
     pool: dict[str, Any] | None = None
