@@ -16,6 +16,7 @@ ORDER = [
     "_files",
     "_json",
     "_machine",
+    "_pictures",
     "_native",  # the compiled kernels
     "bits",
     "theory",
@@ -40,7 +41,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "theory", "packed", "weight_files", "report"}
+WITHOUT_TORCH = {"__init__", "_checks", "_files", "_pictures", "bits", "theory", "packed", "weight_files", "report"}
 """Parts none of whose files import torch themselves."""
 
 
