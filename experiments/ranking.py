@@ -6,7 +6,7 @@ Three small networks on Fashion-MNIST, with the recipe of experiments/remedies.p
 the least angle), trained with their levels; and one trained with real weights, whose weights are binarized
 afterwards, as for deployment (its first layer, of which nothing was quantized, stays real). Each is ablated as
 `hypersign ablate` does. Can be stopped and started again: what is done is kept in --folder, `--runs` of
-experiments/remedies.py are used where they are there. """
+experiments/remedies.py are used where they are there."""
 
 import argparse
 import dataclasses
