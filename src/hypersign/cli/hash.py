@@ -10,7 +10,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
 from hypersign.hashing import plan as predict
 
