@@ -3,8 +3,8 @@
     python benchmarks/bench_end_to_end.py [--file FILE] [--batches 1 32] [--seconds 20] [--json [FILE]]
 
 Without a packed FILE it is the paper's CIFAR-10 network with random weights: 617 million multiply-accumulates per
-image. The packed network gets 8-bit images, the other runtimes float32 images. Their batch norms are folded, except in
-torch, which runs eagerly. Runs are interleaved on one thread; times are processor time. Then:
+image. The packed network gets 8-bit images, the other runtimes float32 images. Their batch norms are folded, except
+in torch, which runs eagerly. Runs are interleaved on one thread; times are processor time. Then:
 
 - layers: microseconds per image of each operation of the packed network, in the smallest batch, wall-clock time
 - threads: speed-up by two threads on the largest batch, beside that of two copies of the peak loop side by side;

@@ -4,10 +4,10 @@ quantizers.
     python benchmarks/bench_training_step.py [--batch 50] [--rounds 15] [--threads N] [--json [FILE]]
 
 Both networks are the paper's vgg in float32. The network without quantizers has real weights and a hard tanh before
-each layer; its step is forward, loss, backward, clipped gradients and the same Adam, written out. The binary network's
-step is that of `hypersign train`: it also clips latent weights, looks for numbers that are not finite and counts
-correct images. On bits (`--precision bits`) the same step has exact products forward and 6-bit gradients backward.
-Steps are interleaved and a ratio is the median over rounds, so other load affects all equally.
+each layer; its step is forward, loss, backward, clipped gradients and the same Adam, written out. The binary
+network's step is that of `hypersign train`: it also clips latent weights, looks for numbers that are not finite and
+counts correct images. On bits (`--precision bits`) the same step has exact products forward and 6-bit gradients
+backward. Steps are interleaved and a ratio is the median over rounds, so other load affects all equally.
 """
 
 import argparse

@@ -17,10 +17,10 @@ def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, 
     """Minimum seconds of each function over interleaved calls, until each has used its share of `budget`.
 
     The minimum counts, because every disturbance adds time. Calls are interleaved, because the speed of a machine
-    changes over time. Each function is called three times in a row, so that it finds its own data in the caches; once,
-    if one call takes the whole share. With one thread the time is processor time, so that other programs do not
-    count. If it is far below the elapsed time, elapsed time is used: on some virtual machines the processor clock stops
-    at times.
+    changes over time. Each function is called three times in a row, so that it finds its own data in the caches;
+    once, if one call takes the whole share. With one thread the time is processor time, so that other programs do
+    not count. If it is far below the elapsed time, elapsed time is used: on some virtual machines the processor
+    clock stops at times.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     least = dict.fromkeys(functions, float("inf"))
