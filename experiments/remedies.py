@@ -2,12 +2,12 @@
 
     HYPERSIGN_DATA=... python experiments/remedies.py [--seeds 2] [--folder runs/remedies] [--json [FILE]]
 
-Trains one network per remedy and seed, about a minute each on one core. It can be stopped and started again: finished
-runs are kept in --folder. Images, epochs, learning rate and seeds are the same for all. `predicted` keeps the two layers
-in float whose bit costs most by geometry, in the binary run of the same seed on training images (`accumulated_r`: the
-smallest correlation of logits with only this layer binarized); `random` keeps two others. Besides its accuracy, each
-remedy is measured in the first layer: the angle between latent and quantized filters, and r of the dot products with
-quantized weights, and with quantized weights and inputs, on 500 test images.
+Trains one network per remedy and seed, about a minute each on one core. It can be stopped and started again:
+finished runs are kept in --folder. Images, epochs, learning rate and seeds are the same for all. `predicted` keeps
+the two layers in float whose bit costs most by geometry, in the binary run of the same seed on training images
+(`accumulated_r`: the smallest correlation of logits with only this layer binarized); `random` keeps two others.
+Besides its accuracy, each remedy is measured in the first layer: the angle between latent and quantized filters,
+and r of the dot products with quantized weights, and with quantized weights and inputs, on 500 test images.
 """
 
 import argparse
