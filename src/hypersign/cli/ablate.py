@@ -11,8 +11,8 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
-from hypersign._json import plain
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign._json import plain, prints_text, write_json
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.data import Batches
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
 from hypersign.geometry.ablation import ablate as measure

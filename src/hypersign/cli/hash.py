@@ -10,7 +10,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
 from hypersign.hashing import plan as predict
 
@@ -40,8 +41,8 @@ def hash_(
 ) -> None:
     """Hash vectors into packed sign codes; or predict what recall codes will have, by bits and rescoring factor.
 
-    The file may be larger than memory. Stopped at any moment, the same command goes on where it was. Neighbours are
-    by Euclidean distance; scale vectors to length 1 first to search by cosine.
+    The file may be larger than memory. If it is stopped, the same command resumes. Neighbours are by Euclidean
+    distance; scale vectors to length 1 first to search by cosine.
 
     Args:
         vectors: .npy file of shape (n, dimension).

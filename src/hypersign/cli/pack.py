@@ -11,8 +11,9 @@ from rich.table import Table
 
 from hypersign import packing, runs
 from hypersign._checks import HypersignError, check_int
+from hypersign._json import write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import RunPath, Weights, parse, write_json
+from hypersign.cli.options import RunPath, Weights, parse
 from hypersign.packed import PackedModel
 from hypersign.packing import Certificate
 from hypersign.runs import Run
