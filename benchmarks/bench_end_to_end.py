@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from turns import installed, least_seconds, limit, show
+from interleaved import installed, least_seconds, limit, show
 
+from hypersign._json import prints_text
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.cli.options import prints_text
 from hypersign.models import vgg
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile

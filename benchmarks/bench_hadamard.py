@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from hypersign import bits
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import hadamard_transform
-from hypersign.cli.options import prints_text, write_json
 
 
 def butterflies(x: Tensor) -> Tensor:

@@ -28,12 +28,12 @@ from typing import Any
 
 import faiss
 import numpy as np
+from interleaved import show
 from numpy.typing import NDArray
-from turns import show
 
 from hypersign import theory
+from hypersign._json import prints_text
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text
 from hypersign.hashing import (
     BoundedIndex,
     HammingIndex,

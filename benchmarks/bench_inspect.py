@@ -23,8 +23,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.evaluate import reestimate_batch_norm
 from hypersign.geometry import inspect
 from hypersign.layers import QuantConv2d, QuantLayer, quant_layers

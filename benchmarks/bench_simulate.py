@@ -32,8 +32,8 @@ import rich.table
 import torch
 
 from hypersign import simulation
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.rotations import HaarRotation
 
 THRESHOLDS = (0.01, 0.02 / 0.18, 0.2, 0.3, 0.5)

@@ -23,9 +23,9 @@ import rich.table
 import torch
 from torch import Tensor, nn
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.cli.options import prints_text, write_json
 from hypersign.evaluate import squared_hinge
 from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg

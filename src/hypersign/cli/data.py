@@ -8,7 +8,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hypersign.cli.options import JsonTarget, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget
 
 __all__ = ["fetch", "list_"]
 

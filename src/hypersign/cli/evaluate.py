@@ -9,7 +9,8 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.data import Batches
 from hypersign.evaluate import evaluate as measure
 from hypersign.training import Recipe

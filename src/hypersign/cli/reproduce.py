@@ -8,9 +8,10 @@ from rich.table import Table
 
 from hypersign import runs, simulation
 from hypersign._checks import check_int
+from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
 from hypersign.cli.inspect import inspect_run
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.geometry import Geometry
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
 from hypersign.quantizers import Sign, Ternary

@@ -213,7 +213,7 @@ RECIPES = {
     # and validation in evaluation mode: the original did none of these.
     "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
     # What the field trains such networks with today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
-    # loss, schedule and surrogate were chosen: benchmarks/tune_recipe.py, docs/recipe.md.
+    # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md.
     "modern": Recipe(
         data="cifar-10",
         flip=True,

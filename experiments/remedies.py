@@ -1,6 +1,6 @@
 """Remedies for what one bit costs: the same small network and budget with each, on Fashion-MNIST.
 
-    HYPERSIGN_DATA=... python benchmarks/remedies.py [--seeds 2] [--folder runs/remedies] [--json [FILE]]
+    HYPERSIGN_DATA=... python experiments/remedies.py [--seeds 2] [--folder runs/remedies] [--json [FILE]]
 
 Trains one network a remedy and seed, about a minute each on one core, and can be stopped and started again: finished
 runs are kept in --folder. Everything but the remedy is the same: images, epochs, learning rate, seed. Of the layers
@@ -22,8 +22,8 @@ import rich.table
 import torch
 from rich.console import Console
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.data import Batches
 from hypersign.geometry.depth import accumulated_r, layer_r
 from hypersign.geometry.weights import angle_stats

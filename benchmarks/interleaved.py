@@ -9,8 +9,8 @@ from typing import Any
 import rich
 import rich.table
 
+from hypersign._json import prints_text, write_json
 from hypersign.bits.backend import native
-from hypersign.cli.options import prints_text, write_json
 
 
 def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, threads: int) -> dict[str, float]:
