@@ -47,8 +47,8 @@ def hash_(
 ) -> None:
     """Hash vectors into packed sign codes; or predict what recall codes will have, by bits and rescoring factor.
 
-    The file may be larger than memory. Stopped at any moment, the same command goes on where it was. Neighbours are
-    by Euclidean distance; scale vectors to length 1 first to search by cosine.
+    The file may be larger than memory. If it is stopped, the same command resumes. Neighbours are by Euclidean
+    distance; scale vectors to length 1 first to search by cosine.
 
     Args:
         vectors: .npy file of shape (n, dimension).

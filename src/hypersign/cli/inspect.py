@@ -106,7 +106,7 @@ def zero_filters(found: Geometry) -> list[str]:
 def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, console: Console) -> Geometry:
     """Measures a run's network on its first `images` test images, with a progress bar on `console`.
 
-    What the covariance of the inputs foretells comes from as many training images, spread over all of them.
+    Predictions from the covariance of the inputs use as many training images, spread over all of them.
     """
     data = opened.data()
     test = data.test[:images]

@@ -3,8 +3,8 @@
 They are looked for in the folder that `HYPERSIGN_DATA` names, then in the cache (`hypersign` in the user's
 cache folder), each time in a folder with the name of the set: `mnist/train-images-idx3-ubyte.gz`, or without
 the `.gz`; `cifar-10/data_batch_1.bin` or `cifar-10/cifar-10-batches-bin/data_batch_1.bin`, or an archive that
-holds them. What is found is used where it lies. Downloads and extracted files go into the cache; nothing is
-ever written into `HYPERSIGN_DATA`.
+holds them. Files are used where they are. Downloads and extracted files go into the cache; nothing is ever
+written into `HYPERSIGN_DATA`.
 
 A file is checked whenever it is read, while it is in memory anyway (CIFAR-10: half a second), so there is no
 record of earlier checks that could be out of date.

@@ -78,8 +78,8 @@ def train(
             `accelerate launch`, each process takes its own, and its share of every batch.
         deterministic: make CUDA repeat itself bit by bit, at some cost in speed (a CPU does anyway).
         tensorboard: also write TensorBoard's event files, to `folder/tensorboard`.
-        save_seconds: seconds between saves of the state (it is saved at the end of an epoch once so many
-            seconds have passed, and within epochs that take longer).
+        save_seconds: seconds between saves of the state (it is saved at the end of an epoch once they
+            have passed, and within epochs that take longer).
         console: where progress is shown; the terminal's standard error if None.
 
     Raises:
@@ -200,7 +200,7 @@ def _recipe_of(run: Run) -> Recipe:
     except TypeError as error:
         raise HypersignError(
             f"the recipe in {run.path / 'run.json'} must be one of this version; {error}: "
-            "go on with the HyperSign that wrote it"
+            "use the HyperSign version that wrote it"
         ) from error
 
 
@@ -328,7 +328,7 @@ class _Loop:
                 if stop:
                     raise InterruptedTrainingError(
                         f"training stopped in epoch {at.epoch} of {self.recipe.epochs}, step {at.step}; its state is "
-                        f"saved. Go on with: hypersign train --resume {self.run.path}"
+                        f"saved. Resume with: hypersign train --resume {self.run.path}"
                     )
         self._look()
         self._end_epoch(monitor, rate)
@@ -387,7 +387,7 @@ class _Loop:
     def _write(self) -> None:
         if not self.writes:
             return
-        # The state comes last: killed before it, the run goes on from an older one and writes the others again.
+        # The state comes last: a run killed before it resumes from an older one and writes the others again.
         if self.best:
             write_tensors(self.run.path / "best.safetensors", self.best)
         write_tensors(self.run.path / "model.safetensors", self.model.state_dict())
@@ -435,7 +435,7 @@ class _Loop:
         layer = first_broken_layer(self.model, images) if self.step.guard and images is not None else None
         where = f"the output of {layer}" if layer else f"the gradient of {gradients[-1]}" if gradients else "the loss"
         kept = (
-            f"the last good state is kept: hypersign train --resume {self.run.path} goes on from it"
+            f"the last good state is kept: hypersign train --resume {self.run.path} resumes from it"
             if state_path(self.run.path).exists()
             else "no state was saved before it"
         )
