@@ -12,14 +12,9 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
-<<<<<<< HEAD
-from hypersign._json import plain
-from hypersign._locks import writing_file
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
-=======
 from hypersign._json import plain, prints_text, write_json
+from hypersign._locks import writing_file
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
->>>>>>> 1ee8741e11e6cf39f3510525376ac11dd627f8af
 from hypersign.data import Batches
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
 from hypersign.geometry.ablation import ablate as measure

@@ -11,13 +11,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hypersign._checks import HypersignError, check_int
-<<<<<<< HEAD
-from hypersign._locks import writing_file
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
-=======
 from hypersign._json import prints_text, write_json
+from hypersign._locks import writing_file
 from hypersign.cli.options import JsonTarget, parse
->>>>>>> 1ee8741e11e6cf39f3510525376ac11dd627f8af
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
 from hypersign.hashing import plan as predict
 

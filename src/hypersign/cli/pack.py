@@ -12,11 +12,8 @@ from rich.table import Table
 
 from hypersign import packing, runs
 from hypersign._checks import HypersignError, check_int
-<<<<<<< HEAD
-from hypersign._locks import writing_file
-=======
 from hypersign._json import write_json
->>>>>>> 1ee8741e11e6cf39f3510525376ac11dd627f8af
+from hypersign._locks import writing_file
 from hypersign._machine import machine, versions
 from hypersign.cli.options import RunPath, Weights, parse
 from hypersign.packed import PackedModel
