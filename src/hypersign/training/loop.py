@@ -47,8 +47,6 @@ from hypersign.training.step import Step, loss_of, make_optimizer
 __all__ = ["DivergedError", "InterruptedTrainingError", "resume", "train"]
 
 EVALUATION_BATCH = 500
-FILES = ("run.json", "metrics.jsonl", "best.safetensors", "model.safetensors", "state/state.safetensors")
-"""What training writes into a run folder."""
 LOOK_EVERY = 20
 """Steps between looks at the loss where a look stalls the device."""
 
@@ -279,7 +277,7 @@ class _Loop:
             stack.enter_context(self._stoppable())
             stack.enter_context(_deterministic(self.deterministic))
             if self.writes:
-                _remove_parts(self.run)
+                remove_parts(self.run.path)
                 monitor = stack.enter_context(
                     Monitor(self.run.path, self.recipe.epochs, tensorboard=tensorboard, console=console)
                 )
@@ -479,13 +477,7 @@ def _train_on_bits(model: nn.Module, device: torch.device) -> dict[str, str]:
 
 def _remove_state(run: Run) -> None:
     shutil.rmtree(state_path(run.path).parent, ignore_errors=True)
-    _remove_parts(run)
-
-
-def _remove_parts(run: Run) -> None:
-    # Of this run's files alone: an inspection may be writing its own into the folder.
-    for name in FILES:
-        remove_parts(run.path / name)
+    remove_parts(run.path)
 
 
 def _remove_left_over(run: Run) -> None:
