@@ -103,17 +103,22 @@ def test_folders(tmp_path):
 
 
 def test_parts_that_killed_processes_left(tmp_path):
-    (tmp_path / "state").mkdir()
+    files = [tmp_path / name for name in ("a", "a.b", "b", "[ab]", "[ab].b")]
 
     def die(part: Path) -> None:
-        os.link(part, part.with_name(f"{part.name[:-5]}x.part"))  # survives what follows, as after kill -9
+        os.link(part, part.with_name(f"{part.name[:-6]}-.part"))  # survives what follows, as after kill -9
 
-    for path in (tmp_path / "run.json", tmp_path / "state" / "state.safetensors"):
+    def left() -> set[str]:
+        return {path.name[: -len(".12345678.part")] for path in tmp_path.iterdir() if is_part(path)}
+
+    for path in files:
         write_atomic(path, die)
-    left = [path for path in tmp_path.rglob("*") if is_part(path)]
-    assert len(left) == 2
-    remove_parts(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["run.json", "state.safetensors"]
+    assert left() == {".a", ".a.b", ".b", ".[ab]", ".[ab].b"}
+    remove_parts(tmp_path / "a")  # the others' writers may be alive
+    assert left() == {".a.b", ".b", ".[ab]", ".[ab].b"}
+    remove_parts(tmp_path / "[ab]")
+    assert left() == {".a.b", ".b", ".[ab].b"}
+    assert [path.name for path in files if path.exists()] == ["a", "a.b", "b", "[ab]", "[ab].b"]
 
 
 def test_tensors_keep_type_shape_and_bits(tmp_path):

@@ -14,6 +14,7 @@ SOURCE = Path(hypersign.__file__).parent
 ORDER = [
     "_checks",
     "_files",
+    "_locks",
     "_json",
     "_machine",
     "_native",  # the compiled kernels
@@ -40,7 +41,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "theory", "packed", "weight_files", "report"}
+WITHOUT_TORCH = {"__init__", "_checks", "_files", "_locks", "bits", "theory", "packed", "weight_files", "report"}
 """Parts none of whose files import torch themselves."""
 
 

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Callable
@@ -69,11 +70,12 @@ def make_folder(path: Path) -> None:
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file is what a killed process left of a `write_atomic`."""
+    """Whether a file is a part: what a `write_atomic` is writing, or a killed process left of it."""
     return path.name.startswith(".") and path.name.endswith(PART)
 
 
-def remove_parts(folder: Path) -> None:
-    """Removes what killed processes left of files they were writing in `folder` and below."""
-    for path in list(folder.rglob(f".*{PART}")):
-        path.unlink(missing_ok=True)
+def remove_parts(path: Path) -> None:
+    """Removes what killed processes left of a `write_atomic` of `path`; the caller holds the lock of its target."""
+    # mkstemp's names have 8 characters of its own
+    for part in path.parent.glob(f".{glob.escape(path.name)}.????????{PART}"):
+        part.unlink(missing_ok=True)

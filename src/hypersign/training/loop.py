@@ -20,6 +20,7 @@ from torch import nn
 
 from hypersign._checks import HypersignError, check_real
 from hypersign._files import is_part, make_folder, remove_parts
+from hypersign._locks import is_lock, writing_folder
 from hypersign.bits import backend
 from hypersign.data import Data
 from hypersign.data import load as load_data
@@ -36,6 +37,9 @@ from hypersign.training.step import Step, make_optimizer
 from hypersign.training.stopping import StopRequest, stoppable
 
 __all__ = ["InterruptedTrainingError", "resume", "train"]
+
+FILES = ("run.json", "metrics.jsonl", "best.safetensors", "model.safetensors", "state/state.safetensors")
+"""What training writes into a run folder."""
 
 
 class InterruptedTrainingError(HypersignError):
@@ -73,7 +77,8 @@ def train(
     Raises:
         InterruptedTrainingError: Ctrl-C or SIGTERM came; the state is saved.
         DivergedError: the loss or a gradient stopped being finite; names the step and the layer.
-        HypersignError: the folder is in use, the data cannot be had, or recipe, data and network do not fit together.
+        HypersignError: the folder is in use, another process writes to it (the message names it), the data cannot be
+            had, or recipe, data and network do not fit together.
 
     >>> import tempfile
     >>> recipe = Recipe(data="digits", model="mlp", hidden=(32,), epochs=1, loss="cross-entropy")
@@ -84,10 +89,19 @@ def train(
     path = Path(folder)
     recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
     accelerator = make_accelerator(device)
-    loaded = first_process_first(accelerator, lambda: _prepare(recipe, path, data, tensorboard))
-    run = new_run(recipe, path, loaded, given=data is not None, model=model)
-    with float32_default():
-        # Whatever does not fit together fails here, before the folder is made.
+    with float32_default(), contextlib.ExitStack() as locks:
+
+        def prepare() -> Data:
+            if tensorboard:
+                tensorboard_writer()
+            if path.is_dir() or not path.exists():
+                _lock(locks, accelerator, path)
+            _check_empty(path)
+            return load_data(recipe.data, seed=DATA_SEED) if data is None else data
+
+        loaded = first_process_first(accelerator, prepare)
+        run = new_run(recipe, path, loaded, given=data is not None, model=model)
+        # Whatever does not fit together fails here, before the folder gets its first file.
         training = _Training(run, accelerator, deterministic, save_seconds)
         first_process_first(accelerator, training.create_folder)
         return training.finish(tensorboard, console)
@@ -109,27 +123,39 @@ def resume(
     Raises:
         HypersignError: the folder is no run folder or its state is damaged; also those of `train`.
     """
-    run = open_run(folder, data=data, model=model)
+    path = open_run(folder).path
     accelerator = make_accelerator(device)
-    if run.finished:
-        if accelerator.is_main_process:
-            _remove_state(run)  # a kill may have come between the two
-        return run
-    first_process_first(accelerator, run.data)
-    with float32_default():
+    with float32_default(), contextlib.ExitStack() as locks:
+
+        def opened() -> Run:
+            """The run, as it is once nobody else writes to it; a finished one may be read-only."""
+            run = open_run(path, data=data, model=model)
+            if run.finished:
+                return run
+            _lock(locks, accelerator, path)
+            return open_run(path, data=data, model=model)
+
+        run = first_process_first(accelerator, opened)
+        if run.finished:
+            if accelerator.is_main_process:
+                _remove_left_over(run)
+            return run
+        first_process_first(accelerator, run.data)
         return _Training(run, accelerator, deterministic, save_seconds).finish(tensorboard, console)
 
 
-def _prepare(recipe: Recipe, path: Path, data: Data | None, tensorboard: bool) -> Data:
-    """The data set to train on; checks what would else fail after the folder is made."""
-    if tensorboard:
-        tensorboard_writer()
-    if path.exists() and not (path.is_dir() and all(is_part(file) for file in path.iterdir())):
+def _lock(locks: contextlib.ExitStack, accelerator: Any, path: Path) -> None:
+    """Holds the folder's lock until `locks` closes; in a process group the first process holds it for all."""
+    if accelerator.is_main_process:
+        locks.enter_context(writing_folder(path))
+
+
+def _check_empty(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and all(is_part(file) or is_lock(file) for file in path.iterdir())):
         raise HypersignError(
-            f"the run folder must be new or empty; {path} is not: choose another, or resume the run in it: "
+            f"the run folder must be new or empty; {path} is not: choose another, or resume what is there: "
             f"hypersign train --resume {path}"
         )
-    return load_data(recipe.data, seed=DATA_SEED) if data is None else data
 
 
 class _Training:
@@ -170,7 +196,7 @@ class _Training:
             self.stop: StopRequest = stack.enter_context(stoppable(self.accelerator.num_processes))
             stack.enter_context(_deterministic(self.deterministic))
             if self.writes:
-                remove_parts(self.run.path)
+                _remove_parts(self.run)
                 monitor = stack.enter_context(self._monitor(tensorboard, console))
             self.saved = time.monotonic()
             while self.state.counters.epoch <= self.recipe.epochs:
@@ -308,7 +334,19 @@ class _Training:
 
 def _remove_state(run: Run) -> None:
     shutil.rmtree(state_path(run.path).parent, ignore_errors=True)
-    remove_parts(run.path)
+    _remove_parts(run)
+
+
+def _remove_parts(run: Run) -> None:
+    # Of this run's files alone: an inspection may be writing its own into the folder.
+    for name in FILES:
+        remove_parts(run.path / name)
+
+
+def _remove_left_over(run: Run) -> None:
+    """Removes what a kill after the last epoch left; where others write to the folder, or none can, it stays."""
+    with contextlib.suppress(HypersignError), writing_folder(run.path):
+        _remove_state(run)
 
 
 @contextlib.contextmanager
