@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
 from hypersign.cli.options import prints_text, write_json
-from hypersign.evaluate import squared_hinge
 from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg
 from hypersign.quantizers import Identity
+from hypersign.tasks import squared_hinge
 from hypersign.training import RECIPES
 from hypersign.training.step import Step, make_optimizer
 

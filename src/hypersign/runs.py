@@ -141,7 +141,7 @@ class Run:
             why = (
                 "no images were held out to choose them by; take the last"
                 if weights == "best" and not self.info["recipe"].get("validation")
-                else f"none were saved yet; go on with: hypersign train --resume {self.path}"
+                else f"none were saved yet; resume it with: hypersign train --resume {self.path}"
             )
             raise HypersignError(f"{self.name} has no {weights} weights ({path.name}): {why}")
         tensors, _ = read_tensors(path)

@@ -232,7 +232,7 @@ def test_ctrl_c(command, monkeypatch):
     assert (status, output) == (130, "")
     assert error.splitlines()[-1] == (
         "hypersign train: training stopped in epoch 2 of 2, step 3; its state is saved. "
-        "Go on with: hypersign train --resume run"
+        "Resume it with: hypersign train --resume run"
     )
     monkeypatch.setattr(Step, "__call__", call)
     assert command("--resume", "run", *HOW)[0] == 0
