@@ -17,6 +17,7 @@ ORDER = [
     "_locks",
     "_json",
     "_machine",
+    "_pictures",
     "_native",  # the compiled kernels
     "bits",
     "theory",
@@ -41,7 +42,18 @@ ORDER = [
     "cli",
     "__main__",
 ]
-WITHOUT_TORCH = {"__init__", "_checks", "_files", "_locks", "bits", "theory", "packed", "weight_files", "report"}
+WITHOUT_TORCH = {
+    "__init__",
+    "_checks",
+    "_files",
+    "_locks",
+    "_pictures",
+    "bits",
+    "theory",
+    "packed",
+    "weight_files",
+    "report",
+}
 """Parts none of whose files import torch themselves."""
 
 
