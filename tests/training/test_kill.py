@@ -118,7 +118,7 @@ def contents(folder):
 
 
 def words_for(folder, recipe):
-    """Resume a run, or begin it: a process killed before there was a run.json has left none."""
+    """Go on with a run, or begin it: a process killed before there was a run.json has left none."""
     if (folder / "run.json").exists():
         return f"--resume {folder} --device cpu --save-seconds 0".split()
     return f"{recipe} --output {folder}".split()
@@ -148,7 +148,7 @@ def test_at_random_moments(run_command, tmp_path, recipe, number):
         elif "its state is saved" in output:
             assert status == 130, output
             assert in_training
-            assert f"Resume it with: hypersign train --resume {folder}\n" in output
+            assert f"Resume with: hypersign train --resume {folder}\n" in output
         else:  # before the training began
             assert status == 130, output
             assert "hypersign train: interrupted\n" in output

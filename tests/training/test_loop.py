@@ -342,7 +342,7 @@ def test_stop_and_resume(vgg, train_quietly, quiet, tmp_path, weights, assert_sa
     with pytest.raises(
         InterruptedTrainingError,
         match=rf"^training stopped in epoch {epoch} of 2, step {step}; its state is saved\. "
-        rf"Resume it with: hypersign train --resume {folder}$",
+        rf"Resume with: hypersign train --resume {folder}$",
     ):
         train_quietly(recipe, "stopped")
     assert not open_run(folder).finished
@@ -420,7 +420,7 @@ def test_resume_with_a_recipe_of_another_version(stopped, quiet):
     run = open_run(stopped)
     run.update(recipe={**run.info["recipe"], "momentum": 0.9})
     with pytest.raises(
-        HypersignError, match=r"run\.json must be one of this version; .*'momentum': resume with the Hyper"
+        HypersignError, match=r"run\.json must be one of this version; .*'momentum': use the HyperSign version"
     ):
         resume(stopped, **quiet)
 

@@ -58,8 +58,7 @@ def run(words: Sequence[str]) -> None:
             done = training.train(options, output or _folder(options), **how)
         elif output is not None or recipe != DEFAULT or options != RECIPES[named]:
             raise HypersignError(
-                "--resume goes on with the run's own recipe in its own folder; leave --output and the recipe's "
-                "options out"
+                "--resume uses the recipe and the folder of the run; leave --output and the recipe's options out"
             )
         else:
             done = training.resume(resume, **how)

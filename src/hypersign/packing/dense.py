@@ -26,7 +26,7 @@ class DenseNetwork(nn.Module):
         self.nodes = graph.nodes
         self.channels = {name: value.channels for name, value in values.items()}
         self.layers = nn.ModuleDict()
-        # What is pooled has its batch norm after the pool, where there are fewer numbers.
+        # A pooled value has its batch norm after the pool, where there are fewer numbers.
         pooled = {node.inputs[0]: node.name for node in graph.nodes if node.op == "max_pool2d"}
         self._clipped = {pooled.get(name, name) for name, value in values.items() if value.kind == "levels"}
         for node in graph.nodes:

@@ -38,9 +38,6 @@ from hypersign.training.stopping import StopRequest, stoppable
 
 __all__ = ["InterruptedTrainingError", "resume", "train"]
 
-FILES = ("run.json", "metrics.jsonl", "best.safetensors", "model.safetensors", "state/state.safetensors")
-"""What training writes into a run folder."""
-
 
 class InterruptedTrainingError(HypersignError):
     """Training was asked to stop; its state is saved."""
@@ -196,7 +193,7 @@ class _Training:
             self.stop: StopRequest = stack.enter_context(stoppable(self.accelerator.num_processes))
             stack.enter_context(_deterministic(self.deterministic))
             if self.writes:
-                _remove_parts(self.run)
+                remove_parts(self.run.path)
                 monitor = stack.enter_context(self._monitor(tensorboard, console))
             self.saved = time.monotonic()
             while self.state.counters.epoch <= self.recipe.epochs:
@@ -254,7 +251,7 @@ class _Training:
             at = self.state.counters
             raise InterruptedTrainingError(
                 f"training stopped in epoch {at.epoch} of {self.recipe.epochs}, step {at.step}; its state is "
-                f"saved. Resume it with: hypersign train --resume {self.run.path}"
+                f"saved. Resume with: hypersign train --resume {self.run.path}"
             )
 
     def _asked(self) -> tuple[bool, ...]:
@@ -334,13 +331,7 @@ class _Training:
 
 def _remove_state(run: Run) -> None:
     shutil.rmtree(state_path(run.path).parent, ignore_errors=True)
-    _remove_parts(run)
-
-
-def _remove_parts(run: Run) -> None:
-    # Of this run's files alone: an inspection may be writing its own into the folder.
-    for name in FILES:
-        remove_parts(run.path / name)
+    remove_parts(run.path)
 
 
 def _remove_left_over(run: Run) -> None:

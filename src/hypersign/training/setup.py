@@ -105,7 +105,7 @@ def recipe_of(run: Run) -> Recipe:
     except TypeError as error:
         raise HypersignError(
             f"the recipe in {run.path / 'run.json'} must be one of this version; {error}: "
-            "resume with the HyperSign that wrote it"
+            "use the HyperSign version that wrote it"
         ) from error
 
 
