@@ -275,7 +275,7 @@ def test_no_batch_is_an_error_and_keeps_the_statistics() -> None:
     assert torch.equal(model.norm1.running_mean, before)
 
 
-# ---------------------------------------------------------------------------------- inputs and targets that do not fit
+# ----------------------------------------------------------------- inputs and targets that do not fit
 
 
 def test_an_empty_batch_counts_nothing() -> None:
@@ -342,7 +342,7 @@ def test_after_an_error_the_old_statistics_are_back(why: str) -> None:
         "not a pair": [*labelled(8), one[0]],
         "interrupted": interrupted(),
     }[why]
-    with pytest.raises((HypersignError, KeyboardInterrupt), match="norm2 needs at least 2 values|pair of tensors|^$"):
+    with pytest.raises((HypersignError, KeyboardInterrupt), match=r"norm2 needs at least 2 values|pair of tensors|^$"):
         reestimate_batch_norm(model, batches)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
