@@ -39,6 +39,7 @@ ORDER = [
     "summary",
     "figures",
     "report",
+    "study",
     "cli",
     "__main__",
 ]
