@@ -3,17 +3,19 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs, study
 from hypersign._checks import check_int
 from hypersign._files import make_folder
 from hypersign.cli import inspect_files
 from hypersign.cli.options import RunPath, Weights, parse, progress_bars
-from hypersign.geometry import Geometry
+
+if TYPE_CHECKING:
+    from hypersign.geometry import Geometry
 
 
 def run(words: Sequence[str]) -> None:
@@ -50,6 +52,8 @@ def inspect(
             in the report; takes several times as long.
         seed: of the permutation test, and of the training images that batch norm is re-estimated on.
     """
+    from hypersign import runs, study  # torch: files of weights and of vectors are inspected without it
+
     opened = runs.open_run(run)
     check_int("--images", images, least=1)
     folder = output or opened.path
@@ -84,7 +88,7 @@ def inspect(
     console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
 
 
-def zero_filters(found: Geometry) -> list[str]:
+def zero_filters(found: "Geometry") -> list[str]:
     """A sentence for each layer that has filters without an angle."""
     counts = {layer.name: sum(map(math.isnan, layer.angle_degrees.per_filter)) for layer in found.layers}
     return [
@@ -94,7 +98,7 @@ def zero_filters(found: Geometry) -> list[str]:
     ]
 
 
-def geometry_table(found: Geometry) -> Table:
+def geometry_table(found: "Geometry") -> Table:
     """Per layer, measured beside predicted: angle, and correlation of dot products."""
     table = Table(
         title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
@@ -119,7 +123,7 @@ def geometry_table(found: Geometry) -> Table:
     return table
 
 
-def covariance_table(found: Geometry) -> Table:
+def covariance_table(found: "Geometry") -> Table:
     """Per layer: the inputs' effective dimension, and r with quantized weights, beside its prediction from them."""
     table = Table(
         caption="r: medians over filters, as measured and as predicted from\n"
