@@ -48,7 +48,7 @@ from hypersign.rotations import HaarRotation
 
 K, FACTOR = 10, 4
 TRAININGS = 5
-"""Of the product quantizer, which take most of the time and differ little."""
+"""Trainings of the product quantizer; they take most of the time and differ little."""
 
 Vectors = NDArray[Any]
 Row = dict[str, float]

@@ -100,7 +100,7 @@ def ours(model: nn.Module, images: int):
 
 
 def peak_megabytes(images: int, width: int) -> float:
-    """Peak resident memory of a fresh process that inspects so many images."""
+    """Peak resident memory of a fresh process that inspects `images` images."""
     command = [sys.executable, __file__, "--peak", str(images), "--width", str(width)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

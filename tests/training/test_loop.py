@@ -341,7 +341,7 @@ def test_stop_and_resume(vgg, train_quietly, quiet, tmp_path, weights, assert_sa
     with pytest.raises(
         InterruptedTrainingError,
         match=rf"^training stopped in epoch {epoch} of 2, step {step}; its state is saved\. "
-        rf"Go on with: hypersign train --resume {folder}$",
+        rf"Resume with: hypersign train --resume {folder}$",
     ):
         train_quietly(recipe, "stopped")
     assert not open_run(folder).finished
@@ -419,7 +419,7 @@ def test_resume_with_a_recipe_of_another_version(stopped, quiet):
     run = open_run(stopped)
     run.update(recipe={**run.info["recipe"], "momentum": 0.9})
     with pytest.raises(
-        HypersignError, match=r"run\.json must be one of this version; .*'momentum': go on with the Hyper"
+        HypersignError, match=r"run\.json must be one of this version; .*'momentum': use the HyperSign version"
     ):
         resume(stopped, **quiet)
 
@@ -463,7 +463,7 @@ def test_divergence(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, a
         with pytest.raises(
             DivergedError,
             match=rf"^training must stay finite, but in step 5 \(epoch 3\) {where} is not; the last good state is "
-            rf"kept: hypersign train --resume {tmp_path / 'run'} goes on from it; a lower learning rate is what",
+            rf"kept: hypersign train --resume {tmp_path / 'run'} resumes from it; a lower learning rate is what",
         ):
             train_quietly(recipe, save_seconds=0)
     assert contents() == before

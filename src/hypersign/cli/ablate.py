@@ -1,5 +1,6 @@
 """`hypersign ablate`: layers put back to float, beside the loss that geometry predicts."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.table import Table
 from hypersign import runs, study
 from hypersign._checks import check_int
 from hypersign._json import plain, prints_text, write_json
+from hypersign._locks import writing_file
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, progress_bars
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
 from hypersign.geometry.depth import Depth
@@ -52,7 +54,10 @@ def ablate(
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)
-    with progress_bars(Console(stderr=True)) as progress:
+    with contextlib.ExitStack() as stack:
+        if figures is not None:
+            stack.enter_context(writing_file(figures / "ablation"))
+        progress = stack.enter_context(progress_bars(Console(stderr=True)))
         found, deep = study.ablate_run(
             opened,
             images=images,
@@ -63,10 +68,10 @@ def ablate(
             seed=seed,
             progress=progress,
         )
-    answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
-    write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
-    if figures is not None:
-        _draw(found, deep, figures)
+        answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
+        write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
+        if figures is not None:
+            _draw(found, deep, figures)
     if not prints_text(json):
         return
     text = Console()

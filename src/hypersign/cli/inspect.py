@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hypersign._checks import check_int
-from hypersign._files import make_folder
+from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
 from hypersign.cli.options import RunPath, Weights, parse, progress_bars
 
@@ -57,35 +57,35 @@ def inspect(
     opened = runs.open_run(run)
     check_int("--images", images, least=1)
     folder = output or opened.path
-    make_folder(folder)
     console = Console()
-    with progress_bars(Console(stderr=True)) as progress:
-        found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=progress)
+    with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
-        if ablate:
-            ablation, depth = study.ablate_run(
-                opened,
-                images=images,
-                reestimate_images=images,
-                depth=True,
-                weights=weights,
-                seed=seed,
-                progress=progress,
-            )
-    page = study.write_report(opened, found, folder, ablation=ablation, depth=depth)
-    console.print(geometry_table(found))
-    for remark in zero_filters(found):
-        console.print(remark, highlight=False)
-    console.print(covariance_table(found))
-    for layer in found.layers:
-        if layer.reason and not layer.covariance_pearson_r:
-            console.print(f"{layer.name}: {layer.reason}", highlight=False, markup=False)
-    if figures:
-        from hypersign.figures import save_analysis
+        with progress_bars(Console(stderr=True)) as progress:
+            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=progress)
+            if ablate:
+                ablation, depth = study.ablate_run(
+                    opened,
+                    images=images,
+                    reestimate_images=images,
+                    depth=True,
+                    weights=weights,
+                    seed=seed,
+                    progress=progress,
+                )
+        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth)
+        console.print(geometry_table(found))
+        for remark in zero_filters(found):
+            console.print(remark, highlight=False)
+        console.print(covariance_table(found))
+        for layer in found.layers:
+            if layer.reason and not layer.covariance_pearson_r:
+                console.print(f"{layer.name}: {layer.reason}", highlight=False, markup=False)
+        if figures:
+            from hypersign.figures import save_analysis
 
-        paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
-        console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
-    console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
+            paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
+            console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
+        console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
 
 
 def zero_filters(found: "Geometry") -> list[str]:

@@ -47,8 +47,6 @@ from hypersign.training.step import Step, loss_of, make_optimizer
 __all__ = ["DivergedError", "InterruptedTrainingError", "resume", "train"]
 
 EVALUATION_BATCH = 500
-FILES = ("run.json", "metrics.jsonl", "best.safetensors", "model.safetensors", "state/state.safetensors")
-"""What training writes into a run folder."""
 LOOK_EVERY = 20
 """Steps between looks at the loss where a look stalls the device."""
 
@@ -80,8 +78,8 @@ def train(
             `accelerate launch`, each process takes its own, and its share of every batch.
         deterministic: make CUDA repeat itself bit by bit, at some cost in speed (a CPU does anyway).
         tensorboard: also write TensorBoard's event files, to `folder/tensorboard`.
-        save_seconds: seconds between saves of the state (it is saved at the end of an epoch once so many
-            seconds have passed, and within epochs that take longer).
+        save_seconds: seconds between saves of the state (it is saved at the end of an epoch once they
+            have passed, and within epochs that take longer).
         console: where progress is shown; the terminal's standard error if None.
 
     Raises:
@@ -202,7 +200,7 @@ def _recipe_of(run: Run) -> Recipe:
     except TypeError as error:
         raise HypersignError(
             f"the recipe in {run.path / 'run.json'} must be one of this version; {error}: "
-            "go on with the HyperSign that wrote it"
+            "use the HyperSign version that wrote it"
         ) from error
 
 
@@ -279,7 +277,7 @@ class _Loop:
             stack.enter_context(self._stoppable())
             stack.enter_context(_deterministic(self.deterministic))
             if self.writes:
-                _remove_parts(self.run)
+                remove_parts(self.run.path)
                 monitor = stack.enter_context(
                     Monitor(self.run.path, self.recipe.epochs, tensorboard=tensorboard, console=console)
                 )
@@ -330,7 +328,7 @@ class _Loop:
                 if stop:
                     raise InterruptedTrainingError(
                         f"training stopped in epoch {at.epoch} of {self.recipe.epochs}, step {at.step}; its state is "
-                        f"saved. Go on with: hypersign train --resume {self.run.path}"
+                        f"saved. Resume with: hypersign train --resume {self.run.path}"
                     )
         self._look()
         self._end_epoch(monitor, rate)
@@ -389,7 +387,7 @@ class _Loop:
     def _write(self) -> None:
         if not self.writes:
             return
-        # The state comes last: killed before it, the run goes on from an older one and writes the others again.
+        # The state comes last: a run killed before it resumes from an older one and writes the others again.
         if self.best:
             write_tensors(self.run.path / "best.safetensors", self.best)
         write_tensors(self.run.path / "model.safetensors", self.model.state_dict())
@@ -437,7 +435,7 @@ class _Loop:
         layer = first_broken_layer(self.model, images) if self.step.guard and images is not None else None
         where = f"the output of {layer}" if layer else f"the gradient of {gradients[-1]}" if gradients else "the loss"
         kept = (
-            f"the last good state is kept: hypersign train --resume {self.run.path} goes on from it"
+            f"the last good state is kept: hypersign train --resume {self.run.path} resumes from it"
             if state_path(self.run.path).exists()
             else "no state was saved before it"
         )
@@ -479,13 +477,7 @@ def _train_on_bits(model: nn.Module, device: torch.device) -> dict[str, str]:
 
 def _remove_state(run: Run) -> None:
     shutil.rmtree(state_path(run.path).parent, ignore_errors=True)
-    _remove_parts(run)
-
-
-def _remove_parts(run: Run) -> None:
-    # Of this run's files alone: an inspection may be writing its own into the folder.
-    for name in FILES:
-        remove_parts(run.path / name)
+    remove_parts(run.path)
 
 
 def _remove_left_over(run: Run) -> None:
