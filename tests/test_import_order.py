@@ -29,6 +29,7 @@ ORDER = [
     "quantizers",
     "layers",
     "models",
+    "tasks",
     "data",
     "evaluate",
     "runs",

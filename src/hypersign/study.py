@@ -12,7 +12,6 @@ from typing import Any
 from hypersign import report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
-from hypersign.data import Batches
 from hypersign.geometry import Geometry, inspect
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.covariance import input_covariances
@@ -23,8 +22,6 @@ from hypersign.quantizers import Identity
 from hypersign.runs import Run
 from hypersign.simulation import Simulation
 from hypersign.summary import summary
-from hypersign.training import Recipe
-from hypersign.training.step import loss_of
 
 __all__ = [
     "ablate_run",
@@ -72,12 +69,13 @@ def inspect_run(
     train = data.train[:: -(-len(data.train) // images)]
     covariances = input_covariances(
         model,
-        Batches(train, INSPECTION_BATCH, pixel_range=data.pixel_range),
+        data.batches(train, INSPECTION_BATCH),
         progress=lambda seen: progress("covariance of the inputs", seen, len(train)),
     )
     return inspect(
         model,
-        Batches(test, INSPECTION_BATCH, pixel_range=data.pixel_range),
+        data.batches(test, INSPECTION_BATCH),
+        task=run.task(),
         run=run.name,
         dataset=data.name,
         seed=seed,
@@ -117,9 +115,9 @@ def ablate_run(
     for name, value in (("images", images), ("reestimate_images", reestimate_images), ("rounds", rounds)):
         check_int(name, value, least=1)
     data, model = run.data(), run.load_model(weights)
-    batches = Batches(data.test[:images], ABLATION_BATCH, pixel_range=data.pixel_range)
+    batches = data.batches(data.test[:images], ABLATION_BATCH)
     size = min(reestimate_images, REESTIMATION_BATCH)
-    drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
+    drawn = data.batches(data.train, size, seed=seed)
     sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
     layers = quant_layers(model).values()
     sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
@@ -129,7 +127,7 @@ def ablate_run(
         model,
         batches,
         sets,
-        loss=loss_of(Recipe(**run.info["recipe"])),
+        task=run.task(),
         progress=lambda done: progress("ablating", done, total),
     )
     return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
