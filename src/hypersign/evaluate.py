@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hypersign._checks import HypersignError
 
-__all__ = ["Evaluation", "cross_entropy", "evaluate", "reestimate_batch_norm", "squared_hinge"]
+__all__ = ["Evaluation", "class_scores", "cross_entropy", "evaluate", "reestimate_batch_norm", "squared_hinge"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -84,6 +84,25 @@ def full_precision(device: str) -> Iterator[None]:
             setting.fp32_precision = precision
 
 
+def class_scores(output: Tensor) -> Tensor:
+    """A network's output as one row of class scores per image: (N, classes) as it is, (N, classes, 1, 1) flattened.
+
+    A head without `nn.Flatten()` gives the second shape, which would broadcast against labels or other scores.
+
+    Raises:
+        HypersignError: the output has another shape.
+
+    >>> class_scores(torch.zeros(2, 10, 1, 1)).shape
+    torch.Size([2, 10])
+    """
+    if output.dim() < 2 or output.shape[2:].numel() != 1:
+        raise HypersignError(
+            f"the network must give one row of class scores per image, (N, classes); it gives "
+            f"{tuple(output.shape)}: end it with a pooling to 1 x 1, or with nn.Flatten() and a linear layer"
+        )
+    return output.flatten(1)
+
+
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, loss: Loss = cross_entropy) -> Evaluation:
     """Evaluates a network on batches, in float32, one batch in memory at a time.
 
@@ -108,7 +127,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, loss
     device = next((p.device.type for p in model.parameters()), "cpu")
     with full_precision(device), mode(model, False), torch.no_grad():
         for x, labels in batches:
-            logits = model(x).float()
+            logits = class_scores(model(x)).float()
             if torch.isnan(logits).any():
                 raise HypersignError(
                     f"the network's logits must be numbers; image {images} or one soon after it gives NaN: "

@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import Loss, cross_entropy, full_precision, mode, reestimate_batch_norm
+from hypersign.evaluate import Loss, class_scores, cross_entropy, full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Progress
 from hypersign.geometry.depth import LayerR, accumulated_r, back_to_float, check_repeatable, layer_r
 from hypersign.layers import quant_layers
@@ -276,7 +276,7 @@ def _measure(
         parts = []
         with mode(model, False), torch.no_grad():
             for x, labels in batches:
-                logits = model(x.to(example.device, example.dtype)).float()
+                logits = class_scores(model(x.to(example.device, example.dtype))).float()
                 if not torch.isfinite(logits).all():
                     raise HypersignError("the network's logits must be finite numbers; NaN or infinity came")
                 labels = labels.to(logits.device)

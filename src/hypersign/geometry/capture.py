@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import full_precision, mode
+from hypersign.evaluate import class_scores, full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
 from hypersign.layers import QuantLayer, quant_layers
@@ -135,7 +135,7 @@ def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Prog
             watch(layer_capture.layer, layer_capture.hook)
         for images, labels in batches:
             images = _filters_last(images.to(example.device, example.dtype))
-            scores = model(images)
+            scores = class_scores(model(images))
             if not torch.isfinite(scores).all():
                 raise HypersignError("the network's scores must be finite numbers; NaN or infinity came")
             right += int((scores.argmax(1) == labels.to(scores.device)).sum())

@@ -192,7 +192,7 @@ class _Folding:
         window = _window(name, module, x)
         groups, pad_value = getattr(module, "groups", 1), getattr(module, "pad_value", 0)
         real_weights = isinstance(weights, Identity)
-        pixels = _integer_pixels(self.pixel_range)
+        pixels = integer_pixels(self.pixel_range)
         unit, largest = 1.0, 0
         fan_in = module.weight[0].numel()
         plain = not pad_value or window["padding"] == [0, 0]
@@ -242,7 +242,7 @@ class _Folding:
 
     def rotation(self, name: str, module: Rotation, x: _Value) -> _Value:
         """Random signs and transforms of the pixels, in integers, shifted so that a transform of them still fits."""
-        rotation, pixels = module.rotation, _integer_pixels(self.pixel_range)
+        rotation, pixels = module.rotation, integer_pixels(self.pixel_range)
         if not isinstance(rotation, HadamardRotation):
             raise _refusal(name, module, "Haar's rotation multiplies; take a HadamardRotation")
         if x.kind != "image" or x.steps or pixels is None or pixels[0] > 2:
@@ -513,7 +513,7 @@ def _pair(value: Any) -> list[int]:
     return [int(n) for n in value] if isinstance(value, tuple | list) else [int(value)] * 2
 
 
-def _integer_pixels(pixel_range: tuple[float, float] | None) -> tuple[int, int, float] | None:
+def integer_pixels(pixel_range: tuple[float, float] | None) -> tuple[int, int, float] | None:
     """Multiplier, shift and unit with low + (high - low) u / 255 = unit (multiplier u + shift), all integers.
 
     That is so where 2 low 255 / (high - low) is an integer; None elsewhere.
