@@ -272,3 +272,20 @@ def test_no_batch_is_an_error_and_keeps_the_statistics() -> None:
     with pytest.raises(HypersignError, match="re-estimating batch norm needs at least one batch; got none"):
         reestimate_batch_norm(model, [])
     assert torch.equal(model.norm1.running_mean, before)
+
+
+# ------------------------------------------------------------------------------------------- heads without Flatten
+
+
+def test_scores_of_images_of_one_pixel_are_rows() -> None:
+    """(N, C, 1, 1) would broadcast against N labels; the same numbers as with nn.Flatten()."""
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1))
+    batches = labelled(7, 3)
+    assert evaluate(head, batches) == evaluate(nn.Sequential(head, nn.Flatten()), batches)
+
+
+@pytest.mark.parametrize("model", [nn.Conv2d(3, 5, 3), nn.Flatten(0)])
+def test_other_outputs_are_refused(model: nn.Module) -> None:
+    with pytest.raises(HypersignError, match="must give one row of class scores per image"):
+        evaluate(model, labelled(7))

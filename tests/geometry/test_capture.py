@@ -138,3 +138,24 @@ def test_a_layer_used_twice_counts_twice():
     layer = QuantLinear(4, 4, bias=False, weight_quantizer=Sign())
     (found,) = capture(nn.Sequential(layer, nn.Tanh(), layer), [(torch.randn(7, 4), torch.zeros(7).long())]).layers
     assert found.products.count == 14
+
+
+def test_scores_of_images_of_one_pixel_are_rows():
+    torch.manual_seed(0)
+    head = nn.Sequential(QuantConv2d(2, 3, 3, weight_quantizer=Sign()), nn.AdaptiveAvgPool2d(1))
+    images = torch.randn(6, 2, 5, 5)
+    labels = head(images).flatten(1).argmax(1)
+    labels[0] = (labels[0] + 1) % 3
+    assert capture(head, [(images, labels)]).accuracy == 5 / 6
+    with pytest.raises(HypersignError, match="must give one row of class scores per image"):
+        capture(head[:1], [(images, labels)])
+
+
+def test_layers_that_share_a_quantizer_are_told_apart():
+    apart, together = _model(), _model()
+    together[0].weight_quantizer = together[4].weight_quantizer = together[4].input_quantizer = Sign()
+    found = [capture(model, _batches()).layers for model in (apart, together)]
+    for one, other in zip(*found, strict=True):
+        assert one.products.result("both_binarized", predicted_pearson_r=0.0) == other.products.result(
+            "both_binarized", predicted_pearson_r=0.0
+        )

@@ -227,6 +227,13 @@ def test_a_head_without_flatten(tmp_path: Path) -> None:
         verify(model[:3], packed, images)
 
 
+def test_a_network_of_another_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    packed = packed_from(mlp((1, 3, 3), 4, hidden=(70,)).eval(), tmp_path, (1, 3, 3))
+    with pytest.raises(HypersignError, match="at fc2 it has 70 numbers an image, the network 60: pack it again"):
+        verify(mlp((1, 3, 3), 4, hidden=(60,)).eval(), packed, images_of((1, 3, 3), 50))
+
+
 def test_batches_of_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = resnet20((3, 8, 8), 4, widths=(4, 8)).eval()
@@ -252,5 +259,5 @@ def test_what_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(HypersignError, match="logits must be finite numbers; image 0 gives NaN"):
         verify(broken, packed, PIXELS)
     nn.init.ones_(broken[1].bias)
-    with pytest.raises(HypersignError, match="must be that of this network; it has no node for the layer 1"):
+    with pytest.raises(HypersignError, match="it has nothing like 1: pack it again"):
         verify(broken, packed, PIXELS)

@@ -35,6 +35,7 @@ from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv2d, QuantLayer, QuantLinear, Rotation
 from hypersign.models import AssociativeMemory, BinaryBlock, FastTransform, Switch, Transform
 from hypersign.packed import PackedModel
+from hypersign.packed.graph import Node
 from hypersign.packing.fold import NORMS, integer_pixels
 from hypersign.quantizers import Identity
 
@@ -163,6 +164,15 @@ class _Pass:
             return x
         raise HypersignError(f"{name} ({kind.__name__}) cannot be verified: no packed form is known of it")
 
+    def node(self, name: str, *operations: str) -> Node:
+        """The packed network's node of this name, which must do one of these operations."""
+        node = self.nodes.get(name)
+        if node is None or node.op not in operations:
+            raise HypersignError(
+                f"the packed network must be that of this network; it has nothing like {name}: pack it again"
+            )
+        return node
+
     def block(self, name: str, module: BinaryBlock, x: _Number) -> _Number:
         main = self.module(f"{name}.norm", module.norm, self.module(f"{name}.conv", module.conv, x))
         shortcut = self.module(f"{name}.shortcut", module.shortcut, x)
@@ -171,11 +181,7 @@ class _Pass:
 
     def product(self, name: str, module: Any, x: _Number) -> _Number:
         """A convolution or fully connected layer: the bare product, its scale and its bias, a step each."""
-        node = self.nodes.get(name)
-        if node is None:
-            raise HypersignError(
-                f"the packed network must be that of this network; it has no node for the layer {name}: pack it again"
-            )
+        node = self.node(name, "conv2d", "image_conv2d", "real_conv2d", "signed_sum")
         weight = module.weight.detach().double()
         scale = None
         if isinstance(module, QuantLayer):
@@ -224,22 +230,14 @@ class _Pass:
 
     def rotation(self, name: str, module: Rotation, x: _Number) -> _Number:
         rotation: Any = module.rotation
-        node = self.nodes.get(name)
-        if node is None or node.op != "rotate":
-            raise HypersignError(
-                f"the packed network must be that of this network; it has no rotation {name}: pack it again"
-            )
+        node = self.node(name, "rotate")
         sums = torch.from_numpy(rotation.sums(x.integers().numpy().astype(np.int64)).astype(np.float64))
         unit = x.unit * rotation.size ** (-rotation.rounds / 2)
         return self.shifted(name, _Number(sums * unit, torch.zeros_like(sums), unit), node.options["exponent"])
 
     def fixed_point(self, name: str, module: Any, x: _Number) -> _Number:
         """A switch or a transform of fixed point."""
-        node = self.nodes.get(name)
-        if node is None:
-            raise HypersignError(
-                f"the packed network must be that of this network; it has no node {name}: pack it again"
-            )
+        node = self.node(name, "switch", "hadamard")
         value = module(x.integers()) * x.unit
         if isinstance(module, Transform):
             y = _Number(value, torch.zeros_like(value), x.unit * 2.0**-module.shift)
@@ -265,7 +263,7 @@ class _Pass:
         """The levels that a layer reads: the packed network's, once checked."""
         levels = quantizer.round(x.value)
         if self.values is not None:
-            given = self._levels(name).reshape(levels.shape)
+            given = self._like(levels, self._levels(name), name)
             room = x.error + (2 * U + FLOAT64) * x.value.abs()
             right = (quantizer.round(x.value - room) <= given) & (given <= quantizer.round(x.value + room))
             self._note(f"{name}.input_quantizer", right & ~x.value.isnan())
@@ -278,7 +276,7 @@ class _Pass:
         kind = self.kinds[name].kind if name in self.nodes else "levels"
         if self.values is None or kind not in ("real", "sums"):
             return x
-        own = torch.from_numpy(self.values[name].astype(np.float64)).permute(0, 3, 1, 2).reshape(x.value.shape)
+        own = self._like(x.value, self.values[name], name)
         if kind == "sums":
             own = own * x.unit
         # NaN is never right
@@ -289,14 +287,24 @@ class _Pass:
         for image in (~right.flatten(1).all(1)).nonzero().flatten().tolist():
             self.wrong[image] = self.wrong[image] or name
 
-    def _levels(self, name: str) -> Tensor:
-        """The levels that the packed layer `name` read, float64 (N, channels, height, width)."""
+    def _levels(self, name: str) -> NDArray[Any]:
+        """The levels that the packed layer `name` read, (N, height, width, channels)."""
         assert self.values is not None
         (source,) = self.nodes[name].inputs
         kind, levels = self.kinds[source], self.values[source]
         if kind.kind == "levels":
             levels = (bits.unpack_ternary if kind.ternary else bits.unpack)(levels, kind.channels)
-        return torch.from_numpy(levels.astype(np.float64)).permute(0, 3, 1, 2)
+        return levels
+
+    @staticmethod
+    def _like(value: Tensor, own: NDArray[Any], name: str) -> Tensor:
+        """The packed network's numbers `own`, channels last, in the shape of the replica's."""
+        if own.size != value.numel():
+            raise HypersignError(
+                f"the packed network must be that of this network; at {name} it has {own[0].size} numbers an image, "
+                f"the network {value[0].numel()}: pack it again"
+            )
+        return torch.from_numpy(own.astype(np.float64)).permute(0, 3, 1, 2).reshape(value.shape)
 
 
 def _product(module: Any, x: Tensor, weight: Tensor) -> Tensor:
