@@ -14,13 +14,15 @@ SOURCE = Path(hypersign.__file__).parent
 ORDER = [
     "_checks",
     "_files",
+    "_locks",
     "_json",
     "_machine",
+    "_pictures",
     "_native",  # the compiled kernels
     "bits",
+    "theory",
     "packed",
     "ops",
-    "hadamard",
     "rotations",
     "quantizers",
     "layers",
@@ -28,17 +30,30 @@ ORDER = [
     "data",
     "evaluate",
     "runs",
+    "simulation",
+    "weight_files",
+    "hashing",
     "geometry",
     "training",
     "packing",
     "summary",
-    "hashing",
     "figures",
     "report",
     "cli",
     "__main__",
 ]
-WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "packed", "report"}
+WITHOUT_TORCH = {
+    "__init__",
+    "_checks",
+    "_files",
+    "_locks",
+    "_pictures",
+    "bits",
+    "theory",
+    "packed",
+    "weight_files",
+    "report",
+}
 """Parts none of whose files import torch themselves."""
 
 

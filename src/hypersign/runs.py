@@ -53,7 +53,7 @@ class Run:
         return bool(self.info["finished"])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, an epoch each; none before the first epoch ended."""
+        """The rows of `metrics.jsonl`, one per epoch; none before the first epoch ended."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
@@ -102,7 +102,7 @@ class Run:
             why = (
                 "no images were held out to choose them by; take the last"
                 if weights == "best" and not self.info["recipe"].get("validation")
-                else f"none were saved yet; go on with: hypersign train --resume {self.path}"
+                else f"none were saved yet; resume with: hypersign train --resume {self.path}"
             )
             raise HypersignError(f"{self.name} has no {weights} weights ({path.name}): {why}")
         tensors, _ = read_tensors(path)

@@ -15,7 +15,10 @@ from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.models import associative_memory, fast_transform, mlp, resnet20, vgg
 from hypersign.packed import PackedModel
+from hypersign.packed.format import write
 from hypersign.packing import fold, pack, verify
+from hypersign.packing.handlers import HANDLERS
+from hypersign.packing.replica import STEPS
 from hypersign.quantizers import MeanScale, Sign, Ternary
 
 
@@ -129,7 +132,7 @@ def test_the_logits_that_differed_are_judged(name: str, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["residual", "convolutions", "ternary", "fully connected"])
-def test_a_file_with_one_wrong_number(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_one_wrong_number(name: str, tmp_path: Path) -> None:
     """A weight with the other sign in any layer, or a threshold moved: the step is named where it shows."""
     torch.manual_seed(0)
     build, shape = BUILT[name]
@@ -143,10 +146,14 @@ def test_a_file_with_one_wrong_number(name: str, tmp_path: Path, monkeypatch: py
             continue
         changed = tensor.copy()
         if changed.dtype == np.uint64:
-            changed.reshape(-1)[0] ^= np.uint64(1)
+            # the lowest bit, or where levels are ternary the sign of the lowest that is not 0
+            words = changed.reshape(-1, changed.shape[-1])
+            nonzero = int(changed[1, 0, 0]) if changed.ndim == 3 else 1
+            words[0, 0] ^= np.uint64(nonzero & -nonzero)
         else:
             changed += np.maximum(np.abs(changed) * 0.01, 1).astype(changed.dtype)
-        broken = PackedModel(graph, {**tensors, key: changed}, packed.values, "")
+        write(tmp_path / "broken", graph, {**tensors, key: changed})
+        broken = PackedModel.load(tmp_path / "broken")
         found = verify(model, broken, images)
         same = np.array_equal(packed.predict(images), broken.predict(images))
         assert found.holds == same, key
@@ -232,6 +239,10 @@ def test_a_network_of_another_size(tmp_path: Path) -> None:
     packed = packed_from(mlp((1, 3, 3), 4, hidden=(70,)).eval(), tmp_path, (1, 3, 3))
     with pytest.raises(HypersignError, match="at fc2 it has 70 numbers an image, the network 60: pack it again"):
         verify(mlp((1, 3, 3), 4, hidden=(60,)).eval(), packed, images_of((1, 3, 3), 50))
+
+
+def test_every_layer_that_packs_can_be_verified() -> None:
+    assert set(STEPS) == set(HANDLERS)
 
 
 def test_batches_of_one(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -280,7 +281,7 @@ def test_a_folder_in_use(mlp, train_quietly, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes").write_text("mine")
     with pytest.raises(
-        HypersignError, match=r"must be new or empty; .*run is not: choose another, or go on .*--resume"
+        HypersignError, match=r"must be new or empty; .*run is not: choose another, or resume .*--resume"
     ):
         train_quietly(mlp())
     (tmp_path / "file").write_text("mine")
@@ -291,9 +292,39 @@ def test_a_folder_in_use(mlp, train_quietly, tmp_path):
 
 def test_what_a_killed_start_left_is_no_use(mlp, train_quietly, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.abc.part").write_text("{")
+    (tmp_path / "run" / ".run.json.abcd_123.part").write_text("{")
     run = train_quietly(mlp(epochs=1))
     assert sorted(path.name for path in run.path.iterdir()) == ["metrics.jsonl", "model.safetensors", "run.json"]
+
+
+def test_a_folder_that_a_live_run_writes_to(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, assert_same):
+    whole = train_quietly(mlp(), "whole")
+    call, said = Step.__call__, []
+
+    def meanwhile(self, *batch):
+        if self.steps == 3:
+            files = {path.name for path in (tmp_path / "run").rglob("*")}
+            part = tmp_path / "run" / ".metrics.jsonl.abcd_123.part"  # what the live run may be writing
+            part.write_text("{")
+            with ThreadPoolExecutor(1) as thread:  # a lock taken twice by one caller is the caller's
+                for intrude in (
+                    lambda: train_quietly(mlp(seed=1)),
+                    lambda: resume(tmp_path / "run", **quiet),
+                ):
+                    with pytest.raises(HypersignError) as error:
+                        thread.submit(intrude).result()
+                    said.append(str(error.value))
+            part.unlink()  # it was not removed
+            assert {path.name for path in (tmp_path / "run").rglob("*")} == files
+        return call(self, *batch)
+
+    monkeypatch.setattr(Step, "__call__", meanwhile)
+    assert_same(weights(train_quietly(mlp(), save_seconds=0).path), weights(whole.path))
+    assert len(said) == 2
+    for sentence in said:
+        assert sentence.startswith(f"{tmp_path / 'run'} is being written by process {os.getpid()} on ")
+        assert sentence.endswith("; wait for it or stop it, or choose another output")
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 # Stopping and going on
@@ -310,7 +341,7 @@ def test_stop_and_resume(vgg, train_quietly, quiet, tmp_path, weights, assert_sa
     with pytest.raises(
         InterruptedTrainingError,
         match=rf"^training stopped in epoch {epoch} of 2, step {step}; its state is saved\. "
-        rf"Go on with: hypersign train --resume {folder}$",
+        rf"Resume with: hypersign train --resume {folder}$",
     ):
         train_quietly(recipe, "stopped")
     assert not open_run(folder).finished
@@ -388,7 +419,7 @@ def test_resume_with_a_recipe_of_another_version(stopped, quiet):
     run = open_run(stopped)
     run.update(recipe={**run.info["recipe"], "momentum": 0.9})
     with pytest.raises(
-        HypersignError, match=r"run\.json must be one of this version; .*'momentum': go on with the Hyper"
+        HypersignError, match=r"run\.json must be one of this version; .*'momentum': use the HyperSign version"
     ):
         resume(stopped, **quiet)
 
@@ -412,11 +443,15 @@ def test_divergence(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, a
     whole = train_quietly(recipe, "whole")
     with monkeypatch.context() as patch:
         call = Step.__call__
-        contents = {}
+        before = {}
+
+        def contents():
+            files = (path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != ".lock")
+            return {path: path.read_bytes() for path in files}
 
         def broken(self, images, labels, rate):
             if self.steps == 4:
-                contents.update({path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()})
+                before.update(contents())
                 self.layers = dict(loops[0].model.named_modules())
                 breaks(self, images)
             return call(self, images, labels, rate)
@@ -428,10 +463,10 @@ def test_divergence(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, a
         with pytest.raises(
             DivergedError,
             match=rf"^training must stay finite, but in step 5 \(epoch 3\) {where} is not; the last good state is "
-            rf"kept: hypersign train --resume {tmp_path / 'run'} goes on from it; a lower learning rate is what",
+            rf"kept: hypersign train --resume {tmp_path / 'run'} resumes from it; a lower learning rate is what",
         ):
             train_quietly(recipe, save_seconds=0)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == contents
+    assert contents() == before
     assert_same(weights(resume(tmp_path / "run", **quiet).path), weights(whole.path))
 
 

@@ -1,5 +1,6 @@
 """`hypersign ablate`: layers put back to float, beside the loss that geometry predicts."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
-from hypersign._json import plain
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign._json import plain, prints_text, write_json
+from hypersign._locks import writing_file
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.data import Batches
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
 from hypersign.geometry.ablation import ablate as measure
@@ -67,20 +69,23 @@ def ablate(
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)
-    found, deep = ablate_run(
-        opened,
-        images=images,
-        reestimate_images=reestimate_images,
-        rounds=rounds,
-        depth=depth,
-        weights=weights,
-        seed=seed,
-        console=Console(stderr=True),
-    )
-    answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
-    write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
-    if figures is not None:
-        _draw(found, deep, figures)
+    with contextlib.ExitStack() as locks:
+        if figures is not None:
+            locks.enter_context(writing_file(figures / "ablation"))
+        found, deep = ablate_run(
+            opened,
+            images=images,
+            reestimate_images=reestimate_images,
+            rounds=rounds,
+            depth=depth,
+            weights=weights,
+            seed=seed,
+            console=Console(stderr=True),
+        )
+        answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
+        write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
+        if figures is not None:
+            _draw(found, deep, figures)
     if not prints_text(json):
         return
     text = Console()

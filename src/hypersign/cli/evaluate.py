@@ -9,7 +9,8 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.data import Batches
 from hypersign.evaluate import evaluate as measure
 from hypersign.training import Recipe
@@ -37,7 +38,7 @@ def evaluate(
         run: run folder.
         weights: the last weights, or those with the best validation accuracy.
         split: images to evaluate on.
-        images: only the first so many; all by default.
+        images: number of images to evaluate, the first ones; all by default.
         batch_size: images in memory at a time.
         json: print JSON instead of the tables; with a file's name, write the JSON there as well.
     """

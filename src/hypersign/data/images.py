@@ -135,9 +135,9 @@ def fingerprint(train: Split, test: Split) -> str:
 def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE) -> tuple[np.ndarray, np.ndarray]:
     """Divides images at random into training and test so that each class is divided in the same proportion.
 
-    Of a class with n images, `round(share * n)` go to the test split, at least 1 and at most n - 1. Both
-    parts come back in random order, so that the last images held out for validation, or the first ones
-    inspected, are of every class.
+    A class with n images gives `round(share * n)` to the test split, at least 1 and at most n - 1. Both splits are in
+    random order, so that the last images (held out for validation) and the first ones (inspected) contain every
+    class.
 
     Args:
         labels: integers, shape `(N,)`.

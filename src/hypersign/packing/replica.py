@@ -22,6 +22,7 @@ Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", sections 
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,19 @@ from torch.nn import functional as F
 from hypersign import bits
 from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv2d, QuantLayer, QuantLinear, Rotation
-from hypersign.models import AssociativeMemory, BinaryBlock, FastTransform, Switch, Transform
+from hypersign.models import (
+    AssociativeMemory,
+    BinaryBlock,
+    FastTransform,
+    ShiftBatchNorm1d,
+    ShiftBatchNorm2d,
+    Switch,
+    Transform,
+)
 from hypersign.packed import PackedModel
-from hypersign.packed.graph import Node
-from hypersign.packing.fold import NORMS, integer_pixels
+from hypersign.packed.values import Node
+from hypersign.packing.handlers.pixels import integer_pixels
+from hypersign.packing.handlers.windows import pair
 from hypersign.quantizers import Identity
 
 __all__ = ["Followed", "Replica"]
@@ -104,8 +114,8 @@ class Replica:
 class _Pass:
     """One pass over the network's modules; with `values`, the packed network's, along these.
 
-    Methods take the number before a module and return the one after it. The modules are those that `fold` knows, in
-    its order and under its names.
+    Methods take the number before a module and return the one after it. Modules come in the order of `fold` and under
+    its names.
     """
 
     def __init__(
@@ -121,7 +131,8 @@ class _Pass:
         self.levels: list[tuple[str, Tensor]] = []
 
     def run(self, model: nn.Module) -> Tensor:
-        return self.module("", model, self.pixels()).value
+        name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
+        return self.module(name, model, self.pixels()).value
 
     def pixels(self) -> _Number:
         low, high = self.pixel_range
@@ -134,35 +145,35 @@ class _Pass:
         return self.settle("pixels", _Number((multiplier * pixels + shift) * unit, error, unit))
 
     def module(self, name: str, module: Any, x: _Number) -> _Number:
-        kind = type(module)
-        if kind in (nn.Sequential, FastTransform, AssociativeMemory):
-            for child, part in module._modules.items():
-                x = self.module(f"{name}.{child}" if name else child, part, x)
-            return x
-        name = name or kind.__name__.lower()
-        if kind is BinaryBlock:
-            return self.block(name, module, x)
-        if kind in (QuantConv2d, QuantLinear, nn.Conv2d, nn.Linear):
-            return self.product(name, module, x)
-        if kind is Rotation:
-            return self.rotation(name, module, x)
-        if kind in (Switch, Transform):
-            return self.fixed_point(name, module, x)
-        if kind in NORMS:
-            return self.norm(name, module, x)
-        if kind in (nn.ReLU, nn.ReLU6, nn.Hardtanh):
-            return self.settle(name, _Number(module(x.value), x.error))
-        if kind is nn.MaxPool2d:
-            return self.settle(name, _Number(module(x.value), module(x.error), x.unit))
-        if kind in (nn.AvgPool2d, nn.AdaptiveAvgPool2d):
-            value = module(x.value)
-            added = x.value[0, 0].numel() if kind is nn.AdaptiveAvgPool2d else _area(module.kernel_size)
-            return self.settle(name, _Number(value, module(x.error) + (added + 1) * U * module(x.value.abs())))
-        if kind is nn.Flatten:
-            return _Number(x.value.flatten(1), x.error.flatten(1), x.unit)
-        if kind in (nn.Identity, Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d):
-            return x
-        raise HypersignError(f"{name} ({kind.__name__}) cannot be verified: no packed form is known of it")
+        step = STEPS.get(type(module))
+        if step is None:
+            raise HypersignError(
+                f"{name} ({type(module).__name__}) cannot be verified: no packed form is known of it"
+            )
+        return step(self, name, module, x)
+
+    def sequence(self, name: str, module: nn.Sequential, x: _Number) -> _Number:
+        for child, part in module._modules.items():
+            x = self.module(f"{name}.{child}" if name else child, part, x)
+        return x
+
+    def identity(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        return x
+
+    def flatten(self, name: str, module: nn.Flatten, x: _Number) -> _Number:
+        return _Number(x.value.flatten(1), x.error.flatten(1), x.unit)
+
+    def clip(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        return self.settle(name, _Number(module(x.value), x.error))
+
+    def max_pool(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        return self.settle(name, _Number(module(x.value), module(x.error), x.unit))
+
+    def avg_pool(self, name: str, module: Any, x: _Number) -> _Number:
+        whole = isinstance(module, nn.AdaptiveAvgPool2d)
+        height, width = x.value.shape[-2:] if whole else pair(module.kernel_size)
+        rounding = (height * width + 1) * U * module(x.value.abs())
+        return self.settle(name, _Number(module(x.value), module(x.error) + rounding))
 
     def node(self, name: str, *operations: str) -> Node:
         """The packed network's node of this name, which must do one of these operations."""
@@ -314,5 +325,33 @@ def _product(module: Any, x: Tensor, weight: Tensor) -> Tensor:
     return module._conv_forward(x, weight, None) if isinstance(module, nn.Conv2d) else F.linear(x, weight)
 
 
-def _area(size: Any) -> int:
-    return size[0] * size[1] if isinstance(size, tuple | list) else size**2
+STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
+    nn.Sequential: _Pass.sequence,
+    FastTransform: _Pass.sequence,
+    AssociativeMemory: _Pass.sequence,
+    BinaryBlock: _Pass.block,
+    nn.Flatten: _Pass.flatten,
+    nn.Identity: _Pass.identity,
+    Identity: _Pass.identity,
+    nn.Dropout: _Pass.identity,
+    nn.Dropout1d: _Pass.identity,
+    nn.Dropout2d: _Pass.identity,
+    nn.Conv2d: _Pass.product,
+    QuantConv2d: _Pass.product,
+    nn.Linear: _Pass.product,
+    QuantLinear: _Pass.product,
+    nn.BatchNorm1d: _Pass.norm,
+    nn.BatchNorm2d: _Pass.norm,
+    ShiftBatchNorm1d: _Pass.norm,
+    ShiftBatchNorm2d: _Pass.norm,
+    nn.ReLU: _Pass.clip,
+    nn.ReLU6: _Pass.clip,
+    nn.Hardtanh: _Pass.clip,
+    nn.MaxPool2d: _Pass.max_pool,
+    nn.AvgPool2d: _Pass.avg_pool,
+    nn.AdaptiveAvgPool2d: _Pass.avg_pool,
+    Rotation: _Pass.rotation,
+    Switch: _Pass.fixed_point,
+    Transform: _Pass.fixed_point,
+}
+"""The step of each type of layer that has a packed form."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from hypersign import runs
 from hypersign._checks import HypersignError, check_real
 from hypersign._files import is_part, make_folder, remove_parts
+from hypersign._locks import is_lock, writing_folder
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
 from hypersign.data import Augmentation, Batches, ImageData, Split
@@ -77,14 +78,15 @@ def train(
             `accelerate launch`, each process takes its own, and its share of every batch.
         deterministic: make CUDA repeat itself bit by bit, at some cost in speed (a CPU does anyway).
         tensorboard: also write TensorBoard's event files, to `folder/tensorboard`.
-        save_seconds: seconds between saves of the state (it is saved at the end of an epoch once so many
-            seconds have passed, and within epochs that take longer).
+        save_seconds: seconds between saves of the state (it is saved at the end of an epoch once they
+            have passed, and within epochs that take longer).
         console: where progress is shown; the terminal's standard error if None.
 
     Raises:
         InterruptedTrainingError: Ctrl-C or SIGTERM came; the state is saved.
         DivergedError: the loss or a gradient stopped being finite; names the step and the layer.
-        HypersignError: the folder is in use, the data cannot be had, or the recipe does not fit it.
+        HypersignError: the folder is in use, another process writes to it (the message names it), the data cannot
+            be had, or the recipe does not fit them.
 
     >>> import tempfile
     >>> recipe = Recipe(data="digits", model="mlp", hidden=(32,), epochs=1, loss="cross-entropy")
@@ -94,22 +96,28 @@ def train(
     """
     path = Path(folder)
     accelerator = make_accelerator(device)
+    with contextlib.ExitStack() as locks:
 
-    def prepare() -> ImageData:
-        if tensorboard:
-            tensorboard_writer()
-        if path.exists() and not (path.is_dir() and all(is_part(file) for file in path.iterdir())):
-            raise HypersignError(
-                f"the run folder must be new or empty; {path} is not: choose another, or go on with what is there: "
-                f"hypersign train --resume {path}"
-            )
-        return load_data(recipe.data, seed=DATA_SEED)
+        def prepare() -> ImageData:
+            if tensorboard:
+                tensorboard_writer()
+            # In a process group the first process holds the lock for all.
+            if accelerator.is_main_process and (path.is_dir() or not path.exists()):
+                locks.enter_context(writing_folder(path))
+            if path.exists() and not (
+                path.is_dir() and all(is_part(file) or is_lock(file) for file in path.iterdir())
+            ):
+                raise HypersignError(
+                    f"the run folder must be new or empty; {path} is not: choose another, or resume what is there: "
+                    f"hypersign train --resume {path}"
+                )
+            return load_data(recipe.data, seed=DATA_SEED)
 
-    data = first_process_first(accelerator, prepare)
-    # Whatever does not fit shows while the loop is made: only then is the folder.
-    loop = _Loop(_new_run(recipe, path, data), data, accelerator, deterministic, save_seconds)
-    first_process_first(accelerator, loop.create)
-    return loop.run_with(tensorboard, console)
+        data = first_process_first(accelerator, prepare)
+        # Whatever does not fit shows while the loop is made: only then does the folder get its first file.
+        loop = _Loop(_new_run(recipe, path, data), data, accelerator, deterministic, save_seconds)
+        first_process_first(accelerator, loop.create)
+        return loop.run_with(tensorboard, console)
 
 
 def resume(
@@ -121,20 +129,31 @@ def resume(
     save_seconds: float = 60.0,
     console: Console | None = None,
 ) -> Run:
-    """Goes on with a run that was stopped, from its last saved state; arguments as in `train`.
+    """Resumes a run that was stopped, from its last saved state; arguments as in `train`.
 
     Raises:
         HypersignError: the folder is no run folder or its state is damaged; also those of `train`.
     """
-    run = open_run(folder)
+    path = open_run(folder).path
     accelerator = make_accelerator(device)
-    if run.finished:
-        if accelerator.is_main_process:
-            _remove_state(run)  # where a kill came between the two
-        return run
-    data = first_process_first(accelerator, run.data)
-    loop = _Loop(run, data, accelerator, deterministic, save_seconds)
-    return loop.run_with(tensorboard, console)
+    with contextlib.ExitStack() as locks:
+
+        def opened() -> Run:
+            """The run, as it is once nobody else writes to it; a finished one may be read-only."""
+            run = open_run(path)
+            if accelerator.is_main_process and not run.finished:
+                locks.enter_context(writing_folder(path))
+                run = open_run(path)
+            return run
+
+        run = first_process_first(accelerator, opened)
+        if run.finished:
+            if accelerator.is_main_process:
+                _remove_left_over(run)
+            return run
+        data = first_process_first(accelerator, run.data)
+        loop = _Loop(run, data, accelerator, deterministic, save_seconds)
+        return loop.run_with(tensorboard, console)
 
 
 DATA_SEED = 0
@@ -181,7 +200,7 @@ def _recipe_of(run: Run) -> Recipe:
     except TypeError as error:
         raise HypersignError(
             f"the recipe in {run.path / 'run.json'} must be one of this version; {error}: "
-            "go on with the HyperSign that wrote it"
+            "use the HyperSign version that wrote it"
         ) from error
 
 
@@ -309,7 +328,7 @@ class _Loop:
                 if stop:
                     raise InterruptedTrainingError(
                         f"training stopped in epoch {at.epoch} of {self.recipe.epochs}, step {at.step}; its state is "
-                        f"saved. Go on with: hypersign train --resume {self.run.path}"
+                        f"saved. Resume with: hypersign train --resume {self.run.path}"
                     )
         self._look()
         self._end_epoch(monitor, rate)
@@ -368,7 +387,7 @@ class _Loop:
     def _write(self) -> None:
         if not self.writes:
             return
-        # The state comes last: killed before it, the run goes on from an older one and writes the others again.
+        # The state comes last: a run killed before it resumes from an older one and writes the others again.
         if self.best:
             write_tensors(self.run.path / "best.safetensors", self.best)
         write_tensors(self.run.path / "model.safetensors", self.model.state_dict())
@@ -416,7 +435,7 @@ class _Loop:
         layer = first_broken_layer(self.model, images) if self.step.guard and images is not None else None
         where = f"the output of {layer}" if layer else f"the gradient of {gradients[-1]}" if gradients else "the loss"
         kept = (
-            f"the last good state is kept: hypersign train --resume {self.run.path} goes on from it"
+            f"the last good state is kept: hypersign train --resume {self.run.path} resumes from it"
             if state_path(self.run.path).exists()
             else "no state was saved before it"
         )
@@ -459,6 +478,12 @@ def _train_on_bits(model: nn.Module, device: torch.device) -> dict[str, str]:
 def _remove_state(run: Run) -> None:
     shutil.rmtree(state_path(run.path).parent, ignore_errors=True)
     remove_parts(run.path)
+
+
+def _remove_left_over(run: Run) -> None:
+    """Removes what a kill after the last epoch left; where others write to the folder, or none can, it stays."""
+    with contextlib.suppress(HypersignError), writing_folder(run.path):
+        _remove_state(run)
 
 
 @contextlib.contextmanager
