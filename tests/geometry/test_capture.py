@@ -81,7 +81,7 @@ def test_nan_in_scores():
     model = _model()
     with torch.no_grad():
         model[4].bias[0] = float("nan")
-    with pytest.raises(HypersignError, match="scores must be finite"):
+    with pytest.raises(HypersignError, match="outputs must be finite"):
         capture(model, _batches())
 
 
@@ -116,7 +116,7 @@ def test_nothing_of_a_batch_is_kept():
             del images
 
     seen = capture(model, batches())
-    assert seen.images == 12
+    assert seen.examples == 12
     assert not any(reference() is not None for reference in alive)
 
 
@@ -140,15 +140,11 @@ def test_a_layer_used_twice_counts_twice():
     assert found.products.count == 14
 
 
-def test_scores_of_images_of_one_pixel_are_rows():
-    torch.manual_seed(0)
+def test_logits_of_another_shape_are_refused():
+    """A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against N labels."""
     head = nn.Sequential(QuantConv2d(2, 3, 3, weight_quantizer=Sign()), nn.AdaptiveAvgPool2d(1))
-    images = torch.randn(6, 2, 5, 5)
-    labels = head(images).flatten(1).argmax(1)
-    labels[0] = (labels[0] + 1) % 3
-    assert capture(head, [(images, labels)]).accuracy == 5 / 6
-    with pytest.raises(HypersignError, match="must give one row of class scores per image"):
-        capture(head[:1], [(images, labels)])
+    with pytest.raises(HypersignError, match="must give logits of shape"):
+        capture(head, _batches())
 
 
 def test_layers_that_share_a_quantizer_are_told_apart():

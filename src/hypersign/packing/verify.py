@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
-from hypersign.evaluate import class_scores, full_precision, mode
+from hypersign.evaluate import full_precision, mode
 from hypersign.layers import quant_layers
 from hypersign.packed import PackedModel
 from hypersign.packing.replica import Replica
@@ -168,8 +168,13 @@ def verify(
 
 
 def _float_logits(model: nn.Module, x: Tensor, shape: tuple[int, ...], start: int) -> NDArray[np.float32]:
-    """The float network's logits of a batch, whose first image has the number `start`."""
-    logits = class_scores(model(x))
+    """The float network's logits of a batch, whose first image has the number `start`.
+
+    A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against (N, classes).
+    """
+    logits = model(x)
+    if logits.dim() == 4 and logits.shape[2:].numel() == 1:
+        logits = logits.flatten(1)
     if tuple(logits.shape) != shape:
         raise HypersignError(
             f"the packed network must be that of this network; it gives logits {shape}, the network "
