@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypersign.packed.graph import INPUT, Graph, Node, Value
+from hypersign.packed.graph import INPUT, Graph
+from hypersign.packed.values import Node, Value
 
 __all__ = ["DenseNetwork"]
 
