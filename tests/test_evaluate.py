@@ -342,7 +342,7 @@ def test_after_an_error_the_old_statistics_are_back(why: str) -> None:
         "not a pair": [*labelled(8), one[0]],
         "interrupted": interrupted(),
     }[why]
-    with pytest.raises((HypersignError, KeyboardInterrupt), match=r"norm2 needs at least 2 values|pair of tensors|^$"):
+    with pytest.raises((HypersignError, KeyboardInterrupt), match=r"at least 2 values|pair of tensors|^$"):
         reestimate_batch_norm(model, batches)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -354,3 +354,10 @@ def test_a_batch_of_one_image_has_values_enough_in_a_convolution() -> None:
     x = numbers(1, 3, 6, 6)
     assert reestimate_batch_norm(norm, [(x, x)]) == 1
     torch.testing.assert_close(norm.running_mean, x.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1)), nn.Conv2d(3, 5, 3)])
+def test_logits_of_another_shape_are_refused(model: nn.Module) -> None:
+    """A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against N labels."""
+    with pytest.raises(HypersignError, match="must give logits of shape"):
+        evaluate(model, labelled(7))
