@@ -25,13 +25,13 @@ def run(words: Sequence[str]) -> None:
 
 
 def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
-    """Print runs side by side: what their recipes differ in, their accuracy, each layer's angle and r.
+    """Print runs side by side: settings that differ, accuracy, and each layer's angle and r.
 
-    Angles and r are those that `hypersign inspect` wrote into the run folder; runs without are named.
+    Angles and r come from the geometry.json that `hypersign inspect` wrote; runs without one are named.
 
     Args:
         runs_: two or more run folders.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
     if len(runs_) < 2:
         raise HypersignError(f"compare needs two or more run folders; got {len(runs_)}")
@@ -69,7 +69,7 @@ def _labels(opened: Sequence[Run]) -> list[str]:
         return names
     paths = [str(one.path) for one in opened]
     if len(set(paths)) < len(paths):
-        raise HypersignError(f"compare needs different run folders; got one twice: {', '.join(paths)}")
+        raise HypersignError(f"compare needs different run folders; got one folder twice: {', '.join(paths)}")
     return paths
 
 
