@@ -181,7 +181,7 @@ def test_sliders_recompute_every_layer_from_stored_curves(opened):
         settled(page, "what-if-layers")
         page.locator("#what-if-threshold").fill("0.25")  # half-way between the curve's .7 at 0 and .8 at .5
         words = page.inner_text("#what-if-words")
-        assert words.startswith("With ternary levels at 0.25 σ: r is 0.750 in the middle layer")
+        assert words.startswith("With ternary levels at 0.25 σ: the median r over layers is 0.750")
         assert "conv1: r = 0.750, angle 34.5°, 17.5 % of signs flip" in page.inner_text("#caption-what-if")
         assert len(dots(page)) == 4  # the fifth layer has no curves
         page.check("#what-if-rotation")
