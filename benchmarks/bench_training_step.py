@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.evaluate import squared_hinge
 from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg
 from hypersign.quantizers import Identity
+from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import RECIPES
 from hypersign.training.step import Step, make_optimizer
 
@@ -50,7 +50,8 @@ def network(width: int, levels: int | None) -> nn.Module:
 
 def ours(model: nn.Module) -> Callable[[Tensor, Tensor], object]:
     """The step of the training loop."""
-    step = Step(model, RECIPE, make_optimizer(RECIPE, list(model.parameters())), contextlib.nullcontext, guard=True)
+    optimizer = make_optimizer(RECIPE, list(model.parameters()))
+    step = Step(model, RECIPE, Classification(squared_hinge), optimizer, contextlib.nullcontext, guard=True)
     return lambda images, labels: step(images, labels, RECIPE.learning_rate)
 
 

@@ -20,9 +20,9 @@ from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
 from hypersign.data import Batches
-from hypersign.evaluate import cross_entropy
 from hypersign.layers import train_on_bits
 from hypersign.runs import open_run
+from hypersign.tasks import cross_entropy
 from hypersign.training.step import latent_weights
 
 

@@ -25,11 +25,11 @@ from torch import nn
 from hypersign._json import plain, prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.data import Batches
-from hypersign.evaluate import cross_entropy
 from hypersign.geometry.ablation import ablate
 from hypersign.layers import quant_layers
 from hypersign.quantizers import Sign
 from hypersign.runs import Run
+from hypersign.tasks import Classification
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def ablated(run: Run, name: str, images: int) -> dict[str, Any]:
         network(run, name),
         Batches(data.test[:images], 100, pixel_range=data.pixel_range),
         [list(itertools.islice(drawn.epoch(i), 1)) for i in range(2)],
-        loss=cross_entropy,
+        task=Classification(),
     )
     return plain(dataclasses.asdict(found))
 

@@ -27,6 +27,7 @@ ORDER = [
     "quantizers",
     "layers",
     "models",
+    "tasks",
     "data",
     "evaluate",
     "runs",

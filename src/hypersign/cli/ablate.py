@@ -15,7 +15,6 @@ from hypersign._checks import check_int
 from hypersign._json import plain, prints_text, write_json
 from hypersign._locks import writing_file
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
-from hypersign.data import Batches
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
 from hypersign.geometry.ablation import ablate as measure
 from hypersign.geometry.depth import Depth
@@ -23,8 +22,6 @@ from hypersign.geometry.depth import depth as measure_depth
 from hypersign.layers import quant_layers
 from hypersign.quantizers import Identity
 from hypersign.runs import Run
-from hypersign.training import Recipe
-from hypersign.training.step import loss_of
 
 BATCH = 100
 """Test images in memory at a time."""
@@ -115,9 +112,9 @@ def ablate_run(
 ) -> tuple[Ablation, Depth | None]:
     """Ablates a run's network, and measures its depth where asked to, with a progress bar on `console`."""
     data, model = opened.data(), opened.load_model(weights)
-    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
+    batches = data.batches(data.test[:images], BATCH)
     size = min(reestimate_images, REESTIMATION_BATCH)
-    drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
+    drawn = data.batches(data.train, size, seed=seed)
     sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
     layers = quant_layers(model).values()
     sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
@@ -128,7 +125,7 @@ def ablate_run(
             model,
             batches,
             sets,
-            loss=loss_of(Recipe(**opened.info["recipe"])),
+            task=opened.task(),
             progress=lambda done: bar.update(task, completed=done),
         )
         return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None

@@ -1,6 +1,5 @@
 """`hypersign evaluate`."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,10 +10,7 @@ from hypersign import runs
 from hypersign._checks import check_int
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
-from hypersign.data import Batches
 from hypersign.evaluate import evaluate as measure
-from hypersign.training import Recipe
-from hypersign.training.step import loss_of
 
 
 def run(words: Sequence[str]) -> None:
@@ -47,10 +43,8 @@ def evaluate(
         check_int("--images", images, least=1)
     data = opened.data()
     chosen = (data.test if split == "test" else data.train)[:images]
-    batches = Batches(chosen, batch_size, pixel_range=data.pixel_range)
-    loss = loss_of(Recipe(**opened.info["recipe"]))
-    result = measure(opened.load_model(weights), batches, loss=loss)
-    write_json({"run": opened.name, "weights": weights, "split": split, **dataclasses.asdict(result)}, json)
+    result = measure(opened.load_model(weights), data.batches(chosen, batch_size), task=opened.task())
+    write_json({"run": opened.name, "weights": weights, "split": split, **result.as_dict(data.unit)}, json)
     if not prints_text(json):
         return
     table = Table(title="rows: the label's class; columns: the class it was taken for", title_justify="left")
@@ -58,13 +52,13 @@ def evaluate(
     for name in data.classes:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("right", justify="right")
-    for i, (name, row) in enumerate(zip(data.classes, result.confusion, strict=True)):
+    for i, (name, row) in enumerate(zip(data.classes, result.confusion or (), strict=True)):
         share = f"{row[i] / sum(row):.1%}" if sum(row) else "-"
         cells = [f"[bold]{count}[/]" if i == j else str(count) if count else "" for j, count in enumerate(row)]
         table.add_row(name, *cells, share)
     console = Console()
     console.print(
-        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.images:,} {split} images, "
+        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} images, "
         f"loss {result.loss:.4f}",
         highlight=False,
     )

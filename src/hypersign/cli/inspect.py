@@ -15,7 +15,6 @@ from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
 from hypersign.cli.ablate import ablate_run
 from hypersign.cli.options import RunPath, Weights, parse
-from hypersign.data import Batches
 from hypersign.geometry import Geometry
 from hypersign.geometry import inspect as measure
 from hypersign.geometry.ablation import Ablation
@@ -115,7 +114,7 @@ def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, consol
         task = bar.add_task("covariance of the inputs", total=len(train))
         covariances = input_covariances(
             model,
-            Batches(train, BATCH, pixel_range=data.pixel_range),
+            data.batches(train, BATCH),
             progress=lambda seen: bar.update(task, completed=seen),
         )
         for name, reason in covariances.unmeasured.items():
@@ -124,7 +123,8 @@ def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, consol
         measuring = bar.add_task("measuring", total=len(test))
         return measure(
             model,
-            Batches(test, BATCH, pixel_range=data.pixel_range),
+            data.batches(test, BATCH),
+            task=opened.task(),
             run=opened.name,
             dataset=data.name,
             seed=seed,

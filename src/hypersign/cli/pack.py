@@ -127,8 +127,8 @@ def _table(packed: PackedModel) -> Table:
     for title in ("node", "operation", "gives", "arithmetic"):
         table.add_column(title, no_wrap=True)
     for node in packed.graph.nodes:
-        value = packed.values[node.name]
-        real = value.kind == "real" or packed.values.get(node.inputs[0], value).kind == "real"
-        kind = "float32" if real else "bits" if node.op in ("conv2d", "max_pool2d") else "integers"
+        source, value = packed.values[node.inputs[0]], packed.values[node.name]
+        real = "real" in (source.kind, value.kind)
+        kind = "float32" if real else "bits" if source.kind == "levels" else "integers"
         table.add_row(node.name, node.op, str(value), kind)
     return table
