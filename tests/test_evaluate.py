@@ -273,3 +273,10 @@ def test_no_batch_is_an_error_and_keeps_the_statistics() -> None:
     with pytest.raises(HypersignError, match="re-estimating batch norm needs at least one batch; got none"):
         reestimate_batch_norm(model, [])
     assert torch.equal(model.norm1.running_mean, before)
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1)), nn.Conv2d(3, 5, 3)])
+def test_logits_of_another_shape_are_refused(model: nn.Module) -> None:
+    """A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against N labels."""
+    with pytest.raises(HypersignError, match="must give logits of shape"):
+        evaluate(model, labelled(7))
