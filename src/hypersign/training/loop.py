@@ -32,7 +32,7 @@ from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, reestimate_batch_norm
 from hypersign.layers import train_on_bits
 from hypersign.runs import Run, open_run, write_tensors
-from hypersign.training.checkpoint import Counters, load_state, save_state, state_path
+from hypersign.training.checkpoint import Belongs, Counters, load_state, save_state, state_path
 from hypersign.training.monitor import (
     Monitor,
     first_broken_layer,
@@ -238,6 +238,7 @@ class _Loop:
             rank=accelerator.process_index,
             processes=accelerator.num_processes,
         )
+        self.belongs = Belongs(recipe, data.sha256, len(self.batches))
         # In one process there is nothing to wrap, and a second of imports to spare.
         wrapped = accelerator.prepare_model(self.model) if accelerator.num_processes > 1 else self.model
         self.optimizer = make_optimizer(recipe, list(self.model.parameters()))
@@ -254,7 +255,7 @@ class _Loop:
         self.pending: list[Tensor] = []
         self.stop = False
         if state_path(run.path).exists():
-            self.counters = at = load_state(run.path, self.model, self.optimizer, self.signs, self.sums)
+            self.counters = at = load_state(run.path, self.belongs, self.model, self.optimizer, self.signs, self.sums)
             self.rows = run.metrics()[: at.epoch - 1]
             if len(self.rows) < at.epoch - 1:
                 raise HypersignError(
@@ -264,7 +265,9 @@ class _Loop:
             self.step.steps = at.step
             self._anneal()
             if at.best_epoch:
-                self.best = runs.read_tensors(run.path / "best.safetensors")[0]
+                path = run.path / "best.safetensors"
+                self.best = runs.read_tensors(path)[0]
+                runs.check_weights(self.model, self.best, origin=str(path))
 
     def create(self) -> None:
         """Makes the run folder."""
@@ -393,7 +396,7 @@ class _Loop:
         if self.best:
             write_tensors(self.run.path / "best.safetensors", self.best)
         write_tensors(self.run.path / "model.safetensors", self.model.state_dict())
-        save_state(self.run.path, self.counters, self.model, self.optimizer, self.signs, self.sums)
+        save_state(self.run.path, self.belongs, self.counters, self.model, self.optimizer, self.signs, self.sums)
 
     def _finish(self) -> None:
         """Re-estimates batch norm, evaluates on the test images, and closes the run."""
