@@ -183,9 +183,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = json.loads((file.metadata() or {}).get("json", "{}"))
         if not isinstance(header, dict):
             raise ValueError("its metadata are no JSON object")
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        # the last two are torch's, of shapes that no tensor has
+        why = str(error).partition("\n")[0]
         raise HypersignError(
-            f"{path} must be a whole safetensors file; {error!s:.200}: restore it from a copy or train again"
+            f"{path} must be a whole safetensors file; {why:.200}: restore it from a copy or train again"
         ) from error
     return tensors, header
 

@@ -401,3 +401,37 @@ def test_resume_refuses_best_weights_that_do_not_fit(stopped: Path, quiet: Any, 
     write_tensors(stopped / "best.safetensors", tensors)
     with pytest.raises(HypersignError, match=rf"best\.safetensors does not fit the network: {message}"):
         resume(stopped, **quiet)
+
+
+KINDS: list[dict[str, Any]] = [
+    {"optimizer": "adamw", "weight_decay": 1e-4},
+    {"optimizer": "sgd", "adam_epsilon": "corrected"},
+    {"adam_epsilon": "uncorrected"},
+    {"weight_scale": "filter", "norm_scale": True},
+    {"continuous": True, "float_weights": ("fc1",)},
+    {"first_layer": "thermometer", "first_dimensions": 4},
+    {"first_layer": "hadamard", "first_dimensions": 16},
+    {"model": "resnet20", "widths": (2, 2, 2), "pools": None, "hidden": None},
+    {"model": "fast-transform", "widths": None, "pools": None, "hidden": (64,)},
+    {"model": "associative-memory", "widths": None, "pools": None, "hidden": (64,)},
+    {"model": "mlp", "widths": None, "pools": None, "levels": 3, "surrogate": "tanh"},
+    {"precision": "bf16"},
+    {"flip": True, "crop_padding": 1, "gradient_clip": None},
+]
+
+
+@pytest.mark.parametrize("fields", KINDS, ids=str)
+def test_every_kind_of_run_is_resumed(
+    vgg: Any, quiet: Any, train_quietly: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    """Stopped after every step, by turns within an epoch and at its end: each state fits its run."""
+    from hypersign.training import loop
+
+    recipe = vgg(validation=10, images=50, reestimate_images=50, **fields)
+    original = loop._Loop._asked
+    for step in (1, 2, 3, 4):
+        monkeypatch.setattr(loop._Loop, "_asked", lambda self, n=step: (self.counters.step == n, original(self)[1]))
+        with pytest.raises(loop.InterruptedTrainingError):
+            train_quietly(recipe, "run") if step == 1 else resume(tmp_path / "run", **quiet)
+    monkeypatch.undo()
+    assert resume(tmp_path / "run", **quiet).finished
