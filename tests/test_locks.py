@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import filelock
 import pytest
@@ -137,6 +138,9 @@ def test_folders_that_were_made_go_with_the_lock_unless_something_is_in_them(tmp
 
 
 def test_a_place_that_cannot_be_locked(tmp_path):
+    for folder in (".", "..", "/"):
+        with pytest.raises(HypersignError, match="is a folder; name a file for the output"):
+            take("writing_file", Path(folder))
     (tmp_path / "file").write_text("x")
     with (
         pytest.raises(HypersignError, match=r"file could not be made: .*; name another place"),

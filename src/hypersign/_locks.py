@@ -50,6 +50,8 @@ def writing_folder(folder: Path, *, wait: Callable[[str], object] | None = None)
 
 def writing_file(file: Path) -> contextlib.AbstractContextManager:
     """Holds the lock of `file` while its block runs; like `writing_folder`."""
+    if file.name in ("", ".."):
+        raise HypersignError(f"{file} is a folder; name a file for the output")
     return _writing(file, file.with_name(f".{file.name}{LOCK}"), None)
 
 

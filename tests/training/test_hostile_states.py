@@ -17,14 +17,15 @@ from torch import nn
 from hypersign._checks import HypersignError
 from hypersign.models import build
 from hypersign.runs import open_run, read_tensors, write_tensors
-from hypersign.training import Recipe, resume
+from hypersign.training import Recipe, loop, resume
 from hypersign.training.checkpoint import Belongs, Counters, load_state, save_state, state_path
+from hypersign.training.loop import InterruptedTrainingError
 from hypersign.training.monitor import negative_signs
 from hypersign.training.step import make_optimizer
 
 MUTATIONS = int(os.environ.get("HYPERSIGN_FUZZ", "400"))
 BATCHES = 5
-COUNTERS = Counters(epoch=2, batch=3, step=8, seconds=1.5, epoch_seconds=0.25, best_epoch=1, best_accuracy=0.75)
+COUNTERS = Counters(epoch=2, batch=3, step=8, seconds=1.5, epoch_seconds=0.25, best_epoch=1, best_score=0.75)
 DTYPES = ["BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64"]
 DTYPES += ["U64", "C64", "F8_E8M0", "F4", "F6_E2M3", "f32", "", "F128"]
 
@@ -107,7 +108,7 @@ EDITS = {
     "three sums": (put("sums", torch.zeros(3)), "sums has shape"),
     "integer sums": (put("sums", torch.zeros(2, dtype=torch.int64)), "sums is torch.int64"),
     "NaN sums": (put("sums", torch.tensor([torch.nan, 1.0])), "sums has numbers"),
-    "sums of more images": (put("sums", torch.tensor([1.0, 151.0])), "sums has 151 correct of 150 images"),
+    "sums of no batch": (count(batch=0, step=5), "sums must be 0 at the start of an epoch"),
     "epoch 0": (count(epoch=0, step=-2), "epoch must be an integer from 1 to 4; got 0"),
     "epoch past the last": (count(epoch=5), "epoch must be an integer from 1 to 4; got 5"),
     "epoch no integer": (count(epoch=2.0), "epoch must be an integer"),
@@ -120,8 +121,9 @@ EDITS = {
     "infinite seconds": (count(epoch_seconds=float("inf")), "epoch_seconds must be a number"),
     "negative seconds": (count(seconds=-1), "seconds must be a number"),
     "best epoch to come": (count(best_epoch=2), "best_epoch must be an integer from 0 to 1"),
-    "best accuracy": (count(best_accuracy=1.5), "best_accuracy must be a number"),
-    "accuracy of no epoch": (count(best_epoch=0), "best_accuracy must be a number"),
+    "NaN score": (count(best_score=float("nan")), "best_score must be a number"),
+    "score as text": (count(best_score="1"), "best_score must be a number"),
+    "idle parameters that are not": (count(idle=["fc1.weight"]), "optimizer/fc1.weight/.* has no place"),
     "seed": (lambda t, h: h["belongs"]["recipe"].update(seed=3), "another run: seed is 3 there and 0 here"),
     "data": (lambda t, h: h["belongs"].update(data="0"), "another run: the data are others"),
     "unknown option": (lambda t, h: h["belongs"]["recipe"].update(z=1), "'z' is no part of this recipe"),
@@ -148,8 +150,10 @@ def test_adams_own_slots(tmp_path: Path) -> None:
         (drop("/step"), "step is missing"),
         (drop("fc1.weight/exp_avg_sq"), "optimizer/fc1.weight/exp_avg_sq is missing"),
         (put("optimizer/fc1.weight/step", torch.zeros(6, 80)), r"step has shape .*needs \(\)"),
-        (put("optimizer/fc1.weight/step", torch.tensor(7.0)), "fc1.weight/step is not the step 8 of the run"),
-        (put("optimizer/fc1.weight/step", torch.tensor(torch.nan)), "is not the step 8"),
+        (put("optimizer/fc1.weight/step", torch.tensor(9.0)), "fc1.weight/step is 9, and the run is at step 8"),
+        (put("optimizer/fc1.weight/step", torch.tensor(0.0)), "fc1.weight/step is 0, and"),
+        (put("optimizer/fc1.weight/step", torch.tensor(1.5)), "fc1.weight/step is 1.5, and"),
+        (put("optimizer/fc1.weight/step", torch.tensor(torch.nan)), "fc1.weight/step is nan, and"),
         (put("optimizer/fc1.weight/exp_avg_sq", lambda t: -t), "exp_avg_sq has numbers"),
     ):
         state_path(tmp_path).write_bytes(content)
@@ -360,16 +364,18 @@ def test_mutated_states_are_refused_or_loaded_rightly(tmp_path: Path) -> None:
 # Through `resume`
 
 
+def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Lets a training stop behind its step of this number."""
+    monkeypatch.setattr(loop._Training, "_asked", lambda self: (self.state.counters.step == number, False))
+
+
 @pytest.fixture
 def stopped(mlp: Any, quiet: Any, train_quietly: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was interrupted in its second epoch, with the best weights of the first."""
-    from hypersign.training import loop
-
-    original = loop._Loop._asked
-    monkeypatch.setattr(loop._Loop, "_asked", lambda self: (self.counters.step == 3, original(self)[1]))
-    with pytest.raises(loop.InterruptedTrainingError):
+    stop_at(monkeypatch, 3)
+    with pytest.raises(InterruptedTrainingError):
         train_quietly(mlp(validation=20, batch_size=50), "run")
-    monkeypatch.undo()
+    stop_at(monkeypatch, 0)
     return tmp_path / "run"
 
 
@@ -425,13 +431,10 @@ def test_every_kind_of_run_is_resumed(
     vgg: Any, quiet: Any, train_quietly: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     """Stopped after every step, by turns within an epoch and at its end: each state fits its run."""
-    from hypersign.training import loop
-
     recipe = vgg(validation=10, images=50, reestimate_images=50, **fields)
-    original = loop._Loop._asked
     for step in (1, 2, 3, 4):
-        monkeypatch.setattr(loop._Loop, "_asked", lambda self, n=step: (self.counters.step == n, original(self)[1]))
-        with pytest.raises(loop.InterruptedTrainingError):
+        stop_at(monkeypatch, step)
+        with pytest.raises(InterruptedTrainingError):
             train_quietly(recipe, "run") if step == 1 else resume(tmp_path / "run", **quiet)
-    monkeypatch.undo()
+    stop_at(monkeypatch, 0)
     assert resume(tmp_path / "run", **quiet).finished

@@ -17,12 +17,13 @@ from hypersign import models
 from hypersign._checks import HypersignError
 from hypersign.bits.backend import backend, forced
 from hypersign.data import Augmentation, Batches, load
-from hypersign.evaluate import evaluate, squared_hinge
+from hypersign.evaluate import evaluate
 from hypersign.layers import quant_layers
 from hypersign.runs import open_run
+from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import DivergedError, InterruptedTrainingError, Recipe, resume
 from hypersign.training.checkpoint import Belongs, load_state, state_path
-from hypersign.training.loop import _Loop
+from hypersign.training.divergence import FiniteCheck
 from hypersign.training.step import Step
 
 
@@ -98,7 +99,7 @@ def test_against_a_naive_loop(vgg, train_quietly, weights):
         assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
         assert row["accuracy"] == right / 100
         held = data.train[len(data.train) - 60 :]
-        expected = evaluate(model, Batches(held, 7, pixel_range=data.pixel_range), loss=squared_hinge)
+        expected = evaluate(model, Batches(held, 7, pixel_range=data.pixel_range), task=Classification(squared_hinge))
         assert row["validation_accuracy"] == expected.accuracy
         assert row["validation_loss"] == pytest.approx(expected.loss, rel=1e-5)
         assert row["images_per_second"] > 0
@@ -129,7 +130,7 @@ def test_results(vgg, train_quietly, weights):
     best = evaluate(run.load_model("best"), Batches(held, 50, pixel_range=data.pixel_range))
     assert best.accuracy == max(accuracies)
     last = run.load_model()
-    test = evaluate(last, Batches(data.test, 50, pixel_range=data.pixel_range), loss=squared_hinge)
+    test = evaluate(last, Batches(data.test, 50, pixel_range=data.pixel_range), task=Classification(squared_hinge))
     assert results["test"]["accuracy"] == test.accuracy
     assert results["test"]["confusion"] == [list(counts) for counts in test.confusion]
     assert results["test"]["loss"] == pytest.approx(test.loss, rel=1e-5)
@@ -341,7 +342,7 @@ def test_stop_and_resume(vgg, train_quietly, quiet, tmp_path, weights, assert_sa
     with pytest.raises(
         InterruptedTrainingError,
         match=rf"^training stopped in epoch {epoch} of 2, step {step}; its state is saved\. "
-        rf"Go on with: hypersign train --resume {folder}$",
+        rf"Resume with: hypersign train --resume {folder}$",
     ):
         train_quietly(recipe, "stopped")
     assert not open_run(folder).finished
@@ -419,7 +420,7 @@ def test_resume_with_a_recipe_of_another_version(stopped, quiet):
     run = open_run(stopped)
     run.update(recipe={**run.info["recipe"], "momentum": 0.9})
     with pytest.raises(
-        HypersignError, match=r"run\.json must be one of this version; .*'momentum': go on with the Hyper"
+        HypersignError, match=r"run\.json must be one of this version; .*'momentum': use the HyperSign version"
     ):
         resume(stopped, **quiet)
 
@@ -457,13 +458,13 @@ def test_divergence(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, a
             return call(self, images, labels, rate)
 
         loops = []
-        create = _Loop.create
+        init = FiniteCheck.__init__
         patch.setattr(Step, "__call__", broken)
-        patch.setattr(_Loop, "create", lambda self: (loops.append(self), create(self)))
+        patch.setattr(FiniteCheck, "__init__", lambda self, *words: (loops.append(self), init(self, *words))[1])
         with pytest.raises(
             DivergedError,
             match=rf"^training must stay finite, but in step 5 \(epoch 3\) {where} is not; the last good state is "
-            rf"kept: hypersign train --resume {tmp_path / 'run'} goes on from it; a lower learning rate is what",
+            rf"kept: hypersign train --resume {tmp_path / 'run'} resumes from it; a lower learning rate helps",
         ):
             train_quietly(recipe, save_seconds=0)
     assert contents() == before
@@ -472,8 +473,8 @@ def test_divergence(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, a
 
 def broken_loss(forward):
     def nan(images, labels):
-        loss, correct = forward(images, labels)
-        return loss * torch.nan, correct
+        loss, measured = forward(images, labels)
+        return loss * torch.nan, measured
 
     return nan
 
@@ -487,13 +488,7 @@ def test_divergence_before_anything_was_saved(mlp, train_quietly, at_step):
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
 def test_divergence_seen_late_names_the_step(mlp, train_quietly, quiet, tmp_path, monkeypatch, at_step, step):
     """As on CUDA, where the loss is looked at only now and then: steps have gone on, but nothing was saved."""
-    init = _Loop.__init__
-
-    def late(self, *arguments):
-        init(self, *arguments)
-        self.look_every, self.step.guard = 3, False
-
-    monkeypatch.setattr(_Loop, "__init__", late)
+    monkeypatch.setattr("hypersign.training.loop.look_every", lambda device: 3)
 
     def once(_, images):
         images.fill_(torch.nan)

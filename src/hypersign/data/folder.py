@@ -7,7 +7,8 @@ import torch
 
 from hypersign._checks import HypersignError
 from hypersign._pictures import SUFFIXES, opened
-from hypersign.data.images import ImageData, Split, divide
+from hypersign.data.images import ImageData, divide
+from hypersign.data.splits import Split
 
 __all__ = ["load_folder"]
 

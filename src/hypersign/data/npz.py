@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.data.images import ImageData, Split, divide
+from hypersign.data.images import ImageData, divide
+from hypersign.data.splits import Split
 
 __all__ = ["load_npz"]
 

@@ -4,7 +4,7 @@ Signs of the components as they are suit vectors whose components vary alike abo
 mean, a random rotation evens out the components: after it every vector lies at the angle to its signs that theory
 has for Gaussian ones, and the share of bits in which two vectors differ estimates the angle between them with a
 known spread. From that spread and the angles in the set follows, before any code is made, how many of the nearest
-neighbours codes of so many bits find.
+neighbours codes of a given length find.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class CodeRecall:
 
 @dataclasses.dataclass(frozen=True)
 class VectorsGeometry:
-    """What was found of `sampled` of the `vectors` of a file, evenly spaced; `zero_vectors` of them were left out.
+    """Measures of `sampled` of the `vectors` of a file, evenly spaced; `zero_vectors` of them were left out.
 
     Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 if vectors
     are centred, near 1 in a narrow cone. `effective_dimension` is the participation ratio (tr C)^2/tr(C^2) of the
@@ -103,13 +103,13 @@ class VectorsGeometry:
 def inspect_vectors(
     vectors: np.ndarray, *, name: str = "", bits: Sequence[int] = (), sample: int = 20_000, seed: int = 0
 ) -> VectorsGeometry:
-    """Measures vectors against their signs, beside theory, and what codes of so many bits retrieve.
+    """Measures vectors against their signs, beside theory, and the recall of codes by length.
 
     Args:
         vectors: real numbers, shape (n, d), as `open_vectors` gives them.
         name: of the set, for the result.
         bits: lengths of codes; by default a quarter of, half of and the dimension, as a power of two.
-        sample: at most so many vectors are read, evenly spaced; memory is that of a few copies of them.
+        sample: largest number of vectors to read, evenly spaced; memory is that of a few copies of them.
         seed: of the rotations.
 
     Raises:

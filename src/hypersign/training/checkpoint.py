@@ -1,7 +1,7 @@
 """What resuming needs, in one file: `state/state.safetensors`.
 
 Tensors: `model/...` (weights and batch-norm statistics), `optimizer/<parameter>/<slot>`, `signs/<layer>` (the
-levels' signs at the start of the epoch, one bit each), `sums` (loss and correct images so far in the epoch).
+levels' signs at the start of the epoch, one bit each), `sums` (loss and metrics so far in the epoch).
 Its header holds the counters and what the state belongs to, as JSON. One file, so that no kill can part what belongs
 together. Orders, flips and crops are functions of the seed and the epoch, so no generator's state is needed.
 
@@ -11,7 +11,7 @@ outside of it. So everything is checked before anything is loaded.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Counters:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     best_epoch: int = 0
-    best_accuracy: float = -1.0
+    best_score: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,12 @@ def save_state(
     tensors["sums"] = sums
     path = state_path(folder)
     make_folder(path.parent)
-    write_tensors(path, tensors, {**dataclasses.asdict(counters), "belongs": belongs.saved()})
+    header = {
+        **dataclasses.asdict(counters),
+        "idle": [name for parameter, name in names.items() if parameter not in optimizer.state],
+        "belongs": belongs.saved(),
+    }
+    write_tensors(path, tensors, header)
 
 
 def load_state(
@@ -104,6 +109,8 @@ def load_state(
     path = state_path(folder)
     tensors, header = read_tensors(path)
     _check_belongs(path, header.get("belongs"), belongs.saved())
+    if "best_accuracy" in header:  # as version 0.1 called it
+        header["best_score"] = header.pop("best_accuracy")
     missing = [f"signs/{name}" for name in signs if f"signs/{name}" not in tensors]
     missing += [] if "sums" in tensors else ["sums"]
     missing += [field.name for field in dataclasses.fields(Counters) if field.name not in header]
@@ -113,8 +120,9 @@ def load_state(
         counters = _counters(header, belongs)
     except HypersignError as error:
         raise HypersignError(f"{path} is damaged: {error}; restore it from a copy or train again") from error
-    wanted = _wanted(model, belongs.recipe, counters, signs)
-    problems = misfits(wanted, tensors) or _bad_values(tensors, counters, belongs)
+    idle = header.get("idle", [name for name, parameter in model.named_parameters() if not parameter.requires_grad])
+    wanted = _wanted(model, signs, sums, () if not counters.step else SLOTS[belongs.recipe.optimizer], idle)
+    problems = misfits(wanted, tensors) or _bad_values(tensors, counters)
     if problems:
         raise HypersignError(f"{path} does not fit the network: {listed(problems, '; ')}")
     _load(tensors, model, optimizer, signs, sums)
@@ -153,26 +161,29 @@ def _counters(header: Mapping[str, Any], belongs: Belongs) -> Counters:
     for name in ("seconds", "epoch_seconds"):
         check_real(name, getattr(found, name), least=0, below=math.inf)
     check_int("best_epoch", found.best_epoch, least=0, most=found.epoch - 1 if belongs.recipe.validation else 0)
-    bounds = (0.0, 1.0) if found.best_epoch else (-1.0, -1.0)
-    check_real("best_accuracy", found.best_accuracy, least=bounds[0], most=bounds[1])
+    check_real("best_score", found.best_score, below=math.inf)
     return found
 
 
-def _wanted(model: nn.Module, recipe: Recipe, counters: Counters, signs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For each tensor that a state must hold, one of the shape and type that it must have."""
+def _wanted(
+    model: nn.Module, signs: dict[str, Tensor], sums: Tensor, slots: Sequence[str], idle: Any
+) -> dict[str, Tensor]:
+    """For each tensor that a state must hold, one of the shape and type that it must have.
+
+    `idle` names the parameters that had no gradient yet, so that the optimizer keeps nothing of them.
+    """
     wanted = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and counters.step:
-            for slot in SLOTS[recipe.optimizer]:
-                scalar = torch.empty((), dtype=torch.float32, device="meta")
-                wanted[f"optimizer/{name}/{slot}"] = scalar if slot == "step" else parameter
+        for slot in slots if not isinstance(idle, list) or name not in idle else ():
+            scalar = torch.empty((), dtype=torch.float32, device="meta")
+            wanted[f"optimizer/{name}/{slot}"] = scalar if slot == "step" else parameter
     for name, negative in signs.items():
         wanted[f"signs/{name}"] = torch.empty(-(-negative.numel() // 8), dtype=torch.uint8, device="meta")
-    wanted["sums"] = torch.empty(2, dtype=torch.float64, device="meta")
+    wanted["sums"] = sums
     return wanted
 
 
-def _bad_values(tensors: Mapping[str, Tensor], counters: Counters, belongs: Belongs) -> list[str]:
+def _bad_values(tensors: Mapping[str, Tensor], counters: Counters) -> list[str]:
     """What is wrong with the numbers of tensors, in words."""
     problems = []
     for name, tensor in tensors.items():
@@ -180,16 +191,13 @@ def _bad_values(tensors: Mapping[str, Tensor], counters: Counters, belongs: Belo
         slot = rest.rpartition("/")[2] if group == "optimizer" else ""
         tensor = tensor.float() if tensor.element_size() == 1 else tensor  # float8 knows no isfinite
         if slot == "step":
-            # float32 counts to 2^24
-            if float(tensor) != min(counters.step, 2**24):
-                problems.append(f"{name} is not the step {counters.step} of the run")
+            if not (1 <= float(tensor) <= counters.step and float(tensor).is_integer()):
+                problems.append(f"{name} is {float(tensor):g}, and the run is at step {counters.step}")
         elif not tensor.isfinite().all() if slot != "exp_avg_sq" else not (tensor >= 0).all():
             # a mean of squares may overflow to inf in a run that goes on
             problems.append(f"{name} has numbers that no training gives")
-    sums = tensors["sums"].double()
-    most = counters.batch * belongs.recipe.batch_size
-    if not 0 <= sums[1] <= most or (not counters.batch and sums[0] != 0):
-        problems.append(f"sums has {float(sums[1]):g} correct of {most} images")
+    if not counters.batch and tensors["sums"].any():
+        problems.append("sums must be 0 at the start of an epoch")
     return problems
 
 
