@@ -40,7 +40,7 @@ class TrainingState:
 
     @classmethod
     def start(cls, model: nn.Module, optimizer: torch.optim.Optimizer, metrics: int) -> "TrainingState":
-        """The state before the first step, for a task with so many metrics."""
+        """The state before the first step, for a task with `metrics` metrics."""
         device = next(model.parameters()).device
         sums = torch.zeros(1 + metrics, dtype=torch.float64 if device.type != "mps" else torch.float32).to(device)
         return cls(model, optimizer, negative_signs(model), sums)
@@ -52,7 +52,7 @@ class TrainingState:
         self.counters.step += 1
 
     def means(self, steps: int, decisions: int, sums: Tensor | None = None) -> list[float]:
-        """Mean loss, and mean metrics, over the epoch's first `steps` steps of so many decisions each."""
+        """Mean loss, and mean metrics, over the epoch's first `steps` steps, with `decisions` decisions per step."""
         loss, *measured = ((self.sums if sums is None else sums) / steps).tolist()
         return [loss, *(value / decisions for value in measured)]
 
