@@ -208,7 +208,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         return names
     paths = [str(run.path) for run in runs]
     if len(set(paths)) < len(paths):
-        raise HypersignError(f"compare needs different run folders; got one twice: {', '.join(paths)}")
+        raise HypersignError(f"compare needs different run folders; got one folder twice: {', '.join(paths)}")
     return paths
 
 
