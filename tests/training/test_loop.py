@@ -22,7 +22,7 @@ from hypersign.layers import quant_layers
 from hypersign.runs import open_run
 from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import DivergedError, InterruptedTrainingError, Recipe, resume
-from hypersign.training.checkpoint import load_state, state_path
+from hypersign.training.checkpoint import Belongs, load_state, state_path
 from hypersign.training.divergence import FiniteCheck
 from hypersign.training.step import Step
 
@@ -504,7 +504,9 @@ def test_state_of_an_interrupted_run_is_that_of_its_step(stopped, mlp):
     model = fresh(recipe, data)
     optimizer = torch.optim.Adam(model.parameters())
     signs = {name: torch.zeros_like(layer.weight, dtype=torch.bool) for name, layer in quant_layers(model).items()}
-    counters = load_state(stopped, model, optimizer, signs, torch.zeros(2, dtype=torch.float64))
+    counters = load_state(
+        stopped, Belongs(recipe, data.sha256, 2), model, optimizer, signs, torch.zeros(2, dtype=torch.float64)
+    )
     assert (counters.epoch, counters.batch, counters.step) == (2, 1, 3)
     assert isinstance(model, nn.Sequential)
 

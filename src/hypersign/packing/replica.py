@@ -7,7 +7,7 @@ own rounding is 2^29 times smaller than float32's.
 Two correct computations of one network may still give different logits. A number that lies within rounding of a
 threshold gets either level, and one other level changes everything after it. So the replica does not compare the
 ends. It follows the packed network: at every value that the packed network keeps (levels, sums, numbers) it asks
-whether this value is what the network gives from the values before it, and then goes on from the packed network's
+whether this value is what the network gives from the values before it, and then continues from the packed network's
 own value. Errors do not add up, and every step has its own small bound:
 
     sums of integers                none: they must be equal
@@ -191,7 +191,7 @@ class _Pass:
         return self.settle(f"{name}.add", _Number(value, main.error + shortcut.error + U * value.abs()))
 
     def product(self, name: str, module: Any, x: _Number) -> _Number:
-        """A convolution or fully connected layer: the bare product, its scale and its bias, a step each."""
+        """A convolution or fully connected layer: the bare product, its scale and its bias, one step for each."""
         node = self.node(name, "conv2d", "image_conv2d", "real_conv2d", "signed_sum")
         weight = module.weight.detach().double()
         scale = None
