@@ -21,8 +21,8 @@ from torch import Tensor
 
 from hypersign import bits
 from hypersign._machine import machine, versions
+from hypersign.bits import hadamard_transform
 from hypersign.cli.options import prints_text, write_json
-from hypersign.hadamard import hadamard_transform
 
 
 def butterflies(x: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 from turns import show
 
+from hypersign import theory
 from hypersign._machine import machine, versions
 from hypersign.cli.options import prints_text
-from hypersign.geometry import theory
 from hypersign.hashing import (
     BoundedIndex,
     HammingIndex,

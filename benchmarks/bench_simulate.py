@@ -31,9 +31,9 @@ import rich
 import rich.table
 import torch
 
+from hypersign import simulation
 from hypersign._machine import machine, versions
 from hypersign.cli.options import prints_text, write_json
-from hypersign.geometry import simulate
 from hypersign.rotations import HaarRotation
 
 THRESHOLDS = (0.01, 0.02 / 0.18, 0.2, 0.3, 0.5)
@@ -108,21 +108,21 @@ def loops(d: int, draws: int) -> dict[str, Callable[[], list[np.ndarray]]]:
     }
 
 
-def ours(d: int, draws: int, device: str) -> dict[str, Callable[[], list[simulate.Simulation]]]:
+def ours(d: int, draws: int, device: str) -> dict[str, Callable[[], list[simulation.Simulation]]]:
     """The same experiments, vectorised."""
     options = {"draws": draws, "device": device}
 
-    def rotated() -> list[simulate.Simulation]:
-        return [simulate.rotated([d], rate=RATE, **options)]  # type: ignore[arg-type]
+    def rotated() -> list[simulation.Simulation]:
+        return [simulation.rotated([d], rate=RATE, **options)]  # type: ignore[arg-type]
 
     return {
-        "pairs": lambda: [simulate.pairs([d], **options)],  # type: ignore[arg-type]
-        "sign": lambda: [simulate.sign([d], **options)],  # type: ignore[arg-type]
+        "pairs": lambda: [simulation.pairs([d], **options)],  # type: ignore[arg-type]
+        "sign": lambda: [simulation.sign([d], **options)],  # type: ignore[arg-type]
         "ternary": lambda: [
-            simulate.ternary(THRESHOLDS, dimension=d, **options),  # type: ignore[arg-type]
-            simulate.pairs([d], **options),  # type: ignore[arg-type]
+            simulation.ternary(THRESHOLDS, dimension=d, **options),  # type: ignore[arg-type]
+            simulation.pairs([d], **options),  # type: ignore[arg-type]
         ],
-        "binary pairs": lambda: [simulate.binary_pairs([d], draws=draws)],
+        "binary pairs": lambda: [simulation.binary_pairs([d], draws=draws)],
         "rotated": rotated,
         "rotated, rotation given": rotated,
     }
@@ -139,7 +139,7 @@ def seconds(function: Callable[[], object], device: str) -> tuple[float, float, 
 
 def measure(
     loop: Callable[[], list[np.ndarray]],
-    ours: Callable[[], list[simulate.Simulation]],
+    ours: Callable[[], list[simulation.Simulation]],
     options: argparse.Namespace,
     name: str,
 ) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def measure(
     return row
 
 
-def check(name: str, angles: list[np.ndarray], found: list[simulate.Simulation]) -> None:
+def check(name: str, angles: list[np.ndarray], found: list[simulation.Simulation]) -> None:
     """Stops unless both experiments meet the same predictions: what is compared must be the same thing."""
     cases = [case for simulation in found for case in simulation.cases]
     if name == "ternary":  # the loop has a set of pairs a threshold, ours one

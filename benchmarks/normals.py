@@ -19,7 +19,7 @@ from scipy import stats
 
 from hypersign._machine import machine, versions
 from hypersign.cli.options import write_json
-from hypersign.geometry import gaussian
+from hypersign.simulation import gaussian
 
 WIDTH, ROWS, INTERVALS = 8192, 256, 4096
 POWERS = range(1, 9)

@@ -113,10 +113,10 @@ def test_tests_and_functions_of_the_paper_page_exist() -> None:
         for test in re.findall(r"test_\w+", tests):
             assert f"def {test}(" in text, f"{file}: {test}"
     import hypersign.figures
-    import hypersign.geometry.theory
+    import hypersign.theory
 
     for name in re.findall(r"`theory\.(\w+)`", page):
-        assert name in hypersign.geometry.theory.__all__, name
+        assert name in hypersign.theory.__all__, name
     figures = re.findall(r"^  Figure: (.*)", page, re.MULTILINE)
     assert len(figures) > 15
     for name in re.findall(r"`(\w+)`", " ".join(figures)):

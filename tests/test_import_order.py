@@ -18,9 +18,9 @@ ORDER = [
     "_machine",
     "_native",  # the compiled kernels
     "bits",
+    "theory",
     "packed",
     "ops",
-    "hadamard",
     "rotations",
     "quantizers",
     "layers",
@@ -28,17 +28,19 @@ ORDER = [
     "data",
     "evaluate",
     "runs",
+    "simulation",
+    "weight_files",
+    "hashing",
     "geometry",
     "training",
     "packing",
     "summary",
-    "hashing",
     "figures",
     "report",
     "cli",
     "__main__",
 ]
-WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "packed", "report"}
+WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "theory", "packed", "weight_files", "report"}
 """Parts none of whose files import torch themselves."""
 
 

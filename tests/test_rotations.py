@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
-from hypersign.hadamard import hadamard_transform
+from hypersign.bits import hadamard_transform
 from hypersign.rotations import HaarRotation, HadamardRotation, random_signs
 
 ROTATIONS = [HaarRotation(64, 3), HadamardRotation(64, seed=3), HadamardRotation(64, rounds=1, seed=3)]

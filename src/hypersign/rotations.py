@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.hadamard import hadamard_transform
+from hypersign.bits import hadamard_transform
+from hypersign.bits.hadamard import next_power_of_two
 
 __all__ = ["HaarRotation", "HadamardRotation", "random_signs"]
 
@@ -122,7 +123,7 @@ class HadamardRotation:
     def __init__(self, dimension: int, rounds: int = 3, seed: int = 0, *, outputs: int | None = None) -> None:
         self.dimension = check_int("a rotation's dimension", dimension, least=1)
         wanted = 1 if outputs is None else check_int("a rotation's outputs", outputs, least=1)
-        self.size = 1 << (max(self.dimension, wanted) - 1).bit_length()
+        self.size = next_power_of_two(max(self.dimension, wanted))
         """n, the length of the transforms."""
         self.outputs = self.size if outputs is None else wanted
         self.rounds = check_int("a Hadamard rotation's rounds", rounds, least=1)
@@ -137,7 +138,7 @@ class HadamardRotation:
         _check_last(x, self.dimension)
         y: Any = _padded(x, self.size)
         for number in range(self.rounds):
-            y = hadamard_transform(y * self._signs_like(y, number))
+            y = _transform(y * self._signs_like(y, number))
         return y[..., : self.outputs]
 
     def inverse(self, x: Array) -> Array:
@@ -145,7 +146,7 @@ class HadamardRotation:
         _check_last(x, self.outputs)
         y: Any = _padded(x, self.size)
         for number in reversed(range(self.rounds)):
-            y = hadamard_transform(y) * self._signs_like(y, number)
+            y = _transform(y) * self._signs_like(y, number)
         return y[..., : self.dimension]
 
     def sums(self, x: Array) -> Array:
@@ -166,7 +167,7 @@ class HadamardRotation:
                 y = (y ^ signs) - signs
             else:
                 y = np.where(signs < 0, -y, y) if isinstance(y, np.ndarray) else y.where(signs > 0, -y)
-            y = hadamard_transform(y, orthonormal=False)
+            y = _transform(y, orthonormal=False)
         return y[..., : self.outputs]
 
     def __repr__(self) -> str:
@@ -231,6 +232,15 @@ def _mix(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
+
+
+def _transform(x: Any, *, orthonormal: bool = True) -> Any:
+    """The Hadamard transform of an array, or of a tensor on torch's own number of threads."""
+    if isinstance(x, np.ndarray):
+        return hadamard_transform(x, orthonormal=orthonormal)
+    from hypersign import ops
+
+    return ops.hadamard_transform(x, orthonormal=orthonormal)
 
 
 def _padded(x: Any, size: int) -> Any:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.hashing import HammingIndex, SignHasher, measure, plan
 from hypersign.hashing.planning import _covariances, _orthogonality
 

@@ -169,27 +169,6 @@ def test_a_place_where_codes_cannot_go(source, tmp_path):
     assert source.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda path: None, "could not be read"),
-        (lambda path: path.write_bytes(b"text"), "does not begin like one; write it by numpy.save"),
-        (lambda path: path.write_bytes(b""), "does not begin like one"),
-        (lambda path: path.write_bytes(b"PK\3\4 an archive"), "does not begin like one"),
-        (lambda path: np.save(path, np.ones(3)), r"of shape \(vectors, dimension\); got float64 of shape \(3,\)"),
-        (lambda path: np.save(path, np.ones((3, 0))), "holds no vectors"),
-        (lambda path: np.save(path, np.ones((0, 3))), "holds no vectors"),
-        (lambda path: np.save(path, np.asfortranarray(np.ones((3, 4)))), "Fortran's order"),
-        (lambda path: np.save(path, np.ones((3, 4), complex)), "real numbers"),
-        (lambda path: np.save(path, np.array([[None]]), allow_pickle=True), "could not be read"),
-    ],
-)
-def test_files_that_hold_no_vectors(tmp_path, make, message):
-    make(tmp_path / "x.npy")
-    with pytest.raises(HypersignError, match=message):
-        open_vectors(tmp_path / "x.npy")
-
-
 def changed(path, source, **saved):
     tensors = load_file(source)
     tensors |= {name: value for name, value in saved.items() if name in tensors}

@@ -6,16 +6,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs
+from hypersign import runs, simulation
 from hypersign._checks import check_int
 from hypersign._files import make_folder
 from hypersign.cli.inspect import inspect_run
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
-from hypersign.geometry import Geometry, simulate
+from hypersign.geometry import Geometry
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
-from hypersign.geometry.estimates import Simulation
 from hypersign.quantizers import Sign, Ternary
 from hypersign.runs import Run
+from hypersign.simulation import Simulation
 
 
 def run(words: Sequence[str]) -> None:
@@ -85,11 +85,11 @@ def reproduce(
 def paper_simulations(*, draws: int, seed: int) -> tuple[Simulation, ...]:
     """The simulations of the paper, with the paper's cases."""
     return (
-        simulate.pairs(draws=draws, seed=seed),
-        simulate.binary_pairs(draws=draws, seed=seed),
-        simulate.sign(draws=draws, seed=seed),
-        simulate.ternary(draws=draws, seed=seed),
-        simulate.rotated(draws=draws, seed=seed),
+        simulation.pairs(draws=draws, seed=seed),
+        simulation.binary_pairs(draws=draws, seed=seed),
+        simulation.sign(draws=draws, seed=seed),
+        simulation.ternary(draws=draws, seed=seed),
+        simulation.rotated(draws=draws, seed=seed),
     )
 
 
@@ -125,8 +125,8 @@ def _draw(opened: Run, found: Geometry, simulations: Sequence[Simulation], folde
     from hypersign.figures import quantizer_curves, save, save_analysis, save_simulation
 
     paths = save_analysis(found, folder, metrics=opened.metrics())
-    for simulation in simulations:
-        paths += save_simulation(simulation, folder)
+    for simulated in simulations:
+        paths += save_simulation(simulated, folder)
     for name, quantizer in (("sign", Sign()), ("ternary", Ternary())):
         paths += save(quantizer_curves(quantizer).get_figure(), folder, f"quantizer_{name}")  # type: ignore[arg-type]
     return paths

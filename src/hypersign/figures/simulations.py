@@ -1,7 +1,7 @@
 """Angles that simulations drew: their histograms, and their mean and spread against a parameter.
 
 The functions take the samples or their statistics as arrays; where a prediction is given, it is drawn in.
-`save_simulation` hands them what `hypersign.geometry.simulate` returns.
+`save_simulation` hands them what `hypersign.simulation.vectors` returns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from hypersign._checks import HypersignError
 from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, layer_colours, legend, logarithmic, panels, save
-from hypersign.geometry.estimates import SimulatedAngle, Simulation
+from hypersign.simulation.estimates import SimulatedAngle, Simulation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hypersign import theory
 from hypersign._checks import HypersignError, check_int
 from hypersign.evaluate import full_precision, mode, reestimate_batch_norm
-from hypersign.geometry import theory
 from hypersign.geometry.capture import Batches, Progress, capture
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import permutation_tests, product_rows

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.geometry.results import DotProducts, Histogram
 
 __all__ = ["DotProductAccumulator", "BINS"]

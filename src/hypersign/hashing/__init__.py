@@ -20,7 +20,9 @@ from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
 from hypersign.hashing.planning import Angles, Plan, Row, measure, plan
 from hypersign.hashing.pruning import BoundedIndex, Pruned
-from hypersign.hashing.vectors import hash_file, open_vectors
+from hypersign.hashing.survey import CodeRecall, VectorAngles, VectorsGeometry, inspect_vectors, predicted_recall
+from hypersign.hashing.vector_files import open_vectors
+from hypersign.hashing.vectors import hash_file
 
 __all__ = [
     "SignHasher",
@@ -34,6 +36,11 @@ __all__ = [
     "open_vectors",
     "plan",
     "measure",
+    "inspect_vectors",
+    "predicted_recall",
+    "VectorsGeometry",
+    "VectorAngles",
+    "CodeRecall",
     "Plan",
     "Row",
     "Angles",

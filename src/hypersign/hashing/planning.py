@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypersign import theory
 from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign.bits.hadamard import next_power_of_two
 from hypersign.hashing.hasher import SignHasher, block_rows, check_share
 from hypersign.hashing.index import HammingIndex, recall
 
@@ -188,7 +190,7 @@ def plan(
                 raise
     table = []
     for m in bits:
-        size = 1 << (max(d, m) - 1).bit_length() if rotation == "hadamard" else max(d, m)
+        size = next_power_of_two(max(d, m)) if rotation == "hadamard" else max(d, m)
         expected = {s: _recall(crowd, m, size, k, factors) for s, crowd in crowds.items()}
         table.append(
             Row(
@@ -398,8 +400,6 @@ def _recall(crowd: _Crowd, m: int, size: int, k: int, factors: Sequence[int]) ->
 def _variance(m: int, size: int) -> NDArray[np.float64]:
     """Of the number of differing bits, for every bin of angles."""
     # Its package needs torch and SciPy, which hashing and searching do without.
-    from hypersign.geometry import theory
-
     if size < 3:
         return m * _middles() / np.pi * (1 - _middles() / np.pi)
     return np.square(theory.orthogonal_hash_angle_std(_middles(), m, size) * m / np.pi)
@@ -433,14 +433,12 @@ def _effective_dimension(x: NDArray[np.float64]) -> float:
 
 
 def _code_angles(x: NDArray[np.float64], fitted: SignHasher, share: float) -> dict[str, float]:
-    from hypersign.geometry import theory
-
     def angle(y: NDArray[np.float64]) -> float:
         y = y[y.any(1)]  # zero has no angle
         norms = np.sqrt(np.square(y).sum(1) * y.shape[1])
         return float(np.degrees(np.arccos(np.clip(np.abs(y).sum(1) / norms, -1, 1))).mean())
 
-    size = 1 << (x.shape[1] - 1).bit_length()
+    size = next_power_of_two(x.shape[1])
     rotated = SignHasher(bits=size, seed=fitted.seed).restore(share * fitted.mean_)
     return {
         "plain": angle(x),

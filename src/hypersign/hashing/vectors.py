@@ -13,45 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hypersign._checks import HypersignError
 from hypersign._files import make_folder
 from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.vector_files import open_vectors
 
-__all__ = ["hash_file", "open_vectors"]
+__all__ = ["hash_file"]
 
 VERSION = 1
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
-
-
-def open_vectors(path: Path | str) -> NDArray[Any]:
-    """The vectors of a .npy file, shape (n, dimension), mapped into memory and not read.
-
-    Raises:
-        HypersignError: the file is missing, no .npy file of real numbers, not of two dimensions, in Fortran's
-            order, or empty.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
-                raise ValueError("it does not begin like one; write it by numpy.save")
-        x: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise HypersignError(f"{path} could not be read as a .npy file of vectors: {why}") from error
-    if x.ndim != 2 or x.dtype.kind not in "iubf":
-        raise HypersignError(
-            f"{path} must hold real numbers of shape (vectors, dimension); got {x.dtype} of shape {x.shape}"
-        )
-    if not x.size:
-        raise HypersignError(f"{path} holds no vectors: its shape is {x.shape}")
-    if not x.flags.c_contiguous:
-        raise HypersignError(f"{path} is in Fortran's order; save it with numpy.ascontiguousarray first")
-    return x
 
 
 def hash_file(
