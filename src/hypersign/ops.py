@@ -343,10 +343,10 @@ def hadamard(x: Tensor, factor: float, threads: int = 0) -> Tensor:
     """
     if x.device.type == "cpu" and x.dtype in _COMPILED:
         return _hadamard(x, factor, threads)
-    y = x
+    y = x.float() if x.dtype == torch.float16 and factor != 1 else x  # sums may leave float16
     for _ in range(x.shape[-1].bit_length() - 1):
         y = torch.cat((y[..., 0::2] + y[..., 1::2], y[..., 0::2] - y[..., 1::2]), -1)
-    return y * factor if factor != 1 else y.clone() if y is x else y
+    return (y * factor).to(x.dtype) if factor != 1 else y.clone() if y is x else y
 
 
 @torch.library.custom_op("hypersign::hadamard", mutates_args=(), device_types="cpu")

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,3 +191,32 @@ def test_the_runtime_needs_no_torch() -> None:
     code = "import sys, hypersign.packed; print(sorted({'torch', 'safetensors.torch', 'rich'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("rounds", [1, 50, 100, 108, 109, 110, 125, 126, 127, 500])
+def test_rotations_of_many_rounds_are_exact_or_refused(rounds: int, tmp_path: Path) -> None:
+    """Sums of two pixels double every other round: past 2^63 no type holds them."""
+    random = np.random.default_rng(0)
+    signs = random.integers(0, 4, (rounds, 1)).astype(np.uint64)
+    exponent = -max(0, rounds // 2 - 20)
+    options = {"multiplier": 1, "shift": 0, "size": 2, "outputs": 2, "exponent": exponent}
+    nodes = (
+        Node("rotate", "turn", ("input",), options),
+        Node("affine", "out", ("turn",), {}),
+    )
+    graph = Graph((2, 1, 1), (0.0, 255.0), ("a", "b"), nodes)
+    tensors = {"turn.signs": signs, "out.scale": np.ones(2, np.float32), "out.shift": np.zeros(2, np.float32)}
+    if 255**2 * 2 * 2**rounds >= 2**126:
+        with pytest.raises(HypersignError, match=f"stay below 2\\^63; {rounds} rounds"):
+            write(tmp_path / "net", graph, tensors)
+        return
+    write(tmp_path / "net", graph, tensors)
+    images = random.integers(0, 256, (20, 2, 1, 1)).astype(np.uint8)
+    expected = []
+    for a, b in images.reshape(-1, 2).tolist():
+        for word in signs[:, 0].tolist():
+            a, b = (-a if word & 1 else a), (-b if word & 2 else b)
+            a, b = a + b, a - b
+        expected.append([a >> -exponent, b >> -exponent])
+    found = PackedModel.load(tmp_path / "net").predict(images)
+    np.testing.assert_array_equal(found, np.array(expected).astype(np.float32))

@@ -96,7 +96,7 @@ def transform(x: NDArray[Any], out: NDArray[Any], *, factor: float = 1.0, thread
     """
     kernels, n = native(), x.shape[-1]
     if kernels is None or not hasattr(kernels, f"hadamard_{x.dtype.name}") or not x.dtype.isnative:
-        y = x
+        y = x.astype(np.float32) if x.dtype == np.float16 and factor != 1 else x  # sums may leave float16
         for _ in range(n.bit_length() - 1):
             # neighbours meet, sums come before differences: after log2(n) such stages the order is natural again
             y = np.concatenate((y[..., 0::2] + y[..., 1::2], y[..., 0::2] - y[..., 1::2]), axis=-1)

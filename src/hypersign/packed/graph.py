@@ -323,7 +323,7 @@ def _rotate(arguments: _Arguments) -> Value:
         raise HypersignError(f"size must be a power of two that holds the {count} numbers of an image; got {size}")
     _check_size("its padded input", 1, 1, size)
     rounds = arguments.tensor("signs", [np.uint64], (-1, -(-size // 64))).shape[0]
-    norm = rotated_norm(max(abs(shift), abs(255 * multiplier + shift)), count, size, min(rounds, 64))
+    norm = rotated_norm(max(abs(shift), abs(255 * multiplier + shift)), count, size, min(rounds, 126))
     if norm >= 2**63:
         raise HypersignError(f"its sums must stay below 2^63; {rounds} rounds could take them to {norm}")
     norm = shifted_norm(norm, size, arguments.exponent(-62, 16))

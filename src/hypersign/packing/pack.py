@@ -42,8 +42,8 @@ def pack(
     >>> packed.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape
     (2, 10)
     """
-    graph, planned = fold(model, shape, pixel_range=pixel_range, classes=classes)
-    write(Path(path), graph, {name: tensor.make() for name, tensor in planned.items()})
+    graph, tensors = fold(model, shape, pixel_range=pixel_range, classes=classes)
+    write(Path(path), graph, {name: tensor.make() for name, tensor in tensors.items()})
 
 
 def file_size(
