@@ -19,7 +19,6 @@ from hypersign.geometry.ablation import ablate as measure
 from hypersign.geometry.depth import Depth
 from hypersign.geometry.depth import depth as measure_depth
 from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
 from hypersign.runs import Run
 from hypersign.training import Recipe
 from hypersign.training.step import loss_of
@@ -115,8 +114,7 @@ def ablate_run(
     drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
     sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
     layers = quant_layers(model).values()
-    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
-    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
+    counts = [sum(layer.quantizes_weights for layer in layers), sum(layer.quantizes_inputs for layer in layers)]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("ablating", total=sum(2 * count + 1 for count in counts if count))
         found = measure(

@@ -19,7 +19,7 @@ def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.M
         HypersignError: the geometry has no layers, matplotlib is not installed, or `folder` is not writable.
     """
     layers = geometry.layers
-    fed_levels = [layer for layer in layers if not layer.input_quantizer.startswith("Identity")]
+    fed_levels = [layer for layer in layers if layer.quantizes_inputs]
     drawn = {
         "weights_binarized": panels(dot_products.weights_binarized, layers),
         "both_binarized": panels(dot_products.both_binarized, layers),

@@ -21,7 +21,6 @@ from hypersign.evaluate import Loss, cross_entropy, full_precision, mode, reesti
 from hypersign.geometry.capture import Progress
 from hypersign.geometry.depth import LayerR, accumulated_r, back_to_float, check_repeatable, layer_r
 from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
 
 __all__ = ["Ablated", "Ablation", "Change", "Ranking", "ablate"]
 
@@ -171,8 +170,8 @@ def ablate(
     if not layers:
         raise HypersignError("the network must have quantized layers to ablate; it has none: `convert` makes some")
     names = {
-        "weights": [n for n, layer in layers.items() if not isinstance(layer.weight_quantizer, Identity)],
-        "inputs": [n for n, layer in layers.items() if not isinstance(layer.input_quantizer, Identity)],
+        "weights": [n for n, layer in layers.items() if layer.quantizes_weights],
+        "inputs": [n for n, layer in layers.items() if layer.quantizes_inputs],
     }
     device = next(iter(layers.values())).weight.device.type
     with full_precision(device):
@@ -299,7 +298,7 @@ def _with_real_gains(
     real, that is what its filters make of errors: real filters let through less.
     """
     replica = back_to_float(model, weights=names)
-    if not any(not isinstance(layer.input_quantizer, Identity) for layer in quant_layers(replica).values()):
+    if not any(layer.quantizes_inputs for layer in quant_layers(replica).values()):
         return layers
     reestimate_batch_norm(replica, reestimation)
     inputs = {layer.name: layer.inputs for layer in layer_r(replica, batches)}
@@ -363,8 +362,9 @@ def _ranking(rows: Sequence[_Row]) -> Ranking:
 def _in_order(predicted: np.ndarray, measured: Sequence[np.ndarray]) -> tuple[int, int]:
     """Pairs of layers whose measured means differ by more than `ERRORS` errors, and how many of them as predicted."""
     apart = in_order = 0
-    for i in range(len(measured)):
-        for j in range(i):
+    known = [i for i, value in enumerate(predicted) if np.isfinite(value)]
+    for i in known:
+        for j in (j for j in known if j < i):
             difference = _change(measured[i] - measured[j])
             if abs(difference.mean) > ERRORS * difference.error:
                 apart += 1

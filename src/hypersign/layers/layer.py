@@ -83,12 +83,7 @@ class QuantLayer(nn.Module):
 
         A scale turns no filter and is left out where there is no offset.
         """
-        levels, rule = self.quantized_weight(), self.weight_quantizer
-        if rule.offset is None:
-            return levels
-        shape = (-1, *[1] * (levels.dim() - 1))
-        scaled = levels if rule.scale is None else rule.scale(self.weight, levels).view(shape) * levels
-        return scaled + rule.offset(self.weight, levels).view(shape)
+        return self.weight_quantizer.effective(self.weight)
 
     def effective_input(self, x: Tensor) -> Tensor:
         """The inputs as quantized, `s_a q_a(x) + o_a`: their levels where there is neither scale nor offset."""

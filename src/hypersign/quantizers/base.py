@@ -123,6 +123,18 @@ class Quantizer(nn.Module):
         """The levels of `x`, differentiable through the surrogate."""
         return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
 
+    def effective(self, weight: Tensor) -> Tensor:
+        """What geometry compares with the latent filters: their levels; with an offset `scale * levels + offset`.
+
+        A scale turns no filter and is left out where there is no offset.
+        """
+        levels = self(weight)
+        if self.offset is None:
+            return levels
+        shape = (-1, *[1] * (levels.dim() - 1))
+        scaled = levels if self.scale is None else self.scale(weight, levels).view(shape) * levels
+        return scaled + self.offset(weight, levels).view(shape)
+
     def thresholds(self, x: Tensor) -> Tensor | None:
         """The t in `round(x) = sign(x) [|x| > t]`, or None where levels are not of that form.
 
@@ -138,9 +150,10 @@ class Quantizer(nn.Module):
             return self.bits
         return max(1, math.ceil(math.log2(len(self.levels))))
 
-    def floats(self, filters: int, fan_in: int) -> int:
-        """How many float32 numbers are stored beside the levels of such a weight, learned ones left out."""
-        return filters * sum(rule is not None and not isinstance(rule, nn.Module) for rule in (self.scale, self.offset))
+    @property
+    def floats_per_filter(self) -> int:
+        """float32 numbers stored beside the levels of a filter: scale and offset; learned ones are parameters."""
+        return sum(rule is not None and not isinstance(rule, nn.Module) for rule in (self.scale, self.offset))
 
     @property
     def predicted_by_thresholds(self) -> bool:

@@ -38,6 +38,7 @@ class GroupScaled(Quantizer):
     [[2.0, -2.0, 0.5]]
     """
 
+    bits = 32  # the product sees real numbers
     scale = None
     offset = None
 
@@ -54,15 +55,6 @@ class GroupScaled(Quantizer):
     def surrogate(self) -> Surrogate:
         """The surrogate of `quantizer`."""
         return self.quantizer.surrogate
-
-    @property
-    def bits_per_level(self) -> int | None:
-        """Bits of a level of `quantizer`; the scales are extra."""
-        return self.quantizer.bits_per_level
-
-    def floats(self, filters: int, fan_in: int) -> int:
-        """One scale per group."""
-        return filters * -(-fan_in // self.size)
 
     def thresholds(self, x: Tensor) -> Tensor | None:
         """Those of `quantizer`."""

@@ -45,6 +45,7 @@ class Rotated(Quantizer):
     [0.18, 0.8]
     """
 
+    bits = 32  # the product sees real numbers
     offset = None
 
     def __init__(self, quantizer: Quantizer, rotation: HaarRotation | HadamardRotation) -> None:

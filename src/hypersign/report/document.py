@@ -21,7 +21,6 @@ from hypersign.report.content import (
     across_layers,
     covariance_r,
     depth_content,
-    is_quantized,
     layer_content,
     median,
     training_content,
@@ -120,7 +119,6 @@ def _render(
         "one_line": _one_line,
         "median": median,
     }
-    environment.tests |= {"quantized": is_quantized}
     return environment.get_template("report.html").render(
         geometry=geometry,
         summary=summary,

@@ -14,7 +14,7 @@ from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
 from hypersign.geometry.weights import angles
 from hypersign.layers import QuantLayer, quant_layers
-from hypersign.quantizers import Identity, Quantizer
+from hypersign.quantizers import Quantizer
 from hypersign.training.step import latent_weights
 
 __all__ = ["Monitor", "first_broken_layer", "layer_metrics", "negative_signs", "tensorboard_writer"]
@@ -139,7 +139,7 @@ def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:
     for name, module in model.named_modules():
         # A quantized layer answers for its quantizers; else the modules that hold no others.
         if isinstance(module, QuantLayer) or not (
-            list(module.children()) or isinstance(module, Quantizer | Identity)
+            list(module.children()) or isinstance(module, Quantizer)
         ):
             hooks.append(module.register_forward_hook(hook(name)))
     try:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hypersign.evaluate import Loss, cross_entropy, squared_hinge
 from hypersign.layers import QuantLayer
-from hypersign.quantizers import Identity, Surrogate
+from hypersign.quantizers import Surrogate
 from hypersign.training.recipe import Recipe
 
 __all__ = ["Step", "latent_weights", "loss_of", "make_optimizer"]
@@ -24,11 +24,11 @@ def loss_of(recipe: Recipe) -> Loss:
 
 
 def latent_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The latent weights of a network by layer name: weights that a quantizer stands in front of."""
+    """The latent weights of a network by layer name: those of layers that quantize their weights."""
     return {
         name: module.weight
         for name, module in model.named_modules()
-        if isinstance(module, QuantLayer) and not isinstance(module.weight_quantizer, Identity)
+        if isinstance(module, QuantLayer) and module.quantizes_weights
     }
 
 
