@@ -24,7 +24,7 @@ from hypersign.geometry.covariance import (
     what_if_table,
 )
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear
-from hypersign.quantizers import MeanScale, Optimal, Rotated, Sign, Ternary
+from hypersign.quantizers import GroupScaled, MeanScale, Optimal, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 

@@ -22,8 +22,8 @@ from hypersign.evaluate import full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Batches, Progress, capture
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import permutation_tests, product_rows
-from hypersign.layers import QuantLayer, quant_layers
 from hypersign.geometry.weights import input_threshold
+from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity
 
 __all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_to_float", "depth", "layer_r"]

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from hypersign import theory
 from hypersign.geometry import weights
 from hypersign.geometry.advice import layer_advice
 from hypersign.geometry.capture import Batches, LayerCapture, Progress, capture

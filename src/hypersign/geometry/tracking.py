@@ -69,11 +69,7 @@ class Tracker:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        layers = {
-            name: layer
-            for name, layer in quant_layers(model).items()
-            if layer.quantizes_weights
-        }
+        layers = {name: layer for name, layer in quant_layers(model).items() if layer.quantizes_weights}
         self.layers: dict[str, Any] = layers or quantizable_layers(model)
         if not self.layers:
             raise HypersignError(

@@ -34,7 +34,7 @@ class QuantLayer(nn.Module):
     rounding_seed: Tensor | None = None
     """`train_on_bits` sets it: then products of levels are computed on bits, gradients rounded with the next seed."""
 
-    def _set_quantizers(self, input_quantizer: nn.Module | None, weight_quantizer: nn.Module | None) -> None:
+    def _set_quantizers(self, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None) -> None:
         for side, quantizer in (("input_quantizer", input_quantizer), ("weight_quantizer", weight_quantizer)):
             if quantizer is not None and not isinstance(quantizer, Quantizer):
                 raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")

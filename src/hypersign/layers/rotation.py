@@ -93,7 +93,7 @@ class PatchRotation(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "PatchRotation":
         # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
         super()._apply(fn, recurse)
-        self.rows.copy_(self._rows())  # type: ignore[operator, union-attr]
+        self.rows.copy_(self._rows())  # type: ignore[operator]
         return self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -155,9 +155,7 @@ def _what_differs(
 ) -> tuple[str | None, int, bool]:
     """On one image, the first layer whose levels differ and how many; and whether both networks do what a float64
     replica does, to within rounding."""
-    quantized = [
-        name for name, layer in quant_layers(model).items() if layer.quantizes_inputs
-    ]
+    quantized = [name for name, layer in quant_layers(model).items() if layer.quantizes_inputs]
     theirs: dict[str, Tensor] = {}
     handles = [
         model.get_submodule(f"{name}.input_quantizer").register_forward_hook(

@@ -52,7 +52,7 @@ class GroupScaled(Quantizer):
         self.size = check_int("the size of a group", size, least=1)
 
     @property
-    def surrogate(self) -> Surrogate:
+    def surrogate(self) -> Surrogate:  # type: ignore[override]
         """The surrogate of `quantizer`."""
         return self.quantizer.surrogate
 

@@ -24,8 +24,8 @@ class Rotated(Quantizer):
     common power of sqrt(2). Because R'R = 1 where a rotation drops no output, a product of two vectors quantized in
     one frame is the product of their levels: theta_R(w).theta_R(x) = theta(R w).theta(R x).
 
-    `levels` is empty: the levels are exact in the rotated frame, not in that of `x`. The scale is that of `quantizer`,
-    which a rotation does not change.
+    `levels` is empty: the levels are exact in the rotated frame, not in that of `x`. The scale is that of
+    `quantizer`, which a rotation does not change.
 
     Args:
         quantizer: what quantizes the rotated vectors, such as `Sign()`; without an offset.

@@ -97,8 +97,8 @@ class Ternary(Quantizer):
     def input_refusal(self) -> str:
         if isinstance(self.threshold, Deviations):
             return (
-                f"must have a number as threshold: inputs have no filters, so {self.threshold!r} has no meaning there; "
-                "after a batch norm without scale, Ternary(.612) is the optimum"
+                f"must have a number as threshold: inputs have no filters, so {self.threshold!r} has no meaning "
+                "there; after a batch norm without scale, Ternary(.612) is the optimum"
             )
         return super().input_refusal()
 

@@ -177,11 +177,13 @@ def _count(value: float) -> str:
     return f"{value:g}"
 
 
-def _bytes(value: float) -> str:
+def _bytes(value: float | None) -> str:
     """
-    >>> _bytes(1_750_000)
-    '1.75 MB'
+    >>> _bytes(1_750_000), _bytes(None)
+    ('1.75 MB', 'unknown')
     """
+    if value is None:
+        return "unknown"
     return f"{_count(value)}B" if value >= 1000 else f"{value:g} B"
 
 

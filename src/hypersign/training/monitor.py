@@ -138,9 +138,7 @@ def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:
 
     for name, module in model.named_modules():
         # A quantized layer answers for its quantizers; else the modules that hold no others.
-        if isinstance(module, QuantLayer) or not (
-            list(module.children()) or isinstance(module, Quantizer)
-        ):
+        if isinstance(module, QuantLayer) or not (list(module.children()) or isinstance(module, Quantizer)):
             hooks.append(module.register_forward_hook(hook(name)))
     try:
         with torch.no_grad():
