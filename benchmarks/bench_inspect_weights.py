@@ -22,8 +22,8 @@ import numpy as np
 import rich
 import rich.table
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.weight_files.measure import inspect_weights
 from hypersign.weight_files.tensors import open_tensors
 

@@ -140,6 +140,15 @@ def test_every_part_has_an_api_page() -> None:
         assert f"automodule:: hypersign.{part}\n" in pages, part
 
 
+def test_contributing_names_every_part() -> None:
+    layout = (ROOT / "CONTRIBUTING.md").read_text().partition("```text\n")[2].partition("```")[0]
+    named = re.findall(r"^  ([\w.]+)/? ", layout, re.MULTILINE)
+    parts = {
+        path.name for path in (ROOT / "src/hypersign").iterdir() if path.name[0] != "_" and path.name != "py.typed"
+    }
+    assert set(named) == parts
+
+
 def test_results_table_is_what_the_files_hold() -> None:
     """Every file is explained, and every run among them has its row, with its own numbers."""
     explained = (ROOT / "docs/results/README.md").read_text()

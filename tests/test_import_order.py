@@ -14,8 +14,10 @@ SOURCE = Path(hypersign.__file__).parent
 ORDER = [
     "_checks",
     "_files",
+    "_locks",
     "_json",
     "_machine",
+    "_pictures",
     "_native",  # the compiled kernels
     "bits",
     "theory",
@@ -25,6 +27,7 @@ ORDER = [
     "quantizers",
     "layers",
     "models",
+    "tasks",
     "data",
     "evaluate",
     "runs",
@@ -40,7 +43,18 @@ ORDER = [
     "cli",
     "__main__",
 ]
-WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "theory", "packed", "weight_files", "report"}
+WITHOUT_TORCH = {
+    "__init__",
+    "_checks",
+    "_files",
+    "_locks",
+    "_pictures",
+    "bits",
+    "theory",
+    "packed",
+    "weight_files",
+    "report",
+}
 """Parts none of whose files import torch themselves."""
 
 

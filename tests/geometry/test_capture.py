@@ -81,7 +81,7 @@ def test_nan_in_scores():
     model = _model()
     with torch.no_grad():
         model[4].bias[0] = float("nan")
-    with pytest.raises(HypersignError, match="scores must be finite"):
+    with pytest.raises(HypersignError, match="outputs must be finite"):
         capture(model, _batches())
 
 
@@ -116,7 +116,7 @@ def test_nothing_of_a_batch_is_kept():
             del images
 
     seen = capture(model, batches())
-    assert seen.images == 12
+    assert seen.examples == 12
     assert not any(reference() is not None for reference in alive)
 
 

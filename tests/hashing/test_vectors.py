@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,22 @@ def test_what_another_hasher_or_other_vectors_left_is_not_used(source, tmp_path,
     hash_file(source, tmp_path / "c", hasher, progress=lambda *at: seen.append(at[0]))
     assert seen[0] == 64
     np.testing.assert_array_equal(HammingIndex.load(tmp_path / "c").codes, hasher.transform(np.load(source)))
+
+
+def test_a_second_writer_is_refused_and_the_codes_are_of_the_first(source, tmp_path, small_blocks):
+    said = []
+
+    def meanwhile(done, total):
+        with ThreadPoolExecutor(1) as thread, pytest.raises(HypersignError) as error:
+            thread.submit(hash_file, source, tmp_path / "c", SignHasher(100, seed=1)).result()
+        said.append(str(error.value))
+
+    hash_file(source, tmp_path / "c", SignHasher(100), progress=meanwhile)
+    assert len(said) > 2
+    assert said[0].startswith(f"{tmp_path / 'c'} is being written by process {os.getpid()} on ")
+    hash_file(source, tmp_path / "whole", SignHasher(100))
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["c", source.name, "whole"])
 
 
 def test_a_killed_process_leaves_no_codes_and_the_next_goes_on(source, tmp_path):

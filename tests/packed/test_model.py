@@ -1,9 +1,12 @@
 """The runtime: operations against plain loops, bad input, threads, and what it imports."""
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +117,7 @@ def test_trace_keeps_every_value(model: PackedModel, images) -> None:
     [
         (np.zeros((1, 2, 5, 6), np.float32), "uint8 of shape .* got float32"),
         (np.zeros((1, 2, 5, 6), np.int64), "got int64"),
-        (np.zeros((2, 5, 6), np.uint8), r"got uint8 of shape \(2, 5, 6\)"),
+        (np.zeros((2, 5, 6), np.uint8), r"got uint8 of shape \(2, 5, 6\); pass a single image as image\[None\]"),
         (np.zeros((1, 2, 6, 5), np.uint8), r"N, 2, 5, 6.* got uint8 of shape \(1, 2, 6, 5\)"),
         ("image", "got <U5"),
     ],
@@ -185,6 +188,19 @@ def test_pools_of_real_numbers(tmp_path, op: str, include: bool, size, stride, p
                 padded = (min(top + size[0], 7 + padding[0]) - top) * (min(left + size[1], 6 + padding[1]) - left)
                 expected = inside.sum((1, 2)) / (padded if include else inside[0].size)
             np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["copy", "deep", "pickle"],
+)
+def test_copies(copied: Callable[[PackedModel], PackedModel], model: PackedModel, packed: bytes, images) -> None:
+    expected = model.predict(images)
+    found = copied(model)
+    assert (found.sha256, found.graph, found.values) == (model.sha256, model.graph, model.values)
+    np.testing.assert_array_equal(found.predict(images), expected)
+    assert model.__reduce__()[1] == (packed,)
 
 
 def test_the_runtime_needs_no_torch() -> None:

@@ -167,7 +167,7 @@ def round_gradient(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]]:
     """A gradient (N, H, W, F) rounded at random, with a scale an image and with a scale a filter."""
     images, height, width, filters = gradient.shape
-    columns = -(-filters // 8) * 8  # eight generators take turns along the filters
+    columns = -(-filters // 8) * 8  # eight generators alternate along the filters
     words = np.empty((height * width * columns // 8, images, 8), np.uint32)
     state = _mixed(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 8 * images + 1, dtype=np.uint64))
     state = (state.astype(np.uint32) | np.uint32(1)).reshape(images, 8)

@@ -1,5 +1,6 @@
 """`hypersign ablate`: layers put back to float, beside the loss that geometry predicts."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -11,17 +12,15 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
-from hypersign._json import plain
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
-from hypersign.data import Batches
+from hypersign._json import plain, prints_text, write_json
+from hypersign._locks import writing_file
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
 from hypersign.geometry.ablation import ablate as measure
 from hypersign.geometry.depth import Depth
 from hypersign.geometry.depth import depth as measure_depth
 from hypersign.layers import quant_layers
 from hypersign.runs import Run
-from hypersign.training import Recipe
-from hypersign.training.step import loss_of
 
 BATCH = 100
 """Test images in memory at a time."""
@@ -66,20 +65,23 @@ def ablate(
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)
-    found, deep = ablate_run(
-        opened,
-        images=images,
-        reestimate_images=reestimate_images,
-        rounds=rounds,
-        depth=depth,
-        weights=weights,
-        seed=seed,
-        console=Console(stderr=True),
-    )
-    answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
-    write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
-    if figures is not None:
-        _draw(found, deep, figures)
+    with contextlib.ExitStack() as locks:
+        if figures is not None:
+            locks.enter_context(writing_file(figures / "ablation"))
+        found, deep = ablate_run(
+            opened,
+            images=images,
+            reestimate_images=reestimate_images,
+            rounds=rounds,
+            depth=depth,
+            weights=weights,
+            seed=seed,
+            console=Console(stderr=True),
+        )
+        answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
+        write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
+        if figures is not None:
+            _draw(found, deep, figures)
     if not prints_text(json):
         return
     text = Console()
@@ -109,9 +111,9 @@ def ablate_run(
 ) -> tuple[Ablation, Depth | None]:
     """Ablates a run's network, and measures its depth where asked to, with a progress bar on `console`."""
     data, model = opened.data(), opened.load_model(weights)
-    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
+    batches = data.batches(data.test[:images], BATCH)
     size = min(reestimate_images, REESTIMATION_BATCH)
-    drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
+    drawn = data.batches(data.train, size, seed=seed)
     sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
     layers = quant_layers(model).values()
     counts = [sum(layer.quantizes_weights for layer in layers), sum(layer.quantizes_inputs for layer in layers)]
@@ -121,7 +123,7 @@ def ablate_run(
             model,
             batches,
             sets,
-            loss=loss_of(Recipe(**opened.info["recipe"])),
+            task=opened.task(),
             progress=lambda done: bar.update(task, completed=done),
         )
         return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None

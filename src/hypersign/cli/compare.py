@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import HypersignError
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
 from hypersign.geometry import Geometry
 from hypersign.runs import Run
 

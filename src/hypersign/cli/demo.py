@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from hypersign._checks import HypersignError
+from hypersign._locks import is_lock, writing_file, writing_folder
 from hypersign.cli.ablate import ablate_run
 from hypersign.cli.inspect import geometry_table, inspect_run, write_report
 from hypersign.cli.options import parse
@@ -42,12 +43,26 @@ def demo(*, output: Path = Path("runs/demo")) -> None:
     Args:
         output: run folder; report.html and geometry.json are written into it.
     """
-    if output.exists() and any(output.iterdir()):
-        if Recipe(**open_run(output).info["recipe"]) != RECIPE:
-            raise HypersignError(
-                f"{output} holds another run than this demo; choose another folder with --output, or remove it"
-            )
-        shutil.rmtree(output)
+    with writing_folder(output), writing_file(output / "geometry.json"):
+        _remove_earlier(output)
+        _demo(output)
+
+
+def _remove_earlier(output: Path) -> None:
+    """Empties the folder of an earlier demo, but for the locks that this one holds."""
+    files = [path for path in output.iterdir() if not is_lock(path)]
+    if not files:
+        return
+    if Recipe(**open_run(output).info["recipe"]) != RECIPE:
+        raise HypersignError(
+            f"{output} holds another run than this demo; choose another folder with --output, or remove it"
+        )
+    # run.json goes last: killed before it, the next demo still finds an earlier one.
+    for path in sorted(files, key=lambda path: path.name == "run.json"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _demo(output: Path) -> None:
     console, progress = Console(), Console(stderr=True)
     # Layers this small gain nothing from a second thread, and where cores are busy threads wait for each other:
     # ten times slower. One thread also gives every machine of a kind the same result.

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from hypersign import report, runs
 from hypersign._checks import check_int
+from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
 from hypersign.cli.ablate import ablate_run
 from hypersign.cli.options import RunPath, Weights, parse
-from hypersign.data import Batches
 from hypersign.geometry import Geometry
 from hypersign.geometry import inspect as measure
 from hypersign.geometry.ablation import Ablation
@@ -64,32 +64,32 @@ def inspect(
     opened = runs.open_run(run)
     check_int("--images", images, least=1)
     folder = output or opened.path
-    folder.mkdir(parents=True, exist_ok=True)
     console = Console()
-    found = inspect_run(opened, images=images, weights=weights, seed=seed, console=Console(stderr=True))
-    ablation = None
-    if ablate:
-        ablation = ablate_run(
-            opened,
-            images=images,
-            reestimate_images=images,
-            rounds=3,
-            depth=True,
-            weights=weights,
-            seed=seed,
-            console=Console(stderr=True),
-        )
-    page = write_report(opened, found, folder, ablation)
-    console.print(geometry_table(found))
-    for remark in zero_filters(found):
-        console.print(remark, highlight=False)
-    console.print(covariance_table(found))
-    if figures:
-        from hypersign.figures import save_analysis
+    with writing_file(folder / "geometry.json"):
+        found = inspect_run(opened, images=images, weights=weights, seed=seed, console=Console(stderr=True))
+        ablation = None
+        if ablate:
+            ablation = ablate_run(
+                opened,
+                images=images,
+                reestimate_images=images,
+                rounds=3,
+                depth=True,
+                weights=weights,
+                seed=seed,
+                console=Console(stderr=True),
+            )
+        page = write_report(opened, found, folder, ablation)
+        console.print(geometry_table(found))
+        for remark in zero_filters(found):
+            console.print(remark, highlight=False)
+        console.print(covariance_table(found))
+        if figures:
+            from hypersign.figures import save_analysis
 
-        paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
-        console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
-    console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
+            paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
+            console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
+        console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
 
 
 def zero_filters(found: Geometry) -> list[str]:
@@ -105,7 +105,7 @@ def zero_filters(found: Geometry) -> list[str]:
 def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, console: Console) -> Geometry:
     """Measures a run's network on its first `images` test images, with a progress bar on `console`.
 
-    What the covariance of the inputs foretells comes from as many training images, spread over all of them.
+    Predictions from the covariance of the inputs use as many training images, spread over all of them.
     """
     data = opened.data()
     test = data.test[:images]
@@ -115,7 +115,7 @@ def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, consol
         task = bar.add_task("covariance of the inputs", total=len(train))
         covariances = input_covariances(
             model,
-            Batches(train, BATCH, pixel_range=data.pixel_range),
+            data.batches(train, BATCH),
             progress=lambda seen: bar.update(task, completed=seen),
         )
         for name, reason in covariances.unmeasured.items():
@@ -124,7 +124,8 @@ def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, consol
         measuring = bar.add_task("measuring", total=len(test))
         return measure(
             model,
-            Batches(test, BATCH, pixel_range=data.pixel_range),
+            data.batches(test, BATCH),
+            task=opened.task(),
             run=opened.name,
             dataset=data.name,
             seed=seed,

@@ -11,7 +11,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hypersign._checks import HypersignError
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
 from hypersign.hashing import VectorsGeometry, open_vectors
 from hypersign.hashing import inspect_vectors as measure_vectors
 from hypersign.weight_files import (

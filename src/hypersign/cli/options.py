@@ -1,16 +1,12 @@
-"""Options that several commands share, and how results are printed."""
+"""Options that several commands share."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from hypersign._files import write_atomic
-
-__all__ = ["JsonTarget", "RunPath", "Weights", "parse", "prints_text", "write_json"]
+__all__ = ["JsonTarget", "RunPath", "Weights", "parse"]
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 """The run folder, a command's first word."""
@@ -30,22 +26,6 @@ JsonTarget = Annotated[
     tyro.conf.arg(help_behavior_hint=""),
 ]
 """The option `--json [FILE]`: None without it, `Path("-")` without a file's name."""
-
-
-def write_json(value: object, target: Path | None) -> None:
-    """Prints `value` as JSON for `-`, writes it into a file for another path, does nothing for None."""
-    if target is None:
-        return
-    text = json.dumps(value, indent=2) + "\n"
-    if target == Path("-"):
-        sys.stdout.write(text)
-    else:
-        write_atomic(target, text)
-
-
-def prints_text(target: Path | None) -> bool:
-    """Whether tables are printed: always, unless JSON goes to the terminal instead."""
-    return target != Path("-")
 
 
 def parse(function: Any, words: Any, verb: str) -> None:

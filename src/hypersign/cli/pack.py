@@ -1,5 +1,6 @@
 """`hypersign pack`."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from hypersign import packing, runs
 from hypersign._checks import HypersignError, check_int
+from hypersign._json import write_json
+from hypersign._locks import writing_file
 from hypersign._machine import machine, versions
-from hypersign.cli.options import RunPath, Weights, parse, write_json
+from hypersign.cli.options import RunPath, Weights, parse
 from hypersign.packed import PackedModel
 from hypersign.packing import Certificate
 from hypersign.runs import Run
@@ -48,20 +51,24 @@ def pack(
     opened = runs.open_run(run)
     data = opened.data()
     model = opened.load_model(weights)
-    packing.pack(model, output, data.shape, pixel_range=data.pixel_range, classes=data.classes)
-    packed = PackedModel.load(output)
-    size = output.stat().st_size
-    predicted = packing.file_size(model, data.shape, pixel_range=data.pixel_range, classes=data.classes)
-    console = Console()
-    console.print(_table(packed))
-    console.print(
-        f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
-        f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if verify:
-        _verify(opened, weights, packed, output, threads, console)
+    with writing_file(output):
+        if verify:
+            with contextlib.suppress(OSError):  # it is of the file that goes now
+                _certificate(output).unlink()
+        packing.pack(model, output, data.shape, pixel_range=data.pixel_range, classes=data.classes)
+        packed = PackedModel.load(output)
+        size = output.stat().st_size
+        predicted = packing.file_size(model, data.shape, pixel_range=data.pixel_range, classes=data.classes)
+        console = Console()
+        console.print(_table(packed))
+        console.print(
+            f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
+            f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if verify:
+            _verify(opened, weights, packed, output, threads, console)
 
 
 def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, threads: int, console: Console) -> None:
@@ -77,7 +84,7 @@ def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, thread
             threads=threads,
             progress=lambda seen: bar.update(task, completed=seen),
         )
-    certificate = Path(f"{output}.json")
+    certificate = _certificate(output)
     write_json(
         {
             "file": output.name,
@@ -97,6 +104,10 @@ def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, thread
             f"{differ} of {found.images:,} test images have another class in the packed network, and no tie explains "
             f"it: do not use {output}"
         )
+
+
+def _certificate(output: Path) -> Path:
+    return Path(f"{output}.json")
 
 
 def _sentence(found: Certificate) -> str:

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from hypersign import runs, simulation
 from hypersign._checks import check_int
-from hypersign._files import make_folder
+from hypersign._json import prints_text, write_json
+from hypersign._locks import writing_file
 from hypersign.cli.inspect import inspect_run
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.geometry import Geometry
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
 from hypersign.quantizers import Sign, Ternary
@@ -49,27 +50,27 @@ def reproduce(
     check_int("--images", images, least=1)
     check_int("--draws", draws, least=2)
     folder = output or opened.path / "reproduction"
-    make_folder(folder)
-    progress = Console(stderr=True)
-    found = inspect_run(opened, images=images, weights=weights, seed=seed, console=progress)
-    with progress.status("simulating random vectors"):
-        simulations = paper_simulations(draws=draws, seed=seed)
-    claims = network_claims(found) + simulation_claims(simulations)
-    found.save(folder / "geometry.json")
-    with progress.status("drawing figures"):
-        figures = _draw(opened, found, simulations, folder / "figures")
-    rows = {
-        "run": opened.name,
-        "dataset": found.dataset,
-        "images": found.images,
-        "accuracy": found.accuracy,
-        "draws": draws,
-        "seed": seed,
-        "model": opened.info["model"],
-        "versions": opened.info["versions"],
-        "claims": [claim.as_dict() for claim in claims],
-    }
-    write_json(rows, folder / "claims.json")
+    with writing_file(folder / "geometry.json"):
+        progress = Console(stderr=True)
+        found = inspect_run(opened, images=images, weights=weights, seed=seed, console=progress)
+        with progress.status("simulating random vectors"):
+            simulations = paper_simulations(draws=draws, seed=seed)
+        claims = network_claims(found) + simulation_claims(simulations)
+        found.save(folder / "geometry.json")
+        with progress.status("drawing figures"):
+            figures = _draw(opened, found, simulations, folder / "figures")
+        rows = {
+            "run": opened.name,
+            "dataset": found.dataset,
+            "images": found.images,
+            "accuracy": found.accuracy,
+            "draws": draws,
+            "seed": seed,
+            "model": opened.info["model"],
+            "versions": opened.info["versions"],
+            "claims": [claim.as_dict() for claim in claims],
+        }
+        write_json(rows, folder / "claims.json")
     write_json(rows, json)
     if prints_text(json):
         console = Console()

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hypersign import simulation
 from hypersign._checks import HypersignError
-from hypersign.cli.options import JsonTarget, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget
 from hypersign.simulation import Simulation
 
 

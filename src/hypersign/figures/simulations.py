@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hypersign._checks import HypersignError
+from hypersign._locks import writing_file
 from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, layer_colours, legend, logarithmic, panels, save
 from hypersign.simulation.estimates import SimulatedAngle, Simulation
 
@@ -83,7 +84,8 @@ def save_simulation(simulation: Simulation, folder: Path | str) -> list[Path]:
     and spread against them.
 
     Raises:
-        HypersignError: a case has no angle, matplotlib is not installed, or `folder` is not writable.
+        HypersignError: a case has no angle, matplotlib is not installed, `folder` is not writable, or another process
+            is drawing this simulation into it.
     """
     cases, name = simulation.cases, simulation.name
     dimensions = sorted({case.dimension for case in cases})
@@ -116,7 +118,8 @@ def save_simulation(simulation: Simulation, folder: Path | str) -> list[Path]:
             predicted=[angle.predicted_mean for angle in angles],
         )
         drawn[f"{name}_against_{simulation.parameter}"] = ax.get_figure()  # type: ignore[assignment]
-    return [path for stem, fig in drawn.items() for path in save(fig, folder, stem)]
+    with writing_file(Path(folder) / name):
+        return [path for stem, fig in drawn.items() for path in save(fig, folder, stem)]
 
 
 def _against(x: ArrayLike, mean: ArrayLike, std: ArrayLike, ax: "Axes | None", predicted: ArrayLike | None) -> "Axes":

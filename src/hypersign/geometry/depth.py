@@ -79,7 +79,7 @@ class LayerDepth:
 
 @dataclasses.dataclass(frozen=True)
 class Depth:
-    """What `depth` found on so many images."""
+    """Result of `depth` on `images` images."""
 
     images: int
     layers: tuple[LayerDepth, ...]
@@ -166,7 +166,7 @@ def accumulated_r(
             1/q^2 - 1 is the ratio of error to signal among the inputs, and g_l how much of it the layer's filters
             let through. That is measured where inputs are quantized: the error's share before is known from
             c = corr(z, q(z)), sqrt(2/pi) for the sign, and after from r_l: g_l = (1/r_l^2 - 1) / (1/c^2 - 1).
-            Independent inputs have g_l = 1; filters that lie along what inputs share average errors out, g_l < 1.
+            Independent inputs have g_l = 1; filters in directions that inputs share average errors out, g_l < 1.
         neither does:                       rho_l = rho_(l-1)
         the weights differ, inputs do not:  rho_l, as above, times the layer's own r for quantized weights
 

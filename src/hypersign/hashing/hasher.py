@@ -110,7 +110,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         elif self.bits != dimension:
             raise HypersignError(
                 f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
-                "say so many bits, or a rotation"
+                f"use bits={dimension}, or a rotation"
             )
         share = check_share(self.center)
         check_int("rounds", self.rounds, least=1)

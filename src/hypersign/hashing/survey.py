@@ -4,7 +4,7 @@ Signs of the components as they are suit vectors whose components vary alike abo
 mean, a random rotation evens out the components: after it every vector lies at the angle to its signs that theory
 has for Gaussian ones, and the share of bits in which two vectors differ estimates the angle between them with a
 known spread. From that spread and the angles in the set follows, before any code is made, how many of the nearest
-neighbours codes of so many bits find.
+neighbours codes of a given length find.
 """
 
 import dataclasses
@@ -18,19 +18,16 @@ from scipy import special
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
+from hypersign.hashing.prediction import predicted_recall
 from hypersign.rotations import HadamardRotation
 
-__all__ = ["inspect_vectors", "predicted_recall", "CodeRecall", "VectorAngles", "VectorsGeometry"]
+__all__ = ["inspect_vectors", "CodeRecall", "VectorAngles", "VectorsGeometry"]
 
 NEIGHBOURS = 10
 """Of each query, that codes are to find."""
 
 QUERIES = 100
 """Vectors of the sample, at most, whose neighbours are looked for among the others."""
-
-_CELLS = 2048  # of the histograms of angles: .09 degrees each, a tenth of what 1,000 bits tell apart
-_NODES = 257  # at which the spread of an estimated angle is computed; in between its square is nearly linear
-_RIVALS = 64  # vectors a query, of those that compete for its last places, whose common errors are looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +67,7 @@ class CodeRecall:
 
 @dataclasses.dataclass(frozen=True)
 class VectorsGeometry:
-    """What was found of `sampled` of the `vectors` of a file, evenly spaced; `zero_vectors` of them were left out.
+    """Measures of `sampled` of the `vectors` of a file, evenly spaced; `zero_vectors` of them were left out.
 
     Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 if vectors
     are centred, near 1 in a narrow cone. `effective_dimension` is the participation ratio (tr C)^2/tr(C^2) of the
@@ -106,13 +103,13 @@ class VectorsGeometry:
 def inspect_vectors(
     vectors: np.ndarray, *, name: str = "", bits: Sequence[int] = (), sample: int = 20_000, seed: int = 0
 ) -> VectorsGeometry:
-    """Measures vectors against their signs, beside theory, and what codes of so many bits retrieve.
+    """Measures vectors against their signs, beside theory, and the recall of codes by length.
 
     Args:
         vectors: real numbers, shape (n, d), as `open_vectors` gives them.
         name: of the set, for the result.
         bits: lengths of codes; by default a quarter of, half of and the dimension, as a power of two.
-        sample: at most so many vectors are read, evenly spaced; memory is that of a few copies of them.
+        sample: largest number of vectors to read, evenly spaced; memory is that of a few copies of them.
         seed: of the rotations.
 
     Raises:
@@ -149,7 +146,6 @@ def inspect_vectors(
     units, centred_units = _unit(x), _unit(centred)  # signs and angles do not depend on lengths
     std = np.sqrt(np.diagonal(covariance))
     rotation = HadamardRotation(d, seed=seed)
-    square = float((covariance**2).sum())
     return VectorsGeometry(
         file=name,
         vectors=n,
@@ -161,7 +157,7 @@ def inspect_vectors(
         norm_least=float(norms.min()),
         norm_most=float(norms.max()),
         mean_share=float(mean @ mean / (norms @ norms) * len(x)),
-        effective_dimension=float(np.trace(covariance) ** 2 / square) if square > 0 else 0.0,
+        effective_dimension=theory.effective_dimension(covariance),
         rotated_dimension=size,
         signs_degrees=_angles(units, _many_components(mean, std)),
         centred_degrees=_angles(centred_units, _many_components(np.zeros(d), std)),
@@ -211,7 +207,9 @@ def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], see
         return _found((values.shape[1] - signs[asked] @ signs[~asked].T) / 2, nearest)
 
     def predicted(values: np.ndarray, m: int, size: int) -> float:
-        return predicted_recall(values[asked], values[~asked], nearest, m, size) if size >= 3 else np.nan
+        if size < 3 or not values.any(1).all():  # a vector at the mean has no angle
+            return np.nan
+        return predicted_recall(values[asked], values[~asked], nearest, m, size)
 
     recalls = []
     for m in lengths:
@@ -242,93 +240,6 @@ def _found(distances: np.ndarray, nearest: np.ndarray) -> float:
     return float(np.mean(shares))
 
 
-def predicted_recall(
-    queries: np.ndarray, vectors: np.ndarray, nearest: np.ndarray, bits: int, dimension: int
-) -> float:
-    """Expected share of each query's k nearest vectors that are among the k nearest by Hamming distance of codes.
-
-        recall = mean_j Phi((tau - theta_j)/s_j),   sum_i Phi((tau - theta_i)/s_i) = k,   s_i^2 = S(theta_i)^2 - v
-
-    j runs over a query's nearest, i over all; theta is the angle to the query. A code's distance, as an angle
-    pi h/m, is taken to be normal about theta with the standard deviation S of `theory.orthogonal_hash_angle_std`;
-    what the errors of a query's rivals for the last places have in common moves tau as well, and drops out: their
-    mean covariance v, over pairs with an angle theta_ij between them, is that of
-
-        (pi^2/m) [(theta_i + theta_j - theta_ij)/(2 pi) - theta_i theta_j/pi^2]
-
-    in the proportion in which rows of a rotation are tighter than independent hyperplanes. Within .03 of the
-    measured share for isotropic, clustered and SIFT vectors; without v up to .08 too low where vectors cluster.
-
-    Args:
-        queries: as they are hashed (centred, if codes are of centred vectors), shape (q, d).
-        vectors: likewise, shape (n, d), none of them a query.
-        nearest: places, among the vectors, of those that should be found, shape (q, k).
-        bits: m, of a code: signs of the first m components of a random rotation.
-        dimension: of that rotation, at least 3.
-
-    Raises:
-        HypersignError: shapes do not fit, the bits are fewer than 1 or the dimension below 3.
-
-    Source: normal approximation of the sum of m signs; P(both bits differ) from the three pairs' P = theta/pi.
-
-    >>> rng = np.random.default_rng(0)
-    >>> queries, vectors = rng.standard_normal((20, 64)), rng.standard_normal((2000, 64))
-    >>> unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    >>> nearest = np.argsort(-queries @ unit.T, axis=1)[:, :10]
-    >>> [round(predicted_recall(queries, vectors, nearest, m, 64), 2) for m in (32, 64)]
-    [0.07, 0.17]
-    """
-    queries, vectors, nearest = np.asarray(queries), np.asarray(vectors), np.asarray(nearest)
-    fits = queries.ndim == vectors.ndim == nearest.ndim == 2 and queries.shape[1] == vectors.shape[1]
-    if not fits or len(queries) != len(nearest) or not 0 < nearest.shape[1] <= len(vectors):
-        raise HypersignError(
-            "queries, vectors and nearest must be of shapes (q, d), (n, d) and (q, k) with k <= n; "
-            f"got {queries.shape}, {vectors.shape} and {nearest.shape}"
-        )
-    check_int("bits", bits, least=1)
-    k = nearest.shape[1]
-    queries, vectors = _unit(queries), _unit(vectors)
-    nodes = np.linspace(0, np.pi, _NODES)
-    at_nodes = theory.orthogonal_hash_angle_std(nodes, bits, dimension) ** 2
-    centres = (np.arange(_CELLS) + 0.5) * np.pi / _CELLS
-    spread = np.interp(centres, nodes, at_nodes)  # S^2
-    tighter = np.sqrt(spread * bits / (centres * (np.pi - centres)))  # S/S of independent hyperplanes
-    recalls = []
-    for query, wanted in zip(queries, nearest, strict=True):
-        angles = _between(query[None], vectors)[0]
-        cells = np.minimum((angles / np.pi * _CELLS).astype(np.int64), _CELLS - 1)
-        counts = np.bincount(cells, minlength=_CELLS)
-        there = np.flatnonzero(counts)
-        tau = _threshold(counts[there], centres[there], spread[there], k)
-        # Rivals: picked evenly from the weight that the density of each error has at tau
-        weight = np.cumsum((np.exp(-((tau - centres) ** 2) / (2 * spread)) / np.sqrt(spread))[cells])
-        picks = np.searchsorted(weight, (np.arange(_RIVALS) + 0.5) / _RIVALS * weight[-1])
-        picks = np.unique(np.minimum(picks, len(vectors) - 1))
-        own = angles[picks]
-        both = (own[:, None] + own - _between(vectors[picks], vectors[picks])) / (2 * np.pi)
-        common = np.pi**2 / bits * (both - np.outer(own, own) / np.pi**2) * np.outer(*[tighter[cells[picks]]] * 2)
-        pairs = max(len(picks) * (len(picks) - 1), 1)
-        shared = max((common.sum() - np.trace(common)) / pairs, 0.0)
-        left = np.maximum(spread - shared, 0.05 * spread)
-        tau = _threshold(counts[there], centres[there], left[there], k)
-        recalls.append(special.ndtr((tau - angles[wanted]) / np.sqrt(left[cells[wanted]])).mean())
-    return float(np.mean(recalls))
-
-
 def _unit(x: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return np.divide(x, norms, out=np.zeros_like(x, dtype=np.float64), where=norms > 0)
-
-
-def _between(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.arccos(np.clip(x @ y.T, -1, 1))
-
-
-def _threshold(counts: np.ndarray, angles: np.ndarray, variance: np.ndarray, k: int) -> float:
-    """The tau below which k estimates are expected, by bisection."""
-    std = np.sqrt(variance)
-    low, high = -np.pi, 2 * np.pi
-    for _ in range(50):
-        tau = (low + high) / 2
-        low, high = (tau, high) if counts @ special.ndtr((tau - angles) / std) < k else (low, tau)
-    return tau

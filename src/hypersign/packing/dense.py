@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypersign.packed.graph import INPUT, Graph, Node, Value
+from hypersign.packed.graph import INPUT, Graph
+from hypersign.packed.values import Node, Value
 
 __all__ = ["DenseNetwork"]
 
@@ -26,7 +27,7 @@ class DenseNetwork(nn.Module):
         self.nodes = graph.nodes
         self.channels = {name: value.channels for name, value in values.items()}
         self.layers = nn.ModuleDict()
-        # What is pooled has its batch norm after the pool, where there are fewer numbers.
+        # A pooled value has its batch norm after the pool, where there are fewer numbers.
         pooled = {node.inputs[0]: node.name for node in graph.nodes if node.op == "max_pool2d"}
         self._clipped = {pooled.get(name, name) for name, value in values.items() if value.kind == "levels"}
         for node in graph.nodes:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision
-from hypersign.packed.graph import Kind, Node
+from hypersign.packed.values import Kind, Node
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of
 from hypersign.quantizers import Quantizer
 

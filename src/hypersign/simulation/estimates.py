@@ -116,7 +116,7 @@ class _Sums:
 
 
 class Tally:
-    """What is kept of one case: sums of cosines and angles, those of each group, and the first angles."""
+    """Sums of one case: of cosines and angles, overall and per group; and the first angles."""
 
     def __init__(self, draws: int) -> None:
         self.draws = check_int("draws", draws, least=2)

@@ -22,10 +22,10 @@ _NO_WORDS = np.empty(0, np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class RowSums:
-    """Sums over rows x of d numbers, shape (rows,): of x^2, and of |x| or, where asked for, x times the row before.
+    """Sums over rows x of d numbers, shape (rows,): of x^2, of |x|, and of products with rows before.
 
-    `product_two_before` is that with the row before that one. What was not asked for is 0. For each threshold, shape
-    (rows, thresholds): `above`, the sum of |x| where it is larger, and the `number` of components where it is.
+    `product_two_before` multiplies with the row before the previous one. Sums that were not requested are 0. For each
+    threshold, shape (rows, thresholds): `above`, the sum of the |x| above it, and their `number`.
     """
 
     absolute: NDArray[np.float64]

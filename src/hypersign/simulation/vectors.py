@@ -4,7 +4,7 @@ Each function here is one experiment of Anderson & Berg 2018, or one beside them
 keeps nothing of a block but sums, so that memory does not grow with the number of draws, and returns for every
 case the mean and standard deviation that it found, their standard errors, and what theory says.
 
-What is drawn is a function of the seed and of the kind of device: CPU and GPU have generators of their own. A CPU
+The draws depend on the seed and on the kind of device: CPU and GPU have different generators. A CPU
 draws on as many threads as torch has (`torch.set_num_threads`), the same numbers and sums for any number of them.
 Vectors are float32, sums float64.
 """

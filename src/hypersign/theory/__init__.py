@@ -20,6 +20,7 @@ from hypersign.theory.angle import angle_density, angle_mean, angle_std
 from hypersign.theory.correlated import (
     correlated_sign_cosine,
     correlated_sign_cosine_std,
+    effective_dimension,
     hadamard_sign_cosine,
     hadamard_sign_cosine_std,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "std_cosine",
     "correlated_sign_cosine",
     "correlated_sign_cosine_std",
+    "effective_dimension",
     "hadamard_sign_cosine",
     "hadamard_sign_cosine_std",
     "angle_mean",

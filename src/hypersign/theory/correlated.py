@@ -14,12 +14,33 @@ from hypersign.bits import hadamard_transform
 __all__ = [
     "correlated_sign_cosine",
     "correlated_sign_cosine_std",
+    "effective_dimension",
     "hadamard_sign_cosine",
     "hadamard_sign_cosine_std",
 ]
 
 _STEP = 0.3
 _BLOCK = 1 << 20  # numbers at a time
+
+
+def effective_dimension(covariance: ArrayLike) -> float:
+    """Effective dimension of vectors: the participation ratio of their covariance's eigenvalues.
+
+        (sum_i lambda_i)^2 / sum_i lambda_i^2 = (trace C)^2 / |C|_F^2,   from 1 to d
+
+    It is d if all directions vary alike, k if k of them do and the others not at all, NaN if none varies.
+
+    Args:
+        covariance: C, shape (d, d).
+
+    Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", eq. 1.
+
+    >>> effective_dimension(np.diag([2.0, 2, 0]))
+    2.0
+    """
+    c = np.atleast_2d(np.asarray(covariance))
+    trace = np.trace(c)
+    return float(trace**2 / np.vdot(c, c)) if trace > 0 else np.nan
 
 
 def correlated_sign_cosine(covariance: ArrayLike) -> float:

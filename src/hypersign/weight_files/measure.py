@@ -108,7 +108,7 @@ class RotatedAngle:
 
 @dataclasses.dataclass(frozen=True)
 class TensorGeometry:
-    """What was measured of one tensor: `rows` vectors of `row_length` weights each.
+    """Measures of one tensor: `rows` vectors of `row_length` weights each.
 
     `zero_rows` of them hold zeros alone and have no angle. `mean`, `std`, `kurtosis` (3 for normals; NaN where
     weights do not vary) and `zeros`, the share of weights that are 0, are over all weights. Group sizes below the
@@ -146,7 +146,7 @@ class Unmeasured:
 
 @dataclasses.dataclass(frozen=True)
 class WeightsGeometry:
-    """What was found in a file of weights.
+    """Measures of a weight file.
 
     `measured_bytes` were read in `seconds` for moments and angles; the samples took `sample_seconds`.
     """
@@ -186,7 +186,8 @@ def inspect_weights(
         progress: called with the number of bytes done after every block.
 
     Raises:
-        HypersignError: the sample is below 1. What cannot be measured is in `unmeasured`, with its reason.
+        HypersignError: the sample is below 1. Tensors that cannot be measured are in `unmeasured`,
+            with the reason.
 
     >>> from hypersign.weight_files.tensors import open_tensors
     >>> import tempfile
@@ -253,7 +254,7 @@ def why_not(tensor: StoredTensor) -> str:
 
 @dataclasses.dataclass
 class _Sums:
-    """What is kept of a tensor: for each row |w|_1, |w|^2, and what groups keep of the latter; sums over all."""
+    """Sums of a tensor: |w|_1 and |w|^2 per row, the share of |w|^2 that groups keep, and sums over all."""
 
     absolute: np.ndarray  # (rows,)
     square: np.ndarray  # (rows,)

@@ -44,7 +44,7 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
 
     Args:
         layer: its inputs' covariance and its latent filters.
-        filters: medians are over so many of them, evenly spread.
+        filters: number of filters that the medians are over, evenly spaced.
 
     Raises:
         HypersignError: `filters` is below 1.

@@ -15,8 +15,8 @@ from hypersign import bits
 from hypersign._checks import HypersignError
 from hypersign.bits.windows import output_size
 from hypersign.layers import QuantLayer
-from hypersign.packed.graph import Kind
 from hypersign.packed.transforms import hadamard_norm, room, shifted_norm
+from hypersign.packed.values import Kind
 from hypersign.packing.folding import Flow, Folding, Monotone, refusal
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.windows import pair

@@ -1,13 +1,12 @@
 """Whether geometry knows which layers lose most by one bit: its ranking beside that of measured losses.
 
-    HYPERSIGN_DATA=... python benchmarks/ranking.py [--images 4000] [--folder runs/ranking] [--json [FILE]]
+    HYPERSIGN_DATA=... python experiments/ranking.py [--images 4000] [--folder runs/ranking] [--json [FILE]]
 
-Three small networks on Fashion-MNIST, with the recipe of benchmarks/remedies.py: binary and ternary (threshold of the
-least angle), trained with their levels; and one trained with real weights, whose weights are binarized afterwards, as
-for deployment (its first layer, of which nothing was quantized, stays real). Each is ablated as `hypersign ablate`
-does. Can be stopped and started again: what is done is kept in --folder, `--runs` of benchmarks/remedies.py are used
-where they are there.
-"""
+Three small networks on Fashion-MNIST, with the recipe of experiments/remedies.py: binary and ternary (threshold of
+the least angle), trained with their levels; and one trained with real weights, whose weights are binarized
+afterwards, as for deployment (its first layer, of which nothing was quantized, stays real). Each is ablated as
+`hypersign ablate` does. Can be stopped and started again: what is done is kept in --folder, `--runs` of
+experiments/remedies.py are used where they are there."""
 
 import argparse
 import dataclasses
@@ -23,15 +22,14 @@ from remedies import BINARY, REMEDIES, trained
 from rich.console import Console
 from torch import nn
 
-from hypersign._json import plain
+from hypersign._json import plain, prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.data import Batches
-from hypersign.evaluate import cross_entropy
 from hypersign.geometry.ablation import ablate
 from hypersign.layers import quant_layers
 from hypersign.quantizers import Sign
 from hypersign.runs import Run
+from hypersign.tasks import Classification
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -58,7 +56,7 @@ def ablated(run: Run, name: str, images: int) -> dict[str, Any]:
         network(run, name),
         Batches(data.test[:images], 100, pixel_range=data.pixel_range),
         [list(itertools.islice(drawn.epoch(i), 1)) for i in range(2)],
-        loss=cross_entropy,
+        task=Classification(),
     )
     return plain(dataclasses.asdict(found))
 
@@ -67,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=4000, help="test images (default 4000)")
     parser.add_argument("--folder", type=Path, default=Path("runs/ranking"), help="of what is done")
-    parser.add_argument("--runs", type=Path, default=Path("runs/remedies"), help="of benchmarks/remedies.py")
+    parser.add_argument("--runs", type=Path, default=Path("runs/remedies"), help="of experiments/remedies.py")
     parser.add_argument(
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
     )

@@ -1,6 +1,6 @@
 """What the `modern` recipe's choices are worth on CIFAR-10: one field changed at a time, from a common start.
 
-    HYPERSIGN_DATA=... python benchmarks/tune_recipe.py [--seeds 0 1] [--images 20000] [--epochs 2]
+    HYPERSIGN_DATA=... python experiments/tune_recipe.py [--seeds 0 1] [--images 20000] [--epochs 2]
         [--choices "learning rate 4e-3" ...] [--folder runs/tune] [--json [FILE]]
 
 Trains the quarter-width network, on bits, two minutes a choice and seed on one core, and can be stopped and started
@@ -22,8 +22,8 @@ import torch
 from remedies import accuracy, trained
 from rich.console import Console
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.training import RECIPES
 
 START = "learning rate 2e-3, batches of 100"

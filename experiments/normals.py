@@ -1,6 +1,6 @@
 """Are the drawn normals normal? Moments, tails, the whole distribution, and correlations, in standard errors.
 
-    python benchmarks/normals.py [--numbers 1e9] [--json [FILE]]
+    python experiments/normals.py [--numbers 1e9] [--json [FILE]]
 
 Draws rows of 8,192 numbers as the simulations do, and holds each of these sums against what it is for independent
 standard normals: the first eight powers; how many exceed 2, 3, 4, 5 and 6 in magnitude; of one number in 13, counts
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from hypersign._json import write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import write_json
 from hypersign.simulation import gaussian
 
 WIDTH, ROWS, INTERVALS = 8192, 256, 4096

@@ -1,6 +1,6 @@
 """How much noise gradients of 6 bits add, beside that of drawing a batch.
 
-    python benchmarks/gradient_noise.py RUN [--batches 40] [--batch 50] [--json [FILE]]
+    python experiments/gradient_noise.py RUN [--batches 40] [--batch 50] [--json [FILE]]
 
 For every layer of a trained run: the variance over batches of the gradient of its latent weights in float32, and the
 mean square of what rounding to 6 bits changes in it (`--precision bits`), with the cosine between the two gradients
@@ -16,13 +16,13 @@ import rich.table
 import torch
 from torch import Tensor, nn
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.cli.options import prints_text, write_json
 from hypersign.data import Batches
-from hypersign.evaluate import cross_entropy
 from hypersign.layers import train_on_bits
 from hypersign.runs import open_run
+from hypersign.tasks import cross_entropy
 from hypersign.training.step import latent_weights
 
 

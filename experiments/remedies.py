@@ -1,13 +1,13 @@
 """Remedies for what one bit costs: the same small network and budget with each, on Fashion-MNIST.
 
-    HYPERSIGN_DATA=... python benchmarks/remedies.py [--seeds 2] [--folder runs/remedies] [--json [FILE]]
+    HYPERSIGN_DATA=... python experiments/remedies.py [--seeds 2] [--folder runs/remedies] [--json [FILE]]
 
-Trains one network a remedy and seed, about a minute each on one core, and can be stopped and started again: finished
-runs are kept in --folder. Everything but the remedy is the same: images, epochs, learning rate, seed. Of the layers
-to keep in float, `predicted` takes the two whose bit geometry says costs most, from the binary run of the same seed
-on training images (`accumulated_r`: the least correlation of logits with only this layer binarized), and `random` two
-others. Beside its accuracy stands what a remedy does to the first layer: the angle between its latent and quantized
-filters, and r of its dot products with weights alone, and with weights and inputs, quantized, on 500 test images.
+Trains one network per remedy and seed, about a minute each on one core. It can be stopped and started again:
+finished runs are kept in --folder. Images, epochs, learning rate and seeds are the same for all. `predicted` keeps
+the two layers in float whose bit costs most by geometry, in the binary run of the same seed on training images
+(`accumulated_r`: the smallest correlation of logits with only this layer binarized); `random` keeps two others.
+Besides its accuracy, each remedy is measured in the first layer: the angle between latent and quantized filters,
+and r of the dot products with quantized weights, and with quantized weights and inputs, on 500 test images.
 """
 
 import argparse
@@ -22,8 +22,8 @@ import rich.table
 import torch
 from rich.console import Console
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.data import Batches
 from hypersign.geometry.depth import accumulated_r, layer_r
 from hypersign.geometry.weights import angle_stats
@@ -92,7 +92,7 @@ def options(name: str, seed: int, binary: Run | None) -> dict[str, Any]:
 
 
 def trained(folder: Path, recipe: Recipe) -> Run:
-    """The finished run in `folder`, of this recipe; trained, or gone on with, if need be."""
+    """The finished run of this recipe in `folder`; trained or resumed if needed."""
     if not (folder / "run.json").exists():
         return train(recipe, folder, device="cpu", console=Console(quiet=True))
     run = open_run(folder)

@@ -9,18 +9,18 @@ from typing import Any
 import rich
 import rich.table
 
+from hypersign._json import prints_text, write_json
 from hypersign.bits.backend import native
-from hypersign.cli.options import prints_text, write_json
 
 
 def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, threads: int) -> dict[str, float]:
-    """Least seconds of each function, all in turn, three calls a turn, until each has had its share of `budget`.
+    """Minimum seconds of each function over interleaved calls, until each has used its share of `budget`.
 
-    The least, since all that disturbs adds time; in turn, since a machine is not as fast at one time as at another;
-    three calls, so that each finds its own numbers in the caches and not those of the one before; but one call where
-    it takes as long as the share. On one thread the processor time of the process counts, so that other programs do
-    not; but not where it is far below the time that went by, since on some virtual machines that clock stands still
-    at times.
+    The minimum counts, because every disturbance adds time. Calls are interleaved, because the speed of a machine
+    changes over time. Each function is called three times in a row, so that it finds its own data in the caches;
+    once, if one call takes the whole share. With one thread the time is processor time, so that other programs do
+    not count. If it is far below the elapsed time, elapsed time is used: on some virtual machines the processor
+    clock stops at times.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     least = dict.fromkeys(functions, float("inf"))
