@@ -106,32 +106,6 @@ def test_kernels_allocate_no_more_than_what_is_reserved(filters, kernel, depth, 
     assert max(peaks, default=bound) > bound / 8, "a bound that is near"
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_rounds_of_a_rotation_whose_sums_could_wrap(size: int, tmp_path: Path) -> None:
-    """A transform of n numbers makes the norm sqrt(n) times as long; int64 must hold it."""
-
-    def packed(rounds: int) -> None:
-        options = {"multiplier": 1, "shift": 0, "size": size, "outputs": 1, "exponent": -40}
-        nodes = (Node("rotate", "rotation", ("input",), options), Node("affine", "norm", ("rotation",)))
-        tensors = {
-            "rotation.signs": np.zeros((rounds, 1), np.uint64),
-            "norm.scale": np.ones(1, np.float32),
-            "norm.shift": np.zeros(1, np.float32),
-        }
-        write(tmp_path / "net", Graph((1, 1, 1), (0.0, 255.0), ("a",), nodes), tensors)
-
-    # 255 size^(rounds / 2) < 2^63
-    most = int((63 - np.log2(255)) * 2 / np.log2(size))
-    packed(most)
-    image = np.full((1, 1, 1, 1), 255, np.uint8)
-    expected = 255.0 * size ** (most // 2) / 2**40  # two rounds multiply by `size`
-    if most % 2 == 0:
-        assert PackedModel.load(tmp_path / "net").predict(image).item() == pytest.approx(np.floor(expected), abs=1)
-    for rounds in (most + 1, 126, 10_000):
-        with pytest.raises(HypersignError, match=r"its sums must stay below 2\^63"):
-            packed(rounds)
-
-
 def test_thousands_of_nodes(tmp_path: Path) -> None:
     """Loading takes time in proportion to the nodes: 8,000 are nothing to wait for."""
     nodes = [Node("clip", "0", ("input",), {"low": 0.0, "high": 1.0})]

@@ -21,7 +21,7 @@ from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear, convert, tra
 from hypersign.layers.rotation import PatchRotation
 from hypersign.models import ShiftBatchNorm1d, ShiftBatchNorm2d
 from hypersign.packed import PackedModel
-from hypersign.packing import pack
+from hypersign.packing import pack, verify
 from hypersign.quantizers import (
     Deviations,
     GroupScaled,
@@ -467,6 +467,8 @@ def test_prepared_weights_learned_scales_and_shifted_inputs_pack_and_verify(tmp_
     packed = PackedModel.load(tmp_path / "net")
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(packed.predict(images)), model(x), rtol=1e-4, atol=1e-4)
+    certificate = verify(model, packed, images)
+    assert certificate.holds
 
 
 @pytest.mark.parametrize(

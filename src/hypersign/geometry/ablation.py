@@ -77,14 +77,14 @@ class Ablated:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """How the predicted order of layers goes with the measured one, on one side and in one scope.
+    """Rank correlations of the predicted order of layers with the measured one, on one side and in one scope.
 
     Predicted: by `predicted_logit_r`, the lowest first. Measured: by the size of `loss_change`, the largest first.
-    `spearman` is their rank correlation (NaN below two layers, or where all are equal), `spearman_logits` that of
-    the predicted with the measured correlation of logits: where the first is low and the second high, geometry was
-    right and the loss went by something else. Of the `pairs` of layers, the loss changes of `apart` differ in size
-    by more than two standard errors (of the paired difference); of these, `in_order` are in the predicted order.
-    `noticed` names the layers whose own loss change is more than two standard errors away from 0.
+    `spearman` is their rank correlation (NaN below two layers, or if all are equal). `spearman_logits` is that of
+    the predicted with the measured correlation of logits: if it is high and `spearman` is low, geometry was right
+    and something else decides the loss. The loss changes of `apart` of the `pairs` of layers differ in size by more
+    than two standard errors (of the paired difference); `in_order` of these are in the predicted order. `noticed`
+    names the layers whose own loss change is more than two standard errors away from 0.
 
     `spearman_disturbance` and the two counts after it are for `disturbance` in place of the size of `loss_change`.
     """
@@ -275,7 +275,7 @@ class _Measured:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """What was found of an ablated network, and the values that its means are of, shape (rounds, examples)."""
+    """Measures of an ablated network, and the values behind its means, shape (rounds, examples)."""
 
     found: Ablated
     changes: np.ndarray

@@ -122,7 +122,9 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
                 latent, levels = layer.weight.flatten(1), layer.effective_weight().flatten(1)
                 # A filter of zeros, whose levels may be +1, stays one.
                 size = (latent * levels).sum(1) / latent.square().sum(1).clamp(min=torch.finfo(latent.dtype).tiny)
-                layer.weight.mul_(size.view(-1, *[1] * (layer.weight.dim() - 1)))
+                # A new parameter: other layers may share the old one, and each has its own size.
+                real = layer.weight * size.view(-1, *[1] * (layer.weight.dim() - 1))
+            layer.weight = nn.Parameter(real, requires_grad=layer.weight.requires_grad)
         layer.weight_quantizer = Identity()
     for name in inputs:
         layers[name].input_quantizer = Identity()
@@ -224,8 +226,8 @@ def depth(
         progress: called after each batch with the number of images seen so far, in two passes.
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached; there are no images, or
-            they can be gone through only once; weights, activations or scores are NaN or infinite.
+        HypersignError: the model has no quantized layer, or one that was never reached or runs twice; there are no
+            images, or they can be gone through only once; weights, activations or scores are NaN or infinite.
 
     Source: the question is that of Anderson & Berg 2018 (arXiv 1705.07199), section 3, asked of all layers at once.
 
@@ -294,7 +296,7 @@ def depth(
 
 
 class _Watch:
-    """Keeps each quantized layer's present input and output."""
+    """Keeps each quantized layer's present input and output; the hooks are on layers, which may share quantizers."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         self.layers: dict[str, QuantLayer] = {name: model.get_submodule(name) for name in names}  # type: ignore[misc]
@@ -304,6 +306,11 @@ class _Watch:
 
     def _hook(self, name: str) -> Any:
         def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Tensor], output: Tensor) -> None:
+            if name in self.seen:
+                raise HypersignError(
+                    f"{name} runs more than once in a forward pass, and depth compares one use of each layer: "
+                    "give each use a layer of its own"
+                )
             self.seen[name] = args[0] if args else next(iter(kwargs.values())), output
 
         return keep

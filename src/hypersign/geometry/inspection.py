@@ -106,7 +106,7 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, 
 
 
 def _from_covariance(covariance: LayerCovariance | None, unmeasured: str) -> dict[str, Any]:
-    """What is foretold from the covariance of the layer's inputs, or why nothing is."""
+    """Predictions from the covariance of the layer's inputs, or why there are none."""
     if covariance is None:
         return {"reason": f"no covariance: {unmeasured}" if unmeasured else ""}
     advice = layer_advice(covariance)

@@ -40,19 +40,22 @@ def use_kernels(model: nn.Module) -> Conversion:
     model = copy.deepcopy(model).eval()
     kept = {}
     packed: dict[str, nn.Module] = {}
+    replaced: dict[nn.Module, nn.Module] = {}
     for name, layer in quant_layers(model).items():
         reason = _reason(layer) or _threshold_reason(layer.input_quantizer)
         if reason is None:
             packed[name] = PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer)
+            replaced[layer] = packed[name]
         else:
             kept[name] = reason
     if not packed:
         raise HypersignError(f"a network to run on bits {_NEEDS} ({_reasons(kept)})")
-    for name, layer in packed.items():
-        if not name:
-            return Conversion(layer, ("",), kept)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
+    if "" in packed:
+        return Conversion(packed[""], ("",), kept)
+    for parent in list(model.modules()):
+        for child, layer in parent._modules.items():  # a layer may have several places, and `children` names one
+            if layer in replaced:
+                setattr(parent, child, replaced[layer])
     return Conversion(model, tuple(packed), kept)
 
 
@@ -102,7 +105,7 @@ def _reasons(kept: dict[str, str]) -> str:
 def _threshold_reason(quantizer: Quantizer) -> str | None:
     """Why levels of inputs are not those of one comparison; None if they are."""
     binary, thresholds = quantizer.packed_form(inputs=True).kind == "binary", _threshold(quantizer)
-    if type(quantizer).prepare is not Quantizer.prepare:
+    if quantizer.transforms:
         return f"its inputs are transformed before they are rounded: {quantizer.describe()}"
     if thresholds.numel() != 1 or (binary and thresholds.any()):
         return f"its inputs have thresholds of their own: {quantizer.describe()}"

@@ -1,4 +1,4 @@
-"""Packing: a trained network becomes a file of bits and integer thresholds, and is shown to be the same network."""
+"""Packing: turn a trained network into a file of bits and integer thresholds, and verify that both agree."""
 
 from hypersign.packing.fold import fold
 from hypersign.packing.folding import LazyTensor

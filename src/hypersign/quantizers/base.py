@@ -115,6 +115,11 @@ class Quantizer(nn.Module):
         """What is rounded, differentiable in `x`: same shape. `x` itself by default."""
         return x
 
+    @property
+    def transforms(self) -> bool:
+        """Whether it transforms before rounding: `prepare` is not the default."""
+        return type(self).prepare is not Quantizer.prepare
+
     def round(self, x: Tensor) -> Tensor:
         """The level of each element of `x`: same shape and dtype, no gradient."""
         raise NotImplementedError(f"{type(self).__name__} must implement round(x)")

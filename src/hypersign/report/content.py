@@ -1,4 +1,4 @@
-"""What the report's charts and table show, as plain rows: numbers rounded, NaN and infinities as None."""
+"""Rows for the report's charts and tables: numbers rounded, NaN and infinities as None."""
 
 import math
 import statistics
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 SCATTERED = 64
-"""Filters of each layer in the scatter over all layers, evenly spread: more would hide each other."""
+"""Filters of each layer in the scatter over all layers, evenly spaced; more would hide each other."""
 
 # Title, horizontal and vertical axis of each family of dot products, in the order of the page.
 FAMILIES = {
@@ -161,7 +161,7 @@ def _prediction(layer: LayerGeometry) -> list[dict[str, Any]]:
 
 
 def layer_content(layer: LayerGeometry) -> dict[str, Any]:
-    """Everything the page draws of one layer when it is picked."""
+    """The data of one layer's charts."""
     weights = layer.latent_weights
     shown = {
         "weights_binarized": layer.quantizes_weights,
@@ -252,7 +252,7 @@ def ablation_content(found: Ablation | None) -> dict[str, Any]:
 
 
 def depth_content(found: Depth | None) -> list[dict[str, Any]]:
-    """Rows of the chart of depth: three correlations a layer."""
+    """Rows of the chart of depth: three correlations per layer."""
     return [
         {"layer": layer.name, "place": place, "series": series, "r": finite(value)}
         for place, layer in enumerate(found.layers if found is not None else ())
