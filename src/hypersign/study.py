@@ -12,6 +12,7 @@ from typing import Any
 from hypersign import report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
+from hypersign._locks import writing_file
 from hypersign.geometry import Geometry, inspect
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.covariance import input_covariances
@@ -148,18 +149,22 @@ def write_report(
         found: what inspection found.
         folder: where to write; the run folder if None.
         ablation, depth: what ablation found, for the page.
+
+    Raises:
+        HypersignError: another process is writing them; also those of `report.write`.
     """
     folder = run.path if folder is None else folder
-    found.save(folder / "geometry.json")
-    return report.write(
-        folder / "report.html",
-        found,
-        run=run.info,
-        metrics=run.metrics(),
-        summary=summary(run.build_model(), tuple(run.info["model"]["shape"])),
-        ablation=ablation,
-        depth=depth,
-    )
+    with writing_file(folder / "geometry.json"):
+        found.save(folder / "geometry.json")
+        return report.write(
+            folder / "report.html",
+            found,
+            run=run.info,
+            metrics=run.metrics(),
+            summary=summary(run.build_model(), tuple(run.info["model"]["shape"])),
+            ablation=ablation,
+            depth=depth,
+        )
 
 
 def paper_simulations(*, draws: int = 10_000, seed: int = 0) -> tuple[Simulation, ...]:
