@@ -20,6 +20,7 @@ from hypersign.geometry.depth import depth
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
 from hypersign.runs import open_run, read_tensors
+from hypersign.study import ablate_run, inspect_run
 from hypersign.tasks import Classification, NextToken, Regression
 from hypersign.training import InterruptedTrainingError, Recipe, resume, train
 from hypersign.training.step import Step
@@ -316,3 +317,17 @@ def test_batches_of_tensors():
     for whole, *parts in zip(shuffled, *halves, strict=True):
         assert torch.equal(whole[0], torch.cat([inputs for inputs, _ in parts]))
     assert (shuffled.decisions, halves[0].decisions) == (4, 2)
+
+
+def test_what_the_commands_do_for_images_they_do_for_any_run(case, tmp_path):
+    data, model = case
+    run = train(recipe(epochs=1), tmp_path / "run", data=data, model=model, **QUIET)
+    opened = open_run(run.path, data=data, model=model)
+    geometry = inspect_run(opened, images=30)
+    assert (
+        geometry.accuracy
+        == inspect(run.load_model(), data.batches(data.test[:30], 10), run="", dataset="", task=data.task).accuracy
+    )
+    assert len(geometry.layers[0].covariance_pearson_r) == geometry.layers[0].filters
+    ablation, _ = ablate_run(opened, images=30, reestimate_images=40, rounds=1)
+    assert ablation.images == 30
