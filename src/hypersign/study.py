@@ -19,7 +19,6 @@ from hypersign.geometry.covariance import input_covariances
 from hypersign.geometry.depth import Depth
 from hypersign.geometry.depth import depth as measure_depth
 from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
 from hypersign.runs import Run
 from hypersign.simulation import Simulation
 from hypersign.summary import summary
@@ -121,8 +120,7 @@ def ablate_run(
     drawn = data.batches(data.train, size, seed=seed)
     sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
     layers = quant_layers(model).values()
-    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
-    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
+    counts = [sum(layer.quantizes_weights for layer in layers), sum(layer.quantizes_inputs for layer in layers)]
     total = sum(2 * count + 1 for count in counts if count)
     found = ablate(
         model,
