@@ -2,6 +2,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -67,6 +68,7 @@ def test_a_killed_holder_holds_nothing(tmp_path, what):
     with take(what, target):
         (lock,) = (path for path in tmp_path.rglob("*") if path.is_file())
         assert lock.read_text().splitlines()[0] == str(os.getpid())
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o666  # another user may lock it
     assert not lock.exists()
 
 

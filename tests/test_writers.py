@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from hypersign._files import is_part
-from hypersign._locks import is_lock
+from hypersign._locks import is_lock, writing_file, writing_folder
 from hypersign.runs import open_run
 
 LONG = "HYPERSIGN_LONG" in os.environ
@@ -316,3 +316,40 @@ def test_killed_at_random_moments(run_commands, made, tmp_path, command):
         assert status == 0, output
         assert contents(folder) == expected
         assert command == "data" or left_over(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("lock", "target", "words"),
+    [
+        (writing_file, "codes", "hash {made}/x.npy --plan -o {folder}/codes"),
+        (writing_file, "net", "pack {made}/run-0 --verify -o {folder}/net"),
+        (writing_file, "geometry.json", "inspect {made}/run-0 --output {folder}"),
+        (writing_file, "geometry.json", "reproduce {made}/run-0 --output {folder}"),
+        (writing_file, "ablation", "ablate {made}/run-0 --figures {folder}"),
+        (writing_file, "pairs", "simulate pairs --draws 10 --figures {folder}"),
+        (writing_folder, "", "demo --output {folder}"),
+        (writing_folder, "", TRAIN + " --output {folder}"),
+    ],
+    ids=["hash", "pack", "inspect", "reproduce", "ablate", "simulate", "demo", "train"],
+)
+def test_every_command_asks_for_its_target(run_commands, made, tmp_path, lock, target, words):
+    before = tree(made)
+    with lock(tmp_path / target):
+        files = list(tmp_path.iterdir())
+        ((_, status, output),) = run_commands(words.format(made=made, folder=tmp_path))
+        assert status == 1, output
+        assert f"{tmp_path / target} is being written by process {os.getpid()} on " in output
+        assert list(tmp_path.iterdir()) == files
+    assert tree(made) == before
+
+
+def test_readers_are_not_blocked(run_commands, made, tmp_path):
+    with writing_folder(made / "run-0"):
+        for words in (
+            "info {run}",
+            "evaluate {run}",
+            "pack {run} -o {folder}/net",
+            "inspect {run} --output {folder}",
+        ):
+            ((_, status, output),) = run_commands(words.format(run=made / "run-0", folder=tmp_path))
+            assert status == 0, output

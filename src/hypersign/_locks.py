@@ -91,7 +91,8 @@ def _acquire(target: Path, lock: Path, wait: Callable[[str], object] | None) -> 
     while True:
         make_folder(lock.parent)
         try:
-            held = FileLock(lock, timeout=0)
+            # In a shared folder everybody who may write there can lock what a killed process of another user left.
+            held = FileLock(lock, timeout=0, mode=0o666)
             with warnings.catch_warnings(action="ignore"):  # that it uses the file's existence
                 held.acquire()
             with contextlib.suppress(OSError):  # a full disk; the lock holds all the same

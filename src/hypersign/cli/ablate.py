@@ -2,31 +2,19 @@
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from hypersign import runs
+from hypersign import runs, study
 from hypersign._checks import check_int
 from hypersign._json import plain, prints_text, write_json
 from hypersign._locks import writing_file
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, progress_bars
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
-from hypersign.geometry.ablation import ablate as measure
 from hypersign.geometry.depth import Depth
-from hypersign.geometry.depth import depth as measure_depth
-from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
-from hypersign.runs import Run
-
-BATCH = 100
-"""Test images in memory at a time."""
-
-REESTIMATION_BATCH = 500
 
 
 def run(words: Sequence[str]) -> None:
@@ -47,29 +35,30 @@ def ablate(
     figures: Path | None = None,
     json: JsonTarget = None,
 ) -> None:
-    """Put a run's layers back to float, one at a time, all, and all but one; measure loss beside its prediction.
+    """Turn a run's layers back to float (one, all, all but one) and measure the loss beside its prediction.
 
-    Batch norm is re-estimated after each change, on training images drawn anew each round. Loss is the recipe's.
+    Batch norm is re-estimated after each change, on training images drawn anew in each round.
 
     Args:
         run: run folder.
-        images: test images to measure on (all of them if there are fewer).
-        reestimate_images: training images to re-estimate batch norm on, in each round.
-        rounds: how often everything is measured, for the error bars.
+        images: number of test images to measure on (all, if there are fewer).
+        reestimate_images: number of training images to re-estimate batch norm on, in each round.
+        rounds: number of repeats, for the error bars.
         depth: also measure how errors accumulate from layer to layer, and the permutation tests.
         weights: the last weights, or those with the best validation accuracy.
-        seed: of the training images drawn, and of the permutation tests.
-        figures: folder to draw the figures into, as PDF and PNG.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        seed: seed of the training images drawn and of the permutation tests.
+        figures: folder for the figures, as PDF and PNG.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
     opened = runs.open_run(run)
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as stack:
         if figures is not None:
-            locks.enter_context(writing_file(figures / "ablation"))
-        found, deep = ablate_run(
+            stack.enter_context(writing_file(figures / "ablation"))
+        progress = stack.enter_context(progress_bars(Console(stderr=True)))
+        found, deep = study.ablate_run(
             opened,
             images=images,
             reestimate_images=reestimate_images,
@@ -77,7 +66,7 @@ def ablate(
             depth=depth,
             weights=weights,
             seed=seed,
-            console=Console(stderr=True),
+            progress=progress,
         )
         answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
         write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
@@ -97,38 +86,6 @@ def ablate(
         text.print(ranking_words(ranking), highlight=False)
     if deep is not None:
         text.print(depth_table(deep))
-
-
-def ablate_run(
-    opened: Run,
-    *,
-    images: int,
-    reestimate_images: int,
-    rounds: int,
-    depth: bool,
-    weights: Weights,
-    seed: int,
-    console: Console,
-) -> tuple[Ablation, Depth | None]:
-    """Ablates a run's network, and measures its depth where asked to, with a progress bar on `console`."""
-    data, model = opened.data(), opened.load_model(weights)
-    batches = data.batches(data.test[:images], BATCH)
-    size = min(reestimate_images, REESTIMATION_BATCH)
-    drawn = data.batches(data.train, size, seed=seed)
-    sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
-    layers = quant_layers(model).values()
-    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
-    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("ablating", total=sum(2 * count + 1 for count in counts if count))
-        found = measure(
-            model,
-            batches,
-            sets,
-            task=opened.task(),
-            progress=lambda done: bar.update(task, completed=done),
-        )
-        return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
 
 
 def ablation_table(found: Ablation, side: str, scope: str) -> Table:

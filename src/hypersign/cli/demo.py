@@ -1,4 +1,4 @@
-"""`hypersign demo`: the whole way on data that need no download."""
+"""`hypersign demo`: train, inspect and report on data that need no download."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from hypersign import study
 from hypersign._checks import HypersignError
 from hypersign._locks import is_lock, writing_file, writing_folder
-from hypersign.cli.ablate import ablate_run
-from hypersign.cli.inspect import geometry_table, inspect_run, write_report
-from hypersign.cli.options import parse
+from hypersign.cli.inspect import geometry_table
+from hypersign.cli.options import parse, progress_bars
 from hypersign.runs import open_run
 from hypersign.training import Recipe, train
 
@@ -72,19 +72,14 @@ def _demo(output: Path) -> None:
         console.print("1. Training a binary convolutional network on scanned digits", style="bold")
         trained = train(RECIPE, output, device="cpu", console=progress)
         console.print("2. Measuring what one bit did to its geometry", style="bold")
-        found = inspect_run(trained, images=500, weights="last", seed=0, console=progress)
+        with progress_bars(progress) as bars:
+            found = study.inspect_run(trained, progress=bars)
         console.print("3. Putting layers back to float, one at a time", style="bold")
-        ablation = ablate_run(
-            trained,
-            images=300,
-            reestimate_images=300,
-            rounds=2,
-            depth=True,
-            weights="last",
-            seed=0,
-            console=progress,
-        )
-        page = write_report(trained, found, output, ablation)
+        with progress_bars(progress) as bars:
+            ablation, depth = study.ablate_run(
+                trained, images=300, reestimate_images=300, rounds=2, depth=True, progress=bars
+            )
+        page = study.write_report(trained, found, ablation=ablation, depth=depth)
     finally:
         torch.set_num_threads(threads)
     console.print(geometry_table(found))

@@ -1,12 +1,16 @@
-"""Options that several commands share."""
+"""Options that several commands share, and their progress bars."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.console import Console
+from rich.progress import Progress, TaskID
 from tyro.constructors import PrimitiveConstructorSpec
 
-__all__ = ["JsonTarget", "RunPath", "Weights", "parse"]
+__all__ = ["JsonTarget", "RunPath", "Weights", "parse", "progress_bars"]
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 """The run folder, a command's first word."""
@@ -26,6 +30,22 @@ JsonTarget = Annotated[
     tyro.conf.arg(help_behavior_hint=""),
 ]
 """The option `--json [FILE]`: None without it, `Path("-")` without a file's name."""
+
+
+@contextlib.contextmanager
+def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Gives a function that shows, on a terminal, how much of what is done: `progress(what, done, total)`."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                for task in tasks.values():
+                    bars.update(task, visible=False)
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show
 
 
 def parse(function: Any, words: Any, verb: str) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs, simulation
+from hypersign import runs, study
 from hypersign._checks import check_int
 from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
-from hypersign.cli.inspect import inspect_run
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, progress_bars
 from hypersign.geometry import Geometry
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
 from hypersign.quantizers import Sign, Ternary
@@ -35,16 +34,16 @@ def reproduce(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Draw every figure of the paper from a run and from random vectors, and check its claims one by one.
+    """Draw every figure of the paper from a run and from random vectors, and check its claims.
 
     Args:
         run: run folder of a trained network.
         output: folder for the figures, geometry.json and claims.json; reproduction/ in the run folder by default.
-        images: test images to measure on (the paper's analysis took 500).
+        images: test images to measure on (the paper used 500).
         weights: the last weights, or those with the best validation accuracy.
-        draws: random vectors of each simulated case.
-        seed: of the permutation test and of the simulations.
-        json: print the claims as JSON instead of the table; with a file's name, write the JSON there as well.
+        draws: random vectors per simulated case.
+        seed: seed of the permutation test and of the simulations.
+        json: print the claims as JSON instead of the table; with FILE, also write it there.
     """
     opened = runs.open_run(run)
     check_int("--images", images, least=1)
@@ -52,9 +51,10 @@ def reproduce(
     folder = output or opened.path / "reproduction"
     with writing_file(folder / "geometry.json"):
         progress = Console(stderr=True)
-        found = inspect_run(opened, images=images, weights=weights, seed=seed, console=progress)
+        with progress_bars(progress) as bars:
+            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=bars)
         with progress.status("simulating random vectors"):
-            simulations = paper_simulations(draws=draws, seed=seed)
+            simulations = study.paper_simulations(draws=draws, seed=seed)
         claims = network_claims(found) + simulation_claims(simulations)
         found.save(folder / "geometry.json")
         with progress.status("drawing figures"):
@@ -81,17 +81,6 @@ def reproduce(
             highlight=False,
             soft_wrap=True,
         )
-
-
-def paper_simulations(*, draws: int, seed: int) -> tuple[Simulation, ...]:
-    """The simulations of the paper, with the paper's cases."""
-    return (
-        simulation.pairs(draws=draws, seed=seed),
-        simulation.binary_pairs(draws=draws, seed=seed),
-        simulation.sign(draws=draws, seed=seed),
-        simulation.ternary(draws=draws, seed=seed),
-        simulation.rotated(draws=draws, seed=seed),
-    )
 
 
 def claims_table(name: str, claims: Sequence[Claim]) -> Table:
