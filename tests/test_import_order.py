@@ -39,7 +39,7 @@ ORDER = [
     "geometry",
     "training",
     "packing",
-    "summary",
+    "summaries",
     "figures",
     "report",
     "study",

@@ -50,7 +50,7 @@ def ablate(
         figures: folder to draw the figures into, as PDF and PNG.
         json: print JSON instead of the tables; with a file's name, write the JSON there as well.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)

@@ -38,7 +38,7 @@ def evaluate(
         batch_size: images in memory at a time.
         json: print JSON instead of the tables; with a file's name, write the JSON there as well.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     if images is not None:
         check_int("--images", images, least=1)
     data = opened.data()

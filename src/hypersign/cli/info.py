@@ -8,7 +8,7 @@ from rich.table import Table
 from hypersign import runs
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, parse
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 
 def run(words: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
         json: print JSON instead of the tables, with the metrics of every epoch; with a file's name, write the
             JSON there as well.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     found = opened.info
     network = summary(opened.build_model(), tuple(found["model"]["shape"]))
     rows = opened.metrics()
