@@ -6,7 +6,7 @@
 // So a row is a function of key and number alone, whoever draws it. All arithmetic is float32, in one order and
 // without fused operations: every back end, NumPy's too, gives the same bits.
 //
-// What bounds it, AVX2: 70 operations for sixteen normals, 22 of them the two words', of which a Zen 3 core does 2.4 a
+// Cost with AVX2: 70 operations for sixteen normals, 22 of them the two words', of which a Zen 3 core does 2.4 a
 // cycle, since most wait for the one before: polynomials are in the order that waits least, and each step's points are
 // made during the last one's. That makes 1.9 cycles a normal, products with two rows included. Sums of |x| and x^2
 // alone need neither axes nor signs: 56 operations, 1.6 cycles a normal. A threshold takes 4 more for eight numbers.

@@ -10,7 +10,7 @@
 // bytes with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs
 // is taken off at the end; it is the same for every row of tables.
 //
-// What bounds it: shuffle, multiply-add, add for 128 multiply-accumulates of 16 channels by 8 numbers. Zen 3 does four
+// The bound: shuffle, multiply-add, add for 128 multiply-accumulates of 16 channels by 8 numbers. Zen 3 does four
 // of such instructions a cycle, two shuffles and two multiplications among them: 170 products a cycle, where float32
 // makes 16. Four rows of tables by 32 channels are 24 such instructions, for which 8 registers are loaded: below two
 // loads a cycle. Sums are flushed into int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries

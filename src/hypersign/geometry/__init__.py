@@ -5,7 +5,6 @@ from hypersign.geometry.advice import Advice, LayerAdvice, advise
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
 from hypersign.geometry.covariance import (
     Covariances,
-    GroupScale,
     LayerCovariance,
     LloydMax,
     Spectrum,
@@ -83,7 +82,6 @@ __all__ = [
     "WhatIf",
     "usual_quantizers",
     "LloydMax",
-    "GroupScale",
     "effective_dimension",
     "spectrum",
     "Spectrum",
