@@ -6,8 +6,8 @@
 
 #include <vector>
 
-#include "backend.hpp"
 #include "call.hpp"
+#include "instruction_sets.hpp"
 
 namespace nb = nanobind;
 
@@ -30,11 +30,11 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);  // a network in a daemon thread outlives the interpreter, which is no leak
     m.def("backends", [] {
         std::vector<std::string> names;
-        for (Backend backend : available_backends()) names.emplace_back(name(backend));
+        for (const InstructionSet &set : instruction_sets()) names.emplace_back(set.name);
         return names;
     });
-    m.def("backend", [] { return std::string(name(backend())); });
-    m.def("use_backend", &use_backend);
+    m.def("backend", [] { return std::string(instruction_set().name); });
+    m.def("use_backend", &use_instruction_set);
     nb::class_<Call>(m, "Call").def("__call__", [](const Call &call, int threads) {
         nb::gil_scoped_release release;
         call.run(threads);

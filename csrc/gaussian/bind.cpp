@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gaussian/gaussian.hpp"
+#include "integers.hpp"
 #include "parallel.hpp"
 
 namespace nb = nanobind;
@@ -12,14 +13,12 @@ namespace nb = nanobind;
 namespace hypersign {
 namespace {
 
-constexpr int64_t ROWS = 64;  // in a thread's share: the two rows before the first are drawn once more
-
-int64_t padded(int64_t d) { return (d + GAUSSIAN_STEP - 1) / GAUSSIAN_STEP * GAUSSIAN_STEP; }
+constexpr int64_t kRows = 64;  // in a thread's share: the two rows before the first are drawn once more
 
 template <typename Work>
 void share_rows(int64_t rows, int threads, Work work) {
-    parallel_for((rows + ROWS - 1) / ROWS, threads, [&](int64_t first, int64_t last) {
-        work(first * ROWS, std::min(last * ROWS, rows));
+    parallel_for(ceil_div(rows, kRows), threads, [&](int64_t first, int64_t last) {
+        work(first * kRows, std::min(last * kRows, rows));
     });
 }
 
@@ -31,11 +30,11 @@ void bind_gaussian(nb::module_ &m) {
     using Sums = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
     m.def("gaussian_rows", [](Matrix x, uint64_t key, uint64_t first, int threads) {
-        const int64_t rows = x.shape(0), d = x.shape(1), width = padded(d);
+        const int64_t rows = x.shape(0), d = x.shape(1), width = round_up(d, kGaussianStep);
         float *to = x.data();
         const GaussianTask task{key,     first,   d,       nullptr, nullptr, 0,
                                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
-        const auto kernel = gaussian_kernels(backend()).row;
+        const auto kernel = current_kernels().gaussian->row;
         nb::gil_scoped_release release;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
             std::vector<float> row(width);
@@ -55,7 +54,7 @@ void bind_gaussian(nb::module_ &m) {
     // or empty.
     m.def("gaussian_sums", [](Sums sums, Sums above, Row scale, Row thresholds, int64_t d, uint64_t key, uint64_t first,
                               bool products, int threads) {
-        const int64_t rows = sums.shape(1), counts = thresholds.shape(0), width = padded(d);
+        const int64_t rows = sums.shape(1), counts = thresholds.shape(0), width = round_up(d, kGaussianStep);
         if (sums.shape(0) != 4 || (scale.shape(0) && int64_t(scale.shape(0)) != d) ||
             int64_t(above.shape(0)) != 2 * rows || int64_t(above.shape(1)) != counts)
             throw nb::value_error("arrays that do not fit each other");
@@ -73,7 +72,7 @@ void bind_gaussian(nb::module_ &m) {
                                 products ? sums.data() + 3 * rows : nullptr,
                                 above.data(),
                                 above.data() + rows * counts};
-        const GaussianKernels &kernels = gaussian_kernels(backend());
+        const GaussianKernels &kernels = *current_kernels().gaussian;
         nb::gil_scoped_release release;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
             std::vector<float> x(width), last(width);

@@ -13,11 +13,11 @@
 #pragma once
 #include <cstdint>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
-constexpr int64_t GAUSSIAN_STEP = 16;  // numbers drawn at a time
+constexpr int64_t kGaussianStep = 16;  // numbers drawn at a time
 
 // Rows first, first + 1, ...; a row is drawn in whole steps, of which the first d numbers count.
 struct GaussianTask {
@@ -41,7 +41,5 @@ struct GaussianKernels {
     void (*sums)(const GaussianTask &task, int64_t i, float *x, const float *last, int64_t padded);
 };
 
-extern const GaussianKernels gaussian_portable, gaussian_avx2;
-const GaussianKernels &gaussian_kernels(Backend backend);
 
 }  // namespace hypersign

@@ -29,7 +29,7 @@ void transform(const From<T> &x, const To<T> &y, int threads, Kernel kernel) {
 template <typename T>
 void bind_floating(nb::module_ &m, const char *name, void (*HadamardKernels::*kernel)(const T *, T *, int64_t, int64_t, T)) {
     m.def(name, [kernel](From<T> x, To<T> y, T scale, int threads) {
-        const auto run = hadamard_kernels(backend()).*kernel;
+        const auto run = current_kernels().hadamard->*kernel;
         transform<T>(x, y, threads, [=](const T *from, T *to, int64_t rows, int64_t n) { run(from, to, rows, n, scale); });
     });
 }
@@ -37,7 +37,7 @@ void bind_floating(nb::module_ &m, const char *name, void (*HadamardKernels::*ke
 template <typename T>
 void bind_integer(nb::module_ &m, const char *name, void (*HadamardKernels::*kernel)(const T *, T *, int64_t, int64_t)) {
     m.def(name, [kernel](From<T> x, To<T> y, int threads) {
-        transform<T>(x, y, threads, hadamard_kernels(backend()).*kernel);
+        transform<T>(x, y, threads, current_kernels().hadamard->*kernel);
     });
 }
 

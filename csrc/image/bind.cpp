@@ -49,17 +49,17 @@ void bind_image(nb::module_ &m) {
             task.stride[0] = stride.first, task.stride[1] = stride.second;
             task.padding[0] = padding.first, task.padding[1] = padding.second;
             task.dilation[0] = dilation.first, task.dilation[1] = dilation.second;
-            const int64_t blocks = (filters + IMAGE_LANES - 1) / IMAGE_LANES;
-            check(of(weights, 0) == blocks && of(weights, 2) == IMAGE_LANES && of(weights, 3) == IMAGE_TAPS &&
-                  of(weights, 1) == (task.size[0] * task.size[1] * task.channels + IMAGE_TAPS - 1) / IMAGE_TAPS &&
-                  of(taps, 2) == IMAGE_LANES * blocks);
+            const int64_t blocks = (filters + kImageLanes - 1) / kImageLanes;
+            check(of(weights, 0) == blocks && of(weights, 2) == kImageLanes && of(weights, 3) == kImageTaps &&
+                  of(weights, 1) == (task.size[0] * task.size[1] * task.channels + kImageTaps - 1) / kImageTaps &&
+                  of(taps, 2) == kImageLanes * blocks);
             if (sums) {
                 check(of(*sums, 0) == task.images && of(*sums, 3) == filters);
                 task.out[0] = of(*sums, 1), task.out[1] = of(*sums, 2);
                 task.sums = sums->data();
             } else {
                 check(planes && limits && flip && of(*planes, 1) == task.images && of(*planes, 0) <= 2 &&
-                      of(*planes, 0) == of(*limits, 0) && of(*limits, 1) == IMAGE_LANES * blocks &&
+                      of(*planes, 0) == of(*limits, 0) && of(*limits, 1) == kImageLanes * blocks &&
                       of(*planes, 4) == (filters + 63) / 64 && of(*flip, 0) == of(*planes, 4));
                 task.out[0] = of(*planes, 2), task.out[1] = of(*planes, 3);
                 task.low = limits->data();

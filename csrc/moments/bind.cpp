@@ -15,13 +15,13 @@ void bind_moments(nb::module_ &m) {
     // absolute: (rows, d / 32); square: (rows); totals: (4), added to. Returns the number of zeros.
     m.def("weight_moments", [](Weights x, Units absolute, Sums square, Sums totals) {
         const int64_t rows = x.shape(0), d = x.shape(1);
-        if (d % MOMENTS_UNIT || int64_t(absolute.shape(0)) != rows || int64_t(absolute.shape(1)) * MOMENTS_UNIT != d ||
+        if (d % kMomentsUnit || int64_t(absolute.shape(0)) != rows || int64_t(absolute.shape(1)) * kMomentsUnit != d ||
             int64_t(square.shape(0)) != rows || totals.shape(0) != 4)
             throw nb::value_error("arrays that do not fit each other");
         int64_t zeros = 0;
         const MomentsTask task{x.data(), rows, d, absolute.data(), square.data(), totals.data(), &zeros};
         nb::gil_scoped_release release;
-        moments_kernels(backend()).sums(task);
+        current_kernels().moments->sums(task);
         return zeros;
     });
 }

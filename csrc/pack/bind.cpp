@@ -26,7 +26,7 @@ void bind(nb::module_ &m, const char *name, Pack<T, Limit> PackKernels::*kernel)
                 planes.shape(0) != (high ? 2 : 1) || planes.shape(1) != rows || planes.shape(2) != words)
                 throw nb::value_error("arrays that do not fit each other");
             nb::gil_scoped_release release;
-            return (pack_kernels(backend()).*kernel)(x.data(), low.data(), high ? high->data() : nullptr, flip.data(),
+            return (current_kernels().pack->*kernel)(x.data(), low.data(), high ? high->data() : nullptr, flip.data(),
                                                      planes.data(), high ? planes.data() + rows * words : nullptr,
                                                      static_cast<int64_t>(rows), static_cast<int64_t>(n));
         },

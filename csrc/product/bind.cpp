@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "call.hpp"
-#include "product/product.hpp"
+#include "product/filters.hpp"
 
 namespace nb = nanobind;
 
@@ -25,7 +25,7 @@ void bind_product(nb::module_ &m) {
              [](ProductFilters *self, Words words, int64_t rows, int64_t columns, int64_t depth, int64_t groups) {
                  const bool ternary = words.ndim() == 3;
                  nb::gil_scoped_release release;
-                 new (self) ProductFilters(product_kernels(backend()), words.data(), words.shape(ternary), rows,
+                 new (self) ProductFilters(*current_kernels().product, words.data(), words.shape(ternary), rows,
                                            columns, depth, groups, ternary);
              })
         .def(
@@ -50,7 +50,7 @@ void bind_product(nb::module_ &m) {
             nb::arg().none(), nb::arg());
     m.def("product_limit", [](int64_t rounds) {
         nb::gil_scoped_release release;
-        return product_kernels(backend()).limit(rounds);
+        return current_kernels().product->peak(rounds);
     });
 }
 

@@ -92,13 +92,13 @@ void hamming(const HammingKernels &kernels, const HammingKernels &truth) {
 
 void image(const ImageKernels &kernels, const ImageKernels &truth) {
     const int64_t pixels = up_to(9), fours = 1 + up_to(20), filters = 1 + up_to(140);
-    const int64_t blocks = (filters + IMAGE_LANES - 1) / IMAGE_LANES, words = (filters + 63) / 64;
-    const auto patches = random_values<uint8_t>(pixels * fours * IMAGE_TAPS, 0, 255);
+    const int64_t blocks = (filters + kImageLanes - 1) / kImageLanes, words = (filters + 63) / 64;
+    const auto patches = random_values<uint8_t>(pixels * fours * kImageTaps, 0, 255);
     const int64_t largest = 1 + up_to(63);
-    const auto weights = random_values<int8_t>(blocks * fours * IMAGE_LANES * IMAGE_TAPS, -largest, largest);
-    const auto starts = random_values<int32_t>(blocks * IMAGE_LANES, -9000, 9000);
-    const auto low = random_values<int32_t>(blocks * IMAGE_LANES, -50000, 0);
-    const auto high = random_values<int32_t>(blocks * IMAGE_LANES, 0, 50000);
+    const auto weights = random_values<int8_t>(blocks * fours * kImageLanes * kImageTaps, -largest, largest);
+    const auto starts = random_values<int32_t>(blocks * kImageLanes, -9000, 9000);
+    const auto low = random_values<int32_t>(blocks * kImageLanes, -50000, 0);
+    const auto high = random_values<int32_t>(blocks * kImageLanes, 0, 50000);
     const auto flip = random_values<uint64_t>(words, 0, INT64_MAX - 1);
     const std::vector<const int32_t *> start(static_cast<size_t>(pixels), starts.data());
     for (int kind = 0; kind < 3; ++kind) {  // sums, binary, ternary
@@ -130,7 +130,7 @@ void real(const RealKernels &kernels, const RealKernels &truth) {
         for (double &value : values) value = normal(generator);
         return values;
     };
-    const auto patches = numbers(pixels * pitch), weights = numbers(depth * REAL_LANES), bias = numbers(REAL_LANES);
+    const auto patches = numbers(pixels * pitch), weights = numbers(depth * kRealLanes), bias = numbers(kRealLanes);
     std::vector<float> y[2];
     for (int i = 0; i < 2; ++i) {
         y[i].resize(static_cast<size_t>(pixels * count));
