@@ -84,6 +84,10 @@ void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t fil
 void input_gradient(const GradientShape &s, const int8_t *q, const float *scales, const uint64_t *words, float *out,
                     int threads) {
     const GradientKernels &kernels = *current_kernels().gradient;
+    if (s.filters == 0) {
+        std::fill(out, out + s.images * s.height * s.width * s.channels, 0.0f);
+        return;
+    }
     const int64_t taps = s.kernel[0] * s.kernel[1], blocks = ceil_div(s.channels, kBlock);
     const int64_t tables = ceil_div(s.filters, kNumbers), row_words = ceil_div(taps * s.channels, 64);
 
@@ -189,6 +193,7 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
 void weight_gradient(const GradientShape &s, const int8_t *q, const float *scales, const uint64_t *x,
                      int64_t pad_value, float *out, int threads) {
     const GradientKernels &kernels = *current_kernels().gradient;
+    if (s.filters == 0) return;
     const int64_t taps = s.kernel[0] * s.kernel[1], words = ceil_div(s.channels, 64);
     const int64_t blocks = ceil_div(s.channels, kBlock);
     const int64_t pixels = s.images * s.rows * s.columns, plane_words = s.images * s.height * s.width * words;

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "borders.hpp"
@@ -69,6 +70,7 @@ class Convolution {
         depth_ = round_up(task.size[0] * runs_ * run_, kImageTaps);
         step_ = task.stride[1] * task.channels;
         for (int64_t i = 0; i < lanes_ * depth_; ++i) largest_ = std::max<int64_t>(largest_, std::abs(task.weights[i]));
+        if (largest_ > kImageMaxWeight) throw std::invalid_argument("weights of magnitudes up to 64 were expected");
 
         // What the shift adds: (row ranges, column ranges, lanes).
         starts_.resize(rows_.ranges.size() * columns_.ranges.size() * static_cast<size_t>(lanes_));

@@ -16,6 +16,7 @@
 namespace hypersign {
 
 constexpr int64_t kImageLanes = 16;  // filters side by side
+constexpr int64_t kImageMaxWeight = 64;  // in magnitude
 constexpr int64_t kImageTaps = 4;    // bytes of a filter side by side: those that one instruction multiplies
 
 // A row of patches with all filters. Filters come in blocks of 16, the last one filled up with zeros.

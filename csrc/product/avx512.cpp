@@ -25,15 +25,20 @@
 
 #include "product/product.hpp"
 
+// A vector register in inline assembly; an emulator defines its own.
+#if !defined(HYPERSIGN_REGISTER)
+#define HYPERSIGN_REGISTER "v"
+#endif
+
 namespace hypersign {
 namespace {
 
 constexpr int kLanes = 16;
 
-// A load that stays one: as an operand from memory it would be done again for each pixel.
+// A load of its own: as a memory operand it would be repeated for each pixel.
 inline __m512i loaded(const __m512i *from) {
     __m512i value = _mm512_load_si512(from);
-    __asm__("" : "+v"(value));
+    __asm__("" : "+" HYPERSIGN_REGISTER(value));
     return value;
 }
 
@@ -160,11 +165,11 @@ int64_t peak(int64_t rounds) {
     for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 16
         for (int i = 0; i < kCounts; ++i) {
-            if (i % 8 == 0) __asm__ volatile("" : "+v"(x));  // as if x came new: nothing is computed once for all
+            if (i % 8 == 0) __asm__ volatile("" : "+" HYPERSIGN_REGISTER(x));  // as if x were new each time
             v[i] = _mm512_add_epi32(v[i], _mm512_popcnt_epi32(_mm512_xor_si512(x, w[i % 8])));
         }
     }
-    for (int i = 0; i < kCounts; ++i) __asm__ volatile("" : : "v"(v[i]));
+    for (int i = 0; i < kCounts; ++i) __asm__ volatile("" : : HYPERSIGN_REGISTER(v[i]));
     return rounds * kCounts * 512;
 }
 
