@@ -25,8 +25,8 @@ import torch
 from bench_inspect_weights import Watch, anonymous
 from torch import Tensor, nn
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.geometry.covariance import input_covariances, what_if
 from hypersign.quantizers import Sign
 

@@ -2,14 +2,14 @@
 
     python benchmarks/bench_end_to_end.py [--file FILE] [--batches 1 32] [--seconds 20] [--json [FILE]]
 
-Without a packed FILE it is the paper's CIFAR-10 network with random weights: 617 million multiply-accumulates for an
-image. Images come as each runtime wants them: 8-bit ones for the packed network, float32 for the others, whose batch
-norms are folded but for torch's, which is eager. All take turns on one thread, and their processor time counts. Then:
+Without a packed FILE it is the paper's CIFAR-10 network with random weights: 617 million multiply-accumulates per
+image. The packed network gets 8-bit images, the other runtimes float32 images. Their batch norms are folded, except
+in torch, which runs eagerly. Runs are interleaved on one thread; times are processor time. Then:
 
-- layers: microseconds an image of each operation of the packed network, in the smallest batch, by the clock
-- threads: what two threads gain on the largest batch, beside what two copies of the limit's loop gain side by side;
-  by the clock, so that it says something only on a machine that does nothing else
-- start: processor seconds of `hypersign run` on one image, from a shell to its end, and of `import hypersign.packed`
+- layers: microseconds per image of each operation of the packed network, in the smallest batch, wall-clock time
+- threads: speed-up by two threads on the largest batch, beside that of two copies of the peak loop side by side;
+  wall-clock time, so it needs an idle machine
+- start: processor seconds of `hypersign run` on one image, start to end, and of `import hypersign.packed`
 """
 
 import argparse
@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from turns import installed, least_seconds, limit, show
+from interleaved import installed, least_seconds, limit, show
 
+from hypersign._json import prints_text
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.cli.options import prints_text
 from hypersign.models import vgg
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile

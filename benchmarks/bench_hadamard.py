@@ -3,9 +3,9 @@
     python benchmarks/bench_hadamard.py [--rows 4096] [--size 1024] [--rounds 15] [--threads 1] [--json [FILE]]
 
 Everything transforms the same `rows` vectors of `size` numbers into another array: float32, int32 and int16 by the
-kernel, float32 by butterflies in torch (two concatenated halves a stage) and by torch's product with the matrix.
-The methods take turns, and what counts is the shortest of the rounds: a machine that stalls its cores now and then
-stalls some round of each. The product is by far the slowest and takes only a third of the rounds.
+kernel, float32 by butterflies in torch (two concatenated halves per stage) and by torch's product with the matrix.
+The methods are interleaved and the minimum over rounds counts, so stalls of the machine affect all equally. The
+product is by far the slowest and gets only a third of the rounds.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from hypersign import bits
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
-from hypersign.hadamard import hadamard_transform
+from hypersign.bits import hadamard_transform
 
 
 def butterflies(x: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ import numpy as np
 import rich
 import rich.table
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend, hamming_topk
-from hypersign.cli.options import prints_text, write_json
 
 
 def seconds(function: Callable[[], np.ndarray], threads: int) -> tuple[float, np.ndarray]:

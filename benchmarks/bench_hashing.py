@@ -28,12 +28,12 @@ from typing import Any
 
 import faiss
 import numpy as np
+from interleaved import show
 from numpy.typing import NDArray
-from turns import show
 
+from hypersign import theory
+from hypersign._json import prints_text
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text
-from hypersign.geometry import theory
 from hypersign.hashing import (
     BoundedIndex,
     HammingIndex,
@@ -48,7 +48,7 @@ from hypersign.rotations import HaarRotation
 
 K, FACTOR = 10, 4
 TRAININGS = 5
-"""Of the product quantizer, which take most of the time and differ little."""
+"""Trainings of the product quantizer; they take most of the time and differ little."""
 
 Vectors = NDArray[Any]
 Row = dict[str, float]

@@ -23,8 +23,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
 from hypersign.evaluate import reestimate_batch_norm
 from hypersign.geometry import inspect
 from hypersign.layers import QuantConv2d, QuantLayer, quant_layers
@@ -100,7 +100,7 @@ def ours(model: nn.Module, images: int):
 
 
 def peak_megabytes(images: int, width: int) -> float:
-    """Peak resident memory of a fresh process that inspects so many images."""
+    """Peak resident memory of a fresh process that inspects `images` images."""
     command = [sys.executable, __file__, "--peak", str(images), "--width", str(width)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -22,10 +22,10 @@ import numpy as np
 import rich
 import rich.table
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
-from hypersign.geometry.tensor_files import open_tensors
-from hypersign.geometry.weights_file import inspect_weights
+from hypersign.weight_files.measure import inspect_weights
+from hypersign.weight_files.tensors import open_tensors
 
 SIDE = 4096
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}

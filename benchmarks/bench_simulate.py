@@ -3,20 +3,20 @@
     OMP_NUM_THREADS=1 python benchmarks/bench_simulate.py [--threads 1 2] [--draws 10000] [--dimension 1000]
         [--device cpu] [--json [FILE]]
 
-Each experiment is done by both, in turn: the loop draws a vector, quantizes it by comparisons, takes its angle
-and goes on; ours gives the same means and spreads, and standard errors and predictions with them. The ternary
-experiment has five thresholds, each, as in the original, with an angle of two random vectors a draw. The rotation
+Loop and HyperSign do each experiment, interleaved. The loop draws one vector, quantizes it by comparisons and
+computes its angle. HyperSign gives the same means and spreads, with standard errors and predictions. The ternary
+experiment has five thresholds; each, as in the original, also draws an angle of two random vectors. The rotation
 experiment is timed twice: as a whole, where the loop makes its rotation as the original does, by multiplying d - 1
-matrices, and with the loop's rotation given, which leaves it a product with a vector a draw. Ours makes its 16 Haar
-rotations in both.
+matrices; and with the loop's rotation given, so that it only multiplies a vector per draw. HyperSign makes its 16
+Haar rotations in both.
 
-Ours is timed by the clock, predictions and histogram included, on as many threads as are asked for; the loop, which
-has one, by its processor time, so that no other work on the machine counts against it. Of several rounds of both the
-least time counts. OMP_NUM_THREADS=1 is for NumPy's products in the loop; our threads are set for themselves.
+HyperSign's time is wall-clock time, predictions and histogram included, with the given number of threads. The loop
+has one thread, and its time is processor time, so other work on the machine does not count against it. The minimum
+over rounds counts. OMP_NUM_THREADS=1 is for NumPy's products in the loop; it does not change HyperSign's threads.
 
-What bounds ours: a normal takes half a nanosecond of a core with AVX2, sums included, where NumPy's takes 8
-(csrc/gaussian says why) and a loop 20 to 30; more is won where one draw serves several cases, as with thresholds.
-Rotated vectors cost a multiplication for each component and each direction that varies visibly, 167 of the 1000.
+A normal takes half a nanosecond of a core with AVX2, sums included; NumPy's takes 8 ns (csrc/gaussian says why), a
+loop 20 to 30. The gain is larger if one draw is used for several cases, such as thresholds. Rotated vectors cost
+one multiplication per component and per direction that varies visibly, 167 of the 1000.
 """
 
 import argparse
@@ -31,9 +31,9 @@ import rich
 import rich.table
 import torch
 
+from hypersign import simulation
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import prints_text, write_json
-from hypersign.geometry import simulate
 from hypersign.rotations import HaarRotation
 
 THRESHOLDS = (0.01, 0.02 / 0.18, 0.2, 0.3, 0.5)
@@ -108,21 +108,21 @@ def loops(d: int, draws: int) -> dict[str, Callable[[], list[np.ndarray]]]:
     }
 
 
-def ours(d: int, draws: int, device: str) -> dict[str, Callable[[], list[simulate.Simulation]]]:
+def ours(d: int, draws: int, device: str) -> dict[str, Callable[[], list[simulation.Simulation]]]:
     """The same experiments, vectorised."""
     options = {"draws": draws, "device": device}
 
-    def rotated() -> list[simulate.Simulation]:
-        return [simulate.rotated([d], rate=RATE, **options)]  # type: ignore[arg-type]
+    def rotated() -> list[simulation.Simulation]:
+        return [simulation.rotated([d], rate=RATE, **options)]  # type: ignore[arg-type]
 
     return {
-        "pairs": lambda: [simulate.pairs([d], **options)],  # type: ignore[arg-type]
-        "sign": lambda: [simulate.sign([d], **options)],  # type: ignore[arg-type]
+        "pairs": lambda: [simulation.pairs([d], **options)],  # type: ignore[arg-type]
+        "sign": lambda: [simulation.sign([d], **options)],  # type: ignore[arg-type]
         "ternary": lambda: [
-            simulate.ternary(THRESHOLDS, dimension=d, **options),  # type: ignore[arg-type]
-            simulate.pairs([d], **options),  # type: ignore[arg-type]
+            simulation.ternary(THRESHOLDS, dimension=d, **options),  # type: ignore[arg-type]
+            simulation.pairs([d], **options),  # type: ignore[arg-type]
         ],
-        "binary pairs": lambda: [simulate.binary_pairs([d], draws=draws)],
+        "binary pairs": lambda: [simulation.binary_pairs([d], draws=draws)],
         "rotated": rotated,
         "rotated, rotation given": rotated,
     }
@@ -139,7 +139,7 @@ def seconds(function: Callable[[], object], device: str) -> tuple[float, float, 
 
 def measure(
     loop: Callable[[], list[np.ndarray]],
-    ours: Callable[[], list[simulate.Simulation]],
+    ours: Callable[[], list[simulation.Simulation]],
     options: argparse.Namespace,
     name: str,
 ) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def measure(
     return row
 
 
-def check(name: str, angles: list[np.ndarray], found: list[simulate.Simulation]) -> None:
+def check(name: str, angles: list[np.ndarray], found: list[simulation.Simulation]) -> None:
     """Stops unless both experiments meet the same predictions: what is compared must be the same thing."""
     cases = [case for simulation in found for case in simulation.cases]
     if name == "ternary":  # the loop has a set of pairs a threshold, ours one

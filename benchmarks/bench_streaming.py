@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from turns import show
+from interleaved import show
 
 from hypersign._machine import machine, versions
 

@@ -3,12 +3,11 @@ quantizers.
 
     python benchmarks/bench_training_step.py [--batch 50] [--rounds 15] [--threads N] [--json [FILE]]
 
-Both networks are the paper's vgg in float32; the other one has real weights and a hard tanh in front of each
-layer, and its step is forward, loss, backward, clipped gradients and the same Adam, written out plainly. Ours
-is the step that `hypersign train` takes: its clipping of latent weights, its look for numbers that are not
-finite, and its counting of correct images count as ours. On bits (`--precision bits`) the same step has exact
-products of levels forward and gradients of 6 bits backward. They take turns, and a ratio is the median of the
-rounds' ratios, so that whatever else the machine does meets all of them.
+Both networks are the paper's vgg in float32. The network without quantizers has real weights and a hard tanh before
+each layer; its step is forward, loss, backward, clipped gradients and the same Adam, written out. The binary
+network's step is that of `hypersign train`: it also clips latent weights, looks for numbers that are not finite and
+counts correct images. On bits (`--precision bits`) the same step has exact products forward and 6-bit gradients
+backward. Steps are interleaved and a ratio is the median over rounds, so other load affects all equally.
 """
 
 import argparse
@@ -23,13 +22,13 @@ import rich.table
 import torch
 from torch import Tensor, nn
 
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.cli.options import prints_text, write_json
-from hypersign.evaluate import squared_hinge
 from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg
 from hypersign.quantizers import Identity
+from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import RECIPES
 from hypersign.training.step import Step, make_optimizer
 
@@ -51,7 +50,8 @@ def network(width: int, levels: int | None) -> nn.Module:
 
 def ours(model: nn.Module) -> Callable[[Tensor, Tensor], object]:
     """The step of the training loop."""
-    step = Step(model, RECIPE, make_optimizer(RECIPE, list(model.parameters())), contextlib.nullcontext, guard=True)
+    optimizer = make_optimizer(RECIPE, list(model.parameters()))
+    step = Step(model, RECIPE, Classification(squared_hinge), optimizer, contextlib.nullcontext, guard=True)
     return lambda images, labels: step(images, labels, RECIPE.learning_rate)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from interleaved import least_seconds, limit, show
 from torch.nn import functional
-from turns import least_seconds, limit, show
 
 from hypersign._machine import machine, versions
 from hypersign.bits import Filters, Thresholds, backend, pack, pack_ternary

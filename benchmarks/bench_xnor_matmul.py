@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from turns import least_seconds, limit, show
+from interleaved import least_seconds, limit, show
 
 from hypersign._machine import machine, versions
 from hypersign.bits import Filters, backend, pack, pack_ternary

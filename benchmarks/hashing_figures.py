@@ -16,10 +16,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from hypersign import theory
 from hypersign.bits import hamming
 from hypersign.figures import panels
 from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, legend
-from hypersign.geometry import theory
 from hypersign.hashing import SignHasher
 
 ROOT = Path(__file__).parents[1]

@@ -113,10 +113,10 @@ def test_tests_and_functions_of_the_paper_page_exist() -> None:
         for test in re.findall(r"test_\w+", tests):
             assert f"def {test}(" in text, f"{file}: {test}"
     import hypersign.figures
-    import hypersign.geometry.theory
+    import hypersign.theory
 
     for name in re.findall(r"`theory\.(\w+)`", page):
-        assert name in hypersign.geometry.theory.__all__, name
+        assert name in hypersign.theory.__all__, name
     figures = re.findall(r"^  Figure: (.*)", page, re.MULTILINE)
     assert len(figures) > 15
     for name in re.findall(r"`(\w+)`", " ".join(figures)):
@@ -138,6 +138,15 @@ def test_every_part_has_an_api_page() -> None:
     parts |= {path.stem for path in (ROOT / "src/hypersign").glob("[a-z]*.py")}
     for part in parts - {"cli"}:
         assert f"automodule:: hypersign.{part}\n" in pages, part
+
+
+def test_contributing_names_every_part() -> None:
+    layout = (ROOT / "CONTRIBUTING.md").read_text().partition("```text\n")[2].partition("```")[0]
+    named = re.findall(r"^  ([\w.]+)/? ", layout, re.MULTILINE)
+    parts = {
+        path.name for path in (ROOT / "src/hypersign").iterdir() if path.name[0] != "_" and path.name != "py.typed"
+    }
+    assert set(named) == parts
 
 
 def test_results_table_is_what_the_files_hold() -> None:

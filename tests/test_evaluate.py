@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import cross_entropy, evaluate, mode, reestimate_batch_norm, squared_hinge
+from hypersign.evaluate import evaluate, mode, reestimate_batch_norm
 from hypersign.models import build, mlp
+from hypersign.tasks import Classification, cross_entropy, squared_hinge
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -67,7 +68,7 @@ def test_cross_entropy_matches_a_loop() -> None:
 def test_matches_a_loop_image_by_image(sizes: tuple[int, ...], loss) -> None:
     model = network()
     batches = labelled(*sizes)
-    result = evaluate(model, batches, loss=loss)
+    result = evaluate(model, batches, task=Classification(loss))
     model.eval()
     confusion, total = np.zeros((5, 5), int), 0.0
     for x, labels in batches:
@@ -75,7 +76,7 @@ def test_matches_a_loop_image_by_image(sizes: tuple[int, ...], loss) -> None:
             logits = model(image[None])[0].tolist()
             confusion[label, max(range(5), key=logits.__getitem__)] += 1
             total += loss(torch.tensor([logits]), label[None]).item()
-    assert result.images == 12
+    assert result.examples == 12
     assert result.confusion == tuple(tuple(row) for row in confusion.tolist())
     assert result.accuracy == np.trace(confusion) / 12
     assert result.loss == pytest.approx(total / 12, rel=1e-5)
@@ -89,7 +90,7 @@ def test_batches_may_be_a_generator_and_are_read_once() -> None:
             read.append(i)
             yield batch
 
-    assert evaluate(network(), stream()).images == 7
+    assert evaluate(network(), stream()).examples == 7
     assert read == [0, 1]
 
 
@@ -117,12 +118,12 @@ def test_nan_logits_are_an_error() -> None:
     broken = x.clone()
     broken[1, 2] = torch.nan
     labels = torch.tensor([0, 1, 2])
-    with pytest.raises(HypersignError, match="logits must be numbers; image 3 or one soon after it gives NaN"):
+    with pytest.raises(HypersignError, match="outputs must be numbers; example 3 or one soon after it gives NaN"):
         evaluate(nn.Flatten(), [(x, labels), (broken, labels)])
 
 
 def test_no_image_is_an_error() -> None:
-    with pytest.raises(HypersignError, match="evaluation needs at least one image; got none"):
+    with pytest.raises(HypersignError, match="evaluation needs at least one example; got none"):
         evaluate(network(), [])
 
 
@@ -272,3 +273,10 @@ def test_no_batch_is_an_error_and_keeps_the_statistics() -> None:
     with pytest.raises(HypersignError, match="re-estimating batch norm needs at least one batch; got none"):
         reestimate_batch_norm(model, [])
     assert torch.equal(model.norm1.running_mean, before)
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1)), nn.Conv2d(3, 5, 3)])
+def test_logits_of_another_shape_are_refused(model: nn.Module) -> None:
+    """A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against N labels."""
+    with pytest.raises(HypersignError, match="must give logits of shape"):
+        evaluate(model, labelled(7))

@@ -2,6 +2,8 @@ import contextlib
 import os
 import resource
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,17 +105,57 @@ def test_folders(tmp_path):
 
 
 def test_parts_that_killed_processes_left(tmp_path):
-    (tmp_path / "state").mkdir()
+    files = [tmp_path / name for name in ("a", "a.b", "b", "[ab]", "[ab].b")]
 
     def die(part: Path) -> None:
-        os.link(part, part.with_name(f"{part.name[:-5]}x.part"))  # survives what follows, as after kill -9
+        part.with_name(f"{part.name[:-6]}-.part").touch()  # survives what follows, as after kill -9
 
-    for path in (tmp_path / "run.json", tmp_path / "state" / "state.safetensors"):
+    def left() -> set[str]:
+        return {path.name[: -len(".12345678.part")] for path in tmp_path.iterdir() if is_part(path)}
+
+    for path in files:
         write_atomic(path, die)
-    left = [path for path in tmp_path.rglob("*") if is_part(path)]
-    assert len(left) == 2
-    remove_parts(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["run.json", "state.safetensors"]
+    assert left() == {".a", ".a.b", ".b", ".[ab]", ".[ab].b"}
+    remove_parts(tmp_path, "a")
+    assert left() == {".a.b", ".b", ".[ab]", ".[ab].b"}
+    write_atomic(tmp_path / "[ab]", "x")
+    assert left() == {".a.b", ".b", ".[ab].b"}
+    remove_parts(tmp_path.parent)
+    assert left() == set()
+    assert [path.name for path in files if path.exists()] == ["a", "a.b", "b", "[ab]", "[ab].b"]
+
+
+def test_parts_of_live_writers_stay(tmp_path):
+    path = tmp_path / "file"
+
+    def write(part: Path) -> None:
+        part.write_text("first")
+        remove_parts(tmp_path)
+        write_atomic(path, "second")
+        assert path.read_text() == "second"
+
+    write_atomic(path, write)
+    assert path.read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+HAMMER = """
+import sys
+from pathlib import Path
+from hypersign._files import remove_parts, write_atomic
+path = Path(sys.argv[1])
+for _ in range(200):
+    write_atomic(path, sys.argv[2] * 10000)
+    remove_parts(path.parent)
+    text = path.read_text()
+    assert len(text) == 10000 and len(set(text)) == 1
+"""
+
+
+def test_many_writers_of_one_file(tmp_path):
+    processes = [subprocess.Popen([sys.executable, "-c", HAMMER, str(tmp_path / "file"), text]) for text in "abc"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_tensors_keep_type_shape_and_bits(tmp_path):

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import hypersign
 
@@ -14,31 +16,48 @@ SOURCE = Path(hypersign.__file__).parent
 ORDER = [
     "_checks",
     "_files",
+    "_locks",
     "_json",
     "_machine",
+    "_pictures",
     "_native",  # the compiled kernels
     "bits",
+    "theory",
     "packed",
     "ops",
-    "hadamard",
     "rotations",
     "quantizers",
     "layers",
     "models",
+    "tasks",
     "data",
     "evaluate",
     "runs",
+    "simulation",
+    "weight_files",
+    "hashing",
     "geometry",
     "training",
     "packing",
     "summary",
-    "hashing",
     "figures",
     "report",
+    "study",
     "cli",
     "__main__",
 ]
-WITHOUT_TORCH = {"__init__", "_checks", "_files", "bits", "packed", "report"}
+WITHOUT_TORCH = {
+    "__init__",
+    "_checks",
+    "_files",
+    "_locks",
+    "_pictures",
+    "bits",
+    "theory",
+    "packed",
+    "weight_files",
+    "report",
+}
 """Parts none of whose files import torch themselves."""
 
 
@@ -106,3 +125,33 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'matplotlib', 'scipy', 'sklearn'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["theory", "angle"],
+        ["theory", "table"],
+        ["hash", "vectors.npy", "--plan", "--queries", "10"],
+        ["hash", "vectors.npy", "-o", "codes"],
+        ["inspect", "vectors.npy"],
+        ["inspect", "weights.safetensors"],
+        ["run", "--help"],
+        ["search", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_commands_that_need_no_torch(words: list[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).standard_normal((60, 16)))
+    save_file({"w": np.random.default_rng(0).standard_normal((8, 64))}, tmp_path / "weights.safetensors")
+    code = f"""
+import sys
+from hypersign.cli.main import main
+try:
+    main({words})
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" not in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr

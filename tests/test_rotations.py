@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
-from hypersign.hadamard import hadamard_transform
+from hypersign.bits import hadamard_transform
 from hypersign.rotations import HaarRotation, HadamardRotation, random_signs
 
 ROTATIONS = [HaarRotation(64, 3), HadamardRotation(64, seed=3), HadamardRotation(64, rounds=1, seed=3)]
@@ -183,3 +183,51 @@ def test_what_cannot_be_rotated():
             rotation.inverse(torch.ones(4))
     with pytest.raises(HypersignError, match="seed must be"):
         random_signs(3, -1)
+
+
+def exact_sums(rotation, x):
+    """H D_k ... H D_1 x in Python's integers, from the matrix written out."""
+    n = rotation.size
+    hadamard = [[-1 if (i & j).bit_count() % 2 else 1 for j in range(n)] for i in range(n)]
+    found = []
+    for row in x.tolist():
+        y = row + [0] * (n - len(row))
+        for number in range(rotation.rounds):
+            y = [int(sign) * value for sign, value in zip(rotation.signs(number), y, strict=True)]
+            y = [sum(h * value for h, value in zip(line, y, strict=True)) for line in hadamard]
+        found.append(y[: rotation.outputs])
+    return found
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64, np.int32, np.uint32, np.int16])
+@pytest.mark.parametrize(("dimension", "rounds"), [(1, 200), (2, 1), (2, 62), (5, 3), (8, 20), (16, 3)])
+def test_sums_are_exact_or_refused(kind, dimension, rounds):
+    rotation = HadamardRotation(dimension, rounds, seed=1)
+    limits = np.iinfo(kind)
+    random = np.random.default_rng(0)
+    fitted = 0
+    for bits in range(limits.bits + 1):
+        low, high = max(int(limits.min), -(1 << bits)), min(int(limits.max), 1 << bits)
+        x = random.integers(low, high, (3, dimension), kind, endpoint=True)
+        x[0], x[1] = low, high
+        expected = exact_sums(rotation, x)
+        fits = rotation.fits(x)
+        for row, sums, fit in zip(x, expected, fits, strict=True):
+            if fit:
+                assert rotation.sums(row).tolist() == rotation.sums(torch.from_numpy(row)).tolist() == sums
+                fitted += 1
+            else:
+                for array in (row, torch.from_numpy(row)):
+                    with pytest.raises(HypersignError, match=f"could leave int64: {rounds} rounds.*float64"):
+                        rotation.sums(array)
+                # the bound is not wasteful: the root mean square of the sums is the norm that it bounds
+                assert max(map(abs, row.tolist())) ** 2 * dimension * rotation.size**rounds >= 2**126
+    assert fitted > 0
+
+
+def test_float16_is_rotated_where_its_sums_leave_it():
+    x = np.full((2, 64), 5000, np.float16)
+    x[1] *= np.where(np.arange(64) % 2, 1, -1)
+    expected = hadamard_transform(x.astype(np.float64))
+    np.testing.assert_allclose(hadamard_transform(x), expected, rtol=1e-3)
+    np.testing.assert_allclose(hadamard_transform(torch.from_numpy(x)).numpy(), expected, rtol=1e-3)

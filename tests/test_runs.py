@@ -128,7 +128,7 @@ def test_weights_cut_off(folder, size):
 
 def test_weights_that_are_missing(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(HypersignError, match=r"run has no last weights .* go on with: hypersign train --resume"):
+    with pytest.raises(HypersignError, match=r"run has no last weights .* resume with: hypersign train --resume"):
         open_run(folder).load_model()
     (folder / "best.safetensors").unlink()
     run = open_run(folder)

@@ -89,7 +89,7 @@ def test_it_recognises_images(model, data):
 @pytest.mark.real_data
 @real_data
 def test_geometry_is_as_predicted(run, model, data):
-    """Covariance gives r of the same images exactly, and foretells that of others."""
+    """Covariance gives r of the same images exactly, and predicts that of others."""
     same = data.test[:100]
     known = input_covariances(model, batches(same))
     found = inspect(model, batches(same), run=run.name, dataset="cifar-10", covariances=known)

@@ -1,3 +1,3 @@
 """Binary and ternary networks through high-dimensional geometry."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,12 +1,18 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from hypersign._checks import HypersignError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["is_part", "make_folder", "remove_parts", "write_atomic"]
 
@@ -16,7 +22,8 @@ PART = ".part"
 def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> None:
     """Writes a file under another name, flushes it to the disk, then gives it its name.
 
-    A reader, or a process killed at any moment, finds the old file or the new one, never a part.
+    A reader, or a process killed at any moment, finds the old file or the new one, never a part. Of several writers
+    at once the last one wins. Parts of this file that killed processes left are removed.
 
     Args:
         path: the file.
@@ -26,10 +33,10 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
         HypersignError: it cannot be written; nothing is left half-written, and an old file stays as it was.
     """
     part: Path | None = None
+    descriptor = -1
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-        os.close(descriptor)
-        part = Path(name)
+        remove_parts(path.parent, path.name)
+        descriptor, part = _make_part(path)
         if isinstance(write, bytes | str):
             part.write_bytes(write.encode() if isinstance(write, str) else write)
         else:
@@ -52,6 +59,8 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
         if part is not None:
             with contextlib.suppress(OSError):
                 part.unlink()
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
@@ -69,11 +78,39 @@ def make_folder(path: Path) -> None:
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file is what a killed process left of a `write_atomic`."""
+    """Whether a file is a part: what a `write_atomic` is writing, or a killed process left of it."""
     return path.name.startswith(".") and path.name.endswith(PART)
 
 
-def remove_parts(folder: Path) -> None:
-    """Removes what killed processes left of files they were writing in `folder` and below."""
-    for path in list(folder.rglob(f".*{PART}")):
-        path.unlink(missing_ok=True)
+def remove_parts(folder: Path, name: str | None = None) -> None:
+    """Removes what killed processes left of files they were writing: the file `name` in `folder`, or all below it.
+
+    The parts of live processes stay: a process holds a lock on its part, which ends with it.
+    """
+    if fcntl is None:
+        return
+    # mkstemp's names have 8 characters of its own
+    pattern = f"{'**/.?*' if name is None else '.' + glob.escape(name)}.????????{PART}"
+    for part in list(folder.glob(pattern)):
+        with contextlib.suppress(OSError), part.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+def _make_part(path: Path) -> tuple[int, Path]:
+    """An empty part of `path` and a descriptor; while that is open, the part is locked."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+        if fcntl is None:
+            os.close(descriptor)
+            return -1, Path(name)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # `remove_parts` of another process came first and removes it
+            os.close(descriptor)
+            continue
+        except OSError:  # no locks in this file system; there `remove_parts` removes nothing
+            return descriptor, Path(name)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, Path(name)
+        os.close(descriptor)

@@ -14,10 +14,19 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hypersign import bits
+from hypersign._checks import check_int
 from hypersign.bits import Filters
-from hypersign.bits.hadamard import transform
+from hypersign.bits.hadamard import check_hadamard, transform
 
-__all__ = ["conv2d_of_levels", "hadamard", "pack", "pack_ternary", "packed_conv2d", "packed_linear"]
+__all__ = [
+    "conv2d_of_levels",
+    "hadamard",
+    "hadamard_transform",
+    "pack",
+    "pack_ternary",
+    "packed_conv2d",
+    "packed_linear",
+]
 
 
 @torch.library.custom_op("hypersign::pack", mutates_args=(), device_types="cpu")
@@ -303,8 +312,28 @@ _conv2d_of_levels.register_autograd(_levels_backward, setup_context=_levels_cont
 _COMPILED = (torch.float32, torch.float64, torch.int32, torch.int16)
 
 
+def hadamard_transform(x: Tensor, *, orthonormal: bool = True, threads: int | None = None) -> Tensor:
+    """Multiplies the last dimension of `x` by the Hadamard matrix of its size n, as `bits.hadamard_transform` does.
+
+    Args:
+        x: numbers on any device, shape (..., n), n a power of two up to 2^24. Gradients pass.
+        orthonormal: divide by sqrt(n); `x` must then be of a floating type.
+        threads: number of threads that share the vectors; torch's own number if None.
+
+    Raises:
+        HypersignError: n is no power of two or above 2^24, or `x` holds integers and orthonormal is True.
+
+    >>> hadamard_transform(torch.tensor([1, 2, 3, 4]), orthonormal=False).tolist()
+    [10, -2, -4, 0]
+    """
+    check_hadamard(tuple(x.shape), x.dtype, floating=x.is_floating_point() or x.is_complex(), orthonormal=orthonormal)
+    if threads is not None:
+        check_int("threads", threads, least=1)
+    return hadamard(x, x.shape[-1] ** -0.5 if orthonormal else 1.0, threads or 0)
+
+
 def hadamard(x: Tensor, factor: float, threads: int = 0) -> Tensor:
-    """`factor` times the Walsh-Hadamard transform of the last dimension, which `hypersign.hadamard` explains.
+    """`factor` times the Walsh-Hadamard transform of the last dimension; nothing is checked.
 
     Float32, float64, int32 and int16 on the CPU go to the kernel, on `threads` threads (torch's own number if 0);
     all else takes butterflies in torch.
@@ -314,10 +343,10 @@ def hadamard(x: Tensor, factor: float, threads: int = 0) -> Tensor:
     """
     if x.device.type == "cpu" and x.dtype in _COMPILED:
         return _hadamard(x, factor, threads)
-    y = x
+    y = x.float() if x.dtype == torch.float16 and factor != 1 else x  # sums may leave float16
     for _ in range(x.shape[-1].bit_length() - 1):
         y = torch.cat((y[..., 0::2] + y[..., 1::2], y[..., 0::2] - y[..., 1::2]), -1)
-    return y * factor if factor != 1 else y.clone() if y is x else y
+    return (y * factor).to(x.dtype) if factor != 1 else y.clone() if y is x else y
 
 
 @torch.library.custom_op("hypersign::hadamard", mutates_args=(), device_types="cpu")

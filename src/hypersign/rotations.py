@@ -12,12 +12,15 @@ Both are functions of their seed alone. Signs come from a counter-based generato
 machine; Haar's matrix is the same up to the rounding of a QR decomposition.
 """
 
+import math
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.hadamard import hadamard_transform
+from hypersign.bits import hadamard_transform
+from hypersign.bits.hadamard import next_power_of_two
 
 __all__ = ["HaarRotation", "HadamardRotation", "random_signs"]
 
@@ -122,7 +125,7 @@ class HadamardRotation:
     def __init__(self, dimension: int, rounds: int = 3, seed: int = 0, *, outputs: int | None = None) -> None:
         self.dimension = check_int("a rotation's dimension", dimension, least=1)
         wanted = 1 if outputs is None else check_int("a rotation's outputs", outputs, least=1)
-        self.size = 1 << (max(self.dimension, wanted) - 1).bit_length()
+        self.size = next_power_of_two(max(self.dimension, wanted))
         """n, the length of the transforms."""
         self.outputs = self.size if outputs is None else wanted
         self.rounds = check_int("a Hadamard rotation's rounds", rounds, least=1)
@@ -137,7 +140,7 @@ class HadamardRotation:
         _check_last(x, self.dimension)
         y: Any = _padded(x, self.size)
         for number in range(self.rounds):
-            y = hadamard_transform(y * self._signs_like(y, number))
+            y = _transform(y * self._signs_like(y, number))
         return y[..., : self.outputs]
 
     def inverse(self, x: Array) -> Array:
@@ -145,14 +148,17 @@ class HadamardRotation:
         _check_last(x, self.outputs)
         y: Any = _padded(x, self.size)
         for number in reversed(range(self.rounds)):
-            y = hadamard_transform(y) * self._signs_like(y, number)
+            y = _transform(y) * self._signs_like(y, number)
         return y[..., : self.dimension]
 
     def sums(self, x: Array) -> Array:
         """n^(k/2) R x, which has the signs of R x, by sign flips and additions alone.
 
-        Integers come out as int32, or as int64 where the largest numbers of their type could overflow int32: no
-        sum exceeds n^(k/2) sqrt(d) max|x|. Floating types and arrays of Python's numbers stay as they are.
+        Integers give exact sums: int32 if the largest number of their type cannot overflow it, else int64. Floating
+        types and arrays of Python's numbers stay as they are.
+
+        Raises:
+            HypersignError: integers whose sums could leave int64 (`fits` says which vectors those are).
 
         >>> HadamardRotation(4, rounds=2).sums(np.array([200, 7, 0, 1], np.uint8)).tolist()
         [-800, 28, 0, 4]
@@ -166,7 +172,7 @@ class HadamardRotation:
                 y = (y ^ signs) - signs
             else:
                 y = np.where(signs < 0, -y, y) if isinstance(y, np.ndarray) else y.where(signs > 0, -y)
-            y = hadamard_transform(y, orthonormal=False)
+            y = _transform(y, orthonormal=False)
         return y[..., : self.outputs]
 
     def __repr__(self) -> str:
@@ -182,24 +188,54 @@ class HadamardRotation:
 
         return torch.from_numpy(self.signs(number)).to(device=x.device, dtype=x.dtype)
 
+    def fits(self, x: np.ndarray) -> NDArray[np.bool_]:
+        """Whether n^(k/2) sqrt(d) max|x|, which bounds a vector's sums, fits int64, for integers (..., dimension).
+
+        >>> HadamardRotation(4, rounds=2).fits(np.array([[1, 2, 3, 4], [2**62, 0, 0, 0]])).tolist()
+        [True, False]
+        """
+        _check_last(x, self.dimension)
+        limits = np.iinfo(x.dtype)
+        if self._below(max(-int(limits.min), int(limits.max)), 2**63):
+            return np.ones(x.shape[:-1], np.bool_)
+        most = math.isqrt((2**126 - 1) // self._gain())  # the largest |x| whose bound stays below 2^63
+        inside = (x <= min(most, int(limits.max))) & (x >= max(-most, int(limits.min)))
+        return np.asarray(inside.all(-1))
+
     def _widened(self, x: Any) -> Any:
-        """`x`, its integers in a type that holds their rotated sums."""
-        if isinstance(x, np.ndarray):
+        """`x`, with integers in a type that holds their rotated sums."""
+        numpy = isinstance(x, np.ndarray)
+        if numpy:
             if x.dtype.kind not in "iu":
                 return x
-            limits = np.iinfo(x.dtype)
-            largest = max(-int(limits.min), int(limits.max))
-            return x.astype(np.int32 if self._bound(largest) < 2**31 else np.int64)
-        import torch
+            limits: Any = np.iinfo(x.dtype)
+        else:
+            import torch
 
-        if x.is_floating_point():
-            return x
-        integers = torch.iinfo(x.dtype)
-        largest = max(-integers.min, integers.max)
-        return x.to(torch.int32 if self._bound(largest) < 2**31 else torch.int64)
+            if x.is_floating_point():
+                return x
+            limits = torch.iinfo(x.dtype)
+        narrow = self._below(max(-int(limits.min), int(limits.max)), 2**31)
+        if not narrow:
+            fits = self.fits(x if numpy else x.detach().cpu().numpy())
+            if not fits.all():
+                raise HypersignError(
+                    f"the sums of {int((~fits).sum())} of these vectors could leave int64: {self.rounds} rounds of "
+                    f"transforms of length {self.size} are too many for integers so large; convert them to float64"
+                )
+        if numpy:
+            return x.astype(np.int32 if narrow else np.int64)
+        return x.to(torch.int32 if narrow else torch.int64)
 
-    def _bound(self, largest: int) -> float:
-        return self.size ** (self.rounds / 2) * self.dimension**0.5 * largest
+    def _below(self, largest: int, limit: int) -> bool:
+        """Whether no sum of integers up to `largest` can reach `limit`, which is at most 2^63."""
+        return largest**2 * self._gain() < limit**2
+
+    def _gain(self) -> int:
+        """(n^(k/2) sqrt(d))^2, the square of the most that a sum can be larger than the largest number."""
+        return self.dimension * self.size ** min(
+            self.rounds, 126
+        )  # of two numbers or more, 126 rounds overflow int64
 
 
 def random_signs(count: int, seed: int, stream: int = 0) -> np.ndarray:
@@ -231,6 +267,15 @@ def _mix(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
+
+
+def _transform(x: Any, *, orthonormal: bool = True) -> Any:
+    """The Hadamard transform of an array, or of a tensor on torch's own number of threads."""
+    if isinstance(x, np.ndarray):
+        return hadamard_transform(x, orthonormal=orthonormal)
+    from hypersign import ops
+
+    return ops.hadamard_transform(x, orthonormal=orthonormal)
 
 
 def _padded(x: Any, size: int) -> Any:

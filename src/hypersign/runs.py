@@ -1,17 +1,18 @@
-"""The run folder: everything that is known of one training run, and the one hand-over to all that follows.
+"""The run folder: everything known of one training run; all that follows reads it.
 
     run.json           what the run is: network and its options, recipe, data and their hash, versions, results
     model.safetensors  the last weights (once finished: with re-estimated batch-norm statistics)
     best.safetensors   the weights with the best validation accuracy, where images were held out
-    metrics.jsonl      one JSON object an epoch
+    metrics.jsonl      one JSON object per epoch
     state/             what resuming needs (training/checkpoint.py)
 
 Every file appears whole or not at all, and none is ever unpickled.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 from hypersign import models
 from hypersign._checks import HypersignError, check_choice
 from hypersign._files import write_atomic
-from hypersign.data import ImageData
+from hypersign.data import Data
 from hypersign.data import load as load_data
+from hypersign.tasks import Task
 
 __all__ = ["FORMAT", "Run", "load_weights", "open_run", "read_tensors", "write_tensors"]
 
@@ -37,10 +39,19 @@ WEIGHTS = {"last": "model.safetensors", "best": "best.safetensors"}
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder that exists. `info` is the content of its `run.json`."""
+    """A run folder that exists.
+
+    Args:
+        path: the folder.
+        info: the content of its `run.json`.
+        given_data: the data set, where the run was trained on one made in Python.
+        given_model: the function that builds the network, where it was trained on one of its own.
+    """
 
     path: Path
     info: dict[str, Any]
+    given_data: Data | None = None
+    given_model: Callable[[], nn.Module] | None = None
 
     @property
     def name(self) -> str:
@@ -53,7 +64,7 @@ class Run:
         return bool(self.info["finished"])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, an epoch each; none before the first epoch ended."""
+        """The rows of `metrics.jsonl`, one per epoch; none before the first epoch ended."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
@@ -63,17 +74,26 @@ class Run:
             raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
 
     @cached_property
-    def _data(self) -> ImageData:
+    def _data(self) -> Data:
         wanted = self.info["data"]
-        data = load_data(wanted["source"], seed=wanted["seed"])
+        source = wanted["source"]
+        if self.given_data is not None:
+            data: Data = self.given_data
+        elif source is None:
+            raise HypersignError(
+                f"{self.name} was trained on {wanted['name']}, a data set made in Python: give it again, as in "
+                f"open_run({str(self.path)!r}, data=...)"
+            )
+        else:
+            data = load_data(source, seed=wanted["seed"])
         if data.sha256 != wanted["sha256"]:
             raise HypersignError(
-                f"{self.name} was trained on data with hash {wanted['sha256'][:12]}, but {wanted['source']} now "
+                f"{self.name} was trained on data with hash {wanted['sha256'][:12]}, but {source or data.name} now "
                 f"gives {data.sha256[:12]}: put the data it was trained on back in place"
             )
         return data
 
-    def data(self) -> ImageData:
+    def data(self) -> Any:
         """The data set the run was trained on.
 
         Raises:
@@ -81,11 +101,30 @@ class Run:
         """
         return self._data
 
+    def task(self) -> Task:
+        """What the network was trained for: the data's task, with the recipe's loss where the data leave it open.
+
+        Raises:
+            HypersignError: as `data`.
+        """
+        return self._data.task_with(self.info["recipe"].get("loss"))
+
     def build_model(self) -> nn.Module:
-        """The run's network, with fresh weights."""
+        """The run's network, with fresh weights, in float32.
+
+        Raises:
+            HypersignError: the network came from a function of the user's, which was not given again.
+        """
         model = self.info["model"]
-        shape = tuple(model["shape"])
-        return models.build(model["name"], shape, model["classes"], **model["options"])
+        with float32_default():
+            if self.given_model is not None:
+                return self.given_model()
+            if model.get("given"):
+                raise HypersignError(
+                    f"{self.name} holds a network of its own, {model['name']}: give the function that builds it, "
+                    f"as in open_run({str(self.path)!r}, model=...)"
+                )
+            return models.build(model["name"], tuple(model["shape"]), model["classes"], **model["options"])
 
     def load_model(self, weights: str = "last") -> nn.Module:
         """The trained network, on the CPU, in evaluation mode.
@@ -102,7 +141,7 @@ class Run:
             why = (
                 "no images were held out to choose them by; take the last"
                 if weights == "best" and not self.info["recipe"].get("validation")
-                else f"none were saved yet; go on with: hypersign train --resume {self.path}"
+                else f"none were saved yet; resume with: hypersign train --resume {self.path}"
             )
             raise HypersignError(f"{self.name} has no {weights} weights ({path.name}): {why}")
         tensors, _ = read_tensors(path)
@@ -112,13 +151,29 @@ class Run:
 
     def update(self, **fields: Any) -> "Run":
         """Writes `run.json` anew with these fields replaced, and returns the run with them."""
-        run = Run(self.path, {**self.info, **fields})
+        run = dataclasses.replace(self, info={**self.info, **fields})
         write_atomic(self.path / "run.json", json.dumps(run.info, indent=2) + "\n")
         return run
 
 
-def open_run(path: str | Path) -> Run:
+@contextlib.contextmanager
+def float32_default() -> Iterator[None]:
+    """float32 as torch's default type, whatever the user has set; training computes in it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def open_run(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.Module] | None = None) -> Run:
     """Opens a run folder.
+
+    Args:
+        path: the folder.
+        data: the data set, of a run trained on one made in Python.
+        model: the function that builds the network, of a run trained on one of its own.
 
     Raises:
         HypersignError: it is missing, is no run folder, is truncated, or is of another version.
@@ -144,7 +199,7 @@ def open_run(path: str | Path) -> Run:
     missing = [key for key in ("model", "recipe", "data", "versions", "finished") if key not in info]
     if missing:
         raise HypersignError(f"{file} lacks {', '.join(missing)}: restore the file or train again")
-    return Run(folder, info)
+    return Run(folder, info, data, model)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:

@@ -126,3 +126,15 @@ def test_what_cannot_be_unpacked_is_refused() -> None:
         unpack(np.zeros((3, 1), np.uint64), 65)
     with pytest.raises(HypersignError, match="uint64"):
         unpack_ternary(np.zeros((2, 1), np.int64), 3)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_64_bit_integers_and_floating_limits(kind):
+    limits = np.iinfo(kind)
+    numbers = [v for c in (0, 2**53, 2**60, 2**63, 2**64) for v in range(c - 3, c + 4)]
+    numbers = [v for v in [*numbers, int(limits.min), int(limits.max)] if limits.min <= v <= limits.max]
+    x = np.array(numbers, kind)[:, None]
+    for limit in (-np.inf, -(2.0**63), -0.5, 0.0, 0.5, 2.0**53, 2.0**60, 2.0**63, 2.0**64, np.inf):
+        expected = [-1 if v < limit else 1 for v in numbers]  # Python compares integers and floats exactly
+        assert unpack(pack(x, threshold=limit), 1)[:, 0].tolist() == expected
+        assert unpack_ternary(pack_ternary(x, low=limit, high=limit), 1)[:, 0].tolist() == expected

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hypersign.cli.main import main
-from hypersign.models import mlp, resnet20, vgg
+from hypersign.models import fast_transform, mlp, resnet20, vgg
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
 from hypersign.packing import pack
@@ -53,6 +53,11 @@ def test_dense_network_has_the_same_layers(packed) -> None:
     assert dense(torch.randn(2, *shape)).shape == (2, 10)
     weights = sorted(p.numel() for p in dense.parameters() if p.dim() > 1)
     assert weights == sorted(p.numel() for p in model.parameters() if p.dim() > 1)
+
+
+def test_a_network_of_transforms_replaces_no_dense_one(tmp_path: Path) -> None:
+    pack(fast_transform((1, 4, 4), 3, hidden=(16,)), tmp_path / "net", (1, 4, 4), pixel_range=(-1.0, 1.0))
+    assert peers(PackedModel.load(tmp_path / "net"), 1) == {}
 
 
 def test_command_prints_tables_or_json(packed, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_vectors(files, capsys):
         (["model.safetensors", "model.safetensors"], "two files of weights are compared by --against"),
         (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; its 1 cannot"),
         (["model.bin"], "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or "),
-        (["cut.npy"], "cut.npy must be a whole .npy file"),
+        (["cut.npy"], "cut.npy must hold 65536 bytes of numbers after its header; it holds 65531"),
         (["vectors.npy", "--sample", "3"], "sample must be an integer >= 12; got 3"),
     ],
 )

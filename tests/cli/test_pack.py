@@ -44,6 +44,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_pack_writes_a_certificate(run: Path, file: Path) -> None:
     found = json.loads(Path(f"{file}.json").read_text())
     assert (found["images"], found["classes_differ"], found["ties"], found["holds"]) == (359, 0, 0, True)
+    assert (found["wrong"], found["differences"]) == (0, [])
     assert found["largest_difference"] <= 1e-5 * found["largest_logit"]
     assert found["sha256"] == PackedModel.load(file).sha256
     assert found["data"] == {"name": "digits", "sha256": open_run(run).info["data"]["sha256"]}
@@ -73,8 +74,15 @@ def test_pack_prints_what_runs_where(run: Path, tmp_path: Path, capsys: pytest.C
 def test_a_difference_fails(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     real = PackedModel.predict
     monkeypatch.setattr(PackedModel, "predict", lambda self, x, **options: -real(self, x, **options))
-    message = fails(["pack", str(run), "-o", str(tmp_path / "net"), "--verify"], capsys)
-    assert "test images have another class in the packed network" in message
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["pack", str(run), "-o", str(tmp_path / "net"), "--verify"])
+    printed = capsys.readouterr()
+    (message,) = printed.err.splitlines()
+    assert "359 of 359 test images have another class in the packed network, or other logits" in message
+    assert "(image 0, from norm4 on): do not use" in message
+    assert "judged by a float64 replica: 359 images; the packed network is wrong on 359" in printed.out
+    assert "packed is the nearer one on 0 images, float32 on 359" in printed.out
     assert json.loads((tmp_path / "net.json").read_text())["holds"] is False
 
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from hypersign import theory
 from hypersign.cli import main
-from hypersign.geometry import theory
 
 
 def test_angle_prints_the_closed_form(capsys):

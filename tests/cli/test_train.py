@@ -175,9 +175,9 @@ def test_trains_and_says_what_comes_next(command, tmp_path):
         (("--data", "digits", "--save-seconds", "-1"), "save_seconds must be a number >= 0; got -1"),
         (("--recipe", "nope"), "--recipe must be one of anderson-berg-2018, modern; got 'nope'"),
         (("--resume", "nope"), "a run folder was expected at nope; there is none"),
-        (("--resume", "x", "--output", "y"), "--resume goes on with the run's own recipe in its own folder; leave"),
-        (("--resume", "x", "--epochs", "3"), "--resume goes on with the run's own recipe in its own folder; leave"),
-        (("--resume", "x", "--recipe", "anderson-berg-2018"), "--resume goes on with the run's own recipe"),
+        (("--resume", "x", "--output", "y"), "--resume uses the recipe and the folder of the run; leave"),
+        (("--resume", "x", "--epochs", "3"), "--resume uses the recipe and the folder of the run; leave"),
+        (("--resume", "x", "--recipe", "anderson-berg-2018"), "--resume uses the recipe and the folder of the run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -232,7 +232,7 @@ def test_ctrl_c(command, monkeypatch):
     assert (status, output) == (130, "")
     assert error.splitlines()[-1] == (
         "hypersign train: training stopped in epoch 2 of 2, step 3; its state is saved. "
-        "Go on with: hypersign train --resume run"
+        "Resume with: hypersign train --resume run"
     )
     monkeypatch.setattr(Step, "__call__", call)
     assert command("--resume", "run", *HOW)[0] == 0

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.data import load
+from hypersign.data import load, npz
 
 GREY = np.arange(10 * 4 * 5, dtype=np.uint8).reshape(10, 4, 5)
 COLOUR = np.arange(10 * 3 * 4 * 5).astype(np.uint8).reshape(10, 3, 4, 5)
@@ -122,3 +122,19 @@ def test_a_single_array_under_the_name(tmp_path):
         np.save(file, GREY)
     with pytest.raises(HypersignError, match="it holds a single one"):
         load(str(tmp_path / "own.npz"))
+
+
+def test_arrays_that_unpack_to_far_more_than_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "MOST_UNPACKED", 1 << 20)
+    labels = np.arange(2048) % 2
+    arrays = {"images": np.zeros((2048, 32, 32), np.uint8), "labels": labels}
+    np.savez_compressed(tmp_path / "bomb.npz", **arrays)
+    with pytest.raises(
+        HypersignError, match=r"bomb\.npz: .*at most 100 times the file's size; .* 2,1\d\d,\d{3} bytes"
+    ):
+        load(str(tmp_path / "bomb.npz"))
+    np.savez(tmp_path / "plain.npz", **arrays)  # as large as it says
+    assert len(load(str(tmp_path / "plain.npz")).classes) == 2
+    arrays["images"] = np.random.default_rng(0).integers(0, 256, (2048, 32, 32)).astype(np.uint8)
+    np.savez_compressed(tmp_path / "packed.npz", **arrays)
+    assert len(load(str(tmp_path / "packed.npz")).classes) == 2

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from hypersign import figures
+from hypersign import figures, simulation
 from hypersign._checks import HypersignError
-from hypersign.geometry import simulate
 
 
 def test_histograms_are_densities_with_their_labels_and_predictions():
@@ -36,10 +35,13 @@ def test_measured_points_stand_beside_the_prediction(figure, scale):
 @pytest.mark.parametrize(
     ("simulation", "names"),
     [
-        (simulate.sign([3, 10], draws=200), ["sign_histograms", "sign_against_dimension"]),
-        (simulate.ternary([0.1, 0.5], dimension=20, draws=200), ["ternary_histograms", "ternary_against_threshold"]),
-        (simulate.levels([2, 4], dimension=20, draws=200), ["levels_histograms"]),
-        (simulate.rotated([8, 16], rotations=["none", "hadamard-2"], draws=200), ["rotated_histograms"]),
+        (simulation.sign([3, 10], draws=200), ["sign_histograms", "sign_against_dimension"]),
+        (
+            simulation.ternary([0.1, 0.5], dimension=20, draws=200),
+            ["ternary_histograms", "ternary_against_threshold"],
+        ),
+        (simulation.levels([2, 4], dimension=20, draws=200), ["levels_histograms"]),
+        (simulation.rotated([8, 16], rotations=["none", "hadamard-2"], draws=200), ["rotated_histograms"]),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

@@ -11,6 +11,7 @@ from hypersign.geometry.ablation import Change, _change, ablate
 from hypersign.geometry.depth import back_to_float
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
+from hypersign.tasks import Classification
 
 SPREADS = (0.1, 0.0, 0.4, 0.4)
 """Of the planted network: the magnitudes of each layer's latent weights are in the ratio 1 + e to 1 - e, by turns."""
@@ -178,9 +179,9 @@ def test_the_model_is_left_as_found(network, images, sets, broken):
 
     if broken:
         with pytest.raises(ArithmeticError):
-            ablate(network, [images], sets[:1], loss=loss)
+            ablate(network, [images], sets[:1], task=Classification(loss))
     else:
-        ablate(network, [images], sets[:1], loss=loss)
+        ablate(network, [images], sets[:1], task=Classification(loss))
     after = state(network)
     assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in zip(before[0], after[0], strict=True))
     assert before[1:3] == after[1:3]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.geometry.advice import LEAST_R, advise
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign

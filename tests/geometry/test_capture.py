@@ -81,7 +81,7 @@ def test_nan_in_scores():
     model = _model()
     with torch.no_grad():
         model[4].bias[0] = float("nan")
-    with pytest.raises(HypersignError, match="scores must be finite"):
+    with pytest.raises(HypersignError, match="outputs must be finite"):
         capture(model, _batches())
 
 
@@ -116,7 +116,7 @@ def test_nothing_of_a_batch_is_kept():
             del images
 
     seen = capture(model, batches())
-    assert seen.images == 12
+    assert seen.examples == 12
     assert not any(reference() is not None for reference in alive)
 
 
@@ -138,3 +138,20 @@ def test_a_layer_used_twice_counts_twice():
     layer = QuantLinear(4, 4, bias=False, weight_quantizer=Sign())
     (found,) = capture(nn.Sequential(layer, nn.Tanh(), layer), [(torch.randn(7, 4), torch.zeros(7).long())]).layers
     assert found.products.count == 14
+
+
+def test_logits_of_another_shape_are_refused():
+    """A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against N labels."""
+    head = nn.Sequential(QuantConv2d(2, 3, 3, weight_quantizer=Sign()), nn.AdaptiveAvgPool2d(1))
+    with pytest.raises(HypersignError, match="must give logits of shape"):
+        capture(head, _batches())
+
+
+def test_layers_that_share_a_quantizer_are_told_apart():
+    apart, together = _model(), _model()
+    together[0].weight_quantizer = together[4].weight_quantizer = together[4].input_quantizer = Sign()
+    found = [capture(model, _batches()).layers for model in (apart, together)]
+    for one, other in zip(*found, strict=True):
+        assert one.products.result("both_binarized", predicted_pearson_r=0.0) == other.products.result(
+            "both_binarized", predicted_pearson_r=0.0
+        )

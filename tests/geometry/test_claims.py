@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from hypersign import simulation
 from hypersign._checks import HypersignError
-from hypersign.geometry import simulate
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
 
 
@@ -89,13 +89,13 @@ def test_first_layer_is_held_against_the_worst_of_the_others(geometry) -> None:
 
 
 def test_simulations_agree_with_theory_and_wrong_theory_shows() -> None:
-    simulation = simulate.sign((3, 27), draws=2000, seed=1)
-    claims = simulation_claims([simulation])
+    simulated = simulation.sign((3, 27), draws=2000, seed=1)
+    claims = simulation_claims([simulated])
     assert [claim.holds for claim in claims] == [True, True]
-    case = simulation.cases[0]
+    case = simulated.cases[0]
     wrong = dataclasses.replace(case.angle_degrees, predicted_mean=case.angle_degrees.predicted_mean + 3)
     case = dataclasses.replace(case, angle_degrees=wrong)
-    assert not simulation_claims([dataclasses.replace(simulation, cases=(case,))])[0].holds
+    assert not simulation_claims([dataclasses.replace(simulated, cases=(case,))])[0].holds
 
 
 def test_a_network_without_quantized_layers_has_no_claims(geometry) -> None:

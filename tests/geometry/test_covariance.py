@@ -8,8 +8,9 @@ from scipy import linalg
 from torch import nn
 from torch.nn import functional as F
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import covariance, inspect, theory
+from hypersign.geometry import covariance, inspect
 from hypersign.geometry.covariance import (
     CovarianceAccumulator,
     GroupScale,

@@ -149,3 +149,38 @@ def test_bad_input_is_named(batches):
         depth(network((300, 10)), batches, iter(batches))
     with pytest.raises(HypersignError, match="permuted_images must be an integer >= 1"):
         depth(network((300, 10)), batches, batches, permuted_images=0)
+
+
+def test_layers_that_share_a_quantizer_are_told_apart(batches):
+    """As many objects or one of each: the same numbers."""
+    apart, together = network([64, 64, 64, 10]), network([64, 64, 64, 10])
+    sign = Sign()
+    for layer in together.modules():
+        if isinstance(layer, QuantLinear):
+            layer.weight_quantizer = sign
+            if not isinstance(layer.input_quantizer, Identity):
+                layer.input_quantizer = sign
+    images = [(x[:, :64], labels) for x, labels in batches]
+    assert depth(apart, images, images) == depth(together, images, images)
+    for name in ("weights", "inputs"):
+        names = [key for key, layer in together.named_modules() if isinstance(layer, QuantLinear)][1:2]
+        x = images[0][0]
+        assert torch.equal(
+            back_to_float(apart, **{name: names}).eval()(x), back_to_float(together, **{name: names}).eval()(x)
+        )
+
+
+def test_layers_that_share_a_weight_get_their_own_sizes():
+    first, second = (QuantLinear(8, 8, bias=False, weight_quantizer=Sign()) for _ in range(2))
+    second.weight = first.weight
+    alone = back_to_float(nn.Sequential(first), weights=["0"])
+    both = back_to_float(nn.Sequential(first, second), weights=["0", "1"])
+    assert torch.equal(both[0].weight, alone[0].weight)
+    assert torch.equal(both[1].weight, alone[0].weight)
+
+
+def test_a_layer_that_runs_twice_is_named():
+    layer = QuantLinear(8, 8, input_quantizer=Sign(), weight_quantizer=Sign())
+    x = torch.randn(20, 8), torch.zeros(20, dtype=torch.long)
+    with pytest.raises(HypersignError, match="0 runs more than once in a forward pass"):
+        depth(nn.Sequential(layer, layer), [x], [x])

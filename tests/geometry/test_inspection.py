@@ -204,7 +204,7 @@ def test_a_network_that_is_all_zero():
 def test_bad_input_is_named():
     model = nn.Sequential(QuantLinear(4, 3, weight_quantizer=Sign()))
     batch = torch.randn(5, 4), torch.zeros(5).long()
-    with pytest.raises(HypersignError, match="at least one image"):
+    with pytest.raises(HypersignError, match="at least one example"):
         inspect(model, [], run="", dataset="")
     with pytest.raises(HypersignError, match="must have quantized layers"):
         inspect(nn.Sequential(nn.Linear(4, 3)), [batch], run="", dataset="")

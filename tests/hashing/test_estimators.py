@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.hashing import (
     SignHasher,
     asymmetric_cosine,

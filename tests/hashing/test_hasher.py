@@ -143,3 +143,57 @@ def test_bad_vectors():
         hasher.transform(np.ones((2, 39)))
     with pytest.raises(HypersignError, match="0 sample"):
         hasher.transform(np.ones((0, 40)))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+@pytest.mark.parametrize("rotation", ["hadamard", "haar", None])
+def test_integers_past_the_range_of_sums(kind, rotation):
+    limits = np.iinfo(kind)
+    x = np.random.default_rng(0).integers(limits.min, limits.max, (200, 64), kind, endpoint=True)
+    x[0, :32], x[0, 32:] = limits.min, limits.max
+    x[1, :32], x[1, 32:] = limits.max, limits.min
+    hasher = SignHasher(64, rotation=rotation).fit(x)
+    means = [sum(column) / len(x) for column in zip(*x.tolist(), strict=True)]  # of Python's integers
+    np.testing.assert_allclose(hasher.mean_, means, rtol=1e-12)
+    turned = x.astype(object) - np.array(means)
+    turned = turned.astype(np.float64)
+    if rotation:
+        turned = (HadamardRotation(64) if rotation == "hadamard" else HaarRotation(64, 0))(turned)
+    sure = np.abs(turned) > 1e-6 * limits.max
+    assert sure.mean() > 0.999
+    codes = hasher.transform(x)
+    np.testing.assert_array_equal(unpack(codes, 64)[sure], np.where(turned < 0, -1, 1)[sure])
+    # a code does not depend on the vectors beside it
+    small = np.random.default_rng(1).integers(0, 50, (5, 64)).astype(kind)
+    mixed = hasher.transform(np.concatenate([small, x]))
+    np.testing.assert_array_equal(mixed, np.concatenate([hasher.transform(small), codes]))
+
+
+def test_integers_beside_a_mean_that_float64_rounds_to_them():
+    x = np.array([[2**60], [2**60 + 1], [2**60 - 1], [2**60 + 2]])
+    hasher = SignHasher(1, rotation=None, center=True).fit(x)
+    assert hasher.mean_[0] == 2.0**60
+    assert unpack(hasher.transform(x[1:]), 1)[:, 0].tolist() == [1, -1, 1]
+    with pytest.raises(HypersignError, match="row 0 is the mean"):
+        hasher.transform(x[:1])
+    with pytest.raises(HypersignError, match=r"row 0 is zero.*1 here"):
+        SignHasher(2, rotation=None, center=False).fit(x.repeat(2, 1)).transform([[0, 0], [0, 1]])
+
+
+def test_floating_numbers_whose_sums_overflow():
+    x = np.random.default_rng(0).standard_normal((50, 64)).clip(-3, 3)
+    codes = SignHasher(64).fit_transform(x)
+    for dtype, largest in ((np.float16, 2e4), (np.float32, 1e38)):
+        large = (largest * x).astype(dtype)
+        hasher = SignHasher(64).fit(large)
+        assert (unpack(hasher.transform(large), 64) == unpack(codes, 64)).mean() > 0.999
+        mixed = np.concatenate([x.astype(dtype), large])
+        np.testing.assert_array_equal(
+            hasher.transform(mixed), np.concatenate([hasher.transform(x.astype(dtype)), hasher.transform(large)])
+        )
+        assert np.isfinite(hasher.project(large)).all()
+    with pytest.raises(HypersignError, match=r"sum of the vectors must be a float64 number.*divide all vectors"):
+        SignHasher(64).fit(np.abs(x) * 5e307)
+    hasher = SignHasher(64, center=False).fit(x)
+    with pytest.raises(HypersignError, match="50 of these are too large: divide all vectors"):
+        hasher.transform(x * 5e307)

@@ -136,3 +136,20 @@ def test_bad_searches(x, index):
 
 def test_recall_counts_hits():
     assert recall(np.array([[0, 1], [5, 6]]), np.array([[1, 0, 9], [6, 7, 5]]), k=2) == 0.75
+
+
+@pytest.mark.parametrize(("kind", "other"), [("i8", "i8"), ("u8", "u8"), ("i8", "u8"), ("i8", "u1"), ("i4", "i4")])
+def test_rescoring_integers_that_float64_rounds(kind, other):
+    random = np.random.default_rng(0)
+    most = min(np.iinfo(kind).max, np.iinfo(other).max)
+    for centre, spread in ((most // 2, 50), (most // 2, most // 2)):
+        x = (centre + random.integers(-spread, spread, (100, 8))).astype(kind)
+        queries = (centre + random.integers(-spread, spread, (3, 8))).astype(other)
+        hasher = SignHasher(64).fit(x)
+        index = HammingIndex(hasher, hasher.transform(x))
+        found = index.rescore(queries, index.search(queries, k=100), x, 5)
+        for query, distances, indices in zip(queries.tolist(), found.distances, found.indices, strict=True):
+            squares = [sum((a - b) ** 2 for a, b in zip(row, query, strict=True)) for row in x.tolist()]
+            nearest = sorted(range(100), key=lambda i: (squares[i], i))[:5]
+            np.testing.assert_allclose(distances, [squares[i] ** 0.5 for i in nearest], rtol=1e-12)
+            np.testing.assert_allclose(distances, [squares[i] ** 0.5 for i in indices], rtol=1e-12)

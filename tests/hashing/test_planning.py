@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.hashing import HammingIndex, SignHasher, measure, plan
-from hypersign.hashing.planning import _covariances, _orthogonality
+from hypersign.hashing.prediction import _covariances, _orthogonality
 
 
 def vectors(n=3000, d=48):
@@ -164,3 +164,16 @@ def test_vectors_without_angles(x):
         plan(y, center=False)
     row = plan(y).rows[0]  # a mean to subtract gives it a direction
     assert list(row.recall_by_center) == [1, 0.5]
+
+
+@pytest.mark.parametrize(("copies", "k"), [(20, 5), (20, 10), (3, 10), (7, 7)])
+def test_copies_have_equal_codes(copies, k):
+    """More copies of a vector than neighbours: codes find those with the lowest index, as exact distances do."""
+    distinct = np.random.default_rng(0).standard_normal((300, 32))
+    x = np.repeat(distinct, copies, axis=0)[np.random.default_rng(1).permutation(300 * copies)]
+    found = plan(x, bits=(256,), factors=(1, 4), k=k, sample=60)
+    hasher = SignHasher(256).fit(x)
+    row = measure(HammingIndex(hasher, hasher.transform(x)), found).rows[0]
+    for factor in (1, 4):
+        assert row.recall[factor] == pytest.approx(row.measured_recall[factor], abs=0.04)
+    assert copies <= k or row.recall[1] == pytest.approx(1)

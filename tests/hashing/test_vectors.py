@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,22 @@ def test_what_another_hasher_or_other_vectors_left_is_not_used(source, tmp_path,
     np.testing.assert_array_equal(HammingIndex.load(tmp_path / "c").codes, hasher.transform(np.load(source)))
 
 
+def test_a_second_writer_is_refused_and_the_codes_are_of_the_first(source, tmp_path, small_blocks):
+    said = []
+
+    def meanwhile(done, total):
+        with ThreadPoolExecutor(1) as thread, pytest.raises(HypersignError) as error:
+            thread.submit(hash_file, source, tmp_path / "c", SignHasher(100, seed=1)).result()
+        said.append(str(error.value))
+
+    hash_file(source, tmp_path / "c", SignHasher(100), progress=meanwhile)
+    assert len(said) > 2
+    assert said[0].startswith(f"{tmp_path / 'c'} is being written by process {os.getpid()} on ")
+    hash_file(source, tmp_path / "whole", SignHasher(100))
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["c", source.name, "whole"])
+
+
 def test_a_killed_process_leaves_no_codes_and_the_next_goes_on(source, tmp_path):
     code = """
 import sys, time
@@ -167,27 +184,6 @@ def test_a_place_where_codes_cannot_go(source, tmp_path):
     with pytest.raises(HypersignError, match="would take the place of the vectors"):
         hash_file(source, tmp_path / ".." / tmp_path.name / source.name, SignHasher(64))
     assert source.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda path: None, "could not be read"),
-        (lambda path: path.write_bytes(b"text"), "does not begin like one; write it by numpy.save"),
-        (lambda path: path.write_bytes(b""), "does not begin like one"),
-        (lambda path: path.write_bytes(b"PK\3\4 an archive"), "does not begin like one"),
-        (lambda path: np.save(path, np.ones(3)), r"of shape \(vectors, dimension\); got float64 of shape \(3,\)"),
-        (lambda path: np.save(path, np.ones((3, 0))), "holds no vectors"),
-        (lambda path: np.save(path, np.ones((0, 3))), "holds no vectors"),
-        (lambda path: np.save(path, np.asfortranarray(np.ones((3, 4)))), "Fortran's order"),
-        (lambda path: np.save(path, np.ones((3, 4), complex)), "real numbers"),
-        (lambda path: np.save(path, np.array([[None]]), allow_pickle=True), "could not be read"),
-    ],
-)
-def test_files_that_hold_no_vectors(tmp_path, make, message):
-    make(tmp_path / "x.npy")
-    with pytest.raises(HypersignError, match=message):
-        open_vectors(tmp_path / "x.npy")
 
 
 def changed(path, source, **saved):

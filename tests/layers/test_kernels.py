@@ -99,3 +99,17 @@ def test_nan_weight_is_refused() -> None:
         layer.weight[0, 0] = torch.nan
     with pytest.raises(HypersignError, match="must not hold NaN"):
         use_kernels(layer)
+
+
+def test_shared_quantizers_and_layers_in_several_places() -> None:
+    """One Sign in all layers, one layer in two places: each place runs on bits."""
+    torch.manual_seed(0)
+    binary = {"input_quantizer": Sign(), "weight_quantizer": Sign()}
+    twice = QuantLinear(16, 16, **binary)
+    model = nn.Sequential(QuantLinear(8, 16, **binary), twice, nn.Sequential(twice), QuantLinear(16, 3, **binary))
+    found = use_kernels(model)
+    assert found.converted == ("0", "1", "3")
+    assert not any(isinstance(module, QuantLinear) for module in found.model.modules())
+    assert found.model[1] is found.model[2][0]
+    x = torch.randn(5, 8)
+    assert torch.equal(found.model(x), model(x))

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import cross_entropy
 from hypersign.models import Switch, associative_memory, build, fast_transform
 from hypersign.models.fast_transform import PowersOfTwo, _Switched
 from hypersign.rotations import random_signs
+from hypersign.tasks import cross_entropy
 from hypersign.training import Recipe
 
 SHAPE = (1, 4, 4)

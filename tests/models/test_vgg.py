@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import cross_entropy, squared_hinge
 from hypersign.layers import quant_layers
 from hypersign.models import ShiftBatchNorm1d, ShiftBatchNorm2d, mlp, vgg
 from hypersign.quantizers import Identity, Optimal, Sign, Tanh, Ternary
+from hypersign.tasks import cross_entropy, squared_hinge
 
 SMALL = {"widths": (4, 6), "pools": (2,), "hidden": (8,)}
 

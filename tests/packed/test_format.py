@@ -52,7 +52,8 @@ def joined(header: dict[str, Any], graph: Any, body: bytes) -> bytes:
 
 def test_what_is_written_comes_back(network, packed: bytes) -> None:
     graph, tensors = network
-    found, arrays, values, digest = read(io.BytesIO(packed))
+    contents = read(io.BytesIO(packed))
+    found, arrays, values = contents.graph, contents.tensors, contents.values
     assert found.classes == graph.classes
     assert [node.name for node in found.nodes] == [node.name for node in graph.nodes]
     assert found.nodes[0].options == graph.nodes[0].options
@@ -61,7 +62,7 @@ def test_what_is_written_comes_back(network, packed: bytes) -> None:
         assert arrays[name].dtype == tensor.dtype
         np.testing.assert_array_equal(arrays[name], tensor)
     assert (values["pool1"].height, values["pool1"].width, values["pool1"].ternary) == (3, 3, True)
-    assert len(digest) == 64
+    assert len(contents.sha256) == 64
 
 
 def test_equal_networks_give_equal_files_of_the_predicted_size(network, packed: bytes, tmp_path: Path) -> None:

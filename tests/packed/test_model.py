@@ -1,9 +1,13 @@
 """The runtime: operations against plain loops, bad input, threads, and what it imports."""
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,7 +117,7 @@ def test_trace_keeps_every_value(model: PackedModel, images) -> None:
     [
         (np.zeros((1, 2, 5, 6), np.float32), "uint8 of shape .* got float32"),
         (np.zeros((1, 2, 5, 6), np.int64), "got int64"),
-        (np.zeros((2, 5, 6), np.uint8), r"got uint8 of shape \(2, 5, 6\)"),
+        (np.zeros((2, 5, 6), np.uint8), r"got uint8 of shape \(2, 5, 6\); pass a single image as image\[None\]"),
         (np.zeros((1, 2, 6, 5), np.uint8), r"N, 2, 5, 6.* got uint8 of shape \(1, 2, 6, 5\)"),
         ("image", "got <U5"),
     ],
@@ -186,7 +190,49 @@ def test_pools_of_real_numbers(tmp_path, op: str, include: bool, size, stride, p
             np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["copy", "deep", "pickle"],
+)
+def test_copies(copied: Callable[[PackedModel], PackedModel], model: PackedModel, packed: bytes, images) -> None:
+    expected = model.predict(images)
+    found = copied(model)
+    assert (found.sha256, found.graph, found.values) == (model.sha256, model.graph, model.values)
+    np.testing.assert_array_equal(found.predict(images), expected)
+    assert model.__reduce__()[1] == (packed,)
+
+
 def test_the_runtime_needs_no_torch() -> None:
     code = "import sys, hypersign.packed; print(sorted({'torch', 'safetensors.torch', 'rich'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("rounds", [1, 50, 100, 108, 109, 110, 125, 126, 127, 500])
+def test_rotations_of_many_rounds_are_exact_or_refused(rounds: int, tmp_path: Path) -> None:
+    """Sums of two pixels double every other round: past 2^63 no type holds them."""
+    random = np.random.default_rng(0)
+    signs = random.integers(0, 4, (rounds, 1)).astype(np.uint64)
+    exponent = -max(0, rounds // 2 - 20)
+    options = {"multiplier": 1, "shift": 0, "size": 2, "outputs": 2, "exponent": exponent}
+    nodes = (
+        Node("rotate", "turn", ("input",), options),
+        Node("affine", "out", ("turn",), {}),
+    )
+    graph = Graph((2, 1, 1), (0.0, 255.0), ("a", "b"), nodes)
+    tensors = {"turn.signs": signs, "out.scale": np.ones(2, np.float32), "out.shift": np.zeros(2, np.float32)}
+    if 255**2 * 2 * 2**rounds >= 2**126:
+        with pytest.raises(HypersignError, match=f"stay below 2\\^63; {rounds} rounds"):
+            write(tmp_path / "net", graph, tensors)
+        return
+    write(tmp_path / "net", graph, tensors)
+    images = random.integers(0, 256, (20, 2, 1, 1)).astype(np.uint8)
+    expected = []
+    for a, b in images.reshape(-1, 2).tolist():
+        for word in signs[:, 0].tolist():
+            a, b = (-a if word & 1 else a), (-b if word & 2 else b)
+            a, b = a + b, a - b
+        expected.append([a >> -exponent, b >> -exponent])
+    found = PackedModel.load(tmp_path / "net").predict(images)
+    np.testing.assert_array_equal(found, np.array(expected).astype(np.float32))

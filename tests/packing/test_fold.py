@@ -1,5 +1,6 @@
 """Packed networks against the float networks they come from."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.models import mlp, resnet18, resnet20, vgg
 from hypersign.packed import PackedModel
-from hypersign.packing import file_size, fold, pack
+from hypersign.packing import file_size, fold, pack, verify
 from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Ternary
 
 SHAPE = (3, 9, 9)
@@ -67,6 +68,11 @@ def assert_equal(
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
     assert len(np.unique(expected, axis=0)) > n / 2, "a network that tells images apart"
+    with pytest.MonkeyPatch.context() as patch:
+        module = importlib.import_module("hypersign.packing.verify")
+        patch.setattr(module, "_agree", lambda found, expected, rounding: np.zeros(len(found), bool))
+        certificate = verify(model, packed, images)
+    assert (certificate.logits_differ, certificate.wrong) == (n, 0), "each step is that of the float64 replica"
     return packed
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.geometry.covariance import GroupScale
 from hypersign.layers import QuantConv2d
 from hypersign.packing import fold

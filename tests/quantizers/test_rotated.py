@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.geometry.weights import angle_stats, level_shares
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.quantizers import MeanScale, Rotated, Sign, Ternary

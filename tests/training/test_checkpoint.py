@@ -24,7 +24,7 @@ def parts(seed, **fields):
     return model, optimizer, negative_signs(model), torch.rand(2, dtype=torch.float64)
 
 
-COUNTERS = Counters(epoch=3, batch=7, step=57, seconds=1.5, epoch_seconds=0.25, best_epoch=2, best_accuracy=0.75)
+COUNTERS = Counters(epoch=3, batch=7, step=57, seconds=1.5, epoch_seconds=0.25, best_epoch=2, best_score=0.75)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -95,3 +95,12 @@ def test_a_state_of_another_network(tmp_path):
         r"\(11, 6\)$",
     ):
         load_state(tmp_path, model, optimizer, signs, sums)
+
+
+def test_a_state_of_version_0_1(tmp_path):
+    """It called the best score best_accuracy."""
+    save_state(tmp_path, COUNTERS, *parts(1))
+    tensors, header = read_tensors(state_path(tmp_path))
+    header["best_accuracy"] = header.pop("best_score")
+    write_tensors(state_path(tmp_path), tensors, header)
+    assert load_state(tmp_path, *parts(2)) == COUNTERS

@@ -148,7 +148,7 @@ def test_at_random_moments(run_command, tmp_path, recipe, number):
         elif "its state is saved" in output:
             assert status == 130, output
             assert in_training
-            assert f"Go on with: hypersign train --resume {folder}\n" in output
+            assert f"Resume with: hypersign train --resume {folder}\n" in output
         else:  # before the training began
             assert status == 130, output
             assert "hypersign train: interrupted\n" in output

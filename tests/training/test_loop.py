@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from hypersign import models
 from hypersign._checks import HypersignError
 from hypersign.bits.backend import backend, forced
 from hypersign.data import Augmentation, Batches, load
-from hypersign.evaluate import evaluate, squared_hinge
+from hypersign.evaluate import evaluate
 from hypersign.layers import quant_layers
 from hypersign.runs import open_run
+from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import DivergedError, InterruptedTrainingError, Recipe, resume
 from hypersign.training.checkpoint import load_state, state_path
-from hypersign.training.loop import _Loop
+from hypersign.training.divergence import FiniteCheck
 from hypersign.training.step import Step
 
 
@@ -97,7 +99,7 @@ def test_against_a_naive_loop(vgg, train_quietly, weights):
         assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
         assert row["accuracy"] == right / 100
         held = data.train[len(data.train) - 60 :]
-        expected = evaluate(model, Batches(held, 7, pixel_range=data.pixel_range), loss=squared_hinge)
+        expected = evaluate(model, Batches(held, 7, pixel_range=data.pixel_range), task=Classification(squared_hinge))
         assert row["validation_accuracy"] == expected.accuracy
         assert row["validation_loss"] == pytest.approx(expected.loss, rel=1e-5)
         assert row["images_per_second"] > 0
@@ -128,7 +130,7 @@ def test_results(vgg, train_quietly, weights):
     best = evaluate(run.load_model("best"), Batches(held, 50, pixel_range=data.pixel_range))
     assert best.accuracy == max(accuracies)
     last = run.load_model()
-    test = evaluate(last, Batches(data.test, 50, pixel_range=data.pixel_range), loss=squared_hinge)
+    test = evaluate(last, Batches(data.test, 50, pixel_range=data.pixel_range), task=Classification(squared_hinge))
     assert results["test"]["accuracy"] == test.accuracy
     assert results["test"]["confusion"] == [list(counts) for counts in test.confusion]
     assert results["test"]["loss"] == pytest.approx(test.loss, rel=1e-5)
@@ -280,7 +282,7 @@ def test_a_folder_in_use(mlp, train_quietly, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes").write_text("mine")
     with pytest.raises(
-        HypersignError, match=r"must be new or empty; .*run is not: choose another, or go on .*--resume"
+        HypersignError, match=r"must be new or empty; .*run is not: choose another, or resume .*--resume"
     ):
         train_quietly(mlp())
     (tmp_path / "file").write_text("mine")
@@ -291,9 +293,39 @@ def test_a_folder_in_use(mlp, train_quietly, tmp_path):
 
 def test_what_a_killed_start_left_is_no_use(mlp, train_quietly, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.abc.part").write_text("{")
+    (tmp_path / "run" / ".run.json.abcd_123.part").write_text("{")
     run = train_quietly(mlp(epochs=1))
     assert sorted(path.name for path in run.path.iterdir()) == ["metrics.jsonl", "model.safetensors", "run.json"]
+
+
+def test_a_folder_that_a_live_run_writes_to(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, assert_same):
+    whole = train_quietly(mlp(), "whole")
+    call, said = Step.__call__, []
+
+    def meanwhile(self, *batch):
+        if self.steps == 3:
+            files = {path.name for path in (tmp_path / "run").rglob("*")}
+            part = tmp_path / "run" / ".metrics.jsonl.abcd_123.part"  # what the live run may be writing
+            part.write_text("{")
+            with ThreadPoolExecutor(1) as thread:  # a lock taken twice by one caller is the caller's
+                for intrude in (
+                    lambda: train_quietly(mlp(seed=1)),
+                    lambda: resume(tmp_path / "run", **quiet),
+                ):
+                    with pytest.raises(HypersignError) as error:
+                        thread.submit(intrude).result()
+                    said.append(str(error.value))
+            part.unlink()  # it was not removed
+            assert {path.name for path in (tmp_path / "run").rglob("*")} == files
+        return call(self, *batch)
+
+    monkeypatch.setattr(Step, "__call__", meanwhile)
+    assert_same(weights(train_quietly(mlp(), save_seconds=0).path), weights(whole.path))
+    assert len(said) == 2
+    for sentence in said:
+        assert sentence.startswith(f"{tmp_path / 'run'} is being written by process {os.getpid()} on ")
+        assert sentence.endswith("; wait for it or stop it, or choose another output")
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 # Stopping and going on
@@ -310,7 +342,7 @@ def test_stop_and_resume(vgg, train_quietly, quiet, tmp_path, weights, assert_sa
     with pytest.raises(
         InterruptedTrainingError,
         match=rf"^training stopped in epoch {epoch} of 2, step {step}; its state is saved\. "
-        rf"Go on with: hypersign train --resume {folder}$",
+        rf"Resume with: hypersign train --resume {folder}$",
     ):
         train_quietly(recipe, "stopped")
     assert not open_run(folder).finished
@@ -388,7 +420,7 @@ def test_resume_with_a_recipe_of_another_version(stopped, quiet):
     run = open_run(stopped)
     run.update(recipe={**run.info["recipe"], "momentum": 0.9})
     with pytest.raises(
-        HypersignError, match=r"run\.json must be one of this version; .*'momentum': go on with the Hyper"
+        HypersignError, match=r"run\.json must be one of this version; .*'momentum': use the HyperSign version"
     ):
         resume(stopped, **quiet)
 
@@ -412,33 +444,37 @@ def test_divergence(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, a
     whole = train_quietly(recipe, "whole")
     with monkeypatch.context() as patch:
         call = Step.__call__
-        contents = {}
+        before = {}
+
+        def contents():
+            files = (path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != ".lock")
+            return {path: path.read_bytes() for path in files}
 
         def broken(self, images, labels, rate):
             if self.steps == 4:
-                contents.update({path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()})
+                before.update(contents())
                 self.layers = dict(loops[0].model.named_modules())
                 breaks(self, images)
             return call(self, images, labels, rate)
 
         loops = []
-        create = _Loop.create
+        init = FiniteCheck.__init__
         patch.setattr(Step, "__call__", broken)
-        patch.setattr(_Loop, "create", lambda self: (loops.append(self), create(self)))
+        patch.setattr(FiniteCheck, "__init__", lambda self, *words: (loops.append(self), init(self, *words))[1])
         with pytest.raises(
             DivergedError,
             match=rf"^training must stay finite, but in step 5 \(epoch 3\) {where} is not; the last good state is "
-            rf"kept: hypersign train --resume {tmp_path / 'run'} goes on from it; a lower learning rate is what",
+            rf"kept: hypersign train --resume {tmp_path / 'run'} resumes from it; a lower learning rate helps",
         ):
             train_quietly(recipe, save_seconds=0)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == contents
+    assert contents() == before
     assert_same(weights(resume(tmp_path / "run", **quiet).path), weights(whole.path))
 
 
 def broken_loss(forward):
     def nan(images, labels):
-        loss, correct = forward(images, labels)
-        return loss * torch.nan, correct
+        loss, measured = forward(images, labels)
+        return loss * torch.nan, measured
 
     return nan
 
@@ -452,13 +488,7 @@ def test_divergence_before_anything_was_saved(mlp, train_quietly, at_step):
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
 def test_divergence_seen_late_names_the_step(mlp, train_quietly, quiet, tmp_path, monkeypatch, at_step, step):
     """As on CUDA, where the loss is looked at only now and then: steps have gone on, but nothing was saved."""
-    init = _Loop.__init__
-
-    def late(self, *arguments):
-        init(self, *arguments)
-        self.look_every, self.step.guard = 3, False
-
-    monkeypatch.setattr(_Loop, "__init__", late)
+    monkeypatch.setattr("hypersign.training.loop.look_every", lambda device: 3)
 
     def once(_, images):
         images.fill_(torch.nan)

@@ -9,6 +9,7 @@ from torch import nn
 from hypersign.layers import QuantLinear
 from hypersign.models import build
 from hypersign.quantizers import Sign, Ternary
+from hypersign.tasks import Classification, NextToken
 from hypersign.training.monitor import Monitor, first_broken_layer, layer_metrics, negative_signs
 
 ROW = {
@@ -23,6 +24,10 @@ ROW = {
     "validation_accuracy": None,
     "layers": {"fc1": {"flipped_signs": 0.125, "angle_degrees": None}},
 }
+
+
+def watching(folder, epochs, task=None, unit="images", **options):
+    return Monitor(folder, epochs, task or Classification(), unit=unit, **{"tensorboard": False, **options})
 
 
 def test_flipped_signs_against_a_naive_count():
@@ -72,8 +77,8 @@ def test_first_broken_layer():
 
 
 def test_a_log_has_a_line_an_epoch(tmp_path, capsys):
-    with Monitor(tmp_path, 20, tensorboard=False) as monitor:
-        monitor.batch(1, 3, 7, loss=0.5, accuracy=0.1, rate=1e-3, speed=99.0)
+    with watching(tmp_path, 20) as monitor:
+        monitor.batch(1, 3, 7, loss=0.5, metrics=[0.1], rate=1e-3, speed=99.0)
         monitor.epoch(ROW, [ROW])
         monitor.epoch({**ROW, "epoch": 2, "validation_accuracy": 0.75}, [ROW, ROW])
     lines = capsys.readouterr().err.splitlines()
@@ -85,20 +90,39 @@ def test_a_log_has_a_line_an_epoch(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_a_log_of_another_task(tmp_path, capsys):
+    row = {
+        **{key: ROW[key] for key in ("epoch", "step", "learning_rate", "layers")},
+        "examples_per_second": 99.0,
+        "loss": 1.5,
+        "bits_per_token": 2.25,
+        "accuracy": 0.5,
+        "validation_loss": 1.0,
+        "validation_bits_per_token": 1.5,
+        "validation_accuracy": 0.25,
+    }
+    with watching(tmp_path, 3, NextToken(), "examples") as monitor:
+        monitor.epoch(row, [row])
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch   1/3  loss 1.5000  bits per token 2.250  accuracy 50.00%  validation 1.500  rate 1.0e-03  "
+        "99 examples/s"
+    ]
+
+
 def test_a_terminal_of_80_columns_has_a_bar(tmp_path):
     console = Console(record=True, force_terminal=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file, Monitor(tmp_path, 100, tensorboard=False, console=console) as monitor:
-        monitor.batch(99, 3, 7, loss=0.5, accuracy=0.125, rate=1e-3, speed=1999.0)
+    with console.file, watching(tmp_path, 100, console=console) as monitor:
+        monitor.batch(99, 3, 7, loss=0.5, metrics=[0.125], rate=1e-3, speed=1999.0)
         monitor.progress.refresh()
         shown = console.export_text()
-    for part in ("99/100", "━━━", "loss 0.5000", "accuracy 12.5%", "rate 1e-03", "1,999 images/s"):
+    for part in ("99/100", "━━━", "loss 0.5000", "accuracy 12.50%", "rate 1e-03", "1,999 images/s"):
         assert part in shown
 
 
 def test_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Monitor(tmp_path, 2, tensorboard=True, console=Console(quiet=True)) as monitor:
+    with watching(tmp_path, 2, tensorboard=True, console=Console(quiet=True)) as monitor:
         monitor.epoch(ROW, [ROW])
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert "flipped_signs/fc1" in events.Tags()["scalars"]

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hypersign.models import build
+from hypersign.tasks import LOSSES, Classification
 from hypersign.training.recipe import Recipe
-from hypersign.training.step import Step, loss_of, make_optimizer
+from hypersign.training.step import Step, make_optimizer
 
 FOLDER = Path(os.environ.get("HYPERSIGN_ORACLE", Path(__file__).parents[2] / ".." / "shared" / "oracle"))
 pytestmark = pytest.mark.skipif(
@@ -143,6 +144,11 @@ def test_logits_and_predictions_match(forward) -> None:
 # ------------------------------------------------------------------------------------------------ thirty steps
 
 
+def stepper(model: nn.Module, chosen: Recipe) -> Step:
+    optimizer = make_optimizer(chosen, list(model.parameters()))
+    return Step(model, chosen, Classification(LOSSES[chosen.loss]), optimizer, contextlib.nullcontext, guard=True)
+
+
 def steps(prefix: str = "", **changes):
     """Yields (number of steps done, loss, accuracy, model) for the 30 batches, from the saved start."""
     arrays, info = read("train_steps_binary")
@@ -150,13 +156,13 @@ def steps(prefix: str = "", **changes):
     decay = info["optimizer_params"]["epoch_decay_rate"] ** epochs
     chosen = recipe(info, epochs=epochs, final_learning_rate=1e-3 * decay, **changes)
     model = network(chosen, arrays, "step0/").train()
-    step = Step(model, chosen, make_optimizer(chosen, list(model.parameters())), contextlib.nullcontext, guard=True)
+    step = stepper(model, chosen)
     for i in range(30):
         rate = chosen.rate(epoch=i * chosen.epochs // 30 + 1, progress=1.0)
         np.testing.assert_allclose(rate, arrays[f"{prefix}lr"][i], rtol=1e-6)
         labels = torch.from_numpy(arrays["y"][i]).long()
-        loss, correct, _ = step(images(arrays["x"][i]), labels, rate)
-        yield arrays, i + 1, loss.item(), correct.item() / len(labels), model
+        loss, measured, _ = step(images(arrays["x"][i]), labels, rate)
+        yield arrays, i + 1, loss.item(), measured["accuracy"].item() / len(labels), model
 
 
 @pytest.mark.parametrize("prefix", ["", "decay/"], ids=["one-epoch", "decaying-rate"])
@@ -185,7 +191,7 @@ def test_first_gradients_match() -> None:
     chosen = recipe(info)
     model = network(chosen, arrays, "step0/").train()
     logits = model(images(arrays["x"][0]))
-    loss_of(chosen)(logits, torch.from_numpy(arrays["y"][0]).long()).backward()
+    LOSSES[chosen.loss](logits, torch.from_numpy(arrays["y"][0]).long()).backward()
     for scope, (layer, norm) in SCOPES.items():
         module = model.get_submodule(layer)
         theirs = weight(arrays[f"grad1/{scope}/W"], 32 if layer == "fc1" else 1)
@@ -227,9 +233,7 @@ def test_clipping_before_the_forward_pass_leaves_weights_one_step_outside() -> N
         model.fc1.weight_quantizer.register_forward_pre_hook(
             lambda _, x, seen=seen: seen.append(x[0].abs().max().item())
         )
-        step = Step(
-            model, chosen, make_optimizer(chosen, list(model.parameters())), contextlib.nullcontext, guard=True
-        )
+        step = stepper(model, chosen)
         # A weight beyond the clip has no gradient of its own; momentum pushes it out, as in training.
         for parameter in model.parameters():
             step.optimizer.state[parameter] = {

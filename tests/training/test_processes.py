@@ -12,9 +12,9 @@ import torch
 from hypersign import models
 from hypersign._checks import HypersignError
 from hypersign.data import Batches, load
-from hypersign.evaluate import squared_hinge
 from hypersign.layers import quant_layers
 from hypersign.runs import open_run
+from hypersign.tasks import squared_hinge
 from hypersign.training.processes import any_process, first_process_first, make_accelerator
 
 FIELDS = {

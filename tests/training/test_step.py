@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from hypersign.evaluate import cross_entropy
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Identity, Sign, Tanh
+from hypersign.tasks import Classification, cross_entropy
 from hypersign.training import Recipe
-from hypersign.training.step import Step, latent_weights, loss_of, make_optimizer
+from hypersign.training.step import Step, latent_weights, make_optimizer
 
 
 def network(**options):
@@ -23,7 +23,8 @@ def network(**options):
 
 def stepper(model, guard=True, **fields):
     recipe = Recipe(loss="cross-entropy", **fields)
-    return Step(model, recipe, make_optimizer(recipe, list(model.parameters())), contextlib.nullcontext, guard=guard)
+    optimizer = make_optimizer(recipe, list(model.parameters()))
+    return Step(model, recipe, Classification(), optimizer, contextlib.nullcontext, guard=guard)
 
 
 def batch(seed=0, scale=1.0):
@@ -60,7 +61,7 @@ def test_adam_by_hand(fields, corrected, decay):
     ours = [p.detach().numpy().copy() for p in model.parameters()]
     state: dict = {}
     tiny = 1e-9
-    step._forward = lambda x, y: (tiny * cross_entropy(model(x), y), torch.tensor(0))
+    step._forward = lambda x, y: (tiny * cross_entropy(model(x), y), {})
     for t in range(1, 6):
         x, labels = batch(t)
         x = x.double()
@@ -77,7 +78,7 @@ def test_nesterov_sgd_by_hand():
     step = stepper(model, optimizer="sgd", weight_decay=0.25, gradient_clip=0.03)
     parameters = [p.detach().clone() for p in model.parameters()]
     momenta = [torch.zeros_like(p) for p in parameters]
-    step._forward = lambda x, y: (cross_entropy(model(x), y), torch.tensor(0))  # in float64 to the end
+    step._forward = lambda x, y: (cross_entropy(model(x), y), {})  # in float64 to the end
     for t in range(4):
         x, labels = batch(t)
         leaves = [p.clone().requires_grad_() for p in parameters]
@@ -125,10 +126,10 @@ def test_returns_loss_correct_and_finite():
     model = network()
     before = copy.deepcopy(model)
     x, labels = batch()
-    loss, correct, finite = stepper(model)(x, labels, 0.1)
+    loss, measured, finite = stepper(model)(x, labels, 0.1)
     logits = before(x)
     assert loss == cross_entropy(logits, labels)
-    assert correct == (logits.argmax(1) == labels).sum()
+    assert measured == {"accuracy": (logits.argmax(1) == labels).sum()}
     assert finite.tolist() == [True] * 5
 
 
@@ -155,8 +156,3 @@ def test_anneals_every_surrogate():
     model = network()
     stepper(model).anneal(0.5)
     assert model[0].weight_quantizer.surrogate.t == pytest.approx(1.0)
-
-
-def test_losses_by_name():
-    assert loss_of(Recipe(loss="cross-entropy")) is cross_entropy
-    assert loss_of(Recipe())(torch.tensor([[2.0, 0.0]]), torch.tensor([0])) == 0.5

@@ -11,6 +11,7 @@ integers; `backend()` tells which ran, `HYPERSIGN_BACKEND` forces one.
 from hypersign.bits.backend import available_backends, backend
 from hypersign.bits.filters import Filters
 from hypersign.bits.gradients import RoundedGradient, input_gradient, round_gradient, weight_gradient
+from hypersign.bits.hadamard import hadamard_transform
 from hypersign.bits.hamming import hamming, hamming_topk, hamming_within
 from hypersign.bits.images import image_conv2d
 from hypersign.bits.pooling import max_pool2d
@@ -35,6 +36,7 @@ __all__ = [
     "round_gradient",
     "input_gradient",
     "weight_gradient",
+    "hadamard_transform",
     "hamming",
     "hamming_topk",
     "hamming_within",

@@ -67,7 +67,6 @@ class Filters:
             raise HypersignError(f"{self.filters} filters must divide into groups evenly; got {self.groups} groups")
         self.words: Words = words
         self._compiled: dict[str, Any] = {}  # by back end: the filters in its kernels' own order
-        self._kernels()
 
     def _kernels(self) -> Any:
         """The compiled filters of the back end in use, built once; None for the NumPy reference."""
@@ -179,7 +178,8 @@ class Filters:
         pad_value: int = 0,
         thresholds: Thresholds | None = None,
     ) -> Planned:
-        """`conv2d` without its checks, for networks that check all once."""
+        """`conv2d` without its checks, for networks that check all once; builds the kernels' filters."""
+        self._kernels()
         low = high = flip = None
         if thresholds is not None:
             low, high, flip = thresholds.low, thresholds.high, thresholds.flip

@@ -1,24 +1,102 @@
-"""The fast Walsh-Hadamard transform of NumPy arrays; `hypersign.hadamard` checks arguments and explains it."""
+"""The fast Walsh-Hadamard transform of NumPy arrays: n log2 n additions, no multiplication.
+
+The rows of the matrix are in natural (Hadamard's) order: H_1 = 1, H_2n = [[H_n, H_n], [H_n, -H_n]]. Compiled kernels
+transform float32, float64, int32 and int16. In cache they are up to twice as fast as a copy of the same numbers.
+Other types use plain butterflies over whole arrays. Every back end adds in the same order, so all give the same bits.
+
+Lengths that are no power of two have no such matrix. Pad them with zeros, as `HadamardRotation` does.
+"""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hypersign._checks import HypersignError, check_int
 from hypersign.bits.backend import native
 
-__all__ = ["transform"]
+__all__ = ["check_hadamard", "hadamard_transform", "next_power_of_two", "transform"]
+
+LONGEST = 1 << 24
+
+
+def next_power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n, for n >= 1: the length to pad a vector to.
+
+    >>> [next_power_of_two(n) for n in (1, 2, 3, 64, 65)]
+    [1, 2, 4, 64, 128]
+    """
+    return 1 << (n - 1).bit_length()
+
+
+def hadamard_transform(
+    x: NDArray[Any], *, orthonormal: bool = True, out: NDArray[Any] | None = None, threads: int = 1
+) -> NDArray[Any]:
+    """Multiplies the last dimension of `x` by the Hadamard matrix of its size n, a power of two up to 2^24.
+
+        y_i = s sum_j (-1)^popcount(i and j) x_j,   s = 1/sqrt(n) if orthonormal, else 1
+
+    The matrix is symmetric. With orthonormal=True it is its own inverse. With orthonormal=False nothing is
+    multiplied and integers stay integers. They wrap where their type cannot hold them (int16: modulo 2^16, so a sum
+    that fits is right even when a partial sum did not fit). `hypersign.ops.hadamard_transform` does the same for
+    torch tensors.
+
+    Args:
+        x: real or complex numbers, shape (..., n).
+        orthonormal: divide by sqrt(n); `x` must then be of a floating type.
+        out: array to write to, C-contiguous, of the type and shape of `x`; `x` itself for a transform in place.
+        threads: number of threads that share the vectors.
+
+    Returns the transform, of the type and shape of `x`. `x` changes only if it is `out`.
+
+    Raises:
+        HypersignError: `x` has no dimension, n is no power of two or above 2^24, `x` holds integers and orthonormal
+            is True, or `out` does not fit.
+
+    Source: Yates 1937; Fino & Algazi 1976, "Unified matrix treatment of the fast Walsh-Hadamard transform".
+
+    >>> hadamard_transform(np.array([1, 2, 3, 4]), orthonormal=False).tolist()
+    [10, -2, -4, 0]
+    """
+    check_hadamard(x.shape, x.dtype, floating=x.dtype.kind in "fc", orthonormal=orthonormal)
+    check_int("threads", threads, least=1)
+    if x.dtype.kind not in "iufcO":
+        raise HypersignError(f"a Hadamard transform adds numbers; got {x.dtype}: convert them")
+    if out is None:
+        out = np.empty(x.shape, x.dtype)
+    elif not (
+        isinstance(out, np.ndarray) and out.shape == x.shape and out.dtype == x.dtype and out.flags.c_contiguous
+    ):
+        raise HypersignError(
+            f"out must be a C-contiguous array of type {x.dtype} and shape {x.shape}; got "
+            f"{getattr(out, 'dtype', type(out).__name__)} of shape {getattr(out, 'shape', None)}"
+        )
+    transform(x, out, factor=x.shape[-1] ** -0.5 if orthonormal else 1.0, threads=threads)
+    return out
+
+
+def check_hadamard(shape: tuple[int, ...], kind: object, *, floating: bool, orthonormal: bool) -> None:
+    """Raises HypersignError where numbers of this shape and type have no Hadamard transform."""
+    n = shape[-1] if shape else 0
+    if n < 1 or n & (n - 1) or n > LONGEST:
+        raise HypersignError(
+            f"a Hadamard transform needs a last dimension that is a power of two up to 2^24; got shape {shape}"
+        )
+    if orthonormal and not floating:
+        raise HypersignError(
+            f"an orthonormal Hadamard transform divides by sqrt(n) and so needs floating numbers; got {kind}; "
+            "convert them, or say orthonormal=False"
+        )
 
 
 def transform(x: NDArray[Any], out: NDArray[Any], *, factor: float = 1.0, threads: int = 1) -> None:
     """Writes `factor` H x, for every x in the last axis of `x`, to `out`, which may be `x` itself.
 
-    `out` is C-contiguous, of the shape and type of `x`. Every back end adds in the same order, so all give the same
-    bits; integers wrap round, and take no factor.
+    `out` is C-contiguous, of the shape and type of `x`. Integers wrap, and have no factor. Nothing is checked.
     """
     kernels, n = native(), x.shape[-1]
     if kernels is None or not hasattr(kernels, f"hadamard_{x.dtype.name}") or not x.dtype.isnative:
-        y = x
+        y = x.astype(np.float32) if x.dtype == np.float16 and factor != 1 else x  # sums may leave float16
         for _ in range(n.bit_length() - 1):
             # neighbours meet, sums come before differences: after log2(n) such stages the order is natural again
             y = np.concatenate((y[..., 0::2] + y[..., 1::2], y[..., 0::2] - y[..., 1::2]), axis=-1)

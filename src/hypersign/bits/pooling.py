@@ -91,7 +91,7 @@ def planned_max_pool2d(
 
 
 def flip_mask(flip: ArrayLike | None, words: int) -> Words:
-    """`flip` as one row of so many words."""
+    """`flip` as one row of `words` words."""
     if flip is None:
         return np.zeros(words, np.uint64)
     flip = np.asarray(flip)

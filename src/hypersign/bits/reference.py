@@ -55,12 +55,23 @@ def ternary_levels(planes: Words, n: int) -> NDArray[np.int8]:
 def threshold(x: NDArray[Any], low: Any, high: Any, flip: Any) -> Words:
     """Levels of numbers (..., n) as words, or planes where `high` is not None: -1 where x < low, +1 where
     x >= high (binary: elsewhere), 0 between; negated where `flip`."""
-    minus = x < low
+    minus = _below(x, low)
     if high is None:
         return pack_bits(minus ^ flip)
-    plus = x >= high
+    plus = ~_below(x, high)
     nonzero = minus | plus
     return np.stack([pack_bits((minus ^ flip) & nonzero), pack_bits(nonzero)])
+
+
+def _below(x: NDArray[Any], limit: Any) -> NDArray[np.bool_]:
+    """x < limit, exactly: NumPy would round 64-bit integers to compare them with floating limits."""
+    limit = np.asarray(limit)
+    if x.dtype.kind not in "iu" or x.dtype.itemsize < 8 or limit.dtype.kind != "f":
+        return x < limit
+    # x < t is x < ceil(t), and always true past the type's largest number
+    least, past = float(np.iinfo(x.dtype).min), np.iinfo(x.dtype).max + 1.0
+    limit = np.ceil(limit.astype(np.float64))
+    return (x < np.clip(limit, least, np.nextafter(past, 0)).astype(x.dtype)) | (limit >= past)
 
 
 def convolve(
@@ -156,7 +167,7 @@ def round_gradient(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]]:
     """A gradient (N, H, W, F) rounded at random, with a scale an image and with a scale a filter."""
     images, height, width, filters = gradient.shape
-    columns = -(-filters // 8) * 8  # eight generators take turns along the filters
+    columns = -(-filters // 8) * 8  # eight generators alternate along the filters
     words = np.empty((height * width * columns // 8, images, 8), np.uint32)
     state = _mixed(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 8 * images + 1, dtype=np.uint64))
     state = (state.astype(np.uint32) | np.uint32(1)).reshape(images, 8)

@@ -16,7 +16,7 @@ from hypersign.bits.reference import Words
 __all__ = ["pack", "pack_ternary", "unpack", "unpack_ternary"]
 
 Bound = Callable[[int], Any]
-"""An operation bound to its arrays: reads one, writes the other, on so many threads."""
+"""An operation bound to its arrays: reads one, writes the other, on the given number of threads."""
 
 Planned = Callable[[NDArray[Any], NDArray[Any]], Bound]
 """An operation whose options are checked: binds it to what it reads and what it writes."""

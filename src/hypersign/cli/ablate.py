@@ -1,33 +1,20 @@
 """`hypersign ablate`: layers put back to float, beside the loss that geometry predicts."""
 
+import contextlib
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from hypersign import runs
+from hypersign import runs, study
 from hypersign._checks import check_int
-from hypersign._json import plain
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
-from hypersign.data import Batches
+from hypersign._json import plain, prints_text, write_json
+from hypersign._locks import writing_file
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, progress_bars
 from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
-from hypersign.geometry.ablation import ablate as measure
 from hypersign.geometry.depth import Depth
-from hypersign.geometry.depth import depth as measure_depth
-from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
-from hypersign.runs import Run
-from hypersign.training import Recipe
-from hypersign.training.step import loss_of
-
-BATCH = 100
-"""Test images in memory at a time."""
-
-REESTIMATION_BATCH = 500
 
 
 def run(words: Sequence[str]) -> None:
@@ -67,20 +54,24 @@ def ablate(
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)
-    found, deep = ablate_run(
-        opened,
-        images=images,
-        reestimate_images=reestimate_images,
-        rounds=rounds,
-        depth=depth,
-        weights=weights,
-        seed=seed,
-        console=Console(stderr=True),
-    )
-    answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
-    write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
-    if figures is not None:
-        _draw(found, deep, figures)
+    with contextlib.ExitStack() as stack:
+        if figures is not None:
+            stack.enter_context(writing_file(figures / "ablation"))
+        progress = stack.enter_context(progress_bars(Console(stderr=True)))
+        found, deep = study.ablate_run(
+            opened,
+            images=images,
+            reestimate_images=reestimate_images,
+            rounds=rounds,
+            depth=depth,
+            weights=weights,
+            seed=seed,
+            progress=progress,
+        )
+        answer = {"run": opened.name, "weights": weights, "seed": seed, **dataclasses.asdict(found)}
+        write_json(plain(answer if deep is None else {**answer, "depth": dataclasses.asdict(deep)}), json)
+        if figures is not None:
+            _draw(found, deep, figures)
     if not prints_text(json):
         return
     text = Console()
@@ -95,38 +86,6 @@ def ablate(
         text.print(ranking_words(ranking), highlight=False)
     if deep is not None:
         text.print(depth_table(deep))
-
-
-def ablate_run(
-    opened: Run,
-    *,
-    images: int,
-    reestimate_images: int,
-    rounds: int,
-    depth: bool,
-    weights: Weights,
-    seed: int,
-    console: Console,
-) -> tuple[Ablation, Depth | None]:
-    """Ablates a run's network, and measures its depth where asked to, with a progress bar on `console`."""
-    data, model = opened.data(), opened.load_model(weights)
-    batches = Batches(data.test[:images], BATCH, pixel_range=data.pixel_range)
-    size = min(reestimate_images, REESTIMATION_BATCH)
-    drawn = Batches(data.train, size, pixel_range=data.pixel_range, seed=seed)
-    sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
-    layers = quant_layers(model).values()
-    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
-    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("ablating", total=sum(2 * count + 1 for count in counts if count))
-        found = measure(
-            model,
-            batches,
-            sets,
-            loss=loss_of(Recipe(**opened.info["recipe"])),
-            progress=lambda done: bar.update(task, completed=done),
-        )
-        return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
 
 
 def ablation_table(found: Ablation, side: str, scope: str) -> Table:

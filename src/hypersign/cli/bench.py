@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from hypersign._checks import check_int
+from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits.backend import native
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import Profile, profile
 

@@ -9,11 +9,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs
-from hypersign._checks import HypersignError
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
-from hypersign.geometry import Geometry
-from hypersign.runs import Run
+from hypersign import runs, study
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
 
 RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
 
@@ -32,22 +30,8 @@ def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
         runs_: two or more run folders.
         json: print JSON instead of the tables; with a file's name, write the JSON there as well.
     """
-    if len(runs_) < 2:
-        raise HypersignError(f"compare needs two or more run folders; got {len(runs_)}")
-    opened = [runs.open_run(path) for path in runs_]
-    labels = _labels(opened)
-    found = {label: _facts(one) for label, one in zip(labels, opened, strict=True)}
-    differences = {
-        name: {label: facts["settings"].get(name) for label, facts in found.items()}
-        for name in dict.fromkeys(name for facts in found.values() for name in facts["settings"])
-        if len({repr(facts["settings"].get(name)) for facts in found.values()}) > 1
-    }
-    answer = {
-        "differences": differences,
-        "runs": {
-            label: {key: value for key, value in facts.items() if key != "settings"} for label, facts in found.items()
-        },
-    }
+    answer = study.compare_runs([runs.open_run(path) for path in runs_])
+    found, differences = answer["runs"], answer["differences"]
     write_json(answer, json)
     if not prints_text(json):
         return
@@ -59,52 +43,6 @@ def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
     for label, facts in found.items():
         for missing in facts["missing"]:
             console.print(f"{label}: {missing}", highlight=False, soft_wrap=True)
-
-
-def _labels(opened: Sequence[Run]) -> list[str]:
-    """The folders' names; where two are alike, the paths as they were given."""
-    names = [one.name for one in opened]
-    if len(set(names)) == len(names):
-        return names
-    paths = [str(one.path) for one in opened]
-    if len(set(paths)) < len(paths):
-        raise HypersignError(f"compare needs different run folders; got one twice: {', '.join(paths)}")
-    return paths
-
-
-def _facts(opened: Run) -> dict[str, Any]:
-    """A run as compared: settings by name, results, layers, and sentences on what is missing."""
-    info = opened.info
-    settings = {f"recipe.{key}": value for key, value in info["recipe"].items()}
-    settings |= {f"model.{key}": value for key, value in info["model"]["options"].items()}
-    settings |= {"model": info["model"]["name"], "data.sha256": info["data"]["sha256"][:12]}
-    missing = []
-    if not opened.finished:
-        done = len(opened.metrics())
-        missing.append(f"not finished, {done} of {info['recipe']['epochs']} epochs are done: it has no test accuracy")
-    path = opened.path / "geometry.json"
-    layers: dict[str, Any] = {}
-    geometry = None
-    if path.exists():
-        geometry = Geometry.load(path)
-        for layer in geometry.layers:
-            layers[layer.name] = {
-                "fan_in": layer.fan_in,
-                "angle_degrees": _number(layer.angle_degrees.mean),
-                "predicted_angle_degrees": _number(layer.angle_degrees.predicted_mean),
-                "r": _number(layer.weights_binarized.pearson_r),
-                "predicted_r": _number(layer.weights_binarized.predicted_pearson_r),
-            }
-    else:
-        missing.append(f"no geometry.json, so no angles and r; make it with: hypersign inspect {opened.path}")
-    return {
-        "settings": settings,
-        "finished": opened.finished,
-        "test": {key: value for key, value in info.get("results", {}).get("test", {}).items() if key != "confusion"},
-        "inspected_images": geometry.images if geometry else None,
-        "layers": layers,
-        "missing": missing,
-    }
 
 
 def _overview(found: dict[str, dict[str, Any]], differences: dict[str, dict[str, Any]]) -> Table:
@@ -168,10 +106,6 @@ def _layers(measured: dict[str, dict[str, Any]]) -> Table:
             )
         table.add_row(name, *cells)
     return table
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _text(value: float | None, digits: int) -> str:

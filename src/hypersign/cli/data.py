@@ -8,7 +8,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hypersign.cli.options import JsonTarget, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget
 
 __all__ = ["fetch", "list_"]
 
@@ -16,8 +17,8 @@ __all__ = ["fetch", "list_"]
 def fetch(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")], /) -> None:
     """Download, check and unpack a data set, and print the folder it lies in.
 
-    Files that lie in the folder HYPERSIGN_DATA names are checked and used where they are; downloads go into
-    your cache folder, and go on where they broke off when you run this again.
+    Files in the folder that HYPERSIGN_DATA names are checked and used where they are. Downloads go into your cache
+    folder; an interrupted one resumes when you run the command again.
 
     Args:
         name: digits, mnist, fashion-mnist or cifar-10.

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from hypersign import study
 from hypersign._checks import HypersignError
-from hypersign.cli.ablate import ablate_run
-from hypersign.cli.inspect import geometry_table, inspect_run, write_report
-from hypersign.cli.options import parse
+from hypersign._locks import is_lock, writing_file, writing_folder
+from hypersign.cli.inspect import geometry_table
+from hypersign.cli.options import parse, progress_bars
 from hypersign.runs import open_run
 from hypersign.training import Recipe, train
 
@@ -42,12 +43,26 @@ def demo(*, output: Path = Path("runs/demo")) -> None:
     Args:
         output: run folder; report.html and geometry.json are written into it.
     """
-    if output.exists() and any(output.iterdir()):
-        if Recipe(**open_run(output).info["recipe"]) != RECIPE:
-            raise HypersignError(
-                f"{output} holds another run than this demo; choose another folder with --output, or remove it"
-            )
-        shutil.rmtree(output)
+    with writing_folder(output), writing_file(output / "geometry.json"):
+        _remove_earlier(output)
+        _demo(output)
+
+
+def _remove_earlier(output: Path) -> None:
+    """Empties the folder of an earlier demo, but for the locks that this one holds."""
+    files = [path for path in output.iterdir() if not is_lock(path)]
+    if not files:
+        return
+    if Recipe(**open_run(output).info["recipe"]) != RECIPE:
+        raise HypersignError(
+            f"{output} holds another run than this demo; choose another folder with --output, or remove it"
+        )
+    # run.json goes last: killed before it, the next demo still finds an earlier one.
+    for path in sorted(files, key=lambda path: path.name == "run.json"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _demo(output: Path) -> None:
     console, progress = Console(), Console(stderr=True)
     # Layers this small gain nothing from a second thread, and where cores are busy threads wait for each other:
     # ten times slower. One thread also gives every machine of a kind the same result.
@@ -57,19 +72,14 @@ def demo(*, output: Path = Path("runs/demo")) -> None:
         console.print("1. Training a binary convolutional network on scanned digits", style="bold")
         trained = train(RECIPE, output, device="cpu", console=progress)
         console.print("2. Measuring what one bit did to its geometry", style="bold")
-        found = inspect_run(trained, images=500, weights="last", seed=0, console=progress)
+        with progress_bars(progress) as bars:
+            found = study.inspect_run(trained, progress=bars)
         console.print("3. Putting layers back to float, one at a time", style="bold")
-        ablation = ablate_run(
-            trained,
-            images=300,
-            reestimate_images=300,
-            rounds=2,
-            depth=True,
-            weights="last",
-            seed=0,
-            console=progress,
-        )
-        page = write_report(trained, found, output, ablation)
+        with progress_bars(progress) as bars:
+            ablation, depth = study.ablate_run(
+                trained, images=300, reestimate_images=300, rounds=2, depth=True, progress=bars
+            )
+        page = study.write_report(trained, found, ablation=ablation, depth=depth)
     finally:
         torch.set_num_threads(threads)
     console.print(geometry_table(found))

@@ -1,6 +1,5 @@
 """`hypersign evaluate`."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,11 +8,9 @@ from rich.table import Table
 
 from hypersign import runs
 from hypersign._checks import check_int
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
-from hypersign.data import Batches
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
 from hypersign.evaluate import evaluate as measure
-from hypersign.training import Recipe
-from hypersign.training.step import loss_of
 
 
 def run(words: Sequence[str]) -> None:
@@ -37,7 +34,7 @@ def evaluate(
         run: run folder.
         weights: the last weights, or those with the best validation accuracy.
         split: images to evaluate on.
-        images: only the first so many; all by default.
+        images: number of images to evaluate, the first ones; all by default.
         batch_size: images in memory at a time.
         json: print JSON instead of the tables; with a file's name, write the JSON there as well.
     """
@@ -46,10 +43,8 @@ def evaluate(
         check_int("--images", images, least=1)
     data = opened.data()
     chosen = (data.test if split == "test" else data.train)[:images]
-    batches = Batches(chosen, batch_size, pixel_range=data.pixel_range)
-    loss = loss_of(Recipe(**opened.info["recipe"]))
-    result = measure(opened.load_model(weights), batches, loss=loss)
-    write_json({"run": opened.name, "weights": weights, "split": split, **dataclasses.asdict(result)}, json)
+    result = measure(opened.load_model(weights), data.batches(chosen, batch_size), task=opened.task())
+    write_json({"run": opened.name, "weights": weights, "split": split, **result.as_dict(data.unit)}, json)
     if not prints_text(json):
         return
     table = Table(title="rows: the label's class; columns: the class it was taken for", title_justify="left")
@@ -57,13 +52,13 @@ def evaluate(
     for name in data.classes:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("right", justify="right")
-    for i, (name, row) in enumerate(zip(data.classes, result.confusion, strict=True)):
+    for i, (name, row) in enumerate(zip(data.classes, result.confusion or (), strict=True)):
         share = f"{row[i] / sum(row):.1%}" if sum(row) else "-"
         cells = [f"[bold]{count}[/]" if i == j else str(count) if count else "" for j, count in enumerate(row)]
         table.add_row(name, *cells, share)
     console = Console()
     console.print(
-        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.images:,} {split} images, "
+        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} images, "
         f"loss {result.loss:.4f}",
         highlight=False,
     )

@@ -1,5 +1,6 @@
 """`hypersign hash`: vectors to codes, and what recall to expect of them."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign._locks import writing_file
+from hypersign.cli.options import JsonTarget, parse
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
 from hypersign.hashing import plan as predict
 
@@ -40,8 +43,8 @@ def hash_(
 ) -> None:
     """Hash vectors into packed sign codes; or predict what recall codes will have, by bits and rescoring factor.
 
-    The file may be larger than memory. Stopped at any moment, the same command goes on where it was. Neighbours are
-    by Euclidean distance; scale vectors to length 1 first to search by cosine.
+    The file may be larger than memory. If it is stopped, the same command resumes. Neighbours are by Euclidean
+    distance; scale vectors to length 1 first to search by cosine.
 
     Args:
         vectors: .npy file of shape (n, dimension).
@@ -69,24 +72,30 @@ def hash_(
         bits, rotation=None if rotation == "none" else rotation, rounds=rounds, center=center, seed=seed
     )
     planned = None
-    if plan:
-        planned = predict(
-            open_vectors(vectors),
-            bits=sorted({*LENGTHS, bits}),
-            k=neighbours,
-            rotation=rotation,
-            center=center,
-            sample=queries,
-            seed=seed,
-        )
-    if output is not None:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("hashing", total=None)
-            hash_file(
-                vectors, output, hasher, progress=lambda done, total: bar.update(task, completed=done, total=total)
+    with contextlib.ExitStack() as locks:
+        if output is not None:  # before a plan, which takes long; and what is measured is what was hashed
+            locks.enter_context(writing_file(output))
+        if plan:
+            planned = predict(
+                open_vectors(vectors),
+                bits=sorted({*LENGTHS, bits}),
+                k=neighbours,
+                rotation=rotation,
+                center=center,
+                sample=queries,
+                seed=seed,
             )
-        if planned is not None:
-            planned = measure(HammingIndex.load(output), planned)
+        if output is not None:
+            with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+                task = bar.add_task("hashing", total=None)
+                hash_file(
+                    vectors,
+                    output,
+                    hasher,
+                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                )
+            if planned is not None:
+                planned = measure(HammingIndex.load(output), planned)
     if planned is not None:
         write_json(planned.as_dict(), json)
     if prints_text(json):

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hypersign import runs
-from hypersign.cli.options import JsonTarget, RunPath, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, RunPath, parse
 from hypersign.summary import summary
 
 

@@ -3,28 +3,19 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from hypersign import report, runs
 from hypersign._checks import check_int
+from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
-from hypersign.cli.ablate import ablate_run
-from hypersign.cli.options import RunPath, Weights, parse
-from hypersign.data import Batches
-from hypersign.geometry import Geometry
-from hypersign.geometry import inspect as measure
-from hypersign.geometry.ablation import Ablation
-from hypersign.geometry.covariance import input_covariances
-from hypersign.geometry.depth import Depth
-from hypersign.runs import Run
-from hypersign.summary import summary
+from hypersign.cli.options import RunPath, Weights, parse, progress_bars
 
-BATCH = 50
-"""Images in memory at a time: the largest layer's four families of products take 100 MB then."""
+if TYPE_CHECKING:
+    from hypersign.geometry import Geometry
 
 
 def run(words: Sequence[str]) -> None:
@@ -61,38 +52,43 @@ def inspect(
             in the report; takes several times as long.
         seed: of the permutation test, and of the training images that batch norm is re-estimated on.
     """
+    from hypersign import runs, study  # torch: files of weights and of vectors are inspected without it
+
     opened = runs.open_run(run)
     check_int("--images", images, least=1)
     folder = output or opened.path
-    folder.mkdir(parents=True, exist_ok=True)
     console = Console()
-    found = inspect_run(opened, images=images, weights=weights, seed=seed, console=Console(stderr=True))
-    ablation = None
-    if ablate:
-        ablation = ablate_run(
-            opened,
-            images=images,
-            reestimate_images=images,
-            rounds=3,
-            depth=True,
-            weights=weights,
-            seed=seed,
-            console=Console(stderr=True),
-        )
-    page = write_report(opened, found, folder, ablation)
-    console.print(geometry_table(found))
-    for remark in zero_filters(found):
-        console.print(remark, highlight=False)
-    console.print(covariance_table(found))
-    if figures:
-        from hypersign.figures import save_analysis
+    with writing_file(folder / "geometry.json"):
+        ablation, depth = None, None
+        with progress_bars(Console(stderr=True)) as progress:
+            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=progress)
+            if ablate:
+                ablation, depth = study.ablate_run(
+                    opened,
+                    images=images,
+                    reestimate_images=images,
+                    depth=True,
+                    weights=weights,
+                    seed=seed,
+                    progress=progress,
+                )
+        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth)
+        console.print(geometry_table(found))
+        for remark in zero_filters(found):
+            console.print(remark, highlight=False)
+        console.print(covariance_table(found))
+        for layer in found.layers:
+            if layer.reason and not layer.covariance_pearson_r:
+                console.print(f"{layer.name}: {layer.reason}", highlight=False, markup=False)
+        if figures:
+            from hypersign.figures import save_analysis
 
-        paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
-        console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
-    console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
+            paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
+            console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
+        console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
 
 
-def zero_filters(found: Geometry) -> list[str]:
+def zero_filters(found: "Geometry") -> list[str]:
     """A sentence for each layer that has filters without an angle."""
     counts = {layer.name: sum(map(math.isnan, layer.angle_degrees.per_filter)) for layer in found.layers}
     return [
@@ -102,55 +98,7 @@ def zero_filters(found: Geometry) -> list[str]:
     ]
 
 
-def inspect_run(opened: Run, *, images: int, weights: Weights, seed: int, console: Console) -> Geometry:
-    """Measures a run's network on its first `images` test images, with a progress bar on `console`.
-
-    What the covariance of the inputs foretells comes from as many training images, spread over all of them.
-    """
-    data = opened.data()
-    test = data.test[:images]
-    train = data.train[:: -(-len(data.train) // images)]
-    model = opened.load_model(weights)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("covariance of the inputs", total=len(train))
-        covariances = input_covariances(
-            model,
-            Batches(train, BATCH, pixel_range=data.pixel_range),
-            progress=lambda seen: bar.update(task, completed=seen),
-        )
-        for name, reason in covariances.unmeasured.items():
-            console.print(f"No prediction from covariance for {name}: {reason}", highlight=False)
-        bar.update(task, visible=False)
-        measuring = bar.add_task("measuring", total=len(test))
-        return measure(
-            model,
-            Batches(test, BATCH, pixel_range=data.pixel_range),
-            run=opened.name,
-            dataset=data.name,
-            seed=seed,
-            covariances=covariances,
-            progress=lambda seen: bar.update(measuring, completed=seen),
-        )
-
-
-def write_report(
-    opened: Run, found: Geometry, folder: Path, ablation: tuple[Ablation, Depth | None] | None = None
-) -> Path:
-    """Writes geometry.json and report.html, and returns the latter's path."""
-    ablated, depth = ablation or (None, None)
-    found.save(folder / "geometry.json")
-    return report.write(
-        folder / "report.html",
-        found,
-        run=opened.info,
-        metrics=opened.metrics(),
-        summary=summary(opened.build_model(), tuple(opened.info["model"]["shape"])),
-        ablation=ablated,
-        depth=depth,
-    )
-
-
-def geometry_table(found: Geometry) -> Table:
+def geometry_table(found: "Geometry") -> Table:
     """Per layer, measured beside predicted: angle, and correlation of dot products."""
     table = Table(
         title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
@@ -175,7 +123,7 @@ def geometry_table(found: Geometry) -> Table:
     return table
 
 
-def covariance_table(found: Geometry) -> Table:
+def covariance_table(found: "Geometry") -> Table:
     """Per layer: the inputs' effective dimension, and r with quantized weights, beside its prediction from them."""
     table = Table(
         caption="r: medians over filters, as measured and as predicted from\n"

@@ -11,13 +11,20 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hypersign._checks import HypersignError
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
-from hypersign.geometry.tensor_files import TensorFile, is_tensor_file, open_tensors
-from hypersign.geometry.vectors import VectorsGeometry, open_vectors
-from hypersign.geometry.vectors import inspect_vectors as measure_vectors
-from hypersign.geometry.weights_file import Unmeasured, WeightsGeometry
-from hypersign.geometry.weights_file import inspect_weights as measure_weights
-from hypersign.geometry.weights_pair import PairGeometry, inspect_pair
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
+from hypersign.hashing import VectorsGeometry, open_vectors
+from hypersign.hashing import inspect_vectors as measure_vectors
+from hypersign.weight_files import (
+    PairGeometry,
+    TensorFile,
+    Unmeasured,
+    WeightsGeometry,
+    inspect_pair,
+    is_tensor_file,
+    open_tensors,
+)
+from hypersign.weight_files import inspect_weights as measure_weights
 
 FilePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
 """The file, the command's first word."""

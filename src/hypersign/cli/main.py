@@ -14,22 +14,22 @@ from hypersign._checks import HypersignError
 __all__ = ["main"]
 
 VERBS = {
-    "demo": "train a small binary network on scanned digits and report on it: about a minute",
-    "data": "get data sets, and list what is there",
-    "train": "train a binary or ternary network into a run folder, or go on with one",
+    "demo": "train a small binary network on scanned digits and write its report: about a minute",
+    "data": "list or download data sets",
+    "train": "train a binary or ternary network into a run folder, or resume a run",
     "evaluate": "accuracy, loss and confusion matrix of a run",
-    "info": "what a run is: network, sizes, recipe, results",
-    "inspect": "measure a run's geometry against theory, and write the report",
-    "reproduce": "every figure of the paper from a run, and its claims checked one by one",
-    "ablate": "put layers back to float one by one: loss beside its prediction",
-    "compare": "runs side by side: settings that differ, accuracy, angles and r",
-    "pack": "a run's network as one file of bits, and the proof that it is the same network",
-    "run": "predict with a packed file: no torch needed",
-    "bench": "where a packed network's time goes, and what the float network takes",
-    "theory": "what the closed forms say: angles, ternary levels, the reference tables",
+    "info": "network, sizes, recipe, data and results of a run",
+    "inspect": "measure a run's geometry beside theory, and write the report; or measure weight and vector files",
+    "reproduce": "draw every figure of the paper from a run, and check its claims",
+    "ablate": "turn layers back to float one by one: loss beside its prediction",
+    "compare": "show runs side by side: settings that differ, accuracy, angles and r",
+    "pack": "write a run's network as one file of bits, and compare it with the float network",
+    "run": "predict with a packed file, without torch",
+    "bench": "time a packed network and its layers, beside the float network",
+    "theory": "print the closed forms: angles, ternary levels, the reference tables",
     "simulate": "draw random vectors, and print their angles beside theory",
-    "hash": "vectors to packed sign codes, and the recall to expect of them",
-    "search": "the nearest vectors of queries, by their codes",
+    "hash": "turn vectors into packed sign codes, and predict their recall",
+    "search": "find the nearest vectors of queries, by their codes",
 }
 
 

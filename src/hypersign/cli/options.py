@@ -1,16 +1,16 @@
-"""Options that several commands share, and how results are printed."""
+"""Options that several commands share, and their progress bars."""
 
-import json
-import sys
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.console import Console
+from rich.progress import Progress, TaskID
 from tyro.constructors import PrimitiveConstructorSpec
 
-from hypersign._files import write_atomic
-
-__all__ = ["JsonTarget", "RunPath", "Weights", "parse", "prints_text", "write_json"]
+__all__ = ["JsonTarget", "RunPath", "Weights", "parse", "progress_bars"]
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 """The run folder, a command's first word."""
@@ -32,20 +32,20 @@ JsonTarget = Annotated[
 """The option `--json [FILE]`: None without it, `Path("-")` without a file's name."""
 
 
-def write_json(value: object, target: Path | None) -> None:
-    """Prints `value` as JSON for `-`, writes it into a file for another path, does nothing for None."""
-    if target is None:
-        return
-    text = json.dumps(value, indent=2) + "\n"
-    if target == Path("-"):
-        sys.stdout.write(text)
-    else:
-        write_atomic(target, text)
+@contextlib.contextmanager
+def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Gives a function that shows, on a terminal, how much of what is done: `progress(what, done, total)`."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
 
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                for task in tasks.values():
+                    bars.update(task, visible=False)
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=total)
 
-def prints_text(target: Path | None) -> bool:
-    """Whether tables are printed: always, unless JSON goes to the terminal instead."""
-    return target != Path("-")
+        yield show
 
 
 def parse(function: Any, words: Any, verb: str) -> None:

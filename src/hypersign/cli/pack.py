@@ -1,5 +1,6 @@
 """`hypersign pack`."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from hypersign import packing, runs
 from hypersign._checks import HypersignError, check_int
+from hypersign._json import write_json
+from hypersign._locks import writing_file
 from hypersign._machine import machine, versions
-from hypersign.cli.options import RunPath, Weights, parse, write_json
+from hypersign.cli.options import RunPath, Weights, parse
 from hypersign.packed import PackedModel
 from hypersign.packing import Certificate
 from hypersign.runs import Run
@@ -40,28 +43,32 @@ def pack(
         output: the packed file; its name usually ends in .hypersign.
         weights: the last weights, or those with the best validation accuracy.
         verify: run the test set both ways, in float32 and packed, and write the certificate beside the file, its
-            name with .json added; exit with 1 where a class differs (but for ties of real-valued shortcuts, each
-            shown by a float64 replica).
+            name with .json added. A float64 replica judges each image whose logits differ; exit with 1 where the
+            packed network is wrong on one.
         threads: number of threads that verify uses.
     """
     check_int("--threads", threads, least=1)
     opened = runs.open_run(run)
     data = opened.data()
     model = opened.load_model(weights)
-    packing.pack(model, output, data.shape, pixel_range=data.pixel_range, classes=data.classes)
-    packed = PackedModel.load(output)
-    size = output.stat().st_size
-    predicted = packing.file_size(model, data.shape, pixel_range=data.pixel_range, classes=data.classes)
-    console = Console()
-    console.print(_table(packed))
-    console.print(
-        f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
-        f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if verify:
-        _verify(opened, weights, packed, output, threads, console)
+    with writing_file(output):
+        if verify:
+            with contextlib.suppress(OSError):  # it is of the file that goes now
+                _certificate(output).unlink()
+        packing.pack(model, output, data.shape, pixel_range=data.pixel_range, classes=data.classes)
+        packed = PackedModel.load(output)
+        size = output.stat().st_size
+        predicted = packing.file_size(model, data.shape, pixel_range=data.pixel_range, classes=data.classes)
+        console = Console()
+        console.print(_table(packed))
+        console.print(
+            f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
+            f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if verify:
+            _verify(opened, weights, packed, output, threads, console)
 
 
 def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, threads: int, console: Console) -> None:
@@ -77,7 +84,7 @@ def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, thread
             threads=threads,
             progress=lambda seen: bar.update(task, completed=seen),
         )
-    certificate = Path(f"{output}.json")
+    certificate = _certificate(output)
     write_json(
         {
             "file": output.name,
@@ -92,18 +99,31 @@ def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, thread
     )
     console.print(f"{_sentence(found)}\nCertificate: {certificate}", highlight=False, soft_wrap=True)
     if not found.holds:
-        differ = found.classes_differ - (0 if found.integers else found.ties)
+        first = next(row for row in found.differences if not row.tie)
         raise HypersignError(
-            f"{differ} of {found.images:,} test images have another class in the packed network, and no tie explains "
-            f"it: do not use {output}"
+            f"{found.wrong:,} of {found.images:,} test images have another class in the packed network, or other "
+            f"logits, and no rounding explains it (image {first.image}, from {first.wrong_step} on): "
+            f"do not use {output}"
         )
 
 
+def _certificate(output: Path) -> Path:
+    return Path(f"{output}.json")
+
+
 def _sentence(found: Certificate) -> str:
-    ties = f", {found.ties} of them ties of float32" if found.ties else ""
-    return (
-        f"{found.images:,} test images: {found.classes_differ} classes differ{ties}; logits differ by at most "
+    ties = f" (ties that rounding decides: {found.ties})" if found.ties else ""
+    text = (
+        f"{found.images:,} test images: {found.classes_differ} with another class{ties}; logits differ by at most "
         f"{found.largest_difference:.1e} (the largest is {found.largest_logit:.3g})"
+    )
+    if not found.logits_differ:
+        return text
+    nearer = f"packed is the nearer one on {found.packed_nearer:,} images, float32 on {found.float_nearer:,}"
+    return (
+        f"{text}\nLogits that differ beyond rounding, judged by a float64 replica: {found.logits_differ:,} images; "
+        f"the packed network is wrong on {found.wrong:,}\nMean distance from float64's logits: packed "
+        f"{found.packed_error:.1e}, float32 {found.float_error:.1e}; {nearer}"
     )
 
 
@@ -116,8 +136,8 @@ def _table(packed: PackedModel) -> Table:
     for title in ("node", "operation", "gives", "arithmetic"):
         table.add_column(title, no_wrap=True)
     for node in packed.graph.nodes:
-        value = packed.values[node.name]
-        real = value.kind == "real" or packed.values.get(node.inputs[0], value).kind == "real"
-        kind = "float32" if real else "bits" if node.op in ("conv2d", "max_pool2d") else "integers"
+        source, value = packed.values[node.inputs[0]], packed.values[node.name]
+        real = "real" in (source.kind, value.kind)
+        kind = "float32" if real else "bits" if source.kind == "levels" else "integers"
         table.add_row(node.name, node.op, str(value), kind)
     return table

@@ -6,16 +6,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs
+from hypersign import runs, study
 from hypersign._checks import check_int
-from hypersign._files import make_folder
-from hypersign.cli.inspect import inspect_run
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, prints_text, write_json
-from hypersign.geometry import Geometry, simulate
+from hypersign._json import prints_text, write_json
+from hypersign._locks import writing_file
+from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, progress_bars
+from hypersign.geometry import Geometry
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
-from hypersign.geometry.estimates import Simulation
 from hypersign.quantizers import Sign, Ternary
 from hypersign.runs import Run
+from hypersign.simulation import Simulation
 
 
 def run(words: Sequence[str]) -> None:
@@ -49,27 +49,28 @@ def reproduce(
     check_int("--images", images, least=1)
     check_int("--draws", draws, least=2)
     folder = output or opened.path / "reproduction"
-    make_folder(folder)
-    progress = Console(stderr=True)
-    found = inspect_run(opened, images=images, weights=weights, seed=seed, console=progress)
-    with progress.status("simulating random vectors"):
-        simulations = paper_simulations(draws=draws, seed=seed)
-    claims = network_claims(found) + simulation_claims(simulations)
-    found.save(folder / "geometry.json")
-    with progress.status("drawing figures"):
-        figures = _draw(opened, found, simulations, folder / "figures")
-    rows = {
-        "run": opened.name,
-        "dataset": found.dataset,
-        "images": found.images,
-        "accuracy": found.accuracy,
-        "draws": draws,
-        "seed": seed,
-        "model": opened.info["model"],
-        "versions": opened.info["versions"],
-        "claims": [claim.as_dict() for claim in claims],
-    }
-    write_json(rows, folder / "claims.json")
+    with writing_file(folder / "geometry.json"):
+        progress = Console(stderr=True)
+        with progress_bars(progress) as bars:
+            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=bars)
+        with progress.status("simulating random vectors"):
+            simulations = study.paper_simulations(draws=draws, seed=seed)
+        claims = network_claims(found) + simulation_claims(simulations)
+        found.save(folder / "geometry.json")
+        with progress.status("drawing figures"):
+            figures = _draw(opened, found, simulations, folder / "figures")
+        rows = {
+            "run": opened.name,
+            "dataset": found.dataset,
+            "images": found.images,
+            "accuracy": found.accuracy,
+            "draws": draws,
+            "seed": seed,
+            "model": opened.info["model"],
+            "versions": opened.info["versions"],
+            "claims": [claim.as_dict() for claim in claims],
+        }
+        write_json(rows, folder / "claims.json")
     write_json(rows, json)
     if prints_text(json):
         console = Console()
@@ -80,17 +81,6 @@ def reproduce(
             highlight=False,
             soft_wrap=True,
         )
-
-
-def paper_simulations(*, draws: int, seed: int) -> tuple[Simulation, ...]:
-    """The simulations of the paper, with the paper's cases."""
-    return (
-        simulate.pairs(draws=draws, seed=seed),
-        simulate.binary_pairs(draws=draws, seed=seed),
-        simulate.sign(draws=draws, seed=seed),
-        simulate.ternary(draws=draws, seed=seed),
-        simulate.rotated(draws=draws, seed=seed),
-    )
 
 
 def claims_table(name: str, claims: Sequence[Claim]) -> Table:
@@ -125,8 +115,8 @@ def _draw(opened: Run, found: Geometry, simulations: Sequence[Simulation], folde
     from hypersign.figures import quantizer_curves, save, save_analysis, save_simulation
 
     paths = save_analysis(found, folder, metrics=opened.metrics())
-    for simulation in simulations:
-        paths += save_simulation(simulation, folder)
+    for simulated in simulations:
+        paths += save_simulation(simulated, folder)
     for name, quantizer in (("sign", Sign()), ("ternary", Ternary())):
         paths += save(quantizer_curves(quantizer).get_figure(), folder, f"quantizer_{name}")  # type: ignore[arg-type]
     return paths

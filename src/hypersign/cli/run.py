@@ -15,12 +15,12 @@ from rich.progress import Progress
 
 from hypersign._checks import HypersignError, check_int
 from hypersign._files import write_atomic
+from hypersign._pictures import SUFFIXES, opened
 from hypersign.cli.options import parse
 from hypersign.packed import PackedModel
 
 FilePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"))
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -106,20 +106,15 @@ def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:
 
 def _image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """One image file as (channels, height, width)."""
-    from PIL import Image
-
     channels, height, width = shape
-    try:
-        with Image.open(path) as image:
-            found = (image.mode, image.height, image.width)
-            pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise HypersignError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
-    if found != (MODES[channels], height, width):
-        raise HypersignError(
-            f"{path}: must be {width}x{height} of mode {MODES[channels]} for this network; it is "
-            f"{found[2]}x{found[1]} of mode {found[0]}: convert it"
-        )
+    with opened(path) as image:
+        found = (image.mode, image.height, image.width)
+        if found != (MODES[channels], height, width):  # before the pixels are decoded
+            raise HypersignError(
+                f"{path}: must be {width}x{height} of mode {MODES[channels]} for this network; it is "
+                f"{found[2]}x{found[1]} of mode {found[0]}: convert it"
+            )
+        pixels = np.asarray(image)
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from hypersign._checks import HypersignError, check_int
 from hypersign._files import write_atomic
-from hypersign.cli.options import JsonTarget, parse, prints_text, write_json
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, parse
 from hypersign.hashing import HammingIndex, Neighbours, open_vectors
 
 SHOWN = 10

@@ -9,10 +9,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hypersign import simulation
 from hypersign._checks import HypersignError
-from hypersign.cli.options import JsonTarget, prints_text, write_json
-from hypersign.geometry import simulate
-from hypersign.geometry.estimates import Simulation
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget
+from hypersign.simulation import Simulation
 
 
 def run(words: Sequence[str]) -> None:
@@ -51,7 +52,7 @@ def pairs(
         figures: folder to draw the histograms into, as PDF and PNG.
         json: print JSON instead of the table; with a file's name, write the JSON there as well.
     """
-    _finish(lambda: simulate.pairs(dimensions, draws=draws, seed=seed, device=device), figures, json)
+    _finish(lambda: simulation.pairs(dimensions, draws=draws, seed=seed, device=device), figures, json)
 
 
 def binary_pairs(
@@ -71,7 +72,7 @@ def binary_pairs(
         figures: folder to draw the histograms into, as PDF and PNG.
         json: print JSON instead of the table; with a file's name, write the JSON there as well.
     """
-    _finish(lambda: simulate.binary_pairs(dimensions, draws=draws, seed=seed), figures, json)
+    _finish(lambda: simulation.binary_pairs(dimensions, draws=draws, seed=seed), figures, json)
 
 
 def sign(
@@ -93,7 +94,7 @@ def sign(
         figures: folder to draw the histograms into, as PDF and PNG.
         json: print JSON instead of the table; with a file's name, write the JSON there as well.
     """
-    _finish(lambda: simulate.sign(dimensions, draws=draws, seed=seed, device=device), figures, json)
+    _finish(lambda: simulation.sign(dimensions, draws=draws, seed=seed, device=device), figures, json)
 
 
 def ternary(
@@ -118,7 +119,7 @@ def ternary(
         json: print JSON instead of the table; with a file's name, write the JSON there as well.
     """
     _finish(
-        lambda: simulate.ternary(thresholds, dimension=dimension, draws=draws, seed=seed, device=device),
+        lambda: simulation.ternary(thresholds, dimension=dimension, draws=draws, seed=seed, device=device),
         figures,
         json,
     )
@@ -146,7 +147,7 @@ def levels(
         json: print JSON instead of the table; with a file's name, write the JSON there as well.
     """
     _finish(
-        lambda: simulate.levels(numbers, dimension=dimension, draws=draws, seed=seed, device=device), figures, json
+        lambda: simulation.levels(numbers, dimension=dimension, draws=draws, seed=seed, device=device), figures, json
     )
 
 
@@ -178,7 +179,7 @@ def rotated(
     """
     given = None if covariance is None else _array(covariance)
     _finish(
-        lambda: simulate.rotated(
+        lambda: simulation.rotated(
             dimensions, rotations=rotations, rate=rate, covariance=given, draws=draws, seed=seed, device=device
         ),
         figures,

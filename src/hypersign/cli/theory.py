@@ -8,9 +8,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hypersign import theory
 from hypersign._checks import HypersignError, check_int, check_real
-from hypersign.cli.options import JsonTarget, prints_text, write_json
-from hypersign.geometry import theory
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget
 
 Rows = list[dict[str, float]]
 

@@ -41,7 +41,7 @@ def run(words: Sequence[str]) -> None:
             options: Saved in the run folder. The defaults shown are those of the named recipe.
             recipe: named recipe that sets the defaults below.
             output: run folder to make; by default runs/DATA-MODEL-binary (or -ternary).
-            resume: run folder to go on with; it has its recipe, so no recipe option may be given.
+            resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
             device: by default the best there is.
             deterministic: make CUDA repeat itself bit by bit (a CPU does anyway).
             tensorboard: also write TensorBoard's event files, to tensorboard/ in the run folder.
@@ -58,8 +58,7 @@ def run(words: Sequence[str]) -> None:
             done = training.train(options, output or _folder(options), **how)
         elif output is not None or recipe != DEFAULT or options != RECIPES[named]:
             raise HypersignError(
-                "--resume goes on with the run's own recipe in its own folder; leave --output and the recipe's "
-                "options out"
+                "--resume uses the recipe and the folder of the run; leave --output and the recipe's options out"
             )
         else:
             done = training.resume(resume, **how)

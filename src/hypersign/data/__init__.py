@@ -5,16 +5,21 @@ device. Downloads and everything found are checked by SHA-256; see `files` for w
 `sources` for the addresses, which were not tried.
 """
 
-from hypersign.data.batches import Augmentation, Batches
+from hypersign.data.base import Data, EpochBatches, Examples
+from hypersign.data.batches import Augmentation, Batches, TensorBatches
 from hypersign.data.files import NAMES, Status, cache_folder, fetch, status
 from hypersign.data.folder import load_folder
-from hypersign.data.images import ImageData, Split, fingerprint, stratified_split
-from hypersign.data.loading import load
+from hypersign.data.images import ImageData, fingerprint, stratified_split
+from hypersign.data.loading import load, locate
 from hypersign.data.npz import load_npz
+from hypersign.data.splits import Split, TensorSplit
+from hypersign.data.tensors import TensorData
 
 __all__ = [
     "NAMES",
     "load",
+    "locate",
+    "Data",
     "fetch",
     "status",
     "Status",
@@ -26,5 +31,10 @@ __all__ = [
     "fingerprint",
     "stratified_split",
     "Batches",
+    "EpochBatches",
+    "Examples",
+    "TensorBatches",
+    "TensorData",
+    "TensorSplit",
     "Augmentation",
 ]

@@ -1,8 +1,8 @@
-"""Batches that live where the training runs: uint8 there, gathered, augmented and scaled there.
+"""Batches that are made on the training device: the whole split is copied there once.
 
-The whole split is copied to the device once (CIFAR-10: 154 MB). An epoch's order, flips and crops are drawn
-at once, on the CPU, from a generator seeded by (seed, epoch), and copied over; a batch is then eight small
-kernels: one gather through computed positions does shuffling, crop and flip together.
+A copy of CIFAR-10 takes 154 MB: images stay uint8 and are gathered, augmented and scaled on the device. The order,
+flips and crops of an epoch are drawn together, on the CPU, from a generator seeded by (seed, epoch), and copied over.
+A batch of images is then eight small kernels: one gather through computed positions shuffles, crops and flips.
 """
 
 import dataclasses
@@ -13,9 +13,114 @@ import torch
 from torch import Tensor
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.data.images import Split
+from hypersign.data.splits import Split, TensorSplit
 
-__all__ = ["Augmentation", "Batches"]
+__all__ = ["Augmentation", "Batches", "TensorBatches"]
+
+
+class TensorBatches:
+    """The batches of a split of tensors, epoch by epoch, on a device.
+
+    An epoch depends on the seed and the epoch's number alone: not on the device, nor on the batch it is entered at,
+    nor on how many processes share it.
+
+    Args:
+        split: the examples.
+        batch_size: examples per batch, over all processes.
+        device: where batches are made.
+        seed: shuffles each epoch anew; None keeps the order of the split.
+        drop_last: leave out a last batch that is not full.
+        rank: this process's number. It gets the `rank`-th part of each batch; the parts in order are the whole batch.
+        processes: how many processes share each batch. They must divide `batch_size`. A last batch that is not full
+            is divided as evenly as possible, and a process's part of it may be empty.
+
+    Raises:
+        HypersignError: an argument is out of its range, or no batch is left.
+
+    >>> split = TensorSplit(torch.arange(5.0)[:, None], torch.arange(5))
+    >>> [targets.tolist() for inputs, targets in TensorBatches(split, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        split: Split | TensorSplit,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.batch_size = check_int("batch_size", batch_size, least=1)
+        self.processes = check_int("processes", processes, least=1)
+        self.rank = check_int("rank", rank, least=0, most=processes - 1)
+        self.seed = None if seed is None else check_int("seed", seed, least=0)
+        self.device = torch.device(device)
+        if batch_size % processes:
+            raise HypersignError(
+                f"batch_size must be a multiple of the number of processes, {processes}; got {batch_size}"
+            )
+        if not len(split):
+            raise HypersignError("a split to take batches of must hold at least one example; it is empty")
+        if drop_last and len(split) < batch_size:
+            raise HypersignError(
+                f"batch_size must be at most the number of {split.unit}, {len(split)}, where a last batch that is "
+                f"not full is left out; got {batch_size}"
+            )
+        self._count = len(split)
+        self._length = self._count // batch_size if drop_last else -(-self._count // batch_size)
+        self._inputs = split.inputs.to(self.device).contiguous()
+        self._targets = split.targets.to(self.device)
+
+    @property
+    def decisions(self) -> int:
+        """Targets in this process's part of a full batch: what sums over a batch are divided by."""
+        return self.batch_size // self.processes * self._targets[0].numel()
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch 0."""
+        return self.epoch(0)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the batches of an epoch, pairs of inputs and targets, from the one with index `start` on.
+
+        Raises:
+            HypersignError: the number is negative, or `start` is not from 0 to the number of batches.
+        """
+        check_int("the epoch's number", number, least=0)
+        check_int("start", start, least=0, most=len(self))
+        return self._batches(number, start)
+
+    def _batches(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        drawn = None if self.seed is None else self._draw(self._generator(self.seed, number))
+        for index in range(start, len(self)):
+            first = index * self.batch_size
+            size = min(self.batch_size, self._count - first)
+            part = slice(first + size * self.rank // self.processes, first + size * (self.rank + 1) // self.processes)
+            if drawn is None:
+                yield self._in_order(part)
+            else:
+                yield self._shuffled(*(values[part] for values in drawn))
+
+    def _generator(self, seed: int, number: int) -> torch.Generator:
+        state = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0] >> 1))
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draws an epoch: for each place in it the example, on the device."""
+        return (torch.randperm(self._count, generator=generator).to(self.device),)
+
+    def _in_order(self, part: slice) -> tuple[Tensor, Tensor]:
+        return self._inputs[part], self._targets[part]
+
+    def _shuffled(self, order: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        return self._inputs.index_select(0, order), self._targets.index_select(0, order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +146,18 @@ class Augmentation:
         check_int("crop_padding", self.crop_padding, least=0)
 
 
-class Batches:
-    """The batches of a split, epoch by epoch, scaled to `pixel_range`, on a device.
+class Batches(TensorBatches):
+    """The batches of a split of images, epoch by epoch, scaled to `pixel_range`, on a device.
 
-    A pixel p becomes `low + p (high - low) / 255`. What an epoch holds depends on the seed and the epoch's
-    number alone: not on the device, nor on where the epoch is entered, nor on how many processes share it.
+    A pixel p becomes `low + p (high - low) / 255`. Each batch is a pair: images, float32, shape `(B, C, H, W)`, and
+    labels, int64, shape `(B,)`.
 
     Args:
         split: the images.
-        batch_size: images in a batch, of all processes together.
+        batch_size: images per batch, over all processes.
         pixel_range: what pixel 0 and pixel 255 become.
-        device: where batches are made.
-        seed: shuffles each epoch anew; None keeps the order of the split.
         augmentation: what is done to each image at random; needs a seed.
-        drop_last: leaves out a last batch that is not full.
-        rank: this process's number; it gets the `rank`-th part of each batch, the parts in order being
-            the whole batch.
-        processes: how many processes share each batch. They must divide `batch_size`; a last batch that is
-            not full is divided as evenly as it can be, and a process's part of it may be empty.
+        device, seed, drop_last, rank, processes: as in `TensorBatches`.
 
     Raises:
         HypersignError: an argument is out of its range, or no batch is left.
@@ -83,102 +182,56 @@ class Batches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.batch_size = check_int("batch_size", batch_size, least=1)
-        self.processes = check_int("processes", processes, least=1)
-        self.rank = check_int("rank", rank, least=0, most=processes - 1)
-        self.seed = None if seed is None else check_int("seed", seed, least=0)
+        super().__init__(
+            split, batch_size, device=device, seed=seed, drop_last=drop_last, rank=rank, processes=processes
+        )
         self.low, self.high = pixel_range
-        self.device = torch.device(device)
         self.augmentation = augmentation
         if not self.low < self.high:
             raise HypersignError(f"pixel_range must be (low, high) with low < high; got {pixel_range}")
-        if batch_size % processes:
-            raise HypersignError(
-                f"batch_size must be a multiple of the number of processes, {processes}; got {batch_size}"
-            )
         if augmentation is not None and seed is None:
             raise HypersignError("augmentation needs a seed; got seed=None, which keeps images in order")
-        if not len(split):
-            raise HypersignError("a split to take batches of must hold at least one image; it is empty")
-        if drop_last and len(split) < batch_size:
-            raise HypersignError(
-                f"batch_size must be at most the number of images, {len(split)}, where a last batch that is "
-                f"not full is left out; got {batch_size}"
-            )
-        self._count = len(split)
-        self._length = self._count // batch_size if drop_last else -(-self._count // batch_size)
-        images = split.images.to(self.device).contiguous()
         padding = augmentation.crop_padding if augmentation else 0
         if padding:
             border = min(max(round(255 * -self.low / (self.high - self.low)), 0), 255)
-            images = torch.nn.functional.pad(images, (padding,) * 4, value=border)
-        self._images = images  # (N, C, H + 2 padding, W + 2 padding)
-        self._labels = split.labels.to(self.device)
+            # (N, C, H + 2 padding, W + 2 padding)
+            self._inputs = torch.nn.functional.pad(self._inputs, (padding,) * 4, value=border)
         self._shape = split.images.shape[1:]
         channels, height, width = (torch.arange(size, device=self.device) for size in self._shape)
         # From a crop's top row to each row of each channel, in the flat tensor of all images.
-        self._rows = channels[:, None] * images[0, 0].numel() + height * images.shape[3]  # (C, H)
+        self._rows = channels[:, None] * self._inputs[0, 0].numel() + height * self._inputs.shape[3]  # (C, H)
         self._columns = width
 
-    def __len__(self) -> int:
-        """The number of batches in an epoch."""
-        return self._length
+    def _in_order(self, part: slice) -> tuple[Tensor, Tensor]:
+        return self._scale(self._inputs[part]), self._targets[part]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch 0."""
-        return self.epoch(0)
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the batches of an epoch, from the one with index `start` on.
-
-        Each is a pair: images, float32, shape `(B, C, H, W)`, and labels, int64, shape `(B,)`.
-
-        Raises:
-            HypersignError: the number is negative, or `start` is not from 0 to the number of batches.
-        """
-        check_int("the epoch's number", number, least=0)
-        check_int("start", start, least=0, most=len(self))
-        return self._batches(number, start)
-
-    def _batches(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        drawn = self._draw(number)
-        for index in range(start, len(self)):
-            first = index * self.batch_size
-            size = min(self.batch_size, self._count - first)
-            part = slice(first + size * self.rank // self.processes, first + size * (self.rank + 1) // self.processes)
-            if drawn is None:
-                yield self._scale(self._images[part]), self._labels[part]
-                continue
-            order, tops, lefts, steps = (values[part] for values in drawn)
-            if self.augmentation is None:
-                images = self._images.index_select(0, order)
-            else:
-                columns = torch.addcmul(lefts[:, None], steps[:, None], self._columns)  # (B, W)
-                pixels = (tops[:, None, None] + self._rows)[..., None] + columns[:, None, None]  # (B, C, H, W)
-                # one flat gather: four times faster on a CPU than indexing by four tensors
-                images = self._images.view(-1).index_select(0, pixels.view(-1)).view(pixels.shape)
-            yield self._scale(images), self._labels.index_select(0, order)
+    def _shuffled(self, order: Tensor, *places: Tensor) -> tuple[Tensor, Tensor]:
+        if self.augmentation is None:
+            images = self._inputs.index_select(0, order)
+        else:
+            tops, lefts, steps = places
+            columns = torch.addcmul(lefts[:, None], steps[:, None], self._columns)  # (B, W)
+            pixels = (tops[:, None, None] + self._rows)[..., None] + columns[:, None, None]  # (B, C, H, W)
+            # One flat gather is four times faster on a CPU than indexing by four tensors.
+            images = self._inputs.view(-1).index_select(0, pixels.view(-1)).view(pixels.shape)
+        return self._scale(images), self._targets.index_select(0, order)
 
     def _scale(self, images: Tensor) -> Tensor:
         # Multiplied, then added, in two steps: the same bits on every device, and both ends of the range exact.
         return images.to(torch.float32).mul_((self.high - self.low) / 255).add_(self.low)
 
-    def _draw(self, number: int) -> tuple[Tensor, ...] | None:
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draws an epoch: for each place in it the image, its crop's top row, and its first column and step.
 
-        The top row is a position in the flat tensor of all images. A flipped crop is read from its last
-        column backwards (step -1).
+        The top row is a position in the flat tensor of all images. A flipped crop is read backwards from its last
+        column (step -1).
         """
-        if self.seed is None:
-            return None
-        state = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        (order,) = super()._draw(generator)
         count, padding = self._count, self.augmentation.crop_padding if self.augmentation else 0
-        order = torch.randperm(count, generator=generator)
         flips = torch.randint(2, (count,), generator=generator)
         tops, lefts = torch.randint(2 * padding + 1, (2, count), generator=generator)
         if self.augmentation is None or not self.augmentation.flip:
             flips = torch.zeros_like(flips)
-        tops = order * self._images[0].numel() + tops * self._images.shape[3]
+        tops = order.cpu() * self._inputs[0].numel() + tops * self._inputs.shape[3]
         lefts = lefts + flips * (self._shape[2] - 1)
-        return tuple(values.to(self.device) for values in (order, tops, lefts, 1 - 2 * flips))
+        return order, *(values.to(self.device) for values in (tops, lefts, 1 - 2 * flips))

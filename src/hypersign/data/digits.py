@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.data.images import ImageData, Split, fingerprint, stratified_split
+from hypersign.data.images import ImageData, fingerprint, stratified_split
+from hypersign.data.splits import Split
 
 __all__ = ["CLASSES", "IMAGES", "SHAPE", "folder", "load_digits"]
 

@@ -1,4 +1,4 @@
-"""Downloads one file, by pooch: checked, atomic, and going on where it broke off.
+"""Downloads one file, by pooch: checked, atomic and resumable.
 
 What has arrived is kept beside its place as `NAME.part`; a broken connection, or a later call, asks the
 server for the rest only. The file takes its name when it is whole and its SHA-256 is right, never before.
@@ -113,7 +113,7 @@ def _download_part(url: str, stored: Stored, part: Path) -> None:
                 raise _WrongContentError(f"more came than its {stored.size} bytes")
     reason = f" ({_reason(error)})" if error else ""
     raise ConnectionError(
-        f"{arrived} of {stored.size} bytes came in {ATTEMPTS} attempts{reason}; the next call goes on from there"
+        f"{arrived} of {stored.size} bytes came in {ATTEMPTS} attempts{reason}; the next call resumes from there"
     )
 
 

@@ -3,8 +3,8 @@
 They are looked for in the folder that `HYPERSIGN_DATA` names, then in the cache (`hypersign` in the user's
 cache folder), each time in a folder with the name of the set: `mnist/train-images-idx3-ubyte.gz`, or without
 the `.gz`; `cifar-10/data_batch_1.bin` or `cifar-10/cifar-10-batches-bin/data_batch_1.bin`, or an archive that
-holds them. What is found is used where it lies. Downloads and extracted files go into the cache; nothing is
-ever written into `HYPERSIGN_DATA`.
+holds them. Files are used where they are. Downloads and extracted files go into the cache; nothing is ever
+written into `HYPERSIGN_DATA`.
 
 A file is checked whenever it is read, while it is in memory anyway (CIFAR-10: half a second), so there is no
 record of earlier checks that could be out of date.
@@ -21,9 +21,10 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from filelock import FileLock
+from rich.console import Console
 
 from hypersign._checks import HypersignError, check_choice
+from hypersign._locks import writing_folder
 from hypersign.data import digits
 from hypersign.data.download import byte_progress, download
 from hypersign.data.sources import SOURCES, Source, Stored
@@ -122,7 +123,8 @@ def cache_folder() -> Path:
 def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:
     """Returns the path of each file of a data set, or of its `.gz`; extracts or downloads those not there.
 
-    With `check`, files already there are read and compared, and damaged ones in the cache replaced.
+    With `check`, files already there are read and compared, and damaged ones in the cache replaced. One process at a
+    time writes to the cache of a data set; the others say which one, and wait for it.
 
     Raises:
         HypersignError: an archive or a file is damaged, a download fails, or the cache cannot be written.
@@ -133,8 +135,8 @@ def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:
     folder = cache_folder() / source.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            located = _locate(source)  # another process may have been here meanwhile
+        with writing_folder(folder, wait=_say):
+            located = _locate(source, check=check, remove=True)  # another process may have been here meanwhile
             missing = [file for file in source.files if file.name not in located]
             if missing and source.folder:
                 _extract(*_archive(source, folder), source, folder)
@@ -146,6 +148,10 @@ def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:
             "make room, or let XDG_CACHE_HOME name another cache folder"
         ) from error
     return _locate(source)
+
+
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_file(source: Source, file: Stored, path: Path) -> bytes:
@@ -210,8 +216,8 @@ def _homes(source: Source) -> list[Path]:
     return [root / source.name for root in (_given_folder(), cache_folder()) if root is not None]
 
 
-def _locate(source: Source, *, check: bool = False) -> dict[str, Path]:
-    """Finds files by name; with `check` removes damaged ones from the cache and raises for those elsewhere."""
+def _locate(source: Source, *, check: bool = False, remove: bool = False) -> dict[str, Path]:
+    """Finds files by name; with `check` skips damaged ones in the cache, or removes them, and raises for others."""
     folders = [place for home in _homes(source) for place in dict.fromkeys((home, home / source.folder))]
     endings = ("",) if source.folder else ("", ".gz")
     located: dict[str, Path] = {}
@@ -225,7 +231,8 @@ def _locate(source: Source, *, check: bool = False) -> dict[str, Path]:
                 except _DamagedError:
                     if not _in_cache(path):
                         raise
-                    path.unlink()
+                    if remove:
+                        path.unlink(missing_ok=True)
                     continue
             located[file.name] = path
             break

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.data.images import ImageData, Split, divide
+from hypersign._pictures import SUFFIXES, opened
+from hypersign.data.images import ImageData, divide
+from hypersign.data.splits import Split
 
 __all__ = ["load_folder"]
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"))
 CHANNELS = {"L": 1, "RGB": 3}
 
 
@@ -73,30 +74,34 @@ def _list_images(root: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]
 
 def _read_images(files: list[Path], first: Path) -> np.ndarray:
     """Reads images that must be like `first` into one array, uint8, shape `(N, C, H, W)`."""
-    from PIL import Image
-
     expected: tuple[str, int, int] | None = None
     images = np.empty(0, np.uint8)
     for row, file in enumerate((first, *files)):
-        try:
-            with Image.open(file) as image:
-                found = (image.mode, image.width, image.height)
-                pixels = np.asarray(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise HypersignError(f"{file}: cannot be read as an image ({error}); replace or remove it") from error
-        if found[0] not in CHANNELS:
-            raise HypersignError(f"{file}: must be grey (mode L) or RGB; its mode is {found[0]}; convert it")
-        if expected is None:
-            expected = found
-            images = np.empty((len(files), CHANNELS[found[0]], found[2], found[1]), np.uint8)
-            continue
-        if found != expected:
-            raise HypersignError(
-                "all images must have one size and mode: "
-                f"{first} is {_describe(expected)}, {file} is {_describe(found)}; convert one of them"
-            )
+        with opened(file) as image:
+            found = (image.mode, image.width, image.height)
+            if found[0] not in CHANNELS:
+                raise HypersignError(f"{file}: must be grey (mode L) or RGB; its mode is {found[0]}; convert it")
+            if expected is None:
+                expected = found
+                images = _room(len(files), CHANNELS[found[0]], found[2], found[1])
+                continue
+            if found != expected:
+                raise HypersignError(
+                    "all images must have one size and mode: "
+                    f"{first} is {_describe(expected)}, {file} is {_describe(found)}; convert one of them"
+                )
+            pixels = np.asarray(image)
         images[row - 1] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return images
+
+
+def _room(*shape: int) -> np.ndarray:
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise HypersignError(
+            f"{shape[0]:,} images of {shape[3]}x{shape[2]} must fit in memory; they do not: make them smaller"
+        ) from error
 
 
 def _describe(found: tuple[str, int, int]) -> str:

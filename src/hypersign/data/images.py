@@ -1,67 +1,29 @@
-"""What a data set is here: two splits of uint8 images with their labels, whole in memory.
+"""A data set of images: two splits of uint8 images with their labels, whole in memory.
 
-Pixels stay whole numbers from the file to the device; `Batches` scales them to `pixel_range` at the last
-moment. The largest of the known sets, CIFAR-10, is 184 MB so.
+Pixels stay integers from the file to the device; `Batches` scales them to `pixel_range` at the last moment. The
+largest of the known sets, CIFAR-10, takes 184 MB.
 """
 
 import dataclasses
 import hashlib
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from hypersign._checks import HypersignError, check_int
+from hypersign.data.base import Data
+from hypersign.data.batches import Batches
+from hypersign.data.splits import Split
+from hypersign.tasks import LOSSES, Classification, Task
 
-__all__ = ["Split", "ImageData", "fingerprint", "stratified_split", "divide"]
+__all__ = ["ImageData", "divide", "fingerprint", "stratified_split"]
 
 TEST_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Images with their labels.
-
-    Args:
-        images: uint8, shape `(N, C, H, W)`.
-        labels: int64, shape `(N,)`, class numbers from 0.
-
-    Raises:
-        HypersignError: another type or shape, or a negative label.
-
-    Example:
-        >>> split = Split(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10))
-        >>> len(split), len(split[2:5])
-        (10, 3)
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or 0 in self.images.shape[1:]:
-            raise HypersignError(
-                "images must be a uint8 tensor of shape (N, C, H, W); "
-                f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
-            )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise HypersignError(
-                f"labels must be an int64 tensor of shape ({len(self.images)},), one for each image; "
-                f"got {self.labels.dtype} of shape {tuple(self.labels.shape)}"
-            )
-        if len(self.labels) and self.labels.min() < 0:
-            raise HypersignError(f"labels must be >= 0; got {int(self.labels.min())}")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, rows: slice) -> "Split":
-        return Split(self.images[rows], self.labels[rows])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageData:
-    """A data set: training and test images, the names of the classes, and the range pixels are scaled to.
+class ImageData(Data):
+    """A data set of images with labels: the names of the classes, and the range that pixels are scaled to.
 
     Args:
         name: what it is called in tables and run folders.
@@ -80,6 +42,7 @@ class ImageData:
     classes: tuple[str, ...]
     pixel_range: tuple[float, float]
     sha256: str
+    unit: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
         for name, split in (("training", self.train), ("test", self.test)):
@@ -102,15 +65,22 @@ class ImageData:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
-    def hold_out(self, n: int) -> tuple[Split, Split]:
-        """Returns the training split without its last `n` images, and those `n` to validate on.
+    @property
+    def task(self) -> Task:  # type: ignore[override]  # an attribute that is computed
+        """Classification, with the loss `cross_entropy`; a recipe names another one."""
+        return Classification()
 
-        Raises:
-            HypersignError: `n` is negative or leaves nothing to train on.
-        """
-        check_int("the number of images held out", n, least=0, most=len(self.train) - 1)
-        border = len(self.train) - n
-        return self.train[:border], self.train[border:]
+    def task_with(self, loss: str) -> Task:
+        """Classification with the loss that a recipe names."""
+        return Classification(LOSSES[loss])
+
+    def batches(self, split: Split, batch_size: int, **options: Any) -> Batches:
+        """The batches of a split, scaled to `pixel_range`; `options` as those of `Batches`."""
+        return Batches(split, batch_size, pixel_range=self.pixel_range, **options)
+
+    def facts(self) -> dict[str, Any]:
+        """The range of the pixels."""
+        return {"pixel_range": list(self.pixel_range)}
 
 
 def fingerprint(train: Split, test: Split) -> str:
@@ -120,6 +90,7 @@ def fingerprint(train: Split, test: Split) -> str:
     little-endian int64. Equal data gives an equal hash wherever it was read from.
 
     Example:
+        >>> import torch
         >>> split = Split(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]))
         >>> fingerprint(split, split)[:8]
         '7829f9f6'
@@ -135,9 +106,9 @@ def fingerprint(train: Split, test: Split) -> str:
 def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE) -> tuple[np.ndarray, np.ndarray]:
     """Divides images at random into training and test so that each class is divided in the same proportion.
 
-    Of a class with n images, `round(share * n)` go to the test split, at least 1 and at most n - 1. Both
-    parts come back in random order, so that the last images held out for validation, or the first ones
-    inspected, are of every class.
+    A class with n images gives `round(share * n)` to the test split, at least 1 and at most n - 1. Both splits are in
+    random order, so that the last images (held out for validation) and the first ones (inspected) contain every
+    class.
 
     Args:
         labels: integers, shape `(N,)`.

@@ -12,11 +12,12 @@ from hypersign.data.digits import load_digits
 from hypersign.data.files import NAMES, obtain, read_file
 from hypersign.data.folder import load_folder
 from hypersign.data.formats import read_cifar, read_idx
-from hypersign.data.images import ImageData, Split, fingerprint
+from hypersign.data.images import ImageData, fingerprint
 from hypersign.data.npz import load_npz
 from hypersign.data.sources import SOURCES, Source
+from hypersign.data.splits import Split
 
-__all__ = ["load"]
+__all__ = ["load", "locate"]
 
 
 def load(name_or_path: str, *, seed: int = 0) -> ImageData:
@@ -52,6 +53,15 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
         f"the data set must be one of {', '.join(NAMES)}, a folder of class folders, or a .npz file; "
         f"{name_or_path!r} is {found}" + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def locate(name_or_path: str) -> str:
+    """The name of a data set as it is, or a path made absolute, so that it can be read from any folder.
+
+    >>> locate("cifar-10")
+    'cifar-10'
+    """
+    return name_or_path if name_or_path in NAMES else str(Path(name_or_path).resolve())
 
 
 def _load_official(source: Source) -> ImageData:

@@ -8,9 +8,13 @@ import numpy as np
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.data.images import ImageData, Split, divide
+from hypersign.data.images import ImageData, divide
+from hypersign.data.splits import Split
 
 __all__ = ["load_npz"]
+
+MOST_UNPACKED = 1 << 30
+"""Bytes that arrays may unpack to, whatever the size of the file: past it, 100 times that size."""
 
 KEYS = ("images", "labels")
 TEST_KEYS = ("test_images", "test_labels")
@@ -65,6 +69,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 raise HypersignError(
                     f"{path}: must hold the arrays {', '.join(wanted)}; {' and '.join(missing)} "
                     f"{'are' if missing[1:] else 'is'} missing among {', '.join(file.files) or 'none'}"
+                )
+            assert file.zip is not None
+            sizes = [item.file_size for item in file.zip.infolist() if item.filename.removesuffix(".npy") in wanted]
+            unpacked: int = sum(sizes)
+            if unpacked > max(MOST_UNPACKED, 100 * path.stat().st_size):
+                raise HypersignError(
+                    f"{path}: its arrays must unpack to at most 100 times the file's size; they unpack to "
+                    f"{unpacked:,} bytes: write it again with numpy.savez"
                 )
             arrays = {key: file[key] for key in wanted}
     except HypersignError:

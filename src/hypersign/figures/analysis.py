@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hypersign._locks import writing_file
 from hypersign.figures import angles, covariance, dot_products, training, weights
 from hypersign.figures.style import panels, save
 from hypersign.geometry.results import Geometry
@@ -16,7 +17,8 @@ def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.M
     where the geometry has some.
 
     Raises:
-        HypersignError: the geometry has no layers, matplotlib is not installed, or `folder` is not writable.
+        HypersignError: the geometry has no layers, matplotlib is not installed, `folder` is not writable, or another
+            process is drawing an analysis into it.
     """
     layers = geometry.layers
     fed_levels = [layer for layer in layers if not layer.input_quantizer.startswith("Identity")]
@@ -36,4 +38,5 @@ def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.M
         drawn["predicted_r"] = covariance.predicted_r(geometry).get_figure()
     if metrics:
         drawn["training_curves"] = training.training_curves(metrics)
-    return [path for name, fig in drawn.items() for path in save(fig, folder, name)]  # type: ignore[arg-type]
+    with writing_file(Path(folder) / "analysis"):
+        return [path for name, fig in drawn.items() for path in save(fig, folder, name)]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the covariance of the inputs foretells, against what was measured."""
+"""Predictions from the covariance of the inputs, against measurements."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """Angles that simulations drew: their histograms, and their mean and spread against a parameter.
 
 The functions take the samples or their statistics as arrays; where a prediction is given, it is drawn in.
-`save_simulation` hands them what `hypersign.geometry.simulate` returns.
+`save_simulation` hands them what `hypersign.simulation.vectors` returns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hypersign._checks import HypersignError
+from hypersign._locks import writing_file
 from hypersign.figures.style import GUIDE, MEASURED, PREDICTED, axes, layer_colours, legend, logarithmic, panels, save
-from hypersign.geometry.estimates import SimulatedAngle, Simulation
+from hypersign.simulation.estimates import SimulatedAngle, Simulation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +84,8 @@ def save_simulation(simulation: Simulation, folder: Path | str) -> list[Path]:
     and spread against them.
 
     Raises:
-        HypersignError: a case has no angle, matplotlib is not installed, or `folder` is not writable.
+        HypersignError: a case has no angle, matplotlib is not installed, `folder` is not writable, or another process
+            is drawing this simulation into it.
     """
     cases, name = simulation.cases, simulation.name
     dimensions = sorted({case.dimension for case in cases})
@@ -116,7 +118,8 @@ def save_simulation(simulation: Simulation, folder: Path | str) -> list[Path]:
             predicted=[angle.predicted_mean for angle in angles],
         )
         drawn[f"{name}_against_{simulation.parameter}"] = ax.get_figure()  # type: ignore[assignment]
-    return [path for stem, fig in drawn.items() for path in save(fig, folder, stem)]
+    with writing_file(Path(folder) / name):
+        return [path for stem, fig in drawn.items() for path in save(fig, folder, stem)]
 
 
 def _against(x: ArrayLike, mean: ArrayLike, std: ArrayLike, ax: "Axes | None", predicted: ArrayLike | None) -> "Axes":

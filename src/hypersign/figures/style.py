@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
+from hypersign._locks import writing_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def save(fig: "Figure", folder: Path | str, name: str) -> tuple[Path, Path]:
     Each file appears whole or not at all.
 
     Raises:
-        HypersignError: the folder cannot be written to.
+        HypersignError: the folder cannot be written to, or another process is writing this figure.
     """
     folder = Path(folder)
     # Metadata that names no date: the same figure gives the same bytes.
@@ -96,13 +97,14 @@ def save(fig: "Figure", folder: Path | str, name: str) -> tuple[Path, Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HypersignError(f"figures need a folder; {folder} cannot be made: {error.strerror}") from error
-    for path, metadata in written:
-        write_atomic(
-            path,
-            lambda part, form=path.suffix[1:], about=metadata: fig.savefig(  # type: ignore[misc]
-                part, format=form, dpi=200, metadata=about
-            ),
-        )
+    with writing_file(folder / name):
+        for path, metadata in written:
+            write_atomic(
+                path,
+                lambda part, form=path.suffix[1:], about=metadata: fig.savefig(  # type: ignore[misc]
+                    part, format=form, dpi=200, metadata=about
+                ),
+            )
     return written[0][0], written[1][0]
 
 

@@ -1,10 +1,10 @@
 """Ablation: what a network loses by one bit in each layer, beside the loss that geometry predicts.
 
-A layer's weights, or its inputs, go back to real numbers; batch-norm statistics are re-estimated, since sums of
-latent weights have other sizes than sums of signs; then accuracy and loss are measured on the same images. A
-network that was trained with its signs has fitted itself to them: putting real weights back disturbs it, and its
-loss rises. One that was quantized after training gains by it. In both cases the size of the change says how much
-the layer's bit matters, and that is what geometry predicts the order of.
+A layer's weights, or its inputs, go back to real numbers. Batch-norm statistics are re-estimated, because sums of
+latent weights have other sizes than sums of signs. Then accuracy and loss are measured on the same examples. A
+network that was trained with its signs has adapted to them: real weights disturb it, and its loss rises. A network
+that was quantized after training gains from real weights. In both cases the size of the change says how much the
+layer's bit matters, and geometry predicts the order of these sizes.
 """
 
 import dataclasses
@@ -17,11 +17,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import Loss, cross_entropy, full_precision, mode, reestimate_batch_norm
+from hypersign.evaluate import as_input, example_weight, full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Progress
 from hypersign.geometry.depth import LayerR, accumulated_r, back_to_float, check_repeatable, layer_r
 from hypersign.layers import quant_layers
 from hypersign.quantizers import Identity
+from hypersign.tasks import Classification, Task, inputs_and_targets
 
 __all__ = ["Ablated", "Ablation", "Change", "Ranking", "ablate"]
 
@@ -125,7 +126,7 @@ def ablate(
     batches: Iterable[tuple[Tensor, Tensor]],
     reestimation: Sequence[Iterable[tuple[Tensor, Tensor]]],
     *,
-    loss: Loss = cross_entropy,
+    task: Task | None = None,
     progress: Progress | None = None,
 ) -> Ablation:
     """Measures a network's accuracy and loss with layers put back to float, beside the predicted order of layers.
@@ -137,11 +138,12 @@ def ablate(
     depend on the batch size of `batches`.
 
     Args:
-        model: a network with quantized layers; its output is one row of class scores an image.
-        batches: (images, labels) to measure on; gone through many times: a list or `Batches`, not a generator.
+        model: a network with quantized layers.
+        batches: pairs of inputs and targets to measure on; read many times: a list or `Batches`, not a generator.
         reestimation: one or more sets of training batches; the whole measurement is done anew, a round, with batch
             norm re-estimated on each. Every network sees the same ones.
-        loss: mean loss of a batch, as the network was trained for.
+        task: what the network was trained for, with its loss; `Classification()` if None. Accuracy is the share of
+            right decisions. An example with several targets counts with the mean over them.
         progress: called after each ablated network with the number of networks done so far.
 
     Raises:
@@ -165,99 +167,116 @@ def ablate(
     check_repeatable("batches", batches)
     if not len(reestimation):
         raise HypersignError("ablation needs at least one set of batches to re-estimate batch norm on; got none")
-    for images in reestimation:
-        check_repeatable("reestimation batches", images)
+    for round_of_batches in reestimation:
+        check_repeatable("reestimation batches", round_of_batches)
     layers = quant_layers(model)
     if not layers:
         raise HypersignError("the network must have quantized layers to ablate; it has none: `convert` makes some")
-    names = {
-        "weights": [n for n, layer in layers.items() if not isinstance(layer.weight_quantizer, Identity)],
-        "inputs": [n for n, layer in layers.items() if not isinstance(layer.input_quantizer, Identity)],
-    }
-    device = next(iter(layers.values())).weight.device.type
-    with full_precision(device):
-        base_model = back_to_float(model)  # a copy as it is
-        reestimate_batch_norm(base_model, reestimation[0])
-        geometry = layer_r(base_model, batches)
-        base = _measure(base_model, batches, reestimation, loss)
-        real_weights = _with_real_gains(model, geometry, names["weights"], batches, reestimation[0])
-        done = 0
-        rows: list[_Row] = []
-
-        def measure(side: str, scope: str, name: str, real: Collection[str], against: _Measured) -> _Measured:
-            nonlocal done
-            found = _measure(back_to_float(model, **{side: real}), batches, reestimation, loss)
-            changes = found.losses - against.losses
-            bends = changes - (against.slopes * (found.logits - against.logits)).sum(2)
-            known = real_weights if side == "weights" and scope != "one" else geometry
-            predicted = _predicted(known, side, scope, name, names[side])
-            rows.append(
-                _Row(
-                    Ablated(
-                        side=side,
-                        scope=scope,
-                        name=name,
-                        accuracy=float(found.right.mean()),
-                        loss=float(found.losses.mean()),
-                        accuracy_change=_change(found.right - against.right),
-                        loss_change=_change(changes),
-                        disturbance=_change(bends),
-                        logit_r=_logit_r(found.logits, against.logits),
-                        predicted_logit_r=predicted,
-                    ),
-                    changes,
-                    bends,
-                )
-            )
-            done += 1
-            if progress is not None:
-                progress(done)
-            return found
-
-        rankings = []
-        for side in SIDES:
-            if not names[side]:
-                continue
-            start = len(rows)
-            for name in names[side]:
-                measure(side, "one", name, [name], base)
-            rankings.append(_ranking(rows[start:]))
-            every = measure(side, "all", "all", names[side], base)
-            start = len(rows)
-            for name in names[side]:
-                measure(side, "all but one", name, [n for n in names[side] if n != name], every)
-            rankings.append(_ranking(rows[start:]))
-    images = base.right.shape[1]
+    with full_precision(next(iter(layers.values())).weight.device.type):
+        study = _Study(model, batches, reestimation, Classification() if task is None else task, progress)
+        rankings = [ranking for side in SIDES if study.names[side] for ranking in study.ablate(side)]
+    base = study.base
+    examples = base.right.shape[1]
     accuracy, losses = float(base.right.mean()), base.losses.mean(0)
     return Ablation(
-        images=images,
+        images=examples,
         rounds=len(reestimation),
         accuracy=accuracy,
-        accuracy_error=float(np.sqrt(accuracy * (1 - accuracy) / images)),
+        accuracy_error=float(np.sqrt(accuracy * (1 - accuracy) / examples)),
         loss=float(losses.mean()),
         loss_error=_error(losses),
-        layers=geometry,
-        ablated=tuple(row.found for row in rows),
+        layers=study.geometry,
+        ablated=tuple(row.found for row in study.rows),
         rankings=tuple(rankings),
     )
 
 
+class _Study:
+    """The measurements of one ablation: of the network as it is, and of every ablated copy."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        reestimation: Sequence[Iterable[Any]],
+        task: Task,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.batches, self.reestimation = model, batches, reestimation
+        self.task, self.progress = task, progress
+        layers = quant_layers(model)
+        self.names = {
+            "weights": [n for n, layer in layers.items() if not isinstance(layer.weight_quantizer, Identity)],
+            "inputs": [n for n, layer in layers.items() if not isinstance(layer.input_quantizer, Identity)],
+        }
+        self.rows: list[_Row] = []
+        base_model = back_to_float(model)  # a copy as it is
+        reestimate_batch_norm(base_model, reestimation[0])
+        self.geometry = layer_r(base_model, batches)
+        self.base = _measure(base_model, batches, reestimation, task)
+        self.real_weights = _with_real_gains(model, self.geometry, self.names["weights"], batches, reestimation[0])
+
+    def ablate(self, side: str) -> list[Ranking]:
+        """Ablates each layer alone, all, and all but each, on one side."""
+        names = self.names[side]
+        start = len(self.rows)
+        for name in names:
+            self._measure(side, "one", name, [name], self.base)
+        one = _ranking(self.rows[start:])
+        every = self._measure(side, "all", "all", names, self.base)
+        start = len(self.rows)
+        for name in names:
+            self._measure(side, "all but one", name, [n for n in names if n != name], every)
+        return [one, _ranking(self.rows[start:])]
+
+    def _measure(self, side: str, scope: str, name: str, real: Collection[str], against: "_Measured") -> "_Measured":
+        """Measures the network with the layers `real` put back to float, and adds a row."""
+        copy = back_to_float(self.model, **{side: real})
+        found = _measure(copy, self.batches, self.reestimation, self.task)
+        changes = found.losses - against.losses
+        bends = changes - (against.slopes * (found.outputs - against.outputs)).sum((2, 3))
+        known = self.real_weights if side == "weights" and scope != "one" else self.geometry
+        self.rows.append(
+            _Row(
+                Ablated(
+                    side=side,
+                    scope=scope,
+                    name=name,
+                    accuracy=float(found.right.mean()),
+                    loss=float(found.losses.mean()),
+                    accuracy_change=_change(found.right - against.right),
+                    loss_change=_change(changes),
+                    disturbance=_change(bends),
+                    logit_r=_logit_r(found.outputs, against.outputs),
+                    predicted_logit_r=_predicted(known, side, scope, name, self.names[side]),
+                ),
+                changes,
+                bends,
+            )
+        )
+        if self.progress is not None:
+            self.progress(len(self.rows))
+        return found
+
+
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A network image by image: `right`, `losses` of shape (rounds, images), `logits` (rounds, images, classes).
+    """A network example by example.
 
-    `slopes` is the gradient of each image's loss by its logits.
+    `right`, the share of the example's decisions that are right, and `losses` have shape (rounds, examples);
+    `outputs` (rounds, examples, positions, classes), with one position where an output is one row. `slopes` is the
+    gradient of each example's loss by its outputs.
     """
 
     right: np.ndarray
     losses: np.ndarray
-    logits: np.ndarray
+    outputs: np.ndarray
     slopes: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """What was found of an ablated network, and image by image, shape (rounds, images), where its means are from."""
+    """What was found of an ablated network, and the values that its means are of, shape (rounds, examples)."""
 
     found: Ablated
     changes: np.ndarray
@@ -265,25 +284,34 @@ class _Row:
 
 
 def _measure(
-    model: nn.Module, batches: Iterable[Any], reestimation: Sequence[Iterable[Any]], loss: Loss
+    model: nn.Module, batches: Iterable[Any], reestimation: Sequence[Iterable[Any]], task: Task
 ) -> _Measured:
     """Evaluates `model`, which is changed, once for each set of re-estimation batches."""
-    each = torch.vmap(torch.func.grad_and_value(lambda z, label: loss(z[None], label[None])))
-    example = next(model.parameters())
+    each = torch.vmap(torch.func.grad_and_value(lambda z, target: task.loss(z[None], target[None])))
+    example = example_weight(model)
     rounds = []
-    for batch_norm_images in reestimation:
-        reestimate_batch_norm(model, batch_norm_images)
+    for batch_norm_batches in reestimation:
+        reestimate_batch_norm(model, batch_norm_batches)
         parts = []
         with mode(model, False), torch.no_grad():
-            for x, labels in batches:
-                logits = model(x.to(example.device, example.dtype)).float()
-                if not torch.isfinite(logits).all():
-                    raise HypersignError("the network's logits must be finite numbers; NaN or infinity came")
-                labels = labels.to(logits.device)
-                slopes, losses = each(logits, labels)
-                parts.append([t.cpu().numpy() for t in (logits.argmax(1) == labels, losses, logits, slopes)])
+            for batch in batches:
+                inputs, targets = inputs_and_targets(batch)
+                outputs = model(as_input(inputs, example)).float()
+                if not torch.isfinite(outputs).all():
+                    raise HypersignError("the network's outputs must be finite numbers; NaN or infinity came")
+                targets = targets.to(outputs.device)
+                task.check(outputs, targets)
+                slopes, losses = each(outputs, targets)
+                right = task.correct(outputs, targets).float().view(len(outputs), -1).mean(1)
+                found = right, losses, _positions(outputs), _positions(slopes)
+                parts.append([values.cpu().numpy() for values in found])
         rounds.append([np.concatenate(part) for part in zip(*parts, strict=True)])
     return _Measured(*(np.stack(part).astype(np.float64) for part in zip(*rounds, strict=True)))
+
+
+def _positions(outputs: Tensor) -> Tensor:
+    """Outputs as (examples, positions, classes)."""
+    return outputs.reshape(len(outputs), -1, outputs.shape[-1] if outputs.dim() > 1 else 1)
 
 
 def _with_real_gains(
@@ -325,9 +353,10 @@ def _change(differences: np.ndarray) -> Change:
     )
 
 
-def _logit_r(logits: np.ndarray, reference: np.ndarray) -> float:
-    """Correlation over images of each round's and class's logits, the mean of those that vary."""
-    x, y = (z - z.mean(1, keepdims=True) for z in (logits, reference))
+def _logit_r(outputs: np.ndarray, reference: np.ndarray) -> float:
+    """Correlation over examples and positions of each round's and class's outputs, the mean of those that vary."""
+    x, y = (z.reshape(len(z), -1, z.shape[-1]) for z in (outputs, reference))
+    x, y = (z - z.mean(1, keepdims=True) for z in (x, y))
     squares = (x * x).sum(1) * (y * y).sum(1)
     varies = squares > 0
     r = (x * y).sum(1)[varies] / np.sqrt(squares[varies])

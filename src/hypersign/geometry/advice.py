@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
-from hypersign.geometry import theory
+from hypersign import theory
 from hypersign.geometry.covariance import (
     LayerCovariance,
     WhatIf,

@@ -1,8 +1,8 @@
-"""Runs a network over batches of images and meets every quantized layer's inputs and weights in all versions.
+"""Runs a network over batches and sees every quantized layer's inputs and weights, continuous and quantized.
 
-A hook on each layer sees its input before quantization, `a_c`; the quantized one, `a_b`, and the dot products
-of both with latent and quantized weights, `w_c` and `w_b`, are computed there and then, counted and forgotten:
-memory holds one batch of one layer, however many images and layers there are.
+A hook on each layer sees its input before quantization, `a_c`. It computes the quantized input, `a_b`, and the dot
+products of both with latent and quantized weights, `w_c` and `w_b`, counts them and forgets them: memory holds one
+batch of one layer, whatever the number of examples and layers.
 """
 
 import contextlib
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import full_precision, mode
+from hypersign.evaluate import as_input, full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity
+from hypersign.tasks import Task, inputs_and_targets
 
 __all__ = ["Capture", "LayerCapture", "capture", "watching"]
 
@@ -57,7 +58,7 @@ class LayerCapture:
         continuous: Tensor = args[0] if args else next(iter(kwargs.values()))
         if not torch.isfinite(continuous.sum()):
             raise HypersignError(
-                f"the input of {self.name} must hold finite numbers; NaN or infinity came: check the images, "
+                f"the input of {self.name} must hold finite numbers; NaN or infinity came: check the inputs, "
                 "and the running statistics of the layers before it"
             )
         if continuous.dim() < self.layer.weight.dim():  # one image without a batch dimension
@@ -101,55 +102,72 @@ class LayerCapture:
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """What `capture` saw: how many images, which share of them was classified right, and every layer's counts."""
+    """What `capture` saw: how many examples, the share of decisions that were right, and every layer's counts.
 
-    images: int
+    `accuracy` is NaN where no task was given.
+    """
+
+    examples: int
     accuracy: float
     layers: tuple[LayerCapture, ...]
 
 
-def capture(model: nn.Module, batches: Batches, *, seed: int = 0, progress: Progress | None = None) -> Capture:
+def capture(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    task: Task | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Capture:
     """Runs `model` over `batches` in evaluation mode and counts every quantized layer's dot products.
 
     The model is left as found: its hooks, its modes, its weights. Autocast and TF32 are switched off meanwhile.
 
     Args:
-        model: any network with quantized layers; its output is one row of class scores an image.
-        batches: (images, labels) pairs; images are moved to the device and the type of the model's weights.
+        model: any network with quantized layers.
+        batches: pairs of inputs and targets. Inputs are moved to the device of the model's weights, floating ones to
+            their type; integers, such as tokens, stay integers.
+        task: what the network is for, which says which decisions are right; if None, none is judged.
         seed: of the permutation test.
-        progress: called after each batch with the number of images seen so far.
+        progress: called after each batch with the number of examples seen so far.
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached; there are no images;
-            weights, activations or scores are NaN or infinite (the layer is named).
+        HypersignError: the model has no quantized layer, or one that was never reached; there are no examples;
+            weights, activations or outputs are NaN or infinite (the layer is named); outputs or targets do not fit
+            the task.
     """
     layers = quant_layers(model)
     if not layers:
         raise HypersignError("the network must have quantized layers to inspect; it has none: `convert` makes some")
     example = next(iter(layers.values())).weight
     generator = torch.Generator().manual_seed(seed)
-    images_seen, right = 0, 0
+    examples, decisions, right = 0, 0, 0
     with watching(model, example.device.type) as watch:
         captures = tuple(LayerCapture(name, layer, generator) for name, layer in layers.items())
         for layer_capture in captures:
             watch(layer_capture.layer, layer_capture.hook)
-        for images, labels in batches:
-            images = _filters_last(images.to(example.device, example.dtype))
-            scores = model(images)
-            if not torch.isfinite(scores).all():
-                raise HypersignError("the network's scores must be finite numbers; NaN or infinity came")
-            right += int((scores.argmax(1) == labels.to(scores.device)).sum())
-            images_seen += len(images)
+        for batch in batches:
+            inputs, targets = inputs_and_targets(batch)
+            outputs = model(_filters_last(as_input(inputs, example)))
+            if not torch.isfinite(outputs).all():
+                raise HypersignError("the network's outputs must be finite numbers; NaN or infinity came")
+            if task is not None:
+                targets = targets.to(outputs.device)
+                task.check(outputs, targets)
+                right += int(task.correct(outputs, targets).sum())
+                decisions += targets.numel()
+            examples += len(inputs)
             if progress is not None:
-                progress(images_seen)
-    if not images_seen:
-        raise HypersignError("inspection needs at least one image; none came")
+                progress(examples)
+    if not examples:
+        raise HypersignError("inspection needs at least one example; none came")
     unreached = [c.name for c in captures if not c.products.count]
     if unreached:
         raise HypersignError(
             f"every quantized layer must take part in the network's forward pass; {', '.join(unreached)} did not"
         )
-    return Capture(images_seen, right / images_seen, captures)
+    return Capture(examples, right / decisions if decisions else float("nan"), captures)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ import numpy as np
 
 from hypersign._checks import HypersignError
 from hypersign._json import plain
-from hypersign.geometry.estimates import Simulation
 from hypersign.geometry.results import DotProducts, Geometry, LayerGeometry
+from hypersign.simulation import Simulation
 
 __all__ = ["Claim", "network_claims", "simulation_claims"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hypersign import theory
 from hypersign._checks import HypersignError, check_int
 from hypersign.evaluate import full_precision, mode, reestimate_batch_norm
-from hypersign.geometry import theory
 from hypersign.geometry.capture import Batches, Progress, capture
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import permutation_tests, product_rows
@@ -78,7 +78,7 @@ class LayerDepth:
 
 @dataclasses.dataclass(frozen=True)
 class Depth:
-    """What `depth` found on so many images."""
+    """Result of `depth` on `images` images."""
 
     images: int
     layers: tuple[LayerDepth, ...]
@@ -121,7 +121,9 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
                 latent, levels = layer.weight.flatten(1), layer.quantized_weight().flatten(1)
                 # A filter of zeros, whose levels may be +1, stays one.
                 size = (latent * levels).sum(1) / latent.square().sum(1).clamp(min=torch.finfo(latent.dtype).tiny)
-                layer.weight.mul_(size.view(-1, *[1] * (layer.weight.dim() - 1)))
+                # A new parameter: other layers may share the old one, and each has its own size.
+                real = layer.weight * size.view(-1, *[1] * (layer.weight.dim() - 1))
+            layer.weight = nn.Parameter(real, requires_grad=layer.weight.requires_grad)
         layer.weight_quantizer = Identity()
     for name in inputs:
         layers[name].input_quantizer = Identity()
@@ -165,7 +167,7 @@ def accumulated_r(
             1/q^2 - 1 is the ratio of error to signal among the inputs, and g_l how much of it the layer's filters
             let through. That is measured where inputs are quantized: the error's share before is known from
             c = corr(z, q(z)), sqrt(2/pi) for the sign, and after from r_l: g_l = (1/r_l^2 - 1) / (1/c^2 - 1).
-            Independent inputs have g_l = 1; filters that lie along what inputs share average errors out, g_l < 1.
+            Independent inputs have g_l = 1; filters in directions that inputs share average errors out, g_l < 1.
         neither does:                       rho_l = rho_(l-1)
         the weights differ, inputs do not:  rho_l, as above, times the layer's own r for quantized weights
 
@@ -225,8 +227,8 @@ def depth(
         progress: called after each batch with the number of images seen so far, in two passes.
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached; there are no images, or
-            they can be gone through only once; weights, activations or scores are NaN or infinite.
+        HypersignError: the model has no quantized layer, or one that was never reached or runs twice; there are no
+            images, or they can be gone through only once; weights, activations or scores are NaN or infinite.
 
     Source: the question is that of Anderson & Berg 2018 (arXiv 1705.07199), section 3, asked of all layers at once.
 
@@ -295,7 +297,7 @@ def depth(
 
 
 class _Watch:
-    """Keeps each quantized layer's present input and output."""
+    """Keeps each quantized layer's present input and output; the hooks are on layers, which may share quantizers."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         self.layers: dict[str, QuantLayer] = {name: model.get_submodule(name) for name in names}  # type: ignore[misc]
@@ -305,6 +307,11 @@ class _Watch:
 
     def _hook(self, name: str) -> Any:
         def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Tensor], output: Tensor) -> None:
+            if name in self.seen:
+                raise HypersignError(
+                    f"{name} runs more than once in a forward pass, and depth compares one use of each layer: "
+                    "give each use a layer of its own"
+                )
             self.seen[name] = args[0] if args else next(iter(kwargs.values())), output
 
         return keep

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.geometry.results import DotProducts, Histogram
 
 __all__ = ["DotProductAccumulator", "BINS"]
@@ -131,7 +131,7 @@ class DotProductAccumulator:
             self._histograms[name] += counts
 
     def result(self, family: str, *, predicted_pearson_r: float) -> DotProducts:
-        """What was found of one family, beside the correlation that theory predicts."""
+        """Measures of one family, beside the correlation that theory predicts."""
         x, y = self.families[family]
         xx, yy, xy = (self._deviations[pair] for pair in ((x, x), (y, y), (x, y)))
         x_mean, y_mean = self._means[x], self._means[y]

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from hypersign.geometry import theory, weights
+from hypersign import theory
+from hypersign.geometry import weights
 from hypersign.geometry.advice import layer_advice
 from hypersign.geometry.capture import Batches, LayerCapture, Progress, capture
 from hypersign.geometry.covariance import (
@@ -17,6 +18,7 @@ from hypersign.geometry.covariance import (
 )
 from hypersign.geometry.results import Geometry, LayerGeometry
 from hypersign.quantizers import Identity
+from hypersign.tasks import Classification, Task
 
 __all__ = ["inspect"]
 
@@ -27,6 +29,7 @@ def inspect(
     *,
     run: str,
     dataset: str,
+    task: Task | None = None,
     seed: int = 0,
     covariances: Covariances | None = None,
     progress: Progress | None = None,
@@ -36,17 +39,19 @@ def inspect(
     Memory does not grow with the number of images. The model is left as found.
 
     Args:
-        model: any network with quantized layers; its output is one row of class scores an image.
-        batches: (images, labels) pairs, images `(N, ...)` in the range the model was trained on.
+        model: any network with quantized layers.
+        batches: pairs of inputs `(N, ...)`, in the range the model was trained on, and targets.
         run, dataset: names, written into the result.
+        task: what the network is for, which says which decisions are right; `Classification()` if None.
         seed: of the permutation test.
         covariances: of the model's inputs on other images, from which r is predicted filter by filter:
             `input_covariances(model, training_batches)`.
-        progress: called after each batch with the number of images seen so far.
+        progress: called after each batch with the number of examples seen so far.
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached; there are no images;
-            weights, activations or scores are NaN or infinite (the layer is named).
+        HypersignError: the model has no quantized layer, or one that was never reached; there are no
+            examples; weights, activations or outputs are NaN or infinite (the layer is named); outputs or targets do
+            not fit the task.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3.
 
@@ -61,13 +66,14 @@ def inspect(
     >>> round(found.pearson_r, 1), round(found.predicted_pearson_r, 1)
     (0.8, 0.8)
     """
-    seen = capture(model, batches, seed=seed, progress=progress)
+    task = Classification() if task is None else task
+    seen = capture(model, batches, task=task, seed=seed, progress=progress)
     known = {} if covariances is None else covariances.layers
     unknown = {} if covariances is None else covariances.unmeasured
     return Geometry(
         run=run,
         dataset=dataset,
-        images=seen.images,
+        images=seen.examples,
         accuracy=seen.accuracy,
         layers=tuple(
             _layer_geometry(layer, known.get(layer.name), unknown.get(layer.name, "")) for layer in seen.layers

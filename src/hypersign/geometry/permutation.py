@@ -1,6 +1,6 @@
 """The permutation tests: what correlations between activations do to the geometry.
 
-Permuted activations keep their values and lose their order. What remains depends on what is permuted with what:
+Permuted activations keep their values and lose their order. The correlations that remain depend on the permutation:
 
     over everything             no correlation remains but that of sharing the padding: theory for independent
                                 inputs holds

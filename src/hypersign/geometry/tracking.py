@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry import theory
 from hypersign.geometry.covariance import (
     effective_dimension,
     input_covariances,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypersign.geometry import theory
+from hypersign import theory
 from hypersign.geometry.results import AngleStats, Density, WeightStats
 from hypersign.layers import QuantLayer
 from hypersign.quantizers import Identity

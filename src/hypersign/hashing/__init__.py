@@ -18,9 +18,12 @@ from hypersign.hashing.estimators import (
 )
 from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
-from hypersign.hashing.planning import Angles, Plan, Row, measure, plan
+from hypersign.hashing.planning import Plan, Row, measure, plan
+from hypersign.hashing.prediction import Angles, predicted_recall
 from hypersign.hashing.pruning import BoundedIndex, Pruned
-from hypersign.hashing.vectors import hash_file, open_vectors
+from hypersign.hashing.survey import CodeRecall, VectorAngles, VectorsGeometry, inspect_vectors
+from hypersign.hashing.vector_files import open_vectors
+from hypersign.hashing.vectors import hash_file
 
 __all__ = [
     "SignHasher",
@@ -34,6 +37,11 @@ __all__ = [
     "open_vectors",
     "plan",
     "measure",
+    "inspect_vectors",
+    "predicted_recall",
+    "VectorsGeometry",
+    "VectorAngles",
+    "CodeRecall",
     "Plan",
     "Row",
     "Angles",

@@ -21,6 +21,8 @@ __all__ = ["SignHasher"]
 BLOCK = 1 << 22
 """Components that are read at a time."""
 
+_SCALE = "divide all vectors by one number"
+
 PIECE = 1 << 19
 """Components that are rotated at a time: 2 MB of float32 or int32, which caches hold."""
 
@@ -30,9 +32,9 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
         code(x) = sign(R (x - share mean)),   bit 1 where negative;   sign(0) = +1
 
-    R is a corner of a random rotation, a function of the seed alone (`hypersign.rotations`). Integers, as uint8
-    descriptors are, take a path of sign flips, additions and comparisons alone with the Hadamard rotation:
-    R's integer sums of x are compared with those of the mean.
+    R is a corner of a random rotation, a function of the seed alone (`hypersign.rotations`). With the Hadamard
+    rotation integers, such as uint8 descriptors, need sign flips, additions and comparisons alone: R's integer sums
+    of x are compared with those of the mean. Vectors of integers whose sums could leave int64 are rotated in float64.
 
     Args:
         bits: length m of a code.
@@ -93,7 +95,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return codes
 
     def project(self, X: ArrayLike) -> NDArray[Any]:
-        """R (x - mean), of which the code is the sign: float32 (n, bits), or float64 where the vectors are."""
+        """R (x - mean), whose signs are the code: (n, bits), float32 unless the vectors need float64."""
         check_is_fitted(self)
         x = self._validated(X, reset=False)
         _check_finite(x, 0)
@@ -108,7 +110,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         elif self.bits != dimension:
             raise HypersignError(
                 f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
-                "say so many bits, or a rotation"
+                f"use bits={dimension}, or a rotation"
             )
         share = check_share(self.center)
         check_int("rounds", self.rounds, least=1)
@@ -116,8 +118,11 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         total, count = np.zeros(dimension), 0
         for block in blocks if share else ():
             _check_finite(block, count)
-            total += block.sum(0, dtype=np.float64)
+            with np.errstate(over="ignore"):
+                total += block.sum(0, dtype=np.float64)
             count += len(block)
+        if not np.isfinite(total).all():
+            raise HypersignError(f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}")
         return self.restore(share * total / max(count, 1))
 
     def restore(self, mean: NDArray[np.float64]) -> "SignHasher":
@@ -164,8 +169,14 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def _codes(self, x: NDArray[Any]) -> NDArray[np.uint64]:
         if x.dtype.kind not in "iub" or self.rotation == "haar":
             return words.pack(self._rotated(x))
+        x = x.astype(np.uint8) if x.dtype.kind == "b" else x
+        fits = self.rotation_.fits(x) if isinstance(self.rotation_, HadamardRotation) else np.ones(len(x), np.bool_)
+        if not fits.all():  # row by row, so that a code does not depend on the vectors beside it
+            codes = np.empty((len(x), self._n_features_out), np.uint64)
+            codes[fits], codes[~fits] = self._codes(x[fits]), words.pack(self._rotated(x[~fits]))
+            return codes
         # R x < R mean as integers, both times n^(k/2): no multiplication, no rounding of x.
-        return words.pack(self._sums(x.astype(np.uint8) if x.dtype.kind == "b" else x), threshold=self._threshold)
+        return words.pack(self._sums(x), threshold=self._threshold)
 
     def _sums(self, x: NDArray[Any]) -> NDArray[Any]:
         return self.rotation_.sums(x) if isinstance(self.rotation_, HadamardRotation) else x
@@ -173,8 +184,19 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def _rotated(self, x: NDArray[Any]) -> NDArray[Any]:
         """R (x - mean) in float32, or float64 where the numbers need it."""
         kind = np.float64 if x.dtype.itemsize > (2 if x.dtype.kind in "iub" else 4) else np.float32
-        centred = x.astype(kind) - self.mean_.astype(kind)
-        return centred if self.rotation_ is None else self.rotation_(centred)
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = x.astype(kind) - self.mean_.astype(kind)
+            rotated = centred if self.rotation_ is None else self.rotation_(centred)
+        finite = np.isfinite(rotated).all(1)
+        if finite.all():
+            return rotated
+        if kind == np.float64:
+            raise HypersignError(
+                f"rotated vectors must be float64 numbers; {int((~finite).sum())} of these are too large: {_SCALE}"
+            )
+        rotated = rotated.astype(np.float64)
+        rotated[~finite] = self._rotated(x[~finite].astype(np.float64))
+        return rotated
 
     def _validated(self, x: ArrayLike, reset: bool) -> NDArray[Any]:
         try:
@@ -216,7 +238,14 @@ def _check_finite(block: NDArray[Any], first: int) -> None:
 
 
 def _check_rows(block: NDArray[Any], mean: NDArray[np.float64], first: int) -> None:
-    there = (block == mean.astype(block.dtype if block.dtype.kind == "f" else np.float64)).all(1)
+    if block.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            there = (block == mean.astype(block.dtype)).all(1)
+    else:
+        # As integers: float64 would round those of 64 bits.
+        limits = np.iinfo(block.dtype if block.dtype.kind in "iu" else np.uint8)
+        whole = (mean == np.floor(mean)) & (mean >= float(limits.min)) & (mean < limits.max + 1.0)
+        there = (whole & (block == np.where(whole, mean, 0).astype(limits.dtype))).all(1)
     if there.any():
         raise HypersignError(
             f"row {first + int(there.argmax())} is {'the mean of the vectors' if mean.any() else 'zero'} and so has "

@@ -123,7 +123,7 @@ class HammingIndex:
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
         for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
             rows = np.sort(candidates)  # in the file's order; a stable sort then puts the lower index first
-            squares = np.square(vectors[rows].astype(np.float64) - query.astype(np.float64)).sum(1)
+            squares = squared_distances(vectors[rows], query)
             if not np.isfinite(squares).all():
                 row = rows[int(np.isfinite(squares).argmin())]
                 raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
@@ -146,6 +146,23 @@ class HammingIndex:
                 "index's own hasher"
             )
         return queries.codes
+
+
+def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
+    """Squared Euclidean distances of vectors (n, d) to one, in float64; differences of integers are not rounded."""
+    if x.dtype.kind not in "iu" or query.dtype.kind not in "iu" or max(x.itemsize, query.itemsize) < 8:
+        return np.square(x.astype(np.float64) - query.astype(np.float64)).sum(1)
+    # float64 holds each half of 64 bits, and the differences of halves
+    high, low = (half(x) - half(query) for half in (_high, _low))
+    return np.square(high * 2.0**32 + low).sum(1)
+
+
+def _high(x: NDArray[Any]) -> NDArray[np.float64]:
+    return (x.astype(x.dtype.kind + "8") >> 32).astype(np.float64)
+
+
+def _low(x: NDArray[Any]) -> NDArray[np.float64]:
+    return (x.astype(x.dtype.kind + "8") & 0xFFFFFFFF).astype(np.float64)
 
 
 def recall(indices: NDArray[np.int64], truth: NDArray[np.integer], k: int) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign._checks import HypersignError, check_int
 from hypersign.hashing.estimators import code_cosines, rabitq_cosine
 from hypersign.hashing.hasher import SignHasher, block_rows
-from hypersign.hashing.index import Neighbours
+from hypersign.hashing.index import Neighbours, squared_distances
 
 __all__ = ["BoundedIndex", "Pruned"]
 
@@ -107,7 +107,7 @@ class BoundedIndex:
         while read < len(order) and (read < k or bounds[order[read]] <= squares[k - 1]):
             more = np.sort(order[read : read + step])  # in the order of the file
             read += len(more)
-            exact = np.square(self.vectors[more].astype(np.float64) - query.astype(np.float64)).sum(1)
+            exact = squared_distances(self.vectors[more], query)
             rows, squares = np.append(rows, more), np.append(squares, exact)
             best = np.lexsort((rows, squares))[:k]
             rows, squares = rows[best], squares[best]

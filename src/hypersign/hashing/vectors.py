@@ -2,9 +2,10 @@
 
 A codes file is a safetensors file with two tensors, `mean` float64 (dimension,) and `codes` uint64 (n, words), and
 the hasher's options as JSON under the key `hypersign` of its metadata: the file knows its hasher. While it grows it
-bears another, hidden name.
+bears another, hidden name, which belongs to the vectors and the fitted hasher.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -13,45 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hypersign._checks import HypersignError
-from hypersign._files import make_folder
+from hypersign._locks import writing_file
 from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.vector_files import open_vectors
 
-__all__ = ["hash_file", "open_vectors"]
+__all__ = ["hash_file"]
 
 VERSION = 1
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
-
-
-def open_vectors(path: Path | str) -> NDArray[Any]:
-    """The vectors of a .npy file, shape (n, dimension), mapped into memory and not read.
-
-    Raises:
-        HypersignError: the file is missing, no .npy file of real numbers, not of two dimensions, in Fortran's
-            order, or empty.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
-                raise ValueError("it does not begin like one; write it by numpy.save")
-        x: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise HypersignError(f"{path} could not be read as a .npy file of vectors: {why}") from error
-    if x.ndim != 2 or x.dtype.kind not in "iubf":
-        raise HypersignError(
-            f"{path} must hold real numbers of shape (vectors, dimension); got {x.dtype} of shape {x.shape}"
-        )
-    if not x.size:
-        raise HypersignError(f"{path} holds no vectors: its shape is {x.shape}")
-    if not x.flags.c_contiguous:
-        raise HypersignError(f"{path} is in Fortran's order; save it with numpy.ascontiguousarray first")
-    return x
 
 
 def hash_file(
@@ -64,8 +38,9 @@ def hash_file(
     """Hashes the vectors of a .npy file, which may be larger than memory, into a codes file.
 
     Two passes: the mean, if the hasher centres, and the codes. Killed at any moment it leaves no file under the
-    name `output`; run again, with the same hasher and the same vectors, it goes on behind the last whole block.
-    Vectors that cannot be hashed leave nothing.
+    name `output`; run again, with the same hasher and the same vectors, it continues after the last whole block.
+    With another hasher or other vectors it starts again. Vectors that cannot be hashed leave nothing. One process
+    at a time writes to `output`.
 
     Args:
         vectors: .npy file, shape (n, dimension).
@@ -77,7 +52,7 @@ def hash_file(
 
     Raises:
         HypersignError: of `open_vectors` and `SignHasher`, or the codes cannot be written, or `output` is a folder
-            or the file of the vectors.
+            or the file of the vectors, or another process is writing it (the message names it).
     """
     source, output = Path(vectors), Path(output)
     mapped = open_vectors(source)
@@ -85,14 +60,28 @@ def hash_file(
         raise HypersignError(f"{output} is a folder; name a file for the codes")
     if output.exists() and output.samefile(source):
         raise HypersignError(f"the codes would take the place of the vectors in {source}; name another file for them")
+    with writing_file(output):
+        _write_codes(source, mapped, output, hasher, progress)
+    return hasher
+
+
+def _write_codes(
+    source: Path,
+    mapped: NDArray[Any],
+    output: Path,
+    hasher: SignHasher,
+    progress: Callable[[int, int], object] | None,
+) -> None:
     count, dimension = mapped.shape
+    status = source.stat()
     hasher.fit_blocks(_read(source, mapped, 0), dimension)
     prefix = _prefix(hasher, count)
-    make_folder(output.parent)
-    # Another version of the vectors has another part; of the hasher, another prefix.
-    status = source.stat()
-    origin = hashlib.sha256(f"{source.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
-    part = output.with_name(f".{output.name}.{origin}.part")
+    # A part belongs to one version of the vectors and to one fitted hasher.
+    origin = f"{source.resolve()} {status.st_size} {status.st_mtime_ns} ".encode()
+    part = output.with_name(f".{output.name}.{hashlib.sha256(origin + prefix).hexdigest()[:16]}.part")
+    for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
+        if other != part:
+            other.unlink(missing_ok=True)  # left by a killed process that was given something else
     rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
     try:
         with open(part, "r+b" if part.exists() else "w+b") as file:
@@ -121,7 +110,6 @@ def hash_file(
             f"{output} could not be written: {error.strerror or error}; make room there or write elsewhere, "
             "then try again"
         ) from error
-    return hasher
 
 
 def write_codes(path: Path, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:

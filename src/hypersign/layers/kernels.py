@@ -40,19 +40,22 @@ def use_kernels(model: nn.Module) -> Conversion:
     model = copy.deepcopy(model).eval()
     kept = {}
     packed: dict[str, nn.Module] = {}
+    replaced: dict[nn.Module, nn.Module] = {}
     for name, layer in quant_layers(model).items():
         reason = _reason(layer)
         if reason is None:
             packed[name] = PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer)
+            replaced[layer] = packed[name]
         else:
             kept[name] = reason
     if not packed:
         raise HypersignError(f"a network to run on bits {_NEEDS} ({_reasons(kept)})")
-    for name, layer in packed.items():
-        if not name:
-            return Conversion(layer, ("",), kept)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
+    if "" in packed:
+        return Conversion(packed[""], ("",), kept)
+    for parent in list(model.modules()):
+        for child, layer in parent._modules.items():  # a layer may have several places, and `children` names one
+            if layer in replaced:
+                setattr(parent, child, replaced[layer])
     return Conversion(model, tuple(packed), kept)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.hadamard import hadamard_transform
+from hypersign.bits import hadamard_transform
 from hypersign.layers import QuantLinear, Rotation
 from hypersign.models.vgg import _quantizers, check_shape
 from hypersign.ops import hadamard

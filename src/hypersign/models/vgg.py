@@ -66,7 +66,7 @@ def vgg(
         norm_scale: whether batch norm learns a scale; the paper's does not.
         norm_epsilon, norm_momentum: of batch norm; running averages keep `1 - norm_momentum` of the past.
         sign_zero: the level of 0, see `Sign`.
-        weight_scale: "filter": a least-squares scale per filter (`MeanScale`); a number: one for each group of so
+        weight_scale: "filter": a least-squares scale per filter (`MeanScale`); a number: one scale per that
             many weights (`GroupScaled`); None: none, since batch norm follows.
         first_layer: what the first convolution reads: pixels as they are ("plain"); `Thermometer` levels or
             `BitPlanes` of them; or the signs of their rotated patches ("haar", "hadamard"): `PatchRotation`, batch

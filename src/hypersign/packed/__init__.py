@@ -1,6 +1,7 @@
-"""Packed networks: the file that holds one, and the runtime that runs it on bits. No torch here."""
+"""Packed networks: their file, and the runtime that runs them on bits, without torch."""
 
-from hypersign.packed.graph import Graph, Node, Value
+from hypersign.packed.graph import Graph
 from hypersign.packed.model import PackedModel
+from hypersign.packed.values import Node, Value
 
 __all__ = ["PackedModel", "Graph", "Node", "Value"]

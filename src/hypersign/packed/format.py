@@ -1,13 +1,15 @@
-"""The packed file: a graph and its tensors as one safetensors file, read with every byte distrusted.
+"""The packed file: a graph and its tensors as one safetensors file; every byte that is read is checked.
 
-docs/format.md is the description; this is the code that follows it.
+docs/format.md describes the format.
 """
 
+import dataclasses
+import functools
 import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,15 +18,17 @@ from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
-from hypersign.packed.graph import Graph, Node, Tensor, Value, check_graph
+from hypersign.packed.graph import Graph, check_graph
+from hypersign.packed.operations import OPERATIONS, NodeData
+from hypersign.packed.values import Node, Tensor, Value
 
-__all__ = ["VERSION", "file_bytes", "read", "write"]
+__all__ = ["VERSION", "Contents", "file_bytes", "read", "write"]
 
 VERSION = 1
 """Version of the packed file; a file of another version is refused."""
 
 MOST_HEADER = 2**22
-"""Bytes of the header: those of the largest network here are 40 kB."""
+"""Largest header in bytes; the largest network of this package has 40 kB."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
@@ -35,14 +39,37 @@ DTYPES: dict[str, np.dtype[Any]] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """A packed file after all checks.
+
+    Args:
+        graph: the graph.
+        tensors: its tensors by name, read-only.
+        values: what each node gives, by name.
+        sha256: identifies the network.
+        parts: the file's bytes, in two pieces: the header with its length, and the tensors.
+    """
+
+    graph: Graph
+    tensors: dict[str, NDArray[Any]]
+    values: dict[str, Value]
+    sha256: str
+    parts: tuple[bytes, bytes]
+
+    @functools.cached_property
+    def nodes(self) -> list[NodeData]:
+        """The nodes, each with its tensors."""
+        return _node_data(self.graph, self.values, self.tensors)
+
+
 def write(path: Path, graph: Graph, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Writes a packed network, whole or not at all; equal networks give equal files.
 
     Raises:
         HypersignError: graph and tensors do not fit each other, or the file cannot be written.
     """
-    values = check_graph(graph, tensors)
-    _check_content(graph, values, tensors)
+    _check_content(graph, _node_data(graph, check_graph(graph, tensors), tensors))
     text = _graph_text(graph)
     names = _order(tensors)
     body = b"".join(tensors[name].astype(DTYPES[_code(tensors[name])], copy=False).tobytes() for name in names)
@@ -50,15 +77,13 @@ def write(path: Path, graph: Graph, tensors: Mapping[str, NDArray[Any]]) -> None
 
 
 def file_bytes(graph: Graph, tensors: Mapping[str, Tensor]) -> int:
-    """The size of the file that `write` would make, from dtypes and shapes alone."""
+    """The size of the file that `write` makes, from dtypes and shapes alone."""
     check_graph(graph, tensors)
     return len(_header(_graph_text(graph), tensors, "0" * 64)) + sum(_size(tensor) for tensor in tensors.values())
 
 
-def read(file: Path | BinaryIO) -> tuple[Graph, dict[str, NDArray[Any]], dict[str, Value], str]:
-    """Reads a packed file, or one that is open, and checks all of it.
-
-    Returns the graph, its tensors (read-only), the values by node, and the SHA-256.
+def read(file: Path | BinaryIO) -> Contents:
+    """Reads a packed file, or an open stream, and checks all of it.
 
     Raises:
         HypersignError: it is missing, truncated, damaged or no packed file; the message begins with its name.
@@ -78,13 +103,15 @@ def read(file: Path | BinaryIO) -> tuple[Graph, dict[str, NDArray[Any]], dict[st
         raise HypersignError(f"{name}: cannot be read ({error.strerror or error}): check the path") from error
 
 
-def _read(stream: BinaryIO) -> tuple[Graph, dict[str, NDArray[Any]], dict[str, Value], str]:
+def _read(stream: BinaryIO) -> Contents:
     total = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    length = int.from_bytes(stream.read(8), "little")
+    head = stream.read(8)
+    length = int.from_bytes(head, "little")
     if total < 8 or length > min(MOST_HEADER, total - 8):
         raise HypersignError("must be a packed network; it is truncated, or another kind of file")
-    header = _parse("the header", stream.read(length))
+    head += stream.read(length)
+    header = _parse("the header", head[8:])
     metadata = _take(header, "__metadata__", dict, "a packed network has it; other safetensors files do not")
     text = _take(metadata, "hypersign", str, "a packed network has it; other safetensors files do not")
     stated = _take(metadata, "sha256", str, "a packed network has it")
@@ -109,13 +136,15 @@ def _read(stream: BinaryIO) -> tuple[Graph, dict[str, NDArray[Any]], dict[str, V
     digest = _digest(text, body)
     if digest != stated:
         raise HypersignError("its content does not give its sha256: it is damaged; restore it or pack again")
-    tensors = {name: spec.tensor(body) for name, spec in specs.items()}
-    _check_content(graph, values, tensors)
-    return graph, tensors, values, digest
+    contents = Contents(
+        graph, {name: spec.tensor(body) for name, spec in specs.items()}, values, digest, (head, body)
+    )
+    _check_content(graph, contents.nodes)
+    return contents
 
 
 class _Spec:
-    """What the header says of a tensor."""
+    """The header's entry of a tensor."""
 
     def __init__(self, name: str, entry: Any) -> None:
         self.name = name
@@ -277,30 +306,25 @@ def _few(names: Mapping[str, Any]) -> str:
     return ", ".join(f"{name!r:.40}" for name in list(names)[:3])
 
 
-def _check_content(graph: Graph, values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Checks what shapes do not tell: canonical bits, thresholds in order, numbers that are numbers."""
-    for node in graph.nodes:
-        for role in ("weight", "scale", "shift", "low", "high"):
-            tensor = tensors.get(f"{node.name}.{role}")
-            if tensor is None:
-                continue
-            # thresholds may be infinite: a channel that never changes
-            good = np.isfinite(tensor) if role in ("weight", "scale", "shift") else ~np.isnan(tensor)
-            if tensor.dtype == np.float32 and not good.all():
-                raise HypersignError(f"{node.name}.{role} must hold numbers; it holds NaN or infinity")
-        low, high = (tensors.get(f"{node.name}.{role}") for role in ("low", "high"))
-        if low is not None and high is not None and (low > high).any():
-            raise HypersignError(f"{node.name}.low must be at most {node.name}.high in every channel")
-        weight = tensors.get(f"{node.name}.weight")
-        channels = values[node.inputs[0]].channels
-        lengths = {"signs": node.options["size"]} if node.op == "rotate" else {"slopes": channels}
-        if weight is not None and weight.dtype == np.uint64:
-            height, width = node.options.get("kernel", (1, 1))
-            lengths["weight"] = height * width * channels // node.options.get("groups", 1)
-        for role, length in lengths.items():
-            words = tensors.get(f"{node.name}.{role}")
-            past = np.uint64(2**64 - (1 << length % 64)) if length % 64 else np.uint64(0)
-            if words is not None and (words[..., -1] & past).any():
-                raise HypersignError(f"{node.name}.{role} must have zeros in the bits past {length}")
-        if weight is not None and weight.dtype == np.uint64 and weight.ndim == 3 and (weight[0] & ~weight[1]).any():
-            raise HypersignError(f"{node.name}.weight must have sign bit 0 where a level is 0")
+def _node_data(graph: Graph, values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]]) -> list[NodeData]:
+    """The nodes of a checked graph, each with its tensors, in the graph's order."""
+    own: dict[str, dict[str, NDArray[Any]]] = {node.name: {} for node in graph.nodes}
+    for name, tensor in tensors.items():
+        node, _, role = name.rpartition(".")
+        own[node][role] = tensor
+    return [
+        NodeData(
+            node.name,
+            {key: tuple(value) if isinstance(value, list) else value for key, value in node.options.items()},
+            own[node.name],
+            tuple(values[name] for name in node.inputs),
+            values[node.name],
+            graph.pixel_range,
+        )
+        for node in graph.nodes
+    ]
+
+
+def _check_content(graph: Graph, nodes: Sequence[NodeData]) -> None:
+    for node, data in zip(graph.nodes, nodes, strict=True):
+        OPERATIONS[node.op].check_content(data)

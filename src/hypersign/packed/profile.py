@@ -1,4 +1,4 @@
-"""Where a packed network's time goes: each node's own, beside its multiply-accumulates."""
+"""Where a packed network's time goes: the time of each node, beside its multiply-accumulates."""
 
 import dataclasses
 import math
@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 
 from hypersign import bits
 from hypersign._checks import check_int
-from hypersign.packed.graph import Node, Value
 from hypersign.packed.model import PackedModel
+from hypersign.packed.operations import OPERATIONS
+from hypersign.packed.values import Node, Value
 
 __all__ = ["NodeTime", "Profile", "profile"]
 
 
 @dataclasses.dataclass(frozen=True)
 class NodeTime:
-    """One operation of a packed network: its least time for a batch, in seconds.
+    """One operation of a packed network and its shortest time for a batch, in seconds.
 
-    `macs` counts multiply-accumulates of one image (0 for operations that have none); `arithmetic` says what they
-    are made of: "bits", "integers" (8-bit pixels), "float32", or "" without any.
+    `macs` counts the multiply-accumulates for one image, 0 if the operation has none; `arithmetic` says what they
+    are made of: "bits", "integers" (8-bit pixels), "float32", or "" if there are none.
     """
 
     name: str
@@ -35,7 +36,7 @@ class NodeTime:
 class Profile:
     """The times of a packed network for batches of `images` on `threads` threads, on the back end `backend`.
 
-    `seconds` is the least time of a whole `predict`; `nodes` are timed one by one, so their sum lacks what goes
+    `seconds` is the shortest time of a whole `predict`; `nodes` are timed one by one, so their sum lacks the time
     between them.
     """
 
@@ -47,7 +48,7 @@ class Profile:
 
     @property
     def seconds_per_image(self) -> float:
-        """The time of a whole prediction, divided by the images of the batch."""
+        """The time of a whole prediction, divided by the number of images."""
         return self.seconds / self.images
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,15 +59,14 @@ class Profile:
 def profile(model: PackedModel, *, images: int = 1, threads: int = 1, repeats: int = 20, seed: int = 0) -> Profile:
     """Times a packed network and each of its nodes on random images.
 
-    Every number is the least of `repeats`: on a machine that does other things too, the least is what the kernel
-    takes and the rest is what the machine did.
+    Every number is the minimum over `repeats`, because whatever else the machine does only adds time.
 
     Args:
         model: a packed network.
         images: images in a batch.
         threads: number of threads.
-        repeats: how often everything is run.
-        seed: of the images.
+        repeats: how often everything runs.
+        seed: seed of the random images.
 
     Raises:
         HypersignError: a number below 1.
@@ -97,9 +97,5 @@ def _images(model: PackedModel, images: int, seed: int) -> NDArray[Any]:
 
 def _node_time(node: Node, values: dict[str, Value], seconds: float) -> NodeTime:
     x, y = values[node.inputs[0]], values[node.name]
-    macs, arithmetic = 0, ""
-    if "kernel" in node.options:
-        groups = node.options.get("groups", 1)
-        macs = y.height * y.width * y.channels * math.prod(node.options["kernel"]) * x.channels // groups
-        arithmetic = {"conv2d": "bits", "image_conv2d": "integers"}.get(node.op, "float32")
-    return NodeTime(node.name, node.op, arithmetic, macs, seconds)
+    operation = OPERATIONS[node.op]
+    return NodeTime(node.name, node.op, operation.arithmetic, operation.macs(node.options, x, y), seconds)

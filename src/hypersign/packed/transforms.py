@@ -1,8 +1,8 @@
 """Operations of networks without multiplications, in 32-bit fixed point: additions, shifts and comparisons alone.
 
-What bounds them: a Walsh-Hadamard transform of n numbers makes their Euclidean norm sqrt(n) times as long, signs and
-slopes of at most 1 do not lengthen it, and no number is larger than its vector's norm. So the norm that a rotated
-image can have bounds every sum of the network, and tells by how many bits they must be shifted right in between.
+A Walsh-Hadamard transform of n numbers multiplies their Euclidean norm by sqrt(n). Signs and slopes of at most 1 do
+not increase it, and no number is larger than the norm of its vector. So the largest norm of a rotated image bounds
+every sum of the network, and says by how many bits sums must be shifted right in between.
 """
 
 import math
@@ -36,12 +36,12 @@ def rotated_norm(largest: int, count: int, size: int, rounds: int) -> int:
 
 
 def hadamard_norm(norm: int, size: int) -> int:
-    """The norm after a transform of length `size`: sqrt(size) times as long."""
+    """The norm after a transform of length `size`, which multiplies it by sqrt(size)."""
     return _root(norm**2 * size)
 
 
 def shifted_norm(norm: int, size: int, exponent: int) -> int:
-    """The norm of `size` integers, times 2^exponent, rounded down: by less than 1 each.
+    """The norm of `size` integers after each is multiplied by 2^exponent and rounded down, by less than 1.
 
     >>> shifted_norm(1000, 16, -3), shifted_norm(1000, 16, 1)
     (129, 2000)
@@ -50,7 +50,7 @@ def shifted_norm(norm: int, size: int, exponent: int) -> int:
 
 
 def room(norm: int, size: int) -> int:
-    """The largest exponent, at most 16, at which `size` integers times 2^exponent leave room for one transform.
+    """The largest exponent, at most 16, so that a transform of `size` integers times 2^exponent fits in int32.
 
     >>> room(1000, 16), room(2**31, 4096)
     (16, -7)
@@ -69,9 +69,9 @@ def shifted(y: NDArray[Any], exponent: int) -> NDArray[Any]:
 def rotate(
     y: NDArray[np.int32 | np.int64], minus: NDArray[np.bool_], *, outputs: int, exponent: int, threads: int = 1
 ) -> NDArray[np.int32]:
-    """Rounds of sign flips and transforms, times 2^exponent: integers (N, d) padded to (N, n), then (N, outputs).
+    """Rounds of sign flips and transforms of integers (N, d), padded to (N, n), then times 2^exponent: (N, outputs).
 
-    `minus`, shape (rounds, n), tells which numbers a round negates. The type of `y` must hold all sums.
+    `minus`, shape (rounds, n), says which numbers each round negates. The type of `y` must hold all sums.
     """
     y = np.pad(y, ((0, 0), (0, minus.shape[1] - y.shape[1])))
     for row in minus:
@@ -81,9 +81,9 @@ def rotate(
 
 
 def switch(y: NDArray[Any], minus: NDArray[np.bool_], shifts: NDArray[np.integer]) -> NDArray[Any]:
-    """Each integer of (..., n) shifted right and perhaps negated, by what its sign chooses.
+    """Shifts each integer of (..., n) right and negates some, as its sign decides.
 
-    `minus` and `shifts`, shape (2, n): for numbers >= 0, and for those below.
+    `minus` and `shifts`, shape (2, n), have one row for numbers >= 0 and one for numbers < 0.
     """
     positive = y >= 0
     y = y >> np.where(positive, shifts[0], shifts[1])
@@ -104,7 +104,7 @@ def signed_sums(y: NDArray[Any], levels: NDArray[Any]) -> NDArray[Any]:
 
 
 def slopes(words: NDArray[np.uint64], size: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-    """Packed slopes (2, 3, words): which are negative, and the shifts, 0 to 3, that they stand for; each (2, n)."""
+    """Unpacks slopes (2, 3, words): which are negative, and their shifts from 0 to 3; each (2, n)."""
     planes = unpack(words, size) < 0
     return planes[:, 0], planes[:, 1].astype(np.int32) + 2 * planes[:, 2].astype(np.int32)
 

@@ -1,8 +1,9 @@
-"""Packing: a trained network becomes a file of bits and integer thresholds, and is shown to be the same network."""
+"""Packing: turn a trained network into a file of bits and integer thresholds, and verify that both agree."""
 
-from hypersign.packing.fold import Planned, fold
+from hypersign.packing.fold import fold
+from hypersign.packing.folding import LazyTensor
 from hypersign.packing.pack import file_size, pack
 from hypersign.packing.thresholds import find_thresholds
 from hypersign.packing.verify import Certificate, Difference, verify
 
-__all__ = ["pack", "file_size", "verify", "Certificate", "Difference", "fold", "Planned", "find_thresholds"]
+__all__ = ["pack", "file_size", "verify", "Certificate", "Difference", "fold", "LazyTensor", "find_thresholds"]

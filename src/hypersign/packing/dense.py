@@ -1,4 +1,4 @@
-"""The network that a packed one replaces: the same layers in float32, for comparisons of speed."""
+"""The float32 network that a packed one replaces, for comparisons of speed."""
 
 import math
 from typing import Any
@@ -6,19 +6,31 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypersign.packed.graph import INPUT, Graph, Node, Value
+from hypersign.packed.graph import INPUT, Graph
+from hypersign.packed.values import Node, Value
 
-__all__ = ["DenseNetwork"]
+__all__ = ["DenseNetwork", "has_dense_form"]
+
+DENSE = {"add", "max_pool2d", "avg_pool2d", "image_conv2d", "conv2d", "real_conv2d"}
+"""Operations that the dense network has too."""
+
+AROUND = {"pixels", "unpack", "affine", "clip", "quantize"}
+"""Operations that it leaves out, or replaces by a batch norm and a hard tanh."""
+
+
+def has_dense_form(graph: Graph) -> bool:
+    """Whether every operation of a packed graph has a dense counterpart; those on rotations have none."""
+    return all(node.op in DENSE | AROUND for node in graph.nodes)
 
 
 class DenseNetwork(nn.Module):
-    """A float32 network of the shape of a packed graph, with random weights.
+    """A float32 network with the layers of a packed graph and random weights.
 
-    Products stay products, pools pools; where the packed network has thresholds this one has a batch norm and a hard
-    tanh, as the float network that one would train and deploy instead.
+    Products stay products and pools stay pools. Where the packed network has thresholds, this one has a batch norm
+    and a hard tanh, like the float network that one would train and deploy instead.
 
     Args:
-        graph, values: of a `PackedModel`.
+        graph, values: of a `PackedModel`; the graph has a dense form.
     """
 
     def __init__(self, graph: Graph, values: dict[str, Value]) -> None:
@@ -26,7 +38,7 @@ class DenseNetwork(nn.Module):
         self.nodes = graph.nodes
         self.channels = {name: value.channels for name, value in values.items()}
         self.layers = nn.ModuleDict()
-        # What is pooled has its batch norm after the pool, where there are fewer numbers.
+        # A pooled value has its batch norm after the pool, where there are fewer numbers.
         pooled = {node.inputs[0]: node.name for node in graph.nodes if node.op == "max_pool2d"}
         self._clipped = {pooled.get(name, name) for name, value in values.items() if value.kind == "levels"}
         for node in graph.nodes:

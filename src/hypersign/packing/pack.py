@@ -1,4 +1,4 @@
-"""From a trained network to a packed file, and how large that will be."""
+"""Pack a trained network into a file, and predict the file's size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,15 +22,16 @@ def pack(
     """Writes a trained network as a packed file, for `hypersign.packed.PackedModel`.
 
     Args:
-        model: float32; taken as in evaluation mode, and left as it is.
-        path: of the file.
+        model: a float32 network, packed as it computes in eval mode and left unchanged.
+        path: path of the file.
         shape: (channels, height, width) of an image.
-        pixel_range: what the pixels 0 and 255 of 8-bit images become before the first layer; None where the packed
-            network is to take float32 inputs.
+        pixel_range: the values that the pixels 0 and 255 have before the first layer; None if the packed network
+            takes float32 inputs.
         classes: names of the logits; their numbers if None.
 
     Raises:
-        HypersignError: a layer has no packed form (the message names it and says why), or the file cannot be written.
+        HypersignError: a layer has no packed form (the message names it and the reason), or the file cannot be
+            written.
 
     >>> import tempfile
     >>> import numpy as np
@@ -42,8 +43,8 @@ def pack(
     >>> packed.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape
     (2, 10)
     """
-    graph, planned = fold(model, shape, pixel_range=pixel_range, classes=classes)
-    write(Path(path), graph, {name: tensor.make() for name, tensor in planned.items()})
+    graph, tensors = fold(model, shape, pixel_range=pixel_range, classes=classes)
+    write(Path(path), graph, {name: tensor.make() for name, tensor in tensors.items()})
 
 
 def file_size(
@@ -53,7 +54,7 @@ def file_size(
     pixel_range: tuple[float, float] | None,
     classes: Sequence[str] | None = None,
 ) -> int:
-    """The size in bytes of the file that `pack` makes, from the network's structure alone; arguments as there.
+    """The size in bytes of the file that `pack` makes, from the network's structure alone; same arguments.
 
     Raises:
         HypersignError: a layer has no packed form.

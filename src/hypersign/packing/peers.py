@@ -1,4 +1,4 @@
-"""The network that a packed one replaces, in the runtimes that dense networks are deployed with."""
+"""The float32 network that a packed one replaces, in the runtimes that people deploy."""
 
 import importlib.util
 import tempfile
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hypersign.packed import PackedModel
-from hypersign.packing.dense import DenseNetwork
+from hypersign.packing.dense import DenseNetwork, has_dense_form
 
 __all__ = ["peers"]
 
@@ -20,17 +20,21 @@ Call = Callable[[], Any]
 def peers(model: PackedModel, batch: int, *, threads: int = 1, seed: int = 0) -> dict[str, Call]:
     """Calls that run the dense network of a packed one on a batch of random images, by runtime and precision.
 
-    Always "torch float32" (eager, channels-last); with ONNX Runtime installed "onnxruntime float32" and "int8"; with
-    OpenVINO "openvino float32", "int8", and "bfloat16" where the processor has it. int8 is ONNX Runtime's static
-    quantization, a scale a filter, calibrated on the batch; OpenVINO reads the same file. Batch norm is folded into
-    the products of all but torch. Each call returns its logits.
+    There is always "torch float32" (eager, channels-last). If ONNX Runtime is installed, there are "onnxruntime
+    float32" and "int8"; with OpenVINO "openvino float32", "int8", and "bfloat16" if the processor has it. int8 is
+    ONNX Runtime's static quantization, one scale per filter, calibrated on the batch; OpenVINO reads the same file.
+    Batch norm is folded into the products, except in torch. Each call returns its logits.
+
+    There are no calls for a network of rotations and transforms, because it replaces no dense one.
 
     Args:
         model: a packed network; the dense one has its shape and random weights.
-        batch: images.
+        batch: number of images.
         threads: number of threads of each runtime; torch's is set for the whole process.
-        seed: of weights and images.
+        seed: seed of weights and images.
     """
+    if not has_dense_form(model.graph):
+        return {}
     torch.set_num_threads(threads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,8 +1,8 @@
-"""Thresholds of what follows a sum, found by asking the float layers themselves.
+"""Thresholds of a sum, found by bisection on the float layers that follow it.
 
-Batch norm, scales and clipping are monotone in each channel, and so is the quantizer after them, so a channel's
-level changes at one sum (two if ternary). Where that is follows from no formula that rounds as float32 does: the
-layers are asked, in bisection, and so agree with the thresholds at every sum, exact ties included.
+Batch norm, scales, clipping and the quantizer after them are monotone in each channel, so a channel's level changes
+at one sum (two if ternary). No formula rounds as float32 does, so bisection runs the layers themselves. The
+thresholds then agree with the layers at every sum, exact ties included.
 """
 
 from collections.abc import Callable
@@ -15,19 +15,19 @@ __all__ = ["FLOATS", "find_thresholds", "float_of"]
 Level = Callable[[Tensor], Tensor]
 
 FLOATS = (-0x7F800000, 0x7F7FFFFF)
-"""First and last of the integers that stand for the finite float32 in their order, see `float_of`."""
+"""First and last of the integers that number the finite float32 in increasing order, see `float_of`."""
 
 
 def find_thresholds(level: Level, first: int, last: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Finds where the levels of each channel change.
 
         flip_c = level_c(last) < level_c(first);    b_c = -level_c where flip_c, else level_c
-        low_c = least n with b_c(n) > -1;    high_c = least n with b_c(n) > 0;    last + 1 where there is none
+        low_c = min n with b_c(n) > -1;    high_c = min n with b_c(n) > 0;    last + 1 where there is none
 
     Args:
-        level: the level (-1, 0 or 1) of the integer n_c in channel c, for n of shape (channels,); monotone in each.
-        first, last: the least and the greatest integer that can come.
-        channels: their number.
+        level: maps integers n of shape (channels,) to levels -1, 0 or 1; monotone in each channel.
+        first, last: the smallest and the largest possible integer.
+        channels: number of channels.
 
     Returns low and high, int64, and flip, bool, all of shape (channels,).
 
@@ -53,7 +53,7 @@ def find_thresholds(level: Level, first: int, last: int, channels: int) -> tuple
 
 
 def float_of(n: Tensor) -> Tensor:
-    """The float32 with place n in their order: n = 0 is 0, n = -1 is -0, n = 1 the least above 0.
+    """The n-th float32 in increasing order: n = 0 is 0, n = -1 is -0, n = 1 the smallest above 0.
 
     >>> float_of(torch.tensor([0, 0x3F800000, -1 - 0x3F800000])).tolist()
     [0.0, 1.0, -1.0]

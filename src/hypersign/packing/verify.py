@@ -1,10 +1,17 @@
-"""Shows that a packed network is the network it was packed from: both run on the same images, class by class.
+"""Shows that a packed network is the network it was packed from, on given images.
 
-Where all products are of integers, the classes must be the same on every image. Where real numbers are quantized on
-the way (a real-valued shortcut, a float layer), float32 itself does not say which side of a threshold a number within
-rounding of it is on, and a class that hangs on one may differ; so may one that hangs on the last bits of sums that
-are shifted. Such a tie is shown, not presumed: a float64 replica of the network is run along the levels of either
-network; each level must be that of the replica's number, to within rounding, and the logits must be the replica's.
+Both networks run on the same images. Where the logits agree to within rounding and the class is the same, the packed
+network gave what the float network gives, and no more need be asked.
+
+Where they do not, float32 cannot be the judge. It rounds: torch's first layer on pixels gives other sums for another
+batch size, and a sum within rounding of a threshold then gets the other level, which changes everything after it. So
+a float64 replica judges (see `replica`): exact where sums are integers, and followed step by step along the packed
+network's own levels and numbers. It judges the very logits that differed. The packed network is right on an image
+where every step is; then the difference is a tie, which rounding decides. A packed network that is right on all
+images holds, whatever float32 says, and one that is wrong on any does not hold, even where the class is the same.
+
+For each image that was judged the certificate also says how far either network is from the logits of a float64
+network with levels of its own.
 """
 
 import copy
@@ -17,65 +24,90 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hypersign import bits
 from hypersign._checks import HypersignError, check_int
+from hypersign._json import plain
 from hypersign.evaluate import full_precision, mode
 from hypersign.layers import quant_layers
 from hypersign.packed import PackedModel
+from hypersign.packing.replica import Replica
 from hypersign.quantizers import Identity
 
 __all__ = ["Certificate", "Difference", "verify"]
 
 ROUNDING = 1e-5
-"""What float32 sums may be off by, in units of the largest number of their layer."""
+"""What the two networks' logits may differ by without being judged, in units of the image's largest logit."""
 
 FIXED_POINT = 1e-3
-"""What logits may be off by where sums are shifted right on the way, in units of the largest."""
+"""The same where sums are shifted right on the way; also what such a network's logits may be off by."""
+
+CHUNK = 16
+"""Images judged at a time: a replica keeps several float64 copies of every value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """An image, by its number, to which the two networks gave different classes, by their numbers.
+    """An image, by its number, on which the class differs or the packed network is wrong.
 
-    `layer` is the first whose input has other levels in the packed network (None: only the logits differ), `levels`
-    how many of them are others; `tie` tells whether a float64 replica shows both networks right to within rounding.
+    `float_class`, `packed_class` and `exact_class` are those of the float32, the packed and a float64 network;
+    `float_error` and `packed_error` are the largest differences of a logit from float64's. `layer` is the first whose
+    input has other levels in the packed network than in float32 (None: only the logits differ), `levels` the number
+    of these. `wrong_step` is the first step of the packed network that is wrong; None where all are right.
     """
 
     image: int
     float_class: int
     packed_class: int
+    exact_class: int
+    float_error: float
+    packed_error: float
     layer: str | None
     levels: int
-    tie: bool
+    wrong_step: str | None
+
+    @property
+    def tie(self) -> bool:
+        """Whether the packed network is right on this image, so that rounding alone decides the class."""
+        return self.wrong_step is None
 
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
     """What a float network and its packed form gave on the same images.
 
-    `sha256` names the packed network; `integers` tells whether all its sums are exact; `classes_differ`
-    counts images with different classes, `ties` those of them that are ties by a float64 replica, and `differences`
-    says of each what differs first; `largest_difference` of logits stands beside the `largest_logit`, both in
-    magnitude.
+    `sha256` names the packed network; `integers` tells whether all its sums are exact. `logits_differ` counts the
+    images whose logits differ beyond rounding: a float64 replica judged each of them. `wrong` counts those on which
+    the packed network is wrong, `classes_differ` those with another class, and `ties` those of them on which the
+    packed network is right. `differences` lists the wrong ones and those with another class.
+
+    `largest_difference` of logits stands beside the `largest_logit`, both in magnitude. `packed_error` and
+    `float_error` are how far the two networks' logits are from those of float64: the largest of each judged image,
+    their mean (0 where none was judged). On `packed_nearer` images the packed network is the nearer one, on
+    `float_nearer` float32 is.
     """
 
     sha256: str
     integers: bool
     images: int
+    logits_differ: int
     classes_differ: int
     ties: int
+    wrong: int
     largest_difference: float
     largest_logit: float
+    packed_error: float = 0.0
+    float_error: float = 0.0
+    packed_nearer: int = 0
+    float_nearer: int = 0
     differences: tuple[Difference, ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether no class differs; where real numbers are quantized, whether all that differ are ties."""
-        return self.classes_differ == (0 if self.integers else self.ties)
+        """Whether the packed network is right on every image."""
+        return self.wrong == 0
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields and `holds`, as plain data."""
-        return {**dataclasses.asdict(self), "holds": self.holds}
+        """The fields and `holds`, as plain data: what JSON has no word for, such as NaN, is None."""
+        return plain({**dataclasses.asdict(self), "holds": self.holds})
 
 
 def verify(
@@ -87,7 +119,7 @@ def verify(
     threads: int = 1,
     progress: Callable[[int], object] = lambda seen: None,
 ) -> Certificate:
-    """Runs a float network and its packed form on the same images and compares classes and logits.
+    """Runs a float network and its packed form on the same images, and judges each image whose logits differ.
 
     Args:
         model: the float network, in float32; left as it is.
@@ -98,7 +130,8 @@ def verify(
         progress: called with the number of images done.
 
     Raises:
-        HypersignError: there are no images, they do not fit, or the network was packed for float32 inputs.
+        HypersignError: there are no images, they do not fit, the network was packed for float32 inputs, the float
+            network's logits are not finite, or the packed network is that of another one.
 
     >>> import io, tempfile
     >>> from hypersign.models import mlp
@@ -108,8 +141,8 @@ def verify(
     ...     pack(model, f"{folder}/net", (1, 8, 8), pixel_range=(-1.0, 1.0))
     ...     packed = PackedModel.load(f"{folder}/net")
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8)).astype(np.uint8)
-    >>> verify(model, packed, images).classes_differ
-    0
+    >>> verify(model, packed, images).holds
+    True
     """
     check_int("batch_size", batch_size, least=1)
     if packed.graph.pixel_range is None:
@@ -117,27 +150,115 @@ def verify(
     if not len(images):
         raise HypersignError("verification needs at least one image; got none")
     low, high = packed.graph.pixel_range
-    differ: list[Difference] = []
-    difference = largest = 0.0
     model = copy.deepcopy(model).cpu()
+    judged = _Judged(model, packed, threads)
+    difference = largest = 0.0
     with full_precision("cpu"), mode(model, False), torch.no_grad():
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
             found = packed.predict(part, batch_size=batch_size, threads=threads)
             x = torch.tensor(part).float().mul_((high - low) / 255).add_(low)  # as `Batches` has it
-            expected = model(x).numpy()
-            difference = max(difference, float(np.abs(found - expected).max()))
+            expected = _float_logits(model, x, found.shape, start)
+            judged.judge(start, part, x, found, expected, np.flatnonzero(~_agree(found, expected, judged.rounding)))
+            gap = float(np.abs(found - expected).max())
+            difference = max(difference, np.inf if np.isnan(gap) else gap)
             largest = max(largest, float(np.abs(expected).max()))
-            classes = expected.argmax(1), found.argmax(1)
-            for row in np.flatnonzero(classes[0] != classes[1]):
-                layer, levels, tie = _what_differs(model, packed, part[row : row + 1], x[row : row + 1])
-                pair = int(classes[0][row]), int(classes[1][row])
-                differ.append(Difference(start + int(row), *pair, layer, levels, tie))
             progress(start + len(part))
-    ties = sum(found.tie for found in differ)
-    return Certificate(
-        packed.sha256, _integers(packed), len(images), len(differ), ties, difference, largest, tuple(differ)
-    )
+    return judged.certificate(len(images), difference, largest)
+
+
+def _float_logits(model: nn.Module, x: Tensor, shape: tuple[int, ...], start: int) -> NDArray[np.float32]:
+    """The float network's logits of a batch, whose first image has the number `start`.
+
+    A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against (N, classes).
+    """
+    logits = model(x)
+    if logits.dim() == 4 and logits.shape[2:].numel() == 1:
+        logits = logits.flatten(1)
+    if tuple(logits.shape) != shape:
+        raise HypersignError(
+            f"the packed network must be that of this network; it gives logits {shape}, the network "
+            f"{tuple(logits.shape)}: pack it again"
+        )
+    broken = (~logits.isfinite().all(1)).nonzero().flatten()
+    if len(broken):
+        raise HypersignError(
+            f"the network's logits must be finite numbers; image {start + int(broken[0])} gives NaN or infinity: "
+            "take an earlier state"
+        )
+    return logits.numpy()
+
+
+def _agree(found: NDArray[np.float32], expected: NDArray[np.float32], rounding: float) -> NDArray[np.bool_]:
+    """Of each image, whether the logits are the same within rounding, and the class; NaN is not."""
+    near = np.abs(found - expected).max(1) <= rounding * np.abs(expected).max(1)
+    return near & (found.argmax(1) == expected.argmax(1))
+
+
+class _Judged:
+    """The images that were judged so far."""
+
+    def __init__(self, model: nn.Module, packed: PackedModel, threads: int) -> None:
+        self.model = model
+        self.packed = packed
+        self.threads = threads
+        self.replica = Replica(model, packed)
+        self.fixed_point = any(node.op in ("signed_sum", "switch") for node in packed.graph.nodes)
+        self.rounding = FIXED_POINT if self.fixed_point else ROUNDING
+        self.differences: list[Difference] = []
+        self.errors: list[tuple[float, float]] = []  # of packed and float32
+
+    def judge(
+        self,
+        start: int,
+        images: NDArray[np.uint8],
+        x: Tensor,
+        found: NDArray[np.float32],
+        expected: NDArray[np.float32],
+        rows: NDArray[np.intp],
+    ) -> None:
+        """Judges those `rows` of a batch, whose first image has the number `start`."""
+        theirs: list[Tensor] | None = None
+        for chunk in np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else ():
+            exact = self.replica.logits(images[chunk]).numpy()
+            followed = self.replica.follow(images[chunk], found[chunk], threads=self.threads)
+            packed_errors, float_errors = (np.abs(logits[chunk] - exact).max(1) for logits in (found, expected))
+            self.errors += zip(packed_errors.tolist(), float_errors.tolist(), strict=True)
+            for i, row in enumerate(chunk.tolist()):
+                wrong = followed.wrong[i]
+                if self.fixed_point and not packed_errors[i] <= FIXED_POINT * np.abs(exact[i]).max():
+                    wrong = wrong or self.packed.graph.nodes[-1].name
+                classes = int(expected[row].argmax()), int(found[row].argmax())
+                if wrong is None and classes[0] == classes[1]:
+                    continue
+                if theirs is None:
+                    theirs = _float_levels(self.model, x)
+                layer, levels = _first_other(followed.levels, theirs, i, row)
+                errors = float(float_errors[i]), float(packed_errors[i])
+                self.differences.append(
+                    Difference(start + row, *classes, int(exact[i].argmax()), *errors, layer, levels, wrong)
+                )
+
+    def certificate(self, images: int, difference: float, largest: float) -> Certificate:
+        """What came of all of them."""
+        others = [found for found in self.differences if found.float_class != found.packed_class]
+        packed_error, float_error = np.mean(self.errors, 0).tolist() if self.errors else (0.0, 0.0)
+        return Certificate(
+            sha256=self.packed.sha256,
+            integers=_integers(self.packed),
+            images=images,
+            logits_differ=len(self.errors),
+            classes_differ=len(others),
+            ties=sum(found.tie for found in others),
+            wrong=sum(not found.tie for found in self.differences),
+            largest_difference=difference,
+            largest_logit=largest,
+            packed_error=packed_error,
+            float_error=float_error,
+            packed_nearer=sum(ours < theirs for ours, theirs in self.errors),
+            float_nearer=sum(not ours <= theirs for ours, theirs in self.errors),  # NaN is nearer to nothing
+            differences=tuple(self.differences),
+        )
 
 
 def _integers(packed: PackedModel) -> bool:
@@ -150,79 +271,35 @@ def _integers(packed: PackedModel) -> bool:
     )
 
 
-def _what_differs(
-    model: nn.Module, packed: PackedModel, image: NDArray[np.uint8], x: Tensor
-) -> tuple[str | None, int, bool]:
-    """On one image, the first layer whose levels differ and how many; and whether both networks do what a float64
-    replica does, to within rounding."""
-    quantized = [
-        name for name, layer in quant_layers(model).items() if not isinstance(layer.input_quantizer, Identity)
-    ]
-    theirs: dict[str, Tensor] = {}
+def _float_levels(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """The levels that the layers of the float network read, in the order in which they run.
+
+    The hooks are on the layers: several may share one quantizer, whose own hooks could not tell them apart.
+    """
+    levels: list[Tensor] = []
+
+    def keep(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        levels.append(layer.input_quantizer(inputs[0]).double())
+
     handles = [
-        model.get_submodule(f"{name}.input_quantizer").register_forward_hook(
-            lambda module, inputs, output, name=name: theirs.update({name: output.double()})
-        )
-        for name in quantized
+        layer.register_forward_pre_hook(keep)
+        for layer in quant_layers(model).values()
+        if not isinstance(layer.input_quantizer, Identity)
     ]
     try:
-        logits = model(x)
+        model(x)
     finally:
         for handle in handles:
             handle.remove()
-    values = packed.trace(image)
-    ours = {name: _levels(packed, values, name) for name in quantized}
-    # the order in which the hooks were called is that of the layers
-    counts = {name: int((ours[name].reshape(theirs[name].shape) != theirs[name]).sum()) for name in theirs}
-    first = next((name for name, count in counts.items() if count), None)
-    replica = copy.deepcopy(model).double()
-    for name, layer in quant_layers(model).items():
-        # The filters' levels are those of float32, whose deviation (and with it a threshold) rounds otherwise.
-        weights = layer.quantized_weight().double()
-        replica.get_submodule(f"{name}.weight_quantizer").register_forward_hook(
-            lambda module, inputs, output, weights=weights: weights
-        )
-    shifted = any(node.op == "signed_sum" for node in packed.graph.nodes)
-    tie = _follows(replica, x, theirs, logits, ROUNDING) and _follows(
-        replica,
-        x,
-        ours,
-        torch.from_numpy(values[packed.graph.nodes[-1].name].reshape(1, -1)),
-        FIXED_POINT if shifted else ROUNDING,
-    )
-    return first, counts.get(first or "", 0), tie
+    return levels
 
 
-def _levels(packed: PackedModel, values: dict[str, NDArray[Any]], name: str) -> Tensor:
-    """The levels that the packed layer `name` read, float64 (1, channels, height, width)."""
-    (node,) = (node for node in packed.graph.nodes if node.name == name)
-    source = packed.values[node.inputs[0]]
-    levels = values[node.inputs[0]]
-    if source.kind == "levels":
-        levels = (bits.unpack_ternary if source.ternary else bits.unpack)(levels, source.channels)
-    return torch.from_numpy(levels.astype(np.float64)).permute(0, 3, 1, 2)
-
-
-def _follows(replica: nn.Module, x: Tensor, levels: dict[str, Tensor], logits: Tensor, rounding: float) -> bool:
-    """Whether the replica, given these levels layer by layer, would give each of them and then, to within `rounding`,
-    the logits."""
-    fits = []
-
-    def check(quantizer: Any, v: Tensor, given: Tensor) -> Tensor:
-        given = given.reshape(v.shape)
-        room = ROUNDING * v.abs().max()
-        fits.append(bool((quantizer.round(v - room) <= given).all() and (given <= quantizer.round(v + room)).all()))
-        return given
-
-    handles = [
-        replica.get_submodule(f"{name}.input_quantizer").register_forward_hook(
-            lambda quantizer, inputs, output, given=given: check(quantizer, inputs[0], given)
-        )
-        for name, given in levels.items()
-    ]
-    try:
-        expected = replica(x.double())
-    finally:
-        for handle in handles:
-            handle.remove()
-    return all(fits) and bool((logits - expected).abs().max() <= rounding * expected.abs().max())
+def _first_other(
+    ours: tuple[tuple[str, Tensor], ...], theirs: list[Tensor], image: int, row: int
+) -> tuple[str | None, int]:
+    """The first layer whose levels differ, of `image` in ours and `row` in theirs, and how many do."""
+    for (name, levels), others in zip(ours, theirs, strict=True):
+        count = int((levels[image] != others[row].reshape(levels[image].shape)).sum())
+        if count:
+            return name, count
+    return None, 0

@@ -54,7 +54,7 @@ FAMILIES = {
 
 
 def finite(value: float | None, digits: int = 5) -> float | None:
-    """`value` to so many significant digits, or None where there is no number.
+    """`value` rounded to `digits` significant digits, or None if it is not finite.
 
     >>> finite(36.912345), finite(float("nan"))
     (36.912, None)

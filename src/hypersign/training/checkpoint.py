@@ -31,7 +31,7 @@ class Counters:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     best_epoch: int = 0
-    best_accuracy: float = -1.0
+    best_score: float = 0.0
 
 
 def state_path(folder: Path) -> Path:
@@ -72,6 +72,8 @@ def load_state(
     """
     path = state_path(folder)
     tensors, header = read_tensors(path)
+    if "best_accuracy" in header:  # as version 0.1 called it
+        header["best_score"] = header.pop("best_accuracy")
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "signs": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")

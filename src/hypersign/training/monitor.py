@@ -1,4 +1,4 @@
-"""What training shows and records: a progress bar, `metrics.jsonl`, TensorBoard; and what it measures of layers."""
+"""What training shows and records: a progress bar, `metrics.jsonl`, TensorBoard, and measures of layers."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,7 @@ from hypersign._files import write_atomic
 from hypersign.geometry.weights import angles
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity, Quantizer
+from hypersign.tasks import Task
 from hypersign.training.step import latent_weights
 
 __all__ = ["Monitor", "first_broken_layer", "layer_metrics", "negative_signs", "tensorboard_writer"]
@@ -26,8 +27,11 @@ def negative_signs(model: nn.Module) -> dict[str, Tensor]:
 
 
 def layer_metrics(model: nn.Module, before: dict[str, Tensor]) -> dict[str, dict[str, float | None]]:
-    """Of each layer with quantized weights: the share of signs that differ from `before`, and the mean angle
-    between latent and quantized filters (None where every filter is zero, as under a high ternary threshold)."""
+    """Two measures of each layer with quantized weights.
+
+    They are the share of signs that differ from `before`, and the mean angle between latent and quantized filters
+    (None if every filter is zero, as under a high ternary threshold).
+    """
     now, layers = negative_signs(model), quant_layers(model)
     return {
         name: {
@@ -60,14 +64,33 @@ def tensorboard_writer() -> Any:
 
 
 class Monitor:
-    """Shows and records a run as it goes on; one process of a run has one, the others have none.
+    """Shows and records a run; one process of a run has a monitor, the others have none.
 
     On a terminal an epoch is a progress bar; elsewhere (a log file) it is a line.
+
+    Args:
+        folder: the run folder.
+        epochs: of the whole training.
+        task: names and formats of the metrics.
+        unit: what an example is called.
+        tensorboard: also write TensorBoard's event files.
+        console: where progress is shown; the terminal's standard error if None.
     """
 
-    def __init__(self, folder: Path, epochs: int, *, tensorboard: bool, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int,
+        task: Task,
+        *,
+        unit: str,
+        tensorboard: bool,
+        console: Console | None = None,
+    ) -> None:
         self.folder = folder
         self.epochs = epochs
+        self.formats = dict(task.metrics)
+        self.unit = unit
         self.console = console or Console(stderr=True)
         self.writer: Any = None
         if tensorboard:
@@ -93,10 +116,11 @@ class Monitor:
             self.writer.close()
 
     def batch(
-        self, epoch: int, done: int, total: int, *, loss: float, accuracy: float, rate: float, speed: float
+        self, epoch: int, done: int, total: int, *, loss: float, metrics: list[float], rate: float, speed: float
     ) -> None:
-        """Moves the bar to batch `done` of `total`; loss and accuracy are means over the epoch so far."""
-        text = f"loss {loss:.4f}  accuracy {accuracy:.1%}  rate {rate:.0e}  {speed:,.0f} images/s"
+        """Moves the bar to batch `done` of `total`; loss and metrics are means over the epoch so far."""
+        first = self._words(next(iter(self.formats)), metrics[0])
+        text = f"loss {loss:.4f}  {first}  rate {rate:.0e}  {speed:,.0f} {self.unit}/s"
         self.progress.update(self.task, epoch=f"{epoch}/{self.epochs}", completed=done, total=total, text=text)
 
     def epoch(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -104,14 +128,20 @@ class Monitor:
         write_atomic(self.folder / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in rows))
         if self.writer is not None:
             self._tensorboard(row)
-        validation = row["validation_accuracy"]
-        self.progress.console.print(
-            f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:6.2%}"
-            + (f"  validation {validation:6.2%}" if validation is not None else "")
-            + f"  rate {row['learning_rate']:.1e}  {row['images_per_second']:,.0f} images/s",
-            highlight=False,
-            soft_wrap=True,
-        )
+        first, form = next(iter(self.formats.items()))
+        validation = row[f"validation_{first}"]
+        parts = [
+            f"epoch {row['epoch']:>3}/{self.epochs}",
+            f"loss {row['loss']:.4f}",
+            *(self._words(name, row[name]) for name in self.formats),
+            *([] if validation is None else [f"validation {validation:{form}}"]),
+            f"rate {row['learning_rate']:.1e}",
+            f"{row[f'{self.unit}_per_second']:,.0f} {self.unit}/s",
+        ]
+        self.progress.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+
+    def _words(self, name: str, value: float) -> str:
+        return f"{name.replace('_', ' ')} {value:{self.formats[name]}}"
 
     def _tensorboard(self, row: dict[str, Any]) -> None:
         step = row["step"]
@@ -124,8 +154,8 @@ class Monitor:
                     self.writer.add_scalar(f"{key}/{layer}", value, step)
 
 
-def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:
-    """Name of the first layer, in the order of computation, whose output is not finite; None if all are."""
+def first_broken_layer(model: nn.Module, inputs: Tensor) -> str | None:
+    """Name of the first layer, in the order of computation, whose output is not finite; None if all are finite."""
     broken: list[str] = []
     hooks = []
 
@@ -137,14 +167,14 @@ def first_broken_layer(model: nn.Module, images: Tensor) -> str | None:
         return look
 
     for name, module in model.named_modules():
-        # A quantized layer answers for its quantizers; else the modules that hold no others.
+        # Quantized layers stand for their quantizers; of the other modules those without children are watched.
         if isinstance(module, QuantLayer) or not (
             list(module.children()) or isinstance(module, Quantizer | Identity)
         ):
             hooks.append(module.register_forward_hook(hook(name)))
     try:
         with torch.no_grad():
-            model(images)
+            model(inputs)
     finally:
         for handle in hooks:
             handle.remove()

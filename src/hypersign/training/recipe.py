@@ -27,13 +27,13 @@ class Recipe:
     data: str = "digits"
     """Data set: digits, mnist, fashion-mnist, cifar-10, a folder of class folders, or an .npz file."""
     images: int | None = None
-    """Train on the first so many training images only (100: the original's debug mode); all if None."""
+    """Number of training images to use, the first ones (100: the original's debug mode); all if None."""
     validation: int = 0
     """Training images, the last ones, held out to validate on after each epoch."""
     flip: bool = False
     """Mirror each training image with probability 1/2."""
     crop_padding: int = 0
-    """Crop each training image at random out of itself with a border of so many pixels."""
+    """Crop each training image at random, after padding by this number of pixels."""
 
     model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"] = "vgg"
     """Network: the paper's vgg, fully connected layers alone, a residual network of binary blocks, or one that
@@ -68,7 +68,8 @@ class Recipe:
     sign_zero: int | None = None
     """Level of 0: 1, or 0 as in the original (then not a binary network)."""
     weight_scale: Literal["filter"] | int | None = None
-    """A least-squares scale of quantized weights: filter (one each), or one for each group of so many weights."""
+    """A least-squares scale of quantized weights: filter (one per filter), or the number of
+    weights per scale."""
     first_layer: Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"] | None = None
     """What the first convolution reads: pixels, a code of them by levels, or signs of their rotated patches (vgg)."""
     first_dimensions: int | None = None
@@ -102,7 +103,7 @@ class Recipe:
     """Training images, without augmentation, that batch-norm statistics are re-estimated on at the end; 0: none."""
 
     seed: int = 0
-    """Of the initial weights, the order of the images, and their augmentation."""
+    """Seed of the initial weights, the order of the images, and their augmentation."""
     precision: Literal["float32", "bf16", "bits"] = "float32"
     """bf16: products and activations of the training in bfloat16. bits: products of levels on bits, exactly, and
     their gradients rounded at random to 6 bits, on the CPU. Evaluation is float32 always."""
@@ -213,7 +214,7 @@ RECIPES = {
     # and validation in evaluation mode: the original did none of these.
     "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
     # What the field trains such networks with today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
-    # loss, schedule and surrogate were chosen: benchmarks/tune_recipe.py, docs/recipe.md.
+    # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md.
     "modern": Recipe(
         data="cifar-10",
         flip=True,

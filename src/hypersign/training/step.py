@@ -7,24 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypersign.evaluate import Loss, cross_entropy, squared_hinge
 from hypersign.layers import QuantLayer
 from hypersign.quantizers import Identity, Surrogate
+from hypersign.tasks import Task
 from hypersign.training.recipe import Recipe
 
-__all__ = ["Step", "latent_weights", "loss_of", "make_optimizer"]
+__all__ = ["Step", "latent_weights", "make_optimizer"]
 
 EPSILON = 1e-8
 BETAS = (0.9, 0.999)
 
 
-def loss_of(recipe: Recipe) -> Loss:
-    """The loss function that a recipe names."""
-    return squared_hinge if recipe.loss == "squared-hinge" else cross_entropy
-
-
 def latent_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The latent weights of a network by layer name: weights that a quantizer stands in front of."""
+    """The latent weights of a network by layer name: those of layers with a weight quantizer."""
     return {
         name: module.weight
         for name, module in model.named_modules()
@@ -52,7 +47,9 @@ class Step:
 
     Args:
         model: what is trained; gradients of several processes are averaged in its backward pass, if at all.
-        recipe: loss, optimizer, clipping, precision, compilation.
+        recipe: clipping, compilation, seed.
+        task: loss and metrics.
+        optimizer: the update rule.
         autocast: context in which the forward pass runs in a lower precision.
         guard: look at `finite` before updating, and leave the weights alone where it is false. Off on CUDA,
             where looking stalls the device.
@@ -62,6 +59,7 @@ class Step:
         self,
         model: nn.Module,
         recipe: Recipe,
+        task: Task,
         optimizer: torch.optim.Optimizer,
         autocast: Callable[[], AbstractContextManager[Any]],
         *,
@@ -81,13 +79,12 @@ class Step:
         self.steps = 0
         self._clip_before = recipe.latent_clip == "before-forward"
         self._clip_after = recipe.latent_clip == "after-step"
-        loss = loss_of(recipe)
 
-        def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             with autocast():
-                logits = model(images)
-            logits = logits.float()
-            return loss(logits, labels), (logits.argmax(1) == labels).sum()
+                outputs = model(inputs)
+            outputs = outputs.float()
+            return task.loss(outputs, targets), task.measure(outputs.detach(), targets)
 
         cuda = self.parameters[0].device.type == "cuda"
         # CUDA graphs replay a whole pass: at batch 50 launching its kernels one by one costs more than they do.
@@ -97,25 +94,28 @@ class Step:
             else forward
         )
 
-    def __call__(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor, Tensor]:
-        """One step at a learning rate; returns, on the device, loss, number of correct images, and whether
-        the loss and each parameter's gradient were finite (shape `(1 + parameters,)`)."""
+    def __call__(self, inputs: Tensor, targets: Tensor, rate: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """One step at a learning rate.
+
+        Returns, on the device, the loss, the task's metrics summed over decisions, and whether the loss and each
+        parameter's gradient were finite (shape `(1 + parameters,)`).
+        """
         if self._clip_before:
             self._clip_latent()
         self.steps += 1
-        for i, seed in enumerate(self.seeds):  # a function of the step: a run that is resumed rounds alike
+        for i, seed in enumerate(self.seeds):  # a function of the step, so that a resumed run rounds alike
             seed.fill_((self.recipe.seed * 2**40 + self.steps * len(self.seeds) + i) % 2**63)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             if self.recipe.adam_epsilon == "uncorrected":
                 # The original adds epsilon to sqrt(v); torch to sqrt(v / (1 - b2^t)).
                 group["eps"] = EPSILON / (1 - BETAS[1] ** self.steps) ** 0.5
-        loss, correct = self._forward(images, labels)
+        loss, measured = self._forward(inputs, targets)
         loss.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         finite = torch.stack([loss.detach(), *torch._foreach_norm(gradients)]).isfinite()
         if self.guard and not finite.all():
-            return loss.detach(), correct, finite
+            return loss.detach(), measured, finite
         if self.recipe.gradient_clip is not None:
             torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
             torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
@@ -123,7 +123,7 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         if self._clip_after:
             self._clip_latent()
-        return loss.detach(), correct, finite
+        return loss.detach(), measured, finite
 
     def anneal(self, progress: float) -> None:
         """Tells annealed surrogates the share of training that is done."""

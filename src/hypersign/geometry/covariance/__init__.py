@@ -1,4 +1,4 @@
-"""Covariance once, everything predicted: one pass over the data foretells what any quantizer of the weights does.
+"""Covariance once, everything predicted: one pass over the data predicts the effect of any quantizer.
 
 Quantizing a filter w to b leaves of its dot products with the inputs a the correlation
 

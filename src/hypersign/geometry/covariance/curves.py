@@ -43,7 +43,7 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
 
     Args:
         layer: its inputs' covariance and its latent filters.
-        filters: medians are over so many of them, evenly spread.
+        filters: number of filters that the medians are over, evenly spaced.
 
     Raises:
         HypersignError: `filters` is below 1.
@@ -114,7 +114,7 @@ def components(layer: LayerCovariance) -> Components:
 
 @dataclasses.dataclass(frozen=True)
 class _Threshold:
-    """Ternary levels at a threshold of so many standard deviations of each filter; the sign for 0."""
+    """Ternary levels at `threshold` standard deviations of each filter; the sign for 0."""
 
     threshold: float
 

@@ -174,7 +174,7 @@ class _LayerSums:
             self.sums.update(patches)
 
     def result(self) -> LayerCovariance:
-        """What was found; the sums are used up."""
+        """The covariance; the sums cannot be used afterwards."""
         assert self.sums is not None
         mean, covariance = self.sums.result()
         patches, self.sums = self.sums.count, None  # frees the sums of a device

@@ -4,30 +4,24 @@ import dataclasses
 
 import numpy as np
 
+from hypersign import theory
 from hypersign.geometry.covariance.measure import LayerCovariance
 
 __all__ = ["Spectrum", "effective_dimension", "spectrum"]
 
 
 def effective_dimension(layer: LayerCovariance) -> float:
-    """Effective dimension of a layer's inputs, the participation ratio of their covariance's eigenvalues.
+    """Effective dimension of a layer's inputs, `theory.effective_dimension` of their covariance.
 
-        (sum_i lambda_i)^2 / sum_i lambda_i^2 = (trace C)^2 / |C|_F^2,   from 1 to d
-
-    d where all directions vary alike, k where k of them do and the others not at all. The mean over groups; NaN
-    where no input varies.
-
-    Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", eq. 1.
+    The mean over groups whose inputs vary; NaN where none varies.
 
     >>> layer = LayerCovariance("", "", 1, np.zeros((1, 3)), np.diag([2.0, 2, 0])[None], np.eye(3), np.eye(3))
     >>> effective_dimension(layer)
     2.0
     """
-    c = layer.covariance
-    trace = np.trace(c, axis1=1, axis2=2)
-    squares = np.array([np.vdot(group, group) for group in c])
-    varies = trace > 0
-    return float(np.mean(trace[varies] ** 2 / squares[varies])) if varies.any() else np.nan
+    dimensions = np.array([theory.effective_dimension(group) for group in layer.covariance])
+    varies = ~np.isnan(dimensions)
+    return float(dimensions[varies].mean()) if varies.any() else np.nan
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from hypersign import theory
 from hypersign._checks import HypersignError, check_int
-from hypersign.geometry import theory
 from hypersign.geometry.covariance.measure import LayerCovariance
 from hypersign.quantizers import Optimal, Rotated, Sign, Ternary
 from hypersign.rotations import HadamardRotation

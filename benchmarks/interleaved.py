@@ -1,0 +1,82 @@
+"""What benchmarks of kernels share: contestants in turn, the machine's limit, tables."""
+
+import importlib.util
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import rich
+import rich.table
+
+from hypersign._json import prints_text, write_json
+from hypersign.bits.backend import native
+
+
+def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, threads: int) -> dict[str, float]:
+    """Minimum seconds of each function over interleaved calls, until each has used its share of `budget`.
+
+    The minimum counts, because every disturbance adds time. Calls are interleaved, because the speed of a machine
+    changes over time. Each function is called three times in a row, so that it finds its own data in the caches;
+    once, if one call takes the whole share. With one thread the time is processor time, so that other programs do
+    not count. If it is far below the elapsed time, elapsed time is used: on some virtual machines the processor
+    clock stops at times.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
+    least = dict.fromkeys(functions, float("inf"))
+    left = dict.fromkeys(functions, budget / len(functions))
+
+    def call(name: str) -> None:
+        begin, start = time.perf_counter(), clock()
+        functions[name]()
+        spent, took = clock() - start, time.perf_counter() - begin
+        least[name] = min(least[name], spent if spent > 0.8 * took else took)
+        left[name] -= took
+
+    for name in functions:
+        call(name)  # builds what is built once
+    while any(rest > 0 for rest in left.values()):
+        for name in functions:
+            for _ in range(3):
+                if left[name] > 0:
+                    call(name)
+    return least
+
+
+def limit(macs: float) -> tuple[Callable[[], object], float]:
+    """The kernels' inner loop on registers alone, with about `macs` multiply-accumulates, but at most a fifth of a
+    millisecond of them; and how many those are."""
+    module = native()
+    if module is None:
+        raise SystemExit("the limit is that of compiled kernels; HYPERSIGN_BACKEND is numpy")
+    each = module.product_limit(1)
+    rounds = max(1, int(min(macs, 2e8) / each))
+    return lambda: module.product_limit(rounds), rounds * each
+
+
+def installed(*packages: str) -> list[str]:
+    """Those of the packages that are there."""
+    return [name for name in packages if importlib.util.find_spec(name) is not None]
+
+
+def show(result: dict[str, Any], title: str, target: Path | None) -> None:
+    """The table of result["rows"], or JSON: on the screen for "-", else also in the file."""
+    write_json(result, target)
+    if not prints_text(target):
+        return
+    rows = result["rows"]
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    cells = {
+        (name, column): f"{row[column]:.3g}" if column in row else "-"
+        for name, row in rows.items()
+        for column in columns
+    }
+    if len(columns) <= len(rows):
+        table = rich.table.Table("", *(column.replace("_", " ") for column in columns), title=title)
+        for name in rows:
+            table.add_row(name, *(cells[name, column] for column in columns))
+    else:  # many columns of few rows: on their side, so that a terminal holds them
+        table = rich.table.Table("", *rows, title=title)
+        for column in columns:
+            table.add_row(column.replace("_", " "), *(cells[name, column] for name in rows))
+    rich.print(table)

@@ -1,0 +1,245 @@
+"""What sign codes would keep of a set of vectors, as embeddings: angles to their signs, and how well codes retrieve.
+
+Signs of the components as they are suit vectors whose components vary alike about 0. Centring takes out a common
+mean, a random rotation evens out the components: after it every vector lies at the angle to its signs that theory
+has for Gaussian ones, and the share of bits in which two vectors differ estimates the angle between them with a
+known spread. From that spread and the angles in the set follows, before any code is made, how many of the nearest
+neighbours codes of a given length find.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from hypersign import theory
+from hypersign._checks import HypersignError, check_int
+from hypersign._json import plain
+from hypersign.hashing.prediction import predicted_recall
+from hypersign.rotations import HadamardRotation
+
+__all__ = ["inspect_vectors", "CodeRecall", "VectorAngles", "VectorsGeometry"]
+
+NEIGHBOURS = 10
+"""Of each query, that codes are to find."""
+
+QUERIES = 100
+"""Vectors of the sample, at most, whose neighbours are looked for among the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorAngles:
+    """Angle between vectors and their signs, over the sample, in degrees, beside theory.
+
+    After a rotation the prediction is that of independent normals (`theory.sign_angle`), whatever the vectors are.
+    Without one it is the limit for many independent normal components with the means and standard deviations that
+    the sample's have, and there is none for the spread (NaN):
+
+        c = sum_i E|x_i| / sqrt(d sum_i E x_i^2),   E|x| = s sqrt(2/pi) exp(-m^2/(2 s^2)) + m erf(m/(s sqrt(2)))
+    """
+
+    mean: float
+    std: float
+    predicted_mean: float
+    predicted_std: float
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeRecall:
+    """Share of the 10 nearest neighbours, by angle, that are among the 10 nearest codes of `bits` bits.
+
+    Measured on the sample, ties in Hamming distance counting in part: with the signs of the first components as
+    they are (`signs`) or centred, NaN where there are fewer components than bits; and with signs after a Hadamard
+    rotation (of one seed) of the vectors as they are or centred, beside `predicted_recall`.
+    """
+
+    bits: int
+    signs: float
+    centred: float
+    rotated: float
+    rotated_predicted: float
+    centred_rotated: float
+    centred_rotated_predicted: float
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorsGeometry:
+    """Measures of `sampled` of the `vectors` of a file, evenly spaced; `zero_vectors` of them were left out.
+
+    Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 if vectors
+    are centred, near 1 in a narrow cone. `effective_dimension` is the participation ratio (tr C)^2/tr(C^2) of the
+    covariance: `dimension` if all directions vary alike. Rotations are to `rotated_dimension`, a power of two.
+    `recalls` are over `queries` of the sampled vectors, taken out as queries to the others: with more vectors than
+    the sample they are lower.
+    """
+
+    file: str
+    vectors: int
+    dimension: int
+    sampled: int
+    zero_vectors: int
+    norm_mean: float
+    norm_std: float
+    norm_least: float
+    norm_most: float
+    mean_share: float
+    effective_dimension: float
+    rotated_dimension: int
+    signs_degrees: VectorAngles
+    centred_degrees: VectorAngles
+    rotated_degrees: VectorAngles
+    centred_rotated_degrees: VectorAngles
+    queries: int
+    recalls: tuple[CodeRecall, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON: NaN as None."""
+        return plain(dataclasses.asdict(self))
+
+
+def inspect_vectors(
+    vectors: np.ndarray, *, name: str = "", bits: Sequence[int] = (), sample: int = 20_000, seed: int = 0
+) -> VectorsGeometry:
+    """Measures vectors against their signs, beside theory, and the recall of codes by length.
+
+    Args:
+        vectors: real numbers, shape (n, d), as `open_vectors` gives them.
+        name: of the set, for the result.
+        bits: lengths of codes; by default a quarter of, half of and the dimension, as a power of two.
+        sample: largest number of vectors to read, evenly spaced; memory is that of a few copies of them.
+        seed: of the rotations.
+
+    Raises:
+        HypersignError: fewer than 12 vectors are not zero, or fewer than 2 dimensions, or a number is not finite.
+
+    >>> x = np.random.default_rng(0).standard_normal((500, 64)) + 1
+    >>> found = inspect_vectors(x, bits=[256])
+    >>> round(found.effective_dimension), round(found.mean_share, 2)
+    (56, 0.5)
+    >>> round(found.centred_rotated_degrees.mean, 1), round(found.centred_rotated_degrees.predicted_mean, 1)
+    (36.9, 36.7)
+    """
+    check_int("sample", sample, least=12)
+    if vectors.ndim != 2 or vectors.shape[1] < 2:
+        raise HypersignError(f"vectors must be of shape (n, d) with d >= 2; got shape {vectors.shape}")
+    n, d = vectors.shape
+    size = HadamardRotation(d).size
+    lengths = [check_int("bits", m, least=1) for m in (bits or [max(size >> shift, 1) for shift in (2, 1, 0)])]
+    places: NDArray[np.int64] = np.unique(np.linspace(0, max(n - 1, 0), min(n, sample)).round().astype(np.int64))
+    x = np.asarray(vectors[places], dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(bad):
+        raise HypersignError(
+            f"vectors must be finite; {len(bad):,} of the {len(x):,} read are not, first number {places[bad[0]]:,}; "
+            "leave them out"
+        )
+    norms = np.linalg.norm(x, axis=1)
+    x, zero = x[norms > 0], int((norms == 0).sum())
+    if len(x) < NEIGHBOURS + 2:
+        raise HypersignError(f"at least {NEIGHBOURS + 2} vectors must not be zero; got {len(x)} of {len(norms)} read")
+    mean = x.mean(0)
+    centred = x - mean
+    covariance = centred.T @ centred / len(x)
+    units, centred_units = _unit(x), _unit(centred)  # signs and angles do not depend on lengths
+    std = np.sqrt(np.diagonal(covariance))
+    rotation = HadamardRotation(d, seed=seed)
+    return VectorsGeometry(
+        file=name,
+        vectors=n,
+        dimension=d,
+        sampled=len(norms),
+        zero_vectors=zero,
+        norm_mean=float(norms.mean()),
+        norm_std=float(norms.std()),
+        norm_least=float(norms.min()),
+        norm_most=float(norms.max()),
+        mean_share=float(mean @ mean / (norms @ norms) * len(x)),
+        effective_dimension=theory.effective_dimension(covariance),
+        rotated_dimension=size,
+        signs_degrees=_angles(units, _many_components(mean, std)),
+        centred_degrees=_angles(centred_units, _many_components(np.zeros(d), std)),
+        rotated_degrees=_angles(rotation(units.astype(np.float32)), None),
+        centred_rotated_degrees=_angles(rotation(centred_units.astype(np.float32)), None),
+        queries=len(_queries(len(x))),
+        recalls=_recalls(units, centred_units, lengths, seed),
+    )
+
+
+def _angles(units: np.ndarray, predicted: float | None) -> VectorAngles:
+    """Of unit vectors (or zeros, which have none); `predicted` in radians, or None after a rotation."""
+    size, d = np.abs(units).sum(1, dtype=np.float64), units.shape[1]
+    angles = np.degrees(np.arccos(np.clip(size[size > 0] / np.sqrt(d), 0, 1)))
+    law = (theory.sign_angle(d), theory.sign_angle_std(d)) if predicted is None else (predicted, np.nan)
+    return VectorAngles(
+        mean=float(angles.mean()) if len(angles) else np.nan,
+        std=float(angles.std(ddof=1)) if len(angles) > 1 else np.nan,
+        predicted_mean=float(np.degrees(law[0])),
+        predicted_std=float(np.degrees(law[1])),
+    )
+
+
+def _many_components(mean: np.ndarray, std: np.ndarray) -> float:
+    """The angle of `VectorAngles`' formula, in radians; NaN where nothing is there."""
+    second = float((mean**2 + std**2).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(std > 0, mean / std, 0)
+    folded = std * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + mean * special.erf(ratio / np.sqrt(2))
+    first = float(np.where(std > 0, folded, np.abs(mean)).sum())
+    return float(np.arccos(np.clip(first / np.sqrt(len(mean) * second), 0, 1))) if second > 0 else np.nan
+
+
+def _queries(n: int) -> np.ndarray:
+    """Which of n vectors are queries: at most every other one."""
+    return np.unique(np.linspace(0, n - 1, min(QUERIES, (n - NEIGHBOURS) // 2)).round().astype(np.int64))
+
+
+def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], seed: int) -> tuple[CodeRecall, ...]:
+    d = units.shape[1]
+    asked = np.zeros(len(units), bool)
+    asked[_queries(len(units))] = True
+    nearest = np.argsort(-(units[asked] @ units[~asked].T), axis=1, kind="stable")[:, :NEIGHBOURS]
+
+    def measured(values: np.ndarray) -> float:
+        signs = np.where(values < 0, np.float32(-1), np.float32(1))
+        return _found((values.shape[1] - signs[asked] @ signs[~asked].T) / 2, nearest)
+
+    def predicted(values: np.ndarray, m: int, size: int) -> float:
+        if size < 3 or not values.any(1).all():  # a vector at the mean has no angle
+            return np.nan
+        return predicted_recall(values[asked], values[~asked], nearest, m, size)
+
+    recalls = []
+    for m in lengths:
+        rotation = HadamardRotation(d, seed=seed, outputs=m)
+        recalls.append(
+            CodeRecall(
+                bits=m,
+                signs=measured(units[:, :m]) if m <= d else np.nan,
+                centred=measured(centred[:, :m]) if m <= d else np.nan,
+                rotated=measured(rotation(units.astype(np.float32))),
+                rotated_predicted=predicted(units, m, rotation.size),
+                centred_rotated=measured(rotation(centred.astype(np.float32))),
+                centred_rotated_predicted=predicted(centred, m, rotation.size),
+            )
+        )
+    return tuple(recalls)
+
+
+def _found(distances: np.ndarray, nearest: np.ndarray) -> float:
+    """Mean share of `nearest`, shape (queries, k), among the k least of `distances`, ties in random order."""
+    k = nearest.shape[1]
+    shares = []
+    for row, wanted in zip(distances.astype(np.int64), nearest, strict=True):
+        counts = np.bincount(row)
+        below = np.cumsum(counts) - counts
+        at = row[wanted]
+        shares.append(np.clip((k - below[at]) / counts[at], 0, 1).mean())
+    return float(np.mean(shares))
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.divide(x, norms, out=np.zeros_like(x, dtype=np.float64), where=norms > 0)

@@ -1,0 +1,42 @@
+"""The table of operations. A new one needs a file beside this one, its row here, and its row in docs/format.md."""
+
+from hypersign.packed.operations.add import Add
+from hypersign.packed.operations.affine import Affine
+from hypersign.packed.operations.avg_pool2d import AvgPool2d
+from hypersign.packed.operations.clip import Clip
+from hypersign.packed.operations.conv2d import Conv2d
+from hypersign.packed.operations.hadamard import Hadamard
+from hypersign.packed.operations.image_conv2d import ImageConv2d
+from hypersign.packed.operations.max_pool2d import MaxPool2d
+from hypersign.packed.operations.operation import Operation
+from hypersign.packed.operations.pixels import Pixels
+from hypersign.packed.operations.quantize import Quantize
+from hypersign.packed.operations.real_conv2d import RealConv2d
+from hypersign.packed.operations.rotate import Rotate
+from hypersign.packed.operations.signed_sum import SignedSum
+from hypersign.packed.operations.switch import Switch
+from hypersign.packed.operations.unpack import Unpack
+
+__all__ = ["OPERATIONS"]
+
+OPERATIONS: dict[str, Operation] = {
+    operation.name: operation
+    for operation in (
+        ImageConv2d(),
+        Conv2d(),
+        RealConv2d(),
+        Rotate(),
+        Switch(),
+        Hadamard(),
+        SignedSum(),
+        Pixels(),
+        Unpack(),
+        Affine(),
+        Clip(),
+        Quantize(),
+        MaxPool2d(),
+        AvgPool2d(),
+        Add(),
+    )
+}
+"""Every operation by the name that files use."""

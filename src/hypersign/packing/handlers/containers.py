@@ -1,0 +1,38 @@
+"""Handlers of layers that hold others, and of those that compute nothing in eval mode."""
+
+import dataclasses
+
+from torch import nn
+
+from hypersign.models import BinaryBlock
+from hypersign.packing.folding import Flow, Folding, refusal
+
+__all__ = ["block", "flatten", "identity", "sequence"]
+
+
+def sequence(folding: Folding, name: str, module: nn.Sequential, x: Flow) -> Flow:
+    """Folds layers one after another."""
+    for child, part in module._modules.items():
+        x = folding.module(f"{name}.{child}" if name else child, part, x)
+    return x
+
+
+def block(folding: Folding, name: str, module: BinaryBlock, x: Flow) -> Flow:
+    """A convolution with a real-valued shortcut around it."""
+    x = folding.real(x)
+    conv = folding.module(f"{name}.conv", module.conv, x)
+    main = folding.real(folding.module(f"{name}.norm", module.norm, conv))
+    shortcut = folding.real(folding.module(f"{name}.shortcut", module.shortcut, x))
+    return dataclasses.replace(main, name=folding.node("add", f"{name}.add", main.name, shortcut.name))
+
+
+def flatten(folding: Folding, name: str, module: nn.Flatten, x: Flow) -> Flow:
+    """No node: the next fully connected layer covers the whole image."""
+    if (module.start_dim, module.end_dim) != (1, -1):
+        raise refusal(name, module, "only nn.Flatten() from the first dimension to the last is supported")
+    return dataclasses.replace(x, flat=True)
+
+
+def identity(folding: Folding, name: str, module: nn.Module, x: Flow) -> Flow:
+    """No node: the layer changes nothing in eval mode."""
+    return x

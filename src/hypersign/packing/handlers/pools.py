@@ -1,0 +1,59 @@
+"""Handlers of pools."""
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from hypersign.bits.windows import output_size
+from hypersign.packing.folding import Flow, Folding, Monotone, refusal
+from hypersign.packing.handlers.windows import pair
+
+__all__ = ["adaptive_avg_pool", "avg_pool", "max_pool"]
+
+
+def max_pool(folding: Folding, name: str, module: nn.MaxPool2d, x: Flow) -> Flow:
+    """Waits: it moves behind the thresholds of the next quantizer, where it runs on bits."""
+    if pair(module.dilation) != [1, 1] or module.return_indices:
+        raise refusal(name, module, "dilation and return_indices are not supported")
+    options = _options(module)
+    return _pooled(x, options).then(Monotone(name, pool=options))
+
+
+def avg_pool(folding: Folding, name: str, module: nn.AvgPool2d, x: Flow) -> Flow:
+    """A node on float32."""
+    if module.divisor_override is not None:
+        raise refusal(name, module, "divisor_override is not supported")
+    return _averaged(folding, name, {**_options(module), "count_include_pad": module.count_include_pad}, x)
+
+
+def adaptive_avg_pool(folding: Folding, name: str, module: nn.AdaptiveAvgPool2d, x: Flow) -> Flow:
+    """The mean over the whole image."""
+    if pair(module.output_size) != [1, 1]:
+        raise refusal(name, module, "only an output of 1 x 1 is supported")
+    size = [x.height, x.width]
+    options = {"size": size, "stride": size, "padding": [0, 0], "ceil_mode": False, "count_include_pad": True}
+    return _averaged(folding, name, options, x)
+
+
+def _averaged(folding: Folding, name: str, options: dict[str, Any], x: Flow) -> Flow:
+    y = folding.real(x)
+    return dataclasses.replace(_pooled(y, options), name=folding.node("avg_pool2d", name, y.name, **options))
+
+
+def _options(module: Any) -> dict[str, Any]:
+    return {
+        "size": pair(module.kernel_size),
+        "stride": pair(module.stride),
+        "padding": pair(module.padding),
+        "ceil_mode": module.ceil_mode,
+    }
+
+
+def _pooled(x: Flow, options: dict[str, Any]) -> Flow:
+    """`x` with the height and width after the pool."""
+    size, stride, padding = (tuple(options[name]) for name in ("size", "stride", "padding"))
+    height, width = output_size(
+        (x.height, x.width), size, stride=stride, padding=padding, ceil_mode=options["ceil_mode"]
+    )
+    return dataclasses.replace(x, height=height, width=width)

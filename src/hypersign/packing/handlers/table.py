@@ -1,0 +1,55 @@
+"""The table of handlers. A new layer needs a handler in a file beside this one, and its row here."""
+
+from torch import nn
+
+from hypersign.layers import QuantConv2d, QuantLinear, Rotation
+from hypersign.models import (
+    AssociativeMemory,
+    BinaryBlock,
+    FastTransform,
+    ShiftBatchNorm1d,
+    ShiftBatchNorm2d,
+    Switch,
+    Transform,
+)
+from hypersign.packing.folding import Handler
+from hypersign.packing.handlers.clips import hardtanh, relu
+from hypersign.packing.handlers.containers import block, flatten, identity, sequence
+from hypersign.packing.handlers.norms import batch_norm
+from hypersign.packing.handlers.pools import adaptive_avg_pool, avg_pool, max_pool
+from hypersign.packing.handlers.products import convolution, linear
+from hypersign.packing.handlers.transforms import rotation, switch, transform
+from hypersign.quantizers import Identity
+
+__all__ = ["HANDLERS"]
+
+HANDLERS: dict[type[nn.Module], Handler] = {
+    nn.Sequential: sequence,
+    FastTransform: sequence,
+    AssociativeMemory: sequence,
+    BinaryBlock: block,
+    nn.Flatten: flatten,
+    nn.Identity: identity,
+    Identity: identity,
+    nn.Dropout: identity,
+    nn.Dropout1d: identity,
+    nn.Dropout2d: identity,
+    nn.Conv2d: convolution,
+    QuantConv2d: convolution,
+    nn.Linear: linear,
+    QuantLinear: linear,
+    nn.BatchNorm1d: batch_norm,
+    nn.BatchNorm2d: batch_norm,
+    ShiftBatchNorm1d: batch_norm,
+    ShiftBatchNorm2d: batch_norm,
+    nn.ReLU: relu,
+    nn.ReLU6: hardtanh,
+    nn.Hardtanh: hardtanh,
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: avg_pool,
+    nn.AdaptiveAvgPool2d: adaptive_avg_pool,
+    Rotation: rotation,
+    Switch: switch,
+    Transform: transform,
+}
+"""The handler of each type of layer; a type that is not here is refused."""

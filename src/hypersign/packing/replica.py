@@ -1,0 +1,357 @@
+"""A float64 replica of a network, which checks a packed network step by step.
+
+A packed network computes most sums in integers, without any rounding, and the rest in float32. The replica computes
+the same network in float64: where sums are of integers (levels, or pixels times signs) it is exact, and elsewhere its
+own rounding is 2^29 times smaller than float32's.
+
+Two correct computations of one network may still give different logits. A number that lies within rounding of a
+threshold gets either level, and one other level changes everything after it. So the replica does not compare the
+ends. It follows the packed network: at every value that the packed network keeps (levels, sums, numbers) it asks
+whether this value is what the network gives from the values before it, and then goes on from the packed network's
+own value. Errors do not add up, and every step has its own small bound:
+
+    sums of integers                none: they must be equal
+    sums of n products in float32   n u sum_i |w_i x_i|                 u = 2^-24
+    a scale, bias or batch norm     a few u times the largest term
+    sums shifted right              1 in the last place that is left
+    a level                         q(v - e) <= level <= q(v + e),      e the bound of the number v before it
+
+A packed network is right on an image where all its steps are, its logits included.
+
+Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", sections 2.2 and 3.1.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypersign import bits
+from hypersign._checks import HypersignError
+from hypersign.layers import QuantConv2d, QuantLayer, QuantLinear, Rotation
+from hypersign.models import (
+    AssociativeMemory,
+    BinaryBlock,
+    FastTransform,
+    ShiftBatchNorm1d,
+    ShiftBatchNorm2d,
+    Switch,
+    Transform,
+)
+from hypersign.packed import PackedModel
+from hypersign.packed.values import Node
+from hypersign.packing.handlers.pixels import integer_pixels
+from hypersign.packing.handlers.windows import pair
+from hypersign.quantizers import Identity
+
+__all__ = ["Followed", "Replica"]
+
+U = 2.0**-24
+"""Largest relative error of one float32 operation."""
+
+FLOAT64 = 2.0**-46
+"""Relative error of the replica itself: 64 operations of float64, more than any one step has after its exact sums."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """What the replica found, following a packed network on some images.
+
+    `wrong[i]` names the first step that is wrong on image i, None where all are right. `levels` are the packed
+    network's, in the order in which the layers read them: (layer, float64 (N, ...)).
+    """
+
+    wrong: tuple[str | None, ...]
+    levels: tuple[tuple[str, Tensor], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    """A float64 value of the network and `error`, what the packed network's may be off by at most.
+
+    `unit` is what 1 stands for where the value is a multiple of it (levels, pixels, fixed point), else 0.
+    """
+
+    value: Tensor
+    error: Tensor
+    unit: float = 0.0
+
+    def integers(self) -> Tensor:
+        return (self.value / self.unit).round()
+
+
+class Replica:
+    """The float64 replica of a network.
+
+    Args:
+        model: what was packed: float32, on the CPU, in evaluation mode.
+        packed: what became of it.
+    """
+
+    def __init__(self, model: nn.Module, packed: PackedModel) -> None:
+        self.model = model
+        self.packed = packed
+
+    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+        """The logits of the network in float64, with levels of its own: (N, classes)."""
+        return _Pass(self.packed, images, None).run(self.model).flatten(1)
+
+    def follow(self, images: NDArray[np.uint8], logits: NDArray[np.float32], *, threads: int = 1) -> Followed:
+        """Checks every step of the packed network on images, the last of which gave `logits` (N, classes)."""
+        values = self.packed.trace(images, threads=threads)
+        last = self.packed.graph.nodes[-1].name
+        values[last] = logits.reshape(values[last].shape)
+        following = _Pass(self.packed, images, values)
+        following.run(self.model)
+        return Followed(tuple(following.wrong), tuple(following.levels))
+
+
+class _Pass:
+    """One pass over the network's modules; with `values`, the packed network's, along these.
+
+    Methods take the number before a module and return the one after it. Modules come in the order of `fold` and under
+    its names.
+    """
+
+    def __init__(
+        self, packed: PackedModel, images: NDArray[np.uint8], values: dict[str, NDArray[Any]] | None
+    ) -> None:
+        self.images = images
+        self.values = values
+        self.kinds = packed.values
+        self.nodes = {node.name: node for node in packed.graph.nodes}
+        assert packed.graph.pixel_range is not None
+        self.pixel_range = packed.graph.pixel_range
+        self.wrong: list[str | None] = [None] * len(images)
+        self.levels: list[tuple[str, Tensor]] = []
+
+    def run(self, model: nn.Module) -> Tensor:
+        name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
+        return self.module(name, model, self.pixels()).value
+
+    def pixels(self) -> _Number:
+        low, high = self.pixel_range
+        pixels = torch.from_numpy(self.images).double()
+        found = integer_pixels(self.pixel_range)
+        error = torch.full_like(pixels, 4 * U * (abs(low) + abs(high - low)))
+        if found is None:
+            return self.settle("pixels", _Number(low + (high - low) * pixels / 255, error))
+        multiplier, shift, unit = found
+        return self.settle("pixels", _Number((multiplier * pixels + shift) * unit, error, unit))
+
+    def module(self, name: str, module: Any, x: _Number) -> _Number:
+        step = STEPS.get(type(module))
+        if step is None:
+            raise HypersignError(
+                f"{name} ({type(module).__name__}) cannot be verified: no packed form is known of it"
+            )
+        return step(self, name, module, x)
+
+    def sequence(self, name: str, module: nn.Sequential, x: _Number) -> _Number:
+        for child, part in module._modules.items():
+            x = self.module(f"{name}.{child}" if name else child, part, x)
+        return x
+
+    def identity(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        return x
+
+    def flatten(self, name: str, module: nn.Flatten, x: _Number) -> _Number:
+        return _Number(x.value.flatten(1), x.error.flatten(1), x.unit)
+
+    def clip(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        return self.settle(name, _Number(module(x.value), x.error))
+
+    def max_pool(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        return self.settle(name, _Number(module(x.value), module(x.error), x.unit))
+
+    def avg_pool(self, name: str, module: Any, x: _Number) -> _Number:
+        whole = isinstance(module, nn.AdaptiveAvgPool2d)
+        height, width = x.value.shape[-2:] if whole else pair(module.kernel_size)
+        rounding = (height * width + 1) * U * module(x.value.abs())
+        return self.settle(name, _Number(module(x.value), module(x.error) + rounding))
+
+    def node(self, name: str, *operations: str) -> Node:
+        """The packed network's node of this name, which must do one of these operations."""
+        node = self.nodes.get(name)
+        if node is None or node.op not in operations:
+            raise HypersignError(
+                f"the packed network must be that of this network; it has nothing like {name}: pack it again"
+            )
+        return node
+
+    def block(self, name: str, module: BinaryBlock, x: _Number) -> _Number:
+        main = self.module(f"{name}.norm", module.norm, self.module(f"{name}.conv", module.conv, x))
+        shortcut = self.module(f"{name}.shortcut", module.shortcut, x)
+        value = main.value + shortcut.value
+        return self.settle(f"{name}.add", _Number(value, main.error + shortcut.error + U * value.abs()))
+
+    def product(self, name: str, module: Any, x: _Number) -> _Number:
+        """A convolution or fully connected layer: the bare product, its scale and its bias, a step each."""
+        node = self.node(name, "conv2d", "image_conv2d", "real_conv2d", "signed_sum")
+        weight = module.weight.detach().double()
+        scale = None
+        if isinstance(module, QuantLayer):
+            if not isinstance(module.input_quantizer, Identity):
+                x = self.quantized(name, module.input_quantizer, x)
+            if not isinstance(module.weight_quantizer, Identity):
+                # The levels and scales of float32 are the network's: in float64 some thresholds would be others.
+                weight, scale = module.quantized_weight().detach().double(), module.weight_scale()
+        fan_in = weight[0].numel()
+        if node.op == "real_conv2d":
+            value = _product(module, x.value, weight)
+            rounding = (fan_in + 1) * U * _product(module, x.value.abs(), weight.abs())
+            y = _Number(value, _product(module, x.error, weight.abs()) + rounding)
+        else:
+            # Products of integers: exact in float64. Fixed point is shifted first, each number by less than 1.
+            exponent = node.options.get("exponent", 0)
+            unit = x.unit * 2.0**-exponent
+            value = _product(module, x.integers(), weight) * x.unit
+            y = _Number(value, torch.full_like(value, fan_in * unit if exponent < 0 else 0.0), unit)
+        y = self.in_float32(name, self.settle(name, y))
+        if scale is not None:
+            y = self.affine(f"{name}.scale", y, scale.detach().double(), torch.zeros(len(weight)))
+        if module.bias is not None:
+            y = self.affine(f"{name}.bias", y, torch.ones(len(weight)), module.bias.detach().double())
+        return y
+
+    def affine(self, name: str, x: _Number, scale: Tensor, shift: Tensor) -> _Number:
+        """x times scale plus shift. Composed with others and rounded, or one after the other: at most 8 roundings."""
+        shape = (1, -1, *[1] * (x.value.dim() - 2))
+        scale, shift = scale.view(shape), shift.view(shape)
+        product = x.value * scale
+        error = x.error * scale.abs() + 8 * U * (product.abs() + shift.abs())
+        return self.settle(name, _Number(product + shift, error))
+
+    def norm(self, name: str, module: Any, x: _Number) -> _Number:
+        """A batch norm. Its error has the size of its terms: value, mean and bias, each times the scale."""
+        scale = 1 / torch.sqrt(module.running_var.double() + module.eps)
+        if module.weight is not None:
+            scale = scale * module.weight.detach().double()
+        bias = torch.zeros_like(scale) if module.bias is None else module.bias.detach().double()
+        shape = (1, -1, *[1] * (x.value.dim() - 2))
+        scale, bias, mean = (values.view(shape) for values in (scale, bias, module.running_mean.double()))
+        value = (x.value - mean) * scale + bias
+        terms = ((x.value.abs() + mean.abs()) * scale.abs()) + bias.abs()
+        return self.settle(name, _Number(value, x.error * scale.abs() + 8 * U * terms))
+
+    def rotation(self, name: str, module: Rotation, x: _Number) -> _Number:
+        rotation: Any = module.rotation
+        node = self.node(name, "rotate")
+        sums = torch.from_numpy(rotation.sums(x.integers().numpy().astype(np.int64)).astype(np.float64))
+        unit = x.unit * rotation.size ** (-rotation.rounds / 2)
+        return self.shifted(name, _Number(sums * unit, torch.zeros_like(sums), unit), node.options["exponent"])
+
+    def fixed_point(self, name: str, module: Any, x: _Number) -> _Number:
+        """A switch or a transform of fixed point."""
+        node = self.node(name, "switch", "hadamard")
+        value = module(x.integers()) * x.unit
+        if isinstance(module, Transform):
+            y = _Number(value, torch.zeros_like(value), x.unit * 2.0**-module.shift)
+            return self.in_float32(name, self.settle(name, y))
+        return self.shifted(
+            name, _Number(value, torch.zeros_like(value), x.unit), node.options["exponent"], always=True
+        )
+
+    def shifted(self, name: str, x: _Number, exponent: int, *, always: bool = False) -> _Number:
+        """Fixed point times 2^exponent, rounded down where bits are lost."""
+        unit = x.unit * 2.0**-exponent
+        error = unit if always or exponent < 0 else 0.0
+        return self.in_float32(name, self.settle(name, _Number(x.value, torch.full_like(x.value, error), unit)))
+
+    def in_float32(self, name: str, x: _Number) -> _Number:
+        """Integers as float32 numbers, which the steps after them take: the unit and the product are rounded."""
+        if not x.unit:
+            return x
+        x = _Number(x.value, x.error + 2 * U * x.value.abs(), x.unit)
+        return self.settle(f"{name}.real", self.settle(f"{name}.unit", x))
+
+    def quantized(self, name: str, quantizer: Any, x: _Number) -> _Number:
+        """The levels that a layer reads: the packed network's, once checked."""
+        levels = quantizer.round(x.value)
+        if self.values is not None:
+            given = self._like(levels, self._levels(name), name)
+            room = x.error + (2 * U + FLOAT64) * x.value.abs()
+            right = (quantizer.round(x.value - room) <= given) & (given <= quantizer.round(x.value + room))
+            self._note(f"{name}.input_quantizer", right & ~x.value.isnan())
+            self.levels.append((name, given))
+            levels = given
+        return _Number(levels, torch.zeros_like(levels), 1.0)
+
+    def settle(self, name: str, x: _Number) -> _Number:
+        """The packed network's own value of this name, once checked; `x` where it keeps none."""
+        kind = self.kinds[name].kind if name in self.nodes else "levels"
+        if self.values is None or kind not in ("real", "sums"):
+            return x
+        own = self._like(x.value, self.values[name], name)
+        if kind == "sums":
+            own = own * x.unit
+        # NaN is never right
+        self._note(name, (own - x.value).abs() <= x.error + FLOAT64 * x.value.abs())
+        return _Number(own, torch.zeros_like(own), x.unit if kind == "sums" else 0.0)
+
+    def _note(self, name: str, right: Tensor) -> None:
+        for image in (~right.flatten(1).all(1)).nonzero().flatten().tolist():
+            self.wrong[image] = self.wrong[image] or name
+
+    def _levels(self, name: str) -> NDArray[Any]:
+        """The levels that the packed layer `name` read, (N, height, width, channels)."""
+        assert self.values is not None
+        (source,) = self.nodes[name].inputs
+        kind, levels = self.kinds[source], self.values[source]
+        if kind.kind == "levels":
+            levels = (bits.unpack_ternary if kind.ternary else bits.unpack)(levels, kind.channels)
+        return levels
+
+    @staticmethod
+    def _like(value: Tensor, own: NDArray[Any], name: str) -> Tensor:
+        """The packed network's numbers `own`, channels last, in the shape of the replica's."""
+        if own.size != value.numel():
+            raise HypersignError(
+                f"the packed network must be that of this network; at {name} it has {own[0].size} numbers an image, "
+                f"the network {value[0].numel()}: pack it again"
+            )
+        return torch.from_numpy(own.astype(np.float64)).permute(0, 3, 1, 2).reshape(value.shape)
+
+
+def _product(module: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """The bare product of a layer, quantized or not."""
+    if isinstance(module, QuantLayer):
+        return module.product(x, weight)
+    return module._conv_forward(x, weight, None) if isinstance(module, nn.Conv2d) else F.linear(x, weight)
+
+
+STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
+    nn.Sequential: _Pass.sequence,
+    FastTransform: _Pass.sequence,
+    AssociativeMemory: _Pass.sequence,
+    BinaryBlock: _Pass.block,
+    nn.Flatten: _Pass.flatten,
+    nn.Identity: _Pass.identity,
+    Identity: _Pass.identity,
+    nn.Dropout: _Pass.identity,
+    nn.Dropout1d: _Pass.identity,
+    nn.Dropout2d: _Pass.identity,
+    nn.Conv2d: _Pass.product,
+    QuantConv2d: _Pass.product,
+    nn.Linear: _Pass.product,
+    QuantLinear: _Pass.product,
+    nn.BatchNorm1d: _Pass.norm,
+    nn.BatchNorm2d: _Pass.norm,
+    ShiftBatchNorm1d: _Pass.norm,
+    ShiftBatchNorm2d: _Pass.norm,
+    nn.ReLU: _Pass.clip,
+    nn.ReLU6: _Pass.clip,
+    nn.Hardtanh: _Pass.clip,
+    nn.MaxPool2d: _Pass.max_pool,
+    nn.AvgPool2d: _Pass.avg_pool,
+    nn.AdaptiveAvgPool2d: _Pass.avg_pool,
+    Rotation: _Pass.rotation,
+    Switch: _Pass.fixed_point,
+    Transform: _Pass.fixed_point,
+}
+"""The step of each type of layer that has a packed form."""

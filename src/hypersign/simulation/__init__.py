@@ -1,0 +1,17 @@
+"""Random vectors and their angles, simulated beside what theory says of them."""
+
+from hypersign.simulation.estimates import Estimate, SimulatedAngle, Simulation
+from hypersign.simulation.vectors import ROTATIONS, binary_pairs, levels, pairs, rotated, sign, ternary
+
+__all__ = [
+    "pairs",
+    "binary_pairs",
+    "sign",
+    "ternary",
+    "levels",
+    "rotated",
+    "ROTATIONS",
+    "Simulation",
+    "SimulatedAngle",
+    "Estimate",
+]

@@ -1,0 +1,178 @@
+"""Means, standard deviations and their standard errors, accumulated block by block, beside theory's."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hypersign._checks import check_int
+from hypersign._json import plain
+
+__all__ = ["Estimate", "SimulatedAngle", "Simulation", "Tally"]
+
+KEPT = 10_000
+"""Angles of each case that are kept for a histogram: the first ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A simulated number's mean and standard deviation, their standard errors, and theory's mean and deviation.
+
+    NaN where theory has no closed form, and where there were too few draws.
+    """
+
+    mean: float
+    mean_error: float
+    std: float
+    std_error: float
+    predicted_mean: float
+    predicted_std: float
+
+    @property
+    def mean_distance(self) -> float:
+        """How many standard errors the mean lies from theory's."""
+        return _distance(self.mean, self.predicted_mean, self.mean_error)
+
+    @property
+    def std_distance(self) -> float:
+        """How many standard errors the standard deviation lies from theory's."""
+        return _distance(self.std, self.predicted_std, self.std_error)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedAngle:
+    """One case of a simulation: the cosine and the angle (in degrees) of `draws` pairs of vectors.
+
+    `value` is what varies from case to case. `undefined` of the draws had no angle, all their levels being zero,
+    and count nowhere else. `sample_degrees` holds the first angles, for histograms, and is not compared.
+    """
+
+    label: str
+    value: float
+    dimension: int
+    draws: int
+    undefined: int
+    cosine: Estimate
+    angle_degrees: Estimate
+    sample_degrees: np.ndarray = dataclasses.field(repr=False, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """What an experiment found, case by case.
+
+    `parameter` is what varies: "dimension", "threshold", "levels", or "rotation" (and dimension).
+    """
+
+    name: str
+    title: str
+    parameter: str
+    seed: int
+    cases: tuple[SimulatedAngle, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the samples, for JSON: NaN as None."""
+        found = dataclasses.asdict(self)
+        for case in found["cases"]:
+            del case["sample_degrees"]
+        return plain(found)
+
+
+def _distance(value: float, predicted: float, error: float) -> float:
+    difference = value - predicted
+    if math.isnan(difference):
+        return math.nan
+    if error == 0:  # nothing varies
+        return 0.0 if abs(difference) < 1e-6 else math.inf
+    return difference / error
+
+
+class _Sums:
+    """Sums of powers about the first mean, in float64: all that is kept of a block."""
+
+    def __init__(self) -> None:
+        self.count, self.shift, self.powers = 0, 0.0, np.zeros(4)
+
+    def add(self, values: np.ndarray) -> None:
+        if not len(values):
+            return
+        if not self.count:
+            self.shift = float(values.mean())
+        about = values - self.shift
+        square = about * about
+        self.count += len(values)
+        self.powers += about.sum(), about @ about, square @ about, square @ square
+
+    def moments(self) -> tuple[float, float, float]:
+        """Mean, variance, and fourth central moment; NaN where nothing was added."""
+        if not self.count:
+            return math.nan, math.nan, math.nan
+        a, b, c, e = self.powers / self.count
+        return self.shift + a, max(b - a * a, 0.0), max(e - 4 * a * c + 6 * a * a * b - 3 * a**4, 0.0)
+
+
+class Tally:
+    """Sums of one case: of cosines and angles, overall and per group; and the first angles."""
+
+    def __init__(self, draws: int) -> None:
+        self.draws = check_int("draws", draws, least=2)
+        self.undefined = 0
+        self.cosine, self.angle = _Sums(), _Sums()
+        self.groups: dict[int, tuple[_Sums, _Sums]] = {}
+        self.sample: list[np.ndarray] = []
+        self.kept = 0
+
+    def add(self, cosine: Tensor, group: int | None = None) -> None:
+        """Adds the cosines of a block; NaN ones are those of vectors whose levels are all zero."""
+        values = cosine.double().cpu().numpy()
+        undefined = np.isnan(values)
+        if undefined.any():
+            self.undefined += int(undefined.sum())
+            values = values[~undefined]
+        values = values.clip(-1, 1)
+        angles = torch.from_numpy(values).acos().numpy()  # several at a time, unlike NumPy's
+        self.cosine.add(values)
+        self.angle.add(angles)
+        if group is not None:
+            ours = self.groups.setdefault(group, (_Sums(), _Sums()))
+            ours[0].add(values)
+            ours[1].add(angles)
+        if self.kept < KEPT:
+            self.sample.append(angles[: KEPT - self.kept])
+            self.kept += len(self.sample[-1])
+
+    def case(
+        self,
+        label: str,
+        value: float,
+        d: int,
+        mean: ArrayLike,
+        std: ArrayLike,
+        angle: ArrayLike,
+        angle_std: ArrayLike,
+    ) -> SimulatedAngle:
+        """The finished case, beside the predictions (angles in radians)."""
+        groups = list(self.groups.values())
+        cosine = _estimate(self.cosine, [group[0] for group in groups], mean, std, 1.0)
+        degrees = _estimate(self.angle, [group[1] for group in groups], angle, angle_std, 180 / math.pi)
+        sample = np.degrees(np.concatenate(self.sample))
+        return SimulatedAngle(label, float(value), d, self.draws, self.undefined, cosine, degrees, sample)
+
+
+def _estimate(sums: _Sums, groups: list[_Sums], mean: ArrayLike, std: ArrayLike, unit: float) -> Estimate:
+    centre, variance, fourth = sums.moments()
+    spread = math.sqrt(variance)
+    count = max(sums.count, 1)
+    mean_error = spread / math.sqrt(count)
+    std_error = math.sqrt(max(fourth - variance**2, 0) / count) / (2 * spread) if spread > 0 else 0.0
+    if len(groups) > 1:
+        # Draws that share a rotation are not independent; their groups are.
+        found = np.array([group.moments()[:2] for group in groups])
+        mean_error = float(found[:, 0].std(ddof=1) / math.sqrt(len(groups)))
+        std_error = float(np.sqrt(found[:, 1]).std(ddof=1) / math.sqrt(len(groups)))
+    values = centre, mean_error, spread, std_error, mean, std
+    return Estimate(*(float(np.asarray(v)) * unit for v in values))

@@ -1,0 +1,241 @@
+"""The commands' work as plain functions, for a notebook or a script: inspect, ablate, compare, reproduce.
+
+Each takes runs and returns results. `progress`, where there is one, is called with what is being
+done, how much of it is done, and how much there is in all. The commands add words, tables and files to these.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypersign import report, simulation
+from hypersign._checks import HypersignError, check_int
+from hypersign._json import plain
+from hypersign.geometry import Geometry, inspect
+from hypersign.geometry.ablation import Ablation, ablate
+from hypersign.geometry.covariance import input_covariances
+from hypersign.geometry.depth import Depth
+from hypersign.geometry.depth import depth as measure_depth
+from hypersign.layers import quant_layers
+from hypersign.quantizers import Identity
+from hypersign.runs import Run
+from hypersign.simulation import Simulation
+from hypersign.summary import summary
+
+__all__ = [
+    "ablate_run",
+    "compare_runs",
+    "inspect_run",
+    "paper_simulations",
+    "write_report",
+]
+
+Progress = Callable[[str, int, int], object]
+
+INSPECTION_BATCH = 50
+"""Images in memory during inspection: the largest layer's four families of products take 100 MB then."""
+
+ABLATION_BATCH = 100
+"""Test images in memory during ablation."""
+
+REESTIMATION_BATCH = 500
+"""Training images in a batch when batch norm is re-estimated."""
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+def inspect_run(
+    run: Run, *, images: int = 500, weights: str = "last", seed: int = 0, progress: Progress = _silent
+) -> Geometry:
+    """Measures a run's network on its test images, beside predictions from as many training images.
+
+    Args:
+        run: a run with weights.
+        images: the first `images` test images are measured on; predictions come from the same number of training
+            images, spread over all of them. Memory does not grow with it.
+        weights: "last", or "best" by validation accuracy.
+        seed: of the permutation test.
+        progress: called as measuring goes on.
+
+    Raises:
+        HypersignError: the weights or the data are not there, or `images` is below 1.
+    """
+    check_int("images", images, least=1)
+    data, model = run.data(), run.load_model(weights)
+    test = data.test[:images]
+    train = data.train[:: -(-len(data.train) // images)]
+    covariances = input_covariances(
+        model,
+        data.batches(train, INSPECTION_BATCH),
+        progress=lambda seen: progress("covariance of the inputs", seen, len(train)),
+    )
+    return inspect(
+        model,
+        data.batches(test, INSPECTION_BATCH),
+        task=run.task(),
+        run=run.name,
+        dataset=data.name,
+        seed=seed,
+        covariances=covariances,
+        progress=lambda seen: progress("measuring", seen, len(test)),
+    )
+
+
+def ablate_run(
+    run: Run,
+    *,
+    images: int = 1000,
+    reestimate_images: int = 1000,
+    rounds: int = 3,
+    depth: bool = False,
+    weights: str = "last",
+    seed: int = 0,
+    progress: Progress = _silent,
+) -> tuple[Ablation, Depth | None]:
+    """Puts a run's layers back to float, one at a time, all, and all but one, and measures the loss each time.
+
+    Batch norm is re-estimated after each change, on training images drawn anew in each round.
+
+    Args:
+        run: a run with weights. Its recipe names the loss.
+        images: the first `images` test images are measured on.
+        reestimate_images: training images for batch norm, in each round.
+        rounds: how often everything is measured, for the error bars.
+        depth: also measure how errors accumulate from layer to layer.
+        weights: "last", or "best" by validation accuracy.
+        seed: of the training images drawn.
+        progress: called as measuring goes on.
+
+    Raises:
+        HypersignError: the weights or the data are not there, or a number is below 1.
+    """
+    for name, value in (("images", images), ("reestimate_images", reestimate_images), ("rounds", rounds)):
+        check_int(name, value, least=1)
+    data, model = run.data(), run.load_model(weights)
+    batches = data.batches(data.test[:images], ABLATION_BATCH)
+    size = min(reestimate_images, REESTIMATION_BATCH)
+    drawn = data.batches(data.train, size, seed=seed)
+    sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
+    layers = quant_layers(model).values()
+    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
+    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
+    total = sum(2 * count + 1 for count in counts if count)
+    found = ablate(
+        model,
+        batches,
+        sets,
+        task=run.task(),
+        progress=lambda done: progress("ablating", done, total),
+    )
+    return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
+
+
+def write_report(
+    run: Run,
+    found: Geometry,
+    folder: Path | None = None,
+    *,
+    ablation: Ablation | None = None,
+    depth: Depth | None = None,
+) -> Path:
+    """Writes geometry.json and report.html of an inspected run, and returns the path of the page.
+
+    Args:
+        run: the run that was inspected.
+        found: what inspection found.
+        folder: where to write; the run folder if None.
+        ablation, depth: what ablation found, for the page.
+    """
+    folder = run.path if folder is None else folder
+    found.save(folder / "geometry.json")
+    return report.write(
+        folder / "report.html",
+        found,
+        run=run.info,
+        metrics=run.metrics(),
+        summary=summary(run.build_model(), tuple(run.info["model"]["shape"])),
+        ablation=ablation,
+        depth=depth,
+    )
+
+
+def paper_simulations(*, draws: int = 10_000, seed: int = 0) -> tuple[Simulation, ...]:
+    """Simulates the paper's random vectors, with the paper's cases: pairs, signs, ternary levels, rotations."""
+    return (
+        simulation.pairs(draws=draws, seed=seed),
+        simulation.binary_pairs(draws=draws, seed=seed),
+        simulation.sign(draws=draws, seed=seed),
+        simulation.ternary(draws=draws, seed=seed),
+        simulation.rotated(draws=draws, seed=seed),
+    )
+
+
+def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Puts runs side by side: the settings that differ, results, and each layer's angle and r.
+
+    Angles and r are those that inspection wrote into the run folders.
+
+    Returns:
+        `differences`: setting -> run -> value, for settings that differ. `runs`: run -> `finished`, `test`,
+        `inspected_images`, `layers` and `missing`, sentences on what a run lacks. Runs go by their folder's name, or
+        by their path where two names are equal.
+
+    Raises:
+        HypersignError: fewer than two runs, or one twice.
+    """
+    if len(runs) < 2:
+        raise HypersignError(f"compare needs two or more run folders; got {len(runs)}")
+    facts = {label: _facts(run) for label, run in zip(_labels(runs), runs, strict=True)}
+    settings = {label: found.pop("settings") for label, found in facts.items()}
+    names = dict.fromkeys(name for given in settings.values() for name in given)
+    rows = {name: {label: given.get(name) for label, given in settings.items()} for name in names}
+    differences = {name: row for name, row in rows.items() if len({repr(value) for value in row.values()}) > 1}
+    return {"differences": differences, "runs": facts}
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The folders' names; where two are equal, the paths as they were given."""
+    names = [run.name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    paths = [str(run.path) for run in runs]
+    if len(set(paths)) < len(paths):
+        raise HypersignError(f"compare needs different run folders; got one twice: {', '.join(paths)}")
+    return paths
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """A run as compared: settings by name, results, layers, and sentences on what is missing."""
+    info = run.info
+    settings = {f"recipe.{key}": value for key, value in info["recipe"].items()}
+    settings |= {f"model.{key}": value for key, value in info["model"]["options"].items()}
+    settings |= {"model": info["model"]["name"], "data.sha256": info["data"]["sha256"][:12]}
+    missing = []
+    if not run.finished:
+        done = len(run.metrics())
+        missing.append(f"not finished, {done} of {info['recipe']['epochs']} epochs are done: it has no test accuracy")
+    path = run.path / "geometry.json"
+    geometry = Geometry.load(path) if path.exists() else None
+    if geometry is None:
+        missing.append(f"no geometry.json, so no angles and r; make it with: hypersign inspect {run.path}")
+    layers = {
+        layer.name: {
+            "fan_in": layer.fan_in,
+            "angle_degrees": layer.angle_degrees.mean,
+            "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
+            "r": layer.weights_binarized.pearson_r,
+            "predicted_r": layer.weights_binarized.predicted_pearson_r,
+        }
+        for layer in (geometry.layers if geometry else ())
+    }
+    return {
+        "settings": settings,
+        "finished": run.finished,
+        "test": {key: value for key, value in info.get("results", {}).get("test", {}).items() if key != "confusion"},
+        "inspected_images": geometry.images if geometry else None,
+        "layers": plain(layers),
+        "missing": missing,
+    }

@@ -1,0 +1,270 @@
+"""More than three levels: the best k of them, and greedy sums of binary vectors.
+
+The best k levels for Gaussian weights minimize the mean squared error D (Lloyd-Max); the cosine between the
+weights and their levels is then sqrt(1 - D). A greedy binary expansion adds up signs of residuals, each with its
+own scale, and needs no table, but is a little worse than the best 2^m levels, and its scales are not the
+least-squares ones either, so that its cosine and its error are two different things.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import linalg, special
+
+from hypersign._checks import HypersignError, check_int
+from hypersign.theory._arrays import Array, fan_in
+from hypersign.theory._gaussian import partial_moments
+
+__all__ = [
+    "Levels",
+    "lloyd_max",
+    "lloyd_max_cosine",
+    "lloyd_max_cosine_std",
+    "lloyd_max_error",
+    "greedy_scales",
+    "greedy_cosine",
+    "greedy_error",
+]
+
+_MOST_LEVELS = 1 << 14
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """A quantizer of standard normals: x becomes `levels[i]` between `thresholds[i-1]` and `thresholds[i]`.
+
+    Both ascend, and there is one threshold less than levels; all in standard deviations.
+    """
+
+    levels: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+
+@functools.cache
+def lloyd_max(k: int) -> Levels:
+    """The k levels, and the thresholds between them, with the least mean squared error for a standard normal.
+
+        l_i = E[x given t_(i-1) < x < t_i],   t_i = (l_i + l_(i+1)) / 2
+
+    Solved by Newton's method to the last digits; the normal density being log-concave, there is one solution.
+    Raises HypersignError where k is no integer from 1 to 16,384.
+    Source: Lloyd 1957, Max 1960, "Quantizing for minimum distortion".
+
+    >>> [round(level, 4) for level in lloyd_max(3).levels]
+    [-1.224, 0.0, 1.224]
+    """
+    check_int("k, the number of levels,", k, least=1, most=_MOST_LEVELS)
+    half = k // 2
+    # The positive levels alone: the rest follows by symmetry. An odd k has a level that stays 0.
+    inner = np.zeros(1) if k % 2 else np.zeros(0)
+    positive = _start(k)
+    for _ in range(100 if half else 0):
+        low, high = _edges(inner, positive)
+        mass, first, _ = partial_moments(low, high)
+        centre = first / mass
+        # d centre / d high = density(high) (high - centre) / mass, and likewise for low; a threshold moves by
+        # half of either neighbour's step, except the edge at 0, which is fixed where k is even.
+        density_low, density_high = (np.exp(-(edge**2) / 2) / np.sqrt(2 * np.pi) for edge in (low, high))
+        slope_low = density_low * (centre - low) / mass
+        slope_high = density_high * (np.where(np.isfinite(high), high, 0) - centre) / mass
+        slope_high[-1] = 0  # the last threshold is infinity, and stays there
+        band = np.zeros((3, half))
+        band[0, 1:] = -slope_high[:-1] / 2
+        band[2, :-1] = -slope_low[1:] / 2
+        moving = np.ones(half)
+        moving[0] = k % 2
+        band[1] = 1 - slope_high / 2 - moving * slope_low / 2
+        step = linalg.solve_banded((1, 1), band, centre - positive)
+        while np.any(np.diff(positive + step, prepend=0) <= 0):  # never let levels change places
+            step /= 2
+        positive = positive + step
+        if np.abs(step).max() < 1e-15 * positive[-1]:
+            break
+    low, high = _edges(inner, positive)
+    levels = np.concatenate([-positive[::-1], inner, positive])
+    return Levels(tuple(levels.tolist()), tuple(((levels[1:] + levels[:-1]) / 2).tolist()))
+
+
+def _start(k: int) -> np.ndarray:
+    """Levels as fine quantization has them: a density proportional to the cube root of the normal's."""
+    share = (np.arange(k // 2) + 0.5 + (k % 2) / 2) / k
+    return np.sqrt(3) * special.ndtri(0.5 + share)
+
+
+def _edges(inner: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper threshold of each positive level."""
+    between = (positive[1:] + positive[:-1]) / 2
+    first = positive[:1] / 2 if len(inner) else np.zeros(len(positive[:1]))
+    return np.concatenate([first, between]), np.concatenate([between, np.full(len(positive[:1]), np.inf)])
+
+
+def lloyd_max_error(k: ArrayLike) -> Array:
+    """Least mean squared error of k levels for standard normals, which is also sin^2 of the angle.
+
+        D = 1 - sum p_i l_i^2   with p_i the mass between the thresholds, as each level is its interval's mean
+
+    Raises HypersignError where k is no integer from 1 to 16,384. Source: see `lloyd_max`.
+
+    >>> round(float(lloyd_max_error(4)), 4)
+    0.1175
+    """
+    return _each(_lloyd_max_error, k, "k, the number of levels,")
+
+
+@functools.cache
+def _lloyd_max_error(k: int) -> float:
+    if k == 1:
+        return 1.0
+    found = lloyd_max(k)
+    positive = np.array([level for level in found.levels if level > 0])
+    low, high = _edges(np.zeros(k % 2), positive)
+    mass, first, second = partial_moments(low, high)
+    # About each level, so that nothing of order 1 is subtracted: sum E (x - l)^2 on its interval
+    error = 2 * float((second - 2 * positive * first + positive**2 * mass).sum())
+    if k % 2:
+        error += 2 * float(partial_moments(np.zeros(1), low[:1])[2][0])
+    return error
+
+
+def lloyd_max_cosine(k: ArrayLike, d: ArrayLike = np.inf) -> Array:
+    """Mean cosine between a vector of d independent normals and its k best levels.
+
+        c = sqrt(1 - D) as d -> infinity,   D = `lloyd_max_error(k)`
+
+    k = 2 is the sign, k = 3 the best ternary threshold. At finite d to order 1/d, as `mean_cosine` has it.
+    Raises HypersignError where k is no integer from 1 to 16,384, or d < 1.
+    Source: the best levels are their intervals' means, so that E x q = E q^2 = 1 - D.
+
+    >>> np.degrees(np.arccos(lloyd_max_cosine([2, 3, 4, 16]))).round(1).tolist()
+    [37.1, 25.9, 20.0, 5.6]
+    """
+    d = fan_in(d)
+    limit = np.sqrt(1 - lloyd_max_error(k))
+    bias = _each(lambda k: _relative_variances(k)[1], k, "k, the number of levels,")
+    return np.clip(limit * (1 + bias / d), 0, 1)[()]
+
+
+def lloyd_max_cosine_std(k: ArrayLike, d: ArrayLike) -> Array:
+    """Standard deviation of the cosine between d independent normals and their k best levels, at leading order.
+
+        d Var c -> c_inf^2 Var(xq/E[xq] - q^2/(2 E[q^2]) - x^2/2)
+
+    Too large at small d, since a few outliers carry much of it: for 16 levels by 10 % at d = 200, for up to five
+    by less than 6/d. Raises HypersignError where k is no integer from 1 to 16,384, or d < 1.
+    Source: first-order delta method.
+
+    >>> round(float(lloyd_max_cosine_std(2, 1152)), 5)  # that of the sign
+    0.00625
+    """
+    d = fan_in(d)
+    variance = _each(lambda k: _relative_variances(k)[0], k, "k, the number of levels,")
+    return np.sqrt((1 - lloyd_max_error(k)) * variance / d)[()]
+
+
+@functools.cache
+def _relative_variances(k: int) -> tuple[float, float]:
+    """d times the relative variance and the relative bias of the cosine, as in theory/independent.py."""
+    if k == 1:
+        return 0.0, 0.0
+    level = np.array([level for level in lloyd_max(k).levels if level > 0])
+    low, high = _edges(np.zeros(k % 2), level)
+    mass, first, second = partial_moments(low, high)
+    reach = np.where(np.isfinite(high), high, 0)
+    third = (low**2 + 2) * np.exp(-(low**2) / 2) - (reach**2 + 2) * np.exp(-(high**2) / 2)  # sqrt(2 pi) E x^3 [..]
+    # E x^2 q^2, E q^4, E x q^3, E x^3 q of both halves; E x q = E q^2 = kept
+    x2q2, q4, xq3 = (2 * float(v.sum()) for v in (level**2 * second, level**4 * mass, level**3 * first))
+    x3q = 2 * float((level * third).sum()) / np.sqrt(2 * np.pi)
+    kept = 2 * float((level**2 * mass).sum())
+    product, size, square = x2q2 / kept**2 - 1, q4 / kept**2 - 1, 2.0
+    crossed = (xq3 / kept**2 - 1) + (x3q / kept - 1) - (x2q2 / kept - 1) / 2
+    variance = max(product + size / 4 + square / 4 - crossed, 0.0)
+    return variance, variance / 2 - product / 2 + size / 4 + square / 4
+
+
+@dataclasses.dataclass(frozen=True)
+class _Greedy:
+    scales: tuple[float, ...]
+    cosine: float
+    error: float
+
+
+@functools.cache
+def _greedy(order: int) -> _Greedy:
+    """Folds |x| once a step: the residual is |x| less a constant on each of a growing number of intervals."""
+    low, high, level = np.zeros(1), np.full(1, np.inf), np.zeros(1)
+    scales = []
+    for _ in range(order):
+        # Where the residual |x| - level changes sign inside an interval, the interval is split.
+        inside = (low < level) & (level < high)
+        low, high, level, above = (
+            np.concatenate([low, level[inside]]),
+            np.concatenate([np.where(inside, level, high), high[inside]]),
+            np.concatenate([level, level[inside]]),
+            np.concatenate([~inside & (low >= level), np.ones(inside.sum(), bool)]),
+        )
+        mass, first, _ = partial_moments(low, high)
+        sign = np.where(above, 1, -1)
+        scale = 2 * float((sign * (first - level * mass)).sum())  # E |residual|
+        scales.append(scale)
+        level = level + sign * scale
+    mass, first, second = partial_moments(low, high)
+    error = 2 * float((second - 2 * level * first + level**2 * mass).sum())
+    cosine = float((level * first).sum() / np.sqrt((level**2 * mass).sum() / 2))
+    return _Greedy(tuple(scales), cosine, error)
+
+
+def greedy_scales(order: int) -> tuple[float, ...]:
+    """Scales of the greedy binary expansion of standard normals: `x ~ sum of scale_i sign(residual_i)`.
+
+        residual_1 = x,   scale_i = E |residual_i|,   residual_(i+1) = residual_i - scale_i sign(residual_i)
+
+    Raises HypersignError where the order is no integer from 1 to 16.
+    Source: Guo et al. 2017, "Network Sketching" (arXiv 1706.02021), direct approximation.
+
+    >>> [round(scale, 4) for scale in greedy_scales(3)]
+    [0.7979, 0.4826, 0.2684]
+    """
+    return _greedy(check_int("the order of a greedy expansion", order, least=1, most=16)).scales
+
+
+def greedy_cosine(order: ArrayLike) -> Array:
+    """Cosine between infinitely many independent normals and their greedy binary expansion.
+
+        c = E[x q] / sqrt(E q^2),   q = sum of scale_i sign(residual_i), as in `greedy_scales`
+
+    Raises HypersignError where an order is no integer from 1 to 16. Source: see `greedy_scales`.
+
+    >>> np.degrees(np.arccos(greedy_cosine([1, 2, 3, 4]))).round(2).tolist()
+    [37.07, 20.79, 13.45, 9.9]
+    """
+    return _each(lambda order: _greedy(order).cosine, order, "the order of a greedy expansion", most=16)
+
+
+def greedy_error(order: ArrayLike) -> Array:
+    """Mean squared error of the greedy binary expansion of standard normals.
+
+        E (x - q)^2 = 1 - sum of scale_i^2
+
+    Slightly above sin^2 of the angle, since greedy scales are not the least-squares ones. Raises HypersignError
+    where an order is no integer from 1 to 16. Source: see `greedy_scales`.
+
+    >>> greedy_error([2, 3, 4]).round(4).tolist()
+    [0.1305, 0.0584, 0.0329]
+    """
+    return _each(lambda order: _greedy(order).error, order, "the order of a greedy expansion", most=16)
+
+
+def _each(function: Callable[[int], float], values: ArrayLike, name: str, most: int = _MOST_LEVELS) -> Array:
+    """The function of each integer, in the shape of `values`."""
+    given = np.asarray(values)
+    if given.dtype.kind not in "iu":
+        if given.dtype.kind != "f" or not np.all(given == np.floor(given)):
+            raise HypersignError(f"{name} must be an integer from 1 to {most}; got {values!r}")
+        given = given.astype(np.int64)
+    result = np.empty(given.shape)
+    for i in np.ndindex(given.shape):
+        result[i] = function(check_int(name, int(given[i]), least=1, most=most))
+    return result[()]

@@ -1,0 +1,82 @@
+"""Finds the step and the layer in which a training stopped being finite."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hypersign._checks import HypersignError
+from hypersign.training.checkpoint import Counters, state_path
+from hypersign.training.monitor import first_broken_layer
+
+__all__ = ["DivergedError", "FiniteCheck", "look_every"]
+
+LOOK_EVERY = 20
+"""Steps between looks at the loss where a look stalls the device."""
+
+
+class DivergedError(HypersignError):
+    """Loss or gradients stopped being finite; the last good state is kept."""
+
+
+def look_every(device: torch.device) -> int:
+    """Steps between looks: on CUDA a look in every step would leave the device waiting."""
+    return LOOK_EVERY if device.type == "cuda" else 1
+
+
+class FiniteCheck:
+    """Collects which steps stayed finite, and looks at them every `every` steps.
+
+    Args:
+        model: the network that is trained.
+        folder: its run folder, for the message.
+        every: steps between looks. If it is 1, updates that are not finite are held back, so that the layer can be
+            found by a second forward pass.
+    """
+
+    def __init__(self, model: nn.Module, folder: Path, every: int) -> None:
+        self.model, self.folder, self.every = model, folder, every
+        self.pending: list[Tensor] = []
+
+    def add(self, finite: Tensor, inputs: Tensor, counters: Counters) -> None:
+        """Notes a step: whether its loss and each parameter's gradient were finite.
+
+        Raises:
+            DivergedError: as `look`.
+        """
+        self.pending.append(finite)
+        if len(self.pending) >= self.every:
+            self.look(counters, inputs)
+
+    def look(self, counters: Counters, inputs: Tensor | None = None) -> None:
+        """Looks at the steps since the last look.
+
+        Args:
+            counters: where the run stands.
+            inputs: those of the last step.
+
+        Raises:
+            DivergedError: one of them was not finite; names the step and the layer.
+        """
+        pending, self.pending = self.pending, []
+        if not pending:
+            return
+        finite = torch.stack(pending).cpu()  # (steps, 1 + parameters)
+        bad = (~finite).any(1)
+        if not bad.any():
+            return
+        first = int(bad.int().argmax())
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        gradients = [name for name, fine in zip(names, finite[first, 1:].tolist(), strict=True) if not fine]
+        layer = first_broken_layer(self.model, inputs) if self.every == 1 and inputs is not None else None
+        where = f"the output of {layer}" if layer else f"the gradient of {gradients[-1]}" if gradients else "the loss"
+        kept = (
+            f"the last good state is kept: hypersign train --resume {self.folder} resumes from it"
+            if state_path(self.folder).exists()
+            else "no state was saved before it"
+        )
+        step = counters.step - (len(pending) - 1 - first)
+        raise DivergedError(
+            f"training must stay finite, but in step {step} (epoch {counters.epoch}) {where} is not; {kept}; "
+            "a lower learning rate helps most often"
+        )

@@ -1,0 +1,201 @@
+"""What a training run begins with: its `run.json`, its recipe, its network, and whether all of it fits together."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypersign import runs
+from hypersign._checks import HypersignError
+from hypersign._machine import machine, versions
+from hypersign.bits import backend
+from hypersign.data import Augmentation, Data, EpochBatches, locate
+from hypersign.evaluate import mode, values_per_channel
+from hypersign.layers import train_on_bits
+from hypersign.runs import Run
+from hypersign.tasks import Task
+from hypersign.training.recipe import Recipe
+
+__all__ = [
+    "DATA_SEED",
+    "EVALUATION_BATCH",
+    "Stream",
+    "build_network",
+    "channels_last",
+    "check_fit",
+    "new_run",
+    "recipe_of",
+]
+
+DATA_SEED = 0
+"""Divides data without a test split into training and test: the same for every run, so that runs compare."""
+
+EVALUATION_BATCH = 500
+
+
+def new_run(
+    recipe: Recipe, path: Path, data: Data, *, given: bool, model: Callable[[], nn.Module] | None = None
+) -> Run:
+    """The run that a recipe begins; nothing is written yet.
+
+    Args:
+        recipe: what is trained.
+        path: the run folder.
+        data: the data set.
+        given: whether the data set was made in Python, so that no name or path leads to it.
+        model: the function that builds the network, in place of the recipe's.
+    """
+    name = recipe.model if model is None else getattr(model, "__qualname__", type(model).__name__)
+    ignored = {} if model is None else {k: v for k, v in recipe.model_options().items() if k != "levels"}
+    if ignored:
+        raise HypersignError(
+            f"the recipe's options of the network belong to networks built by name; got {', '.join(ignored)} beside "
+            "a function that builds the network: leave them out"
+        )
+    info = {
+        "format": runs.FORMAT,
+        "finished": False,
+        "model": {
+            "name": name,
+            "shape": list(data.shape),
+            "classes": len(data.classes),
+            "options": {} if model is not None else recipe.model_options() | _pixel_range(recipe, data),
+            **({} if model is None else {"given": True}),
+        },
+        "recipe": recipe.as_dict(),
+        "data": {
+            "name": data.name,
+            "source": None if given else locate(recipe.data),
+            "seed": DATA_SEED,
+            "sha256": data.sha256,
+            "classes": list(data.classes),
+            **data.facts(),
+            f"train_{data.unit}": len(data.train),
+            f"test_{data.unit}": len(data.test),
+        },
+        "versions": versions("torch", "numpy"),
+        "machine": machine(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "results": {},
+    }
+    return Run(path, info, data, model)
+
+
+def _pixel_range(recipe: Recipe, data: Data) -> dict[str, Any]:
+    """The model's option for codes of pixels, which depends on the data."""
+    if recipe.first_layer not in ("thermometer", "bit-planes"):
+        return {}
+    facts = data.facts()
+    if "pixel_range" not in facts:
+        raise HypersignError(f"first_layer {recipe.first_layer} codes pixels; {data.name} has none: leave it out")
+    return {"pixel_range": facts["pixel_range"]}
+
+
+def recipe_of(run: Run) -> Recipe:
+    """The recipe of a run.
+
+    Raises:
+        HypersignError: it is one of another version.
+    """
+    try:
+        return Recipe(**run.info["recipe"])
+    except TypeError as error:
+        raise HypersignError(
+            f"the recipe in {run.path / 'run.json'} must be one of this version; {error}: "
+            "use the HyperSign version that wrote it"
+        ) from error
+
+
+def build_network(run: Run, recipe: Recipe, device: torch.device) -> tuple[nn.Module, dict[str, str] | None]:
+    """A run's network with its initial weights, and which layers stay in float32, and why, if it trains on bits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = run.build_model()
+    # mypy does not know that Module.to takes a memory format by keyword alone
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.precision != "bits":
+        return model, None
+    if device.type != "cpu" or backend() == "numpy":
+        raise HypersignError(
+            f"precision bits needs the CPU and compiled kernels; got the device {device.type} and the back end "
+            f"{backend()}: choose --device cpu, build with a C++ compiler, or take another precision"
+        )
+    return model, train_on_bits(model)
+
+
+class Stream:
+    """The examples of a run: the batches it trains on, and those it is evaluated and re-estimated on.
+
+    Raises:
+        HypersignError: the recipe asks for more examples than there are.
+    """
+
+    def __init__(self, data: Data, recipe: Recipe, accelerator: Any) -> None:
+        self.data, self.device = data, accelerator.device
+        train, self.validation = data.hold_out(recipe.validation)
+        self.train = train[: recipe.images]
+        augmentation = Augmentation(recipe.flip, recipe.crop_padding) if recipe.flip or recipe.crop_padding else None
+        self.training = self._batches(
+            self.train,
+            recipe.batch_size,
+            seed=recipe.seed,
+            augmentation=augmentation,
+            drop_last=True,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        self.reestimated = min(recipe.reestimate_images, len(self.train))
+        """How many examples batch norm is re-estimated on; 0 if it is not."""
+
+    @property
+    def reestimation_batch(self) -> int:
+        """Examples per batch of the re-estimation."""
+        return min(EVALUATION_BATCH, self.reestimated)
+
+    def reestimation(self) -> EpochBatches:
+        """The batches that batch norm is re-estimated on: full ones, without augmentation."""
+        return self._batches(self.train[: self.reestimated], self.reestimation_batch, drop_last=True)
+
+    def evaluation(self, split: Any) -> EpochBatches:
+        """The batches of a split, in order."""
+        return self._batches(split, EVALUATION_BATCH)
+
+    def example(self) -> tuple[Tensor, Tensor]:
+        """The first training example, as a batch of one."""
+        return next(iter(self._batches(self.train[:1], 1)))
+
+    def _batches(self, split: Any, size: int, **options: Any) -> EpochBatches:
+        return self.data.batches(split, size, device=self.device, **options)
+
+
+def check_fit(model: nn.Module, task: Task, stream: Stream, share: int) -> None:
+    """Tries the network on one example before anything is written; the network is left as it was.
+
+    Args:
+        model: the network.
+        task: what it is trained for.
+        stream: its examples.
+        share: examples per batch in one process.
+
+    Raises:
+        HypersignError: its outputs do not fit the task, or a batch norm would be given one value per channel.
+    """
+    inputs, targets = stream.example()
+    with torch.random.fork_rng(devices=[]), mode(model, False), torch.no_grad(), values_per_channel(model) as values:
+        outputs = model(channels_last(inputs)).float()
+    task.check(outputs, targets)
+    alone = [name for name, count in values.items() if count < 2]
+    for option, size in (("batch_size", share), ("reestimate_images", stream.reestimation_batch)):
+        if alone and size == 1:
+            raise HypersignError(
+                f"{option} must be at least 2 per process: {alone[0]} takes the variance of each channel over a "
+                "batch, and a batch of 1 has none; got 1"
+            )
+
+
+def channels_last(inputs: Tensor) -> Tensor:
+    """Images with their channels last in memory, where convolutions are faster; other inputs as they are."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
