@@ -36,7 +36,7 @@ int64_t length(const A &array, size_t axis) {
     return static_cast<int64_t>(array.shape(axis));
 }
 
-// Threads to use: at least 1, and not so many that starting them fails.
+// Threads to use: at least 1, at most 1024.
 inline int checked_threads(int threads) {
     require(threads >= 1, "threads must be at least 1");
     return std::min(threads, 1024);

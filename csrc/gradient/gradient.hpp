@@ -1,20 +1,20 @@
-// Backward products of layers whose inputs and filters are levels, by table look-up: nothing is multiplied.
+// Backward products of layers whose inputs and filters are levels, by lookup tables: no number is multiplied.
 //
 // The two products of a backward pass each multiply a gradient by levels of one bit:
 //     to the inputs    dX(n, y, x, c) = sum over taps and filters f of  dY(n, y', x', f) filter(f, tap, c)
 //     to the filters   dW(f, tap, c)  = sum over images and pixels of   dY(n, y', x', f) x(n, y, x, c)
 // dY comes as integers of 6 bits, -31..31, with a scale. Four of them, q0 to q3, make a table of 8 bytes, the sums
-// q0 +- q1 +- q2 +- q3 plus 124; the sum under any four signs is one of them or its negative. Three levels make the
-// index into it, the fourth the sign and the choice of the mirrored entry. Two such tables fill the 16 bytes that a
+// q0 +- q1 +- q2 +- q3 plus 124. The sum under any four signs is an entry or its negative: three levels are the index,
+// the fourth is the sign and selects the mirrored entry. Two such tables fill the 16 bytes that a
 // byte shuffle looks up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring
 // bytes with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs
 // is taken off at the end; it is the same for every row of tables.
 //
-// What bounds it: shuffle, multiply-add, add for 128 multiply-accumulates of 16 channels by 8 numbers. Zen 3 does four
-// of such instructions a cycle, two shuffles and two multiplications among them: 170 products a cycle, where float32
-// makes 16. Four rows of tables by 32 channels are 24 such instructions, for which 8 registers are loaded: below two
-// loads a cycle. Sums are flushed into int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries
-// without signs need no multiplication, but their sums then have to be widened: four instructions.)
+// The bottleneck: 128 multiply-accumulates, of 16 channels by 8 numbers, take a shuffle, a multiply-add and an addition.
+// Zen 3 does four such instructions per cycle, among them two shuffles and two multiplications: 170 products per cycle,
+// where float32 does 16. Four rows of tables by 32 channels are 24 such instructions and load 8 registers: fewer than two
+// loads per cycle. Sums are added to int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries without
+// signs need no multiplication, but their sums need widening: four instructions.)
 #pragma once
 #include <cstdint>
 

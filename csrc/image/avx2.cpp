@@ -83,7 +83,7 @@ void tile(const ImageRow &row, int64_t pixel, int64_t block, int64_t room) {
     for (int p = 0; p < pixels; ++p) {
         int32_t of[kLanes];
         std::memcpy(of, &sums[p], sizeof of);
-        image_finish(row, pixel + p, block, of);
+        image_epilogue(row, pixel + p, block, of);
     }
 }
 

@@ -205,8 +205,8 @@ void Convolution::prepare_tables() {
                         const int8_t w = weight(filter, three.tap + tap);
                         entry |= (w < 0 || (w == 0 && zero)) << tap;
                     }
-                    pick[2 * image_table_place(i)] = static_cast<uint8_t>(2 * entry);
-                    pick[2 * image_table_place(i) + 1] = static_cast<uint8_t>(2 * entry + 1);
+                    pick[2 * image_table_lane(i)] = static_cast<uint8_t>(2 * entry);
+                    pick[2 * image_table_lane(i) + 1] = static_cast<uint8_t>(2 * entry + 1);
                 }
 
     // start + largest s / picks < limit where s <= floor((picks (limit - start) - 1) / largest).
@@ -220,7 +220,7 @@ void Convolution::prepare_tables() {
                 const int64_t start = starts_[p * static_cast<size_t>(lanes_) + static_cast<size_t>(filter)];
                 const int64_t above = picks_of_ * ((i ? task_.high : task_.low)[filter] - start) - 1;
                 const int64_t bound = above / largest_ - (above % largest_ < 0);
-                const int64_t at = i * blocks * kBlock + filter / kBlock * kBlock + image_table_place(filter % kBlock);
+                const int64_t at = i * blocks * kBlock + filter / kBlock * kBlock + image_table_lane(filter % kBlock);
                 bounds_[p * static_cast<size_t>(bounds_of_) + static_cast<size_t>(at)] =
                     static_cast<int16_t>(std::clamp<int64_t>(bound, INT16_MIN, INT16_MAX));
             }

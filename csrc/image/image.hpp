@@ -41,8 +41,8 @@ struct ImageRow {
 constexpr int64_t kImageTable = 16;          // bytes
 constexpr int64_t kImageTableFilters = 32;  // of a block
 
-// Where filter i of a block lies: in two registers, in the order that packing them to bytes undoes.
-inline int64_t image_table_place(int64_t i) { return i / 8 % 2 * 16 + i / 16 * 8 + i % 8; }
+// The lane of filter i of a block, in two registers, in the order that packing them to bytes undoes.
+constexpr int64_t image_table_lane(int64_t i) { return i / 8 % 2 * 16 + i / 16 * 8 + i % 8; }
 
 // A row of pixels. Buffers are those of `ImageRow`.
 struct ImageLookup {
@@ -89,9 +89,10 @@ void channels_last(const uint8_t *x, int64_t images, int64_t channels, int64_t p
 // The convolution, made ready: what is called with a number of threads.
 std::function<void(int)> image_conv2d(const ImageTask &task);
 
-// Turns the sums of 16 filters of a pixel into what is wanted of them. Bits of block b are a quarter of a word.
-// Instruction sets do it their own way; this is the plain one.
-inline void image_finish(const ImageRow &row, int64_t pixel, int64_t block, const int32_t *sums) {
+namespace {  // a copy for each file, compiled for its instruction set
+
+// The epilogue in plain C++, of 16 filters of a pixel: writes sums or levels. Bits of block b are a quarter of a word.
+inline void image_epilogue(const ImageRow &row, int64_t pixel, int64_t block, const int32_t *sums) {
     const int64_t first = block * kImageLanes;
     const int64_t count = row.filters - first < kImageLanes ? row.filters - first : kImageLanes;
     if (row.sums != nullptr) {
@@ -115,4 +116,5 @@ inline void image_finish(const ImageRow &row, int64_t pixel, int64_t block, cons
     row.nonzero[word] |= (minus | plus) << at;
 }
 
+}  // namespace
 }  // namespace hypersign

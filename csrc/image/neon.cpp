@@ -36,7 +36,7 @@ void tile(const ImageRow &row, int64_t pixel, int64_t block) {
     for (int p = 0; p < pixels; ++p) {
         int32_t sums[kLanes];
         for (int part = 0; part < 4; ++part) vst1q_s32(sums + 4 * part, sum_s32x4[p][part]);
-        image_finish(row, pixel + p, block, sums);
+        image_epilogue(row, pixel + p, block, sums);
     }
 }
 

@@ -15,7 +15,7 @@ void image_row(const ImageRow &row) {
                 for (int64_t i = 0; i < kImageLanes; ++i)
                     for (int64_t tap = 0; tap < kImageTaps; ++tap)
                         sums[i] += patch[four * kImageTaps + tap] * weights[i * kImageTaps + tap];
-            image_finish(row, pixel, block, sums);
+            image_epilogue(row, pixel, block, sums);
         }
     }
 }

@@ -223,7 +223,12 @@ def others(argument: Any) -> Iterator[Any]:
         for axis in range(len(shape)):
             for size in (0, 1, shape[axis] - 1, shape[axis] + 1, 3 * shape[axis]):
                 yield np.zeros((*shape[:axis], size, *shape[axis + 1 :]), argument.dtype)
-        yield from (argument[None].copy(), argument.reshape(-1).copy(), argument[0].copy(), np.zeros((), argument.dtype))
+        yield from (
+            argument[None].copy(),
+            argument.reshape(-1).copy(),
+            argument[0].copy(),
+            np.zeros((), argument.dtype),
+        )
         yield argument.astype(np.float64 if argument.dtype != np.float64 else np.float32)
         yield argument.astype(np.uint8 if argument.dtype != np.uint8 else np.int8)
         yield argument.astype(argument.dtype.newbyteorder("S") if argument.itemsize > 1 else np.float32)
