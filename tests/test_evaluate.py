@@ -275,6 +275,87 @@ def test_no_batch_is_an_error_and_keeps_the_statistics() -> None:
     assert torch.equal(model.norm1.running_mean, before)
 
 
+# ----------------------------------------------------------------- inputs and targets that do not fit
+
+
+def test_an_empty_batch_counts_nothing() -> None:
+    batches = labelled(4, 3)
+    empty = torch.zeros(0, 3, 6, 6), torch.zeros(0, dtype=torch.long)
+    assert evaluate(network(), [empty, *batches, empty]) == evaluate(network(), batches)
+    with pytest.raises(HypersignError, match="at least one example; got none"):
+        evaluate(network(), [empty])
+    model = network()
+    assert reestimate_batch_norm(model, [*labelled(8), empty]) == 8
+    assert model.norm1.running_var.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 5]), "labels must be integers from 0 to 4; got 5"),
+        (torch.tensor([0, -100]), "labels must be integers from 0 to 4; got -100"),
+        (torch.eye(5)[:2], r"labels must be class numbers of shape \(2,\); .* one-hot"),
+        (torch.tensor([0.0, 1.0]), r"labels must be integers from 0 to 4; got torch\.float32"),
+        (torch.tensor([0]), "as many targets as inputs"),
+        ([0, 1], "a batch must be a pair of tensors"),
+    ],
+)
+def test_labels_that_do_not_fit(labels, message) -> None:
+    with pytest.raises(HypersignError, match=message):
+        evaluate(network(), [(numbers(2, 3, 6, 6), labels)])
+
+
+def test_labels_of_another_integer_type() -> None:
+    x, labels = labelled(6)[0]
+    assert evaluate(network(), [(x, labels.int())]) == evaluate(network(), [(x, labels.byte())])
+
+
+def test_inputs_take_the_type_of_the_network() -> None:
+    x, labels = labelled(6)[0]
+    model = network()
+    assert evaluate(model, [(x.double(), labels)]) == evaluate(model, [(x, labels)])
+    assert evaluate(network().double(), [(x, labels)]).accuracy == evaluate(model, [(x, labels)]).accuracy
+    assert reestimate_batch_norm(network().double(), [(x, labels)]) == 6
+
+
+def test_tokens_stay_integers() -> None:
+    model = nn.Sequential(nn.Embedding(5, 6), nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 3))
+    tokens = torch.randint(5, (8, 2), generator=torch.Generator().manual_seed(0))
+    assert reestimate_batch_norm(model, [(tokens, tokens)]) == 8
+    assert evaluate(model, [(tokens, tokens[:, 0] % 3)]).examples == 8
+
+
+@pytest.mark.parametrize("why", ["one image", "one image later", "not a pair", "interrupted"])
+def test_after_an_error_the_old_statistics_are_back(why: str) -> None:
+    model = network()
+    model(labelled(8)[0][0])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    one = numbers(1, 3, 6, 6), torch.zeros(1, dtype=torch.long)
+
+    def interrupted():
+        yield from labelled(8)
+        raise KeyboardInterrupt
+
+    batches = {
+        "one image": [one],
+        "one image later": [*labelled(8), one],
+        "not a pair": [*labelled(8), one[0]],
+        "interrupted": interrupted(),
+    }[why]
+    with pytest.raises((HypersignError, KeyboardInterrupt), match=r"at least 2 values|pair of tensors|^$"):
+        reestimate_batch_norm(model, batches)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_batch_of_one_image_has_values_enough_in_a_convolution() -> None:
+    norm = nn.BatchNorm2d(3)
+    x = numbers(1, 3, 6, 6)
+    assert reestimate_batch_norm(norm, [(x, x)]) == 1
+    torch.testing.assert_close(norm.running_mean, x.mean((0, 2, 3)))
+
+
 @pytest.mark.parametrize("model", [nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1)), nn.Conv2d(3, 5, 3)])
 def test_logits_of_another_shape_are_refused(model: nn.Module) -> None:
     """A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against N labels."""

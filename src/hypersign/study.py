@@ -12,13 +12,13 @@ from typing import Any
 from hypersign import report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
+from hypersign._locks import writing_file
 from hypersign.geometry import Geometry, inspect
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.covariance import input_covariances
 from hypersign.geometry.depth import Depth
 from hypersign.geometry.depth import depth as measure_depth
 from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
 from hypersign.runs import Run
 from hypersign.simulation import Simulation
 from hypersign.summary import summary
@@ -120,8 +120,7 @@ def ablate_run(
     drawn = data.batches(data.train, size, seed=seed)
     sets = [list(itertools.islice(drawn.epoch(i), -(-reestimate_images // size))) for i in range(rounds)]
     layers = quant_layers(model).values()
-    sides = [[getattr(x, f"{side}_quantizer") for x in layers] for side in ("weight", "input")]
-    counts = [sum(not isinstance(quantizer, Identity) for quantizer in side) for side in sides]
+    counts = [sum(layer.quantizes_weights for layer in layers), sum(layer.quantizes_inputs for layer in layers)]
     total = sum(2 * count + 1 for count in counts if count)
     found = ablate(
         model,
@@ -148,18 +147,22 @@ def write_report(
         found: what inspection found.
         folder: where to write; the run folder if None.
         ablation, depth: what ablation found, for the page.
+
+    Raises:
+        HypersignError: another process is writing them; also those of `report.write`.
     """
     folder = run.path if folder is None else folder
-    found.save(folder / "geometry.json")
-    return report.write(
-        folder / "report.html",
-        found,
-        run=run.info,
-        metrics=run.metrics(),
-        summary=summary(run.build_model(), tuple(run.info["model"]["shape"])),
-        ablation=ablation,
-        depth=depth,
-    )
+    with writing_file(folder / "geometry.json"):
+        found.save(folder / "geometry.json")
+        return report.write(
+            folder / "report.html",
+            found,
+            run=run.info,
+            metrics=run.metrics(),
+            summary=summary(run.build_model(), tuple(run.info["model"]["shape"])),
+            ablation=ablation,
+            depth=depth,
+        )
 
 
 def paper_simulations(*, draws: int = 10_000, seed: int = 0) -> tuple[Simulation, ...]:
@@ -203,7 +206,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         return names
     paths = [str(run.path) for run in runs]
     if len(set(paths)) < len(paths):
-        raise HypersignError(f"compare needs different run folders; got one twice: {', '.join(paths)}")
+        raise HypersignError(f"compare needs different run folders; got one folder twice: {', '.join(paths)}")
     return paths
 
 

@@ -12,7 +12,7 @@ from hypersign._checks import HypersignError
 from hypersign.evaluate import mode
 from hypersign.layers import QuantLayer
 from hypersign.models.fast_transform import Switch
-from hypersign.quantizers import Identity
+from hypersign.quantizers import Quantizer
 
 __all__ = ["LayerSummary", "Summary", "summary"]
 
@@ -24,11 +24,12 @@ class LayerSummary:
     """One layer that owns parameters, for one image.
 
     `parameters_1bit`, `_2bit`, `_3bit` and `_32bit` count its parameters by the bits each takes when packed: binary
-    levels 1, ternary levels 2 (sign and non-zero), slopes of switches 3 (sign and shift), everything else a float32.
-    `packed_bytes` is what they then take: each filter's levels, or a switch's slopes of one side, as a row of whole
-    64-bit words for each bit, floats 4 bytes each.
-    `binary_macs` counts multiply-accumulates with a quantized weight (products with -1, 0, +1 need no
-    multiplier), `float_macs` those with a float weight.
+    levels 1, ternary levels 2 (sign and non-zero), slopes of switches and eight levels 3, everything else a float32.
+    `parameters_other` have another width, `parameters_unknown` a quantizer that states neither levels nor bits.
+    `packed_bytes` is what they take, or None if unknown: each filter's levels, or a switch's slopes of one side, as a
+    row of whole 64-bit words for each bit, floats 4 bytes each.
+    `binary_macs` counts multiply-accumulates with weights -1, 0, +1 (or -a, 0, +a), which need no multiplier,
+    `float_macs` those with other weights.
     """
 
     name: str
@@ -40,8 +41,10 @@ class LayerSummary:
     parameters_1bit: int
     parameters_2bit: int
     parameters_3bit: int
+    parameters_other: int
+    parameters_unknown: int
     parameters_32bit: int
-    packed_bytes: int
+    packed_bytes: int | None
     binary_macs: int
     float_macs: int
 
@@ -51,7 +54,14 @@ class LayerSummary:
         return 4 * sum(getattr(self, name) for name in PARAMETERS)
 
 
-PARAMETERS = ("parameters_1bit", "parameters_2bit", "parameters_3bit", "parameters_32bit")
+PARAMETERS = (
+    "parameters_1bit",
+    "parameters_2bit",
+    "parameters_3bit",
+    "parameters_other",
+    "parameters_unknown",
+    "parameters_32bit",
+)
 COUNTS = (*PARAMETERS, "packed_bytes", "binary_macs", "float_macs")
 
 
@@ -63,8 +73,9 @@ class Summary:
 
     @property
     def total(self) -> LayerSummary:
-        """The sums over all layers, from the first input to the last output."""
-        sums = {name: sum(getattr(layer, name) for layer in self.layers) for name in COUNTS}
+        """The sums over all layers, from the first input to the last output; None where one is unknown."""
+        columns = {name: [getattr(layer, name) for layer in self.layers] for name in COUNTS}
+        sums: dict[str, Any] = {name: None if None in column else sum(column) for name, column in columns.items()}
         first, last = self.layers[0], self.layers[-1]
         return LayerSummary("total", "", first.input_shape, last.output_shape, "", "", **sums)
 
@@ -84,12 +95,11 @@ class Summary:
     def table(self) -> Table:
         """The summary for a terminal."""
         total = self.total
-        used = [name for name in COUNTS if getattr(total, name)]
-        names = ("1-bit", "2-bit", "3-bit", "32-bit", "packed\nbytes", "binary\nMACs", "float\nMACs")
-        titles = dict(zip(COUNTS, names, strict=True))
-        table = Table(
-            caption=f"{total.packed_bytes:,} bytes packed, {self.float_bytes:,} as float32", show_footer=True
-        )
+        used = [name for name in COUNTS if getattr(total, name) != 0]
+        names = ("1-bit", "2-bit", "3-bit", "other", "unknown", "32-bit")
+        titles = dict(zip(COUNTS, (*names, "packed\nbytes", "binary\nMACs", "float\nMACs"), strict=True))
+        packed = "size unknown" if total.packed_bytes is None else f"{total.packed_bytes:,} bytes"
+        table = Table(caption=f"{packed} packed, {self.float_bytes:,} as float32", show_footer=True)
         table.add_column("layer", "total", no_wrap=True)
         table.add_column("output", justify="right", no_wrap=True)
         table.add_column("inputs/\nweights", no_wrap=True)
@@ -97,7 +107,7 @@ class Summary:
             table.add_column(titles[name], _short(getattr(total, name)), justify="right", no_wrap=True)
         for layer in self.layers:
             quantizers = f"{layer.input_quantizer}/{layer.weight_quantizer}" if layer.weight_quantizer else ""
-            cells = [_short(getattr(layer, name)) if getattr(layer, name) else "" for name in used]
+            cells = [_short(getattr(layer, name)) if getattr(layer, name) != 0 else "" for name in used]
             table.add_row(layer.name, "x".join(map(str, layer.output_shape)), quantizers, *cells)
         return table
 
@@ -135,8 +145,11 @@ def summary(model: nn.Module, shape: tuple[int, ...]) -> Summary:
 
         return look
 
+    parts = {
+        part for module in model.modules() if isinstance(module, QuantLayer) for part in _quantizer_parts(module)
+    }
     for name, module in model.named_modules():
-        if any(p is not None for p in module._parameters.values()):
+        if module not in parts and any(p is not None for p in module._parameters.values()):
             hooks.append(module.register_forward_hook(watch(name)))
     parameter = next(model.parameters(), None)
     if parameter is None:
@@ -155,53 +168,88 @@ def summary(model: nn.Module, shape: tuple[int, ...]) -> Summary:
     return Summary(tuple(layers.values()))
 
 
+@dataclasses.dataclass
+class _Sizes:
+    """Parameters of a layer by width, their bytes when packed, and its multiply-accumulates."""
+
+    counts: dict[str, int]
+    packed: int | None
+    binary: int = 0
+    real: int = 0
+
+
 def _summarise(
     name: str, module: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> LayerSummary:
-    parameters = [p for p in module._parameters.values() if p is not None]
-    count = sum(p.numel() for p in parameters)
-    bits = {1: 0, 2: 0, 3: 0, 32: count}
-    packed, binary, real = 4 * count, 0, 0
-    quantizers = ("", "")
-    if isinstance(module, QuantLayer):
-        quantizers = (_name(module.input_quantizer), _name(module.weight_quantizer))
-    if isinstance(module, QuantLayer) and module.weight_quantizer.levels:
-        levels = module.weight.numel()
-        planes = 1 if len(module.weight_quantizer.levels) == 2 else 2  # type: ignore[arg-type]
-        scales = module.filters if getattr(module.weight_quantizer, "scale", None) is not None else 0
-        bits[planes] = levels
-        bits[32] = count - levels + scales
-        packed = planes * module.filters * -(-module.fan_in // WORD) * WORD // 8 + 4 * bits[32]
-        binary = module.fan_in * math.prod(output_shape)
-    elif isinstance(module, Switch):
-        sides, units = module.slopes.shape
-        bits[3], bits[32] = count, 0
-        packed = 3 * sides * -(-units // WORD) * WORD // 8
-    elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        real = module.weight[0].numel() * math.prod(output_shape)
+    sides = (module.input_quantizer, module.weight_quantizer) if isinstance(module, QuantLayer) else ()
+    inputs, weights = map(_name, sides) if sides else ("", "")
+    sizes = _sizes(module, math.prod(output_shape))
     return LayerSummary(
         name=name,
         kind=type(module).__name__,
         input_shape=input_shape,
         output_shape=output_shape,
-        input_quantizer=quantizers[0],
-        weight_quantizer=quantizers[1],
-        parameters_1bit=bits[1],
-        parameters_2bit=bits[2],
-        parameters_3bit=bits[3],
-        parameters_32bit=bits[32],
-        packed_bytes=packed,
-        binary_macs=binary,
-        float_macs=real,
+        input_quantizer=inputs,
+        weight_quantizer=weights,
+        packed_bytes=sizes.packed,
+        binary_macs=sizes.binary,
+        float_macs=sizes.real,
+        **{key: sizes.counts.get(key, 0) for key in PARAMETERS},
     )
 
 
-def _name(quantizer: nn.Module) -> str:
-    return "float" if isinstance(quantizer, Identity) else type(quantizer).__name__.lower()
+def _sizes(module: nn.Module, outputs: int) -> _Sizes:
+    count = sum(p.numel() for p in module._parameters.values() if p is not None)
+    if isinstance(module, Switch):
+        sides, units = module.slopes.shape
+        return _Sizes({"parameters_3bit": count}, 3 * sides * _row_bytes(units))
+    if isinstance(module, QuantLayer):
+        return _layer_sizes(module, count, outputs)
+    macs = 0
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        macs = module.weight[0].numel() * outputs
+    return _Sizes({"parameters_32bit": count}, 4 * count, real=macs)
 
 
-def _short(number: int) -> str:
-    """A count with three digits and a unit; small ones whole."""
+def _layer_sizes(layer: QuantLayer, count: int, outputs: int) -> _Sizes:
+    quantizer, weights = layer.weight_quantizer, layer.weight.numel()
+    learned = sum(p.numel() for part in _quantizer_parts(layer) for p in part._parameters.values() if p is not None)
+    real = count - weights + learned + layer.filters * quantizer.floats_per_filter
+    macs = layer.fan_in * outputs
+    magnitudes = {abs(level) for level in quantizer.levels} - {0.0}
+    sizes = _Sizes({}, None, **({"binary": macs} if len(magnitudes) == 1 else {"real": macs}))
+    bits = quantizer.bits_per_level
+    if bits is None:
+        sizes.counts = {"parameters_unknown": weights, "parameters_32bit": real}
+        return sizes
+    if bits == 32:
+        real += weights
+        sizes.counts, sizes.packed = {"parameters_32bit": real}, 4 * real
+        return sizes
+    key = f"parameters_{bits}bit"
+    sizes.counts = {key if key in PARAMETERS else "parameters_other": weights, "parameters_32bit": real}
+    sizes.packed = bits * layer.filters * _row_bytes(layer.fan_in) + 4 * real
+    return sizes
+
+
+def _quantizer_parts(layer: QuantLayer) -> list[nn.Module]:
+    """The modules of a layer's quantizers, once each; what they learn counts as the layer's."""
+    return list(dict.fromkeys([*layer.input_quantizer.modules(), *layer.weight_quantizer.modules()]))
+
+
+def _row_bytes(numbers: int) -> int:
+    """Bytes of a row of bits in whole words."""
+    return -(-numbers // WORD) * WORD // 8
+
+
+def _name(quantizer: Quantizer) -> str:
+    return "float" if quantizer.describe() == "Identity()" else type(quantizer).__name__.lower()
+
+
+def _short(number: int | None) -> str:
+    """A count with three digits and a unit; small ones whole; "?" if unknown."""
+    if number is None:
+        return "?"
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= size:
             return f"{number / size:.3g} {unit}"

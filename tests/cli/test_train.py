@@ -212,7 +212,7 @@ def test_help_tells_a_stranger_what_is_needed(command):
     text = " ".join(output.replace("│", " ").split())
     for field in Recipe().as_dict():
         assert f"--{field.replace('_', '-')}" in text
-    for part in ("--resume", "Ctrl-C saves and stops", "torchrun", "fashion-mnist", "(default: modern)"):
+    for part in ("--resume", "Ctrl-C and SIGTERM save and stop", "torchrun", "fashion-mnist", "(default: modern)"):
         assert part in text
     assert "recipe_" not in text
     # the named recipe's defaults are shown

@@ -61,6 +61,47 @@ def network() -> tuple[Graph, dict[str, np.ndarray[Any, Any]]]:
 
 
 @pytest.fixture(scope="session")
+def rotated() -> tuple[Graph, dict[str, np.ndarray[Any, Any]]]:
+    """Images of 1 x 2 x 3 through a rotation, a switch, a transform and signed sums, and beside them the pixels."""
+    rng = np.random.default_rng(2)
+    nodes = (
+        Node(
+            "rotate", "rotation", ("input",), {"multiplier": 2, "shift": -255, "size": 8, "outputs": 8, "exponent": 3}
+        ),
+        Node("switch", "switch", ("rotation",), {"exponent": -1}),
+        Node("hadamard", "transform", ("switch",)),
+        Node("signed_sum", "sums", ("transform",), {"exponent": -2}),
+        Node("affine", "logits", ("sums",)),
+        Node("pixels", "pixels", ("input",)),
+        Node(
+            "avg_pool2d",
+            "mean",
+            ("pixels",),
+            {"size": [2, 3], "stride": [1, 1], "padding": [0, 0], "ceil_mode": False, "count_include_pad": True},
+        ),
+        Node("add", "add", ("logits", "mean")),
+    )
+    tensors = {
+        "rotation.signs": bits.pack(rng.normal(size=(3, 8))),
+        "switch.slopes": bits.pack(rng.normal(size=(2, 3, 8))),
+        "sums.weight": bits.pack_ternary(rng.normal(size=(1, 8)), low=-0.5, high=0.5),
+        "logits.scale": np.array([0.25], np.float32),
+        "logits.shift": np.array([-3], np.float32),
+    }
+    return Graph((1, 2, 3), (0.0, 510.0), ("a",), nodes), tensors
+
+
+@pytest.fixture(scope="session")
+def packed_rotated(rotated, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of its file."""
+    from hypersign.packed.format import write
+
+    path = tmp_path_factory.mktemp("packed") / "net.hypersign"
+    write(path, *rotated)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
 def packed(network, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of its file."""
     from hypersign.packed.format import write

@@ -65,6 +65,29 @@ def test_predict_is_what_loops_give(network, model: PackedModel, images) -> None
     np.testing.assert_allclose(model.predict(images), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_rotated_network_is_what_integers_give(rotated, packed_rotated: bytes) -> None:
+    tensors = rotated[1]
+    hadamard = np.array([[1 - 2 * ((i & j).bit_count() % 2) for j in range(8)] for i in range(8)])
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 2, 3)).astype(np.uint8)
+    images[0], images[1] = 0, 255
+    y = np.zeros((20, 8), int)
+    y[:, :6] = 2 * images.reshape(20, 6).astype(int) - 255
+    for signs in bits.unpack(tensors["rotation.signs"], 8).astype(int):
+        y = (y * signs) @ hadamard
+    y = y * 8
+    planes = bits.unpack(tensors["switch.slopes"], 8) < 0  # (2, 3, 8)
+    minus, shifts = planes[:, 0], planes[:, 1] + 2 * planes[:, 2]
+    below = (y < 0).astype(int)
+    column = np.arange(8)
+    y = np.floor(y / 2.0 ** (1 + shifts[below, column])).astype(int) * np.where(minus[below, column], -1, 1)
+    y = np.floor(y @ hadamard / 4).astype(int)
+    sums = y @ bits.unpack_ternary(tensors["sums.weight"], 8)[0].astype(int)
+    model = PackedModel.load(io.BytesIO(packed_rotated))
+    assert model.trace(images)["sums"].ravel().tolist() == sums.tolist()
+    expected = sums * 0.25 - 3 + 2 * images.reshape(20, 6).mean(1)
+    np.testing.assert_allclose(model.predict(images).ravel(), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_batches_and_threads_change_nothing(model: PackedModel, images, batch_size: int) -> None:
     expected = model.predict(images)

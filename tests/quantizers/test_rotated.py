@@ -62,7 +62,7 @@ def test_scale_and_threshold_are_those_of_the_rotated_frame():
 
 
 def test_what_cannot_be_rotated():
-    with pytest.raises(HypersignError, match=r"one such as Sign\(\); got Identity"):
+    with pytest.raises(HypersignError, match=r"one such as Sign\(\), without an offset; got Identity"):
         Rotated(nn.Identity(), ROTATIONS[0])
     with pytest.raises(HypersignError, match="must be a HaarRotation or a HadamardRotation; got 3"):
         Rotated(Sign(), 3)

@@ -125,7 +125,7 @@ def test_overview_has_a_row_a_layer_with_advice_and_its_reason(page, geometry):
         assert absent not in text
     bare = [dataclasses.replace(layer, what_if=(), covariance_pearson_r=()) for layer in geometry.layers]
     without = page(geometry=dataclasses.replace(geometry, layers=tuple(bare), covariance_images=0)).text
-    for absent in ("Layer by layer", "What if?", "Foretold"):
+    for absent in ("Layer by layer", "What if?", "Predicted, filter", "Predicted from"):
         assert absent in text
         assert absent not in without
 

@@ -22,7 +22,7 @@ from hypersign.layers import quant_layers
 from hypersign.runs import open_run
 from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import DivergedError, InterruptedTrainingError, Recipe, resume
-from hypersign.training.checkpoint import load_state, state_path
+from hypersign.training.checkpoint import Belongs, load_state, state_path
 from hypersign.training.divergence import FiniteCheck
 from hypersign.training.step import Step
 
@@ -504,7 +504,9 @@ def test_state_of_an_interrupted_run_is_that_of_its_step(stopped, mlp):
     model = fresh(recipe, data)
     optimizer = torch.optim.Adam(model.parameters())
     signs = {name: torch.zeros_like(layer.weight, dtype=torch.bool) for name, layer in quant_layers(model).items()}
-    counters = load_state(stopped, model, optimizer, signs, torch.zeros(2, dtype=torch.float64))
+    counters = load_state(
+        stopped, Belongs(recipe, data.sha256, 2), model, optimizer, signs, torch.zeros(2, dtype=torch.float64)
+    )
     assert (counters.epoch, counters.batch, counters.step) == (2, 1, 3)
     assert isinstance(model, nn.Sequential)
 
@@ -514,3 +516,61 @@ def test_codes_of_pixels_have_the_datas_range(vgg, train_quietly):
     assert run.info["model"]["options"]["pixel_range"] == [0.0, 1.0]
     first = run.load_model().get_submodule("first")
     assert (first.low, first.high) == (0.0, 1.0) == run.data().pixel_range
+
+
+# Few images, other default types, other folders
+
+
+@pytest.mark.parametrize("option", ["batch_size", "reestimate_images"])
+@pytest.mark.parametrize("kind", ["mlp", "vgg"])
+def test_one_image_is_too_few_for_a_batch_norm(kind, option, mlp, vgg, train_quietly, tmp_path):
+    recipe = {"mlp": mlp, "vgg": vgg}[kind](**{option: 1})
+    with pytest.raises(HypersignError, match=rf"{option} must be at least 2 per process: norm\d takes the variance"):
+        train_quietly(recipe)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_images_are_enough(mlp, train_quietly):
+    assert train_quietly(mlp(batch_size=2, images=10, epochs=1, reestimate_images=2)).finished
+
+
+def test_one_image_is_enough_for_the_batch_norm_of_a_convolution(mlp, train_quietly):
+    def network():
+        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, 10))
+
+    recipe = Recipe(batch_size=1, images=6, epochs=1, reestimate_images=1)
+    assert train_quietly(recipe, data=load("digits"), model=network).finished
+
+
+def test_a_default_type_of_float64(vgg, train_quietly, quiet, weights, assert_same, at_step, tmp_path):
+    recipe = vgg(surrogate="tanh", validation=20, first_layer="bit-planes")
+    usual = train_quietly(recipe, "usual")
+    torch.set_default_dtype(torch.float64)
+    try:
+        run = train_quietly(recipe, "double")
+        at_step(3, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(InterruptedTrainingError):
+            train_quietly(recipe, "stopped")
+        again = resume(tmp_path / "stopped", **quiet)
+        assert torch.get_default_dtype() == torch.float64
+        data = run.data()
+        found = evaluate(run.load_model(), data.batches(data.test, 50), task=run.task())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for other in (run, again):
+        assert_same(weights(usual.path), weights(other.path))
+        assert other.info["results"]["test"] == usual.info["results"]["test"]
+    assert found.accuracy == usual.info["results"]["test"]["accuracy"]
+
+
+def test_a_relative_path_of_data_is_read_from_elsewhere(mlp, train_quietly, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    images = np.random.default_rng(0).integers(256, size=(40, 1, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "there" / "mine.npz", images=images, labels=np.arange(40) % 2)
+    monkeypatch.chdir(tmp_path / "there")
+    run = train_quietly(mlp(data="mine.npz", images=30, batch_size=10, epochs=1), "run")
+    assert run.info["recipe"]["data"] == "mine.npz"
+    assert run.info["data"]["source"] == str(tmp_path / "there" / "mine.npz")
+    monkeypatch.chdir("/")
+    assert open_run(run.path).data().sha256 == run.info["data"]["sha256"]
+    assert train_quietly(mlp(epochs=1), "named").info["data"]["source"] == "digits"

@@ -60,6 +60,9 @@ SCENES = """
 
     def signalled(self, images, labels, rate):
         seen[0] += 1
+        if seen[0] == 5:
+            holder = (folder / "stopped" / ".lock").read_text().split()[0]
+            (folder / f"holder-{{rank}}.txt").write_text(f"{{holder}} {{os.getpid()}}")
         if seen[0] == 6 and rank == 1:  # Ctrl-C reaches one process before the other, and twice
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
@@ -163,6 +166,7 @@ def test_what_happens_to_one_happens_to_both(scenes, weights, assert_same):
     for rank in "01":
         assert said[f"uneven-{rank}"] == "batch_size must be a multiple of the number of processes, 2; got 51"
         assert said[f"stopped-{rank}"].startswith("training stopped in epoch 2 of 2, step 6; its state is saved.")
+    assert {said[f"holder-{rank}"].split()[0] for rank in "01"} == {said["holder-0"].split()[1]}  # the first process
     assert said["taken-0"].startswith("the run folder must be new or empty; ")
     assert said["taken-1"] == "another process of the group could not go on: its message says why"
     assert not (folder / "uneven").exists()

@@ -1,4 +1,4 @@
-"""`hypersign demo`: the whole way on data that need no download."""
+"""`hypersign demo`: train, inspect and report on data that need no download."""
 
 import shutil
 from collections.abc import Sequence

@@ -28,15 +28,15 @@ def evaluate(
     batch_size: int = 500,
     json: JsonTarget = None,
 ) -> None:
-    """Print accuracy, loss (the recipe's) and confusion matrix of a run, computed in float32.
+    """Print accuracy, the recipe's loss and the confusion matrix of a run, computed in float32.
 
     Args:
         run: run folder.
         weights: the last weights, or those with the best validation accuracy.
         split: images to evaluate on.
         images: number of images to evaluate, the first ones; all by default.
-        batch_size: images in memory at a time.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        batch_size: images per batch.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
     opened = runs.open_run(run)
     if images is not None:

@@ -17,12 +17,11 @@ def run(words: Sequence[str]) -> None:
 
 
 def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
-    """Print what a run is: its network and sizes, its recipe, its data, how far it is, its results.
+    """Print a run's network and sizes, recipe, data, progress and results.
 
     Args:
         run: run folder.
-        json: print JSON instead of the tables, with the metrics of every epoch; with a file's name, write the
-            JSON there as well.
+        json: print JSON instead of the tables, with the metrics of every epoch; with FILE, also write it there.
     """
     opened = runs.open_run(run)
     found = opened.info

@@ -34,16 +34,16 @@ def reproduce(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Draw every figure of the paper from a run and from random vectors, and check its claims one by one.
+    """Draw every figure of the paper from a run and from random vectors, and check its claims.
 
     Args:
         run: run folder of a trained network.
         output: folder for the figures, geometry.json and claims.json; reproduction/ in the run folder by default.
-        images: test images to measure on (the paper's analysis took 500).
+        images: test images to measure on (the paper used 500).
         weights: the last weights, or those with the best validation accuracy.
-        draws: random vectors of each simulated case.
-        seed: of the permutation test and of the simulations.
-        json: print the claims as JSON instead of the table; with a file's name, write the JSON there as well.
+        draws: random vectors per simulated case.
+        seed: seed of the permutation test and of the simulations.
+        json: print the claims as JSON instead of the table; with FILE, also write it there.
     """
     opened = runs.open_run(run)
     check_int("--images", images, least=1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypersign._checks import HypersignError
+from hypersign.tasks.base import is_whole
 
 __all__ = ["Split", "TensorSplit"]
 
@@ -16,7 +17,7 @@ class TensorSplit:
 
     Args:
         inputs: shape `(N, ...)`; floating-point numbers become float32, as networks compute in it.
-        targets: shape `(N, ...)`; likewise.
+        targets: shape `(N, ...)`; likewise, and integers become int64.
 
     Raises:
         HypersignError: inputs and targets are no tensors of one length.
@@ -37,6 +38,8 @@ class TensorSplit:
                 raise HypersignError(f"{name} must be a tensor of shape (N, ...); got {type(values).__name__}")
             if values.is_floating_point():
                 object.__setattr__(self, name, values.to(torch.float32))
+        if is_whole(self.targets):
+            object.__setattr__(self, "targets", self.targets.long())
         if len(self.inputs) != len(self.targets):
             raise HypersignError(
                 f"a split must hold one target per input; got {len(self.inputs)} inputs and "

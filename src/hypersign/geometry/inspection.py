@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from hypersign import theory
 from hypersign.geometry import weights
 from hypersign.geometry.advice import layer_advice
 from hypersign.geometry.capture import Batches, LayerCapture, Progress, capture
@@ -17,7 +16,6 @@ from hypersign.geometry.covariance import (
     what_if_curves,
 )
 from hypersign.geometry.results import Geometry, LayerGeometry
-from hypersign.quantizers import Identity
 from hypersign.tasks import Classification, Task
 
 __all__ = ["inspect"]
@@ -87,18 +85,15 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, 
     angle = weights.angle_stats(layer)
     cosines = np.cos(np.radians(angle.per_filter))
     weight_r = float(np.nanmean(cosines)) if not np.isnan(cosines).all() else np.nan
-    input_r = 1.0
-    if not isinstance(layer.input_quantizer, Identity):
-        threshold = layer.input_quantizer.thresholds(layer.weight.new_zeros(1, 1))  # type: ignore[operator]
-        input_r = float(theory.ternary_cosine(threshold.item()))
+    input_r = weights.input_cosine(layer)
     products = captured.products
     return LayerGeometry(
         name=captured.name,
         kind=type(layer).__name__,
         fan_in=layer.fan_in,
         filters=layer.filters,
-        input_quantizer=_words(layer.input_quantizer),
-        weight_quantizer=_words(layer.weight_quantizer),
+        input_quantizer=layer.input_quantizer.describe(),
+        weight_quantizer=layer.weight_quantizer.describe(),
         angle_degrees=angle,
         level_shares=weights.level_shares(layer),
         latent_weights=weights.weight_stats(layer),
@@ -111,7 +106,7 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, 
 
 
 def _from_covariance(covariance: LayerCovariance | None, unmeasured: str) -> dict[str, Any]:
-    """What is foretold from the covariance of the layer's inputs, or why nothing is."""
+    """Predictions from the covariance of the layer's inputs, or why there are none."""
     if covariance is None:
         return {"reason": f"no covariance: {unmeasured}" if unmeasured else ""}
     advice = layer_advice(covariance)
@@ -123,8 +118,3 @@ def _from_covariance(covariance: LayerCovariance | None, unmeasured: str) -> dic
         "recommendation": advice.recommendation,
         "reason": advice.reason,
     }
-
-
-def _words(quantizer: nn.Module) -> str:
-    """The quantizer on one line, without its surrogate: inspection has no backward pass."""
-    return f"{type(quantizer).__name__}({quantizer.extra_repr()})"

@@ -21,7 +21,6 @@ from hypersign.report.content import (
     across_layers,
     covariance_r,
     depth_content,
-    is_quantized,
     layer_content,
     median,
     training_content,
@@ -120,7 +119,6 @@ def _render(
         "one_line": _one_line,
         "median": median,
     }
-    environment.tests |= {"quantized": is_quantized}
     return environment.get_template("report.html").render(
         geometry=geometry,
         summary=summary,
@@ -179,11 +177,13 @@ def _count(value: float) -> str:
     return f"{value:g}"
 
 
-def _bytes(value: float) -> str:
+def _bytes(value: float | None) -> str:
     """
-    >>> _bytes(1_750_000)
-    '1.75 MB'
+    >>> _bytes(1_750_000), _bytes(None)
+    ('1.75 MB', 'unknown')
     """
+    if value is None:
+        return "unknown"
     return f"{_count(value)}B" if value >= 1000 else f"{value:g} B"
 
 

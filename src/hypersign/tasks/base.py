@@ -61,7 +61,7 @@ class Task:
 
 
 def inputs_and_targets(batch: Any) -> tuple[Tensor, Tensor]:
-    """Takes a batch apart.
+    """Takes a batch apart; integer targets become int64, as torch's losses want them.
 
     Raises:
         HypersignError: it is no pair of tensors of one length.
@@ -82,12 +82,17 @@ def inputs_and_targets(batch: Any) -> tuple[Tensor, Tensor]:
             f"a batch must hold as many targets as inputs; got inputs of shape {tuple(inputs.shape)} and targets "
             f"of shape {tuple(targets.shape)}"
         )
-    return inputs, targets
+    return inputs, targets.long() if is_whole(targets) else targets
+
+
+def is_whole(values: Tensor) -> bool:
+    """Whether a tensor is of an integer type."""
+    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
 
 
 def check_numbers(what: str, values: Tensor, count: int) -> None:
     """Raises HypersignError where values are no integers from 0 to `count - 1`; `what` names them."""
-    whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    whole = is_whole(values)
     if whole and (not values.numel() or 0 <= int(values.min()) <= int(values.max()) < count):
         return
     came = str(values.dtype)
