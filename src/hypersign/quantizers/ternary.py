@@ -48,9 +48,9 @@ class Ternary(Quantizer):
 
         q(x) = sign(x) [ |x| > t ]
 
-    `t` is `threshold` itself or, for `Optimal()` and `Deviations(number)`, that number of standard deviations per filter
-    (first dimension of `x` = filters; gradients do not flow through it). The surrogate ignores the threshold, as in
-    the original.
+    `t` is `threshold` itself or, for `Optimal()` and `Deviations(number)`, that number of standard deviations per
+    filter (first dimension of `x` = filters; gradients do not flow through it). The surrogate ignores the
+    threshold, as in the original.
 
     Args:
         threshold: a number in [0, 1), or `Optimal()` or `Deviations(...)` (weights only: inputs have no filters).
