@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[1]
 FILES = (
     *("*.md", "docs/**/*.md", "*/README.md", "notebooks/*.ipynb"),
     *("src/**/*.py", "src/**/*.html", "examples/*.py", "benchmarks/*.py", "experiments/*.py"),
-    "csrc/**/*.[ch]pp",
 )
 
 BANNED = {

@@ -21,7 +21,6 @@ from hypersign.evaluate import as_input, example_weight, full_precision, mode, r
 from hypersign.geometry.capture import Progress
 from hypersign.geometry.depth import LayerR, accumulated_r, back_to_float, check_repeatable, layer_r
 from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
 from hypersign.tasks import Classification, Task, inputs_and_targets
 
 __all__ = ["Ablated", "Ablation", "Change", "Ranking", "ablate"]
@@ -206,8 +205,8 @@ class _Study:
         self.task, self.progress = task, progress
         layers = quant_layers(model)
         self.names = {
-            "weights": [n for n, layer in layers.items() if not isinstance(layer.weight_quantizer, Identity)],
-            "inputs": [n for n, layer in layers.items() if not isinstance(layer.input_quantizer, Identity)],
+            "weights": [n for n, layer in layers.items() if layer.quantizes_weights],
+            "inputs": [n for n, layer in layers.items() if layer.quantizes_inputs],
         }
         self.rows: list[_Row] = []
         base_model = back_to_float(model)  # a copy as it is
@@ -327,7 +326,7 @@ def _with_real_gains(
     real, that is what its filters make of errors: real filters let through less.
     """
     replica = back_to_float(model, weights=names)
-    if not any(not isinstance(layer.input_quantizer, Identity) for layer in quant_layers(replica).values()):
+    if not any(layer.quantizes_inputs for layer in quant_layers(replica).values()):
         return layers
     reestimate_batch_norm(replica, reestimation)
     inputs = {layer.name: layer.inputs for layer in layer_r(replica, batches)}
@@ -392,8 +391,9 @@ def _ranking(rows: Sequence[_Row]) -> Ranking:
 def _in_order(predicted: np.ndarray, measured: Sequence[np.ndarray]) -> tuple[int, int]:
     """Pairs of layers whose measured means differ by more than `ERRORS` errors, and how many of them as predicted."""
     apart = in_order = 0
-    for i in range(len(measured)):
-        for j in range(i):
+    known = [i for i, value in enumerate(predicted) if np.isfinite(value)]
+    for i in known:
+        for j in (j for j in known if j < i):
             difference = _change(measured[i] - measured[j])
             if abs(difference.mean) > ERRORS * difference.error:
                 apart += 1

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from hypersign.geometry.results import Geometry, LayerGeometry
-from hypersign.report.content import is_quantized, median
+from hypersign.report.content import median
 
 __all__ = ["ANGLE_MARGIN", "CORRELATION_MARGIN", "reading"]
 
@@ -15,7 +15,7 @@ CORRELATION_MARGIN = 0.05
 
 def reading(geometry: Geometry) -> list[str]:
     """Sentences on angles, dot products and levels; each names the layers it speaks of."""
-    layers = [layer for layer in geometry.layers if is_quantized(layer.weight_quantizer)]
+    layers = [layer for layer in geometry.layers if layer.quantizes_weights]
     spoken = (_angles(layers), _correlations(layers), _permuted(layers), _both(layers), _zeros(layers))
     return [text for text in spoken if text]
 
@@ -110,7 +110,7 @@ def _both(layers: Sequence[LayerGeometry]) -> str:
     values = [
         layer.both_binarized.pearson_r
         for layer in layers
-        if is_quantized(layer.input_quantizer) and math.isfinite(layer.both_binarized.pearson_r)
+        if layer.quantizes_inputs and math.isfinite(layer.both_binarized.pearson_r)
     ]
     if not values:
         return ""

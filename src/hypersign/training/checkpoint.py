@@ -184,7 +184,7 @@ def _wanted(
 
 
 def _bad_values(tensors: Mapping[str, Tensor], counters: Counters) -> list[str]:
-    """What is wrong with the numbers of tensors, in words."""
+    """The faults of the numbers of tensors, in words."""
     problems = []
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign.layers import QuantLayer
-from hypersign.quantizers import Identity, Surrogate
+from hypersign.quantizers import Surrogate
 from hypersign.tasks import Task
 from hypersign.training.recipe import Recipe
 
@@ -31,7 +31,7 @@ def latent_weights(model: nn.Module) -> dict[str, Tensor]:
     return {
         name: module.weight
         for name, module in model.named_modules()
-        if isinstance(module, QuantLayer) and not isinstance(module.weight_quantizer, Identity)
+        if isinstance(module, QuantLayer) and module.quantizes_weights
     }
 
 
