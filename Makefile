@@ -2,7 +2,7 @@
 #
 #   make demo    train a binary network on scanned digits, inspect it, write runs/demo/report.html
 #   make test    run every test
-#   make lint    ruff and mypy
+#   make lint    ruff, mypy and a list of words to avoid
 #   make docs    the pages and the API, into docs/_build/html
 #   make clean   remove .venv and everything built
 PYTHON ?= python3
@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/language.py
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

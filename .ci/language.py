@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 FILES = (
     *("*.md", "docs/**/*.md", "*/README.md", "notebooks/*.ipynb"),
-    *("src/**/*.py", "examples/*.py", "benchmarks/*.py", "experiments/*.py", "csrc/**/*.[ch]pp"),
+    *("src/**/*.py", "src/**/*.html", "examples/*.py", "benchmarks/*.py", "experiments/*.py"),
 )
 
 BANNED = {
@@ -81,6 +81,9 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
                 yield line, token.string.strip("\"'")
         if comment:
             yield last, comment
+    elif path.suffix == ".html":
+        for i, line in enumerate(path.read_text().splitlines()):
+            yield i + 1, re.sub(r"<[^>]*>|{[{%].*?[}%]}", " ", line)
     else:  # C++: comments
         for i, line in enumerate(path.read_text().splitlines()):
             if match := re.search(r"//(.*)", line):

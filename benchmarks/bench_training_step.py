@@ -43,7 +43,7 @@ def network(width: int, levels: int | None) -> nn.Module:
     if levels is None:
         for layer in quant_layers(model).values():
             layer.weight_quantizer = Identity()
-            if not isinstance(layer.input_quantizer, Identity):
+            if layer.quantizes_inputs:
                 layer.input_quantizer = nn.Hardtanh()
     return model.to(memory_format=torch.channels_last)
 

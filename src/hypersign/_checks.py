@@ -45,7 +45,10 @@ def check_real(
     wanted = f"{name} must be a number" + (f" {' and '.join(bounds)}" if bounds else "")
     if isinstance(value, bool) or not isinstance(value, Real):
         raise HypersignError(f"{wanted}; got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise HypersignError(f"{wanted}; got one that is too large for a float") from None
     inside = (
         number == number
         and (least is None or number >= least)

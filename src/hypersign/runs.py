@@ -12,7 +12,7 @@ Every file appears whole or not at all, and none is ever unpickled.
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,23 @@ from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.tasks import Task
 
-__all__ = ["FORMAT", "Run", "load_weights", "open_run", "read_tensors", "write_tensors"]
+__all__ = [
+    "FORMAT",
+    "Run",
+    "check_weights",
+    "listed",
+    "load_weights",
+    "misfits",
+    "load",
+    "read_tensors",
+    "write_tensors",
+]
 
 FORMAT = 1
 """Version of the run folder; a folder of another version is refused."""
+
+MOST_LISTED = 20
+"""Differences that a message lists."""
 
 WEIGHTS = {"last": "model.safetensors", "best": "best.safetensors"}
 
@@ -59,6 +72,11 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def unit(self) -> str:
+        """What an example of its data is called: "images", "examples"."""
+        return next(key for key in self.info["data"] if key.startswith("train_")).removeprefix("train_")
+
+    @property
     def finished(self) -> bool:
         """Whether the training reached its last epoch."""
         return bool(self.info["finished"])
@@ -82,7 +100,7 @@ class Run:
         elif source is None:
             raise HypersignError(
                 f"{self.name} was trained on {wanted['name']}, a data set made in Python: give it again, as in "
-                f"open_run({str(self.path)!r}, data=...)"
+                f"load({str(self.path)!r}, data=...)"
             )
         else:
             data = load_data(source, seed=wanted["seed"])
@@ -122,7 +140,7 @@ class Run:
             if model.get("given"):
                 raise HypersignError(
                     f"{self.name} holds a network of its own, {model['name']}: give the function that builds it, "
-                    f"as in open_run({str(self.path)!r}, model=...)"
+                    f"as in load({str(self.path)!r}, model=...)"
                 )
             return models.build(model["name"], tuple(model["shape"]), model["classes"], **model["options"])
 
@@ -167,7 +185,7 @@ def float32_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def open_run(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.Module] | None = None) -> Run:
+def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.Module] | None = None) -> Run:
     """Opens a run folder.
 
     Args:
@@ -218,31 +236,63 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         HypersignError: the file is missing, truncated or no safetensors file.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        return tensors, json.loads(header.get("json", "{}"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            header = json.loads((file.metadata() or {}).get("json", "{}"))
+        if not isinstance(header, dict):
+            raise ValueError("its metadata are no JSON object")
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        # the last two are torch's, of shapes that no tensor has
+        why = str(error).partition("\n")[0]
         raise HypersignError(
-            f"{path} must be a whole safetensors file; {error}: restore it from a copy or train again"
+            f"{path} must be a whole safetensors file; {why:.200}: restore it from a copy or train again"
         ) from error
+    return tensors, header
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, origin: str) -> None:
     """Loads `tensors` into `model`, all or nothing.
 
     Raises:
-        HypersignError: names or shapes differ; the message lists every difference and begins with `origin`.
+        HypersignError: names, shapes or types differ; the message begins with `origin`.
     """
-    wanted = model.state_dict()
-    problems = [f"{name} is missing" for name in wanted if name not in tensors]
-    problems += [f"{name} has no place in the network" for name in tensors if name not in wanted]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the network needs {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if problems:
-        raise HypersignError(f"{origin} does not fit the network: {'; '.join(problems)}")
+    check_weights(model, tensors, origin=origin)
     with torch.no_grad():
         model.load_state_dict(dict(tensors))
+
+
+def check_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, origin: str) -> None:
+    """Raises HypersignError, which begins with `origin`, where `load_weights` would."""
+    problems = misfits(model.state_dict(), tensors)
+    if problems:
+        raise HypersignError(f"{origin} does not fit the network: {listed(problems, '; ')}")
+
+
+def misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """How tensors differ from those wanted by name, shape or type, in words; any floating type does for another."""
+    problems = [f"{name} is missing" for name in wanted if name not in tensors]
+    problems += [f"{_shown(name)} has no place in the network" for name in tensors if name not in wanted]
+    for name, tensor in wanted.items():
+        found = tensors.get(name)
+        if found is not None and found.shape != tensor.shape:
+            problems.append(f"{name} has shape {tuple(found.shape)}, the network needs {tuple(tensor.shape)}")
+        elif (
+            found is not None
+            and found.dtype != tensor.dtype
+            and not (found.dtype.is_floating_point and tensor.dtype.is_floating_point)
+        ):
+            problems.append(f"{name} is {found.dtype}, the network needs {tensor.dtype}")
+    return problems
+
+
+def listed(words: Sequence[str], between: str = ", ") -> str:
+    """The first of many words, and how many more there are."""
+    more = f"{between}and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
+    return between.join(words[:MOST_LISTED]) + more
+
+
+def _shown(name: str) -> str:
+    """A name that a file made up, for a message."""
+    return name if name.isprintable() and len(name) <= 100 else f"{name!a:.100}"

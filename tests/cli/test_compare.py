@@ -73,7 +73,7 @@ def test_bad_input_is_one_sentence(runs: list[Path], capsys: pytest.CaptureFixtu
     for words, message in (
         ([runs[0]], "compare needs two or more run folders; got 1"),
         ([], "compare needs two or more run folders; got 0"),
-        ([runs[0], runs[0]], "compare needs different run folders; got one twice"),
+        ([runs[0], runs[0]], "compare needs different run folders; got one folder twice"),
         ([runs[0], runs[0] / "none"], "there is none"),
         ([runs[0], runs[1]], "geometry.json must be as this version of HyperSign writes it"),
     ):

@@ -57,9 +57,9 @@ def test_plan_predicts_and_measures(files, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["hash", "x.npy"], "nothing to do: name a codes file"),
+        (["hash", "x.npy"], "nothing to do: give --output FILE"),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
-        (["hash", "x.npy", "--plan", "--rotation", "none"], "has no prediction"),
+        (["hash", "x.npy", "--plan", "--rotation", "none"], "--plan needs a random rotation"),
         (["hash", "x.npy", "--plan", "--queries", "0"], "--queries must be an integer >= 1; got 0"),
         (["hash", "x.npy", "-o", "c", "--center", "2"], "center must be a number >= 0 and <= 1; got 2"),
         (["hash", "missing.npy", "-o", "c"], "could not be read"),

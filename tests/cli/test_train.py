@@ -10,7 +10,7 @@ import torch
 
 from hypersign import training
 from hypersign.cli import main
-from hypersign.runs import open_run, read_tensors
+from hypersign.runs import load, read_tensors
 from hypersign.training import RECIPES, Recipe
 from hypersign.training.step import Step
 
@@ -143,7 +143,7 @@ def test_options(told):
 
 def test_trains_and_says_what_comes_next(command, tmp_path):
     status, output, error = command(*TINY, *HOW)
-    run = open_run("runs/digits-mlp-binary")
+    run = load("runs/digits-mlp-binary")
     test = run.info["results"]["test"]
     assert status == 0
     assert output.splitlines() == [
@@ -212,7 +212,7 @@ def test_help_tells_a_stranger_what_is_needed(command):
     text = " ".join(output.replace("│", " ").split())
     for field in Recipe().as_dict():
         assert f"--{field.replace('_', '-')}" in text
-    for part in ("--resume", "Ctrl-C saves and stops", "torchrun", "fashion-mnist", "(default: modern)"):
+    for part in ("--resume", "Ctrl-C and SIGTERM save and stop", "torchrun", "fashion-mnist", "(default: modern)"):
         assert part in text
     assert "recipe_" not in text
     # the named recipe's defaults are shown

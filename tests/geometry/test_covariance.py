@@ -13,7 +13,6 @@ from hypersign._checks import HypersignError
 from hypersign.geometry import covariance, inspect
 from hypersign.geometry.covariance import (
     CovarianceAccumulator,
-    GroupScale,
     LayerCovariance,
     LloydMax,
     effective_dimension,
@@ -25,7 +24,7 @@ from hypersign.geometry.covariance import (
     what_if_table,
 )
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear
-from hypersign.quantizers import MeanScale, Optimal, Rotated, Sign, Ternary
+from hypersign.quantizers import GroupScaled, MeanScale, Optimal, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 
@@ -186,7 +185,7 @@ def test_prediction_on_the_same_images_is_the_measurement(everything):
     found = input_covariances(model, batches)
     assert list(found.layers) == ["plain", "grouped", "sequence", "tokens", "classes"]
     assert (found.images, found.unmeasured) == (60, {})
-    for layer in inspect(model, batches, run="", dataset="").layers:
+    for layer in inspect(model, batches).layers:
         predicted = predicted_r(found.layers[layer.name])
         np.testing.assert_allclose(predicted, layer.weights_binarized.pearson_r_per_filter, atol=1e-5)
         assert layer.fan_in == found.layers[layer.name].fan_in
@@ -202,7 +201,7 @@ def test_quantizers_of_a_float_layer_are_measured_as_predicted():
         "fixed threshold": Ternary(0.08),
         "best threshold": Ternary(Optimal()),
         "levels": LloydMax(5),
-        "groups": GroupScale(4),
+        "groups": GroupScaled(Sign(), 4),
         "haar": Rotated(Sign(), HaarRotation(27, seed=1)),
         "hadamard": Rotated(Ternary(0.1), HadamardRotation(27, rounds=2, seed=3)),
     }
@@ -222,9 +221,8 @@ def test_quantizers_of_a_float_layer_are_measured_as_predicted():
 
 def test_levels_of_what_ifs():
     x = torch.tensor([[3.0, -1.0, 0.5, 0.2, -0.1], [1.0, 1.0, -2.0, 0.0, 0.0]], dtype=torch.float64)
-    np.testing.assert_allclose(
-        GroupScale(2)(x), [[2.0, -2.0, 0.35, 0.35, -0.1], [1.0, 1.0, -1.0, 1.0, 0.0]], atol=1e-15
-    )
+    groups = GroupScaled(Sign(), 2)(x)
+    np.testing.assert_allclose(groups, [[2.0, -2.0, 0.35, 0.35, -0.1], [1.0, 1.0, -1.0, 1.0, 0.0]], atol=1e-15)
     assert LloydMax(2)(x)[1].sign().tolist() == [1, 1, -1, 1, 1]  # the sign of 0 is +1
     for k in (2, 3, 4, 7):
         x = x[:1]
@@ -235,8 +233,6 @@ def test_levels_of_what_ifs():
     for wrong in (0, 1.5, True):
         with pytest.raises(HypersignError, match="must be an integer"):
             LloydMax(wrong)
-        with pytest.raises(HypersignError, match="must be an integer"):
-            GroupScale(wrong)
 
 
 def test_a_planted_covariance_gives_exactly_its_r_and_flips():

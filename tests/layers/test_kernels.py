@@ -7,7 +7,7 @@ from torch import nn
 from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear, use_kernels
 from hypersign.models import resnet20, vgg
-from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Ternary
+from hypersign.quantizers import GroupScaled, Identity, MeanScale, Optimal, Sign, Ternary
 
 
 @pytest.mark.parametrize("inputs", [Sign(), Ternary(0.3)], ids=["binary", "ternary"])
@@ -89,8 +89,17 @@ def test_what_cannot_run_on_bits_is_named() -> None:
         use_kernels(nn.Linear(3, 2))
     with pytest.raises(HypersignError, match="its inputs are not binary or ternary"):
         use_kernels(QuantLinear(3, 2, input_quantizer=Identity(), weight_quantizer=Sign()))
-    with pytest.raises(HypersignError, match="its weights are not binary or ternary"):
-        use_kernels(QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Sign(zero=0)))
+    with pytest.raises(HypersignError, match=r"its weights are not binary or ternary: .*quantizer GroupScaled"):
+        use_kernels(QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=GroupScaled(Sign(), 2)))
+
+
+def test_signs_with_a_zero_run_as_ternary_levels() -> None:
+    layer = QuantLinear(70, 9, input_quantizer=Sign(zero=0), weight_quantizer=Sign(zero=0))
+    x = torch.randn(5, 70)
+    with torch.no_grad():
+        layer.weight[:, ::3] = 0
+        x[:, ::4] = 0
+        assert torch.equal(use_kernels(layer).model(x), layer(x))
 
 
 def test_nan_weight_is_refused() -> None:
@@ -106,10 +115,12 @@ def test_shared_quantizers_and_layers_in_several_places() -> None:
     torch.manual_seed(0)
     binary = {"input_quantizer": Sign(), "weight_quantizer": Sign()}
     twice = QuantLinear(16, 16, **binary)
-    model = nn.Sequential(QuantLinear(8, 16, **binary), twice, nn.Sequential(twice), QuantLinear(16, 3, **binary))
+    model = nn.Sequential(
+        QuantLinear(8, 16, **binary), twice, nn.Sequential(twice), twice, QuantLinear(16, 3, **binary)
+    )
     found = use_kernels(model)
-    assert found.converted == ("0", "1", "3")
+    assert found.converted == ("0", "1", "4")
     assert not any(isinstance(module, QuantLinear) for module in found.model.modules())
-    assert found.model[1] is found.model[2][0]
+    assert found.model[1] is found.model[2][0] is found.model[3]
     x = torch.randn(5, 8)
     assert torch.equal(found.model(x), model(x))

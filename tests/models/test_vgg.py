@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.layers import quant_layers
 from hypersign.models import ShiftBatchNorm1d, ShiftBatchNorm2d, mlp, vgg
@@ -129,13 +130,13 @@ def naive(
             return w
         if optimal:
             deviation = w.detach().flatten(1).std(1, correction=0).view(-1, *[1] * (w.dim() - 1))
-            return Rule.apply(w, 0.612 * deviation)
+            return Rule.apply(w, theory.OPTIMAL_THRESHOLD * deviation)
         return Rule.apply(w, limit)
 
     def activation(y: Tensor, name: str) -> Tensor:
         if continuous and name in ("conv2", "fc1"):
             return y
-        return Rule.apply(y, 0.612 if optimal else limit)
+        return Rule.apply(y, theory.OPTIMAL_THRESHOLD if optimal else limit)
 
     y = norm(F.conv2d(x, weight("conv1"), padding=1), p["norm1.bias"])
     y = F.conv2d(activation(y, "conv2"), weight("conv2"), padding=1)
@@ -204,7 +205,7 @@ def test_layers_with_float_weights_or_inputs() -> None:
 def test_optimal_thresholds_of_weights_and_inputs() -> None:
     model = vgg((3, 8, 8), 10, **SMALL, levels=3, threshold=Optimal())
     assert model.conv2.weight_quantizer.threshold == Optimal()
-    assert model.conv2.input_quantizer.threshold == 0.612
+    assert model.conv2.input_quantizer.threshold == theory.OPTIMAL_THRESHOLD
 
 
 @pytest.mark.parametrize("scale", [True, False])

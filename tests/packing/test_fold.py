@@ -15,7 +15,7 @@ from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.models import mlp, resnet18, resnet20, vgg
 from hypersign.packed import PackedModel
 from hypersign.packing import file_size, fold, pack, verify
-from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Ternary
+from hypersign.quantizers import Identity, MeanScale, Optimal, Quantizer, Sign, Ternary
 
 SHAPE = (3, 9, 9)
 SMALL: dict[str, Any] = {"widths": (16, 8, 70), "pools": (2, 3), "hidden": (40,), "norm_scale": True}
@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "unknown module": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), r"^1 \(GELU\) .*no packed form"),
     "subclass": (lambda: type("Mine", (nn.Conv2d,), {})(3, 4, 3), "no packed form is known of Mine"),
     "quantizer": (
-        lambda: sign_conv(3, 4, 3, input_quantizer=type("Mine", (Sign,), {})()), "known of the quantizer Mine"
+        lambda: sign_conv(3, 4, 3, input_quantizer=type("Mine", (Quantizer,), {})()), "known of the quantizer Mine"
     ),
     "hook": (lambda: _hooked(nn.Conv2d(3, 4, 3)), "a forward hook"),
     "padding mode": (lambda: sign_conv(3, 4, 3, padding=1, padding_mode="circular"), "padding_mode='circular'"),

@@ -9,7 +9,7 @@ from hypersign.geometry.weights import angle_stats, level_shares
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.quantizers import MeanScale, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 ROTATIONS = [HaarRotation(24, seed=1), HadamardRotation(24, seed=1)]
 
@@ -62,7 +62,7 @@ def test_scale_and_threshold_are_those_of_the_rotated_frame():
 
 
 def test_what_cannot_be_rotated():
-    with pytest.raises(HypersignError, match=r"one such as Sign\(\); got Identity"):
+    with pytest.raises(HypersignError, match=r"one such as Sign\(\), without an offset; got Identity"):
         Rotated(nn.Identity(), ROTATIONS[0])
     with pytest.raises(HypersignError, match="must be a HaarRotation or a HadamardRotation; got 3"):
         Rotated(Sign(), 3)

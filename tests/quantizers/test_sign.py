@@ -52,7 +52,7 @@ def test_levels_and_thresholds() -> None:
     ("options", "message"),
     [
         ({"zero": -1}, "zero, the level of 0, must be 1 or 0; got -1"),
-        ({"scale": 2.0}, "scale must be MeanScale"),
+        ({"scale": 2.0}, r"scale must be a rule such as MeanScale\(\), or None; got 2.0"),
         ({"surrogate": "hardtanh"}, "surrogate must be a Surrogate"),
         ({"surrogate": HardTanh}, "surrogate must be a Surrogate"),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.quantizers import MeanScale, Optimal, Ternary
 
@@ -49,7 +50,7 @@ def test_optimal_threshold_is_a_share_of_each_filters_deviation(shape: tuple[int
     expected, limits = np.zeros(shape), np.zeros(4)
     for f in range(4):
         centred = weight[f] - weight[f].sum() / weight[f].size
-        limits[f] = 0.612 * math.sqrt((centred**2).sum() / weight[f].size)
+        limits[f] = theory.OPTIMAL_THRESHOLD * math.sqrt((centred**2).sum() / weight[f].size)
         expected[f] = np.where(weight[f] > limits[f], 1, np.where(weight[f] < -limits[f], -1, 0))
     tensor = torch.from_numpy(weight)
     np.testing.assert_allclose(quantizer.thresholds(tensor).numpy(), limits, rtol=1e-12)
@@ -86,4 +87,4 @@ def test_levels_and_repr() -> None:
     assert Ternary().threshold == 0.02
     assert repr(Ternary(0.5)).startswith("Ternary(\n  threshold=0.5")
     assert "scale=MeanScale()" in repr(Ternary(Optimal(), scale=MeanScale()))
-    assert Optimal().deviations == 0.612
+    assert Optimal().deviations == theory.OPTIMAL_THRESHOLD

@@ -108,6 +108,8 @@ def summary() -> SimpleNamespace:
             parameters_1bit=fan_in * filters,
             parameters_2bit=0,
             parameters_3bit=0,
+            parameters_other=0,
+            parameters_unknown=0,
             parameters_32bit=filters,
             packed_bytes=fan_in * filters // 8 + 4 * filters,
             float_bytes=4 * (fan_in + 1) * filters,
@@ -120,6 +122,8 @@ def summary() -> SimpleNamespace:
         "parameters_1bit",
         "parameters_2bit",
         "parameters_3bit",
+        "parameters_other",
+        "parameters_unknown",
         "parameters_32bit",
         "packed_bytes",
         "float_bytes",
@@ -128,6 +132,11 @@ def summary() -> SimpleNamespace:
     )
     total = SimpleNamespace(name="total", **{key: sum(getattr(row, key) for row in rows) for key in counted})
     return SimpleNamespace(layers=rows, total=total)
+
+
+def run(name: str = "demo", **fields: str) -> SimpleNamespace:
+    """What a report reads of a run."""
+    return SimpleNamespace(info=run_info(name) | fields, metrics=metrics)
 
 
 def run_info(name: str = "demo") -> dict:

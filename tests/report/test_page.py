@@ -54,8 +54,7 @@ def report(tmp_path_factory, synthetic):
     return write(
         path,
         dataclasses.replace(made, layers=layers),
-        run=synthetic.run_info(),
-        metrics=synthetic.metrics(),
+        run=synthetic.run(),
         summary=synthetic.summary(),
         ablation=synthetic.ablation(),
         depth=synthetic.depth(),
@@ -181,17 +180,18 @@ def test_sliders_recompute_every_layer_from_stored_curves(opened):
         settled(page, "what-if-layers")
         page.locator("#what-if-threshold").fill("0.25")  # half-way between the curve's .7 at 0 and .8 at .5
         words = page.inner_text("#what-if-words")
-        assert words.startswith("With ternary levels at 0.25 σ: r is 0.750 in the middle layer")
+        assert words.startswith("With ternary levels at 0.25 σ: the median r over layers is 0.750")
         assert "conv1: r = 0.750, angle 34.5°, 17.5 % of signs flip" in page.inner_text("#caption-what-if")
         assert len(dots(page)) == 4  # the fifth layer has no curves
         page.check("#what-if-rotation")
-        assert "in a rotated frame: r is 0.800" in page.inner_text("#what-if-words")
+        assert "in a rotated frame: the median r over layers is 0.800" in page.inner_text("#what-if-words")
         page.locator("#what-if-levels").fill("2")
         assert page.is_checked("#what-if input[value=levels]")
-        assert "With 4 levels in a rotated frame: r is 0.950" in page.inner_text("#what-if-words")
+        words = page.inner_text("#what-if-words")
+        assert "With 4 levels in a rotated frame: the median r over layers is 0.950" in words
         page.locator("#what-if-threshold").fill("0")
         page.uncheck("#what-if-rotation")
-        assert "With signs: r is 0.700" in page.inner_text("#what-if-words")
+        assert "With signs: the median r over layers is 0.700" in page.inner_text("#what-if-words")
         page.locator("#what-if-threshold").fill("1.5")  # beyond the curve: nothing is made up
         assert "no layer has an r" in page.inner_text("#what-if-words")
         page.select_option("#layer", label="fc2")

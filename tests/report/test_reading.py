@@ -41,22 +41,22 @@ def test_close_angles_give_the_largest_gap(read):
 
 def test_a_departing_angle_is_named_with_its_prediction_and_the_moments_that_explain_it(read):
     text = read({"angle": 36.9}, {"angle": 30.0, "moments": 30.1})
-    assert "1 of 2 layers lie within 1°" in text
-    assert "conv2 departs most, 30.0° where 37.0° is predicted" in text
-    assert "their own moments say 30.1°" in text
+    assert "1 of 2 layers are within 1°" in text
+    assert "conv2 differs most, 30.0° instead of 37.0°" in text
+    assert "their own moments predict 30.1°" in text
     assert "moments" not in read({"angle": 36.9}, {"angle": 30.0, "moments": 36.0})
 
 
 def test_correlations_name_worst_and_best_and_both_kinds_of_departure(read):
     text = read({"r": 0.61}, {"r": 0.95})
-    assert "conv1 keeps least of its dot products: r = 0.61, and 25 % of them change sign" in text
-    assert "conv2 keeps most, r = 0.95" in text
+    assert "conv1 has the lowest correlation of dot products: r = 0.61, and 25 % of them change sign" in text
+    assert "conv2 has the highest, r = 0.95" in text
     assert "conv2 does better than the angle predicts, by up to 0.15" in text
     assert "conv1 does worse, by up to 0.19" in text
 
 
 def test_correlations_as_predicted_say_so(read):
-    assert "All layers keep within 0.05" in read({"r": 0.79}, {"r": 0.82})
+    assert "All layers are within 0.05" in read({"r": 0.79}, {"r": 0.82})
 
 
 def test_permuting_is_spoken_of_only_where_it_explains(read):

@@ -35,22 +35,22 @@ def ablate(
     figures: Path | None = None,
     json: JsonTarget = None,
 ) -> None:
-    """Put a run's layers back to float, one at a time, all, and all but one; measure loss beside its prediction.
+    """Turn a run's layers back to float (one, all, all but one) and measure the loss beside its prediction.
 
-    Batch norm is re-estimated after each change, on training images drawn anew each round. Loss is the recipe's.
+    Batch norm is re-estimated after each change, on training images drawn anew in each round.
 
     Args:
         run: run folder.
-        images: test images to measure on (all of them if there are fewer).
-        reestimate_images: training images to re-estimate batch norm on, in each round.
-        rounds: how often everything is measured, for the error bars.
+        images: number of test images to measure on (all, if there are fewer).
+        reestimate_images: number of training images to re-estimate batch norm on, in each round.
+        rounds: number of repeats, for the error bars.
         depth: also measure how errors accumulate from layer to layer, and the permutation tests.
         weights: the last weights, or those with the best validation accuracy.
-        seed: of the training images drawn, and of the permutation tests.
-        figures: folder to draw the figures into, as PDF and PNG.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        seed: seed of the training images drawn and of the permutation tests.
+        figures: folder for the figures, as PDF and PNG.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)

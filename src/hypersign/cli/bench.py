@@ -1,4 +1,4 @@
-"""`hypersign bench`: where a packed network's time goes, and what the dense network takes."""
+"""`hypersign bench`: time of a packed network and its operations, beside the dense network."""
 
 import dataclasses
 import importlib.util
@@ -41,17 +41,17 @@ def bench(
 ) -> None:
     """Time a packed network and each of its operations, beside the dense network in other runtimes.
 
-    Those that are installed: torch, ONNX Runtime, OpenVINO (`hypersign[benchmark]`); float32, and int8 or bfloat16
-    where they have it.
+    It compares with the runtimes that are installed: torch, ONNX Runtime, OpenVINO (`hypersign[benchmark]`), in
+    float32 and, where they have it, int8 or bfloat16.
 
-    Every time is the least of all repeats, and all take turns, so that what else the machine does meets all alike.
+    Times are the minimum over interleaved repeats, so other load affects all equally.
 
     Args:
-        file: a packed network, as hypersign pack writes it.
-        batch_sizes: images in a batch, a table each.
+        file: packed file that hypersign pack wrote.
+        batch_sizes: images per batch; one table per value.
         threads: number of threads.
-        repeats: how often everything is run.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        repeats: number of repeats.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
     model = PackedModel.load(file)
     for size in batch_sizes:
@@ -129,7 +129,7 @@ def _peers(model: PackedModel, batch: int, threads: int) -> dict[str, Callable[[
 
 
 def bench_table(times: Profile, row: dict[str, Any]) -> Table:
-    """Per operation: time, share of it, and how fast its products are beside the machine's limit."""
+    """Per operation: time, share of the total, and speed of its products beside peak."""
     limit = row["limit_macs_per_second"]
     table = Table(
         title=f"batch {times.images}, {times.threads} thread{'s'[: times.threads > 1]}, back end {times.backend}: "

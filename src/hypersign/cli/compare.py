@@ -22,15 +22,15 @@ def run(words: Sequence[str]) -> None:
 
 
 def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
-    """Print runs side by side: what their recipes differ in, their accuracy, each layer's angle and r.
+    """Print runs side by side: settings that differ, accuracy, and each layer's angle and r.
 
-    Angles and r are those that `hypersign inspect` wrote into the run folder; runs without are named.
+    Angles and r come from the geometry.json that `hypersign inspect` wrote; runs without one are named.
 
     Args:
         runs_: two or more run folders.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
-    answer = study.compare_runs([runs.open_run(path) for path in runs_])
+    answer = study.compare_runs([runs.load(path) for path in runs_])
     found, differences = answer["runs"], answer["differences"]
     write_json(answer, json)
     if not prints_text(json):
@@ -76,7 +76,7 @@ def _setting(value: Any) -> str:
 def _accuracy(test: dict[str, Any]) -> str:
     if not test:
         return "-"
-    p, n = test["accuracy"], test["images"]
+    p, n = test["accuracy"], next(iter(test.values()))  # the number of examples comes first, under their name
     return f"{p:.2%} ± {math.sqrt(p * (1 - p) / n):.2%}"
 
 

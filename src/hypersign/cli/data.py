@@ -15,7 +15,7 @@ __all__ = ["fetch", "list_"]
 
 
 def fetch(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")], /) -> None:
-    """Download, check and unpack a data set, and print the folder it lies in.
+    """Download, check and unpack a data set, and print its folder.
 
     Files in the folder that HYPERSIGN_DATA names are checked and used where they are. Downloads go into your cache
     folder; an interrupted one resumes when you run the command again.
@@ -29,13 +29,13 @@ def fetch(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME
 
 
 def list_(*, json: JsonTarget = None) -> None:
-    """List the data sets known by name: their size, and whether and where they are on this machine.
+    """List the named data sets: their size, and where they are on this machine.
 
-    Besides these, every command that asks for a data set takes the path of a folder with one folder of images
-    for each class, or of a .npz file with the arrays images and labels.
+    Every command that takes a data set also accepts a folder with one folder of images per class, or a .npz file
+    with the arrays images and labels.
 
     Args:
-        json: print JSON instead of the table; with a file's name, write the JSON there as well as the table.
+        json: print JSON instead of the table; with FILE, print the table and write JSON there.
     """
     from hypersign import data
 

@@ -28,17 +28,17 @@ def evaluate(
     batch_size: int = 500,
     json: JsonTarget = None,
 ) -> None:
-    """Print accuracy, loss (the recipe's) and confusion matrix of a run, computed in float32.
+    """Print accuracy, the recipe's loss and the confusion matrix of a run, computed in float32.
 
     Args:
         run: run folder.
         weights: the last weights, or those with the best validation accuracy.
         split: images to evaluate on.
         images: number of images to evaluate, the first ones; all by default.
-        batch_size: images in memory at a time.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        batch_size: images per batch.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     if images is not None:
         check_int("--images", images, least=1)
     data = opened.data()
@@ -58,7 +58,7 @@ def evaluate(
         table.add_row(name, *cells, share)
     console = Console()
     console.print(
-        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} images, "
+        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} {data.unit}, "
         f"loss {result.loss:.4f}",
         highlight=False,
     )

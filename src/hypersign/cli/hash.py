@@ -1,4 +1,4 @@
-"""`hypersign hash`: vectors to codes, and what recall to expect of them."""
+"""`hypersign hash`: vectors to codes, and their predicted recall."""
 
 import contextlib
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def hash_(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Hash vectors into packed sign codes; or predict what recall codes will have, by bits and rescoring factor.
+    """Hash vectors into packed sign codes, or predict the recall of codes by length and rescoring factor.
 
     The file may be larger than memory. If it is stopped, the same command resumes. Neighbours are by Euclidean
     distance; scale vectors to length 1 first to search by cosine.
@@ -50,21 +50,21 @@ def hash_(
         vectors: .npy file of shape (n, dimension).
         output: codes file to write.
         plan: print predicted recall before hashing, and measured recall beside it after.
-        bits: length of a code.
-        rotation: hadamard adds and subtracts alone; haar multiplies; none takes the components' own signs.
-        rounds: of random signs and Hadamard transforms.
-        center: share of the mean of all vectors to subtract first, 0 to 1; a plan says which is best.
+        bits: length of a code, in bits.
+        rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).
+        rounds: rounds of random signs and Hadamard transforms.
+        center: share of the mean of all vectors to subtract first, 0 to 1; --plan shows the best one.
         neighbours: k of the plan's recall@k.
-        queries: rows drawn as queries of the plan.
-        seed: of the rotation, and of the plan's draws.
-        json: print the plan as JSON instead of the table; with a file's name, write the JSON there as well.
+        queries: number of rows that the plan draws as queries.
+        seed: seed of the rotation and of the plan's draws.
+        json: print the plan as JSON instead of the table; with FILE, also write it there.
     """
     if output is None and not plan:
-        raise HypersignError("nothing to do: name a codes file with --output, or ask for a --plan, or both")
+        raise HypersignError("nothing to do: give --output FILE to hash, or --plan to predict recall, or both")
     if json is not None and not plan:
-        raise HypersignError("--json prints the plan; ask for it with --plan")
+        raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
-        raise HypersignError("a plan predicts codes of random rotations; --rotation none has no prediction")
+        raise HypersignError("--plan needs a random rotation; got --rotation none: use hadamard or haar")
     check_int("--neighbours", neighbours, least=1)
     check_int("--queries", queries, least=1)
     console = Console(stderr=True)

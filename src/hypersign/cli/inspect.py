@@ -35,33 +35,32 @@ def inspect(
     ablate: bool = False,
     seed: int = 0,
 ) -> None:
-    """Measure a run's geometry on its test images against theory; write report.html and geometry.json.
+    """Measure a run's geometry beside theory, on its test images; write report.html and geometry.json.
 
-    A file comes first as well and has options of its own, for which ask after its name, as in
-    hypersign inspect model.safetensors --help: weights (.safetensors, .gguf, a folder of .safetensors) and
-    vectors (.npy).
+    Instead of a run folder it takes weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy).
+    These have their own options: hypersign inspect model.safetensors --help.
 
     Args:
         run: run folder.
-        images: test images to measure on, and training images to predict from (all of them if there are fewer);
+        images: number of test images to measure on and of training images to predict from (all, if there are fewer);
             memory does not grow with it.
         weights: the last weights, or those with the best validation accuracy.
         output: folder for the report; the run folder itself by default.
-        figures: also draw each figure of the paper's analysis, as PDF and PNG, into figures/ there.
-        ablate: also put layers back to float, as `hypersign ablate --depth` does with as many images, and show it
-            in the report; takes several times as long.
-        seed: of the permutation test, and of the training images that batch norm is re-estimated on.
+        figures: also draw the paper's figures, as PDF and PNG, into figures/ in that folder.
+        ablate: also turn layers back to float, as `hypersign ablate --depth` does, and show it in the report; takes
+            several times as long.
+        seed: seed of the permutation test and of the training images for re-estimating batch norm.
     """
-    from hypersign import runs, study  # torch: files of weights and of vectors are inspected without it
+    from hypersign import geometry, runs, study  # torch: files of weights and of vectors are inspected without it
 
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     check_int("--images", images, least=1)
     folder = output or opened.path
     console = Console()
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
         with progress_bars(Console(stderr=True)) as progress:
-            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=progress)
+            found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=progress)
             if ablate:
                 ablation, depth = study.ablate_run(
                     opened,

@@ -60,14 +60,14 @@ def inspect_weights(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Measure weights without their network against theory, or a low-bit file against its float original.
+    """Measure the weights of a file beside theory, or compare a low-bit file with its float original.
 
     Args:
-        file: a .safetensors or .gguf file, or a folder of .safetensors, in shards if it has their index.
-        against: the float original, of either kind; then row cosines, signs and scales are compared.
-        sample: weights of each tensor, in whole rows, for best levels and rotation; the rest is of all weights.
-        seed: of the rotation.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        file: a .safetensors or .gguf file, or a folder with one .safetensors file or with shards and their index.
+        against: the float original (.safetensors or .gguf); compares row cosines, signs and scales.
+        sample: weights per tensor, in whole rows, for best levels and rotation; the other numbers use all weights.
+        seed: seed of the rotation.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
     opened = open_tensors(file)
     original = None if against is None else open_tensors(against)
@@ -100,14 +100,14 @@ def inspect_vectors(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Measure what sign codes would keep of vectors: angles, effective dimension, predicted recall.
+    """Predict how well sign codes of vectors would work: angles, effective dimension, recall.
 
     Args:
         file: a .npy file of vectors, of shape (number, dimension).
-        bits: lengths of codes; by default a quarter of, half of and the dimension, as a power of two.
-        sample: vectors that are looked at, evenly spaced (all of them if there are fewer).
-        seed: of the rotations.
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        bits: code lengths; by default a quarter, a half and all of the dimension, as powers of two.
+        sample: number of vectors to measure, evenly spaced (all, if there are fewer).
+        seed: seed of the rotations.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
     found = measure_vectors(open_vectors(file), name=str(file), bits=bits, sample=sample, seed=seed)
     write_json(found.as_dict(), json)

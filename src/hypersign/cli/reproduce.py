@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs, study
+from hypersign import geometry, runs, study
 from hypersign._checks import check_int
 from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
@@ -34,25 +34,25 @@ def reproduce(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Draw every figure of the paper from a run and from random vectors, and check its claims one by one.
+    """Draw every figure of the paper from a run and from random vectors, and check its claims.
 
     Args:
         run: run folder of a trained network.
         output: folder for the figures, geometry.json and claims.json; reproduction/ in the run folder by default.
-        images: test images to measure on (the paper's analysis took 500).
+        images: test images to measure on (the paper used 500).
         weights: the last weights, or those with the best validation accuracy.
-        draws: random vectors of each simulated case.
-        seed: of the permutation test and of the simulations.
-        json: print the claims as JSON instead of the table; with a file's name, write the JSON there as well.
+        draws: random vectors per simulated case.
+        seed: seed of the permutation test and of the simulations.
+        json: print the claims as JSON instead of the table; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     check_int("--images", images, least=1)
     check_int("--draws", draws, least=2)
     folder = output or opened.path / "reproduction"
     with writing_file(folder / "geometry.json"):
         progress = Console(stderr=True)
         with progress_bars(progress) as bars:
-            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=bars)
+            found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=bars)
         with progress.status("simulating random vectors"):
             simulations = study.paper_simulations(draws=draws, seed=seed)
         claims = network_claims(found) + simulation_claims(simulations)

@@ -38,15 +38,15 @@ def predict(
     batch_size: int = 64,
     threads: int = 1,
 ) -> None:
-    """Run a packed network on images, and write its predictions.
+    """Predict with a packed network and write the predictions. It needs no torch.
 
     Args:
-        file: a packed network, as hypersign pack writes it.
+        file: packed file that hypersign pack wrote.
         input: images: an array (.npy), uint8 of shape (N, channels, height, width), or a folder of image files,
             also in folders below it, all of the network's size.
-        output: .csv: a row for each image with its name or number, its label and all logits; or .npy: the logits,
-            float32 of shape (N, classes).
-        batch_size: images at a time.
+        output: .csv (one row per image: name or number, label, logits) or .npy (logits, float32 of shape
+            (N, classes)).
+        batch_size: images per batch.
         threads: number of threads.
     """
     check_int("--batch-size", batch_size, least=1)

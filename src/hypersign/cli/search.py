@@ -37,17 +37,17 @@ def search(
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
     json: JsonTarget = None,
 ) -> None:
-    """Find the nearest codes of queries by Hamming distance, exactly; with --rescore, of those the nearest vectors.
+    """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
 
     Args:
         codes: file that hypersign hash wrote.
         queries: .npy file of shape (q, dimension), or a codes file of the same hasher.
-        neighbours: how many of each query.
-        rescore: .npy file of the vectors that were hashed; candidates are put in order by their distance.
-        factor: candidates for each neighbour wanted, with --rescore.
+        neighbours: number of neighbours per query.
+        rescore: .npy file of the vectors that were hashed; candidates are sorted by Euclidean distance.
+        factor: candidates per neighbour, with --rescore.
         threads: number of threads.
-        output: .npz file for all of it: distances and indices, each of shape (q, neighbours).
-        json: print all of it as JSON instead of the table; with a file's name, write the JSON there as well.
+        output: .npz file to write: distances and indices, each of shape (q, neighbours).
+        json: print all results as JSON instead of the table; with FILE, also write it there.
     """
     index = HammingIndex.load(codes)
     asked: Any = open_vectors(queries) if queries.suffix == ".npy" else HammingIndex.load(queries)

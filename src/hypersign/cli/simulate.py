@@ -17,7 +17,7 @@ from hypersign.simulation import Simulation
 
 
 def run(words: Sequence[str]) -> None:
-    """Parses `hypersign simulate NAME`'s options and carries it out."""
+    """Parses `hypersign simulate NAME`'s options and runs it."""
     tyro.extras.subcommand_cli_from_dict(
         {
             "pairs": pairs,
@@ -45,12 +45,12 @@ def pairs(
     """Angles of two independent Gaussian vectors.
 
     Args:
-        dimensions: dimensions of the vectors, a case each.
-        draws: pairs a case.
-        seed: of the random numbers.
-        device: cpu, cuda, ...
-        figures: folder to draw the histograms into, as PDF and PNG.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        dimensions: dimensions of the vectors, one case per value.
+        draws: pairs per case.
+        seed: seed of the random numbers.
+        device: where to draw: cpu, cuda, ...
+        figures: folder for the histograms, as PDF and PNG.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     _finish(lambda: simulation.pairs(dimensions, draws=draws, seed=seed, device=device), figures, json)
 
@@ -66,11 +66,11 @@ def binary_pairs(
     """Angles of two independent vectors of random signs.
 
     Args:
-        dimensions: dimensions of the vectors, a case each.
-        draws: pairs a case.
-        seed: of the random numbers.
-        figures: folder to draw the histograms into, as PDF and PNG.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        dimensions: dimensions of the vectors, one case per value.
+        draws: pairs per case.
+        seed: seed of the random numbers.
+        figures: folder for the histograms, as PDF and PNG.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     _finish(lambda: simulation.binary_pairs(dimensions, draws=draws, seed=seed), figures, json)
 
@@ -87,12 +87,12 @@ def sign(
     """Angles of a Gaussian vector and its sign.
 
     Args:
-        dimensions: dimensions of the vector, a case each.
-        draws: vectors a case.
-        seed: of the random numbers.
-        device: cpu, cuda, ...
-        figures: folder to draw the histograms into, as PDF and PNG.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        dimensions: dimensions of the vector, one case per value.
+        draws: vectors per case.
+        seed: seed of the random numbers.
+        device: where to draw: cpu, cuda, ...
+        figures: folder for the histograms, as PDF and PNG.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     _finish(lambda: simulation.sign(dimensions, draws=draws, seed=seed, device=device), figures, json)
 
@@ -110,13 +110,13 @@ def ternary(
     """Angles of a Gaussian vector and its ternary levels.
 
     Args:
-        thresholds: in standard deviations, a case each; .612 is the best.
-        dimension: of the vectors.
-        draws: vectors a case.
-        seed: of the random numbers.
-        device: cpu, cuda, ...
-        figures: folder to draw the histograms into, as PDF and PNG.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        thresholds: thresholds in standard deviations, one case per value; .612 is the best.
+        dimension: dimension of the vectors.
+        draws: vectors per case.
+        seed: seed of the random numbers.
+        device: where to draw: cpu, cuda, ...
+        figures: folder for the histograms, as PDF and PNG.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     _finish(
         lambda: simulation.ternary(thresholds, dimension=dimension, draws=draws, seed=seed, device=device),
@@ -138,13 +138,13 @@ def levels(
     """Angles of a Gaussian vector and its k best levels (Lloyd-Max).
 
     Args:
-        numbers: numbers of levels k, a case each.
-        dimension: of the vectors.
-        draws: vectors a case.
-        seed: of the random numbers.
-        device: cpu, cuda, ...
-        figures: folder to draw the histograms into, as PDF and PNG.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        numbers: numbers of levels k, one case per value.
+        dimension: dimension of the vectors.
+        draws: vectors per case.
+        seed: seed of the random numbers.
+        device: where to draw: cpu, cuda, ...
+        figures: folder for the histograms, as PDF and PNG.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     _finish(
         lambda: simulation.levels(numbers, dimension=dimension, draws=draws, seed=seed, device=device), figures, json
@@ -166,16 +166,16 @@ def rotated(
     """Angles of a vector of unequal or correlated components and its sign, with and without a rotation.
 
     Args:
-        dimensions: of the vectors, a case each (powers of two for Hadamard rotations); left aside where a
-            covariance is given.
+        dimensions: dimensions of the vectors, one case per value (powers of two for Hadamard rotations); ignored with
+            --covariance.
         rotations: none, haar, hadamard-1, hadamard-2, hadamard-3 (rounds).
-        rate: component i has the standard deviation exp(rate i).
-        covariance: .npy file of a covariance matrix, or of variances, in place of the exponential.
-        draws: vectors a case.
-        seed: of the random numbers.
-        device: cpu, cuda, ...
-        figures: folder to draw the histograms into, as PDF and PNG.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        rate: component i has standard deviation exp(rate i).
+        covariance: .npy file of a covariance matrix, or of variances, instead of the exponential ones.
+        draws: vectors per case.
+        seed: seed of the random numbers.
+        device: where to draw: cpu, cuda, ...
+        figures: folder for the histograms, as PDF and PNG.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     given = None if covariance is None else _array(covariance)
     _finish(
@@ -198,7 +198,7 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _finish(simulated: Callable[[], Simulation], figures: Path | None, json: Path | None) -> None:
-    """Simulates, then prints, writes and draws what was asked for."""
+    """Simulates, then prints, writes and draws the results."""
     found = simulated()
     write_json(found.as_dict(), json)
     if prints_text(json):
@@ -212,7 +212,7 @@ def _finish(simulated: Callable[[], Simulation], figures: Path | None, json: Pat
 
 
 def _table(found: Simulation) -> Table:
-    """Per case, mean and standard deviation of the angle with their standard errors, and theory's."""
+    """Mean and standard deviation of the angle per case, with standard errors, beside theory."""
     undefined = sum(case.undefined for case in found.cases)
     note = f"\n{undefined:,} vectors whose levels are all zero have no angle" if undefined else ""
     table = Table(

@@ -30,15 +30,15 @@ def angle(*, dimension: tuple[int, ...] = (27,), threshold: float = 0.0, json: J
     """The angle between a Gaussian vector and its sign, or its ternary levels: mean and standard deviation.
 
     Args:
-        dimension: of the vector (fan-in of a filter), one or more.
-        threshold: of ternary levels, in standard deviations; 0 is the sign.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        dimension: dimensions of the vector (fan-ins), one row per value.
+        threshold: threshold of ternary levels, in standard deviations; 0 is the sign.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     for d in dimension:
         check_int("--dimension", d, least=1)
     check_real("--threshold", threshold, least=0)
     if not dimension:
-        raise HypersignError("--dimension must name at least one; got none")
+        raise HypersignError("--dimension needs at least one value; got none")
     title = "A Gaussian vector and its sign" if threshold == 0 else f"Ternary levels, threshold {threshold:g}"
     _print({title: _angles(dimension, threshold)}, json)
 
@@ -51,13 +51,13 @@ def ternary(
     """Ternary levels of Gaussian weights in high dimension: angle, zeros and least-squares level by threshold.
 
     Args:
-        thresholds: in standard deviations; .612 has the least angle.
-        json: print JSON instead of the table; with a file's name, write the JSON there as well.
+        thresholds: thresholds in standard deviations; .612 has the smallest angle.
+        json: print JSON instead of the table; with FILE, also write it there.
     """
     for t in thresholds:
         check_real("--thresholds", t, least=0)
     if not thresholds:
-        raise HypersignError("--thresholds must name at least one; got none")
+        raise HypersignError("--thresholds needs at least one value; got none")
     _print({"Ternary levels": _ternary(thresholds)}, json)
 
 
@@ -65,7 +65,7 @@ def table(*, json: JsonTarget = None) -> None:
     """The reference tables: angles by dimension, by threshold, by number of levels, and what r means.
 
     Args:
-        json: print JSON instead of the tables; with a file's name, write the JSON there as well.
+        json: print JSON instead of the tables; with FILE, also write it there.
     """
     groups = np.array([1, 2, 4, 8, 16, 64])
     correlations = np.array([0.8, 0.95, 0.98, 0.99])

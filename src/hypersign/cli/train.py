@@ -33,18 +33,17 @@ def run(words: Sequence[str]) -> None:
     ) -> None:
         """Train a binary or ternary network into a run folder.
 
-        The recipe decides what is computed; --recipe NAME sets the defaults of all its options. Ctrl-C saves
-        and stops, and so does SIGTERM. Several processes: torchrun --nproc-per-node 2 -m hypersign train ...
-        (each takes its share of every batch).
+        --recipe NAME sets the defaults of all recipe options. Ctrl-C and SIGTERM save and stop. With several
+        processes, each takes its share of every batch: torchrun --nproc-per-node 2 -m hypersign train ...
 
         Args:
             options: Saved in the run folder. The defaults shown are those of the named recipe.
-            recipe: named recipe that sets the defaults below.
-            output: run folder to make; by default runs/DATA-MODEL-binary (or -ternary).
+            recipe: named recipe; sets the defaults below.
+            output: run folder to write; by default runs/DATA-MODEL-binary (or -ternary).
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
-            device: by default the best there is.
-            deterministic: make CUDA repeat itself bit by bit (a CPU does anyway).
-            tensorboard: also write TensorBoard's event files, to tensorboard/ in the run folder.
+            device: by default the best available.
+            deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
+            tensorboard: also write TensorBoard event files, to tensorboard/ in the run folder.
             save_seconds: seconds between saves of the state.
         """
         _keep_freed_memory()
@@ -66,7 +65,7 @@ def run(words: Sequence[str]) -> None:
             return
         test = done.info["results"]["test"]
         loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
-        print(f"{done.path}: {test['accuracy']:.2%} of {test['images']} test images, loss {loss}")
+        print(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
         print(f"Next: hypersign inspect {done.path}")
 
     parse(train, words, "train")

@@ -21,7 +21,7 @@ def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.M
             process is drawing an analysis into it.
     """
     layers = geometry.layers
-    fed_levels = [layer for layer in layers if not layer.input_quantizer.startswith("Identity")]
+    fed_levels = [layer for layer in layers if layer.quantizes_inputs]
     drawn = {
         "weights_binarized": panels(dot_products.weights_binarized, layers),
         "both_binarized": panels(dot_products.both_binarized, layers),

@@ -7,12 +7,13 @@ from hypersign.figures.style import MEASURED, PREDICTED, axes, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from torch import nn
+
+    from hypersign.quantizers import Quantizer
 
 __all__ = ["quantizer_curves"]
 
 
-def quantizer_curves(quantizer: "nn.Module", ax: "Axes | None" = None, *, limit: float = 1.5) -> "Axes":
+def quantizer_curves(quantizer: "Quantizer", ax: "Axes | None" = None, *, limit: float = 1.5) -> "Axes":
     """The levels a quantizer gives (forward) and the derivative its surrogate uses (backward), on [-limit, limit].
 
     Raises:
@@ -33,8 +34,7 @@ def quantizer_curves(quantizer: "nn.Module", ax: "Axes | None" = None, *, limit:
     (derivative,) = torch.autograd.grad(levels.sum(), x)
     ax.plot(x.detach(), levels.detach(), color=MEASURED, label="forward")
     ax.plot(x.detach(), derivative, color=PREDICTED, linestyle="--", label="backward")
-    name = f"{type(quantizer).__name__}({quantizer.extra_repr()})"
-    ax.set_title(f"{name}\n{getattr(quantizer, 'surrogate', '')}", fontsize="small")
+    ax.set_title(f"{quantizer.describe()}\n{quantizer.surrogate}", fontsize="small")
     ax.set(xlabel="x", ylabel="level; derivative")
     legend(ax)
     return ax

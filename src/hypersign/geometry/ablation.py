@@ -21,7 +21,6 @@ from hypersign.evaluate import as_input, example_weight, full_precision, mode, r
 from hypersign.geometry.capture import Progress
 from hypersign.geometry.depth import LayerR, accumulated_r, back_to_float, check_repeatable, layer_r
 from hypersign.layers import quant_layers
-from hypersign.quantizers import Identity
 from hypersign.tasks import Classification, Task, inputs_and_targets
 
 __all__ = ["Ablated", "Ablation", "Change", "Ranking", "ablate"]
@@ -78,14 +77,14 @@ class Ablated:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """How the predicted order of layers goes with the measured one, on one side and in one scope.
+    """Rank correlations of the predicted order of layers with the measured one, on one side and in one scope.
 
     Predicted: by `predicted_logit_r`, the lowest first. Measured: by the size of `loss_change`, the largest first.
-    `spearman` is their rank correlation (NaN below two layers, or where all are equal), `spearman_logits` that of
-    the predicted with the measured correlation of logits: where the first is low and the second high, geometry was
-    right and the loss went by something else. Of the `pairs` of layers, the loss changes of `apart` differ in size
-    by more than two standard errors (of the paired difference); of these, `in_order` are in the predicted order.
-    `noticed` names the layers whose own loss change is more than two standard errors away from 0.
+    `spearman` is their rank correlation (NaN below two layers, or if all are equal). `spearman_logits` is that of
+    the predicted with the measured correlation of logits: if it is high and `spearman` is low, geometry was right
+    and something else decides the loss. The loss changes of `apart` of the `pairs` of layers differ in size by more
+    than two standard errors (of the paired difference); `in_order` of these are in the predicted order. `noticed`
+    names the layers whose own loss change is more than two standard errors away from 0.
 
     `spearman_disturbance` and the two counts after it are for `disturbance` in place of the size of `loss_change`.
     """
@@ -206,8 +205,8 @@ class _Study:
         self.task, self.progress = task, progress
         layers = quant_layers(model)
         self.names = {
-            "weights": [n for n, layer in layers.items() if not isinstance(layer.weight_quantizer, Identity)],
-            "inputs": [n for n, layer in layers.items() if not isinstance(layer.input_quantizer, Identity)],
+            "weights": [n for n, layer in layers.items() if layer.quantizes_weights],
+            "inputs": [n for n, layer in layers.items() if layer.quantizes_inputs],
         }
         self.rows: list[_Row] = []
         base_model = back_to_float(model)  # a copy as it is
@@ -276,7 +275,7 @@ class _Measured:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """What was found of an ablated network, and the values that its means are of, shape (rounds, examples)."""
+    """Measures of an ablated network, and the values behind its means, shape (rounds, examples)."""
 
     found: Ablated
     changes: np.ndarray
@@ -327,7 +326,7 @@ def _with_real_gains(
     real, that is what its filters make of errors: real filters let through less.
     """
     replica = back_to_float(model, weights=names)
-    if not any(not isinstance(layer.input_quantizer, Identity) for layer in quant_layers(replica).values()):
+    if not any(layer.quantizes_inputs for layer in quant_layers(replica).values()):
         return layers
     reestimate_batch_norm(replica, reestimation)
     inputs = {layer.name: layer.inputs for layer in layer_r(replica, batches)}
@@ -392,8 +391,9 @@ def _ranking(rows: Sequence[_Row]) -> Ranking:
 def _in_order(predicted: np.ndarray, measured: Sequence[np.ndarray]) -> tuple[int, int]:
     """Pairs of layers whose measured means differ by more than `ERRORS` errors, and how many of them as predicted."""
     apart = in_order = 0
-    for i in range(len(measured)):
-        for j in range(i):
+    known = [i for i, value in enumerate(predicted) if np.isfinite(value)]
+    for i in known:
+        for j in (j for j in known if j < i):
             difference = _change(measured[i] - measured[j])
             if abs(difference.mean) > ERRORS * difference.error:
                 apart += 1

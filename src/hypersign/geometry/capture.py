@@ -18,7 +18,6 @@ from hypersign.evaluate import as_input, full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
 from hypersign.layers import QuantLayer, quant_layers
-from hypersign.quantizers import Identity
 from hypersign.tasks import Task, inputs_and_targets
 
 __all__ = ["Capture", "LayerCapture", "capture", "watching"]
@@ -50,8 +49,9 @@ class LayerCapture:
             raise HypersignError(
                 f"{name}.weight must hold finite numbers; it holds NaN or infinity: inspect another checkpoint"
             )
-        same = isinstance(layer.weight_quantizer, Identity)
-        self._levels = self._latent if same else _filters_last(layer.quantized_weight().detach())
+        self._levels = self._latent
+        if layer.quantizes_weights:
+            self._levels = _filters_last(layer.effective_weight().detach())
 
     def hook(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
         """A forward hook: counts the dot products of the layer's present input."""
@@ -64,9 +64,9 @@ class LayerCapture:
         if continuous.dim() < self.layer.weight.dim():  # one image without a batch dimension
             continuous, output = continuous[None], output[None]
         continuous = _filters_last(continuous)
-        same_inputs = isinstance(self.layer.input_quantizer, Identity)
+        same_inputs = not self.layer.quantizes_inputs
         same_weights = self._levels is self._latent
-        quantized = continuous if same_inputs else self.layer.input_quantizer(continuous)
+        quantized = continuous if same_inputs else self.layer.effective_input(continuous)
         # Products that coincide are computed once, and the forward pass has just computed one of them.
         bb = self._rows(output) if self._computes_bare_products() else self._product(quantized, self._levels)
         bc = bb if same_weights else self._product(quantized, self._latent)
@@ -86,7 +86,7 @@ class LayerCapture:
         layer = self.layer
         return (
             layer.bias is None
-            and getattr(layer.weight_quantizer, "scale", None) is None
+            and not layer.rescales
             and type(layer).forward is QuantLayer.forward
             and len(layer._forward_hooks) == 1
         )

@@ -68,6 +68,8 @@ def network_claims(geometry: Geometry) -> tuple[Claim, ...]:
     weights are not Gaussian, or activations have a mean, two of these have a wider form, which is checked too: the
     angle by the layer's own moments, and the permuted r filter by filter.
 
+    Layers for which theory predicts nothing have no claim.
+
     Raises:
         HypersignError: the geometry has no layers.
 
@@ -145,18 +147,18 @@ def _spread(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
 
 def _products(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
     for layer in layers:
-        if not layer.weight_quantizer.startswith("Identity"):
+        if layer.quantizes_weights:
             claim = "binarizing weights nearly keeps dot products"
             yield _correlation(claim, layer, layer.weights_binarized, "at least", CORRELATION)
     for layer in layers:
-        if not layer.input_quantizer.startswith("Identity"):
+        if layer.quantizes_inputs and not math.isnan(layer.activations_binarized.predicted_pearson_r):
             claim = "binarizing activations nearly keeps dot products"
             yield _correlation(claim, layer, layer.activations_binarized, "at least", CORRELATION)
 
 
 def _first_layer(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
     first, others = layers[0], layers[1:]
-    if others and first.input_quantizer.startswith("Identity"):
+    if others and not first.quantizes_inputs:
         yield Claim(
             "the first layer keeps dot products worse than any other",
             first.name,

@@ -22,10 +22,11 @@ from hypersign.evaluate import full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Batches, Progress, capture
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import permutation_tests, product_rows
+from hypersign.geometry.weights import input_threshold
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity
 
-__all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_to_float", "depth", "layer_r"]
+__all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_to_float", "layer_r", "measure_depth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LayerR:
 
     `weights`, `inputs` and `both` are those of `inspect`'s families `weights_binarized`, `activations_binarized`
     and `both_binarized`: what quantizing the layer's weights, inputs or both does to its products. `threshold`
-    is that of its input quantizer (0 for the sign), infinity where inputs are real.
+    is that of its input quantizer (0 for the sign), infinity for real inputs, NaN for a quantizer without thresholds.
     """
 
     name: str
@@ -116,9 +117,9 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
         )
     for name in weights:
         layer = layers[name]
-        if getattr(layer.weight_quantizer, "scale", None) is None:
+        if layer.weight_quantizer.scale is None:
             with torch.no_grad():
-                latent, levels = layer.weight.flatten(1), layer.quantized_weight().flatten(1)
+                latent, levels = layer.weight.flatten(1), layer.effective_weight().flatten(1)
                 # A filter of zeros, whose levels may be +1, stays one.
                 size = (latent * levels).sum(1) / latent.square().sum(1).clamp(min=torch.finfo(latent.dtype).tiny)
                 # A new parameter: other layers may share the old one, and each has its own size.
@@ -141,7 +142,7 @@ def layer_r(model: nn.Module, batches: Batches, *, progress: Progress | None = N
         families = ("weights_binarized", "activations_binarized", "both_binarized")
         results = [seen.products.result(family, predicted_pearson_r=np.nan) for family in families]
         weights, inputs, both = (_mean(result.pearson_r_per_filter) for result in results)
-        found.append(LayerR(seen.name, weights, inputs, both, _threshold(seen.layer)))
+        found.append(LayerR(seen.name, weights, inputs, both, input_threshold(seen.layer)))
     return tuple(found)
 
 
@@ -178,7 +179,8 @@ def accumulated_r(
         weights, inputs: names of the layers in which weights, or inputs, are quantized in one network only.
         real: names of the layers whose inputs are quantized in neither network, though the layer has a quantizer.
 
-    Returns one correlation a layer: the last is that of the logits.
+    Returns one correlation per layer: the last is that of the logits. NaN from a layer on whose levels have no
+    prediction, and that both networks quantize after an error.
 
     >>> layers = [LayerR(name, 0.8, 0.8, 0.64, 0.0) for name in ("1", "2", "3")]
     >>> [round(r, 3) for r in accumulated_r(layers, weights=["1"])]
@@ -191,18 +193,15 @@ def accumulated_r(
         if layer.name in inputs:
             rho *= layer.both if layer.name in weights else layer.inputs
         else:
-            if math.isfinite(layer.threshold) and layer.name not in real:
-                q = _quantized_r(rho, layer.threshold)
-                c = float(theory.ternary_cosine(layer.threshold))
-                gain = _noise(layer.inputs) / _noise(c)
-                rho = 1 / math.sqrt(1 + gain * _noise(q)) if q < 1 else 1.0
+            if not math.isinf(layer.threshold) and layer.name not in real:
+                rho = _through_levels(rho, layer)
             if layer.name in weights:
                 rho *= layer.weights
         found.append(rho)
     return tuple(found)
 
 
-def depth(
+def measure_depth(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     reestimation: Iterable[tuple[Tensor, Tensor]],
@@ -239,7 +238,7 @@ def depth(
     >>> model = nn.Sequential(QuantLinear(512, 512, **binary), QuantLinear(512, 10, **binary))
     >>> for layer in model: _ = nn.init.normal_(layer.weight)
     >>> batch = torch.randn(300, 512), torch.zeros(300, dtype=torch.long)
-    >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in depth(model, [batch], [batch]).layers]
+    >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in measure_depth(model, [batch], [batch]).layers]
     [(0.6, 0.6), (0.4, 0.4)]
     """
     check_int("permuted_images", permuted_images, least=1)
@@ -273,7 +272,7 @@ def depth(
                 flips[name] += int(((a < 0) != (a_float < 0)).sum())
                 inputs_seen[name] += a.numel()
                 if images < permuted_images:
-                    kept[name].append(layer.input_quantizer(a[: permuted_images - images]))
+                    kept[name].append(layer.effective_input(a[: permuted_images - images]))
             images += len(x)
             if progress is not None:
                 progress(images)
@@ -325,18 +324,23 @@ def check_repeatable(name: str, batches: Iterable[Any]) -> None:
         raise HypersignError(f"{name} must hold at least one batch; none came")
 
 
-def _threshold(layer: QuantLayer) -> float:
-    if isinstance(layer.input_quantizer, Identity):
-        return math.inf
-    thresholds: Tensor = layer.input_quantizer.thresholds(layer.weight.new_zeros(1, 1))  # type: ignore[operator]
-    return float(thresholds)
-
-
 def _mean(values: Iterable[float]) -> float:
     """The mean over filters; those whose products do not vary have none."""
     seen = np.asarray(tuple(values))
     seen = seen[~np.isnan(seen)]
     return float(seen.mean()) if len(seen) else math.nan
+
+
+def _through_levels(rho: float, layer: LayerR) -> float:
+    """The correlation after a layer whose inputs both networks quantize."""
+    if rho == 1 and math.isnan(layer.threshold):
+        return 1.0
+    if math.isnan(rho) or math.isnan(layer.threshold):
+        return math.nan
+    q = _quantized_r(rho, layer.threshold)
+    c = float(theory.ternary_cosine(layer.threshold))
+    gain = _noise(layer.inputs) / _noise(c)
+    return 1 / math.sqrt(1 + gain * _noise(q)) if q < 1 else 1.0
 
 
 def _noise(r: float) -> float:

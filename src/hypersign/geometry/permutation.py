@@ -119,7 +119,7 @@ def permutation_tests(
         "sample": lambda: permuted_within_images(activations, generator),
         "position": lambda: permuted_over_images(activations, generator),
     }
-    latent, levels = layer.weight.detach(), layer.quantized_weight().detach()
+    latent, levels = layer.weight.detach(), layer.effective_weight().detach()
     found = {}
     for kept, draw in permutations.items():
         products = DotProductAccumulator(layer.filters, {"permuted": ("quantized", "latent")})
@@ -158,7 +158,7 @@ def permuted_r(layer: QuantLayer, activations: Tensor, kept: str) -> np.ndarray:
     array([0.9487])
     """
     # In float64, from the products of constant maps, so that padding, stride and groups are the layer's own.
-    w, b = layer.weight.detach().double(), layer.quantized_weight().detach().double()
+    w, b = layer.weight.detach().double(), layer.effective_weight().detach().double()
     x = activations.double()
     nothing, ones = torch.zeros_like(x[:1]), torch.ones_like(x[:1])
 

@@ -80,7 +80,7 @@ class WeightStats:
     """Latent weights of a layer: moments (`kurtosis` is 3 for a Gaussian), density, and thresholds drawn in it.
 
     `thresholds` are the places where the level changes: 0 for the sign, -t and t for ternary levels (the mean
-    t where each filter has its own), none for an Identity.
+    t where each filter has its own), none for an Identity or a quantizer that states no thresholds.
     """
 
     mean: float
@@ -186,6 +186,16 @@ class LayerGeometry:
     what_if: tuple[WhatIfCurve, ...] = ()
     recommendation: str = ""
     reason: str = ""
+
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether the weights are quantized: the weight quantizer is no Identity."""
+        return self.weight_quantizer != "Identity()"
+
+    @property
+    def quantizes_inputs(self) -> bool:
+        """Whether the inputs are quantized: the input quantizer is no Identity."""
+        return self.input_quantizer != "Identity()"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from hypersign.geometry.covariance import (
 from hypersign.geometry.covariance.measure import Batch
 from hypersign.geometry.weights import angles, predicted_angle
 from hypersign.layers import QuantLayer, quant_layers
-from hypersign.quantizers import Identity, Sign
+from hypersign.quantizers import Sign
 
 __all__ = ["TrackedLayer", "Tracker"]
 
@@ -69,11 +69,7 @@ class Tracker:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        layers = {
-            name: layer
-            for name, layer in quant_layers(model).items()
-            if not isinstance(layer.weight_quantizer, Identity)
-        }
+        layers = {name: layer for name, layer in quant_layers(model).items() if layer.quantizes_weights}
         self.layers: dict[str, Any] = layers or quantizable_layers(model)
         if not self.layers:
             raise HypersignError(
@@ -125,7 +121,7 @@ class Tracker:
 
 
 def _is_quantized(layer: nn.Module) -> bool:
-    return isinstance(layer, QuantLayer) and not isinstance(layer.weight_quantizer, Identity)
+    return isinstance(layer, QuantLayer) and layer.quantizes_weights
 
 
 def _angles(layer: Any) -> tuple[float, float]:

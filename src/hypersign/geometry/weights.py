@@ -3,6 +3,9 @@
 A filter counts as one vector of `fan_in` weights. Everything is computed in float64.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,9 +13,17 @@ from torch import Tensor
 from hypersign import theory
 from hypersign.geometry.results import AngleStats, Density, WeightStats
 from hypersign.layers import QuantLayer
-from hypersign.quantizers import Identity
 
-__all__ = ["angles", "angle_stats", "predicted_angle", "weight_stats", "level_shares", "kernel_density"]
+__all__ = [
+    "angles",
+    "angle_stats",
+    "predicted_angle",
+    "input_threshold",
+    "input_cosine",
+    "weight_stats",
+    "level_shares",
+    "kernel_density",
+]
 
 _POINTS = 512  # of every density
 _FINE = 8  # cells of the binned estimate a point
@@ -29,7 +40,8 @@ def angles(layer: QuantLayer) -> np.ndarray:
 
         theta = arccos( w.q / (|w| |q|) )
 
-    NaN where w or q is zero; 0 for an Identity. A scale turns nothing and does not enter.
+    NaN where w or q is zero; 0 for an Identity. A scale turns nothing and does not enter; with an offset, q is the
+    scaled levels plus the offset.
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.
 
     >>> import torch
@@ -42,19 +54,17 @@ def angles(layer: QuantLayer) -> np.ndarray:
     """
     # On the weights' own device if it has float64: a training asks for this after every epoch.
     device = "cpu" if layer.weight.device.type == "mps" else layer.weight.device
-    latent, levels = (w.detach().to(device).flatten(1).double() for w in (layer.weight, layer.quantized_weight()))
+    latent, levels = (w.detach().to(device).flatten(1).double() for w in (layer.weight, layer.effective_weight()))
     size = latent.norm(dim=1) * levels.norm(dim=1)
     cosine = ((latent * levels).sum(1) / size).clamp(-1, 1)
-    angle = torch.zeros_like(size) if isinstance(layer.weight_quantizer, Identity) else cosine.arccos()
+    angle = cosine.arccos() if layer.quantizes_weights else torch.zeros_like(size)
     return angle.where(size > 0, torch.nan).cpu().numpy()
 
 
 def _thresholds(layer: QuantLayer) -> np.ndarray | None:
-    """The threshold of each filter, shape `(filters,)`; None for an Identity."""
-    if isinstance(layer.weight_quantizer, Identity):
-        return None
-    thresholds: Tensor = layer.weight_quantizer.thresholds(layer.weight)  # type: ignore[operator]
-    return thresholds.detach().cpu().double().numpy()
+    """The threshold of each filter, shape `(filters,)`; None where the quantizer states none."""
+    thresholds = layer.weight_quantizer.thresholds(layer.weight)
+    return None if thresholds is None else thresholds.detach().cpu().double().numpy()
 
 
 def angle_stats(layer: QuantLayer) -> AngleStats:
@@ -62,7 +72,8 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
 
     The ternary prediction is for a threshold of t/sigma, t the layer's mean threshold and sigma the standard
     deviation of its weights (at a fan-in of 9, thresholds that follow each filter, as `Optimal()`, spread its
-    angles a fifth less; from 27 on that is not seen). `AngleStats` defines every field.
+    angles a fifth less; from 27 on that is not seen). A quantizer without thresholds is predicted by its
+    `predicted_cosine`, without a spread; predictions are NaN if it has none. `AngleStats` defines every field.
 
     >>> import torch
     >>> from hypersign.layers import QuantLinear
@@ -73,26 +84,15 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
     """
     measured = np.degrees(angles(layer))
     seen = measured[~np.isnan(measured)]
-    d = layer.fan_in
-    thresholds = _thresholds(layer)
-    latent = _filters(layer.weight)
-    is_sign, ratio = _threshold_ratio(thresholds, float(latent.std()))
-    cosine, cosine_std = theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d)
-    if thresholds is None:
-        predicted = own = (0.0, 0.0)
-    else:
-        predicted = _angle(cosine, cosine_std, d)
-        own = _own_angle(theory.Moments.of(latent, thresholds.mean()), ratio, cosine, cosine_std, d)
-    if is_sign:  # exact at small d
-        predicted = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
-    density, peak = kernel_density(seen, show=(predicted[0] - 4 * predicted[1], predicted[0] + 4 * predicted[1]))
+    found = _predictions(layer)
+    predicted, own = found.gaussian, found.own()
+    reach = 0.0 if np.isnan(predicted[1]) else 4 * predicted[1]
+    density, peak = kernel_density(seen, show=(predicted[0] - reach, predicted[0] + reach))
     grid = np.asarray(density.grid)
     if predicted[1] > 0:
-        if is_sign:
-            law = theory.sign_angle_density(np.radians(grid), d)
-        else:
-            law = theory.angle_density(np.radians(grid), cosine, cosine_std, d)
-        expected = np.radians(law)  # per degree
+        expected = np.radians(found.density(np.radians(grid)))  # per degree
+    elif np.isnan(predicted[1]):  # no prediction of the spread
+        expected = np.zeros_like(grid)
     else:
         step = grid[1] - grid[0]
         expected = np.exp(-0.5 * ((grid - predicted[0]) / step) ** 2) / (step * np.sqrt(2 * np.pi))
@@ -113,29 +113,61 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
 def predicted_angle(layer: QuantLayer) -> float:
     """The mean angle, in radians, that theory expects of Gaussian filters with the layer's fan-in and quantizer.
 
-    The `predicted_mean` of `angle_stats`, by itself. 0 for an Identity; NaN where weights do not vary.
+    The `predicted_mean` of `angle_stats`, by itself. 0 for an Identity; NaN where there is no prediction.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
     >>> round(float(np.degrees(predicted_angle(QuantLinear(27, 5, weight_quantizer=Sign())))), 2)
     36.19
     """
-    thresholds, d = _thresholds(layer), layer.fan_in
-    if thresholds is None:
-        return 0.0
-    is_sign, ratio = _threshold_ratio(thresholds, float(layer.weight.detach().double().std(correction=0)))
-    if is_sign:  # exact at small d
-        return float(theory.sign_angle(d))
-    return float(theory.angle_mean(theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d), d))
+    return float(np.radians(_predictions(layer).gaussian[0]))
 
 
-def _threshold_ratio(thresholds: np.ndarray | None, sigma: float) -> tuple[bool, float]:
-    """Whether the quantizer is the sign, and its mean threshold in standard deviations of the weights (NaN: none)."""
-    if thresholds is None:
-        return False, np.nan
-    if np.all(thresholds == 0):
-        return True, 0.0
-    return False, float(thresholds.mean() / sigma) if sigma > 0 else np.nan
+@dataclasses.dataclass(frozen=True)
+class _Predictions:
+    """Mean and standard deviation of the angle, in degrees: for Gaussian weights, and for the layer's own moments.
+
+    NaN where there is no prediction. `density` is that of Gaussian weights' angles, both in radians.
+    """
+
+    gaussian: tuple[float, float]
+    own: Callable[[], tuple[float, float]]
+    density: Callable[[np.ndarray], np.ndarray]
+
+
+def _predictions(layer: QuantLayer) -> _Predictions:
+    quantizer, d = layer.weight_quantizer, layer.fan_in
+    if not layer.quantizes_weights:
+        return _Predictions((0.0, 0.0), lambda: (0.0, 0.0), np.zeros_like)
+    prepared = quantizer.prepare(layer.weight).detach()  # what is rounded
+    thresholds = _thresholds(layer)
+    mean = 0.0 if thresholds is None else float(thresholds.mean())
+    ratio = 0.0
+    if thresholds is not None and not np.all(thresholds == 0):
+        sigma = float(_filters(prepared).std())
+        ratio = mean / sigma if sigma > 0 else np.nan
+
+    def moments() -> theory.Moments:
+        return theory.Moments.of(_filters(prepared), mean)
+
+    if not quantizer.predicted_by_thresholds:
+
+        def angle(moments: theory.Moments) -> tuple[float, float]:
+            cosine = quantizer.predicted_cosine(d, moments)
+            return (np.nan if cosine is None else float(np.degrees(np.arccos(cosine)))), np.nan
+
+        return _Predictions(angle(theory.Moments.gaussian(ratio)), lambda: angle(moments()), np.zeros_like)
+    cosine, spread = theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d)
+
+    def own() -> tuple[float, float]:
+        return _own_angle(moments(), ratio, cosine, spread, d)
+
+    if ratio == 0:  # the sign: exact at small d
+        exact = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
+        return _Predictions(exact, own, lambda angles: theory.sign_angle_density(angles, d))
+    return _Predictions(
+        _angle(cosine, spread, d), own, lambda angles: theory.angle_density(angles, cosine, spread, d)
+    )
 
 
 def _own_angle(
@@ -158,6 +190,38 @@ def _angle(cosine: np.ndarray, cosine_std: np.ndarray, d: int) -> tuple[float, f
     """Mean and standard deviation, in degrees, of the angle of a cosine with these."""
     mean, std = theory.angle_mean(cosine, cosine_std, d), theory.angle_std(cosine, cosine_std, d)
     return float(np.degrees(mean)), float(np.degrees(std))
+
+
+def input_threshold(layer: QuantLayer) -> float:
+    """Threshold of a layer's input quantizer, the mean over channels; infinity for real inputs, NaN if it has none.
+
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Ternary
+    >>> input_threshold(QuantLinear(2, 1)), round(input_threshold(QuantLinear(2, 1, input_quantizer=Ternary(0.5))), 2)
+    (inf, 0.5)
+    """
+    if not layer.quantizes_inputs:
+        return np.inf
+    quantizer = layer.input_quantizer
+    thresholds = quantizer.thresholds(layer.weight.new_zeros(1, 1)) if quantizer.predicted_by_thresholds else None
+    return np.nan if thresholds is None else float(thresholds.double().mean())
+
+
+def input_cosine(layer: QuantLayer) -> float:
+    """Predicted cosine between standard normal inputs and their levels; 1 for real inputs, NaN: no prediction.
+
+    >>> from hypersign.layers import QuantLinear
+    >>> from hypersign.quantizers import Sign
+    >>> round(input_cosine(QuantLinear(2, 1, input_quantizer=Sign())), 3)
+    0.798
+    """
+    if not layer.quantizes_inputs:
+        return 1.0
+    quantizer = layer.input_quantizer
+    if quantizer.predicted_by_thresholds:
+        return float(theory.ternary_cosine(input_threshold(layer)))
+    cosine = quantizer.predicted_cosine(np.inf, theory.Moments.gaussian())
+    return np.nan if cosine is None else cosine
 
 
 def weight_stats(layer: QuantLayer) -> WeightStats:
@@ -194,7 +258,7 @@ def weight_stats(layer: QuantLayer) -> WeightStats:
 
 
 def level_shares(layer: QuantLayer) -> dict[str, float]:
-    """Share of a layer's weights on each level of its quantizer; empty for an Identity.
+    """Share of a layer's weights on each level of its quantizer; empty where it states no levels.
 
     >>> import torch
     >>> from hypersign.layers import QuantLinear
@@ -205,7 +269,7 @@ def level_shares(layer: QuantLayer) -> dict[str, float]:
     {'-1': 0.25, '0': 0.25, '+1': 0.5}
     """
     levels = layer.quantized_weight().detach()
-    values: tuple[float, ...] = layer.weight_quantizer.levels  # type: ignore[assignment]
+    values = layer.weight_quantizer.levels
     counts = {f"{value:+g}" if value else "0": int((levels == value).sum()) for value in values}
     return {name: count / levels.numel() for name, count in counts.items()}
 

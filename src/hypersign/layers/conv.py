@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from hypersign import ops
 from hypersign._checks import HypersignError
 from hypersign.layers.layer import QuantLayer
+from hypersign.quantizers import Quantizer
 
 __all__ = ["QuantConv1d", "QuantConv2d"]
 
@@ -23,6 +24,11 @@ class _QuantConv(QuantLayer, nn.modules.conv._ConvNd):
         if pad_value == 1 and self.padding_mode != "zeros":
             raise HypersignError(
                 f"pad_value=1 pads with ones and needs padding_mode='zeros'; got {self.padding_mode!r}"
+            )
+        if pad_value == 1 and (self.input_quantizer.scale is not None or self.input_quantizer.offset is not None):
+            raise HypersignError(
+                "pad_value=1 pads with the level +1, which an input quantizer with a scale or offset does not give; "
+                f"use pad_value=0; got {self.input_quantizer!r}"
             )
         self.pad_value = int(pad_value)
 
@@ -63,8 +69,8 @@ class QuantConv1d(_QuantConv, nn.Conv1d):
         bias: bool = True,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         *,
-        input_quantizer: nn.Module | None = None,
-        weight_quantizer: nn.Module | None = None,
+        input_quantizer: Quantizer | None = None,
+        weight_quantizer: Quantizer | None = None,
         pad_value: int = 0,
         device: Any = None,
         dtype: Any = None,
@@ -80,7 +86,7 @@ class QuantConv1d(_QuantConv, nn.Conv1d):
 class QuantConv2d(_QuantConv, nn.Conv2d):
     """A 2-D convolution with quantized inputs and weights.
 
-        y = s * conv(pad(q_a(x)), q_w(W)) + bias
+        y = s * conv(pad(q_a(x)), q_w(W)) + bias        (offsets: see `QuantLayer`)
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
@@ -95,8 +101,9 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
     kernel height, kernel width)`.
 
     Raises:
-        HypersignError: a quantizer that is no module; an input quantizer with a scale or with `Optimal()`;
-            `pad_value` neither 0 nor 1, or 1 together with another padding mode than zeros.
+        HypersignError: a quantizer that is no `Quantizer`; an input quantizer with `MeanScale()` or `Optimal()`;
+            `pad_value` neither 0 nor 1, or 1 together with another padding mode than zeros,
+            or with an input quantizer that has a scale or an offset.
 
     >>> import torch
     >>> from hypersign.quantizers import Sign
@@ -118,8 +125,8 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
         bias: bool = True,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         *,
-        input_quantizer: nn.Module | None = None,
-        weight_quantizer: nn.Module | None = None,
+        input_quantizer: Quantizer | None = None,
+        weight_quantizer: Quantizer | None = None,
         pad_value: int = 0,
         device: Any = None,
         dtype: Any = None,

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from hypersign import ops
 from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv2d
-from hypersign.layers.convert import Conversion
+from hypersign.layers.conversion import Conversion
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
-from hypersign.quantizers import Optimal, Sign, Ternary
+from hypersign.quantizers import Quantizer
 
 __all__ = ["PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
 
@@ -42,7 +42,7 @@ def use_kernels(model: nn.Module) -> Conversion:
     packed: dict[str, nn.Module] = {}
     replaced: dict[nn.Module, nn.Module] = {}
     for name, layer in quant_layers(model).items():
-        reason = _reason(layer)
+        reason = _reason(layer) or _threshold_reason(layer.input_quantizer)
         if reason is None:
             packed[name] = PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer)
             replaced[layer] = packed[name]
@@ -102,13 +102,31 @@ def _reasons(kept: dict[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "it has no quantized layers"
 
 
+def _threshold_reason(quantizer: Quantizer) -> str | None:
+    """Why levels of inputs are not those of one comparison; None if they are."""
+    binary, thresholds = quantizer.packed_form(inputs=True).kind == "binary", _threshold(quantizer)
+    if quantizer.transforms:
+        return f"its inputs are transformed before they are rounded: {quantizer.describe()}"
+    if thresholds.numel() != 1 or (binary and thresholds.any()):
+        return f"its inputs have thresholds of their own: {quantizer.describe()}"
+    return None
+
+
+def _threshold(quantizer: Quantizer) -> Tensor:
+    thresholds = quantizer.thresholds(torch.zeros(1, 1))
+    assert thresholds is not None  # without them there is no packed form of inputs
+    return thresholds
+
+
 def _reason(layer: QuantLayer) -> str | None:
     """Why a layer cannot run on bits; None if it can."""
     if not isinstance(layer, QuantLinear | QuantConv2d):
         return f"{type(layer).__name__} has no kernel"
-    for side, quantizer in (("inputs", layer.input_quantizer), ("weights", layer.weight_quantizer)):
-        if type(quantizer) not in (Sign, Ternary) or (isinstance(quantizer, Sign) and quantizer.zero == 0):
-            return f"its {side} are not binary or ternary: {quantizer!r}"
+    inputs, weights = layer.input_quantizer, layer.weight_quantizer
+    for side, quantizer in (("inputs", inputs), ("weights", weights)):
+        form = quantizer.packed_form(inputs=quantizer is inputs)
+        if form.kind not in ("binary", "ternary"):
+            return f"its {side} are not binary or ternary: {form.reason or quantizer.describe()}"
     if isinstance(layer, QuantConv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
         return f"padding {layer.padding!r} in mode {layer.padding_mode!r} has no kernel"
     return None
@@ -127,16 +145,14 @@ class _Packed(nn.Module):
         if layer.weight.isnan().any():
             raise HypersignError("a weight to pack must not hold NaN, which has no sign: train again or restore it")
         rows = (levels.movedim(1, -1) if levels.dim() > 2 else levels).flatten(1)
-        ternary = isinstance(layer.weight_quantizer, Ternary)
+        ternary = layer.weight_quantizer.packed_form().kind == "ternary"
         self.register_buffer("words", ops.pack_ternary(rows, 0.5) if ternary else ops.pack(rows))
         scale = layer.weight_scale()
         self.register_buffer("scale", None if scale is None else scale.detach().clone())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
-        quantizer = layer.input_quantizer
         self.threshold: float | None = None
-        if isinstance(quantizer, Ternary):
-            assert not isinstance(quantizer.threshold, Optimal)  # layers refuse that for inputs
-            self.threshold = quantizer.threshold
+        if layer.input_quantizer.packed_form(inputs=True).kind == "ternary":
+            self.threshold = float(_threshold(layer.input_quantizer))
         self.eval()
 
     def levels(self, x: Tensor) -> Tensor:

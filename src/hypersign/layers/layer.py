@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.quantizers import Identity, Optimal, Ternary
+from hypersign.quantizers import Identity, Quantizer
 
 __all__ = ["QuantLayer", "quant_layers"]
 
@@ -14,36 +14,34 @@ __all__ = ["QuantLayer", "quant_layers"]
 class QuantLayer(nn.Module):
     """A layer that quantizes its inputs and its weights, then computes its product.
 
-        y = s * product(q_a(x), q_w(W)) + bias
+        y = product(s_a q_a(x) + o_a, s q_w(W) + o) + bias
 
-    `q_a` is `input_quantizer`, `q_w` is `weight_quantizer`, `W` the latent weight (`layer.weight`, filters
-    first) and `s` the scale of each filter (1 without a scale). Mixed into torch's own layers, so that
-    anything that takes an `nn.Linear` or `nn.Conv2d` takes these, and their float checkpoints load with no
-    key renamed.
+    `q_a` gives the levels of `input_quantizer`, `q_w` those of `weight_quantizer`, `W` is the latent weight
+    (`layer.weight`, filters first). `s` and `o` are the scale and offset of each filter, `s_a` and `o_a` those of the
+    inputs (1 and 0 where a quantizer has no such rule). All four act on products of levels, whose sums are integers:
+
+        y = s_a f(q_a(x)) + o_a f(1) + bias,   f(a) = s product(a, q_w(W)) + o product(a, 1)
+
+    Padding comes after the input quantizer, so with zero padding an offset of inputs does not reach the border.
+    Mixed into torch's own layers, so that anything that takes an `nn.Linear` or `nn.Conv2d` takes these, and their
+    float checkpoints load with no key renamed.
     """
 
     weight: Tensor
     bias: Any
-    input_quantizer: nn.Module
-    weight_quantizer: nn.Module
+    input_quantizer: Quantizer
+    weight_quantizer: Quantizer
     rounding_seed: Tensor | None = None
-    """Set by `train_on_bits`: products of levels are taken on bits, gradients rounded with the next seed."""
+    """`train_on_bits` sets it: then products of levels are computed on bits, gradients rounded with the next seed."""
 
-    def _set_quantizers(self, input_quantizer: nn.Module | None, weight_quantizer: nn.Module | None) -> None:
+    def _set_quantizers(self, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None) -> None:
         for side, quantizer in (("input_quantizer", input_quantizer), ("weight_quantizer", weight_quantizer)):
-            if quantizer is not None and not isinstance(quantizer, nn.Module):
+            if quantizer is not None and not isinstance(quantizer, Quantizer):
                 raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")
-        if getattr(input_quantizer, "scale", None) is not None:
-            raise HypersignError(
-                f"input_quantizer must have no scale: a scale per filter belongs to weights; got {input_quantizer!r}"
-            )
-        if isinstance(input_quantizer, Ternary) and isinstance(input_quantizer.threshold, Optimal):
-            raise HypersignError(
-                "input_quantizer must have a number as threshold: inputs have no filters, so Optimal() has no "
-                "meaning there; after a batch norm without scale, Ternary(.612) is the optimum"
-            )
         self.input_quantizer = Identity() if input_quantizer is None else input_quantizer
         self.weight_quantizer = Identity() if weight_quantizer is None else weight_quantizer
+        if refusal := self.input_quantizer.input_refusal():
+            raise HypersignError(f"input_quantizer {refusal}; got {input_quantizer!r}")
 
     @property
     def filters(self) -> int:
@@ -55,14 +53,45 @@ class QuantLayer(nn.Module):
         """Length of each filter as a vector: the d of every formula."""
         return self.weight[0].numel()
 
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether the weights are quantized: the weight quantizer is no `Identity`."""
+        return not isinstance(self.weight_quantizer, Identity)
+
+    @property
+    def quantizes_inputs(self) -> bool:
+        """Whether the inputs are quantized: the input quantizer is no `Identity`."""
+        return not isinstance(self.input_quantizer, Identity)
+
+    @property
+    def rescales(self) -> bool:
+        """Whether a scale or an offset acts on the product of levels."""
+        sides = self.input_quantizer, self.weight_quantizer
+        return any(side.scale is not None or side.offset is not None for side in sides)
+
     def quantized_weight(self) -> Tensor:
-        """The levels of the latent weight, as the product sees them: same shape; no scale."""
+        """The levels of the latent weight, as the product sees them: same shape; no scale, no offset."""
         return self.weight_quantizer(self.weight)
 
     def weight_scale(self) -> Tensor | None:
         """The scale of each filter, shape `(filters,)`, or None where the weight quantizer has none."""
-        rule = getattr(self.weight_quantizer, "scale", None)
+        rule = self.weight_quantizer.scale
         return None if rule is None else rule(self.weight, self.quantized_weight())
+
+    def effective_weight(self) -> Tensor:
+        """What geometry compares with the latent weight: its levels; with an offset, `s q_w(W) + o`.
+
+        A scale turns no filter and is left out where there is no offset.
+        """
+        return self.weight_quantizer.effective(self.weight)
+
+    def effective_input(self, x: Tensor) -> Tensor:
+        """The inputs as quantized, `s_a q_a(x) + o_a`: their levels where there is neither scale nor offset."""
+        rule = self.input_quantizer
+        levels = y = rule(x)
+        if rule.scale is not None:
+            y = rule.scale(x, levels) * y
+        return y if rule.offset is None else y + rule.offset(x, levels)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The bare product of inputs and weights, with the layer's padding, stride, groups and dilation."""
@@ -73,15 +102,32 @@ class QuantLayer(nn.Module):
         raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
-        """`scale * product(input_quantizer(input), quantized_weight()) + bias`; named as in torch."""
-        levels = self.quantized_weight()
-        product = self.product if self.rounding_seed is None else self.product_on_bits
-        y = product(self.input_quantizer(input), levels)
-        rule = getattr(self.weight_quantizer, "scale", None)
-        if rule is not None:
-            y = y * self._per_filter(rule(self.weight, levels), y)
+        """The formula above; the argument is named as in torch."""
+        rule, levels = self.input_quantizer, self.quantized_weight()
+        x = rule(input)
+        y = self._scaled_product(x, levels)
+        if rule.scale is not None:
+            y = y * rule.scale(input, x).to(y.dtype)
+        if rule.offset is not None:
+            one = torch.ones_like(x[:1] if x.dim() >= self.weight.dim() else x)  # of a batch, if it is one
+            y = y + rule.offset(input, x).to(y.dtype) * self._scaled_product(one, levels)
         if self.bias is not None:
             y = y + self._per_filter(self.bias, y)
+        return y
+
+    def _scaled_product(self, x: Tensor, levels: Tensor) -> Tensor:
+        """f above."""
+        product = self.product if self.rounding_seed is None else self.product_on_bits
+        y = product(x, levels)
+        rule = self.weight_quantizer
+        if rule.scale is not None:
+            y = y * self._per_filter(rule.scale(self.weight, levels), y)
+        if rule.offset is not None:
+            groups = getattr(self, "groups", 1)
+            axis = 1 - self.weight.dim()  # of the filters
+            sums = self.product(x, torch.ones_like(levels[:groups]))  # one filter of ones per group
+            sums = sums.repeat_interleave(self.filters // groups, axis) if groups > 1 else sums
+            y = y + self._per_filter(rule.offset(self.weight, levels), y) * sums
         return y
 
     def _next_seed(self) -> Tensor:
@@ -91,8 +137,7 @@ class QuantLayer(nn.Module):
 
     def _ternary(self) -> tuple[bool, bool]:
         """Whether the levels of inputs and of weights have a zero."""
-        inputs, weights = (getattr(q, "levels", ()) for q in (self.input_quantizer, self.weight_quantizer))
-        return 0.0 in inputs, 0.0 in weights
+        return 0.0 in self.input_quantizer.levels, 0.0 in self.weight_quantizer.levels
 
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
         return values.view(-1, *[1] * (self.weight.dim() - 2)).to(y.dtype)
@@ -110,6 +155,5 @@ def quant_layers(model: nn.Module) -> dict[str, Any]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, QuantLayer)
-        and not (isinstance(module.weight_quantizer, Identity) and isinstance(module.input_quantizer, Identity))
+        if isinstance(module, QuantLayer) and (module.quantizes_weights or module.quantizes_inputs)
     }

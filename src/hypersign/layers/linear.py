@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from hypersign import ops
 from hypersign.layers.layer import QuantLayer
+from hypersign.quantizers import Quantizer
 
 __all__ = ["QuantLinear"]
 
@@ -12,7 +13,7 @@ __all__ = ["QuantLinear"]
 class QuantLinear(QuantLayer, nn.Linear):
     """A fully connected layer with quantized inputs and weights.
 
-        y = s * (q_a(x) @ q_w(W).T) + bias
+        y = s * (q_a(x) @ q_w(W).T) + bias        (offsets: see `QuantLayer`)
 
     Args:
         in_features: d, the fan-in; `x` has shape `(..., in_features)`.
@@ -23,7 +24,7 @@ class QuantLinear(QuantLayer, nn.Linear):
         device, dtype: of the latent weight, as in torch.
 
     Raises:
-        HypersignError: a quantizer that is no module; an input quantizer with a scale or with `Optimal()`.
+        HypersignError: a quantizer that is no `Quantizer`; an input quantizer with `MeanScale()` or `Optimal()`.
 
     >>> import torch
     >>> from hypersign.quantizers import Sign
@@ -39,8 +40,8 @@ class QuantLinear(QuantLayer, nn.Linear):
         out_features: int,
         bias: bool = True,
         *,
-        input_quantizer: nn.Module | None = None,
-        weight_quantizer: nn.Module | None = None,
+        input_quantizer: Quantizer | None = None,
+        weight_quantizer: Quantizer | None = None,
         device: object = None,
         dtype: object = None,
     ) -> None:

@@ -1,5 +1,7 @@
 """Rotations as layers: of vectors, and of the patches of an image."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,8 +84,17 @@ class PatchRotation(nn.Module):
             )
         self.rotation = rotation
         # As a convolution with the rows of R, which on processors with multipliers is the fastest way to R a.
-        rows = rotation(torch.eye(rotation.dimension)).T.reshape(-1, channels, size, size)
-        self.register_buffer("rows", rows.contiguous(), persistent=False)
+        self.register_buffer("rows", self._rows(), persistent=False)
+
+    def _rows(self) -> Tensor:
+        rows = self.rotation(torch.eye(self.rotation.dimension, device="cpu"))
+        return rows.T.reshape(-1, self.channels, self.size, self.size).contiguous()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PatchRotation":
+        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
+        super()._apply(fn, recurse)
+        self.rows.copy_(self._rows())  # type: ignore[operator]
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """R a for every patch a of the images x."""

@@ -1,5 +1,7 @@
 """Batch norm without a scale, as the paper has it."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,6 +16,13 @@ class _Shift(nn.modules.batchnorm._BatchNorm):
     def _fix_scale(self) -> None:
         del self.weight
         self.register_buffer("weight", torch.ones_like(self.bias), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "_Shift":
+        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
+        super()._apply(fn, recurse)
+        if "weight" in self._buffers:
+            self.weight.data.fill_(1.0)
+        return self
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()

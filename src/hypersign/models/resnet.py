@@ -9,7 +9,7 @@ from hypersign._checks import HypersignError, check_int
 from hypersign.layers import QuantConv2d
 from hypersign.models.norm import check_norm
 from hypersign.models.vgg import _quantizers, check_shape
-from hypersign.quantizers import Optimal, Surrogate
+from hypersign.quantizers import Optimal, Quantizer, Surrogate
 
 __all__ = ["BinaryBlock", "resnet18", "resnet20"]
 
@@ -30,8 +30,8 @@ class BinaryBlock(nn.Module):
         filters: int,
         *,
         stride: int,
-        input_quantizer: nn.Module,
-        weight_quantizer: nn.Module,
+        input_quantizer: Quantizer,
+        weight_quantizer: Quantizer,
         norm_epsilon: float,
         norm_momentum: float,
     ) -> None:

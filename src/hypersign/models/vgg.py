@@ -238,7 +238,7 @@ def _quantizers(
     surrogate: Surrogate | None,
     sign_zero: int = 1,
     weight_scale: Literal["filter"] | int | None = None,
-) -> tuple[Callable[[], nn.Module], Callable[[], nn.Module]]:
+) -> tuple[Callable[[], Quantizer], Callable[[], Quantizer]]:
     """Makers of a weight quantizer and of an input quantizer."""
     if levels not in (2, 3):
         raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {levels!r}")
@@ -254,7 +254,7 @@ def _quantizers(
             return Sign(scale=scale, surrogate=rule, zero=sign_zero)
         return Ternary(threshold, scale=scale, surrogate=rule)
 
-    def weights() -> nn.Module:
+    def weights() -> Quantizer:
         if weight_scale is None or weight_scale == "filter":
             return maker(threshold, None if weight_scale is None else MeanScale())
         return GroupScaled(maker(threshold), weight_scale)

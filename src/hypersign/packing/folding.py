@@ -21,6 +21,7 @@ from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision
 from hypersign.packed.values import Kind, Node
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of
+from hypersign.quantizers import Quantizer
 
 __all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "refusal"]
 
@@ -125,14 +126,14 @@ class Folding:
             raise refusal(name, module, f"no packed form is known of {type(module).__name__}")
         return handler(self, name, module, x)
 
-    def levels(self, name: str, quantizer: Any, x: Flow) -> Flow:
+    def levels(self, name: str, quantizer: Quantizer, x: Flow) -> Flow:
         """Folds a quantizer and all functions that wait into thresholds."""
         found = _Thresholds(name, quantizer, x, self.numbers)
         node = x.name
         if x.kind != "sums" or x.norm:
             node = self.node("quantize", name, x.name)
         dtype = np.float32 if x.kind == "real" else np.int32
-        ternary = len(quantizer.levels) == 3
+        ternary = quantizer.packed_form(inputs=True).kind == "ternary"
         self.tensor(node, "low", dtype, (x.channels,), lambda: found.low)
         if ternary:
             self.tensor(node, "high", dtype, (x.channels,), lambda: found.high)
@@ -216,7 +217,7 @@ class _Thresholds:
     Max pools cut the functions into segments: `flips[i]` says which channels the i-th segment turns round.
     """
 
-    def __init__(self, name: str, quantizer: Any, x: Flow, numbers: Callable[[Flow, Tensor], Tensor]) -> None:
+    def __init__(self, name: str, quantizer: Quantizer, x: Flow, numbers: Callable[[Flow, Tensor], Tensor]) -> None:
         self.name, self.quantizer, self.x, self.numbers = name, quantizer, x, numbers
         self.segments: list[list[Monotone]] = [[]]
         for function in x.waiting:
@@ -244,7 +245,7 @@ class _Thresholds:
         # Contiguous rows: torch's batch norm rounds otherwise where a stride is 0.
         with full_precision("cpu"), torch.no_grad():
             low, high, flip = find_thresholds(
-                lambda n: self.quantizer(self._value(n, count)), first, last, x.channels
+                lambda n: self.quantizer(self._value(n, count)[None])[0], first, last, x.channels
             )
             ends = [torch.full((x.channels,), end) for end in (first, last)]
             falls = [self._value(ends[1], k) < self._value(ends[0], k) for k in range(1, count)] + [flip]

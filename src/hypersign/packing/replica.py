@@ -7,7 +7,7 @@ own rounding is 2^29 times smaller than float32's.
 Two correct computations of one network may still give different logits. A number that lies within rounding of a
 threshold gets either level, and one other level changes everything after it. So the replica does not compare the
 ends. It follows the packed network: at every value that the packed network keeps (levels, sums, numbers) it asks
-whether this value is what the network gives from the values before it, and then goes on from the packed network's
+whether this value is what the network gives from the values before it, and then continues from the packed network's
 own value. Errors do not add up, and every step has its own small bound:
 
     sums of integers                none: they must be equal
@@ -47,7 +47,7 @@ from hypersign.packed import PackedModel
 from hypersign.packed.values import Node
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.windows import pair
-from hypersign.quantizers import Identity
+from hypersign.quantizers import Identity, Quantizer
 
 __all__ = ["Followed", "Replica"]
 
@@ -191,14 +191,14 @@ class _Pass:
         return self.settle(f"{name}.add", _Number(value, main.error + shortcut.error + U * value.abs()))
 
     def product(self, name: str, module: Any, x: _Number) -> _Number:
-        """A convolution or fully connected layer: the bare product, its scale and its bias, a step each."""
+        """A convolution or fully connected layer: the bare product, its scale and its bias, one step for each."""
         node = self.node(name, "conv2d", "image_conv2d", "real_conv2d", "signed_sum")
         weight = module.weight.detach().double()
         scale = None
         if isinstance(module, QuantLayer):
-            if not isinstance(module.input_quantizer, Identity):
+            if module.quantizes_inputs:
                 x = self.quantized(name, module.input_quantizer, x)
-            if not isinstance(module.weight_quantizer, Identity):
+            if module.quantizes_weights:
                 # The levels and scales of float32 are the network's: in float64 some thresholds would be others.
                 weight, scale = module.quantized_weight().detach().double(), module.weight_scale()
         fan_in = weight[0].numel()
@@ -270,13 +270,15 @@ class _Pass:
         x = _Number(x.value, x.error + 2 * U * x.value.abs(), x.unit)
         return self.settle(f"{name}.real", self.settle(f"{name}.unit", x))
 
-    def quantized(self, name: str, quantizer: Any, x: _Number) -> _Number:
+    def quantized(self, name: str, quantizer: Quantizer, x: _Number) -> _Number:
         """The levels that a layer reads: the packed network's, once checked."""
-        levels = quantizer.round(x.value)
+        levels = quantizer.round(quantizer.prepare(x.value).detach())
         if self.values is not None:
             given = self._like(levels, self._levels(name), name)
             room = x.error + (2 * U + FLOAT64) * x.value.abs()
-            right = (quantizer.round(x.value - room) <= given) & (given <= quantizer.round(x.value + room))
+            low, high = (quantizer.prepare(end).detach() for end in (x.value - room, x.value + room))
+            slack = 4 * U * torch.maximum(low.abs(), high.abs()) if quantizer.transforms else 0.0
+            right = (quantizer.round(low - slack) <= given) & (given <= quantizer.round(high + slack))
             self._note(f"{name}.input_quantizer", right & ~x.value.isnan())
             self.levels.append((name, given))
             levels = given

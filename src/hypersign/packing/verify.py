@@ -30,7 +30,6 @@ from hypersign.evaluate import full_precision, mode
 from hypersign.layers import quant_layers
 from hypersign.packed import PackedModel
 from hypersign.packing.replica import Replica
-from hypersign.quantizers import Identity
 
 __all__ = ["Certificate", "Difference", "verify"]
 
@@ -282,9 +281,7 @@ def _float_levels(model: nn.Module, x: Tensor) -> list[Tensor]:
         levels.append(layer.input_quantizer(inputs[0]).double())
 
     handles = [
-        layer.register_forward_pre_hook(keep)
-        for layer in quant_layers(model).values()
-        if not isinstance(layer.input_quantizer, Identity)
+        layer.register_forward_pre_hook(keep) for layer in quant_layers(model).values() if layer.quantizes_inputs
     ]
     try:
         model(x)

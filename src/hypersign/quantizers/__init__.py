@@ -1,7 +1,8 @@
 """Quantizers: a forward rule that gives exact levels, a backward rule, and perhaps a scale per filter."""
 
+from hypersign.quantizers.base import PackedForm, Quantizer, Rule
 from hypersign.quantizers.grouped import GroupScaled
-from hypersign.quantizers.quantizer import Identity, Quantizer
+from hypersign.quantizers.identity import Identity
 from hypersign.quantizers.rotated import Rotated
 from hypersign.quantizers.scales import MeanScale
 from hypersign.quantizers.sign import Sign
@@ -13,14 +14,17 @@ from hypersign.quantizers.surrogates import (
     Tanh,
     Triangle,
 )
-from hypersign.quantizers.ternary import Optimal, Ternary
+from hypersign.quantizers.ternary import Deviations, Optimal, Ternary
 
 __all__ = [
     "Quantizer",
+    "PackedForm",
+    "Rule",
     "Sign",
     "Ternary",
     "Rotated",
     "Optimal",
+    "Deviations",
     "Identity",
     "MeanScale",
     "GroupScaled",

@@ -3,30 +3,32 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hypersign import theory
 from hypersign._checks import HypersignError, check_int
-from hypersign.quantizers.quantizer import Quantizer
+from hypersign.quantizers.base import PackedForm, Quantizer
+from hypersign.quantizers.surrogates import Surrogate
 
 __all__ = ["GroupScaled"]
 
 
-class GroupScaled(nn.Module):
-    """A quantizer of weights with one least-squares scale for each group of `size` weights that follow one another.
+class GroupScaled(Quantizer):
+    """A quantizer of weights with one least-squares scale for each group of `size` consecutive weights.
 
         q_s(w)_i = alpha_g q(w)_i,   alpha_g = <w, q>_g / <q, q>_g   over the group g of i
 
-    The last group of a filter has what is left; a convolution's weights are ordered by channel, row, column. For
+    The last group of a filter has the rest; a convolution's weights are ordered by channel, row, column. For
     Gaussian weights and the sign, the cosine between w and q_s(w) is sqrt(2/pi + (1 - 2/pi)/size), a little more than
-    sqrt(2/pi). Gradients flow through q by its surrogate and through alpha.
+    sqrt(2/pi). Gradients flow through q by its surrogate, and through alpha.
 
-    `levels` is empty: products are of scaled levels. Packed, each group would be a product of its own: no packed
+    `levels` is empty, because the product sees scaled levels. A packed product per group is not supported: no packed
     form is known.
 
     Args:
-        quantizer: what quantizes the weights, such as `Sign()`; without a scale of its own.
+        quantizer: what quantizes the weights, such as `Sign()`; without scale and offset of its own.
         size: weights of a group.
 
     Raises:
-        HypersignError: a quantizer of another kind, or with a scale; a size below 1.
+        HypersignError: a quantizer of another kind, or with a scale or offset; a size below 1.
 
     Source: `theory.group_cosine`; Rastegari et al. 2016 (arXiv 1603.05279), eq. 6, group by group.
 
@@ -36,19 +38,36 @@ class GroupScaled(nn.Module):
     [[2.0, -2.0, 0.5]]
     """
 
-    levels: tuple[float, ...] = ()
+    bits = 32  # the product sees real numbers
     scale = None
+    offset = None
 
     def __init__(self, quantizer: Quantizer, size: int) -> None:
-        super().__init__()
-        if not isinstance(quantizer, Quantizer) or quantizer.scale is not None:
-            raise HypersignError(f"the quantizer to scale by groups must be one without a scale; got {quantizer!r}")
+        nn.Module.__init__(self)  # scale, offset and surrogate are not its own
+        if not isinstance(quantizer, Quantizer) or quantizer.scale is not None or quantizer.offset is not None:
+            raise HypersignError(
+                f"the quantizer to scale by groups must be one without a scale or offset; got {quantizer!r}"
+            )
         self.quantizer = quantizer
         self.size = check_int("the size of a group", size, least=1)
 
-    def thresholds(self, weight: Tensor) -> Tensor:
-        """The threshold of each filter: shape `(filters,)`."""
-        return self.quantizer.thresholds(weight)
+    @property
+    def surrogate(self) -> Surrogate:  # type: ignore[override]
+        """The surrogate of `quantizer`."""
+        return self.quantizer.surrogate
+
+    def thresholds(self, x: Tensor) -> Tensor | None:
+        """Those of `quantizer`."""
+        return self.quantizer.thresholds(x)
+
+    def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
+        """That of infinitely many weights and their signs, scaled by groups; None for other levels."""
+        if self.quantizer.levels != (-1.0, 1.0) or not self.quantizer.predicted_by_thresholds:
+            return None
+        return float(theory.group_cosine(min(self.size, d), theory.limit_cosine(moments)))
+
+    def packed_form(self, inputs: bool = False) -> PackedForm:
+        return PackedForm(None, "no packed form is known of the quantizer GroupScaled")
 
     def forward(self, x: Tensor) -> Tensor:
         """The scaled levels of filters, shape `(filters, ...)` as `x`."""
@@ -60,6 +79,9 @@ class GroupScaled(nn.Module):
     def _grouped(self, values: Tensor) -> Tensor:
         flat = values.flatten(1)
         return F.pad(flat, (0, -flat.shape[1] % self.size)).unflatten(1, (-1, self.size))
+
+    def describe(self) -> str:
+        return f"GroupScaled({self.quantizer.describe()}, {self.size})"
 
     def extra_repr(self) -> str:
         return f"size={self.size}"

@@ -2,30 +2,33 @@
 
 from torch import Tensor, nn
 
+from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.quantizers.quantizer import Quantizer
+from hypersign.quantizers.base import PackedForm, Quantizer, Rule
+from hypersign.quantizers.surrogates import Surrogate
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["Rotated"]
 
 
-class Rotated(nn.Module):
+class Rotated(Quantizer):
     """A quantizer in a rotated frame: the generalized binarization of Anderson & Berg.
 
         theta_R(x) = R' theta(R x)          dtheta_R/dx := R' diag(dtheta) R
 
-    R is `rotation`, theta is `quantizer`. What R makes of a vector has its sign at about 37 degrees whatever the
-    vector was, so that inputs along few directions (the pixels of a first layer) keep theirs. Everything behind
-    the first dimension of `x` is one vector: an image, an input of a fully connected layer, a filter.
+    R is `rotation`, theta is `quantizer`. A rotated vector is about 37 degrees from its sign, whatever the vector
+    was, so inputs along few directions (the pixels of a first layer) keep theirs. Everything behind the first
+    dimension of `x` is one vector: an image, an input of a fully connected layer, a filter.
 
-    With a `HadamardRotation` no step multiplies but for one common factor of a power of sqrt(2): sign flips,
-    additions and comparisons. And since R'R = 1 where a rotation drops no output, a product of two vectors
-    quantized in one frame is the product of their levels: theta_R(w).theta_R(x) = theta(R w).theta(R x).
+    With a `HadamardRotation` there are sign flips, additions and comparisons, and no multiplication except by one
+    common power of sqrt(2). Because R'R = 1 where a rotation drops no output, a product of two vectors quantized in
+    one frame is the product of their levels: theta_R(w).theta_R(x) = theta(R w).theta(R x).
 
-    `levels` is empty: the levels are exact in the rotated frame, not in that of `x`.
+    `levels` is empty: the levels are exact in the rotated frame, not in that of `x`. The scale is that of
+    `quantizer`, which a rotation does not change.
 
     Args:
-        quantizer: what quantizes the rotated vectors, such as `Sign()`.
+        quantizer: what quantizes the rotated vectors, such as `Sign()`; without an offset.
         rotation: of the vectors' dimension; it must drop no output.
 
     Raises:
@@ -42,12 +45,15 @@ class Rotated(nn.Module):
     [0.18, 0.8]
     """
 
-    levels: tuple[float, ...] = ()
+    bits = 32  # the product sees real numbers
+    offset = None
 
     def __init__(self, quantizer: Quantizer, rotation: HaarRotation | HadamardRotation) -> None:
-        super().__init__()
-        if not isinstance(quantizer, Quantizer):
-            raise HypersignError(f"the quantizer to rotate must be one such as Sign(); got {quantizer!r}")
+        nn.Module.__init__(self)  # scale and surrogate are those of `quantizer`
+        if not isinstance(quantizer, Quantizer) or quantizer.offset is not None:
+            raise HypersignError(
+                f"the quantizer to rotate must be one such as Sign(), without an offset; got {quantizer!r}"
+            )
         if not isinstance(rotation, HaarRotation | HadamardRotation):
             raise HypersignError(f"rotation must be a HaarRotation or a HadamardRotation; got {rotation!r}")
         needed = getattr(rotation, "size", rotation.dimension)
@@ -60,18 +66,49 @@ class Rotated(nn.Module):
         self.rotation = rotation
 
     @property
-    def scale(self) -> object:
-        """The scale of `quantizer`; a rotation leaves it as it is."""
+    def scale(self) -> Rule | None:  # type: ignore[override]
+        """The scale of `quantizer`."""
         return self.quantizer.scale
 
-    def thresholds(self, weight: Tensor) -> Tensor:
+    @property
+    def surrogate(self) -> Surrogate:  # type: ignore[override]
+        """The surrogate of `quantizer`."""
+        return self.quantizer.surrogate
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """R x for every vector, shape `(vectors, outputs)`."""
+        return self.quantizer.prepare(self.rotation(x.flatten(1)))
+
+    def round(self, x: Tensor) -> Tensor:
+        """The levels of rotated vectors, in the rotated frame."""
+        return self.quantizer.round(x)
+
+    def thresholds(self, x: Tensor) -> Tensor | None:
         """The threshold of each filter in the rotated frame: shape `(filters,)`."""
-        return self.quantizer.thresholds(self.rotation(weight.flatten(1)))
+        return self.quantizer.thresholds(self.rotation(x.flatten(1)))
+
+    @property
+    def predicted_by_thresholds(self) -> bool:
+        """As for `quantizer`: an angle is the same in both frames."""
+        return self.quantizer.predicted_by_thresholds
+
+    def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
+        """That of `quantizer`."""
+        return self.quantizer.predicted_cosine(d, moments)
+
+    def packed_form(self, inputs: bool = False) -> PackedForm:
+        return PackedForm(None, "no packed form is known of the quantizer Rotated")
+
+    def input_refusal(self) -> str:
+        return self.quantizer.input_refusal()
 
     def forward(self, x: Tensor) -> Tensor:
         """theta_R of every vector of `x`, of the shape of `x`."""
         rotated = self.rotation(x.flatten(1))
         return self.rotation.inverse(self.quantizer(rotated)).view_as(x)
+
+    def describe(self) -> str:
+        return f"Rotated({self.quantizer.describe()}, {self.rotation!r})"
 
     def extra_repr(self) -> str:
         return f"rotation={self.rotation!r}"

@@ -1,4 +1,4 @@
-"""Scales: one real factor a filter, which multiplies a layer's output."""
+"""Scales: one real factor per filter, which multiplies a layer's output."""
 
 import dataclasses
 

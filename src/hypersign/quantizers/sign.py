@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from hypersign._checks import HypersignError
-from hypersign.quantizers.quantizer import Quantizer
-from hypersign.quantizers.scales import MeanScale
+from hypersign.quantizers.base import Quantizer, Rule
 from hypersign.quantizers.surrogates import Surrogate
 
 __all__ = ["Sign"]
@@ -19,13 +18,13 @@ class Sign(Quantizer):
     degrees as d grows. A NaN comes out as +1: training, evaluation and inspection look for NaN themselves.
 
     Args:
-        scale: `MeanScale()` for one least-squares factor a filter (weights only), or None.
+        scale, offset: rules such as `MeanScale()`, one least-squares factor per filter (weights only), or None.
         surrogate: the backward rule; `HardTanh(clip=1.0)` if None.
         zero: the level of 0. `0` is the original code's rule, for comparisons with it: such a network has
             three levels and cannot be packed to one bit.
 
     Raises:
-        HypersignError: `zero` is neither 1 nor 0; a scale or surrogate of another kind.
+        HypersignError: `zero` is neither 1 nor 0; a scale, offset or surrogate of another kind.
 
     Source: Courbariaux & Hubara 2016 (arXiv 1602.02830), eq. 1; Anderson & Berg 2018 (arXiv 1705.07199).
 
@@ -34,8 +33,15 @@ class Sign(Quantizer):
     tensor([-1.,  1.,  1.,  1.])
     """
 
-    def __init__(self, *, scale: MeanScale | None = None, surrogate: Surrogate | None = None, zero: int = 1) -> None:
-        super().__init__(scale=scale, surrogate=surrogate)
+    def __init__(
+        self,
+        *,
+        scale: Rule | None = None,
+        offset: Rule | None = None,
+        surrogate: Surrogate | None = None,
+        zero: int = 1,
+    ) -> None:
+        super().__init__(scale=scale, offset=offset, surrogate=surrogate)
         if zero not in (0, 1):
             raise HypersignError(f"zero, the level of 0, must be 1 or 0; got {zero!r}")
         self.zero = zero
@@ -46,8 +52,8 @@ class Sign(Quantizer):
         signs = x.sign()
         return signs.add_(0.5).sign_() if self.zero else signs
 
-    def thresholds(self, weight: Tensor) -> Tensor:
-        return weight.new_zeros(len(weight))
+    def thresholds(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
 
     def extra_repr(self) -> str:
         return ", ".join(part for part in (super().extra_repr(), "" if self.zero else "zero=0") if part)

@@ -5,6 +5,8 @@ gradient. A surrogate replaces the derivative `dq/dx` by that of a smoother func
 states the derivative it uses; `gradient(x)` returns it, `backward(grad, x)` multiplies it in.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,18 +16,25 @@ __all__ = ["HardTanh", "Polynomial", "StraightThrough", "Surrogate", "Tanh", "Tr
 
 
 class Surrogate(nn.Module):
-    """The backward rule of a quantizer: implement `backward`; annealed surrogates also `state` and `anneal`."""
+    """The backward rule of a quantizer: implement `backward`; annealed surrogates also `state` and `anneal`.
+
+    A surrogate that learns returns a parameter from `state` and implements `state_gradient`.
+    """
 
     def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
         """Gradient with respect to `x`, given `grad` with respect to the quantizer's output (same shape)."""
         raise NotImplementedError
+
+    def state_gradient(self, grad: Tensor, x: Tensor, state: Tensor) -> Tensor | None:
+        """Gradient with respect to `state`, of its shape, where it is a parameter; None if it gets none."""
+        return None
 
     def state(self) -> Tensor | None:
         """The tensor that `backward` reads, if any: passed as an operand so that compiled graphs see it change."""
         return None
 
     def anneal(self, progress: float) -> None:
-        """Called as training goes on, with the share of it that is done, from 0 to 1. Does nothing by default."""
+        """The training calls this with the share of it that is done, from 0 to 1. Does nothing by default."""
 
     def gradient(self, x: Tensor) -> Tensor:
         """The surrogate's derivative at `x`, elementwise; same shape as `x`.
@@ -125,14 +134,22 @@ class Tanh(Surrogate):
         super().__init__()
         self.first = check_real("first", first, above=0)
         self.last = check_real("last", last, above=0)
-        self.register_buffer("t", torch.tensor(self.first), persistent=False)
+        self._now = self.first
+        self.register_buffer("t", torch.tensor(self._now), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Tanh":
+        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
+        super()._apply(fn, recurse)
+        self.t.fill_(self._now)
+        return self
 
     def state(self) -> Tensor:
         return self.t
 
     def anneal(self, progress: float) -> None:
         progress = check_real("progress", progress, least=0, most=1)
-        self.t.fill_(self.first * (self.last / self.first) ** progress)
+        self._now = self.first * (self.last / self.first) ** progress
+        self.t.fill_(self._now)
 
     def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
         assert state is not None

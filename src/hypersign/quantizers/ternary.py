@@ -5,23 +5,42 @@ import dataclasses
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypersign import theory
 from hypersign._checks import check_real
-from hypersign.quantizers.quantizer import Quantizer
-from hypersign.quantizers.scales import MeanScale
+from hypersign.quantizers.base import Quantizer, Rule
 from hypersign.quantizers.surrogates import Surrogate
 
-__all__ = ["Optimal", "Ternary"]
+__all__ = ["Deviations", "Optimal", "Ternary"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimal:
-    """The threshold at which a Gaussian filter's ternary levels keep most of its direction: .612 of its
-    standard deviation, where the angle is 25.86 degrees and 45.9 % of the weights are zero.
+class Deviations:
+    """A threshold in standard deviations of each filter, about its mean: it moves with the weights.
 
-    Source: maximum over t of sqrt(2/pi) exp(-t^2/2) / sqrt(2 Q(t)), Q the normal upper tail.
+    Raises:
+        HypersignError: `deviations` is not a number >= 0.
+
+    >>> import torch
+    >>> Ternary(Deviations(1.0))(torch.tensor([[-3.0, 1.0, 2.0, 0.0]]))  # standard deviation 1.87
+    tensor([[-1.,  0.,  1.,  0.]])
     """
 
-    deviations: float = dataclasses.field(default=0.61200, init=False)
+    deviations: float
+
+    def __post_init__(self) -> None:
+        check_real("deviations", self.deviations, least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimal(Deviations):
+    """The threshold at which a Gaussian filter's ternary levels keep most of its direction: .612 of its
+    standard deviation. There the angle is 25.86 degrees, and 45.9 % of the weights are zero.
+
+    Source: `theory.OPTIMAL_THRESHOLD`, the maximum over t of sqrt(2/pi) exp(-t^2/2) / sqrt(2 Q(t)), Q the normal
+    upper tail.
+    """
+
+    deviations: float = dataclasses.field(default=theory.OPTIMAL_THRESHOLD, init=False)
 
 
 class Ternary(Quantizer):
@@ -29,17 +48,17 @@ class Ternary(Quantizer):
 
         q(x) = sign(x) [ |x| > t ]
 
-    `t` is `threshold` itself or, for `Optimal()`, .612 of each filter's standard deviation (first dimension
-    of `x` = filters; it moves with the weights, and gradients do not flow through it). The surrogate ignores
-    the threshold, as in the original.
+    `t` is `threshold` itself or, for `Optimal()` and `Deviations(number)`, that number of standard deviations per
+    filter (first dimension of `x` = filters; gradients do not flow through it). The surrogate ignores the
+    threshold, as in the original.
 
     Args:
-        threshold: a number in [0, 1), or `Optimal()` (weights only: inputs have no filters).
-        scale: `MeanScale()` for one least-squares factor a filter (weights only), or None.
+        threshold: a number in [0, 1), or `Optimal()` or `Deviations(...)` (weights only: inputs have no filters).
+        scale, offset: rules such as `MeanScale()`, one least-squares factor per filter (weights only), or None.
         surrogate: the backward rule; `HardTanh(clip=1.0)` if None.
 
     Raises:
-        HypersignError: `threshold` is neither `Optimal()` nor a number in [0, 1).
+        HypersignError: `threshold` is none of these; a scale, offset or surrogate of another kind.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 3; Li et al. 2016 (arXiv 1605.04711).
 
@@ -52,29 +71,37 @@ class Ternary(Quantizer):
 
     def __init__(
         self,
-        threshold: float | Optimal = 0.02,
+        threshold: float | Deviations = 0.02,
         *,
-        scale: MeanScale | None = None,
+        scale: Rule | None = None,
+        offset: Rule | None = None,
         surrogate: Surrogate | None = None,
     ) -> None:
-        super().__init__(scale=scale, surrogate=surrogate)
-        if not isinstance(threshold, Optimal):
+        super().__init__(scale=scale, offset=offset, surrogate=surrogate)
+        if not isinstance(threshold, Deviations):
             threshold = check_real("threshold (a number, or Optimal())", threshold, least=0, below=1)
         self.threshold = threshold
 
     def round(self, x: Tensor) -> Tensor:
-        if isinstance(self.threshold, Optimal):
+        if isinstance(self.threshold, Deviations):
             limits = self.thresholds(x).view(-1, *[1] * (x.dim() - 1))
             return x.sign() * (x.abs() > limits)
         # hardshrink is `x [|x| > t]` in one pass.
         return F.hardshrink(x, self.threshold).sign()
 
-    def thresholds(self, weight: Tensor) -> Tensor:
-        if isinstance(self.threshold, Optimal):
-            deviation = weight.detach().flatten(1).std(1, correction=0)
-            return self.threshold.deviations * deviation
-        return weight.new_full((len(weight),), self.threshold)
+    def thresholds(self, x: Tensor) -> Tensor:
+        if isinstance(self.threshold, Deviations):
+            return self.threshold.deviations * x.detach().flatten(1).std(1, correction=0)
+        return x.new_full((len(x),), self.threshold)
+
+    def input_refusal(self) -> str:
+        if isinstance(self.threshold, Deviations):
+            return (
+                f"must have a number as threshold: inputs have no filters, so {self.threshold!r} has no meaning "
+                "there; after a batch norm without scale, Ternary(.612) is the optimum"
+            )
+        return super().input_refusal()
 
     def extra_repr(self) -> str:
-        threshold = self.threshold if isinstance(self.threshold, Optimal) else f"{self.threshold:g}"
+        threshold = self.threshold if isinstance(self.threshold, Deviations) else f"{self.threshold:g}"
         return ", ".join(part for part in (f"threshold={threshold}", super().extra_repr()) if part)

@@ -53,7 +53,7 @@ def library() -> str:
 
 
 def specifications(colours: Sequence[str], layers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One Vega specification a chart; `colours` are those of the layers in training curves, `layers` of all."""
+    """One Vega specification per chart; `colours` are those of the layers in training curves, `layers` of all."""
     alt, converter = _altair(), _vl_convert()
     charts = {
         "angles": _angles(alt),
@@ -104,7 +104,7 @@ def _vl_convert() -> Any:
 
 
 def missing(package: str) -> HypersignError:
-    """The error that says which extra brings `package`."""
+    """The error that names the extra with `package`."""
     return HypersignError(f"the report needs {package}, which is not installed; run: pip install 'hypersign[report]'")
 
 
@@ -244,7 +244,9 @@ def _scatter(alt: Any, colour: Any) -> Any:
         alt.Chart(alt.NamedData("scatter"))
         .mark_point(filled=True, size=40, opacity=0.65, aria=False, cursor="pointer")
         .encode(x=x("predicted", title=titles[0]), y=y("measured", title=titles[1]), color=colour, tooltip=tooltip),
-    ).properties(height=280, description="Measured against predicted correlation, a point a filter, and the diagonal")
+    ).properties(
+        height=280, description="Measured against predicted correlation, one point per filter, and the diagonal"
+    )
 
 
 # What if -------------------------------------------------------------------------------------------------
@@ -259,9 +261,9 @@ def _what_if(alt: Any) -> Any:
     tooltip = [
         alt.Tooltip("layer:N"),
         alt.Tooltip("sign:Q", title="r with signs", format=".3f"),
-        alt.Tooltip("r:Q", title="r if so", format=".3f"),
-        alt.Tooltip("angle:Q", title="angle if so, degrees", format=".1f"),
-        alt.Tooltip("flips:Q", title="signs flipped if so", format=".1%"),
+        alt.Tooltip("r:Q", title="r with these", format=".3f"),
+        alt.Tooltip("angle:Q", title="angle with these, degrees", format=".1f"),
+        alt.Tooltip("flips:Q", title="signs flipped with these", format=".1%"),
     ]
     base = alt.Chart(alt.NamedData("what_if")).encode(y=y, tooltip=tooltip)
     marks = (
@@ -490,7 +492,9 @@ def _filters(alt: Any) -> Any:
         alt.Chart(alt.NamedData("filters"))
         .mark_point(color=_MEASURED, filled=True, size=45, opacity=0.6, aria=False)
         .encode(x=x, y=y, tooltip=tooltip),
-    ).properties(height=240, description="Correlation against angle, a point a filter, and the curve r = cos angle")
+    ).properties(
+        height=240, description="Correlation against angle, one point per filter, and the curve r = cos angle"
+    )
 
 
 def _components(alt: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the report's charts and table show, as plain rows: numbers rounded, NaN and infinities as None."""
+"""Rows for the report's charts and tables: numbers rounded, NaN and infinities as None."""
 
 import math
 import statistics
@@ -19,14 +19,13 @@ __all__ = [
     "covariance_r",
     "depth_content",
     "finite",
-    "is_quantized",
     "layer_content",
     "median",
     "training_content",
 ]
 
 SCATTERED = 64
-"""Filters of each layer in the scatter over all layers, evenly spread: more would hide each other."""
+"""Filters of each layer in the scatter over all layers, evenly spaced; more would hide each other."""
 
 # Title, horizontal and vertical axis of each family of dot products, in the order of the page.
 FAMILIES = {
@@ -62,11 +61,6 @@ def finite(value: float | None, digits: int = 5) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
-def is_quantized(quantizer: str) -> bool:
-    """Whether this representation is that of a quantizer that does something."""
-    return not quantizer.startswith("Identity")
-
-
 def across_layers(geometry: Geometry) -> dict[str, Any]:
     """Rows of the charts that compare layers: angle, correlations, spread with its guide of slope -1/2."""
     angles: list[dict[str, Any]] = []
@@ -75,7 +69,7 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
     labels = {layer.name: text for layer, text in fan_in_labels(geometry)}
     for layer in geometry.layers:
         stats = layer.angle_degrees
-        if is_quantized(layer.weight_quantizer):
+        if layer.quantizes_weights:
             angles.append(
                 {
                     "layer": layer.name,
@@ -101,8 +95,8 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
                     }
                 )
         families = (
-            ("weights", layer.weights_binarized, is_quantized(layer.weight_quantizer)),
-            ("activations", layer.activations_binarized, is_quantized(layer.input_quantizer)),
+            ("weights", layer.weights_binarized, layer.quantizes_weights),
+            ("activations", layer.activations_binarized, layer.quantizes_inputs),
             ("both", layer.both_binarized, True),
         )
         for family, products, shown in families:
@@ -149,7 +143,7 @@ def covariance_r(layer: LayerGeometry) -> tuple[float, float, float]:
 
 def _scattered(layer: LayerGeometry) -> list[dict[str, Any]]:
     """Some of a layer's filters: r predicted from covariance and measured."""
-    if not is_quantized(layer.weight_quantizer):
+    if not layer.quantizes_weights:
         return []
     rows = _prediction(layer)
     return [{"layer": layer.name, **row} for row in rows[:: -(-len(rows) // SCATTERED) or 1]]
@@ -167,17 +161,17 @@ def _prediction(layer: LayerGeometry) -> list[dict[str, Any]]:
 
 
 def layer_content(layer: LayerGeometry) -> dict[str, Any]:
-    """Everything the page draws of one layer when it is picked."""
+    """The data of one layer's charts."""
     weights = layer.latent_weights
     shown = {
-        "weights_binarized": is_quantized(layer.weight_quantizer),
-        "activations_binarized": is_quantized(layer.input_quantizer),
+        "weights_binarized": layer.quantizes_weights,
+        "activations_binarized": layer.quantizes_inputs,
         "both_binarized": True,
-        "permuted": is_quantized(layer.weight_quantizer),
+        "permuted": layer.quantizes_weights,
     }
     return {
         "name": layer.name,
-        "angle": _angle(layer.angle_degrees) if is_quantized(layer.weight_quantizer) else None,
+        "angle": _angle(layer.angle_degrees) if layer.quantizes_weights else None,
         "weights": {
             "mean": finite(weights.mean),
             "std": finite(weights.std),
@@ -193,9 +187,9 @@ def layer_content(layer: LayerGeometry) -> dict[str, Any]:
             for i, (angle, r) in enumerate(
                 zip(layer.angle_degrees.per_filter, layer.weights_binarized.pearson_r_per_filter, strict=True)
             )
-            if is_quantized(layer.weight_quantizer) and math.isfinite(angle) and math.isfinite(r)
+            if layer.quantizes_weights and math.isfinite(angle) and math.isfinite(r)
         ],
-        "prediction": _prediction(layer) if is_quantized(layer.weight_quantizer) else [],
+        "prediction": _prediction(layer) if layer.quantizes_weights else [],
         "advice": {"recommendation": layer.recommendation, "reason": layer.reason},
         "components": _components(layer.components),
         "what_if": [
@@ -258,7 +252,7 @@ def ablation_content(found: Ablation | None) -> dict[str, Any]:
 
 
 def depth_content(found: Depth | None) -> list[dict[str, Any]]:
-    """Rows of the chart of depth: three correlations a layer."""
+    """Rows of the chart of depth: three correlations per layer."""
     return [
         {"layer": layer.name, "place": place, "series": series, "r": finite(value)}
         for place, layer in enumerate(found.layers if found is not None else ())

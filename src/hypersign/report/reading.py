@@ -1,21 +1,21 @@
-"""What the numbers say, in a few sentences for somebody who has not read the paper."""
+"""The numbers in a few sentences, for somebody who has not read the paper."""
 
 import math
 from collections.abc import Sequence
 
 from hypersign.geometry.results import Geometry, LayerGeometry
-from hypersign.report.content import is_quantized, median
+from hypersign.report.content import median
 
 __all__ = ["ANGLE_MARGIN", "CORRELATION_MARGIN", "reading"]
 
-# From here on a measured value is said to depart from its prediction: degrees, and Pearson r.
+# Larger differences between measured and predicted are reported: degrees, and Pearson r.
 ANGLE_MARGIN = 1.0
 CORRELATION_MARGIN = 0.05
 
 
 def reading(geometry: Geometry) -> list[str]:
     """Sentences on angles, dot products and levels; each names the layers it speaks of."""
-    layers = [layer for layer in geometry.layers if is_quantized(layer.weight_quantizer)]
+    layers = [layer for layer in geometry.layers if layer.quantizes_weights]
     spoken = (_angles(layers), _correlations(layers), _permuted(layers), _both(layers), _zeros(layers))
     return [text for text in spoken if text]
 
@@ -26,7 +26,7 @@ def _angles(layers: Sequence[LayerGeometry]) -> str:
         return ""
     text = (
         f"Quantizing turns a filter by {_range([layer.angle_degrees.mean for layer in known], '.1f', '°')} "
-        "on average in its layer; two random vectors would be 90° apart."
+        "(mean of a layer); two random vectors would be 90° apart."
     )
     gaps = [(abs(layer.angle_degrees.mean - layer.angle_degrees.predicted_mean), layer) for layer in known]
     gaps = [(gap, layer) for gap, layer in gaps if math.isfinite(gap)]
@@ -37,13 +37,13 @@ def _angles(layers: Sequence[LayerGeometry]) -> str:
         return f"{text} Theory for normally distributed weights is off by {gap:.1f}° at most ({far.name})."
     stats = far.angle_degrees
     text += (
-        f" {sum(each <= ANGLE_MARGIN for each, _ in gaps) or 'None'} of {len(gaps)} layers lie within "
-        f"{ANGLE_MARGIN:g}° of the theory for normally distributed weights; {far.name} departs most, "
-        f"{stats.mean:.1f}° where {stats.predicted_mean:.1f}° is predicted"
+        f" {sum(each <= ANGLE_MARGIN for each, _ in gaps) or 'None'} of {len(gaps)} layers are within "
+        f"{ANGLE_MARGIN:g}° of the theory for normally distributed weights; {far.name} differs most, "
+        f"{stats.mean:.1f}° instead of {stats.predicted_mean:.1f}°"
     )
     if abs(stats.mean - stats.moments_mean) < gap / 2:
         return (
-            f"{text}: its weights are not normally distributed, and their own moments say {stats.moments_mean:.1f}°."
+            f"{text}: its weights are not normally distributed; their own moments predict {stats.moments_mean:.1f}°."
         )
     return f"{text}."
 
@@ -55,11 +55,11 @@ def _correlations(layers: Sequence[LayerGeometry]) -> str:
     by_r = sorted(known, key=lambda layer: layer.weights_binarized.pearson_r)
     worst, best = by_r[0], by_r[-1]
     text = (
-        f"With quantized weights {worst.name} keeps least of its dot products: r = "
+        f"With quantized weights {worst.name} has the lowest correlation of dot products: r = "
         f"{worst.weights_binarized.pearson_r:.2f}, and {100 * worst.weights_binarized.sign_disagreement:.0f} % "
-        f"of them change sign; {best.name} keeps most, r = {best.weights_binarized.pearson_r:.2f}."
+        f"of them change sign; {best.name} has the highest, r = {best.weights_binarized.pearson_r:.2f}."
         if len(known) > 1
-        else f"With quantized weights the dot products of {worst.name} keep r = "
+        else f"With quantized weights the dot products of {worst.name} have r = "
         f"{worst.weights_binarized.pearson_r:.2f}; {100 * worst.weights_binarized.sign_disagreement:.0f} % of "
         "them change sign."
     )
@@ -71,16 +71,16 @@ def _correlations(layers: Sequence[LayerGeometry]) -> str:
     if above:
         text += (
             f" {_names(above)} {'do' if len(above) > 1 else 'does'} better than the angle predicts, by up to "
-            f"{max(gap for gap, _ in above):.2f}, which happens where inputs vary most along the filters."
+            f"{max(gap for gap, _ in above):.2f}, because their inputs vary most in the directions of the filters."
         )
     if below:
         text += (
             f" {_names(below)} {'do' if len(below) > 1 else 'does'} worse, by up to "
-            f"{max(gap for gap, _ in below):.2f}, which happens where inputs share one strong "
+            f"{max(gap for gap, _ in below):.2f}, because their inputs share one strong "
             "component, such as brightness, that cancels in latent filters but not in quantized ones."
         )
     if not above and not below and all(math.isfinite(gap) for gap, _ in gaps):
-        text += f" All layers keep within {CORRELATION_MARGIN:g} of what their angle predicts."
+        text += f" All layers are within {CORRELATION_MARGIN:g} of the prediction from their angle."
     return text
 
 
@@ -100,8 +100,8 @@ def _permuted(layers: Sequence[LayerGeometry]) -> str:
     if original <= CORRELATION_MARGIN or permuted > original / 2:
         return ""
     return (
-        "With the activations permuted the largest departure of a layer's median filter falls from "
-        f"{original:.2f} to {permuted:.2f}: what departs comes from structure in the inputs, not from the weights "
+        "With permuted activations the largest difference between measured and predicted r (median filter of a "
+        f"layer) falls from {original:.2f} to {permuted:.2f}: the structure of the inputs causes it, not the weights "
         "alone."
     )
 
@@ -110,7 +110,7 @@ def _both(layers: Sequence[LayerGeometry]) -> str:
     values = [
         layer.both_binarized.pearson_r
         for layer in layers
-        if is_quantized(layer.input_quantizer) and math.isfinite(layer.both_binarized.pearson_r)
+        if layer.quantizes_inputs and math.isfinite(layer.both_binarized.pearson_r)
     ]
     if not values:
         return ""
@@ -122,8 +122,8 @@ def _zeros(layers: Sequence[LayerGeometry]) -> str:
     if not any(shares):
         return ""
     return (
-        f"{_range(shares, '.1f', ' %')} of a layer's weights are zero; normally distributed weights would keep "
-        "most of their direction with 45.9 %."
+        f"{_range(shares, '.1f', ' %')} of a layer's weights are zero; normally distributed weights have the "
+        "smallest angle with 45.9 %."
     )
 
 

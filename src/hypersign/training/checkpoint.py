@@ -1,12 +1,17 @@
 """What resuming needs, in one file: `state/state.safetensors`.
 
 Tensors: `model/...` (weights and batch-norm statistics), `optimizer/<parameter>/<slot>`, `signs/<layer>` (the
-levels' signs at the start of the epoch, one bit each), `sums` (loss and correct images so far in the epoch).
-Its header holds the counters as JSON. One file, so that no kill can part what belongs together. Orders,
-flips and crops are functions of the seed and the epoch, so no generator's state is needed.
+levels' signs at the start of the epoch, one bit each), `sums` (loss and metrics so far in the epoch).
+Its header holds the counters and what the state belongs to, as JSON. One file, so that no kill can part what belongs
+together. Orders, flips and crops are functions of the seed and the epoch, so no generator's state is needed.
+
+The fused optimizers walk through memory by the parameter's shape: a moment of another shape makes them read and write
+outside of it. So everything is checked before anything is loaded.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_int, check_real
 from hypersign._files import make_folder
-from hypersign.runs import load_weights, read_tensors, write_tensors
+from hypersign.runs import listed, misfits, read_tensors, write_tensors
+from hypersign.training.recipe import Recipe
+from hypersign.training.step import SLOTS
 
-__all__ = ["Counters", "load_state", "save_state", "state_path"]
+__all__ = ["Belongs", "Counters", "load_state", "save_state", "state_path"]
 
 
 @dataclasses.dataclass
@@ -34,6 +41,21 @@ class Counters:
     best_score: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Belongs:
+    """What a state belongs to: a recipe and the SHA-256 of its data; `batches` of an epoch follow from both."""
+
+    recipe: Recipe
+    data: str
+    batches: int
+
+    def saved(self) -> dict[str, Any]:
+        """For JSON; where the data lie is no part of it, for their hash says which they are."""
+        recipe = {name: value for name, value in self.recipe.as_dict().items() if name != "data"}
+        recipe = {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.items()}
+        return {"recipe": recipe, "data": self.data}
+
+
 def state_path(folder: Path) -> Path:
     """Where the state of the run in `folder` is."""
     return folder / "state" / "state.safetensors"
@@ -41,6 +63,7 @@ def state_path(folder: Path) -> Path:
 
 def save_state(
     folder: Path,
+    belongs: Belongs,
     counters: Counters,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -59,45 +82,149 @@ def save_state(
     tensors["sums"] = sums
     path = state_path(folder)
     make_folder(path.parent)
-    write_tensors(path, tensors, dataclasses.asdict(counters))
+    header = {
+        **dataclasses.asdict(counters),
+        "idle": [name for parameter, name in names.items() if parameter not in optimizer.state],
+        "belongs": belongs.saved(),
+    }
+    write_tensors(path, tensors, header)
 
 
 def load_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, signs: dict[str, Tensor], sums: Tensor
+    folder: Path,
+    belongs: Belongs,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    signs: dict[str, Tensor],
+    sums: Tensor,
 ) -> Counters:
-    """Reads the state of a run into a model, its optimizer, `signs` and `sums`.
+    """Reads the state of a run into a model, its optimizer, `signs` and `sums`, all or nothing.
+
+    States written before version 0.2 do not say what they belong to; they are loaded if everything else fits.
 
     Raises:
-        HypersignError: the file is missing, truncated, or does not fit the network.
+        HypersignError: the file is missing or truncated, belongs to another run (the message says what differs), or
+            does not fit the network, its optimizer or the recipe.
     """
     path = state_path(folder)
     tensors, header = read_tensors(path)
+    _check_belongs(path, header.get("belongs"), belongs.saved())
     if "best_accuracy" in header:  # as version 0.1 called it
         header["best_score"] = header.pop("best_accuracy")
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "signs": {}}
-    for name, tensor in tensors.items():
-        group, _, rest = name.partition("/")
-        groups.setdefault(group, {})[rest] = tensor
-    missing = [f"signs/{name}" for name in signs if name not in groups["signs"]]
+    missing = [f"signs/{name}" for name in signs if f"signs/{name}" not in tensors]
     missing += [] if "sums" in tensors else ["sums"]
     missing += [field.name for field in dataclasses.fields(Counters) if field.name not in header]
     if missing:
-        raise HypersignError(f"{path} was written by another version: it lacks {', '.join(missing)}; train again")
-    load_weights(model, groups["model"], origin=str(path))
+        raise HypersignError(f"{path} was written by another version: it lacks {listed(missing)}; train again")
+    try:
+        counters = _counters(header, belongs)
+    except HypersignError as error:
+        raise HypersignError(f"{path} is damaged: {error}; restore it from a copy or train again") from error
+    idle = header.get("idle", [name for name, parameter in model.named_parameters() if not parameter.requires_grad])
+    wanted = _wanted(model, signs, sums, () if not counters.step else SLOTS[belongs.recipe.optimizer], idle)
+    problems = misfits(wanted, tensors) or _bad_values(tensors, counters)
+    if problems:
+        raise HypersignError(f"{path} does not fit the network: {listed(problems, '; ')}")
+    _load(tensors, model, optimizer, signs, sums)
+    return counters
+
+
+def _check_belongs(path: Path, saved: Any, ours: dict[str, Any]) -> None:
+    """Raises HypersignError where a state says that it belongs to another run."""
+    if saved is None:
+        return
+    if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), dict):
+        raise HypersignError(f"{path} is damaged: it must say which recipe it belongs to; restore it or train again")
+    theirs, recipe = saved["recipe"], ours["recipe"]
+    differing = [
+        f"{name} is {theirs[name]!r:.40} there and {recipe[name]!r:.40} here"
+        for name in recipe
+        if name in theirs and theirs[name] != recipe[name]
+    ]
+    differing += [f"{name!a:.40} is no part of this recipe" for name in theirs if name not in recipe]
+    if saved.get("data") != ours["data"]:
+        differing.append("the data are others")
+    if differing:
+        raise HypersignError(
+            f"{path} belongs to another run: {listed(differing)}; restore the state of this run or train again"
+        )
+
+
+def _counters(header: Mapping[str, Any], belongs: Belongs) -> Counters:
+    """The counters of a header, in range and consistent with each other and the recipe."""
+    found = Counters(**{field.name: header[field.name] for field in dataclasses.fields(Counters)})
+    epochs, batches = belongs.recipe.epochs, belongs.batches
+    check_int("epoch", found.epoch, least=1, most=epochs + 1)
+    check_int("batch", found.batch, least=0, most=batches if found.epoch <= epochs else 0)
+    step = (found.epoch - 1) * batches + found.batch
+    check_int(f"step, after {found.epoch - 1} epochs and {found.batch} batches,", found.step, least=step, most=step)
+    for name in ("seconds", "epoch_seconds"):
+        check_real(name, getattr(found, name), least=0, below=math.inf)
+    check_int("best_epoch", found.best_epoch, least=0, most=found.epoch - 1 if belongs.recipe.validation else 0)
+    check_real("best_score", found.best_score, below=math.inf)
+    return found
+
+
+def _wanted(
+    model: nn.Module, signs: dict[str, Tensor], sums: Tensor, slots: Sequence[str], idle: Any
+) -> dict[str, Tensor]:
+    """For each tensor that a state must hold, one of the shape and type that it must have.
+
+    `idle` names the parameters that had no gradient yet, so that the optimizer keeps nothing of them.
+    """
+    wanted = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for slot in slots if not isinstance(idle, list) or name not in idle else ():
+            scalar = torch.empty((), dtype=torch.float32, device="meta")
+            wanted[f"optimizer/{name}/{slot}"] = scalar if slot == "step" else parameter
+    for name, negative in signs.items():
+        wanted[f"signs/{name}"] = torch.empty(-(-negative.numel() // 8), dtype=torch.uint8, device="meta")
+    wanted["sums"] = sums
+    return wanted
+
+
+def _bad_values(tensors: Mapping[str, Tensor], counters: Counters) -> list[str]:
+    """The faults of the numbers of tensors, in words."""
+    problems = []
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition("/")
+        slot = rest.rpartition("/")[2] if group == "optimizer" else ""
+        tensor = tensor.float() if tensor.element_size() == 1 else tensor  # float8 knows no isfinite
+        if slot == "step":
+            if not (1 <= float(tensor) <= counters.step and float(tensor).is_integer()):
+                problems.append(f"{name} is {float(tensor):g}, and the run is at step {counters.step}")
+        elif not tensor.isfinite().all() if slot != "exp_avg_sq" else not (tensor >= 0).all():
+            # a mean of squares may overflow to inf in a run that goes on
+            problems.append(f"{name} has numbers that no training gives")
+    if not counters.batch and tensors["sums"].any():
+        problems.append("sums must be 0 at the start of an epoch")
+    return problems
+
+
+def _load(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    signs: dict[str, Tensor],
+    sums: Tensor,
+) -> None:
+    """Puts tensors that were checked in their places."""
+    with torch.no_grad():
+        model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
     parameters = dict(model.named_parameters())
-    state: dict[Tensor, dict[str, Any]] = {}
-    for name, tensor in groups["optimizer"].items():
-        parameter_name, _, slot = name.rpartition("/")
-        parameter = parameters[parameter_name]
-        tensor = tensor.to(parameter.device)
-        if tensor.shape == parameter.shape:
-            # In the parameter's memory format: the fused kernels read both as they lie.
-            tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-        # Adam's step counter stays a float32 scalar; on CUDA the fused kernels want it there.
-        state.setdefault(parameter, {})[slot] = tensor
+    state: dict[Tensor, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            parameter_name, _, slot = name.removeprefix("optimizer/").rpartition("/")
+            parameter = parameters[parameter_name]
+            tensor = tensor.to(parameter.device)
+            if slot != "step":
+                # In the parameter's memory format: the fused kernels read both as they lie.
+                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+            # Adam's step counter stays a float32 scalar; on CUDA the fused kernels want it there.
+            state.setdefault(parameter, {})[slot] = tensor
     optimizer.state.update(state)
     for name, negative in signs.items():
-        bits = np.unpackbits(groups["signs"][name].numpy(), count=negative.numel())
+        bits = np.unpackbits(tensors[f"signs/{name}"].numpy(), count=negative.numel())
         negative.copy_(torch.from_numpy(bits).view(negative.shape).bool())
     sums.copy_(tensors["sums"])
-    return Counters(**{field.name: header[field.name] for field in dataclasses.fields(Counters)})

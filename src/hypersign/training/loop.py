@@ -25,8 +25,8 @@ from hypersign.bits import backend
 from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, finite, reestimate_batch_norm
-from hypersign.runs import Run, float32_default, open_run, write_tensors
-from hypersign.training.checkpoint import state_path
+from hypersign.runs import Run, float32_default, load, write_tensors
+from hypersign.training.checkpoint import Belongs, state_path
 from hypersign.training.divergence import FiniteCheck, look_every
 from hypersign.training.monitor import Monitor, layer_metrics, tensorboard_writer
 from hypersign.training.processes import any_process, first_process_first, make_accelerator
@@ -120,17 +120,17 @@ def resume(
     Raises:
         HypersignError: the folder is no run folder or its state is damaged; also those of `train`.
     """
-    path = open_run(folder).path
+    path = load(folder).path
     accelerator = make_accelerator(device)
     with float32_default(), contextlib.ExitStack() as locks:
 
         def opened() -> Run:
             """The run, as it is once nobody else writes to it; a finished one may be read-only."""
-            run = open_run(path, data=data, model=model)
+            run = load(path, data=data, model=model)
             if run.finished:
                 return run
             _lock(locks, accelerator, path)
-            return open_run(path, data=data, model=model)
+            return load(path, data=data, model=model)
 
         run = first_process_first(accelerator, opened)
         if run.finished:
@@ -176,7 +176,8 @@ class _Training:
         # In one process there is nothing to wrap, and a second of imports to spare.
         wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
         self.step = Step(wrapped, self.recipe, self.task, optimizer, self._autocast, guard=self.finite.every == 1)
-        if self.state.load(run):
+        self.belongs = Belongs(self.recipe, self.stream.data.sha256, len(self.stream.training))
+        if self.state.load(run, self.belongs):
             self.step.steps = self.state.counters.step
             self._anneal()
 
@@ -202,7 +203,7 @@ class _Training:
             if self.writes:
                 self._close()
         self.accelerator.wait_for_everyone()
-        return open_run(self.run.path, data=self.run.given_data, model=self.run.given_model)
+        return load(self.run.path, data=self.run.given_data, model=self.run.given_model)
 
     def _monitor(self, tensorboard: bool, console: Console | None) -> Monitor:
         monitor = Monitor(
@@ -303,7 +304,9 @@ class _Training:
         """Saves the state; all processes of a group come here together."""
         self.finite.look(self.state.counters)
         self.state.sums = self.accelerator.reduce(self.state.sums, "mean")
-        first_process_first(self.accelerator, lambda: self.state.save(self.run) if self.writes else None)
+        first_process_first(
+            self.accelerator, lambda: self.state.save(self.run, self.belongs) if self.writes else None
+        )
         self.saved = time.monotonic()
 
     def _close(self) -> None:

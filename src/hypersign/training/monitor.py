@@ -14,7 +14,7 @@ from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
 from hypersign.geometry.weights import angles
 from hypersign.layers import QuantLayer, quant_layers
-from hypersign.quantizers import Identity, Quantizer
+from hypersign.quantizers import Quantizer
 from hypersign.tasks import Task
 from hypersign.training.step import latent_weights
 
@@ -168,9 +168,7 @@ def first_broken_layer(model: nn.Module, inputs: Tensor) -> str | None:
 
     for name, module in model.named_modules():
         # Quantized layers stand for their quantizers; of the other modules those without children are watched.
-        if isinstance(module, QuantLayer) or not (
-            list(module.children()) or isinstance(module, Quantizer | Identity)
-        ):
+        if isinstance(module, QuantLayer) or not (list(module.children()) or isinstance(module, Quantizer)):
             hooks.append(module.register_forward_hook(hook(name)))
     try:
         with torch.no_grad():

@@ -29,26 +29,26 @@ class Recipe:
     images: int | None = None
     """Number of training images to use, the first ones (100: the original's debug mode); all if None."""
     validation: int = 0
-    """Training images, the last ones, held out to validate on after each epoch."""
+    """Number of training images to hold out for validation, the last ones."""
     flip: bool = False
     """Mirror each training image with probability 1/2."""
     crop_padding: int = 0
     """Crop each training image at random, after padding by this number of pixels."""
 
     model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"] = "vgg"
-    """Network: the paper's vgg, fully connected layers alone, a residual network of binary blocks, or one that
-    multiplies nothing: fast transforms and switches, or an associative memory."""
+    """Network: the paper's vgg, fully connected layers alone, a residual network of binary blocks, or one
+    without multiplications: fast transforms and switches, or an associative memory."""
     widths: tuple[int, ...] | None = None
-    """Filters of each convolution (vgg: 128 128 256 256 512 512) or stage (resnets)."""
+    """Filters per convolution (vgg: 128 128 256 256 512 512) or stage (resnets)."""
     pools: tuple[int, ...] | None = None
-    """Convolutions, counted from 1, followed by a 2x2 max pool (vgg: 2 4 6)."""
+    """Convolutions, counted from 1, that a 2x2 max pool follows (vgg: 2 4 6)."""
     filter_size: int | None = None
     """Height and width of the filters, odd (vgg: 3)."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
     associative-memory: 8192)."""
     levels: int = 2
-    """2: binary weights and activations; 3: ternary."""
+    """2: binary weights and activations, 3: ternary ones."""
     threshold: float | Literal["optimal"] | None = None
     """Ternary threshold in [0, 1) (.02), or optimal: .612 standard deviations."""
     continuous: bool | None = None
@@ -58,7 +58,7 @@ class Recipe:
     float_inputs: tuple[str, ...] | None = None
     """Layers whose inputs stay real."""
     surrogate: Literal["hardtanh", "polynomial", "tanh", "triangle", "straight-through"] | None = None
-    """Backward rule of the quantizers (hardtanh); tanh is annealed over the training."""
+    """Backward rule of the quantizers (hardtanh); tanh is annealed during training."""
     norm_scale: bool | None = None
     """Whether batch norm learns a scale (vgg: no)."""
     norm_epsilon: float | None = None
@@ -71,14 +71,14 @@ class Recipe:
     """A least-squares scale of quantized weights: filter (one per filter), or the number of
     weights per scale."""
     first_layer: Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"] | None = None
-    """What the first convolution reads: pixels, a code of them by levels, or signs of their rotated patches (vgg)."""
+    """What the first convolution reads: pixels, their code in levels, or signs of rotated patches (vgg)."""
     first_dimensions: int | None = None
-    """Levels a pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
+    """Levels per pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
 
     epochs: int = 500
     """Passes over the training images."""
     batch_size: int = 50
-    """Images in a step, of all processes together."""
+    """Images per step, over all processes."""
     loss: Literal["squared-hinge", "cross-entropy"] = "squared-hinge"
     """Squared hinge against targets of -1 and +1, or softmax cross-entropy."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -86,27 +86,27 @@ class Recipe:
     adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
     """Whether Adam adds its 1e-8 to the bias-corrected root (torch) or to the uncorrected one (the original)."""
     weight_decay: float = 0.0
-    """Weight decay of sgd (L2) and adamw (decoupled); adam takes none."""
+    """Weight decay of sgd (L2) and adamw (decoupled); adam has none."""
     learning_rate: float = 1e-3
     """First learning rate."""
     final_learning_rate: float = 3e-7
     """Last learning rate."""
     schedule: Literal["exponential", "cosine"] = "exponential"
-    """How the rate falls from the first to the last."""
+    """How the learning rate falls from the first to the last."""
     schedule_per: Literal["epoch", "step"] = "epoch"
-    """Whether the rate changes after each epoch or after each step."""
+    """Whether the learning rate changes after each epoch or after each step."""
     gradient_clip: float | None = 1.0
-    """Every entry of every gradient is clipped to [-c, c]; no clipping if None."""
+    """Clip every gradient entry to [-c, c]; no clipping if None."""
     latent_clip: Literal["after-step", "before-forward", "none"] = "after-step"
     """When latent weights are clipped to [-1, 1]; the original's order is before-forward."""
     reestimate_images: int = 10_000
-    """Training images, without augmentation, that batch-norm statistics are re-estimated on at the end; 0: none."""
+    """Number of training images to re-estimate batch norm on at the end, without augmentation; 0: none."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images, and their augmentation."""
     precision: Literal["float32", "bf16", "bits"] = "float32"
-    """bf16: products and activations of the training in bfloat16. bits: products of levels on bits, exactly, and
-    their gradients rounded at random to 6 bits, on the CPU. Evaluation is float32 always."""
+    """bf16: products and activations in bfloat16. bits: exact products on packed bits, and gradients rounded at
+    random to 6 bits, on the CPU. Evaluation always uses float32."""
     compile: bool = False
     """Compile the training step with torch.compile."""
 

@@ -1,6 +1,7 @@
 """All that changes while a network trains: one object in memory, one file on disk."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from hypersign import runs
 from hypersign._checks import HypersignError
 from hypersign.runs import Run, write_tensors
-from hypersign.training.checkpoint import Counters, load_state, save_state, state_path
+from hypersign.training.checkpoint import Belongs, Counters, load_state, save_state, state_path
 from hypersign.training.monitor import negative_signs
 
 __all__ = ["TrainingState"]
@@ -39,7 +40,7 @@ class TrainingState:
 
     @classmethod
     def start(cls, model: nn.Module, optimizer: torch.optim.Optimizer, metrics: int) -> "TrainingState":
-        """The state before the first step, for a task with so many metrics."""
+        """The state before the first step, for a task with `metrics` metrics."""
         device = next(model.parameters()).device
         sums = torch.zeros(1 + metrics, dtype=torch.float64 if device.type != "mps" else torch.float32).to(device)
         return cls(model, optimizer, negative_signs(model), sums)
@@ -51,14 +52,14 @@ class TrainingState:
         self.counters.step += 1
 
     def means(self, steps: int, decisions: int, sums: Tensor | None = None) -> list[float]:
-        """Mean loss, and mean metrics, over the epoch's first `steps` steps of so many decisions each."""
+        """Mean loss, and mean metrics, over the epoch's first `steps` steps, with `decisions` decisions per step."""
         loss, *measured = ((self.sums if sums is None else sums) / steps).tolist()
         return [loss, *(value / decisions for value in measured)]
 
     def keep_if_best(self, score: float) -> None:
-        """Copies the weights if no earlier epoch had so high a score."""
+        """Copies the weights if no earlier epoch had so high a score; NaN is none."""
         at = self.counters
-        if not at.best_epoch or score > at.best_score:
+        if score > at.best_score or (not at.best_epoch and not math.isnan(score)):
             at.best_score, at.best_epoch = score, at.epoch
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
@@ -69,23 +70,24 @@ class TrainingState:
         at = self.counters
         at.epoch, at.batch, at.epoch_seconds = at.epoch + 1, 0, 0.0
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Run, belongs: Belongs) -> None:
         """Writes weights and state into the run folder, each file whole or not at all."""
         # The state comes last: a run killed before it resumes from an older state and writes the others again.
         if self.best:
             write_tensors(run.path / "best.safetensors", self.best)
         write_tensors(run.path / "model.safetensors", self.model.state_dict())
-        save_state(run.path, self.counters, self.model, self.optimizer, self.signs, self.sums)
+        save_state(run.path, belongs, self.counters, self.model, self.optimizer, self.signs, self.sums)
 
-    def load(self, run: Run) -> bool:
+    def load(self, run: Run, belongs: Belongs) -> bool:
         """Reads the saved state of a run, if it has one; returns whether it has.
 
         Raises:
-            HypersignError: the state is damaged or does not fit, or epochs that are done are missing.
+            HypersignError: the state is damaged, does not fit, or belongs to another run; or epochs that are done are
+                missing.
         """
         if not state_path(run.path).exists():
             return False
-        self.counters = at = load_state(run.path, self.model, self.optimizer, self.signs, self.sums)
+        self.counters = at = load_state(run.path, belongs, self.model, self.optimizer, self.signs, self.sums)
         self.rows = run.metrics()[: at.epoch - 1]
         if len(self.rows) < at.epoch - 1:
             raise HypersignError(
@@ -93,5 +95,7 @@ class TrainingState:
                 f"{len(self.rows)}: restore the file or train again"
             )
         if at.best_epoch:
-            self.best = runs.read_tensors(run.path / "best.safetensors")[0]
+            path = run.path / "best.safetensors"
+            self.best = runs.read_tensors(path)[0]
+            runs.check_weights(self.model, self.best, origin=str(path))
         return True

@@ -8,14 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from hypersign.layers import QuantLayer
-from hypersign.quantizers import Identity, Surrogate
+from hypersign.quantizers import Surrogate
 from hypersign.tasks import Task
 from hypersign.training.recipe import Recipe
 
-__all__ = ["Step", "latent_weights", "make_optimizer"]
+__all__ = ["SLOTS", "Step", "latent_weights", "make_optimizer"]
 
 EPSILON = 1e-8
 BETAS = (0.9, 0.999)
+
+SLOTS = {
+    "adam": ("step", "exp_avg", "exp_avg_sq"),
+    "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "sgd": ("momentum_buffer",),
+}
+"""What each optimizer keeps of every parameter, from its first step on: of the parameter's shape, but for `step`, a
+float32 scalar."""
 
 
 def latent_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -23,7 +31,7 @@ def latent_weights(model: nn.Module) -> dict[str, Tensor]:
     return {
         name: module.weight
         for name, module in model.named_modules()
-        if isinstance(module, QuantLayer) and not isinstance(module.weight_quantizer, Identity)
+        if isinstance(module, QuantLayer) and module.quantizes_weights
     }
 
 

@@ -15,7 +15,6 @@ from hypersign.geometry.covariance.measure import MOST_FAN_IN, Covariances, Laye
 from hypersign.geometry.covariance.patches import input_patches, quantizable_layers
 from hypersign.geometry.covariance.spectrum import Spectrum, effective_dimension, spectrum
 from hypersign.geometry.covariance.what_if import (
-    GroupScale,
     LloydMax,
     WhatIf,
     predicted_r,
@@ -36,7 +35,6 @@ __all__ = [
     "WhatIf",
     "usual_quantizers",
     "LloydMax",
-    "GroupScale",
     "predicted_r",
     "effective_dimension",
     "spectrum",

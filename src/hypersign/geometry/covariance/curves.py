@@ -12,6 +12,7 @@ from hypersign.geometry.covariance.measure import LayerCovariance
 from hypersign.geometry.covariance.spectrum import spectrum
 from hypersign.geometry.covariance.what_if import LloydMax, WhatIf, _Products
 from hypersign.geometry.results import Components, WhatIfCurve
+from hypersign.quantizers import Deviations, Sign, Ternary
 from hypersign.rotations import HadamardRotation
 
 __all__ = ["COMPONENTS_FAN_IN", "CURVE_FILTERS", "CURVE_LEVELS", "CURVE_THRESHOLDS", "components", "what_if_curves"]
@@ -64,7 +65,7 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
         rotation = None if make is None else make(few.fan_in)
         turned = latent if rotation is None else rotation(latent)
         families: dict[str, dict[float, Callable[[Tensor], Tensor]]] = {
-            "threshold": {t: _Threshold(t) for t in CURVE_THRESHOLDS},
+            "threshold": {t: Ternary(Deviations(t)) if t else Sign() for t in CURVE_THRESHOLDS},
             "levels": {float(k): LloydMax(k) for k in CURVE_LEVELS},
         }
         for kind, quantizers in families.items():
@@ -110,18 +111,6 @@ def components(layer: LayerCovariance) -> Components:
         mean(found.alignment),
         mean(found.levels_alignment),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Threshold:
-    """Ternary levels at `threshold` standard deviations of each filter; the sign for 0."""
-
-    threshold: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.threshold == 0:
-            return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
-        return x.sign() * (x.abs() > self.threshold * x.std(1, correction=0, keepdim=True))
 
 
 def _few(layer: LayerCovariance, count: int) -> LayerCovariance:

@@ -139,15 +139,15 @@ class _LayerSums:
 
     def __init__(self, name: str, layer: Any, continuous: bool, mapped: bool) -> None:
         self.name, self.layer = name, layer
-        self.quantizer = layer.input_quantizer if isinstance(layer, QuantLayer) and not continuous else None
+        self.quantizes = isinstance(layer, QuantLayer) and layer.quantizes_inputs and not continuous
         self.sums: CovarianceAccumulator | None = None
         self.reason = ""
         if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
             return
-        whole = set(getattr(self.quantizer, "levels", ())) or {None}
+        levels = self.quantizes and layer.input_quantizer.packed_form(inputs=True).kind in ("binary", "ternary")
         self.sums = CovarianceAccumulator(
-            groups_of(layer), fan_in, levels=whole <= {-1, 0, 1}, device=layer.weight.device, mapped=mapped
+            groups_of(layer), fan_in, levels=levels, device=layer.weight.device, mapped=mapped
         )
 
     @property
@@ -168,8 +168,8 @@ class _LayerSums:
         ):  # far cheaper than asking every element
             self.reason, self.sums = "its input holds NaN or infinity", None
             return
-        if self.quantizer is not None:
-            x = self.quantizer(x)
+        if self.quantizes:
+            x = self.layer.effective_input(x)
         for patches in input_patches(layer, x):
             self.sums.update(patches)
 
@@ -179,7 +179,8 @@ class _LayerSums:
         mean, covariance = self.sums.result()
         patches, self.sums = self.sums.count, None  # frees the sums of a device
         latent = self.layer.weight.detach()
-        levels = self.layer.quantized_weight().detach() if isinstance(self.layer, QuantLayer) else latent
+        quantized = isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights
+        levels = self.layer.effective_weight().detach() if quantized else latent
         weights = _rows(latent)
         return LayerCovariance(
             self.name,

@@ -11,11 +11,10 @@ from torch import Tensor
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
 from hypersign.geometry.covariance.measure import LayerCovariance
-from hypersign.quantizers import Optimal, Rotated, Sign, Ternary
+from hypersign.quantizers import GroupScaled, Optimal, Quantizer, Rotated, Sign, Ternary
 from hypersign.rotations import HadamardRotation
 
 __all__ = [
-    "GroupScale",
     "LloydMax",
     "WhatIf",
     "predicted_r",
@@ -59,34 +58,6 @@ class LloydMax:
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupScale:
-    """Signs with one least-squares scale for each group of weights that follow one another in a filter.
-
-        q(x) = sign(x) mean |x| over its group
-
-    A group has `size` weights, the last one of a filter what is left; a convolution's weights are ordered by
-    channel, row, column. A what-if for weights: no layer takes it.
-
-    Raises:
-        HypersignError: the size is no integer above 0.
-
-    >>> GroupScale(2)(torch.tensor([[1.0, -3.0, 0.5]])).tolist()
-    [[2.0, -2.0, 0.5]]
-    """
-
-    size: int
-
-    def __post_init__(self) -> None:
-        check_int("the size of a group", self.size, least=1)
-
-    def __call__(self, weights: Tensor) -> Tensor:
-        """The scaled signs of filters, shape `(filters, d)`."""
-        groups = weights.abs().split(self.size, dim=1)
-        means = torch.cat([group.mean(1, keepdim=True).expand_as(group) for group in groups], dim=1)
-        return Sign().round(weights) * means
-
-
-@dataclasses.dataclass(frozen=True)
 class WhatIf:
     """What a quantizer of the weights would do to a layer, filter by filter.
 
@@ -121,7 +92,7 @@ def usual_quantizers(fan_in: int) -> dict[str, WeightQuantizer]:
         "sign": Sign(),
         "ternary, best threshold": Ternary(Optimal()),
         **{f"{k} levels": LloydMax(k) for k in (4, 8)},
-        **{f"sign, a scale per {size}": GroupScale(size) for size in (8, 64) if size < fan_in},
+        **{f"sign, a scale per {size}": GroupScaled(Sign(), size) for size in (8, 64) if size < fan_in},
         **{
             f"sign, Hadamard-{rounds}": Rotated(Sign(), HadamardRotation(fan_in, rounds=rounds, seed=0))
             for rounds in (1, 3)
@@ -140,7 +111,7 @@ def what_if(layer: LayerCovariance, quantizers: Mapping[str, WeightQuantizer] | 
 
     Args:
         layer: of `input_covariances`.
-        quantizers: by name, quantizers such as `Ternary(0.1)`, `LloydMax(4)`, `GroupScale(64)` or
+        quantizers: by name, quantizers such as `Ternary(0.1)`, `LloydMax(4)`, `GroupScaled(Sign(), 64)` or
             `Rotated(Sign(), HaarRotation(fan_in, seed=0))`, which is the generalized binarization R' sign(R w);
             or any function of filters `(filters, d)` that gives what becomes of them. `usual_quantizers` if None.
 
@@ -165,7 +136,7 @@ def what_if(layer: LayerCovariance, quantizers: Mapping[str, WeightQuantizer] | 
     found = []
     for name, quantizer in quantizers.items():
         with torch.no_grad():
-            levels = quantizer(latent)
+            levels = quantizer.effective(latent) if isinstance(quantizer, Quantizer) else quantizer(latent)
         if levels.shape != latent.shape:
             raise HypersignError(
                 f"a quantizer must keep the shape {tuple(latent.shape)} of the filters; {name} returned "

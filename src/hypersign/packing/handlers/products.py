@@ -20,7 +20,7 @@ from hypersign.packed.values import Kind
 from hypersign.packing.folding import Flow, Folding, Monotone, refusal
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.windows import pair
-from hypersign.quantizers import Identity, Sign, Ternary
+from hypersign.quantizers import Identity, Quantizer
 
 __all__ = ["convolution", "linear"]
 
@@ -58,17 +58,18 @@ def linear(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
 
 def _product(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
     quantizer, weights = _quantizers(name, module)
-    if not isinstance(quantizer, Identity):
+    if quantizer.packed_form(inputs=True).kind != "float":
         x = folding.levels(f"{name}.input_quantizer", quantizer, x)
     x, y = _node(folding, name, module, x, window)
-    if isinstance(weights, Identity):
+    form = weights.packed_form().kind
+    if form == "float":
         shape = (y.channels, *window["kernel"], x.channels // getattr(module, "groups", 1))
         folding.tensor(name, "weight", np.float32, shape, lambda: _rows(name, module.weight, x))
     else:
-        planes = () if len(weights.levels) == 2 else (2,)
+        planes = () if form == "binary" else (2,)
         words = (*planes, y.channels, -(-module.weight[0].numel() // 64))
         folding.tensor(name, "weight", np.uint64, words, lambda: _packed(name, module, x))
-    if getattr(weights, "scale", None) is not None:
+    if weights.scale is not None:
         scale = functools.cache(lambda: module.weight_scale().detach())
         affine = lambda: (scale(), torch.zeros_like(scale()))  # noqa: E731
         y = y.then(Monotone(f"{name}.scale", lambda v: v * scale(), affine=affine))
@@ -78,20 +79,21 @@ def _product(folding: Folding, name: str, module: Any, x: Flow, window: dict[str
     return y
 
 
-def _quantizers(name: str, module: Any) -> tuple[Any, Any]:
+def _quantizers(name: str, module: Any) -> tuple[Quantizer, Quantizer]:
     """The quantizers of inputs and weights."""
     if not isinstance(module, QuantLayer):
         return Identity(), Identity()
-    for rule in (module.input_quantizer, module.weight_quantizer):
-        if type(rule) not in (Identity, Sign, Ternary):
-            raise refusal(name, module, f"no packed form is known of the quantizer {type(rule).__name__}")
-    return module.input_quantizer, module.weight_quantizer
+    inputs, weights = module.input_quantizer, module.weight_quantizer
+    for form in (inputs.packed_form(inputs=True), weights.packed_form()):
+        if form.kind is None:
+            raise refusal(name, module, form.reason)
+    return inputs, weights
 
 
 def _node(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> tuple[Flow, Flow]:
     """Adds the product's node, by what it reads; returns its input and its output."""
     groups, pad_value = getattr(module, "groups", 1), getattr(module, "pad_value", 0)
-    real_weights = isinstance(getattr(module, "weight_quantizer", Identity()), Identity)
+    real_weights = not (isinstance(module, QuantLayer) and module.quantizes_weights)
     pixels = integer_pixels(folding.pixel_range)
     fan_in = module.weight[0].numel()
     no_ones = not pad_value or window["padding"] == [0, 0]
@@ -134,6 +136,6 @@ def _packed(name: str, layer: Any, x: Flow) -> NDArray[np.uint64]:
     _rows(name, layer.weight, x)  # checks for NaN, which has no level
     with torch.no_grad():
         levels = _rows(name, layer.quantized_weight(), x).reshape(layer.filters, -1)
-    if len(layer.weight_quantizer.levels) == 2:
+    if layer.weight_quantizer.packed_form().kind == "binary":
         return bits.pack(levels)
     return bits.pack_ternary(levels, low=0, high=1)

@@ -188,7 +188,7 @@
     }
     if (components.length) {
       const share = components.find((row) => row.series === "inputs' variance").share;
-      element("caption-components").textContent = `the first alone holds ${percent(share)} of the variance`;
+      element("caption-components").textContent = `the first one holds ${percent(share)} of the variance`;
       draw("components", "components", { components });
     } else {
       element("caption-components").textContent = "";
@@ -235,8 +235,8 @@
     const where = rotation === "none" ? "" : " in a rotated frame";
     const worst = rows.reduce((least, row) => !least || row.r < least.r ? row : least, null);
     element("what-if-words").textContent = worst
-      ? `With ${what}${where}: r is ${number(median(rows.map((row) => row.r)), 3)} in the middle layer and ` +
-        `${number(worst.r, 3)} in ${worst.layer}, the least, where ${percent(worst.flips)} of signs flip.`
+      ? `With ${what}${where}: the median r over layers is ${number(median(rows.map((row) => row.r)), 3)}; ` +
+        `the lowest is ${number(worst.r, 3)} in ${worst.layer}, where ${percent(worst.flips)} of signs flip.`
       : `With ${what}${where} no layer has an r.`;
     if (rows.length) draw("what-if-layers", "what_if", { what_if: rows, layers: rows.map(({ layer }) => ({ layer })) }, rowHeight);
     else note("what-if-layers", "No layer has an r.");

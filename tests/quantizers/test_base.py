@@ -185,7 +185,5 @@ def test_identity_is_nothing() -> None:
 
 
 def test_base_class_says_what_to_implement() -> None:
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match=r"Quantizer must implement round\(x\)"):
         Quantizer()(numbers(2))
-    with pytest.raises(NotImplementedError):
-        Quantizer().thresholds(numbers(2))

@@ -12,6 +12,7 @@ from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.layer import QuantLayer
 from hypersign.layers.linear import QuantLinear
+from hypersign.quantizers import Quantizer
 
 __all__ = ["Conversion", "convert"]
 
@@ -37,8 +38,8 @@ class Conversion:
 def convert(
     model: nn.Module,
     *,
-    weight_quantizer: nn.Module | None = None,
-    input_quantizer: nn.Module | None = None,
+    weight_quantizer: Quantizer | None = None,
+    input_quantizer: Quantizer | None = None,
     keep: Iterable[str] = (),
 ) -> Conversion:
     """Returns a quantized copy of a float network: the same keys, its weights as the latent start.
@@ -132,7 +133,7 @@ def _reason(module: nn.Module) -> str:
     return f"{kind} has no quantized form here"
 
 
-def _quantized(module: nn.Module, weight_quantizer: nn.Module | None, input_quantizer: nn.Module | None) -> nn.Module:
+def _quantized(module: nn.Module, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None) -> nn.Module:
     """`module` as its quantized subclass: same parameters (not copies), hooks, mode and settings."""
     layer = copy.copy(module)
     layer.__class__ = _QUANTIZED[type(module)]

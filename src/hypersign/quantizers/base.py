@@ -1,0 +1,216 @@
+"""The contract of every quantizer: one class, of which a subclass implements `round` and whatever else it knows."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hypersign import theory
+from hypersign._checks import HypersignError
+from hypersign.quantizers.scales import MeanScale
+from hypersign.quantizers.surrogates import HardTanh, Surrogate
+
+__all__ = ["PackedForm", "Quantizer", "Rule"]
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+"""A rule for a scale or an offset: a function of the tensor and its levels, or a module where it learns something."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedForm:
+    """How a quantizer's values are packed: "float" as float32, "binary" as one bit, "ternary" as two.
+
+    `kind` is None where there is no packed form; `reason` then says why, as the end of a sentence.
+    """
+
+    kind: Literal["float", "binary", "ternary"] | None
+    reason: str = ""
+
+
+class _Quantize(torch.autograd.Function):
+    """Levels forward, the surrogate's derivative backward.
+
+    There is no forward-mode rule: torch.compile cannot trace a Function that has one. The surrogate's state is an
+    operand of its own: if `backward` read it from the object, a compiled graph would bake in the value of tracing.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, state: Tensor | None, quantizer: "Quantizer") -> Tensor:
+        return quantizer.round(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, state, quantizer = inputs
+        ctx.surrogate = quantizer.surrogate
+        ctx.has_state = state is not None
+        ctx.learns = state is not None and state.requires_grad
+        ctx.save_for_backward(*((x, state) if ctx.has_state else (x,)))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, state = ctx.saved_tensors if ctx.has_state else (*ctx.saved_tensors, None)
+        learned = ctx.surrogate.state_gradient(grads[0], x, state) if ctx.learns else None
+        return ctx.surrogate.backward(grads[0], x, state), learned, None
+
+
+class Quantizer(nn.Module):
+    """Maps numbers to a few exact levels, with a surrogate gradient. A subclass needs `round` and nothing else.
+
+        values = scale * round(prepare(x)) + offset
+
+    Calling a quantizer gives the levels `round(prepare(x))`. A layer multiplies and adds `scale` and `offset` to its
+    output, outside the product, so that sums of levels stay integers. What a subclass states, the rest of HyperSign
+    uses; what it does not state is unknown, and no number is shown for it:
+
+    - `round(x)`: the levels, without a gradient.
+    - `prepare(x)`: a differentiable transform before rounding (standardise, clamp, shift).
+    - `levels`, the values of `round`, ascending; or `bits`, what a level takes: for sizes and packing.
+    - `scale`, `offset`: rules, `rule(x, levels)`. For weights they return one number per filter, shape `(filters,)`;
+      for inputs numbers that broadcast against the layer's output, such as one for all. A rule that learns is a
+      module with parameters; these get gradients and are saved.
+    - `thresholds(x)`: where levels change, if they are sign(x) [|x| > t]. Then angles are predicted.
+    - `predicted_cosine(d, moments)`: for other levels.
+    - `packed_form(inputs)`: how it is packed, or why not.
+
+    Parameters that `prepare`, a rule or the surrogate's state uses get gradients. One that only `round` uses gets
+    none. `forward` may be overridden as a whole: what it returns is what the product sees.
+
+    Args:
+        scale, offset: rules, or None.
+        surrogate: the backward rule; `HardTanh(clip=1.0)` if None.
+
+    Raises:
+        HypersignError: a scale or offset that cannot be called, or a surrogate of another kind.
+
+    >>> class Halves(Quantizer):
+    ...     def round(self, x):
+    ...         return (2 * x).round() / 2
+    >>> Halves()(torch.tensor([0.3, -0.8]))
+    tensor([ 0.5000, -1.0000])
+    """
+
+    levels: tuple[float, ...] = ()
+    bits: int | None = None
+
+    def __init__(
+        self, *, scale: Rule | None = None, offset: Rule | None = None, surrogate: Surrogate | None = None
+    ) -> None:
+        super().__init__()
+        for name, rule in (("scale", scale), ("offset", offset)):
+            if rule is not None and (not callable(rule) or isinstance(rule, type)):
+                raise HypersignError(f"{name} must be a rule such as MeanScale(), or None; got {rule!r}")
+        surrogate = HardTanh() if surrogate is None else surrogate
+        if not isinstance(surrogate, Surrogate):
+            raise HypersignError(f"surrogate must be a Surrogate such as HardTanh(); got {surrogate!r}")
+        self.scale = scale
+        self.offset = offset
+        self.surrogate = surrogate
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """The value to round, of the same shape, differentiable in `x`. By default `x` itself."""
+        return x
+
+    @property
+    def transforms(self) -> bool:
+        """Whether it transforms before rounding: `prepare` is not the default."""
+        return type(self).prepare is not Quantizer.prepare
+
+    def round(self, x: Tensor) -> Tensor:
+        """The level of each element of `x`: same shape and dtype, no gradient."""
+        raise NotImplementedError(f"{type(self).__name__} must implement round(x)")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The levels of `x`, differentiable through the surrogate."""
+        return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
+
+    def effective(self, weight: Tensor) -> Tensor:
+        """What geometry compares with the latent filters: their levels; with an offset `scale * levels + offset`.
+
+        A scale turns no filter and is left out where there is no offset.
+        """
+        levels = self(weight)
+        if self.offset is None:
+            return levels
+        shape = (-1, *[1] * (levels.dim() - 1))
+        scaled = levels if self.scale is None else self.scale(weight, levels).view(shape) * levels
+        return scaled + self.offset(weight, levels).view(shape)
+
+    def thresholds(self, x: Tensor) -> Tensor | None:
+        """The t in `round(x) = sign(x) [|x| > t]`, or None where levels are not of that form.
+
+        For weights `(filters, ...)` one per filter, shape `(filters,)`. For inputs one for all, shape `(1,)`, or one
+        per channel; they do not depend on `x`.
+        """
+        return None
+
+    @property
+    def bits_per_level(self) -> int | None:
+        """Bits of a level: `bits`, or as many as `levels` need (8 levels: 3); None if neither is stated."""
+        if self.bits is not None or not self.levels:
+            return self.bits
+        return max(1, math.ceil(math.log2(len(self.levels))))
+
+    @property
+    def floats_per_filter(self) -> int:
+        """float32 numbers stored beside the levels of a filter: scale and offset; learned ones are parameters."""
+        return sum(rule is not None and not isinstance(rule, nn.Module) for rule in (self.scale, self.offset))
+
+    @property
+    def predicted_by_thresholds(self) -> bool:
+        """Whether predictions follow from `thresholds`: a quantizer with a `predicted_cosine` of its own says no."""
+        kind = type(self)
+        return kind.thresholds is not Quantizer.thresholds and kind.predicted_cosine is Quantizer.predicted_cosine
+
+    def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
+        """Mean cosine between d independent numbers and what they are quantized to, or None: no prediction.
+
+        By default that of the thresholds, to order 1/d.
+
+        Args:
+            d: length of a filter; infinity for inputs.
+            moments: of the numbers that are rounded (after `prepare`), above the threshold.
+        """
+        return float(theory.mean_cosine(moments, d)) if self.predicted_by_thresholds else None
+
+    def packed_form(self, inputs: bool = False) -> PackedForm:
+        """How these weights (or `inputs`) are packed, or why they have no packed form.
+
+        By default: levels -1, +1 take one bit, levels -1, 0, +1 two, a scale per filter goes into the thresholds
+        after the layer. Inputs are packed by comparing with thresholds, so `thresholds` must be stated.
+        """
+        kind: Literal["binary", "ternary"] | None = _KINDS.get(tuple(self.levels))
+        name = f"no packed form is known of the quantizer {type(self).__name__}"
+        if not self.levels:
+            return PackedForm(None, f"{name}, which states no levels")
+        if kind is None:
+            return PackedForm(None, f"{name}: its levels are {self.levels}, not (-1, 1) or (-1, 0, 1)")
+        if self.offset is not None:
+            return PackedForm(None, f"{name} with an offset, which is no multiple of the levels")
+        if inputs and self.scale is not None:
+            return PackedForm(None, f"{name} with a scale of inputs")
+        if inputs and type(self).thresholds is Quantizer.thresholds:
+            return PackedForm(None, f"{name} for inputs: it states no thresholds")
+        return PackedForm(kind)
+
+    def input_refusal(self) -> str:
+        """Why it cannot quantize inputs, as a whole sentence; empty if it can."""
+        if isinstance(self.scale, MeanScale):
+            return "must have no scale per filter: inputs have no filters"
+        return ""
+
+    def describe(self) -> str:
+        """The quantizer on one line, without its surrogate."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def extra_repr(self) -> str:
+        rules = (("scale", self.scale), ("offset", self.offset))
+        # modules are shown as children
+        return ", ".join(f"{k}={v!r}" for k, v in rules if v is not None and not isinstance(v, nn.Module))
+
+
+_KINDS: dict[tuple[float, ...], Any] = {(-1.0, 1.0): "binary", (-1.0, 0.0, 1.0): "ternary"}
