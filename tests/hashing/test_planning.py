@@ -181,7 +181,7 @@ def test_copies_have_equal_codes(copies, k):
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint64, np.float64])
 def test_neighbours_far_from_the_origin(kind):
-    """float64 rounds these integers to multiples of 256, and squares of numbers so large lose what sets them apart."""
+    """float64 rounds these integers to multiples of 256; squares of large floats lose what sets them apart."""
     centre = 2**40 if kind == np.float64 else 2**60
     spread = np.random.default_rng(0).integers(-(2**15), 2**15, (80, 8))
     x = spread.astype(kind) + kind(centre)
