@@ -46,7 +46,7 @@ for name in ("0", "4", "8"):
     at_once = evaluate(converted, test).accuracy
     reestimate_batch_norm(converted, train)
     refitted = evaluate(converted, test).accuracy
-    layer = inspect(converted, test, run="one layer binary", dataset="digits").layers[0]
+    layer = inspect(converted, test, name="one layer binary", dataset="digits").layers[0]
     print(
         f"layer {name} binary: {at_once:.1%}, batch norm re-estimated: {refitted:.1%}; "
         f"angle {layer.angle_degrees.mean:.1f} degrees, r {layer.weights_binarized.pearson_r:.2f}"

@@ -20,7 +20,7 @@ from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
 from hypersign.layers import train_on_bits
-from hypersign.runs import open_run
+from hypersign.runs import load
 from hypersign.tasks import cross_entropy
 from hypersign.training.step import latent_weights
 
@@ -41,7 +41,7 @@ def main() -> None:
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
     )
     options = parser.parse_args()
-    run = open_run(options.run)
+    run = load(options.run)
     data = run.data()
     model = run.load_model().to(memory_format=torch.channels_last).train()
     on_bits = copy.deepcopy(model)

@@ -27,8 +27,8 @@ from hypersign._machine import machine, versions
 from hypersign.geometry.depth import accumulated_r, layer_r
 from hypersign.geometry.weights import angle_stats
 from hypersign.layers import quant_layers
-from hypersign.runs import Run, open_run
-from hypersign.summary import summary
+from hypersign.runs import Run, load
+from hypersign.summaries import summary
 from hypersign.training import Recipe, resume, train
 
 KEPT = 2
@@ -94,7 +94,7 @@ def trained(folder: Path, recipe: Recipe) -> Run:
     """The finished run of this recipe in `folder`; trained or resumed if needed."""
     if not (folder / "run.json").exists():
         return train(recipe, folder, device="cpu", console=Console(quiet=True))
-    run = open_run(folder)
+    run = load(folder)
     if Recipe(**run.info["recipe"]) != recipe:
         raise SystemExit(f"{folder} holds another run than this remedy: name another --folder, or remove it")
     return run if run.finished else resume(folder, device="cpu", console=Console(quiet=True))

@@ -16,7 +16,7 @@ from torch import nn
 
 from hypersign._checks import HypersignError
 from hypersign.models import build
-from hypersign.runs import open_run, read_tensors, write_tensors
+from hypersign.runs import load, read_tensors, write_tensors
 from hypersign.training import Recipe, loop, resume
 from hypersign.training.checkpoint import Belongs, Counters, load_state, save_state, state_path
 from hypersign.training.loop import InterruptedTrainingError
@@ -386,7 +386,7 @@ def test_resume_refuses_moments_of_another_shape(stopped: Path, quiet: Any) -> N
 
 
 def test_resume_refuses_the_state_of_another_run(stopped: Path, quiet: Any) -> None:
-    run = open_run(stopped)
+    run = load(stopped)
     run.update(recipe={**run.info["recipe"], "seed": 7})
     with pytest.raises(HypersignError, match="belongs to another run: seed is 0 there and 7 here"):
         resume(stopped, **quiet)

@@ -38,7 +38,7 @@ def evaluate(
         batch_size: images per batch.
         json: print JSON instead of the tables; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     if images is not None:
         check_int("--images", images, least=1)
     data = opened.data()

@@ -8,7 +8,7 @@ from rich.table import Table
 from hypersign import runs
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, parse
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 
 def run(words: Sequence[str]) -> None:
@@ -23,7 +23,7 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
         run: run folder.
         json: print JSON instead of the tables, with the metrics of every epoch; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     found = opened.info
     network = summary(opened.build_model(), tuple(found["model"]["shape"]))
     rows = opened.metrics()
