@@ -6,17 +6,10 @@
 // lane's. So a row depends on key and number alone. All arithmetic is float32, in one order and without fused
 // operations: every back end, NumPy too, gives the same bits.
 //
-<<<<<<< HEAD
 // The bottleneck with AVX2: sixteen normals take 70 operations, 22 of them for the two words. A Zen 3 core does 2.4 per
 // cycle, because most wait for the one before. Polynomials are therefore in the order that waits least, and each step
 // computes the points of the next. That makes 1.9 cycles per normal, including products with two rows. Sums of |x| and
 // x^2 alone need neither axes nor signs: 56 operations, 1.6 cycles per normal. A threshold takes 4 more for eight numbers.
-=======
-// Cost with AVX2: 70 operations for sixteen normals, 22 of them the two words', of which a Zen 3 core does 2.4 a
-// cycle, since most wait for the one before: polynomials are in the order that waits least, and each step's points are
-// made during the last one's. That makes 1.9 cycles a normal, products with two rows included. Sums of |x| and x^2
-// alone need neither axes nor signs: 56 operations, 1.6 cycles a normal. A threshold takes 4 more for eight numbers.
->>>>>>> 6eef497ebf78ec920fd589933454d5243012bb2b
 #pragma once
 #include <cstdint>
 

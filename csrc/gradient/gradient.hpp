@@ -10,19 +10,11 @@
 // bytes with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs
 // is taken off at the end; it is the same for every row of tables.
 //
-<<<<<<< HEAD
 // The bottleneck: 128 multiply-accumulates, of 16 channels by 8 numbers, take a shuffle, a multiply-add and an addition.
 // Zen 3 does four such instructions per cycle, among them two shuffles and two multiplications: 170 products per cycle,
 // where float32 does 16. Four rows of tables by 32 channels are 24 such instructions and load 8 registers: fewer than two
 // loads per cycle. Sums are added to int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries without
 // signs need no multiplication, but their sums need widening: four instructions.)
-=======
-// The bound: shuffle, multiply-add, add for 128 multiply-accumulates of 16 channels by 8 numbers. Zen 3 does four
-// of such instructions a cycle, two shuffles and two multiplications among them: 170 products a cycle, where float32
-// makes 16. Four rows of tables by 32 channels are 24 such instructions, for which 8 registers are loaded: below two
-// loads a cycle. Sums are flushed into int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries
-// without signs need no multiplication, but their sums then have to be widened: four instructions.)
->>>>>>> 6eef497ebf78ec920fd589933454d5243012bb2b
 #pragma once
 #include <cstdint>
 

@@ -17,7 +17,7 @@ from hypersign.data import load as load_data
 from hypersign.evaluate import evaluate
 from hypersign.geometry import inspect
 from hypersign.geometry.ablation import ablate
-from hypersign.geometry.depth import depth
+from hypersign.geometry.depth import measure_depth
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
 from hypersign.runs import load, read_tensors
@@ -152,7 +152,7 @@ def test_inspection_ablation_and_depth(case, tmp_path):
     changed = next(row for row in removed.ablated if (row.side, row.scope) == ("weights", "one"))
     assert changed.loss - removed.loss == pytest.approx(changed.loss_change.mean, abs=1e-9)
     assert 0 < changed.logit_r < 1
-    assert len(depth(trained, batches, data.batches(data.train, 100)).layers) == len(found.layers)
+    assert len(measure_depth(trained, batches, data.batches(data.train, 100)).layers) == len(found.layers)
 
 
 def test_the_disturbance_is_the_loss_beyond_its_slope(tmp_path):

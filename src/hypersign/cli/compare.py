@@ -76,7 +76,7 @@ def _setting(value: Any) -> str:
 def _accuracy(test: dict[str, Any]) -> str:
     if not test:
         return "-"
-    p, n = test["accuracy"], test["images"]
+    p, n = test["accuracy"], next(iter(test.values()))  # the number of examples comes first, under their name
     return f"{p:.2%} ± {math.sqrt(p * (1 - p) / n):.2%}"
 
 
