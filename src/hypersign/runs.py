@@ -72,6 +72,11 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def unit(self) -> str:
+        """What an example of its data is called: "images", "examples"."""
+        return next(key for key in self.info["data"] if key.startswith("train_")).removeprefix("train_")
+
+    @property
     def finished(self) -> bool:
         """Whether the training reached its last epoch."""
         return bool(self.info["finished"])
