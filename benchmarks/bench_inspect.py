@@ -96,7 +96,7 @@ def seconds(function, *arguments) -> tuple[float, object]:
 
 
 def ours(model: nn.Module, images: int):
-    return inspect(model, batches(images), run="bench", dataset="random")
+    return inspect(model, batches(images), name="bench", dataset="random")
 
 
 def peak_megabytes(images: int, width: int) -> float:

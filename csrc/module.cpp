@@ -1,15 +1,12 @@
-// The Python module hypersign._native. Each operation binds itself in its own bind.cpp: checks there, arithmetic in
-// the kernels. The arguments were checked once already by hypersign.bits, whose messages are the users'.
-#include <nanobind/nanobind.h>
+// The Python module hypersign._native. Each operation binds itself in its own bind.cpp, which checks the arguments
+// (bind.hpp); the arithmetic is in the kernels. hypersign.bits checks before, with messages for users.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <vector>
 
-#include "backend.hpp"
-#include "call.hpp"
-
-namespace nb = nanobind;
+#include "bind.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 void bind_pack(nb::module_ &m);
@@ -30,19 +27,23 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);  // a network in a daemon thread outlives the interpreter, which is no leak
     m.def("backends", [] {
         std::vector<std::string> names;
-        for (Backend backend : available_backends()) names.emplace_back(name(backend));
+        for (const InstructionSet &set : instruction_sets()) names.emplace_back(set.name);
         return names;
     });
-    m.def("backend", [] { return std::string(name(backend())); });
-    m.def("use_backend", &use_backend);
+    m.def("backend", [] { return std::string(instruction_set().name); });
+    m.def("use_backend", &use_instruction_set);
     nb::class_<Call>(m, "Call").def("__call__", [](const Call &call, int threads) {
+        threads = checked_threads(threads);
         nb::gil_scoped_release release;
         call.run(threads);
     });
-    // Calls one after another, without Python between them.
+    // Makes several calls one, without Python between them.
     m.def("sequence", [](nb::list calls) {
         std::vector<const Call *> each;
-        for (nb::handle call : calls) each.push_back(nb::cast<const Call *>(call));
+        for (nb::handle call : calls) {
+            require(nb::isinstance<Call>(call), "a list of calls was expected");
+            each.push_back(nb::cast<const Call *>(call));
+        }
         return Call{[kept = nb::tuple(calls), each](int threads) {
             for (const Call *call : each) call->run(threads);
         }};

@@ -11,13 +11,13 @@ import itertools
 import torch
 from torch import nn
 
-from hypersign.data import Batches, load
+from hypersign.data import load
 from hypersign.geometry import Tracker
 from hypersign.models import vgg
 
 torch.manual_seed(0)
 data = load("digits")
-train = Batches(data.train, 50, pixel_range=data.pixel_range, seed=0)
+train = data.batches(data.train, 50, seed=0)
 images = torch.cat([x for x, _ in itertools.islice(train.epoch(0), 6)])  # the same 300 each time
 
 network = vgg(data.shape, len(data.classes), widths=(16, 32), pools=(1, 2), hidden=())

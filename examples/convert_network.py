@@ -9,7 +9,7 @@ does to its accuracy: at once, and after batch norm has been re-estimated; and t
 import torch
 from torch import nn
 
-from hypersign.data import Batches, load
+from hypersign.data import load
 from hypersign.evaluate import evaluate, reestimate_batch_norm
 from hypersign.geometry import inspect
 from hypersign.layers import convert
@@ -17,8 +17,8 @@ from hypersign.quantizers import MeanScale, Sign
 
 torch.manual_seed(0)
 data = load("digits")
-train = Batches(data.train, 50, pixel_range=data.pixel_range, seed=0)
-test = Batches(data.test, 100, pixel_range=data.pixel_range)
+train = data.batches(data.train, 50, seed=0)
+test = data.batches(data.test, 100)
 
 network = nn.Sequential(
     nn.Conv2d(1, 32, 3, padding=1, bias=False),
@@ -46,7 +46,7 @@ for name in ("0", "4", "8"):
     at_once = evaluate(converted, test).accuracy
     reestimate_batch_norm(converted, train)
     refitted = evaluate(converted, test).accuracy
-    layer = inspect(converted, test, run="one layer binary", dataset="digits").layers[0]
+    layer = inspect(converted, test, name="one layer binary", dataset="digits").layers[0]
     print(
         f"layer {name} binary: {at_once:.1%}, batch norm re-estimated: {refitted:.1%}; "
         f"angle {layer.angle_degrees.mean:.1f} degrees, r {layer.weights_binarized.pearson_r:.2f}"

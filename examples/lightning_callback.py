@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hypersign.data import Batches, load
+from hypersign.data import load
 from hypersign.geometry import Tracker
 from hypersign.models import vgg
 
@@ -46,7 +46,7 @@ class Classifier(lightning.LightningModule):
 
 torch.manual_seed(0)
 data = load("digits")
-pairs = list(Batches(data.train, 100, pixel_range=data.pixel_range))
+pairs = list(data.batches(data.train, 100))
 x, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
 network = vgg(data.shape, len(data.classes), widths=(16, 32), pools=(1, 2), hidden=())
 trainer = lightning.Trainer(

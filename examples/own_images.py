@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hypersign.data import Batches
 from hypersign.geometry import inspect
 from hypersign.training import Recipe, train
 
@@ -40,9 +39,7 @@ recipe = Recipe(
 )
 run = train(recipe, folder / "run")
 data = run.data()
-found = inspect(
-    run.load_model(), Batches(data.test, 60, pixel_range=data.pixel_range), run=run.name, dataset=data.name
-)
+found = inspect(run.load_model(), data.batches(data.test, 60), run=run.name, dataset=data.name)
 print(f"{found.accuracy:.1%} of {found.images} test images")
 for layer in found.layers:
     angle = layer.angle_degrees

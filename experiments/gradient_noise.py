@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.data import Batches
 from hypersign.layers import train_on_bits
-from hypersign.runs import open_run
+from hypersign.runs import load
 from hypersign.tasks import cross_entropy
 from hypersign.training.step import latent_weights
 
@@ -42,7 +41,7 @@ def main() -> None:
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
     )
     options = parser.parse_args()
-    run = open_run(options.run)
+    run = load(options.run)
     data = run.data()
     model = run.load_model().to(memory_format=torch.channels_last).train()
     on_bits = copy.deepcopy(model)
@@ -53,7 +52,7 @@ def main() -> None:
     exact: dict[str, list[Tensor]] = {}
     added: dict[str, list[float]] = {}
     cosines: dict[str, list[float]] = {}
-    for i, (x, labels) in enumerate(Batches(images, options.batch, pixel_range=data.pixel_range, device="cpu")):
+    for i, (x, labels) in enumerate(data.batches(images, options.batch, device="cpu")):
         for j, seed in enumerate(seeds):
             seed.fill_(i * len(seeds) + j)
         x = x.contiguous(memory_format=torch.channels_last)

@@ -24,7 +24,6 @@ from torch import nn
 
 from hypersign._json import plain, prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.data import Batches
 from hypersign.geometry.ablation import ablate
 from hypersign.layers import quant_layers
 from hypersign.quantizers import Sign
@@ -51,10 +50,10 @@ def network(run: Run, name: str) -> nn.Module:
 
 def ablated(run: Run, name: str, images: int) -> dict[str, Any]:
     data = run.data()
-    drawn = Batches(data.train, REESTIMATION, pixel_range=data.pixel_range, seed=0)
+    drawn = data.batches(data.train, REESTIMATION, seed=0)
     found = ablate(
         network(run, name),
-        Batches(data.test[:images], 100, pixel_range=data.pixel_range),
+        data.batches(data.test[:images], 100),
         [list(itertools.islice(drawn.epoch(i), 1)) for i in range(2)],
         task=Classification(),
     )

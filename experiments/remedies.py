@@ -24,12 +24,11 @@ from rich.console import Console
 
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.data import Batches
 from hypersign.geometry.depth import accumulated_r, layer_r
 from hypersign.geometry.weights import angle_stats
 from hypersign.layers import quant_layers
-from hypersign.runs import Run, open_run
-from hypersign.summary import summary
+from hypersign.runs import Run, load
+from hypersign.summaries import summary
 from hypersign.training import Recipe, resume, train
 
 KEPT = 2
@@ -74,7 +73,7 @@ def predicted_layers(run: Run) -> list[str]:
     """The layers in the order in which geometry says that their bit costs: least correlation of logits first."""
     data, model = run.data(), run.load_model()
     train_images = data.train[: BINARY.images][::20]
-    layers = layer_r(model, Batches(train_images, 100, pixel_range=data.pixel_range))
+    layers = layer_r(model, data.batches(train_images, 100))
     return sorted((layer.name for layer in layers), key=lambda name: accumulated_r(layers, weights=[name])[-1])
 
 
@@ -95,7 +94,7 @@ def trained(folder: Path, recipe: Recipe) -> Run:
     """The finished run of this recipe in `folder`; trained or resumed if needed."""
     if not (folder / "run.json").exists():
         return train(recipe, folder, device="cpu", console=Console(quiet=True))
-    run = open_run(folder)
+    run = load(folder)
     if Recipe(**run.info["recipe"]) != recipe:
         raise SystemExit(f"{folder} holds another run than this remedy: name another --folder, or remove it")
     return run if run.finished else resume(folder, device="cpu", console=Console(quiet=True))
@@ -149,9 +148,7 @@ def accuracy(run: Run) -> float:
 def first_layer(run: Run) -> dict[str, float]:
     """Means over the filters of conv1: the angle, and r of its products with weights, and with both, quantized."""
     data, model = run.data(), run.load_model()
-    found = {
-        layer.name: layer for layer in layer_r(model, Batches(data.test[:500], 100, pixel_range=data.pixel_range))
-    }
+    found = {layer.name: layer for layer in layer_r(model, data.batches(data.test[:500], 100))}
     if "conv1" not in found:  # nothing of it is quantized
         return {"angle_degrees": 0.0, "weights_r": 1.0, "both_r": 1.0}
     layer = found["conv1"]

@@ -39,7 +39,7 @@ ORDER = [
     "geometry",
     "training",
     "packing",
-    "summary",
+    "summaries",
     "figures",
     "report",
     "study",
@@ -81,7 +81,8 @@ def imports(path: Path) -> list[tuple[int, str]]:
 
 
 FILES = sorted(SOURCE.rglob("*.py"))
-PARTS = sorted({part(path) for path in FILES})
+PARTS = sorted({part(path) for path in FILES} - {"__init__"})  # the front door offers names of every part
+FRONT_DOOR = {"__version__", "HypersignError"}
 
 
 def test_the_list_names_every_part() -> None:
@@ -96,7 +97,7 @@ def test_imports_point_back_along_the_list(name: str) -> None:
             continue
         for line, module in imports(path):
             words = module.split(".")
-            if words[0] != "hypersign" or len(words) == 1 or words[1] == "__version__":
+            if words[0] != "hypersign" or len(words) == 1 or words[1] in FRONT_DOOR:
                 continue
             allowed = ORDER[: ORDER.index(name) + 1] if name in ORDER else []
             if words[1] not in allowed:

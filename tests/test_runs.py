@@ -8,7 +8,7 @@ from rich.console import Console
 
 from hypersign import models
 from hypersign._checks import HypersignError
-from hypersign.runs import FORMAT, Run, load_weights, open_run, read_tensors, write_tensors
+from hypersign.runs import FORMAT, Run, load, load_weights, read_tensors, write_tensors
 from hypersign.training import Recipe, train
 
 
@@ -36,7 +36,7 @@ def folder(trained, tmp_path):
 
 
 def test_a_run_folder(trained):
-    run = open_run(trained)
+    run = load(trained)
     assert run.name == "run"
     assert run.finished
     assert run.info["format"] == FORMAT == 1
@@ -63,7 +63,7 @@ def test_a_run_folder(trained):
 
 @pytest.mark.parametrize("weights", ["last", "best"])
 def test_weights(trained, weights):
-    model = open_run(trained).load_model(weights)
+    model = load(trained).load_model(weights)
     assert not model.training
     tensors, _ = read_tensors(trained / {"last": "model.safetensors", "best": "best.safetensors"}[weights])
     for name, tensor in model.state_dict().items():
@@ -72,19 +72,19 @@ def test_weights(trained, weights):
 
 def test_the_name_is_the_folder_s_own(trained, monkeypatch):
     monkeypatch.chdir(trained)
-    assert open_run(".").name == "run"
+    assert load(".").name == "run"
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(HypersignError, match=r"a run folder was expected at .*none; there is none: check the path"):
-        open_run(tmp_path / "none")
+        load(tmp_path / "none")
 
 
 def test_no_run_json(tmp_path):
     with pytest.raises(
         HypersignError, match=r"must be a run folder, with a run.json .*; No such file .*check the path"
     ):
-        open_run(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 100])
@@ -92,28 +92,28 @@ def test_run_json_cut_off(folder, size):
     path = folder / "run.json"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(HypersignError, match=r"run\.json must be JSON; .*: restore the file or train again"):
-        open_run(folder)
+        load(folder)
 
 
 def test_run_json_of_no_text(folder):
     (folder / "run.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(HypersignError, match=r"run\.json must be JSON"):
-        open_run(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("content", [{"format": 2}, {}, [], 3], ids=repr)
 def test_another_version(folder, content):
     (folder / "run.json").write_text(json.dumps(content))
     with pytest.raises(HypersignError, match=r"of version 1; its run.json says version (2|None): open it with the"):
-        open_run(folder)
+        load(folder)
 
 
 def test_run_json_that_lacks_something(folder):
-    info = open_run(folder).info
+    info = load(folder).info
     del info["model"], info["data"]
     (folder / "run.json").write_text(json.dumps(info))
     with pytest.raises(HypersignError, match=r"run\.json lacks model, data: restore the file or train again"):
-        open_run(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("size", [0, 7, 200, -1])
@@ -123,15 +123,15 @@ def test_weights_cut_off(folder, size):
     with pytest.raises(
         HypersignError, match=r"model\.safetensors must be a whole safetensors file; .*restore it from"
     ):
-        open_run(folder).load_model()
+        load(folder).load_model()
 
 
 def test_weights_that_are_missing(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(HypersignError, match=r"run has no last weights .* resume with: hypersign train --resume"):
-        open_run(folder).load_model()
+        load(folder).load_model()
     (folder / "best.safetensors").unlink()
-    run = open_run(folder)
+    run = load(folder)
     with pytest.raises(HypersignError, match=r"run has no best weights .* hypersign train --resume"):
         run.load_model("best")
     run.info["recipe"]["validation"] = 0
@@ -148,7 +148,7 @@ def test_weights_of_another_network(folder):
     tensors["extra"] = torch.zeros(1)
     write_tensors(folder / "model.safetensors", tensors)
     with pytest.raises(HypersignError) as caught:
-        open_run(folder).load_model()
+        load(folder).load_model()
     message = str(caught.value)
     assert message.startswith(f"{folder / 'model.safetensors'} does not fit the network: ")
     for part in (
@@ -171,7 +171,7 @@ def test_loading_is_all_or_nothing():
 
 
 def test_data_that_has_changed(folder, tmp_path):
-    run = open_run(folder)
+    run = load(folder)
     with np.load(run.info["data"]["source"], allow_pickle=False) as file:
         arrays = dict(file)
     arrays["images"][0, 0, 0, 0] ^= 1
@@ -180,8 +180,8 @@ def test_data_that_has_changed(folder, tmp_path):
     with pytest.raises(
         HypersignError, match=r"run was trained on data with hash \w{12}, but .*npz now gives \w{12}: put"
     ):
-        open_run(folder).data()
-    assert changed.info == open_run(folder).info
+        load(folder).data()
+    assert changed.info == load(folder).info
 
 
 @pytest.mark.parametrize("content", [b'{"epoch": 1}\n{"epo', b"\xff\n"], ids=["cut", "no text"])
@@ -190,19 +190,19 @@ def test_metrics_that_are_broken(folder, content):
     with pytest.raises(
         HypersignError, match=r"metrics\.jsonl must hold one JSON object a line; .*: restore the file"
     ):
-        open_run(folder).metrics()
+        load(folder).metrics()
 
 
 def test_no_metrics_yet(folder):
     (folder / "metrics.jsonl").unlink()
-    assert open_run(folder).metrics() == []
+    assert load(folder).metrics() == []
 
 
 def test_update_changes_the_file_and_not_the_object(folder):
-    run = open_run(folder)
+    run = load(folder)
     assert isinstance(run.update(finished=False), Run)
     assert run.finished
-    assert not open_run(folder).finished
+    assert not load(folder).finished
 
 
 def test_a_header_that_is_not_ours(tmp_path):

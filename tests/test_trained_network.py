@@ -33,7 +33,7 @@ real_data = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def run():
-    return runs.open_run(FOLDER)
+    return runs.load(FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_geometry_is_as_predicted(run, model, data):
     """Covariance gives r of the same images exactly, and predicts that of others."""
     same = data.test[:100]
     known = input_covariances(model, batches(same))
-    found = inspect(model, batches(same), run=run.name, dataset="cifar-10", covariances=known)
+    found = inspect(model, batches(same), name=run.name, dataset="cifar-10", covariances=known)
     others = input_covariances(model, batches(data.train[:400]))
-    foretold = inspect(model, batches(data.test[:400]), run=run.name, dataset="cifar-10", covariances=others)
+    foretold = inspect(model, batches(data.test[:400]), name=run.name, dataset="cifar-10", covariances=others)
     for layer, later in zip(found.layers, foretold.layers, strict=True):
         measured = np.array(layer.weights_binarized.pearson_r_per_filter)
         assert np.abs(measured - layer.covariance_pearson_r).max() < 1e-5, layer.name

@@ -20,7 +20,7 @@ import pytest
 
 from hypersign._files import is_part
 from hypersign._locks import is_lock, writing_file, writing_folder
-from hypersign.runs import open_run
+from hypersign.runs import load
 
 LONG = "HYPERSIGN_LONG" in os.environ
 PAIRS = 20 if LONG else 3
@@ -157,7 +157,7 @@ def left_over(folder):
 
 def result(folder):
     """All of a run that must not depend on when it was interrupted: no seconds, no speed."""
-    run = open_run(folder)
+    run = load(folder)
     timed = ("seconds", "images_per_second")
     rows = [{key: value for key, value in row.items() if key not in timed} for row in run.metrics()]
     files = {name: content for name, content in tree(folder).items() if name.endswith(".safetensors")}
@@ -182,7 +182,7 @@ def made(run_commands, tmp_path_factory):
     while not (folder / "stopped" / "state" / "state.safetensors").exists():
         run_commands(train_or_resume(folder / "stopped"), kill=duration)
         duration += 0.1
-        if (folder / "stopped" / "run.json").exists() and open_run(folder / "stopped").finished:
+        if (folder / "stopped" / "run.json").exists() and load(folder / "stopped").finished:
             shutil.rmtree(folder / "stopped")
             duration = 0.2
     return folder

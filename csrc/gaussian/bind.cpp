@@ -1,41 +1,36 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
 #include <algorithm>
 #include <vector>
 
+#include "bind.hpp"
 #include "gaussian/gaussian.hpp"
+#include "integers.hpp"
 #include "parallel.hpp"
-
-namespace nb = nanobind;
 
 namespace hypersign {
 namespace {
 
-constexpr int64_t ROWS = 64;  // in a thread's share: the two rows before the first are drawn once more
-
-int64_t padded(int64_t d) { return (d + GAUSSIAN_STEP - 1) / GAUSSIAN_STEP * GAUSSIAN_STEP; }
+constexpr int64_t kRows = 64;  // of a thread's share; the two rows before the first are drawn once more
 
 template <typename Work>
 void share_rows(int64_t rows, int threads, Work work) {
-    parallel_for((rows + ROWS - 1) / ROWS, threads, [&](int64_t first, int64_t last) {
-        work(first * ROWS, std::min(last * ROWS, rows));
+    parallel_for(ceil_div(rows, kRows), threads, [&](int64_t first, int64_t last) {
+        work(first * kRows, std::min(last * kRows, rows));
     });
 }
 
 }  // namespace
 
 void bind_gaussian(nb::module_ &m) {
-    using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-    using Matrix = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-    using Sums = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+    using Row = Array<const float, 1>;
+    using Sums = Array<double, 2>;
 
-    m.def("gaussian_rows", [](Matrix x, uint64_t key, uint64_t first, int threads) {
-        const int64_t rows = x.shape(0), d = x.shape(1), width = padded(d);
+    define(m, "gaussian_rows", [](Array<float, 2> x, uint64_t key, uint64_t first, int threads) {
+        const int64_t rows = length(x, 0), d = length(x, 1), width = round_up(d, kGaussianStep);
+        threads = checked_threads(threads);
         float *to = x.data();
         const GaussianTask task{key,     first,   d,       nullptr, nullptr, 0,
                                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
-        const auto kernel = gaussian_kernels(backend()).row;
+        const auto kernel = current_kernels().gaussian->row;
         nb::gil_scoped_release release;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
             std::vector<float> row(width);
@@ -50,15 +45,15 @@ void bind_gaussian(nb::module_ &m) {
         });
     });
 
-    // sums: (4, rows): |x| or, with products, nothing; x^2; products with the row before and with that before it.
-    // above: (2 rows, thresholds): the sums over what exceeds them for every row, then the numbers of those. scale: (d),
-    // or empty.
-    m.def("gaussian_sums", [](Sums sums, Sums above, Row scale, Row thresholds, int64_t d, uint64_t key, uint64_t first,
-                              bool products, int threads) {
-        const int64_t rows = sums.shape(1), counts = thresholds.shape(0), width = padded(d);
-        if (sums.shape(0) != 4 || (scale.shape(0) && int64_t(scale.shape(0)) != d) ||
-            int64_t(above.shape(0)) != 2 * rows || int64_t(above.shape(1)) != counts)
-            throw nb::value_error("arrays that do not fit each other");
+    // sums: (4, rows): |x|, or nothing with products; x^2; products with the row before, and with the one before that.
+    // above: (2 rows, thresholds): for every row the sums over what exceeds them, then how many do. scale: (d), or empty.
+    define(m, "gaussian_sums", [](Sums sums, Sums above, Row scale, Row thresholds, int64_t d, uint64_t key,
+                                  uint64_t first, bool products, int threads) {
+        require(d >= 1 && d <= kMaxOption, "at least one component was expected");
+        threads = checked_threads(threads);
+        const int64_t rows = length(sums, 1), counts = length(thresholds, 0), width = round_up(d, kGaussianStep);
+        require_fit(length(sums, 0) == 4 && (length(scale, 0) == 0 || length(scale, 0) == d) &&
+                    length(above, 0) == 2 * rows && length(above, 1) == counts);
         std::vector<float> factors(scale.shape(0) ? width : 0);
         std::copy_n(scale.data(), scale.shape(0), factors.data());
         const GaussianTask task{key,
@@ -73,7 +68,7 @@ void bind_gaussian(nb::module_ &m) {
                                 products ? sums.data() + 3 * rows : nullptr,
                                 above.data(),
                                 above.data() + rows * counts};
-        const GaussianKernels &kernels = gaussian_kernels(backend());
+        const GaussianKernels &kernels = *current_kernels().gaussian;
         nb::gil_scoped_release release;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
             std::vector<float> x(width), last(width);

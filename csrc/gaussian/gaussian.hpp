@@ -1,23 +1,23 @@
 // Rows of independent standard normals, and sums over them, without an array of them.
 //
-// Box and Muller 1958, sixteen numbers at a time: two words u, v give a radius sqrt(-2 ln U) and a direction on the
-// circle, and those two numbers, in each of eight lanes. Words come from SFC32 (Doty-Humphrey 2010), eight generators
-// a row, one a lane, which start from splitmix64 (Steele, Lea & Flood 2014) of a key, the row's number and the lane's.
-// So a row is a function of key and number alone, whoever draws it. All arithmetic is float32, in one order and
-// without fused operations: every back end, NumPy's too, gives the same bits.
+// Box and Muller 1958, sixteen numbers at a time: in each of eight lanes two words u, v give a radius sqrt(-2 ln U) and a
+// direction on the circle, and those give two numbers. Words come from SFC32 (Doty-Humphrey 2010): each row has eight
+// generators, one per lane, which start from splitmix64 (Steele, Lea & Flood 2014) of a key, the row's number and the
+// lane's. So a row depends on key and number alone. All arithmetic is float32, in one order and without fused
+// operations: every back end, NumPy too, gives the same bits.
 //
-// Cost with AVX2: 70 operations for sixteen normals, 22 of them the two words', of which a Zen 3 core does 2.4 a
-// cycle, since most wait for the one before: polynomials are in the order that waits least, and each step's points are
-// made during the last one's. That makes 1.9 cycles a normal, products with two rows included. Sums of |x| and x^2
-// alone need neither axes nor signs: 56 operations, 1.6 cycles a normal. A threshold takes 4 more for eight numbers.
+// The bottleneck with AVX2: sixteen normals take 70 operations, 22 of them for the two words. A Zen 3 core does 2.4 per
+// cycle, because most wait for the one before. Polynomials are therefore in the order that waits least, and each step
+// computes the points of the next. That makes 1.9 cycles per normal, including products with two rows. Sums of |x| and
+// x^2 alone need neither axes nor signs: 56 operations, 1.6 cycles per normal. A threshold takes 4 more for eight numbers.
 #pragma once
 #include <cstdint>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
-constexpr int64_t GAUSSIAN_STEP = 16;  // numbers drawn at a time
+constexpr int64_t kGaussianStep = 16;  // numbers drawn together
 
 // Rows first, first + 1, ...; a row is drawn in whole steps, of which the first d numbers count.
 struct GaussianTask {
@@ -26,9 +26,9 @@ struct GaussianTask {
     const float *scale;       // (d, and zeros to a whole step) factors of the components, or null
     const float *thresholds;  // (counts), each at least 0
     int64_t counts;
-    double *absolute;  // (rows) sum of |x|; where products are asked for, left as it is
+    double *absolute;  // (rows) sum of |x|; not written with products
     double *square;    // (rows) sum of x^2
-    double *product, *product_two_before;  // (rows) dot product with the row before, and with that before it; or null
+    double *product, *product_two_before;  // (rows) dot product with the row before, and with the one before that; or null
     double *above;     // (rows, counts) sum of |x| where it exceeds the threshold
     double *number;    // (rows, counts) how many do
 };
@@ -36,12 +36,10 @@ struct GaussianTask {
 struct GaussianKernels {
     // One row of the task, into `padded` floats, a multiple of 16; those from d on are 0.
     void (*row)(const GaussianTask &task, uint64_t number, float *x, int64_t padded);
-    // The sums of row i, whose components may be left in x; where products are asked for, they are, `last` is the row
-    // before, and x was the row before that.
+    // The sums of row i; its components may remain in x. With products they do, `last` is the row before, and x holds
+    // the row before that.
     void (*sums)(const GaussianTask &task, int64_t i, float *x, const float *last, int64_t padded);
 };
 
-extern const GaussianKernels gaussian_portable, gaussian_avx2;
-const GaussianKernels &gaussian_kernels(Backend backend);
 
 }  // namespace hypersign

@@ -7,7 +7,7 @@ namespace {
 
 struct Machine {
     static inline Floats root(Floats x) {
-        for (int lane = 0; lane < GAUSSIAN_LANES; ++lane) x[lane] = std::sqrt(x[lane]);
+        for (int lane = 0; lane < kGaussianLanes; ++lane) x[lane] = std::sqrt(x[lane]);
         return x;
     }
     static inline Floats choose(Floats sign, Floats minus, Floats plus) { return (Ints)sign < 0 ? minus : plus; }

@@ -6,10 +6,11 @@
 #include <cstring>
 
 #include "gaussian/gaussian.hpp"
+#include "integers.hpp"
 
 namespace hypersign {
 
-constexpr int64_t GAUSSIAN_LANES = 8;
+constexpr int64_t kGaussianLanes = 8;
 typedef float Floats __attribute__((vector_size(32)));
 typedef double Doubles __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
@@ -17,21 +18,15 @@ typedef uint32_t Words __attribute__((vector_size(32)));
 
 template <class Machine>
 struct Gaussian {
-    static uint64_t splitmix64(uint64_t z) {
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        return z ^ (z >> 31);
-    }
-
     // Eight generators, one a lane.
     struct Generator {
         Words a, b, c, counter;
 
         Generator(uint64_t key, uint64_t row) {
-            for (uint64_t lane = 0; lane < GAUSSIAN_LANES; ++lane) {
-                const uint64_t place = 2 * (row * GAUSSIAN_LANES + lane);
-                const uint64_t low = splitmix64(key + (place + 1) * 0x9e3779b97f4a7c15u);
-                const uint64_t high = splitmix64(key + (place + 2) * 0x9e3779b97f4a7c15u);
+            for (uint64_t lane = 0; lane < kGaussianLanes; ++lane) {
+                const uint64_t place = 2 * (row * kGaussianLanes + lane);
+                const uint64_t low = splitmix64(key, place);
+                const uint64_t high = splitmix64(key, place + 1);
                 a[lane] = static_cast<uint32_t>(low);
                 b[lane] = static_cast<uint32_t>(low >> 32);
                 c[lane] = static_cast<uint32_t>(high);
@@ -132,11 +127,11 @@ struct Gaussian {
 
     static void row(const GaussianTask &task, uint64_t number, float *x, int64_t padded) {
         Row drawn(task.key, number);
-        for (int64_t i = 0; i < padded; i += GAUSSIAN_STEP) {
+        for (int64_t i = 0; i < padded; i += kGaussianStep) {
             Floats a, b;
             normals(drawn, a, b);
             store(x + i, a);
-            store(x + i + GAUSSIAN_LANES, b);
+            store(x + i + kGaussianLanes, b);
         }
         std::fill(x + task.d, x + padded, 0.0f);
         if (task.scale)
@@ -149,8 +144,8 @@ struct Gaussian {
         return (Floats)((Ints)x & (lanes < static_cast<int32_t>(count)));
     }
 
-    static constexpr double ENERGY = 1.3862943611198906;  // 2 ln 2, what an energy of 1 is in x^2 + y^2
-    static constexpr int64_t PIECE = 2048;  // float32 sums are short, so that they are exact to 1e-7
+    static constexpr double kEnergy = 1.3862943611198906;  // 2 ln 2, what an energy of 1 is in x^2 + y^2
+    static constexpr int64_t kPiece = 2048;  // float32 sums are short, so that they are exact to 1e-7
 
     static void sums(const GaussianTask &task, int64_t i, float *x, const float *last, int64_t padded) {
         if (task.scale)
@@ -168,12 +163,12 @@ struct Gaussian {
     // |cos| + |sin| is sqrt(2) times the cosine of what is left to 45 degrees: neither axes nor signs are needed.
     static void lengths(const GaussianTask &task, int64_t i) {
         Row drawn(task.key, task.first + i);
-        const int64_t whole = task.d / GAUSSIAN_STEP * GAUSSIAN_STEP;
+        const int64_t whole = task.d / kGaussianStep * kGaussianStep;
         double size = 0, energy = 0;
-        for (int64_t start = 0; start < whole; start += PIECE) {
-            const int64_t stop = std::min(start + PIECE, whole);
+        for (int64_t start = 0; start < whole; start += kPiece) {
+            const int64_t stop = std::min(start + kPiece, whole);
             Floats s = {}, e = {};
-            for (int64_t j = start; j < stop; j += GAUSSIAN_STEP) {
+            for (int64_t j = start; j < stop; j += kGaussianStep) {
                 const Points p = drawn.next();
                 const Floats left = absolute(p.s) - 1.0f;
                 s += cosine(left * left) * Machine::root(p.energy);
@@ -183,12 +178,12 @@ struct Gaussian {
             energy += sum(e);
         }
         size *= 1.4142135623730951;
-        energy *= ENERGY;
+        energy *= kEnergy;
         if (whole < task.d) {
             Floats a, b;
             normals(drawn, a, b);
             a = first(a, task.d - whole);
-            b = first(b, task.d - whole - GAUSSIAN_LANES);
+            b = first(b, task.d - whole - kGaussianLanes);
             size += sum(absolute(a) + absolute(b));
             energy += sum(a * a + b * b);
         }
@@ -202,25 +197,25 @@ struct Gaussian {
     static void components(const GaussianTask &task, int64_t i, float *x, const float *last, int64_t padded) {
         Row drawn(task.key, task.first + i);
         double other = 0, square = 0, product_before = 0;
-        for (int64_t start = 0; start < padded; start += PIECE) {
-            const int64_t stop = std::min(start + PIECE, padded);
+        for (int64_t start = 0; start < padded; start += kPiece) {
+            const int64_t stop = std::min(start + kPiece, padded);
             Floats o[2] = {}, p[2] = {}, q = {};
-            for (int64_t j = start; j < stop; j += GAUSSIAN_STEP) {
+            for (int64_t j = start; j < stop; j += kGaussianStep) {
                 Floats value[2];
                 Floats energy = normals(drawn, value[0], value[1]);
-                if (j + GAUSSIAN_STEP > task.d) {
-                    for (int k = 0; k < 2; ++k) value[k] = first(value[k], task.d - j - k * GAUSSIAN_LANES);
-                    energy = (value[0] * value[0] + value[1] * value[1]) * static_cast<float>(1 / ENERGY);
+                if (j + kGaussianStep > task.d) {
+                    for (int k = 0; k < 2; ++k) value[k] = first(value[k], task.d - j - k * kGaussianLanes);
+                    energy = (value[0] * value[0] + value[1] * value[1]) * static_cast<float>(1 / kEnergy);
                 }
                 if (!scaled) q += energy;
                 for (int k = 0; k < 2; ++k) {
-                    float *place = x + j + k * GAUSSIAN_LANES;
+                    float *place = x + j + k * kGaussianLanes;
                     if (scaled) {
-                        value[k] *= load(task.scale + j + k * GAUSSIAN_LANES);
+                        value[k] *= load(task.scale + j + k * kGaussianLanes);
                         q += value[k] * value[k];
                     }
                     o[k] += product ? value[k] * load(place) : absolute(value[k]);
-                    if (product) p[k] += value[k] * load(last + j + k * GAUSSIAN_LANES);
+                    if (product) p[k] += value[k] * load(last + j + k * kGaussianLanes);
                     store(place, value[k]);
                 }
             }
@@ -230,25 +225,25 @@ struct Gaussian {
         }
         (product ? task.product_two_before : task.absolute)[i] = other;
         if (product) task.product[i] = product_before;
-        task.square[i] = scaled ? square : square * ENERGY;
+        task.square[i] = scaled ? square : square * kEnergy;
     }
 
     static void exceeding(const GaussianTask &task, int64_t i, int64_t c, const float *x, int64_t padded) {
         const Floats threshold = Floats{} + task.thresholds[c];
         double above = 0, number = 0;
-        for (int64_t start = 0; start < padded; start += PIECE) {
-            const int64_t stop = std::min(start + PIECE, padded);
+        for (int64_t start = 0; start < padded; start += kPiece) {
+            const int64_t stop = std::min(start + kPiece, padded);
             Floats s[2] = {};
             Ints n = {};
-            for (int64_t j = start; j < stop; j += GAUSSIAN_STEP)
+            for (int64_t j = start; j < stop; j += kGaussianStep)
                 for (int k = 0; k < 2; ++k) {
-                    const Floats value = absolute(load(x + j + k * GAUSSIAN_LANES));
+                    const Floats value = absolute(load(x + j + k * kGaussianLanes));
                     const Ints over = value > threshold;
                     s[k] += (Floats)((Ints)value & over);
                     n -= over;
                 }
             above += sum(s[0]) + sum(s[1]);
-            for (int lane = 0; lane < GAUSSIAN_LANES; ++lane) number += n[lane];
+            for (int lane = 0; lane < kGaussianLanes; ++lane) number += n[lane];
         }
         task.above[i * task.counts + c] = above;
         task.number[i * task.counts + c] = number;

@@ -11,7 +11,7 @@ namespace {
 inline __m256i load(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
 inline void store(void *p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i *>(p), v); }
 
-void split(const int8_t *from, int8_t (*q)[BUILD]) {
+void split(const int8_t *from, int8_t (*q)[kBuild]) {
     // Bytes of each j of two tables together, in words; then a transposition of 8 x 8 words.
     const __m128i order = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
     for (int half = 0; half < 2; ++half) {
@@ -30,13 +30,13 @@ void split(const int8_t *from, int8_t (*q)[BUILD]) {
     }
 }
 
-void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
+void build(const int8_t (*q)[kBuild], uint8_t *out, int64_t stride) {
     // Entry i of 32 tables in v[i]; then a transposition of 16 x 16 bytes in each half of the registers.
-    __m256i v[TABLE], w[TABLE];
+    __m256i v[kTable], w[kTable];
     for (int half = 0; half < 2; ++half) {
         __m256i *entry = v + 8 * half, row[4];
         for (int j = 0; j < 4; ++j) row[j] = load(q[4 * half + j]);
-        entry[0] = _mm256_add_epi8(_mm256_add_epi8(_mm256_set1_epi8(TABLE_BIAS), row[0]),
+        entry[0] = _mm256_add_epi8(_mm256_add_epi8(_mm256_set1_epi8(kTableBias), row[0]),
                                    _mm256_add_epi8(_mm256_add_epi8(row[1], row[2]), row[3]));
         for (int j = 1; j < 4; ++j)
             for (int i = 0; i < 1 << (j - 1); ++i)
@@ -47,11 +47,11 @@ void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
             w[2 * i] = _mm256_unpacklo_epi8(v[i], v[i + 8]);
             w[2 * i + 1] = _mm256_unpackhi_epi8(v[i], v[i + 8]);
         }
-        std::copy(w, w + TABLE, v);
+        std::copy(w, w + kTable, v);
     }
-    for (int t = 0; t < TABLE; ++t) {
+    for (int t = 0; t < kTable; ++t) {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(out + t * stride), _mm256_castsi256_si128(v[t]));
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(out + (t + TABLE) * stride), _mm256_extracti128_si256(v[t], 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(out + (t + kTable) * stride), _mm256_extracti128_si256(v[t], 1));
     }
 }
 
@@ -80,10 +80,10 @@ void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
     }
     index[1] = _mm256_or_si256(index[1], _mm256_set1_epi8(8));
     interleave(out, index[0], index[1]);
-    interleave(out + 2 * BLOCK, sign[0], sign[1]);
-    alignas(32) int8_t both[BLOCK];
+    interleave(out + 2 * kBlock, sign[0], sign[1]);
+    alignas(32) int8_t both[kBlock];
     store(both, _mm256_add_epi8(sign[0], sign[1]));
-    for (int64_t c = 0; c < BLOCK; ++c) signs[c] += both[c];
+    for (int64_t c = 0; c < kBlock; ++c) signs[c] += both[c];
 }
 
 inline __m256i table(const uint8_t *p) {
@@ -99,21 +99,21 @@ inline void flush(int32_t *sums, __m256i words) {
 }
 
 template <int rows>
-void look(const uint8_t *const *tables, const Segment *segments, int64_t count, int32_t (*sums)[BLOCK]) {
+void look(const uint8_t *const *tables, const Segment *segments, int64_t count, int32_t (*sums)[kBlock]) {
     bool first = true;
     for (int64_t s = 0; s < count;) {
         __m256i acc[rows][2];
         for (int r = 0; r < rows; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
-        for (int64_t space = FLUSH; s < count && segments[s].tables <= space; ++s) {
+        for (int64_t space = kFlush; s < count && segments[s].tables <= space; ++s) {
             const Segment &segment = segments[s];
             space -= segment.tables;
             const uint8_t *from[rows], *index = segment.indices;
             for (int r = 0; r < rows; ++r) from[r] = tables[r] + segment.offset;
-            for (int64_t t = 0; t < segment.tables; ++t, index += INDICES) {
+            for (int64_t t = 0; t < segment.tables; ++t, index += kIndices) {
                 __m256i low = load(index), high = load(index + 32), plus = load(index + 64), more = load(index + 96);
                 asm("" : "+x"(low), "+x"(high), "+x"(plus), "+x"(more));  // loaded once, not again for every row
                 for (int r = 0; r < rows; ++r) {
-                    const __m256i entries = table(from[r] + t * TABLE);
+                    const __m256i entries = table(from[r] + t * kTable);
                     const __m256i a = _mm256_shuffle_epi8(entries, low), b = _mm256_shuffle_epi8(entries, high);
                     acc[r][0] = _mm256_add_epi16(acc[r][0], _mm256_maddubs_epi16(a, plus));
                     acc[r][1] = _mm256_add_epi16(acc[r][1], _mm256_maddubs_epi16(b, more));
@@ -131,7 +131,7 @@ void look(const uint8_t *const *tables, const Segment *segments, int64_t count, 
 }
 
 void look_any(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
-              int32_t (*sums)[BLOCK]) {
+              int32_t (*sums)[kBlock]) {
     (rows == 4 ? look<4> : rows == 3 ? look<3> : rows == 2 ? look<2> : look<1>)(tables, segments, count, sums);
 }
 

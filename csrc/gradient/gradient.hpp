@@ -1,55 +1,55 @@
-// Backward products of layers whose inputs and filters are levels, by table look-up: nothing is multiplied.
+// Backward products of layers whose inputs and filters are levels, by lookup tables: no number is multiplied.
 //
 // The two products of a backward pass each multiply a gradient by levels of one bit:
 //     to the inputs    dX(n, y, x, c) = sum over taps and filters f of  dY(n, y', x', f) filter(f, tap, c)
 //     to the filters   dW(f, tap, c)  = sum over images and pixels of   dY(n, y', x', f) x(n, y, x, c)
 // dY comes as integers of 6 bits, -31..31, with a scale. Four of them, q0 to q3, make a table of 8 bytes, the sums
-// q0 +- q1 +- q2 +- q3 plus 124; the sum under any four signs is one of them or its negative. Three levels make the
-// index into it, the fourth the sign and the choice of the mirrored entry. Two such tables fill the 16 bytes that a
+// q0 +- q1 +- q2 +- q3 plus 124. The sum under any four signs is an entry or its negative: three levels are the index,
+// the fourth is the sign and selects the mirrored entry. Two such tables fill the 16 bytes that a
 // byte shuffle looks up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring
 // bytes with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs
 // is taken off at the end; it is the same for every row of tables.
 //
-// The bound: shuffle, multiply-add, add for 128 multiply-accumulates of 16 channels by 8 numbers. Zen 3 does four
-// of such instructions a cycle, two shuffles and two multiplications among them: 170 products a cycle, where float32
-// makes 16. Four rows of tables by 32 channels are 24 such instructions, for which 8 registers are loaded: below two
-// loads a cycle. Sums are flushed into int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries
-// without signs need no multiplication, but their sums then have to be widened: four instructions.)
+// The bottleneck: 128 multiply-accumulates, of 16 channels by 8 numbers, take a shuffle, a multiply-add and an addition.
+// Zen 3 does four such instructions per cycle, among them two shuffles and two multiplications: 170 products per cycle,
+// where float32 does 16. Four rows of tables by 32 channels are 24 such instructions and load 8 registers: fewer than two
+// loads per cycle. Sums are added to int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries without
+// signs need no multiplication, but their sums need widening: four instructions.)
 #pragma once
 #include <cstdint>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
-constexpr int64_t NUMBERS = 8;          // of a table
-constexpr int64_t TABLE = 16;           // bytes of it
-constexpr int64_t TABLE_BIAS = 4 * 31;  // what makes its entries non-negative
-constexpr int64_t FLUSH = 64;           // tables whose sums fit in 16 bits: 64 * 2 * 248 < 2^15
-constexpr int64_t BLOCK = 32;           // channels looked up together
-constexpr int64_t INDICES = 4 * BLOCK;  // bytes of their indices into a table and of their signs
-constexpr int64_t BUILD = 32;           // tables built together
-constexpr int64_t ROWS = 4;             // rows of tables looked up together
+constexpr int64_t kNumbers = 8;          // of a table
+constexpr int64_t kTable = 16;           // bytes of it
+constexpr int64_t kTableBias = 4 * 31;  // what makes its entries non-negative
+constexpr int64_t kFlush = 64;           // tables whose sums fit in 16 bits: 64 * 2 * 248 < 2^15
+constexpr int64_t kBlock = 32;           // channels looked up together
+constexpr int64_t kIndices = 4 * kBlock;  // bytes of their indices into a table and of their signs
+constexpr int64_t kBuild = 32;           // tables built together
+constexpr int64_t kRows = 4;             // rows of tables looked up together
 
 // A run of tables, one after the other from `offset` on, and their channels' indices.
 struct Segment {
     int64_t offset;
     const uint8_t *indices;
-    int64_t tables;  // at most FLUSH
+    int64_t tables;  // at most kFlush
 };
 
 struct GradientKernels {
-    // q[j][t] = from[8 t + j], of 8 BUILD numbers.
-    void (*split)(const int8_t *from, int8_t (*q)[BUILD]);
-    // BUILD tables: table t of the eight numbers q[0][t], ..., q[7][t]; to out + t * stride.
-    void (*build)(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride);
+    // q[j][t] = from[8 t + j], of 8 kBuild numbers.
+    void (*split)(const int8_t *from, int8_t (*q)[kBuild]);
+    // kBuild tables: table t of the eight numbers q[0][t], ..., q[7][t]; to out + t * stride.
+    void (*build)(const int8_t (*q)[kBuild], uint8_t *out, int64_t stride);
     // The indices of 32 channels into a table, and then their signs: channel c's for the first four numbers at 2 c, for
     // the others at 2 c + 1. Bit c of words[j] is 1 where number j counts negatively. The signs are added to `signs`.
     void (*spread)(const uint32_t *words, uint8_t *out, int32_t *signs);
     // sums[r][c] = sum over segments and their tables of channel c's two entries, each with its sign, for `rows` rows
-    // of tables, 1 to ROWS. At least one segment.
+    // of tables, 1 to kRows. At least one segment.
     void (*look)(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
-                 int32_t (*sums)[BLOCK]);
+                 int32_t (*sums)[kBlock]);
     // The largest magnitude of n numbers, as the bits of a float, in which NaN is larger than all; also max'ed into
     // columns[i % width].
     int32_t (*largest)(const float *x, int64_t n, int64_t width, int32_t *columns);
@@ -59,8 +59,6 @@ struct GradientKernels {
                   int8_t *by_filter);
 };
 
-extern const GradientKernels gradient_portable, gradient_avx2;
-const GradientKernels &gradient_kernels(Backend backend);
 
 struct GradientShape {
     int64_t images, height, width, channels;  // of the layer's inputs

@@ -6,41 +6,41 @@
 namespace hypersign {
 namespace {
 
-void split(const int8_t *from, int8_t (*q)[BUILD]) {
-    for (int64_t i = 0; i < NUMBERS * BUILD; ++i) q[i % NUMBERS][i / NUMBERS] = from[i];
+void split(const int8_t *from, int8_t (*q)[kBuild]) {
+    for (int64_t i = 0; i < kNumbers * kBuild; ++i) q[i % kNumbers][i / kNumbers] = from[i];
 }
 
-void build(const int8_t (*q)[BUILD], uint8_t *out, int64_t stride) {
-    for (int64_t t = 0; t < BUILD; ++t)
-        for (int i = 0; i < TABLE; ++i) {
-            const int8_t(*four)[BUILD] = q + (i < 8 ? 0 : 4);
-            int sum = TABLE_BIAS + four[0][t];
+void build(const int8_t (*q)[kBuild], uint8_t *out, int64_t stride) {
+    for (int64_t t = 0; t < kBuild; ++t)
+        for (int i = 0; i < kTable; ++i) {
+            const int8_t(*four)[kBuild] = q + (i < 8 ? 0 : 4);
+            int sum = kTableBias + four[0][t];
             for (int j = 1; j < 4; ++j) sum += i >> (j - 1) & 1 ? -four[j][t] : four[j][t];
             out[t * stride + i] = static_cast<uint8_t>(sum);
         }
 }
 
 void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
-    for (int64_t c = 0; c < BLOCK; ++c)
+    for (int64_t c = 0; c < kBlock; ++c)
         for (int half = 0; half < 2; ++half) {
             const uint32_t *four = words + 4 * half;
             int index = 0;
             for (int j = 1; j < 4; ++j) index |= static_cast<int>(four[j] >> c & 1) << (j - 1);
             const bool negative = four[0] >> c & 1;
             out[2 * c + half] = static_cast<uint8_t>((negative ? index ^ 7 : index) + 8 * half);
-            out[2 * BLOCK + 2 * c + half] = static_cast<uint8_t>(negative ? -1 : 1);
+            out[2 * kBlock + 2 * c + half] = static_cast<uint8_t>(negative ? -1 : 1);
             signs[c] += negative ? -1 : 1;
         }
 }
 
-void look(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int32_t (*sums)[BLOCK]) {
+void look(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int32_t (*sums)[kBlock]) {
     for (int64_t r = 0; r < rows; ++r) {
         std::memset(sums[r], 0, sizeof sums[r]);
         for (const Segment *s = segments; s < segments + count; ++s)
             for (int64_t t = 0; t < s->tables; ++t) {
-                const uint8_t *table = tables[r] + s->offset + t * TABLE, *index = s->indices + t * INDICES;
-                for (int64_t i = 0; i < 2 * BLOCK; ++i)
-                    sums[r][i / 2] += static_cast<int8_t>(index[2 * BLOCK + i]) * table[index[i]];
+                const uint8_t *table = tables[r] + s->offset + t * kTable, *index = s->indices + t * kIndices;
+                for (int64_t i = 0; i < 2 * kBlock; ++i)
+                    sums[r][i / 2] += static_cast<int8_t>(index[2 * kBlock + i]) * table[index[i]];
             }
     }
 }
@@ -66,14 +66,14 @@ int8_t clipped(float x) {
 
 void round(const float *x, int64_t n, int64_t width, float a, const float *b, uint32_t *state, int8_t *by_image,
            int8_t *by_filter) {
-    constexpr float unit = 1.0f / 65536;
+    constexpr float kUnit = 1.0f / 65536;
     for (int64_t i = 0, column = 0; i < n; ++i) {
         uint32_t &s = state[column % 8];
         s ^= s << 13;
         s ^= s >> 17;
         s ^= s << 5;
-        by_image[i] = clipped(x[i] * a + static_cast<float>(s & 0xffff) * unit);
-        by_filter[i] = clipped(x[i] * b[column] + static_cast<float>(s >> 16) * unit);
+        by_image[i] = clipped(x[i] * a + static_cast<float>(s & 0xffff) * kUnit);
+        by_filter[i] = clipped(x[i] * b[column] + static_cast<float>(s >> 16) * kUnit);
         if (++column == width) {
             // Registers of eight are filled anew in every row: the lanes that a short one leaves out move on too.
             for (int64_t lane = width % 8; lane && lane < 8; ++lane) {

@@ -2,5 +2,5 @@
 #include "hadamard/vectors.hpp"
 
 namespace hypersign {
-const HadamardKernels hadamard_avx2 = Kernels<32, 8>::all;
+const HadamardKernels hadamard_avx2 = VectorKernels<32, 8>::all;
 }

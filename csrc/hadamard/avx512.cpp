@@ -2,5 +2,5 @@
 #include "hadamard/vectors.hpp"
 
 namespace hypersign {
-const HadamardKernels hadamard_avx512 = Kernels<64, 16>::all;
+const HadamardKernels hadamard_avx512 = VectorKernels<64, 16>::all;
 }

@@ -1,25 +1,20 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
+#include "bind.hpp"
 #include "hadamard/hadamard.hpp"
 #include "parallel.hpp"
-
-namespace nb = nanobind;
 
 namespace hypersign {
 namespace {
 
-template <typename T>
-using From = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-template <typename T>
-using To = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-
-// Rows are shared out among the threads; a row stays with one.
+// Threads share the rows; each row stays with one. y is x, or does not overlap it.
 template <typename T, typename Kernel>
-void transform(const From<T> &x, const To<T> &y, int threads, Kernel kernel) {
+void transform(const Array<const T, 2> &x, const Array<T, 2> &y, int threads, Kernel kernel) {
     const T *from = x.data();
     T *to = y.data();
-    const int64_t rows = x.shape(0), n = x.shape(1);
+    const int64_t rows = length(x, 0), n = length(x, 1);
+    threads = checked_threads(threads);
+    require_fit(length(y, 0) == rows && length(y, 1) == n &&
+                (from == to || from + rows * n <= to || to + rows * n <= from));
+    require(n >= 1 && (n & (n - 1)) == 0, "rows of a power of two were expected");
     nb::gil_scoped_release release;
     parallel_for(rows, threads, [&](int64_t first, int64_t last) {
         kernel(from + first * n, to + first * n, last - first, n);
@@ -28,16 +23,16 @@ void transform(const From<T> &x, const To<T> &y, int threads, Kernel kernel) {
 
 template <typename T>
 void bind_floating(nb::module_ &m, const char *name, void (*HadamardKernels::*kernel)(const T *, T *, int64_t, int64_t, T)) {
-    m.def(name, [kernel](From<T> x, To<T> y, T scale, int threads) {
-        const auto run = hadamard_kernels(backend()).*kernel;
+    define(m, name, [kernel](Array<const T, 2> x, Array<T, 2> y, T scale, int threads) {
+        const auto run = current_kernels().hadamard->*kernel;
         transform<T>(x, y, threads, [=](const T *from, T *to, int64_t rows, int64_t n) { run(from, to, rows, n, scale); });
     });
 }
 
 template <typename T>
 void bind_integer(nb::module_ &m, const char *name, void (*HadamardKernels::*kernel)(const T *, T *, int64_t, int64_t)) {
-    m.def(name, [kernel](From<T> x, To<T> y, int threads) {
-        transform<T>(x, y, threads, hadamard_kernels(backend()).*kernel);
+    define(m, name, [kernel](Array<const T, 2> x, Array<T, 2> y, int threads) {
+        transform<T>(x, y, threads, current_kernels().hadamard->*kernel);
     });
 }
 

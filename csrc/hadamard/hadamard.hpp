@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
@@ -18,12 +18,5 @@ struct HadamardKernels {
     void (*int16)(const int16_t *x, int16_t *y, int64_t rows, int64_t n);
 };
 
-extern const HadamardKernels hadamard_portable;
-#if defined(HYPERSIGN_X86)
-extern const HadamardKernels hadamard_avx2, hadamard_avx512;
-#elif defined(HYPERSIGN_NEON)
-extern const HadamardKernels hadamard_neon;
-#endif
-const HadamardKernels &hadamard_kernels(Backend backend);
 
 }  // namespace hypersign

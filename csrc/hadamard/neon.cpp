@@ -2,5 +2,5 @@
 #include "hadamard/vectors.hpp"
 
 namespace hypersign {
-const HadamardKernels hadamard_neon = Kernels<16, 16>::all;
+const HadamardKernels hadamard_neon = VectorKernels<16, 16>::all;
 }

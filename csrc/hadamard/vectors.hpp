@@ -32,9 +32,9 @@ namespace {
 template <typename T, int width, int held>
 struct Transform {
     typedef T Vector __attribute__((vector_size(width)));
-    static constexpr int lanes = width / sizeof(T);
-    static constexpr int streams = held < 8 ? held : 8;  // parts that are joined at once
-    using Lanes = std::make_index_sequence<lanes>;
+    static constexpr int kLanes = width / sizeof(T);
+    static constexpr int kStreams = held < 8 ? held : 8;  // parts that are joined at once
+    using Lanes = std::make_index_sequence<kLanes>;
 
     static Vector load(const T *x) {
         Vector v;
@@ -64,7 +64,7 @@ struct Transform {
 
     template <int stride = 1>
     static Vector within(Vector v) {
-        if constexpr (stride < lanes)
+        if constexpr (stride < kLanes)
             return within<2 * stride>(within<stride>(v, Lanes()));
         else
             return v;
@@ -88,16 +88,16 @@ struct Transform {
     static void leaf(const T *x, T *y, T scale) {
         Vector v[count];
 #pragma GCC unroll 16
-        for (int i = 0; i < count; ++i) v[i] = within(load(x + i * lanes));
+        for (int i = 0; i < count; ++i) v[i] = within(load(x + i * kLanes));
         among(v);
 #pragma GCC unroll 16
-        for (int i = 0; i < count; ++i) store(y + i * lanes, scale == T(1) ? v[i] : v[i] * scale);
+        for (int i = 0; i < count; ++i) store(y + i * kLanes, scale == T(1) ? v[i] : v[i] * scale);
     }
 
     // Joins `count` transformed parts of `part` numbers each.
     template <int count>
     static void join(T *y, int64_t part, T scale) {
-        for (int64_t start = 0; start < part; start += lanes) {
+        for (int64_t start = 0; start < part; start += kLanes) {
             Vector v[count];
 #pragma GCC unroll 16
             for (int i = 0; i < count; ++i) v[i] = load(y + i * part + start);
@@ -116,9 +116,9 @@ struct Transform {
     }
 
     static void row(const T *x, T *y, int64_t n, T scale) {
-        if (n < lanes) return butterflies(x, y, n, scale);
-        if (n <= held * lanes) return constant(n / lanes, [&](auto count) { leaf<count>(x, y, scale); });
-        const int64_t rest = n / (held * lanes), parts = rest < streams ? rest : streams, part = n / parts;
+        if (n < kLanes) return butterflies(x, y, n, scale);
+        if (n <= held * kLanes) return constant(n / kLanes, [&](auto count) { leaf<count>(x, y, scale); });
+        const int64_t rest = n / (held * kLanes), parts = rest < kStreams ? rest : kStreams, part = n / parts;
         for (int64_t i = 0; i < parts; ++i) row(x + i * part, y + i * part, part, T(1));
         constant(parts, [&](auto count) { join<count>(y, part, scale); });
     }
@@ -129,7 +129,7 @@ struct Transform {
 };
 
 template <int width, int held>
-struct Kernels {
+struct VectorKernels {
     template <typename T>
     static void floating(const T *x, T *y, int64_t rows, int64_t n, T scale) {
         Transform<T, width, held>::rows(x, y, rows, n, scale);

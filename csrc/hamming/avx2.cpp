@@ -12,9 +12,9 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t CODES = 128;  // in four registers
-constexpr int64_t BYTE_WORDS = 3;
-constexpr int64_t SHORT_WORDS = 1023;
+constexpr int64_t kCodes = 128;  // in four registers
+constexpr int64_t kByteWords = 3;
+constexpr int64_t kShortWords = 1023;
 
 // ones.of[q]: how many bits of q differ from 0 to 15, twice over.
 struct Ones {
@@ -31,9 +31,9 @@ constexpr Ones ones;
 void layout(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block) {
     const __m128i low_u8x16 = _mm_set1_epi8(0x0F);
     auto *bytes = reinterpret_cast<uint8_t *>(block);
-    for (int64_t group = 0; group < count; group += CODES) {
-        for (int64_t word = 0; word < words; ++word, bytes += 16 * CODES) {
-            for (int64_t i = 0; i < CODES; i += 8) {
+    for (int64_t group = 0; group < count; group += kCodes) {
+        for (int64_t word = 0; word < words; ++word, bytes += 16 * kCodes) {
+            for (int64_t i = 0; i < kCodes; i += 8) {
                 __m128i row[8];
                 for (int64_t j = 0; j < 8; ++j) {
                     const int64_t code = group + i + j;
@@ -57,7 +57,7 @@ void layout(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block
                     const __m128i parts[4] = {lower, upper, _mm_unpackhi_epi64(lower, lower),
                                               _mm_unpackhi_epi64(upper, upper)};
                     for (int part = 0; part < 4; ++part)
-                        _mm_storel_epi64(reinterpret_cast<__m128i *>(bytes + (4 * j + part) * CODES + i), parts[part]);
+                        _mm_storel_epi64(reinterpret_cast<__m128i *>(bytes + (4 * j + part) * kCodes + i), parts[part]);
                 }
             }
         }
@@ -108,7 +108,7 @@ int64_t nearer_than_byte(const __m256i *block, int64_t count, const uint64_t *qu
                          uint32_t *positions, int32_t *distances) {
     const __m256i limit_u8x32 = _mm256_set1_epi8(static_cast<char>(limit));
     int64_t found = 0;
-    for (int64_t group = 0; group < count; group += CODES) {
+    for (int64_t group = 0; group < count; group += kCodes) {
         __m256i left_u8x32[4] = {limit_u8x32, limit_u8x32, limit_u8x32, limit_u8x32};
         block = count_words<true>(block, query, 0, words, left_u8x32);
         uint64_t far[2] = {0, 0};
@@ -117,7 +117,7 @@ int64_t nearer_than_byte(const __m256i *block, int64_t count, const uint64_t *qu
             far[j / 2] |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(far_u8x32))} << (32 * (j % 2));
         }
         if ((far[0] & far[1]) == ~uint64_t{0}) continue;
-        alignas(32) uint8_t counts[CODES];
+        alignas(32) uint8_t counts[kCodes];
         for (int j = 0; j < 4; ++j)
             _mm256_store_si256(reinterpret_cast<__m256i *>(counts) + j, _mm256_sub_epi8(limit_u8x32, left_u8x32[j]));
         const uint64_t near[2] = {~far[0], ~far[1]};
@@ -130,21 +130,21 @@ int64_t nearer(const uint64_t *codes, int64_t count, const uint64_t *query, int6
                uint32_t *positions, int32_t *distances) {
     const auto *block = reinterpret_cast<const __m256i *>(codes);
     if (limit <= 0) return 0;
-    if (limit <= 255 || words <= BYTE_WORDS)
+    if (limit <= 255 || words <= kByteWords)
         return nearer_than_byte(block, count, query, words, std::min(limit, 255), positions, distances);
     const __m256i zero = _mm256_setzero_si256();
     const __m256i limit_u16x16 = _mm256_set1_epi16(static_cast<short>(std::min(limit, 65535)));
     int64_t found = 0;
-    for (int64_t group = 0; group < count; group += CODES) {
+    for (int64_t group = 0; group < count; group += kCodes) {
         // Even registers hold the codes that unpacking takes from the lower halves of each lane, odd ones the others.
         __m256i sums_u16x16[8] = {};
-        uint32_t counts[CODES] = {};
-        for (int64_t start = 0; start < words; start += SHORT_WORDS) {
-            const int64_t end = std::min(words, start + SHORT_WORDS);
+        uint32_t counts[kCodes] = {};
+        for (int64_t start = 0; start < words; start += kShortWords) {
+            const int64_t end = std::min(words, start + kShortWords);
             for (__m256i &sum : sums_u16x16) sum = zero;
-            for (int64_t first = start; first < end; first += BYTE_WORDS) {
+            for (int64_t first = start; first < end; first += kByteWords) {
                 __m256i bytes_u8x32[4] = {};
-                block = count_words<false>(block, query, first, std::min(end, first + BYTE_WORDS), bytes_u8x32);
+                block = count_words<false>(block, query, first, std::min(end, first + kByteWords), bytes_u8x32);
                 for (int j = 0; j < 4; ++j) {
                     sums_u16x16[2 * j] =
                         _mm256_add_epi16(sums_u16x16[2 * j], _mm256_unpacklo_epi8(bytes_u8x32[j], zero));
@@ -152,7 +152,7 @@ int64_t nearer(const uint64_t *codes, int64_t count, const uint64_t *query, int6
                         _mm256_add_epi16(sums_u16x16[2 * j + 1], _mm256_unpackhi_epi8(bytes_u8x32[j], zero));
                 }
             }
-            if (words <= SHORT_WORDS) {
+            if (words <= kShortWords) {
                 uint64_t far[2] = {0, 0};
                 for (int j = 0; j < 4; ++j) {
                     __m256i far_u16x16[2];
@@ -164,17 +164,17 @@ int64_t nearer(const uint64_t *codes, int64_t count, const uint64_t *query, int6
                 }
                 if ((far[0] & far[1]) == ~uint64_t{0}) break;
             }
-            alignas(32) uint16_t part[CODES];
+            alignas(32) uint16_t part[kCodes];
             for (int j = 0; j < 4; ++j) {
                 const __m256i lower = sums_u16x16[2 * j], upper = sums_u16x16[2 * j + 1];
                 auto *to = reinterpret_cast<__m256i *>(part + 32 * j);
                 _mm256_store_si256(to, _mm256_permute2x128_si256(lower, upper, 0x20));
                 _mm256_store_si256(to + 1, _mm256_permute2x128_si256(lower, upper, 0x31));
             }
-            for (int64_t i = 0; i < CODES; ++i) counts[i] += part[i];
+            for (int64_t i = 0; i < kCodes; ++i) counts[i] += part[i];
             if (end < words) continue;
             uint64_t near[2] = {0, 0};
-            for (int64_t i = 0; i < CODES; ++i)
+            for (int64_t i = 0; i < kCodes; ++i)
                 near[i / 64] |= uint64_t{static_cast<int64_t>(counts[i]) < limit} << (i % 64);
             found += write_near(near, counts, group, count - group, positions + found, distances + found);
         }

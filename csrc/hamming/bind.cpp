@@ -1,27 +1,23 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
+#include <vector>
 
+#include "bind.hpp"
 #include "hamming/hamming.hpp"
-
-namespace nb = nanobind;
 
 namespace hypersign {
 namespace {
 
-template <class T, int dimensions>
-using Array = nb::ndarray<T, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
 using Codes = Array<const uint64_t, 2>;
 
 HammingTask task(const Codes &queries, const Codes &codes, int threads) {
     // Keys hold 24 bits of distance and 40 of index.
-    if (queries.shape(1) != codes.shape(1) || queries.shape(1) >= (size_t{1} << 18) ||
-        codes.shape(0) >= (size_t{1} << 40))
-        throw nb::value_error("codes that do not fit each other");
-    return {queries.data(), static_cast<int64_t>(queries.shape(0)), codes.data(),
-            static_cast<int64_t>(codes.shape(0)), static_cast<int64_t>(codes.shape(1)), threads};
+    require(length(queries, 1) == length(codes, 1) && length(queries, 1) < 1 << 18 &&
+                length(codes, 0) < int64_t{1} << 40,
+            "codes of equal lengths were expected");
+    return {queries.data(),    length(queries, 0), codes.data(),
+            length(codes, 0), length(codes, 1),   checked_threads(threads)};
 }
 
-// A NumPy array that owns what the vector held.
+// A NumPy array that takes over the vector.
 template <class T>
 nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T> values) {
     auto *kept = new std::vector<T>(std::move(values));
@@ -32,25 +28,25 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T> values) {
 }  // namespace
 
 void bind_hamming(nb::module_ &m) {
-    m.def("hamming", [](Codes a, Codes b, Array<int32_t, 2> distances, int threads) {
+    define(m, "hamming", [](Codes a, Codes b, Array<int32_t, 2> distances, int threads) {
         const HammingTask all = task(a, b, threads);
-        if (distances.shape(0) != a.shape(0) || distances.shape(1) != b.shape(0))
-            throw nb::value_error("arrays that do not fit each other");
+        require_fit(length(distances, 0) == all.query_count && length(distances, 1) == all.code_count);
         nb::gil_scoped_release release;
         hamming_all(all, distances.data());
     });
-    m.def("hamming_topk",
-          [](Codes queries, Codes codes, Array<int32_t, 2> distances, Array<int64_t, 2> indices, int threads) {
-              const HammingTask search = task(queries, codes, threads);
-              const size_t k = distances.shape(1);
-              if (distances.shape(0) != queries.shape(0) || indices.shape(0) != queries.shape(0) ||
-                  indices.shape(1) != k || k > codes.shape(0))
-                  throw nb::value_error("arrays that do not fit each other");
-              nb::gil_scoped_release release;
-              hamming_nearest(search, static_cast<int64_t>(k), distances.data(), indices.data());
-          });
-    m.def("hamming_within", [](Codes queries, Codes codes, int32_t radius, int threads) {
+    define(m, "hamming_topk",
+           [](Codes queries, Codes codes, Array<int32_t, 2> distances, Array<int64_t, 2> indices, int threads) {
+               const HammingTask search = task(queries, codes, threads);
+               const int64_t k = length(distances, 1);
+               require_fit(length(distances, 0) == search.query_count && length(indices, 0) == search.query_count &&
+                           length(indices, 1) == k && k <= search.code_count);
+               nb::gil_scoped_release release;
+               hamming_nearest(search, k, distances.data(), indices.data());
+           });
+    // Returns where each query's results start, then distances and indices.
+    define(m, "hamming_within", [](Codes queries, Codes codes, int32_t radius, int threads) {
         const HammingTask search = task(queries, codes, threads);
+        require(radius >= 0 && radius <= 64 * search.words, "a radius of at most the length of a code was expected");
         std::vector<int64_t> starts{0}, indices;
         std::vector<int32_t> distances;
         {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
@@ -21,8 +21,6 @@ struct HammingKernels {
     int64_t expansion;
 };
 
-extern const HammingKernels hamming_portable, hamming_avx2, hamming_avx512, hamming_neon;
-const HammingKernels &hamming_kernels(Backend backend);
 
 // Two sets of codes, row after row of `words` words, and the threads to compare them on.
 struct HammingTask {

@@ -7,25 +7,25 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t CODES = 8;  // in four registers
+constexpr int64_t kCodes = 8;  // in four registers
 
 // Block: for every 8 codes, for every word, the 8 words.
 void layout(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block) {
-    for (int64_t group = 0; group < count; group += CODES, codes += CODES * words, block += CODES * words)
+    for (int64_t group = 0; group < count; group += kCodes, codes += kCodes * words, block += kCodes * words)
         for (int64_t word = 0; word < words; ++word)
-            for (int64_t i = 0; i < CODES; ++i)
-                block[word * CODES + i] = group + i < count ? codes[i * words + word] : 0;
+            for (int64_t i = 0; i < kCodes; ++i)
+                block[word * kCodes + i] = group + i < count ? codes[i * words + word] : 0;
 }
 
 int64_t nearer(const uint64_t *block, int64_t count, const uint64_t *query, int64_t words, int32_t limit,
                uint32_t *positions, int32_t *distances) {
     int64_t found = 0;
-    for (int64_t group = 0; group < count; group += CODES) {
+    for (int64_t group = 0; group < count; group += kCodes) {
         uint32x4_t sum_u32x4[2] = {vdupq_n_u32(0), vdupq_n_u32(0)};
         for (int64_t start = 0; start < words; start += 31) {
             const int64_t end = words < start + 31 ? words : start + 31;
             uint8x16_t bytes_u8x16[4] = {vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0)};
-            for (int64_t word = start; word < end; ++word, block += CODES) {
+            for (int64_t word = start; word < end; ++word, block += kCodes) {
                 const uint64x2_t query_u64x2 = vdupq_n_u64(query[word]);
                 for (int part = 0; part < 4; ++part) {
                     const uint64x2_t difference = veorq_u64(query_u64x2, vld1q_u64(block + 2 * part));
@@ -41,10 +41,10 @@ int64_t nearer(const uint64_t *block, int64_t count, const uint64_t *query, int6
         }
         const uint32_t least = vminvq_u32(vminq_u32(sum_u32x4[0], sum_u32x4[1]));
         if (static_cast<int32_t>(least) >= limit) continue;
-        uint32_t sums[CODES];
+        uint32_t sums[kCodes];
         vst1q_u32(sums, sum_u32x4[0]);
         vst1q_u32(sums + 4, sum_u32x4[1]);
-        for (int64_t i = 0; i < CODES && group + i < count; ++i)
+        for (int64_t i = 0; i < kCodes && group + i < count; ++i)
             if (static_cast<int32_t>(sums[i]) < limit) {
                 positions[found] = static_cast<uint32_t>(group + i);
                 distances[found++] = static_cast<int32_t>(sums[i]);

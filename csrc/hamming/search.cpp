@@ -2,23 +2,22 @@
 #include <limits>
 
 #include "hamming/hamming.hpp"
+#include "integers.hpp"
 #include "parallel.hpp"
 
 namespace hypersign {
 namespace {
 
-constexpr int64_t QUERIES = 128;     // compared with a block before the next is laid out
-constexpr int64_t BYTES = 1 << 14;   // of a block: half of the smallest first cache
-constexpr int64_t SHARE = 1 << 12;   // codes worth a tile of their own
-constexpr int INDEX_BITS = 40;       // of a key: distance, then index, so that keys order as results do
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t kQueries = 128;     // compared with a block before the next is laid out
+constexpr int64_t kBytes = 1 << 14;   // of a block: half of the smallest first cache
+constexpr int64_t kShare = 1 << 12;   // codes worth a tile of their own
+constexpr int kIndexBits = 40;       // of a key: distance, then index, so that keys order as results do
 
 uint64_t key(int32_t distance, int64_t index) {
-    return static_cast<uint64_t>(distance) << INDEX_BITS | static_cast<uint64_t>(index);
+    return static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(index);
 }
-int32_t distance_of(uint64_t key) { return static_cast<int32_t>(key >> INDEX_BITS); }
-int64_t index_of(uint64_t key) { return static_cast<int64_t>(key & ((uint64_t{1} << INDEX_BITS) - 1)); }
+int32_t distance_of(uint64_t key) { return static_cast<int32_t>(key >> kIndexBits); }
+int64_t index_of(uint64_t key) { return static_cast<int64_t>(key & ((uint64_t{1} << kIndexBits) - 1)); }
 
 // Vectors that begin inside a cache line would cost two reads each.
 struct alignas(64) CacheLine {
@@ -35,9 +34,9 @@ struct Block {
     std::vector<int32_t> distances;
 
     explicit Block(int64_t words)
-        : kernels(hamming_kernels(backend())),
+        : kernels(*current_kernels().hamming),
           words(words),
-          most(std::max<int64_t>(1, BYTES / (std::max<int64_t>(words, 1) * kernels.expansion * 1024)) * 128),
+          most(std::max<int64_t>(1, kBytes / (std::max<int64_t>(words, 1) * kernels.expansion * 1024)) * 128),
           lines(static_cast<size_t>(most * words * kernels.expansion / 8)),
           codes(lines.empty() ? nullptr : lines.data()->words),
           positions(static_cast<size_t>(most)),
@@ -63,7 +62,7 @@ struct Tiles {
     Tiles(const HammingTask &task, int64_t queries)
         : task(task), queries(queries), blocks(ceil_div(task.query_count, queries)) {
         const int64_t wanted = task.threads > 1 ? ceil_div(4 * task.threads, std::max<int64_t>(blocks, 1)) : 1;
-        shares = std::max<int64_t>(1, std::min(wanted, task.code_count / SHARE));
+        shares = std::max<int64_t>(1, std::min(wanted, task.code_count / kShare));
     }
 
     // work(first query, last query, share, first code, last code)
@@ -99,7 +98,7 @@ struct Nearest {
 }  // namespace
 
 void hamming_all(const HammingTask &task, int32_t *distances) {
-    Tiles(task, QUERIES).run([&](int64_t first_query, int64_t last_query, int64_t, int64_t code, int64_t last) {
+    Tiles(task, kQueries).run([&](int64_t first_query, int64_t last_query, int64_t, int64_t code, int64_t last) {
         Block block(task.words);
         for (int64_t count; code < last; code += count) {
             count = block.load(task, code, last);
@@ -114,7 +113,7 @@ void hamming_all(const HammingTask &task, int32_t *distances) {
 void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int64_t *indices) {
     if (k == 0 || task.query_count == 0) return;
     const int64_t room = std::min(k + std::max<int64_t>(k, 64), task.code_count);
-    const Tiles tiles(task, std::clamp<int64_t>((1 << 20) / room, 1, QUERIES));
+    const Tiles tiles(task, std::clamp<int64_t>((1 << 20) / room, 1, kQueries));
     // Each share's k nearest, later merged; the greatest key stands for none.
     const uint64_t none = ~uint64_t{0};
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), none);
@@ -154,7 +153,7 @@ void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int
 }
 
 std::vector<std::vector<uint64_t>> hamming_within(const HammingTask &task, int32_t radius) {
-    const Tiles tiles(task, QUERIES);
+    const Tiles tiles(task, kQueries);
     std::vector<std::vector<uint64_t>> found(static_cast<size_t>(task.query_count * tiles.shares));
     tiles.run([&](int64_t first_query, int64_t last_query, int64_t share, int64_t code, int64_t last) {
         Block block(task.words);

@@ -18,7 +18,7 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t TAPS = 4, LANES = 16;
+constexpr int64_t kTaps = 4, kLanes = 16;
 
 // Sums of 16 filters of some pixels in 16 bits: two lanes of each filter, 8 filters to a register. Members have names,
 // and registers: the compiler would keep an array in memory.
@@ -47,12 +47,12 @@ struct Sums<0> {
 // Of taps [first, last), which fit.
 template <int pixels>
 HYPERSIGN_INLINE Sums<pixels> add_taps(const ImageRow &row, int64_t pixel, int64_t block, int64_t first, int64_t last) {
-    const int64_t depth = row.fours * TAPS;
+    const int64_t depth = row.fours * kTaps;
     const uint8_t *patches = row.patches + pixel * depth;
-    auto weights = reinterpret_cast<const __m256i *>(row.weights + block * LANES * depth) + 2 * first / TAPS;
+    auto weights = reinterpret_cast<const __m256i *>(row.weights + block * kLanes * depth) + 2 * first / kTaps;
     Sums<pixels> sums;
 #pragma GCC unroll 4
-    for (int64_t k = first; k < last; k += TAPS, weights += 2)
+    for (int64_t k = first; k < last; k += kTaps, weights += 2)
         sums.add(patches + k, depth, _mm256_loadu_si256(weights), _mm256_loadu_si256(weights + 1));
     return sums;
 }
@@ -75,21 +75,21 @@ HYPERSIGN_INLINE void widen(const Sums<pixels> &sums, Whole *to) {
 // `room`: bytes of taps whose sums fit in 16 bits.
 template <int pixels>
 void tile(const ImageRow &row, int64_t pixel, int64_t block, int64_t room) {
-    const int64_t depth = row.fours * TAPS;
+    const int64_t depth = row.fours * kTaps;
     Whole sums[pixels];
-    for (int p = 0; p < pixels; ++p) std::memcpy(&sums[p], row.start[pixel + p] + block * LANES, sizeof sums[p]);
+    for (int p = 0; p < pixels; ++p) std::memcpy(&sums[p], row.start[pixel + p] + block * kLanes, sizeof sums[p]);
     for (int64_t k = 0; k < depth; k += room)
         widen(add_taps<pixels>(row, pixel, block, k, std::min(k + room, depth)), sums);
     for (int p = 0; p < pixels; ++p) {
-        int32_t of[LANES];
+        int32_t of[kLanes];
         std::memcpy(of, &sums[p], sizeof of);
-        image_finish(row, pixel + p, block, of);
+        image_epilogue(row, pixel + p, block, of);
     }
 }
 
 void image_row(const ImageRow &row) {
-    const int64_t room = TAPS * std::max<int64_t>(1, INT16_MAX / (2 * UINT8_MAX * std::max<int64_t>(1, row.largest)));
-    for (int64_t block = 0; block * LANES < row.filters; ++block) {
+    const int64_t room = kTaps * std::max<int64_t>(1, INT16_MAX / (2 * UINT8_MAX * std::max<int64_t>(1, row.largest)));
+    for (int64_t block = 0; block * kLanes < row.filters; ++block) {
         int64_t pixel = 0;
         for (; pixel + 4 <= row.pixels; pixel += 4) tile<4>(row, pixel, block, room);
         for (; pixel < row.pixels; ++pixel) tile<1>(row, pixel, block, room);

@@ -30,7 +30,7 @@ void tabulate(const uint8_t *line, int64_t count, int64_t step, int taps, uint8_
         }
     const __m128i signs01 = _mm_load_si128(reinterpret_cast<const __m128i *>(first));
     const __m128i signs2 = _mm_load_si128(reinterpret_cast<const __m128i *>(second));
-    for (int64_t i = 0; i < count; ++i, line += step, tables += IMAGE_TABLE) {
+    for (int64_t i = 0; i < count; ++i, line += step, tables += kImageTable) {
         int16_t bytes01, bytes23;
         std::memcpy(&bytes01, line, 2);
         std::memcpy(&bytes23, line + 2, 2);
@@ -65,7 +65,7 @@ template <bool ternary>
 class Levels {
    public:
     Levels(const ImageLookup &row, int64_t block)
-        : row_(row), block_(block), words_((row.filters + 63) / 64), blocks_((row.filters + 31) / 32),
+        : row_(row), block_(block), words_(ceil_div(row.filters, 64)), blocks_((row.filters + 31) / 32),
           not_flip_(~static_cast<uint32_t>(row.flip[block / 2] >> block % 2 * 32)),
           valid_(row.filters - block * 32 < 32 ? ~(~uint32_t{0} << (row.filters - block * 32)) : ~uint32_t{0}) {}
 
@@ -117,8 +117,8 @@ HYPERSIGN_INLINE void look_up(const ImageLookup &row, const uint8_t *picks, int6
 
 template <bool ternary>
 void blocks(const ImageLookup &row) {
-    const int64_t size = row.groups * IMAGE_TABLE_FILTERS * 2;
-    for (int64_t block = 0; block * IMAGE_TABLE_FILTERS < row.filters; ++block) {
+    const int64_t size = row.groups * kImageTableFilters * 2;
+    for (int64_t block = 0; block * kImageTableFilters < row.filters; ++block) {
         const Levels<ternary> levels(row, block);
         const uint8_t *picks = row.picks + block * size;
         int64_t pixel = 0;

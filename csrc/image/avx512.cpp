@@ -8,22 +8,22 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t TAPS = 4, LANES = 16;
+constexpr int64_t kTaps = 4, kLanes = 16;
 
 // `pixels` pixels from `pixel` on, with `blocks` blocks of 16 filters from filter `first`, a multiple of 64, on.
 template <int pixels, int blocks>
 void tile(const ImageRow &row, int64_t pixel, int64_t first) {
-    const int64_t depth = row.fours * TAPS;
+    const int64_t depth = row.fours * kTaps;
     __m512i sum_i32x16[pixels][blocks];
     for (int p = 0; p < pixels; ++p)
         for (int b = 0; b < blocks; ++b)
-            sum_i32x16[p][b] = _mm512_loadu_si512(row.start[pixel + p] + first + LANES * b);
+            sum_i32x16[p][b] = _mm512_loadu_si512(row.start[pixel + p] + first + kLanes * b);
     const uint8_t *patches = row.patches + pixel * depth;
     const int8_t *weights = row.weights + first * depth;
-    for (int64_t k = 0; k < depth; k += TAPS) {
+    for (int64_t k = 0; k < depth; k += kTaps) {
         __m512i weights_i8x64[blocks];
         for (int b = 0; b < blocks; ++b)
-            weights_i8x64[b] = _mm512_loadu_si512(weights + LANES * (b * depth + k));
+            weights_i8x64[b] = _mm512_loadu_si512(weights + kLanes * (b * depth + k));
         for (int p = 0; p < pixels; ++p) {
             int32_t four;
             __builtin_memcpy(&four, patches + p * depth + k, 4);
@@ -32,25 +32,25 @@ void tile(const ImageRow &row, int64_t pixel, int64_t first) {
                 sum_i32x16[p][b] = _mm512_dpbusd_epi32(sum_i32x16[p][b], x_u8x64, weights_i8x64[b]);
         }
     }
-    const int64_t count = row.filters - first < LANES * blocks ? row.filters - first : LANES * blocks;
+    const int64_t count = row.filters - first < kLanes * blocks ? row.filters - first : kLanes * blocks;
     const uint64_t valid = ~uint64_t{0} >> (64 - count);
-    const int64_t words = (row.filters + 63) / 64;
+    const int64_t words = ceil_div(row.filters, 64);
     for (int p = 0; p < pixels; ++p) {
         if (row.sums != nullptr) {
             for (int b = 0; b < blocks; ++b)
-                _mm512_mask_storeu_epi32(row.sums + (pixel + p) * row.filters + first + LANES * b,
-                                         static_cast<__mmask16>(valid >> (LANES * b)), sum_i32x16[p][b]);
+                _mm512_mask_storeu_epi32(row.sums + (pixel + p) * row.filters + first + kLanes * b,
+                                         static_cast<__mmask16>(valid >> (kLanes * b)), sum_i32x16[p][b]);
             continue;
         }
         uint64_t minus = 0, plus = 0;
         for (int b = 0; b < blocks; ++b) {
-            const int32_t *low = row.low + first + LANES * b;
+            const int32_t *low = row.low + first + kLanes * b;
             minus |= static_cast<uint64_t>(_mm512_cmplt_epi32_mask(sum_i32x16[p][b], _mm512_loadu_si512(low)))
-                     << (LANES * b);
+                     << (kLanes * b);
             if (row.high == nullptr) continue;
-            const int32_t *high = row.high + first + LANES * b;
+            const int32_t *high = row.high + first + kLanes * b;
             plus |= static_cast<uint64_t>(_mm512_cmpge_epi32_mask(sum_i32x16[p][b], _mm512_loadu_si512(high)))
-                    << (LANES * b);
+                    << (kLanes * b);
         }
         const int64_t word = (pixel + p) * words + first / 64;
         const uint64_t negated = minus ^ row.flip[first / 64];

@@ -2,40 +2,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
+#include "borders.hpp"
 #include "image/image.hpp"
+#include "integers.hpp"
 #include "parallel.hpp"
 
 namespace hypersign {
 namespace {
 
-constexpr int64_t COPY = 16;  // bytes copied at once; what is too many is written over by the next copy
-
-int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
-
-// The taps of a filter that lie inside the image, along one axis, at each place: ranges, numbered without repetition.
-struct Borders {
-    std::vector<std::pair<int64_t, int64_t>> ranges;  // [first tap, last tap)
-    std::vector<size_t> at;                           // for each place, which range
-
-    Borders(int64_t places, int64_t length, int64_t size, int64_t stride, int64_t padding, int64_t dilation) {
-        for (int64_t place = 0; place < places; ++place) {
-            const int64_t origin = place * stride - padding;
-            int64_t first = 0, last = size;
-            while (first < size && origin + first * dilation < 0) ++first;
-            while (last > first && origin + (last - 1) * dilation >= length) --last;
-            const std::pair<int64_t, int64_t> range{first, last};
-            // Neighbours share ranges, so what is looked for is near the end.
-            const auto found = std::find(ranges.rbegin(), ranges.rend(), range);
-            at.push_back(static_cast<size_t>(ranges.rend() - found) - 1);
-            if (found == ranges.rend()) {
-                at.back() = ranges.size();
-                ranges.push_back(range);
-            }
-        }
-    }
-};
+constexpr int64_t kCopy = 16;  // bytes copied at once; what is too many is written over by the next copy
 
 // The padded lines of an image under a row of the output, as many as a kernel reaches over; neighbours share them.
 class Lines {
@@ -43,12 +21,12 @@ class Lines {
     explicit Lines(const ImageTask &task)
         : task_(task),
           reach_((task.size[0] - 1) * task.dilation[0] + 1),
-          pitch_((task.width + 2 * task.padding[1]) * task.channels + COPY),
+          pitch_((task.width + 2 * task.padding[1]) * task.channels + kCopy),
           lines_(static_cast<size_t>(reach_ * pitch_)),
           held_(static_cast<size_t>(reach_), {-1, 0}) {}
 
     int64_t slots() const { return reach_; }
-    int64_t bytes() const { return pitch_ - COPY; }  // of a line
+    int64_t bytes() const { return pitch_ - kCopy; }  // of a line
 
     // Calls use(kernel row, slot, line, whether the slot's line is a new one).
     template <typename Use>
@@ -82,16 +60,17 @@ class Convolution {
    public:
     explicit Convolution(const ImageTask &task)
         : task_(task),
-          kernels_(image_kernels(backend())),
-          lanes_(round_up(task.filters, IMAGE_LANES)),
+          kernels_(*current_kernels().image),
+          lanes_(round_up(task.filters, kImageLanes)),
           rows_(task.out[0], task.height, task.size[0], task.stride[0], task.padding[0], task.dilation[0]),
           columns_(task.out[1], task.width, task.size[1], task.stride[1], task.padding[1], task.dilation[1]) {
         // Taps side by side are one run.
         runs_ = task.dilation[1] == 1 ? 1 : task.size[1];
         run_ = task.size[1] * task.channels / runs_;
-        depth_ = round_up(task.size[0] * runs_ * run_, IMAGE_TAPS);
+        depth_ = round_up(task.size[0] * runs_ * run_, kImageTaps);
         step_ = task.stride[1] * task.channels;
         for (int64_t i = 0; i < lanes_ * depth_; ++i) largest_ = std::max<int64_t>(largest_, std::abs(task.weights[i]));
+        if (largest_ > kImageMaxWeight) throw std::invalid_argument("weights of magnitudes up to 64 were expected");
 
         // What the shift adds: (row ranges, column ranges, lanes).
         starts_.resize(rows_.ranges.size() * columns_.ranges.size() * static_cast<size_t>(lanes_));
@@ -119,17 +98,18 @@ class Convolution {
     void by_patches(int64_t first, int64_t last) const;
     void by_tables(int64_t first, int64_t last) const;
     int8_t weight(int64_t filter, int64_t tap) const {
-        const int64_t four = filter / IMAGE_LANES * (depth_ / IMAGE_TAPS) + tap / IMAGE_TAPS;
-        return task_.weights[(four * IMAGE_LANES + filter % IMAGE_LANES) * IMAGE_TAPS + tap % IMAGE_TAPS];
+        const int64_t four = filter / kImageLanes * (depth_ / kImageTaps) + tap / kImageTaps;
+        return task_.weights[(four * kImageLanes + filter % kImageLanes) * kImageTaps + tap % kImageTaps];
     }
     // Which of the starts is a pixel's.
     size_t pattern(int64_t y, int64_t x) const {
-        return rows_.at[static_cast<size_t>(y)] * columns_.ranges.size() + columns_.at[static_cast<size_t>(x)];
+        return static_cast<size_t>(rows_.range_of[static_cast<size_t>(y)]) * columns_.ranges.size() +
+               static_cast<size_t>(columns_.range_of[static_cast<size_t>(x)]);
     }
     // Sets where an output row's results go.
     template <typename Row>
     void put_out(int64_t tile, Row &row) const {
-        const int64_t first = tile * task_.out[1], words = (task_.filters + 63) / 64;
+        const int64_t first = tile * task_.out[1], words = ceil_div(task_.filters, 64);
         row.pixels = task_.out[1];
         row.filters = task_.filters;
         row.flip = task_.flip;
@@ -162,7 +142,7 @@ class Convolution {
 void Convolution::by_patches(int64_t first, int64_t last) const {
     Lines lines(task_);
     std::vector<const uint8_t *> line_of(static_cast<size_t>(task_.size[0]));
-    std::vector<uint8_t> patches(static_cast<size_t>(task_.out[1] * depth_ + runs_ * run_ + COPY));
+    std::vector<uint8_t> patches(static_cast<size_t>(task_.out[1] * depth_ + runs_ * run_ + kCopy));
     std::vector<const int32_t *> start_of(static_cast<size_t>(task_.out[1]));
     for (int64_t tile = first; tile < last; ++tile) {
         const int64_t y = tile % task_.out[0];
@@ -175,8 +155,8 @@ void Convolution::by_patches(int64_t first, int64_t last) const {
             for (const uint8_t *line : line_of) {
                 const uint8_t *from = line + x * step_;
                 for (int64_t j = 0; j < runs_; ++j, from += task_.dilation[1] * task_.channels, to += run_)
-                    if (run_ <= COPY)
-                        std::memcpy(to, from, COPY);
+                    if (run_ <= kCopy)
+                        std::memcpy(to, from, kCopy);
                     else
                         std::memcpy(to, from, static_cast<size_t>(run_));
             }
@@ -185,7 +165,7 @@ void Convolution::by_patches(int64_t first, int64_t last) const {
         ImageRow row{};
         put_out(tile, row);
         row.patches = patches.data();
-        row.fours = depth_ / IMAGE_TAPS;
+        row.fours = depth_ / kImageTaps;
         row.weights = task_.weights;
         row.largest = largest_;
         row.start = start_of.data();
@@ -198,8 +178,8 @@ void Convolution::by_patches(int64_t first, int64_t last) const {
 
 // Where levels are wanted, and sums fit in 16 bits.
 void Convolution::prepare_tables() {
-    constexpr int64_t kBlock = IMAGE_TABLE_FILTERS;
-    const int64_t taps = task_.size[0] * runs_ * run_, blocks = (task_.filters + kBlock - 1) / kBlock;
+    constexpr int64_t kBlock = kImageTableFilters;
+    const int64_t taps = task_.size[0] * runs_ * run_, blocks = ceil_div(task_.filters, kBlock);
     if (task_.low == nullptr || largest_ == 0) return;
     // Twice a ternary filter's sum is that with +1 for its zeros plus that with -1.
     for (int64_t filter = 0; filter < task_.filters; ++filter)
@@ -225,8 +205,8 @@ void Convolution::prepare_tables() {
                         const int8_t w = weight(filter, three.tap + tap);
                         entry |= (w < 0 || (w == 0 && zero)) << tap;
                     }
-                    pick[2 * image_table_place(i)] = static_cast<uint8_t>(2 * entry);
-                    pick[2 * image_table_place(i) + 1] = static_cast<uint8_t>(2 * entry + 1);
+                    pick[2 * image_table_lane(i)] = static_cast<uint8_t>(2 * entry);
+                    pick[2 * image_table_lane(i) + 1] = static_cast<uint8_t>(2 * entry + 1);
                 }
 
     // start + largest s / picks < limit where s <= floor((picks (limit - start) - 1) / largest).
@@ -240,7 +220,7 @@ void Convolution::prepare_tables() {
                 const int64_t start = starts_[p * static_cast<size_t>(lanes_) + static_cast<size_t>(filter)];
                 const int64_t above = picks_of_ * ((i ? task_.high : task_.low)[filter] - start) - 1;
                 const int64_t bound = above / largest_ - (above % largest_ < 0);
-                const int64_t at = i * blocks * kBlock + filter / kBlock * kBlock + image_table_place(filter % kBlock);
+                const int64_t at = i * blocks * kBlock + filter / kBlock * kBlock + image_table_lane(filter % kBlock);
                 bounds_[p * static_cast<size_t>(bounds_of_) + static_cast<size_t>(at)] =
                     static_cast<int16_t>(std::clamp<int64_t>(bound, INT16_MIN, INT16_MAX));
             }
@@ -252,7 +232,7 @@ void Convolution::by_tables(int64_t first, int64_t last) const {
     const int64_t unit = task_.channels % 3 == 0 ? 3 : 1;
     const bool rest = run_ % 3 != 0;
     Lines lines(task_);
-    const int64_t count = (lines.bytes() + unit - 1) / unit, size = count * IMAGE_TABLE, slots = lines.slots();
+    const int64_t count = (lines.bytes() + unit - 1) / unit, size = count * kImageTable, slots = lines.slots();
     std::vector<uint8_t> tables(static_cast<size_t>(slots * size * (rest ? 2 : 1)));
     std::vector<int64_t> slot_of(static_cast<size_t>(task_.size[0]));
     std::vector<const uint8_t *> table_of(static_cast<size_t>(groups_));
@@ -271,7 +251,7 @@ void Convolution::by_tables(int64_t first, int64_t last) const {
         for (const Three &three : threes_)
             for (int64_t pick = 0; pick < picks_of_; ++pick) {
                 const int64_t of = slot_of[static_cast<size_t>(three.row)] + (three.taps < 3 ? slots : 0);
-                *table++ = tables.data() + of * size + three.byte / unit * IMAGE_TABLE;
+                *table++ = tables.data() + of * size + three.byte / unit * kImageTable;
             }
         for (int64_t x = 0; x < task_.out[1]; ++x)
             bounds_at[static_cast<size_t>(x)] = bounds_.data() + pattern(y, x) * static_cast<size_t>(bounds_of_);
@@ -279,7 +259,7 @@ void Convolution::by_tables(int64_t first, int64_t last) const {
         put_out(tile, row);
         row.tables = table_of.data();
         row.groups = groups_;
-        row.step = step_ / unit * IMAGE_TABLE;
+        row.step = step_ / unit * kImageTable;
         row.picks = picks_.data();
         row.bounds = bounds_at.data();
         kernels.row(row);

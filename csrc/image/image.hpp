@@ -10,12 +10,14 @@
 #include <functional>
 #include <vector>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
+#include "integers.hpp"
 
 namespace hypersign {
 
-constexpr int64_t IMAGE_LANES = 16;  // filters side by side
-constexpr int64_t IMAGE_TAPS = 4;    // bytes of a filter side by side: those that one instruction multiplies
+constexpr int64_t kImageLanes = 16;  // filters side by side
+constexpr int64_t kImageMaxWeight = 64;  // in magnitude
+constexpr int64_t kImageTaps = 4;    // bytes of a filter side by side: those that one instruction multiplies
 
 // A row of patches with all filters. Filters come in blocks of 16, the last one filled up with zeros.
 struct ImageRow {
@@ -36,11 +38,11 @@ struct ImageRow {
 
 // Levels by tables: what three bytes of a line add up to with each choice of signs, 8 sums of 16 bits, of which a
 // filter picks one.
-constexpr int64_t IMAGE_TABLE = 16;          // bytes
-constexpr int64_t IMAGE_TABLE_FILTERS = 32;  // of a block
+constexpr int64_t kImageTable = 16;          // bytes
+constexpr int64_t kImageTableFilters = 32;  // of a block
 
-// Where filter i of a block lies: in two registers, in the order that packing them to bytes undoes.
-inline int64_t image_table_place(int64_t i) { return i / 8 % 2 * 16 + i / 16 * 8 + i % 8; }
+// The lane of filter i of a block, in two registers, in the order that packing them to bytes undoes.
+constexpr int64_t image_table_lane(int64_t i) { return i / 8 % 2 * 16 + i / 16 * 8 + i % 8; }
 
 // A row of pixels. Buffers are those of `ImageRow`.
 struct ImageLookup {
@@ -66,8 +68,6 @@ struct ImageKernels {
 
 extern const ImageTables image_tables_avx2;
 
-extern const ImageKernels image_portable, image_avx2, image_avx512, image_neon;
-const ImageKernels &image_kernels(Backend backend);
 
 // A convolution; pairs are (vertical, horizontal).
 struct ImageTask {
@@ -89,11 +89,12 @@ void channels_last(const uint8_t *x, int64_t images, int64_t channels, int64_t p
 // The convolution, made ready: what is called with a number of threads.
 std::function<void(int)> image_conv2d(const ImageTask &task);
 
-// Turns the sums of 16 filters of a pixel into what is wanted of them. Bits of block b are a quarter of a word.
-// Instruction sets do it their own way; this is the plain one.
-inline void image_finish(const ImageRow &row, int64_t pixel, int64_t block, const int32_t *sums) {
-    const int64_t first = block * IMAGE_LANES;
-    const int64_t count = row.filters - first < IMAGE_LANES ? row.filters - first : IMAGE_LANES;
+namespace {  // a copy for each file, compiled for its instruction set
+
+// The epilogue in plain C++, of 16 filters of a pixel: writes sums or levels. Bits of block b are a quarter of a word.
+inline void image_epilogue(const ImageRow &row, int64_t pixel, int64_t block, const int32_t *sums) {
+    const int64_t first = block * kImageLanes;
+    const int64_t count = row.filters - first < kImageLanes ? row.filters - first : kImageLanes;
     if (row.sums != nullptr) {
         for (int64_t i = 0; i < count; ++i) row.sums[pixel * row.filters + first + i] = sums[i];
         return;
@@ -103,7 +104,7 @@ inline void image_finish(const ImageRow &row, int64_t pixel, int64_t block, cons
         minus |= static_cast<uint64_t>(sums[i] < row.low[first + i]) << i;
         if (row.high != nullptr) plus |= static_cast<uint64_t>(sums[i] >= row.high[first + i]) << i;
     }
-    const int64_t word = pixel * ((row.filters + 63) / 64) + first / 64, at = first % 64;
+    const int64_t word = pixel * ceil_div(row.filters, 64) + first / 64, at = first % 64;
     const uint64_t negated = row.flip[first / 64] >> at & 0xFFFF;
     if (at == 0) row.sign[word] = 0;
     if (row.high == nullptr) {
@@ -115,4 +116,5 @@ inline void image_finish(const ImageRow &row, int64_t pixel, int64_t block, cons
     row.nonzero[word] |= (minus | plus) << at;
 }
 
+}  // namespace
 }  // namespace hypersign

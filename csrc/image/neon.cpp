@@ -8,20 +8,20 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t TAPS = 4, LANES = 16;
+constexpr int64_t kTaps = 4, kLanes = 16;
 
 template <int pixels>
 void tile(const ImageRow &row, int64_t pixel, int64_t block) {
-    const int64_t depth = row.fours * TAPS;
+    const int64_t depth = row.fours * kTaps;
     int32x4_t sum_s32x4[pixels][4];
     for (int p = 0; p < pixels; ++p)
         for (int part = 0; part < 4; ++part)
-            sum_s32x4[p][part] = vld1q_s32(row.start[pixel + p] + block * LANES + 4 * part);
+            sum_s32x4[p][part] = vld1q_s32(row.start[pixel + p] + block * kLanes + 4 * part);
     const uint8_t *patches = row.patches + pixel * depth;
-    const int8_t *weights = row.weights + block * LANES * depth;
-    for (int64_t k = 0; k < depth; k += TAPS) {
-        const int8x16x4_t weights_s8x16 = vld4q_s8(weights + k * LANES);  // a register for each tap
-        for (int tap = 0; tap < TAPS; ++tap) {
+    const int8_t *weights = row.weights + block * kLanes * depth;
+    for (int64_t k = 0; k < depth; k += kTaps) {
+        const int8x16x4_t weights_s8x16 = vld4q_s8(weights + k * kLanes);  // a register for each tap
+        for (int tap = 0; tap < kTaps; ++tap) {
             const int16x8_t lower_s16x8 = vmovl_s8(vget_low_s8(weights_s8x16.val[tap]));
             const int16x8_t upper_s16x8 = vmovl_s8(vget_high_s8(weights_s8x16.val[tap]));
             for (int p = 0; p < pixels; ++p) {
@@ -34,14 +34,14 @@ void tile(const ImageRow &row, int64_t pixel, int64_t block) {
         }
     }
     for (int p = 0; p < pixels; ++p) {
-        int32_t sums[LANES];
+        int32_t sums[kLanes];
         for (int part = 0; part < 4; ++part) vst1q_s32(sums + 4 * part, sum_s32x4[p][part]);
-        image_finish(row, pixel + p, block, sums);
+        image_epilogue(row, pixel + p, block, sums);
     }
 }
 
 void image_row(const ImageRow &row) {
-    for (int64_t block = 0; block * LANES < row.filters; ++block) {
+    for (int64_t block = 0; block * kLanes < row.filters; ++block) {
         int64_t pixel = 0;
         for (; pixel + 2 <= row.pixels; pixel += 2) tile<2>(row, pixel, block);
         for (; pixel < row.pixels; ++pixel) tile<1>(row, pixel, block);

@@ -4,18 +4,18 @@ namespace hypersign {
 namespace {
 
 void image_row(const ImageRow &row) {
-    const int64_t blocks = (row.filters + IMAGE_LANES - 1) / IMAGE_LANES;
+    const int64_t blocks = ceil_div(row.filters, kImageLanes);
     for (int64_t pixel = 0; pixel < row.pixels; ++pixel) {
-        const uint8_t *patch = row.patches + pixel * row.fours * IMAGE_TAPS;
+        const uint8_t *patch = row.patches + pixel * row.fours * kImageTaps;
         const int8_t *weights = row.weights;
         for (int64_t block = 0; block < blocks; ++block) {
-            int32_t sums[IMAGE_LANES];
-            for (int64_t i = 0; i < IMAGE_LANES; ++i) sums[i] = row.start[pixel][block * IMAGE_LANES + i];
-            for (int64_t four = 0; four < row.fours; ++four, weights += IMAGE_LANES * IMAGE_TAPS)
-                for (int64_t i = 0; i < IMAGE_LANES; ++i)
-                    for (int64_t tap = 0; tap < IMAGE_TAPS; ++tap)
-                        sums[i] += patch[four * IMAGE_TAPS + tap] * weights[i * IMAGE_TAPS + tap];
-            image_finish(row, pixel, block, sums);
+            int32_t sums[kImageLanes];
+            for (int64_t i = 0; i < kImageLanes; ++i) sums[i] = row.start[pixel][block * kImageLanes + i];
+            for (int64_t four = 0; four < row.fours; ++four, weights += kImageLanes * kImageTaps)
+                for (int64_t i = 0; i < kImageLanes; ++i)
+                    for (int64_t tap = 0; tap < kImageTaps; ++tap)
+                        sums[i] += patch[four * kImageTaps + tap] * weights[i * kImageTaps + tap];
+            image_epilogue(row, pixel, block, sums);
         }
     }
 }

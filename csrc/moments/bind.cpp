@@ -1,27 +1,19 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
+#include "bind.hpp"
 #include "moments/moments.hpp"
-
-namespace nb = nanobind;
 
 namespace hypersign {
 
 void bind_moments(nb::module_ &m) {
-    using Weights = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-    using Units = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-    using Sums = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
     // absolute: (rows, d / 32); square: (rows); totals: (4), added to. Returns the number of zeros.
-    m.def("weight_moments", [](Weights x, Units absolute, Sums square, Sums totals) {
-        const int64_t rows = x.shape(0), d = x.shape(1);
-        if (d % MOMENTS_UNIT || int64_t(absolute.shape(0)) != rows || int64_t(absolute.shape(1)) * MOMENTS_UNIT != d ||
-            int64_t(square.shape(0)) != rows || totals.shape(0) != 4)
-            throw nb::value_error("arrays that do not fit each other");
+    define(m, "weight_moments", [](Array<const float, 2> x, Array<double, 2> absolute, Array<double, 1> square,
+                                   Array<double, 1> totals) {
+        const int64_t rows = length(x, 0), d = length(x, 1);
+        require_fit(d % kMomentsUnit == 0 && length(absolute, 0) == rows && length(absolute, 1) == d / kMomentsUnit &&
+                    length(square, 0) == rows && length(totals, 0) == 4);
         int64_t zeros = 0;
         const MomentsTask task{x.data(), rows, d, absolute.data(), square.data(), totals.data(), &zeros};
         nb::gil_scoped_release release;
-        moments_kernels(backend()).sums(task);
+        current_kernels().moments->sums(task);
         return zeros;
     });
 }

@@ -5,11 +5,11 @@
 #pragma once
 #include <cstdint>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
-constexpr int64_t MOMENTS_UNIT = 32;  // weights that are summed in float32 before they meet others
+constexpr int64_t kMomentsUnit = 32;  // weights that are summed in float32 before they meet others
 
 // rows x d weights, d a multiple of 32.
 struct MomentsTask {
@@ -25,7 +25,5 @@ struct MomentsKernels {
     void (*sums)(const MomentsTask &task);
 };
 
-extern const MomentsKernels moments_portable, moments_avx2;
-const MomentsKernels &moments_kernels(Backend backend);
 
 }  // namespace hypersign

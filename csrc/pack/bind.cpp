@@ -1,36 +1,25 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-
-#include <optional>
-
+#include "bind.hpp"
+#include "integers.hpp"
 #include "pack/pack.hpp"
-
-namespace nb = nanobind;
 
 namespace hypersign {
 namespace {
 
-template <class T, int dimensions>
-using Array = nb::ndarray<T, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
-
-// Makes pack of one type of numbers a function; binary where `high` is None, ternary where it is limits.
+// Binary levels if `high` is None, ternary if it is an array. Returns whether x holds a NaN.
 template <class T, class Limit>
 void bind(nb::module_ &m, const char *name, Pack<T, Limit> PackKernels::*kernel) {
-    m.def(
-        name,
-        [kernel](Array<const T, 2> x, Array<const Limit, 1> low, std::optional<Array<const Limit, 1>> high,
-                 Array<const uint64_t, 1> flip, Array<uint64_t, 3> planes) {
-            const size_t rows = x.shape(0), n = x.shape(1), words = (n + 63) / 64;
-            if (low.shape(0) != n || (high && high->shape(0) != n) || flip.shape(0) != words ||
-                planes.shape(0) != (high ? 2 : 1) || planes.shape(1) != rows || planes.shape(2) != words)
-                throw nb::value_error("arrays that do not fit each other");
-            nb::gil_scoped_release release;
-            return (pack_kernels(backend()).*kernel)(x.data(), low.data(), high ? high->data() : nullptr, flip.data(),
-                                                     planes.data(), high ? planes.data() + rows * words : nullptr,
-                                                     static_cast<int64_t>(rows), static_cast<int64_t>(n));
-        },
-        nb::arg("x"), nb::arg("low"), nb::arg("high").none(), nb::arg("flip"), nb::arg("planes"));
+    define(m, name,
+           [kernel](Array<const T, 2> x, Array<const Limit, 1> low, std::optional<Array<const Limit, 1>> high,
+                    Array<const uint64_t, 1> flip, Array<uint64_t, 3> planes) {
+               const int64_t rows = length(x, 0), n = length(x, 1), words = ceil_div(n, 64);
+               require_fit(length(low, 0) == n && (!high || length(*high, 0) == n) && length(flip, 0) == words &&
+                           length(planes, 0) == (high ? 2 : 1) && length(planes, 1) == rows &&
+                           length(planes, 2) == words);
+               nb::gil_scoped_release release;
+               return (current_kernels().pack->*kernel)(x.data(), low.data(), high ? high->data() : nullptr,
+                                                        flip.data(), planes.data(),
+                                                        high ? planes.data() + rows * words : nullptr, rows, n);
+           });
 }
 
 }  // namespace

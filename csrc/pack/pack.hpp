@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
@@ -22,8 +22,6 @@ struct PackKernels {
     Pack<int32_t, int64_t> int32;
 };
 
-extern const PackKernels pack_portable, pack_avx2, pack_avx512, pack_neon;
-const PackKernels &pack_kernels(Backend backend);
 
 // The loop over words. Compare::below(x, limit, count) gives the bits x < limit of `count` <= 64 numbers, and
 // Compare::nan says whether it met a NaN. Compare must be local to its file: then this loop is compiled there, with

@@ -1,9 +1,9 @@
-// What the kernels of AVX2 share: how counts of 4 bits become counts of 8 and of 16, and those sums or levels.
+// What the AVX2 kernels share: how counts of 4 bits become counts of 8 and 16 bits, and the epilogue.
 //
-// Of t, the sum of counts of 4 bits, two to a byte, two sums of bytes are kept: of t itself, modulo 256, and of t / 16,
-// where t is taken as numbers of 16 bits. Let a, b be the counts in an even byte, and c, d those in the odd one above
-// it. Bytes of t are a + 16 b and c + 16 d; bytes of t / 16 are b + 16 c, modulo 256, and d. So d is known; then c from
-// c + 16 d, b from b + 16 c, and a from a + 16 b, as long as none is above 255.
+// A byte of t holds two counts of 4 bits. Two byte accumulators are kept: of t itself, modulo 256, and of t / 16, where
+// t is divided in lanes of 16 bits. Let a, b be the counts in an even byte, and c, d those in the odd byte above it.
+// Bytes of t are a + 16 b and c + 16 d; bytes of t / 16 are b + 16 c, modulo 256, and d. So d is known; then c follows
+// from c + 16 d, b from b + 16 c, and a from a + 16 b, as long as none exceeds 255.
 #pragma once
 #include <immintrin.h>
 
@@ -18,13 +18,14 @@ namespace {  // a copy for each file: no vector is handed from one to the other
 
 constexpr int kLanes = 32;
 
-// Sums of counts in G registers. Members have names, and registers: the compiler would keep an array in memory.
+// Byte accumulators of G registers of filters. Each is a member of its own, because the compiler would keep an array in
+// memory.
 template <int G>
-struct Sums {
+struct Accumulators {
     __m256i whole = _mm256_setzero_si256(), upper = _mm256_setzero_si256();
-    Sums<G - 1> rest;
+    Accumulators<G - 1> rest;
 
-    // Adds t(0), t(1) and so on; divided by a shift, or by a multiplication with `factors`.
+    // Adds t(0), t(1) and so on. Divides by a shift, or by a multiplication with `factors`.
     template <typename T, typename... Factor>
     HYPERSIGN_INLINE void add(const T &t, const Factor &...factors) {
         add_from(0, t, factors...);
@@ -44,7 +45,7 @@ struct Sums {
     HYPERSIGN_INLINE void add_parts(const __m256i &counts, const __m256i &divided) {
         whole = _mm256_add_epi8(whole, counts);
         upper = _mm256_add_epi8(upper, divided);
-        __asm__("" : "+x"(whole), "+x"(upper));  // one after another: they all at once would not fit
+        __asm__("" : "+x"(whole), "+x"(upper));  // one after the other: all at once would not fit the registers
     }
     HYPERSIGN_INLINE void add_stored(const __m256i *from) {
         whole = _mm256_add_epi8(whole, _mm256_load_si256(from));
@@ -59,14 +60,14 @@ struct Sums {
 };
 
 template <>
-struct Sums<0> {
+struct Accumulators<0> {
     template <typename... T>
     HYPERSIGN_INLINE void add_from(T...) {}
     HYPERSIGN_INLINE void add_stored(const __m256i *) {}
     HYPERSIGN_INLINE void store(__m256i *) const {}
 };
 
-// 2^16 / 16, for `Sums::add`. The compiler must not know it, or it would shift, where shuffles are.
+// 2^16 / 16, for `Accumulators::add`. The compiler must not know the number, or it would shift, on the port of shuffles.
 HYPERSIGN_INLINE __m256i sixteenth() {
     __m256i factor = _mm256_set1_epi16(1 << 12);
     __asm__("" : "+x"(factor));
@@ -74,36 +75,37 @@ HYPERSIGN_INLINE __m256i sixteenth() {
 }
 
 // Counts of 32 filters in 16 bits, of even ones and of odd ones.
-struct Halves {
+struct Counts16 {
     __m256i even, odd;
 };
 
 template <bool First>
-HYPERSIGN_INLINE void put(__m256i even, __m256i odd, Halves &to) {
+HYPERSIGN_INLINE void accumulate(__m256i even, __m256i odd, Counts16 &to) {
     to.even = First ? even : _mm256_add_epi16(to.even, even);
     to.odd = First ? odd : _mm256_add_epi16(to.odd, odd);
 }
 
-// Takes the counts apart: those of the lower 4 bits to `one`, of the upper 4 to `other`, and so on, `step` further.
+// Separates the counts: those of the lower 4 bits go to `one`, those of the upper 4 to `other`; the next register's are
+// `step` further.
 template <bool First>
-HYPERSIGN_INLINE void put(const Sums<0> &, Halves *, Halves *, int) {}
+HYPERSIGN_INLINE void separate(const Accumulators<0> &, Counts16 *, Counts16 *, int) {}
 
 template <bool First, int G>
-HYPERSIGN_INLINE void put(const Sums<G> &sums, Halves *one, Halves *other, int step) {
+HYPERSIGN_INLINE void separate(const Accumulators<G> &of, Counts16 *one, Counts16 *other, int step) {
     const __m256i low = _mm256_set1_epi16(255);
-    const __m256i d = _mm256_srli_epi16(sums.upper, 8);
-    const __m256i c = _mm256_srli_epi16(_mm256_sub_epi8(sums.whole, _mm256_slli_epi16(d, 12)), 8);
-    const __m256i b = _mm256_and_si256(_mm256_sub_epi8(sums.upper, _mm256_slli_epi16(c, 4)), low);
-    const __m256i a = _mm256_and_si256(_mm256_sub_epi8(sums.whole, _mm256_slli_epi16(b, 4)), low);
-    put<First>(a, c, *one);
-    put<First>(b, d, *other);
-    put<First>(sums.rest, one + step, other + step, step);
+    const __m256i d = _mm256_srli_epi16(of.upper, 8);
+    const __m256i c = _mm256_srli_epi16(_mm256_sub_epi8(of.whole, _mm256_slli_epi16(d, 12)), 8);
+    const __m256i b = _mm256_and_si256(_mm256_sub_epi8(of.upper, _mm256_slli_epi16(c, 4)), low);
+    const __m256i a = _mm256_and_si256(_mm256_sub_epi8(of.whole, _mm256_slli_epi16(b, 4)), low);
+    accumulate<First>(a, c, *one);
+    accumulate<First>(b, d, *other);
+    separate<First>(of.rest, one + step, other + step, step);
 }
 
 // Counts of 16 bits in the filters' order: 0-7 and 16-23; 8-15 and 24-31.
 struct Ordered {
     __m256i first, second;
-    Ordered(const Halves &half)
+    Ordered(const Counts16 &half)
         : first(_mm256_unpacklo_epi16(half.even, half.odd)), second(_mm256_unpackhi_epi16(half.even, half.odd)) {}
     // Filters 8 part to 8 part + 7.
     __m128i eight(int part) const {
@@ -112,10 +114,10 @@ struct Ordered {
     }
 };
 
-// Adds the halves to the counts.
+// Adds counts of 16 bits to counts of 32.
 template <int G>
-void widen(const Halves (&halves)[G], int32_t *counts) {
-    for (const Halves &half : halves) {
+void widen(const Counts16 (&counts16)[G], int32_t *counts) {
+    for (const Counts16 &half : counts16) {
         const Ordered ordered(half);
         for (int part = 0; part < 4; ++part, counts += 8) {
             auto at = reinterpret_cast<__m256i *>(counts);
@@ -125,34 +127,34 @@ void widen(const Halves (&halves)[G], int32_t *counts) {
     }
 }
 
-// Limits of a pixel in 16 bits, in the order of `Ordered`, for counts that are less than 2^15 in magnitude.
+// Thresholds of a pixel in 16 bits, in the order of `Ordered`, for counts that are less than 2^15 in magnitude.
 template <int G>
-struct Limits {
+struct Thresholds16 {
     const int32_t *of = nullptr;  // the pixel's own
     __m256i low[G][2] = {}, high[G][2] = {};
 
     void take(const ProductTile &tile, int64_t p) {
-        const int32_t *limits = tile.limits[p] + tile.first_filter;
-        if (limits == of) return;  // neighbours share theirs, but at the edges
-        of = limits;
+        const int32_t *thresholds = tile.thresholds[p] + tile.first_filter;
+        if (thresholds == of) return;  // neighbours share theirs, except at the edges
+        of = thresholds;
         for (int g = 0; g < G; ++g)
             for (int part = 0; part < 2; ++part) {
-                low[g][part] = pack(limits + g * kLanes + 8 * part);
-                if (tile.levels_plane) high[g][part] = pack(limits + tile.high_stride + g * kLanes + 8 * part);
+                low[g][part] = pack(thresholds + g * kLanes + 8 * part);
+                if (tile.levels_plane) high[g][part] = pack(thresholds + tile.high_stride + g * kLanes + 8 * part);
             }
     }
 
-    static __m256i pack(const int32_t *limits) {
+    static __m256i pack(const int32_t *thresholds) {
         auto load = [&](int i) {
-            auto at = reinterpret_cast<const __m128i *>(limits + i);
+            auto at = reinterpret_cast<const __m128i *>(thresholds + i);
             return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(at)), _mm_loadu_si128(at + 4), 1);
         };
-        return _mm256_packs_epi32(load(0), load(4));  // saturated: what no count reaches stays out of reach
+        return _mm256_packs_epi32(load(0), load(4));  // saturated: a threshold that no count reaches stays out of reach
     }
 };
 
 // Levels of pixel p, of the 32 filters of register g: -1 where `minus`, not +1 where `not_plus`, then flipped.
-inline void write_levels(const ProductTile &tile, int64_t p, int g, uint32_t minus, uint32_t not_plus) {
+inline void epilogue_levels(const ProductTile &tile, int64_t p, int g, uint32_t minus, uint32_t not_plus) {
     uint16_t *out = tile.levels + p * tile.levels_stride + 2 * g;
     uint32_t flip;
     std::memcpy(&flip, tile.flip + 2 * g, sizeof flip);
@@ -165,33 +167,34 @@ inline void write_levels(const ProductTile &tile, int64_t p, int g, uint32_t min
     std::memcpy(out, &sign, sizeof sign);
 }
 
-// Sums of pixel p, whose counts are less than 2^15. So are its sums, and what overflows on the way comes back. Counts
-// of ternary inputs are too high by `bias`.
+// Epilogue of pixel p to sums, for counts less than 2^15. Sums are, too, so overflows on the way cancel. Counts of
+// ternary inputs are too high by `bias`.
 template <bool Bias, int G>
-HYPERSIGN_INLINE void write_sums(const ProductTile &tile, int64_t p, const Halves (&halves)[G], __m256i bias,
-                                 Limits<G> &limits) {
-    limits.take(tile, p);
+HYPERSIGN_INLINE void epilogue_sums(const ProductTile &tile, int64_t p, const Counts16 (&counts16)[G], __m256i bias,
+                                    Thresholds16<G> &thresholds) {
+    thresholds.take(tile, p);
     auto out = reinterpret_cast<__m256i *>(tile.sums + p * tile.sums_stride);
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
         auto sum = [&](const __m256i &offset, const __m256i &v) {
             return _mm256_sub_epi16(offset, Bias ? _mm256_sub_epi16(v, bias) : _mm256_add_epi16(v, v));
         };
-        const Ordered counts(halves[g]);
-        const __m256i first = sum(limits.low[g][0], counts.first), second = sum(limits.low[g][1], counts.second);
+        const Ordered counts(counts16[g]);
+        const __m256i first = sum(thresholds.low[g][0], counts.first);
+        const __m256i second = sum(thresholds.low[g][1], counts.second);
         for (const __m128i &eight : {_mm256_castsi256_si128(first), _mm256_castsi256_si128(second),
                                      _mm256_extracti128_si256(first, 1), _mm256_extracti128_si256(second, 1)})
             _mm256_storeu_si256(out++, _mm256_cvtepi16_epi32(eight));
     }
 }
 
-// The same as levels.
+// Epilogue of pixel p to levels.
 template <bool Bias, int G>
-HYPERSIGN_INLINE void write_levels(const ProductTile &tile, int64_t p, const Halves (&halves)[G], __m256i bias,
-                                   Limits<G> &limits) {
-    limits.take(tile, p);
+HYPERSIGN_INLINE void epilogue_levels(const ProductTile &tile, int64_t p, const Counts16 (&counts16)[G], __m256i bias,
+                                      Thresholds16<G> &thresholds) {
+    thresholds.take(tile, p);
     for (int g = 0; g < G; ++g) {
-        Ordered counts(halves[g]);
+        Ordered counts(counts16[g]);
         if (Bias) {
             counts.first = _mm256_sub_epi16(counts.first, bias);
             counts.second = _mm256_sub_epi16(counts.second, bias);
@@ -200,27 +203,28 @@ HYPERSIGN_INLINE void write_levels(const ProductTile &tile, int64_t p, const Hal
             return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(
                 _mm256_cmpgt_epi16(counts.first, than[0]), _mm256_cmpgt_epi16(counts.second, than[1]))));
         };
-        const uint32_t minus = greater(limits.low[g]), not_plus = tile.levels_plane ? greater(limits.high[g]) : 0;
-        write_levels(tile, p, g, minus, not_plus);
+        const uint32_t minus = greater(thresholds.low[g]);
+        const uint32_t not_plus = tile.levels_plane ? greater(thresholds.high[g]) : 0;
+        epilogue_levels(tile, p, g, minus, not_plus);
     }
 }
 
-// Either from counts of 32 bits.
-inline void finish(const ProductTile &tile, int64_t p, const int32_t *counts, int lanes) {
-    const int32_t *limits = tile.limits[p] + tile.first_filter;
+// Epilogue of pixel p, to either, from counts of 32 bits.
+inline void epilogue32(const ProductTile &tile, int64_t p, const int32_t *counts, int lanes) {
+    const int32_t *thresholds = tile.thresholds[p] + tile.first_filter;
     if (tile.sums) {
         int32_t *out = tile.sums + p * tile.sums_stride;
         const int shift = tile.ternary_x ? 0 : 1;
-        for (int i = 0; i < tile.filters; ++i) out[i] = limits[i] - counts[i] * (1 << shift);
+        for (int i = 0; i < tile.filters; ++i) out[i] = thresholds[i] - counts[i] * (1 << shift);
         return;
     }
-    for (int g = 0; g < lanes / kLanes; ++g, counts += kLanes, limits += kLanes) {
+    for (int g = 0; g < lanes / kLanes; ++g, counts += kLanes, thresholds += kLanes) {
         auto greater = [&](const int32_t *than) {
             uint32_t mask = 0;
             for (int i = 0; i < kLanes; ++i) mask |= static_cast<uint32_t>(counts[i] > than[i]) << i;
             return mask;
         };
-        write_levels(tile, p, g, greater(limits), tile.levels_plane ? greater(limits + tile.high_stride) : 0);
+        epilogue_levels(tile, p, g, greater(thresholds), tile.levels_plane ? greater(thresholds + tile.high_stride) : 0);
     }
 }
 

@@ -25,15 +25,20 @@
 
 #include "product/product.hpp"
 
+// A vector register in inline assembly; an emulator defines its own.
+#if !defined(HYPERSIGN_REGISTER)
+#define HYPERSIGN_REGISTER "v"
+#endif
+
 namespace hypersign {
 namespace {
 
 constexpr int kLanes = 16;
 
-// A load that stays one: as an operand from memory it would be done again for each pixel.
+// A load of its own: as a memory operand it would be repeated for each pixel.
 inline __m512i loaded(const __m512i *from) {
     __m512i value = _mm512_load_si512(from);
-    __asm__("" : "+v"(value));
+    __asm__("" : "+" HYPERSIGN_REGISTER(value));
     return value;
 }
 
@@ -97,23 +102,23 @@ inline __attribute__((always_inline)) void block(const ProductTile &tile, int fi
     }
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
-        const int32_t *limits = tile.limits[first + p] + tile.first_filter;
+        const int32_t *thresholds = tile.thresholds[first + p] + tile.first_filter;
 #pragma GCC unroll 16
         for (int g = 0; g < G; ++g) {
             __m512i v = differ[p][g];
             if constexpr (TernaryX) v = _mm512_sub_epi32(_mm512_slli_epi32(v, 1), meet[p][kTwoCounts ? g : 0]);
-            const __m512i limit = _mm512_loadu_si512(limits + g * kLanes);
+            const __m512i threshold = _mm512_loadu_si512(thresholds + g * kLanes);
             if (tile.sums) {
-                const __m512i sum = _mm512_sub_epi32(limit, TernaryX ? v : _mm512_slli_epi32(v, 1));
+                const __m512i sum = _mm512_sub_epi32(threshold, TernaryX ? v : _mm512_slli_epi32(v, 1));
                 const int left = tile.filters - g * kLanes;
                 const __mmask16 mask = left >= kLanes ? 0xffff : static_cast<__mmask16>((1 << left) - 1);
                 _mm512_mask_storeu_epi32(tile.sums + (first + p) * tile.sums_stride + g * kLanes, mask, sum);
                 continue;
             }
             uint16_t *out = tile.levels + (first + p) * tile.levels_stride + g;
-            const uint32_t minus = _mm512_cmpgt_epi32_mask(v, limit), flip = tile.flip[g];
+            const uint32_t minus = _mm512_cmpgt_epi32_mask(v, threshold), flip = tile.flip[g];
             if (tile.levels_plane) {
-                const __m512i high = _mm512_loadu_si512(limits + tile.high_stride + g * kLanes);
+                const __m512i high = _mm512_loadu_si512(thresholds + tile.high_stride + g * kLanes);
                 const uint32_t nonzero = minus | _mm512_cmple_epi32_mask(v, high);
                 out[0] = static_cast<uint16_t>((minus ^ flip) & nonzero);
                 out[tile.levels_plane] = static_cast<uint16_t>(nonzero);
@@ -152,7 +157,7 @@ void run(const ProductTile &tile) {
         tile.ternary_w ? blocks<false, true>(tile) : blocks<false, false>(tile);
 }
 
-int64_t limit(int64_t rounds) {
+int64_t peak(int64_t rounds) {
     constexpr int kCounts = 16;
     __m512i x = _mm512_set1_epi32(static_cast<int>(rounds)), v[kCounts], w[8];
     for (int i = 0; i < 8; ++i) w[i] = _mm512_set1_epi32(i);
@@ -160,16 +165,16 @@ int64_t limit(int64_t rounds) {
     for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 16
         for (int i = 0; i < kCounts; ++i) {
-            if (i % 8 == 0) __asm__ volatile("" : "+v"(x));  // as if x came new: nothing is computed once for all
+            if (i % 8 == 0) __asm__ volatile("" : "+" HYPERSIGN_REGISTER(x));  // as if x were new each time
             v[i] = _mm512_add_epi32(v[i], _mm512_popcnt_epi32(_mm512_xor_si512(x, w[i % 8])));
         }
     }
-    for (int i = 0; i < kCounts; ++i) __asm__ volatile("" : : "v"(v[i]));
+    for (int i = 0; i < kCounts; ++i) __asm__ volatile("" : : HYPERSIGN_REGISTER(v[i]));
     return rounds * kCounts * 512;
 }
 
 }  // namespace
 
-const ProductKernels product_avx512{kLanes, 4, 4, 64, 64, arrange_words, run, limit};
+const ProductKernels product_avx512{kLanes, 4, 4, 64, 64, pack_weights_by_word, run, peak};
 
 }  // namespace hypersign

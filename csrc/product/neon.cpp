@@ -12,14 +12,14 @@
 
 #include <algorithm>
 
-#include "product/levels.hpp"
+#include "product/epilogue.hpp"
 #include "product/product.hpp"
 
 namespace hypersign {
 namespace {
 
 constexpr int kLanes = 16, kRegisters = 4;
-constexpr int64_t kWords = 15;  // a byte counts up to 8 more, or less, with each word, and may have a sign
+constexpr int64_t kByteWords = 15;  // a byte counts up to 8 more, or less, with each word, and may have a sign
 
 // Adds the bytes to the counts, and makes them 0.
 inline void widen(int8x16_t (&bytes)[kRegisters], int32x4_t (&counts)[kRegisters]) {
@@ -38,7 +38,7 @@ void block(const ProductTile &tile, int first) {
         for (int g = 0; g < kRegisters; ++g) bytes[p][g] = vdupq_n_s8(0), counts[p][g] = vdupq_n_s32(0);
     auto w = static_cast<const uint32_t *>(tile.weights);
     const uint32_t *const *taps = tile.x + first;
-    int64_t room = kWords;
+    int64_t left = kByteWords;
     for (int64_t tap = 0; tap < tile.taps; ++tap, taps += (1 + TernaryX) * kPixels) {
         const uint32_t *sign[P], *nonzero[P];
         for (int p = 0; p < P; ++p) {
@@ -46,8 +46,8 @@ void block(const ProductTile &tile, int first) {
             nonzero[p] = TernaryX ? taps[kPixels + p] + tile.first_word : nullptr;
         }
         for (int64_t k = 0; k < tile.words;) {
-            const int64_t last = std::min(tile.words, k + room);
-            room -= last - k;
+            const int64_t last = std::min(tile.words, k + left);
+            left -= last - k;
             for (; k < last; ++k, w += (1 + TernaryW) * kLanes)
                 for (int g = 0; g < kRegisters; ++g) {
                     const uint32x4_t w_sign = vld1q_u32(w + 4 * g);
@@ -67,9 +67,9 @@ void block(const ProductTile &tile, int first) {
                         bytes[p][g] = vaddq_s8(bytes[p][g], vreinterpretq_s8_u8(count));
                     }
                 }
-            if (room == 0) {
+            if (left == 0) {
                 for (int p = 0; p < P; ++p) widen(bytes[p], counts[p]);
-                room = kWords;
+                left = kByteWords;
             }
         }
     }
@@ -77,7 +77,7 @@ void block(const ProductTile &tile, int first) {
         widen(bytes[p], counts[p]);
         int32_t v[kLanes];
         for (int g = 0; g < kRegisters; ++g) vst1q_s32(v + 4 * g, counts[p][g]);
-        write_counts(tile, first + p, v, kLanes);
+        epilogue(tile, first + p, v, kLanes);
     }
 }
 
@@ -95,7 +95,7 @@ void run(const ProductTile &tile) {
         tile.ternary_w ? pixels<false, true, 4>(tile) : pixels<false, false, 4>(tile);
 }
 
-int64_t limit(int64_t rounds) {
+int64_t peak(int64_t rounds) {
     constexpr int kCounts = 16;
     uint8x16_t x = vdupq_n_u8(static_cast<uint8_t>(rounds)), w[4], v[kCounts];
     for (int i = 0; i < 4; ++i) w[i] = vdupq_n_u8(static_cast<uint8_t>(i));
@@ -111,6 +111,6 @@ int64_t limit(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_neon{kLanes, 1, 1, 64, 64, arrange_words, run, limit};
+const ProductKernels product_neon{kLanes, 1, 1, 64, 64, pack_weights_by_word, run, peak};
 
 }  // namespace hypersign

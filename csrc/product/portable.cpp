@@ -2,7 +2,7 @@
 // base instructions go.
 #include "product/product.hpp"
 
-#include "product/levels.hpp"
+#include "product/epilogue.hpp"
 
 namespace hypersign {
 namespace {
@@ -36,7 +36,7 @@ void pixel(const ProductTile &tile, int p) {
     }
     int32_t counts[kLanes];
     for (int i = 0; i < kLanes; ++i) counts[i] = static_cast<int32_t>(v[i]);
-    write_counts(tile, p, counts, kLanes);
+    epilogue(tile, p, counts, kLanes);
 }
 
 void run(const ProductTile &tile) {
@@ -46,7 +46,7 @@ void run(const ProductTile &tile) {
                          : pixel<false, false>(tile, p);
 }
 
-int64_t limit(int64_t rounds) {
+int64_t peak(int64_t rounds) {
     static volatile uint32_t seed = 1;
     uint32_t x = seed, w[kLanes], v[kLanes] = {};
     for (int i = 0; i < kLanes; ++i) w[i] = seed + i;
@@ -58,7 +58,7 @@ int64_t limit(int64_t rounds) {
 
 }  // namespace
 
-void arrange_words(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters,
+void pack_weights_by_word(const uint32_t *const *sign, const uint32_t *const *nonzero, int64_t words, int filters,
                    void *block) {
     auto out = static_cast<uint32_t *>(block);
     for (int64_t k = 0; k < words; ++k) {
@@ -68,6 +68,6 @@ void arrange_words(const uint32_t *const *sign, const uint32_t *const *nonzero, 
     }
 }
 
-const ProductKernels product_portable{kLanes, 1, 1, 64, 64, arrange_words, run, limit};
+const ProductKernels product_portable{kLanes, 1, 1, 64, 64, pack_weights_by_word, run, peak};
 
 }  // namespace hypersign

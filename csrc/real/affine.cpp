@@ -2,6 +2,7 @@
 #include <memory>
 #include <vector>
 
+#include "integers.hpp"
 #include "parallel.hpp"
 #include "real/real.hpp"
 
@@ -21,7 +22,7 @@ std::function<void(int)> real_affine(const T *x, int64_t size, const float *scal
         rows->shift.insert(rows->shift.end(), shift, shift + channels);
     }
     return [=](int threads) {
-        parallel_for((size + length - 1) / length, threads, [&](int64_t first, int64_t last) {
+        parallel_for(ceil_div(size, length), threads, [&](int64_t first, int64_t last) {
             for (int64_t row = first; row < last; ++row) {
                 const int64_t from = row * length, count = std::min(length, size - from);
                 const float *s = rows->scale.data(), *b = rows->shift.data();

@@ -1,25 +1,15 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/pair.h>
-
-#include <utility>
-
-#include "call.hpp"
+#include "bind.hpp"
 #include "real/real.hpp"
-
-namespace nb = nanobind;
 
 namespace hypersign {
 namespace {
 
 template <typename T>
 void bind_affine(nb::module_ &m) {
-    using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-    m.def("real_affine", [](nb::ndarray<const T, nb::c_contig, nb::device::cpu> x, Row scale, Row shift,
-                            nb::ndarray<float, nb::c_contig, nb::device::cpu> y) {
-        const auto channels = static_cast<int64_t>(scale.size()), size = static_cast<int64_t>(x.size());
-        if (channels < 1 || shift.size() != scale.size() || y.size() != x.size() || size % channels != 0)
-            throw nb::value_error("arrays that do not fit each other");
+    using Row = Array<const float, 1>;
+    define(m, "real_affine", [](AnyArray<const T> x, Row scale, Row shift, AnyArray<float> y) {
+        const int64_t channels = length(scale, 0), size = static_cast<int64_t>(x.size());
+        require_fit(channels >= 1 && length(shift, 0) == channels && y.size() == x.size() && size % channels == 0);
         return Call{[run = real_affine(x.data(), size, scale.data(), shift.data(), channels, y.data()), x, y](
                         int threads) { run(threads); }};
     });
@@ -28,23 +18,36 @@ void bind_affine(nb::module_ &m) {
 }  // namespace
 
 void bind_real(nb::module_ &m) {
-    using Images = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-    using Sums = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-    using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-    using Pair = std::pair<int64_t, int64_t>;
-    m.def("real_conv2d", [](Images x, Images weight, Row bias, Sums y, Pair stride, Pair padding, Pair dilation,
-                            int64_t groups, int threads) {
-        const auto of = [](const auto &array, size_t axis) { return static_cast<int64_t>(array.shape(axis)); };
-        const RealTask task{x.data(), of(x, 0), of(x, 1), of(x, 2), of(x, 3), weight.data(), bias.data(),
-                            of(weight, 0), groups, {of(weight, 1), of(weight, 2)}, {of(y, 1), of(y, 2)},
-                            {stride.first, stride.second}, {padding.first, padding.second},
-                            {dilation.first, dilation.second}, y.data(), threads};
-        if (groups < 1 || task.channels != of(weight, 3) * groups || task.filters % groups != 0 ||
-            of(bias, 0) != task.filters || of(y, 0) != task.images || of(y, 3) != task.filters)
-            throw nb::value_error("arrays that do not fit each other");
-        nb::gil_scoped_release release;
-        real_conv2d(task);
-    });
+    using Images = Array<const float, 4>;
+    define(m, "real_conv2d",
+           [](Images x, Images weight, Array<const float, 1> bias, Array<float, 4> y, Pair stride, Pair padding,
+              Pair dilation, int64_t groups, int threads) {
+               const RealTask task{x.data(),
+                                   length(x, 0),
+                                   length(x, 1),
+                                   length(x, 2),
+                                   length(x, 3),
+                                   weight.data(),
+                                   bias.data(),
+                                   length(weight, 0),
+                                   groups,
+                                   {length(weight, 1), length(weight, 2)},
+                                   {length(y, 1), length(y, 2)},
+                                   {stride.first, stride.second},
+                                   {padding.first, padding.second},
+                                   {dilation.first, dilation.second},
+                                   y.data(),
+                                   checked_threads(threads)};
+               require_fit(in_range(groups, 1) && in_range(length(weight, 3), 1) &&
+                           task.channels == length(weight, 3) * groups && task.filters % groups == 0 &&
+                           length(bias, 0) == task.filters && length(y, 0) == task.images &&
+                           length(y, 3) == task.filters);
+               require(window_fits({task.height, task.width}, {task.size[0], task.size[1]}, stride, padding, dilation,
+                                   {task.out[0], task.out[1]}),
+                       "a window that slides over the images and fits the output was expected");
+               nb::gil_scoped_release release;
+               real_conv2d(task);
+           });
     bind_affine<int32_t>(m);
     bind_affine<float>(m);
 }

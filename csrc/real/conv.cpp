@@ -1,38 +1,39 @@
 #include <algorithm>
 #include <vector>
 
+#include "integers.hpp"
 #include "parallel.hpp"
 #include "real/real.hpp"
 
 namespace hypersign {
 namespace {
 
-constexpr int64_t BYTES = 1 << 17;  // of patches made at once: they stay in the second cache
+constexpr int64_t kBytes = 1 << 17;  // of patches made at once: they stay in the second cache
 
 }  // namespace
 
 void real_conv2d(const RealTask &task) {
-    const RealKernels &kernels = real_kernels(backend());
+    const RealKernels &kernels = *current_kernels().real;
     const int64_t share = task.filters / task.groups, channels = task.channels / task.groups;
-    const int64_t blocks = (share + REAL_LANES - 1) / REAL_LANES;  // of a group
+    const int64_t blocks = ceil_div(share, kRealLanes);  // of a group
     const int64_t taps = task.size[0] * task.size[1], depth = taps * channels;
 
     // (groups, blocks, depth, 16), the last block of a group filled up with zeros
-    std::vector<double> weights(static_cast<size_t>(task.groups * blocks * depth * REAL_LANES));
-    std::vector<double> bias(static_cast<size_t>(task.groups * blocks * REAL_LANES));
+    std::vector<double> weights(static_cast<size_t>(task.groups * blocks * depth * kRealLanes));
+    std::vector<double> bias(static_cast<size_t>(task.groups * blocks * kRealLanes));
     double *to = weights.data();
     for (int64_t block = 0; block < task.groups * blocks; ++block) {
-        const int64_t filter = block / blocks * share + block % blocks * REAL_LANES;
-        const int64_t count = std::min(REAL_LANES, share - block % blocks * REAL_LANES);
-        std::copy_n(task.bias + filter, count, bias.data() + block * REAL_LANES);
-        for (int64_t k = 0; k < depth; ++k, to += REAL_LANES)
+        const int64_t filter = block / blocks * share + block % blocks * kRealLanes;
+        const int64_t count = std::min(kRealLanes, share - block % blocks * kRealLanes);
+        std::copy_n(task.bias + filter, count, bias.data() + block * kRealLanes);
+        for (int64_t k = 0; k < depth; ++k, to += kRealLanes)
             for (int64_t i = 0; i < count; ++i) to[i] = task.weight[(filter + i) * depth + k];
     }
 
     const int64_t pixels = task.images * task.out[0] * task.out[1];
     const int64_t pitch = task.groups * depth;  // a patch: (groups, taps, channels of a group)
-    const int64_t at_once = std::clamp<int64_t>(BYTES / (pitch * 8), 8, 64);
-    parallel_for((pixels + at_once - 1) / at_once, task.threads, [&](int64_t first_tile, int64_t last_tile) {
+    const int64_t at_once = std::clamp<int64_t>(kBytes / (pitch * 8), 8, 64);
+    parallel_for(ceil_div(pixels, at_once), task.threads, [&](int64_t first_tile, int64_t last_tile) {
         std::vector<double> patches(static_cast<size_t>(at_once * pitch));
         for (int64_t tile = first_tile; tile < last_tile; ++tile) {
             const int64_t first = tile * at_once, count = std::min(at_once, pixels - first);
@@ -57,11 +58,11 @@ void real_conv2d(const RealTask &task) {
                 }
             }
             for (int64_t block = 0; block < task.groups * blocks; ++block) {
-                const int64_t group = block / blocks, filter = block % blocks * REAL_LANES;
+                const int64_t group = block / blocks, filter = block % blocks * kRealLanes;
                 kernels.tile({patches.data() + group * depth, count, depth, pitch,
-                              weights.data() + block * depth * REAL_LANES, bias.data() + block * REAL_LANES,
+                              weights.data() + block * depth * kRealLanes, bias.data() + block * kRealLanes,
                               task.y + first * task.filters + group * share + filter,
-                              std::min(REAL_LANES, share - filter), task.filters});
+                              std::min(kRealLanes, share - filter), task.filters});
             }
         }
     });

@@ -5,11 +5,11 @@ namespace {
 
 void real_tile(const RealTile &tile) {
     for (int64_t pixel = 0; pixel < tile.pixels; ++pixel) {
-        double sum[REAL_LANES];
-        for (int64_t i = 0; i < REAL_LANES; ++i) sum[i] = tile.bias[i];
+        double sum[kRealLanes];
+        for (int64_t i = 0; i < kRealLanes; ++i) sum[i] = tile.bias[i];
         const double *x = tile.patches + pixel * tile.pitch;
         for (int64_t k = 0; k < tile.depth; ++k)
-            for (int64_t i = 0; i < REAL_LANES; ++i) sum[i] += tile.weights[k * REAL_LANES + i] * x[k];
+            for (int64_t i = 0; i < kRealLanes; ++i) sum[i] += tile.weights[k * kRealLanes + i] * x[k];
         for (int64_t i = 0; i < tile.count; ++i) tile.y[pixel * tile.y_pitch + i] = static_cast<float>(sum[i]);
     }
 }

@@ -9,11 +9,11 @@
 #include <cstdint>
 #include <functional>
 
-#include "backend.hpp"
+#include "instruction_sets.hpp"
 
 namespace hypersign {
 
-constexpr int64_t REAL_LANES = 16;  // filters side by side
+constexpr int64_t kRealLanes = 16;  // filters side by side
 
 // Some patches (the numbers under a filter, at each pixel) with 16 filters.
 struct RealTile {
@@ -29,8 +29,6 @@ struct RealKernels {
     void (*tile)(const RealTile &tile);
 };
 
-extern const RealKernels real_portable, real_avx2, real_avx512, real_neon;
-const RealKernels &real_kernels(Backend backend);
 
 // A convolution; pairs are (vertical, horizontal).
 struct RealTask {

@@ -10,21 +10,21 @@ template <class Local, class Vector, int pixels>
 void real_pixels(const RealTile &tile, int64_t pixel) {
     // The same vector, wherever it lies in memory.
     typedef Vector Unaligned __attribute__((aligned(8), may_alias));
-    constexpr int lanes = sizeof(Vector) / sizeof(double), vectors = REAL_LANES / lanes;
-    Vector sum[pixels][vectors];
+    constexpr int kLanes = sizeof(Vector) / sizeof(double), kVectors = kRealLanes / kLanes;
+    Vector sum[pixels][kVectors];
     for (int p = 0; p < pixels; ++p)
-        for (int v = 0; v < vectors; ++v) sum[p][v] = *reinterpret_cast<const Unaligned *>(tile.bias + v * lanes);
+        for (int v = 0; v < kVectors; ++v) sum[p][v] = *reinterpret_cast<const Unaligned *>(tile.bias + v * kLanes);
     const double *x = tile.patches + pixel * tile.pitch;
     const double *weights = tile.weights;
-    for (int64_t k = 0; k < tile.depth; ++k, weights += REAL_LANES) {
-        Vector weight[vectors];
-        for (int v = 0; v < vectors; ++v) weight[v] = *reinterpret_cast<const Unaligned *>(weights + v * lanes);
+    for (int64_t k = 0; k < tile.depth; ++k, weights += kRealLanes) {
+        Vector weight[kVectors];
+        for (int v = 0; v < kVectors; ++v) weight[v] = *reinterpret_cast<const Unaligned *>(weights + v * kLanes);
         for (int p = 0; p < pixels; ++p)
-            for (int v = 0; v < vectors; ++v) sum[p][v] += weight[v] * x[p * tile.pitch + k];
+            for (int v = 0; v < kVectors; ++v) sum[p][v] += weight[v] * x[p * tile.pitch + k];
     }
     for (int p = 0; p < pixels; ++p) {
-        double sums[REAL_LANES];
-        for (int v = 0; v < vectors; ++v) *reinterpret_cast<Unaligned *>(sums + v * lanes) = sum[p][v];
+        double sums[kRealLanes];
+        for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Unaligned *>(sums + v * kLanes) = sum[p][v];
         float *y = tile.y + (pixel + p) * tile.y_pitch;
         for (int64_t i = 0; i < tile.count; ++i) y[i] = static_cast<float>(sums[i]);
     }

@@ -36,7 +36,7 @@ __all__ = [
     "listed",
     "load_weights",
     "misfits",
-    "open_run",
+    "load",
     "read_tensors",
     "write_tensors",
 ]
@@ -72,6 +72,11 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def unit(self) -> str:
+        """What an example of its data is called: "images", "examples"."""
+        return next(key for key in self.info["data"] if key.startswith("train_")).removeprefix("train_")
+
+    @property
     def finished(self) -> bool:
         """Whether the training reached its last epoch."""
         return bool(self.info["finished"])
@@ -95,7 +100,7 @@ class Run:
         elif source is None:
             raise HypersignError(
                 f"{self.name} was trained on {wanted['name']}, a data set made in Python: give it again, as in "
-                f"open_run({str(self.path)!r}, data=...)"
+                f"load({str(self.path)!r}, data=...)"
             )
         else:
             data = load_data(source, seed=wanted["seed"])
@@ -135,7 +140,7 @@ class Run:
             if model.get("given"):
                 raise HypersignError(
                     f"{self.name} holds a network of its own, {model['name']}: give the function that builds it, "
-                    f"as in open_run({str(self.path)!r}, model=...)"
+                    f"as in load({str(self.path)!r}, model=...)"
                 )
             return models.build(model["name"], tuple(model["shape"]), model["classes"], **model["options"])
 
@@ -180,7 +185,7 @@ def float32_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def open_run(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.Module] | None = None) -> Run:
+def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.Module] | None = None) -> Run:
     """Opens a run folder.
 
     Args:

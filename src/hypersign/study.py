@@ -1,11 +1,11 @@
-"""The commands' work as plain functions, for a notebook or a script: inspect, ablate, compare, reproduce.
+"""The commands' work as plain functions, for a notebook or a script: ablate, compare, reproduce, report.
 
 Each takes runs and returns results. `progress`, where there is one, is called with what is being
 done, how much of it is done, and how much there is in all. The commands add words, tables and files to these.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +13,27 @@ from hypersign import report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
 from hypersign._locks import writing_file
-from hypersign.geometry import Geometry, inspect
+from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
-from hypersign.geometry.covariance import input_covariances
-from hypersign.geometry.depth import Depth
-from hypersign.geometry.depth import depth as measure_depth
+from hypersign.geometry.depth import Depth, measure_depth
+from hypersign.geometry.inspection import Progress, silent
 from hypersign.layers import quant_layers
 from hypersign.runs import Run
 from hypersign.simulation import Simulation
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 __all__ = [
     "ablate_run",
     "compare_runs",
-    "inspect_run",
     "paper_simulations",
     "write_report",
 ]
-
-Progress = Callable[[str, int, int], object]
-
-INSPECTION_BATCH = 50
-"""Images in memory during inspection: the largest layer's four families of products take 100 MB then."""
 
 ABLATION_BATCH = 100
 """Test images in memory during ablation."""
 
 REESTIMATION_BATCH = 500
 """Training images in a batch when batch norm is re-estimated."""
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """No progress is shown."""
-
-
-def inspect_run(
-    run: Run, *, images: int = 500, weights: str = "last", seed: int = 0, progress: Progress = _silent
-) -> Geometry:
-    """Measures a run's network on its test images, beside predictions from as many training images.
-
-    Args:
-        run: a run with weights.
-        images: the first `images` test images are measured on; predictions come from the same number of training
-            images, spread over all of them. Memory does not grow with it.
-        weights: "last", or "best" by validation accuracy.
-        seed: of the permutation test.
-        progress: called as measuring goes on.
-
-    Raises:
-        HypersignError: the weights or the data are not there, or `images` is below 1.
-    """
-    check_int("images", images, least=1)
-    data, model = run.data(), run.load_model(weights)
-    test = data.test[:images]
-    train = data.train[:: -(-len(data.train) // images)]
-    covariances = input_covariances(
-        model,
-        data.batches(train, INSPECTION_BATCH),
-        progress=lambda seen: progress("covariance of the inputs", seen, len(train)),
-    )
-    return inspect(
-        model,
-        data.batches(test, INSPECTION_BATCH),
-        task=run.task(),
-        run=run.name,
-        dataset=data.name,
-        seed=seed,
-        covariances=covariances,
-        progress=lambda seen: progress("measuring", seen, len(test)),
-    )
 
 
 def ablate_run(
@@ -93,7 +45,7 @@ def ablate_run(
     depth: bool = False,
     weights: str = "last",
     seed: int = 0,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> tuple[Ablation, Depth | None]:
     """Puts a run's layers back to float, one at a time, all, and all but one, and measures the loss each time.
 
@@ -157,9 +109,8 @@ def write_report(
         return report.write(
             folder / "report.html",
             found,
-            run=run.info,
-            metrics=run.metrics(),
-            summary=summary(run.build_model(), tuple(run.info["model"]["shape"])),
+            run=run,
+            summary=summary(run),
             ablation=ablation,
             depth=depth,
         )

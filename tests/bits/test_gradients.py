@@ -182,3 +182,14 @@ def test_what_does_not_fit_is_refused() -> None:
         weight_gradient(q, scales, x, shape=(1, 1, 5))
     with pytest.raises(HypersignError, match="pad_value must be"):
         weight_gradient(q, np.ones(3, np.float32), x, shape=(1, 1, 5), pad_value=2)
+
+
+@pytest.mark.parametrize("back_end", available_backends())
+def test_no_filters_have_a_gradient_of_zeros(back_end: str) -> None:
+    q, scales = np.zeros((2, 3, 3, 0), np.int8), np.ones(2, np.float32)
+    with forced(back_end):
+        found = input_gradient(q, scales, np.zeros((0, 1), np.uint64), shape=(1, 1, 5), size=(3, 3))
+        assert found.shape == (2, 3, 3, 5)
+        assert not found.any()
+        words = np.zeros((2, 3, 3, 1), np.uint64)
+        assert weight_gradient(q, np.ones(0, np.float32), words, shape=(1, 1, 5)).shape == (0, 1, 1, 5)

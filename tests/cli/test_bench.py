@@ -14,7 +14,7 @@ from hypersign.packed.profile import profile
 from hypersign.packing import pack
 from hypersign.packing.dense import DenseNetwork
 from hypersign.packing.peers import peers
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 NETWORKS = {
     "vgg": (vgg, (3, 8, 8), {"widths": (16, 40), "pools": (2,), "hidden": (24,)}),

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from hypersign.cli import main
 from hypersign.cli.demo import RECIPE
-from hypersign.runs import open_run
+from hypersign.runs import load
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_info(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     main(["info", str(run), "--json", str(tmp_path / "info.json")])
     text = capsys.readouterr().out
     found = json.loads((tmp_path / "info.json").read_text())
-    assert found["recipe"] == open_run(run).info["recipe"]
+    assert found["recipe"] == load(run).info["recipe"]
     assert [row["epoch"] for row in found["metrics"]] == [1, 2]
     # 8x9, 16x72, 16x64 and 10x16 weights, one bit each
     assert found["summary"]["total"]["parameters_1bit"] == 72 + 16 * 72 + 16 * 64 + 160
@@ -49,7 +49,7 @@ def test_info(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 def test_evaluate_agrees_with_the_end_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", str(run), "--json"])
     found = json.loads(capsys.readouterr().out)
-    test = open_run(run).info["results"]["test"]
+    test = load(run).info["results"]["test"]
     assert (found["accuracy"], found["confusion"]) == (test["accuracy"], test["confusion"])
     assert sum(map(sum, found["confusion"])) == found["images"] == 359
 
@@ -105,7 +105,7 @@ def test_reproduce_draws_everything_and_judges_every_claim(
 
 def test_demo_recognises_the_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["demo", "--output", str(tmp_path / "demo")])
-    done = open_run(tmp_path / "demo")
+    done = load(tmp_path / "demo")
     assert done.info["results"]["test"]["accuracy"] >= 0.96
     assert done.info["recipe"]["epochs"] == RECIPE.epochs
     assert {"report.html", "geometry.json"} <= {file.name for file in done.path.iterdir()}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hypersign.cli import main
 from hypersign.packed import PackedModel
-from hypersign.runs import open_run
+from hypersign.runs import load
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def test_pack_writes_a_certificate(run: Path, file: Path) -> None:
     assert (found["wrong"], found["differences"]) == (0, [])
     assert found["largest_difference"] <= 1e-5 * found["largest_logit"]
     assert found["sha256"] == PackedModel.load(file).sha256
-    assert found["data"] == {"name": "digits", "sha256": open_run(run).info["data"]["sha256"]}
+    assert found["data"] == {"name": "digits", "sha256": load(run).info["data"]["sha256"]}
     assert {"machine", "versions", "run", "weights", "file"} <= set(found)
 
 
 def test_the_packed_network_is_as_accurate(run: Path, file: Path) -> None:
     """A network that was really trained: its test accuracy, from bits alone."""
-    opened = open_run(run)
+    opened = load(run)
     test = opened.data().test
     classes = PackedModel.load(file).predict(test.images.numpy()).argmax(1)
     assert (classes == test.labels.numpy()).mean() == opened.info["results"]["test"]["accuracy"] > 0.5
@@ -87,7 +87,7 @@ def test_a_difference_fails(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_run_on_an_array(run: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = open_run(run).data().test.images.numpy()[:70]
+    images = load(run).data().test.images.numpy()[:70]
     np.save(tmp_path / "images.npy", images)
     main(["run", str(file), "--input", str(tmp_path / "images.npy"), "--output", str(tmp_path / "out.npy")])
     expected = PackedModel.load(file).predict(images)
@@ -102,7 +102,7 @@ def test_run_on_an_array(run: Path, file: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_run_on_a_folder(run: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = open_run(run).data().test.images.numpy()[:5]
+    images = load(run).data().test.images.numpy()[:5]
     (tmp_path / "in" / "below").mkdir(parents=True)
     for i, image in enumerate(images):
         Image.fromarray(image[0]).save(tmp_path / "in" / ("below" * (i > 2)) / f"{i}.png")

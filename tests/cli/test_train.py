@@ -10,7 +10,7 @@ import torch
 
 from hypersign import training
 from hypersign.cli import main
-from hypersign.runs import open_run, read_tensors
+from hypersign.runs import load, read_tensors
 from hypersign.training import RECIPES, Recipe
 from hypersign.training.step import Step
 
@@ -143,7 +143,7 @@ def test_options(told):
 
 def test_trains_and_says_what_comes_next(command, tmp_path):
     status, output, error = command(*TINY, *HOW)
-    run = open_run("runs/digits-mlp-binary")
+    run = load("runs/digits-mlp-binary")
     test = run.info["results"]["test"]
     assert status == 0
     assert output.splitlines() == [

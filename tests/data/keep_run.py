@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hypersign._files import make_folder, write_atomic
 from hypersign.layers import quant_layers
-from hypersign.runs import open_run, write_tensors
+from hypersign.runs import load, write_tensors
 
 
 def float16(latent: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def float16(latent: Tensor) -> Tensor:
 
 
 def main(source: Path, folder: Path) -> None:
-    run = open_run(source)
+    run = load(source)
     model = run.load_model()
     latent = {f"{name}.weight" for name in quant_layers(model)}
     tensors = {name: float16(t) if name in latent else t for name, t in model.state_dict().items()}

@@ -185,7 +185,7 @@ def test_prediction_on_the_same_images_is_the_measurement(everything):
     found = input_covariances(model, batches)
     assert list(found.layers) == ["plain", "grouped", "sequence", "tokens", "classes"]
     assert (found.images, found.unmeasured) == (60, {})
-    for layer in inspect(model, batches, run="", dataset="").layers:
+    for layer in inspect(model, batches).layers:
         predicted = predicted_r(found.layers[layer.name])
         np.testing.assert_allclose(predicted, layer.weights_binarized.pearson_r_per_filter, atol=1e-5)
         assert layer.fan_in == found.layers[layer.name].fan_in

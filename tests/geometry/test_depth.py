@@ -8,7 +8,7 @@ from scipy import stats
 from torch import nn
 
 from hypersign._checks import HypersignError
-from hypersign.geometry.depth import LayerR, _quantized_r, accumulated_r, back_to_float, depth
+from hypersign.geometry.depth import LayerR, _quantized_r, accumulated_r, back_to_float, measure_depth
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.quantizers import Identity, MeanScale, Sign, Ternary
 
@@ -94,7 +94,7 @@ def batches():
 
 def test_errors_of_random_layers_accumulate_as_predicted(batches):
     model = network((300, 400, 400, 400))
-    found = depth(model, batches, batches)
+    found = measure_depth(model, batches, batches)
     assert found.images == 900
     np.testing.assert_allclose([layer.own_r for layer in found.layers], [C, C * C, C * C], atol=0.02)
     np.testing.assert_allclose([layer.r for layer in found.layers], [C, C**3, C**5], atol=0.03)
@@ -109,7 +109,7 @@ def test_errors_of_random_layers_accumulate_as_predicted(batches):
 
 def test_depth_against_a_plain_writing(batches):
     model = network((300, 60, 20))
-    found = depth(model, batches, batches)
+    found = measure_depth(model, batches, batches)
     x = torch.cat([images for images, _ in batches]).double().numpy()
     first, second = (model[i].weight.detach().double().numpy() for i in (0, 2))
 
@@ -130,9 +130,11 @@ def test_depth_does_not_depend_on_the_batches_and_leaves_the_model(batches):
     model = network((300, 40, 10)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.random.get_rng_state()
-    one = depth(model, batches, batches, permuted_images=50)
+    one = measure_depth(model, batches, batches, permuted_images=50)
     x = torch.cat([images for images, _ in batches])
-    other = depth(model, [(part, torch.zeros(len(part)).long()) for part in x.split(41)], batches, permuted_images=50)
+    other = measure_depth(
+        model, [(part, torch.zeros(len(part)).long()) for part in x.split(41)], batches, permuted_images=50
+    )
     for a, b in zip(one.layers, other.layers, strict=True):
         assert a.r == pytest.approx(b.r, abs=1e-5)
         assert a.predicted_r == pytest.approx(b.predicted_r, abs=1e-5)
@@ -144,11 +146,11 @@ def test_depth_does_not_depend_on_the_batches_and_leaves_the_model(batches):
 
 def test_bad_input_is_named(batches):
     with pytest.raises(HypersignError, match="must have quantized layers"):
-        depth(nn.Sequential(nn.Linear(300, 3)), batches, batches)
+        measure_depth(nn.Sequential(nn.Linear(300, 3)), batches, batches)
     with pytest.raises(HypersignError, match="reestimation are gone through more than once"):
-        depth(network((300, 10)), batches, iter(batches))
+        measure_depth(network((300, 10)), batches, iter(batches))
     with pytest.raises(HypersignError, match="permuted_images must be an integer >= 1"):
-        depth(network((300, 10)), batches, batches, permuted_images=0)
+        measure_depth(network((300, 10)), batches, batches, permuted_images=0)
 
 
 def test_layers_that_share_a_quantizer_are_told_apart(batches):
@@ -161,7 +163,7 @@ def test_layers_that_share_a_quantizer_are_told_apart(batches):
             if not isinstance(layer.input_quantizer, Identity):
                 layer.input_quantizer = sign
     images = [(x[:, :64], labels) for x, labels in batches]
-    assert depth(apart, images, images) == depth(together, images, images)
+    assert measure_depth(apart, images, images) == measure_depth(together, images, images)
     for name in ("weights", "inputs"):
         names = [key for key, layer in together.named_modules() if isinstance(layer, QuantLinear)][1:2]
         x = images[0][0]
@@ -183,4 +185,4 @@ def test_a_layer_that_runs_twice_is_named():
     layer = QuantLinear(8, 8, input_quantizer=Sign(), weight_quantizer=Sign())
     x = torch.randn(20, 8), torch.zeros(20, dtype=torch.long)
     with pytest.raises(HypersignError, match="0 runs more than once in a forward pass"):
-        depth(nn.Sequential(layer, layer), [x], [x])
+        measure_depth(nn.Sequential(layer, layer), [x], [x])

@@ -16,7 +16,7 @@ def _batches(oracle, n, size):
 
 @pytest.fixture(scope="module")
 def found(oracle) -> Geometry:
-    return inspect(oracle.model, _batches(oracle, 8, 3), run="oracle", dataset="blobs")
+    return inspect(oracle.model, _batches(oracle, 8, 3), name="oracle", dataset="blobs")
 
 
 def _pairs(oracle, family, layer):
@@ -64,7 +64,7 @@ def test_logits_and_accuracy_are_the_originals(oracle):
     with torch.no_grad():
         logits = oracle.model(oracle.images).numpy()
     np.testing.assert_allclose(logits, oracle.arrays["logits"], atol=1e-4)
-    everything = inspect(oracle.model, _batches(oracle, 40, 16), run="oracle", dataset="blobs")
+    everything = inspect(oracle.model, _batches(oracle, 40, 16), name="oracle", dataset="blobs")
     assert everything.images == 40
     assert everything.accuracy == np.mean(oracle.arrays["pred"] == oracle.arrays["y"])
 
@@ -76,7 +76,7 @@ def test_theory_meets_independent_weights_and_inputs():
         layer = QuantLinear(400, 60, bias=False, input_quantizer=quantizer, weight_quantizer=quantizer)
         nn.init.normal_(layer.weight)
         batches = [(torch.randn(500, 400), torch.zeros(500, dtype=torch.long)) for _ in range(4)]
-        (result,) = inspect(nn.Sequential(layer), batches, run="", dataset="").layers
+        (result,) = inspect(nn.Sequential(layer), batches).layers
         for family in ("weights_binarized", "activations_binarized", "both_binarized", "permuted"):
             found = getattr(result, family)
             assert found.pearson_r == pytest.approx(found.predicted_pearson_r, abs=0.008), (quantizer, family)
@@ -92,7 +92,7 @@ def test_correlated_inputs_lower_r_and_permutation_restores_it():
         nn.init.normal_(layer.weight)
         layer.weight -= layer.weight.mean(1, keepdim=True)
     x = torch.randn(3000, 27) + 100**0.5 * torch.randn(3000, 1) / 27**0.5 * 1.0
-    (result,) = inspect(nn.Sequential(layer), [(x, torch.zeros(3000, dtype=torch.long))], run="", dataset="").layers
+    (result,) = inspect(nn.Sequential(layer), [(x, torch.zeros(3000, dtype=torch.long))]).layers
     found, permuted = result.weights_binarized, result.permuted
     assert np.mean(found.pearson_r_per_filter) < 0.72
     assert np.mean(permuted.pearson_r_per_filter) == pytest.approx(found.predicted_pearson_r, abs=0.02)
@@ -131,7 +131,7 @@ def test_every_layer_kind_against_a_plain_writing():
         model(images)
     for hook in hooks:
         hook.remove()
-    result = inspect(model, zip(images.split(5), labels.split(5), strict=True), run="r", dataset="d")
+    result = inspect(model, zip(images.split(5), labels.split(5), strict=True), name="r", dataset="d")
     assert [layer.name for layer in result.layers] == ["grouped", "sequence", "tokens", "classes"]
     for layer in result.layers:
         module = model.get_submodule(layer.name)
@@ -156,8 +156,8 @@ def test_every_layer_kind_against_a_plain_writing():
 
 
 def test_results_do_not_depend_on_the_batches(oracle):
-    one = inspect(oracle.model, _batches(oracle, 40, 40), run="", dataset="")
-    many = inspect(oracle.model, _batches(oracle, 40, 7), run="", dataset="")
+    one = inspect(oracle.model, _batches(oracle, 40, 40))
+    many = inspect(oracle.model, _batches(oracle, 40, 7))
     for a, b in zip(one.layers, many.layers, strict=True):
         for family in ("weights_binarized", "activations_binarized", "both_binarized"):
             assert getattr(a, family).pearson_r == pytest.approx(getattr(b, family).pearson_r, abs=1e-6)
@@ -170,7 +170,7 @@ def test_the_seed_fixes_everything():
     torch.manual_seed(0)
     model = nn.Sequential(QuantLinear(30, 4, weight_quantizer=Sign()))
     batches = [(torch.randn(50, 30), torch.zeros(50, dtype=torch.long))]
-    first, again, other = (inspect(model, batches, run="", dataset="", seed=s) for s in (0, 0, 1))
+    first, again, other = (inspect(model, batches, seed=s) for s in (0, 0, 1))
     assert first == again
     assert first.layers[0].permuted != other.layers[0].permuted
     assert first.layers[0].weights_binarized == other.layers[0].weights_binarized
@@ -178,7 +178,7 @@ def test_the_seed_fixes_everything():
 
 def test_double_precision():
     model = nn.Sequential(QuantLinear(9, 4, input_quantizer=Sign(), weight_quantizer=Sign())).double()
-    (layer,) = inspect(model, [(torch.randn(20, 9), torch.zeros(20).long())], run="", dataset="").layers
+    (layer,) = inspect(model, [(torch.randn(20, 9), torch.zeros(20).long())]).layers
     assert np.isfinite(layer.both_binarized.pearson_r)
 
 
@@ -187,7 +187,7 @@ def test_zero_filters_are_reported_not_hidden():
     with torch.no_grad():
         model[0].weight.normal_()
         model[0].weight[2] = 0
-    (layer,) = inspect(model, [(torch.randn(20, 9), torch.zeros(20).long())], run="", dataset="").layers
+    (layer,) = inspect(model, [(torch.randn(20, 9), torch.zeros(20).long())]).layers
     assert np.isnan(layer.angle_degrees.per_filter).tolist() == [False, False, True, False]
     assert np.isnan(layer.weights_binarized.pearson_r_per_filter).tolist() == [False, False, True, False]
     assert np.isfinite([layer.angle_degrees.mean, layer.angle_degrees.std, layer.weights_binarized.pearson_r]).all()
@@ -196,7 +196,7 @@ def test_zero_filters_are_reported_not_hidden():
 def test_a_network_that_is_all_zero():
     model = nn.Sequential(QuantLinear(9, 1, bias=False, weight_quantizer=Ternary(0.5)))
     nn.init.zeros_(model[0].weight)
-    (layer,) = inspect(model, [(torch.randn(20, 9), torch.zeros(20).long())], run="", dataset="").layers
+    (layer,) = inspect(model, [(torch.randn(20, 9), torch.zeros(20).long())]).layers
     assert np.isnan([layer.angle_degrees.mean, layer.weights_binarized.pearson_r, layer.permuted.slope]).all()
     assert layer.weights_binarized.sign_disagreement == 0
 
@@ -205,6 +205,6 @@ def test_bad_input_is_named():
     model = nn.Sequential(QuantLinear(4, 3, weight_quantizer=Sign()))
     batch = torch.randn(5, 4), torch.zeros(5).long()
     with pytest.raises(HypersignError, match="at least one example"):
-        inspect(model, [], run="", dataset="")
+        inspect(model, [])
     with pytest.raises(HypersignError, match="must have quantized layers"):
-        inspect(nn.Sequential(nn.Linear(4, 3)), [batch], run="", dataset="")
+        inspect(nn.Sequential(nn.Linear(4, 3)), [batch])

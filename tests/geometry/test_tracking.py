@@ -30,10 +30,7 @@ def network():
 def test_measures_what_inspection_measures(network):
     x = torch.rand(40, 1, 8, 8)
     found = Tracker(network)(x)
-    layers = {
-        layer.name: layer
-        for layer in inspect(network, [(x, torch.zeros(40, dtype=torch.long))], run="", dataset="").layers
-    }
+    layers = {layer.name: layer for layer in inspect(network, [(x, torch.zeros(40, dtype=torch.long))]).layers}
     assert list(found) == ["conv1", "fc1", "fc2"]
     for name, row in found.items():
         layer = layers[name]

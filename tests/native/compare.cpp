@@ -1,7 +1,9 @@
-// Compares the kernels of this machine's instruction sets with the portable ones on random tasks: for machines without
-// Python, an emulator for instance. Prints what differs; exits with 1 if anything does.
+// Compares the kernels of each instruction set with the portable ones on random tasks, without Python, so that it runs
+// under an emulator. Prints what differs, and exits with 1 if anything does.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <type_traits>
@@ -10,8 +12,9 @@
 #include "hadamard/hadamard.hpp"
 #include "hamming/hamming.hpp"
 #include "image/image.hpp"
+#include "integers.hpp"
 #include "pack/pack.hpp"
-#include "product/product.hpp"
+#include "product/filters.hpp"
 #include "real/real.hpp"
 
 using namespace hypersign;
@@ -24,9 +27,9 @@ int failures = 0;
 int64_t up_to(int64_t n) { return static_cast<int64_t>(generator() % static_cast<uint64_t>(n + 1)); }
 
 template <class T>
-std::vector<T> random_values(int64_t count, int64_t least, int64_t most) {
+std::vector<T> random_values(int64_t count, int64_t min, int64_t max) {
     std::vector<T> values(static_cast<size_t>(count));
-    for (T &value : values) value = static_cast<T>(least + up_to(most - least));
+    for (T &value : values) value = static_cast<T>(min + up_to(max - min));
     return values;
 }
 
@@ -37,9 +40,9 @@ void expect(bool equal, const char *what) {
 }
 
 template <class T, class Limit>
-void pack(Pack<T, Limit> kernel, Pack<T, Limit> truth, int64_t least, const char *what) {
-    const int64_t rows = up_to(3), n = up_to(200), words = (n + 63) / 64;
-    const auto x = random_values<T>(rows * n, least, 3);
+void pack(Pack<T, Limit> kernel, Pack<T, Limit> truth, int64_t min, const char *what) {
+    const int64_t rows = up_to(3), n = up_to(200), words = ceil_div(n, 64);
+    const auto x = random_values<T>(rows * n, min, 3);
     const auto low = random_values<Limit>(n, -2, 2), high = random_values<Limit>(n, -2, 2);
     const auto flip = random_values<uint64_t>(words, 0, 1 << 20);
     std::vector<uint64_t> sign[2], nonzero[2];
@@ -58,10 +61,10 @@ void pack(Pack<T, Limit> kernel, Pack<T, Limit> truth, int64_t least, const char
 template <class T>
 void nan(Pack<T, T> kernel, const char *what) {
     for (const int64_t n : {1, 64, 100})
-        for (int64_t place = 0; place < n; ++place) {
+        for (int64_t position = 0; position < n; ++position) {
             std::vector<T> x(static_cast<size_t>(n)), limit(x);
             std::vector<uint64_t> flip(2), sign(2);
-            x[static_cast<size_t>(place)] = std::numeric_limits<T>::quiet_NaN();
+            x[static_cast<size_t>(position)] = std::numeric_limits<T>::quiet_NaN();
             expect(kernel(x.data(), limit.data(), nullptr, flip.data(), sign.data(), nullptr, 1, n), what);
         }
 }
@@ -77,10 +80,10 @@ void hamming(const HammingKernels &kernels, const HammingKernels &truth) {
     std::vector<int32_t> distances[2];
     for (int i = 0; i < 2; ++i) {
         const HammingKernels &used = i ? kernels : truth;
-        const size_t room = static_cast<size_t>((count + 63) / 64 * 64);
-        std::vector<uint64_t> block(room * static_cast<size_t>(words));
-        positions[i].resize(room);
-        distances[i].resize(room);
+        const size_t space = static_cast<size_t>(round_up(count, 128));
+        std::vector<uint64_t> block(2 * space * static_cast<size_t>(words));
+        positions[i].resize(space);
+        distances[i].resize(space);
         used.layout(codes.data(), count, words, block.data());
         const int64_t found = used.nearer(block.data(), count, query.data(), words, limit, positions[i].data(),
                                           distances[i].data());
@@ -92,13 +95,13 @@ void hamming(const HammingKernels &kernels, const HammingKernels &truth) {
 
 void image(const ImageKernels &kernels, const ImageKernels &truth) {
     const int64_t pixels = up_to(9), fours = 1 + up_to(20), filters = 1 + up_to(140);
-    const int64_t blocks = (filters + IMAGE_LANES - 1) / IMAGE_LANES, words = (filters + 63) / 64;
-    const auto patches = random_values<uint8_t>(pixels * fours * IMAGE_TAPS, 0, 255);
+    const int64_t blocks = ceil_div(filters, kImageLanes), words = ceil_div(filters, 64);
+    const auto patches = random_values<uint8_t>(pixels * fours * kImageTaps, 0, 255);
     const int64_t largest = 1 + up_to(63);
-    const auto weights = random_values<int8_t>(blocks * fours * IMAGE_LANES * IMAGE_TAPS, -largest, largest);
-    const auto starts = random_values<int32_t>(blocks * IMAGE_LANES, -9000, 9000);
-    const auto low = random_values<int32_t>(blocks * IMAGE_LANES, -50000, 0);
-    const auto high = random_values<int32_t>(blocks * IMAGE_LANES, 0, 50000);
+    const auto weights = random_values<int8_t>(blocks * fours * kImageLanes * kImageTaps, -largest, largest);
+    const auto starts = random_values<int32_t>(blocks * kImageLanes, -9000, 9000);
+    const auto low = random_values<int32_t>(blocks * kImageLanes, -50000, 0);
+    const auto high = random_values<int32_t>(blocks * kImageLanes, 0, 50000);
     const auto flip = random_values<uint64_t>(words, 0, INT64_MAX - 1);
     const std::vector<const int32_t *> start(static_cast<size_t>(pixels), starts.data());
     for (int kind = 0; kind < 3; ++kind) {  // sums, binary, ternary
@@ -130,7 +133,7 @@ void real(const RealKernels &kernels, const RealKernels &truth) {
         for (double &value : values) value = normal(generator);
         return values;
     };
-    const auto patches = numbers(pixels * pitch), weights = numbers(depth * REAL_LANES), bias = numbers(REAL_LANES);
+    const auto patches = numbers(pixels * pitch), weights = numbers(depth * kRealLanes), bias = numbers(kRealLanes);
     std::vector<float> y[2];
     for (int i = 0; i < 2; ++i) {
         y[i].resize(static_cast<size_t>(pixels * count));
@@ -149,8 +152,8 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
     const int64_t width = (columns - 1) * window.dilation[1] + 1 + up_to(9), n = up_to(3);
     const bool ternary_x = up_to(1), ternary_w = up_to(1);
     const auto levels = [](int64_t count, int64_t size, bool ternary) {  // bits past `size` are 0
-        auto words = random_values<uint64_t>((ternary ? 2 : 1) * count * ((size + 63) / 64), 0, INT64_MAX - 1);
-        const auto row = static_cast<size_t>((size + 63) / 64);
+        auto words = random_values<uint64_t>((ternary ? 2 : 1) * count * ceil_div(size, 64), 0, INT64_MAX - 1);
+        const auto row = static_cast<size_t>(ceil_div(size, 64));
         if (size % 64)
             for (size_t i = row - 1; i < words.size(); i += row) words[i] &= ~uint64_t{0} >> (64 - size % 64);
         return words;
@@ -165,7 +168,7 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
         std::vector<int32_t> out[2];
         for (int i = 0; i < 2; ++i) {
             const ProductFilters packed(i ? kernels : truth, w.data(), filters, rows, columns, depth, groups, ternary_w);
-            out[i].resize(static_cast<size_t>(pixels * (kind ? 4 * ((filters + 63) / 64) : filters)));
+            out[i].resize(static_cast<size_t>(pixels * (kind ? 4 * ceil_div(filters, 64) : filters)));
             packed.convolve({x.data(), n, height, width, ternary_x}, window,
                             {kind ? low.data() : nullptr, kind == 2 ? high.data() : nullptr, flip.get()},
                             out[i].data())(1);
@@ -187,10 +190,13 @@ void hadamard(Kernel kernel, Kernel truth, const char *what) {
 
 }  // namespace
 
-int main() {
-    for (const Backend backend : available_backends()) {
-        std::printf("%s\n", name(backend));
-        const PackKernels &packs = pack_kernels(backend);
+// Compares the named instruction sets, or all.
+int main(int count, char **names) {
+    for (const InstructionSet &set : instruction_sets()) {
+        const auto named = [&](const char *name) { return std::strcmp(name, set.name) == 0; };
+        if (count > 1 && std::none_of(names + 1, names + count, named)) continue;
+        std::printf("%s\n", set.name);
+        const PackKernels &packs = *set.kernels.pack;
         nan(packs.float32, "NaN of float32");
         nan(packs.float64, "NaN of float64");
         for (int round = 0; round < 300; ++round) {
@@ -199,10 +205,10 @@ int main() {
             pack(packs.int8, pack_portable.int8, -3, "pack int8");
             pack(packs.uint8, pack_portable.uint8, 0, "pack uint8");
             pack(packs.int32, pack_portable.int32, -3, "pack int32");
-            hamming(hamming_kernels(backend), hamming_portable);
-            image(image_kernels(backend), image_portable);
-            real(real_kernels(backend), real_portable);
-            const HadamardKernels &transforms = hadamard_kernels(backend);
+            hamming(*set.kernels.hamming, hamming_portable);
+            image(*set.kernels.image, image_portable);
+            real(*set.kernels.real, real_portable);
+            const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {
                 return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };
             };
@@ -210,7 +216,7 @@ int main() {
             hadamard<double>(scaled(transforms.float64, 1.0), scaled(hadamard_portable.float64, 1.0), "hadamard float64");
             hadamard<int32_t>(transforms.int32, hadamard_portable.int32, "hadamard int32");
             hadamard<int16_t>(transforms.int16, hadamard_portable.int16, "hadamard int16");
-            if (round < 100) product(product_kernels(backend), product_portable);
+            if (round < 100) product(*set.kernels.product, product_portable);
         }
     }
     return failures != 0;

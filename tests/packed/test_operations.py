@@ -65,7 +65,7 @@ def test_a_kernel_far_larger_than_its_file_is_refused() -> None:
         "norm.scale": np.ones(1, np.float32),
         "norm.shift": np.zeros(1, np.float32),
     }
-    with pytest.raises(HypersignError, match=r"node 'conv': its filters take 9\d{8} bytes .* too much for the size"):
+    with pytest.raises(HypersignError, match=r"node 'conv': its filters take 5\d{8} bytes .* too much for the size"):
         check_graph(Graph((1, 1024, 1024), None, ("a",), nodes), tensors)
 
 
@@ -101,9 +101,28 @@ def test_kernels_allocate_no_more_than_what_is_reserved(filters, kernel, depth, 
     result = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True)
     peaks = [int(line) for line in result.stdout.split()]
     assert len(peaks) == len(bits.available_backends()) - 1
-    bound = kernel_bytes(filters, (kernel, kernel), depth, groups)
+    bound = kernel_bytes(filters, (kernel, kernel), depth, groups, planes == 2)
     assert max(peaks, default=0) <= bound + 2**21
     assert max(peaks, default=bound) > bound / 8, "a bound that is near"
+
+
+@pytest.mark.parametrize("ternary", [False, True])
+def test_filters_that_fill_registers_are_never_refused(ternary: bool) -> None:
+    """A fully connected layer of 64 units on the levels of one large channel, which expands most."""
+    nodes = (
+        Node("quantize", "levels", ("input",)),
+        Node("conv2d", "fc", ("levels",), {"kernel": [900, 900], **WHOLE, "groups": 1, "pad_value": 0}),
+        Node("affine", "norm", ("fc",)),
+    )
+    words = -(-(900**2) // 64)
+    tensors = {
+        "levels.low": np.zeros(1, np.float32),
+        "levels.flip": np.zeros(1, bool),
+        "fc.weight": np.broadcast_to(np.uint64(0), (2, 64, words) if ternary else (64, words)),
+        "norm.scale": np.ones(64, np.float32),
+        "norm.shift": np.zeros(64, np.float32),
+    }
+    check_graph(Graph((1, 900, 900), None, tuple(map(str, range(64))), nodes), tensors)
 
 
 def test_thousands_of_nodes(tmp_path: Path) -> None:

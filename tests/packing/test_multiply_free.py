@@ -16,7 +16,7 @@ from hypersign.packed import PackedModel
 from hypersign.packed.transforms import room, rotated_norm, shifted_norm, signed_sums
 from hypersign.packing import file_size, pack, verify
 from hypersign.rotations import HaarRotation, HadamardRotation
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 
 def fast_transform(shape=(3, 32, 32), classes=10, **options):

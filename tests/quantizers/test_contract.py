@@ -38,7 +38,7 @@ from hypersign.quantizers import (
     Ternary,
 )
 from hypersign.rotations import HadamardRotation
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 
 class Rounded(Quantizer):
@@ -142,7 +142,7 @@ def test_round_alone_is_measured_and_not_predicted() -> None:
     model = network(Rounded).eval()
     batch = numbers(30, 3, 4, 4), torch.arange(30) % 4
     covariances = input_covariances(model, [batch[0]])
-    found = inspect(model, [batch], run="r", dataset="d", covariances=covariances)
+    found = inspect(model, [batch], covariances=covariances)
     for layer in found.layers:
         assert math.isfinite(layer.angle_degrees.mean)
         assert math.isnan(layer.angle_degrees.predicted_mean)

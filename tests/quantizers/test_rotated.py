@@ -9,7 +9,7 @@ from hypersign.geometry.weights import angle_stats, level_shares
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.quantizers import MeanScale, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 ROTATIONS = [HaarRotation(24, seed=1), HadamardRotation(24, seed=1)]
 

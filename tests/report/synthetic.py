@@ -134,6 +134,11 @@ def summary() -> SimpleNamespace:
     return SimpleNamespace(layers=rows, total=total)
 
 
+def run(name: str = "demo", **fields: str) -> SimpleNamespace:
+    """What a report reads of a run."""
+    return SimpleNamespace(info=run_info(name) | fields, metrics=metrics)
+
+
 def run_info(name: str = "demo") -> dict:
     """Some of what a run's run.json holds."""
     return {

@@ -61,8 +61,7 @@ def page(tmp_path, synthetic, geometry):
     def made(**changes):
         given = {
             "geometry": geometry,
-            "run": synthetic.run_info(),
-            "metrics": synthetic.metrics(),
+            "run": synthetic.run(),
             "summary": synthetic.summary(),
         } | changes
         path = write(tmp_path / "out" / "report.html", given.pop("geometry"), **given)
@@ -152,7 +151,7 @@ def test_names_from_users_are_text(page, geometry, synthetic):
     name = "<script>alert('x')</script>\"&"
     layer = dataclasses.replace(geometry.layers[0], name="</script><b>")
     changed = dataclasses.replace(geometry, run=name, dataset=name, layers=(layer, *geometry.layers[1:]))
-    read = page(geometry=changed, run=synthetic.run_info(name) | {name: name})
+    read = page(geometry=changed, run=synthetic.run(name, **{name: name}))
     assert name in read.text
     assert "</script><b>" in read.text
     assert sum(tag == "script" for tag, _ in read.elements) == 3
@@ -171,7 +170,7 @@ def test_numbers_that_are_missing_are_dashes(page, geometry):
 
 
 def test_parts_without_results_are_left_out(page, geometry):
-    read = page(summary=None, metrics=[], run={}, geometry=dataclasses.replace(geometry, layers=()))
+    read = page(summary=None, run=None, geometry=dataclasses.replace(geometry, layers=()))
     for heading in ("Training", "Size and operations", "This run", "One layer", "In short"):
         assert heading not in read.text
 
@@ -201,7 +200,7 @@ def test_the_same_results_give_the_same_page(page, tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(geometry, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(HypersignError, match="taken"):
-        write(tmp_path / "taken" / "report.html", geometry, run={}, metrics=[], summary=None)
+        write(tmp_path / "taken" / "report.html", geometry)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +216,7 @@ def test_importing_the_report_imports_no_drawing_library_and_its_absence_names_t
         "assert not {'matplotlib', 'altair', 'vl_convert', 'jinja2'} & set(sys.modules)\n"
         "sys.modules['jinja2'] = None\n"
         "from hypersign.geometry.results import Geometry\n"
-        "try: d.write('report.html', Geometry('r', 'd', 1, 1.0, ()), run={}, metrics=[], summary=None)\n"
+        "try: d.write('report.html', Geometry('r', 'd', 1, 1.0, ()))\n"
         "except d.HypersignError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -54,8 +54,7 @@ def report(tmp_path_factory, synthetic):
     return write(
         path,
         dataclasses.replace(made, layers=layers),
-        run=synthetic.run_info(),
-        metrics=synthetic.metrics(),
+        run=synthetic.run(),
         summary=synthetic.summary(),
         ablation=synthetic.ablation(),
         depth=synthetic.depth(),

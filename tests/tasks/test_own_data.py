@@ -12,15 +12,16 @@ from rich.console import Console
 from torch import nn
 
 from hypersign._checks import HypersignError
-from hypersign.data import TensorData, TensorSplit, load
+from hypersign.data import TensorData, TensorSplit
+from hypersign.data import load as load_data
 from hypersign.evaluate import evaluate
 from hypersign.geometry import inspect
 from hypersign.geometry.ablation import ablate
-from hypersign.geometry.depth import depth
+from hypersign.geometry.depth import measure_depth
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
-from hypersign.runs import open_run, read_tensors
-from hypersign.study import ablate_run, inspect_run
+from hypersign.runs import load, read_tensors
+from hypersign.study import ablate_run
 from hypersign.tasks import Classification, NextToken, Regression
 from hypersign.training import InterruptedTrainingError, Recipe, resume, train
 from hypersign.training.step import Step
@@ -142,7 +143,7 @@ def test_inspection_ablation_and_depth(case, tmp_path):
     run = train(recipe(epochs=2), tmp_path / "run", data=data, model=model, **QUIET)
     trained, batches = run.load_model(), data.batches(data.test, 16)
     loss, accuracy = by_hand(data.task, trained, data.test)
-    found = inspect(trained, batches, run="r", dataset=data.name, task=run.task())
+    found = inspect(trained, batches, name="r", dataset=data.name, task=run.task())
     assert found.accuracy == pytest.approx(accuracy)
     assert all(0 < layer.weights_binarized.pearson_r <= 1 for layer in found.layers)
     removed = ablate(trained, batches, [data.batches(data.train, 100)], task=run.task())
@@ -151,7 +152,7 @@ def test_inspection_ablation_and_depth(case, tmp_path):
     changed = next(row for row in removed.ablated if (row.side, row.scope) == ("weights", "one"))
     assert changed.loss - removed.loss == pytest.approx(changed.loss_change.mean, abs=1e-9)
     assert 0 < changed.logit_r < 1
-    assert len(depth(trained, batches, data.batches(data.train, 100)).layers) == len(found.layers)
+    assert len(measure_depth(trained, batches, data.batches(data.train, 100)).layers) == len(found.layers)
 
 
 def test_the_disturbance_is_the_loss_beyond_its_slope(tmp_path):
@@ -198,11 +199,11 @@ def test_stop_and_resume(case, tmp_path, monkeypatch):
     with pytest.raises(HypersignError, match=r"holds a network of its own, .*: give the function that builds it"):
         resume(tmp_path / "run", data=data, **QUIET)
     with pytest.raises(HypersignError, match=r"was trained on data with hash \w{12}, but digits now gives"):
-        resume(tmp_path / "run", data=load("digits"), model=model, **QUIET)
+        resume(tmp_path / "run", data=load_data("digits"), model=model, **QUIET)
     again = resume(tmp_path / "run", data=data, model=model, **QUIET)
     ours, theirs = (read_tensors(run.path / "model.safetensors")[0] for run in (again, whole))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    opened = open_run(tmp_path / "run", data=data, model=model)
+    opened = load(tmp_path / "run", data=data, model=model)
     assert opened.task() == data.task
     assert torch.equal(opened.load_model()[0].weight, theirs["0.weight"])
 
@@ -322,8 +323,8 @@ def test_batches_of_tensors():
 def test_what_the_commands_do_for_images_they_do_for_any_run(case, tmp_path):
     data, model = case
     run = train(recipe(epochs=1), tmp_path / "run", data=data, model=model, **QUIET)
-    opened = open_run(run.path, data=data, model=model)
-    geometry = inspect_run(opened, images=30)
+    opened = load(run.path, data=data, model=model)
+    geometry = inspect(opened, images=30)
     assert (
         geometry.accuracy
         == inspect(run.load_model(), data.batches(data.test[:30], 10), run="", dataset="", task=data.task).accuracy

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from hypersign.runs import open_run
+from hypersign.runs import load
 
 # Imports once, then forks a process for each training: the real command, without seconds of imports each time.
 NURSERY = """
@@ -106,7 +106,7 @@ MLP = f"{RECIPE} --model mlp --hidden 16 --optimizer sgd --validation 0 --images
 
 def contents(folder):
     """All that must not depend on how often a run was interrupted."""
-    run = open_run(folder)
+    run = load(folder)
     keys = ("epoch", "step", "learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy", "layers")
     return {
         "files": sorted(path.name for path in folder.iterdir()),

@@ -16,10 +16,11 @@ from torch import nn
 from hypersign import models
 from hypersign._checks import HypersignError
 from hypersign.bits.backend import backend, forced
-from hypersign.data import Augmentation, Batches, load
+from hypersign.data import Augmentation, Batches
+from hypersign.data import load as load_data
 from hypersign.evaluate import evaluate
 from hypersign.layers import quant_layers
-from hypersign.runs import open_run
+from hypersign.runs import load
 from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import DivergedError, InterruptedTrainingError, Recipe, resume
 from hypersign.training.checkpoint import Belongs, load_state, state_path
@@ -57,7 +58,7 @@ def test_against_a_naive_loop(vgg, train_quietly, weights):
         epochs=3, validation=60, images=110, schedule_per="step", flip=True, crop_padding=1, norm_momentum=0.3
     )
     run = train_quietly(recipe)
-    data = load("digits")
+    data = load_data("digits")
     model = fresh(recipe, data)
     optimizer = torch.optim.Adam(model.parameters(), foreach=False, fused=False)
     chosen = data.train[: len(data.train) - 60]
@@ -123,7 +124,7 @@ def test_results(vgg, train_quietly, weights):
     """The last weights carry re-estimated statistics; the best are those of the best epoch."""
     recipe = vgg(epochs=4, validation=100, images=500, learning_rate=0.01, final_learning_rate=0.01)
     run = train_quietly(recipe)
-    data, results = load("digits"), run.info["results"]
+    data, results = load_data("digits"), run.info["results"]
     held, seen = data.train[len(data.train) - 100 :], data.train[:100]
     accuracies = [row["validation_accuracy"] for row in run.metrics()]
     assert results["best_epoch"] == 1 + int(np.argmax(accuracies))
@@ -345,7 +346,7 @@ def test_stop_and_resume(vgg, train_quietly, quiet, tmp_path, weights, assert_sa
         rf"Resume with: hypersign train --resume {folder}$",
     ):
         train_quietly(recipe, "stopped")
-    assert not open_run(folder).finished
+    assert not load(folder).finished
     again = resume(folder, **quiet)
     assert again.finished
     assert_same(weights(folder), weights(whole.path))
@@ -417,7 +418,7 @@ def test_resume_of_a_state_that_is_cut_off(stopped, quiet):
 
 
 def test_resume_with_a_recipe_of_another_version(stopped, quiet):
-    run = open_run(stopped)
+    run = load(stopped)
     run.update(recipe={**run.info["recipe"], "momentum": 0.9})
     with pytest.raises(
         HypersignError, match=r"run\.json must be one of this version; .*'momentum': use the HyperSign version"
@@ -500,7 +501,7 @@ def test_divergence_seen_late_names_the_step(mlp, train_quietly, quiet, tmp_path
 
 
 def test_state_of_an_interrupted_run_is_that_of_its_step(stopped, mlp):
-    data, recipe = load("digits"), mlp()
+    data, recipe = load_data("digits"), mlp()
     model = fresh(recipe, data)
     optimizer = torch.optim.Adam(model.parameters())
     signs = {name: torch.zeros_like(layer.weight, dtype=torch.bool) for name, layer in quant_layers(model).items()}
@@ -572,5 +573,5 @@ def test_a_relative_path_of_data_is_read_from_elsewhere(mlp, train_quietly, tmp_
     assert run.info["recipe"]["data"] == "mine.npz"
     assert run.info["data"]["source"] == str(tmp_path / "there" / "mine.npz")
     monkeypatch.chdir("/")
-    assert open_run(run.path).data().sha256 == run.info["data"]["sha256"]
+    assert load(run.path).data().sha256 == run.info["data"]["sha256"]
     assert train_quietly(mlp(epochs=1), "named").info["data"]["source"] == "digits"

@@ -11,9 +11,10 @@ import torch
 
 from hypersign import models
 from hypersign._checks import HypersignError
-from hypersign.data import Batches, load
+from hypersign.data import Batches
+from hypersign.data import load as load_data
 from hypersign.layers import quant_layers
-from hypersign.runs import open_run
+from hypersign.runs import load
 from hypersign.tasks import squared_hinge
 from hypersign.training.processes import any_process, first_process_first, make_accelerator
 
@@ -104,7 +105,7 @@ def scenes(tmp_path_factory):
 
 def two_halves():
     """The same training in one process, each half of a batch on its own through the same weights."""
-    data = load("digits")
+    data = load_data("digits")
     torch.manual_seed(0)
     model = models.build("vgg", data.shape, 10, widths=(4, 6), pools=(1, 2), hidden=(16,))
     optimizer = torch.optim.Adam(model.parameters(), fused=False, foreach=False)
@@ -139,7 +140,7 @@ def two_halves():
 
 def test_two_processes_are_two_halves(scenes):
     folder, output, error = scenes
-    run = open_run(folder / "whole")
+    run = load(folder / "whole")
     assert run.finished
     model, rows = two_halves()
     trained = run.load_model().state_dict()
@@ -171,7 +172,7 @@ def test_what_happens_to_one_happens_to_both(scenes, weights, assert_same):
     assert said["taken-1"] == "another process of the group could not go on: its message says why"
     assert not (folder / "uneven").exists()
     assert [path.name for path in (folder / "taken").iterdir()] == ["notes"]
-    whole, stopped = open_run(folder / "whole"), open_run(folder / "stopped")
+    whole, stopped = load(folder / "whole"), load(folder / "stopped")
     assert_same(weights(stopped.path), weights(whole.path))
     assert_same(weights(stopped.path, "best.safetensors"), weights(whole.path, "best.safetensors"))
     for left, right in zip(stopped.metrics(), whole.metrics(), strict=True):

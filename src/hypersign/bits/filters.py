@@ -38,7 +38,7 @@ class Filters:
     """
 
     def __init__(self, words: ArrayLike, *, shape: tuple[int, int, int], groups: int = 1) -> None:
-        words = np.ascontiguousarray(words)
+        words = np.require(words, requirements=["C", "A"])
         rows, columns, depth = shape
         what = "shape (kernel height, kernel width, channels)"
         self.shape = (

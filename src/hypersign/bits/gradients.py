@@ -53,7 +53,7 @@ def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1
     >>> q.by_filter.tolist(), bool(abs(q.by_image[0, 0, 0, 0] - 15.5) == 0.5)
     ([[[[31, -31]]]], True)
     """
-    gradient = np.ascontiguousarray(gradient)
+    gradient = np.require(gradient, requirements=["C", "A"])
     if gradient.dtype != np.float32 or gradient.ndim != 4:
         raise HypersignError(
             f"a gradient must be float32 (N, H, W, F); got {gradient.dtype} of shape {gradient.shape}"
@@ -122,7 +122,7 @@ def input_gradient(
     >>> input_gradient(q, np.full(1, 0.5, np.float32), words, shape=(1, 1, 3), size=(1, 1)).tolist()
     [[[[3.0, 0.0, -3.0]]]]
     """
-    q, scales, words = _gradient(q), np.ascontiguousarray(scales, np.float32), np.ascontiguousarray(words)
+    q, scales, words = _gradient(q), _scales(scales), _words(words)
     d = int(np.prod(shape))
     if (
         words.dtype != np.uint64
@@ -181,7 +181,7 @@ def weight_gradient(
     >>> weight_gradient(q, np.ones(1, np.float32), pack([[[[1.0, -1.0]]]]), shape=(1, 1, 2)).tolist()
     [[[[-2.0, 2.0]]]]
     """
-    q, scales, x = _gradient(q), np.ascontiguousarray(scales, np.float32), np.ascontiguousarray(x)
+    q, scales, x = _gradient(q), _scales(scales), _words(x)
     words = -(-shape[2] // 64)
     if x.dtype != np.uint64 or x.ndim not in (4, 5) or x.shape[-1] != words or x.shape[:-4] not in ((), (2,)):
         raise HypersignError(
@@ -211,6 +211,14 @@ def _gradient(q: NDArray[np.int8]) -> NDArray[np.int8]:
     if q.dtype != np.int8 or q.ndim != 4:
         raise HypersignError(f"a rounded gradient must be int8 (N, H', W', F); got {q.dtype} of shape {q.shape}")
     return q
+
+
+def _scales(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.require(scales, np.float32, ["C", "A"])
+
+
+def _words(words: Words) -> Words:
+    return np.require(words, requirements=["C", "A"])
 
 
 def _options(

@@ -103,7 +103,7 @@ def transform(x: NDArray[Any], out: NDArray[Any], *, factor: float = 1.0, thread
         out[...] = y if factor == 1 else y * factor
         return
     if x is not out:
-        x = np.array(x, order="C") if np.may_share_memory(x, out) else np.ascontiguousarray(x)
+        x = np.array(x, order="C") if np.may_share_memory(x, out) else np.require(x, requirements=["C", "A"])
     rows, to = x.reshape(-1, n), out.reshape(-1, n)
     kernel = getattr(kernels, f"hadamard_{x.dtype.name}")
     if x.dtype.kind == "f":

@@ -213,7 +213,7 @@ def input_gradient(
     dilation: tuple[int, int],
 ) -> NDArray[np.float32]:
     """s(n) times what every filter tap of the gradient adds to the pixel it reads."""
-    weight = _level_values(words, int(np.prod(shape)), 2).reshape(-1, *shape)
+    weight = _level_values(words, int(np.prod(shape)), 2).reshape(words.shape[-2], *shape)
     n, height, width, _ = q.shape
     sums = np.zeros((n, size[0] + 2 * padding[0], size[1] + 2 * padding[1], shape[2]), np.int32)
     for i in range(shape[0]):
@@ -241,9 +241,9 @@ def weight_gradient(
         ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)),
         constant_values=pad_value,
     )
-    _, height, width, filters = q.shape
+    n, height, width, filters = q.shape
     sums = np.zeros((filters, *shape), np.int64)
-    flat = q.reshape(-1, filters).T.astype(np.int64)
+    flat = q.reshape(n * height * width, filters).T.astype(np.int64)
     for i in range(shape[0]):
         for j in range(shape[1]):
             rows = slice(i * dilation[0], i * dilation[0] + (height - 1) * stride[0] + 1, stride[0])

@@ -50,7 +50,7 @@ def ablate(
         figures: folder for the figures, as PDF and PNG.
         json: print JSON instead of the tables; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
     check_int("--seed", seed, least=0)

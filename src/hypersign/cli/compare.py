@@ -30,7 +30,7 @@ def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
         runs_: two or more run folders.
         json: print JSON instead of the tables; with FILE, also write it there.
     """
-    answer = study.compare_runs([runs.open_run(path) for path in runs_])
+    answer = study.compare_runs([runs.load(path) for path in runs_])
     found, differences = answer["runs"], answer["differences"]
     write_json(answer, json)
     if not prints_text(json):
@@ -76,7 +76,7 @@ def _setting(value: Any) -> str:
 def _accuracy(test: dict[str, Any]) -> str:
     if not test:
         return "-"
-    p, n = test["accuracy"], test["images"]
+    p, n = test["accuracy"], next(iter(test.values()))  # the number of examples comes first, under their name
     return f"{p:.2%} ± {math.sqrt(p * (1 - p) / n):.2%}"
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from hypersign import study
+from hypersign import geometry, study
 from hypersign._checks import HypersignError
 from hypersign._locks import is_lock, writing_file, writing_folder
 from hypersign.cli.inspect import geometry_table
 from hypersign.cli.options import parse, progress_bars
-from hypersign.runs import open_run
+from hypersign.runs import load
 from hypersign.training import Recipe, train
 
 RECIPE = Recipe(
@@ -53,7 +53,7 @@ def _remove_earlier(output: Path) -> None:
     files = [path for path in output.iterdir() if not is_lock(path)]
     if not files:
         return
-    if Recipe(**open_run(output).info["recipe"]) != RECIPE:
+    if Recipe(**load(output).info["recipe"]) != RECIPE:
         raise HypersignError(
             f"{output} holds another run than this demo; choose another folder with --output, or remove it"
         )
@@ -73,7 +73,7 @@ def _demo(output: Path) -> None:
         trained = train(RECIPE, output, device="cpu", console=progress)
         console.print("2. Measuring what one bit did to its geometry", style="bold")
         with progress_bars(progress) as bars:
-            found = study.inspect_run(trained, progress=bars)
+            found = geometry.inspect(trained, progress=bars)
         console.print("3. Putting layers back to float, one at a time", style="bold")
         with progress_bars(progress) as bars:
             ablation, depth = study.ablate_run(

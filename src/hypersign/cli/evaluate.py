@@ -38,7 +38,7 @@ def evaluate(
         batch_size: images per batch.
         json: print JSON instead of the tables; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     if images is not None:
         check_int("--images", images, least=1)
     data = opened.data()
@@ -58,7 +58,7 @@ def evaluate(
         table.add_row(name, *cells, share)
     console = Console()
     console.print(
-        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} images, "
+        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} {data.unit}, "
         f"loss {result.loss:.4f}",
         highlight=False,
     )

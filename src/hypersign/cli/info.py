@@ -8,7 +8,7 @@ from rich.table import Table
 from hypersign import runs
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, parse
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 
 def run(words: Sequence[str]) -> None:
@@ -23,14 +23,14 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
         run: run folder.
         json: print JSON instead of the tables, with the metrics of every epoch; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     found = opened.info
     network = summary(opened.build_model(), tuple(found["model"]["shape"]))
     rows = opened.metrics()
     write_json({**found, "summary": network.as_dict(), "metrics": rows}, json)
     if not prints_text(json):
         return
-    recipe, data = found["recipe"], found["data"]
+    recipe, data, unit = found["recipe"], found["data"], opened.unit
     state = "finished" if opened.finished else f"stopped after epoch {len(rows)} of {recipe['epochs']}"
     facts = Table(box=None, show_header=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -39,14 +39,14 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
     facts.add_row("network", f"{found['model']['name']}, {found['model']['classes']} classes")
     facts.add_row(
         "data",
-        f"{data['name']}: {data['train_images']:,} training and {data['test_images']:,} test images, "
+        f"{data['name']}: {data[f'train_{unit}']:,} training and {data[f'test_{unit}']:,} test {unit}, "
         f"sha256 {data['sha256'][:12]}...",
     )
     for split in ("test", "validation"):
         result = found["results"].get(split)
         if result:
             facts.add_row(
-                f"{split} accuracy", f"{result['accuracy']:.2%} of {result['images']:,}, loss {result['loss']:.4f}"
+                f"{split} accuracy", f"{result['accuracy']:.2%} of {result[unit]:,}, loss {result['loss']:.4f}"
             )
     if rows:
         facts.add_row(

@@ -51,16 +51,16 @@ def inspect(
             several times as long.
         seed: seed of the permutation test and of the training images for re-estimating batch norm.
     """
-    from hypersign import runs, study  # torch: files of weights and of vectors are inspected without it
+    from hypersign import geometry, runs, study  # torch: files of weights and of vectors are inspected without it
 
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     check_int("--images", images, least=1)
     folder = output or opened.path
     console = Console()
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
         with progress_bars(Console(stderr=True)) as progress:
-            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=progress)
+            found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=progress)
             if ablate:
                 ablation, depth = study.ablate_run(
                     opened,

@@ -19,7 +19,7 @@ from hypersign.cli.options import RunPath, Weights, parse
 from hypersign.packed import PackedModel
 from hypersign.packing import Certificate
 from hypersign.runs import Run
-from hypersign.summary import summary
+from hypersign.summaries import summary
 
 
 def run(words: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ def pack(
         threads: number of threads that verify uses.
     """
     check_int("--threads", threads, least=1)
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     data = opened.data()
     model = opened.load_model(weights)
     with writing_file(output):

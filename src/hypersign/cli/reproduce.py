@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs, study
+from hypersign import geometry, runs, study
 from hypersign._checks import check_int
 from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
@@ -45,14 +45,14 @@ def reproduce(
         seed: seed of the permutation test and of the simulations.
         json: print the claims as JSON instead of the table; with FILE, also write it there.
     """
-    opened = runs.open_run(run)
+    opened = runs.load(run)
     check_int("--images", images, least=1)
     check_int("--draws", draws, least=2)
     folder = output or opened.path / "reproduction"
     with writing_file(folder / "geometry.json"):
         progress = Console(stderr=True)
         with progress_bars(progress) as bars:
-            found = study.inspect_run(opened, images=images, weights=weights, seed=seed, progress=bars)
+            found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=bars)
         with progress.status("simulating random vectors"):
             simulations = study.paper_simulations(draws=draws, seed=seed)
         claims = network_claims(found) + simulation_claims(simulations)

@@ -1,7 +1,29 @@
 """The geometry of quantized networks: measured on a trained one, predicted by closed forms."""
 
+from hypersign.geometry.ablation import Ablated, Ablation, Change, Ranking, ablate
 from hypersign.geometry.advice import Advice, LayerAdvice, advise
+from hypersign.geometry.claims import Claim, network_claims, simulation_claims
+from hypersign.geometry.covariance import (
+    Covariances,
+    LayerCovariance,
+    LloydMax,
+    Spectrum,
+    WhatIf,
+    components,
+    effective_dimension,
+    input_covariances,
+    input_patches,
+    predicted_r,
+    quantizable_layers,
+    spectrum,
+    usual_quantizers,
+    what_if,
+    what_if_curves,
+    what_if_table,
+)
+from hypersign.geometry.depth import Depth, LayerDepth, LayerR, PermutedR, accumulated_r, layer_r, measure_depth
 from hypersign.geometry.inspection import inspect
+from hypersign.geometry.permutation import permutation_tests, permuted_r
 from hypersign.geometry.results import (
     AngleStats,
     Components,
@@ -17,11 +39,6 @@ from hypersign.geometry.tracking import TrackedLayer, Tracker
 
 __all__ = [
     "inspect",
-    "advise",
-    "Advice",
-    "LayerAdvice",
-    "Tracker",
-    "TrackedLayer",
     "Geometry",
     "LayerGeometry",
     "AngleStats",
@@ -31,4 +48,42 @@ __all__ = [
     "Histogram",
     "WhatIfCurve",
     "Components",
+    "Tracker",
+    "TrackedLayer",
+    "advise",
+    "Advice",
+    "LayerAdvice",
+    "ablate",
+    "Ablation",
+    "Ablated",
+    "Change",
+    "Ranking",
+    "measure_depth",
+    "Depth",
+    "LayerDepth",
+    "PermutedR",
+    "layer_r",
+    "accumulated_r",
+    "LayerR",
+    "permutation_tests",
+    "permuted_r",
+    "network_claims",
+    "simulation_claims",
+    "Claim",
+    "input_covariances",
+    "Covariances",
+    "LayerCovariance",
+    "input_patches",
+    "quantizable_layers",
+    "predicted_r",
+    "what_if",
+    "what_if_table",
+    "what_if_curves",
+    "WhatIf",
+    "usual_quantizers",
+    "LloydMax",
+    "effective_dimension",
+    "spectrum",
+    "Spectrum",
+    "components",
 ]

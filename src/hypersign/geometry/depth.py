@@ -26,7 +26,7 @@ from hypersign.geometry.weights import input_threshold
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity
 
-__all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_to_float", "depth", "layer_r"]
+__all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_to_float", "layer_r", "measure_depth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +201,7 @@ def accumulated_r(
     return tuple(found)
 
 
-def depth(
+def measure_depth(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     reestimation: Iterable[tuple[Tensor, Tensor]],
@@ -238,7 +238,7 @@ def depth(
     >>> model = nn.Sequential(QuantLinear(512, 512, **binary), QuantLinear(512, 10, **binary))
     >>> for layer in model: _ = nn.init.normal_(layer.weight)
     >>> batch = torch.randn(300, 512), torch.zeros(300, dtype=torch.long)
-    >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in depth(model, [batch], [batch]).layers]
+    >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in measure_depth(model, [batch], [batch]).layers]
     [(0.6, 0.6), (0.4, 0.4)]
     """
     check_int("permuted_images", permuted_images, least=1)

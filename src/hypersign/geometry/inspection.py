@@ -1,55 +1,75 @@
 """Inspection: everything that is measured of a network, beside what theory predicts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from hypersign._checks import HypersignError, check_int
 from hypersign.geometry import weights
 from hypersign.geometry.advice import layer_advice
-from hypersign.geometry.capture import Batches, LayerCapture, Progress, capture
+from hypersign.geometry.capture import Batches, LayerCapture, capture
 from hypersign.geometry.covariance import (
     Covariances,
     LayerCovariance,
     components,
+    input_covariances,
     predicted_r,
     what_if_curves,
 )
 from hypersign.geometry.results import Geometry, LayerGeometry
+from hypersign.runs import Run
 from hypersign.tasks import Classification, Task
 
-__all__ = ["inspect"]
+__all__ = ["Progress", "inspect", "silent"]
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+BATCH = 50
+"""Images of a run in memory: the largest layer's four families of products take 100 MB then."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Shows no progress."""
 
 
 def inspect(
-    model: nn.Module,
-    batches: Batches,
+    model: nn.Module | Run,
+    batches: Batches | None = None,
     *,
-    run: str,
-    dataset: str,
+    name: str = "",
+    dataset: str = "",
     task: Task | None = None,
-    seed: int = 0,
     covariances: Covariances | None = None,
-    progress: Progress | None = None,
+    images: int = 500,
+    weights: str = "last",
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> Geometry:
-    """Measures the geometry of every quantized layer of `model` on `batches`, beside its prediction.
+    """Measures the geometry of every quantized layer of a network, beside its prediction.
 
     Memory does not grow with the number of images. The model is left as found.
 
     Args:
-        model: any network with quantized layers.
+        model: a run, which brings all but `images`, `weights` and `seed`; or any network with quantized layers.
         batches: pairs of inputs `(N, ...)`, in the range the model was trained on, and targets.
-        run, dataset: names, written into the result.
+        name, dataset: names of the network and of the data, written into the result.
         task: what the network is for, which says which decisions are right; `Classification()` if None.
-        seed: of the permutation test.
         covariances: of the model's inputs on other images, from which r is predicted filter by filter:
             `input_covariances(model, training_batches)`.
-        progress: called after each batch with the number of examples seen so far.
+        images: a run is measured on its first `images` test images, and predicted from as many training images,
+            spread over all of them.
+        weights: of a run: "last", or "best" by validation accuracy.
+        seed: of the permutation test.
+        progress: called after each batch with what is measured, the number of examples seen, and how many there are
+            (0 where that is unknown).
 
     Raises:
         HypersignError: the model has no quantized layer, or one that was never reached; there are no
             examples; weights, activations or outputs are NaN or infinite (the layer is named); outputs or targets do
-            not fit the task.
+            not fit the task; a run's weights or data are not there.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3.
 
@@ -60,16 +80,22 @@ def inspect(
     >>> model = nn.Sequential(QuantLinear(256, 10, weight_quantizer=Sign()))
     >>> _ = nn.init.normal_(model[0].weight)
     >>> batch = torch.randn(100, 256), torch.zeros(100, dtype=torch.long)
-    >>> found = inspect(model, [batch], run="example", dataset="noise").layers[0].weights_binarized
+    >>> found = inspect(model, [batch], name="example").layers[0].weights_binarized
     >>> round(found.pearson_r, 1), round(found.predicted_pearson_r, 1)
     (0.8, 0.8)
     """
+    if isinstance(model, Run):
+        if batches is not None:
+            raise HypersignError("a run brings its own images; leave the batches out, or pass the run's model")
+        return _inspect_run(model, images, weights, seed, progress)
+    if batches is None:
+        raise HypersignError("a model is inspected on batches of (inputs, targets); got none")
     task = Classification() if task is None else task
-    seen = capture(model, batches, task=task, seed=seed, progress=progress)
+    seen = capture(model, batches, task=task, seed=seed, progress=lambda seen: progress("measuring", seen, 0))
     known = {} if covariances is None else covariances.layers
     unknown = {} if covariances is None else covariances.unmeasured
     return Geometry(
-        run=run,
+        run=name,
         dataset=dataset,
         images=seen.examples,
         accuracy=seen.accuracy,
@@ -77,6 +103,28 @@ def inspect(
             _layer_geometry(layer, known.get(layer.name), unknown.get(layer.name, "")) for layer in seen.layers
         ),
         covariance_images=covariances.images if covariances is not None else 0,
+    )
+
+
+def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: Progress) -> Geometry:
+    check_int("images", images, least=1)
+    data, model = run.data(), run.load_model(weights)
+    train = data.train[:: -(-len(data.train) // images)]
+    covariances = input_covariances(
+        model,
+        data.batches(train, BATCH),
+        progress=lambda seen: progress("covariance of the inputs", seen, len(train)),
+    )
+    test = data.test[:images]
+    return inspect(
+        model,
+        data.batches(test, BATCH),
+        name=run.name,
+        dataset=data.name,
+        task=run.task(),
+        covariances=covariances,
+        seed=seed,
+        progress=lambda what, seen, _: progress(what, seen, len(test)),
     )
 
 

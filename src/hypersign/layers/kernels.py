@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hypersign import ops
 from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv2d
-from hypersign.layers.convert import Conversion
+from hypersign.layers.conversion import Conversion
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
 from hypersign.quantizers import Quantizer

@@ -1,8 +1,8 @@
 """Packing: turn a trained network into a file of bits and integer thresholds, and verify that both agree."""
 
+from hypersign.packing.file import file_size, pack
 from hypersign.packing.fold import fold
 from hypersign.packing.folding import LazyTensor
-from hypersign.packing.pack import file_size, pack
 from hypersign.packing.thresholds import find_thresholds
 from hypersign.packing.verify import Certificate, Difference, verify
 

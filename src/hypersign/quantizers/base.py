@@ -112,7 +112,7 @@ class Quantizer(nn.Module):
         self.surrogate = surrogate
 
     def prepare(self, x: Tensor) -> Tensor:
-        """What is rounded, differentiable in `x`: same shape. `x` itself by default."""
+        """The value to round, of the same shape, differentiable in `x`. By default `x` itself."""
         return x
 
     @property

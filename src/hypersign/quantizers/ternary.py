@@ -15,7 +15,7 @@ __all__ = ["Deviations", "Optimal", "Ternary"]
 
 @dataclasses.dataclass(frozen=True)
 class Deviations:
-    """A threshold of so many standard deviations of each filter, about its mean: it moves with the weights.
+    """A threshold in standard deviations of each filter, about its mean: it moves with the weights.
 
     Raises:
         HypersignError: `deviations` is not a number >= 0.
@@ -48,9 +48,9 @@ class Ternary(Quantizer):
 
         q(x) = sign(x) [ |x| > t ]
 
-    `t` is `threshold` itself or, for `Optimal()` and `Deviations(number)`, so many standard deviations of each filter
-    (first dimension of `x` = filters; gradients do not flow through it). The surrogate ignores the threshold, as in
-    the original.
+    `t` is `threshold` itself or, for `Optimal()` and `Deviations(number)`, that number of standard deviations per
+    filter (first dimension of `x` = filters; gradients do not flow through it). The surrogate ignores the
+    threshold, as in the original.
 
     Args:
         threshold: a number in [0, 1), or `Optimal()` or `Deviations(...)` (weights only: inputs have no filters).

@@ -30,7 +30,8 @@ from hypersign.report.reading import ANGLE_MARGIN, CORRELATION_MARGIN, reading
 if TYPE_CHECKING:
     from hypersign.geometry.ablation import Ablation
     from hypersign.geometry.depth import Depth
-    from hypersign.summary import Summary
+    from hypersign.runs import Run
+    from hypersign.summaries import Summary
 
 __all__ = ["write"]
 
@@ -39,9 +40,8 @@ def write(
     path: Path | str,
     geometry: Geometry,
     *,
-    run: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    summary: "Summary | None",
+    run: "Run | None" = None,
+    summary: "Summary | None" = None,
     ablation: "Ablation | None" = None,
     depth: "Depth | None" = None,
 ) -> Path:
@@ -53,10 +53,9 @@ def write(
     Args:
         path: the file, replaced whole or not at all; its folder is made if need be.
         geometry: what inspection found.
-        run: the contents of run.json, listed at the end.
-        metrics: the objects of metrics.jsonl; empty if the run has none.
-        summary: sizes and operations of each layer, or None to leave that section out.
-        ablation, depth: what `geometry.ablation.ablate` and `geometry.depth.depth` found; likewise.
+        run: the run that was inspected, whose training is drawn and whose settings are listed.
+        summary: sizes and operations of each layer.
+        ablation, depth: results of `geometry.ablate` and `geometry.measure_depth`. What is None is left out.
 
     Raises:
         HypersignError: jinja2, altair or vl-convert-python is not installed, or the folder is not writable.
@@ -64,8 +63,8 @@ def write(
     path = Path(path)
     text = _render(
         geometry,
-        run,
-        metrics,
+        {} if run is None else run.info,
+        [] if run is None else run.metrics(),
         summary,
         ablation,
         depth,

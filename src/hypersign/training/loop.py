@@ -25,7 +25,7 @@ from hypersign.bits import backend
 from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, finite, reestimate_batch_norm
-from hypersign.runs import Run, float32_default, open_run, write_tensors
+from hypersign.runs import Run, float32_default, load, write_tensors
 from hypersign.training.checkpoint import Belongs, state_path
 from hypersign.training.divergence import FiniteCheck, look_every
 from hypersign.training.monitor import Monitor, layer_metrics, tensorboard_writer
@@ -120,17 +120,17 @@ def resume(
     Raises:
         HypersignError: the folder is no run folder or its state is damaged; also those of `train`.
     """
-    path = open_run(folder).path
+    path = load(folder).path
     accelerator = make_accelerator(device)
     with float32_default(), contextlib.ExitStack() as locks:
 
         def opened() -> Run:
             """The run, as it is once nobody else writes to it; a finished one may be read-only."""
-            run = open_run(path, data=data, model=model)
+            run = load(path, data=data, model=model)
             if run.finished:
                 return run
             _lock(locks, accelerator, path)
-            return open_run(path, data=data, model=model)
+            return load(path, data=data, model=model)
 
         run = first_process_first(accelerator, opened)
         if run.finished:
@@ -203,7 +203,7 @@ class _Training:
             if self.writes:
                 self._close()
         self.accelerator.wait_for_everyone()
-        return open_run(self.run.path, data=self.run.given_data, model=self.run.given_model)
+        return load(self.run.path, data=self.run.given_data, model=self.run.given_model)
 
     def _monitor(self, tensorboard: bool, console: Console | None) -> Monitor:
         monitor = Monitor(

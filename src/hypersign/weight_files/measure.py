@@ -303,7 +303,7 @@ def _accumulate(tensor: StoredTensor, dtype: type, tell: Callable[[int], None]) 
                 x = np.pad(x, ((0, 0), (0, width - d)))
             if kernels is not None:
                 by_unit: NDArray[np.float64] = np.empty((len(x), width // unit))
-                zeros += kernels.weight_moments(np.ascontiguousarray(x), by_unit, square[here], totals)
+                zeros += kernels.weight_moments(np.require(x, requirements=["C", "A"]), by_unit, square[here], totals)
             else:
                 x = x.reshape(-1)
                 size = np.abs(x)

@@ -5,17 +5,16 @@
 #include <vector>
 
 #include "gradient/gradient.hpp"
+#include "integers.hpp"
 #include "parallel.hpp"
 
 namespace hypersign {
 namespace {
 
-constexpr int64_t CACHE = 256 * 1024;        // bytes of tables worked on at a time: half of a core's second cache
-constexpr int64_t ROUND = 2 << 20;           // bytes of pixels' indices worked on at a time
-constexpr int64_t PIECE = 128;               // tables of pixels whose indices and tables fit in the first cache
-constexpr int64_t ROW = PIECE * TABLE + 64;  // bytes from filter to filter: a power of two would share cache sets
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t kCache = 256 * 1024;        // bytes of tables worked on at a time: half of a core's second cache
+constexpr int64_t kRound = 2 << 20;           // bytes of pixels' indices worked on at a time
+constexpr int64_t kPiece = 128;               // tables of pixels whose indices and tables fit in the first cache
+constexpr int64_t kRow = kPiece * kTable + 64;  // bytes from filter to filter: a power of two would share cache sets
 
 // A thread's own memory for one purpose, kept from call to call, since fresh pages cost more than the work on them;
 // aligned to cache lines.
@@ -39,12 +38,6 @@ uint32_t bits_at(const uint64_t *row, int64_t words, int64_t at) {
 // The two choices of signs whose mean is a ternary level: both its sign, or +1 and -1 where it is 0.
 uint32_t choice(int64_t plane, uint32_t sign, uint32_t nonzero) { return plane ? sign | ~nonzero : sign; }
 
-uint64_t mixed(uint64_t x) {  // the last steps of splitmix64
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
-}
-
 // The factor that takes a largest magnitude to 31, and the scale that undoes it.
 void factors(int32_t largest, float &inverse, float &scale) {
     float most;
@@ -57,17 +50,9 @@ void factors(int32_t largest, float &inverse, float &scale) {
 
 }  // namespace
 
-const GradientKernels &gradient_kernels(Backend backend) {
-#if defined(HYPERSIGN_X86)
-    if (backend == Backend::avx2 || backend == Backend::avx512) return gradient_avx2;
-#endif
-    (void)backend;
-    return gradient_portable;
-}
-
 void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t filters, uint64_t seed, int8_t *by_image,
                      float *image_scales, int8_t *by_filter, float *filter_scales, int threads) {
-    const GradientKernels &kernels = gradient_kernels(backend());
+    const GradientKernels &kernels = *current_kernels().gradient;
     const int64_t size = pixels * filters, parts = std::min<int64_t>(images, threads);
     std::vector<int32_t> columns(static_cast<size_t>(parts * filters), 0);
     std::vector<float> image_inverses(static_cast<size_t>(images)), inverses(static_cast<size_t>(filters));
@@ -87,7 +72,7 @@ void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t fil
         for (int64_t n = first; n < last; ++n) {
             uint32_t state[8];
             for (int64_t lane = 0; lane < 8; ++lane) {
-                const uint64_t start = mixed(seed + 0x9e3779b97f4a7c15ull * static_cast<uint64_t>(8 * n + lane + 1));
+                const uint64_t start = splitmix64(seed, static_cast<uint64_t>(8 * n + lane));
                 state[lane] = static_cast<uint32_t>(start) | 1;  // never 0, which xorshift cannot leave
             }
             kernels.round(x + n * size, size, filters, image_inverses[static_cast<size_t>(n)], inverses.data(), state,
@@ -98,26 +83,30 @@ void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t fil
 
 void input_gradient(const GradientShape &s, const int8_t *q, const float *scales, const uint64_t *words, float *out,
                     int threads) {
-    const GradientKernels &kernels = gradient_kernels(backend());
-    const int64_t taps = s.kernel[0] * s.kernel[1], blocks = ceil_div(s.channels, BLOCK);
-    const int64_t tables = ceil_div(s.filters, NUMBERS), row_words = ceil_div(taps * s.channels, 64);
+    const GradientKernels &kernels = *current_kernels().gradient;
+    if (s.filters == 0) {
+        std::fill(out, out + s.images * s.height * s.width * s.channels, 0.0f);
+        return;
+    }
+    const int64_t taps = s.kernel[0] * s.kernel[1], blocks = ceil_div(s.channels, kBlock);
+    const int64_t tables = ceil_div(s.filters, kNumbers), row_words = ceil_div(taps * s.channels, 64);
 
     // Indices: [block][plane][tap][eight filters].
     const int64_t runs = s.planes * taps;
-    uint8_t *const indices = scratch<Indices>(blocks * runs * tables * INDICES);
-    std::vector<int32_t> signs(static_cast<size_t>(blocks * runs * BLOCK), 0);
+    uint8_t *const indices = scratch<Indices>(blocks * runs * tables * kIndices);
+    std::vector<int32_t> signs(static_cast<size_t>(blocks * runs * kBlock), 0);
     parallel_for(blocks * runs, threads, [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
-            const int64_t plane = i / taps % s.planes, at = i % taps * s.channels + i / runs * BLOCK;
+            const int64_t plane = i / taps % s.planes, at = i % taps * s.channels + i / runs * kBlock;
             for (int64_t t = 0; t < tables; ++t) {
-                uint32_t eight[NUMBERS] = {};
-                for (int64_t j = 0; j < NUMBERS && NUMBERS * t + j < s.filters; ++j) {
-                    const uint64_t *row = words + (NUMBERS * t + j) * row_words;
+                uint32_t eight[kNumbers] = {};
+                for (int64_t j = 0; j < kNumbers && kNumbers * t + j < s.filters; ++j) {
+                    const uint64_t *row = words + (kNumbers * t + j) * row_words;
                     eight[j] = bits_at(row, row_words, at);
                     if (s.planes == 2)
                         eight[j] = choice(plane, eight[j], bits_at(row + s.filters * row_words, row_words, at));
                 }
-                kernels.spread(eight, indices + (i * tables + t) * INDICES, signs.data() + i * BLOCK);
+                kernels.spread(eight, indices + (i * tables + t) * kIndices, signs.data() + i * kBlock);
             }
         }
     });
@@ -125,11 +114,11 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
     // Tables lie on the grid of the inputs, widened by the kernel, where the gradient is 0: so every input has all
     // taps. A tile is some rows of one image, or some images, whose tables stay in the cache.
     const int64_t reach[2] = {(s.kernel[0] - 1) * s.dilation[0], (s.kernel[1] - 1) * s.dilation[1]};
-    const int64_t grid_width = s.width + reach[1], cell = tables * TABLE, line = grid_width * cell;
+    const int64_t grid_width = s.width + reach[1], cell = tables * kTable, line = grid_width * cell;
     const int64_t image_bytes = (s.height + reach[0]) * line;
-    const int64_t together = std::max<int64_t>(1, std::min(CACHE / image_bytes, ceil_div(s.images, 4 * threads)));
+    const int64_t together = std::max<int64_t>(1, std::min(kCache / image_bytes, ceil_div(s.images, 4 * threads)));
     const int64_t band = together > 1 ? s.height
-                                      : std::min(s.height, std::max<int64_t>(1, CACHE / line - reach[0]));
+                                      : std::min(s.height, std::max<int64_t>(1, kCache / line - reach[0]));
     const int64_t bands = ceil_div(s.height, band);
     const float factor = s.planes == 2 ? 0.5f : 1.0f;
     parallel_for(ceil_div(s.images, together) * bands, threads, [&](int64_t first, int64_t last) {
@@ -139,7 +128,7 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
             const int64_t image = tile / bands * together, images = std::min(together, s.images - image);
             const int64_t top = tile % bands * band, height = std::min(band, s.height - top);
             const int64_t grid_height = height + reach[0], grid_bytes = grid_height * line;
-            uint8_t *const grid = scratch<Tables>(images * grid_bytes + BUILD * TABLE);  // builds write in full
+            uint8_t *const grid = scratch<Tables>(images * grid_bytes + kBuild * kTable);  // builds write in full
             for (int64_t n = 0; n < images; ++n)
                 for (int64_t r = 0; r < grid_height; ++r)
                     for (int64_t c = 0; c < grid_width; ++c) {
@@ -147,21 +136,21 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                         const int64_t y = top + r - reach[0] + s.padding[0], x = c - reach[1] + s.padding[1];
                         if (y < 0 || x < 0 || y % s.stride[0] || x % s.stride[1] || y / s.stride[0] >= s.rows ||
                             x / s.stride[1] >= s.columns) {
-                            std::memset(cells, TABLE_BIAS, static_cast<size_t>(cell));
+                            std::memset(cells, kTableBias, static_cast<size_t>(cell));
                             continue;
                         }
                         const int8_t *from =
                             q + (((image + n) * s.rows + y / s.stride[0]) * s.columns + x / s.stride[1]) * s.filters;
-                        for (int64_t t = 0; t < tables; t += BUILD) {
-                            int8_t q8[NUMBERS][BUILD], padded[NUMBERS * BUILD];
-                            const int8_t *part = from + NUMBERS * t;
-                            if (s.filters - NUMBERS * t < NUMBERS * BUILD) {
+                        for (int64_t t = 0; t < tables; t += kBuild) {
+                            int8_t q8[kNumbers][kBuild], padded[kNumbers * kBuild];
+                            const int8_t *part = from + kNumbers * t;
+                            if (s.filters - kNumbers * t < kNumbers * kBuild) {
                                 std::memset(padded, 0, sizeof padded);
-                                std::memcpy(padded, part, static_cast<size_t>(s.filters - NUMBERS * t));
+                                std::memcpy(padded, part, static_cast<size_t>(s.filters - kNumbers * t));
                                 part = padded;
                             }
                             kernels.split(part, q8);
-                            kernels.build(q8, cells + t * TABLE, TABLE);
+                            kernels.build(q8, cells + t * kTable, kTable);
                         }
                     }
             const int64_t pixels = images * height * s.width;
@@ -172,22 +161,22 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                         cells_of.push_back(grid + n * grid_bytes + r * line + c * cell);
             for (int64_t block = 0; block < blocks; ++block) {
                 segments.clear();
-                int32_t bias[BLOCK] = {};
+                int32_t bias[kBlock] = {};
                 for (int64_t i = 0; i < runs; ++i) {
                     const int64_t down = reach[0] - i % taps / s.kernel[1] * s.dilation[0];
                     const int64_t right = reach[1] - i % taps % s.kernel[1] * s.dilation[1];
-                    const uint8_t *index = indices + (block * runs + i) * tables * INDICES;
-                    for (int64_t t = 0; t < tables; t += FLUSH)
-                        segments.push_back({down * line + right * cell + t * TABLE, index + t * INDICES,
-                                            std::min(FLUSH, tables - t)});
-                    const int32_t *sign = signs.data() + (block * runs + i) * BLOCK;
-                    for (int64_t c = 0; c < BLOCK; ++c) bias[c] += static_cast<int32_t>(TABLE_BIAS) * sign[c];
+                    const uint8_t *index = indices + (block * runs + i) * tables * kIndices;
+                    for (int64_t t = 0; t < tables; t += kFlush)
+                        segments.push_back({down * line + right * cell + t * kTable, index + t * kIndices,
+                                            std::min(kFlush, tables - t)});
+                    const int32_t *sign = signs.data() + (block * runs + i) * kBlock;
+                    for (int64_t c = 0; c < kBlock; ++c) bias[c] += static_cast<int32_t>(kTableBias) * sign[c];
                 }
-                const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
-                float *to = out + (image * s.height + top) * s.width * s.channels + block * BLOCK;
-                for (int64_t p = 0; p < pixels; p += ROWS) {
-                    int32_t sums[ROWS][BLOCK];
-                    const int64_t rows = std::min(ROWS, pixels - p);
+                const int64_t channels = std::min(kBlock, s.channels - block * kBlock);
+                float *to = out + (image * s.height + top) * s.width * s.channels + block * kBlock;
+                for (int64_t p = 0; p < pixels; p += kRows) {
+                    int32_t sums[kRows][kBlock];
+                    const int64_t rows = std::min(kRows, pixels - p);
                     kernels.look(cells_of.data() + p, rows, segments.data(), static_cast<int64_t>(segments.size()),
                                  sums);
                     for (int64_t r = 0; r < rows; ++r, to += s.channels) {
@@ -203,11 +192,12 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
 
 void weight_gradient(const GradientShape &s, const int8_t *q, const float *scales, const uint64_t *x,
                      int64_t pad_value, float *out, int threads) {
-    const GradientKernels &kernels = gradient_kernels(backend());
+    const GradientKernels &kernels = *current_kernels().gradient;
+    if (s.filters == 0) return;
     const int64_t taps = s.kernel[0] * s.kernel[1], words = ceil_div(s.channels, 64);
-    const int64_t blocks = ceil_div(s.channels, BLOCK);
+    const int64_t blocks = ceil_div(s.channels, kBlock);
     const int64_t pixels = s.images * s.rows * s.columns, plane_words = s.images * s.height * s.width * words;
-    const int64_t wide = std::min(BUILD, s.filters);  // filters of a tile
+    const int64_t wide = std::min(kBuild, s.filters);  // filters of a tile
     // Few filters leave few tiles: then taps and blocks of channels are shared out too, at the price of tables built
     // more than once.
     const int64_t tiles = ceil_div(s.filters, wide), shares = std::min(blocks * taps, ceil_div(4 * threads, tiles));
@@ -250,29 +240,29 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
             }
         });
 
-    // Pixels are taken in pieces of PIECE tables, and as many pieces at once as leave their indices in the caches:
+    // Pixels are taken in pieces of kPiece tables, and as many pieces at once as leave their indices in the caches:
     // threads wait for one another twice a round.
-    const int64_t runs = blocks * taps, piece = runs * s.planes * PIECE * INDICES;
-    const int64_t pieces = ceil_div(pixels, NUMBERS * PIECE);
-    const int64_t together = std::max<int64_t>(1, std::min(ROUND / piece, pieces));
+    const int64_t runs = blocks * taps, piece = runs * s.planes * kPiece * kIndices;
+    const int64_t pieces = ceil_div(pixels, kNumbers * kPiece);
+    const int64_t together = std::max<int64_t>(1, std::min(kRound / piece, pieces));
     uint8_t *const indices = scratch<Indices>(together * piece);
-    std::vector<int32_t> signs(static_cast<size_t>(together * runs * BLOCK));
+    std::vector<int32_t> signs(static_cast<size_t>(together * runs * kBlock));
     for (int64_t round = 0; round < pieces; round += together) {
         const int64_t stop = std::min(round + together, pieces);
         // Indices: [piece][block][tap][plane][eight pixels].
         parallel_for((stop - round) * runs, threads, [&](int64_t first, int64_t last) {
             for (int64_t i = first; i < last; ++i) {
-                const int64_t start = (round + i / runs) * NUMBERS * PIECE;
-                const int64_t count = std::min(NUMBERS * PIECE, pixels - start);
-                const int64_t block = i % runs / taps, word = block * BLOCK / 64, shift = block * BLOCK % 64;
+                const int64_t start = (round + i / runs) * kNumbers * kPiece;
+                const int64_t count = std::min(kNumbers * kPiece, pixels - start);
+                const int64_t block = i % runs / taps, word = block * kBlock / 64, shift = block * kBlock % 64;
                 const Tap tap = tap_of(i % taps);
-                int32_t *sum = signs.data() + i * BLOCK;
-                std::fill(sum, sum + BLOCK, 0);
+                int32_t *sum = signs.data() + i * kBlock;
+                std::fill(sum, sum + kBlock, 0);
                 for (int64_t plane = 0; plane < s.planes; ++plane)
-                    for (int64_t t = 0; t < ceil_div(count, NUMBERS); ++t) {
-                        uint32_t eight[NUMBERS] = {};
-                        for (int64_t j = 0; j < NUMBERS && NUMBERS * t + j < count; ++j) {
-                            const int64_t from = source(start + NUMBERS * t + j, tap);
+                    for (int64_t t = 0; t < ceil_div(count, kNumbers); ++t) {
+                        uint32_t eight[kNumbers] = {};
+                        for (int64_t j = 0; j < kNumbers && kNumbers * t + j < count; ++j) {
+                            const int64_t from = source(start + kNumbers * t + j, tap);
                             const uint64_t *at = x + std::max<int64_t>(from, 0) * words + word;
                             const auto bits = static_cast<uint32_t>(*at >> shift);
                             if (s.planes == 1)
@@ -282,50 +272,50 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                             else
                                 eight[j] = choice(plane, bits, static_cast<uint32_t>(at[plane_words] >> shift));
                         }
-                        kernels.spread(eight, indices + ((i * s.planes + plane) * PIECE + t) * INDICES, sum);
+                        kernels.spread(eight, indices + ((i * s.planes + plane) * kPiece + t) * kIndices, sum);
                     }
             }
         });
         parallel_for(tiles * shares, threads, [&](int64_t first, int64_t last) {
-            uint8_t *const built = scratch<Tables>(BUILD * ROW);
+            uint8_t *const built = scratch<Tables>(kBuild * kRow);
             for (int64_t item = first; item < last; ++item)
                 for (int64_t part = round; part < stop; ++part) {
                     const int64_t share = item % shares, filter = item / shares * wide;
                     const int64_t filters = std::min(wide, s.filters - filter);
-                    const int64_t start = part * NUMBERS * PIECE, count = std::min(NUMBERS * PIECE, pixels - start);
-                    const int64_t tables = ceil_div(count, NUMBERS);
+                    const int64_t start = part * kNumbers * kPiece, count = std::min(kNumbers * kPiece, pixels - start);
+                    const int64_t tables = ceil_div(count, kNumbers);
                     for (int64_t t = 0; t < tables; ++t) {
-                        int8_t eight[NUMBERS][BUILD] = {};
-                        for (int64_t j = 0; j < NUMBERS && NUMBERS * t + j < count; ++j)
-                            std::memcpy(eight[j], q + (start + NUMBERS * t + j) * s.filters + filter,
+                        int8_t eight[kNumbers][kBuild] = {};
+                        for (int64_t j = 0; j < kNumbers && kNumbers * t + j < count; ++j)
+                            std::memcpy(eight[j], q + (start + kNumbers * t + j) * s.filters + filter,
                                         static_cast<size_t>(filters));
-                        kernels.build(eight, built + t * TABLE, ROW);
+                        kernels.build(eight, built + t * kTable, kRow);
                     }
                     for (int64_t i = runs * share / shares; i < runs * (share + 1) / shares; ++i) {
                         const int64_t tap = i % taps, block = i / taps;
-                        const int64_t channels = std::min(BLOCK, s.channels - block * BLOCK);
-                        Segment segments[2 * PIECE / FLUSH];
+                        const int64_t channels = std::min(kBlock, s.channels - block * kBlock);
+                        Segment segments[2 * kPiece / kFlush];
                         int64_t number = 0;
                         for (int64_t plane = 0; plane < s.planes; ++plane)
-                            for (int64_t t = 0; t < tables; t += FLUSH)
+                            for (int64_t t = 0; t < tables; t += kFlush)
                                 segments[number++] = {
-                                    t * TABLE,
-                                    indices + ((((part - round) * runs + i) * s.planes + plane) * PIECE + t) * INDICES,
-                                    std::min(FLUSH, tables - t)};
-                        const int32_t *sign = signs.data() + ((part - round) * runs + i) * BLOCK;
-                        for (int64_t f = 0; f < filters; f += ROWS) {
-                            const uint8_t *from[ROWS];
-                            for (int64_t r = 0; r < ROWS; ++r) from[r] = built + std::min(f + r, filters - 1) * ROW;
-                            int32_t sums[ROWS][BLOCK];
-                            const int64_t rows = std::min(ROWS, filters - f);
+                                    t * kTable,
+                                    indices + ((((part - round) * runs + i) * s.planes + plane) * kPiece + t) * kIndices,
+                                    std::min(kFlush, tables - t)};
+                        const int32_t *sign = signs.data() + ((part - round) * runs + i) * kBlock;
+                        for (int64_t f = 0; f < filters; f += kRows) {
+                            const uint8_t *from[kRows];
+                            for (int64_t r = 0; r < kRows; ++r) from[r] = built + std::min(f + r, filters - 1) * kRow;
+                            int32_t sums[kRows][kBlock];
+                            const int64_t rows = std::min(kRows, filters - f);
                             kernels.look(from, rows, segments, number, sums);
                             for (int64_t r = 0; r < rows; ++r) {
                                 const float scale = scales[filter + f + r] * factor;
                                 const int32_t padded = border[static_cast<size_t>(tap * s.filters + filter + f + r)];
-                                float *to = out + ((filter + f + r) * taps + tap) * s.channels + block * BLOCK;
+                                float *to = out + ((filter + f + r) * taps + tap) * s.channels + block * kBlock;
                                 // Integers until the last piece, so exact below 2^24.
                                 for (int64_t c = 0; c < channels; ++c) {
-                                    const int32_t exact = sums[r][c] - static_cast<int32_t>(TABLE_BIAS) * sign[c];
+                                    const int32_t exact = sums[r][c] - static_cast<int32_t>(kTableBias) * sign[c];
                                     const float sum = static_cast<float>(exact) + (part ? to[c] : 0.0f);
                                     to[c] = part + 1 < pieces ? sum : (sum - static_cast<float>(padded)) * scale;
                                 }

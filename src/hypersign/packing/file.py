@@ -5,33 +5,38 @@ from pathlib import Path
 
 from torch import nn
 
+from hypersign._checks import HypersignError
 from hypersign.packed.format import file_bytes, write
 from hypersign.packing.fold import fold
+from hypersign.runs import Run
 
 __all__ = ["file_size", "pack"]
 
 
 def pack(
-    model: nn.Module,
+    model: nn.Module | Run,
     path: str | Path,
-    shape: tuple[int, int, int],
+    shape: tuple[int, int, int] | None = None,
     *,
-    pixel_range: tuple[float, float] | None,
+    pixel_range: tuple[float, float] | None = None,
     classes: Sequence[str] | None = None,
+    weights: str = "last",
 ) -> None:
     """Writes a trained network as a packed file, for `hypersign.packed.PackedModel`.
 
     Args:
-        model: a float32 network, packed as it computes in eval mode and left unchanged.
+        model: a run, which brings shape, pixel range and classes; or a float32 network, packed as it computes in eval
+            mode and left unchanged.
         path: path of the file.
         shape: (channels, height, width) of an image.
         pixel_range: the values that the pixels 0 and 255 have before the first layer; None if the packed network
             takes float32 inputs.
         classes: names of the logits; their numbers if None.
+        weights: of a run: "last", or "best" by validation accuracy.
 
     Raises:
-        HypersignError: a layer has no packed form (the message names it and the reason), or the file cannot be
-            written.
+        HypersignError: a layer has no packed form (the message names it and the reason), a network comes without a
+            shape, or the file cannot be written.
 
     >>> import tempfile
     >>> import numpy as np
@@ -43,6 +48,13 @@ def pack(
     >>> packed.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape
     (2, 10)
     """
+    if isinstance(model, Run):
+        if shape is not None or pixel_range is not None or classes is not None:
+            raise HypersignError("a run brings its own shape, pixel range and classes; leave them out")
+        data, model = model.data(), model.load_model(weights)
+        shape, pixel_range, classes = data.shape, data.pixel_range, data.classes
+    if shape is None:
+        raise HypersignError("a network is packed for images of one shape; name (channels, height, width)")
     graph, tensors = fold(model, shape, pixel_range=pixel_range, classes=classes)
     write(Path(path), graph, {name: tensor.make() for name, tensor in tensors.items()})
 

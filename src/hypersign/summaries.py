@@ -13,6 +13,7 @@ from hypersign.evaluate import mode
 from hypersign.layers import QuantLayer
 from hypersign.models.fast_transform import Switch
 from hypersign.quantizers import Quantizer
+from hypersign.runs import Run
 
 __all__ = ["LayerSummary", "Summary", "summary"]
 
@@ -112,21 +113,26 @@ class Summary:
         return table
 
 
-def summary(model: nn.Module, shape: tuple[int, ...]) -> Summary:
+def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None) -> Summary:
     """Summarises a network by sending one image of zeros through it.
 
     Args:
-        model: left as it is.
+        model: a network, left as it is; or a run, which brings the shape.
         shape: of one input, without the batch: (channels, height, width) for images.
 
     Raises:
-        HypersignError: the network cannot take such an input, or owns no parameters.
+        HypersignError: the network cannot take such an input, owns no parameters, or comes without a shape.
 
     >>> from hypersign.models import vgg
     >>> result = summary(vgg(), (3, 32, 32))
     >>> result.total.binary_macs, sum(layer.packed_bytes for layer in result.layers if layer.weight_quantizer)
     (616966144, 1753344)
     """
+    if isinstance(model, Run):
+        shape = tuple(model.info["model"]["shape"])
+        model = model.build_model()
+    if shape is None:
+        raise HypersignError("a network is summarised for inputs of one shape; name it, as (3, 32, 32)")
     layers: dict[str, LayerSummary] = {}
     hooks = []
 

@@ -1,0 +1,87 @@
+// The intrinsics of AVX-512 in plain C++, in place of the compiler's own <immintrin.h>: SIMDe's, and here those that its
+// packaged version lacks.
+#pragma once
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx2.h>
+#include <simde/x86/avx512.h>
+
+#include <cstdint>
+#include <cstring>
+
+#define HYPERSIGN_REGISTER "m"
+
+using __mmask8 = uint8_t;
+using __mmask16 = uint16_t;
+using __mmask32 = uint32_t;
+
+namespace simde_missing {
+
+// A vector's numbers.
+template <class T, class V>
+struct Numbers {
+    static constexpr int kCount = sizeof(V) / sizeof(T);
+    T of[kCount];
+    explicit Numbers(const V &v) { std::memcpy(of, &v, sizeof v); }
+    Numbers() : of() {}
+    V vector() const {
+        V v;
+        std::memcpy(&v, of, sizeof v);
+        return v;
+    }
+};
+
+// Loads the numbers of a mask, which may be the only ones in memory; zero elsewhere.
+template <class T, class V>
+V load(uint64_t mask, const void *from) {
+    Numbers<T, V> numbers;
+    for (int i = 0; i < numbers.kCount; ++i)
+        if (mask >> i & 1) std::memcpy(&numbers.of[i], static_cast<const T *>(from) + i, sizeof(T));
+    return numbers.vector();
+}
+
+template <class T, class V>
+uint64_t less(const V &a, const V &b) {
+    const Numbers<T, V> x(a), y(b);
+    uint64_t mask = 0;
+    for (int i = 0; i < x.kCount; ++i) mask |= static_cast<uint64_t>(x.of[i] < y.of[i]) << i;
+    return mask;
+}
+
+inline void store32(void *to, uint64_t mask, const __m512i &v) {
+    const Numbers<int32_t, __m512i> numbers(v);
+    for (int i = 0; i < 16; ++i)
+        if (mask >> i & 1) std::memcpy(static_cast<int32_t *>(to) + i, &numbers.of[i], 4);
+}
+
+inline __m512i gather64(const __m512i &source, uint64_t mask, const __m512i &indices, const void *from, int scale) {
+    Numbers<int64_t, __m512i> numbers(source), at(indices);
+    for (int i = 0; i < 8; ++i)
+        if (mask >> i & 1) std::memcpy(&numbers.of[i], static_cast<const char *>(from) + at.of[i] * scale, 8);
+    return numbers.vector();
+}
+
+template <class From, class To, class V>
+__m512i convert(uint64_t mask, const V &v) {
+    const Numbers<From, V> from(v);
+    Numbers<To, __m512i> to;
+    for (int i = 0; i < to.kCount; ++i)
+        if (mask >> i & 1) to.of[i] = from.of[i];
+    return to.vector();
+}
+
+}  // namespace simde_missing
+
+#define _mm512_maskz_loadu_ps(mask, from) simde_missing::load<float, __m512>(mask, from)
+#define _mm512_maskz_loadu_pd(mask, from) simde_missing::load<double, __m512d>(mask, from)
+#define _mm512_maskz_loadu_epi16(mask, from) simde_missing::load<int16_t, __m512i>(mask, from)
+#define _mm512_maskz_loadu_epi64(mask, from) simde_missing::load<int64_t, __m512i>(mask, from)
+#define _mm256_maskz_loadu_epi8(mask, from) simde_missing::load<int8_t, __m256i>(mask, from)
+#define _mm256_maskz_loadu_epi32(mask, from) simde_missing::load<int32_t, __m256i>(mask, from)
+#define _mm512_mask_storeu_epi32(to, mask, v) simde_missing::store32(to, mask, v)
+#define _mm512_mask_i64gather_epi64(source, mask, indices, from, scale) \
+    simde_missing::gather64(source, mask, indices, from, scale)
+#define _mm512_cmplt_epi16_mask(a, b) simde_missing::less<int16_t>(a, b)
+#define _mm512_cmplt_epi32_mask(a, b) simde_missing::less<int32_t>(a, b)
+#define _mm512_cmplt_epi64_mask(a, b) simde_missing::less<int64_t>(a, b)
+#define _mm512_cvtepu8_epi16(v) simde_missing::convert<uint8_t, int16_t>(~uint64_t{0}, v)
+#define _mm512_maskz_cvtepi32_epi64(mask, v) simde_missing::convert<int32_t, int64_t>(mask, v)
