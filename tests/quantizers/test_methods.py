@@ -154,7 +154,8 @@ OLD = {
     "vgg": (
         {
             "widths": [4, 6], "pools": [2], "hidden": [8], "levels": 3, "threshold": "optimal",
-            "surrogate": "triangle", "sign_zero": 1, "weight_scale": "filter", "float_weights": ["conv1"], "float_inputs": ["fc2"],
+            "surrogate": "triangle", "sign_zero": 1, "weight_scale": "filter",
+            "float_weights": ["conv1"], "float_inputs": ["fc2"],
             "first_layer": "thermometer", "first_dimensions": 4, "pixel_range": [0.0, 1.0], "norm_scale": True,
         },
         {
