@@ -81,7 +81,7 @@ def _accuracy(test: dict[str, Any]) -> str:
 
 
 def _layers(measured: dict[str, dict[str, Any]]) -> Table:
-    """A row a layer: angle and r in each run, measured beside predicted."""
+    """One row per layer: angle and r in each run, measured beside predicted."""
     table = Table(
         title="angle between latent and quantized filters in degrees, r with quantized weights",
         title_justify="left",

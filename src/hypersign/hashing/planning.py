@@ -27,9 +27,9 @@ SAMPLE = 10_000
 class Row:
     """What to expect of codes of one length.
 
-    Attributes: `bits`; `bytes` a vector; `smaller`, how many times smaller than the vectors; `recall`, the predicted
-    recall@k by rescoring factor; `recall_by_center`, the same by the share of the mean that is subtracted;
-    `best_center`, the share of the greatest recall; `measured_recall`, after hashing, or None.
+    Attributes: `bits`; `bytes` per vector; `smaller`, how many times smaller than the vectors; `recall`, the
+    predicted recall@k by rescoring factor; `recall_by_center`, the same by the share of the mean that is
+    subtracted; `best_center`, the share of the greatest recall; `measured_recall`, after hashing, or None.
     """
 
     bits: int
@@ -100,7 +100,7 @@ def plan(
         vectors: shape (n, dimension); a memory-mapped file will do (`open_vectors`).
         queries: shape (q, dimension); rows of `vectors` drawn at random if None, each left out of its own neighbours.
         bits: lengths of codes.
-        factors: rescoring factors: candidates looked at for each neighbour wanted.
+        factors: rescoring factors: candidates per neighbour.
         k: neighbours that count.
         rotation: "hadamard" (three rounds are like Haar's rotation) or "haar".
         center: the share of the mean that the hasher will subtract; 1, 0.5 and 0 are compared with it, but for those

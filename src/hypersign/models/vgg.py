@@ -39,7 +39,7 @@ def vgg(
     the batch norm after `conv1` is `norm1`, and the numbers continue through the fully connected layers. Before the
     convolutions stands `first`, if pixels are coded or rotated.
     With the defaults: fan-ins 27, 1152, 1152, 2304, 2304, 4608, 8192, 1024, 1024; 617 million binary
-    multiply-accumulates an image; 1,753,344 bytes of packed weights.
+    multiply-accumulates per image; 1,753,344 bytes of packed weights.
 
     Args:
         shape: (channels, height, width) of the images.
