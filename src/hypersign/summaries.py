@@ -172,10 +172,11 @@ def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, exa
     }
     calls = _calls(model, names, shape, example)
     counted: set[int] = set()
-    rows = [
-        _summarise(names[module], module, calls.get(module, []), counted)
-        for module in dict.fromkeys([*calls, *names])
-    ]
+    with mode(model, False):  # in training mode, reading a weight can change the state that it is computed from
+        rows = [
+            _summarise(names[module], module, calls.get(module, []), counted)
+            for module in dict.fromkeys([*calls, *names])
+        ]
     return Summary(tuple(rows))
 
 
