@@ -103,7 +103,7 @@ def _write_codes(
                     progress(done, count)
         os.replace(part, output)
     except HypersignError:
-        part.unlink(missing_ok=True)  # vectors that were mended are another file, which does not go on here
+        part.unlink(missing_ok=True)  # corrected vectors are another file, which does not resume here
         raise
     except OSError as error:
         raise HypersignError(
@@ -162,7 +162,7 @@ def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]
 
 
 def _prefix(hasher: SignHasher, count: int) -> bytes:
-    """Everything in front of the codes: the header of a safetensors file, and the mean."""
+    """Everything before the codes: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
     width = -(-hasher.bits // 64)
     saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}
