@@ -14,8 +14,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def synthetic():
     """The module that makes results up, for figures and reports."""
-    path = Path(__file__).with_name("report") / "synthetic.py"
-    specification = importlib.util.spec_from_file_location("synthetic_results", path)
+    return _module("report/synthetic.py")
+
+
+@pytest.fixture(scope="session")
+def mutations():
+    """The module that damages files at random."""
+    return _module("mutations.py")
+
+
+def _module(name):
+    path = Path(__file__).parent / name
+    specification = importlib.util.spec_from_file_location(f"tests_{path.stem}", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module

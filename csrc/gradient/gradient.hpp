@@ -68,7 +68,7 @@ struct GradientShape {
     int64_t planes;  // 1: binary levels, 2: ternary ones
 };
 
-// x: (images, pixels, filters) -> integers by_image with a scale an image, by_filter with a scale a filter.
+// x: (images, pixels, filters) -> integers by_image with one scale per image, by_filter with one scale per filter.
 void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t filters, uint64_t seed, int8_t *by_image,
                      float *image_scales, int8_t *by_filter, float *filter_scales, int threads);
 

@@ -7,7 +7,7 @@ __all__ = ["HypersignError", "check_int", "check_real", "check_choice"]
 
 
 class HypersignError(ValueError):
-    """An error a user can mend: its text is one sentence that says what was expected, what came, what to do.
+    """An error that a user can fix. Its text is one sentence: what was expected, what came, what to do.
 
     Commands print the text alone and exit with status 1; any other exception is a defect of ours and keeps
     its traceback.

@@ -155,7 +155,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
 
     Args:
         model: left in the mode it is in; weights are not touched. After an exception it has its old statistics.
-        batches: pairs of inputs and targets (not looked at); inputs are moved to the model's device and type.
+        batches: pairs of inputs and targets (targets are not used); inputs are moved to the model's device and type.
 
     Returns:
         The number of examples seen; 0, and nothing done, where the model has no batch norm.

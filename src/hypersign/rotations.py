@@ -2,7 +2,7 @@
 
 A rotation spreads a vector evenly over all components, whatever it was before, so that its sign lies at the angle
 of section 2 of Anderson & Berg: R' sign(R x) is the generalized binarization of x. A Haar rotation takes d^2
-multiplications a vector, k rounds of signs and Hadamard transforms k n log2 n additions.
+multiplications per vector, k rounds of signs and Hadamard transforms k n log2 n additions.
 
 To more or fewer dimensions: the vector is padded with zeros, rotated, and the first components are kept. So R, of
 shape (outputs, dimension), is a corner of a rotation: its columns are orthonormal where no output is dropped, its

@@ -72,6 +72,11 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def unit(self) -> str:
+        """What an example of its data is called: "images", "examples"."""
+        return next(key for key in self.info["data"] if key.startswith("train_")).removeprefix("train_")
+
+    @property
     def finished(self) -> bool:
         """Whether the training reached its last epoch."""
         return bool(self.info["finished"])
@@ -82,9 +87,15 @@ class Run:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
             raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
+        wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+        if wrong:
+            raise HypersignError(
+                f"{path} must hold one JSON object a line; line {wrong[0]} is none: restore the file"
+            )
+        return rows
 
     @cached_property
     def _data(self) -> Data:

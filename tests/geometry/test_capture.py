@@ -9,6 +9,7 @@ from hypersign._checks import HypersignError
 from hypersign.geometry.capture import capture
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.quantizers import MeanScale, Sign
+from hypersign.tasks import Classification
 
 
 def _model() -> nn.Sequential:
@@ -144,7 +145,7 @@ def test_logits_of_another_shape_are_refused():
     """A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against N labels."""
     head = nn.Sequential(QuantConv2d(2, 3, 3, weight_quantizer=Sign()), nn.AdaptiveAvgPool2d(1))
     with pytest.raises(HypersignError, match="must give logits of shape"):
-        capture(head, _batches())
+        capture(head, _batches(), task=Classification())
 
 
 def test_layers_that_share_a_quantizer_are_told_apart():

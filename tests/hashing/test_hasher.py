@@ -114,7 +114,7 @@ def test_blocks_change_nothing(monkeypatch):
     [
         ({"bits": 0}, "bits must be an integer >= 1; got 0"),
         ({"rotation": "random"}, "rotation must be one of hadamard, haar; got 'random'"),
-        ({"rounds": 0}, "rounds must be an integer >= 1"),
+        ({"rounds": 0}, "rounds must be an integer from 1 to 100; got 0"),
         ({"seed": -1}, "seed must be an integer from 0"),
         ({"center": 1.5}, "center must be a number >= 0 and <= 1; got 1.5"),
     ],

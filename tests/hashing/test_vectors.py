@@ -202,6 +202,8 @@ def changed(path, source, **saved):
         ({"bits": 200}, "no codes file"),
         ({"bits": 0}, "bits must be"),
         ({"seed": "0"}, "seed must be"),
+        ({"rounds": 10**6}, "rounds must be an integer from 1 to 100"),
+        ({"bits": 2**40}, "no codes file"),
         ({"rotation": "x"}, "rotation must be"),
         ({"codes": np.ones((3, 2))}, "no codes file"),
         ({"codes": np.ones((0, 2), np.uint64)}, "at least one code"),
@@ -222,3 +224,33 @@ def test_broken_and_missing_codes(source, tmp_path):
     for path in (tmp_path / "c", tmp_path / "missing", source):
         with pytest.raises(HypersignError, match="no codes file"):
             HammingIndex.load(path)
+
+
+def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
+    queries = open_vectors(source)[:2]
+    mutators = []
+    for rotation in ("hadamard", "haar"):
+        hash_file(source, tmp_path / rotation, SignHasher(70, rotation=rotation))
+        mutators.append(mutations.Mutator((tmp_path / rotation).read_bytes(), "hypersign"))
+    refused, count = 0, int(os.environ.get("HYPERSIGN_FUZZ", "300"))
+    for seed in range(count):
+        (tmp_path / "codes").write_bytes(mutators[seed % 2].mutated(seed))
+        try:
+            index = HammingIndex.load(tmp_path / "codes")
+            assert index.codes.shape[1] == -(-index.hasher.bits // 64)
+            index.search(queries, k=1)
+        except HypersignError:
+            refused += 1
+    assert count // 3 < refused < count
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (7000, 3), (3, 1)])
+def test_fortran_order_gives_the_same_codes(tmp_path, shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.save(tmp_path / "c.npy", x)
+    np.save(tmp_path / "f.npy", np.asfortranarray(x))
+    for order in "cf":
+        hash_file(tmp_path / f"{order}.npy", tmp_path / order, SignHasher(64, center=0.0))
+    c, f = (HammingIndex.load(tmp_path / order).codes for order in "cf")
+    np.testing.assert_array_equal(c, f)
+    np.testing.assert_array_equal(c, SignHasher(64, center=0.0).fit(x).transform(x))

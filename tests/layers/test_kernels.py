@@ -115,10 +115,12 @@ def test_shared_quantizers_and_layers_in_several_places() -> None:
     torch.manual_seed(0)
     binary = {"input_quantizer": Sign(), "weight_quantizer": Sign()}
     twice = QuantLinear(16, 16, **binary)
-    model = nn.Sequential(QuantLinear(8, 16, **binary), twice, nn.Sequential(twice), QuantLinear(16, 3, **binary))
+    model = nn.Sequential(
+        QuantLinear(8, 16, **binary), twice, nn.Sequential(twice), twice, QuantLinear(16, 3, **binary)
+    )
     found = use_kernels(model)
-    assert found.converted == ("0", "1", "3")
+    assert found.converted == ("0", "1", "4")
     assert not any(isinstance(module, QuantLinear) for module in found.model.modules())
-    assert found.model[1] is found.model[2][0]
+    assert found.model[1] is found.model[2][0] is found.model[3]
     x = torch.randn(5, 8)
     assert torch.equal(found.model(x), model(x))

@@ -19,7 +19,8 @@ from hypersign.packed.operations.convolution import WINDOW, kernel_bytes
 from hypersign.packed.operations.pooling import POOLING
 from hypersign.packed.operations.thresholds import THRESHOLDS
 
-PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "format.md"
 FAMILIES = {"convolution": WINDOW, "pooling": POOLING, "thresholds": THRESHOLDS}
 WHOLE = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
 
@@ -51,6 +52,16 @@ def test_each_operation_is_in_the_file_of_its_name() -> None:
         assert type(operation).__module__ == f"hypersign.packed.operations.{name}"
 
 
+def test_the_files_of_a_new_operation_are_those_of_every_operation() -> None:
+    """The list in docs/extending.md against the tree."""
+    text = (ROOT / "docs" / "extending.md").read_text().partition("## Add an operation of packed files")[2]
+    paths = re.findall(r"^\| `(\S+)` \|", text, re.MULTILINE)
+    assert len(paths) == 8
+    for path in paths:
+        for name in OPERATIONS:
+            assert (ROOT / path.replace("<operation>", name)).exists(), path
+
+
 def test_a_kernel_far_larger_than_its_file_is_refused() -> None:
     """131 kB of filters, each weight of which the compiled kernels keep in a word of 32 filters."""
     nodes = (
@@ -65,7 +76,7 @@ def test_a_kernel_far_larger_than_its_file_is_refused() -> None:
         "norm.scale": np.ones(1, np.float32),
         "norm.shift": np.zeros(1, np.float32),
     }
-    with pytest.raises(HypersignError, match=r"node 'conv': its filters take 9\d{8} bytes .* too much for the size"):
+    with pytest.raises(HypersignError, match=r"node 'conv': its filters take 5\d{8} bytes .* too much for the size"):
         check_graph(Graph((1, 1024, 1024), None, ("a",), nodes), tensors)
 
 
@@ -101,9 +112,28 @@ def test_kernels_allocate_no_more_than_what_is_reserved(filters, kernel, depth, 
     result = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True)
     peaks = [int(line) for line in result.stdout.split()]
     assert len(peaks) == len(bits.available_backends()) - 1
-    bound = kernel_bytes(filters, (kernel, kernel), depth, groups)
+    bound = kernel_bytes(filters, (kernel, kernel), depth, groups, planes == 2)
     assert max(peaks, default=0) <= bound + 2**21
     assert max(peaks, default=bound) > bound / 8, "a bound that is near"
+
+
+@pytest.mark.parametrize("ternary", [False, True])
+def test_filters_that_fill_registers_are_never_refused(ternary: bool) -> None:
+    """A fully connected layer of 64 units on the levels of one large channel, which expands most."""
+    nodes = (
+        Node("quantize", "levels", ("input",)),
+        Node("conv2d", "fc", ("levels",), {"kernel": [900, 900], **WHOLE, "groups": 1, "pad_value": 0}),
+        Node("affine", "norm", ("fc",)),
+    )
+    words = -(-(900**2) // 64)
+    tensors = {
+        "levels.low": np.zeros(1, np.float32),
+        "levels.flip": np.zeros(1, bool),
+        "fc.weight": np.broadcast_to(np.uint64(0), (2, 64, words) if ternary else (64, words)),
+        "norm.scale": np.ones(64, np.float32),
+        "norm.shift": np.zeros(64, np.float32),
+    }
+    check_graph(Graph((1, 900, 900), None, tuple(map(str, range(64))), nodes), tensors)
 
 
 def test_thousands_of_nodes(tmp_path: Path) -> None:

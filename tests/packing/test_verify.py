@@ -137,7 +137,7 @@ def test_a_file_with_one_wrong_number(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     build, shape = BUILT[name]
     model = build().eval()
-    packed, images = packed_from(model, tmp_path, shape), images_of(shape, 30)
+    packed, images = packed_from(model, tmp_path, shape), images_of(shape, 10)
     graph, planned = fold(model, shape, pixel_range=(0.0, 1.0))
     tensors = {key: tensor.make() for key, tensor in planned.items()}
     shown = 0

@@ -15,7 +15,7 @@ from hypersign.geometry import Tracker, inspect
 from hypersign.geometry.ablation import ablate
 from hypersign.geometry.claims import network_claims
 from hypersign.geometry.covariance import input_covariances
-from hypersign.geometry.depth import depth
+from hypersign.geometry.depth import measure_depth
 from hypersign.geometry.weights import angle_stats, input_cosine, input_threshold, predicted_angle
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear, convert, train_on_bits, use_kernels
 from hypersign.layers.rotation import PatchRotation
@@ -168,7 +168,7 @@ def test_round_alone_is_ablated() -> None:
     last = next(row for row in found.ablated if row.name == "5")
     assert math.isfinite(last.predicted_logit_r)  # nothing follows
     assert found.rankings[0].apart == found.rankings[0].in_order == 0
-    assert math.isfinite(depth(model, [batch], [batch]).layers[-1].r)
+    assert math.isfinite(measure_depth(model, [batch], [batch]).layers[-1].r)
 
 
 def test_round_alone_has_an_unknown_size() -> None:

@@ -17,7 +17,7 @@ from hypersign.data import load as load_data
 from hypersign.evaluate import evaluate
 from hypersign.geometry import inspect
 from hypersign.geometry.ablation import ablate
-from hypersign.geometry.depth import depth
+from hypersign.geometry.depth import measure_depth
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
 from hypersign.runs import load, read_tensors
@@ -152,7 +152,7 @@ def test_inspection_ablation_and_depth(case, tmp_path):
     changed = next(row for row in removed.ablated if (row.side, row.scope) == ("weights", "one"))
     assert changed.loss - removed.loss == pytest.approx(changed.loss_change.mean, abs=1e-9)
     assert 0 < changed.logit_r < 1
-    assert len(depth(trained, batches, data.batches(data.train, 100)).layers) == len(found.layers)
+    assert len(measure_depth(trained, batches, data.batches(data.train, 100)).layers) == len(found.layers)
 
 
 def test_the_disturbance_is_the_loss_beyond_its_slope(tmp_path):
@@ -325,10 +325,7 @@ def test_what_the_commands_do_for_images_they_do_for_any_run(case, tmp_path):
     run = train(recipe(epochs=1), tmp_path / "run", data=data, model=model, **QUIET)
     opened = load(run.path, data=data, model=model)
     geometry = inspect(opened, images=30)
-    assert (
-        geometry.accuracy
-        == inspect(run.load_model(), data.batches(data.test[:30], 10), run="", dataset="", task=data.task).accuracy
-    )
+    assert geometry.accuracy == inspect(run.load_model(), data.batches(data.test[:30], 10), task=data.task).accuracy
     assert len(geometry.layers[0].covariance_pearson_r) == geometry.layers[0].filters
     ablation, _ = ablate_run(opened, images=30, reestimate_images=40, rounds=1)
     assert ablation.images == 30

@@ -1,4 +1,4 @@
-"""Checks and sizes of what slides over an image: convolutions and pooling."""
+"""Checks and sizes of sliding windows: convolutions and pooling."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def output_size(
     dilation: tuple[int, int] = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[int, int]:
-    """Height and width of what a window makes of an image.
+    """Height and width of the output of a sliding window.
 
         floor((H + 2 p - dilation (size - 1) - 1) / stride) + 1
 

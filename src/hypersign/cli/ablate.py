@@ -89,7 +89,7 @@ def ablate(
 
 
 def ablation_table(found: Ablation, side: str, scope: str) -> Table:
-    """A row a layer: what changes if its weights (or inputs) alone go back to float, or if all but its do."""
+    """One row per layer: changes with only its weights (or inputs) in float, or all but its."""
     alone = scope == "one"
     table = Table(
         title=f"{side} back to float: " + ("one layer's" if alone else "all but one layer's"),
@@ -137,7 +137,7 @@ def ranking_words(ranking: Ranking) -> str:
 
 
 def depth_table(found: Depth) -> Table:
-    """A row a layer: correlation with the float replica, and the permutation tests."""
+    """One row per layer: correlation with the float replica, and the permutation tests."""
     table = Table(
         title=f"depth: all layers quantized against a float replica, {found.images:,} images",
         title_justify="left",

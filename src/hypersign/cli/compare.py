@@ -76,12 +76,12 @@ def _setting(value: Any) -> str:
 def _accuracy(test: dict[str, Any]) -> str:
     if not test:
         return "-"
-    p, n = test["accuracy"], test["images"]
+    p, n = test["accuracy"], next(iter(test.values()))  # the number of examples comes first, under their name
     return f"{p:.2%} ± {math.sqrt(p * (1 - p) / n):.2%}"
 
 
 def _layers(measured: dict[str, dict[str, Any]]) -> Table:
-    """A row a layer: angle and r in each run, measured beside predicted."""
+    """One row per layer: angle and r in each run, measured beside predicted."""
     table = Table(
         title="angle between latent and quantized filters in degrees, r with quantized weights",
         title_justify="left",

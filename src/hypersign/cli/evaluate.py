@@ -58,7 +58,7 @@ def evaluate(
         table.add_row(name, *cells, share)
     console = Console()
     console.print(
-        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} images, "
+        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} {data.unit}, "
         f"loss {result.loss:.4f}",
         highlight=False,
     )

@@ -30,7 +30,7 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
     write_json({**found, "summary": network.as_dict(), "metrics": rows}, json)
     if not prints_text(json):
         return
-    recipe, data = found["recipe"], found["data"]
+    recipe, data, unit = found["recipe"], found["data"], opened.unit
     state = "finished" if opened.finished else f"stopped after epoch {len(rows)} of {recipe['epochs']}"
     facts = Table(box=None, show_header=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -39,14 +39,14 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
     facts.add_row("network", f"{found['model']['name']}, {found['model']['classes']} classes")
     facts.add_row(
         "data",
-        f"{data['name']}: {data['train_images']:,} training and {data['test_images']:,} test images, "
+        f"{data['name']}: {data[f'train_{unit}']:,} training and {data[f'test_{unit}']:,} test {unit}, "
         f"sha256 {data['sha256'][:12]}...",
     )
     for split in ("test", "validation"):
         result = found["results"].get(split)
         if result:
             facts.add_row(
-                f"{split} accuracy", f"{result['accuracy']:.2%} of {result['images']:,}, loss {result['loss']:.4f}"
+                f"{split} accuracy", f"{result['accuracy']:.2%} of {result[unit]:,}, loss {result['loss']:.4f}"
             )
     if rows:
         facts.add_row(

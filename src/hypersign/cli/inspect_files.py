@@ -231,7 +231,7 @@ def _print_pair(found: PairGeometry, console: Console) -> None:
 
 def _print_vectors(found: VectorsGeometry, console: Console) -> None:
     console.print(
-        f"{found.file}: {found.vectors:,} vectors of {found.dimension} dimensions; {found.sampled:,} looked at"
+        f"{found.file}: {found.vectors:,} vectors of {found.dimension} dimensions; {found.sampled:,} measured"
         + (f", of which {found.zero_vectors:,} are zero" if found.zero_vectors else ""),
         highlight=False,
         soft_wrap=True,
@@ -264,7 +264,7 @@ def _print_vectors(found: VectorsGeometry, console: Console) -> None:
     console.print(table)
     recall = _table(
         "Share of the 10 nearest vectors among the 10 nearest codes",
-        f"{found.queries} of the vectors looked at as queries to the others; with more vectors it is lower. "
+        f"{found.queries} of the measured vectors as queries to the others; with more vectors it is lower. "
         "Where vectors are rotated: measured / predicted",
         "bits",
         "signs",

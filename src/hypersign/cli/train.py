@@ -65,7 +65,7 @@ def run(words: Sequence[str]) -> None:
             return
         test = done.info["results"]["test"]
         loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
-        print(f"{done.path}: {test['accuracy']:.2%} of {test['images']} test images, loss {loss}")
+        print(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
         print(f"Next: hypersign inspect {done.path}")
 
     parse(train, words, "train")

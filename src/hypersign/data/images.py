@@ -86,7 +86,7 @@ class ImageData(Data):
 def fingerprint(train: Split, test: Split) -> str:
     """Returns the SHA-256 of all pixels and labels, in their order: the identity of the data a run has seen.
 
-    Hashed in turn for `train` and `test`: the shape of the images as text, their bytes, the labels as
+    Hashed for `train`, then for `test`: the shape of the images as text, their bytes, the labels as
     little-endian int64. Equal data gives an equal hash wherever it was read from.
 
     Example:

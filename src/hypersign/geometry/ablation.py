@@ -59,8 +59,8 @@ class Ablated:
         L(z') - L(z) - (z' - z).grad L(z)
 
     with logits z of the reference and z' of this network, mean over images and rounds; to second order half of
-    (z' - z)' H (z' - z), which no convex loss has below 0. The rest of the change, the product with the gradient, is
-    how the disturbance goes with what the reference gets wrong; no geometry can tell.
+    (z' - z)' H (z' - z), which is never negative for a convex loss. The rest of the change, the product with the
+    gradient, depends on the labels, so geometry cannot predict it.
     """
 
     side: str

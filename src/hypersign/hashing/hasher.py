@@ -23,6 +23,9 @@ BLOCK = 1 << 22
 
 _SCALE = "divide all vectors by one number"
 
+MOST_ROUNDS = 100
+"""Rounds of signs and transforms; angles are those of a random rotation after three."""
+
 PIECE = 1 << 19
 """Components that are rotated at a time: 2 MB of float32 or int32, which caches hold."""
 
@@ -104,17 +107,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
         """`fit`, for vectors that come in blocks (rows, dimension) and are never in memory together."""
-        check_int("bits", self.bits, least=1)
-        if self.rotation is not None:
-            check_choice("rotation", self.rotation, ("hadamard", "haar"))
-        elif self.bits != dimension:
-            raise HypersignError(
-                f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
-                f"use bits={dimension}, or a rotation"
-            )
-        share = check_share(self.center)
-        check_int("rounds", self.rounds, least=1)
-        check_int("seed", self.seed, least=0, most=2**64 - 1)
+        share = self.check_options(dimension)
         total, count = np.zeros(dimension), 0
         for block in blocks if share else ():
             _check_finite(block, count)
@@ -124,6 +117,21 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         if not np.isfinite(total).all():
             raise HypersignError(f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}")
         return self.restore(share * total / max(count, 1))
+
+    def check_options(self, dimension: int) -> float:
+        """Raises HypersignError for options that do not fit vectors of this dimension; returns the mean's share."""
+        check_int("bits", self.bits, least=1)
+        if self.rotation is not None:
+            check_choice("rotation", self.rotation, ("hadamard", "haar"))
+        elif self.bits != dimension:
+            raise HypersignError(
+                f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
+                f"use bits={dimension}, or a rotation"
+            )
+        share = check_share(self.center)
+        check_int("rounds", self.rounds, least=1, most=MOST_ROUNDS)
+        check_int("seed", self.seed, least=0, most=2**64 - 1)
+        return share
 
     def restore(self, mean: NDArray[np.float64]) -> "SignHasher":
         """The hasher that was fitted to vectors of which this is subtracted: for codes that are read from a file."""

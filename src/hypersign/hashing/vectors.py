@@ -103,7 +103,7 @@ def _write_codes(
                     progress(done, count)
         os.replace(part, output)
     except HypersignError:
-        part.unlink(missing_ok=True)  # vectors that were mended are another file, which does not go on here
+        part.unlink(missing_ok=True)  # corrected vectors are another file, which does not resume here
         raise
     except OSError as error:
         raise HypersignError(
@@ -124,6 +124,9 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
     try:
         with safe_open(path, framework="numpy") as file:
             saved = json.loads((file.metadata() or {})["hypersign"])
+            types = [file.get_slice(name).get_dtype() for name in ("mean", "codes")]
+            if types != ["F64", "U64"]:  # before they are read: NumPy lacks some types
+                raise ValueError(f"its mean is of type {types[0]}, its codes {types[1]}; F64 and U64 were expected")
             mean, codes = file.get_tensor("mean"), file.get_tensor("codes")
         if saved["version"] != VERSION:
             raise HypersignError(
@@ -131,34 +134,39 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
                 "hash its vectors again"
             )
         hasher = SignHasher(**{name: saved[name] for name in OPTIONS})
-        fits = codes.ndim == 2 and codes.dtype == np.uint64 and mean.ndim == 1 and mean.dtype == np.float64
-        if not fits or not len(mean) or not np.isfinite(mean).all():
-            raise ValueError(f"its codes are {codes.dtype} of shape {codes.shape}, its mean of shape {mean.shape}")
-        hasher.fit_blocks((), len(mean))  # which checks the options
+        if not codes.size or not mean.size:
+            raise ValueError("it must hold a mean and at least one code")
+        if codes.ndim != 2 or mean.ndim != 1 or not np.isfinite(mean).all():
+            raise ValueError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}, or not finite")
+        hasher.check_options(len(mean))  # before the rotation is made, which may take time and memory
         if codes.shape[1] != -(-hasher.bits // 64):
             raise ValueError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
         return hasher.restore(mean), codes
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, HypersignError):
             raise
         raise HypersignError(
-            f"{path} is no codes file as `hypersign hash` writes them ({str(error) or type(error).__name__})"
+            f"{path} is no codes file as `hypersign hash` writes them ({str(error)[:200] or type(error).__name__})"
         ) from error
 
 
 def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
     """Blocks of rows from `start` on, by plain reads: pages that were mapped would count as memory in use."""
     (count, dimension), rows = mapped.shape, block_rows(mapped.shape[1])
-    offset = getattr(mapped, "offset", 0)
+    offset, size = getattr(mapped, "offset", 0), mapped.dtype.itemsize
     for first in range(start, count, rows):
-        wanted = min(rows, count - first) * dimension
-        skip = offset + first * dimension * mapped.dtype.itemsize
-        block = np.fromfile(path, mapped.dtype, wanted, offset=skip).reshape(-1, dimension)
+        wanted = min(rows, count - first)
+        if mapped.flags.c_contiguous:
+            skip = offset + first * dimension * size
+            block = np.fromfile(path, mapped.dtype, wanted * dimension, offset=skip).reshape(-1, dimension)
+        else:  # Fortran order: a column lies together
+            columns = (offset + (column * count + first) * size for column in range(dimension))
+            block = np.stack([np.fromfile(path, mapped.dtype, wanted, offset=skip) for skip in columns], axis=1)
         yield block.astype(block.dtype.newbyteorder("="), copy=False)
 
 
 def _prefix(hasher: SignHasher, count: int) -> bytes:
-    """Everything in front of the codes: the header of a safetensors file, and the mean."""
+    """Everything before the codes: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
     width = -(-hasher.bits // 64)
     saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}

@@ -47,7 +47,7 @@ def vgg(
     children of the returned `nn.Sequential` are named `conv1`, `pool2`, `norm1`, ..., `flatten`, `fc1`, ...;
     the batch norm that follows `conv1` is `norm1`, and numbering goes on through the fully connected layers.
     With the defaults: fan-ins 27, 1152, 1152, 2304, 2304, 4608, 8192, 1024, 1024; 617 million binary
-    multiply-accumulates an image; 1,753,344 bytes of packed weights.
+    multiply-accumulates per image; 1,753,344 bytes of packed weights.
 
     Args:
         shape: (channels, height, width) of the images.

@@ -13,8 +13,12 @@ __all__ = ["INPUT", "Graph", "check_graph"]
 INPUT = "input"
 """The name by which nodes refer to the network's input."""
 
-LOAD_BYTES, LOAD_FACTOR = 2**26, 64
-"""Loading allocates at most LOAD_BYTES + LOAD_FACTOR * (bytes of all tensors)."""
+LOAD_BYTES, LOAD_FACTOR = 2**26, 128
+"""Loading allocates at most LOAD_BYTES + LOAD_FACTOR * (bytes of all tensors).
+
+In the kernels, filters of one channel take up to 128 times their bytes where they fill whole registers. So this
+refuses only a small file with few, huge filters.
+"""
 
 
 @dataclasses.dataclass(frozen=True)

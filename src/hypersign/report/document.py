@@ -55,7 +55,7 @@ def write(
         geometry: what inspection found.
         run: the run that was inspected, whose training is drawn and whose settings are listed.
         summary: sizes and operations of each layer.
-        ablation, depth: results of `geometry.ablate` and `geometry.measure_depth`. What is None is left out.
+        ablation, depth: results of `geometry.ablate` and `geometry.measure_depth`. None leaves a part out.
 
     Raises:
         HypersignError: jinja2, altair or vl-convert-python is not installed, or the folder is not writable.

@@ -220,11 +220,11 @@ def rotated(
     `theory.sign_angle` for Haar's rotation, for three rounds, and for the mean of two, which nearly come up to it.
 
     Args:
-        dimensions: of the exponential case; left aside where a covariance is given.
+        dimensions: dimensions of the exponential case; ignored with a covariance.
         rotations: of `ROTATIONS`.
         rate: of the exponential.
         covariance: shape (d, d), or variances of shape (d,).
-        draws: vectors a case.
+        draws: vectors per case.
         seed: of everything random.
         device: where vectors live.
 

@@ -74,13 +74,14 @@ def covers_image(options: Mapping[str, Any], x: Value) -> bool:
     return whole and options.get("groups", 1) == 1
 
 
-def kernel_bytes(filters: int, kernel: tuple[int, int], depth: int, groups: int) -> int:
+def kernel_bytes(filters: int, kernel: tuple[int, int], depth: int, groups: int, ternary: bool) -> int:
     """A bound on the bytes that `bits.Filters` allocates for the compiled kernels.
 
     Each position of the kernel takes whole 32-bit words in each filter, twice for ternary ones, in three copies, and
-    a 32-bit count. Filters come in whole registers, and groups are merged until their channels fill words.
+    a 32-bit count. Filters come in whole registers. Groups are merged until their channels fill words, which makes
+    filters ternary: 0 at the channels of other groups.
     """
     merged = min(groups, math.lcm(32 // math.gcd(32, depth), LANES // math.gcd(LANES, filters // groups)))
-    words = -(-merged * depth // 32)
+    words = -(-merged * depth // 32) * (2 if ternary or merged > 1 else 1)
     padded = -(-filters // LANES) * LANES
-    return 4 * padded * (3 * 2 * words * math.prod(kernel) + (kernel[0] + 1) * (kernel[1] + 1))
+    return 4 * padded * (3 * words * math.prod(kernel) + (kernel[0] + 1) * (kernel[1] + 1))

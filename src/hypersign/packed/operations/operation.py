@@ -71,6 +71,11 @@ class NodeShapes:
         tensor = self.tensors.get(f"{self.node.name}.{role}")
         return tensor is not None and tensor.dtype == np.float32
 
+    def is_ternary(self, role: str) -> bool:
+        """Whether it has one of two planes of words."""
+        tensor = self.tensors.get(f"{self.node.name}.{role}")
+        return tensor is not None and len(tensor.shape) == 3
+
     def tensor(self, role: str, dtype: Any, *shapes: tuple[int, ...]) -> Tensor:
         """Takes the tensor of this role, which must have the dtype and one of the shapes; -1 stands for any size."""
         name = f"{self.node.name}.{role}"
