@@ -87,9 +87,15 @@ class Run:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
             raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
+        wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+        if wrong:
+            raise HypersignError(
+                f"{path} must hold one JSON object a line; line {wrong[0]} is none: restore the file"
+            )
+        return rows
 
     @cached_property
     def _data(self) -> Data:
