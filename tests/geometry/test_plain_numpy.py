@@ -111,7 +111,7 @@ def test_accuracy(plain, right) -> None:
     pairs = batches(plain, labels_for(plain, right))
     seen = capture(plain.network(), pairs, task=Classification())
     assert (seen.examples, seen.accuracy) == (IMAGES, right / IMAGES)
-    found = inspect(plain.network(), pairs, run="plain", dataset="noise")
+    found = inspect(plain.network(), pairs, name="plain", dataset="noise")
     assert (found.images, found.accuracy) == (IMAGES, right / IMAGES)
 
 
@@ -127,7 +127,7 @@ def test_every_product_is_the_loops(plain) -> None:
 
 
 def test_every_correlation_and_angle_is_the_loops(plain) -> None:
-    found = inspect(plain.network(), batches(plain, [0] * IMAGES), run="plain", dataset="noise")
+    found = inspect(plain.network(), batches(plain, [0] * IMAGES), name="plain", dataset="noise")
     weights = {"conv": plain.kernel.reshape(FILTERS, -1), "fc": plain.matrix}
     families = {"weights": ("bb", "bc"), "activations": ("cb", "bb"), "both": ("cc", "bb")}
     for layer in found.layers:
@@ -163,7 +163,7 @@ def test_tokens_stay_integers() -> None:
     torch.manual_seed(0)
     embedding, layer = nn.Embedding(7, 5), QuantLinear(5, 7, bias=False, weight_quantizer=Sign())
     tokens = torch.arange(12).view(3, 4) % 7
-    found = inspect(nn.Sequential(embedding, layer), [(tokens, tokens)], run="", dataset="", task=NextToken())
+    found = inspect(nn.Sequential(embedding, layer), [(tokens, tokens)], name="", dataset="", task=NextToken())
     table, weight = embedding.weight.detach().numpy(), layer.weight.detach().numpy()
     right, x, y = 0, [], []
     for token in tokens.flatten().tolist():

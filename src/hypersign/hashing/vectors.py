@@ -153,11 +153,15 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
 def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
     """Blocks of rows from `start` on, by plain reads: pages that were mapped would count as memory in use."""
     (count, dimension), rows = mapped.shape, block_rows(mapped.shape[1])
-    offset = getattr(mapped, "offset", 0)
+    offset, size = getattr(mapped, "offset", 0), mapped.dtype.itemsize
     for first in range(start, count, rows):
-        wanted = min(rows, count - first) * dimension
-        skip = offset + first * dimension * mapped.dtype.itemsize
-        block = np.fromfile(path, mapped.dtype, wanted, offset=skip).reshape(-1, dimension)
+        wanted = min(rows, count - first)
+        if mapped.flags.c_contiguous:
+            skip = offset + first * dimension * size
+            block = np.fromfile(path, mapped.dtype, wanted * dimension, offset=skip).reshape(-1, dimension)
+        else:  # Fortran order: a column lies together
+            columns = (offset + (column * count + first) * size for column in range(dimension))
+            block = np.stack([np.fromfile(path, mapped.dtype, wanted, offset=skip) for skip in columns], axis=1)
         yield block.astype(block.dtype.newbyteorder("="), copy=False)
 
 

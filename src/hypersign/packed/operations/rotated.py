@@ -16,7 +16,7 @@ def rotated_input(node: NodeShapes) -> Value:
     """
     x = node.input("sums")
     if not x.norm:
-        raise HypersignError(f"{node.node.op} takes the sums of a rotation, or what became of them; got {x}")
+        raise HypersignError(f"{node.op} takes the sums of a rotation, or what became of them; got {x}")
     return x
 
 
