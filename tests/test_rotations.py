@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypersign import theory
-from hypersign import ops
+from hypersign import ops, theory
 from hypersign._checks import HypersignError
 from hypersign.bits import hadamard_transform
 from hypersign.rotations import HaarRotation, HadamardRotation, random_signs
