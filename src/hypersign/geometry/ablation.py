@@ -295,6 +295,8 @@ def _measure(
         with mode(model, False), torch.no_grad():
             for batch in batches:
                 inputs, targets = inputs_and_targets(batch)
+                if not len(inputs):
+                    continue
                 outputs = model(as_input(inputs, example)).float()
                 if not torch.isfinite(outputs).all():
                     raise HypersignError("the network's outputs must be finite numbers; NaN or infinity came")

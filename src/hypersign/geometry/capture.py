@@ -149,6 +149,8 @@ def capture(
             watch(layer_capture.layer, layer_capture.hook)
         for batch in batches:
             inputs, targets = inputs_and_targets(batch)
+            if not len(inputs):
+                continue
             outputs = model(_filters_last(as_input(inputs, example)))
             if not torch.isfinite(outputs).all():
                 raise HypersignError("the network's outputs must be finite numbers; NaN or infinity came")
