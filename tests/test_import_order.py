@@ -18,6 +18,8 @@ ORDER = [
     "_files",
     "_locks",
     "_json",
+    "_safetensors",
+    "_arrays",
     "_machine",
     "_pictures",
     "_native",  # the compiled kernels

@@ -88,6 +88,10 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint64]:
         """The codes of vectors (n, dimension): uint64 (n, ceil(bits/64))."""
+        return self.codes(X)
+
+    def codes(self, X: ArrayLike) -> NDArray[np.uint64]:
+        """`transform`, as an array also after `set_output(transform="pandas")`."""
         check_is_fitted(self)
         x = self._validated(X, reset=False)
         codes = np.empty((len(x), self._n_features_out), np.uint64)
@@ -211,7 +215,13 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             # Finite numbers are looked for a block at a time, by ourselves: a file is read once, and memory is flat.
             return validate_data(self, x, reset=reset, dtype="numeric", ensure_all_finite=False)
         except ValueError as error:
-            raise HypersignError(str(error).replace("\n", " ")) from error
+            why = str(error).replace("\n", " ")
+            if why.startswith("Expected 2D array"):  # scikit-learn asks for the words "Reshape your data"
+                why = (
+                    f"vectors must be of shape (n, dimension); got shape {np.shape(x)}: Reshape your data, one "
+                    "vector x to [x]"
+                )
+            raise HypersignError(why) from error
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
