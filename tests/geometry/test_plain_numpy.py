@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from hypersign.geometry import inspect
+from hypersign.geometry.ablation import ablate
 from hypersign.geometry.capture import capture
+from hypersign.geometry.depth import measure_depth
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.quantizers import Sign
 from hypersign.tasks import Classification, NextToken, Regression
@@ -173,3 +175,16 @@ def test_tokens_stay_integers() -> None:
         y += [sum(float(a) * float(w) for a, w in zip(table[token], row, strict=True)) for row in weight]
     assert found.accuracy == right / 12
     assert found.layers[0].weights_binarized.pearson_r == pytest.approx(correlation(x, y), abs=1e-5)
+
+
+def test_empty_batches_and_other_types_change_nothing(plain) -> None:
+    pairs = batches(plain, labels_for(plain, 7))
+    empty = pairs[0][0][:0], pairs[0][1][:0]
+    others = [empty, *((images.double(), labels.int()) for images, labels in pairs), empty]
+    model, sets = plain.network(), [pairs]
+    for measure in (
+        lambda given: inspect(model, given, name="plain", dataset="noise"),
+        lambda given: ablate(model, given, sets),
+        lambda given: measure_depth(model, given, pairs),
+    ):
+        assert repr(measure(others)) == repr(measure(pairs))

@@ -256,6 +256,27 @@ def test_what_does_not_fit_together(tmp_path, fields, model, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"model": regressor()},
+            "model must be a function that builds .*; got Sequential: give the class",
+        ),
+        ({"model": "mlp"}, "model must be a function that builds .*; got str"),
+        ({"data": (torch.zeros(3), torch.zeros(3))}, "data must be a data set, as TensorData .*; got tuple"),
+    ],
+)
+def test_what_is_given_has_its_kind(tmp_path, given, message):
+    run = train(recipe(epochs=1), tmp_path / "run", data=sums_of_pairs(), model=regressor, **QUIET)
+    for call in (lambda: train(recipe(), tmp_path / "new", **given), lambda: load(run.path, **given)):
+        with pytest.raises(HypersignError, match=message):
+            call()
+    with pytest.raises(HypersignError, match=r"must return an nn\.Module; got int"):
+        train(recipe(), tmp_path / "new", data=sums_of_pairs(), model=lambda: 3, **QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 # Data
 
 
