@@ -175,8 +175,8 @@ class Quantization:
                 for weights, .612 for inputs (which batch norm gives unit variance).
             surrogate: backward rule of every quantizer: what `surrogate_of` takes.
             sign_zero: the level of 0, see `Sign`.
-            weight_scale: "filter": a least-squares scale per filter (`MeanScale`); a number: one for each group of so
-                many weights (`GroupScaled`); None: none.
+            weight_scale: "filter": a least-squares scale per filter (`MeanScale`); a number: one scale per
+                that number of weights (`GroupScaled`); None: none.
             continuous: `float_convolutions`.
             fields: the other fields, as they are.
 
