@@ -20,6 +20,7 @@ ORDER = [
     "_json",
     "_safetensors",
     "_arrays",
+    "_lazy",
     "_machine",
     "_pictures",
     "_native",  # the compiled kernels
@@ -53,7 +54,10 @@ WITHOUT_TORCH = {
     "_checks",
     "_files",
     "_locks",
+    "_arrays",
+    "_json",
     "_pictures",
+    "_safetensors",
     "bits",
     "theory",
     "packed",
@@ -141,6 +145,7 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
         ["inspect", "weights.safetensors"],
         ["run", "--help"],
         ["search", "--help"],
+        ["train", "--help"],
     ],
     ids=" ".join,
 )

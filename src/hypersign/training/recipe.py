@@ -6,9 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
-from hypersign.models import options_of
-from hypersign.quantizers import SURROGATES, Quantization
-from hypersign.quantizers.methods import FIRST_LAYERS
+from hypersign.quantizers.methods import FIRST_LAYERS, SURROGATES, Quantization
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -153,6 +151,12 @@ class Recipe:
             )
         if self.adam_epsilon == "uncorrected" and self.optimizer == "sgd":
             raise HypersignError("adam_epsilon belongs to adam and adamw; got it with the optimizer sgd")
+        if self.model_options() != {"levels": 2}:  # a recipe without options of the network needs no torch
+            self._check_model_options()
+
+    def _check_model_options(self) -> None:
+        from hypersign.models import options_of
+
         unknown = sorted(set(self.model_options()) - set(options_of(self.model)))
         if unknown:
             raise HypersignError(
@@ -162,7 +166,7 @@ class Recipe:
         self.quantization()  # checks its options
 
     def quantization(self) -> Quantization:
-        """What the network quantizes: the recipe's flat options as one `Quantization`.
+        """The network's quantization: the recipe's flat options as one `Quantization`.
 
         >>> Recipe(levels=3, threshold=0.1).quantization().weights.describe()
         'Ternary(threshold=0.1)'
@@ -240,7 +244,7 @@ RECIPES = {
     # no augmentation, the last 500 training images held out. Shuffled, latent weights clipped after the step
     # and validation in evaluation mode: the original did none of these.
     "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
-    # What the field trains such networks with today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
+    # The usual choices for such networks today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
     # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md.
     "modern": Recipe(
         data="cifar-10",

@@ -242,7 +242,7 @@ def _shown(entry: _Entry) -> str:
 
 
 def _decoder(kind: Any) -> Decode | None:
-    """What decodes rows of a type; None where nothing does."""
+    """The decoder of a type's rows; None if there is none."""
     from gguf import GGML_QUANT_SIZES, dequantize
 
     if kind.name in FLOATS:

@@ -73,7 +73,7 @@ class StoredTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorFile:
-    """What `open_tensors` opened: tensors by name, in the file's order, and a GGUF file's plain metadata."""
+    """Result of `open_tensors`: tensors by name, in the file's order, and a GGUF file's plain metadata."""
 
     path: Path
     tensors: dict[str, StoredTensor]
