@@ -256,7 +256,7 @@ def test_copies_and_states() -> None:
         ({"filter_size": 4}, "filter_size must be odd"),
         ({"filter_size": 0}, "filter_size must be an integer from 1 to 255; got 0"),
         ({"widths": (4, 0)}, "widths and hidden must be an integer from 1 to 16384; got 0"),
-        ({"hidden": (2.5,)}, "widths and hidden must be an integer from 1 to 1048576; got 2.5"),
+        ({"hidden": (2.5,)}, r"hidden of vgg must be of the kind Sequence.int.; got .2.5"),
         ({"pools": (3,)}, "pools .* must be an integer from 1 to 2; got 3"),
         ({"sign_zero": 2}, "zero, the level of 0, must be 1 or 0; got 2"),
         ({"surrogate": "cubic"}, "surrogate must be one of hardtanh, polynomial, .*; got .?cubic"),
