@@ -40,7 +40,7 @@ class HaarRotation:
 
     Args:
         dimension: d; the matrix holds d outputs numbers and takes of the order of d^3 operations to make.
-        seed: what the rotation is a function of.
+        seed: seed of the rotation.
         outputs: components of a rotated vector; d if None.
 
     Raises:
@@ -105,7 +105,7 @@ class HadamardRotation:
     Args:
         dimension: d.
         rounds: k.
-        seed: what the signs are a function of.
+        seed: seed of the signs.
         outputs: components of a rotated vector; all n if None, which is d itself where that is a power of two.
 
     Raises:

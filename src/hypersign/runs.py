@@ -73,7 +73,7 @@ class Run:
 
     @property
     def unit(self) -> str:
-        """What an example of its data is called: "images", "examples"."""
+        """The name of the data's examples: "images", "examples"."""
         return next(key for key in self.info["data"] if key.startswith("train_")).removeprefix("train_")
 
     @property
@@ -126,7 +126,7 @@ class Run:
         return self._data
 
     def task(self) -> Task:
-        """What the network was trained for: the data's task, with the recipe's loss where the data leave it open.
+        """The network's task: that of the data, with the recipe's loss where the data leave it open.
 
         Raises:
             HypersignError: as `data`.

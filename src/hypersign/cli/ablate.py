@@ -119,7 +119,7 @@ def ablation_table(found: Ablation, side: str, scope: str) -> Table:
 
 
 def ranking_words(ranking: Ranking) -> str:
-    """What the ranking found, in sentences."""
+    """The ranking in sentences."""
     scope = "one layer" if ranking.scope == "one" else "all but one"
 
     def counted(apart: int, in_order: int) -> str:

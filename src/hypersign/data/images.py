@@ -26,10 +26,10 @@ class ImageData(Data):
     """A data set of images with labels: the names of the classes, and the range that pixels are scaled to.
 
     Args:
-        name: what it is called in tables and run folders.
+        name: its name in tables and run folders.
         train, test: the splits, images of one shape.
         classes: the name of class 0, 1, ...
-        pixel_range: what pixel 0 and pixel 255 become in a batch.
+        pixel_range: values of pixel 0 and pixel 255 in a batch.
         sha256: `fingerprint(train, test)`: which images these are.
 
     Raises:

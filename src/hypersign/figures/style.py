@@ -1,4 +1,4 @@
-"""What all figures share: axes without global state, colours, and saving."""
+"""Shared by all figures: axes without global state, colours, and saving."""
 
 import math
 from collections.abc import Callable, Sequence

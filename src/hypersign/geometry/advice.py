@@ -1,4 +1,4 @@
-"""What one bit, or three levels, would do to each layer of any network, and which layers to leave alone.
+"""The effect of one bit, or three levels, on each layer of any network, and which layers to keep in float.
 
 For a network that is not quantized yet, or not everywhere. One pass over a few hundred images measures the
 covariance of every layer's inputs; everything else follows from it and the weights. The prediction is for the
@@ -29,13 +29,13 @@ from hypersign.quantizers import Optimal, Sign, Ternary
 __all__ = ["LEAST_R", "Advice", "LayerAdvice", "advise", "layer_advice"]
 
 LEAST_R = 0.75
-"""What the median filter's r must reach. One bit leaves .798 of Gaussian weights where inputs vary equally in all
+"""Smallest r of the median filter. One bit leaves .798 of Gaussian weights where inputs vary equally in all
 directions, three levels .900: a layer below .75 loses noticeably more than one bit must cost."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerAdvice:
-    """What would become of a layer's weights, and a recommendation: "binarize", "ternarize" or "keep in float".
+    """Predictions for a layer's weights, and a recommendation: "binarize", "ternarize" or "keep in float".
 
     `binarized` is for their signs, `ternarized` for levels -1, 0, +1 at .612 standard deviations of each filter;
     all NaN where the layer could not be measured. `predicted_angle_degrees` is the mean angle between Gaussian
@@ -177,7 +177,7 @@ def layer_advice(layer: LayerCovariance) -> LayerAdvice:
 
 
 def _recommendation(layer: LayerCovariance, binary: float, ternary: float) -> tuple[str, str]:
-    """What to do and why, from the median r with signs and with ternary levels."""
+    """The recommendation and its reason, from the median r with signs and with ternary levels."""
     keep = "keep in float"
     finite = np.isfinite(layer.weights)
     if not finite.all():
@@ -200,7 +200,7 @@ def _recommendation(layer: LayerCovariance, binary: float, ternary: float) -> tu
 
 
 def _remark(layer: LayerCovariance, binarized: WhatIf) -> str:
-    """What the medians do not say, of filters that are left out of them and inputs that never vary."""
+    """Remarks on filters that the medians leave out and on inputs that never vary."""
     remarks = []
     zero = int((~layer.weights.any(1)).sum())
     if 0 < zero < layer.filters:

@@ -47,9 +47,9 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         center: the share of the mean, of the vectors that `fit` saw, to subtract: True is 1, False 0. All of it
             spreads vectors over the most angles, but leaves their lengths unseen; long codes of vectors whose lengths
             differ, or are all the same before centring, gain by less (`plan` says which).
-        seed: what the rotation is a function of.
+        seed: seed of the rotation.
 
-    Attributes: `mean_`, what is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
+    Attributes: `mean_`, the vector that is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
 
     Raises:
         HypersignError: an option out of its range; vectors that hold NaN or infinity, or that lie at the mean and
@@ -161,7 +161,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return getattr(self.rotation_, "size", max(self.bits, self.n_features_in_))
 
     def difference(self, other: "SignHasher") -> str:
-        """What sets two fitted hashers apart, in words; empty if their codes can be compared."""
+        """The differences of two fitted hashers, in words; empty if their codes can be compared."""
         names: tuple[str, ...] = ("bits", "rotation", "rounds", "center", "seed", "n_features_in_")
         if self.rotation != "hadamard":
             names = tuple(name for name in names if name != "rounds")

@@ -46,7 +46,7 @@ class HammingIndex:
 
     Args:
         hasher: fitted.
-        codes: what it made of the vectors, uint64 (n, words).
+        codes: its codes of the vectors, uint64 (n, words).
 
     Queries are vectors (q, dimension), which are hashed, or another HammingIndex of the same hasher.
 

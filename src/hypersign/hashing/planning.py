@@ -1,4 +1,4 @@
-"""What to expect of sign codes: recall by bits and rescoring factor, predicted before hashing, measured after."""
+"""The plan of sign codes: recall by bits and rescoring factor, predicted before hashing, measured after."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ SAMPLE = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What to expect of codes of one length.
+    """Predictions for codes of one length.
 
     Attributes: `bits`; `bytes` per vector; `smaller`, how many times smaller than the vectors; `recall`, the
     predicted recall@k by rescoring factor; `recall_by_center`, the same by the share of the mean that is

@@ -1,4 +1,4 @@
-"""What sign codes would keep of a set of vectors, as embeddings: angles to their signs, and how well codes retrieve.
+"""Surveys a set of vectors, such as embeddings: the angles to their signs, and the recall of sign codes.
 
 Signs of the components as they are suit vectors whose components vary equally about 0. Centring takes out a common
 mean, a random rotation evens out the components: after it every vector lies at the angle to its signs that theory

@@ -23,7 +23,7 @@ FRACTION_BITS = 16
 
 
 class AssociativeMemory(nn.Sequential):
-    """What `associative_memory` builds; also its own training rule, its inference in integers, and their cost."""
+    """The network of `associative_memory`; also its own training rule, its inference in integers, and their cost."""
 
     @torch.no_grad()
     def learn(self, images: Tensor, targets: Tensor) -> None:
@@ -36,7 +36,7 @@ class AssociativeMemory(nn.Sequential):
 
         Args:
             images: shape (N, channels, height, width).
-            targets: what the memory is to answer, shape (N, classes).
+            targets: the answers to learn, shape (N, classes).
 
         Raises:
             HypersignError: the features are not binary.
@@ -73,7 +73,7 @@ class AssociativeMemory(nn.Sequential):
         return np.stack([np.where(positive, row, -row).sum(-1) for row in weights], axis=-1)
 
     def operations(self) -> dict[str, int]:
-        """What `integer_logits` does for one image, by kind."""
+        """Operations of `integer_logits` for one image, by kind."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         classes, features = self.fc.weight.shape  # type: ignore[union-attr, misc]
         return {

@@ -120,7 +120,7 @@ class Transform(nn.Module):
 
 
 class FastTransform(nn.Sequential):
-    """What `fast_transform` builds; also its inference in integers, and the count of its operations."""
+    """The network of `fast_transform`; also its inference in integers, and the count of its operations."""
 
     def integer_logits(self, images: NDArray[Any]) -> NDArray[Any]:
         """The logits, times a number that is the same for all, by additions, shifts and comparisons of integers.
@@ -165,7 +165,7 @@ class FastTransform(nn.Sequential):
         return [*found, min(room(norm, n), 0)]
 
     def operations(self) -> dict[str, int]:
-        """What `integer_logits` does for one image, by kind."""
+        """Operations of `integer_logits` for one image, by kind."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         n, depth = rotation.size, sum(isinstance(module, Switch) for module in self)
         levels = self.fc.quantized_weight()  # type: ignore[operator, union-attr]

@@ -44,7 +44,7 @@ def vgg(
     Args:
         shape: (channels, height, width) of the images.
         classes: number of logits.
-        quantization: what is quantized, and how; signs of all weights and inputs if None.
+        quantization: the quantizers; signs of all weights and inputs if None.
         widths: filters of each convolution; none at all gives an mlp.
         pools: which convolutions, counted from 1, are followed by a 2x2 max pool (odd sizes round up).
         filter_size: height and width of the filters, odd; zero padding keeps the size of images.

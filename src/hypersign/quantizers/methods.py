@@ -34,7 +34,7 @@ SURROGATES: dict[str, Callable[..., Surrogate]] = {
 """Backward rules, by name."""
 
 FIRST_LAYERS = ("plain", "thermometer", "bit-planes", "haar", "hadamard")
-"""What a first convolution reads, by name."""
+"""Inputs of a first convolution, by name."""
 
 _WORDS: dict[str, dict[str, Callable[[], Any]]] = {"threshold": {"optimal": Optimal}, "scale": {"filter": MeanScale}}
 """Values of options that are objects, by name."""
@@ -113,7 +113,7 @@ def _value(option: str, text: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quantization:
-    """What a network quantizes, and how. Every model takes one.
+    """The quantizers of a network. Every model takes one.
 
     Args:
         weights, inputs: the quantizers; each layer gets copies.
@@ -123,7 +123,7 @@ class Quantization:
             `BitPlanes` of them; or the signs of their rotated patches ("haar", "hadamard"). All but the first make it
             a product of levels.
         first_dimensions: levels per pixel of the thermometer (8), or dimensions that patches are rotated to (64).
-        pixel_range: what pixels 0 and 255 are, for the two codes; `hypersign.training` fills it in from the data.
+        pixel_range: values of pixels 0 and 255, for the two codes; `hypersign.training` fills it in from the data.
 
     Raises:
         HypersignError: a quantizer of another kind, or one that cannot quantize inputs; an unknown first layer.

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 ROTATIONS = ("none", "haar", "hadamard-1", "hadamard-2", "hadamard-3")
-"""What a vector may go through before its sign is taken: nothing, a Haar rotation, or rounds of Hadamard."""
+"""Rotations before the sign: none, Haar, or rounds of Hadamard."""
 
 HAAR_ROTATIONS = 16
 """Rotations that the draws of a Haar case are spread over."""

@@ -1,4 +1,4 @@
-"""What every task has: a loss, a decision per target, and metrics with names."""
+"""The base of every task: a loss, a decision per target, and metrics with names."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar

@@ -58,7 +58,7 @@ def train(
     """Trains a network and returns its run folder.
 
     Args:
-        recipe: what to train, on what, and how.
+        recipe: network, data and all settings.
         folder: the run folder to make; it must not exist, or be empty.
         data: a data set made in Python (`TensorData`, or a `Data` of your own), in place of the recipe's.
         model: a function that builds a network of your own, in place of the recipe's; the recipe's seed decides its

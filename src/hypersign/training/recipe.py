@@ -162,7 +162,7 @@ class Recipe:
         self.quantization()  # checks its options
 
     def quantization(self) -> Quantization:
-        """What the network quantizes: the recipe's flat options as one `Quantization`.
+        """The network's quantization: the recipe's flat options as one `Quantization`.
 
         >>> Recipe(levels=3, threshold=0.1).quantization().weights.describe()
         'Ternary(threshold=0.1)'
@@ -240,7 +240,7 @@ RECIPES = {
     # no augmentation, the last 500 training images held out. Shuffled, latent weights clipped after the step
     # and validation in evaluation mode: the original did none of these.
     "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
-    # What the field trains such networks with today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
+    # The usual choices for such networks today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
     # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md.
     "modern": Recipe(
         data="cifar-10",

@@ -71,7 +71,7 @@ class StoredTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorFile:
-    """What `open_tensors` opened: tensors by name, in the file's order, and a GGUF file's plain metadata."""
+    """Result of `open_tensors`: tensors by name, in the file's order, and a GGUF file's plain metadata."""
 
     path: Path
     tensors: dict[str, StoredTensor]
@@ -336,7 +336,7 @@ def _gguf(path: Path) -> TensorFile:
 
 
 def _gguf_decoder(kind: Any) -> Decode | None:
-    """What decodes rows of a type; None where nothing does."""
+    """The decoder of a type's rows; None if there is none."""
     from gguf import GGML_QUANT_SIZES, dequantize
 
     if kind.name in _FLOATS:

@@ -58,7 +58,7 @@ class LayerCovariance:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covariances:
-    """What one pass over `images` images found: by name, the layers measured, and why others were not."""
+    """Result of one pass over `images` images: by name, the layers measured, and why others were not."""
 
     images: int
     layers: dict[str, LayerCovariance]

@@ -1,4 +1,4 @@
-"""What the three convolutions share: the checks of their window, filters and sums."""
+"""Shared by the three convolutions: the checks of their window, filters and sums."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What an operation of a packed graph is, and what its methods work with."""
+"""The base class of operations of a packed graph, and the types of its methods."""
 
 import abc
 import dataclasses

@@ -1,4 +1,4 @@
-"""What operations on the sums of a rotated image share: their input, and the bound on their norm."""
+"""Shared by operations on the sums of a rotated image: their input, and the bound on their length."""
 
 from hypersign._checks import HypersignError
 from hypersign.packed.operations.operation import NodeShapes
