@@ -18,6 +18,7 @@ ORDER = [
     "_files",
     "_locks",
     "_json",
+    "_lazy",
     "_machine",
     "_pictures",
     "_native",  # the compiled kernels
@@ -139,6 +140,7 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
         ["inspect", "weights.safetensors"],
         ["run", "--help"],
         ["search", "--help"],
+        ["train", "--help"],
     ],
     ids=" ".join,
 )

@@ -22,10 +22,15 @@ PARTS = [name for name in MODULES if hasattr(importlib.import_module(name), "__p
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_offers_what_it_lists(name: str) -> None:
-    """Its `__init__` only re-exports: every name it imports stands in `__all__`, and nothing else does."""
+    """Its `__init__` only re-exports: every name it imports stands in `__all__`, and nothing else does.
+
+    A part that loads its names at their first use imports them for type checkers alone, and says where each is.
+    """
     module = importlib.import_module(name)
     offered = []
     body = ast.parse(Path(module.__file__).read_text()).body
+    if lazy := "_MODULES" in vars(module):
+        (body,) = (node.body for node in body if isinstance(node, ast.If))
     for node in body:
         if isinstance(node, ast.ImportFrom):
             offered += [alias.asname or alias.name for alias in node.names]
@@ -34,6 +39,11 @@ def test_a_part_offers_what_it_lists(name: str) -> None:
             docstring = isinstance(node, ast.Expr) and node is body[0]
             assert assigns_all or docstring, f"{name}, line {node.lineno}: more than a re-export"
     assert sorted(offered) == sorted(module.__all__)
+    if lazy:
+        assert {public: getattr(module, public) for public in module.__all__}
+        assert set(module.__all__) <= set(dir(module))
+        with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+            module.nothing  # noqa: B018
     assert len(set(module.__all__)) == len(module.__all__)
 
 

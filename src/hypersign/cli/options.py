@@ -1,14 +1,23 @@
 """Options that several commands share, and their progress bars."""
 
 import contextlib
+import dataclasses
+import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
 from rich.console import Console
 from rich.progress import Progress, TaskID
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    UnsupportedTypeAnnotationError,
+)
 
 __all__ = ["JsonTarget", "RunPath", "Weights", "parse", "progress_bars"]
 
@@ -50,4 +59,25 @@ def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]
 
 def parse(function: Any, words: Any, verb: str) -> None:
     """Calls `function` with its arguments from the command line."""
-    tyro.cli(function, args=list(words), prog=f"hypersign {verb}")
+    tyro.cli(function, args=list(words), prog=f"hypersign {verb}", registry=_REGISTRY)
+
+
+_REGISTRY = ConstructorRegistry()
+_asking = threading.local()
+
+
+@_REGISTRY.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | UnsupportedTypeAnnotationError | None:
+    """Shows an optional value as `INT`, where tyro shows `{None}|INT`. The word None is accepted all the same."""
+    optional = get_origin(info.type) in (Union, UnionType) and NoneType in get_args(info.type)
+    if not optional or getattr(_asking, "tyro", False):
+        return None
+    _asking.tyro = True
+    try:
+        spec = ConstructorRegistry.get_primitive_spec(info)
+    finally:
+        _asking.tyro = False
+    if isinstance(spec, UnsupportedTypeAnnotationError):
+        return spec
+    shown = spec.metavar.replace("{None}|", "").replace("{None,", "{")
+    return dataclasses.replace(spec, metavar=re.sub(r"\{\[(\w+) \[\w+ \.\.\.\]\]\}", r"[\1 ...]", shown))

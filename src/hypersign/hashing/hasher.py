@@ -1,7 +1,8 @@
 """The hasher: centre, rotate, take signs, pack.
 
-Follows scikit-learn's conventions. Packed codes are uint64 words by the bit convention of `hypersign.bits`, for
-`HammingIndex`; codes of one column per bit are for scikit-learn's own estimators.
+Follows scikit-learn's conventions. Where scikit-learn is installed, it is one of its transformers and stands in
+pipelines. Packed codes are uint64 words by the bit convention of `hypersign.bits`, for `HammingIndex`; codes of one
+column per bit are for scikit-learn's own estimators.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,11 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
+from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["SignHasher"]
@@ -30,7 +30,7 @@ PIECE = 1 << 19
 """Components that are rotated at a time: 2 MB of float32 or int32, which caches hold."""
 
 
-class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SignHasher(Transformer):
     """Signs of the components of centred, rotated vectors: one bit each.
 
         code(x) = sign(R (x - share mean)),   bit 1 where negative;   sign(0) = +1
@@ -102,7 +102,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def packed(self, X: ArrayLike) -> NDArray[np.uint64]:
         """The packed codes of vectors (n, dimension), whatever `output` is: uint64 (n, ceil(bits/64))."""
-        check_is_fitted(self)
+        self._check_fitted()
         x = self._validated(X, reset=False)
         codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
         start = 0
@@ -113,7 +113,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def project(self, X: ArrayLike) -> NDArray[Any]:
         """R (x - mean), whose signs are the code: (n, bits), float32 unless the vectors need float64."""
-        check_is_fitted(self)
+        self._check_fitted()
         x = self._validated(X, reset=False)
         _check_finite(x, 0)
         _check_rows(x, self.mean_, 0)
@@ -224,18 +224,6 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         rotated = rotated.astype(np.float64)
         rotated[~finite] = self._rotated(x[~finite].astype(np.float64))
         return rotated
-
-    def _validated(self, x: ArrayLike, reset: bool) -> NDArray[Any]:
-        try:
-            # Finite numbers are looked for a block at a time, by ourselves: a file is read once, and memory is flat.
-            return validate_data(self, x, reset=reset, dtype="numeric", ensure_all_finite=False)
-        except ValueError as error:
-            raise HypersignError(str(error).replace("\n", " ")) from error
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # words, whatever came
-        return tags
 
 
 def check_share(center: bool | float) -> float:

@@ -1,7 +1,22 @@
-"""Training: a recipe in, a run folder out."""
+"""Training: a recipe in, a run folder out. Names are loaded at their first use: a recipe imports no torch."""
 
-from hypersign.training.divergence import DivergedError
-from hypersign.training.loop import InterruptedTrainingError, resume, train
-from hypersign.training.recipe import RECIPES, Recipe
+from typing import TYPE_CHECKING
+
+from hypersign._lazy import lazily
+
+if TYPE_CHECKING:
+    from hypersign.training.divergence import DivergedError
+    from hypersign.training.loop import InterruptedTrainingError, resume, train
+    from hypersign.training.recipe import RECIPES, Recipe
 
 __all__ = ["Recipe", "RECIPES", "train", "resume", "DivergedError", "InterruptedTrainingError"]
+
+_MODULES = {
+    "DivergedError": "divergence",
+    "InterruptedTrainingError": "loop",
+    "resume": "loop",
+    "train": "loop",
+    "RECIPES": "recipe",
+    "Recipe": "recipe",
+}
+__getattr__, __dir__ = lazily(__name__, _MODULES)

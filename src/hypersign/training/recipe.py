@@ -6,9 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
-from hypersign.models import options_of
-from hypersign.quantizers import SURROGATES, Quantization
-from hypersign.quantizers.methods import FIRST_LAYERS
+from hypersign.quantizers.methods import FIRST_LAYERS, SURROGATES, Quantization
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -153,6 +151,12 @@ class Recipe:
             )
         if self.adam_epsilon == "uncorrected" and self.optimizer == "sgd":
             raise HypersignError("adam_epsilon belongs to adam and adamw; got it with the optimizer sgd")
+        if self.model_options() != {"levels": 2}:  # a recipe without options of the network needs no torch
+            self._check_model_options()
+
+    def _check_model_options(self) -> None:
+        from hypersign.models import options_of
+
         unknown = sorted(set(self.model_options()) - set(options_of(self.model)))
         if unknown:
             raise HypersignError(
