@@ -106,7 +106,7 @@ def test_bits_as_columns_are_the_packed_bits():
         codes, found = packed.fit_transform(x), columns.fit_transform(x)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, unpack(codes, m) < 0)
-        np.testing.assert_array_equal(columns.packed(x), codes)
+        np.testing.assert_array_equal(columns.codes(x), codes)
         assert columns.get_feature_names_out().tolist() == [f"signhasher{i}" for i in range(m)]
         assert packed.difference(columns) == ""
     columns.set_params(output="packed")
@@ -140,7 +140,7 @@ def test_data_frames(output):
     plain = SignHasher(70, output=output).fit(x)
     np.testing.assert_array_equal(frame.to_numpy(), plain.transform(x))
     index = HammingIndex(hasher, frame)
-    np.testing.assert_array_equal(index.codes, plain.packed(x))
+    np.testing.assert_array_equal(index.codes, plain.codes(x))
     np.testing.assert_array_equal(index.search(x[:5], k=1).indices[:, 0], range(5))
 
 

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError, check_int
 from hypersign._files import write_atomic
 from hypersign._json import prints_text, write_json
@@ -53,7 +54,8 @@ def search(
         json: print all results as JSON instead of the table; with FILE, also write it there.
     """
     index = HammingIndex.load(codes)
-    asked: Any = open_vectors(queries) if queries.suffix == ".npy" else HammingIndex.load(queries)
+    vectors = queries.suffix.lower() == ".npy" or is_npy(queries)
+    asked: Any = open_vectors(queries) if vectors else HammingIndex.load(queries)
     if rescore is None:
         found = index.search(asked, neighbours, threads=threads)
     else:

@@ -97,11 +97,11 @@ class SignHasher(Transformer):
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint64] | NDArray[np.uint8]:
         """The codes of vectors (n, dimension): packed, uint64 (n, ceil(bits/64)), or bits, uint8 (n, bits)."""
-        codes = self.packed(X)
+        codes = self.codes(X)
         return codes if self.output == "packed" else (words.unpack(codes, self.bits) < 0).view(np.uint8)
 
-    def packed(self, X: ArrayLike) -> NDArray[np.uint64]:
-        """The packed codes of vectors (n, dimension), whatever `output` is: uint64 (n, ceil(bits/64))."""
+    def codes(self, X: ArrayLike) -> NDArray[np.uint64]:
+        """The packed codes of vectors (n, dimension), whatever `output` and `set_output` say: uint64 (n, ceil(bits/64))."""
         self._check_fitted()
         x = self._validated(X, reset=False)
         codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)

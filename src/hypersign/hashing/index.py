@@ -140,7 +140,7 @@ class HammingIndex:
 
     def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[np.uint64]:
         if not isinstance(queries, HammingIndex):
-            return self.hasher.packed(queries)
+            return self.hasher.codes(queries)
         difference = self.hasher.difference(queries.hasher)
         if difference:
             raise HypersignError(
