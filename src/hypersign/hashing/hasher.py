@@ -101,7 +101,7 @@ class SignHasher(Transformer):
         return codes if self.output == "packed" else (words.unpack(codes, self.bits) < 0).view(np.uint8)
 
     def codes(self, X: ArrayLike) -> NDArray[np.uint64]:
-        """The packed codes of vectors (n, dimension), whatever `output` and `set_output` say: uint64 (n, ceil(bits/64))."""
+        """The packed codes of vectors (n, dimension), whatever `output` and `set_output` say: uint64 (n, words)."""
         self._check_fitted()
         x = self._validated(X, reset=False)
         codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
