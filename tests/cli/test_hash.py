@@ -25,6 +25,7 @@ def test_hash_and_search(files, capsys):
     np.testing.assert_array_equal(HammingIndex.load(codes).codes, index.codes)
     main(["search", codes, queries, "-k", "3", "--json"])
     found = json.loads(capsys.readouterr().out)
+    assert found["metric"] == "Hamming"
     assert found["indices"] == index.search(x[:12], 3).indices.tolist()
     output = str(files[3]) + ".npz"
     main(["search", codes, queries, "-k", "3", "--rescore", vectors, "--factor", "10", "-o", output])
@@ -36,7 +37,7 @@ def test_hash_and_search(files, capsys):
         np.testing.assert_array_equal(saved["indices"], expected.indices)
         np.testing.assert_array_equal(saved["distances"], expected.distances)
     main(["search", codes, codes, "-k", "1"])
-    assert "bits that differ" in capsys.readouterr().out
+    assert "Hamming distance, in bits" in capsys.readouterr().out
 
 
 def test_plan_predicts_and_measures(files, capsys):
@@ -47,10 +48,14 @@ def test_plan_predicts_and_measures(files, capsys):
     row = plan["rows"][1]
     assert row["measured_recall"]["8"] == pytest.approx(row["recall"]["8"], abs=0.1)
     assert plan["queries"] == 60
+    assert plan["metric"] == "Euclidean"
     main(["hash", str(vectors), "--plan", "--queries", "60"])
     out = capsys.readouterr().out
     assert "effective dimension" in out
-    assert f"{row['recall']['1']:.2f}" not in ("", "nan")
+    row = plan["rows"][0]
+    assert f"{row['recall']['1']:.2f}±{row['standard_error']['1']:.2f}" in out
+    assert "metric of the neighbours" in out
+    assert "scale vectors to length 1 first" in " ".join(out.split())
     assert "measured" not in out
 
 
@@ -98,3 +103,23 @@ def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, t
     assert message in error
     assert error.count("\n") == 1
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "?"])
+@pytest.mark.parametrize("name", ["x.npy", "x.NPY", "x"])
+def test_vectors_of_any_name_type_and_order_give_one_answer(name, kind, tmp_path, capsys):
+    """The reference is a file in C order, in the machine's own order of bytes."""
+    x = np.random.default_rng(0).integers(0, 2, (60, 24)).astype(kind)
+    np.save(tmp_path / "reference.npy", x.astype(x.dtype.newbyteorder("=")))
+    with (tmp_path / name).open("wb") as file:
+        np.save(file, np.asfortranarray(x))
+    answers = []
+    for source in (tmp_path / "reference.npy", tmp_path / name):
+        main(["hash", str(source), "-o", str(tmp_path / "codes"), "--bits", "64"])
+        capsys.readouterr()
+        main(["search", str(tmp_path / "codes"), str(source), "--rescore", str(source), "-k", "3", "--json"])
+        found = json.loads(capsys.readouterr().out)
+        main(["inspect", str(source), "--bits", "64", "--json"])
+        measured = json.loads(capsys.readouterr().out) | {"file": ""}
+        answers.append((HammingIndex.load(tmp_path / "codes").codes.tolist(), found, measured))
+    assert answers[0] == answers[1]

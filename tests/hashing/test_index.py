@@ -3,7 +3,7 @@ import pytest
 
 from hypersign._checks import HypersignError
 from hypersign.bits import unpack
-from hypersign.hashing import HammingIndex, Neighbours, SignHasher, recall
+from hypersign.hashing import BoundedIndex, HammingIndex, Neighbours, SignHasher, recall
 
 
 @pytest.fixture
@@ -30,6 +30,17 @@ def test_search_is_a_stable_sort_of_all_distances(x, index):
         found = index.search(queries, k)
         np.testing.assert_array_equal(found.indices, order[:, :k])
         np.testing.assert_array_equal(found.distances, np.take_along_axis(full, order[:, :k], 1))
+
+
+def test_an_index_of_bits_is_the_index_of_the_packed_codes(x, index):
+    columns = SignHasher(70, output="bits").fit(x)
+    same = HammingIndex(columns, columns.transform(x))
+    np.testing.assert_array_equal(same.codes, index.codes)
+    for queries in (x[:5], HammingIndex(columns, columns.transform(x[:5]))):
+        np.testing.assert_array_equal(index.search(queries, 3).indices, same.search(queries, 3).indices)
+    for bad in (columns.transform(x) * 2, columns.transform(x).astype(float), columns.transform(x)[:, :69]):
+        with pytest.raises(HypersignError, match=r"or zeros and ones in uint8 of shape \(n, 70\)"):
+            HammingIndex(columns, bad)
 
 
 def test_range_search_finds_all_within(x, index):
@@ -153,3 +164,34 @@ def test_rescoring_integers_that_float64_rounds(kind, other):
             nearest = sorted(range(100), key=lambda i: (squares[i], i))[:5]
             np.testing.assert_allclose(distances, [squares[i] ** 0.5 for i in nearest], rtol=1e-12)
             np.testing.assert_allclose(distances, [squares[i] ** 0.5 for i in indices], rtol=1e-12)
+
+
+class Table:
+    def __init__(self, codes):
+        self.values = codes
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+class Tables(SignHasher):
+    """Its `transform` gives tables, as that of every transformer does after `set_output(transform="pandas")`."""
+
+    def transform(self, X):
+        return Table(self.codes(X))
+
+
+def test_tables_in_place_of_arrays():
+    x = np.random.default_rng(0).standard_normal((50, 20))
+    hasher, tables = (kind(bits=70).fit(x) for kind in (SignHasher, Tables))
+    index = HammingIndex(tables, hasher.transform(x))
+    assert index.search(x, 1).indices[:, 0].tolist() == list(range(50))
+    assert len(HammingIndex(tables, tables.transform(x))) == 50
+    assert BoundedIndex(tables, x).codes.dtype == np.uint64
+
+
+def test_one_query_must_be_a_row():
+    x = np.random.default_rng(0).standard_normal((50, 20))
+    hasher = SignHasher(bits=64).fit(x)
+    with pytest.raises(HypersignError, match=r"shape \(n, dimension\); got shape \(20,\).* x to \[x\]$"):
+        HammingIndex(hasher, hasher.transform(x)).search(x[0], 1)

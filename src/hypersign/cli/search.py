@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError, check_int
 from hypersign._files import write_atomic
 from hypersign._json import prints_text, write_json
@@ -39,6 +40,9 @@ def search(
 ) -> None:
     """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
 
+    The metric is the Hamming distance of codes, which sorts by angle (after centring), or with --rescore the
+    Euclidean distance of vectors. Scale vectors and queries to length 1 before hashing to search by cosine.
+
     Args:
         codes: file that hypersign hash wrote.
         queries: .npy file of shape (q, dimension), or a codes file of the same hasher.
@@ -50,7 +54,8 @@ def search(
         json: print all results as JSON instead of the table; with FILE, also write it there.
     """
     index = HammingIndex.load(codes)
-    asked: Any = open_vectors(queries) if queries.suffix == ".npy" else HammingIndex.load(queries)
+    vectors = queries.suffix.lower() == ".npy" or is_npy(queries)
+    asked: Any = open_vectors(queries) if vectors else HammingIndex.load(queries)
     if rescore is None:
         found = index.search(asked, neighbours, threads=threads)
     else:
@@ -60,7 +65,8 @@ def search(
         check_int("--neighbours", neighbours, least=1, most=len(index))
         candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
-    write_json({"distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
+    metric = "Hamming" if rescore is None else "Euclidean"
+    write_json({"metric": metric, "distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
     if output is not None:
         if output.suffix != ".npz":
             raise HypersignError(f"--output must name a .npz file; got {output}")
@@ -70,7 +76,7 @@ def search(
     if prints_text(json):
         console = Console()
         console.print(_table(found))
-        unit = "bits that differ" if rescore is None else "Euclidean distance"
+        unit = "Hamming distance, in bits" if rescore is None else "Euclidean distance"
         hidden = len(found.indices) - SHOWN
         console.print(f"row number: {unit}" + (f"; {hidden} more queries" if hidden > 0 else ""), highlight=False)
 

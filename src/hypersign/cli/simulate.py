@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hypersign import simulation
-from hypersign._checks import HypersignError
+from hypersign._arrays import open_npy
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget
 from hypersign.simulation import Simulation
@@ -177,7 +177,7 @@ def rotated(
         figures: folder for the histograms, as PDF and PNG.
         json: print JSON instead of the table; with FILE, also write it there.
     """
-    given = None if covariance is None else _array(covariance)
+    given = None if covariance is None else np.asarray(open_npy(covariance), np.float64)
     _finish(
         lambda: simulation.rotated(
             dimensions, rotations=rotations, rate=rate, covariance=given, draws=draws, seed=seed, device=device
@@ -185,16 +185,6 @@ def rotated(
         figures,
         json,
     )
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-        return np.asarray(found, dtype=np.float64)
-    except OSError as error:
-        raise HypersignError(f"{path} could not be read ({error.strerror or error}); name a .npy file") from error
-    except (ValueError, TypeError, EOFError) as error:
-        raise HypersignError(f"{path} must be a .npy file of numbers; {error}") from error
 
 
 def _finish(simulated: Callable[[], Simulation], figures: Path | None, json: Path | None) -> None:
