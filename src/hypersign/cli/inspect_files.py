@@ -100,7 +100,7 @@ def inspect_vectors(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Predict how well sign codes of vectors would work: angles, effective dimension, recall.
+    """Predict how well sign codes of vectors would work: angles, effective dimension, recall of neighbours by angle.
 
     Args:
         file: a .npy file of vectors, of shape (number, dimension).
@@ -259,8 +259,9 @@ def _print_vectors(found: VectorsGeometry, console: Console) -> None:
         table.add_row(name, *(number(value, 2) for value in values))
     console.print(table)
     recall = _table(
-        "Share of the 10 nearest vectors among the 10 nearest codes",
-        f"{found.queries} of the measured vectors as queries to the others; with more vectors it is lower. "
+        "Share of the 10 nearest vectors by angle among the 10 nearest codes",
+        f"Metric: {found.metric}, as by cosine: lengths do not count. {found.queries} of the measured vectors are "
+        "queries to the others; with more vectors it is lower. "
         "Where vectors are rotated: measured / predicted",
         "bits",
         "signs",
