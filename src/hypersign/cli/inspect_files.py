@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -13,7 +12,7 @@ from rich.table import Table
 from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget, parse
+from hypersign.cli.options import JsonTarget, number, parse
 from hypersign.hashing import VectorsGeometry, open_vectors
 from hypersign.hashing import inspect_vectors as measure_vectors
 from hypersign.weight_files import (
@@ -101,7 +100,7 @@ def inspect_vectors(
     seed: int = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Predict how well sign codes of vectors would work: angles, effective dimension, recall.
+    """Predict how well sign codes of vectors would work: angles, effective dimension, recall of neighbours by angle.
 
     Args:
         file: a .npy file of vectors, of shape (number, dimension).
@@ -133,10 +132,6 @@ def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "one number"
 
 
-def _number(value: float, digits: int) -> str:
-    return "-" if np.isnan(value) else f"{value:.{digits}f}"
-
-
 def _print_weights(found: WeightsGeometry, opened: TensorFile, console: Console) -> None:
     table = _table(
         f"{Path(found.file).name}: angles of rows to their levels, in degrees",
@@ -164,7 +159,7 @@ def _print_weights(found: WeightsGeometry, opened: TensorFile, console: Console)
             f"{g.mean:.1f}\n{g.predicted_mean:.1f}\n{g.moments_mean:.1f}" if g else "-",
             *(f"{levels[k].angle:.1f}\n{levels[k].predicted:.1f}" for k in (3, 16)),
             f"{turned.after:.1f}\n{turned.predicted:.1f}",
-            f"{_number(tensor.kurtosis, 2)}\n3",
+            f"{number(tensor.kurtosis, 2)}\n3",
             f"{100 * tensor.zeros:.2f}\n0",
             end_section=True,
         )
@@ -216,11 +211,11 @@ def _print_pair(found: PairGeometry, console: Console) -> None:
             notes.append(f"rows of zeros in one file: {pair.zero_rows}")
         table.add_row(
             "\n".join(notes),
-            f"{pair.cosine.mean:.4f}\n{_number(pair.cosine.predicted_mean, 4)}",
-            _number(pair.latent_cosine, 3),
-            f"{100 * pair.sign_agreement:.2f}\n{_number(100 * pair.predicted_sign_agreement, 2)}",
+            f"{pair.cosine.mean:.4f}\n{number(pair.cosine.predicted_mean, 4)}",
+            number(pair.latent_cosine, 3),
+            f"{100 * pair.sign_agreement:.2f}\n{number(100 * pair.predicted_sign_agreement, 2)}",
             f"{pair.scale_ratio:.3f}\n{'1' if pair.levels else '-'}",
-            f"{_number(pair.autocorrelation, 4)}\n{_number(pair.original_autocorrelation, 4)}",
+            f"{number(pair.autocorrelation, 4)}\n{number(pair.original_autocorrelation, 4)}",
             end_section=True,
         )
     if found.tensors:
@@ -261,11 +256,12 @@ def _print_vectors(found: VectorsGeometry, console: Console) -> None:
         (f"centred, {rotated}", found.centred_rotated_degrees),
     ):
         values = angles.mean, angles.predicted_mean, angles.std, angles.predicted_std
-        table.add_row(name, *(_number(value, 2) for value in values))
+        table.add_row(name, *(number(value, 2) for value in values))
     console.print(table)
     recall = _table(
-        "Share of the 10 nearest vectors among the 10 nearest codes",
-        f"{found.queries} of the measured vectors as queries to the others; with more vectors it is lower. "
+        "Share of the 10 nearest vectors by angle among the 10 nearest codes",
+        f"Metric: {found.metric}, as by cosine: lengths do not count. {found.queries} of the measured vectors are "
+        "queries to the others; with more vectors it is lower. "
         "Where vectors are rotated: measured / predicted",
         "bits",
         "signs",
@@ -276,9 +272,9 @@ def _print_vectors(found: VectorsGeometry, console: Console) -> None:
     for row in found.recalls:
         recall.add_row(
             str(row.bits),
-            _number(row.signs, 3),
-            _number(row.centred, 3),
-            f"{row.rotated:.3f} / {_number(row.rotated_predicted, 3)}",
-            f"{row.centred_rotated:.3f} / {_number(row.centred_rotated_predicted, 3)}",
+            number(row.signs, 3),
+            number(row.centred, 3),
+            f"{row.rotated:.3f} / {number(row.rotated_predicted, 3)}",
+            f"{row.centred_rotated:.3f} / {number(row.centred_rotated_predicted, 3)}",
         )
     console.print(recall)

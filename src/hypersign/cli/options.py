@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
-__all__ = ["JsonTarget", "RunPath", "Weights", "parse", "progress_bars"]
+__all__ = ["JsonTarget", "RunPath", "Weights", "beside", "number", "parse", "progress_bars"]
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 """The run folder, a command's first word."""
@@ -39,6 +40,20 @@ JsonTarget = Annotated[
     tyro.conf.arg(help_behavior_hint=""),
 ]
 """The option `--json [FILE]`: None without it, `Path("-")` without a file's name."""
+
+
+def number(value: float, digits: int) -> str:
+    """A number for a table, "-" where there is none.
+
+    >>> number(0.798, 2), number(math.nan, 2)
+    ('0.80', '-')
+    """
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def beside(measured: float, predicted: float, digits: int) -> str:
+    """A measured number beside the predicted one."""
+    return f"{number(measured, digits)} / {number(predicted, digits)}"
 
 
 @contextlib.contextmanager

@@ -40,6 +40,9 @@ def search(
 ) -> None:
     """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
 
+    The metric is the Hamming distance of codes, which sorts by angle (after centring), or with --rescore the
+    Euclidean distance of vectors. Scale vectors and queries to length 1 before hashing to search by cosine.
+
     Args:
         codes: file that hypersign hash wrote.
         queries: .npy file of shape (q, dimension), or a codes file of the same hasher.
@@ -62,7 +65,8 @@ def search(
         check_int("--neighbours", neighbours, least=1, most=len(index))
         candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
-    write_json({"distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
+    metric = "Hamming" if rescore is None else "Euclidean"
+    write_json({"metric": metric, "distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
     if output is not None:
         if output.suffix != ".npz":
             raise HypersignError(f"--output must name a .npz file; got {output}")
@@ -72,7 +76,7 @@ def search(
     if prints_text(json):
         console = Console()
         console.print(_table(found))
-        unit = "bits that differ" if rescore is None else "Euclidean distance"
+        unit = "Hamming distance, in bits" if rescore is None else "Euclidean distance"
         hidden = len(found.indices) - SHOWN
         console.print(f"row number: {unit}" + (f"; {hidden} more queries" if hidden > 0 else ""), highlight=False)
 

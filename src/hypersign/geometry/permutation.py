@@ -95,9 +95,9 @@ def _permuted_along(activations: Tensor, dim: int, generator: torch.Generator) -
 def permutation_tests(
     layer: QuantLayer, activations: Tensor, generator: torch.Generator
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Measures and predicts, for each permutation of the inputs, r between products with latent and quantized weights.
+    """Measures and predicts r between products with latent and with quantized weights, for permuted inputs.
 
-    Each permutation is drawn repeatedly until there are `PERMUTED_PRODUCTS` products per filter.
+    There are three permutations: "global", "sample" and "position". Each one is drawn repeatedly until there are `PERMUTED_PRODUCTS` products per filter.
 
     Args:
         layer: the layer; its padding and stride apply.
