@@ -14,6 +14,7 @@ import hypersign
 SOURCE = Path(hypersign.__file__).parent
 
 ORDER = [
+    "_defaults",
     "_checks",
     "_files",
     "_locks",
@@ -48,6 +49,7 @@ ORDER = [
 ]
 WITHOUT_TORCH = {
     "__init__",
+    "_defaults",
     "_checks",
     "_files",
     "_locks",

@@ -63,7 +63,7 @@ def test_a_network_of_transforms_replaces_no_dense_one(tmp_path: Path) -> None:
 def test_command_prints_tables_or_json(packed, capsys: pytest.CaptureFixture[str]) -> None:
     _, _, path = packed
     main(["bench", str(path), "--batch-sizes", "1", "2", "--repeats", "1"])
-    assert capsys.readouterr().out.count("ms an image") >= 2
+    assert capsys.readouterr().out.count("ms per image") >= 2
     main(["bench", str(path), "--batch-sizes", "3", "--repeats", "1", "--json"])
     (batch,) = json.loads(capsys.readouterr().out)["batches"]
     assert batch["images"] == 3

@@ -86,7 +86,7 @@ def test_zero_filters_are_named(run: Path, tmp_path: Path, capsys: pytest.Captur
     weights["fc1.weight"][:3] = 0
     save_file(weights, broken / "model.safetensors")
     main(["inspect", str(broken), "--images", "20"])
-    assert "fc1: 3 of its filters, or all their levels, are zero" in capsys.readouterr().out
+    assert "fc1: 3 filters have no angle" in capsys.readouterr().out
 
 
 def test_reproduce_draws_everything_and_judges_every_claim(
