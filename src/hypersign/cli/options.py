@@ -205,7 +205,7 @@ def _read(function: Callable[..., None], words: Sequence[str], name: str) -> tup
 
 
 def _print_help(function: Callable[..., None], words: Sequence[str], name: str) -> None:
-    """Prints tyro's help. The description is put in here because tyro does not wrap it."""
+    """Prints tyro's table of options below usage and description, which tyro does not wrap."""
     shown = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "ascii")
     try:
         with contextlib.redirect_stdout(shown):
@@ -214,7 +214,20 @@ def _print_help(function: Callable[..., None], words: Sequence[str], name: str) 
         if end.code:
             raise
     shown.seek(0)
-    print(shown.read().replace(_PLACE, _description(inspect.getdoc(function) or "")).rstrip("\n"))
+    _, _, table = shown.read().partition(_PLACE)
+    print(f"{_usage(function, name)}\n\n{_description(inspect.getdoc(function) or '')}{table}".rstrip("\n"))
+
+
+def _usage(function: Callable[..., None], name: str) -> str:
+    """The command with the words that it needs."""
+    words = [f"usage: hypersign {name} [options]"]
+    for parameter in inspect.signature(function).parameters.values():
+        metavar = _parts(parameter.annotation)[1].metavar
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            words.append(metavar)
+        elif parameter.default is parameter.empty:
+            words.append(f"--{parameter.name} {metavar or 'PATH'}")
+    return " ".join(words)
 
 
 def _call(function: Callable[..., None], positional: Sequence[Any], named: Mapping[str, Any]) -> None:
@@ -261,11 +274,9 @@ def _annotation(hint: Any, default: Any, text: str, *, says_none: bool = False) 
     return Annotated[(kind, *others, config)]
 
 
-def _shown_default(default: Any, says_none: bool) -> str | None:
+def _shown_default(default: Any, says_none: bool) -> str:
     """The default as help shows it: nothing for None and an empty list, which stand for an option left out."""
-    if default is inspect.Parameter.empty:
-        return None  # tyro says that it is required
-    if default == () or (default is None and not says_none):
+    if default is inspect.Parameter.empty or default == () or (default is None and not says_none):
         return ""
     if isinstance(default, bool):
         return f"(default: {'on' if default else 'off'})"

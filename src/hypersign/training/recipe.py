@@ -71,7 +71,7 @@ class Recipe:
     """Multiply quantized weights by least-squares scales: filter (one per filter), or the number of weights per
     scale; without it there is no scale."""
     first_layer: Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"] | None = None
-    """Input of the first convolution: pixels (plain), their code in levels, or signs of rotated patches (vgg: plain)."""
+    """Input of the first convolution (vgg): plain pixels, their code in levels, or signs of rotated patches."""
     first_dimensions: int | None = None
     """Levels per pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
 
