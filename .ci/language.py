@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 FILES = (
     *("*.md", "docs/**/*.md", "*/README.md", "notebooks/*.ipynb"),
     *("src/**/*.py", "src/**/*.html", "examples/*.py", "benchmarks/*.py", "experiments/*.py"),
+    "csrc/**/*.[ch]pp",
 )
 
 BANNED = {
@@ -32,7 +33,15 @@ BANNED = {
     r"an? (?:filter|layer|image|channel|class|epoch|step|vector|row|word|cycle|second) each": "one per ...",
     r"by itself alone": "alone",
     r"thereof|whereof|wherein|therewith": "two sentences",
-    r"takes? turns|all in turn": "interleaved",
+    r"takes? turns|(?:all|both|search|run) in turn": "interleaved",
+    r"var(?:y|ies) alike": "vary equally",
+    r"held against": "compared with",
+    r"(?:mend|mends|mended|mending)": "fix, recover",
+    r"looked at": "measured",
+    r"(?:be|cannot be) told": "be measured, be distinguished",
+    r"left aside": "ignored",
+    r"nothing but": "only",
+    r"(?:point|line|row|colour|scale|histogram)s? an? (?:filter|layer|image|class|epoch|result)": "one ... per ...",
     r"reference serves": "is used",
 }
 """Banned phrases, as regular expressions without regard to case, and what to write instead."""

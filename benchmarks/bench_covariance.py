@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.geometry.covariance import input_covariances, what_if
+from hypersign.geometry import input_covariances, what_if
 from hypersign.quantizers import Sign
 
 CHANNELS, SIDE, BATCH = 512, 4, 100

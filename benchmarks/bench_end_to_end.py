@@ -31,10 +31,8 @@ from hypersign._json import prints_text
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
 from hypersign.models import vgg
-from hypersign.packed import PackedModel
-from hypersign.packed.profile import profile
-from hypersign.packing import pack
-from hypersign.packing.peers import peers
+from hypersign.packed import PackedModel, profile
+from hypersign.packing import pack, peers
 
 
 def images(model: PackedModel, batch: int) -> np.ndarray:

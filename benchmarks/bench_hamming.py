@@ -2,7 +2,7 @@
 
     python benchmarks/bench_hamming.py [--codes 500000] [--queries 500] [--bits 128 256 1024] [--json [FILE]]
 
-Random codes, the 10 nearest of every query. Both search in turn, several rounds, and the least time of each counts:
+Random codes, the 10 nearest of every query. Both search in interleaved rounds, and the minimum time counts:
 on one thread the processor time of the process, so that other programs do not count, else time on the clock.
 Distances must be identical, or the benchmark stops. GB/s counts every code once for every query.
 """
@@ -66,7 +66,9 @@ def main() -> None:
     )
     parser.add_argument("--k", type=int, default=10, help="nearest codes of a query (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="of both (default 1)")
-    parser.add_argument("--rounds", type=int, default=7, help="of both in turn; the least time counts (default 7)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="interleaved rounds; the minimum time counts (default 7)"
+    )
     parser.add_argument(
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
     )

@@ -5,7 +5,7 @@
 The original holds every activation and every dot product of every convolution at once, then makes one
 `numpy.histogram2d`, one `scipy.stats.pearsonr` and one `scipy.stats.linregress` call a layer and family. Here
 it is given the same layers and the same four families as ours: it spares itself our fully connected layers,
-values per filter, sign disagreements and weight densities. Both run in turn, and the ratio is that of the sums.
+values per filter, sign disagreements and weight densities. Runs are interleaved, and the ratio is that of the sums.
 """
 
 import argparse

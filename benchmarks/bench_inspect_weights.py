@@ -24,8 +24,7 @@ import rich.table
 
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.weight_files.measure import inspect_weights
-from hypersign.weight_files.tensors import open_tensors
+from hypersign.weight_files import inspect_weights, open_tensors
 
 SIDE = 4096
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}

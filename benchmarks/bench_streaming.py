@@ -52,7 +52,7 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[float, float]:
         raise SystemExit(f"hypersign hash ended with {process.returncode}")
     # Linux counts what the parent had resident when it started the process.
     if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
-        raise SystemExit("this process takes as much memory as the one it measures, which therefore cannot be told")
+        raise SystemExit("this process takes as much memory as the one it measures, so it cannot be measured")
     return usage.ru_maxrss * (1024 if sys.platform != "darwin" else 1) / 1e6, usage.ru_utime + usage.ru_stime
 
 

@@ -27,7 +27,7 @@ from hypersign._machine import machine, versions
 from hypersign.bits import backend
 from hypersign.layers import quant_layers, train_on_bits
 from hypersign.models import vgg
-from hypersign.quantizers import Identity
+from hypersign.quantizers import Identity, Quantization, Quantizer
 from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import RECIPES
 from hypersign.training.step import Step, make_optimizer
@@ -35,16 +35,23 @@ from hypersign.training.step import Step, make_optimizer
 RECIPE = RECIPES["anderson-berg-2018"]
 
 
+class Clipped(Quantizer):
+    """A hard tanh in place of levels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.hardtanh(x)
+
+
 def network(width: int, levels: int | None) -> nn.Module:
     """The paper's network, `width` filters in its first layer; real weights and hard tanhs if `levels` is None."""
     torch.manual_seed(0)
     widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
-    model = vgg(widths=widths, hidden=[8 * width] * 2, levels=levels or 2)
+    model = vgg(widths=widths, hidden=[8 * width] * 2, quantization=Quantization.of(levels=levels or 2))
     if levels is None:
         for layer in quant_layers(model).values():
             layer.weight_quantizer = Identity()
             if layer.quantizes_inputs:
-                layer.input_quantizer = nn.Hardtanh()
+                layer.input_quantizer = Clipped()
     return model.to(memory_format=torch.channels_last)
 
 

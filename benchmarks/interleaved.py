@@ -1,4 +1,4 @@
-"""What benchmarks of kernels share: contestants in turn, the machine's limit, tables."""
+"""Shared by benchmarks of kernels: interleaved timing, peak, tables."""
 
 import importlib.util
 import time

@@ -1,5 +1,5 @@
-// What the bindings share. They check everything that the kernels rely on, and raise ValueError or TypeError: no argument
-// from Python may read or write outside an array. hypersign.bits checks first, with messages for users.
+// What the bindings share. They check everything that the kernels rely on, and raise ValueError or TypeError: no
+// argument from Python may read or write outside an array. hypersign.bits checks first, with messages for users.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -46,7 +46,8 @@ inline bool in_range(int64_t value, int64_t least) { return value >= least && va
 
 // Whether a window may slide over images of such a size, and makes `out` of them; along both axes.
 inline bool window_fits(Pair image, Pair window, Pair stride, Pair padding, Pair dilation, Pair out) {
-    const auto fits = [](int64_t image, int64_t window, int64_t stride, int64_t padding, int64_t dilation, int64_t out) {
+    const auto fits = [](int64_t image, int64_t window, int64_t stride, int64_t padding, int64_t dilation,
+                         int64_t out) {
         if (!in_range(image, 1) || !in_range(window, 1) || !in_range(stride, 1) || !in_range(padding, 0) ||
             !in_range(dilation, 1))
             return false;

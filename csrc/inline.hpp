@@ -1,4 +1,4 @@
-// For what must be inlined: vectors that are handed from function to function stay in registers.
+// For functions that must be inlined, so that vectors passed between them stay in registers.
 #pragma once
 
 #define HYPERSIGN_INLINE inline __attribute__((always_inline))

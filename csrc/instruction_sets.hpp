@@ -1,5 +1,5 @@
-// Which kernels run. instruction_sets.def lists the instruction sets; the fastest that the processor has is chosen when
-// the module is loaded, and use_instruction_set changes the choice.
+// Which kernels run. instruction_sets.def lists the instruction sets; the fastest that the processor has is chosen
+// when the module is loaded, and use_instruction_set changes the choice.
 #pragma once
 #include <string>
 #include <type_traits>

@@ -24,7 +24,7 @@ from torch import nn
 
 from hypersign._json import plain, prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.geometry.ablation import ablate
+from hypersign.geometry import ablate
 from hypersign.layers import quant_layers
 from hypersign.quantizers import Sign
 from hypersign.runs import Run

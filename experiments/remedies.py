@@ -24,8 +24,7 @@ from rich.console import Console
 
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.geometry.depth import accumulated_r, layer_r
-from hypersign.geometry.weights import angle_stats
+from hypersign.geometry import accumulated_r, angle_stats, layer_r
 from hypersign.layers import quant_layers
 from hypersign.runs import Run, load
 from hypersign.summaries import summary

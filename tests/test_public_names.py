@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -82,3 +83,33 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
     module = importlib.import_module(name)
     missing = [found for public in public_names(module) for found in undocumented(public, getattr(module, public))]
     assert not missing
+
+
+ROOT = Path(__file__).parents[1]
+INTERNALS = {  # pages and scripts about a part's inside, which import from it
+    "docs/extending.md",
+    "benchmarks/bench_training_step.py",
+    "benchmarks/hashing_figures.py",
+    "benchmarks/interleaved.py",
+    "experiments/gradient_noise.py",
+}
+SHOWN = [
+    path
+    for pattern in (
+        "README.md",
+        "docs/*.md",
+        "examples/*.py",
+        "notebooks/*.ipynb",
+        "benchmarks/*.py",
+        "experiments/*.py",
+    )
+    for path in sorted(ROOT.glob(pattern))
+    if path.parent.name not in ("tests", ".venv") and str(path.relative_to(ROOT)) not in INTERNALS
+]
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)
+def test_one_public_path_for_each_name(path: Path) -> None:
+    """What people read imports from the front door and from parts, never from a module inside a part."""
+    deep = re.findall(r"(?:from|import) (hypersign\.[a-z]\w*\.[\w.]+)", path.read_text())
+    assert not deep

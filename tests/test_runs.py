@@ -214,3 +214,36 @@ def test_a_header_that_is_not_ours(tmp_path):
     assert read_tensors(tmp_path / "a")[1] == read_tensors(tmp_path / "b")[1] == {}
     with pytest.raises(HypersignError, match="must be a whole safetensors file"):
         read_tensors(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "line", ["3", "null", "[]", '"x"', "[" * 100_000, "9" * 5000, "{"], ids=lambda text: text[:5]
+)
+def test_metrics_that_are_no_objects(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n' + line + "\n")
+    with pytest.raises(HypersignError, match=r"metrics\.jsonl must hold one JSON object a line; .*restore the file"):
+        Run(tmp_path, {}).metrics()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits"), [(torch.float16, True), (torch.float64, True), (torch.int32, False), (torch.bool, False)]
+)
+def test_weights_of_another_type(kind, fits):
+    model = torch.nn.Linear(3, 2)
+    tensors = {name: torch.ones_like(tensor).to(kind) for name, tensor in model.state_dict().items()}
+    if fits:
+        load_weights(model, tensors, origin="here")
+        assert model.weight.dtype == torch.float32
+        assert (model.weight == 1).all()
+    else:
+        with pytest.raises(
+            HypersignError, match=rf"here does not fit the network: weight is {kind}, the network needs"
+        ):
+            load_weights(model, tensors, origin="here")
+
+
+def test_many_differences_are_counted():
+    tensors = {f"\x1b[31m{i}": torch.ones(1) for i in range(100)}
+    with pytest.raises(HypersignError, match=r"and 82 more$") as caught:
+        load_weights(torch.nn.Linear(3, 2), tensors, origin="here")
+    assert "\x1b" not in str(caught.value)

@@ -45,8 +45,9 @@ void bind_gaussian(nb::module_ &m) {
         });
     });
 
-    // sums: (4, rows): |x|, or nothing with products; x^2; products with the row before, and with the one before that.
-    // above: (2 rows, thresholds): for every row the sums over what exceeds them, then how many do. scale: (d), or empty.
+    // sums: (4, rows): |x|, or nothing with products; x^2; products with the row before, and with the one before
+    // that. above: (2 rows, thresholds): for every row the sums over what exceeds them, then how many do. scale: (d),
+    // or empty.
     define(m, "gaussian_sums", [](Sums sums, Sums above, Row scale, Row thresholds, int64_t d, uint64_t key,
                                   uint64_t first, bool products, int threads) {
         require(d >= 1 && d <= kMaxOption, "at least one component was expected");

@@ -1,15 +1,16 @@
 // Rows of independent standard normals, and sums over them, without an array of them.
 //
-// Box and Muller 1958, sixteen numbers at a time: in each of eight lanes two words u, v give a radius sqrt(-2 ln U) and a
-// direction on the circle, and those give two numbers. Words come from SFC32 (Doty-Humphrey 2010): each row has eight
-// generators, one per lane, which start from splitmix64 (Steele, Lea & Flood 2014) of a key, the row's number and the
-// lane's. So a row depends on key and number alone. All arithmetic is float32, in one order and without fused
+// Box and Muller 1958, sixteen numbers at a time: in each of eight lanes two words u, v give a radius sqrt(-2 ln U)
+// and a direction on the circle, and those give two numbers. Words come from SFC32 (Doty-Humphrey 2010): each row has
+// eight generators, one per lane, which start from splitmix64 (Steele, Lea & Flood 2014) of a key, the row's number
+// and the lane's. So a row depends on key and number alone. All arithmetic is float32, in one order and without fused
 // operations: every back end, NumPy too, gives the same bits.
 //
-// The bottleneck with AVX2: sixteen normals take 70 operations, 22 of them for the two words. A Zen 3 core does 2.4 per
-// cycle, because most wait for the one before. Polynomials are therefore in the order that waits least, and each step
-// computes the points of the next. That makes 1.9 cycles per normal, including products with two rows. Sums of |x| and
-// x^2 alone need neither axes nor signs: 56 operations, 1.6 cycles per normal. A threshold takes 4 more for eight numbers.
+// The bottleneck with AVX2: sixteen normals take 70 operations, 22 of them for the two words. A Zen 3 core does 2.4
+// per cycle, because most wait for the one before. Polynomials are therefore in the order that waits least, and each
+// step computes the points of the next. That makes 1.9 cycles per normal, including products with two rows. Sums of
+// |x| and x^2 alone need neither axes nor signs: 56 operations, 1.6 cycles per normal. A threshold takes 4 more for
+// eight numbers.
 #pragma once
 #include <cstdint>
 

@@ -45,7 +45,8 @@ struct Gaussian {
     };
 
     // Sixteen normals as eight points of the plane: half the squared radius in units of ln 2, -log2 U; the place s of
-    // the direction between -45 and 45 degrees of an axis; and the words whose other bits choose the axis and its sign.
+    // the direction between -45 and 45 degrees of an axis; and the words whose other bits choose the axis and its
+    // sign.
     struct Points {
         Floats energy, s, axis;
         Words sign;

@@ -3,18 +3,18 @@
 // The two products of a backward pass each multiply a gradient by levels of one bit:
 //     to the inputs    dX(n, y, x, c) = sum over taps and filters f of  dY(n, y', x', f) filter(f, tap, c)
 //     to the filters   dW(f, tap, c)  = sum over images and pixels of   dY(n, y', x', f) x(n, y, x, c)
-// dY comes as integers of 6 bits, -31..31, with a scale. Four of them, q0 to q3, make a table of 8 bytes, the sums
-// q0 +- q1 +- q2 +- q3 plus 124. The sum under any four signs is an entry or its negative: three levels are the index,
-// the fourth is the sign and selects the mirrored entry. Two such tables fill the 16 bytes that a
-// byte shuffle looks up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring
-// bytes with their signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs
-// is taken off at the end; it is the same for every row of tables.
+// dY comes as integers of 6 bits, -31..31, with a scale. Four of them, q0 to q3, make a table of 8 bytes, the sums q0
+// +- q1 +- q2 +- q3 plus 124. The sum under any four signs is an entry or its negative: three levels are the index,
+// the fourth is the sign and selects the mirrored entry. Two such tables fill the 16 bytes that a byte shuffle looks
+// up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring bytes with their
+// signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs is taken off
+// at the end; it is the same for every row of tables.
 //
-// The bottleneck: 128 multiply-accumulates, of 16 channels by 8 numbers, take a shuffle, a multiply-add and an addition.
-// Zen 3 does four such instructions per cycle, among them two shuffles and two multiplications: 170 products per cycle,
-// where float32 does 16. Four rows of tables by 32 channels are 24 such instructions and load 8 registers: fewer than two
-// loads per cycle. Sums are added to int32 every 64 tables, before 16 bits overflow. (Tables of sixteen entries without
-// signs need no multiplication, but their sums need widening: four instructions.)
+// The bottleneck: 128 multiply-accumulates, of 16 channels by 8 numbers, take a shuffle, a multiply-add and an
+// addition. Zen 3 does four such instructions per cycle, among them two shuffles and two multiplications: 170
+// products per cycle, where float32 does 16. Four rows of tables by 32 channels are 24 such instructions and load 8
+// registers: fewer than two loads per cycle. Sums are added to int32 every 64 tables, before 16 bits overflow.
+// (Tables of sixteen entries without signs need no multiplication, but their sums need widening: four instructions.)
 #pragma once
 #include <cstdint>
 
@@ -43,8 +43,9 @@ struct GradientKernels {
     void (*split)(const int8_t *from, int8_t (*q)[kBuild]);
     // kBuild tables: table t of the eight numbers q[0][t], ..., q[7][t]; to out + t * stride.
     void (*build)(const int8_t (*q)[kBuild], uint8_t *out, int64_t stride);
-    // The indices of 32 channels into a table, and then their signs: channel c's for the first four numbers at 2 c, for
-    // the others at 2 c + 1. Bit c of words[j] is 1 where number j counts negatively. The signs are added to `signs`.
+    // The indices of 32 channels into a table, and then their signs: channel c's for the first four numbers at 2 c,
+    // for the others at 2 c + 1. Bit c of words[j] is 1 where number j counts negatively. The signs are added to
+    // `signs`.
     void (*spread)(const uint32_t *words, uint8_t *out, int32_t *signs);
     // sums[r][c] = sum over segments and their tables of channel c's two entries, each with its sign, for `rows` rows
     // of tables, 1 to kRows. At least one segment.
@@ -67,7 +68,7 @@ struct GradientShape {
     int64_t planes;  // 1: binary levels, 2: ternary ones
 };
 
-// x: (images, pixels, filters) -> integers by_image with a scale an image, by_filter with a scale a filter.
+// x: (images, pixels, filters) -> integers by_image with one scale per image, by_filter with one scale per filter.
 void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t filters, uint64_t seed, int8_t *by_image,
                      float *image_scales, int8_t *by_filter, float *filter_scales, int threads);
 

@@ -11,10 +11,10 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kCache = 256 * 1024;        // bytes of tables worked on at a time: half of a core's second cache
-constexpr int64_t kRound = 2 << 20;           // bytes of pixels' indices worked on at a time
-constexpr int64_t kPiece = 128;               // tables of pixels whose indices and tables fit in the first cache
-constexpr int64_t kRow = kPiece * kTable + 64;  // bytes from filter to filter: a power of two would share cache sets
+constexpr int64_t kCache = 256 * 1024;        // bytes of tables per tile: half of a core's L2 cache
+constexpr int64_t kRound = 2 << 20;           // bytes of pixels' indices per round
+constexpr int64_t kPiece = 128;               // tables of pixels whose indices and tables fit in the L1 cache
+constexpr int64_t kRow = kPiece * kTable + 64;  // bytes from filter to filter; a power of two would share cache sets
 
 // A thread's own memory for one purpose, kept from call to call, since fresh pages cost more than the work on them;
 // aligned to cache lines.

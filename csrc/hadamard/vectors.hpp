@@ -1,13 +1,13 @@
 // The transform in vector registers, for any instruction set: `width` bytes a register, `held` of them at a time.
 //
-// What limits it. A transform of n numbers has n log2 n additions, and a loop a stage would load and store each number
-// log2 n times: two memory operations an addition, and two passes over the memory where n exceeds the cache. So
-// several stages are done at each visit:
+// The bottleneck. A transform of n numbers has n log2 n additions, and a loop per stage would load and store each
+// number log2 n times: two memory operations per addition, and two passes over the memory where n exceeds the cache.
+// So each visit does several stages:
 // - the leaf loads held x lanes neighbours and does all their stages in registers (256 floats with 16 registers of
 //   AVX-512: 8 stages). Strides of a register and more are an addition and a subtraction of two registers: one
-//   operation a register and stage. Strides below are a shuffle that swaps partners and a multiply-add with +-1
+//   operation per register and stage. Strides below are a shuffle that swaps partners and a multiply-add with +-1
 //   (integers: an addition and a subtraction under a mask): two operations, and shuffles have one port on Intel's
-//   cores, so a float leaf takes about 4 (shuffles) to 6 cycles a register of 16;
+//   cores, so a float leaf takes about 4 (shuffles) to 6 cycles per register of 16;
 // - above it, a pass of radix 8 loads numbers a stride apart into 8 registers and does 3 stages. Radix 16 would save
 //   passes but took 1.7 times as long for 2^18 floats: 16 lines a power of two apart share one set of a cache that
 //   has 8 to 12 ways, and throw each other out.

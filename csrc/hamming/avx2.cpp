@@ -1,8 +1,9 @@
 // One code in each byte. Four bits of 32 codes and four of the query differ in as many bits as a table of 16 bytes
 // says, which is the shuffle's operand: two instructions, a shuffle and a sum, for 128 bits. So a block holds four
-// bits a byte, twice the room of its codes, and 128 codes share the load of a table. A limit that fits a byte is counted
-// down from, and stays at 0, however long the codes: what is left tells who is near. With a greater one counts stay
-// bytes for up to 3 words, whose 192 ones still fit, then 16 bits for up to 1,023, then are added up in memory.
+// bits per byte, twice the size of its codes, and 128 codes share the load of a table. A limit that fits a byte is
+// counted down from, and stays at 0, however long the codes: what is left tells who is near. With a greater one
+// counts stay bytes for up to 3 words, whose 192 ones still fit, then 16 bits for up to 1,023, then are added up in
+// memory.
 #include <immintrin.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Hamming distances of packed codes. Codes are laid out in blocks as the instruction set likes them; a block is then
-// compared with one query after another while it is in the first cache.
+// Hamming distances of packed codes. Codes are laid out in blocks, in an order of the instruction set; a block is
+// then compared with one query after the other while it is in the L1 cache.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -9,7 +9,7 @@
 namespace hypersign {
 
 struct HammingKernels {
-    // Lays `count` codes of `words` words out as a block of room for a multiple of 128 codes.
+    // Lays `count` codes of `words` words out as a block, whose size is that of a multiple of 128 codes.
     void (*layout)(const uint64_t *codes, int64_t count, int64_t words, uint64_t *block);
 
     // Finds the codes of a block nearer to the query than `limit`: writes their positions in the block, ascending,
@@ -38,7 +38,7 @@ void hamming_all(const HammingTask &task, int32_t *distances);
 // The k nearest of every query, (queries, k), nearest first; of equal ones the lower index first.
 void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int64_t *indices);
 
-// What lies within `radius`, ordered like the nearest, for each query: distance * 2^40 + index.
+// The codes within `radius` of each query, nearest first: distance * 2^40 + index.
 std::vector<std::vector<uint64_t>> hamming_within(const HammingTask &task, int32_t radius);
 
 }  // namespace hypersign

@@ -24,10 +24,10 @@ struct alignas(64) CacheLine {
     uint64_t words[8];
 };
 
-// Room for a block of codes and for what is found in it.
+// Memory for a block of codes and for the codes found in it.
 struct Block {
     const HammingKernels &kernels;
-    int64_t words, most;
+    int64_t words, capacity;
     std::vector<CacheLine> lines;
     uint64_t *codes;
     std::vector<uint32_t> positions;
@@ -36,17 +36,22 @@ struct Block {
     explicit Block(int64_t words)
         : kernels(*current_kernels().hamming),
           words(words),
-          most(std::max<int64_t>(1, kBytes / (std::max<int64_t>(words, 1) * kernels.expansion * 1024)) * 128),
-          lines(static_cast<size_t>(most * words * kernels.expansion / 8)),
+          capacity(std::max<int64_t>(1, kBytes / (std::max<int64_t>(words, 1) * kernels.expansion * 1024)) * 128),
+          lines(static_cast<size_t>(capacity * words * kernels.expansion / 8)),
           codes(lines.empty() ? nullptr : lines.data()->words),
-          positions(static_cast<size_t>(most)),
-          distances(static_cast<size_t>(most)) {}
+          positions(static_cast<size_t>(capacity)),
+          distances(static_cast<size_t>(capacity)) {}
 
-    // Lays out at most `most` codes from `first` on, and returns how many.
+    // Lays out at most `capacity` codes from `first` on, and returns how many.
     int64_t load(const HammingTask &task, int64_t first, int64_t last) {
-        const int64_t count = std::min(last - first, most);
+        const int64_t count = std::min(last - first, capacity);
         kernels.layout(task.codes + first * words, count, words, codes);
         return count;
+    }
+
+    // The key of result i, in a block that begins with code `first`.
+    uint64_t key_of(int64_t i, int64_t first) const {
+        return key(distances[static_cast<size_t>(i)], first + positions[static_cast<size_t>(i)]);
     }
 
     int64_t nearer(int64_t count, const uint64_t *query, int32_t limit) {
@@ -78,17 +83,17 @@ struct Tiles {
     }
 };
 
-// The k least keys so far, among up to as many again: cut down to k when the room is full, which takes constant time
-// a key. A code as far as the k-th cannot come in: its index is higher.
+// The k smallest keys so far, among up to as many again. When the memory is full they are cut down to k, which takes
+// constant time per key. A code as far as the k-th cannot enter, because its index is higher.
 struct Nearest {
     uint64_t *keys;
     int64_t size = 0;
     int32_t limit = std::numeric_limits<int32_t>::max();
 
-    void push(uint64_t key, int64_t k, int64_t room) {
+    void push(uint64_t key, int64_t k, int64_t capacity) {
         keys[size++] = key;
-        if (size == room && room > k) {
-            std::nth_element(keys, keys + k - 1, keys + room);
+        if (size == capacity && capacity > k) {
+            std::nth_element(keys, keys + k - 1, keys + capacity);
             size = k;
             limit = distance_of(keys[k - 1]);
         }
@@ -112,26 +117,26 @@ void hamming_all(const HammingTask &task, int32_t *distances) {
 
 void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int64_t *indices) {
     if (k == 0 || task.query_count == 0) return;
-    const int64_t room = std::min(k + std::max<int64_t>(k, 64), task.code_count);
-    const Tiles tiles(task, std::clamp<int64_t>((1 << 20) / room, 1, kQueries));
-    // Each share's k nearest, later merged; the greatest key stands for none.
+    const int64_t capacity = std::min(k + std::max<int64_t>(k, 64), task.code_count);
+    const Tiles tiles(task, std::clamp<int64_t>((1 << 20) / capacity, 1, kQueries));
+    // Each share's k nearest, merged later; the largest key means none.
     const uint64_t none = ~uint64_t{0};
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), none);
     tiles.run([&](int64_t first_query, int64_t last_query, int64_t share, int64_t code, int64_t last) {
         Block block(task.words);
-        std::vector<uint64_t> keys(static_cast<size_t>((last_query - first_query) * room));
+        std::vector<uint64_t> keys(static_cast<size_t>((last_query - first_query) * capacity));
         std::vector<Nearest> nearest;
-        for (int64_t i = 0; i < last_query - first_query; ++i) nearest.push_back({keys.data() + i * room});
+        for (int64_t i = 0; i < last_query - first_query; ++i) nearest.push_back({keys.data() + i * capacity});
         // Small blocks first: until there are k, everything is near.
         int64_t ramp = 64;
         for (int64_t count; code < last; code += count) {
             count = block.load(task, code, std::min(last, code + ramp));
-            ramp = std::min(2 * ramp, block.most);
+            ramp = std::min(2 * ramp, block.capacity);
             for (int64_t query = first_query; query < last_query; ++query) {
                 Nearest &mine = nearest[static_cast<size_t>(query - first_query)];
                 const int64_t near = block.nearer(count, task.queries + query * task.words, mine.limit);
                 for (int64_t i = 0; i < near; ++i)
-                    mine.push(key(block.distances[static_cast<size_t>(i)], code + block.positions[static_cast<size_t>(i)]), k, room);
+                    mine.push(block.key_of(i, code), k, capacity);
             }
         }
         for (int64_t query = first_query; query < last_query; ++query) {
@@ -163,7 +168,7 @@ std::vector<std::vector<uint64_t>> hamming_within(const HammingTask &task, int32
                 auto &mine = found[static_cast<size_t>(query * tiles.shares + share)];
                 const int64_t near = block.nearer(count, task.queries + query * task.words, radius + 1);
                 for (int64_t i = 0; i < near; ++i)
-                    mine.push_back(key(block.distances[static_cast<size_t>(i)], code + block.positions[static_cast<size_t>(i)]));
+                    mine.push_back(block.key_of(i, code));
             }
         }
     });

@@ -1,10 +1,10 @@
 // Levels of a first layer with AVX2, by tables.
 //
-// A table holds what three bytes of the image add up to, with each of the 8 choices of their signs, in 16 bits: 16
-// bytes, from which a shuffle picks the sums of 16 filters. A table is made once, of two multiplications, and serves
-// all filters and all pixels that it lies under. So three taps of 16 filters are two instructions, a shuffle and an
-// addition; multiplied and added pairwise (image/avx2.cpp), four taps of 8 filters are two: half as many again for each
-// tap, besides what gathering patches and adding pairs of lanes take.
+// A table holds the sums of three bytes of the image under each of the 8 choices of their signs, in 16 bits: 16
+// bytes, from which a shuffle picks the sums of 16 filters. A table is made once, by two multiplications, for all
+// filters and all pixels that read its bytes. So three taps of 16 filters are two instructions, a shuffle and an
+// addition. Multiplied and added pairwise (image/avx2.cpp), four taps of 8 filters are two: half as many again per
+// tap, besides gathering patches and adding pairs of lanes.
 //
 // Four pixels and 32 filters share a group's 64 bytes of picks: 8 shuffles, 8 additions and 6 loads. Shuffles run on
 // two ports: 4 cycles for 384 multiply-accumulates, and nothing else takes as long.
@@ -40,11 +40,12 @@ void tabulate(const uint8_t *line, int64_t count, int64_t step, int taps, uint8_
     }
 }
 
-// Sums of 32 filters of some pixels. Members have names, and registers: the compiler would keep an array in memory.
+// Accumulators of 32 filters and some pixels. Each is a member of its own, because the compiler would keep an array
+// in memory.
 template <int pixels>
-struct Sums {
+struct Accumulators {
     __m256i first = _mm256_setzero_si256(), second = _mm256_setzero_si256();
-    Sums<pixels - 1> rest;
+    Accumulators<pixels - 1> rest;
 
     HYPERSIGN_INLINE void add(const uint8_t *table, int64_t step, const __m256i &picks0, const __m256i &picks1) {
         const __m256i sums = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(table)));
@@ -56,21 +57,21 @@ struct Sums {
 };
 
 template <>
-struct Sums<0> {
+struct Accumulators<0> {
     HYPERSIGN_INLINE void add(const uint8_t *, int64_t, const __m256i &, const __m256i &) {}
 };
 
-// Levels of a block of 32 filters: half a word.
+// The epilogue of a block of 32 filters: levels, half a word.
 template <bool ternary>
 class Levels {
    public:
     Levels(const ImageLookup &row, int64_t block)
-        : row_(row), block_(block), words_(ceil_div(row.filters, 64)), blocks_((row.filters + 31) / 32),
+        : row_(row), block_(block), words_(ceil_div(row.filters, 64)), blocks_(ceil_div(row.filters, kImageTableFilters)),
           not_flip_(~static_cast<uint32_t>(row.flip[block / 2] >> block % 2 * 32)),
           valid_(row.filters - block * 32 < 32 ? ~(~uint32_t{0} << (row.filters - block * 32)) : ~uint32_t{0}) {}
 
     template <int pixels>
-    HYPERSIGN_INLINE void write(const Sums<pixels> &sums, int64_t pixel) const {
+    HYPERSIGN_INLINE void write(const Accumulators<pixels> &sums, int64_t pixel) const {
         const int16_t *bounds = row_.bounds[pixel] + block_ * 32;
         const uint32_t not_minus = above(sums, bounds);
         uint32_t valid = valid_;
@@ -81,11 +82,11 @@ class Levels {
         put(row_.sign, pixel, (not_minus ^ not_flip_) & valid);
         write(sums.rest, pixel + 1);
     }
-    HYPERSIGN_INLINE void write(const Sums<0> &, int64_t) const {}
+    HYPERSIGN_INLINE void write(const Accumulators<0> &, int64_t) const {}
 
    private:
     template <int pixels>
-    static HYPERSIGN_INLINE uint32_t above(const Sums<pixels> &sums, const int16_t *bounds) {
+    static HYPERSIGN_INLINE uint32_t above(const Accumulators<pixels> &sums, const int16_t *bounds) {
         auto at = reinterpret_cast<const __m256i *>(bounds);
         const __m256i both = _mm256_packs_epi16(_mm256_cmpgt_epi16(sums.first, _mm256_loadu_si256(at)),
                                                 _mm256_cmpgt_epi16(sums.second, _mm256_loadu_si256(at + 1)));
@@ -109,7 +110,7 @@ HYPERSIGN_INLINE void look_up(const ImageLookup &row, const uint8_t *picks, int6
                               const Levels<ternary> &levels) {
     const int64_t from = pixel * row.step;
     auto at = reinterpret_cast<const __m256i *>(picks);
-    Sums<pixels> sums;
+    Accumulators<pixels> sums;
     for (int64_t g = 0; g < row.groups; ++g, at += 2)
         sums.add(row.tables[g] + from, row.step, _mm256_loadu_si256(at), _mm256_loadu_si256(at + 1));
     levels.write(sums, pixel);

@@ -1,6 +1,7 @@
-// One instruction (vpdpbusd) multiplies four unsigned bytes with four signed ones in each of 16 lanes and adds all to
-// a 32-bit sum, exactly. Four pixels by up to 64 filters share sixteen registers of sums, so that a load of weights
-// serves four pixels and a broadcast of four bytes serves 64 filters. 64 filters are a word of output.
+// The first layer with AVX-512. In each of 16 lanes, vpdpbusd multiplies four unsigned bytes with four signed ones
+// and adds the products to a 32-bit sum, exactly. Four pixels by up to 64 filters share sixteen registers of
+// accumulators, so a load of weights serves four pixels, and a broadcast of four bytes serves 64 filters. 64 filters
+// are a word of output.
 #include <immintrin.h>
 
 #include "image/image.hpp"
@@ -8,7 +9,7 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kTaps = 4, kLanes = 16;
+constexpr int64_t kTaps = kImageTaps, kLanes = kImageLanes;
 
 // `pixels` pixels from `pixel` on, with `blocks` blocks of 16 filters from filter `first`, a multiple of 64, on.
 template <int pixels, int blocks>

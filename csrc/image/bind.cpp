@@ -10,8 +10,8 @@ void bind_image(nb::module_ &m) {
                     length(y, 3) == length(x, 1));
         channels_last(x.data(), length(x, 0), length(x, 1), length(x, 2) * length(x, 3), y.data());
     });
-    // x (N, H, W, C); weights (blocks, fours, 16, 4); taps (kernel height, kernel width, 16 * blocks).
-    // Sums: (N, H', W', filters), and no limits. Levels: planes (1 or 2, N, H', W', words), limits (1 or 2, 16 blocks).
+    // x (N, H, W, C); weights (blocks, fours, 16, 4); taps (kernel height, kernel width, 16 * blocks). Sums: (N, H',
+    // W', filters), and no limits. Levels: planes (1 or 2, N, H', W', words), limits (1 or 2, 16 blocks).
     define(m, "image_conv2d",
            [](Array<const uint8_t, 4> x, Array<const int8_t, 4> weights, Array<const int32_t, 3> taps, Pair stride,
               Pair padding, Pair dilation, std::optional<Array<int32_t, 4>> sums,

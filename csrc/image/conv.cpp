@@ -13,7 +13,7 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kCopy = 16;  // bytes copied at once; what is too many is written over by the next copy
+constexpr int64_t kCopy = 16;  // bytes copied together; the next copy overwrites the excess
 
 // The padded lines of an image under a row of the output, as many as a kernel reaches over; neighbours share them.
 class Lines {
@@ -72,7 +72,7 @@ class Convolution {
         for (int64_t i = 0; i < lanes_ * depth_; ++i) largest_ = std::max<int64_t>(largest_, std::abs(task.weights[i]));
         if (largest_ > kImageMaxWeight) throw std::invalid_argument("weights of magnitudes up to 64 were expected");
 
-        // What the shift adds: (row ranges, column ranges, lanes).
+        // The part of the sums that comes from the shift: (row ranges, column ranges, lanes).
         starts_.resize(rows_.ranges.size() * columns_.ranges.size() * static_cast<size_t>(lanes_));
         int32_t *start = starts_.data();
         for (const auto &[top, bottom] : rows_.ranges)
@@ -101,14 +101,14 @@ class Convolution {
         const int64_t four = filter / kImageLanes * (depth_ / kImageTaps) + tap / kImageTaps;
         return task_.weights[(four * kImageLanes + filter % kImageLanes) * kImageTaps + tap % kImageTaps];
     }
-    // Which of the starts is a pixel's.
+    // The number of a pixel's start.
     size_t pattern(int64_t y, int64_t x) const {
         return static_cast<size_t>(rows_.range_of[static_cast<size_t>(y)]) * columns_.ranges.size() +
                static_cast<size_t>(columns_.range_of[static_cast<size_t>(x)]);
     }
-    // Sets where an output row's results go.
+    // Sets the output of a row.
     template <typename Row>
-    void put_out(int64_t tile, Row &row) const {
+    void set_output(int64_t tile, Row &row) const {
         const int64_t first = tile * task_.out[1], words = ceil_div(task_.filters, 64);
         row.pixels = task_.out[1];
         row.filters = task_.filters;
@@ -127,7 +127,7 @@ class Convolution {
     int64_t largest_ = 0;
     std::vector<int32_t> starts_;
 
-    // For tables: threes of taps, and what is left of a run.
+    // For tables: threes of taps, and the rest of a run.
     struct Three {
         int64_t row, byte, tap, taps;
     };
@@ -149,7 +149,7 @@ void Convolution::by_patches(int64_t first, int64_t last) const {
         lines.under(tile / task_.out[0], y, [&](int64_t i, int64_t, const uint8_t *line, bool) {
             line_of[static_cast<size_t>(i)] = line;
         });
-        // In order, since what a copy writes past its end the next ones write over.
+        // In order: the next copies overwrite the excess of each.
         for (int64_t x = 0; x < task_.out[1]; ++x) {
             uint8_t *to = patches.data() + x * depth_;
             for (const uint8_t *line : line_of) {
@@ -163,7 +163,7 @@ void Convolution::by_patches(int64_t first, int64_t last) const {
             start_of[static_cast<size_t>(x)] = starts_.data() + pattern(y, x) * static_cast<size_t>(lanes_);
         }
         ImageRow row{};
-        put_out(tile, row);
+        set_output(tile, row);
         row.patches = patches.data();
         row.fours = depth_ / kImageTaps;
         row.weights = task_.weights;
@@ -176,7 +176,7 @@ void Convolution::by_patches(int64_t first, int64_t last) const {
     }
 }
 
-// Where levels are wanted, and sums fit in 16 bits.
+// Tables serve levels whose sums fit in 16 bits.
 void Convolution::prepare_tables() {
     constexpr int64_t kBlock = kImageTableFilters;
     const int64_t taps = task_.size[0] * runs_ * run_, blocks = ceil_div(task_.filters, kBlock);
@@ -256,7 +256,7 @@ void Convolution::by_tables(int64_t first, int64_t last) const {
         for (int64_t x = 0; x < task_.out[1]; ++x)
             bounds_at[static_cast<size_t>(x)] = bounds_.data() + pattern(y, x) * static_cast<size_t>(bounds_of_);
         ImageLookup row{};
-        put_out(tile, row);
+        set_output(tile, row);
         row.tables = table_of.data();
         row.groups = groups_;
         row.step = step_ / unit * kImageTable;

@@ -2,9 +2,9 @@
 //
 //     sum = start + sum over taps of x w
 //
-// Weights hold the multiplier of the pixels already; `start` holds what the shift of the pixels adds, which depends on
-// the taps that lie inside the image. The pixels under a filter are gathered into a row of bytes first (a patch), a
-// few thousand bytes at a time; taps outside are 0.
+// Weights hold the multiplier of the pixels already; `start` holds what the shift of the pixels adds, which depends
+// on the taps that lie inside the image. The pixels under a filter are gathered into a row of bytes first (a patch),
+// a few thousand bytes at a time; taps outside are 0.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -91,7 +91,8 @@ std::function<void(int)> image_conv2d(const ImageTask &task);
 
 namespace {  // a copy for each file, compiled for its instruction set
 
-// The epilogue in plain C++, of 16 filters of a pixel: writes sums or levels. Bits of block b are a quarter of a word.
+// The epilogue in plain C++, of 16 filters of a pixel: writes sums or levels. Bits of block b are a quarter of a
+// word.
 inline void image_epilogue(const ImageRow &row, int64_t pixel, int64_t block, const int32_t *sums) {
     const int64_t first = block * kImageLanes;
     const int64_t count = row.filters - first < kImageLanes ? row.filters - first : kImageLanes;

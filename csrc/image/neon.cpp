@@ -1,6 +1,6 @@
-// Bytes are widened to 16 bits, and one instruction multiplies four of them and adds to four 32-bit sums: every 64-bit
-// ARM has it (the dot product of bytes came later, and the one of mixed signs later still). Two pixels by 16 filters
-// share eight registers of sums.
+// The first layer with NEON. Bytes are widened to 16 bits; one instruction multiplies four of them and adds to four
+// 32-bit sums. Every 64-bit ARM has it (the dot product of bytes came later, and the one of mixed signs later still).
+// Two pixels by 16 filters share eight registers of accumulators.
 #include <arm_neon.h>
 
 #include "image/image.hpp"
@@ -8,7 +8,7 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kTaps = 4, kLanes = 16;
+constexpr int64_t kTaps = kImageTaps, kLanes = kImageLanes;
 
 template <int pixels>
 void tile(const ImageRow &row, int64_t pixel, int64_t block) {

@@ -1,7 +1,7 @@
-// Sums over rows of weights, in one pass: what moments, angles and group scales are made of.
+// Sums over rows of weights, in one pass, from which moments, angles and group scales follow.
 //
-// Per vector of 8: a load, |x|, six products, seven sums and a comparison: 15 operations that the L1 cache feeds, half
-// a cycle a weight, where eight passes of a library over the same block take eight loads, five stores and 2 ns.
+// A vector of 8 takes a load, |x|, six products, seven sums and a comparison: 15 operations on the L1 cache, half a
+// cycle per weight. Eight passes of a library over the same block take eight loads, five stores and 2 ns per weight.
 #pragma once
 #include <cstdint>
 
@@ -9,13 +9,13 @@
 
 namespace hypersign {
 
-constexpr int64_t kMomentsUnit = 32;  // weights that are summed in float32 before they meet others
+constexpr int64_t kMomentsUnit = 32;  // weights that are summed in float32 first
 
 // rows x d weights, d a multiple of 32.
 struct MomentsTask {
     const float *x;
     int64_t rows, d;
-    double *absolute;  // (rows, d / 32): sums of |x|, a unit each
+    double *absolute;  // (rows, d / 32): sums of |x|, one per unit
     double *square;    // (rows): of x^2
     double *totals;    // (4): of x, x^3, |x|^3, x^4 over all; added to
     int64_t *zeros;    // how many are 0; added to

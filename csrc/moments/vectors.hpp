@@ -1,5 +1,5 @@
-// The kernel in the vector types of GCC and Clang: Floats and Ints fill a register. `Local` must be local to the file that
-// includes this, so that its code is never shared with that of another instruction set.
+// The kernel in the vector types of GCC and Clang: Floats and Ints fill a register. `Local` must be local to the file
+// that includes this, so that its code is never shared with that of another instruction set.
 #pragma once
 #include <algorithm>
 #include <cstring>

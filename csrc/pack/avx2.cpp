@@ -1,4 +1,5 @@
-// Comparison gives a mask of lanes, movemask its bits. The last, partial word of a row is done number by number.
+// Packing with AVX2. A comparison gives a mask of lanes, and movemask its bits. The last, partial word of a row is
+// packed number by number.
 #include <immintrin.h>
 
 #include <type_traits>

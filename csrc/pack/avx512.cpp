@@ -1,4 +1,4 @@
-// Comparison of a register gives its bits at once; memory is the limit.
+// Packing with AVX-512. The comparison of a register gives its bits; memory is the bottleneck.
 #include <immintrin.h>
 
 #include <type_traits>
@@ -8,7 +8,7 @@
 namespace hypersign {
 namespace {
 
-// The lowest bits of a word that stand for numbers left, `count` - `done` of them.
+// A mask of the numbers left, `count` - `done` of them.
 uint64_t left(int64_t count, int64_t done) {
     const int64_t bits = count - done;
     return bits <= 0 ? 0 : bits >= 64 ? ~uint64_t{0} : ~uint64_t{0} >> (64 - bits);

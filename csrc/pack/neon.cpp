@@ -1,5 +1,5 @@
-// Comparison gives a mask of bytes; and with the powers of two and adding up neighbours thrice makes bits of it. The
-// last, partial word of a row is done number by number.
+// Packing with NEON. A comparison gives a mask of bytes; "and" with powers of two, and three additions of neighbours,
+// make bits of it. The last, partial word of a row is packed number by number.
 #include <arm_neon.h>
 
 #include "pack/pack.hpp"

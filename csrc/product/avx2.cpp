@@ -1,33 +1,37 @@
 // The product with AVX2, which has no population count: it looks counts up, for two pixels at a time.
 //
-// A register holds 4 levels of 32 filters, an index of 4 bits in each byte, and a shuffle looks it up in a table of 16
-// bytes. The tables are of the input: 4 levels of two pixels. The lower 4 bits of entry b count where b differs from the
-// first pixel's levels, the upper 4 bits where it differs from the second's. So a shuffle does 256 multiply-accumulates.
+// A register holds 4 levels of 32 filters, an index of 4 bits in each byte, and a shuffle looks it up in a table of
+// 16 bytes. The tables are of the input: 4 levels of two pixels. The lower 4 bits of entry b count where b differs
+// from the first pixel's levels, the upper 4 bits where it differs from the second's. So a shuffle does 256
+// multiply-accumulates.
 //
-// Counts of 4 bits overflow after 3 steps. Of t, the sum of three counts, two byte accumulators are kept, from which the
-// counts of both pixels follow (product/avx2.hpp) as long as none exceeds 255: 60 steps. Then the counts are added to
-// counts of 16 bits in memory, and those to 32 bits before they overflow.
+// Counts of 4 bits overflow after 3 steps. Of t, the sum of three counts, two byte accumulators are kept, from which
+// the counts of both pixels follow (product/avx2.hpp) as long as none exceeds 255: 60 steps. Then the counts are
+// added to counts of 16 bits in memory, and those to 32 bits before they overflow.
 //
-// 12 levels of two pixels and 128 filters take 12 shuffles, 8 additions for four times t, and 3 instructions for each of
-// its four pairs of accumulators: 32 for 3072 multiply-accumulates. Zen has four vector ports; shuffles run on two of
-// them, and shifts would, too, so t is divided by a multiplication, on the other two. That is 8 cycles: 384 per cycle.
-// Filters are operands of the shuffles; with 3 tables that is 15 loads of the 16 that 8 cycles allow, and 42 instructions
-// of 48. Zen 3 does not reach 8 cycles even on registers alone (`peak`): it sends additions to the ports that shuffles
-// wait for. Intel has three vector ports, two of which shuffle (one, before Ice Lake): 11 or 12 cycles. (Counts of one
-// pixel in bytes take 4 instructions for 256 multiply-accumulates: 256 per cycle. Exclusive or, and counts of its bits
-// from a table that never changes, take 8.)
+// 12 levels of two pixels and 128 filters take 12 shuffles, 8 additions for four times t, and 3 instructions for each
+// of its four pairs of accumulators: 32 for 3072 multiply-accumulates. Zen has four vector ports; shuffles run on two
+// of them, and shifts would, too, so t is divided by a multiplication, on the other two. That is 8 cycles: 384 per
+// cycle. Filters are operands of the shuffles; with 3 tables that is 15 loads of the 16 that 8 cycles allow, and 42
+// instructions of 48. Zen 3 does not reach 8 cycles even on registers alone (`peak`): it sends additions to the ports
+// that shuffles wait for. Intel has three vector ports, two of which shuffle (one, before Ice Lake): 11 or 12 cycles.
+// (Counts of one pixel in bytes take 4 instructions for 256 multiply-accumulates: 256 per cycle. Exclusive or, and
+// counts of its bits from a table that never changes, take 8.)
 //
 // What a tile reads must be near. A part of the filters' fan-in is split into indices of 4 bits, 8 KiB, and meets all
-// pixels of the tile, whose counts in 16 bits are 16 KiB, or 32 for levels; all tables of pairs are 4 KiB. The offsets of
-// the tables for the input's levels are written once for all blocks of filters (`write_table_offsets`): 2 bytes for 4
-// levels of two pixels, which the loop reads in order. A single pixel (a fully connected layer, one image) meets each
-// filter once: it is bound by the cache that they come from, counts in bytes, and splits indices as it goes.
+// pixels of the tile, whose counts in 16 bits are 16 KiB, or 32 for levels; all tables of pairs are 4 KiB. The
+// offsets of the tables for the input's levels are written once for all blocks of filters (`write_table_offsets`): 2
+// bytes for 4 levels of two pixels, which the loop reads in order. A single pixel (a fully connected layer, one
+// image) meets each filter once: it is bound by the cache that they come from, counts in bytes, and splits indices as
+// it goes.
 //
-// Ternary filters have two bits per level, 2 levels per index, and run at half the speed. Tables of ternary inputs count
-// disagreements minus agreements, plus a bias, because bytes have no sign. With ternary filters those are numbers up to
-// 4, as binary ones are. With binary filters they go up to 8, so pixels go one by one, as does the last of an odd number.
+// Ternary filters have two bits per level, 2 levels per index, and run at half the speed. Tables of ternary inputs
+// count disagreements minus agreements, plus a bias, because bytes have no sign. With ternary filters those are
+// numbers up to 4, as binary ones are. With binary filters they go up to 8, so pixels go one by one, as does the last
+// of an odd number.
 //
-// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB, VPMULHUW and VBROADCASTI128 (YMM).
+// Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPSHUFB, VPADDB, VPMULHUW and VBROADCASTI128
+// (YMM).
 #include <vector>
 
 #include "integers.hpp"
@@ -90,8 +94,8 @@ HYPERSIGN_INLINE __m128i load_words(const uint32_t *from, int64_t words) {
     return _mm_load_si128(reinterpret_cast<const __m128i *>(some));
 }
 
-// Eight ternary levels in a byte of signs and one of non-zeros, as indices of 4 bits, two levels each, non-zeros above
-// signs: 0, 1 and 4, 5; then 2, 3 and 6, 7.
+// Eight ternary levels in a byte of signs and one of non-zeros, as indices of 4 bits, two levels each, non-zeros
+// above signs: 0, 1 and 4, 5; then 2, 3 and 6, 7.
 struct Fours {
     __m128i first, second;
     Fours(__m128i sign, __m128i nonzero) {
@@ -145,7 +149,7 @@ void pack_weights(const uint32_t *const *sign, const uint32_t *const *nonzero, i
 template <typename K>
 struct Plan {
     int64_t steps, filled, part;
-    int64_t stride;  // of the table offsets of two pixels: an odd number of cache lines, so that they use different cache sets
+    int64_t stride;  // of the table offsets of two pixels: an odd number of cache lines
     int64_t pairs, rows;  // pairs of pixels, and pairs and single pixels
 
     int64_t pixel(int64_t row) const { return row < pairs ? 2 * row : pairs + row; }
@@ -305,11 +309,11 @@ __attribute__((noinline)) void count_only(const __m256i *block, const uint16_t *
     accumulate_bytes<First>(bytes, one);
 }
 
-// All pixels of the tile. A function of its own, so that everything its loops read stays in registers. Where the epilogue
-// writes sums next, the cache fetches their lines meanwhile.
+// All pixels of the tile. A function of its own, so that everything its loops read stays in registers. Where the
+// epilogue writes sums next, the cache fetches their lines meanwhile.
 template <typename K, int G, bool First>
-__attribute__((noinline)) void count(const Plan<K> &plan, const __m256i *w, const uint16_t *table_offsets, int64_t steps,
-                                     const ProductTile *to, Counts16 (*counts16)[G]) {
+__attribute__((noinline)) void count(const Plan<K> &plan, const __m256i *w, const uint16_t *table_offsets,
+                                     int64_t steps, const ProductTile *to, Counts16 (*counts16)[G]) {
     const uint8_t *const base = tables<K>();
     if constexpr (K::kPairs)
         for (int64_t pair = 0; pair < plan.pairs; ++pair, table_offsets += plan.stride, counts16 += 2) {
@@ -382,9 +386,11 @@ void run(const ProductTile &tile) {
 
 void write_table_offsets(const ProductTile &tile, uint16_t *table_offsets) {
     if (tile.ternary_x)
-        tile.ternary_w ? write_table_offsets<true, true>(tile, table_offsets) : write_table_offsets<true, false>(tile, table_offsets);
+        tile.ternary_w ? write_table_offsets<true, true>(tile, table_offsets)
+                       : write_table_offsets<true, false>(tile, table_offsets);
     else
-        tile.ternary_w ? write_table_offsets<false, true>(tile, table_offsets) : write_table_offsets<false, false>(tile, table_offsets);
+        tile.ternary_w ? write_table_offsets<false, true>(tile, table_offsets)
+                       : write_table_offsets<false, false>(tile, table_offsets);
 }
 
 template <bool TernaryX, bool TernaryW>
@@ -419,6 +425,7 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_avx2{kLanes, 4, 4, 64, 128, pack_weights, run, peak, write_table_offsets, workspace_size, &lookup_avx2};
+const ProductKernels product_avx2{
+    kLanes, 4, 4, 64, 128, pack_weights, run, peak, write_table_offsets, workspace_size, &lookup_avx2};
 
 }  // namespace hypersign

@@ -1,9 +1,9 @@
 // What the AVX2 kernels share: how counts of 4 bits become counts of 8 and 16 bits, and the epilogue.
 //
-// A byte of t holds two counts of 4 bits. Two byte accumulators are kept: of t itself, modulo 256, and of t / 16, where
-// t is divided in lanes of 16 bits. Let a, b be the counts in an even byte, and c, d those in the odd byte above it.
-// Bytes of t are a + 16 b and c + 16 d; bytes of t / 16 are b + 16 c, modulo 256, and d. So d is known; then c follows
-// from c + 16 d, b from b + 16 c, and a from a + 16 b, as long as none exceeds 255.
+// A byte of t holds two counts of 4 bits. Two byte accumulators are kept: of t itself, modulo 256, and of t / 16,
+// where t is divided in lanes of 16 bits. Let a, b be the counts in an even byte, and c, d those in the odd byte
+// above it. Bytes of t are a + 16 b and c + 16 d; bytes of t / 16 are b + 16 c, modulo 256, and d. So d is known;
+// then c follows from c + 16 d, b from b + 16 c, and a from a + 16 b, as long as none exceeds 255.
 #pragma once
 #include <immintrin.h>
 
@@ -18,8 +18,8 @@ namespace {  // a copy for each file: no vector is handed from one to the other
 
 constexpr int kLanes = 32;
 
-// Byte accumulators of G registers of filters. Each is a member of its own, because the compiler would keep an array in
-// memory.
+// Byte accumulators of G registers of filters. Each is a member of its own, because the compiler would keep an array
+// in memory.
 template <int G>
 struct Accumulators {
     __m256i whole = _mm256_setzero_si256(), upper = _mm256_setzero_si256();
@@ -67,7 +67,8 @@ struct Accumulators<0> {
     HYPERSIGN_INLINE void store(__m256i *) const {}
 };
 
-// 2^16 / 16, for `Accumulators::add`. The compiler must not know the number, or it would shift, on the port of shuffles.
+// 2^16 / 16, for `Accumulators::add`. The compiler must not know the number, or it would shift, on the port of
+// shuffles.
 HYPERSIGN_INLINE __m256i sixteenth() {
     __m256i factor = _mm256_set1_epi16(1 << 12);
     __asm__("" : "+x"(factor));
@@ -85,8 +86,8 @@ HYPERSIGN_INLINE void accumulate(__m256i even, __m256i odd, Counts16 &to) {
     to.odd = First ? odd : _mm256_add_epi16(to.odd, odd);
 }
 
-// Separates the counts: those of the lower 4 bits go to `one`, those of the upper 4 to `other`; the next register's are
-// `step` further.
+// Separates the counts: those of the lower 4 bits go to `one`, those of the upper 4 to `other`; the next register's
+// are `step` further.
 template <bool First>
 HYPERSIGN_INLINE void separate(const Accumulators<0> &, Counts16 *, Counts16 *, int) {}
 

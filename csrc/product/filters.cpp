@@ -10,8 +10,8 @@
 namespace hypersign {
 
 // Groups of channels are merged until their channels fill whole words and their filters whole registers; filters then
-// become ternary: 0 at the channels of other groups. So the kernels know nothing of groups, and a depthwise convolution
-// is a product of 32 channels with 32 filters.
+// become ternary: 0 at the channels of other groups. So the kernels know nothing of groups, and a depthwise
+// convolution is a product of 32 channels with 32 filters.
 ProductFilters::ProductFilters(const ProductKernels &kernels, const uint64_t *words, int64_t filters, int64_t rows,
                                int64_t columns, int64_t depth, int64_t groups, bool given_ternary)
     : kernels(kernels), filters(filters), rows(rows), columns(columns), channels(depth * groups) {

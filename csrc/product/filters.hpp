@@ -56,9 +56,9 @@ struct ProductFilters {
     ProductFilters(const ProductKernels &kernels, const uint64_t *words, int64_t filters, int64_t rows,
                    int64_t columns, int64_t depth, int64_t groups, bool ternary);
 
-    // Prepares a convolution. The function that it returns takes the number of threads, and may be called as long as the
-    // filters exist. It writes int32 sums (pixels, filters), or words (pixels, ceil(filters / 64)), two planes of them
-    // for ternary levels.
+    // Prepares a convolution. The function that it returns takes the number of threads, and may be called as long as
+    // the filters exist. It writes int32 sums (pixels, filters), or words (pixels, ceil(filters / 64)), two planes of
+    // them for ternary levels.
     std::function<void(int)> convolve(const PackedImages &images, const Window &window,
                                       const ProductThresholds &thresholds, void *out) const;
 
@@ -69,7 +69,8 @@ struct ProductFilters {
     std::vector<FilterBlock> blocks;
     AlignedWords weights;
     std::vector<int32_t> nonzeros;  // of each filter
-    // Sums of the levels of a filter's taps (0..i, 0..j): [i][j][filter], i up to `rows`, j up to `columns` inclusive.
+    // Sums of the levels of a filter's taps (0..i, 0..j): [i][j][filter], i up to `rows`, j up to `columns`
+    // inclusive.
     std::vector<int32_t> tap_sums;
     mutable LookupFilters lookup;
 

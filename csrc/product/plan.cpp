@@ -72,8 +72,8 @@ void ConvolutionPlan::make_thresholds(const ProductThresholds &given) {
             row = std::copy(offset.begin(), offset.end(), row);
             continue;
         }
-        // offset - 2 v < t where v > floor((offset - t) / 2), and -v < t where v > -t. Thresholds beyond every sum are
-        // clamped, so that nothing overflows.
+        // offset - 2 v < t where v > floor((offset - t) / 2), and -v < t where v > -t. Thresholds beyond every sum
+        // are clamped, so that nothing overflows.
         const int32_t most = static_cast<int32_t>(filters.channels * filters.rows * filters.columns) + 1;
         for (int table = 0; table < tables; ++table, row += padded) {
             const int32_t *threshold = table ? given.high : given.low;
@@ -97,8 +97,8 @@ void ConvolutionPlan::find_thresholds(int64_t pixel, int64_t size, RunThresholds
     });
 }
 
-// Pointers to the words under one tap of `size` neighbouring pixels, the first at (row, column) of the image, which may
-// be padding; `line` is the image's row in words.
+// Pointers to the words under one tap of `size` neighbouring pixels, the first at (row, column) of the image, which
+// may be padding; `line` is the image's row in words.
 void ConvolutionPlan::point(const uint32_t **to, int64_t row, int64_t column, int size, int64_t line) const {
     const int64_t stride = window.stride[1], on_row = row < 0 || row >= images.height ? 0 : images.width;
     int first = 0, last = size;  // on the image

@@ -1,4 +1,5 @@
-// What all threads of a convolution share: sizes, pointers to pixels under the taps, thresholds of each padding pattern.
+// What all threads of a convolution share: sizes, pointers to pixels under the taps, thresholds of each padding
+// pattern.
 #pragma once
 #include <algorithm>
 #include <array>

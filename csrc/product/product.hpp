@@ -1,8 +1,8 @@
 // Products of packed levels: matrix products and convolutions of binary or ternary inputs with binary or ternary
 // filters. This header is what an instruction set implements.
 //
-// All products are one loop: for each pixel of the output there is a list of pointers to the pixels of the input under
-// the filter (its taps); their words of 32 bits meet the words of a block of filters.
+// All products are one loop: for each pixel of the output there is a list of pointers to the pixels of the input
+// under the filter (its taps); their words of 32 bits meet the words of a block of filters.
 #pragma once
 #include <cstdint>
 
@@ -27,9 +27,9 @@ struct ProductTile {
     int64_t first_word;             // of a pixel that the block reads
     const uint16_t *table_offsets;  // the output of `write_table_offsets`, for kernels that have it
     const void *weights;            // the block, as written by `pack_weights`
-    // Epilogue: a row of numbers for each pixel, one per filter; the block's begin at `first_filter`. For sums they are
-    // the offsets. For levels they are thresholds, low ones, and high ones `high_stride` further: the level is -1 where
-    // v > low, +1 where v <= high, negated where `flip` has a 1 (one bit per filter of the block).
+    // Epilogue: a row of numbers for each pixel, one per filter; the block's begin at `first_filter`. For sums they
+    // are the offsets. For levels they are thresholds, low ones, and high ones `high_stride` further: the level is -1
+    // where v > low, +1 where v <= high, negated where `flip` has a 1 (one bit per filter of the block).
     const int32_t *const *thresholds;
     int64_t first_filter, high_stride;
     const uint16_t *flip;

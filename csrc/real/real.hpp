@@ -1,10 +1,10 @@
-// Convolutions of real numbers, for the layers of a packed network that no integer can stand for.
+// Convolutions of real numbers, for the layers of a packed network that are not integer.
 //
 //     sum = bias, then += x w for every tap (kernel row, kernel column, channel), in this order, in float64
 //
-// The product of two float32 numbers is exact in float64, so that a fused multiply-add and a product followed by a sum
-// give the same; with the order fixed, every instruction set gives the same bits, whatever the batch and the threads.
-// Vectors run over filters: no sum is ever split.
+// The product of two float32 numbers is exact in float64, so that a fused multiply-add and a product followed by a
+// sum give the same; with the order fixed, every instruction set gives the same bits, whatever the batch and the
+// threads. Vectors run over filters: no sum is ever split.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -10,7 +10,7 @@ MOST_THREADS = 4096
 
 
 class HypersignError(ValueError):
-    """An error that a user can fix: its text says in one sentence what was expected, what came, and what to do.
+    """An error that a user can fix. Its text is one sentence: what was expected, what came, what to do.
 
     Commands print only the text and exit with status 1. Any other exception is our bug and keeps its traceback.
     """

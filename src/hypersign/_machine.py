@@ -1,4 +1,4 @@
-"""What made a number: the machine and the versions that are stored beside every result."""
+"""The machine and the versions, which are stored beside every result."""
 
 import os
 import platform

@@ -36,7 +36,7 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
-"""What Pillow raises of damaged files."""
+"""Errors that Pillow raises for damaged files."""
 
 
 @contextlib.contextmanager

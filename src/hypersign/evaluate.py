@@ -20,7 +20,7 @@ __all__ = ["Evaluation", "evaluate", "reestimate_batch_norm"]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a network does on `examples` examples: mean loss, and each metric of its task by name.
+    """Result of a network on `examples` examples: mean loss, and each metric of its task by name.
 
     `confusion[i][j]` counts the examples of class i that were taken for class j; None for tasks without classes.
     """
@@ -97,7 +97,7 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
         model: maps inputs to the task's outputs; left in the mode it is in.
         batches: pairs of inputs and targets; they are moved to the model's device, and floating inputs to its type.
             Empty batches are skipped.
-        task: what the network is for; `Classification()`, with the cross-entropy, if None.
+        task: the network's task; `Classification()`, with the cross-entropy, if None.
 
     Raises:
         HypersignError: there is no example; a weight, statistic or output is NaN; outputs or targets do not have the
@@ -155,7 +155,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
 
     Args:
         model: left in the mode it is in; weights are not touched. After an exception it has its old statistics.
-        batches: pairs of inputs and targets (not looked at); inputs are moved to the model's device and type.
+        batches: pairs of inputs and targets (targets are not used); inputs are moved to the model's device and type.
 
     Returns:
         The number of examples seen; 0, and nothing done, where the model has no batch norm.

@@ -2,7 +2,7 @@
 
 A rotation spreads a vector evenly over all components, whatever it was before, so that its sign lies at the angle
 of section 2 of Anderson & Berg: R' sign(R x) is the generalized binarization of x. A Haar rotation takes d^2
-multiplications a vector, k rounds of signs and Hadamard transforms k n log2 n additions.
+multiplications per vector, k rounds of signs and Hadamard transforms k n log2 n additions.
 
 To more or fewer dimensions: the vector is padded with zeros, rotated, and the first components are kept. So R, of
 shape (outputs, dimension), is a corner of a rotation: its columns are orthonormal where no output is dropped, its
@@ -40,7 +40,7 @@ class HaarRotation:
 
     Args:
         dimension: d; the matrix holds d outputs numbers and takes of the order of d^3 operations to make.
-        seed: what the rotation is a function of.
+        seed: seed of the rotation.
         outputs: components of a rotated vector; d if None.
 
     Raises:
@@ -105,7 +105,7 @@ class HadamardRotation:
     Args:
         dimension: d.
         rounds: k.
-        seed: what the signs are a function of.
+        seed: seed of the signs.
         outputs: components of a rotated vector; all n if None, which is d itself where that is a power of two.
 
     Raises:

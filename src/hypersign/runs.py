@@ -73,7 +73,7 @@ class Run:
 
     @property
     def unit(self) -> str:
-        """What an example of its data is called: "images", "examples"."""
+        """The name of the data's examples: "images", "examples"."""
         return next(key for key in self.info["data"] if key.startswith("train_")).removeprefix("train_")
 
     @property
@@ -87,9 +87,15 @@ class Run:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
             raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
+        wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+        if wrong:
+            raise HypersignError(
+                f"{path} must hold one JSON object a line; line {wrong[0]} is none: restore the file"
+            )
+        return rows
 
     @cached_property
     def _data(self) -> Data:
@@ -120,7 +126,7 @@ class Run:
         return self._data
 
     def task(self) -> Task:
-        """What the network was trained for: the data's task, with the recipe's loss where the data leave it open.
+        """The network's task: that of the data, with the recipe's loss where the data leave it open.
 
         Raises:
             HypersignError: as `data`.
@@ -136,7 +142,12 @@ class Run:
         model = self.info["model"]
         with float32_default():
             if self.given_model is not None:
-                return self.given_model()
+                network = self.given_model()
+                if not isinstance(network, nn.Module):
+                    raise HypersignError(
+                        f"the function that builds the network must return an nn.Module; got {type(network).__name__}"
+                    )
+                return network
             if model.get("given"):
                 raise HypersignError(
                     f"{self.name} holds a network of its own, {model['name']}: give the function that builds it, "
@@ -185,6 +196,19 @@ def float32_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def check_given(data: Any, model: Any) -> None:
+    """Raises HypersignError where a data set or a network made in Python is of the wrong kind; None is fine."""
+    if data is not None and not isinstance(data, Data):
+        raise HypersignError(
+            f"data must be a data set, as TensorData or hypersign.data.load make them; got {type(data).__name__}"
+        )
+    if model is not None and (isinstance(model, nn.Module) or not callable(model)):
+        raise HypersignError(
+            "model must be a function that builds the network, so that the seed decides its initial weights; got "
+            f"{type(model).__name__}: give the class or a function, as in model=lambda: nn.Sequential(...)"
+        )
+
+
 def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.Module] | None = None) -> Run:
     """Opens a run folder.
 
@@ -194,8 +218,10 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
         model: the function that builds the network, of a run trained on one of its own.
 
     Raises:
-        HypersignError: it is missing, is no run folder, is truncated, or is of another version.
+        HypersignError: it is missing, is no run folder, is truncated, or is of another version; `data` or `model` is
+            of another kind.
     """
+    check_given(data, model)
     folder = Path(path)
     file = folder / "run.json"
     if not folder.is_dir():

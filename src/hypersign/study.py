@@ -96,9 +96,9 @@ def write_report(
 
     Args:
         run: the run that was inspected.
-        found: what inspection found.
+        found: result of inspection.
         folder: where to write; the run folder if None.
-        ablation, depth: what ablation found, for the page.
+        ablation, depth: results of ablation, for the page.
 
     Raises:
         HypersignError: another process is writing them; also those of `report.write`.

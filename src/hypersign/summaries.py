@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.evaluate import mode
+from hypersign.evaluate import as_input, example_weight, mode
 from hypersign.layers import QuantLayer
 from hypersign.models.fast_transform import Switch
 from hypersign.quantizers import Quantizer
@@ -22,19 +24,25 @@ WORD = 64
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """One layer that owns parameters, for one image.
+    """One layer that owns parameters, for one pass of the network.
 
     `parameters_1bit`, `_2bit`, `_3bit` and `_32bit` count its parameters by the bits each takes when packed: binary
     levels 1, ternary levels 2 (sign and non-zero), slopes of switches and eight levels 3, everything else a float32.
     `parameters_other` have another width, `parameters_unknown` a quantizer that states neither levels nor bits.
-    `packed_bytes` is what they take, or None if unknown: each filter's levels, or a switch's slopes of one side, as a
-    row of whole 64-bit words for each bit, floats 4 bytes each.
+    What its quantizers or a parametrization learn are its parameters too. A parameter of several layers counts in
+    the first one alone.
+    `packed_bytes` is what they take with the scales and offsets that follow from them, or None if unknown: each
+    filter's levels, or a switch's slopes of one side, as a row of whole 64-bit words for each bit, floats 4 bytes
+    each.
     `binary_macs` counts multiply-accumulates with weights -1, 0, +1 (or -a, 0, +a), which need no multiplier,
     `float_macs` those with other weights.
+    `calls` is how often the pass calls it. With 0, shapes are empty and no operations are counted: its weights may
+    still be used without a call, as attention does with its output projection.
     """
 
     name: str
     kind: str
+    calls: int
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     input_quantizer: str
@@ -50,9 +58,14 @@ class LayerSummary:
     float_macs: int
 
     @property
+    def parameters(self) -> int:
+        """Number of its parameters, of any width."""
+        return sum(getattr(self, name) for name in PARAMETERS)
+
+    @property
     def float_bytes(self) -> int:
         """Bytes of its parameters as float32: what the packed bytes compare with."""
-        return 4 * sum(getattr(self, name) for name in PARAMETERS)
+        return 4 * self.parameters
 
 
 PARAMETERS = (
@@ -68,17 +81,21 @@ COUNTS = (*PARAMETERS, "packed_bytes", "binary_macs", "float_macs")
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a network that own parameters, in the order in which an image meets them."""
+    """The layers of a network that own parameters: in the order of their first call, then those never called."""
 
     layers: tuple[LayerSummary, ...]
 
     @property
     def total(self) -> LayerSummary:
-        """The sums over all layers, from the first input to the last output; None where one is unknown."""
+        """The sums over all layers, from the first input to the last output; None where one is unknown.
+
+        Its `parameters` are all of the network's, each once.
+        """
         columns = {name: [getattr(layer, name) for layer in self.layers] for name in COUNTS}
         sums: dict[str, Any] = {name: None if None in column else sum(column) for name, column in columns.items()}
-        first, last = self.layers[0], self.layers[-1]
-        return LayerSummary("total", "", first.input_shape, last.output_shape, "", "", **sums)
+        called = [layer for layer in self.layers if layer.calls] or self.layers
+        shapes = called[0].input_shape, called[-1].output_shape
+        return LayerSummary("total", "", sum(layer.calls for layer in self.layers), *shapes, "", "", **sums)
 
     @property
     def float_bytes(self) -> int:
@@ -109,138 +126,200 @@ class Summary:
         for layer in self.layers:
             quantizers = f"{layer.input_quantizer}/{layer.weight_quantizer}" if layer.weight_quantizer else ""
             cells = [_short(getattr(layer, name)) if getattr(layer, name) != 0 else "" for name in used]
-            table.add_row(layer.name, "x".join(map(str, layer.output_shape)), quantizers, *cells)
+            output = "x".join(map(str, layer.output_shape)) if layer.calls else "not called"
+            table.add_row(escape(layer.name or layer.kind), output, quantizers, *cells)
         return table
 
 
-def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None) -> Summary:
-    """Summarises a network by sending one image of zeros through it.
+def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, example: Any = None) -> Summary:
+    """Summarises a network by sending one input of zeros, or an example, through it.
+
+    The total of `parameters` is `sum(p.numel() for p in model.parameters())`.
 
     Args:
         model: a network, left as it is; or a run, which brings the shape.
         shape: of one input, without the batch: (channels, height, width) for images.
+        example: what the network takes instead, such as tokens: a tensor, a tuple of positional arguments, or a
+            dictionary of keyword arguments. Operations are those of this call.
 
     Raises:
-        HypersignError: the network cannot take such an input, owns no parameters, or comes without a shape.
+        HypersignError: the network cannot take such an input, owns no parameters, or comes without shape and example
+            or with both.
 
     >>> from hypersign.models import vgg
     >>> result = summary(vgg(), (3, 32, 32))
     >>> result.total.binary_macs, sum(layer.packed_bytes for layer in result.layers if layer.weight_quantizer)
     (616966144, 1753344)
+    >>> summary(nn.Embedding(50, 8), example=torch.zeros(1, 20, dtype=torch.int64)).total.parameters
+    400
     """
     if isinstance(model, Run):
-        shape = tuple(model.info["model"]["shape"])
+        if shape is None and example is None:
+            shape = tuple(model.info["model"]["shape"])
         model = model.build_model()
-    if shape is None:
-        raise HypersignError("a network is summarised for inputs of one shape; name it, as (3, 32, 32)")
-    layers: dict[str, LayerSummary] = {}
-    hooks = []
-
-    def watch(name: str) -> Any:
-        def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # A layer used twice is stored once and works twice.
-            seen = layers.get(name)
-            layer = _summarise(name, module, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]))
-            if seen is not None:
-                layer = dataclasses.replace(
-                    seen,
-                    binary_macs=seen.binary_macs + layer.binary_macs,
-                    float_macs=seen.float_macs + layer.float_macs,
-                )
-            layers[name] = layer
-
-        return look
-
-    parts = {
-        part for module in model.modules() if isinstance(module, QuantLayer) for part in _quantizer_parts(module)
-    }
-    for name, module in model.named_modules():
-        if module not in parts and any(p is not None for p in module._parameters.values()):
-            hooks.append(module.register_forward_hook(watch(name)))
-    parameter = next(model.parameters(), None)
-    if parameter is None:
+    if (shape is None) == (example is None):
+        raise HypersignError(
+            "a network is summarised for one input: give its shape, as (3, 32, 32), or an example; "
+            f"got {'neither' if shape is None else 'both'}"
+        )
+    if next(model.parameters(), None) is None:
         raise HypersignError("a network to summarise must own parameters; this one has none")
+    inside = {part for module in model.modules() for part in _inside(module)}
+    names = {
+        module: name
+        for name, module in model.named_modules()
+        if module not in inside and next(_parameters(module), None) is not None
+    }
+    calls = _calls(model, names, shape, example)
+    counted: set[int] = set()
+    with mode(model, False):  # in training mode, reading a weight can change the state that it is computed from
+        rows = [
+            _summarise(names[module], module, calls.get(module, []), counted)
+            for module in dict.fromkeys([*calls, *names])
+        ]
+    return Summary(tuple(rows))
+
+
+Call = tuple[list[tuple[int, ...]], tuple[int, ...]]
+"""Shapes of the tensors that a module is called with, and of the first one that it returns."""
+
+
+def _calls(
+    model: nn.Module, modules: Iterable[nn.Module], shape: tuple[int, ...] | None, example: Any
+) -> dict[nn.Module, list[Call]]:
+    """The calls of each of `modules` in one pass of the network, by the order of the first."""
+    calls: dict[nn.Module, list[Call]] = {}
+
+    def look(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        inputs = [tuple(tensor.shape) for tensor in _tensors([*args, *options.values()])]
+        outputs = [tuple(tensor.shape) for tensor in _tensors([output])]
+        calls.setdefault(module, []).append((inputs, outputs[0] if outputs else ()))
+
+    weight = example_weight(model)
+    args: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
+    if shape is not None:
+        args = (as_input(torch.zeros(1, *shape), weight),)
+    elif isinstance(example, dict):
+        options = example
+    else:
+        args = example if isinstance(example, tuple) else (example,)
+    hooks = [module.register_forward_hook(look, with_kwargs=True) for module in modules]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it reads the weights of a layer's parts and calls none
     try:
         with mode(model, False), torch.no_grad():
-            model(parameter.new_zeros(1, *shape))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise HypersignError(
-            f"the network must take an input of shape {tuple(shape)}; it does not: {reason}"
-        ) from error
+            model(*args, **options)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        wanted = "this example" if shape is None else f"an input of shape {tuple(shape)}"
+        hint = "" if shape is None else "; for tokens or several inputs give example="
+        raise HypersignError(f"the network must take {wanted}; it does not: {reason}{hint}") from error
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for hook in hooks:
             hook.remove()
-    return Summary(tuple(layers.values()))
+    return calls
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors in nested sequences and dictionaries."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple | dict):
+            found += _tensors(value.values() if isinstance(value, dict) else value)
+    return found
+
+
+def _inside(module: nn.Module) -> list[nn.Module]:
+    """Modules whose parameters are the module's own: its quantizers and parametrizations, with all their parts."""
+    kinds = ["input_quantizer", "weight_quantizer"] if isinstance(module, QuantLayer) else []
+    roots = [module._modules.get(name) for name in [*kinds, "parametrizations"]]
+    return list(dict.fromkeys(part for root in roots if root is not None for part in root.modules()))
+
+
+def _parameters(module: nn.Module) -> Iterator[Tensor]:
+    for part in [module, *_inside(module)]:
+        yield from (p for p in part._parameters.values() if p is not None)
 
 
 @dataclasses.dataclass
 class _Sizes:
-    """Parameters of a layer by width, their bytes when packed, and its multiply-accumulates."""
+    """Parameters of a layer by width, and their bytes when packed."""
 
     counts: dict[str, int]
     packed: int | None
-    binary: int = 0
-    real: int = 0
 
 
-def _summarise(
-    name: str, module: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> LayerSummary:
-    sides = (module.input_quantizer, module.weight_quantizer) if isinstance(module, QuantLayer) else ()
-    inputs, weights = map(_name, sides) if sides else ("", "")
-    sizes = _sizes(module, math.prod(output_shape))
+def _summarise(name: str, module: nn.Module, calls: list[Call], counted: set[int]) -> LayerSummary:
+    """The row of a module; `counted` holds the ids of the parameters of rows before it, and takes its own."""
+    new = {id(p): p.numel() for p in _parameters(module) if id(p) not in counted}
+    counted.update(new)
+    inputs, weights = ("", "")
+    if isinstance(module, QuantLayer):
+        inputs, weights = _name(module.input_quantizer), _name(module.weight_quantizer)
+    sizes = _sizes(module, new)
+    macs = sum(_macs(module, *call) for call in calls)
+    binary = isinstance(module, QuantLayer) and _needs_no_multiplier(module.weight_quantizer)
+    first_inputs, output = calls[0] if calls else ([], ())
     return LayerSummary(
         name=name,
         kind=type(module).__name__,
-        input_shape=input_shape,
-        output_shape=output_shape,
+        calls=len(calls),
+        input_shape=first_inputs[0][1:] if first_inputs else (),
+        output_shape=output[1:],
         input_quantizer=inputs,
         weight_quantizer=weights,
         packed_bytes=sizes.packed,
-        binary_macs=sizes.binary,
-        float_macs=sizes.real,
+        binary_macs=macs if binary else 0,
+        float_macs=0 if binary else macs,
         **{key: sizes.counts.get(key, 0) for key in PARAMETERS},
     )
 
 
-def _sizes(module: nn.Module, outputs: int) -> _Sizes:
-    count = sum(p.numel() for p in module._parameters.values() if p is not None)
-    if isinstance(module, Switch):
+def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
+    """Sizes of a module's parameters, given as numbers of elements by id."""
+    count = sum(new.values())
+    if isinstance(module, Switch) and id(module.slopes) in new:
         sides, units = module.slopes.shape
         return _Sizes({"parameters_3bit": count}, 3 * sides * _row_bytes(units))
-    if isinstance(module, QuantLayer):
-        return _layer_sizes(module, count, outputs)
-    macs = 0
-    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        macs = module.weight[0].numel() * outputs
-    return _Sizes({"parameters_32bit": count}, 4 * count, real=macs)
-
-
-def _layer_sizes(layer: QuantLayer, count: int, outputs: int) -> _Sizes:
-    quantizer, weights = layer.weight_quantizer, layer.weight.numel()
-    learned = sum(p.numel() for part in _quantizer_parts(layer) for p in part._parameters.values() if p is not None)
-    real = count - weights + learned + layer.filters * quantizer.floats_per_filter
-    macs = layer.fan_in * outputs
-    magnitudes = {abs(level) for level in quantizer.levels} - {0.0}
-    sizes = _Sizes({}, None, **({"binary": macs} if len(magnitudes) == 1 else {"real": macs}))
-    bits = quantizer.bits_per_level
+    # A weight that is computed (by a hook, a parametrization) has no levels to store: its parameters are floats.
+    if not isinstance(module, QuantLayer) or id(module._parameters.get("weight")) not in new:
+        return _Sizes({"parameters_32bit": count}, 4 * count)
+    quantizer, weights = module.weight_quantizer, module.weight.numel()
+    real, bits = count - weights, quantizer.bits_per_level
     if bits is None:
-        sizes.counts = {"parameters_unknown": weights, "parameters_32bit": real}
-        return sizes
+        return _Sizes({"parameters_unknown": weights, "parameters_32bit": real}, None)
+    rules = module.filters * quantizer.floats_per_filter
     if bits == 32:
-        real += weights
-        sizes.counts, sizes.packed = {"parameters_32bit": real}, 4 * real
-        return sizes
+        return _Sizes({"parameters_32bit": count}, 4 * (count + rules))
     key = f"parameters_{bits}bit"
-    sizes.counts = {key if key in PARAMETERS else "parameters_other": weights, "parameters_32bit": real}
-    sizes.packed = bits * layer.filters * _row_bytes(layer.fan_in) + 4 * real
-    return sizes
+    return _Sizes(
+        {key if key in PARAMETERS else "parameters_other": weights, "parameters_32bit": real},
+        bits * module.filters * _row_bytes(module.fan_in) + 4 * (real + rules),
+    )
 
 
-def _quantizer_parts(layer: QuantLayer) -> list[nn.Module]:
-    """The modules of a layer's quantizers, once each; what they learn counts as the layer's."""
-    return list(dict.fromkeys([*layer.input_quantizer.modules(), *layer.weight_quantizer.modules()]))
+def _macs(module: nn.Module, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
+    """Multiply-accumulates of one call with the module's weights; none where it is known to multiply by none."""
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return math.prod(inputs[0]) * module.weight[0].numel()
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear):
+        return math.prod(output) * module.weight[0].numel()
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        matrices = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
+        return math.prod(inputs[0]) // module.input_size * matrices
+    if isinstance(module, nn.MultiheadAttention):
+        queries, keys, values = (math.prod(shape) for shape in inputs[:3])
+        square = module.embed_dim**2  # of the projections of queries and of outputs
+        return queries // module.embed_dim * 2 * square + (keys + values) * module.embed_dim
+    return 0
+
+
+def _needs_no_multiplier(quantizer: Quantizer) -> bool:
+    return len({abs(level) for level in quantizer.levels} - {0.0}) == 1
 
 
 def _row_bytes(numbers: int) -> int:

@@ -40,7 +40,7 @@ def random_thresholds(rng: np.random.Generator, filters: int, d: int, ternary: b
 
 
 def use_often(filters: Filters, x: np.ndarray, **options: Any) -> None:
-    """So often that they are worth another arrangement."""
+    """Uses the filters until their LUT indices are written."""
     for name in COMPILED[1:]:
         with forced(name):
             for _ in range(16):
@@ -133,7 +133,7 @@ def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
     ("rows", "filters", "d"),
     [
         *itertools.product([5], [128], [255, 256, 1000, 32_736, 32_737, 65_600]),  # tiles
-        *itertools.product([26], [64], [255, 256, 1000, 32_736, 32_737, 65_600]),  # sweeps
+        *itertools.product([26], [64], [255, 256, 1000, 32_736, 32_737, 65_600]),  # lookup-table passes
         *itertools.product([60], [384], [255, 256, 1000, 32_736, 40_000]),  # the same transposed
     ],
 )

@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_refused() -> None:
         round_gradient(np.zeros((1, 1, 1, 1), np.float32), -1)
     with pytest.raises(HypersignError, match=r"int8 \(N, H', W', F\); got float32"):
         input_gradient(q.astype(np.float32), scales, words, shape=(1, 1, 5), size=(2, 2))  # type: ignore[arg-type]
-    with pytest.raises(HypersignError, match=r"uint64 words \(3, 2\), one row a filter"):
+    with pytest.raises(HypersignError, match=r"uint64 words \(3, 2\), one row per filter"):
         input_gradient(q, scales, words, shape=(1, 1, 70), size=(2, 2))
     with pytest.raises(HypersignError, match="must be 3 x 2; got 2 x 2"):
         input_gradient(q, scales, words, shape=(1, 1, 5), size=(3, 2))

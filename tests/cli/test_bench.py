@@ -1,6 +1,8 @@
 """What bench counts is what the network computes; times are looked at for being there alone."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,27 +62,49 @@ def test_a_network_of_transforms_replaces_no_dense_one(tmp_path: Path) -> None:
     assert peers(PackedModel.load(tmp_path / "net"), 1) == {}
 
 
-def test_command_prints_tables_or_json(packed, capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, path = packed
-    main(["bench", str(path), "--batch-sizes", "1", "2", "--repeats", "1"])
-    assert capsys.readouterr().out.count("ms per image") >= 2
-    main(["bench", str(path), "--batch-sizes", "3", "--repeats", "1", "--json"])
-    (batch,) = json.loads(capsys.readouterr().out)["batches"]
+def in_a_process(code: str, *words: str) -> str:
+    """What Python prints: other runtimes change how a process handles signals, which ends later tests of Ctrl-C."""
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+COMMANDS = """
+import sys
+from hypersign.cli.main import main
+main(["bench", sys.argv[1], "--batch-sizes", "1", "2", "--repeats", "1"])
+print("=====")
+main(["bench", sys.argv[1], "--batch-sizes", "3", "--repeats", "1", "--json"])
+"""
+
+
+def test_command_prints_tables_or_json(packed) -> None:
+    tables, found = in_a_process(COMMANDS, str(packed[2])).split("=====")
+    assert tables.count("ms per image") >= 2
+    (batch,) = json.loads(found)["batches"]
     assert batch["images"] == 3
     assert batch["dense_seconds"]["torch float32"] > 0
+
+
+RUNTIMES = """
+import json, sys
+from hypersign.packed import PackedModel
+from hypersign.packing.peers import peers
+calls = peers(PackedModel.load(sys.argv[1]), 16)  # OpenVINO 2026.4's products in 8 bits are wrong for 2 images
+print(json.dumps({name: call().tolist() for name, call in calls.items()}))
+"""
 
 
 def test_other_runtimes_compute_the_same_network(packed) -> None:
     """ONNX Runtime and OpenVINO on the exported network, against torch; in 8 bits roughly."""
     pytest.importorskip("onnx")
-    calls = peers(PackedModel.load(packed[2]), 2)
-    expected = calls["torch float32"]()
+    found = {name: np.array(logits) for name, logits in json.loads(in_a_process(RUNTIMES, str(packed[2]))).items()}
+    expected = found.pop("torch float32")
     scale = np.abs(expected).max()
-    for name, call in calls.items():
-        found = call()
-        assert found.shape == (2, 10)
-        room = 1e-4 if name.endswith("float32") else 0.5
-        assert np.abs(found - expected).max() < room * scale, name
+    for name, logits in found.items():
+        assert logits.shape == (16, 10)
+        room = 1e-4 if name.endswith("float32") else 0.1
+        assert np.abs(logits - expected).max() < room * scale, name
 
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

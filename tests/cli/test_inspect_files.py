@@ -78,7 +78,7 @@ def test_vectors(files, capsys):
     assert [row["bits"] for row in found["recalls"]] == [32, 64]
     for row in found["recalls"]:
         assert f"{row['rotated']:.3f} / {row['rotated_predicted']:.3f}" in printed
-    assert "64 vectors of 256 dimensions; 64 looked at" in printed
+    assert "64 vectors of 256 dimensions; 64 measured" in printed
     assert "…" not in printed
 
 

@@ -161,10 +161,6 @@ def test_trains_and_says_what_comes_next(command, tmp_path):
         (("--data", "nope"), "the data set must be one of digits, mnist, "),
         (("--data", "digits", "--batch-size", "2000"), "batch_size must be at most the number of images, 1438"),
         (
-            ("--data", "digits", "--threshold", "1.5"),
-            "threshold (a number, or Optimal()) must be a number >= 0 and < 1",
-        ),
-        (
             ("--data", "digits", "--device", "mps"),
             "device must be one that this machine and this build of torch have",
         ),
@@ -195,6 +191,8 @@ def test_bad_input(command, tmp_path, words, message):
         (("--epochs", "0"), "epochs must be an integer >= 1; got 0"),
         (("--model", "mlp", "--pools", "1"), "mlp has no option pools; its options are"),
         (("--loss", "hinge"), "invalid choice 'hinge' for argument '--loss'"),
+        (("--threshold", "1.5"), "threshold (a number, or Optimal()) must be a number >= 0 and < 1; got 1.5"),
+        (("--weights", "cubic"), "quantizer must be one of float, sign, ternary; got 'cubic'"),
         (("--epoch", "3"), "--epoch"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

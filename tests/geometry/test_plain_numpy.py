@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from hypersign.geometry import inspect
+from hypersign.geometry.ablation import ablate
 from hypersign.geometry.capture import capture
+from hypersign.geometry.depth import measure_depth
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.quantizers import Sign
 from hypersign.tasks import Classification, NextToken, Regression
@@ -111,7 +113,7 @@ def test_accuracy(plain, right) -> None:
     pairs = batches(plain, labels_for(plain, right))
     seen = capture(plain.network(), pairs, task=Classification())
     assert (seen.examples, seen.accuracy) == (IMAGES, right / IMAGES)
-    found = inspect(plain.network(), pairs, run="plain", dataset="noise")
+    found = inspect(plain.network(), pairs, name="plain", dataset="noise")
     assert (found.images, found.accuracy) == (IMAGES, right / IMAGES)
 
 
@@ -127,7 +129,7 @@ def test_every_product_is_the_loops(plain) -> None:
 
 
 def test_every_correlation_and_angle_is_the_loops(plain) -> None:
-    found = inspect(plain.network(), batches(plain, [0] * IMAGES), run="plain", dataset="noise")
+    found = inspect(plain.network(), batches(plain, [0] * IMAGES), name="plain", dataset="noise")
     weights = {"conv": plain.kernel.reshape(FILTERS, -1), "fc": plain.matrix}
     families = {"weights": ("bb", "bc"), "activations": ("cb", "bb"), "both": ("cc", "bb")}
     for layer in found.layers:
@@ -163,7 +165,7 @@ def test_tokens_stay_integers() -> None:
     torch.manual_seed(0)
     embedding, layer = nn.Embedding(7, 5), QuantLinear(5, 7, bias=False, weight_quantizer=Sign())
     tokens = torch.arange(12).view(3, 4) % 7
-    found = inspect(nn.Sequential(embedding, layer), [(tokens, tokens)], run="", dataset="", task=NextToken())
+    found = inspect(nn.Sequential(embedding, layer), [(tokens, tokens)], name="", dataset="", task=NextToken())
     table, weight = embedding.weight.detach().numpy(), layer.weight.detach().numpy()
     right, x, y = 0, [], []
     for token in tokens.flatten().tolist():
@@ -173,3 +175,16 @@ def test_tokens_stay_integers() -> None:
         y += [sum(float(a) * float(w) for a, w in zip(table[token], row, strict=True)) for row in weight]
     assert found.accuracy == right / 12
     assert found.layers[0].weights_binarized.pearson_r == pytest.approx(correlation(x, y), abs=1e-5)
+
+
+def test_empty_batches_and_other_types_change_nothing(plain) -> None:
+    pairs = batches(plain, labels_for(plain, 7))
+    empty = pairs[0][0][:0], pairs[0][1][:0]
+    others = [empty, *((images.double(), labels.int()) for images, labels in pairs), empty]
+    model, sets = plain.network(), [pairs]
+    for measure in (
+        lambda given: inspect(model, given, name="plain", dataset="noise"),
+        lambda given: ablate(model, given, sets),
+        lambda given: measure_depth(model, given, pairs),
+    ):
+        assert repr(measure(others)) == repr(measure(pairs))

@@ -12,8 +12,13 @@ from hypersign.geometry import Tracker, inspect
 from hypersign.geometry.covariance import input_covariances, what_if
 from hypersign.geometry.weights import angle_stats, predicted_angle
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.models import vgg
+from hypersign.models import build
 from hypersign.quantizers import Identity, Optimal, Sign, Ternary
+
+
+def vgg(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("vgg", shape, classes, **options)
 
 
 @pytest.fixture

@@ -177,3 +177,16 @@ def test_copies_have_equal_codes(copies, k):
     for factor in (1, 4):
         assert row.recall[factor] == pytest.approx(row.measured_recall[factor], abs=0.04)
     assert copies <= k or row.recall[1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64, np.float64])
+def test_neighbours_far_from_the_origin(kind):
+    """float64 rounds these integers to multiples of 256; squares of large floats lose what sets them apart."""
+    centre = 2**40 if kind == np.float64 else 2**60
+    spread = np.random.default_rng(0).integers(-(2**15), 2**15, (80, 8))
+    x = spread.astype(kind) + kind(centre)
+    planned = plan(x, k=5, bits=[64], factors=[1], sample=20)
+    for row, found in zip(planned.query_rows, planned.truth, strict=True):
+        squares = [sum((a - b) ** 2 for a, b in zip(v, spread[row].tolist(), strict=True)) for v in spread.tolist()]
+        nearest = sorted((i for i in range(80) if i != row), key=lambda i: (squares[i], i))[:5]
+        assert found.tolist() == nearest

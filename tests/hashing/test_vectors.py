@@ -242,3 +242,15 @@ def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
         except HypersignError:
             refused += 1
     assert count // 3 < refused < count
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (7000, 3), (3, 1)])
+def test_fortran_order_gives_the_same_codes(tmp_path, shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.save(tmp_path / "c.npy", x)
+    np.save(tmp_path / "f.npy", np.asfortranarray(x))
+    for order in "cf":
+        hash_file(tmp_path / f"{order}.npy", tmp_path / order, SignHasher(64, center=0.0))
+    c, f = (HammingIndex.load(tmp_path / order).codes for order in "cf")
+    np.testing.assert_array_equal(c, f)
+    np.testing.assert_array_equal(c, SignHasher(64, center=0.0).fit(x).transform(x))

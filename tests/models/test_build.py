@@ -1,5 +1,6 @@
 """Networks by name from plain data, as a run folder stores them."""
 
+import inspect
 import json
 
 import pytest
@@ -18,8 +19,7 @@ from hypersign.models import (
     resnet20,
     vgg,
 )
-from hypersign.models.build import SURROGATES
-from hypersign.quantizers import Identity, Optimal, Quantizer
+from hypersign.quantizers import SURROGATES, Identity, Optimal, Quantization, Quantizer
 
 OPTIONS = {
     "vgg": {
@@ -29,6 +29,8 @@ OPTIONS = {
         "hidden": [8],
         "levels": 3,
         "threshold": "optimal",
+        "weights": "ternary",
+        "inputs": "ternary:threshold=0.4",
         "continuous": True,
         "float_weights": ["fc1"],
         "float_inputs": ["fc2"],
@@ -46,6 +48,8 @@ OPTIONS = {
         "hidden": [8],
         "levels": 3,
         "threshold": 0.3,
+        "weights": "ternary",
+        "inputs": "sign",
         "float_weights": ["fc1"],
         "float_inputs": ["fc2"],
         "surrogate": "polynomial",
@@ -63,16 +67,21 @@ OPTIONS = {
             "surrogate": "triangle",
             "norm_epsilon": 1e-4,
             "norm_momentum": 0.2,
+            "weights": "ternary:threshold=0.2",
+            "inputs": "ternary:threshold=0.4",
+            "sign_zero": 0,
+            "weight_scale": "filter",
         }
         for name in ("resnet20", "resnet18")
     },
     **{
-        name: {"hidden": [512], "levels": 3, "threshold": 0.3, "surrogate": "triangle"}
-        for name in ("fast-transform", "associative-memory")
+        name: {"hidden": [512], "levels": 3, "threshold": 0.3, "surrogate": "triangle", side: "ternary:threshold=0.2"}
+        for name, side in (("fast-transform", "weights"), ("associative-memory", "inputs"))
     },
 }
 BESIDE = {
     "threshold": {"levels": 3},
+    "inputs": {"levels": 3, "threshold": 0.1},
     "first_dimensions": {"first_layer": "hadamard"},
     "pixel_range": {"first_layer": "bit-planes"},
 }
@@ -96,7 +105,10 @@ def test_every_option_by_name_after_a_trip_through_json(name: str) -> None:
     if objects["threshold"] == "optimal":
         objects["threshold"] = Optimal()
     objects["surrogate"] = SURROGATES[objects["surrogate"]]()
-    assert repr(model) == repr(MODELS[name]((3, 8, 8), 5, **objects))
+    known = inspect.signature(MODELS[name]).parameters
+    own = {option: value for option, value in objects.items() if option in known}
+    quantization = Quantization.of(**{option: value for option, value in objects.items() if option not in known})
+    assert repr(model) == repr(MODELS[name]((3, 8, 8), 5, quantization, **own))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -147,7 +159,7 @@ def test_trains_a_step_with_every_parameter(name: str) -> None:
             {},
             "model must be one of vgg, mlp, resnet20, resnet18, fast-transform, associative-memory; got 'vgg16'",
         ),
-        ("mlp", {"widths": [4], "depth": 3}, "mlp has no option depth, widths; its options are hidden, levels"),
+        ("mlp", {"widths": [4], "depth": 3}, "mlp has no option depth, widths; its options are hidden, norm_scale"),
         ("resnet20", {"norm_scale": True}, "resnet20 has no option norm_scale; its options are widths"),
         ("vgg", {"threshold": "best"}, r"threshold \(or a number in \[0, 1\)\) must be one of optimal; got 'best'"),
         ("vgg", {"surrogate": "relu"}, "surrogate must be one of hardtanh, polynomial, .*; got 'relu'"),

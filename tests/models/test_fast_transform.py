@@ -8,6 +8,7 @@ import torch
 from hypersign._checks import HypersignError
 from hypersign.models import Switch, associative_memory, build, fast_transform
 from hypersign.models.fast_transform import PowersOfTwo, _Switched
+from hypersign.quantizers import Quantization
 from hypersign.rotations import random_signs
 from hypersign.tasks import cross_entropy
 from hypersign.training import Recipe
@@ -108,7 +109,8 @@ def test_integers_without_a_multiplication(make, levels, counts):
     if make is associative_memory and levels == 3:
         pytest.skip("ternary features have a threshold in the unit of the pixels")
     torch.manual_seed(0)
-    model = trained(make(SHAPE, 3, hidden=(16, 16) if make is fast_transform else (16,), levels=levels))
+    hidden = (16, 16) if make is fast_transform else (16,)
+    model = trained(make(SHAPE, 3, Quantization.of(levels=levels), hidden=hidden))
     with torch.no_grad():  # weights that 16 bits hold
         model.fc.weight.copy_((model.fc.weight * 2**16).round() / 2**16)
     pixels = np.random.default_rng(0).integers(0, 256, (4, *SHAPE))

@@ -9,8 +9,19 @@ from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
 from hypersign.layers import quant_layers
-from hypersign.models import BinaryBlock, resnet18, resnet20
+from hypersign.models import BinaryBlock, build
 from hypersign.quantizers import Optimal, Polynomial, Sign, Ternary
+
+
+def resnet20(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("resnet20", shape, classes, **options)
+
+
+def resnet18(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("resnet18", shape, classes, **options)
+
 
 SMALL = {"widths": (4, 6, 8)}
 

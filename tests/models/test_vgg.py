@@ -10,9 +10,20 @@ from torch.nn import functional as F
 from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.layers import quant_layers
-from hypersign.models import ShiftBatchNorm1d, ShiftBatchNorm2d, mlp, vgg
+from hypersign.models import ShiftBatchNorm1d, ShiftBatchNorm2d, build
 from hypersign.quantizers import Identity, Optimal, Sign, Tanh, Ternary
 from hypersign.tasks import cross_entropy, squared_hinge
+
+
+def vgg(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("vgg", shape, classes, **options)
+
+
+def mlp(shape=(1, 28, 28), classes=10, **options):
+    """The network by its plain options."""
+    return build("mlp", shape, classes, **options)
+
 
 SMALL = {"widths": (4, 6), "pools": (2,), "hidden": (8,)}
 
@@ -248,7 +259,7 @@ def test_copies_and_states() -> None:
         ({"hidden": (2.5,)}, "widths and hidden must be an integer >= 1; got 2.5"),
         ({"pools": (3,)}, "pools .* must be an integer from 1 to 2; got 3"),
         ({"sign_zero": 2}, "zero, the level of 0, must be 1 or 0; got 2"),
-        ({"surrogate": "tanh"}, "surrogate must be a Surrogate"),
+        ({"surrogate": "cubic"}, "surrogate must be one of hardtanh, polynomial, .*; got .?cubic"),
         (
             {"float_weights": ["conv3"], "float_inputs": ["fc9"]},
             r"must name layers of this network \(conv1, conv2, fc1, fc2\); got conv3, fc9",

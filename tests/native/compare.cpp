@@ -1,5 +1,5 @@
-// Compares the kernels of each instruction set with the portable ones on random tasks, without Python, so that it runs
-// under an emulator. Prints what differs, and exits with 1 if anything does.
+// Compares the kernels of each instruction set with the portable ones on random tasks, without Python, so that it
+// runs under an emulator. Prints what differs, and exits with 1 if anything does.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>

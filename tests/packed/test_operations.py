@@ -19,7 +19,8 @@ from hypersign.packed.operations.convolution import WINDOW, kernel_bytes
 from hypersign.packed.operations.pooling import POOLING
 from hypersign.packed.operations.thresholds import THRESHOLDS
 
-PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "format.md"
 FAMILIES = {"convolution": WINDOW, "pooling": POOLING, "thresholds": THRESHOLDS}
 WHOLE = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
 
@@ -49,6 +50,16 @@ def test_the_page_lists_every_operation_with_its_options_and_tensors() -> None:
 def test_each_operation_is_in_the_file_of_its_name() -> None:
     for name, operation in OPERATIONS.items():
         assert type(operation).__module__ == f"hypersign.packed.operations.{name}"
+
+
+def test_the_files_of_a_new_operation_are_those_of_every_operation() -> None:
+    """The list in docs/extending.md against the tree."""
+    text = (ROOT / "docs" / "extending.md").read_text().partition("## Add an operation of packed files")[2]
+    paths = re.findall(r"^\| `(\S+)` \|", text, re.MULTILINE)
+    assert len(paths) == 8
+    for path in paths:
+        for name in OPERATIONS:
+            assert (ROOT / path.replace("<operation>", name)).exists(), path
 
 
 def test_a_kernel_far_larger_than_its_file_is_refused() -> None:

@@ -12,10 +12,21 @@ from torch import nn
 
 from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.models import mlp, resnet18, resnet20, vgg
+from hypersign.models import build, mlp, resnet18
 from hypersign.packed import PackedModel
 from hypersign.packing import file_size, fold, pack, verify
 from hypersign.quantizers import Identity, MeanScale, Optimal, Quantizer, Sign, Ternary
+
+
+def vgg(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("vgg", shape, classes, **options)
+
+
+def resnet20(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("resnet20", shape, classes, **options)
+
 
 SHAPE = (3, 9, 9)
 SMALL: dict[str, Any] = {"widths": (16, 8, 70), "pools": (2, 3), "hidden": (40,), "norm_scale": True}

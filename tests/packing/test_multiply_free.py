@@ -11,12 +11,23 @@ from safetensors.numpy import load_file
 
 from hypersign._checks import HypersignError
 from hypersign.layers import Rotation
-from hypersign.models import Switch, Transform, associative_memory, fast_transform
+from hypersign.models import Switch, Transform, build
 from hypersign.packed import PackedModel
 from hypersign.packed.transforms import room, rotated_norm, shifted_norm, signed_sums
 from hypersign.packing import file_size, pack, verify
 from hypersign.rotations import HaarRotation, HadamardRotation
 from hypersign.summaries import summary
+
+
+def fast_transform(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("fast-transform", shape, classes, **options)
+
+
+def associative_memory(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("associative-memory", shape, classes, **options)
+
 
 SHAPE = (2, 5, 6)
 

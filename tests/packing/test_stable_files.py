@@ -19,10 +19,26 @@ from torch import nn
 
 from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.models import associative_memory, fast_transform, mlp, resnet20, vgg
+from hypersign.models import build, mlp, resnet20
 from hypersign.packed import PackedModel
 from hypersign.packing import file_size, pack
 from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Ternary
+
+
+def vgg(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("vgg", shape, classes, **options)
+
+
+def fast_transform(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("fast-transform", shape, classes, **options)
+
+
+def associative_memory(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("associative-memory", shape, classes, **options)
+
 
 SHAPE = (3, 9, 9)
 SMALL: dict[str, Any] = {"widths": (16, 8, 70), "pools": (2, 3), "hidden": (40,), "norm_scale": True}

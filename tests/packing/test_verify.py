@@ -13,13 +13,18 @@ from torch import nn
 
 from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.models import associative_memory, fast_transform, mlp, resnet20, vgg
+from hypersign.models import associative_memory, build, fast_transform, mlp, resnet20
 from hypersign.packed import PackedModel
 from hypersign.packed.format import write
 from hypersign.packing import fold, pack, verify
 from hypersign.packing.handlers import HANDLERS
 from hypersign.packing.replica import STEPS
 from hypersign.quantizers import MeanScale, Sign, Ternary
+
+
+def vgg(shape=(3, 32, 32), classes=10, **options):
+    """The network by its plain options."""
+    return build("vgg", shape, classes, **options)
 
 
 def packed_from(model: nn.Module, path: Path, shape: tuple[int, int, int]) -> PackedModel:

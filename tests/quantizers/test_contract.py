@@ -212,9 +212,10 @@ def test_sizes_of_other_widths() -> None:
 def test_sizes_of_scales_that_are_rules_and_that_are_learned() -> None:
     rule = QuantLinear(64, 7, False, weight_quantizer=Sign(scale=MeanScale(), offset=MeanOffset()))
     learned = QuantLinear(64, 7, False, weight_quantizer=Sign(scale=Learned(torch.ones(7))))
-    for layer, floats in ((rule, 14), (learned, 7)):
+    for layer, parameters, floats in ((rule, 0, 14), (learned, 7, 7)):
         (found,) = summary(nn.Sequential(layer), (64,)).layers
-        assert (found.parameters_1bit, found.parameters_32bit) == (448, floats)
+        assert (found.parameters_1bit, found.parameters_32bit) == (448, parameters)
+        assert found.packed_bytes == 56 + 4 * floats
 
 
 # scale, offset, prepare: against a second, naive writing

@@ -256,6 +256,27 @@ def test_what_does_not_fit_together(tmp_path, fields, model, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"model": regressor()},
+            "model must be a function that builds .*; got Sequential: give the class",
+        ),
+        ({"model": "mlp"}, "model must be a function that builds .*; got str"),
+        ({"data": (torch.zeros(3), torch.zeros(3))}, "data must be a data set, as TensorData .*; got tuple"),
+    ],
+)
+def test_what_is_given_has_its_kind(tmp_path, given, message):
+    run = train(recipe(epochs=1), tmp_path / "run", data=sums_of_pairs(), model=regressor, **QUIET)
+    for call in (lambda: train(recipe(), tmp_path / "new", **given), lambda: load(run.path, **given)):
+        with pytest.raises(HypersignError, match=message):
+            call()
+    with pytest.raises(HypersignError, match=r"must return an nn\.Module; got int"):
+        train(recipe(), tmp_path / "new", data=sums_of_pairs(), model=lambda: 3, **QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 # Data
 
 
@@ -325,10 +346,7 @@ def test_what_the_commands_do_for_images_they_do_for_any_run(case, tmp_path):
     run = train(recipe(epochs=1), tmp_path / "run", data=data, model=model, **QUIET)
     opened = load(run.path, data=data, model=model)
     geometry = inspect(opened, images=30)
-    assert (
-        geometry.accuracy
-        == inspect(run.load_model(), data.batches(data.test[:30], 10), run="", dataset="", task=data.task).accuracy
-    )
+    assert geometry.accuracy == inspect(run.load_model(), data.batches(data.test[:30], 10), task=data.task).accuracy
     assert len(geometry.layers[0].covariance_pearson_r) == geometry.layers[0].filters
     ablation, _ = ablate_run(opened, images=30, reestimate_images=40, rounds=1)
     assert ablation.images == 30

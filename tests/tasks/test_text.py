@@ -15,7 +15,7 @@ from hypersign.cli import main
 from hypersign.data import Data
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
-from hypersign.runs import open_run
+from hypersign.runs import load
 from hypersign.tasks import NextToken
 from hypersign.training import Recipe, train
 
@@ -139,8 +139,8 @@ def test_a_text_data_set_with_a_name(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(module, lambda name, seed: {"rhyme": Characters}[name]())
     monkeypatch.setattr("hypersign.data.loading.NAMES", ("rhyme",))
     run = training.train(dataclasses.replace(RECIPE, epochs=1), tmp_path / "run", model=network, **QUIET)
-    assert open_run(run.path).task() == NextToken()
-    assert open_run(run.path).data().name == "rhyme"
+    assert load(run.path).task() == NextToken()
+    assert load(run.path).data().name == "rhyme"
     train(RECIPE, tmp_path / "other", data=Characters(), model=network, **QUIET)
     main(["compare", str(run.path), str(tmp_path / "other")])
     assert "test accuracy" in capsys.readouterr().out

@@ -540,7 +540,7 @@ def test_one_image_is_enough_for_the_batch_norm_of_a_convolution(mlp, train_quie
         return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, 10))
 
     recipe = Recipe(batch_size=1, images=6, epochs=1, reestimate_images=1)
-    assert train_quietly(recipe, data=load("digits"), model=network).finished
+    assert train_quietly(recipe, data=load_data("digits"), model=network).finished
 
 
 def test_a_default_type_of_float64(vgg, train_quietly, quiet, weights, assert_same, at_step, tmp_path):

@@ -4,23 +4,24 @@
 // disagreements. Those 32 times 128 counts, 4 bits each, are a table of 2 KiB, of which a pixel adds one entry: two
 // registers. Three entries fill 4 bits; then the counts are added to bytes (product/avx2.hpp), which hold 51 entries.
 //
-// 15 levels of a pixel and 128 filters are 6 loads of 32 bytes and 10 additions and shifts: 3 cycles where a core loads
-// two vectors per cycle, as Zen does (Intel loads two or three). That is 640 multiply-accumulates per cycle; the kernel
-// that counts each product (product/avx2.cpp) does 384 at most. Loading each index separately would be a third load per
-// entry, which Zen cannot afford; so eight indices are one load, and shifts separate them. Tables must be in the L1
-// cache, so a pass has up to 15 indices, 30 KiB of tables. Between passes the byte accumulators wait in the L2 cache: 4
-// loads and 4 stores, 4 cycles on Zen, beside 15. Filling the tables takes 64 stores per index, 960 cycles per pass.
+// 15 levels of a pixel and 128 filters are 6 loads of 32 bytes and 10 additions and shifts: 3 cycles where a core
+// loads two vectors per cycle, as Zen does (Intel loads two or three). That is 640 multiply-accumulates per cycle;
+// the kernel that counts each product (product/avx2.cpp) does 384 at most. Loading each index separately would be a
+// third load per entry, which Zen cannot afford; so eight indices are one load, and shifts separate them. Tables must
+// be in the L1 cache, so a pass has up to 15 indices, 30 KiB of tables. Between passes the byte accumulators wait in
+// the L2 cache: 4 loads and 4 stores, 4 cycles on Zen, beside 15. Filling the tables takes 64 stores per index, 960
+// cycles per pass.
 //
-// Measured on Zen 3, passes are faster than tiles from 224 pixels on. For blocks of 64 or 32 filters, where tiles load
-// as much as for 128, they are faster from 24 pixels on.
+// Measured on Zen 3, passes are faster than tiles from 224 pixels on. For blocks of 64 or 32 filters, where tiles
+// load as much as for 128, they are faster from 24 pixels on.
 //
 // For few pixels and many filters the roles change: the tables are of 64 pixels, and filters look up. The indices of
 // filters do not change, so they are written once. An entry is half as long, so a pass has up to 30 indices. From 384
 // filters on this is the faster method for 58 to 64 pixels: one image of 8 x 8, or the rows of a batch.
 //
-// For ternary inputs, 3 levels are one of 27 indices, in base 3. A level adds 1 + its disagreement - its agreement, up to
-// 6 for three levels, so two entries fill 4 bits, and ternary inputs take some 1.7 times as long. Whether filters are
-// binary or ternary matters only for filling the tables.
+// For ternary inputs, 3 levels are one of 27 indices, in base 3. A level adds 1 + its disagreement - its agreement,
+// up to 6 for three levels, so two entries fill 4 bits, and ternary inputs take some 1.7 times as long. Whether
+// filters are binary or ternary matters only for filling the tables.
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPADDB and VMOVDQA (YMM, M256).
 #include <memory>
@@ -39,8 +40,8 @@ constexpr int kIndexBytes = 16;        // of a pixel in a slice: up to 15 indice
 constexpr int kFilterIndexBytes = 32;  // of a filter in a slice
 constexpr int kTables = 30 * 1024;     // bytes of a pass's tables, for the L1 cache
 
-// How many levels an index stands for, how many entries fill 4 bits, and how many indices a pass has. `Transposed`: rows
-// are filters.
+// How many levels an index stands for, how many entries fill 4 bits, and how many indices a pass has. `Transposed`:
+// rows are filters.
 template <bool TernaryX, bool Transposed>
 struct Indices {
     static constexpr int kLevels = TernaryX ? 3 : 5;
@@ -77,8 +78,8 @@ struct Cut {
 constexpr Cut<5> kFives;
 constexpr Cut<3> kThrees;
 
-// Cuts indices out of the words of pixels, from bit `first` of `bytes` bytes on. Bits past the end may be anything: tables
-// have the same entries for all of them.
+// Cuts indices out of the words of pixels, from bit `first` of `bytes` bytes on. Bits past the end may be anything:
+// tables have the same entries for all of them.
 template <int Levels>
 class IndexCutter {
    public:
@@ -139,8 +140,8 @@ HYPERSIGN_INLINE void store_indices(int64_t pixels, uint8_t *indices, Cut &&cut)
     }
 }
 
-void write_indices(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride, int64_t slice,
-            uint8_t *indices) {
+void write_indices(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
+                   int64_t slice, uint8_t *indices) {
     if (nonzero) {
         // In base 3, as sums of the digits 1 of non-zeros and of signs: 0 for 0, 1 for +1, 2 for -1.
         const __m256i base3 =
@@ -162,7 +163,8 @@ void write_indices(const uint32_t *sign, const uint32_t *nonzero, int64_t words,
     }
 }
 
-// The bits of a level: those of 32 filters in the lower 4 bits of a byte, and those of 32 others, if any, in the upper.
+// The bits of a level: those of 32 filters in the lower 4 bits of a byte, and those of 32 others, if any, in the
+// upper.
 template <bool Both>
 HYPERSIGN_INLINE __m256i bits_at(const __m256i *registers, int bit) {
     const __m128i shift = _mm_cvtsi32_si128(bit);
@@ -344,7 +346,8 @@ void count_indices(const LookupTask &work, const Pass &pass, Workspace &workspac
 
 // Epilogue of a pixel: sums or levels.
 template <bool TernaryX, int G>
-HYPERSIGN_INLINE void epilogue_pixel(const ProductTile &tile, int64_t p, const Counts16 (&of)[G], Thresholds16<G> &thresholds) {
+HYPERSIGN_INLINE void epilogue_pixel(const ProductTile &tile, int64_t p, const Counts16 (&of)[G],
+                                     Thresholds16<G> &thresholds) {
     const auto bias = static_cast<int32_t>(TernaryX ? 32 * tile.words * tile.taps : 0);
     const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
     if (tile.levels) {
@@ -365,7 +368,8 @@ void epilogue(const ProductTile &tile, const Counts16 *counts16, int64_t first, 
     constexpr int kRegisters = (G + 1) / 2 * 2;
     Thresholds16<G> thresholds;
     for (int64_t p = first; p < last; ++p)
-        epilogue_pixel<TernaryX, G>(tile, p, reinterpret_cast<const Counts16(&)[G]>(counts16[kRegisters * p]), thresholds);
+        epilogue_pixel<TernaryX, G>(tile, p, reinterpret_cast<const Counts16(&)[G]>(counts16[kRegisters * p]),
+                                    thresholds);
 }
 
 // Transposes 16 rows of 16 numbers of 16 bits: from(i) is the address of a row, to(j) that of a column.

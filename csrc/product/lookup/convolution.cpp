@@ -90,8 +90,8 @@ bool pixels_look_up(const ConvolutionPlan &plan) {
     return dense && lookup_of(plan).faster(plan.pixels, levels_of(plan), plan.filters.blocks.front().registers);
 }
 
-// Runs are whole rows of the output, or lie in one, because a row shares the indices of the input. There are enough of
-// them for all threads.
+// Runs are whole rows of the output, or lie in one, because a row shares the indices of the input. There are enough
+// of them for all threads.
 std::vector<int64_t> lookup_runs(const ConvolutionPlan &plan, int threads) {
     const int64_t blocks = plan.filters.blocks.size(), rows = plan.images.n * plan.height;
     const int64_t wanted = std::min(ceil_div(threads, blocks), ceil_div(plan.pixels, plan.filters.kernels.pixels));

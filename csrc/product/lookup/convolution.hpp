@@ -29,8 +29,8 @@ struct LookupRun {
     void write_indices(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size);
 };
 
-// Whether filters should look up tables of the pixels. Each call counts as a use: writing the filters' indices takes as
-// long as some ten products, so it waits until they are used again and again.
+// Whether filters should look up tables of the pixels. Each call counts as a use: writing the filters' indices takes
+// as long as some ten products, so it waits until they are used again and again.
 bool filters_look_up(const ConvolutionPlan &plan);
 void convolve_by_filter_lookup(const ConvolutionPlan &plan, int threads);
 

@@ -1,11 +1,11 @@
 // Products by lookup tables: what an instruction set implements for the second method. It is the method of the four
 // Russians (Arlazarov, Dinic, Kronrod and Faradzhev, 1970), and pays where many rows meet one block.
 //
-// A LUT index stands for a few neighbouring levels of a row: 5 binary levels are one of 32 indices. A table of a block
-// holds the block's partial counts for each of those indices, so a row adds one table entry instead of multiplying 5
-// levels. The levels of a tap are divided into slices, whose tables fit the L1 cache together. One lookup-table pass
-// fills the tables of a slice of a tap and lets all rows add their entries; a task makes a pass for each slice of each
-// tap.
+// A LUT index stands for a few neighbouring levels of a row: 5 binary levels are one of 32 indices. A table of a
+// block holds the block's partial counts for each of those indices, so a row adds one table entry instead of
+// multiplying 5 levels. The levels of a tap are divided into slices, whose tables fit the L1 cache together. One
+// lookup-table pass fills the tables of a slice of a tap and lets all rows add their entries; a task makes a pass for
+// each slice of each tap.
 //
 // Rows are pixels and the block is of filters; or, for few pixels and many filters, rows are filters and the block is
 // of 64 pixels.

@@ -8,7 +8,7 @@ Every function has a NumPy reference (`reference.py`) that is the truth, and com
 integers; `backend()` tells which ran, `HYPERSIGN_BACKEND` forces one.
 """
 
-from hypersign.bits.backend import available_backends, backend
+from hypersign.bits.backend import available_backends, backend, forced
 from hypersign.bits.filters import Filters
 from hypersign.bits.gradients import RoundedGradient, input_gradient, round_gradient, weight_gradient
 from hypersign.bits.hadamard import hadamard_transform
@@ -22,6 +22,7 @@ from hypersign.bits.words import pack, pack_ternary, unpack, unpack_ternary
 __all__ = [
     "backend",
     "available_backends",
+    "forced",
     "pack",
     "pack_ternary",
     "unpack",

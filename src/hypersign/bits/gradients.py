@@ -130,8 +130,8 @@ def input_gradient(
         or words.shape[:-2] not in ((), (2,))
     ):
         raise HypersignError(
-            f"filters of shape {shape} must come as uint64 words ({q.shape[3]}, {-(-d // 64)}), one row a filter of "
-            f"the gradient, or as two planes of them; got {words.dtype} of shape {words.shape}"
+            f"filters of shape {shape} must come as uint64 words ({q.shape[3]}, {-(-d // 64)}), one row per filter "
+            f"of the gradient, or as two planes of them; got {words.dtype} of shape {words.shape}"
         )
     options = _options(q, size, shape[:2], stride, padding, dilation)
     if scales.shape != q.shape[:1]:

@@ -165,7 +165,7 @@ LIMIT = 31
 def round_gradient(
     gradient: NDArray[np.float32], seed: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]]:
-    """A gradient (N, H, W, F) rounded at random, with a scale an image and with a scale a filter."""
+    """A gradient (N, H, W, F) rounded at random, with one scale per image and with one scale per filter."""
     images, height, width, filters = gradient.shape
     columns = -(-filters // 8) * 8  # eight generators alternate along the filters
     words = np.empty((height * width * columns // 8, images, 8), np.uint32)

@@ -1,4 +1,4 @@
-"""Checks and sizes of what slides over an image: convolutions and pooling."""
+"""Checks and sizes of sliding windows: convolutions and pooling."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def output_size(
     dilation: tuple[int, int] = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[int, int]:
-    """Height and width of what a window makes of an image.
+    """Height and width of the output of a sliding window.
 
         floor((H + 2 p - dilation (size - 1) - 1) / stride) + 1
 
@@ -43,14 +43,14 @@ def output_size(
     """
     result = []
     for length, kernel, step, pad, gap in zip(image, size, stride, padding, dilation, strict=True):
-        room = length + 2 * pad - gap * (kernel - 1) - 1
-        if length < 1 or room < 0:
+        space = length + 2 * pad - gap * (kernel - 1) - 1
+        if length < 1 or space < 0:
             raise HypersignError(
                 f"an image of {image[0]} x {image[1]}, padded by {padding}, must be at least as large as the window "
                 f"of {size} (dilation {dilation})"
             )
-        count = room // step + 1
-        if ceil_mode and room % step and count * step < length + pad:
+        count = space // step + 1
+        if ceil_mode and space % step and count * step < length + pad:
             count += 1
         result.append(count)
     return result[0], result[1]

@@ -31,6 +31,21 @@ VERBS = {
     "search": "find the nearest vectors of queries by their codes",
 }
 
+PACKAGES = {
+    "torch": ("torch", "train"),
+    "accelerate": ("accelerate", "train"),
+    "pooch": ("pooch", "train"),
+    "requests": ("requests", "train"),
+    "sklearn": ("scikit-learn", "hash"),
+    "matplotlib": ("matplotlib", "report"),
+    "altair": ("altair", "report"),
+    "vl_convert": ("vl-convert-python", "report"),
+    "jinja2": ("jinja2", "report"),
+    "gguf": ("gguf", "gguf"),
+    "PIL": ("pillow", ""),
+}
+"""Module -> (package to install, the extra that brings it; none for the packages of the base install)."""
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs one command; exits with 0, 1 (bad input), 2 (bad options) or 130 (Ctrl-C)."""
@@ -52,15 +67,12 @@ def main(words: Sequence[str] | None = None) -> None:
     except HypersignError as error:
         _fail(f"hypersign {verb}: {error}", 130 if type(error).__name__ == "InterruptedTrainingError" else 1)
     except ModuleNotFoundError as error:
-        extra = {"altair": "report", "vl_convert": "report", "matplotlib": "report", "jinja2": "report"}
         module = (error.name or "").partition(".")[0]
         if module == "hypersign" or not module:
             raise
-        _fail(
-            f"hypersign {verb}: this command needs the package {module}; install it with: "
-            f"pip install 'hypersign[{extra.get(module, 'train')}]'",
-            1,
-        )
+        package, extra = PACKAGES.get(module, (module, ""))
+        what = f"'hypersign[{extra}]'" if extra else package
+        _fail(f"hypersign {verb}: this command needs the package {package}; install it with: pip install {what}", 1)
     except BrokenPipeError:  # the reader, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -1,8 +1,8 @@
-"""Images to train on: digits, MNIST, Fashion-MNIST, CIFAR-10, your own folder or `.npz`.
+"""Data to train on: digits, MNIST, Fashion-MNIST, CIFAR-10, your own folder or `.npz` of images, your own tensors.
 
-`load` gives the whole data set as uint8 tensors, `Batches` makes float32 batches of it on the training
-device. Downloads and everything found are checked by SHA-256; see `files` for where they are looked for and
-`sources` for the addresses, which were not tried.
+`load` gives a whole data set of images as uint8 tensors; `TensorData` holds tensors of any kind. `data.batches` makes
+the batches of a split on the training device. Files are checked by SHA-256; `files` says where they are looked for.
+The addresses in `sources` were not tried.
 """
 
 from hypersign.data.base import Data, EpochBatches, Examples

@@ -48,12 +48,12 @@ class Data:
     tensors of any kind.
 
     Attributes:
-        name: what it is called in tables and run folders.
+        name: its name in tables and run folders.
         train, test: the splits.
         classes: names of the classes, or the tokens of a vocabulary; empty where targets are no numbers of either.
         sha256: hash of all examples: which data a run has seen.
-        task: what networks learn from it.
-        unit: what an example is called in run folders: "images", "examples".
+        task: the task of networks trained on it.
+        unit: name of an example in run folders: "images", "examples".
     """
 
     name: str
@@ -86,7 +86,7 @@ class Data:
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """What a run folder keeps of the data beside name, hash, classes and sizes; plain JSON."""
+        """The facts about the data in a run folder, beside name, hash, classes and sizes; plain JSON."""
         return {}
 
     def hold_out(self, n: int) -> tuple[Any, Any]:

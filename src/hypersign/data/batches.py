@@ -155,8 +155,8 @@ class Batches(TensorBatches):
     Args:
         split: the images.
         batch_size: images per batch, over all processes.
-        pixel_range: what pixel 0 and pixel 255 become.
-        augmentation: what is done to each image at random; needs a seed.
+        pixel_range: values of pixel 0 and pixel 255.
+        augmentation: random changes of each image; needs a seed.
         device, seed, drop_last, rank, processes: as in `TensorBatches`.
 
     Raises:

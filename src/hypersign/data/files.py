@@ -41,7 +41,7 @@ class Status:
 
     `place` is "scikit-learn" (inside that package), "HYPERSIGN_DATA", "cache" or "absent"; `path` the folder
     with its files, or with an archive still to be extracted; `download_bytes` what loading has to download
-    first. Files are told by name and size here; loading checks their SHA-256. `shape` is (channels, height,
+    first. Files are recognised by name and size here; loading checks their SHA-256. `shape` is (channels, height,
     width).
     """
 
@@ -183,10 +183,10 @@ def _compare(source: Source, stored: Stored, path: Path, size: int, sha256: str)
         return
     short = size != stored.size
     expected, found = (f"{stored.size} bytes", f"{size}") if short else (f"SHA-256 {stored.sha256}", sha256)
-    mend = _by_hand(source, stored)
+    remedy = _by_hand(source, stored)
     if _in_cache(path):
-        mend = f"`hypersign data fetch {source.name}` replaces it, or {mend}"
-    raise _DamagedError(f"{path}: damaged, or not the official file: {expected} expected, {found} found; {mend}")
+        remedy = f"`hypersign data fetch {source.name}` replaces it, or {remedy}"
+    raise _DamagedError(f"{path}: damaged, or not the official file: {expected} expected, {found} found; {remedy}")
 
 
 def _by_hand(source: Source, stored: Stored) -> str:
@@ -282,7 +282,7 @@ def _extract(archive: Path, stored: Stored, source: Source, folder: Path) -> Non
     """Extracts all files of a checked archive into the cache: each one arrives whole and checked, or not at all."""
     if not hasattr(tarfile, "data_filter"):
         raise HypersignError(f"{archive}: extracting it safely needs Python 3.11.4 or newer; update Python")
-    scratch = folder / ".extracting"  # one name, under the lock: what a killed process left goes with the next
+    scratch = folder / ".extracting"  # one name, under the lock: the next one removes what a killed process left
     try:
         with (
             byte_progress() as progress,

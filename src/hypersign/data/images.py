@@ -26,10 +26,10 @@ class ImageData(Data):
     """A data set of images with labels: the names of the classes, and the range that pixels are scaled to.
 
     Args:
-        name: what it is called in tables and run folders.
+        name: its name in tables and run folders.
         train, test: the splits, images of one shape.
         classes: the name of class 0, 1, ...
-        pixel_range: what pixel 0 and pixel 255 become in a batch.
+        pixel_range: values of pixel 0 and pixel 255 in a batch.
         sha256: `fingerprint(train, test)`: which images these are.
 
     Raises:
@@ -86,7 +86,7 @@ class ImageData(Data):
 def fingerprint(train: Split, test: Split) -> str:
     """Returns the SHA-256 of all pixels and labels, in their order: the identity of the data a run has seen.
 
-    Hashed in turn for `train` and `test`: the shape of the images as text, their bytes, the labels as
+    Hashed for `train`, then for `test`: the shape of the images as text, their bytes, the labels as
     little-endian int64. Equal data gives an equal hash wherever it was read from.
 
     Example:

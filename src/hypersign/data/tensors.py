@@ -21,9 +21,9 @@ class TensorData(Data):
     """A data set of tensors, for any task.
 
     Args:
-        name: what it is called in tables and run folders.
+        name: its name in tables and run folders.
         train, test: the splits, inputs and targets of one shape in both.
-        task: what networks learn from it.
+        task: the task of networks trained on it.
         classes: names of the classes, or the tokens of the vocabulary, where targets are their numbers.
 
     Raises:

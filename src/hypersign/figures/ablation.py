@@ -1,4 +1,4 @@
-"""What each layer's bit costs, and how errors grow with depth: prediction beside measurement."""
+"""The cost of each layer's bit, and the growth of errors with depth: prediction beside measurement."""
 
 from typing import TYPE_CHECKING
 

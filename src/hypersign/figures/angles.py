@@ -14,7 +14,7 @@ __all__ = ["angle_density", "angle_density_zoomed", "angle_spread", "fan_in_labe
 
 
 def angle_density(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
-    """Density of the angle between latent and quantized filters, a line a layer, from 0 to 90 degrees.
+    """Density of the angle between latent and quantized filters, one line per layer, from 0 to 90 degrees.
 
     Heights are scaled to 1, since a layer of fan-in d has a peak of order sqrt(d); two random vectors would
     lie at 90 degrees. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.

@@ -16,8 +16,8 @@ __all__ = ["predicted_r"]
 def predicted_r(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
     """Correlation of each filter's dot products, measured, against its prediction from the inputs' covariance.
 
-    A point a filter, a colour a layer; on the dashed diagonal they agree. The legend gives the median distance
-    of each layer. Layers without a covariance are left out and named in the title.
+    One point per filter, one colour per layer; on the dashed diagonal they agree. The legend gives the median
+    distance of each layer. Layers without a covariance are left out and named in the title.
     """
     ax = axes(ax, size=(4.6, 4.6))
     left_out, lowest = [], 1.0

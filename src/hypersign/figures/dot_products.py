@@ -1,4 +1,4 @@
-"""Do the dot products survive? One family of them against another, a 2-D histogram a layer."""
+"""Do the dot products survive? One family of them against another, one 2-D histogram per layer."""
 
 from typing import TYPE_CHECKING
 

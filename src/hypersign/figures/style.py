@@ -1,4 +1,4 @@
-"""What all figures share: axes without global state, colours, and saving."""
+"""Shared by all figures: axes without global state, colours, and saving."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ def panels(
     columns: int = 3,
     size: tuple[float, float] = (3.4, 2.9),
 ) -> "Figure":
-    """One panel a result: `figure(result, ax)` drawn side by side, `columns` to a row, each `size` inches.
+    """One panel per result: `figure(result, ax)` drawn side by side, `columns` to a row, each `size` inches.
 
     Raises:
         HypersignError: `results` is empty, or matplotlib is not installed.

@@ -4,6 +4,7 @@ from hypersign.geometry.ablation import Ablated, Ablation, Change, Ranking, abla
 from hypersign.geometry.advice import Advice, LayerAdvice, advise
 from hypersign.geometry.claims import Claim, network_claims, simulation_claims
 from hypersign.geometry.covariance import (
+    CovarianceAccumulator,
     Covariances,
     LayerCovariance,
     LloydMax,
@@ -36,6 +37,7 @@ from hypersign.geometry.results import (
     WhatIfCurve,
 )
 from hypersign.geometry.tracking import TrackedLayer, Tracker
+from hypersign.geometry.weights import angle_stats, angles, level_shares, weight_stats
 
 __all__ = [
     "inspect",
@@ -48,6 +50,10 @@ __all__ = [
     "Histogram",
     "WhatIfCurve",
     "Components",
+    "angle_stats",
+    "angles",
+    "weight_stats",
+    "level_shares",
     "Tracker",
     "TrackedLayer",
     "advise",
@@ -72,6 +78,7 @@ __all__ = [
     "Claim",
     "input_covariances",
     "Covariances",
+    "CovarianceAccumulator",
     "LayerCovariance",
     "input_patches",
     "quantizable_layers",

@@ -59,8 +59,8 @@ class Ablated:
         L(z') - L(z) - (z' - z).grad L(z)
 
     with logits z of the reference and z' of this network, mean over images and rounds; to second order half of
-    (z' - z)' H (z' - z), which no convex loss has below 0. The rest of the change, the product with the gradient, is
-    how the disturbance goes with what the reference gets wrong; no geometry can tell.
+    (z' - z)' H (z' - z), which is never negative for a convex loss. The rest of the change, the product with the
+    gradient, depends on the labels, so geometry cannot predict it.
     """
 
     side: str
@@ -104,7 +104,7 @@ class Ranking:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """What `ablate` found: the network as it is, every ablated one, and how well the layers' order was predicted.
+    """Result of `ablate`: the network as it is, every ablated one, and how well the layers' order was predicted.
 
     `accuracy_error` is the binomial standard error sqrt(p (1 - p)/n); `loss_error` that of the mean over images.
     """
@@ -141,7 +141,7 @@ def ablate(
         batches: pairs of inputs and targets to measure on; read many times: a list or `Batches`, not a generator.
         reestimation: one or more sets of training batches; the whole measurement is done anew, a round, with batch
             norm re-estimated on each. Every network sees the same ones.
-        task: what the network was trained for, with its loss; `Classification()` if None. Accuracy is the share of
+        task: the network's task, with its loss; `Classification()` if None. Accuracy is the share of
             right decisions. An example with several targets counts with the mean over them.
         progress: called after each ablated network with the number of networks done so far.
 
@@ -295,6 +295,8 @@ def _measure(
         with mode(model, False), torch.no_grad():
             for batch in batches:
                 inputs, targets = inputs_and_targets(batch)
+                if not len(inputs):
+                    continue
                 outputs = model(as_input(inputs, example)).float()
                 if not torch.isfinite(outputs).all():
                     raise HypersignError("the network's outputs must be finite numbers; NaN or infinity came")

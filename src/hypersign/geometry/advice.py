@@ -1,8 +1,8 @@
-"""What one bit, or three levels, would do to each layer of any network, and which layers to leave alone.
+"""The effect of one bit, or three levels, on each layer of any network, and which layers to keep in float.
 
 For a network that is not quantized yet, or not everywhere. One pass over a few hundred images measures the
 covariance of every layer's inputs; everything else follows from it and the weights. The prediction is for the
-weights as they are: training from there mends much, and starts the better the higher r is.
+weights as they are: training from there recovers much, and starts better with a higher r.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ from hypersign.quantizers import Optimal, Sign, Ternary
 __all__ = ["LEAST_R", "Advice", "LayerAdvice", "advise", "layer_advice"]
 
 LEAST_R = 0.75
-"""What the median filter's r must reach. One bit leaves .798 of Gaussian weights where inputs vary alike in all
+"""Smallest r of the median filter. One bit leaves .798 of Gaussian weights where inputs vary equally in all
 directions, three levels .900: a layer below .75 loses noticeably more than one bit must cost."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerAdvice:
-    """What would become of a layer's weights, and a recommendation: "binarize", "ternarize" or "keep in float".
+    """Predictions for a layer's weights, and a recommendation: "binarize", "ternarize" or "keep in float".
 
     `binarized` is for their signs, `ternarized` for levels -1, 0, +1 at .612 standard deviations of each filter;
     all NaN where the layer could not be measured. `predicted_angle_degrees` is the mean angle between Gaussian
@@ -63,7 +63,7 @@ class Advice:
     layers: tuple[LayerAdvice, ...]
 
     def table(self) -> Table:
-        """The advice for a terminal, in two lines a layer: signs, and below them ternary levels."""
+        """The advice for a terminal, in two lines per layer: signs, and below them ternary levels."""
         table = Table(
             caption="medians over filters, first line for signs as weights, second for ternary levels: predicted r "
             "of the dot products and share of their signs that flip. Angle: between filters and signs, below it "
@@ -108,8 +108,8 @@ def advise(
     Any network, quantized or not: every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` has its row, inputs as the layer
     has them now. Nothing is quantized, and the model is left as found. The rule, for the median r over filters:
 
-    1. what cannot be told, or would be lost (weights that are NaN or all zero, inputs that do not vary, a fan-in
-       of 1, a layer that was not measured): keep in float;
+    1. the layer cannot be measured, or would lose everything (weights that are NaN or all zero, constant inputs, a
+       fan-in of 1, a layer that was not measured): keep in float;
     2. r of the signs is at least .75: binarize;
     3. else, r of the ternary levels is: ternarize;
     4. else: keep in float.
@@ -177,7 +177,7 @@ def layer_advice(layer: LayerCovariance) -> LayerAdvice:
 
 
 def _recommendation(layer: LayerCovariance, binary: float, ternary: float) -> tuple[str, str]:
-    """What to do and why, from the median r with signs and with ternary levels."""
+    """The recommendation and its reason, from the median r with signs and with ternary levels."""
     keep = "keep in float"
     finite = np.isfinite(layer.weights)
     if not finite.all():
@@ -200,7 +200,7 @@ def _recommendation(layer: LayerCovariance, binary: float, ternary: float) -> tu
 
 
 def _remark(layer: LayerCovariance, binarized: WhatIf) -> str:
-    """What the medians do not say, of filters that are left out of them and inputs that never vary."""
+    """Remarks on filters that the medians leave out and on inputs that never vary."""
     remarks = []
     zero = int((~layer.weights.any(1)).sum())
     if 0 < zero < layer.filters:

@@ -36,7 +36,7 @@ _PERMUTED = {"permuted": ("a_b.w_b", "a_b.w_c")}
 
 
 class LayerCapture:
-    """What one layer's dot products did: `products` as they were, `permuted` with permuted activations."""
+    """Dot products of one layer: `products` as they are, `permuted` with permuted activations."""
 
     def __init__(self, name: str, layer: QuantLayer, generator: torch.Generator) -> None:
         self.name = name
@@ -102,7 +102,7 @@ class LayerCapture:
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """What `capture` saw: how many examples, the share of decisions that were right, and every layer's counts.
+    """Result of `capture`: the number of examples, the share of decisions that were right, and every layer's counts.
 
     `accuracy` is NaN where no task was given.
     """
@@ -128,7 +128,7 @@ def capture(
         model: any network with quantized layers.
         batches: pairs of inputs and targets. Inputs are moved to the device of the model's weights, floating ones to
             their type; integers, such as tokens, stay integers.
-        task: what the network is for, which says which decisions are right; if None, none is judged.
+        task: the network's task, which tells which decisions are right; if None, none is judged.
         seed: of the permutation test.
         progress: called after each batch with the number of examples seen so far.
 
@@ -149,6 +149,8 @@ def capture(
             watch(layer_capture.layer, layer_capture.hook)
         for batch in batches:
             inputs, targets = inputs_and_targets(batch)
+            if not len(inputs):
+                continue
             outputs = model(_filters_last(as_input(inputs, example)))
             if not torch.isfinite(outputs).all():
                 raise HypersignError("the network's outputs must be finite numbers; NaN or infinity came")

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
-from hypersign.evaluate import full_precision, mode, reestimate_batch_norm
+from hypersign.evaluate import as_input, example_weight, full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Batches, Progress, capture
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import permutation_tests, product_rows
 from hypersign.geometry.weights import input_threshold
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Identity
+from hypersign.tasks import inputs_and_targets
 
 __all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_to_float", "layer_r", "measure_depth"]
 
@@ -247,7 +248,8 @@ def measure_depth(
     quantized = copy.deepcopy(model)
     names = list(quant_layers(quantized))
     replica = back_to_float(model, weights=names, inputs=names)
-    device = next((p.device.type for p in model.parameters()), "cpu")
+    example = example_weight(model)
+    device = "cpu" if example is None else example.device.type
     with full_precision(device):
         for network in (quantized, replica):
             reestimate_batch_norm(network, reestimation)
@@ -260,7 +262,10 @@ def measure_depth(
     images = 0
     with full_precision(device), mode(quantized, False), mode(replica, False), torch.no_grad():
         ours, theirs = _Watch(quantized, names), _Watch(replica, names)
-        for x, _ in batches:
+        for batch in batches:
+            x = as_input(inputs_and_targets(batch)[0], example)
+            if not len(x):
+                continue
             quantized(x)
             replica(x)
             for name in names:

@@ -26,7 +26,7 @@ _CHUNK = 1 << 18
 
 
 class DotProductAccumulator:
-    """Streams dot products of one layer and reports, for each family (x, y), how y goes with x.
+    """Streams dot products of one layer and reports, for each family (x, y), how y depends on x.
 
         r = sum (x - mean x)(y - mean y) / sqrt( sum (x - mean x)^2 * sum (y - mean y)^2 )
 

@@ -57,7 +57,7 @@ def inspect(
         model: a run, which brings all but `images`, `weights` and `seed`; or any network with quantized layers.
         batches: pairs of inputs `(N, ...)`, in the range the model was trained on, and targets.
         name, dataset: names of the network and of the data, written into the result.
-        task: what the network is for, which says which decisions are right; `Classification()` if None.
+        task: the network's task, which tells which decisions are right; `Classification()` if None.
         covariances: of the model's inputs on other images, from which r is predicted filter by filter:
             `input_covariances(model, training_batches)`.
         images: a run is measured on its first `images` test images, and predicted from as many training images,

@@ -97,7 +97,7 @@ def permutation_tests(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Correlation of a layer's products with latent and quantized weights after each permutation of its inputs.
 
-    Drawn again and again until there are `PERMUTED_PRODUCTS` products a filter.
+    Drawn again and again until there are `PERMUTED_PRODUCTS` products per filter.
 
     Args:
         layer: the layer; its padding and stride are kept.

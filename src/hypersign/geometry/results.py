@@ -1,4 +1,4 @@
-"""What inspection found, as named results: the one thing that measures hand to figures and reports.
+"""The results of inspection: the one thing that measures hand to figures and reports.
 
 The dataclasses are the schema of `geometry.json`: `Geometry.save` writes their fields under their own names,
 `Geometry.load` reads them back. Arrays are tuples of floats there, so that a result compares and prints as
@@ -119,7 +119,7 @@ class DotProducts:
 
 @dataclasses.dataclass(frozen=True)
 class WhatIfCurve:
-    """What a quantizer of the weights would do to a layer, against its threshold or its number of levels.
+    """Predicted effect of a quantizer on a layer, against its threshold or its number of levels.
 
     `kind` is "threshold" (ternary, in standard deviations of each filter; 0 is the sign) or "levels"; `rotation` what
     the filters go through before and back after: "none" or "hadamard". For each of `values`: the medians over
@@ -200,7 +200,7 @@ class LayerGeometry:
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What inspection of one network on `images` images of `dataset` found; `accuracy` is over those images.
+    """Result of inspecting one network on `images` images of `dataset`; `accuracy` is over those images.
 
     `covariance_images` counts the images that predictions from covariance come from, 0 where there are none.
     """

@@ -1,4 +1,4 @@
-"""Geometry while somebody else's loop trains: one call a step, an epoch, whenever."""
+"""Geometry in your own training loop: one call per step, per epoch, or at any time."""
 
 import dataclasses
 import math

@@ -2,7 +2,7 @@
 
 A random rotation spreads a vector evenly over its components; their signs are its code. Two vectors at an angle
 theta differ in a share theta/pi of their bits, so that Hamming distance sorts by angle, at a bit a component and
-one xor and popcount a word. Rescoring a few times as many candidates with the original vectors repairs most of
+one xor and popcount per word. Rescoring a few times as many candidates with the original vectors repairs most of
 what is lost; `plan` says beforehand how much.
 
 Neighbours are those of the least Euclidean distance. Scaled to length 1 beforehand, vectors are compared by cosine.

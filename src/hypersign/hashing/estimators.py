@@ -1,4 +1,4 @@
-"""What codes say of the vectors: angle and cosine from signs of both, from signs of one, and without bias.
+"""Estimates from codes: angle and cosine from signs of both, from signs of one, and without bias.
 
 All cosines are between centred vectors, x - mean and q - mean. Symmetric: both are hashed. Asymmetric: the query
 stays real, which is more accurate. RaBitQ: a number stored with each code tells how well it stands for its vector;
@@ -69,7 +69,7 @@ def asymmetric_cosine(hasher: SignHasher, queries: ArrayLike, codes: NDArray[np.
 
 
 def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
-    """What RaBitQ stores with each code: how well it stands for its vector.
+    """The number that RaBitQ stores with each code: how close the code is to its vector.
 
         c = <s, R o>/sqrt(m),   o the centred vector over its length, s = sign(R o); mean sqrt(m/n) sqrt(2/pi)
 

@@ -1,7 +1,7 @@
 """The hasher: centre, rotate, take signs, pack.
 
-Follows scikit-learn's conventions, so that it stands in pipelines; codes are uint64 words by the bit convention of
-`hypersign.bits`.
+Follows scikit-learn's conventions. Where scikit-learn is installed, it is one of its transformers and stands in
+pipelines. Codes are uint64 words by the bit convention of `hypersign.bits`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
+from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["SignHasher"]
@@ -34,7 +33,7 @@ PIECE = 1 << 19
 """Components that are rotated at a time: 2 MB of float32 or int32, which caches hold."""
 
 
-class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SignHasher(Transformer):
     """Signs of the components of centred, rotated vectors, packed 64 to a word.
 
         code(x) = sign(R (x - share mean)),   bit 1 where negative;   sign(0) = +1
@@ -51,9 +50,9 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         center: the share of the mean, of the vectors that `fit` saw, to subtract: True is 1, False 0. All of it
             spreads vectors over the most angles, but leaves their lengths unseen; long codes of vectors whose lengths
             differ, or are all the same before centring, gain by less (`plan` says which).
-        seed: what the rotation is a function of.
+        seed: seed of the rotation.
 
-    Attributes: `mean_`, what is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
+    Attributes: `mean_`, the vector that is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
 
     Raises:
         HypersignError: an option out of its range; vectors that hold NaN or infinity, or that lie at the mean and
@@ -92,7 +91,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint64]:
         """The codes of vectors (n, dimension): uint64 (n, ceil(bits/64))."""
-        check_is_fitted(self)
+        self._check_fitted()
         x = self._validated(X, reset=False)
         codes = np.empty((len(x), self._n_features_out), np.uint64)
         start = 0
@@ -103,7 +102,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def project(self, X: ArrayLike) -> NDArray[Any]:
         """R (x - mean), whose signs are the code: (n, bits), float32 unless the vectors need float64."""
-        check_is_fitted(self)
+        self._check_fitted()
         x = self._validated(X, reset=False)
         _check_finite(x, 0)
         _check_rows(x, self.mean_, 0)
@@ -165,7 +164,7 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return getattr(self.rotation_, "size", max(self.bits, self.n_features_in_))
 
     def difference(self, other: "SignHasher") -> str:
-        """What sets two fitted hashers apart, in words; empty if their codes can be compared."""
+        """The differences of two fitted hashers, in words; empty if their codes can be compared."""
         names: tuple[str, ...] = ("bits", "rotation", "rounds", "center", "seed", "n_features_in_")
         if self.rotation != "hadamard":
             names = tuple(name for name in names if name != "rounds")
@@ -209,18 +208,6 @@ class SignHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         rotated = rotated.astype(np.float64)
         rotated[~finite] = self._rotated(x[~finite].astype(np.float64))
         return rotated
-
-    def _validated(self, x: ArrayLike, reset: bool) -> NDArray[Any]:
-        try:
-            # Finite numbers are looked for a block at a time, by ourselves: a file is read once, and memory is flat.
-            return validate_data(self, x, reset=reset, dtype="numeric", ensure_all_finite=False)
-        except ValueError as error:
-            raise HypersignError(str(error).replace("\n", " ")) from error
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # words, whatever came
-        return tags
 
 
 def check_share(center: bool | float) -> float:

@@ -46,7 +46,7 @@ class HammingIndex:
 
     Args:
         hasher: fitted.
-        codes: what it made of the vectors, uint64 (n, words).
+        codes: its codes of the vectors, uint64 (n, words).
 
     Queries are vectors (q, dimension), which are hashed, or another HammingIndex of the same hasher.
 
@@ -149,12 +149,17 @@ class HammingIndex:
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
-    """Squared Euclidean distances of vectors (n, d) to one, in float64; differences of integers are not rounded."""
-    if x.dtype.kind not in "iu" or query.dtype.kind not in "iu" or max(x.itemsize, query.itemsize) < 8:
-        return np.square(x.astype(np.float64) - query.astype(np.float64)).sum(1)
+    """Squared Euclidean distances of vectors (n, d) to one, in float64."""
+    return np.square(differences(x, query)).sum(1)
+
+
+def differences(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+    """x - y in float64, rounded once: integers of 64 bits are subtracted before they are rounded."""
+    if x.dtype.kind not in "iu" or y.dtype.kind not in "iu" or max(x.itemsize, y.itemsize) < 8:
+        return np.asarray(x.astype(np.float64) - y.astype(np.float64))
     # float64 holds each half of 64 bits, and the differences of halves
-    high, low = (half(x) - half(query) for half in (_high, _low))
-    return np.square(high * 2.0**32 + low).sum(1)
+    high, low = (half(x) - half(y) for half in (_high, _low))
+    return np.asarray(high * 2.0**32 + low)
 
 
 def _high(x: NDArray[Any]) -> NDArray[np.float64]:

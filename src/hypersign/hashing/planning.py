@@ -1,4 +1,4 @@
-"""What to expect of sign codes: recall by bits and rescoring factor, predicted before hashing, measured after."""
+"""The plan of sign codes: recall by bits and rescoring factor, predicted before hashing, measured after."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign.bits.hadamard import next_power_of_two
-from hypersign.hashing.hasher import SignHasher, check_share
-from hypersign.hashing.index import HammingIndex, recall
-from hypersign.hashing.prediction import FAR, Angles, Crowd, blocks, keep_least, meet, recall_by_factor
+from hypersign.hashing.hasher import SignHasher, block_rows, check_share
+from hypersign.hashing.index import HammingIndex, differences, recall
+from hypersign.hashing.prediction import FAR, Angles, Crowd, keep_least, meet, recall_by_factor
 
 __all__ = ["Plan", "Row", "measure", "plan"]
 
@@ -25,11 +25,11 @@ SAMPLE = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What to expect of codes of one length.
+    """Predictions for codes of one length.
 
-    Attributes: `bits`; `bytes` a vector; `smaller`, how many times smaller than the vectors; `recall`, the predicted
-    recall@k by rescoring factor; `recall_by_center`, the same by the share of the mean that is subtracted;
-    `best_center`, the share of the greatest recall; `measured_recall`, after hashing, or None.
+    Attributes: `bits`; `bytes` per vector; `smaller`, how many times smaller than the vectors; `recall`, the
+    predicted recall@k by rescoring factor; `recall_by_center`, the same by the share of the mean that is
+    subtracted; `best_center`, the share of the greatest recall; `measured_recall`, after hashing, or None.
     """
 
     bits: int
@@ -100,7 +100,7 @@ def plan(
         vectors: shape (n, dimension); a memory-mapped file will do (`open_vectors`).
         queries: shape (q, dimension); rows of `vectors` drawn at random if None, each left out of its own neighbours.
         bits: lengths of codes.
-        factors: rescoring factors: candidates looked at for each neighbour wanted.
+        factors: rescoring factors: candidates per neighbour.
         k: neighbours that count.
         rotation: "hadamard" (three rounds are like Haar's rotation) or "haar".
         center: the share of the mean that the hasher will subtract; 1, 0.5 and 0 are compared with it, but for those
@@ -216,9 +216,13 @@ def _true_neighbours(
     vectors: NDArray[Any], queries: NDArray[Any], rows: NDArray[np.int64] | None, k: int
 ) -> NDArray[np.int64]:
     """The k nearest vectors of each query, itself left out; of equal distances the lower index first."""
-    q = queries.astype(np.float64)
+    # Distances from each other do not change where all are seen from the first, and squares are smaller there.
+    origin = np.asarray(vectors[0])
+    q = differences(queries, origin)
     distances, indices = np.full((len(q), k), np.inf), np.empty((len(q), k), np.int64)
-    for start, block in blocks(vectors):
+    step = block_rows(vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        block = differences(np.asarray(vectors[start : start + step]), origin)
         squares = np.square(q).sum(1)[:, None] + np.square(block).sum(1) - 2 * q @ block.T
         if rows is not None:
             own = np.flatnonzero((start <= rows) & (rows < start + len(block)))

@@ -17,7 +17,7 @@ QUERIES = 16
 """Queries whose estimates are in memory together."""
 
 ROUNDING = 1e-6
-"""What float32 may add to a bound, as a share of |x|^2 + |q|^2: it must not hide a vector as near as the k-th."""
+"""Largest float32 error of a bound, as a share of |x|^2 + |q|^2: it must not hide a vector as near as the k-th."""
 
 
 @dataclasses.dataclass(frozen=True)

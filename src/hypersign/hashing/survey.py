@@ -1,6 +1,6 @@
-"""What sign codes would keep of a set of vectors, as embeddings: angles to their signs, and how well codes retrieve.
+"""Surveys a set of vectors, such as embeddings: the angles to their signs, and the recall of sign codes.
 
-Signs of the components as they are suit vectors whose components vary alike about 0. Centring takes out a common
+Signs of the components as they are suit vectors whose components vary equally about 0. Centring takes out a common
 mean, a random rotation evens out the components: after it every vector lies at the angle to its signs that theory
 has for Gaussian ones, and the share of bits in which two vectors differ estimates the angle between them with a
 known spread. From that spread and the angles in the set follows, before any code is made, how many of the nearest
@@ -71,7 +71,7 @@ class VectorsGeometry:
 
     Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 if vectors
     are centred, near 1 in a narrow cone. `effective_dimension` is the participation ratio (tr C)^2/tr(C^2) of the
-    covariance: `dimension` if all directions vary alike. Rotations are to `rotated_dimension`, a power of two.
+    covariance: `dimension` if all directions vary equally. Rotations are to `rotated_dimension`, a power of two.
     `recalls` are over `queries` of the sampled vectors, taken out as queries to the others: with more vectors than
     the sample they are lower.
     """

@@ -103,7 +103,7 @@ def _write_codes(
                     progress(done, count)
         os.replace(part, output)
     except HypersignError:
-        part.unlink(missing_ok=True)  # vectors that were mended are another file, which does not go on here
+        part.unlink(missing_ok=True)  # corrected vectors are another file, which does not resume here
         raise
     except OSError as error:
         raise HypersignError(
@@ -153,16 +153,20 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
 def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
     """Blocks of rows from `start` on, by plain reads: pages that were mapped would count as memory in use."""
     (count, dimension), rows = mapped.shape, block_rows(mapped.shape[1])
-    offset = getattr(mapped, "offset", 0)
+    offset, size = getattr(mapped, "offset", 0), mapped.dtype.itemsize
     for first in range(start, count, rows):
-        wanted = min(rows, count - first) * dimension
-        skip = offset + first * dimension * mapped.dtype.itemsize
-        block = np.fromfile(path, mapped.dtype, wanted, offset=skip).reshape(-1, dimension)
+        wanted = min(rows, count - first)
+        if mapped.flags.c_contiguous:
+            skip = offset + first * dimension * size
+            block = np.fromfile(path, mapped.dtype, wanted * dimension, offset=skip).reshape(-1, dimension)
+        else:  # Fortran order: a column lies together
+            columns = (offset + (column * count + first) * size for column in range(dimension))
+            block = np.stack([np.fromfile(path, mapped.dtype, wanted, offset=skip) for skip in columns], axis=1)
         yield block.astype(block.dtype.newbyteorder("="), copy=False)
 
 
 def _prefix(hasher: SignHasher, count: int) -> bytes:
-    """Everything in front of the codes: the header of a safetensors file, and the mean."""
+    """Everything before the codes: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
     width = -(-hasher.bits // 64)
     saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}

@@ -14,7 +14,7 @@ __all__ = ["QuantConv1d", "QuantConv2d"]
 
 
 class _QuantConv(QuantLayer, nn.modules.conv._ConvNd):
-    """What convolutions of any dimension share: padding after the input quantizer, with 0 or with 1."""
+    """Shared by convolutions of any dimension: padding after the input quantizer, with 0 or with 1."""
 
     pad_value: int
 
@@ -93,7 +93,7 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
             `torch.nn.Conv2d`; the fan-in is `in_channels / groups * kernel height * kernel width`.
         input_quantizer: q_a; `Identity()` if None.
         weight_quantizer: q_w; `Identity()` if None.
-        pad_value: what is padded, after the input quantizer: 0 (the paper), or 1 (+1, so that padded inputs
+        pad_value: the padded level, after the input quantizer: 0 (the paper), or 1 (+1, so that padded inputs
             still fit in one bit).
         device, dtype: of the latent weight, as in torch.
 

@@ -9,7 +9,7 @@ __all__ = ["BitPlanes", "Thermometer"]
 
 
 class _Code(nn.Module):
-    """What both codes share: k channels of levels for each channel of pixels in `pixel_range`."""
+    """Shared by both codes: k channels of levels for each channel of pixels in `pixel_range`."""
 
     def __init__(self, k: int, pixel_range: tuple[float, float]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Thermometer(_Code):
 
     Args:
         k: levels a pixel.
-        pixel_range: (low, high), what pixels 0 and 255 are.
+        pixel_range: (low, high), the values of pixels 0 and 255.
 
     Raises:
         HypersignError: k is below 1, or the range is empty.
@@ -68,7 +68,7 @@ class BitPlanes(_Code):
     8 c, ..., 8 c + 7.
 
     Args:
-        pixel_range: (low, high), what pixels 0 and 255 are.
+        pixel_range: (low, high), the values of pixels 0 and 255.
 
     Raises:
         HypersignError: the range is empty.

@@ -133,7 +133,7 @@ def _reason(layer: QuantLayer) -> str | None:
 
 
 class _Packed(nn.Module):
-    """What both layers share: packed levels, and the scale and bias of each filter."""
+    """Shared by both layers: packed levels, and the scale and bias of each filter."""
 
     words: Tensor
     scale: Tensor | None

@@ -1,4 +1,4 @@
-"""What every quantized layer shares: its two quantizers, its scale, and the bare product it computes."""
+"""Shared by every quantized layer: its two quantizers, its scale, and the bare product it computes."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ __all__ = ["PatchRotation", "Rotation"]
 class Rotation(nn.Module):
     """Rotates the last dimension: y = R x, R fixed. It has no parameters, and its state is its seed.
 
-    In front of a quantized layer it makes the layer's frame: sign(R x) is what `Rotated` binarizes to before it
+    Before a quantized layer it sets the layer's frame: sign(R x) is what `Rotated` binarizes to before it
     turns back, and products of two vectors are the same in both frames.
 
     Args:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign.layers import QuantLinear, Rotation
-from hypersign.models.vgg import _quantizers, check_shape
-from hypersign.quantizers import Optimal, Surrogate
+from hypersign.models.shapes import check_shape
+from hypersign.quantizers import Quantization
 from hypersign.rotations import HadamardRotation
 
 __all__ = ["AssociativeMemory", "associative_memory", "one_pass_recall"]
@@ -23,7 +23,7 @@ FRACTION_BITS = 16
 
 
 class AssociativeMemory(nn.Sequential):
-    """What `associative_memory` builds; also its own training rule, its inference in integers, and their cost."""
+    """The network of `associative_memory`; also its own training rule, its inference in integers, and their cost."""
 
     @torch.no_grad()
     def learn(self, images: Tensor, targets: Tensor) -> None:
@@ -36,7 +36,7 @@ class AssociativeMemory(nn.Sequential):
 
         Args:
             images: shape (N, channels, height, width).
-            targets: what the memory is to answer, shape (N, classes).
+            targets: the answers to learn, shape (N, classes).
 
         Raises:
             HypersignError: the features are not binary.
@@ -44,7 +44,7 @@ class AssociativeMemory(nn.Sequential):
         features = self[:-1](images)
         layer: QuantLinear = self.fc  # type: ignore[assignment]
         if layer.input_quantizer.levels != (-1.0, 1.0):
-            raise HypersignError("sharing an error equally needs binary features; build the memory with levels=2")
+            raise HypersignError("sharing an error equally needs binary features; build the memory with signs")
         for signs, target in zip(layer.input_quantizer(features), targets.to(layer.weight), strict=True):
             error = target - layer.weight @ signs
             layer.weight += torch.outer(error / len(signs), signs)
@@ -63,7 +63,7 @@ class AssociativeMemory(nn.Sequential):
         """
         layer: QuantLinear = self.fc  # type: ignore[assignment]
         if layer.input_quantizer.levels != (-1.0, 1.0):
-            raise HypersignError("integer inference needs binary features; build the memory with levels=2")
+            raise HypersignError("integer inference needs binary features; build the memory with signs")
         y: NDArray[Any] = images.reshape(len(images), -1)
         y = self.rotation.rotation.sums(y if y.dtype.kind == "O" else y.astype(np.int64))  # type: ignore[operator, union-attr]
         weights = np.rint(layer.weight.numpy(force=True).astype(np.float64) * 2.0**FRACTION_BITS).astype(np.int64)
@@ -73,7 +73,7 @@ class AssociativeMemory(nn.Sequential):
         return np.stack([np.where(positive, row, -row).sum(-1) for row in weights], axis=-1)
 
     def operations(self) -> dict[str, int]:
-        """What `integer_logits` does for one image, by kind."""
+        """Operations of `integer_logits` for one image, by kind."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         classes, features = self.fc.weight.shape  # type: ignore[union-attr, misc]
         return {
@@ -87,11 +87,9 @@ class AssociativeMemory(nn.Sequential):
 def associative_memory(
     shape: tuple[int, int, int] = (1, 28, 28),
     classes: int = 10,
+    quantization: Quantization | None = None,
     *,
     hidden: Sequence[int] = (8192,),
-    levels: int = 2,
-    threshold: float | Optimal = 0.02,
-    surrogate: Surrogate | None = None,
 ) -> AssociativeMemory:
     """Signs of a random rotation of the image, and for each class a sum of weights with those signs.
 
@@ -104,10 +102,8 @@ def associative_memory(
     Args:
         shape: (channels, height, width) of the images.
         classes: number of answers.
+        quantization: its `inputs` quantize the features, by signs if None; the weights are real.
         hidden: one number, of the features: n.
-        levels: of the features: 2 (sign) or 3 (ternary).
-        threshold: of ternary features.
-        surrogate: backward rule of the features' quantizer.
 
     Raises:
         HypersignError: an argument outside its range.
@@ -118,13 +114,14 @@ def associative_memory(
     >>> round(memory(image).item(), 4)
     0.75
     """
+    quantization = Quantization() if quantization is None else quantization
+    quantization.check_fields("associative-memory")
     pixels = math.prod(check_shape(shape))
     check_int("classes", classes, least=1)
     if len(hidden) != 1:
         raise HypersignError(f"hidden must be one number, of the memory's features; got {tuple(hidden)}")
     features = check_int("hidden", hidden[0], least=1)
-    _, input_quantizer = _quantizers(levels, threshold, surrogate)
-    layer = QuantLinear(features, classes, bias=False, input_quantizer=input_quantizer())
+    layer = QuantLinear(features, classes, bias=False, input_quantizer=quantization.input_quantizer())
     nn.init.zeros_(layer.weight)
     rotation = HadamardRotation(pixels, rounds=3, seed=0, outputs=features)
     modules = OrderedDict(flatten=nn.Flatten(), rotation=Rotation(rotation), fc=layer)

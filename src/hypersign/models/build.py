@@ -11,7 +11,7 @@ from hypersign.models.associative_memory import associative_memory
 from hypersign.models.fast_transform import fast_transform
 from hypersign.models.resnet import resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
-from hypersign.quantizers import HardTanh, Optimal, Polynomial, StraightThrough, Surrogate, Tanh, Triangle
+from hypersign.quantizers import Quantization
 
 __all__ = ["MODELS", "build", "options_of"]
 
@@ -24,13 +24,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "associative-memory": associative_memory,
 }
 
-SURROGATES: dict[str, type[Surrogate]] = {
-    "hardtanh": HardTanh,
-    "polynomial": Polynomial,
-    "tanh": Tanh,
-    "triangle": Triangle,
-    "straight-through": StraightThrough,
+_COMMON = ("levels", "threshold", "surrogate")
+_BOTH = (*_COMMON, "weights", "inputs", "sign_zero", "weight_scale")
+_LAYERS = (*_BOTH, "float_weights", "float_inputs")
+_QUANTIZATION: dict[str, tuple[str, ...]] = {
+    "vgg": (*_LAYERS, "continuous", "first_layer", "first_dimensions", "pixel_range"),
+    "mlp": _LAYERS,
+    "resnet20": _BOTH,
+    "resnet18": _BOTH,
+    "fast-transform": (*_COMMON, "weights"),
+    "associative-memory": (*_COMMON, "inputs"),
 }
+"""Which arguments of `Quantization.of` are options of each network."""
 
 
 def options_of(name: str) -> tuple[str, ...]:
@@ -41,14 +46,14 @@ def options_of(name: str) -> tuple[str, ...]:
     """
     check_choice("model", name, MODELS)
     parameters = inspect.signature(MODELS[name]).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY) + _QUANTIZATION[name]
 
 
 def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) -> nn.Module:
     """Builds the network `name` for images of `shape` (channels, height, width) and `classes` classes.
 
-    Options are the keyword arguments of the function of that name, as plain data: `threshold="optimal"`
-    stands for `Optimal()`, `surrogate="tanh"` for `Tanh()` and so on (`SURROGATES`).
+    Options are plain data, as recipes and run folders hold them: keyword arguments of the function of that name, and
+    those of `Quantization.of`.
 
     Raises:
         HypersignError: an unknown name or option, or an option's value outside its range.
@@ -68,12 +73,5 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) 
         raise HypersignError(
             f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}: leave the others out"
         )
-    threshold = options.get("threshold")
-    if isinstance(threshold, str):
-        check_choice("threshold (or a number in [0, 1))", threshold, ["optimal"])
-        options = {**options, "threshold": Optimal()}
-    surrogate = options.get("surrogate")
-    if isinstance(surrogate, str):
-        check_choice("surrogate", surrogate, SURROGATES)
-        options = {**options, "surrogate": SURROGATES[surrogate]()}
-    return MODELS[name](shape, classes, **options)
+    plain = {option: options.pop(option) for option in _QUANTIZATION[name] if option in options}
+    return MODELS[name](shape, classes, Quantization.of(**plain), **options)

@@ -5,7 +5,6 @@ additions that are the same for every network, and a switch a unit, which is wha
 inputs, another for negative ones, both a signed power of two, so that they shift.
 """
 
-import copy
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.bits import hadamard_transform
 from hypersign.layers import QuantLinear, Rotation
-from hypersign.models.vgg import _quantizers, check_shape
+from hypersign.models.shapes import check_shape
 from hypersign.ops import hadamard
 from hypersign.packed.transforms import (
     hadamard_norm,
@@ -30,7 +29,7 @@ from hypersign.packed.transforms import (
     signed_sums,
     switch,
 )
-from hypersign.quantizers import HardTanh, Optimal, Quantizer, Surrogate
+from hypersign.quantizers import Quantization, Quantizer, Surrogate
 from hypersign.rotations import HadamardRotation
 
 __all__ = ["FastTransform", "Switch", "Transform", "fast_transform"]
@@ -121,7 +120,7 @@ class Transform(nn.Module):
 
 
 class FastTransform(nn.Sequential):
-    """What `fast_transform` builds; also its inference in integers, and the count of its operations."""
+    """The network of `fast_transform`; also its inference in integers, and the count of its operations."""
 
     def integer_logits(self, images: NDArray[Any]) -> NDArray[Any]:
         """The logits, times a number that is the same for all, by additions, shifts and comparisons of integers.
@@ -166,7 +165,7 @@ class FastTransform(nn.Sequential):
         return [*found, min(room(norm, n), 0)]
 
     def operations(self) -> dict[str, int]:
-        """What `integer_logits` does for one image, by kind."""
+        """Operations of `integer_logits` for one image, by kind."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         n, depth = rotation.size, sum(isinstance(module, Switch) for module in self)
         levels = self.fc.quantized_weight()  # type: ignore[operator, union-attr]
@@ -182,11 +181,9 @@ class FastTransform(nn.Sequential):
 def fast_transform(
     shape: tuple[int, int, int] = (1, 28, 28),
     classes: int = 10,
+    quantization: Quantization | None = None,
     *,
     hidden: Sequence[int] = (4096, 4096, 4096),
-    levels: int = 2,
-    threshold: float | Optimal = 0.02,
-    surrogate: Surrogate | None = None,
 ) -> FastTransform:
     """Fast transforms with a two-way switch a unit between them: n log2 n additions a layer and no multiplication.
 
@@ -199,10 +196,8 @@ def fast_transform(
     Args:
         shape: (channels, height, width) of the images.
         classes: number of logits.
+        quantization: its `weights` quantize the last layer, by signs if None, and give slopes their surrogate.
         hidden: units of each switch layer: a power of two that holds the image, the same for all.
-        levels: of the last layer's weights: 2 (sign) or 3 (ternary).
-        threshold: of ternary weights.
-        surrogate: backward rule of slopes and weights; each gets a copy; `HardTanh()` if None.
 
     Raises:
         HypersignError: an argument outside its range.
@@ -213,6 +208,8 @@ def fast_transform(
     >>> model.operations()["additions"]
     51190
     """
+    quantization = Quantization() if quantization is None else quantization
+    quantization.check_fields("fast-transform")
     pixels = math.prod(check_shape(shape))
     check_int("classes", classes, least=1)
     units = check_int("hidden", hidden[0], least=2) if hidden else 0
@@ -221,15 +218,13 @@ def fast_transform(
             f"hidden must name layers of one and the same number of units, a power of two that holds the {pixels} "
             f"numbers of an image; got {tuple(hidden)}"
         )
-    rule = HardTanh() if surrogate is None else surrogate
     half = int(math.log2(units)) // 2
     modules: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     modules["rotation"] = Rotation(HadamardRotation(pixels, rounds=2, seed=0, outputs=units))
     for i in range(1, len(hidden) + 1):
-        modules[f"switch{i}"] = Switch(units, copy.deepcopy(rule))
+        modules[f"switch{i}"] = Switch(units, quantization.surrogate)
         # The last one's shift gives logits the size that losses expect.
         modules[f"transform{i}"] = Transform(half if i < len(hidden) else 2 * half - 3)
-    weight_quantizer, _ = _quantizers(levels, threshold, rule)
-    modules["fc"] = QuantLinear(units, classes, bias=False, weight_quantizer=weight_quantizer())
+    modules["fc"] = QuantLinear(units, classes, bias=False, weight_quantizer=quantization.weight_quantizer())
     nn.init.xavier_uniform_(modules["fc"].weight)  # type: ignore[arg-type]
     return FastTransform(modules)

@@ -34,7 +34,7 @@ class _Shift(nn.modules.batchnorm._BatchNorm):
 class ShiftBatchNorm1d(_Shift, nn.BatchNorm1d):
     """`nn.BatchNorm1d` that learns a shift and no scale: y = (x - mean) / sqrt(var + eps) + bias.
 
-    A positive scale in front of a sign changes nothing, which is why the paper's networks have none.
+    A positive scale before a sign changes nothing, so the paper's networks have none.
 
     >>> [name for name, _ in ShiftBatchNorm1d(4).named_parameters()]
     ['bias']

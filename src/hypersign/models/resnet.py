@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.layers import QuantConv2d
 from hypersign.models.norm import check_norm
-from hypersign.models.vgg import _quantizers, check_shape
-from hypersign.quantizers import Optimal, Quantizer, Surrogate
+from hypersign.models.shapes import check_shape
+from hypersign.quantizers import Quantization, Quantizer
 
 __all__ = ["BinaryBlock", "resnet18", "resnet20"]
 
@@ -66,12 +66,12 @@ def _resnet(
     classes: int,
     widths: Sequence[int],
     depth: int,
-    levels: int,
-    threshold: float | Optimal,
-    surrogate: Surrogate | None,
+    quantization: Quantization | None,
     norm_epsilon: float,
     norm_momentum: float,
 ) -> nn.Sequential:
+    quantization = Quantization() if quantization is None else quantization
+    quantization.check_fields(f"resnet{2 + depth * len(widths)}")
     channels, _, _ = check_shape(shape)
     check_int("classes", classes, least=1)
     check_norm(norm_epsilon, norm_momentum)
@@ -79,7 +79,6 @@ def _resnet(
         raise HypersignError("widths must name at least one stage, the number of its filters; got none")
     for width in widths:
         check_int("widths", width, least=1)
-    weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     modules["conv"] = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
     modules["norm"] = nn.BatchNorm2d(widths[0], eps=norm_epsilon, momentum=norm_momentum)
@@ -90,8 +89,8 @@ def _resnet(
                 channels,
                 filters,
                 stride=2 if stage > 1 and i == 1 else 1,
-                input_quantizer=input_quantizer(),
-                weight_quantizer=weight_quantizer(),
+                input_quantizer=quantization.input_quantizer(),
+                weight_quantizer=quantization.weight_quantizer(),
                 norm_epsilon=norm_epsilon,
                 norm_momentum=norm_momentum,
             )
@@ -109,11 +108,9 @@ def _resnet(
 def resnet20(
     shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
+    quantization: Quantization | None = None,
     *,
     widths: Sequence[int] = (16, 32, 64),
-    levels: int = 2,
-    threshold: float | Optimal = 0.02,
-    surrogate: Surrogate | None = None,
     norm_epsilon: float = 1e-5,
     norm_momentum: float = 0.1,
 ) -> nn.Sequential:
@@ -124,8 +121,8 @@ def resnet20(
     Args:
         shape: (channels, height, width) of the images; any size.
         classes: number of logits.
+        quantization: the quantizers of weights and inputs; signs if None.
         widths: filters of each stage; stages after the first halve the size.
-        levels, threshold, surrogate: of the quantizers of weights and inputs, as in `vgg`.
         norm_epsilon, norm_momentum: of batch norm.
 
     Raises:
@@ -135,17 +132,15 @@ def resnet20(
     >>> len(quant_layers(resnet20()))
     18
     """
-    return _resnet(shape, classes, widths, 6, levels, threshold, surrogate, norm_epsilon, norm_momentum)
+    return _resnet(shape, classes, widths, 6, quantization, norm_epsilon, norm_momentum)
 
 
 def resnet18(
     shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
+    quantization: Quantization | None = None,
     *,
     widths: Sequence[int] = (64, 128, 256, 512),
-    levels: int = 2,
-    threshold: float | Optimal = 0.02,
-    surrogate: Surrogate | None = None,
     norm_epsilon: float = 1e-5,
     norm_momentum: float = 0.1,
 ) -> nn.Sequential:
@@ -155,4 +150,4 @@ def resnet18(
     >>> len(quant_layers(resnet18()))
     16
     """
-    return _resnet(shape, classes, widths, 4, levels, threshold, surrogate, norm_epsilon, norm_momentum)
+    return _resnet(shape, classes, widths, 4, quantization, norm_epsilon, norm_momentum)

@@ -1,16 +1,17 @@
 """The paper's network: convolutions, then fully connected layers, every product followed by batch norm."""
 
-import copy
+import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
-from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign._checks import HypersignError, check_int
 from hypersign.layers import BitPlanes, PatchRotation, QuantConv2d, QuantLinear, Thermometer
 from hypersign.models.norm import batch_norm, check_norm
-from hypersign.quantizers import GroupScaled, Identity, MeanScale, Optimal, Quantizer, Sign, Surrogate, Ternary
+from hypersign.models.shapes import check_shape
+from hypersign.quantizers import Quantization
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["mlp", "vgg"]
@@ -19,61 +20,37 @@ __all__ = ["mlp", "vgg"]
 def vgg(
     shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
+    quantization: Quantization | None = None,
     *,
     widths: Sequence[int] = (128, 128, 256, 256, 512, 512),
     pools: Sequence[int] = (2, 4, 6),
     filter_size: int = 3,
     hidden: Sequence[int] = (1024, 1024),
-    levels: int = 2,
-    threshold: float | Optimal = 0.02,
-    continuous: bool = False,
-    float_weights: Sequence[str] = (),
-    float_inputs: Sequence[str] = (),
-    surrogate: Surrogate | None = None,
     norm_scale: bool = False,
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
-    sign_zero: int = 1,
-    weight_scale: Literal["filter"] | int | None = None,
-    first_layer: Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"] = "plain",
-    first_dimensions: int | None = None,
-    pixel_range: tuple[float, float] = (-1.0, 1.0),
 ) -> nn.Sequential:
     """The network of Anderson & Berg 2018, after Courbariaux & Hubara 2016.
 
         image -> [conv -> pool where marked -> batch norm] ... -> flatten -> [fc -> batch norm] ... -> logits
 
-    Every convolution and fully connected layer quantizes its weights and, but for the first, its inputs. The
+    Every convolution and fully connected layer quantizes its weights and, except the first, its inputs. The
     children of the returned `nn.Sequential` are named `conv1`, `pool2`, `norm1`, ..., `flatten`, `fc1`, ...;
-    the batch norm that follows `conv1` is `norm1`, and numbering goes on through the fully connected layers.
+    the batch norm after `conv1` is `norm1`, and the numbers continue through the fully connected layers. Before the
+    convolutions stands `first`, if pixels are coded or rotated.
     With the defaults: fan-ins 27, 1152, 1152, 2304, 2304, 4608, 8192, 1024, 1024; 617 million binary
-    multiply-accumulates an image; 1,753,344 bytes of packed weights.
+    multiply-accumulates per image; 1,753,344 bytes of packed weights.
 
     Args:
         shape: (channels, height, width) of the images.
         classes: number of logits.
+        quantization: the quantizers; signs of all weights and inputs if None.
         widths: filters of each convolution; none at all gives an mlp.
         pools: which convolutions, counted from 1, are followed by a 2x2 max pool (odd sizes round up).
-        filter_size: height and width of the filters; padded with zeros so that sizes stay (odd numbers do).
+        filter_size: height and width of the filters, odd; zero padding keeps the size of images.
         hidden: widths of the fully connected layers before the last.
-        levels: 2 (sign) or 3 (ternary).
-        threshold: of the ternary quantizer, for weights and inputs alike; `Optimal()`: .612 of each filter's
-            standard deviation for weights, .612 for inputs (which batch norm gives unit variance).
-        continuous: no quantizer in the convolutions; the first fully connected layer reads real inputs; the
-            fully connected weights stay quantized.
-        float_weights, float_inputs: names of layers whose weights, or inputs, stay real (`"conv1"`, `"fc2"`).
-        surrogate: backward rule of every quantizer; each gets a copy; `HardTanh()` if None.
         norm_scale: whether batch norm learns a scale; the paper's does not.
         norm_epsilon, norm_momentum: of batch norm; running averages keep `1 - norm_momentum` of the past.
-        sign_zero: the level of 0, see `Sign`.
-        weight_scale: "filter": a least-squares scale per filter (`MeanScale`); a number: one scale per that
-            many weights (`GroupScaled`); None: none, since batch norm follows.
-        first_layer: what the first convolution reads: pixels as they are ("plain"); `Thermometer` levels or
-            `BitPlanes` of them; or the signs of their rotated patches ("haar", "hadamard"): `PatchRotation`, batch
-            norm, quantizer, and `conv1` is 1 x 1 in the rotated frame. All but the first make it a product of
-            levels.
-        first_dimensions: levels a pixel of the thermometer (8), or dimensions that patches are rotated to (64).
-        pixel_range: what pixels 0 and 255 are, for the two codes; `hypersign.training` fills it in from the data.
 
     Raises:
         HypersignError: an argument outside its range, or a layer name that does not exist.
@@ -81,41 +58,16 @@ def vgg(
     >>> sum(p.numel() for name, p in vgg().named_parameters() if name.endswith("weight"))
     14022016
     """
+    quantization = Quantization() if quantization is None else quantization
     channels, height, width = check_shape(shape)
-    check_int("classes", classes, least=1)
+    _check_sizes(classes, widths, pools, filter_size, hidden)
     check_norm(norm_epsilon, norm_momentum)
-    check_int("filter_size", filter_size, least=1)
-    if filter_size % 2 == 0:
-        raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
-    for number in (*widths, *hidden):
-        check_int("widths and hidden", number, least=1)
-    for number in pools:
-        check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
-    weight_quantizer, input_quantizer = _quantizers(levels, threshold, surrogate, sign_zero, weight_scale)
-    convolutions = [f"conv{i}" for i in range(1, len(widths) + 1)]
-    connected = [f"fc{i}" for i in range(1, len(hidden) + 2)]
-    names = convolutions + connected
-    unknown = [name for name in (*float_weights, *float_inputs) if name not in names]
-    if unknown:
-        raise HypersignError(
-            f"float_weights and float_inputs must name layers of this network ({', '.join(names)}); "
-            f"got {', '.join(unknown)}"
-        )
-    first, channels, first_size = _first_layer(
-        first_layer, first_dimensions, (channels, filter_size), pixel_range, bool(widths)
-    )
-    real_weights, real_inputs = {*float_weights}, {*float_inputs}
-    if not isinstance(first, PatchRotation):  # pixels, or levels already
-        real_inputs.add(names[0])
-    if continuous:
-        real_weights.update(convolutions)
-        real_inputs.update(convolutions, connected[:1])
+    names = [f"conv{i}" for i in range(1, len(widths) + 1)] + [f"fc{i}" for i in range(1, len(hidden) + 2)]
+    first, channels, first_size = _first_layer(quantization, channels, filter_size, bool(widths))
+    kept = _with_real_layers(quantization, names, len(widths), isinstance(first, PatchRotation))
 
     def quantizers(name: str) -> dict[str, Any]:
-        return {
-            "input_quantizer": Identity() if name in real_inputs else input_quantizer(),
-            "weight_quantizer": Identity() if name in real_weights else weight_quantizer(),
-        }
+        return {"input_quantizer": kept.input_quantizer(name), "weight_quantizer": kept.weight_quantizer(name)}
 
     def norm(dimensions: int, features: int) -> nn.Module:
         return batch_norm(dimensions, features, eps=norm_epsilon, momentum=norm_momentum, scale=norm_scale)
@@ -150,18 +102,12 @@ def vgg(
 def mlp(
     shape: tuple[int, int, int] = (1, 28, 28),
     classes: int = 10,
+    quantization: Quantization | None = None,
     *,
     hidden: Sequence[int] = (4096, 4096, 4096),
-    levels: int = 2,
-    threshold: float | Optimal = 0.02,
-    float_weights: Sequence[str] = (),
-    float_inputs: Sequence[str] = (),
-    surrogate: Surrogate | None = None,
     norm_scale: bool = False,
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
-    sign_zero: int = 1,
-    weight_scale: Literal["filter"] | int | None = None,
 ) -> nn.Sequential:
     """Fully connected layers alone: `vgg` without convolutions. The defaults are BinaryNet's MNIST network.
 
@@ -173,43 +119,55 @@ def mlp(
     return vgg(
         shape,
         classes,
+        quantization,
         widths=(),
         pools=(),
         hidden=hidden,
-        levels=levels,
-        threshold=threshold,
-        float_weights=float_weights,
-        float_inputs=float_inputs,
-        surrogate=surrogate,
         norm_scale=norm_scale,
         norm_epsilon=norm_epsilon,
         norm_momentum=norm_momentum,
-        sign_zero=sign_zero,
-        weight_scale=weight_scale,
     )
 
 
-def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """`shape` as (channels, height, width), or raises HypersignError."""
-    if len(shape) != 3:
-        raise HypersignError(f"shape must be (channels, height, width) of the images; got {tuple(shape)}")
-    channels, height, width = (check_int("shape (channels, height, width)", size, least=1) for size in shape)
-    return channels, height, width
+def _check_sizes(
+    classes: int, widths: Sequence[int], pools: Sequence[int], filter_size: int, hidden: Sequence[int]
+) -> None:
+    check_int("classes", classes, least=1)
+    check_int("filter_size", filter_size, least=1)
+    if filter_size % 2 == 0:
+        raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
+    for number in (*widths, *hidden):
+        check_int("widths and hidden", number, least=1)
+    for number in pools:
+        check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
+
+
+def _with_real_layers(quantization: Quantization, names: list[str], convolutions: int, rotated: bool) -> Quantization:
+    """The quantization with all layers named whose weights or inputs stay real."""
+    named = (*quantization.float_weights, *quantization.float_inputs)
+    unknown = [name for name in named if name not in names]
+    if unknown:
+        raise HypersignError(
+            f"float_weights and float_inputs must name layers of this network ({', '.join(names)}); "
+            f"got {', '.join(unknown)}"
+        )
+    weights, inputs = list(quantization.float_weights), list(quantization.float_inputs)
+    if not rotated:  # pixels, or levels already
+        inputs.append(names[0])
+    if quantization.float_convolutions:
+        weights += names[:convolutions]
+        inputs += names[: convolutions + 1]
+    return dataclasses.replace(quantization, float_weights=tuple(weights), float_inputs=tuple(inputs))
 
 
 def _first_layer(
-    name: str,
-    dimensions: int | None,
-    patch: tuple[int, int],
-    pixel_range: tuple[float, float],
-    has_convolutions: bool,
+    quantization: Quantization, channels: int, size: int, has_convolutions: bool
 ) -> tuple[nn.Module | None, int, int]:
     """What stands before the first convolution, the channels it gives, and the size of that convolution's filters.
 
-    `patch` is (channels, filter size) of a convolution of the pixels.
+    `channels` and `size` are those of a convolution of the pixels.
     """
-    check_choice("first_layer", name, ("plain", "thermometer", "bit-planes", "haar", "hadamard"))
-    channels, size = patch
+    name, dimensions = quantization.first_layer, quantization.first_dimensions
     if name == "plain" or not has_convolutions:
         if name != "plain":
             raise HypersignError(f"first_layer {name} stands before a convolution; this network has none")
@@ -219,10 +177,10 @@ def _first_layer(
     if name == "bit-planes":
         if dimensions is not None:
             raise HypersignError("first_dimensions does not belong to bit planes, of which there are 8")
-        return BitPlanes(pixel_range), 8 * channels, size
+        return BitPlanes(quantization.pixel_range), 8 * channels, size
     if name == "thermometer":
         k = 8 if dimensions is None else dimensions
-        return Thermometer(k, pixel_range), k * channels, size
+        return Thermometer(k, quantization.pixel_range), k * channels, size
     d, outputs = channels * size**2, 64 if dimensions is None else dimensions
     rotation = (
         HaarRotation(d, seed=0, outputs=outputs)
@@ -230,35 +188,3 @@ def _first_layer(
         else HadamardRotation(d, rounds=3, seed=0, outputs=outputs)
     )
     return PatchRotation(channels, size, rotation), outputs, 1
-
-
-def _quantizers(
-    levels: int,
-    threshold: float | Optimal,
-    surrogate: Surrogate | None,
-    sign_zero: int = 1,
-    weight_scale: Literal["filter"] | int | None = None,
-) -> tuple[Callable[[], Quantizer], Callable[[], Quantizer]]:
-    """Makers of a weight quantizer and of an input quantizer."""
-    if levels not in (2, 3):
-        raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {levels!r}")
-    Ternary(threshold)  # its check, before anything is built
-
-    if isinstance(weight_scale, str):
-        check_choice("weight_scale (or the number of weights in a group)", weight_scale, ("filter",))
-
-    def maker(threshold: float | Optimal, scale: MeanScale | None = None) -> Quantizer:
-        # A copy each: an annealed surrogate belongs to one layer, and moves with it to its device.
-        rule = copy.deepcopy(surrogate)
-        if levels == 2:
-            return Sign(scale=scale, surrogate=rule, zero=sign_zero)
-        return Ternary(threshold, scale=scale, surrogate=rule)
-
-    def weights() -> Quantizer:
-        if weight_scale is None or weight_scale == "filter":
-            return maker(threshold, None if weight_scale is None else MeanScale())
-        return GroupScaled(maker(threshold), weight_scale)
-
-    weights()  # its checks, before anything is built
-    inputs = threshold.deviations if isinstance(threshold, Optimal) else threshold
-    return weights, lambda: maker(inputs)

@@ -2,6 +2,7 @@
 
 from hypersign.packed.graph import Graph
 from hypersign.packed.model import PackedModel
+from hypersign.packed.profile import NodeTime, Profile, profile
 from hypersign.packed.values import Node, Value
 
-__all__ = ["PackedModel", "Graph", "Node", "Value"]
+__all__ = ["PackedModel", "profile", "Profile", "NodeTime", "Graph", "Node", "Value"]

@@ -45,7 +45,7 @@ class Value:
 
 
 class Tensor(Protocol):
-    """What the check of a graph reads of a tensor."""
+    """Properties of a tensor that the check of a graph reads."""
 
     @property
     def dtype(self) -> np.dtype:

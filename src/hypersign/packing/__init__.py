@@ -3,7 +3,18 @@
 from hypersign.packing.file import file_size, pack
 from hypersign.packing.fold import fold
 from hypersign.packing.folding import LazyTensor
+from hypersign.packing.peers import peers
 from hypersign.packing.thresholds import find_thresholds
 from hypersign.packing.verify import Certificate, Difference, verify
 
-__all__ = ["pack", "file_size", "verify", "Certificate", "Difference", "fold", "LazyTensor", "find_thresholds"]
+__all__ = [
+    "pack",
+    "file_size",
+    "verify",
+    "Certificate",
+    "Difference",
+    "peers",
+    "fold",
+    "LazyTensor",
+    "find_thresholds",
+]

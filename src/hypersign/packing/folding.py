@@ -79,6 +79,10 @@ class Flow:
     waiting: tuple[Monotone, ...] = ()
     flat: bool = False
 
+    def after(self, name: str) -> "Flow":
+        """The flow after the node `name`, which keeps kind and shape."""
+        return dataclasses.replace(self, name=name)
+
     def then(self, function: Monotone) -> "Flow":
         """The flow after one more function that waits."""
         return dataclasses.replace(self, waiting=(*self.waiting, function))
@@ -181,7 +185,7 @@ class Folding:
             else:
                 assert function.clip is not None
                 low, high = function.clip
-                y = dataclasses.replace(y, name=self.node("clip", function.name, y.name, low=low, high=high))
+                y = y.after(self.node("clip", function.name, y.name, low=low, high=high))
         return self._affine(affine, y)
 
     def _affine(self, functions: list[Monotone], y: Flow) -> Flow:
@@ -208,7 +212,7 @@ class Folding:
     def pooled(self, function: Monotone, y: Flow) -> Flow:
         """Adds the node of a max pool that waited."""
         assert function.pool is not None
-        return dataclasses.replace(y, name=self.node("max_pool2d", function.name, y.name, **function.pool))
+        return y.after(self.node("max_pool2d", function.name, y.name, **function.pool))
 
 
 class _Thresholds:

@@ -25,6 +25,9 @@ def peers(model: PackedModel, batch: int, *, threads: int = 1, seed: int = 0) ->
     ONNX Runtime's static quantization, one scale per filter, calibrated on the batch; OpenVINO reads the same file.
     Batch norm is folded into the products, except in torch. Each call returns its logits.
 
+    OpenVINO changes how a process handles signals: a later Ctrl-C can end it with a segmentation fault. Call
+    this in a process of its own, as `hypersign bench` does.
+
     There are no calls for a network of rotations and transforms, because it replaces no dense one.
 
     Args:

@@ -60,7 +60,7 @@ FLOAT64 = 2.0**-46
 
 @dataclasses.dataclass(frozen=True)
 class Followed:
-    """What the replica found, following a packed network on some images.
+    """Result of the replica for a packed network on some images.
 
     `wrong[i]` names the first step that is wrong on image i, None where all are right. `levels` are the packed
     network's, in the order in which the layers read them: (layer, float64 (N, ...)).
@@ -89,8 +89,8 @@ class Replica:
     """The float64 replica of a network.
 
     Args:
-        model: what was packed: float32, on the CPU, in evaluation mode.
-        packed: what became of it.
+        model: the network that was packed: float32, on the CPU, in evaluation mode.
+        packed: its packed form.
     """
 
     def __init__(self, model: nn.Module, packed: PackedModel) -> None:

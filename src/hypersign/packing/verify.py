@@ -34,7 +34,7 @@ from hypersign.packing.replica import Replica
 __all__ = ["Certificate", "Difference", "verify"]
 
 ROUNDING = 1e-5
-"""What the two networks' logits may differ by without being judged, in units of the image's largest logit."""
+"""Largest difference of the two networks' logits that is not judged, in units of the image's largest logit."""
 
 FIXED_POINT = 1e-3
 """The same where sums are shifted right on the way; also what such a network's logits may be off by."""
@@ -71,7 +71,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What a float network and its packed form gave on the same images.
+    """A float network and its packed form compared on the same images.
 
     `sha256` names the packed network; `integers` tells whether all its sums are exact. `logits_differ` counts the
     images whose logits differ beyond rounding: a float64 replica judged each of them. `wrong` counts those on which
@@ -122,7 +122,7 @@ def verify(
 
     Args:
         model: the float network, in float32; left as it is.
-        packed: what became of it, packed for 8-bit images.
+        packed: its packed form, for 8-bit images.
         images: uint8 (N, channels, height, width).
         batch_size: images at a time.
         threads: number of threads of the packed network.
@@ -239,7 +239,7 @@ class _Judged:
                 )
 
     def certificate(self, images: int, difference: float, largest: float) -> Certificate:
-        """What came of all of them."""
+        """The result over all images."""
         others = [found for found in self.differences if found.float_class != found.packed_class]
         packed_error, float_error = np.mean(self.errors, 0).tolist() if self.errors else (0.0, 0.0)
         return Certificate(

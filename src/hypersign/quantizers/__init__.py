@@ -3,6 +3,7 @@
 from hypersign.quantizers.base import PackedForm, Quantizer, Rule
 from hypersign.quantizers.grouped import GroupScaled
 from hypersign.quantizers.identity import Identity
+from hypersign.quantizers.methods import QUANTIZERS, SURROGATES, Quantization, quantizer_of, surrogate_of
 from hypersign.quantizers.rotated import Rotated
 from hypersign.quantizers.scales import MeanScale
 from hypersign.quantizers.sign import Sign
@@ -28,6 +29,11 @@ __all__ = [
     "Identity",
     "MeanScale",
     "GroupScaled",
+    "Quantization",
+    "QUANTIZERS",
+    "SURROGATES",
+    "quantizer_of",
+    "surrogate_of",
     "Surrogate",
     "HardTanh",
     "Polynomial",

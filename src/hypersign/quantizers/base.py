@@ -69,7 +69,7 @@ class Quantizer(nn.Module):
 
     - `round(x)`: the levels, without a gradient.
     - `prepare(x)`: a differentiable transform before rounding (standardise, clamp, shift).
-    - `levels`, the values of `round`, ascending; or `bits`, what a level takes: for sizes and packing.
+    - `levels`, the values of `round`, ascending; or `bits`, the size of a level: for sizes and packing.
     - `scale`, `offset`: rules, `rule(x, levels)`. For weights they return one number per filter, shape `(filters,)`;
       for inputs numbers that broadcast against the layer's output, such as one for all. A rule that learns is a
       module with parameters; these get gradients and are saved.

@@ -52,10 +52,10 @@ def write(
 
     Args:
         path: the file, replaced whole or not at all; its folder is made if need be.
-        geometry: what inspection found.
+        geometry: result of inspection.
         run: the run that was inspected, whose training is drawn and whose settings are listed.
         summary: sizes and operations of each layer.
-        ablation, depth: results of `geometry.ablate` and `geometry.measure_depth`. What is None is left out.
+        ablation, depth: results of `geometry.ablate` and `geometry.measure_depth`. None leaves a part out.
 
     Raises:
         HypersignError: jinja2, altair or vl-convert-python is not installed, or the folder is not writable.

@@ -63,7 +63,7 @@ class SimulatedAngle:
 
 @dataclasses.dataclass(frozen=True)
 class Simulation:
-    """What an experiment found, case by case.
+    """Result of an experiment, case by case.
 
     `parameter` is what varies: "dimension", "threshold", "levels", or "rotation" (and dimension).
     """

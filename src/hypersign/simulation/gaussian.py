@@ -99,7 +99,7 @@ def row_sums(
 
 
 def _reference(key: int, first: int, rows: int, d: int) -> NDArray[np.float32]:
-    """What csrc/gaussian does, in the same order of operations."""
+    """The computation of csrc/gaussian, in the same order of operations."""
     steps = -(-d // (2 * _LANES))
     state = _start(key, first, rows)
     x: NDArray[np.float32] = np.empty((rows, steps, 2, _LANES), np.float32)

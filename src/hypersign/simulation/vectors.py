@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 ROTATIONS = ("none", "haar", "hadamard-1", "hadamard-2", "hadamard-3")
-"""What a vector may go through before its sign is taken: nothing, a Haar rotation, or rounds of Hadamard."""
+"""Rotations before the sign: none, Haar, or rounds of Hadamard."""
 
 HAAR_ROTATIONS = 16
 """Rotations that the draws of a Haar case are spread over."""
@@ -230,11 +230,11 @@ def rotated(
     `theory.sign_angle` for Haar's rotation, for three rounds, and for the mean of two, which nearly come up to it.
 
     Args:
-        dimensions: of the exponential case; left aside where a covariance is given.
+        dimensions: dimensions of the exponential case; ignored with a covariance.
         rotations: of `ROTATIONS`.
         rate: of the exponential.
         covariance: shape (d, d), or variances of shape (d,).
-        draws: vectors a case.
+        draws: vectors per case.
         seed: of everything random.
         device: where vectors live.
 

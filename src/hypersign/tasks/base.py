@@ -1,4 +1,4 @@
-"""What every task has: a loss, a decision per target, and metrics with names."""
+"""The base of every task: a loss, a decision per target, and metrics with names."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -20,14 +20,15 @@ class Task:
     A batch is a pair: inputs, shape `(N, ...)`, which the network is called with, and targets. A task makes one
     decision per target: a class per image, a token per position, a number per output.
 
-    A task of your own subclasses this one. It needs `name`, `metrics`, `check`, `loss`, `decide` and `measure`;
-    `docs/extending.md` shows one. `loss` may be a method or a field that holds a function.
+    A task of your own subclasses this one. It needs `name`, `check`, `loss` and `decide`; `docs/extending.md` shows
+    one. `loss` may be a method or a field that holds a function. A task with more metrics than `accuracy` overrides
+    `metrics` and `measure`.
     """
 
     name: ClassVar[str] = ""
-    metrics: ClassVar[Mapping[str, str]] = {}
+    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "6.2%"}
     """Name of each metric, and the format it is printed in; each is a mean over decisions. The first one is shown
-    while a network trains."""
+    while a network trains. `accuracy`, the share of right decisions, is always one of them."""
     loss: Any
     """Called with outputs and targets, gives their mean loss over decisions."""
 
@@ -49,7 +50,7 @@ class Task:
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The sum of each metric over the decisions of a batch, by name, in the order of `metrics`."""
-        raise NotImplementedError
+        return {"accuracy": self.correct(outputs, targets).sum()}
 
     def confusion(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
         """Counts by target and decision, shape `(classes, classes)`, where the task keeps them."""

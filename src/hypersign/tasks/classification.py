@@ -61,7 +61,6 @@ class Classification(Task):
     """
 
     name: ClassVar[str] = "classification"
-    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "6.2%"}
 
     loss: Loss = cross_entropy
 
@@ -82,10 +81,6 @@ class Classification(Task):
     def decide(self, outputs: Tensor) -> Tensor:
         """The class with the largest logit, shape `(N,)`."""
         return outputs.argmax(1)
-
-    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """How many examples are classified right."""
-        return {"accuracy": self.correct(outputs, targets).sum()}
 
     def confusion(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """`confusion[i, j]` counts the examples of class i that were taken for class j."""

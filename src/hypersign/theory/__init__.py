@@ -1,4 +1,4 @@
-"""The closed forms that measurements are held against.
+"""The closed forms that measurements are compared with.
 
 Quantizing a filter of d weights turns it by an angle. In high dimension that angle hardly varies: for d
 independent normals and their signs it tends to arccos(sqrt(2/pi)) = 37.07 degrees, with a spread that shrinks

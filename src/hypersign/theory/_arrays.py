@@ -1,4 +1,4 @@
-"""What every formula here does with its arguments and results."""
+"""How every formula here treats its arguments and results."""
 
 from typing import Any
 

@@ -28,7 +28,7 @@ def effective_dimension(covariance: ArrayLike) -> float:
 
         (sum_i lambda_i)^2 / sum_i lambda_i^2 = (trace C)^2 / |C|_F^2,   from 1 to d
 
-    It is d if all directions vary alike, k if k of them do and the others not at all, NaN if none varies.
+    It is d if all directions vary equally, k if k of them do and the others not at all, NaN if none varies.
 
     Args:
         covariance: C, shape (d, d).

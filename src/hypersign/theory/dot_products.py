@@ -31,7 +31,7 @@ def weights_binarized_r(weights: ArrayLike, levels: ArrayLike, covariance: Array
 
     Args:
         weights: w, latent filters, shape (..., d).
-        levels: b, what they are quantized to (any levels), the same shape; a scale per filter has no effect.
+        levels: b, their quantized form (any levels), of the same shape; a scale per filter has no effect.
         covariance: C, shape (d, d).
 
     Returns the correlations, shape (...). Raises HypersignError where shapes do not fit.
@@ -78,7 +78,7 @@ def both_binarized_r(weights: ArrayLike, levels: ArrayLike, covariance: ArrayLik
 
     Args:
         weights: w, latent filters, shape (..., d).
-        levels: b, what they are quantized to, the same shape.
+        levels: b, their quantized form, of the same shape.
         covariance: C, shape (d, d).
 
     Returns the correlations, shape (...). Raises HypersignError where shapes do not fit.

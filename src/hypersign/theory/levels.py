@@ -193,7 +193,7 @@ class _Greedy:
 
 @functools.cache
 def _greedy(order: int) -> _Greedy:
-    """Folds |x| once a step: the residual is |x| less a constant on each of a growing number of intervals."""
+    """Folds |x| once per step: the residual is |x| less a constant on each of a growing number of intervals."""
     low, high, level = np.zeros(1), np.full(1, np.inf), np.zeros(1)
     scales = []
     for _ in range(order):

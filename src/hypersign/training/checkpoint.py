@@ -1,4 +1,4 @@
-"""What resuming needs, in one file: `state/state.safetensors`.
+"""The state for resuming, in one file: `state/state.safetensors`.
 
 Tensors: `model/...` (weights and batch-norm statistics), `optimizer/<parameter>/<slot>`, `signs/<layer>` (the
 levels' signs at the start of the epoch, one bit each), `sums` (loss and metrics so far in the epoch).

@@ -26,7 +26,7 @@ from hypersign.bits import backend
 from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, finite, reestimate_batch_norm
-from hypersign.runs import Run, float32_default, load, write_tensors
+from hypersign.runs import Run, check_given, float32_default, load, write_tensors
 from hypersign.training.checkpoint import Belongs, state_path
 from hypersign.training.divergence import FiniteCheck, look_every
 from hypersign.training.monitor import Monitor, layer_metrics, tensorboard_writer
@@ -59,7 +59,7 @@ def train(
     """Trains a network and returns its run folder.
 
     Args:
-        recipe: what to train, on what, and how.
+        recipe: network, data and all settings.
         folder: the run folder to make; it must not exist, or be empty.
         data: a data set made in Python (`TensorData`, or a `Data` of your own), in place of the recipe's.
         model: a function that builds a network of your own, in place of the recipe's; the recipe's seed decides its
@@ -84,6 +84,7 @@ def train(
     >>> run.finished, run.load_model().fc1.weight.shape
     (True, torch.Size([32, 64]))
     """
+    check_given(data, model)
     path = Path(folder)
     recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
     accelerator = make_accelerator(device)

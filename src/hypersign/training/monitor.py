@@ -1,4 +1,4 @@
-"""What training shows and records: a progress bar, `metrics.jsonl`, TensorBoard, and measures of layers."""
+"""Progress and records of training: a progress bar, `metrics.jsonl`, TensorBoard, and measures of layers."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ class Monitor:
         folder: the run folder.
         epochs: of the whole training.
         task: names and formats of the metrics.
-        unit: what an example is called.
+        unit: name of an example.
         tensorboard: also write TensorBoard's event files.
         console: where progress is shown; the terminal's standard error if None.
     """

@@ -1,13 +1,23 @@
 """A training recipe: one frozen dataclass that is the API, the command line and what a run folder saves."""
 
 import dataclasses
+import inspect
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.models import options_of
+from hypersign.quantizers import SURROGATES, Quantization
+from hypersign.quantizers.methods import FIRST_LAYERS
 
 __all__ = ["RECIPES", "Recipe"]
+
+if TYPE_CHECKING:
+    SurrogateName = str
+    FirstLayerName = str
+else:  # the command line shows the names of the tables
+    SurrogateName = Literal[tuple(SURROGATES)]
+    FirstLayerName = Literal[FIRST_LAYERS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +67,11 @@ class Recipe:
     """Layers whose weights stay in float, such as conv1 fc2."""
     float_inputs: tuple[str, ...] | None = None
     """Layers whose inputs stay in float."""
-    surrogate: Literal["hardtanh", "polynomial", "tanh", "triangle", "straight-through"] | None = None
+    weights: str | None = None
+    """Weight quantizer in place of levels: sign, ternary, float; with options: ternary:threshold=.1,scale=filter."""
+    inputs: str | None = None
+    """Input quantizer in place of levels, likewise."""
+    surrogate: SurrogateName | None = None
     """Backward rule of the quantizers (hardtanh); tanh is annealed during training."""
     norm_scale: bool | None = None
     """Whether batch norm learns a scale (vgg: no)."""
@@ -70,7 +84,7 @@ class Recipe:
     weight_scale: Literal["filter"] | int | None = None
     """Multiply quantized weights by least-squares scales: filter (one per filter), or the number of weights per
     scale; without it there is no scale."""
-    first_layer: Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"] | None = None
+    first_layer: FirstLayerName | None = None
     """Input of the first convolution (vgg): plain pixels, their code in levels, or signs of rotated patches."""
     first_dimensions: int | None = None
     """Levels per pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
@@ -145,6 +159,17 @@ class Recipe:
                 f"{self.model} has no option {', '.join(unknown)}; its options are "
                 f"{', '.join(options_of(self.model))}: leave the others out"
             )
+        self.quantization()  # checks its options
+
+    def quantization(self) -> Quantization:
+        """The network's quantization: the recipe's flat options as one `Quantization`.
+
+        >>> Recipe(levels=3, threshold=0.1).quantization().weights.describe()
+        'Ternary(threshold=0.1)'
+        """
+        known = inspect.signature(Quantization.of).parameters
+        fields = {field.name for field in dataclasses.fields(Quantization)} | set(known)
+        return Quantization.of(**{name: value for name, value in self.model_options().items() if name in fields})
 
     def model_options(self) -> dict[str, Any]:
         """The options of the network that are set, as `hypersign.models.build` takes them."""
@@ -182,6 +207,8 @@ _MODEL_OPTIONS = (
     "hidden",
     "levels",
     "threshold",
+    "weights",
+    "inputs",
     "continuous",
     "float_weights",
     "float_inputs",
@@ -197,8 +224,8 @@ _MODEL_OPTIONS = (
 
 _CHOICES = {
     "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"),
-    "surrogate": ("hardtanh", "polynomial", "tanh", "triangle", "straight-through"),
-    "first_layer": ("plain", "thermometer", "bit-planes", "haar", "hadamard"),
+    "surrogate": tuple(SURROGATES),
+    "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),
     "optimizer": ("adam", "adamw", "sgd"),
     "adam_epsilon": ("corrected", "uncorrected"),
@@ -213,7 +240,7 @@ RECIPES = {
     # no augmentation, the last 500 training images held out. Shuffled, latent weights clipped after the step
     # and validation in evaluation mode: the original did none of these.
     "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
-    # What the field trains such networks with today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
+    # The usual choices for such networks today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
     # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md.
     "modern": Recipe(
         data="cifar-10",

@@ -1,4 +1,4 @@
-"""What a training run begins with: its `run.json`, its recipe, its network, and whether all of it fits together."""
+"""The start of a training run: its `run.json`, its recipe, its network, and whether all of it fits together."""
 
 import time
 from collections.abc import Callable
@@ -176,7 +176,7 @@ def check_fit(model: nn.Module, task: Task, stream: Stream, share: int) -> None:
 
     Args:
         model: the network.
-        task: what it is trained for.
+        task: its task.
         stream: its examples.
         share: examples per batch in one process.
 

@@ -1,4 +1,4 @@
-"""What one bit, or a few, would do to the weights of a file, without the network they belong to.
+"""The effect of one bit, or a few, on the weights of a file, without their network.
 
 Every tensor is read once, in blocks that stay in the cache, for its moments and for the angle between each row and
 its signs, with one scale a row and with one a group of weights. What needs sorting or rotating, the best levels and
@@ -179,7 +179,7 @@ def inspect_weights(
     """Measures every tensor of a file whose rows could be quantized, beside theory.
 
     Args:
-        file: what `open_tensors` opened.
+        file: result of `open_tensors`.
         sample: weights of each tensor, in whole rows, for best levels and rotation: angles of normals are then
             known to 20.18/sqrt(sample) degrees.
         seed: of the rotation.

@@ -1,6 +1,6 @@
 """Files of weights, read row by row: safetensors, whole or in shards, and GGUF.
 
-A file is mapped into memory, and rows are decoded when they are asked for, so that nothing but the rows at hand
+A file is mapped into memory, and rows are decoded when they are asked for, so that only the rows at hand
 takes memory of its own. A row is what one output of a layer is computed from: for a tensor of shape (n, ...) there
 are n rows, as torch stores filters; a stack of matrices (three dimensions, the last at least 64 long, as experts
 are stored) has the rows of its matrices.
@@ -71,7 +71,7 @@ class StoredTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorFile:
-    """What `open_tensors` opened: tensors by name, in the file's order, and a GGUF file's plain metadata."""
+    """Result of `open_tensors`: tensors by name, in the file's order, and a GGUF file's plain metadata."""
 
     path: Path
     tensors: dict[str, StoredTensor]
@@ -87,7 +87,7 @@ def is_tensor_file(path: Path) -> bool:
 def open_tensors(path: Path) -> TensorFile:
     """Opens a .safetensors file, a folder of one or of shards with their index, or a .gguf file (all its parts).
 
-    Nothing but headers is read. Raises HypersignError where a file is missing, truncated or corrupt.
+    Only headers are read. Raises HypersignError where a file is missing, truncated or corrupt.
 
     >>> import tempfile
     >>> from safetensors.numpy import save_file
@@ -336,7 +336,7 @@ def _gguf(path: Path) -> TensorFile:
 
 
 def _gguf_decoder(kind: Any) -> Decode | None:
-    """What decodes rows of a type; None where nothing does."""
+    """The decoder of a type's rows; None if there is none."""
     from gguf import GGML_QUANT_SIZES, dequantize
 
     if kind.name in _FLOATS:

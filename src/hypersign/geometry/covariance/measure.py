@@ -58,7 +58,7 @@ class LayerCovariance:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covariances:
-    """What one pass over `images` images found: by name, the layers measured, and why others were not."""
+    """Result of one pass over `images` images: by name, the layers measured, and why others were not."""
 
     images: int
     layers: dict[str, LayerCovariance]
@@ -82,7 +82,7 @@ def input_covariances(
     weights, and the random state, whatever happens. Sums are kept in float64; results do not depend on the size
     of the batches. Of a fan-in d a covariance takes 8 d^2 bytes; those of the largest layers that would take the
     sum above `memory_bytes` are kept in mapped temporary files, worked on in blocks of 512 rows. Beside them
-    memory holds one batch, 8 MiB of inputs a layer, and one block.
+    memory holds one batch, 8 MiB of inputs per layer, and one block.
 
     Args:
         model: any network with `nn.Linear`, `nn.Conv1d` or `nn.Conv2d`, quantized or not.

@@ -1,4 +1,4 @@
-"""What a layer's filters are multiplied with: rows of a fully connected layer, patches of a convolution."""
+"""The inputs that a layer's filters are multiplied with: rows of a linear layer, patches of a convolution."""
 
 from collections.abc import Iterator
 from typing import Any

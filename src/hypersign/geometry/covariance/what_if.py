@@ -1,4 +1,4 @@
-"""What any quantizer would do to a layer's dot products, from the covariance of its inputs alone."""
+"""The effect of any quantizer on a layer's dot products, from the covariance of its inputs alone."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ class LloydMax:
 
 @dataclasses.dataclass(frozen=True)
 class WhatIf:
-    """What a quantizer of the weights would do to a layer, filter by filter.
+    """The effect of a quantizer on a layer, filter by filter.
 
     `angle_degrees` lies between the latent filter w and what the quantizer makes of it, b; `pearson_r` is the
     predicted correlation of the dot products a.w and a.b over the inputs a; `sign_flip_share` the predicted share

@@ -34,7 +34,7 @@ class Conv2d(Operation):
         node.integer("pad_value", least=0, most=1)
         ternary = node.is_ternary("weight")
         filters, height, width = check_convolution(node, x)
-        options = node.node.options
+        options = node.options
         groups = options["groups"]
         node.reserve(kernel_bytes(filters, options["kernel"], x.channels // groups, groups, ternary))
         return check_sums(node, filters, height, width, fan_in(options, x.channels))

@@ -1,4 +1,4 @@
-"""What the three convolutions share: the checks of their window, filters and sums."""
+"""Shared by the three convolutions: the checks of their window, filters and sums."""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def check_convolution(node: NodeShapes, x: Value) -> tuple[int, int, int]:
         HypersignError: something does not fit.
     """
     kernel, _, (height, width) = check_window(node, x, "kernel", node.pair("dilation", least=1))
-    groups = check_int("groups", node.node.options.get("groups", 1), least=1)
+    groups = check_int("groups", node.options.get("groups", 1), least=1)
     if x.channels % groups:
         raise HypersignError(f"groups must divide the {x.channels} channels; got {groups}")
     depth = x.channels // groups

@@ -38,8 +38,8 @@ class ImageConv2d(Operation):
         multiplier = node.integer("multiplier", least=1, most=64)
         shift = node.integer("shift", least=-LARGEST_SUM, most=LARGEST_SUM)
         filters, height, width = check_convolution(node, x)
-        count = fan_in(node.node.options, x.channels)
-        positions = 1 if covers_image(node.node.options, x) else count // x.channels
+        count = fan_in(node.options, x.channels)
+        positions = 1 if covers_image(node.options, x) else count // x.channels
         # at most five copies of the weights as int8; per position of the kernel, four int32 sums while they are made
         node.reserve(-(-filters // LANES) * LANES * (5 * (count + 3) + 16 * positions))
         # the kernel keeps pixels and shift apart, so each alone must fit

@@ -1,4 +1,4 @@
-"""What an operation of a packed graph is, and what its methods work with."""
+"""The base class of operations of a packed graph, and the types of its methods."""
 
 import abc
 import dataclasses
@@ -26,7 +26,7 @@ class NodeShapes:
     """
 
     def __init__(self, node: Node, inputs: Sequence[Value], tensors: dict[str, Tensor]) -> None:
-        self.node = node
+        self.op, self.name, self.options = node.op, node.name, node.options
         self.inputs = inputs
         self.tensors = tensors
         self.load_bytes = 0
@@ -34,15 +34,15 @@ class NodeShapes:
     def input(self, *kinds: Kind, count: int = 1) -> Value:
         """The first of `count` inputs, all of these kinds."""
         if len(self.inputs) != count:
-            raise HypersignError(f"{self.node.op} takes {count} input{'s'[: count > 1]}; got {len(self.inputs)}")
+            raise HypersignError(f"{self.op} takes {count} input{'s'[: count > 1]}; got {len(self.inputs)}")
         for value in self.inputs:
             if value.kind not in kinds:
-                raise HypersignError(f"{self.node.op} takes {' or '.join(kinds)}; got {value}")
+                raise HypersignError(f"{self.op} takes {' or '.join(kinds)}; got {value}")
         return self.inputs[0]
 
     def option(self, name: str) -> Any:
         """The value of an option."""
-        return self.node.options[name]
+        return self.options[name]
 
     def integer(self, name: str, *, least: int, most: int | None = None) -> int:
         """An option that is an integer in this range."""
@@ -64,21 +64,21 @@ class NodeShapes:
 
     def has(self, role: str) -> bool:
         """Whether the node has a tensor of this role that is not taken yet."""
-        return f"{self.node.name}.{role}" in self.tensors
+        return f"{self.name}.{role}" in self.tensors
 
     def is_float(self, role: str) -> bool:
         """Whether it has one of dtype float32."""
-        tensor = self.tensors.get(f"{self.node.name}.{role}")
+        tensor = self.tensors.get(f"{self.name}.{role}")
         return tensor is not None and tensor.dtype == np.float32
 
     def is_ternary(self, role: str) -> bool:
         """Whether it has one of two planes of words."""
-        tensor = self.tensors.get(f"{self.node.name}.{role}")
+        tensor = self.tensors.get(f"{self.name}.{role}")
         return tensor is not None and len(tensor.shape) == 3
 
     def tensor(self, role: str, dtype: Any, *shapes: tuple[int, ...]) -> Tensor:
         """Takes the tensor of this role, which must have the dtype and one of the shapes; -1 stands for any size."""
-        name = f"{self.node.name}.{role}"
+        name = f"{self.name}.{role}"
         tensor = self.tensors.pop(name, None)
         if tensor is None:
             raise HypersignError(f"the tensor {name} is missing")

@@ -1,4 +1,4 @@
-"""What slides over an image: checks of windows, and pools of numbers in NumPy."""
+"""Sliding windows: their checks, and pools of numbers in NumPy."""
 
 import dataclasses
 from collections.abc import Sequence

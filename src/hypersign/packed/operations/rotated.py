@@ -1,4 +1,4 @@
-"""What operations on the sums of a rotated image share: their input, and the bound on their norm."""
+"""Shared by operations on the sums of a rotated image: their input, and the bound on their length."""
 
 from hypersign._checks import HypersignError
 from hypersign.packed.operations.operation import NodeShapes
@@ -16,7 +16,7 @@ def rotated_input(node: NodeShapes) -> Value:
     """
     x = node.input("sums")
     if not x.norm:
-        raise HypersignError(f"{node.node.op} takes the sums of a rotation, or what became of them; got {x}")
+        raise HypersignError(f"{node.op} takes the sums of a rotation, or what became of them; got {x}")
     return x
 
 

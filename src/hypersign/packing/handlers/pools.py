@@ -38,7 +38,7 @@ def adaptive_avg_pool(folding: Folding, name: str, module: nn.AdaptiveAvgPool2d,
 
 def _averaged(folding: Folding, name: str, options: dict[str, Any], x: Flow) -> Flow:
     y = folding.real(x)
-    return dataclasses.replace(_pooled(y, options), name=folding.node("avg_pool2d", name, y.name, **options))
+    return _pooled(y, options).after(folding.node("avg_pool2d", name, y.name, **options))
 
 
 def _options(module: Any) -> dict[str, Any]:

@@ -1,0 +1,227 @@
+"""Methods by name, in one table, and what a network quantizes: `Quantization`."""
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hypersign._checks import HypersignError, check_choice
+from hypersign.quantizers.base import Quantizer
+from hypersign.quantizers.grouped import GroupScaled
+from hypersign.quantizers.identity import Identity
+from hypersign.quantizers.scales import MeanScale
+from hypersign.quantizers.sign import Sign
+from hypersign.quantizers.surrogates import HardTanh, Polynomial, StraightThrough, Surrogate, Tanh, Triangle
+from hypersign.quantizers.ternary import Deviations, Optimal, Ternary
+
+__all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "quantizer_of", "surrogate_of"]
+
+QUANTIZERS: dict[str, Callable[..., Quantizer]] = {
+    "float": Identity,
+    "sign": Sign,
+    "ternary": Ternary,
+}
+"""Quantizers of weights and of inputs, by name."""
+
+SURROGATES: dict[str, Callable[..., Surrogate]] = {
+    "hardtanh": HardTanh,
+    "polynomial": Polynomial,
+    "tanh": Tanh,
+    "triangle": Triangle,
+    "straight-through": StraightThrough,
+}
+"""Backward rules, by name."""
+
+FIRST_LAYERS = ("plain", "thermometer", "bit-planes", "haar", "hadamard")
+"""Inputs of a first convolution, by name."""
+
+_WORDS: dict[str, dict[str, Callable[[], Any]]] = {"threshold": {"optimal": Optimal}, "scale": {"filter": MeanScale}}
+"""Values of options that are objects, by name."""
+
+
+def surrogate_of(text: str) -> Surrogate:
+    """The surrogate that a text names: "NAME" or "NAME:option=value,option=value".
+
+    Raises:
+        HypersignError: an unknown name or option, or a value outside its range.
+
+    >>> surrogate_of("triangle:clip=0.5")
+    Triangle(clip=0.5)
+    """
+    return _made("surrogate", SURROGATES, text, {})
+
+
+def quantizer_of(text: str, **options: Any) -> Quantizer:
+    """The quantizer that a text names: "NAME" or "NAME:option=value,option=value".
+
+    Options are the class's own keyword arguments: numbers, or names (`surrogate=tanh`, `threshold=optimal`,
+    `scale=filter`). `group=n` wraps the quantizer in `GroupScaled(..., n)`.
+
+    Args:
+        text: a name of `QUANTIZERS`, with its options.
+        options: defaults, for the options that the class has.
+
+    Raises:
+        HypersignError: an unknown name or option, or a value outside its range.
+
+    >>> quantizer_of("ternary:threshold=0.3").describe(), quantizer_of("sign:group=8").describe()
+    ('Ternary(threshold=0.3)', 'GroupScaled(Sign(), 8)')
+    """
+    name, _, rest = text.partition(":")
+    parts = [part for part in rest.split(",") if part]
+    group = next((part.partition("=")[2] for part in parts if part.partition("=")[0] == "group"), None)
+    plain = ",".join(part for part in parts if part.partition("=")[0] != "group")
+    made = _made("quantizer", QUANTIZERS, f"{name}:{plain}", options)
+    return made if group is None else GroupScaled(made, _value("group", group))
+
+
+def _made(what: str, table: Mapping[str, Callable[..., Any]], text: str, defaults: Mapping[str, Any]) -> Any:
+    name, _, rest = text.partition(":")
+    make = table[check_choice(what, name, table)]
+    known = [p.name for p in inspect.signature(make).parameters.values()]
+    options = {key: value for key, value in defaults.items() if key in known}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        if key not in known or not value:
+            raise HypersignError(
+                f"options of the {what} {name} must be option=value with {', '.join(known) or 'no option at all'}; "
+                f"got {part!r}"
+            )
+        options[key] = _value(key, value)
+    return make(**options)
+
+
+def _value(option: str, text: Any) -> Any:
+    """A text as the value of an option; what is no text is one already."""
+    if not isinstance(text, str):
+        return text
+    if option == "surrogate":
+        return surrogate_of(text)
+    if text in _WORDS.get(option, ()):
+        return _WORDS[option][text]()
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if option in _WORDS:
+        words = " or ".join(_WORDS[option])
+        raise HypersignError(f"{option} must be a number or {words}; got {text!r}")
+    raise HypersignError(f"{option} must be a number; got {text!r}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Quantization:
+    """The quantizers of a network. Every model takes one.
+
+    Args:
+        weights, inputs: the quantizers; each layer gets copies.
+        float_weights, float_inputs: names of layers whose weights, or inputs, stay real (`"conv1"`, `"fc2"`).
+        float_convolutions: convolutions stay real, and so do the inputs of the first fully connected layer.
+        first_layer: what the first convolution reads: pixels as they are ("plain"); `Thermometer` levels or
+            `BitPlanes` of them; or the signs of their rotated patches ("haar", "hadamard"). All but the first make it
+            a product of levels.
+        first_dimensions: levels per pixel of the thermometer (8), or dimensions that patches are rotated to (64).
+        pixel_range: values of pixels 0 and 255, for the two codes; `hypersign.training` fills it in from the data.
+
+    Raises:
+        HypersignError: a quantizer of another kind, or one that cannot quantize inputs; an unknown first layer.
+
+    >>> ternary = Quantization(Ternary(Optimal()), Ternary(0.612), float_weights=("conv1",))
+    >>> ternary.weight_quantizer("conv2").describe(), ternary.weight_quantizer("conv1").describe()
+    ('Ternary(threshold=Optimal(deviations=0.6120032))', 'Identity()')
+    """
+
+    weights: Quantizer = dataclasses.field(default_factory=Sign)
+    inputs: Quantizer = dataclasses.field(default_factory=Sign)
+    float_weights: tuple[str, ...] = ()
+    float_inputs: tuple[str, ...] = ()
+    float_convolutions: bool = False
+    first_layer: str = "plain"
+    first_dimensions: int | None = None
+    pixel_range: tuple[float, float] = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for side, quantizer in (("weights", self.weights), ("inputs", self.inputs)):
+            if not isinstance(quantizer, Quantizer):
+                raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")
+        if refusal := self.inputs.input_refusal():
+            raise HypersignError(f"inputs {refusal}; got {self.inputs!r}")
+        check_choice("first_layer", self.first_layer, FIRST_LAYERS)
+        for name in ("float_weights", "float_inputs", "pixel_range"):  # JSON has lists for tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        levels: int = 2,
+        weights: str | None = None,
+        inputs: str | None = None,
+        threshold: float | str | Deviations | None = None,
+        surrogate: str | Surrogate | None = None,
+        sign_zero: int | None = None,
+        weight_scale: str | int | None = None,
+        continuous: bool = False,
+        **fields: Any,
+    ) -> "Quantization":
+        """A quantization from plain data: options of the command line, of recipes and of run folders.
+
+        Args:
+            levels: 2 (sign) or 3 (ternary), of weights and inputs.
+            weights, inputs: what `quantizer_of` takes, in place of `levels`.
+            threshold: of ternary levels: a number in [0, 1), or "optimal": .612 of each filter's standard deviation
+                for weights, .612 for inputs (which batch norm gives unit variance).
+            surrogate: backward rule of every quantizer: what `surrogate_of` takes.
+            sign_zero: the level of 0, see `Sign`.
+            weight_scale: "filter": a least-squares scale per filter (`MeanScale`); a number: one scale per
+                that number of weights (`GroupScaled`); None: none.
+            continuous: `float_convolutions`.
+            fields: the other fields, as they are.
+
+        Raises:
+            HypersignError: an unknown name or option, or a value outside its range.
+
+        >>> Quantization.of(levels=3, threshold="optimal").inputs.describe()
+        'Ternary(threshold=0.612003)'
+        """
+        if levels not in (2, 3):
+            raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {levels!r}")
+        if isinstance(weight_scale, str):
+            check_choice("weight_scale (or the number of weights in a group)", weight_scale, ("filter",))
+        if isinstance(threshold, str):
+            check_choice("threshold (or a number in [0, 1))", threshold, _WORDS["threshold"])
+        limit = _value("threshold", threshold)
+        common = {"surrogate": _value("surrogate", surrogate), "zero": sign_zero, "threshold": limit}
+        if limit is not None:
+            Ternary(limit)  # its check, also for binary networks
+        common = {key: value for key, value in common.items() if value is not None}
+        default = "sign" if levels == 2 else "ternary"
+        scale = {"scale": MeanScale()} if weight_scale == "filter" else {}
+        made = quantizer_of(weights or default, **common, **scale)
+        if weight_scale is not None and not isinstance(weight_scale, str):
+            made = GroupScaled(made, weight_scale)
+        if isinstance(limit, Deviations):
+            common["threshold"] = limit.deviations
+        return cls(made, quantizer_of(inputs or default, **common), float_convolutions=continuous, **fields)
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """A copy of the surrogate of weights."""
+        return copy.deepcopy(self.weights.surrogate)
+
+    def weight_quantizer(self, layer: str = "") -> Quantizer:
+        """A weight quantizer for the layer of this name: a copy, so that annealed surrogates belong to one layer."""
+        return Identity() if layer in self.float_weights else copy.deepcopy(self.weights)
+
+    def input_quantizer(self, layer: str = "") -> Quantizer:
+        """An input quantizer for the layer of this name."""
+        return Identity() if layer in self.float_inputs else copy.deepcopy(self.inputs)
+
+    def check_fields(self, model: str, *known: str) -> None:
+        """Raises HypersignError where a field other than weights, inputs and `known` is not its default."""
+        fields = dataclasses.fields(self)[2:]
+        wrong = [f.name for f in fields if f.name not in known and getattr(self, f.name) != f.default]
+        if wrong:
+            raise HypersignError(f"{model} has no {', '.join(wrong)}: leave them out of its Quantization")
