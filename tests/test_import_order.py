@@ -139,6 +139,7 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
         ["hash", "vectors.npy", "-o", "codes"],
         ["inspect", "vectors.npy"],
         ["inspect", "weights.safetensors"],
+        ["train", "--help"],
         ["run", "--help"],
         ["search", "--help"],
     ],
@@ -157,4 +158,16 @@ except SystemExit as end:
 assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_recipe_needs_no_torch() -> None:
+    code = """
+import sys, hypersign
+recipe = hypersign.Recipe(data="mnist", model="mlp", hidden=(64,), levels=3)
+assert hypersign.Recipe(**recipe.as_dict()) == recipe
+assert "torch" not in sys.modules
+assert hypersign.Recipe(threshold=0.3).quantization().weights.levels  # checked by the quantizer, with torch
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
