@@ -1,7 +1,7 @@
-"""Train a ternary network on images of your own, and read what inspection found.
+"""Train a ternary network on images of your own, and print what inspection measured.
 
-The images are made here, stripes in four directions under noise, and written as the `.npz` that
-`hypersign train --data` takes.
+The images are noisy stripes in four directions. They are saved as an `.npz`, which `hypersign train --data` also
+takes.
 
     python examples/own_images.py FOLDER
 """
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hypersign.geometry import inspect
-from hypersign.training import Recipe, train
+from hypersign import Recipe, inspect, train
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/stripes")
 folder.mkdir(parents=True, exist_ok=True)
@@ -38,8 +37,7 @@ recipe = Recipe(
     schedule="cosine",
 )
 run = train(recipe, folder / "run")
-data = run.data()
-found = inspect(run.load_model(), data.batches(data.test, 60), run=run.name, dataset=data.name)
+found = inspect(run)
 print(f"{found.accuracy:.1%} of {found.images} test images")
 for layer in found.layers:
     angle = layer.angle_degrees

@@ -19,6 +19,9 @@ ORDER = [
     "_files",
     "_locks",
     "_json",
+    "_safetensors",
+    "_arrays",
+    "_lazy",
     "_machine",
     "_pictures",
     "_native",  # the compiled kernels
@@ -53,7 +56,10 @@ WITHOUT_TORCH = {
     "_checks",
     "_files",
     "_locks",
+    "_arrays",
+    "_json",
     "_pictures",
+    "_safetensors",
     "bits",
     "theory",
     "packed",
@@ -164,10 +170,9 @@ assert "torch" not in sys.modules
 def test_a_recipe_needs_no_torch() -> None:
     code = """
 import sys, hypersign
-recipe = hypersign.Recipe(data="mnist", model="mlp", hidden=(64,), levels=3)
+recipe = hypersign.Recipe(data="mnist", model="mlp", epochs=3)
 assert hypersign.Recipe(**recipe.as_dict()) == recipe
 assert "torch" not in sys.modules
-assert hypersign.Recipe(threshold=0.3).quantization().weights.levels  # checked by the quantizer, with torch
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

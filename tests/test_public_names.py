@@ -24,22 +24,26 @@ PARTS = [name for name in MODULES if hasattr(importlib.import_module(name), "__p
 def test_a_part_offers_what_it_lists(name: str) -> None:
     """Its `__init__` only re-exports: every name it imports stands in `__all__`, and nothing else does.
 
-    A part may import some at their first use (`__getattr__`); it imports those for type checkers.
+    A part that loads its names at their first use imports them for type checkers alone, and says where each is.
     """
     module = importlib.import_module(name)
     offered = []
     body = ast.parse(Path(module.__file__).read_text()).body
-    lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in body)
+    if lazy := "_MODULES" in vars(module):
+        (body,) = (node.body for node in body if isinstance(node, ast.If))
     for node in body:
-        typed = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and lazy
-        for item in node.body if typed else [node]:
-            if isinstance(item, ast.ImportFrom) and item.module.startswith("hypersign."):
-                offered += [alias.asname or alias.name for alias in item.names]
-            elif not (lazy and isinstance(item, ast.Import | ast.ImportFrom | ast.FunctionDef)):
-                assigns_all = isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == "__all__"
-                docstring = isinstance(item, ast.Expr) and item is body[0]
-                assert assigns_all or docstring, f"{name}, line {item.lineno}: more than a re-export"
+        if isinstance(node, ast.ImportFrom):
+            offered += [alias.asname or alias.name for alias in node.names]
+        else:
+            assigns_all = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+            docstring = isinstance(node, ast.Expr) and node is body[0]
+            assert assigns_all or docstring, f"{name}, line {node.lineno}: more than a re-export"
     assert sorted(offered) == sorted(module.__all__)
+    if lazy:
+        assert {public: getattr(module, public) for public in module.__all__}
+        assert set(module.__all__) <= set(dir(module))
+        with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+            module.nothing  # noqa: B018
     assert len(set(module.__all__)) == len(module.__all__)
 
 

@@ -14,8 +14,10 @@ from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear
 from hypersign.models import MODELS, build, fast_transform, mlp, resnet20, vgg
 from hypersign.packing import file_size, pack
-from hypersign.quantizers import GroupScaled, HardTanh, MeanScale, Quantizer, Sign, Ternary
+from hypersign.quantizers import GroupScaled, HardTanh, MeanScale, Quantization, Quantizer, Sign, Ternary
 from hypersign.summaries import COUNTS, PARAMETERS, LayerSummary, summary
+
+THREE = Quantization(Ternary(0.02), Ternary(0.5))
 
 
 class Eight(Quantizer):
@@ -141,7 +143,7 @@ def test_two_to_the_power_of_slopes() -> None:
     [
         (mlp((1, 8, 8), 10, hidden=(64, 65)), (1, 8, 8)),
         (vgg((3, 8, 8), 10, widths=(8, 16, 24), pools=(2,), hidden=(70,)), (3, 8, 8)),
-        (vgg((3, 8, 8), 10, widths=(8, 16, 24), pools=(2,), hidden=(70,), levels=3), (3, 8, 8)),
+        (vgg((3, 8, 8), 10, THREE, widths=(8, 16, 24), pools=(2,), hidden=(70,)), (3, 8, 8)),
         (resnet20((3, 8, 8), 10, widths=(8, 8, 16)), (3, 8, 8)),
         (fast_transform((1, 8, 8), 3, hidden=(64, 64)), (1, 8, 8)),
     ],

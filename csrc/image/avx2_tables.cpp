@@ -77,9 +77,9 @@ class Levels {
         uint32_t valid = valid_;
         if (ternary) {
             valid &= ~not_minus | above(sums, bounds + blocks_ * 32);
-            put(row_.nonzero, pixel, valid);
+            store(row_.nonzero, pixel, valid);
         }
-        put(row_.sign, pixel, (not_minus ^ not_flip_) & valid);
+        store(row_.sign, pixel, (not_minus ^ not_flip_) & valid);
         write(sums.rest, pixel + 1);
     }
     HYPERSIGN_INLINE void write(const Accumulators<0> &, int64_t) const {}
@@ -92,7 +92,7 @@ class Levels {
                                                 _mm256_cmpgt_epi16(sums.second, _mm256_loadu_si256(at + 1)));
         return static_cast<uint32_t>(_mm256_movemask_epi8(both));
     }
-    HYPERSIGN_INLINE void put(uint64_t *plane, int64_t pixel, uint32_t levels) const {
+    HYPERSIGN_INLINE void store(uint64_t *plane, int64_t pixel, uint32_t levels) const {
         uint64_t *to = plane + pixel * words_ + block_ / 2;
         if (block_ % 2 == 0)
             *to = levels;  // the upper half, if there is one, is written after

@@ -6,8 +6,8 @@ namespace hypersign {
 namespace {
 
 // Calls output(offset of the result) and then input(offset) for each pixel of its window that lies in the image.
-template <class Output, class Input, class Finish>
-void windows(const PoolTask &task, const Output &output, const Input &input, const Finish &finish) {
+template <class Output, class Input, class Epilogue>
+void windows(const PoolTask &task, const Output &output, const Input &input, const Epilogue &epilogue) {
     for (int64_t image = 0, y = 0; image < task.images; ++image)
         for (int64_t row = 0; row < task.out_height; ++row) {
             const int64_t top = row * task.stride[0] - task.padding[0];
@@ -19,7 +19,7 @@ void windows(const PoolTask &task, const Output &output, const Input &input, con
                 for (int64_t i = std::max<int64_t>(top, 0); i < bottom; ++i)
                     for (int64_t j = std::max<int64_t>(left, 0); j < right; ++j)
                         input(y, ((image * task.height + i) * task.width + j) * task.words);
-                finish(y);
+                epilogue(y);
             }
         }
 }

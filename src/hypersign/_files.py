@@ -3,9 +3,11 @@
 import contextlib
 import glob
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from hypersign._checks import HypersignError
 
@@ -14,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_file", "check_folder", "is_part", "make_folder", "remove_parts", "write_atomic"]
+__all__ = ["check_file", "check_folder", "is_part", "make_folder", "open_file", "remove_parts", "write_atomic"]
 
 PART = ".part"
 
@@ -86,6 +88,25 @@ def check_folder(name: str, path: Path) -> None:
         raise HypersignError(f"{name} must name a folder; got {path}, but {found} is a file")
     if not os.access(found, os.W_OK):
         raise HypersignError(f"{name} must name a folder that you may write to; got {path}")
+
+
+def open_file(path: Path, purpose: str = "") -> BinaryIO:
+    """Opens a regular file for reading: a pipe would wait for ever, and a device may never end.
+
+    Args:
+        path: the file.
+        purpose: what it is read as, for the message, as in " as a packed network".
+
+    Raises:
+        HypersignError: there is none, or it cannot be read.
+    """
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.open("rb")
+        reason = "it must be a regular file, not a folder, pipe or device"
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or str(error)
+    raise HypersignError(f"{path} could not be read{purpose}: {reason}; check the path")
 
 
 def make_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results as JSON: what JSON can hold of them, and where they are written."""
+"""JSON: results are written, and files of others or of earlier runs are read strictly."""
 
 import json
 import math
@@ -6,9 +6,49 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
 
-__all__ = ["plain", "prints_text", "write_json"]
+__all__ = ["parse_object", "plain", "prints_text", "write_json"]
+
+
+def parse_object(what: str, text: str | bytes, *, finite: bool = False) -> dict[str, Any]:
+    """A JSON object, in UTF-8, whose objects name every entry once.
+
+    Args:
+        what: what it is, for messages.
+        text: the JSON.
+        finite: whether every number must be finite; else NaN and infinities, as Python writes them, are taken.
+
+    Raises:
+        HypersignError: it is none; the message begins with `what`.
+
+    >>> parse_object("the options", '{"bits": 64}')
+    {'bits': 64}
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise HypersignError(f"{what} must name every entry once")
+        return found
+
+    def number(word: str) -> float:
+        value = float(word)
+        if finite and not math.isfinite(value):
+            raise HypersignError(f"{what} must hold finite numbers; got {word:.40}")
+        return value
+
+    try:
+        decoded = text.decode() if isinstance(text, bytes) else text
+        found = json.loads(decoded, object_pairs_hook=unique, parse_constant=number, parse_float=number)
+    except HypersignError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
+        raise HypersignError(f"{what} must be JSON ({type(error).__name__}): it is damaged") from error
+    if not isinstance(found, dict):
+        raise HypersignError(f"{what} must be a JSON object; it is a {type(found).__name__}")
+    return found
 
 
 def plain(value: Any) -> Any:

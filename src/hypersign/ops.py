@@ -171,14 +171,14 @@ def conv2d_of_levels(
     (`hypersign.bits.gradients`); its products with weights and inputs are then exact.
 
     Args:
-        x: levels as float32 (N, C, H, W), in memory order channels-last.
-        weight: levels as float32 (F, C, kernel height, kernel width).
+        x: levels (N, C, H, W), in memory order channels-last, of any floating type.
+        weight: levels (F, C, kernel height, kernel width), of any floating type.
         seed: int64, one number: of the rounding; read in the backward pass.
         ternary: whether `x`, and whether `weight`, hold zeros beside -1 and +1.
         stride, padding, dilation: (vertical, horizontal).
         pad_value: the level of what is padded: 0 or 1.
 
-    Returns float32 (N, F, H', W'), in memory order channels-last.
+    Returns (N, F, H', W') of the type of `x`, in memory order channels-last. bfloat16 and float16 round large sums.
 
     >>> x, weight = torch.ones(1, 2, 1, 1), torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1).requires_grad_()
     >>> y = conv2d_of_levels(x, weight, torch.tensor(0))
@@ -186,7 +186,8 @@ def conv2d_of_levels(
     (2.0, [0.5, 0.5])
     """
     options = (list(ternary), list(stride), list(padding), list(dilation), pad_value)
-    return _conv2d_of_levels(x, weight, seed, *options)[0]
+    # Levels are exact in float32, and gradients are rounded from it.
+    return _conv2d_of_levels(x.float(), weight.float(), seed, *options)[0].to(x.dtype)
 
 
 @torch.library.custom_op("hypersign::conv2d_of_levels", mutates_args=(), device_types="cpu")

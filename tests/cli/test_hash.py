@@ -98,3 +98,23 @@ def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, t
     assert message in error
     assert error.count("\n") == 1
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "?"])
+@pytest.mark.parametrize("name", ["x.npy", "x.NPY", "x"])
+def test_vectors_of_any_name_type_and_order_give_one_answer(name, kind, tmp_path, capsys):
+    """The reference is a file in C order, in the machine's own order of bytes."""
+    x = np.random.default_rng(0).integers(0, 2, (60, 24)).astype(kind)
+    np.save(tmp_path / "reference.npy", x.astype(x.dtype.newbyteorder("=")))
+    with (tmp_path / name).open("wb") as file:
+        np.save(file, np.asfortranarray(x))
+    answers = []
+    for source in (tmp_path / "reference.npy", tmp_path / name):
+        main(["hash", str(source), "-o", str(tmp_path / "codes"), "--bits", "64"])
+        capsys.readouterr()
+        main(["search", str(tmp_path / "codes"), str(source), "--rescore", str(source), "-k", "3", "--json"])
+        found = json.loads(capsys.readouterr().out)
+        main(["inspect", str(source), "--bits", "64", "--json"])
+        measured = json.loads(capsys.readouterr().out) | {"file": ""}
+        answers.append((HammingIndex.load(tmp_path / "codes").codes.tolist(), found, measured))
+    assert answers[0] == answers[1]

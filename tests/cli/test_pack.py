@@ -136,7 +136,19 @@ def test_bad_input_is_said(file: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "one array (N, channels, height, width)" in line(tmp_path / "flat.npy", *output)
     np.save(tmp_path / "float.npy", np.zeros((3, 1, 8, 8), np.float32))
     assert "images must be uint8" in line(tmp_path / "float.npy", *output)
-    assert "no such file" in fails(["run", str(tmp_path / "net"), "--input", str(tmp_path), *output], capsys)
+    assert "No such file" in fails(["run", str(tmp_path / "net"), "--input", str(tmp_path), *output], capsys)
+
+
+@pytest.mark.parametrize("name", ["x.NPY", "x"])
+def test_arrays_of_any_name_and_order(file: Path, tmp_path: Path, name: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "c.npy", images)
+    with (tmp_path / name).open("wb") as stream:
+        np.save(stream, np.asfortranarray(images))
+    for source in ("c.npy", name):
+        output = tmp_path / f"{source}.out.npy"
+        main(["run", str(file), "--input", str(tmp_path / source), "--output", str(output)])
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy.out.npy"), np.load(output))
 
 
 def test_running_imports_no_torch(file: Path, tmp_path: Path) -> None:

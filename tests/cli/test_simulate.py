@@ -62,7 +62,7 @@ def test_vectors_without_an_angle_are_counted(capsys):
     [
         (["sign", "--draws", "1"], "draws must be an integer >= 2; got 1"),
         (["rotated", "--covariance", "missing.npy"], "missing.npy could not be read"),
-        (["rotated", "--covariance", "text.npy"], "text.npy must be a .npy file of numbers"),
+        (["rotated", "--covariance", "text.npy"], "text.npy could not be read as a .npy file"),
         (["sign", "--device", "abacus"], "device must be one that torch finds here"),
     ],
 )

@@ -3,7 +3,7 @@ import pytest
 
 from hypersign._checks import HypersignError
 from hypersign.bits import unpack
-from hypersign.hashing import HammingIndex, Neighbours, SignHasher, recall
+from hypersign.hashing import BoundedIndex, HammingIndex, Neighbours, SignHasher, recall
 
 
 @pytest.fixture
@@ -153,3 +153,34 @@ def test_rescoring_integers_that_float64_rounds(kind, other):
             nearest = sorted(range(100), key=lambda i: (squares[i], i))[:5]
             np.testing.assert_allclose(distances, [squares[i] ** 0.5 for i in nearest], rtol=1e-12)
             np.testing.assert_allclose(distances, [squares[i] ** 0.5 for i in indices], rtol=1e-12)
+
+
+class Table:
+    def __init__(self, codes):
+        self.values = codes
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+class Tables(SignHasher):
+    """Its `transform` gives tables, as that of every transformer does after `set_output(transform="pandas")`."""
+
+    def transform(self, X):
+        return Table(self.codes(X))
+
+
+def test_tables_in_place_of_arrays():
+    x = np.random.default_rng(0).standard_normal((50, 20))
+    hasher, tables = (kind(bits=70).fit(x) for kind in (SignHasher, Tables))
+    index = HammingIndex(tables, hasher.transform(x))
+    assert index.search(x, 1).indices[:, 0].tolist() == list(range(50))
+    assert len(HammingIndex(tables, tables.transform(x))) == 50
+    assert BoundedIndex(tables, x).codes.dtype == np.uint64
+
+
+def test_one_query_must_be_a_row():
+    x = np.random.default_rng(0).standard_normal((50, 20))
+    hasher = SignHasher(bits=64).fit(x)
+    with pytest.raises(HypersignError, match=r"shape \(n, dimension\); got shape \(20,\).* x to \[x\]$"):
+        HammingIndex(hasher, hasher.transform(x)).search(x[0], 1)

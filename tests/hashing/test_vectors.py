@@ -221,9 +221,25 @@ def test_files_that_hold_no_codes(source, tmp_path, saved, message):
 def test_broken_and_missing_codes(source, tmp_path):
     hash_file(source, tmp_path / "c", SignHasher(100))
     os.truncate(tmp_path / "c", 1000)
-    for path in (tmp_path / "c", tmp_path / "missing", source):
-        with pytest.raises(HypersignError, match="no codes file"):
-            HammingIndex.load(path)
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (
+        ("c", "no codes file as .* it is truncated or damaged"),
+        (source.name, "no codes file as .* another kind of file"),
+        ("missing", "could not be read as a codes file: No such file"),
+        ("pipe", "could not be read as a codes file: it must be a regular file"),
+        (".", "could not be read as a codes file: it must be a regular file"),
+    ):
+        with pytest.raises(HypersignError, match=message):
+            HammingIndex.load(tmp_path / name)
+
+
+def test_codes_files_of_the_safetensors_library_are_read(source, tmp_path):
+    """Earlier versions wrote their header with other spaces and in another order."""
+    hash_file(source, tmp_path / "c", SignHasher(100))
+    changed(tmp_path / "old", tmp_path / "c")
+    found, index = (HammingIndex.load(tmp_path / name) for name in ("old", "c"))
+    np.testing.assert_array_equal(found.codes, index.codes)
+    assert found.hasher.difference(index.hasher) == ""
 
 
 def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):

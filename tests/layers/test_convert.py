@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from hypersign._checks import HypersignError
 from hypersign.layers import Conversion, QuantConv1d, QuantConv2d, QuantLinear, convert, quant_layers
@@ -264,3 +264,106 @@ def test_a_float_vgg_becomes_the_quantized_one() -> None:
     assert result.converted == layers
     result.model.conv1.input_quantizer = Identity()  # the first layer reads real pixels
     assert torch.equal(result.model(images()), binary(images()))
+
+
+class Held(nn.Module):
+    """Calls its layers by a plain list and a plain dict, which torch does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.order = [self.a]
+        self.named = {"b": self.b}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.named["b"](self.order[0](x))
+
+
+def test_whoever_holds_a_layer_holds_the_quantized_one() -> None:
+    model = Held()
+    result = convert(model, weight_quantizer=Sign())
+    assert result.model.order[0] is result.model.a
+    assert result.model.named["b"] is result.model.b
+    x = torch.randn(3, 4)
+    a, b = (layer.weight.sign() for layer in (model.a, model.b))
+    expected = F.linear(F.linear(x, a, model.a.bias), b, model.b.bias)
+    torch.testing.assert_close(result.model(x), expected)
+    assert type(model.a) is nn.Linear
+
+
+def test_a_network_that_is_one_layer() -> None:
+    layer = nn.Linear(3, 2)
+    result = convert(layer, weight_quantizer=Sign())
+    assert result.converted == ("",)
+    assert isinstance(result.model, QuantLinear)
+    assert type(layer) is nn.Linear
+
+
+def test_a_forward_that_was_replaced_on_the_object_is_named() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    model[0].forward = lambda x, old=model[0].forward: old(x)
+    result = convert(model, weight_quantizer=Sign())
+    assert result.converted == ("1",)
+    assert "forward was replaced on the object" in result.kept["0"]
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.both, self.asked = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.blocks = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.qkv.weight, self.qkv.bias)
+        x = self.both(x) + self.both.weight.sum()
+        x = self.asked(x.to(self.asked.weight.dtype))
+        for i in range(2):
+            x = F.linear(x, self.blocks[i].weight)
+        return x
+
+
+def test_weights_that_are_read_without_calling_the_layer_are_named() -> None:
+    result = convert(nn.Sequential(Functional()), weight_quantizer=Sign())
+    assert result.converted == ("0.both", "0.asked")
+    assert set(result.kept) == {"0.qkv", "0.blocks.0", "0.blocks.1"}
+    assert set(result.kept.values()) == {"Functional reads its weight without calling it"}
+
+
+def test_load_hooks_belong_to_the_copy() -> None:
+    seen = []
+    model = nn.Sequential(nn.Linear(3, 2))
+    model[0].register_load_state_dict_pre_hook(lambda module, *_: seen.append(module))
+    model[0].register_load_state_dict_post_hook(lambda module, _: seen.append(module))
+    result = convert(model, weight_quantizer=Sign()).model
+    result.load_state_dict(model.state_dict())
+    assert all(module is result[0] for module in seen)
+    assert len(seen) == 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize("hook", ["weight_norm", "spectral_norm", "pruning"])
+def test_a_weight_that_a_hook_computes_is_named(hook: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    if hook == "pruning":
+        prune.l1_unstructured(model[0], "weight", amount=0.3)
+    else:
+        getattr(nn.utils, hook)(model[0])
+    x = torch.randn(2, 6)
+    before = model(x)  # now the computed weight has a history, which torch does not copy
+    result = convert(model.eval(), weight_quantizer=Sign())
+    assert result.converted == ("1",)
+    assert "a hook computes its weight" in result.kept["0"]
+    assert result.model(x).shape == before.shape
+    torch.testing.assert_close(result.model[0](x), model[0](x))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_an_encoder_with_a_padding_mask_calls_its_layers() -> None:
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 2)
+    quantized = convert(encoder, weight_quantizer=Sign()).model
+    x, mask = torch.randn(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    trained = quantized.train()(x, src_key_padding_mask=mask)
+    with torch.no_grad():
+        evaluated = quantized.eval()(x, src_key_padding_mask=mask)
+    torch.testing.assert_close(evaluated, trained)

@@ -124,3 +124,45 @@ def test_shared_quantizers_and_layers_in_several_places() -> None:
     assert found.model[1] is found.model[2][0] is found.model[3]
     x = torch.randn(5, 8)
     assert torch.equal(found.model(x), model(x))
+
+
+@pytest.mark.parametrize("weights", [Sign(), Ternary(0.2)], ids=["binary", "ternary"])
+def test_a_packed_layer_has_a_weight_that_others_may_ask(weights: nn.Module) -> None:
+    for layer in (
+        QuantLinear(65, 5, input_quantizer=Sign(), weight_quantizer=weights),
+        QuantConv2d(6, 9, 3, groups=3, input_quantizer=Sign(), weight_quantizer=weights),
+        QuantConv2d(65, 2, (1, 2), input_quantizer=Sign(), weight_quantizer=weights, dtype=torch.bfloat16),
+    ):
+        packed = use_kernels(layer).model
+        assert packed.weight.dtype == layer.weight.dtype
+        assert torch.equal(packed.weight, layer.quantized_weight())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_outputs_have_the_type_of_the_inputs(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = QuantLinear(33, 5, input_quantizer=Sign(), weight_quantizer=Sign(scale=MeanScale())).to(dtype)
+    x = torch.randn(3, 33, dtype=dtype)
+    with torch.no_grad():
+        y = use_kernels(layer).model(x)
+        assert y.dtype == dtype
+        tolerance = 1e-12 if dtype == torch.float64 else 0.03
+        torch.testing.assert_close(y, layer(x), rtol=tolerance, atol=tolerance)
+
+
+def test_one_image_without_a_batch() -> None:
+    layer = QuantConv2d(3, 4, 3, padding=1, input_quantizer=Sign(), weight_quantizer=Sign())
+    x = torch.randn(3, 6, 5)
+    with torch.no_grad():
+        assert torch.equal(use_kernels(layer).model(x), layer(x))
+
+
+def test_whoever_holds_a_layer_holds_the_packed_one() -> None:
+    model = nn.Sequential(QuantLinear(8, 3, input_quantizer=Sign(), weight_quantizer=Sign()))
+    seen: list[nn.Module] = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(module))
+    model.order = [model[0]]
+    packed = use_kernels(model).model
+    assert packed.order[0] is packed[0]
+    packed(torch.randn(2, 8))
+    assert seen == [packed[0]]

@@ -164,3 +164,36 @@ def test_not_finite_gradients_are_not_hidden() -> None:
     assert layer.weight.grad is not None
     assert layer.weight.grad[2].isnan().all()
     assert layer.weight.grad[:2].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_compute_as_float32_does(dtype: torch.dtype) -> None:
+    """Sums up to 256 are exact in every type, and so are the gradients' roundings."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        QuantConv2d(4, 8, 3, input_quantizer=Sign(), weight_quantizer=Sign()),
+        nn.Flatten(),
+        QuantLinear(8 * 4, 3, input_quantizer=Sign(), weight_quantizer=Sign()),
+    )
+    other = copy.deepcopy(plain).to(dtype)
+    x = torch.randn(5, 4, 4, 4)
+    outputs = []
+    for model in (plain, other):
+        train_on_bits(model)
+        outputs.append(model(x.to(dtype if model is other else torch.float32)))
+        outputs[-1].sum().backward()
+    assert outputs[1].dtype == dtype
+    torch.testing.assert_close(outputs[1].float(), outputs[0], rtol=0.02, atol=0.2)
+    for ours, theirs in zip(other.parameters(), plain.parameters(), strict=True):
+        assert ours.grad.dtype == dtype
+        assert torch.isfinite(ours.grad).all()
+        assert ours.grad.shape == theirs.grad.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_trains_under_autocast(dtype: torch.dtype) -> None:
+    model = nn.Sequential(QuantLinear(32, 3, input_quantizer=Sign(), weight_quantizer=Sign()))
+    train_on_bits(model)
+    with torch.autocast("cpu", dtype=dtype):
+        model(torch.randn(4, 32)).square().sum().backward()
+    assert torch.isfinite(model[0].weight.grad).all()

@@ -93,15 +93,15 @@ def test_truncated(packed: bytes, length: int) -> None:
 
 
 def test_what_is_no_packed_file(packed: bytes, tmp_path: Path) -> None:
-    with pytest.raises(HypersignError, match="no such file"):
+    with pytest.raises(HypersignError, match="No such file"):
         PackedModel.load(tmp_path / "missing")
-    with pytest.raises(HypersignError, match="no such file"):
+    with pytest.raises(HypersignError, match="must be a regular file"):
         PackedModel.load(tmp_path)
     with pytest.raises(HypersignError, match="another kind of file"):
         loaded(b"\xff" * 1000)
     with pytest.raises(HypersignError, match="must be JSON"):
         loaded((8).to_bytes(8, "little") + b"[" * 8)
-    with pytest.raises(HypersignError, match="RecursionError"):
+    with pytest.raises(HypersignError, match="must be JSON"):
         loaded((200_000).to_bytes(8, "little") + b"[" * 200_000)
     with pytest.raises(HypersignError, match="other safetensors files"):
         loaded((8).to_bytes(8, "little") + b"{}      ")
@@ -161,6 +161,13 @@ def test_numbers_that_json_has_not(packed: bytes) -> None:
         loaded(joined(header, graph, body))
 
 
+def test_a_graph_of_any_depth_is_refused(packed: bytes) -> None:
+    header, _, body = split(packed)
+    head = json.dumps({**header, "__metadata__": {"hypersign": "[" * 200_000, "sha256": ""}}).encode()
+    with pytest.raises(HypersignError, match=r"the graph must be JSON \(RecursionError"):
+        loaded(len(head).to_bytes(8, "little") + head + body)
+
+
 def test_an_entry_named_twice(packed: bytes) -> None:
     end = 8 + int.from_bytes(packed[:8], "little")
     head = packed[8:end].rstrip()[:-1] + b',"fc.weight":{}}'
@@ -178,7 +185,7 @@ def test_an_entry_named_twice(packed: bytes) -> None:
         ({"shape": [2**62, 2**62]}, "bytes of its shape"),
         ({"shape": [-3, -1]}, "dtype of"),
         ({"shape": [True, 3]}, "dtype of"),
-        ({"shape": [1] * 5}, "dtype of"),
+        ({"shape": [1] * 33}, "dtype of"),
         ({"data_offsets": [0, 2**63 - 1]}, "bytes of its shape"),
         ({"data_offsets": [0]}, "dtype of"),
         ({"extra": 1}, "dtype of"),

@@ -191,6 +191,64 @@ def test_round_alone_is_refused_by_pack_and_kernels(tmp_path) -> None:
             function(QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Rounded()))
 
 
+# every quantizer
+
+EVERY = {
+    "identity": Identity,
+    "sign": Sign,
+    "ternary": lambda: Ternary(0.3),
+    "deviations": lambda: Ternary(Deviations(0.5)),
+    "groups": lambda: GroupScaled(Ternary(0.2), 4),
+    "rotated": lambda: Rotated(Sign(surrogate=Tanh()), HadamardRotation(10)),
+    "round": Rounded,
+    "levels": Eight,
+    "standardised": Standardised,
+    "shifted": lambda: Shifted(10),
+    "offset": lambda: Sign(scale=Learned(torch.rand(6) + 0.5), offset=MeanOffset()),
+}
+every = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
+
+
+def run(function, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clone().requires_grad_()
+    y = function(x)
+    y.backward(numbers(*y.shape, seed=3).to(y.dtype))
+    return y.detach(), x.grad
+
+
+@every
+def test_every_quantizer_compiles_copies_and_keeps_its_dtype(make) -> None:
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    quantizer, x = make(), numbers(6, 10)
+    expected = run(quantizer, x)
+    others = [copy.deepcopy(quantizer)]
+    if not isinstance(quantizer, Rotated):  # NumPy draws its signs, which torch.compile cannot trace in one graph
+        others.append(torch.compile(quantizer, fullgraph=True, backend="aot_eager"))
+    for other in others:
+        for mine, theirs in zip(run(other, x), expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+    assert set(quantizer.state_dict()) == {name for name, _ in quantizer.named_parameters()}
+    assert [t.dtype for t in run(quantizer.double(), x.double())] == [torch.float64] * 2
+
+
+@every
+def test_every_quantizer_is_its_formula_forward_and_backward(make) -> None:
+    """round(prepare(x)), and backward the surrogate at prepare(x), then prepare's own gradient."""
+    torch.manual_seed(0)
+    quantizer, x = make().double(), numbers(6, 10).double()
+    if type(quantizer).forward is not Quantizer.forward:
+        pytest.skip("its forward is another; its own test has the formula")
+    levels, gradient = run(quantizer, x)
+    out = numbers(6, 10, seed=3).double()
+    x.requires_grad_()
+    prepared = quantizer.prepare(x)
+    assert torch.equal(levels, quantizer.round(prepared.detach()))
+    slope = quantizer.surrogate.gradient(prepared.detach())
+    (expected,) = torch.autograd.grad((prepared * slope * out).sum(), x)
+    torch.testing.assert_close(gradient, expected)
+
+
 # levels, bits
 
 

@@ -161,9 +161,14 @@ def test_the_disturbance_is_the_loss_beyond_its_slope(tmp_path):
     torch.manual_seed(0)
     model = regressor()
     batches, sets = data.batches(data.test, 16), [data.batches(data.train, 100)]
-    row = ablate(model, batches, sets, task=data.task).ablated[0]
+    found = ablate(model, batches, sets, task=data.task)
+    row = found.ablated[0]
     before, after = (outputs_of(network, sets[0], data.test.inputs) for network in (model, real(model)))
     assert row.disturbance.mean == pytest.approx(((after - before) ** 2).mean(), rel=1e-4)
+    right, right_after = (np.abs(outputs - data.test.targets.numpy()) <= 0.5 for outputs in (before, after))
+    assert found.accuracy == pytest.approx(right.mean())
+    assert row.accuracy_change.mean == pytest.approx(right_after.mean() - right.mean())
+    assert row.logit_r == pytest.approx(np.mean([np.corrcoef(before[:, k], after[:, k])[0, 1] for k in (0, 1)]))
 
 
 def real(model):

@@ -1,17 +1,12 @@
 import dataclasses
-import inspect
 import json
 import math
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 
 from hypersign._checks import HypersignError
-from hypersign.models import MODELS, options_of
-from hypersign.quantizers import SURROGATES, Quantization
-from hypersign.quantizers.methods import FIRST_LAYERS
 from hypersign.training import RECIPES, Recipe
-from hypersign.training.recipe import MODEL_OPTIONS, QUANTIZATION_OPTIONS
 
 
 def test_is_frozen():
@@ -123,19 +118,6 @@ def test_cosine_rate_by_the_step_ends_at_the_last_rate():
     recipe = Recipe(epochs=2, learning_rate=1.0, final_learning_rate=0.0, schedule="cosine", schedule_per="step")
     found = [recipe.rate(epoch=e, progress=p) for e, p in [(1, 0.5), (1, 1.0), (2, 0.5), (2, 1.0)]]
     assert found == pytest.approx([0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125), 0.0], abs=1e-15)
-
-
-def test_names_are_those_of_networks_and_quantizers() -> None:
-    """The recipe repeats them because it does without torch."""
-    choices = {field.name: get_args(field.type) for field in dataclasses.fields(Recipe)}
-    assert choices["model"] == tuple(MODEL_OPTIONS) == tuple(MODELS)
-    assert get_args(get_args(get_type_hints(Recipe)["surrogate"])[0]) == tuple(SURROGATES)
-    assert get_args(get_args(get_type_hints(Recipe)["first_layer"])[0]) == FIRST_LAYERS
-    for name, known in MODEL_OPTIONS.items():
-        assert {*known} == {*options_of(name)} - {"pixel_range"}  # training fills it in from the data
-    fields = {field.name for field in dataclasses.fields(Quantization)} - {"float_convolutions", "pixel_range"}
-    parameters = {*inspect.signature(Quantization.of).parameters} - {"fields"}
-    assert {"levels", *QUANTIZATION_OPTIONS} == fields | parameters
 
 
 @pytest.mark.parametrize(

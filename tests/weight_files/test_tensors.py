@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_folder_of_shards_in_natural_order(weights, tmp_path):
         with pytest.raises(HypersignError, match=message):
             open_tensors(tmp_path)
     index.write_text("{")
-    with pytest.raises(HypersignError, match="must be JSON with a weight_map"):
+    with pytest.raises(HypersignError, match="must be JSON"):
         open_tensors(tmp_path)
     index.unlink()
     with pytest.raises(HypersignError, match=r"it has 1.safetensors, 2.safetensors"):
@@ -179,7 +180,7 @@ def test_a_truncated_file_is_one_sentence_wherever_it_ends(weights, tmp_path):
     [
         (0, b"GGML", "it does not begin with GGUF"),
         (4, struct.pack("<I", 1), "its version is 1"),
-        (4, struct.pack(">I", 3), "its version is 50331648"),
+        (4, struct.pack(">I", 3), "its numbers are big-endian"),
         (8, struct.pack("<Q", 2**60), "is no whole GGUF file"),
         (16, struct.pack("<Q", 2**60), "is no whole GGUF file"),
         (24, struct.pack("<Q", 2**63), "a text of 9223372036854775808 bytes"),
@@ -218,7 +219,9 @@ def test_gguf_types_that_the_package_does_not_know_are_named(weights, tmp_path):
     assert found["old"].unreadable == "the installed gguf package does not know type 31"
     np.testing.assert_array_equal(found["w"].read(slice(None)), weights)
     gguf_by_hand(path, [("old", (64, 6), 31, 2**63)], bytes(224))
-    with pytest.raises(HypersignError, match=r"old ends .* bytes behind the file"):
+    with pytest.raises(
+        HypersignError, match=r"old begins at byte 9223372036854775808, and the tensors before it end at 0"
+    ):
         open_tensors(path)
 
 
@@ -234,7 +237,7 @@ def test_a_gguf_tensor_without_dimensions(tmp_path):
         (struct.pack("<If", 6, 1.5), "alignment is 1.5"),
         (struct.pack("<II", 4, 0), "alignment is 0"),
         (struct.pack("<IIQ", 9, 0, 2**63), "it ends within its header"),
-        (struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000, "maximum recursion depth"),
+        (struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000, "an array is more than 8 deep"),
     ],
     ids=["below 0", "no integer", "0", "endless", "nested"],
 )
@@ -268,3 +271,133 @@ def test_what_is_no_file_of_weights(tmp_path):
     for path in (other, tmp_path):
         with pytest.raises(HypersignError, match=r"are read from .safetensors and .gguf files"):
             open_tensors(path)
+
+
+def test_gguf_tensors_lie_one_after_the_other(weights, tmp_path):
+    """Sizes that do not fit the next offset, or the file's end, are those of another program's types."""
+    path, n = tmp_path / "m.gguf", weights.nbytes
+    body = weights.tobytes() * 2
+
+    def opened(*tensors, data=body):
+        return open_tensors(gguf_by_hand(path, [(name, (256, 6), *rest) for name, *rest in tensors], data))
+
+    assert len(opened(("a", 0, n), ("b", 0, 0)).tensors) == 2
+    for tensors, data, message in (
+        ((("a", 0, 0), ("b", 0, n - 32)), body, f"b begins at byte {n - 32}, and the tensors before it end at {n}"),
+        ((("a", 0, 0), ("b", 0, 0)), body, f"b begins at byte 0, and the tensors before it end at {n}: they overlap"),
+        ((("a", 0, 0), ("b", 0, n + 32)), body + bytes(32), f"b begins at byte {n + 32}, .* leave a gap"),
+        ((("a", 0, 0), ("b", 0, n + 1)), body + bytes(1), f"b begins at byte {n + 1}"),
+        ((("a", 0, 32),), body, "a begins at byte 32"),
+        ((("a", 1, 0), ("b", 0, n)), body, f"b begins at byte {n}, and the tensors before it end at {n // 2}"),
+        ((("a", 0, 0),), body, f"{n} bytes follow after the last tensor; its type may be one that another program"),
+        ((("a", 0, 0), ("b", 0, n)), body[:-1], "b ends 1 bytes behind the file"),
+        ((("a", 0, 0), ("b", 9999, n + 32)), body, "b begins at byte"),
+        ((("a", 0, 0), ("a", 0, n)), body, "a is in it twice"),
+    ):
+        with pytest.raises(HypersignError, match=rf"is no whole GGUF file \({message}"):
+            opened(*tensors, data=data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "message"),
+    [
+        ((), 2, "w has rows of 1, no multiple of Q4_0's 32"),
+        ((33,), 2, "w has rows of 33"),
+        ((1,) * 5, 0, "'w' has 5 dimensions, more than 4"),
+        ((2**63, 0), 0, "'w' has a dimension of 9223372036854775808"),
+        ((2**62, 2**62), 0, "w ends .* bytes behind the file"),
+    ],
+)
+def test_gguf_shapes_that_no_tensor_has(shape, kind, message, tmp_path):
+    path = gguf_by_hand(tmp_path / "m.gguf", [("w", shape, kind, 0)], bytes(64))
+    with pytest.raises(HypersignError, match=message):
+        open_tensors(path)
+
+
+def test_a_gguf_array_past_the_end(tmp_path):
+    keys = [("a", struct.pack("<IIQ", 9, 0, 1000))]
+    with pytest.raises(HypersignError, match="it ends within its header"):
+        open_tensors(gguf_by_hand(tmp_path / "m.gguf", [], b"", keys=keys))
+    assert open_tensors(gguf_by_hand(tmp_path / "m.gguf", [], bytes(64))).tensors == {}  # a vocabulary alone
+
+
+def test_one_part_of_a_split_is_not_the_whole(weights, tmp_path):
+    def split(number, count, total):
+        return [
+            ("split.no", struct.pack("<IH", 2, number)),
+            ("split.count", struct.pack("<IH", 2, count)),
+            ("split.tensors.count", struct.pack("<Ii", 5, total)),
+        ]
+
+    def save(name, keys):
+        return gguf_by_hand(tmp_path / name, [(name, (256, 6), 0, 0)], weights.tobytes(), keys=keys)
+
+    parts = [save(f"m-0000{i + 1}-of-00002.gguf", split(i, 2, 2)) for i in range(2)]
+    assert len(open_tensors(parts[1]).tensors) == 2
+    with pytest.raises(HypersignError, match=r"renamed.gguf is part 2 of 2 by its own words; keep all parts"):
+        open_tensors(save("renamed.gguf", split(1, 2, 2)))
+    assert len(open_tensors(save("whole.gguf", split(0, 1, 1))).tensors) == 1
+    for number in (0, 3):
+        with pytest.raises(HypersignError, match=f"must be named as part 1 to 2 of 2; it is named as part {number}"):
+            open_tensors(save(f"m-0000{number}-of-00002.gguf", []))
+    with pytest.raises(HypersignError, match="must be named as part 1 to 0 of 0"):
+        open_tensors(save("x-00000-of-00000.gguf", []))
+    save(parts[1].name, split(0, 2, 2))
+    with pytest.raises(HypersignError, match=r"00002-of-00002.gguf is part 1 of 2 by its own words"):
+        open_tensors(parts[0])
+    for i in range(2):
+        save(parts[i].name, split(i, 2, 5))
+    with pytest.raises(HypersignError, match=r"must hold 5 tensors in all its parts; they hold 2"):
+        open_tensors(parts[0])
+
+
+def test_one_shard_of_a_folder_is_not_the_whole(weights, tmp_path):
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    save_file({"w": weights}, shard)
+    with pytest.raises(HypersignError, match="it has part 1 of 2 alone: download the others, or name model-00001"):
+        open_tensors(tmp_path)
+    assert list(open_tensors(shard).tensors) == ["w"]
+
+
+@pytest.mark.parametrize("weight_map", [{"w": 3}, {"w": None}, {"w": ["m"]}, {"w": ""}, [["w", "m"]], 3, None])
+def test_an_index_with_other_things_than_names(weight_map, tmp_path):
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(HypersignError, match="must be JSON with a weight_map of tensors to files"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["..", "\0", "x" * 5000, "m.safetensors.index.json/x", "\ud800"])
+def test_an_index_with_names_of_no_files(name, tmp_path):
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
+    with pytest.raises(HypersignError, match=r"could not be read|must name files beside it"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":1' + "0" * 5000 + "}", '{"weight_map":{},"weight_map":{}}', "\xff"]
+)
+def test_an_index_that_is_no_json(text, tmp_path):
+    (tmp_path / "m.safetensors.index.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(HypersignError, match=r"must be JSON|must name every entry once"):
+        open_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.gguf", "m.safetensors.index.json"])
+def test_a_pipe_is_no_file_of_weights(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(HypersignError, match="must be a regular file"):
+        open_tensors(tmp_path if name.endswith("json") else tmp_path / name)
+
+
+def test_suffixes_in_capitals(weights, tmp_path):
+    save_file({"w": weights}, tmp_path / "M.SAFETENSORS")
+    save_gguf(tmp_path / "M.GGUF", {"w": weights})
+    for name in ("M.SAFETENSORS", "M.GGUF"):
+        assert is_tensor_file(tmp_path / name)
+        assert list(open_tensors(tmp_path / name).tensors) == ["w"]
+
+
+def test_names_of_any_digits(weights, tmp_path):
+    names = ["²", "١", "1" * 5000, "a1", "a01", "2", "10"]
+    save_file({name: weights for name in names}, tmp_path / "m.safetensors")
+    assert set(open_tensors(tmp_path / "m.safetensors").tensors) == set(names)

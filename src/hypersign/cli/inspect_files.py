@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hypersign import _defaults
+from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
@@ -33,7 +34,7 @@ FilePath = Annotated[Path, Option(metavar="FILE")]
 def run(words: Sequence[str]) -> bool:
     """Inspects a file, if the first word is one that can be, and says whether it was."""
     path = Path(words[0]) if words else Path()
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy" or is_npy(path):
         parse(inspect_vectors, words, "inspect")
     elif is_tensor_file(path) and not (path / "run.json").exists():
         if len(words) > 1 and is_tensor_file(Path(words[1])):

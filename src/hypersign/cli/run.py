@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign import _defaults
+from hypersign._arrays import open_npy
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._pictures import SUFFIXES, opened
@@ -75,12 +76,15 @@ Read = Callable[[slice], NDArray[Any]]
 
 def _array(path: Path) -> tuple[list[str], Read]:
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise HypersignError(f"--input must be a .npy file or a folder of images; {path}: {error}") from error
-    if not isinstance(images, np.ndarray) or images.ndim != 4:
-        raise HypersignError(f"--input must hold one array (N, channels, height, width); {path} does not")
-    return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows])
+        images = open_npy(path)
+    except HypersignError as error:
+        raise HypersignError(f"--input must be a .npy file or a folder of images; {error}") from error
+    if images.ndim != 4:
+        raise HypersignError(
+            f"--input must hold one array (N, channels, height, width); the shape in {path} is {images.shape}"
+        )
+    kind = images.dtype.newbyteorder("=")
+    return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows], kind)
 
 
 def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:

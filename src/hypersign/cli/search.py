@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from hypersign import _defaults
+from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._json import prints_text, write_json
@@ -58,7 +59,8 @@ def search(
     if output is not None and output.suffix != ".npz":
         raise HypersignError(f"--output must name a .npz file; got {output}")
     index = HammingIndex.load(codes)
-    asked: Any = open_vectors(queries) if queries.suffix == ".npy" else HammingIndex.load(queries)
+    vectors = queries.suffix.lower() == ".npy" or is_npy(queries)
+    asked: Any = open_vectors(queries) if vectors else HammingIndex.load(queries)
     if rescore is None:
         found = index.search(asked, neighbours, threads=threads)
     else:

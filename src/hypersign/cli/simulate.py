@@ -9,7 +9,7 @@ import rich.box
 from rich.table import Table
 
 from hypersign import _defaults
-from hypersign._checks import HypersignError
+from hypersign._arrays import open_npy
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import Device, Figures, JsonTarget, Seed, parse_one_of
 from hypersign.cli.printing import console
@@ -161,7 +161,7 @@ def rotated(
         draws: vectors per case.
     """
     options: dict[str, Any] = {"rotations": rotations, "rate": rate, "draws": draws, "seed": seed, "device": device}
-    given = None if covariance is None else _array(covariance)
+    given = None if covariance is None else np.asarray(open_npy(covariance), np.float64)
     _simulate("rotated", figures, json, dimensions=dimensions, covariance=given, **options)
 
 
@@ -173,16 +173,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "levels": levels,
     "rotated": rotated,
 }
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-        return np.asarray(found, dtype=np.float64)
-    except OSError as error:
-        raise HypersignError(f"{path} could not be read ({error.strerror or error}); name a .npy file") from error
-    except (ValueError, TypeError, EOFError) as error:
-        raise HypersignError(f"{path} must be a .npy file of numbers; {error}") from error
 
 
 def _simulate(name: str, figures: Path | None, json: Path | None, **options: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hypersign._arrays import is_npz
 from hypersign._checks import HypersignError, check_int
 from hypersign.data.digits import load_digits
 from hypersign.data.files import NAMES, obtain, read_file
@@ -45,7 +46,7 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
     path = Path(name_or_path)
     if path.is_dir():
         return load_folder(path, seed)
-    if path.is_file() and path.suffix == ".npz":
+    if path.is_file() and (path.suffix.lower() == ".npz" or is_npz(path)):
         return load_npz(path, seed)
     near = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1)
     found = "a file that is no .npz" if path.exists() else "none of these"

@@ -91,6 +91,10 @@ class SignHasher(Transformer):
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint64]:
         """The codes of vectors (n, dimension): uint64 (n, ceil(bits/64))."""
+        return self.codes(X)
+
+    def codes(self, X: ArrayLike) -> NDArray[np.uint64]:
+        """`transform`, as an array also after `set_output(transform="pandas")`."""
         self._check_fitted()
         x = self._validated(X, reset=False)
         codes = np.empty((len(x), self._n_features_out), np.uint64)

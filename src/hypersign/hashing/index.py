@@ -61,7 +61,8 @@ class HammingIndex:
     [[7]]
     """
 
-    def __init__(self, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:
+    def __init__(self, hasher: SignHasher, codes: ArrayLike) -> None:
+        codes = np.asarray(codes)  # may be a table, after `set_output`
         width = -(-hasher.bits // 64)
         if codes.dtype != np.uint64 or codes.ndim != 2 or codes.shape[1] != width:
             raise HypersignError(
@@ -138,7 +139,7 @@ class HammingIndex:
 
     def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[np.uint64]:
         if not isinstance(queries, HammingIndex):
-            return self.hasher.transform(queries)
+            return self.hasher.codes(queries)
         difference = self.hasher.difference(queries.hasher)
         if difference:
             raise HypersignError(

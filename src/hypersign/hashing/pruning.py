@@ -60,7 +60,7 @@ class BoundedIndex:
     def __init__(self, hasher: SignHasher, vectors: NDArray[Any]) -> None:
         self.hasher = hasher
         self.vectors = vectors
-        self.codes = hasher.transform(vectors)
+        self.codes = hasher.codes(vectors)
         self.cosines = np.empty(len(vectors), np.float32)
         self.lengths = np.empty(len(vectors), np.float32)
         for start in range(0, len(vectors), rows := block_rows(vectors.shape[1])):

@@ -68,7 +68,13 @@ else:
                 # Finite numbers are looked for a block at a time, by ourselves: a file is read once, memory is flat.
                 return validate_data(self, x, reset=reset, dtype="numeric", ensure_all_finite=False)
             except ValueError as error:
-                raise HypersignError(str(error).replace("\n", " ")) from error
+                why = str(error).replace("\n", " ")
+                if why.startswith("Expected 2D array"):  # scikit-learn asks for the words "Reshape your data"
+                    why = (
+                        f"vectors must be of shape (n, dimension); got shape {np.shape(x)}: Reshape your data, one "
+                        "vector x to [x]"
+                    )
+                raise HypersignError(why) from error
 
         def __sklearn_tags__(self) -> Any:
             tags = super().__sklearn_tags__()

@@ -1,24 +1,26 @@
-"""Files larger than memory: vectors in, codes out, a block at a time, and on again after a kill.
+"""Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with two tensors, `mean` float64 (dimension,) and `codes` uint64 (n, words), and
-the hasher's options as JSON under the key `hypersign` of its metadata: the file knows its hasher. While it grows it
-bears another, hidden name, which belongs to the vectors and the fitted hasher.
+A codes file is a safetensors file with two tensors, `mean` float64 (dimension,) and `codes` uint64 (n, words). Its
+metadata hold the hasher's options, as JSON under the key `hypersign`. While a codes file is written it has a hidden
+name of its own, which depends on the vectors and on the fitted hasher.
 """
 
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from hypersign._checks import HypersignError
+from hypersign._files import open_file
+from hypersign._json import parse_object
 from hypersign._locks import writing_file
+from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.hashing.hasher import SignHasher, block_rows
 from hypersign.hashing.vector_files import open_vectors
 
@@ -121,33 +123,57 @@ def write_codes(path: Path, hasher: SignHasher, codes: NDArray[np.uint64]) -> No
 
 def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
     """Reads a codes file: its hasher, fitted, and its codes. Raises HypersignError if it is none."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            saved = json.loads((file.metadata() or {})["hypersign"])
-            types = [file.get_slice(name).get_dtype() for name in ("mean", "codes")]
-            if types != ["F64", "U64"]:  # before they are read: NumPy lacks some types
-                raise ValueError(f"its mean is of type {types[0]}, its codes {types[1]}; F64 and U64 were expected")
-            mean, codes = file.get_tensor("mean"), file.get_tensor("codes")
-        if saved["version"] != VERSION:
+    with open_file(path, " as a codes file") as file:
+        try:
+            header = read_header(file)
+            text = header.metadata.get("hypersign")
+            if text is None or set(header.tensors) != {"mean", "codes"}:
+                raise HypersignError("a mean, codes and the hasher's options were expected")
+            saved = parse_object("the hasher's options", text)
+            hasher = _hasher(saved)
+            shape = _check_tensors(hasher, header.tensors)
+            mean, codes = (_tensor(file, len(header.raw), header.tensors[name]) for name in ("mean", "codes"))
+            if not np.isfinite(mean).all():
+                raise HypersignError("its mean must be finite")
+            return hasher.restore(mean), codes.reshape(shape)
+        except HypersignError as error:
             raise HypersignError(
-                f"{path} is a codes file of version {saved['version']}, and this HyperSign reads version {VERSION}; "
-                "hash its vectors again"
-            )
-        hasher = SignHasher(**{name: saved[name] for name in OPTIONS})
-        if not codes.size or not mean.size:
-            raise ValueError("it must hold a mean and at least one code")
-        if codes.ndim != 2 or mean.ndim != 1 or not np.isfinite(mean).all():
-            raise ValueError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}, or not finite")
-        hasher.check_options(len(mean))  # before the rotation is made, which may take time and memory
-        if codes.shape[1] != -(-hasher.bits // 64):
-            raise ValueError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
-        return hasher.restore(mean), codes
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, HypersignError):
-            raise
+                f"{path} is no codes file as `hypersign hash` writes them: {str(error)[:300]}"
+            ) from error
+
+
+def _hasher(saved: dict[str, Any]) -> SignHasher:
+    version = saved.get("version")
+    if version != VERSION or isinstance(version, bool):
         raise HypersignError(
-            f"{path} is no codes file as `hypersign hash` writes them ({str(error)[:200] or type(error).__name__})"
-        ) from error
+            f"it is of version {version!r:.40}, and this HyperSign reads version {VERSION}; hash its vectors again"
+        )
+    missing = [name for name in OPTIONS if name not in saved]
+    if missing:
+        raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
+    return SignHasher(**{name: saved[name] for name in OPTIONS})
+
+
+def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[int, ...]:
+    """Checks types, shapes and options before anything is read, or a rotation made; returns the codes' shape."""
+    mean, codes = tensors["mean"], tensors["codes"]
+    if (mean.dtype, codes.dtype) != ("F64", "U64"):
+        raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
+    if len(mean.shape) != 1 or len(codes.shape) != 2:
+        raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
+    if 0 in mean.shape + codes.shape:
+        raise HypersignError("it must hold a mean and at least one code")
+    hasher.check_options(mean.shape[0])
+    if codes.shape[1] != -(-hasher.bits // 64):
+        raise HypersignError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
+    return codes.shape
+
+
+def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
+    file.seek(start + entry.start)
+    kind = np.dtype({"F64": "<f8", "U64": "<u8"}[entry.dtype])
+    found = np.fromfile(file, kind, (entry.stop - entry.start) // kind.itemsize)
+    return found.astype(kind.newbyteorder("="), copy=False)
 
 
 def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
@@ -170,16 +196,7 @@ def _prefix(hasher: SignHasher, count: int) -> bytes:
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
     width = -(-hasher.bits // 64)
     saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}
-    header = json.dumps(
-        {
-            "__metadata__": {"hypersign": json.dumps(saved)},
-            "mean": {"dtype": "F64", "shape": [len(mean)], "data_offsets": [0, mean.nbytes]},
-            "codes": {
-                "dtype": "U64",
-                "shape": [count, width],
-                "data_offsets": [mean.nbytes, mean.nbytes + 8 * width * count],
-            },
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + mean.tobytes()
+    header = header_bytes(
+        {"mean": ("F64", mean.shape), "codes": ("U64", (count, width))}, {"hypersign": json.dumps(saved)}
+    )
+    return header + mean.tobytes()

@@ -1,4 +1,8 @@
-"""Turn a float network into a quantized one."""
+"""Turn a float network into a quantized one.
+
+Layers change their class in place, in a copy of the network. So whoever holds a layer holds the quantized one: a
+plain list or dict of modules, a hook, a second parent.
+"""
 
 import copy
 import dataclasses
@@ -10,6 +14,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
+from hypersign.layers.functional_use import copy_module, read_without_call
 from hypersign.layers.layer import QuantLayer
 from hypersign.layers.linear import QuantLinear
 from hypersign.quantizers import Quantizer
@@ -69,52 +74,55 @@ def convert(
             f"keep must name modules of the network; no module matches {', '.join(unknown)} "
             f"(its modules: {', '.join(names)})"
         )
-    model = copy.deepcopy(model)
-    converted: dict[str, nn.Module] = {}
-    kept: dict[str, str] = {}
-    replaced: dict[nn.Module, nn.Module] = {}  # a module used in two places stays one module
-    # What is inside a module with a forward of its own over these weights cannot be replaced piece by piece.
-    opaque = tuple(
-        f"{name}." if name else ""
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.MultiheadAttention)
-    )
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if not module._parameters or all(p is None for p in module._parameters.values()):
-            continue
-        match = next((p for p in patterns if _matches(name, p)), None)
-        if match is not None:
-            kept[name] = f"kept by request ({match})"
-        elif any(name.startswith(prefix) for prefix in opaque):
-            kept[name] = "inside MultiheadAttention, which reads these weights without calling the layer"
-        elif isinstance(module, QuantLayer):
-            kept[name] = "already a quantized layer"
-        elif isinstance(module, ParametrizationList):
-            kept[name] = "the parametrization of a weight"
-        elif type(module) in _QUANTIZED and "weight" not in module._parameters:
-            kept[name] = "a hook computes its weight (weight_norm, spectral_norm, pruning); remove the hook first"
-        elif type(module) not in _QUANTIZED:
-            kept[name] = _reason(module)
-        else:
-            if module not in replaced:
-                replaced[module] = _quantized(module, weight_quantizer, input_quantizer)
-            converted[name] = replaced[module]
+    model = copy_module(model)
+    reads = read_without_call(model)
+    reasons: dict[str, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if any(p is not None for p in module._parameters.values()):
+            reasons[name] = _kept_reason(name, module, patterns, reads)
+    converted = {name: model.get_submodule(name) for name, reason in reasons.items() if not reason}
     if not converted:
         raise HypersignError(
             "convert needs at least one nn.Linear, nn.Conv1d or nn.Conv2d that keep does not name; found none"
         )
-    if "" in converted:
-        model = converted[""]
-    else:
-        for name, layer in converted.items():
-            parent, _, child = name.rpartition(".")
-            owner = model.get_submodule(parent)
-            setattr(owner, child, layer)
-            if isinstance(owner, nn.TransformerEncoderLayer):
-                # Evaluation without gradients would take torch's fused path, which reads the weights of both
-                # linear layers without calling them; it is only taken where this flag is set.
-                owner.activation_relu_or_gelu = 0
-    return Conversion(model, tuple(converted), kept)
+    for layer in dict.fromkeys(converted.values()):  # a layer in two places is one layer
+        _quantize(layer, weight_quantizer, input_quantizer)
+    _leave_fused_paths(model, set(converted.values()))
+    return Conversion(model, tuple(converted), {name: reason for name, reason in reasons.items() if reason})
+
+
+def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[nn.Module, str]) -> str:
+    """Why a module with parameters stays as it is; empty if it is converted."""
+    match = next((p for p in patterns if _matches(name, p)), None)
+    if match is not None:
+        return f"kept by request ({match})"
+    if module in reads:
+        return reads[module]
+    if isinstance(module, QuantLayer):
+        return "already a quantized layer"
+    if isinstance(module, ParametrizationList):
+        return "the parametrization of a weight"
+    if type(module) not in _QUANTIZED:
+        return _reason(module)
+    if "weight" not in module._parameters:
+        return "a hook computes its weight (weight_norm, spectral_norm, pruning); remove the hook first"
+    if "forward" in vars(module):
+        return "its forward was replaced on the object, as device hooks do; remove the hook first"
+    return ""
+
+
+def _leave_fused_paths(model: nn.Module, converted: set[nn.Module]) -> None:
+    """Keeps torch's transformers from reading the weights of converted layers without calling the layers.
+
+    In evaluation without gradients an encoder layer takes a fused path over the weights of its linear layers, and an
+    encoder with a padding mask hands it nested tensors. Both look at these flags first.
+    """
+    for module in model.modules():
+        inside = not converted.isdisjoint(module.modules())
+        if inside and isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif inside and isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -133,16 +141,12 @@ def _reason(module: nn.Module) -> str:
     return f"{kind} has no quantized form here"
 
 
-def _quantized(module: nn.Module, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None) -> nn.Module:
-    """`module` as its quantized subclass: same parameters (not copies), hooks, mode and settings."""
-    layer = copy.copy(module)
-    layer.__class__ = _QUANTIZED[type(module)]
-    # copy.copy shares the dictionaries of children and parameters: quantizers must go into fresh ones.
-    layer.__dict__["_modules"] = dict(module._modules)
+def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None) -> None:
+    """Makes `layer` its quantized subclass, in place: its parameters, hooks, mode and settings stay."""
+    layer.__class__ = _QUANTIZED[type(layer)]
     assert isinstance(layer, QuantLayer)
     layer._set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
     for quantizer in (layer.input_quantizer, layer.weight_quantizer):
-        quantizer.to(layer.weight.device).train(module.training)
+        quantizer.to(layer.weight.device).train(layer.training)
     if isinstance(layer, QuantConv1d | QuantConv2d):
         layer._set_pad_value(0)
-    return layer

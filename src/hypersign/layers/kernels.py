@@ -1,14 +1,16 @@
 """Quantized layers on bits, inside torch: of a trained network, and of one in training."""
 
-import copy
+import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hypersign import ops
+from hypersign import bits, ops
 from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv2d
 from hypersign.layers.conversion import Conversion
+from hypersign.layers.functional_use import copy_module
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
 from hypersign.quantizers import Quantizer
@@ -20,9 +22,9 @@ def use_kernels(model: nn.Module) -> Conversion:
     """Returns a copy of a trained network whose quantized layers run on the kernels of `hypersign.bits`.
 
     A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`: for inference, on
-    the CPU, with the same outputs bit for bit, since every sum is an integer (convolutions return them in memory
-    order channels-last). All else stays as it is; the quantized layers that do are listed with the reason. Works
-    under torch.compile and torch.export.
+    the CPU, with the same outputs bit for bit, because every sum is an integer (convolutions return them in memory
+    order channels-last). Outputs have the type of the inputs. Everything else stays as it is, and quantized layers
+    among it are listed with the reason. It works under torch.compile and torch.export.
 
     Args:
         model: left as it is; its latent weights are packed as they are now.
@@ -37,26 +39,34 @@ def use_kernels(model: nn.Module) -> Conversion:
     >>> packed.converted, torch.equal(packed.model(x), layer(x))
     (('0',), True)
     """
-    model = copy.deepcopy(model).eval()
-    kept = {}
-    packed: dict[str, nn.Module] = {}
-    replaced: dict[nn.Module, nn.Module] = {}
+    model = copy_module(model).eval()
+    kept, packed = {}, []
     for name, layer in quant_layers(model).items():
         reason = _reason(layer) or _threshold_reason(layer.input_quantizer)
         if reason is None:
-            packed[name] = PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer)
-            replaced[layer] = packed[name]
+            _become(layer, PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer))
+            packed.append(name)
         else:
             kept[name] = reason
     if not packed:
         raise HypersignError(f"a network to run on bits {_NEEDS} ({_reasons(kept)})")
-    if "" in packed:
-        return Conversion(packed[""], ("",), kept)
-    for parent in list(model.modules()):
-        for child, layer in parent._modules.items():  # a layer may have several places, and `children` names one
-            if layer in replaced:
-                setattr(parent, child, replaced[layer])
     return Conversion(model, tuple(packed), kept)
+
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+
+
+def _become(layer: nn.Module, packed: nn.Module) -> None:
+    """Makes `layer` the packed layer, in place: whoever holds it, and its forward hooks, stay with it."""
+    hooks = {name: vars(layer)[name] for name in _HOOKS}
+    layer.__class__ = type(packed)
+    layer.__dict__ = {**vars(packed), **hooks}
 
 
 def train_on_bits(model: nn.Module) -> dict[str, str]:
@@ -145,7 +155,8 @@ class _Packed(nn.Module):
         if layer.weight.isnan().any():
             raise HypersignError("a weight to pack must not hold NaN, which has no sign: train again or restore it")
         rows = (levels.movedim(1, -1) if levels.dim() > 2 else levels).flatten(1)
-        ternary = layer.weight_quantizer.packed_form().kind == "ternary"
+        self.dtype, self.filter_shape = layer.weight.dtype, tuple(layer.weight.shape[1:])
+        self.ternary_weights = ternary = layer.weight_quantizer.packed_form().kind == "ternary"
         self.register_buffer("words", ops.pack_ternary(rows, 0.5) if ternary else ops.pack(rows))
         scale = layer.weight_scale()
         self.register_buffer("scale", None if scale is None else scale.detach().clone())
@@ -160,12 +171,25 @@ class _Packed(nn.Module):
         x = x.float()
         return ops.pack(x) if self.threshold is None else ops.pack_ternary(x, self.threshold)
 
-    def output(self, sums: Tensor) -> Tensor:
-        """Sums (..., filters) with their scale and bias."""
-        y = sums.float()
+    def output(self, sums: Tensor, dtype: torch.dtype) -> Tensor:
+        """Sums (..., filters) with their scale and bias, in the type of the inputs."""
+        y = sums.to(torch.float64 if dtype == torch.float64 else torch.float32)
         if self.scale is not None:
-            y = y * self.scale
-        return y if self.bias is None else y + self.bias
+            y = y * self.scale.to(y.dtype)
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)
+        return y.to(dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """The levels of the weights, in the type and shape of the latent ones; unpacked at every call."""
+        words = self.words.numpy().view(np.uint64)
+        rows = (bits.unpack_ternary if self.ternary_weights else bits.unpack)(words, math.prod(self.filter_shape))
+        levels = torch.from_numpy(rows.astype(np.float32)).to(self.dtype)
+        if len(self.filter_shape) == 1:
+            return levels
+        channels, *kernel = self.filter_shape  # packed with the channels last
+        return levels.view(-1, *kernel, channels).movedim(-1, 1)
 
 
 class PackedLinear(_Packed):
@@ -178,7 +202,7 @@ class PackedLinear(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         """`x` (..., in_features) to (..., out_features)."""
         sums = ops.packed_linear(self.levels(x.reshape(-1, self.in_features)), self.words, self.in_features)
-        return self.output(sums).reshape(*x.shape[:-1], self.words.shape[-2])
+        return self.output(sums, x.dtype).reshape(*x.shape[:-1], self.words.shape[-2])
 
 
 class PackedConv2d(_Packed):
@@ -191,7 +215,9 @@ class PackedConv2d(_Packed):
         self.padding, self.dilation = [int(size) for size in layer.padding], list(layer.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, channels, H, W) to (N, filters, H', W'), in memory order channels-last."""
+        """`x` (N, channels, H, W) to (N, filters, H', W'), in memory order channels-last; N may be left out."""
+        if x.dim() == 3:
+            return self(x[None])[0]
         sums = ops.packed_conv2d(
             self.levels(x.movedim(1, -1)),
             self.words,
@@ -203,4 +229,4 @@ class PackedConv2d(_Packed):
             self.groups,
             self.pad_value,
         )
-        return self.output(sums).movedim(-1, 1)
+        return self.output(sums, x.dtype).movedim(-1, 1)

@@ -6,7 +6,6 @@ docs/format.md describes the format.
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
-from hypersign._files import write_atomic
+from hypersign._files import open_file, write_atomic
+from hypersign._json import parse_object
+from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.packed.graph import Graph, check_graph
 from hypersign.packed.operations import OPERATIONS, NodeData
 from hypersign.packed.values import Node, Tensor, Value
@@ -88,92 +89,53 @@ def read(file: Path | BinaryIO) -> Contents:
     Raises:
         HypersignError: it is missing, truncated, damaged or no packed file; the message begins with its name.
     """
-    name = str(file) if isinstance(file, Path) else getattr(file, "name", "the file")
+    if isinstance(file, Path):
+        with open_file(file, " as a packed network") as stream:
+            return read(stream)
+    name = getattr(file, "name", "the file")
     try:
-        if not isinstance(file, Path):
-            return _read(file)
-        if not file.is_file():  # a pipe would wait, a device never end
-            raise HypersignError("there is no such file: check the path")
-        with file.open("rb") as stream:
-            return _read(stream)
+        return _read(file)
     except HypersignError as error:
-        # cut, as it may quote the file, which may say anything at any length
+        # cut, because it may quote the file, which may say anything at any length
         raise HypersignError(f"{name}: {error!s:.500}") from error
     except OSError as error:
         raise HypersignError(f"{name}: cannot be read ({error.strerror or error}): check the path") from error
 
 
 def _read(stream: BinaryIO) -> Contents:
-    total = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    head = stream.read(8)
-    length = int.from_bytes(head, "little")
-    if total < 8 or length > min(MOST_HEADER, total - 8):
-        raise HypersignError("must be a packed network; it is truncated, or another kind of file")
-    head += stream.read(length)
-    header = _parse("the header", head[8:])
-    metadata = _take(header, "__metadata__", dict, "a packed network has it; other safetensors files do not")
+    header = read_header(stream, most=MOST_HEADER, dtypes=DTYPES)
+    metadata: dict[str, Any] = dict(header.metadata)
     text = _take(metadata, "hypersign", str, "a packed network has it; other safetensors files do not")
     stated = _take(metadata, "sha256", str, "a packed network has it")
     if metadata:
         raise HypersignError(f"its metadata must hold hypersign and sha256 alone; it also holds {_few(metadata)}")
-    specs = {name: _Spec(name, entry) for name, entry in header.items()}
-    end = 0
-    for spec in sorted(specs.values(), key=lambda spec: spec.offsets):
-        if spec.offsets != (end, end + _size(spec)):
-            raise HypersignError(
-                f"tensor {spec.name!r} must take the {_size(spec)} bytes of its shape from byte {end} on; "
-                f"its offsets are {spec.offsets}"
-            )
-        end += _size(spec)
-    if total != 8 + length + end:
-        raise HypersignError(
-            f"{8 + length + end} bytes were expected, from its header; it has {total}: it is truncated or damaged"
-        )
+    specs = {name: _Spec(name, entry) for name, entry in header.tensors.items()}
     graph = _graph(text)
     values = check_graph(graph, specs)  # before the tensors are read: a graph bounds their sizes
-    body = stream.read(end)
+    body = stream.read()
     digest = _digest(text, body)
     if digest != stated:
         raise HypersignError("its content does not give its sha256: it is damaged; restore it or pack again")
     contents = Contents(
-        graph, {name: spec.tensor(body) for name, spec in specs.items()}, values, digest, (head, body)
+        graph, {name: spec.tensor(body) for name, spec in specs.items()}, values, digest, (header.raw, body)
     )
     _check_content(graph, contents.nodes)
     return contents
 
 
 class _Spec:
-    """The header's entry of a tensor."""
+    """A tensor that is not read yet."""
 
-    def __init__(self, name: str, entry: Any) -> None:
-        self.name = name
-        entry = dict(entry) if isinstance(entry, dict) else {}
-        code, shape, offsets = (entry.pop(key, None) for key in ("dtype", "shape", "data_offsets"))
-        if (
-            entry
-            or not isinstance(code, str)
-            or code not in DTYPES
-            or not _naturals(shape)
-            or not _naturals(offsets)
-            or len(offsets) != 2
-        ):
-            raise HypersignError(
-                f"tensor {name!r} must have a dtype of {', '.join(DTYPES)}, a shape and two data_offsets"
-            )
-        self.dtype: np.dtype[Any] = DTYPES[code]
-        self.shape: tuple[int, ...] = tuple(shape)
-        self.offsets: tuple[int, ...] = tuple(offsets)
+    def __init__(self, name: str, entry: Entry) -> None:
+        self.name, self.start = name, entry.start
+        self.dtype: np.dtype[Any] = DTYPES[entry.dtype]
+        self.shape: tuple[int, ...] = entry.shape
 
     def tensor(self, body: bytes) -> NDArray[Any]:
-        flat = np.frombuffer(body, self.dtype, math.prod(self.shape), self.offsets[0])
+        flat = np.frombuffer(body, self.dtype, math.prod(self.shape), self.start)
         if self.dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
             raise HypersignError(f"tensor {self.name!r} must hold the bytes 0 and 1 alone")
         return flat.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
-
-
-def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= 4 and all(type(n) is int and 0 <= n < 2**63 for n in value)
 
 
 def _code(tensor: Tensor) -> str:
@@ -196,20 +158,15 @@ def _order(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _header(text: str, tensors: Mapping[str, Tensor], digest: str) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {"hypersign": text, "sha256": digest}}
-    end = 0
-    for name in _order(tensors):
-        start, end = end, end + _size(tensors[name])
-        entries[name] = {
-            "dtype": _code(tensors[name]),
-            "shape": list(tensors[name].shape),
-            "data_offsets": [start, end],
-        }
-    header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    if len(header) > MOST_HEADER:
-        raise HypersignError(f"the header must take at most {MOST_HEADER} bytes; this network's takes {len(header)}")
-    return len(header).to_bytes(8, "little") + header
+    header = header_bytes(
+        {name: (_code(tensors[name]), tensors[name].shape) for name in _order(tensors)},
+        {"hypersign": text, "sha256": digest},
+    )
+    if len(header) - 8 > MOST_HEADER:
+        raise HypersignError(
+            f"the header must take at most {MOST_HEADER} bytes; this network's takes {len(header) - 8}"
+        )
+    return header
 
 
 def _graph_text(graph: Graph) -> str:
@@ -230,7 +187,7 @@ def _graph_text(graph: Graph) -> str:
 
 
 def _graph(text: str) -> Graph:
-    found = _parse("the graph", text)
+    found = parse_object("the graph", text, finite=True)
     version = found.pop("version", None)
     if version != VERSION or isinstance(version, bool):
         raise HypersignError(
@@ -262,31 +219,6 @@ def _graph(text: str) -> Graph:
     if found:
         raise HypersignError(f"the graph has no entry {_few(found)}")
     return Graph(tuple(shape), None if pixel_range is None else tuple(pixel_range), classes, tuple(nodes))
-
-
-def _parse(what: str, text: str | bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise HypersignError(f"{what} must name every entry once")
-        return found
-
-    def number(word: str) -> float:
-        value = float(word)
-        if not math.isfinite(value):
-            raise HypersignError(f"{what} must hold finite numbers; got {word}")
-        return value
-
-    try:
-        decoded = text.decode() if isinstance(text, bytes) else text
-        found = json.loads(decoded, object_pairs_hook=unique, parse_constant=number, parse_float=number)
-    except HypersignError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise HypersignError(f"{what} must be JSON ({type(error).__name__}): it is damaged") from error
-    if not isinstance(found, dict):
-        raise HypersignError(f"{what} must be a JSON object; it is a {type(found).__name__}")
-    return found
 
 
 def _take(found: dict[str, Any], key: str, kind: type, why: str = "it is damaged") -> Any:

@@ -3,44 +3,41 @@
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from hypersign import quantizers
 from hypersign._checks import HypersignError, check_choice
-from hypersign.quantizers.base import Quantizer
-from hypersign.quantizers.grouped import GroupScaled
-from hypersign.quantizers.identity import Identity
-from hypersign.quantizers.scales import MeanScale
-from hypersign.quantizers.sign import Sign
-from hypersign.quantizers.surrogates import HardTanh, Polynomial, StraightThrough, Surrogate, Tanh, Triangle
-from hypersign.quantizers.ternary import Deviations, Optimal, Ternary
+
+if TYPE_CHECKING:
+    from hypersign.quantizers import Deviations, Quantizer, Surrogate
 
 __all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "quantizer_of", "surrogate_of"]
 
-QUANTIZERS: dict[str, Callable[..., Quantizer]] = {
-    "float": Identity,
-    "sign": Sign,
-    "ternary": Ternary,
+QUANTIZERS = {
+    "float": "Identity",
+    "sign": "Sign",
+    "ternary": "Ternary",
 }
-"""Quantizers of weights and of inputs, by name."""
+"""Quantizers of weights and of inputs: the class of `hypersign.quantizers` that each name stands for."""
 
-SURROGATES: dict[str, Callable[..., Surrogate]] = {
-    "hardtanh": HardTanh,
-    "polynomial": Polynomial,
-    "tanh": Tanh,
-    "triangle": Triangle,
-    "straight-through": StraightThrough,
+SURROGATES = {
+    "hardtanh": "HardTanh",
+    "polynomial": "Polynomial",
+    "tanh": "Tanh",
+    "triangle": "Triangle",
+    "straight-through": "StraightThrough",
 }
-"""Backward rules, by name."""
+"""Backward rules, likewise. The classes, and with them torch, are loaded when one is made."""
 
 FIRST_LAYERS = ("plain", "thermometer", "bit-planes", "haar", "hadamard")
 """Inputs of a first convolution, by name."""
 
-_WORDS: dict[str, dict[str, Callable[[], Any]]] = {"threshold": {"optimal": Optimal}, "scale": {"filter": MeanScale}}
-"""Values of options that are objects, by name."""
+_WORDS = {"threshold": {"optimal": "Optimal"}, "scale": {"filter": "MeanScale"}}
+"""Values of options that are objects, likewise."""
 
 
-def surrogate_of(text: str) -> Surrogate:
+def surrogate_of(text: str) -> "Surrogate":
     """The surrogate that a text names: "NAME" or "NAME:option=value,option=value".
 
     Raises:
@@ -52,7 +49,7 @@ def surrogate_of(text: str) -> Surrogate:
     return _made("surrogate", SURROGATES, text, {})
 
 
-def quantizer_of(text: str, **options: Any) -> Quantizer:
+def quantizer_of(text: str, **options: Any) -> "Quantizer":
     """The quantizer that a text names: "NAME" or "NAME:option=value,option=value".
 
     Options are the class's own keyword arguments: numbers, or names (`surrogate=tanh`, `threshold=optimal`,
@@ -73,12 +70,12 @@ def quantizer_of(text: str, **options: Any) -> Quantizer:
     group = next((part.partition("=")[2] for part in parts if part.partition("=")[0] == "group"), None)
     plain = ",".join(part for part in parts if part.partition("=")[0] != "group")
     made = _made("quantizer", QUANTIZERS, f"{name}:{plain}", options)
-    return made if group is None else GroupScaled(made, _value("group", group))
+    return made if group is None else quantizers.GroupScaled(made, _value("group", group))
 
 
-def _made(what: str, table: Mapping[str, Callable[..., Any]], text: str, defaults: Mapping[str, Any]) -> Any:
+def _made(what: str, table: Mapping[str, str], text: str, defaults: Mapping[str, Any]) -> Any:
     name, _, rest = text.partition(":")
-    make = table[check_choice(what, name, table)]
+    make = getattr(quantizers, table[check_choice(what, name, table)])
     known = [p.name for p in inspect.signature(make).parameters.values()]
     options = {key: value for key, value in defaults.items() if key in known}
     for part in filter(None, rest.split(",")):
@@ -99,7 +96,7 @@ def _value(option: str, text: Any) -> Any:
     if option == "surrogate":
         return surrogate_of(text)
     if text in _WORDS.get(option, ()):
-        return _WORDS[option][text]()
+        return getattr(quantizers, _WORDS[option][text])()
     for kind in (int, float):
         try:
             return kind(text)
@@ -128,13 +125,14 @@ class Quantization:
     Raises:
         HypersignError: a quantizer of another kind, or one that cannot quantize inputs; an unknown first layer.
 
+    >>> from hypersign.quantizers import Optimal, Ternary
     >>> ternary = Quantization(Ternary(Optimal()), Ternary(0.612), float_weights=("conv1",))
     >>> ternary.weight_quantizer("conv2").describe(), ternary.weight_quantizer("conv1").describe()
     ('Ternary(threshold=Optimal(deviations=0.6120032))', 'Identity()')
     """
 
-    weights: Quantizer = dataclasses.field(default_factory=Sign)
-    inputs: Quantizer = dataclasses.field(default_factory=Sign)
+    weights: "Quantizer" = dataclasses.field(default_factory=lambda: quantizer_of("sign"))
+    inputs: "Quantizer" = dataclasses.field(default_factory=lambda: quantizer_of("sign"))
     float_weights: tuple[str, ...] = ()
     float_inputs: tuple[str, ...] = ()
     float_convolutions: bool = False
@@ -144,7 +142,7 @@ class Quantization:
 
     def __post_init__(self) -> None:
         for side, quantizer in (("weights", self.weights), ("inputs", self.inputs)):
-            if not isinstance(quantizer, Quantizer):
+            if not isinstance(quantizer, quantizers.Quantizer):
                 raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")
         if refusal := self.inputs.input_refusal():
             raise HypersignError(f"inputs {refusal}; got {self.inputs!r}")
@@ -159,8 +157,8 @@ class Quantization:
         levels: int = 2,
         weights: str | None = None,
         inputs: str | None = None,
-        threshold: float | str | Deviations | None = None,
-        surrogate: str | Surrogate | None = None,
+        threshold: "float | str | Deviations | None" = None,
+        surrogate: "str | Surrogate | None" = None,
         sign_zero: int | None = None,
         weight_scale: str | int | None = None,
         continuous: bool = False,
@@ -195,29 +193,29 @@ class Quantization:
         limit = _value("threshold", threshold)
         common = {"surrogate": _value("surrogate", surrogate), "zero": sign_zero, "threshold": limit}
         if limit is not None:
-            Ternary(limit)  # its check, also for binary networks
+            quantizers.Ternary(limit)  # its check, also for binary networks
         common = {key: value for key, value in common.items() if value is not None}
         default = "sign" if levels == 2 else "ternary"
-        scale = {"scale": MeanScale()} if weight_scale == "filter" else {}
+        scale = {"scale": quantizers.MeanScale()} if weight_scale == "filter" else {}
         made = quantizer_of(weights or default, **common, **scale)
         if weight_scale is not None and not isinstance(weight_scale, str):
-            made = GroupScaled(made, weight_scale)
-        if isinstance(limit, Deviations):
+            made = quantizers.GroupScaled(made, weight_scale)
+        if isinstance(limit, quantizers.Deviations):
             common["threshold"] = limit.deviations
         return cls(made, quantizer_of(inputs or default, **common), float_convolutions=continuous, **fields)
 
     @property
-    def surrogate(self) -> Surrogate:
+    def surrogate(self) -> "Surrogate":
         """A copy of the surrogate of weights."""
         return copy.deepcopy(self.weights.surrogate)
 
-    def weight_quantizer(self, layer: str = "") -> Quantizer:
+    def weight_quantizer(self, layer: str = "") -> "Quantizer":
         """A weight quantizer for the layer of this name: a copy, so that annealed surrogates belong to one layer."""
-        return Identity() if layer in self.float_weights else copy.deepcopy(self.weights)
+        return quantizers.Identity() if layer in self.float_weights else copy.deepcopy(self.weights)
 
-    def input_quantizer(self, layer: str = "") -> Quantizer:
+    def input_quantizer(self, layer: str = "") -> "Quantizer":
         """An input quantizer for the layer of this name."""
-        return Identity() if layer in self.float_inputs else copy.deepcopy(self.inputs)
+        return quantizers.Identity() if layer in self.float_inputs else copy.deepcopy(self.inputs)
 
     def check_fields(self, model: str, *known: str) -> None:
         """Raises HypersignError where a field other than weights, inputs and `known` is not its default."""

@@ -1,22 +1,22 @@
-"""Training: a recipe in, a run folder out. Only what trains imports torch, at its first use; recipes do without."""
+"""Training: a recipe in, a run folder out. Names are loaded at their first use: a recipe imports no torch."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hypersign.training.recipe import RECIPES, Recipe
+from hypersign._lazy import lazily
 
 if TYPE_CHECKING:
     from hypersign.training.divergence import DivergedError
     from hypersign.training.loop import InterruptedTrainingError, resume, train
+    from hypersign.training.recipe import RECIPES, Recipe
 
 __all__ = ["Recipe", "RECIPES", "train", "resume", "DivergedError", "InterruptedTrainingError"]
 
-
-def __getattr__(name: str) -> Any:
-    """Loads a name that needs torch at its first use."""
-    if name not in __all__:
-        raise AttributeError(f"module 'hypersign.training' has no attribute {name!r}")
-    module = "divergence" if name == "DivergedError" else "loop"
-    value = getattr(importlib.import_module(f"hypersign.training.{module}"), name)
-    globals()[name] = value
-    return value
+_MODULES = {
+    "DivergedError": "divergence",
+    "InterruptedTrainingError": "loop",
+    "resume": "loop",
+    "train": "loop",
+    "RECIPES": "recipe",
+    "Recipe": "recipe",
+}
+__getattr__, __dir__ = lazily(__name__, _MODULES)

@@ -1,22 +1,21 @@
-"""A training recipe: one frozen dataclass that is the API, the command line and what a run folder saves.
-
-It needs no torch, so it repeats the names of networks, their options and surrogates; a test compares them.
-"""
+"""A training recipe: one frozen dataclass that is the API, the command line and what a run folder saves."""
 
 import dataclasses
+import inspect
 import math
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
-
-if TYPE_CHECKING:
-    from hypersign.quantizers import Quantization
+from hypersign.quantizers.methods import FIRST_LAYERS, SURROGATES, Quantization
 
 __all__ = ["RECIPES", "Recipe"]
 
-ModelName = Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"]
-SurrogateName = Literal["hardtanh", "polynomial", "tanh", "triangle", "straight-through"]
-FirstLayerName = Literal["plain", "thermometer", "bit-planes", "haar", "hadamard"]
+if TYPE_CHECKING:
+    SurrogateName = str
+    FirstLayerName = str
+else:  # the command line shows the names of the tables
+    SurrogateName = Literal[tuple(SURROGATES)]
+    FirstLayerName = Literal[FIRST_LAYERS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Recipe:
     crop_padding: int = 0
     """Crop each training image at random, after padding by this number of pixels."""
 
-    model: ModelName = "vgg"
+    model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"] = "vgg"
     """Network: the paper's vgg, an mlp of fully connected layers, a residual network of binary blocks, or one
     without multiplications: fast transforms and switches, or an associative memory."""
     widths: tuple[int, ...] | None = None
@@ -152,34 +151,33 @@ class Recipe:
             )
         if self.adam_epsilon == "uncorrected" and self.optimizer == "sgd":
             raise HypersignError("adam_epsilon belongs to adam and adamw; got it with the optimizer sgd")
-        unknown = sorted(set(self.model_options()) - set(MODEL_OPTIONS[self.model]))
+        if self.model_options() != {"levels": 2}:  # a recipe without options of the network needs no torch
+            self._check_model_options()
+
+    def _check_model_options(self) -> None:
+        from hypersign.models import options_of
+
+        unknown = sorted(set(self.model_options()) - set(options_of(self.model)))
         if unknown:
             raise HypersignError(
                 f"{self.model} has no option {', '.join(unknown)}; its options are "
-                f"{', '.join(MODEL_OPTIONS[self.model])}: leave the others out"
+                f"{', '.join(options_of(self.model))}: leave the others out"
             )
-        if self.levels not in (2, 3):
-            raise HypersignError(f"levels must be 2 (binary) or 3 (ternary); got {self.levels!r}")
-        if any(getattr(self, name) is not None for name in QUANTIZATION_OPTIONS):
-            self.quantization()  # checks them; imports torch
+        self.quantization()  # checks its options
 
-    def quantization(self) -> "Quantization":
+    def quantization(self) -> Quantization:
         """The network's quantization: the recipe's flat options as one `Quantization`.
 
         >>> Recipe(levels=3, threshold=0.1).quantization().weights.describe()
         'Ternary(threshold=0.1)'
         """
-        from hypersign.quantizers import Quantization
-
-        given = {name: getattr(self, name) for name in QUANTIZATION_OPTIONS}
-        return Quantization.of(
-            levels=self.levels, **{name: value for name, value in given.items() if value is not None}
-        )
+        known = inspect.signature(Quantization.of).parameters
+        fields = {field.name for field in dataclasses.fields(Quantization)} | set(known)
+        return Quantization.of(**{name: value for name, value in self.model_options().items() if name in fields})
 
     def model_options(self) -> dict[str, Any]:
         """The options of the network that are set, as `hypersign.models.build` takes them."""
-        names = {name for options in MODEL_OPTIONS.values() for name in options}
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
+        options = {name: getattr(self, name) for name in _MODEL_OPTIONS}
         return {name: value for name, value in options.items() if value is not None}
 
     def rate(self, *, epoch: int, progress: float) -> float:
@@ -206,30 +204,32 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-_COMMON = ("levels", "threshold", "surrogate")
-_BOTH_SIDES = (*_COMMON, "weights", "inputs", "sign_zero", "weight_scale")
-_BY_LAYER = (*_BOTH_SIDES, "float_weights", "float_inputs")
-
-QUANTIZATION_OPTIONS = (*_BY_LAYER[1:], "continuous", "first_layer", "first_dimensions")
-"""Fields that decide what the network quantizes, besides `levels`."""
-
-MODEL_OPTIONS: dict[str, tuple[str, ...]] = {
-    "vgg": (
-        *("widths", "pools", "filter_size", "hidden", "norm_scale", "norm_epsilon", "norm_momentum"),
-        *("levels", *QUANTIZATION_OPTIONS),
-    ),
-    "mlp": ("hidden", "norm_scale", "norm_epsilon", "norm_momentum", *_BY_LAYER),
-    "resnet20": ("widths", "norm_epsilon", "norm_momentum", *_BOTH_SIDES),
-    "resnet18": ("widths", "norm_epsilon", "norm_momentum", *_BOTH_SIDES),
-    "fast-transform": ("hidden", *_COMMON, "weights"),
-    "associative-memory": ("hidden", *_COMMON, "inputs"),
-}
-"""Fields that are options of each network."""
+_MODEL_OPTIONS = (
+    "widths",
+    "pools",
+    "filter_size",
+    "hidden",
+    "levels",
+    "threshold",
+    "weights",
+    "inputs",
+    "continuous",
+    "float_weights",
+    "float_inputs",
+    "surrogate",
+    "norm_scale",
+    "norm_epsilon",
+    "norm_momentum",
+    "sign_zero",
+    "weight_scale",
+    "first_layer",
+    "first_dimensions",
+)
 
 _CHOICES = {
-    "model": get_args(ModelName),
-    "surrogate": get_args(SurrogateName),
-    "first_layer": get_args(FirstLayerName),
+    "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"),
+    "surrogate": tuple(SURROGATES),
+    "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),
     "optimizer": ("adam", "adamw", "sgd"),
     "adam_epsilon": ("corrected", "uncorrected"),

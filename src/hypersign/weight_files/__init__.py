@@ -13,7 +13,8 @@ from hypersign.weight_files.measure import (
     inspect_weights,
 )
 from hypersign.weight_files.pair import PairGeometry, RowCosines, TensorPair, inspect_pair
-from hypersign.weight_files.tensors import StoredTensor, TensorFile, is_tensor_file, open_tensors
+from hypersign.weight_files.stored import StoredTensor, TensorFile
+from hypersign.weight_files.tensors import is_tensor_file, open_tensors
 
 __all__ = [
     "open_tensors",

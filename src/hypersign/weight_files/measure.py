@@ -20,7 +20,7 @@ from hypersign._checks import check_int
 from hypersign._json import plain
 from hypersign.bits.backend import native
 from hypersign.rotations import HadamardRotation
-from hypersign.weight_files.tensors import StoredTensor, TensorFile
+from hypersign.weight_files.stored import StoredTensor, TensorFile
 
 __all__ = [
     "GROUPS",
@@ -241,6 +241,8 @@ def inspect_weights(
 
 def why_not(tensor: StoredTensor) -> str:
     """Why a tensor's rows are not to be quantized, as far as can be said without reading it; "" if they are."""
+    if tensor.part_of:
+        return f"no weights: it belongs to the quantized {tensor.part_of}"
     if tensor.unreadable:
         return tensor.unreadable
     if 0 in tensor.shape:

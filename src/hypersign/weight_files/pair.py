@@ -18,7 +18,7 @@ from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign._json import plain
 from hypersign.weight_files.measure import Unmeasured, why_not
-from hypersign.weight_files.tensors import StoredTensor, TensorFile
+from hypersign.weight_files.stored import StoredTensor, TensorFile
 
 __all__ = ["inspect_pair", "PairGeometry", "TensorPair", "RowCosines"]
 
