@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hypersign.cli import main
-from hypersign.cli.demo import RECIPE
+from hypersign.cli.demo import recipe
 from hypersign.runs import load
 
 
@@ -107,7 +107,7 @@ def test_demo_recognises_the_digits(tmp_path: Path, capsys: pytest.CaptureFixtur
     main(["demo", "--output", str(tmp_path / "demo")])
     done = load(tmp_path / "demo")
     assert done.info["results"]["test"]["accuracy"] >= 0.96
-    assert done.info["recipe"]["epochs"] == RECIPE.epochs
+    assert done.info["recipe"]["epochs"] == recipe().epochs
     assert {"report.html", "geometry.json"} <= {file.name for file in done.path.iterdir()}
     assert f"{done.info['results']['test']['accuracy']:.2%}" in capsys.readouterr().out
 

@@ -220,7 +220,7 @@ def test_help_tells_a_stranger_what_is_needed(command):
         assert part in text
     assert "recipe_" not in text
     assert "None}" not in text
-    assert "--pools [INT ...]" in text
+    assert "--pools INT ..." in text
     # the named recipe's defaults are shown
     assert "(default: 500)" in command("--recipe", "anderson-berg-2018", "--help")[1]
 

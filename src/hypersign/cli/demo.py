@@ -11,19 +11,22 @@ from hypersign.cli.options import Option, parse, progress_bars
 from hypersign.cli.printing import console
 from hypersign.training.recipe import Recipe
 
-RECIPE = Recipe(
-    data="digits",
-    widths=(48, 48, 96, 96),
-    pools=(2, 4),
-    hidden=(64,),
-    epochs=25,
-    loss="cross-entropy",
-    learning_rate=3e-3,
-    final_learning_rate=0.0,
-    schedule="cosine",
-    schedule_per="step",
-    gradient_clip=None,
-)
+
+def recipe() -> Recipe:
+    """The demo's recipe, made when it is needed: its check imports torch."""
+    return Recipe(
+        data="digits",
+        widths=(48, 48, 96, 96),
+        pools=(2, 4),
+        hidden=(64,),
+        epochs=25,
+        loss="cross-entropy",
+        learning_rate=3e-3,
+        final_learning_rate=0.0,
+        schedule="cosine",
+        schedule_per="step",
+        gradient_clip=None,
+    )
 
 
 def run(words: Sequence[str]) -> None:
@@ -54,7 +57,7 @@ def _remove_earlier(output: Path) -> None:
     files = [path for path in output.iterdir() if not is_lock(path)]
     if not files:
         return
-    if Recipe(**load(output).info["recipe"]) != RECIPE:
+    if Recipe(**load(output).info["recipe"]) != recipe():
         raise HypersignError(
             f"{output} holds another run than this demo; choose another folder with --output, or remove it"
         )
@@ -77,7 +80,7 @@ def _demo(output: Path) -> None:
     torch.set_num_threads(1)
     try:
         out.print("1. Training a binary convolutional network on scanned digits", style="bold")
-        trained = train(RECIPE, output, device="cpu", console=progress)
+        trained = train(recipe(), output, device="cpu", console=progress)
         out.print("2. Measuring what one bit did to its geometry", style="bold")
         with progress_bars() as bars:
             found = geometry.inspect(trained, progress=bars)
