@@ -79,6 +79,8 @@ def test_vectors(files, capsys):
     for row in found["recalls"]:
         assert f"{row['rotated']:.3f} / {row['rotated_predicted']:.3f}" in printed
     assert "64 vectors of 256 dimensions; 64 measured" in printed
+    assert found["metric"] == "angular"
+    assert "Metric: angular" in printed
     assert "…" not in printed
 
 

@@ -96,6 +96,26 @@ def test_covariance_of_distances_over_rotations(m):
         assert (np.abs(np.cov(distances.T) - m * covariance) > 8 * error)[off].any()
 
 
+def test_the_standard_error_is_the_spread_over_draws_of_queries(x):
+    rows = [plan(x[:400], bits=(64,), factors=(1, 100), k=5, sample=12, seed=seed).rows[0] for seed in range(20)]
+    spread = np.std([row.recall[1] for row in rows], ddof=1)
+    # the spread of 20 draws has a relative standard error of 16 %
+    assert np.mean([row.standard_error[1] for row in rows]) == pytest.approx(spread, rel=0.45)
+    assert rows[0].standard_error[100] == 0  # every vector is a candidate
+    assert np.isnan(plan(x[:100], bits=(64,), factors=(1,), k=5, sample=1).rows[0].standard_error[1])
+
+
+def test_lengths_decide_euclidean_recall_and_not_angular_recall():
+    """Codes know directions: a vector's length moves its Euclidean neighbours and not its code."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((600, 32)) * np.exp(-0.1 * np.arange(32))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    long = unit * np.exp(0.7 * random.standard_normal((600, 1)))
+    by_length, by_angle = (plan(y, bits=(256,), factors=(1,), center=False, sample=30) for y in (long, unit))
+    assert by_length.metric == by_angle.metric == "Euclidean"
+    assert by_length.rows[0].recall[1] < by_angle.rows[0].recall[1] - 0.2
+
+
 def test_true_neighbours_are_a_sort_of_all_distances(x, planned):
     squares = ((x[planned.query_rows][:, None] - x[:3000]) ** 2).sum(2)
     squares[np.arange(150), planned.query_rows] = np.inf

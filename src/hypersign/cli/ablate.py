@@ -12,7 +12,7 @@ from hypersign._checks import check_int
 from hypersign._json import plain, prints_text, write_json
 from hypersign._locks import writing_file
 from hypersign.cli.options import Figures, JsonTarget, RunPath, Seed, Weights, parse, progress_bars
-from hypersign.cli.printing import console
+from hypersign.cli.printing import beside, console, number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,8 +116,8 @@ def ablation_table(found: "Ablation", side: str, scope: str) -> Table:
             _signed(row.loss_change, 1, 3),
             _signed(row.accuracy_change, 100, 1),
             _signed(row.disturbance, 1, 3),
-            f"{row.logit_r:.2f}",
-            f"{row.predicted_logit_r:.2f}",
+            number(row.logit_r, 2),
+            number(row.predicted_logit_r, 2),
         )
     return table
 
@@ -136,11 +136,12 @@ def ranking_words(ranking: "Ranking") -> str:
         )
 
     return (
-        f"{ranking.side}, {scope}: rank correlation of predicted with measured r {ranking.spearman_logits:.2f}; "
-        f"with the disturbance {ranking.spearman_disturbance:.2f} "
+        f"{ranking.side}, {scope}: rank correlation of predicted with measured r "
+        f"{number(ranking.spearman_logits, 2)}; "
+        f"with the disturbance {number(ranking.spearman_disturbance, 2)} "
         f"({counted(ranking.disturbance_apart, ranking.disturbance_in_order)}); with the size of the loss change "
-        f"{ranking.spearman:.2f} ({counted(ranking.apart, ranking.in_order)}). Distinct pairs differ by more than "
-        f"{ERRORS:g} standard errors. Loss changes distinct from 0: {', '.join(ranking.noticed) or 'none'}."
+        f"{number(ranking.spearman, 2)} ({counted(ranking.apart, ranking.in_order)}). Distinct pairs differ by "
+        f"more than {ERRORS:g} standard errors. Loss changes distinct from 0: {', '.join(ranking.noticed) or 'none'}."
     )
 
 
@@ -162,9 +163,9 @@ def depth_table(found: "Depth") -> Table:
         table.add_row(
             layer.name,
             f"{layer.own_r:.2f}",
-            f"{layer.r:.2f} / {layer.predicted_r:.2f}",
-            f"{100 * layer.input_flips:.1f} / {100 * layer.predicted_input_flips:.1f}",
-            *(f"{test.r:.3f} / {test.predicted_r:.3f}" for test in layer.permuted),
+            beside(layer.r, layer.predicted_r, 2),
+            beside(100 * layer.input_flips, 100 * layer.predicted_input_flips, 1),
+            *(beside(test.r, test.predicted_r, 3) for test in layer.permuted),
         )
     return table
 

@@ -108,6 +108,7 @@ def _tables(planned: Plan) -> list[Table]:
     geometry.add_column(justify="right")
     angle = planned.code_angle
     rows: list[tuple[str, str]] = [
+        ("metric of the neighbours", planned.metric),
         ("effective dimension", f"{planned.effective_dimension:.1f}"),
         (f"angle to the {planned.k} nearest", f"{planned.nearest.mean:.1f} ± {planned.nearest.std:.1f}°"),
         ("angle to all", f"{planned.all.mean:.1f} ± {planned.all.std:.1f}°"),
@@ -121,7 +122,10 @@ def _tables(planned: Plan) -> list[Table]:
     table = Table(
         title=f"Recall@{planned.k}, predicted"
         + (" / measured" if any(r.measured_recall for r in planned.rows) else ""),
-        caption="codes: by codes alone; xF: rescoring F times as many candidates;\n"
+        caption=f"Neighbours by {planned.metric} distance; for neighbours by angle (cosine), scale vectors to "
+        "length 1 first.\n"
+        f"± is the standard error over {len(planned.queries)} queries.\n"
+        "codes: by codes alone; xF: rescoring F times as many candidates;\n"
         "best --center: best share of the mean to subtract, of 1, 0.5 and 0, and the codes' recall with it",
         caption_justify="left",
     )
@@ -132,7 +136,8 @@ def _tables(planned: Plan) -> list[Table]:
     table.add_column("best --center", justify="right", no_wrap=True)
     for row in planned.rows:
         cells = [
-            f"{row.recall[f]:.2f}" + (f" / {row.measured_recall[f]:.2f}" if row.measured_recall else "")
+            f"{row.recall[f]:.2f}±{row.standard_error[f]:.2f}"
+            + (f" / {row.measured_recall[f]:.2f}" if row.measured_recall else "")
             for f in factors
         ]
         best = f"{row.best_center:g}: {row.recall_by_center[row.best_center][factors[0]]:.2f}"

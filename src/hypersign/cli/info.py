@@ -27,7 +27,7 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
 
     opened = runs.load(run)
     found = opened.info
-    network = summary(opened.build_model(), tuple(found["model"]["shape"]))
+    network = summary(opened)
     rows = opened.metrics()
     write_json({**found, "summary": network.as_dict(), "metrics": rows}, json)
     if not prints_text(json):

@@ -13,7 +13,7 @@ from hypersign._checks import check_int
 from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
 from hypersign.cli.options import Option, RunPath, Seed, Weights, parse, progress_bars
-from hypersign.cli.printing import console
+from hypersign.cli.printing import beside, console
 
 if TYPE_CHECKING:
     from hypersign.geometry import Geometry
@@ -118,8 +118,8 @@ def geometry_table(found: "Geometry") -> Table:
         table.add_row(
             layer.name,
             str(layer.fan_in),
-            f"{layer.angle_degrees.mean:.1f} / {layer.angle_degrees.predicted_mean:.1f}",
-            *(f"{family.pearson_r:.2f} / {family.predicted_pearson_r:.2f}" for family in families),
+            beside(layer.angle_degrees.mean, layer.angle_degrees.predicted_mean, 1),
+            *(beside(family.pearson_r, family.predicted_pearson_r, 2) for family in families),
         )
     return table
 

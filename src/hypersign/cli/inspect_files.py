@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +12,7 @@ from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
-from hypersign.cli.printing import console
+from hypersign.cli.printing import console, number
 from hypersign.hashing import VectorsGeometry, open_vectors
 from hypersign.hashing import inspect_vectors as measure_vectors
 from hypersign.weight_files import (
@@ -104,7 +103,7 @@ def inspect_vectors(
     seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Predict how well sign codes of vectors would work: angles, effective dimension, recall.
+    """Predict how well sign codes of vectors would work: angles, effective dimension, recall of neighbours by angle.
 
     Example:
         hypersign inspect vectors.npy --bits 128 256
@@ -131,10 +130,6 @@ def _table(title: str, caption: str, first: str, *others: str) -> Table:
 
 def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "one number"
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _print_weights(found: WeightsGeometry, opened: TensorFile, out: Console) -> None:
@@ -165,7 +160,7 @@ def _print_weights(found: WeightsGeometry, opened: TensorFile, out: Console) -> 
             f"{g.mean:.1f}\n{g.predicted_mean:.1f}\n{g.moments_mean:.1f}" if g else "-",
             *(f"{levels[k].angle:.1f}\n{levels[k].predicted:.1f}" for k in (3, 16)),
             f"{turned.after:.1f}\n{turned.predicted:.1f}",
-            f"{_number(tensor.kurtosis, 2)}\n3",
+            f"{number(tensor.kurtosis, 2)}\n3",
             f"{100 * tensor.zeros:.2f}\n0",
             end_section=True,
         )
@@ -216,11 +211,11 @@ def _print_pair(found: PairGeometry, out: Console) -> None:
             notes.append(f"rows of zeros in one file: {pair.zero_rows}")
         table.add_row(
             "\n".join(notes),
-            f"{pair.cosine.mean:.4f}\n{_number(pair.cosine.predicted_mean, 4)}",
-            _number(pair.latent_cosine, 3),
-            f"{100 * pair.sign_agreement:.2f}\n{_number(100 * pair.predicted_sign_agreement, 2)}",
+            f"{pair.cosine.mean:.4f}\n{number(pair.cosine.predicted_mean, 4)}",
+            number(pair.latent_cosine, 3),
+            f"{100 * pair.sign_agreement:.2f}\n{number(100 * pair.predicted_sign_agreement, 2)}",
             f"{pair.scale_ratio:.3f}\n{'1' if pair.levels else '-'}",
-            f"{_number(pair.autocorrelation, 4)}\n{_number(pair.original_autocorrelation, 4)}",
+            f"{number(pair.autocorrelation, 4)}\n{number(pair.original_autocorrelation, 4)}",
             end_section=True,
         )
     if found.tensors:
@@ -259,11 +254,11 @@ def _print_vectors(found: VectorsGeometry, out: Console) -> None:
         (f"centred, {rotated}", found.centred_rotated_degrees),
     ):
         values = angles.mean, angles.predicted_mean, angles.std, angles.predicted_std
-        table.add_row(name, *(_number(value, 2) for value in values))
+        table.add_row(name, *(number(value, 2) for value in values))
     out.print(table)
     recall = _table(
-        "Share of the 10 nearest vectors among the 10 nearest codes",
-        f"{found.queries} of the measured vectors are queries to the others; with more vectors recall is lower. "
+        "Share of the 10 nearest vectors by angle among the 10 nearest codes",
+        f"Metric: {found.metric}, as by cosine: lengths do not count. {found.queries} of the measured vectors are queries to the others; with more vectors recall is lower. "
         "Rotated: measured / predicted",
         "bits",
         "signs",
@@ -274,9 +269,9 @@ def _print_vectors(found: VectorsGeometry, out: Console) -> None:
     for row in found.recalls:
         recall.add_row(
             str(row.bits),
-            _number(row.signs, 3),
-            _number(row.centred, 3),
-            f"{row.rotated:.3f} / {_number(row.rotated_predicted, 3)}",
-            f"{row.centred_rotated:.3f} / {_number(row.centred_rotated_predicted, 3)}",
+            number(row.signs, 3),
+            number(row.centred, 3),
+            f"{row.rotated:.3f} / {number(row.rotated_predicted, 3)}",
+            f"{row.centred_rotated:.3f} / {number(row.centred_rotated_predicted, 3)}",
         )
     out.print(recall)

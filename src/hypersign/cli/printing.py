@@ -1,5 +1,6 @@
 """What commands print: names as they are, without markup, and without characters that move a terminal's cursor."""
 
+import math
 import sys
 import unicodedata
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["command_table", "console", "printable", "say"]
+__all__ = ["beside", "command_table", "console", "number", "printable", "say"]
 
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that reverse the direction of writing: they make one name look like another."""
@@ -38,6 +39,20 @@ class _Console(Console):
 def console(*, stderr: bool = False) -> Console:
     """A console that prints strings as they are: no markup, emoji codes or highlighting."""
     return _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def number(value: float, digits: int) -> str:
+    """A number for a table, "-" where there is none.
+
+    >>> number(0.798, 2), number(math.nan, 2)
+    ('0.80', '-')
+    """
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def beside(measured: float, predicted: float, digits: int) -> str:
+    """A measured number beside the predicted one."""
+    return f"{number(measured, digits)} / {number(predicted, digits)}"
 
 
 def command_table(name: str, rows: Mapping[str, str], text: str, note: str) -> Table:

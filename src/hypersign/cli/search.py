@@ -40,7 +40,9 @@ def search(
 ) -> None:
     """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
 
-    The table shows the first 10 queries, the JSON all of them.
+    The metric is the Hamming distance of codes, which sorts by angle (after centring), or with --rescore the
+    Euclidean distance of vectors. Scale vectors and queries to length 1 before hashing to search by cosine. The table
+    shows the first 10 queries, the JSON all of them.
 
     Example:
         hypersign search codes queries.npy -k 5 --rescore vectors.npy
@@ -69,7 +71,8 @@ def search(
         check_int("--neighbours", neighbours, least=1, most=len(index))
         candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
-    write_json({"distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
+    metric = "Hamming" if rescore is None else "Euclidean"
+    write_json({"metric": metric, "distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
     if output is not None:
         content = io.BytesIO()
         np.savez(content, distances=found.distances, indices=found.indices)
@@ -77,7 +80,7 @@ def search(
     if prints_text(json):
         out = console()
         out.print(_table(found))
-        unit = "bits that differ" if rescore is None else "Euclidean distance"
+        unit = "Hamming distance, in bits" if rescore is None else "Euclidean distance"
         hidden = len(found.indices) - SHOWN
         out.print(f"row number: {unit}" + (f"; {hidden} more queries" if hidden > 0 else ""))
 

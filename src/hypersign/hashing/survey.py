@@ -72,6 +72,7 @@ class VectorsGeometry:
     Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 if vectors
     are centred, near 1 in a narrow cone. `effective_dimension` is the participation ratio (tr C)^2/tr(C^2) of the
     covariance: `dimension` if all directions vary equally. Rotations are to `rotated_dimension`, a power of two.
+    `metric` is that of the true neighbours: "angular" (the order of cosines).
     `recalls` are over `queries` of the sampled vectors, taken out as queries to the others: with more vectors than
     the sample they are lower.
     """
@@ -94,6 +95,7 @@ class VectorsGeometry:
     centred_rotated_degrees: VectorAngles
     queries: int
     recalls: tuple[CodeRecall, ...]
+    metric: str = "angular"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON: NaN as None."""
