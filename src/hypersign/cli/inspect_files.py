@@ -258,7 +258,8 @@ def _print_vectors(found: VectorsGeometry, out: Console) -> None:
     out.print(table)
     recall = _table(
         "Share of the 10 nearest vectors by angle among the 10 nearest codes",
-        f"Metric: {found.metric}, as by cosine: lengths do not count. {found.queries} of the measured vectors are queries to the others; with more vectors recall is lower. "
+        f"Metric: {found.metric}, as by cosine: lengths do not count. "
+        f"{found.queries} of the measured vectors are queries to the others; with more vectors recall is lower. "
         "Rotated: measured / predicted",
         "bits",
         "signs",
