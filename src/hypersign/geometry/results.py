@@ -60,7 +60,8 @@ class AngleStats:
     the layer's own empirical moments; `per_filter` the angles themselves, NaN where the filter or its levels
     are all zero; `mean`, `std` (of the sample, n - 1) and `density` are over the others, NaN or 0 where there
     are too few; `peak` is where the kernel density is highest. An angle that does not vary is drawn with the
-    smallest bandwidth, .01 degrees, in both densities.
+    smallest bandwidth, .01 degrees, in both densities. Predictions are NaN, and their density 0, where the quantizer
+    states neither thresholds nor a cosine; a cosine alone predicts means and no spread.
     """
 
     mean: float
