@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
 from hypersign.geometry import weights
 from hypersign.geometry.advice import layer_advice
@@ -43,7 +44,7 @@ def inspect(
     dataset: str = "",
     task: Task | None = None,
     covariances: Covariances | None = None,
-    images: int = 500,
+    images: int = _defaults.INSPECTED_IMAGES,
     weights: str = "last",
     seed: int = 0,
     progress: Progress = silent,
