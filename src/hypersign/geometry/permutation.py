@@ -97,7 +97,8 @@ def permutation_tests(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Measures and predicts r between products with latent and with quantized weights, for permuted inputs.
 
-    There are three permutations: "global", "sample" and "position". Each one is drawn repeatedly until there are `PERMUTED_PRODUCTS` products per filter.
+    There are three permutations: "global", "sample" and "position". Each one is drawn repeatedly until there
+    are `PERMUTED_PRODUCTS` products per filter.
 
     Args:
         layer: the layer; its padding and stride apply.
