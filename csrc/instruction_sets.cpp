@@ -24,8 +24,9 @@ std::atomic<const InstructionSet *> chosen{&instruction_sets().back()};
 }  // namespace
 
 const std::vector<InstructionSet> &instruction_sets() {
-    static const std::vector<InstructionSet> sets = find_instruction_sets();
-    return sets;
+    // Never destroyed: a daemon thread may be inside a kernel when the process ends.
+    static const auto *sets = new std::vector<InstructionSet>(find_instruction_sets());
+    return *sets;
 }
 
 const InstructionSet &instruction_set() { return *chosen.load(std::memory_order_relaxed); }

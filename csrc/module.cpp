@@ -34,7 +34,7 @@ NB_MODULE(_native, m) {
     m.def("use_backend", &use_instruction_set);
     nb::class_<Call>(m, "Call").def("__call__", [](const Call &call, int threads) {
         threads = checked_threads(threads);
-        nb::gil_scoped_release release;
+        GilReleased released;
         call.run(threads);
     });
     // Makes several calls one, without Python between them.

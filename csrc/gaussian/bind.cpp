@@ -31,7 +31,7 @@ void bind_gaussian(nb::module_ &m) {
         const GaussianTask task{key,     first,   d,       nullptr, nullptr, 0,
                                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
         const auto kernel = current_kernels().gaussian->row;
-        nb::gil_scoped_release release;
+        GilReleased released;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
             std::vector<float> row(width);
             for (int64_t i = start; i < stop; ++i) {
@@ -70,7 +70,7 @@ void bind_gaussian(nb::module_ &m) {
                                 above.data(),
                                 above.data() + rows * counts};
         const GaussianKernels &kernels = *current_kernels().gaussian;
-        nb::gil_scoped_release release;
+        GilReleased released;
         share_rows(rows, threads, [&](int64_t start, int64_t stop) {
             std::vector<float> x(width), last(width);
             if (products) {

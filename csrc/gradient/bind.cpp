@@ -36,7 +36,7 @@ void bind_gradient(nb::module_ &m) {
                    require_fit(by_image.shape(i) == x.shape(i) && by_filter.shape(i) == x.shape(i));
                require_fit(length(image_scales, 0) == images && length(filter_scales, 0) == filters);
                threads = checked_threads(threads);
-               nb::gil_scoped_release release;
+               GilReleased released;
                round_gradients(x.data(), images, pixels, filters, seed, by_image.data(), image_scales.data(),
                                by_filter.data(), filter_scales.data(), threads);
            });
@@ -50,7 +50,7 @@ void bind_gradient(nb::module_ &m) {
                require_fit(length(out, 0) == shape.images && length(scales, 0) == shape.images &&
                            length(words, 1) == shape.filters && length(words, 2) == ceil_div(d, 64));
                threads = checked_threads(threads);
-               nb::gil_scoped_release release;
+               GilReleased released;
                input_gradient(shape, q.data(), scales.data(), words.data(), out.data(), threads);
            });
     define(m, "weight_gradient",
@@ -64,7 +64,7 @@ void bind_gradient(nb::module_ &m) {
                            length(out, 0) == shape.filters && length(x, 4) == ceil_div(shape.channels, 64) &&
                            (pad_value == 0 || pad_value == 1));
                threads = checked_threads(threads);
-               nb::gil_scoped_release release;
+               GilReleased released;
                weight_gradient(shape, q.data(), scales.data(), x.data(), pad_value, out.data(), threads);
            });
 }

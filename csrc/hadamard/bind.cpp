@@ -15,7 +15,7 @@ void transform(const Array<const T, 2> &x, const Array<T, 2> &y, int threads, Ke
     require_fit(length(y, 0) == rows && length(y, 1) == n &&
                 (from == to || from + rows * n <= to || to + rows * n <= from));
     require(n >= 1 && (n & (n - 1)) == 0, "rows of a power of two were expected");
-    nb::gil_scoped_release release;
+    GilReleased released;
     parallel_for(rows, threads, [&](int64_t first, int64_t last) {
         kernel(from + first * n, to + first * n, last - first, n);
     });

@@ -31,7 +31,7 @@ void bind_hamming(nb::module_ &m) {
     define(m, "hamming", [](Codes a, Codes b, Array<int32_t, 2> distances, int threads) {
         const HammingTask all = task(a, b, threads);
         require_fit(length(distances, 0) == all.query_count && length(distances, 1) == all.code_count);
-        nb::gil_scoped_release release;
+        GilReleased released;
         hamming_all(all, distances.data());
     });
     define(m, "hamming_topk",
@@ -40,7 +40,7 @@ void bind_hamming(nb::module_ &m) {
                const int64_t k = length(distances, 1);
                require_fit(length(distances, 0) == search.query_count && length(indices, 0) == search.query_count &&
                            length(indices, 1) == k && k <= search.code_count);
-               nb::gil_scoped_release release;
+               GilReleased released;
                hamming_nearest(search, k, distances.data(), indices.data());
            });
     // Returns where each query's results start, then distances and indices.
@@ -50,7 +50,7 @@ void bind_hamming(nb::module_ &m) {
         std::vector<int64_t> starts{0}, indices;
         std::vector<int32_t> distances;
         {
-            nb::gil_scoped_release release;
+            GilReleased released;
             const auto found = hamming_within(search, radius);
             for (const auto &keys : found) {
                 for (const uint64_t key : keys) {

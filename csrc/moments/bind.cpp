@@ -12,7 +12,7 @@ void bind_moments(nb::module_ &m) {
                     length(square, 0) == rows && length(totals, 0) == 4);
         int64_t zeros = 0;
         const MomentsTask task{x.data(), rows, d, absolute.data(), square.data(), totals.data(), &zeros};
-        nb::gil_scoped_release release;
+        GilReleased released;
         current_kernels().moments->sums(task);
         return zeros;
     });

@@ -15,7 +15,7 @@ void bind(nb::module_ &m, const char *name, Pack<T, Limit> PackKernels::*kernel)
                require_fit(length(low, 0) == n && (!high || length(*high, 0) == n) && length(flip, 0) == words &&
                            length(planes, 0) == (high ? 2 : 1) && length(planes, 1) == rows &&
                            length(planes, 2) == words);
-               nb::gil_scoped_release release;
+               GilReleased released;
                return (current_kernels().pack->*kernel)(x.data(), low.data(), high ? high->data() : nullptr,
                                                         flip.data(), planes.data(),
                                                         high ? planes.data() + rows * words : nullptr, rows, n);

@@ -19,7 +19,7 @@ void construct(ProductFilters *self, Words words, int64_t rows, int64_t columns,
                 rows * columns * (depth * groups) < INT32_MAX,
             "sums of levels must be less than 2^31");
     require_fit(filters % groups == 0 && length(words, 1 + ternary) == ceil_div(rows * columns * depth, 64));
-    nb::gil_scoped_release release;
+    GilReleased released;
     new (self) ProductFilters(*current_kernels().product, words.data(), filters, rows, columns, depth, groups, ternary);
 }
 
@@ -69,7 +69,7 @@ void bind_product(nb::module_ &m) {
         nb::keep_alive<0, 1>());  // the call's filters
     define(m, "product_limit", [](int64_t rounds) {
         require(rounds >= 0, "rounds must be at least 0");
-        nb::gil_scoped_release release;
+        GilReleased released;
         return current_kernels().product->peak(rounds);
     });
 }

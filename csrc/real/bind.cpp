@@ -45,7 +45,7 @@ void bind_real(nb::module_ &m) {
                require(window_fits({task.height, task.width}, {task.size[0], task.size[1]}, stride, padding, dilation,
                                    {task.out[0], task.out[1]}),
                        "a window that slides over the images and fits the output was expected");
-               nb::gil_scoped_release release;
+               GilReleased released;
                real_conv2d(task);
            });
     bind_affine<int32_t>(m);

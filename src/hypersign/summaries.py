@@ -137,7 +137,7 @@ def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, exa
     The total of `parameters` is `sum(p.numel() for p in model.parameters())`.
 
     Args:
-        model: a network, left as it is; or a run, which brings the shape.
+        model: a network, left as it is; or a run, which brings its input.
         shape: of one input, without the batch: (channels, height, width) for images.
         example: what the network takes instead, such as tokens: a tensor, a tuple of positional arguments, or a
             dictionary of keyword arguments. Operations are those of this call.
@@ -156,6 +156,8 @@ def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, exa
     if isinstance(model, Run):
         if shape is None and example is None:
             shape = tuple(model.info["model"]["shape"])
+            if model.info["data"].get("integer_inputs"):  # tokens
+                example, shape = torch.zeros((1, *shape), dtype=torch.int64), None
         model = model.build_model()
     if (shape is None) == (example is None):
         raise HypersignError(

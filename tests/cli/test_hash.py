@@ -25,6 +25,7 @@ def test_hash_and_search(files, capsys):
     np.testing.assert_array_equal(HammingIndex.load(codes).codes, index.codes)
     main(["search", codes, queries, "-k", "3", "--json"])
     found = json.loads(capsys.readouterr().out)
+    assert found["metric"] == "Hamming"
     assert found["indices"] == index.search(x[:12], 3).indices.tolist()
     output = str(files[3]) + ".npz"
     main(["search", codes, queries, "-k", "3", "--rescore", vectors, "--factor", "10", "-o", output])
@@ -36,7 +37,7 @@ def test_hash_and_search(files, capsys):
         np.testing.assert_array_equal(saved["indices"], expected.indices)
         np.testing.assert_array_equal(saved["distances"], expected.distances)
     main(["search", codes, codes, "-k", "1"])
-    assert "bits that differ" in capsys.readouterr().out
+    assert "Hamming distance, in bits" in capsys.readouterr().out
 
 
 def test_plan_predicts_and_measures(files, capsys):
@@ -47,10 +48,14 @@ def test_plan_predicts_and_measures(files, capsys):
     row = plan["rows"][1]
     assert row["measured_recall"]["8"] == pytest.approx(row["recall"]["8"], abs=0.1)
     assert plan["queries"] == 60
+    assert plan["metric"] == "Euclidean"
     main(["hash", str(vectors), "--plan", "--queries", "60"])
     out = capsys.readouterr().out
     assert "effective dimension" in out
-    assert f"{row['recall']['1']:.2f}" not in ("", "nan")
+    row = plan["rows"][0]
+    assert f"{row['recall']['1']:.2f}±{row['standard_error']['1']:.2f}" in out
+    assert "metric of the neighbours" in out
+    assert "scale vectors to length 1 first" in " ".join(out.split())
     assert "measured" not in out
 
 
@@ -69,7 +74,7 @@ def test_plan_predicts_and_measures(files, capsys):
         (["hash", "empty.npy", "-o", "c"], "holds no vectors"),
         (["hash", "x.npy", "-o", "."], "is a folder"),
         (["hash", "x.npy", "-o", "x.npy"], "would take the place of the vectors"),
-        (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer >= 1; got 0"),
+        (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer from 1 to 16777216; got 0"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
         (["search", "codes", "other"], "differ in seed 0 and 1"),

@@ -1,5 +1,6 @@
 """Tiny official data sets, and a server on this machine that can misbehave."""
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -7,6 +8,7 @@ import io
 import struct
 import tarfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -50,7 +52,9 @@ class Server:
     """Serves `contents` at `address`; each entry of `faults` spoils one request, in turn.
 
     A fault is ("cut", n): the connection breaks after n bytes; ("status", code); ("no range",): the whole
-    file whatever was asked for. `ranges` lists the Range header of every request.
+    file whatever was asked for; ("redirect", address); ("drip", n): a byte of the body every n seconds;
+    ("drip header", n): the same of a header. Dripping ends after 10 seconds. `ranges` lists the Range header of
+    every request.
     """
 
     def __init__(self) -> None:
@@ -68,6 +72,15 @@ class Server:
                 if fault[0] == "status" or body is None:
                     self.send_error(fault[1] if fault[0] == "status" else 404)
                     return
+                if fault[0] == "redirect":
+                    self.send_response(302)
+                    self.send_header("Location", fault[1])
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                if fault[0] == "drip header":
+                    self.drip(b"HTTP/1.1 200 OK\r\nX-Long: " + bytes(10**6), fault[1])
+                    return
                 start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
                 if fault[0] == "no range":
                     start = 0
@@ -79,7 +92,18 @@ class Server:
                     self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
                 self.send_header("Content-Length", str(len(body) - start))
                 self.end_headers()
+                if fault[0] == "drip":
+                    self.drip(body[start:], fault[1])
+                    return
                 self.wfile.write(body[start : start + fault[1] if fault[0] == "cut" else None])
+
+            def drip(self, data: bytes, pause: float) -> None:
+                end = time.monotonic() + 10
+                with contextlib.suppress(OSError):
+                    while data and time.monotonic() < end:
+                        self.wfile.write(data[:1])
+                        data = data[1:]
+                        time.sleep(pause)
 
             def log_message(self, *_: object) -> None:
                 pass

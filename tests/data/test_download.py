@@ -6,6 +6,7 @@ import os
 import pytest
 
 from hypersign._checks import HypersignError
+from hypersign.data import download as downloads
 from hypersign.data.download import ATTEMPTS, CHUNK, download
 from hypersign.data.sources import Stored
 
@@ -115,6 +116,60 @@ def test_nobody_listens(wanted, server, tmp_path):
     gone = Stored(wanted.name, wanted.size, wanted.sha256, "http://127.0.0.1:1/")
     with pytest.raises(HypersignError, match=r"x\.bin could not be downloaded from http://127.0.0.1:1/x.bin: 0 of"):
         download(gone, tmp_path)
+
+
+def test_redirects(wanted, server, tmp_path):
+    server.faults = [("redirect", "/x.bin"), ("redirect", f"{server.address}x.bin")]
+    assert download(wanted, tmp_path).read_bytes() == BODY
+    assert server.ranges == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///etc/hostname", "ftp://127.0.0.1/x.bin", "data:,x", "x:y", "http://[::1", "http://x:99999/"]
+)
+def test_a_redirect_to_no_web_address_is_refused_for_that_reason(address, wanted, server, tmp_path):
+    server.faults = [("redirect", address)]
+    reason = r"redirects to '\S+', and only http and https addresses are followed$"
+    with pytest.raises(
+        HypersignError, match=rf"x\.bin could not be downloaded from http://127.*: the server {reason}"
+    ):
+        download(wanted, tmp_path)
+    assert server.ranges == [None]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("address", ["http://a..b/", "http://%00/", f"http://{'a' * 70}.b/"])
+def test_a_redirect_to_no_address_at_all(address, wanted, server, tmp_path):
+    server.faults = [("redirect", address)]
+    with pytest.raises(HypersignError, match=r"^x\.bin could not be downloaded from http://127") as caught:
+        download(wanted, tmp_path)
+    assert "SHA-256" not in str(caught.value)
+
+
+def test_a_circle_of_redirects(wanted, server, tmp_path):
+    server.faults = [("redirect", "/x.bin")] * 20
+    with pytest.raises(HypersignError, match="redirects more than 10 times"):
+        download(wanted, tmp_path)
+
+
+@pytest.mark.parametrize("fault", [("drip", 0.05), ("drip header", 0.05)])
+def test_a_server_that_drips_is_given_up_and_the_rest_is_asked_for(fault, wanted, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+    server.faults = [fault]
+    assert download(wanted, tmp_path).read_bytes() == BODY
+    assert server.ranges == [None, None]  # no whole chunk arrived
+    (tmp_path / "x.bin").unlink()
+    server.faults = [fault] * ATTEMPTS
+    with pytest.raises(HypersignError, match=f"0 of 512000 bytes came in 5 attempts .less than {CHUNK} bytes in"):
+        download(wanted, tmp_path)
+
+
+def test_a_download_has_a_limit_in_all(wanted, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+    monkeypatch.setattr(downloads, "SLOWEST", 1e9)
+    server.faults = [("drip", 0.05)] * ATTEMPTS
+    with pytest.raises(HypersignError, match="0 of 512000 bytes came in 1 attempts"):
+        download(wanted, tmp_path)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full, which is always full")

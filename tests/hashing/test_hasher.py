@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from hypersign._checks import HypersignError
 from hypersign.bits import unpack
-from hypersign.hashing import SignHasher
+from hypersign.hashing import HammingIndex, SignHasher
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 
@@ -84,15 +87,61 @@ def test_uint8_is_hashed_by_additions_sign_flips_and_comparisons(monkeypatch):
     np.testing.assert_array_equal(unpack(expected, 64), np.where(sums < threshold, -1, 1))
 
 
-def test_follows_the_conventions_of_scikit_learn():
+@pytest.mark.parametrize("output", ["packed", "bits"])
+def test_follows_the_conventions_of_scikit_learn(output):
     failed = []
-    for estimator, check in estimator_checks_generator(SignHasher(bits=64)):
+    for estimator, check in estimator_checks_generator(SignHasher(bits=64, output=output)):
         try:
             check(estimator)
         except Exception as error:
             if type(error).__name__ != "SkipTest":
                 failed.append(f"{check.func.__name__}: {error}")
     assert not failed
+
+
+def test_bits_as_columns_are_the_packed_bits():
+    x = vectors()
+    for m in (1, 63, 64, 65, 200):
+        packed, columns = SignHasher(m), SignHasher(m, output="bits")
+        codes, found = packed.fit_transform(x), columns.fit_transform(x)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, unpack(codes, m) < 0)
+        np.testing.assert_array_equal(columns.codes(x), codes)
+        assert columns.get_feature_names_out().tolist() == [f"signhasher{i}" for i in range(m)]
+        assert packed.difference(columns) == ""
+    columns.set_params(output="packed")
+    assert columns.transform(x).shape == (300, len(columns.get_feature_names_out()))
+    with pytest.raises(HypersignError, match="output must be one of"):
+        SignHasher(output="words").fit(x)
+
+
+def test_estimators_that_follow_see_bits():
+    """Packed words are numbers to a classifier, which finds nothing in them."""
+    random = np.random.default_rng(0)
+    labels = np.arange(600) % 10
+    x = random.standard_normal((10, 64))[labels] + 0.7 * random.standard_normal((600, 64))
+    accuracy = {}
+    for output in ("packed", "bits"):
+        hash_some = ColumnTransformer([("codes", SignHasher(256, output=output), slice(0, 64))])
+        pipeline = make_pipeline(hash_some, KNeighborsClassifier(3)).fit(x[:400], labels[:400])
+        accuracy[output] = pipeline.score(x[400:], labels[400:])
+    assert accuracy["packed"] < 0.8
+    assert accuracy["bits"] > 0.95
+
+
+@pytest.mark.parametrize("output", ["packed", "bits"])
+def test_data_frames(output):
+    pandas = pytest.importorskip("pandas")
+    x = vectors()
+    hasher = SignHasher(70, output=output).set_output(transform="pandas").fit(x)
+    frame = hasher.transform(x)
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == list(hasher.get_feature_names_out())
+    plain = SignHasher(70, output=output).fit(x)
+    np.testing.assert_array_equal(frame.to_numpy(), plain.transform(x))
+    index = HammingIndex(hasher, frame)
+    np.testing.assert_array_equal(index.codes, plain.codes(x))
+    np.testing.assert_array_equal(index.search(x[:5], k=1).indices[:, 0], range(5))
 
 
 def test_names_of_the_words():

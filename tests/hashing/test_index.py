@@ -32,6 +32,17 @@ def test_search_is_a_stable_sort_of_all_distances(x, index):
         np.testing.assert_array_equal(found.distances, np.take_along_axis(full, order[:, :k], 1))
 
 
+def test_an_index_of_bits_is_the_index_of_the_packed_codes(x, index):
+    columns = SignHasher(70, output="bits").fit(x)
+    same = HammingIndex(columns, columns.transform(x))
+    np.testing.assert_array_equal(same.codes, index.codes)
+    for queries in (x[:5], HammingIndex(columns, columns.transform(x[:5]))):
+        np.testing.assert_array_equal(index.search(queries, 3).indices, same.search(queries, 3).indices)
+    for bad in (columns.transform(x) * 2, columns.transform(x).astype(float), columns.transform(x)[:, :69]):
+        with pytest.raises(HypersignError, match=r"or zeros and ones in uint8 of shape \(n, 70\)"):
+            HammingIndex(columns, bad)
+
+
 def test_range_search_finds_all_within(x, index):
     queries = x[:20] + 0.3
     full = distances(index, queries)

@@ -2,15 +2,20 @@
 
 import copy
 import dataclasses
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
-from hypersign import theory
+from hypersign import report, theory
 from hypersign._checks import HypersignError
+from hypersign.cli.ablate import ablation_table, depth_table, ranking_words
+from hypersign.cli.inspect import covariance_table, geometry_table
+from hypersign.figures import ablated_layers, save_analysis
 from hypersign.geometry import Tracker, inspect
 from hypersign.geometry.ablation import ablate
 from hypersign.geometry.claims import network_claims
@@ -169,6 +174,25 @@ def test_round_alone_is_ablated() -> None:
     assert math.isfinite(last.predicted_logit_r)  # nothing follows
     assert found.rankings[0].apart == found.rankings[0].in_order == 0
     assert math.isfinite(measure_depth(model, [batch], [batch]).layers[-1].r)
+
+
+def test_where_nothing_is_predicted_nothing_is_shown(tmp_path) -> None:
+    model = network(Rounded).eval()
+    batch = numbers(30, 3, 4, 4), torch.arange(30) % 4
+    found = inspect(model, [batch], name="r", dataset="d", covariances=input_covariances(model, [batch[0]]))
+    ablation, deep = ablate(model, [batch], [[batch]]), measure_depth(model, [batch], [batch])
+    console = Console(width=150, file=io.StringIO())
+    console.print(geometry_table(found), covariance_table(found), depth_table(deep))
+    console.print(ablation_table(ablation, "weights", "one"), *(ranking_words(r) for r in ablation.rankings))
+    text = console.file.getvalue()
+    assert "/ -" in text
+    assert "nan" not in text
+    page = report.write(
+        tmp_path / "report.html", found, summary=summary(model, (3, 4, 4)), ablation=ablation, depth=deep
+    )
+    assert "unknown" in page.read_text()
+    save_analysis(found, tmp_path)
+    assert "nan" not in ablated_layers(ablation).get_title()
 
 
 def test_round_alone_has_an_unknown_size() -> None:

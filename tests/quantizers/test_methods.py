@@ -58,6 +58,30 @@ def test_the_table_names_every_public_class() -> None:
     assert classes(Surrogate) - {Surrogate} == {getattr(public, name) for name in SURROGATES.values()}
 
 
+def test_a_name_in_the_table_is_all_that_the_rest_needs(monkeypatch, tmp_path) -> None:
+    import hypersign.quantizers as public
+
+    class Steps(Quantizer):
+        """Multiples of a step."""
+
+        def __init__(self, *, step: float = 0.5, surrogate: Surrogate | None = None) -> None:
+            super().__init__(surrogate=surrogate)
+            self.step = step
+
+        def round(self, x: torch.Tensor) -> torch.Tensor:
+            return (x / self.step).round() * self.step
+
+    monkeypatch.setattr(public, "Steps", Steps, raising=False)
+    monkeypatch.setitem(QUANTIZERS, "steps", "Steps")
+    recipe = Recipe(model="mlp", hidden=(8,), weights="steps:step=0.25", surrogate="tanh")
+    assert Recipe(**json.loads(json.dumps(recipe.as_dict()))) == recipe
+    info = {"model": {"name": "mlp", "shape": [1, 4, 4], "classes": 3, "options": recipe.model_options()}}
+    layer = Run(tmp_path, json.loads(json.dumps(info))).build_model().fc2
+    assert (type(layer.weight_quantizer), layer.weight_quantizer.step) == (Steps, 0.25)
+    assert isinstance(layer.weight_quantizer.surrogate, Tanh)
+    assert isinstance(layer.input_quantizer, Sign)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -21,7 +21,8 @@ from hypersign.geometry.depth import measure_depth
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
 from hypersign.runs import load, read_tensors
-from hypersign.study import ablate_run
+from hypersign.study import ablate_run, write_report
+from hypersign.summaries import summary
 from hypersign.tasks import Classification, NextToken, Regression
 from hypersign.training import InterruptedTrainingError, Recipe, resume, train
 from hypersign.training.step import Step
@@ -355,3 +356,13 @@ def test_what_the_commands_do_for_images_they_do_for_any_run(case, tmp_path):
     assert len(geometry.layers[0].covariance_pearson_r) == geometry.layers[0].filters
     ablation, _ = ablate_run(opened, images=30, reestimate_images=40, rounds=1)
     assert ablation.images == 30
+
+
+def test_the_summary_of_a_run_knows_what_its_network_takes(case, tmp_path):
+    data, model = case
+    run = train(recipe(epochs=1), tmp_path / "run", data=data, model=model, **QUIET)
+    assert run.info["data"]["integer_inputs"] == (data.task.name == "next token")
+    assert summary(run).total.parameters == sum(p.numel() for p in model().parameters())
+    found = inspect(run, images=20)
+    page = write_report(run, found)
+    assert page.stat().st_size > 100_000

@@ -86,7 +86,10 @@ class Data:
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """The facts about the data in a run folder, beside name, hash, classes and sizes; plain JSON."""
+        """The facts about the data in a run folder, beside name, hash, classes and sizes; plain JSON.
+
+        `integer_inputs` is true there for tokens.
+        """
         return {}
 
     def hold_out(self, n: int) -> tuple[Any, Any]:

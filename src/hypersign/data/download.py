@@ -5,9 +5,13 @@ server for the rest only. The file takes its name when it is whole and its SHA-2
 """
 
 import contextlib
+import queue
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,7 +27,12 @@ PAUSE = 1.0
 CHUNK = 1 << 14
 """Bytes read at once: what a broken connection loses at most."""
 TIMEOUT = (10.0, 30.0)
-"""Seconds to connect, and to wait for the next bytes."""
+"""Seconds to connect, and to wait for the next byte."""
+PATIENCE = 60.0
+"""Seconds in which the next CHUNK must arrive. A server that sends a byte now and then never meets TIMEOUT."""
+SLOWEST = 10_000
+"""Bytes per second that a whole download must reach, after PATIENCE seconds."""
+REDIRECTS = 10
 
 
 def download(stored: Stored, folder: Path) -> Path:
@@ -35,6 +44,7 @@ def download(stored: Stored, folder: Path) -> Path:
     """
     import pooch
     from requests import RequestException
+    from urllib3.exceptions import HTTPError
 
     part = folder / f"{stored.name}.part"
     url = f"{stored.address}{stored.name}"
@@ -47,7 +57,7 @@ def download(stored: Stored, folder: Path) -> Path:
                 raise
             # The part of an earlier call may have been of another version of the file: once more, afresh.
             _retrieve(pooch, url, stored, folder, part)
-    except (RequestException, _WrongContentError) as error:
+    except (RequestException, HTTPError, _WrongContentError) as error:
         raise HypersignError(f"{stored.name} could not be downloaded from {url}: {_reason(error)}") from error
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -75,13 +85,19 @@ class _WrongContentError(Exception):
 
 
 def _retrieve(pooch: Any, url: str, stored: Stored, folder: Path, part: Path) -> None:
+    whole = False
+
     def arrive(url: str, output_file: str, _: Any) -> None:
+        nonlocal whole
         _download_part(url, stored, part)
         part.replace(output_file)
+        whole = True
 
     try:
         pooch.retrieve(url, f"sha256:{stored.sha256}", fname=stored.name, path=str(folder), downloader=arrive)
-    except ValueError as error:  # pooch's word for a wrong hash
+    except ValueError as error:
+        if not whole:
+            raise  # requests' errors about addresses are ValueErrors too
         raise _WrongContentError(f"what came has {stored.size} bytes but not the SHA-256 {stored.sha256}") from error
 
 
@@ -90,6 +106,7 @@ def _download_part(url: str, stored: Stored, part: Path) -> None:
     from requests import ConnectionError, HTTPError, RequestException, Timeout
     from requests.exceptions import ChunkedEncodingError
 
+    end = time.monotonic() + PATIENCE + stored.size / SLOWEST
     with byte_progress() as progress:
         task = progress.add_task(stored.name, total=stored.size)
         for attempt in range(ATTEMPTS):
@@ -97,7 +114,7 @@ def _download_part(url: str, stored: Stored, part: Path) -> None:
                 time.sleep(PAUSE * 2 ** (attempt - 1))
             error: RequestException | None = None
             try:
-                _request(url, stored, part, lambda done: progress.update(task, completed=done))
+                _request(url, stored, part, end, lambda done: progress.update(task, completed=done))
             except (ConnectionError, ChunkedEncodingError, Timeout) as broken:
                 error = broken
             except HTTPError as refused:
@@ -111,35 +128,115 @@ def _download_part(url: str, stored: Stored, part: Path) -> None:
             if arrived > stored.size:
                 part.unlink()
                 raise _WrongContentError(f"more came than its {stored.size} bytes")
+            if time.monotonic() > end:
+                break
     reason = f" ({_reason(error)})" if error else ""
     raise ConnectionError(
-        f"{arrived} of {stored.size} bytes came in {ATTEMPTS} attempts{reason}; the next call resumes from there"
+        f"{arrived} of {stored.size} bytes came in {attempt + 1} attempts{reason}; the next call resumes from there"
     )
 
 
-def _request(url: str, stored: Stored, part: Path, report: Any) -> None:
-    """Asks once for what `part` lacks, and appends what comes."""
-    import requests
-
+def _request(url: str, stored: Stored, part: Path, end: float, report: Any) -> None:
+    """Asks once for what `part` lacks, and appends what arrives before `end`, a time of `time.monotonic`."""
     arrived = part.stat().st_size if part.exists() else 0
     if arrived >= stored.size:
         return
-    headers = {"Accept-Encoding": "identity"}  # else a .gz may be unpacked on its way
-    if arrived:
-        headers["Range"] = f"bytes={arrived}-"
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
+    stopped = threading.Event()
+    pieces = _in_time(_pieces(url, arrived, stopped), end, stopped)
+    try:
+        answer = next(pieces)
+        if answer == "another file":
             part.unlink()  # the server's file ends before ours: what we hold is not of this file
-        response.raise_for_status()
-        continues = response.status_code == requests.codes.partial_content and response.headers.get(
-            "Content-Range", ""
-        ).startswith(f"bytes {arrived}-")
-        with part.open("ab" if continues else "wb") as file:
-            for chunk in response.iter_content(CHUNK):
-                file.write(chunk)
+            return
+        with part.open("ab" if answer == "rest" else "wb") as file:
+            for piece in pieces:
+                file.write(piece)
                 report(file.tell())
                 if file.tell() > stored.size:
                     return
+    finally:
+        stopped.set()
+
+
+def _pieces(url: str, arrived: int, stopped: threading.Event) -> Iterator[Any]:
+    """Yields "rest", "whole" or "another file", then the bytes, until `stopped` is set."""
+    import requests
+
+    headers = {"Accept-Encoding": "identity"}  # else a .gz may be unpacked on its way
+    if arrived:
+        headers["Range"] = f"bytes={arrived}-"
+    session = requests.Session()
+    # Redirects are followed here: requests would read the whole body of each.
+    session.get_redirect_target = lambda _: None  # type: ignore[assignment, method-assign]
+    for _ in range(REDIRECTS + 1):
+        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.is_redirect:
+                url = _redirected(url, response.headers["location"])
+                continue
+            if response.status_code == requests.codes.requested_range_not_satisfiable and arrived:
+                yield "another file"
+                return
+            response.raise_for_status()
+            continues = response.status_code == requests.codes.partial_content and response.headers.get(
+                "Content-Range", ""
+            ).startswith(f"bytes {arrived}-")
+            yield "rest" if continues else "whole"
+            for piece in response.iter_content(CHUNK):
+                if stopped.is_set():
+                    return
+                yield piece
+            return
+    raise requests.TooManyRedirects(f"the server redirects more than {REDIRECTS} times")
+
+
+def _redirected(url: str, location: str) -> str:
+    import requests
+
+    try:
+        url = urljoin(url, location)
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise requests.exceptions.InvalidURL(
+            f"the server redirects to {location!r}, and only http and https addresses are followed"
+        )
+    return url
+
+
+def _in_time(pieces: Iterator[Any], end: float, stopped: threading.Event) -> Iterator[Any]:
+    """Yields the pieces, which a thread of their own reads, and raises Timeout if the next one is late."""
+    import requests
+
+    ready: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
+    space = threading.Semaphore(8)
+
+    def read() -> None:
+        try:
+            for piece in pieces:
+                ready.put((piece, None))
+                while not space.acquire(timeout=1):
+                    if stopped.is_set():
+                        return
+            ready.put((None, None))
+        except Exception as error:  # raised by the caller below
+            ready.put((None, error))
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            piece, error = ready.get(timeout=max(0.0, min(PATIENCE, end - time.monotonic())))
+        except queue.Empty:
+            raise requests.Timeout(
+                f"less than {CHUNK} bytes in {PATIENCE:.0f} s, or less than {SLOWEST} bytes per second in all"
+            ) from None
+        space.release()
+        if error is not None:
+            raise error
+        if piece is None:
+            return
+        yield piece
 
 
 def _reason(error: Exception) -> str:

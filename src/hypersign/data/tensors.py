@@ -12,6 +12,7 @@ from hypersign.data.base import Data
 from hypersign.data.batches import TensorBatches
 from hypersign.data.splits import TensorSplit
 from hypersign.tasks import Task, check_numbers
+from hypersign.tasks.base import is_whole
 
 __all__ = ["TensorData"]
 
@@ -73,8 +74,8 @@ class TensorData(Data):
         return TensorBatches(split, batch_size, **options)
 
     def facts(self) -> dict[str, Any]:
-        """The task, in words."""
-        return {"task": repr(self.task)}
+        """The task, in words, and whether inputs are tokens or other integers."""
+        return {"task": repr(self.task), "integer_inputs": is_whole(self.train.inputs)}
 
 
 def _kind(values: Tensor) -> str:

@@ -29,6 +29,7 @@ def ablated_layers(
     rows = [row for row in ablation.ablated if (row.side, row.scope) == (side, scope)]
     if not rows:
         raise HypersignError(f"the ablation must hold layers with {side} put back to float, {scope}; it holds none")
+    rows = [row for row in rows if np.isfinite(row.predicted_logit_r)]  # the others have no place on the axis
     ax = axes(ax)
     x = np.array([1 - row.predicted_logit_r for row in rows])
     y = np.array([row.loss_change.mean for row in rows])
@@ -40,9 +41,8 @@ def ablated_layers(
     (ranking,) = (r for r in ablation.rankings if (r.side, r.scope) == (side, scope))
     reference = "the network as it is" if scope == "one" else f"all {side} real"
     ax.set(xlabel="predicted disturbance of the logits, 1 - r", ylabel="change of loss")
-    ax.set_title(
-        f"real {side} in {scope}, against {reference}\nrank correlation {ranking.spearman:.2f}", fontsize="small"
-    )
+    correlation = f"{ranking.spearman:.2f}" if np.isfinite(ranking.spearman) else "unknown"
+    ax.set_title(f"real {side} in {scope}, against {reference}\nrank correlation {correlation}", fontsize="small")
     return ax
 
 

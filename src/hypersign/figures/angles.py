@@ -27,7 +27,8 @@ def angle_density(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
             continue  # a layer without weight quantizer has no angle
         label = f"{layer.name} (d = {layer.fan_in})"
         ax.plot(stats.density.grid, density / density.max(), color=colour, label=label)
-        ax.axvline(stats.predicted_mean, color=colour, linewidth=0.8, linestyle=":")
+        if np.isfinite(stats.predicted_mean):
+            ax.axvline(stats.predicted_mean, color=colour, linewidth=0.8, linestyle=":")
     ax.axvline(90, color=GUIDE, linestyle="--", linewidth=1)
     ax.annotate("random\nvectors", (90, 0.98), (-4, 0), textcoords="offset points", ha="right", va="top")
     ax.set(xlim=(0, 92), ylim=(0, 1.05), xlabel="angle, latent to quantized filter (degrees)")
@@ -42,8 +43,13 @@ def angle_density_zoomed(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axe
     stats = layer.angle_degrees
     ax.fill_between(stats.density.grid, stats.density.density, color=MEASURED, alpha=0.15, linewidth=0)
     ax.plot(stats.density.grid, stats.density.density, color=MEASURED, label=f"measured, peak {stats.peak:.2f}°")
-    ax.plot(stats.predicted_density.grid, stats.predicted_density.density, color=PREDICTED, linestyle="--", lw=1.2)
-    ax.axvline(stats.predicted_mean, color=PREDICTED, lw=1.2, label=f"predicted, mean {stats.predicted_mean:.2f}°")
+    if any(stats.predicted_density.density):
+        ax.plot(
+            stats.predicted_density.grid, stats.predicted_density.density, color=PREDICTED, linestyle="--", lw=1.2
+        )
+    if np.isfinite(stats.predicted_mean):
+        label = f"predicted, mean {stats.predicted_mean:.2f}°"
+        ax.axvline(stats.predicted_mean, color=PREDICTED, lw=1.2, label=label)
     ax.plot(stats.peak, max(stats.density.density, default=0), "o", color=MEASURED, markersize=4)
     ax.set(title=f"{layer.name} (d = {layer.fan_in})", xlabel="angle (degrees)", ylabel="density (per degree)")
     ax.set_ylim(0, 1.45 * max((*stats.density.density, *stats.predicted_density.density), default=1))

@@ -1,7 +1,8 @@
 """The hasher: centre, rotate, take signs, pack.
 
 Follows scikit-learn's conventions. Where scikit-learn is installed, it is one of its transformers and stands in
-pipelines. Codes are uint64 words by the bit convention of `hypersign.bits`.
+pipelines. Packed codes are uint64 words by the bit convention of `hypersign.bits`, for `HammingIndex`; codes of one
+column per bit are for scikit-learn's own estimators.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.hashing.transformer import Transformer
@@ -22,6 +24,9 @@ BLOCK = 1 << 22
 
 _SCALE = "divide all vectors by one number"
 
+MOST_BITS = 1 << 24
+"""Length of the longest code."""
+
 MOST_ROUNDS = 100
 """Rounds of signs and transforms; angles are those of a random rotation after three."""
 
@@ -30,13 +35,17 @@ PIECE = 1 << 19
 
 
 class SignHasher(Transformer):
-    """Signs of the components of centred, rotated vectors, packed 64 to a word.
+    """Signs of the components of centred, rotated vectors: one bit each.
 
         code(x) = sign(R (x - share mean)),   bit 1 where negative;   sign(0) = +1
 
     R is a corner of a random rotation, a function of the seed alone (`hypersign.rotations`). With the Hadamard
     rotation integers, such as uint8 descriptors, need sign flips, additions and comparisons alone: R's integer sums
     of x are compared with those of the mean. Vectors of integers whose sums could leave int64 are rotated in float64.
+
+    Packed codes are no features: scikit-learn's estimators take their words for numbers, and a `ColumnTransformer`
+    rounds them to float64. In a pipeline use `output="bits"`. Hamming distance sorts vectors by angle, after
+    centring; a vector's length is not in its code.
 
     Args:
         bits: length m of a code.
@@ -47,6 +56,9 @@ class SignHasher(Transformer):
             spreads vectors over the most angles, but leaves their lengths unseen; long codes of vectors whose lengths
             differ, or are all the same before centring, gain by less (`plan` says which).
         seed: seed of the rotation.
+        output: form of the codes of `transform`: "packed", uint64 (n, ceil(bits/64)), for `HammingIndex`; or "bits",
+            uint8 (n, bits), 1 where negative, for estimators that follow in a pipeline. The Manhattan distance of
+            two rows of bits, and the square of their Euclidean distance, is the Hamming distance.
 
     Attributes: `mean_`, the vector that is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
 
@@ -67,33 +79,36 @@ class SignHasher(Transformer):
 
     def __init__(
         self,
-        bits: int = 256,
+        bits: int = _defaults.CODE_BITS,
         *,
         rotation: str | None = "hadamard",
-        rounds: int = 3,
+        rounds: int = _defaults.ROTATION_ROUNDS,
         center: bool | float = True,
         seed: int = 0,
+        output: str = "packed",
     ) -> None:
         self.bits = bits
         self.rotation = rotation
         self.rounds = rounds
         self.center = center
         self.seed = seed
+        self.output = output
 
     def fit(self, X: ArrayLike, y: object = None) -> "SignHasher":
         """Takes the mean of vectors of shape (n, dimension), a block at a time, and makes the rotation."""
         x = self._validated(X, reset=True)
         return self.fit_blocks(_blocks(x), x.shape[1])
 
-    def transform(self, X: ArrayLike) -> NDArray[np.uint64]:
-        """The codes of vectors (n, dimension): uint64 (n, ceil(bits/64))."""
-        return self.codes(X)
+    def transform(self, X: ArrayLike) -> NDArray[np.uint64] | NDArray[np.uint8]:
+        """The codes of vectors (n, dimension): packed, uint64 (n, ceil(bits/64)), or bits, uint8 (n, bits)."""
+        codes = self.codes(X)
+        return codes if self.output == "packed" else (words.unpack(codes, self.bits) < 0).view(np.uint8)
 
     def codes(self, X: ArrayLike) -> NDArray[np.uint64]:
-        """`transform`, as an array also after `set_output(transform="pandas")`."""
+        """The packed codes of vectors (n, dimension), whatever `output` and `set_output` say: uint64 (n, words)."""
         self._check_fitted()
         x = self._validated(X, reset=False)
-        codes = np.empty((len(x), self._n_features_out), np.uint64)
+        codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
         start = 0
         for block in _blocks(x):
             codes[start : start + len(block)] = self.hash_block(block, start)
@@ -123,7 +138,7 @@ class SignHasher(Transformer):
 
     def check_options(self, dimension: int) -> float:
         """Raises HypersignError for options that do not fit vectors of this dimension; returns the mean's share."""
-        check_int("bits", self.bits, least=1)
+        check_int("bits", self.bits, least=1, most=MOST_BITS)
         if self.rotation is not None:
             check_choice("rotation", self.rotation, ("hadamard", "haar"))
         elif self.bits != dimension:
@@ -132,6 +147,7 @@ class SignHasher(Transformer):
                 f"use bits={dimension}, or a rotation"
             )
         share = check_share(self.center)
+        check_choice("output", self.output, ("packed", "bits"))
         check_int("rounds", self.rounds, least=1, most=MOST_ROUNDS)
         check_int("seed", self.seed, least=0, most=2**64 - 1)
         return share
@@ -140,7 +156,6 @@ class SignHasher(Transformer):
         """The hasher that was fitted to vectors of which this is subtracted: for codes that are read from a file."""
         self.mean_ = mean
         self.n_features_in_ = len(mean)
-        self._n_features_out = -(-self.bits // 64)
         self.rotation_: HaarRotation | HadamardRotation | None = None
         if self.rotation == "hadamard":
             self.rotation_ = HadamardRotation(len(mean), self.rounds, self.seed, outputs=self.bits)
@@ -153,7 +168,7 @@ class SignHasher(Transformer):
         """The codes of a block in memory; `first` is the number of its first row, for messages."""
         _check_finite(block, first)
         _check_rows(block, self.mean_, first)
-        codes = np.empty((len(block), self._n_features_out), np.uint64)
+        codes = np.empty((len(block), -(-self.bits // 64)), np.uint64)
         rows = max(1, PIECE // self.size())
         for start in range(0, len(block), rows):
             codes[start : start + rows] = self._codes(block[start : start + rows])
@@ -177,13 +192,18 @@ class SignHasher(Transformer):
             parts = ["the means of different vectors"]
         return ", ".join(parts)
 
+    @property
+    def _n_features_out(self) -> int:
+        """Columns of `transform`, which scikit-learn names."""
+        return self.bits if self.output == "bits" else -(-self.bits // 64)
+
     def _codes(self, x: NDArray[Any]) -> NDArray[np.uint64]:
         if x.dtype.kind not in "iub" or self.rotation == "haar":
             return words.pack(self._rotated(x))
         x = x.astype(np.uint8) if x.dtype.kind == "b" else x
         fits = self.rotation_.fits(x) if isinstance(self.rotation_, HadamardRotation) else np.ones(len(x), np.bool_)
         if not fits.all():  # row by row, so that a code does not depend on the vectors beside it
-            codes = np.empty((len(x), self._n_features_out), np.uint64)
+            codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
             codes[fits], codes[~fits] = self._codes(x[fits]), words.pack(self._rotated(x[~fits]))
             return codes
         # R x < R mean as integers, both times n^(k/2): no multiplication, no rounding of x.

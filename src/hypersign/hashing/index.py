@@ -46,7 +46,7 @@ class HammingIndex:
 
     Args:
         hasher: fitted.
-        codes: its codes of the vectors, uint64 (n, words).
+        codes: its codes of the vectors: packed, uint64 (n, words), or bits, uint8 (n, bits); a data frame will do.
 
     Queries are vectors (q, dimension), which are hashed, or another HammingIndex of the same hasher.
 
@@ -62,17 +62,18 @@ class HammingIndex:
     """
 
     def __init__(self, hasher: SignHasher, codes: ArrayLike) -> None:
-        codes = np.asarray(codes)  # may be a table, after `set_output`
-        width = -(-hasher.bits // 64)
-        if codes.dtype != np.uint64 or codes.ndim != 2 or codes.shape[1] != width:
+        words, width = np.asarray(codes), -(-hasher.bits // 64)
+        if words.dtype == np.uint8 and words.shape[1:] == (hasher.bits,) and not (words > 1).any():
+            words = bits.pack(1 - words, threshold=1)
+        if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != width:
             raise HypersignError(
-                f"the codes of {hasher.bits} bits must be uint64 of shape (n, {width}); got {codes.dtype} of shape "
-                f"{codes.shape}"
+                f"the codes of {hasher.bits} bits must be uint64 of shape (n, {width}), or zeros and ones in uint8 "
+                f"of shape (n, {hasher.bits}); got {words.dtype} of shape {words.shape}"
             )
-        if not len(codes):
+        if not len(words):
             raise HypersignError("an index needs at least one code; got none")
         self.hasher = hasher
-        self.codes = np.ascontiguousarray(codes)
+        self.codes = np.ascontiguousarray(words)
 
     @classmethod
     def load(cls, path: Path | str) -> "HammingIndex":

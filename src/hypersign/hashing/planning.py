@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypersign import theory
+from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign.bits.hadamard import next_power_of_two
 from hypersign.hashing.hasher import SignHasher, block_rows, check_share
@@ -28,14 +28,16 @@ class Row:
     """Predictions for codes of one length.
 
     Attributes: `bits`; `bytes` per vector; `smaller`, how many times smaller than the vectors; `recall`, the
-    predicted recall@k by rescoring factor; `recall_by_center`, the same by the share of the mean that is
-    subtracted; `best_center`, the share of the greatest recall; `measured_recall`, after hashing, or None.
+    predicted recall@k by rescoring factor; `standard_error` of it, over the queries (NaN for a single one);
+    `recall_by_center`, the same by the share of the mean that is subtracted; `best_center`, the share of the
+    greatest recall; `measured_recall`, after hashing, or None.
     """
 
     bits: int
     bytes: int
     smaller: float
     recall: dict[int, float]
+    standard_error: dict[int, float]
     recall_by_center: dict[float, dict[int, float]]
     best_center: float
     measured_recall: dict[int, float] | None = None
@@ -48,6 +50,8 @@ class Plan:
     Attributes:
         vectors, dimension: how many there are, and of how many components.
         k: neighbours that count.
+        metric: "Euclidean", of the true neighbours. Scale vectors to length 1 beforehand for neighbours by angle, as
+            by cosine; where lengths differ, recall differs too.
         nearest, all: angles between queries and their k true neighbours, and all vectors, after centring if asked.
         effective_dimension: (tr C)^2 / tr C^2 of the covariance C: that of isotropic vectors with the same spread
             of cosines.
@@ -70,6 +74,7 @@ class Plan:
     queries: NDArray[Any] = dataclasses.field(repr=False)
     query_rows: NDArray[np.int64] | None = dataclasses.field(repr=False)
     truth: NDArray[np.int64] = dataclasses.field(repr=False)
+    metric: str = "Euclidean"
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON has it, without the queries."""
@@ -85,14 +90,14 @@ def plan(
     queries: ArrayLike | None = None,
     bits: Sequence[int] = (64, 128, 256, 512, 1024),
     factors: Sequence[int] = (1, 2, 4, 8),
-    k: int = 10,
+    k: int = _defaults.NEIGHBOURS,
     rotation: str = "hadamard",
     center: bool | float = True,
-    sample: int = 200,
+    sample: int = _defaults.PLAN_QUERIES,
     seed: int = 0,
 ) -> Plan:
     """Predicts recall@k by length of code and rescoring factor: the share of the k nearest vectors that are among
-    the nearest factor * k codes.
+    the nearest factor * k codes. "Nearest" is Euclidean: scale vectors to length 1 beforehand to search by angle.
 
     Reads all vectors, a block at a time, for a sample of queries; hashes nothing.
 
@@ -153,13 +158,15 @@ def plan(
     table = []
     for m in bits:
         size = next_power_of_two(max(d, m)) if rotation == "hadamard" else max(d, m)
-        expected = {s: recall_by_factor(crowd, m, size, k, factors) for s, crowd in crowds.items()}
+        by_query = {s: recall_by_factor(crowd, m, size, k, factors) for s, crowd in crowds.items()}
+        expected = {s: {f: float(found[f].mean()) for f in factors} for s, found in by_query.items()}
         table.append(
             Row(
                 bits=m,
                 bytes=8 * -(-m // 64),
                 smaller=d * vectors.dtype.itemsize / (8 * -(-m // 64)),
                 recall=expected[share],
+                standard_error={f: _standard_error(by_query[share][f]) for f in factors},
                 recall_by_center=expected,
                 best_center=max(expected, key=lambda s: sum(expected[s].values())),
             )
@@ -199,6 +206,10 @@ def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
             row = dataclasses.replace(row, measured_recall=_measured(index, planned, tuple(row.recall), threads))
         rows.append(row)
     return dataclasses.replace(planned, rows=tuple(rows))
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _measured(index: HammingIndex, planned: Plan, factors: Sequence[int], threads: int) -> dict[int, float]:

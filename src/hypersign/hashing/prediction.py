@@ -109,7 +109,7 @@ def predicted_recall(
     check_int("dimension", dimension, least=3)
     companions = np.unique(np.linspace(0, len(vectors) - 1, min(FAR, len(vectors))).round().astype(np.int64))
     crowd = meet(vectors, queries, None, nearest, companions, np.zeros(vectors.shape[1]))
-    return recall_by_factor(crowd, bits, dimension, nearest.shape[1], (1,))[1]
+    return float(recall_by_factor(crowd, bits, dimension, nearest.shape[1], (1,))[1].mean())
 
 
 def blocks(vectors: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
@@ -201,8 +201,10 @@ def meet(
     )
 
 
-def recall_by_factor(crowd: Crowd, m: int, size: int, k: int, factors: Sequence[int]) -> dict[int, float]:
-    """The probability that a true neighbour is among the nearest factor * k codes, averaged over all of them.
+def recall_by_factor(
+    crowd: Crowd, m: int, size: int, k: int, factors: Sequence[int]
+) -> dict[int, NDArray[np.float64]]:
+    """The expected share of each query's true neighbours among its nearest factor * k codes, shape (q,) per factor.
 
     Args:
         crowd: what `meet` found.
@@ -217,7 +219,7 @@ def recall_by_factor(crowd: Crowd, m: int, size: int, k: int, factors: Sequence[
     for factor in factors:
         wanted = factor * k
         if wanted >= crowd.counts[0].sum():
-            found[factor] = 1.0  # every vector is a candidate
+            found[factor] = np.ones(len(crowd.counts))  # every vector is a candidate
             continue
         # The distance that `wanted` codes do not exceed decides: the mean correlation at it counts.
         cdf, pmf = _distances(m, variance, 0.0)
@@ -234,7 +236,7 @@ def recall_by_factor(crowd: Crowd, m: int, size: int, k: int, factors: Sequence[
             # Copies of the neighbour are ahead of it exactly if their index is lower.
             rivals = ahead - (1 + crowd.copies[:, j, None]) * (cdf - pmf / 2)[bins]
             total += (pmf[bins] * _at_most(wanted - 1 - crowd.before[:, j, None], rivals)).sum(1)
-        found[factor] = float(total.mean() / crowd.neighbours.shape[1])
+        found[factor] = total / crowd.neighbours.shape[1]
     return found
 
 

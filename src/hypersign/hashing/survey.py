@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hypersign import theory
+from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
 from hypersign.hashing.prediction import predicted_recall
@@ -72,6 +72,7 @@ class VectorsGeometry:
     Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 if vectors
     are centred, near 1 in a narrow cone. `effective_dimension` is the participation ratio (tr C)^2/tr(C^2) of the
     covariance: `dimension` if all directions vary equally. Rotations are to `rotated_dimension`, a power of two.
+    `metric` is that of the true neighbours: "angular" (the order of cosines).
     `recalls` are over `queries` of the sampled vectors, taken out as queries to the others: with more vectors than
     the sample they are lower.
     """
@@ -94,6 +95,7 @@ class VectorsGeometry:
     centred_rotated_degrees: VectorAngles
     queries: int
     recalls: tuple[CodeRecall, ...]
+    metric: str = "angular"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON: NaN as None."""
@@ -101,7 +103,12 @@ class VectorsGeometry:
 
 
 def inspect_vectors(
-    vectors: np.ndarray, *, name: str = "", bits: Sequence[int] = (), sample: int = 20_000, seed: int = 0
+    vectors: np.ndarray,
+    *,
+    name: str = "",
+    bits: Sequence[int] = (),
+    sample: int = _defaults.SAMPLED_VECTORS,
+    seed: int = 0,
 ) -> VectorsGeometry:
     """Measures vectors against their signs, beside theory, and the recall of codes by length.
 
