@@ -105,7 +105,9 @@ def test_run_json_of_no_text(folder):
 @pytest.mark.parametrize("content", [{"format": 2}, {}, [], 3], ids=repr)
 def test_another_version(folder, content):
     (folder / "run.json").write_text(json.dumps(content))
-    with pytest.raises(HypersignError, match=r"of version 1; its run.json says version (2|None): open it with the|must be a JSON object"):
+    with pytest.raises(
+        HypersignError, match=r"run.json says version (2|None): open it with the|must be a JSON object"
+    ):
         load(folder)
 
 

@@ -76,7 +76,8 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) 
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise HypersignError(
-            f"{name} has no option {', '.join(unknown):.200}; its options are {', '.join(known)}: leave the others out"
+            f"{name} has no option {', '.join(unknown):.200}; its options are {', '.join(known)}: leave the others "
+            "out"
         )
     _check_kinds(name, options)
     plain = {option: options.pop(option) for option in _QUANTIZATION[name] if option in options}
