@@ -63,7 +63,7 @@ def pack(
         console.print(_table(packed))
         console.print(
             f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
-            f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
+            f"{_compared(size, summary(model, data.shape).float_bytes)} its float32 weights",
             highlight=False,
             soft_wrap=True,
         )
@@ -105,6 +105,17 @@ def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, thread
             f"logits, and no rounding explains it (image {first.image}, from {first.wrong_step} on): "
             f"do not use {output}"
         )
+
+
+def _compared(size: int, float_bytes: int) -> str:
+    """`size` in words, for "... its float32 weights": a file with real weights may be larger than they are.
+
+    >>> _compared(10, 315), _compared(105, 100)
+    ('31.5 times smaller than', '1.05 times the size of')
+    """
+    if size < float_bytes:
+        return f"{float_bytes / size:.1f} times smaller than"
+    return f"{size / float_bytes:.3g} times the size of"
 
 
 def _certificate(output: Path) -> Path:
