@@ -79,7 +79,7 @@ class QuantConv1d(_QuantConv, nn.Conv1d):
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
         )  # fmt: skip
-        self._set_quantizers(input_quantizer, weight_quantizer)
+        self.set_quantizers(input_quantizer, weight_quantizer)
         self._set_pad_value(pad_value)
 
 
@@ -135,7 +135,7 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
         )  # fmt: skip
-        self._set_quantizers(input_quantizer, weight_quantizer)
+        self.set_quantizers(input_quantizer, weight_quantizer)
         self._set_pad_value(pad_value)
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:

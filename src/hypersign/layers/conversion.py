@@ -145,7 +145,7 @@ def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quanti
     """Makes `layer` its quantized subclass, in place: its parameters, hooks, mode and settings stay."""
     layer.__class__ = _QUANTIZED[type(layer)]
     assert isinstance(layer, QuantLayer)
-    layer._set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
+    layer.set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
     for quantizer in (layer.input_quantizer, layer.weight_quantizer):
         quantizer.to(layer.weight.device).train(layer.training)
     if isinstance(layer, QuantConv1d | QuantConv2d):

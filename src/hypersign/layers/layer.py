@@ -34,7 +34,12 @@ class QuantLayer(nn.Module):
     rounding_seed: Tensor | None = None
     """`train_on_bits` sets it: then products of levels are computed on bits, gradients rounded with the next seed."""
 
-    def _set_quantizers(self, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None) -> None:
+    def set_quantizers(self, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None) -> None:
+        """Gives the layer its quantizers; constructors call it last. None leaves that side real.
+
+        Raises:
+            HypersignError: an object that is no quantizer, or one that cannot quantize inputs.
+        """
         for side, quantizer in (("input_quantizer", input_quantizer), ("weight_quantizer", weight_quantizer)):
             if quantizer is not None and not isinstance(quantizer, Quantizer):
                 raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")

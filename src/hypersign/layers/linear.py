@@ -46,7 +46,7 @@ class QuantLinear(QuantLayer, nn.Linear):
         dtype: object = None,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
-        self._set_quantizers(input_quantizer, weight_quantizer)
+        self.set_quantizers(input_quantizer, weight_quantizer)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x @ weight.T`: `(..., in_features)` by `(out_features, in_features)`."""
