@@ -141,7 +141,7 @@ def _sentence(found: Certificate) -> str:
 def _table(packed: PackedModel) -> Table:
     """Every operation: what it reads, what it gives, and whether it computes in integers."""
     table = Table(
-        caption="bits: products of packed levels; integers: sums of pixels;\nfloat32: what has no integer form",
+        caption="bits: products of packed levels; integers: sums of pixels;\nfloat32: real weights or inputs, with multiplications",
         caption_justify="left",
     )
     for title in ("node", "operation", "gives", "arithmetic"):

@@ -104,7 +104,7 @@ class DotProducts:
     weights binarized and permuted: the mean over filters of the cosine between latent and quantized filter;
     activations binarized: the cosine between a standard normal and its quantized version (sqrt(2/pi) for the
     sign), 1 without an input quantizer; both: the product of the two. `predicted_sign_disagreement` is
-    arccos(predicted_pearson_r)/pi.
+    arccos(predicted_pearson_r)/pi, for normal products of zero mean, which those of first and last layers are not.
     """
 
     pearson_r: float
@@ -161,6 +161,8 @@ class LayerGeometry:
 
     From the covariance C of the layer's inputs a_b over `Geometry.covariance_images` training images:
     `covariance_pearson_r` predicts `weights_binarized.pearson_r_per_filter`, w'Cb / sqrt(w'Cw b'Cb), and
+    `training_sign_disagreement` is the share of signs that differ, counted on those images (a check that what is
+    measured holds for other images; NaN where not counted), and
     `effective_dimension` is (trace C)^2 / |C|_F^2, of how many directions the inputs vary in; `components` says how
     the filters lie to these; `what_if` what other quantizers would do; `recommendation` ("binarize", "ternarize" or
     "keep in float") and its `reason` are `layer_advice`'s for the latent weights. Empty and NaN where no covariance
@@ -181,6 +183,7 @@ class LayerGeometry:
     both_binarized: DotProducts
     permuted: DotProducts
     covariance_pearson_r: Floats = ()
+    training_sign_disagreement: float = math.nan
     effective_dimension: float = math.nan
     components: Components = Components()
     what_if: tuple[WhatIfCurve, ...] = ()

@@ -73,7 +73,7 @@ class AssociativeMemory(nn.Sequential):
         return np.stack([np.where(positive, row, -row).sum(-1) for row in weights], axis=-1)
 
     def operations(self) -> dict[str, int]:
-        """Operations of `integer_logits` for one image, by kind; sign flips as `FastTransform.operations` has them."""
+        """Operations of `integer_logits` for one image, by kind; sign flips as `FastTransform.operations` counts."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         classes, features = self.fc.weight.shape  # type: ignore[union-attr, misc]
         return {

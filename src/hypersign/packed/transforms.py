@@ -99,6 +99,7 @@ def hadamard(y: NDArray[np.int32], *, threads: int = 1) -> NDArray[np.int32]:
 
 def signed_sums(y: NDArray[Any], levels: NDArray[Any]) -> NDArray[Any]:
     """Sums of integers `y` (N, n) with signs -1, 0, +1 (filters, n), by additions and negations: (N, filters)."""
+
     def signed_sum(row: NDArray[Any]) -> NDArray[Any]:
         terms = y[:, row != 0]
         return np.asarray(np.where(row[row != 0] < 0, -terms, terms).sum(-1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.geometry.capture import watching
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
-from hypersign.geometry.covariance.patches import groups_of, input_patches, quantizable_layers
+from hypersign.geometry.covariance.patches import NUMBERS, groups_of, input_patches, quantizable_layers
 from hypersign.layers import QuantLayer
 
 __all__ = ["MOST_FAN_IN", "Covariances", "LayerCovariance", "input_covariances"]
@@ -28,8 +28,9 @@ class LayerCovariance:
 
     `patches` of each group were seen; `mean` has shape (groups, d), `covariance` C (groups, d, d), centred and
     symmetric, d being the fan-in; `weights` the latent filters, `levels` what the layer makes of them (the same
-    without a weight quantizer), both (filters, d). Filter f meets the inputs of group f // (filters / groups). All
-    arrays are float64. `kind` is the layer's class.
+    without a weight quantizer), both (filters, d). `sign_flips` is counted on these very inputs: per filter, the
+    share of dot products whose sign differs between latent and quantized weights; empty where it was not counted.
+    Filter f meets the inputs of group f // (filters / groups). All arrays are float64. `kind` is the layer's class.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LayerCovariance:
     covariance: np.ndarray
     weights: np.ndarray
     levels: np.ndarray
+    sign_flips: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
 
     @property
     def groups(self) -> int:
@@ -141,6 +143,8 @@ class _LayerSums:
         self.name, self.layer = name, layer
         self.quantizes = isinstance(layer, QuantLayer) and layer.quantizes_inputs and not continuous
         self.sums: CovarianceAccumulator | None = None
+        self.flips = torch.zeros(layer.weight.shape[0], dtype=torch.int64, device=layer.weight.device)
+        self.filters: tuple[Tensor, ...] = ()  # latent and quantized
         self.reason = ""
         if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
@@ -172,6 +176,19 @@ class _LayerSums:
             x = self.layer.effective_input(x)
         for patches in input_patches(layer, x):
             self.sums.update(patches)
+            self._count_flips(patches)
+
+    def _count_flips(self, patches: Tensor) -> None:
+        """Counts products of patches (groups, d, n) that are negative with latent or with quantized weights alone."""
+        if not (isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights):
+            return
+        if not self.filters:
+            shape = patches.shape[0], -1, patches.shape[1]
+            both = self.layer.weight, self.layer.effective_weight()
+            self.filters = tuple(weight.detach().reshape(shape).to(patches) for weight in both)
+        latent, levels = self.filters
+        for part in patches.split(max(1, NUMBERS // len(self.flips)), dim=2):
+            self.flips += ((latent @ part < 0) != (levels @ part < 0)).sum(2).flatten()
 
     def result(self) -> LayerCovariance:
         """The covariance; the sums cannot be used afterwards."""
@@ -190,6 +207,7 @@ class _LayerSums:
             covariance,
             weights,
             weights if levels is latent else _rows(levels),
+            (self.flips / patches).cpu().numpy() if quantized else np.empty(0),
         )
 
 
