@@ -174,7 +174,8 @@ class LayerGeometry:
     images. `covariance_pearson_r` is w'Cb / sqrt(w'Cw b'Cb), which predicts
     `weights_binarized.pearson_r_per_filter`. `training_sign_disagreement` is counted on those images (NaN if it was
     not): a check that `weights_binarized.sign_disagreement` holds for other images.
-    `effective_dimension` is (trace C)^2 / |C|_F^2, the number of directions in which the inputs vary. `components` says how much of the filters lies in the leading directions.
+    `effective_dimension` is (trace C)^2 / |C|_F^2, the number of directions in which the inputs vary.
+    `components` says how much of the filters lies in the leading directions.
     `what_if` predicts the effect of other quantizers. `recommendation` ("binarize", "ternarize" or "keep in float")
     and its `reason` are those of `layer_advice` for the latent weights. If no covariance was measured, these fields
     are empty or NaN, and `reason` says why.
