@@ -210,11 +210,11 @@ def rotated(
     seed: int = 0,
     device: str = "cpu",
 ) -> Simulation:
-    """Angles of a Gaussian vector with unequal or correlated components and its sign, for each dimension and rotation.
+    """Angles of a Gaussian vector with unequal or correlated components and its sign, after each rotation.
 
-    The rotation comes before the sign. The standard deviation of component i is exp(rate i), as in Anderson & Berg,
-    unless a covariance is given. The smallest independent components count as 0 if, together, they stay below float32's rounding of the whole vector
-    (2^-24 of its length). Of a thousand components with rate .1, all but 167 count as 0.
+    The standard deviation of component i is exp(rate i), as in Anderson & Berg, unless a covariance is given. The
+    smallest independent components count as 0 if, together, they stay below float32's rounding of the whole vector
+    (2^-24 of its length). For rate .1, only 167 of a thousand components stay.
 
     Hadamard rotations draw new random signs for every vector; the dimension must be a power of two. The draws of a
     Haar case are divided among 16 rotations, and the standard errors are over the rotations.
