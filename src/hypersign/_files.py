@@ -119,7 +119,7 @@ def remove_parts(folder: Path, name: str | None = None) -> None:
 
 
 def _make_part(path: Path) -> tuple[int, Path]:
-    """Makes an empty part of `path`. Returns its descriptor and its path; it is locked while the descriptor is open."""
+    """Makes an empty part of `path`; returns its descriptor and path. It is locked while the descriptor is open."""
     while True:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         if fcntl is None:

@@ -76,7 +76,7 @@ class HaarRotation:
         return x @ self._like(x).T
 
     def inverse(self, x: Array) -> Array:
-        """Returns R' x for every vector x in the last dimension: x before the rotation, if no output was dropped."""
+        """Returns R' x for every vector x in the last dimension. It undoes a rotation that drops no output."""
         _check_last(x, self.outputs)
         return x @ self._like(x)
 
@@ -148,7 +148,7 @@ class HadamardRotation:
         return y[..., : self.outputs]
 
     def inverse(self, x: Array) -> Array:
-        """Returns R' x for every vector x in the last dimension: x before the rotation, if no output was dropped."""
+        """Returns R' x for every vector x in the last dimension. It undoes a rotation that drops no output."""
         _check_last(x, self.outputs)
         y: Any = _padded(x, self.size)
         for number in reversed(range(self.rounds)):
