@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 from numbers import Integral, Real
 
-__all__ = ["HypersignError", "check_int", "check_real", "check_choice"]
+__all__ = ["HypersignError", "check_int", "check_real", "check_choice", "check_threads"]
+
+MOST_THREADS = 4096
+"""More threads than any machine has, and few enough to start."""
 
 
 class HypersignError(ValueError):
     """An error that a user can fix. Its text is one sentence: what was expected, what came, what to do.
 
-    Commands print only this text and exit with status 1. Any other exception is a bug in HyperSign, and its traceback
-    is shown.
+    Commands print only the text and exit with status 1. Any other exception is our bug and keeps its traceback.
     """
 
 
@@ -25,6 +27,11 @@ def check_int(name: str, value: object, *, least: int | None = None, most: int |
     if (least is not None and number < least) or (most is not None and number > most):
         raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {number}")
     return number
+
+
+def check_threads(value: object, name: str = "threads") -> int:
+    """Returns a number of threads as an int, or raises HypersignError."""
+    return check_int(name, value, least=1, most=MOST_THREADS)
 
 
 def check_real(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypersign import report, simulation
+from hypersign import _defaults, report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
 from hypersign._locks import writing_file
@@ -39,9 +39,9 @@ REESTIMATION_BATCH = 500
 def ablate_run(
     run: Run,
     *,
-    images: int = 1000,
-    reestimate_images: int = 1000,
-    rounds: int = 3,
+    images: int = _defaults.ABLATED_IMAGES,
+    reestimate_images: int = _defaults.REESTIMATE_IMAGES,
+    rounds: int = _defaults.ABLATION_ROUNDS,
     depth: bool = False,
     weights: str = "last",
     seed: int = 0,
@@ -116,7 +116,7 @@ def write_report(
         )
 
 
-def paper_simulations(*, draws: int = 10_000, seed: int = 0) -> tuple[Simulation, ...]:
+def paper_simulations(*, draws: int = _defaults.DRAWS, seed: int = 0) -> tuple[Simulation, ...]:
     """Simulates the paper's random vectors, with the paper's cases: pairs, signs, ternary levels, rotations."""
     return (
         simulation.pairs(draws=draws, seed=seed),

@@ -73,11 +73,12 @@ class AssociativeMemory(nn.Sequential):
         return np.stack([np.where(positive, row, -row).sum(-1) for row in weights], axis=-1)
 
     def operations(self) -> dict[str, int]:
-        """Operations of `integer_logits` for one image, by kind."""
+        """Operations of `integer_logits` for one image, by kind; sign flips as `FastTransform.operations` counts."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         classes, features = self.fc.weight.shape  # type: ignore[union-attr, misc]
         return {
             "additions": rotation.rounds * rotation.size * int(math.log2(rotation.size)) + classes * (features - 1),
+            "sign_flips": rotation.dimension + (rotation.rounds - 1) * rotation.size + classes * features,
             "shifts": 0,
             "comparisons": features,
             "multiplications": 0,
@@ -98,6 +99,9 @@ def associative_memory(
     D_i are fixed random signs, H the Walsh-Hadamard matrix, W is what is learned: by gradient as any network, or
     from one example after the other by `AssociativeMemory.learn`. n weights answer m <= n examples exactly, as long
     as their signs are linearly independent, after enough passes; `one_pass_recall` tells what one pass leaves.
+
+    Only `AssociativeMemory.integer_logits` is free of multiplications. `pack` keeps the real weights as float32 and
+    multiplies: a packed memory is no smaller than its weights.
 
     Args:
         shape: (channels, height, width) of the images.
