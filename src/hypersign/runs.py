@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from hypersign import models
 from hypersign._checks import HypersignError, check_choice
-from hypersign._files import write_atomic
+from hypersign._files import open_file, write_atomic
+from hypersign._json import parse_object
 from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.tasks import Task
@@ -86,16 +87,8 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        try:
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-        except (OSError, ValueError, RecursionError) as error:
-            raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
-        wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
-        if wrong:
-            raise HypersignError(
-                f"{path} must hold one JSON object a line; line {wrong[0]} is none: restore the file"
-            )
-        return rows
+        with open_file(path) as file:
+            return [parse_object(f"line {number} of {path}", line) for number, line in enumerate(file, 1)]
 
     @cached_property
     def _data(self) -> Data:
@@ -174,6 +167,9 @@ class Run:
             )
             raise HypersignError(f"{self.name} has no {weights} weights ({path.name}): {why}")
         tensors, _ = read_tensors(path)
+        if self.given_model is None:
+            with torch.device("meta"):  # takes no memory: the sizes in run.json may be any
+                check_weights(self.build_model(), tensors, origin=str(path))
         model = self.build_model()
         load_weights(model, tensors, origin=str(path))
         return model.eval()
@@ -226,24 +222,55 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
     file = folder / "run.json"
     if not folder.is_dir():
         raise HypersignError(f"a run folder was expected at {folder}; there is none: check the path")
-    try:
-        info = json.loads(file.read_text())
-    except OSError as error:
+    with open_file(file, " as the description of a run folder") as stream:
+        info = parse_object(f"{file}", stream.read())
+    version = info.get("format")
+    if version != FORMAT or isinstance(version, bool):
         raise HypersignError(
-            f"{folder} must be a run folder, with a run.json that can be read; {error.strerror}: check the path"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise HypersignError(f"{file} must be JSON; {error}: restore the file or train again") from error
-    version = info.get("format") if isinstance(info, dict) else None
-    if version != FORMAT:
-        raise HypersignError(
-            f"{folder} must be a run folder of version {FORMAT}; its run.json says version {version}: "
+            f"{folder} must be a run folder of version {FORMAT}; its run.json says version {version!r:.40}: "
             "open it with the HyperSign that wrote it"
         )
-    missing = [key for key in ("model", "recipe", "data", "versions", "finished") if key not in info]
+    _check_info(file, info)
+    return Run(folder, info, data, model)
+
+
+_SECTIONS: dict[str, dict[str, Any]] = {
+    "model": {"name": str, "shape": list, "classes": int, "options": dict},
+    "data": {"name": str, "source": str | None, "seed": int | None, "sha256": str},
+    "recipe": {},
+    "versions": {},
+}
+"""Sections of run.json, and the types of what is read of them."""
+
+
+def _check_info(file: Path, info: Mapping[str, Any]) -> None:
+    """Raises HypersignError if a run.json lacks what is read of it, or has it of another type."""
+    missing = [key for key in (*_SECTIONS, "finished") if key not in info]
+    missing += [
+        f"{section}.{key}"
+        for section, kinds in _SECTIONS.items()
+        if isinstance(info.get(section), dict)
+        for key in kinds
+        if key not in info[section]
+    ]
     if missing:
         raise HypersignError(f"{file} lacks {', '.join(missing)}: restore the file or train again")
-    return Run(folder, info, data, model)
+    wrong = [section for section in _SECTIONS if not isinstance(info[section], dict)]
+    wrong += [
+        f"{section}.{key}"
+        for section, kinds in _SECTIONS.items()
+        if section not in wrong
+        for key, kind in kinds.items()
+        if not isinstance(info[section][key], kind) or isinstance(info[section][key], bool)
+    ]
+    wrong += [] if isinstance(info["finished"], bool) else ["finished"]
+    wrong += [] if isinstance(info.get("results", {}), dict) else ["results"]
+    if not wrong and not all(type(size) is int for size in info["model"]["shape"]):
+        wrong.append("model.shape")
+    if not wrong and not any(key.startswith("train_") for key in info["data"]):
+        wrong.append("data (it lacks the number of training examples)")
+    if wrong:
+        raise HypersignError(f"{file} has another kind of {', '.join(wrong)}: restore the file or train again")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
