@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["is_part", "make_folder", "open_file", "remove_parts", "write_atomic"]
+__all__ = ["check_file", "check_folder", "is_part", "make_folder", "open_file", "remove_parts", "write_atomic"]
 
 PART = ".part"
 
@@ -63,6 +63,31 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
                 part.unlink()
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def check_file(name: str, path: Path) -> None:
+    """Raises HypersignError, which calls the argument `name`, where `write_atomic` could not write `path`.
+
+    It is for the start of long work; nothing is written.
+    """
+    if path.is_dir():
+        raise HypersignError(f"{name} must name a file; got the folder {path}")
+    if not path.parent.is_dir():
+        raise HypersignError(f"{name} must name a file in a folder that exists; {path.parent} is none: make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise HypersignError(f"{name} must name a file in a folder that you may write to; got {path}")
+
+
+def check_folder(name: str, path: Path) -> None:
+    """Raises HypersignError, which calls the argument `name`, where `path` could not be made a folder and written to.
+
+    It is for the start of long work; nothing is made.
+    """
+    found = next((folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder)), path)
+    if not found.is_dir():
+        raise HypersignError(f"{name} must name a folder; got {path}, but {found} is a file")
+    if not os.access(found, os.W_OK):
+        raise HypersignError(f"{name} must name a folder that you may write to; got {path}")
 
 
 def open_file(path: Path, purpose: str = "") -> BinaryIO:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hypersign import bits
-from hypersign._checks import check_int
+from hypersign._checks import check_threads
 from hypersign.bits import Filters
 from hypersign.bits.hadamard import check_hadamard, transform
 
@@ -329,7 +329,7 @@ def hadamard_transform(x: Tensor, *, orthonormal: bool = True, threads: int | No
     """
     check_hadamard(tuple(x.shape), x.dtype, floating=x.is_floating_point() or x.is_complex(), orthonormal=orthonormal)
     if threads is not None:
-        check_int("threads", threads, least=1)
+        check_threads(threads)
     return hadamard(x, x.shape[-1] ** -0.5 if orthonormal else 1.0, threads or 0)
 
 

@@ -80,7 +80,7 @@ main(["bench", sys.argv[1], "--batch-sizes", "3", "--repeats", "1", "--json"])
 
 def test_command_prints_tables_or_json(packed) -> None:
     tables, found = in_a_process(COMMANDS, str(packed[2])).split("=====")
-    assert tables.count("ms an image") >= 2
+    assert tables.count("ms per image") >= 2
     (batch,) = json.loads(found)["batches"]
     assert batch["images"] == 3
     assert batch["dense_seconds"]["torch float32"] > 0

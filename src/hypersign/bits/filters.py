@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import backend, native
 from hypersign.bits.reference import Words
@@ -147,7 +147,7 @@ class Filters:
         stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
         dilation = check_pair("dilation", dilation, least=1)
         pad_value = check_int("pad_value", pad_value, least=0, most=1)
-        threads = check_int("threads", threads, least=1)
+        threads = check_threads(threads)
         size = output_size(x.shape[-3:-1], self.shape[:2], stride=stride, padding=padding, dilation=dilation)
         shape: tuple[int, ...] = (x.shape[-4], *size, self.filters)
         if thresholds is not None:

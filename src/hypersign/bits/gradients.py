@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import native
 from hypersign.bits.reference import Words
@@ -59,7 +59,7 @@ def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1
             f"a gradient must be float32 (N, H, W, F); got {gradient.dtype} of shape {gradient.shape}"
         )
     seed = check_int("seed", seed, least=0, most=2**64 - 1)
-    threads = check_int("threads", threads, least=1)
+    threads = check_threads(threads)
     images, height, width, filters = gradient.shape
     kernels = native()
     if kernels is None:
@@ -142,7 +142,7 @@ def input_gradient(
     out = np.empty((len(q), *size, shape[2]), np.float32)
     planes = words.reshape(2 if words.ndim == 3 else 1, *words.shape[-2:])
     if out.size:
-        kernels.input_gradient(q, scales, planes, out, shape[:2], *options, check_int("threads", threads, least=1))
+        kernels.input_gradient(q, scales, planes, out, shape[:2], *options, check_threads(threads))
     return out
 
 
@@ -199,7 +199,7 @@ def weight_gradient(
         return reference.weight_gradient(q, scales, x, shape, *options, pad_value)
     out = np.empty((q.shape[3], *shape), np.float32)
     planes = x.reshape(2 if x.ndim == 5 else 1, *x.shape[-4:])
-    kernels.weight_gradient(q, scales, planes, out, *options, pad_value, check_int("threads", threads, least=1))
+    kernels.weight_gradient(q, scales, planes, out, *options, pad_value, check_threads(threads))
     return out
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_threads
 from hypersign.bits.backend import native
 
 __all__ = ["check_hadamard", "hadamard_transform", "next_power_of_two", "transform"]
@@ -59,7 +59,7 @@ def hadamard_transform(
     [10, -2, -4, 0]
     """
     check_hadamard(x.shape, x.dtype, floating=x.dtype.kind in "fc", orthonormal=orthonormal)
-    check_int("threads", threads, least=1)
+    check_threads(threads)
     if x.dtype.kind not in "iufcO":
         raise HypersignError(f"a Hadamard transform adds numbers; got {x.dtype}: convert them")
     if out is None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import native
 from hypersign.bits.reference import Words
@@ -28,7 +28,7 @@ def hamming(a: Words, b: Words, *, threads: int = 1) -> NDArray[np.int32]:
     [[1, 3]]
     """
     a, b = _codes(a, b, "a", "b")
-    threads = check_int("threads", threads, least=1)
+    threads = check_threads(threads)
     kernels = native()
     if kernels is None:
         return reference.hamming(a, b)
@@ -60,7 +60,7 @@ def hamming_topk(
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
     k = check_int("k", k, least=0, most=len(codes))
-    threads = check_int("threads", threads, least=1)
+    threads = check_threads(threads)
     kernels = native()
     if kernels is None:
         return reference.nearest(reference.hamming(queries, codes), k)
@@ -94,7 +94,7 @@ def hamming_within(
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
     radius = check_int("radius", radius, least=0)
-    threads = check_int("threads", threads, least=1)
+    threads = check_threads(threads)
     kernels = native()
     if kernels is not None:
         return kernels.hamming_within(queries, codes, min(radius, 64 * codes.shape[1]), threads)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import native
 from hypersign.bits.filters import Filters
@@ -76,7 +76,7 @@ def image_conv2d(
     shift = check_int("shift", shift, least=-LARGEST, most=LARGEST)
     stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
     dilation = check_pair("dilation", dilation, least=1)
-    threads = check_int("threads", threads, least=1)
+    threads = check_threads(threads)
     out = output_size(x.shape[1:3], filters.shape[:2], stride=stride, padding=padding, dilation=dilation)
     taps = math.prod(filters.shape)
     if taps * max(255 * abs(multiplier), abs(shift), abs(255 * multiplier + shift)) > LARGEST:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import native
 from hypersign.bits.windows import check_pair, output_size
@@ -63,7 +63,7 @@ def real_conv2d(
         )
     stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
     dilation = check_pair("dilation", dilation, least=1)
-    threads = check_int("threads", threads, least=1)
+    threads = check_threads(threads)
     offset = np.zeros(filters, np.float32) if bias is None else np.asarray(bias, np.float32)
     if offset.shape != (filters,):
         raise HypersignError(f"bias must be ({filters},), one number for each filter; got shape {offset.shape}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hypersign import theory
+from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
 from hypersign.hashing.prediction import predicted_recall
@@ -103,7 +103,12 @@ class VectorsGeometry:
 
 
 def inspect_vectors(
-    vectors: np.ndarray, *, name: str = "", bits: Sequence[int] = (), sample: int = 20_000, seed: int = 0
+    vectors: np.ndarray,
+    *,
+    name: str = "",
+    bits: Sequence[int] = (),
+    sample: int = _defaults.SAMPLED_VECTORS,
+    seed: int = 0,
 ) -> VectorsGeometry:
     """Measures vectors against their signs, beside theory, and the recall of codes by length.
 

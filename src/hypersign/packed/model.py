@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign import bits
-from hypersign._checks import HypersignError, check_int
+from hypersign import _defaults, bits
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits.backend import native
 from hypersign.bits.images import channels_last
 from hypersign.bits.words import Bound
@@ -155,7 +155,9 @@ class PackedModel:
         """The nodes that compute in float32, not in integers."""
         return tuple(node.name for node in self.graph.nodes if self.values[node.name].kind == "real")
 
-    def predict(self, images: NDArray[Any], *, batch_size: int = 64, threads: int = 1) -> NDArray[np.float32]:
+    def predict(
+        self, images: NDArray[Any], *, batch_size: int = _defaults.PACKED_BATCH, threads: int = 1
+    ) -> NDArray[np.float32]:
         """The logits of images.
 
         Args:
@@ -170,7 +172,7 @@ class PackedModel:
             HypersignError: images of another type or shape, or with NaN.
         """
         check_int("batch_size", batch_size, least=1)
-        check_int("threads", threads, least=1)
+        check_threads(threads)
         images = self._images(images)
         logits = np.empty((len(images), len(self.classes)), np.float32)
         for start in range(0, len(images), batch_size):
@@ -181,7 +183,7 @@ class PackedModel:
 
     def trace(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, NDArray[Any]]:
         """The output of every node for images, by name: words, sums or numbers, channels last."""
-        check_int("threads", threads, least=1)
+        check_threads(threads)
         images = self._images(images)
         values = _Batch(self._steps, images).run(images, threads, keep=True)
         return {name: values[name] for name in (INPUT, *(step.name for step in self._steps))}

@@ -99,8 +99,12 @@ def hadamard(y: NDArray[np.int32], *, threads: int = 1) -> NDArray[np.int32]:
 
 def signed_sums(y: NDArray[Any], levels: NDArray[Any]) -> NDArray[Any]:
     """Sums of integers `y` (N, n) with signs -1, 0, +1 (filters, n), by additions and negations: (N, filters)."""
-    rows = [np.where(row < 0, -y, y)[:, row != 0].sum(-1) for row in levels]
-    return np.stack(rows, axis=-1)
+
+    def signed_sum(row: NDArray[Any]) -> NDArray[Any]:
+        terms = y[:, row != 0]
+        return np.asarray(np.where(row[row != 0] < 0, -terms, terms).sum(-1))
+
+    return np.stack([signed_sum(row) for row in levels], axis=-1)
 
 
 def slopes(words: NDArray[np.uint64], size: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hypersign import theory
+from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.ops import hadamard_transform
 from hypersign.simulation import gaussian
@@ -45,7 +45,11 @@ HAAR_ROTATIONS = 16
 
 
 def pairs(
-    dimensions: Sequence[int] = (3, 10, 27), *, draws: int = 10_000, seed: int = 0, device: str = "cpu"
+    dimensions: Sequence[int] = _defaults.PAIR_DIMENSIONS,
+    *,
+    draws: int = _defaults.DRAWS,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Simulation:
     """Angles of two independent Gaussian vectors, for each dimension; theory: `theory.pair_angle_std`.
 
@@ -76,7 +80,9 @@ def pairs(
     return Simulation("pairs", "Two random vectors", "dimension", seed, tuple(cases))
 
 
-def binary_pairs(dimensions: Sequence[int] = (10, 100, 1000), *, draws: int = 10_000, seed: int = 0) -> Simulation:
+def binary_pairs(
+    dimensions: Sequence[int] = _defaults.BINARY_PAIR_DIMENSIONS, *, draws: int = _defaults.DRAWS, seed: int = 0
+) -> Simulation:
     """Angles of two independent vectors of random signs, for each dimension; theory: `theory.binary_pair_angle_std`.
 
     Signs are packed 64 to a word, and disagreements counted on words. Raises HypersignError where a dimension or
@@ -103,7 +109,11 @@ def binary_pairs(dimensions: Sequence[int] = (10, 100, 1000), *, draws: int = 10
 
 
 def sign(
-    dimensions: Sequence[int] = (3, 10, 27), *, draws: int = 10_000, seed: int = 0, device: str = "cpu"
+    dimensions: Sequence[int] = _defaults.SIGN_DIMENSIONS,
+    *,
+    draws: int = _defaults.DRAWS,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Simulation:
     """Angles of a Gaussian vector and its sign, for each dimension; theory: `theory.sign_angle`.
 
@@ -123,10 +133,10 @@ def sign(
 
 
 def ternary(
-    thresholds: Sequence[float] = (0.01, 0.02 / 0.18, 0.2, 0.3, 0.5),
+    thresholds: Sequence[float] = _defaults.TERNARY_THRESHOLDS,
     *,
-    dimension: int = 1000,
-    draws: int = 10_000,
+    dimension: int = _defaults.LEVEL_DIMENSION,
+    draws: int = _defaults.DRAWS,
     seed: int = 0,
     device: str = "cpu",
 ) -> Simulation:
@@ -156,10 +166,10 @@ def ternary(
 
 
 def levels(
-    numbers: Sequence[int] = (2, 3, 4, 8),
+    numbers: Sequence[int] = _defaults.LEVEL_NUMBERS,
     *,
-    dimension: int = 1000,
-    draws: int = 10_000,
+    dimension: int = _defaults.LEVEL_DIMENSION,
+    draws: int = _defaults.DRAWS,
     seed: int = 0,
     device: str = "cpu",
 ) -> Simulation:
@@ -199,12 +209,12 @@ def levels(
 
 
 def rotated(
-    dimensions: Sequence[int] = (10, 100, 500),
+    dimensions: Sequence[int] = _defaults.ROTATED_DIMENSIONS,
     *,
-    rotations: Sequence[str] = ("none", "haar"),
-    rate: float = 0.1,
+    rotations: Sequence[str] = _defaults.ROTATIONS,
+    rate: float = _defaults.RATE,
     covariance: ArrayLike | None = None,
-    draws: int = 10_000,
+    draws: int = _defaults.DRAWS,
     seed: int = 0,
     device: str = "cpu",
 ) -> Simulation:
