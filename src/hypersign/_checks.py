@@ -21,7 +21,7 @@ def check_int(name: str, value: object, *, least: int | None = None, most: int |
     if type(value) is int:
         number = value  # the usual case: a check against abstract classes takes longer than everything else
     elif isinstance(value, bool) or not isinstance(value, Integral):
-        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {value!r}")
+        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {value!r:.60}")
     else:
         number = int(value)
     if (least is not None and number < least) or (most is not None and number > most):
@@ -51,7 +51,7 @@ def check_real(
     ]
     wanted = f"{name} must be a number" + (f" {' and '.join(bounds)}" if bounds else "")
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise HypersignError(f"{wanted}; got {value!r}")
+        raise HypersignError(f"{wanted}; got {value!r:.60}")
     try:
         number = float(value)
     except OverflowError:
@@ -72,7 +72,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     """Returns `value`. Raises HypersignError if it is not one of the choices."""
     names = list(choices)
     if value not in names:
-        raise HypersignError(f"{name} must be one of {', '.join(names)}; got {value!r}")
+        raise HypersignError(f"{name} must be one of {', '.join(names)}; got {value!r:.60}")
     return value
 
 
