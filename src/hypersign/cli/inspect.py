@@ -129,11 +129,12 @@ def covariance_table(found: "Geometry") -> Table:
     table = Table(
         caption="r: medians over filters, as measured and as predicted from\n"
         f"the inputs' covariance over {found.covariance_images:,} training images;\n"
-        "effective dimension: number of directions in which inputs vary",
+        "effective dimension: number of directions in which inputs vary;\n"
+        "signs differ: % of dot products, measured / counted on the training images",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
-    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart"):
+    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart", "signs\ndiffer"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("latent weights: advice")
     for layer in found.layers:
@@ -148,6 +149,7 @@ def covariance_table(found: "Geometry") -> Table:
             str(layer.fan_in),
             f"{layer.effective_dimension:.1f}",
             *(f"{cell:.3f}" for cell in cells),
+            beside(100 * layer.weights_binarized.sign_disagreement, 100 * layer.training_sign_disagreement, 1),
             layer.recommendation,
         )
     return table

@@ -65,7 +65,7 @@ def pack(
         out.print(_table(packed))
         out.print(
             f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
-            f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
+            f"{_compared(size, summary(model, data.shape).float_bytes)} its float32 weights",
             soft_wrap=True,
         )
         if verify:
@@ -107,6 +107,17 @@ def _verify(opened: "Run", weights: str, packed: PackedModel, output: Path, thre
         )
 
 
+def _compared(size: int, float_bytes: int) -> str:
+    """`size` in words, for "... its float32 weights": a file with real weights may be larger than they are.
+
+    >>> _compared(10, 315), _compared(105, 100)
+    ('31.5 times smaller than', '1.05 times the size of')
+    """
+    if size < float_bytes:
+        return f"{float_bytes / size:.1f} times smaller than"
+    return f"{size / float_bytes:.3g} times the size of"
+
+
 def _certificate(output: Path) -> Path:
     return Path(f"{output}.json")
 
@@ -131,7 +142,7 @@ def _table(packed: PackedModel) -> Table:
     """One row per operation: its output and its arithmetic."""
     table = Table(
         caption="bits: products of packed levels; integers: sums of pixels;\n"
-        "float32: operations without an integer form",
+        "float32: real weights or inputs, with multiplications",
         caption_justify="left",
     )
     for title in ("node", "operation", "output", "arithmetic"):

@@ -103,6 +103,7 @@ def claims_table(name: str, claims: Sequence["Claim"]) -> Table:
         bound = {
             "near": f"{claim.predicted:.3f} ± {claim.tolerance:.3f}",
             "at least": f">= {claim.predicted - claim.tolerance:.3f}",
+            "at most": f"<= {claim.predicted + claim.tolerance:.3f}",
             "below": f"< {claim.predicted:.3f}",
         }[claim.relation]
         table.add_row(

@@ -29,7 +29,7 @@ class Claim:
 
     `claim` is the sentence, `subject` the layer or the simulated case, `quantity` the measured quantity. `relation`
     says when the claim holds: "near" if |measured - predicted| <= tolerance, "at least" if measured >= predicted -
-    tolerance, "below" if measured < predicted.
+    tolerance, "at most" if measured <= predicted + tolerance, "below" if measured < predicted.
     """
 
     claim: str
@@ -37,7 +37,7 @@ class Claim:
     quantity: str
     measured: float
     predicted: float
-    relation: Literal["near", "at least", "below"] = "near"
+    relation: Literal["near", "at least", "at most", "below"] = "near"
     tolerance: float = 0.0
 
     @property
@@ -47,6 +47,8 @@ class Claim:
             return abs(self.measured - self.predicted) <= self.tolerance
         if self.relation == "at least":
             return self.measured >= self.predicted - self.tolerance
+        if self.relation == "at most":
+            return self.measured <= self.predicted + self.tolerance
         return self.measured < self.predicted
 
     @property
@@ -199,7 +201,7 @@ def _disagreement(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
             "share of signs that differ; arccos(r)/pi",
             products.sign_disagreement,
             math.acos(max(-1.0, min(1.0, products.pearson_r))) / math.pi,
-            "near",
+            "at most",
             DISAGREEMENT,
         )
 

@@ -163,6 +163,7 @@ def _from_covariance(covariance: LayerCovariance | None, unmeasured: str) -> dic
     advice = layer_advice(covariance)
     return {
         "covariance_pearson_r": tuple(predicted_r(covariance).tolist()),
+        "training_sign_disagreement": float(covariance.sign_flips.mean()) if len(covariance.sign_flips) else np.nan,
         "effective_dimension": advice.effective_dimension,
         "components": components(covariance),
         "what_if": what_if_curves(covariance),

@@ -108,7 +108,8 @@ class DotProducts:
                                       the sign); 1 without an input quantizer
         both binarized                the product of the two
 
-    `predicted_sign_disagreement` is arccos(predicted_pearson_r)/pi.
+    `predicted_sign_disagreement` is arccos(predicted_pearson_r)/pi, for normal products of zero mean. Those of first
+    and last layers are often not normal.
     """
 
     pearson_r: float
@@ -171,8 +172,10 @@ class LayerGeometry:
 
     The other fields come from the covariance C of the layer's inputs a_b over `Geometry.covariance_images` training
     images. `covariance_pearson_r` is w'Cb / sqrt(w'Cw b'Cb), which predicts
-    `weights_binarized.pearson_r_per_filter`. `effective_dimension` is (trace C)^2 / |C|_F^2, the number of
-    directions in which the inputs vary. `components` says how much of the filters lies in the leading directions.
+    `weights_binarized.pearson_r_per_filter`. `training_sign_disagreement` is counted on those images (NaN if it was
+    not): a check that `weights_binarized.sign_disagreement` holds for other images.
+    `effective_dimension` is (trace C)^2 / |C|_F^2, the number of directions in which the inputs vary.
+    `components` says how much of the filters lies in the leading directions.
     `what_if` predicts the effect of other quantizers. `recommendation` ("binarize", "ternarize" or "keep in float")
     and its `reason` are those of `layer_advice` for the latent weights. If no covariance was measured, these fields
     are empty or NaN, and `reason` says why.
@@ -192,6 +195,7 @@ class LayerGeometry:
     both_binarized: DotProducts
     permuted: DotProducts
     covariance_pearson_r: Floats = ()
+    training_sign_disagreement: float = math.nan
     effective_dimension: float = math.nan
     components: Components = Components()
     what_if: tuple[WhatIfCurve, ...] = ()

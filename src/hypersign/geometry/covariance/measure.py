@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.geometry.capture import watching
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
-from hypersign.geometry.covariance.patches import groups_of, input_patches, quantizable_layers
+from hypersign.geometry.covariance.patches import NUMBERS, groups_of, input_patches, quantizable_layers
 from hypersign.layers import QuantLayer
 
 __all__ = ["MOST_FAN_IN", "Covariances", "LayerCovariance", "input_covariances"]
@@ -28,8 +28,10 @@ class LayerCovariance:
 
     `patches` is the number of input vectors per group. `mean` has shape (groups, d), where d is the fan-in.
     `covariance` is C, centred and symmetric, of shape (groups, d, d). `weights` are the latent filters and `levels`
-    the quantized ones (the same without a weight quantizer), both of shape (filters, d). Filter f is multiplied with
-    the inputs of group f // (filters / groups). All arrays are float64. `kind` is the layer's class.
+    the quantized ones (the same without a weight quantizer), both of shape (filters, d). `sign_flips` is counted on
+    these very inputs: per filter, the share of dot products whose sign differs between latent and quantized weights;
+    empty if it was not counted. Filter f is multiplied with the inputs of group f // (filters / groups). All arrays
+    are float64. `kind` is the layer's class.
     """
 
     name: str
@@ -39,6 +41,7 @@ class LayerCovariance:
     covariance: np.ndarray
     weights: np.ndarray
     levels: np.ndarray
+    sign_flips: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
 
     @property
     def groups(self) -> int:
@@ -142,6 +145,8 @@ class _LayerSums:
         self.name, self.layer = name, layer
         self.quantizes = isinstance(layer, QuantLayer) and layer.quantizes_inputs and not continuous
         self.sums: CovarianceAccumulator | None = None
+        self.flips = torch.zeros(layer.weight.shape[0], dtype=torch.int64, device=layer.weight.device)
+        self.filters: tuple[Tensor, ...] = ()  # latent and quantized
         self.reason = ""
         if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
@@ -173,6 +178,19 @@ class _LayerSums:
             x = self.layer.effective_input(x)
         for patches in input_patches(layer, x):
             self.sums.update(patches)
+            self._count_flips(patches)
+
+    def _count_flips(self, patches: Tensor) -> None:
+        """Counts products of patches (groups, d, n) that are negative with latent or with quantized weights alone."""
+        if not (isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights):
+            return
+        if not self.filters:
+            shape = patches.shape[0], -1, patches.shape[1]
+            both = self.layer.weight, self.layer.effective_weight()
+            self.filters = tuple(weight.detach().reshape(shape).to(patches) for weight in both)
+        latent, levels = self.filters
+        for part in patches.split(max(1, NUMBERS // len(self.flips)), dim=2):
+            self.flips += ((latent @ part < 0) != (levels @ part < 0)).sum(2).flatten()
 
     def result(self) -> LayerCovariance:
         """The covariance. The accumulators cannot be used afterwards."""
@@ -191,6 +209,7 @@ class _LayerSums:
             covariance,
             weights,
             weights if levels is latent else _rows(levels),
+            (self.flips / patches).cpu().numpy() if quantized else np.empty(0),
         )
 
 
