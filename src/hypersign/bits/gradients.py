@@ -190,7 +190,7 @@ def weight_gradient(
             f"got {x.dtype} of shape {x.shape}"
         )
     if x.shape[-4] != len(q):
-        raise HypersignError(f"inputs must be as many images as the gradient's {len(q)}; got {x.shape[-4]}")
+        raise HypersignError(f"inputs must have one image for each of the gradient's {len(q)}; got {x.shape[-4]}")
     options = _options(q, x.shape[-3:-1], shape[:2], stride, padding, dilation)
     if scales.shape != q.shape[3:]:
         raise HypersignError(f"scales must be one for each of {q.shape[3]} filters; got shape {scales.shape}")

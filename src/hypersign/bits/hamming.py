@@ -114,7 +114,9 @@ def _codes(a: Words, b: Words, name: str, other: str) -> tuple[Words, Words]:
                 f"{words.shape}"
             )
     if a.shape[1] != b.shape[1]:
-        raise HypersignError(f"{name} and {other} must have as many words each; got {a.shape[1]} and {b.shape[1]}")
+        raise HypersignError(
+            f"{name} and {other} must have the same number of words; got {a.shape[1]} and {b.shape[1]}"
+        )
     if a.shape[1] >= 2**18:
         raise HypersignError(f"codes must have fewer than {2**18} words; got {a.shape[1]}")
     return np.require(a, requirements=["C", "A"]), np.require(b, requirements=["C", "A"])
