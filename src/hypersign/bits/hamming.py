@@ -60,7 +60,7 @@ def hamming_topk(
     ([[1, 1]], [[1, 2]])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
-    k = check_int("k", k, least=0, most=len(codes))
+    k = check_int("k", k, min=0, max=len(codes))
     threads = check_threads(threads)
     kernels = native()
     if kernels is None:
@@ -94,7 +94,7 @@ def hamming_within(
     ([0, 1], [1], [1])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
-    radius = check_int("radius", radius, least=0)
+    radius = check_int("radius", radius, min=0)
     threads = check_threads(threads)
     kernels = native()
     if kernels is not None:

@@ -103,7 +103,7 @@ def read(file: Path | BinaryIO) -> Contents:
 
 
 def _read(stream: BinaryIO) -> Contents:
-    header = read_header(stream, most=MOST_HEADER, dtypes=DTYPES)
+    header = read_header(stream, max=MOST_HEADER, dtypes=DTYPES)
     metadata: dict[str, Any] = dict(header.metadata)
     text = _take(metadata, "hypersign", str, "a packed network has it; other safetensors files do not")
     stated = _take(metadata, "sha256", str, "a packed network has it")

@@ -50,7 +50,7 @@ def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]
     """
     if len(graph.shape) != 3:
         raise HypersignError(f"shape must be (channels, height, width) of an image; got {graph.shape}")
-    channels, height, width = (check_int("shape", size, least=1, most=MOST_NUMBERS) for size in graph.shape)
+    channels, height, width = (check_int("shape", size, min=1, max=MOST_NUMBERS) for size in graph.shape)
     if graph.pixel_range is not None:
         low, high = (check_real("pixel_range", bound) for bound in graph.pixel_range)
         if not -math.inf < low < high < math.inf:
