@@ -187,3 +187,14 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     main(["--help"])
     overview = capsys.readouterr().out
     assert all(verb in overview for verb in VERBS)
+
+
+def test_extending_names_files_that_exist() -> None:
+    """In its tables; a name in capitals or angle brackets stands for the reader's own."""
+    rows = re.findall(r"^\| (`[^|]*) \|", (ROOT / "docs" / "extending.md").read_text(), re.MULTILINE)
+    paths = [path for row in rows for path in re.findall(r"`([\w./<>]+/[\w./<>]+)`", row)]
+    assert len(paths) > 20
+    for path in paths:
+        own = re.search(r"<\w+>|[A-Z]{4}", path)
+        where = path[: own.start()].rpartition("/")[0] if own else path
+        assert (ROOT / where).exists(), path

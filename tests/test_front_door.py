@@ -55,4 +55,8 @@ def test_no_part_has_the_name_of_a_verb() -> None:
 def test_import_pulls_in_nothing_but_itself() -> None:
     modules = json.loads(run("import json, sys, hypersign; print(json.dumps(sorted(sys.modules)))"))
     assert not {"numpy", "torch", "scipy", "rich"} & set(modules)
-    assert [name for name in modules if name.startswith("hypersign")] == ["hypersign", "hypersign._checks"]
+    assert [name for name in modules if name.startswith("hypersign")] == [
+        "hypersign",
+        "hypersign._checks",
+        "hypersign._lazy",
+    ]

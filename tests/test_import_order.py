@@ -14,6 +14,7 @@ import hypersign
 SOURCE = Path(hypersign.__file__).parent
 
 ORDER = [
+    "_defaults",
     "_checks",
     "_files",
     "_locks",
@@ -51,6 +52,7 @@ ORDER = [
 ]
 WITHOUT_TORCH = {
     "__init__",
+    "_defaults",
     "_checks",
     "_files",
     "_locks",
@@ -143,9 +145,9 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
         ["hash", "vectors.npy", "-o", "codes"],
         ["inspect", "vectors.npy"],
         ["inspect", "weights.safetensors"],
+        ["train", "--help"],
         ["run", "--help"],
         ["search", "--help"],
-        ["train", "--help"],
     ],
     ids=" ".join,
 )
@@ -162,4 +164,15 @@ except SystemExit as end:
 assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_recipe_needs_no_torch() -> None:
+    code = """
+import sys, hypersign
+recipe = hypersign.Recipe(data="mnist", model="mlp", epochs=3)
+assert hypersign.Recipe(**recipe.as_dict()) == recipe
+assert "torch" not in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

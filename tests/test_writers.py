@@ -32,7 +32,7 @@ NURSERY = """
     import numpy as np
     import accelerate, altair, jinja2, sklearn.datasets, torch, torch._dynamo, vl_convert
     import hypersign.cli.data, hypersign.cli.hash, hypersign.cli.inspect, hypersign.cli.pack, hypersign.cli.train
-    import hypersign.hashing.hasher
+    import hypersign.hashing.hasher, hypersign.packing, hypersign.study, hypersign.summaries, hypersign.training.loop
     from hypersign.cli import main
     from hypersign.data import load
     from hypersign.data.sources import SOURCES, Stored

@@ -4,10 +4,10 @@ The front door: what most people need, by one import. Each name is loaded at its
 takes milliseconds and imports no torch. Each part (`hypersign.layers`, `hypersign.geometry`, ...) offers more.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypersign._checks import HypersignError
+from hypersign._lazy import lazily
 
 if TYPE_CHECKING:
     from hypersign.geometry import inspect
@@ -50,14 +50,4 @@ _PARTS = {
 """The part that each name belongs to. No part has the name of a verb: it would take the verb's place."""
 
 
-def __getattr__(name: str) -> Any:
-    """Loads a name of the front door from its part, at its first use."""
-    if name not in _PARTS:
-        raise AttributeError(f"module 'hypersign' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hypersign.{_PARTS[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _PARTS)

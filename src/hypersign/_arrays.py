@@ -98,6 +98,11 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
                 items = {_name(item): item for item in archive.infolist()}
                 wanted = {name: items[name] for name in names if name in items}
                 unpacked = sum(item.file_size for item in wanted.values())
+                if any(item.compress_size > size for item in wanted.values()):  # zipfile would make room for it
+                    raise HypersignError(
+                        f"{path}: its arrays must take at most the {size:,} bytes of the file: it is damaged; write "
+                        "it again with numpy.savez"
+                    )
                 if unpacked > max(MOST_UNPACKED, 100 * size):
                     raise HypersignError(
                         f"{path}: its arrays must unpack to at most 100 times the file's size; they unpack to "

@@ -1,30 +1,37 @@
-"""Argument checks whose messages say what was expected, what came, and what to do."""
+"""Argument checks. Their messages say what was expected, what came, and what to do."""
 
 from collections.abc import Iterable
 from numbers import Integral, Real
 
-__all__ = ["HypersignError", "check_int", "check_real", "check_choice"]
+__all__ = ["HypersignError", "check_int", "check_real", "check_choice", "check_threads"]
+
+MOST_THREADS = 4096
+"""More threads than any machine has, and few enough to start."""
 
 
 class HypersignError(ValueError):
     """An error that a user can fix. Its text is one sentence: what was expected, what came, what to do.
 
-    Commands print the text alone and exit with status 1; any other exception is a defect of ours and keeps
-    its traceback.
+    Commands print only the text and exit with status 1. Any other exception is our bug and keeps its traceback.
     """
 
 
 def check_int(name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
-    """Returns `value` as an int, or raises HypersignError naming the argument, its range and what came."""
+    """Returns `value` as an int. Raises HypersignError if it is no integer or out of range."""
     if type(value) is int:
-        number = value  # the usual case: a look at abstract classes takes longer than the rest
+        number = value  # the usual case: a check against abstract classes takes longer than everything else
     elif isinstance(value, bool) or not isinstance(value, Integral):
-        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {value!r}")
+        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {value!r:.60}")
     else:
         number = int(value)
     if (least is not None and number < least) or (most is not None and number > most):
         raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {number}")
     return number
+
+
+def check_threads(value: object, name: str = "threads") -> int:
+    """Returns a number of threads as an int, or raises HypersignError."""
+    return check_int(name, value, least=1, most=MOST_THREADS)
 
 
 def check_real(
@@ -36,7 +43,7 @@ def check_real(
     below: float | None = None,
     above: float | None = None,
 ) -> float:
-    """Returns `value` as a float, or raises HypersignError naming the argument, its range and what came."""
+    """Returns `value` as a float. Raises HypersignError if it is no number or out of range."""
     bounds = [
         f"{sign} {bound:g}"
         for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below))
@@ -44,7 +51,7 @@ def check_real(
     ]
     wanted = f"{name} must be a number" + (f" {' and '.join(bounds)}" if bounds else "")
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise HypersignError(f"{wanted}; got {value!r}")
+        raise HypersignError(f"{wanted}; got {value!r:.60}")
     try:
         number = float(value)
     except OverflowError:
@@ -62,10 +69,10 @@ def check_real(
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
-    """Returns `value`, or raises HypersignError listing the choices."""
+    """Returns `value`. Raises HypersignError if it is not one of the choices."""
     names = list(choices)
     if value not in names:
-        raise HypersignError(f"{name} must be one of {', '.join(names)}; got {value!r}")
+        raise HypersignError(f"{name} must be one of {', '.join(names)}; got {value!r:.60}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""How good a network is at its task: loss, metrics, confusion; and batch-norm statistics that fit its weights."""
+"""Evaluates a network: loss, metrics and confusion. Also re-estimates its batch-norm statistics."""
 
 import contextlib
 import dataclasses
@@ -20,9 +20,9 @@ __all__ = ["Evaluation", "evaluate", "reestimate_batch_norm"]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Result of a network on `examples` examples: mean loss, and each metric of its task by name.
+    """Result of a network on `examples` examples: the mean loss, and each metric of its task by name.
 
-    `confusion[i][j]` counts the examples of class i that were taken for class j; None for tasks without classes.
+    `confusion[i][j]` counts the examples of class i that the network assigns to class j; None without classes.
     """
 
     examples: int
@@ -32,11 +32,11 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of decisions that are right."""
+        """The share of correct decisions."""
         return self.metrics["accuracy"]
 
     def as_dict(self, unit: str = "examples") -> dict[str, Any]:
-        """As JSON keeps it: the number of examples under `unit`, then metrics and loss; None where not finite."""
+        """The result for JSON: the number of examples under `unit`, then metrics and loss; None if not finite."""
         numbers = {**self.metrics, "loss": self.loss}
         found: dict[str, Any] = {unit: self.examples, **{name: finite(value) for name, value in numbers.items()}}
         if self.confusion is not None:
@@ -45,13 +45,13 @@ class Evaluation:
 
 
 def finite(value: float) -> float | None:
-    """The number, or None where JSON has none for it."""
+    """The number, or None if it is not finite and JSON cannot hold it."""
     return value if math.isfinite(value) else None
 
 
 @contextmanager
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Every module of `model` in one mode, and back in its own afterwards."""
+    """Sets every module of `model` to one mode, and restores each module's own mode afterwards."""
     before = {module: module.training for module in model.modules()}
     model.train(training)
     try:
@@ -63,7 +63,7 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def full_precision(device: str) -> Iterator[None]:
-    """float32 throughout: no autocast, and no TF32, which rounds the factors of a product to 11 bits."""
+    """Computes in full float32: no autocast, and no TF32, which rounds the factors of a product to 11 bits."""
     backends: Any = torch.backends  # its stubs lack the setting of convolutions
     settings = backends.cudnn.conv, backends.cuda.matmul
     before = [setting.fp32_precision for setting in settings]
@@ -78,14 +78,14 @@ def full_precision(device: str) -> Iterator[None]:
 
 
 def as_input(values: Tensor, example: Tensor | None) -> Tensor:
-    """`values` on the device of a model's `example` weight, floating ones in its type; integers stay integers."""
+    """Moves `values` to the device of the `example` weight, and floating-point values to its type."""
     if example is None:
         return values
     return values.to(example.device, example.dtype if values.is_floating_point() else None)
 
 
 def example_weight(model: nn.Module) -> Tensor | None:
-    """A floating-point weight or statistic of the model, whose device and type its inputs need; None without any."""
+    """A floating-point weight or statistic of the model; inputs need its device and type. None if there is none."""
     tensors = itertools.chain(model.parameters(), model.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
@@ -94,14 +94,14 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
     """Evaluates a network on batches, in float32, one batch in memory at a time.
 
     Args:
-        model: maps inputs to the task's outputs; left in the mode it is in.
-        batches: pairs of inputs and targets; they are moved to the model's device, and floating inputs to its type.
-            Empty batches are skipped.
+        model: a network that maps inputs to the task's outputs; its mode does not change.
+        batches: pairs of inputs and targets. They are moved to the model's device, and floating-point inputs get its
+            type. Empty batches are skipped.
         task: the network's task; `Classification()`, with the cross-entropy, if None.
 
     Raises:
         HypersignError: there is no example; a weight, statistic or output is NaN; outputs or targets do not have the
-            task's shape, or a target is no class.
+            task's shape; a target is not a class.
 
     >>> model = nn.Flatten()
     >>> found = evaluate(model, [(torch.eye(3), torch.tensor([0, 1, 0]))])
@@ -110,7 +110,7 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
     """
     task = Classification() if task is None else task
     for name, tensor in model.state_dict().items():
-        if torch.isnan(tensor).any():  # a latent weight that is NaN would go unseen: sign(NaN) is a level
+        if torch.isnan(tensor).any():  # a NaN latent weight would go unnoticed, because sign(NaN) is a level
             raise HypersignError(f"{name} must hold numbers; it holds NaN: take an earlier state")
     examples, decisions, total = 0, 0, 0.0
     sums = dict.fromkeys(task.metrics, 0.0)
@@ -147,18 +147,17 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
-    """Sets the running statistics of every batch norm to the mean over `batches` of their batch statistics.
+    """Sets the running statistics of every batch norm to the mean of its batch statistics over `batches`.
 
-    Running averages lag behind weights that move, and one flipped sign moves a whole layer's input: after few steps
-    slow averages (the original's decay is .999) are far off. The batches should be at least as large as those of the
-    training.
+    Running averages lag behind the weights, and one flipped sign moves a whole layer's input. After a few steps slow
+    averages (the paper's code uses a decay of .999) are far off. Use batches at least as large as in training.
 
     Args:
-        model: left in the mode it is in; weights are not touched. After an exception it has its old statistics.
-        batches: pairs of inputs and targets (targets are not used); inputs are moved to the model's device and type.
+        model: the network; its mode and weights do not change. After an exception it has its old statistics.
+        batches: pairs of inputs and targets; inputs are moved to the model's device and type, targets are ignored.
 
     Returns:
-        The number of examples seen; 0, and nothing done, where the model has no batch norm.
+        The number of examples seen. If the model has no batch norm, nothing is done and the number is 0.
 
     Raises:
         HypersignError: there is no batch, or a batch gives a batch norm a single value per channel, which has no
@@ -177,7 +176,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     example, examples, done = example_weight(model), 0, False
     with mode(model, False), values_per_channel(model, least=2), torch.no_grad():
-        # Only the batch norms go into training mode: dropout stays off, wherever it is called from.
+        # Only the batch norms go into training mode, so that dropout stays off.
         for norm in norms:
             norm.training = True
             norm.reset_running_stats()
@@ -203,10 +202,10 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
 
 @contextmanager
 def values_per_channel(model: nn.Module, *, least: int = 0) -> Iterator[dict[str, int]]:
-    """Counts how many values per channel each batch norm is given, the fewest of all calls, by name.
+    """Yields the smallest number of values per channel that each batch norm receives in any call, by name.
 
     Raises:
-        HypersignError: from the forward pass, where a batch norm is given fewer than `least`.
+        HypersignError: from the forward pass, if a batch norm receives fewer than `least` values.
     """
     fewest: dict[str, int] = {}
 

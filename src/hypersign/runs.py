@@ -1,12 +1,12 @@
-"""The run folder: everything known of one training run; all that follows reads it.
+"""The run folder: everything about one training run. All later steps read it.
 
-    run.json           what the run is: network and its options, recipe, data and their hash, versions, results
-    model.safetensors  the last weights (once finished: with re-estimated batch-norm statistics)
-    best.safetensors   the weights with the best validation accuracy, where images were held out
+    run.json           the network and its options, recipe, data and their hash, versions, results
+    model.safetensors  the last weights (in a finished run: with re-estimated batch-norm statistics)
+    best.safetensors   the weights with the best validation accuracy, if images were held out
     metrics.jsonl      one JSON object per epoch
-    state/             what resuming needs (training/checkpoint.py)
+    state/             the state to resume from (training/checkpoint.py)
 
-Every file appears whole or not at all, and none is ever unpickled.
+Files are written atomically, so none is ever partial. No file is ever unpickled.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from hypersign import models
 from hypersign._checks import HypersignError, check_choice
-from hypersign._files import write_atomic
+from hypersign._files import open_file, write_atomic
+from hypersign._json import parse_object
 from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.tasks import Task
@@ -42,23 +43,23 @@ __all__ = [
 ]
 
 FORMAT = 1
-"""Version of the run folder; a folder of another version is refused."""
+"""The version of the run folder; a folder of another version is an error."""
 
 MOST_LISTED = 20
-"""Differences that a message lists."""
+"""The largest number of differences in a message."""
 
 WEIGHTS = {"last": "model.safetensors", "best": "best.safetensors"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder that exists.
+    """An existing run folder.
 
     Args:
         path: the folder.
         info: the content of its `run.json`.
-        given_data: the data set, where the run was trained on one made in Python.
-        given_model: the function that builds the network, where it was trained on one of its own.
+        given_data: the data set, if the run was trained on a data set made in Python.
+        given_model: the function that builds the network, if the run trained a network made in Python.
     """
 
     path: Path
@@ -68,34 +69,26 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
+        """The name of the folder."""
         return self.path.resolve().name
 
     @property
     def unit(self) -> str:
-        """The name of the data's examples: "images", "examples"."""
+        """What the data's examples are called: "images" or "examples"."""
         return next(key for key in self.info["data"] if key.startswith("train_")).removeprefix("train_")
 
     @property
     def finished(self) -> bool:
-        """Whether the training reached its last epoch."""
+        """Whether training reached its last epoch."""
         return bool(self.info["finished"])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, one per epoch; none before the first epoch ended."""
+        """The rows of `metrics.jsonl`, one per finished epoch."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        try:
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-        except (OSError, ValueError, RecursionError) as error:
-            raise HypersignError(f"{path} must hold one JSON object a line; {error}: restore the file") from error
-        wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
-        if wrong:
-            raise HypersignError(
-                f"{path} must hold one JSON object a line; line {wrong[0]} is none: restore the file"
-            )
-        return rows
+        with open_file(path) as file:
+            return [parse_object(f"line {number} of {path}", line) for number, line in enumerate(file, 1)]
 
     @cached_property
     def _data(self) -> Data:
@@ -121,15 +114,15 @@ class Run:
         """The data set the run was trained on.
 
         Raises:
-            HypersignError: it cannot be had, or is not the one the run was trained on.
+            HypersignError: the data set cannot be loaded, or is not the one that the run was trained on.
         """
         return self._data
 
     def task(self) -> Task:
-        """The network's task: that of the data, with the recipe's loss where the data leave it open.
+        """The network's task: the task of the data, with the recipe's loss if the data do not fix one.
 
         Raises:
-            HypersignError: as `data`.
+            HypersignError: for the same reasons as in `data`.
         """
         return self._data.task_with(self.info["recipe"].get("loss"))
 
@@ -137,7 +130,7 @@ class Run:
         """The run's network, with fresh weights, in float32.
 
         Raises:
-            HypersignError: the network came from a function of the user's, which was not given again.
+            HypersignError: a function made the network, and `load` was called without that function.
         """
         model = self.info["model"]
         with float32_default():
@@ -162,7 +155,7 @@ class Run:
             weights: "last", or "best" by validation accuracy.
 
         Raises:
-            HypersignError: these weights are not there (yet), or do not fit the network.
+            HypersignError: the run has no such weights (yet), or they do not fit the network.
         """
         check_choice("weights", weights, WEIGHTS)
         path = self.path / WEIGHTS[weights]
@@ -174,12 +167,15 @@ class Run:
             )
             raise HypersignError(f"{self.name} has no {weights} weights ({path.name}): {why}")
         tensors, _ = read_tensors(path)
+        if self.given_model is None:
+            with torch.device("meta"):  # takes no memory: the sizes in run.json may be any
+                check_weights(self.build_model(), tensors, origin=str(path))
         model = self.build_model()
         load_weights(model, tensors, origin=str(path))
         return model.eval()
 
     def update(self, **fields: Any) -> "Run":
-        """Writes `run.json` anew with these fields replaced, and returns the run with them."""
+        """Replaces these fields in `run.json`, and returns the new run."""
         run = dataclasses.replace(self, info={**self.info, **fields})
         write_atomic(self.path / "run.json", json.dumps(run.info, indent=2) + "\n")
         return run
@@ -187,7 +183,7 @@ class Run:
 
 @contextlib.contextmanager
 def float32_default() -> Iterator[None]:
-    """float32 as torch's default type, whatever the user has set; training computes in it."""
+    """Makes float32 torch's default type, whatever the user has set, because training computes in float32."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -197,7 +193,7 @@ def float32_default() -> Iterator[None]:
 
 
 def check_given(data: Any, model: Any) -> None:
-    """Raises HypersignError where a data set or a network made in Python is of the wrong kind; None is fine."""
+    """Raises HypersignError if a data set or a network made in Python has the wrong type; None is accepted."""
     if data is not None and not isinstance(data, Data):
         raise HypersignError(
             f"data must be a data set, as TensorData or hypersign.data.load make them; got {type(data).__name__}"
@@ -214,52 +210,82 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
 
     Args:
         path: the folder.
-        data: the data set, of a run trained on one made in Python.
-        model: the function that builds the network, of a run trained on one of its own.
+        data: the data set, if the run was trained on a data set made in Python.
+        model: the function that builds the network, if the run trained a network made in Python.
 
     Raises:
-        HypersignError: it is missing, is no run folder, is truncated, or is of another version; `data` or `model` is
-            of another kind.
+        HypersignError: the folder is missing, is not a run folder, is damaged, or has another version; `data` or
+            `model` has the wrong type.
     """
     check_given(data, model)
     folder = Path(path)
     file = folder / "run.json"
     if not folder.is_dir():
         raise HypersignError(f"a run folder was expected at {folder}; there is none: check the path")
-    try:
-        info = json.loads(file.read_text())
-    except OSError as error:
+    with open_file(file, " as the description of a run folder") as stream:
+        info = parse_object(f"{file}", stream.read())
+    version = info.get("format")
+    if version != FORMAT or isinstance(version, bool):
         raise HypersignError(
-            f"{folder} must be a run folder, with a run.json that can be read; {error.strerror}: check the path"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise HypersignError(f"{file} must be JSON; {error}: restore the file or train again") from error
-    version = info.get("format") if isinstance(info, dict) else None
-    if version != FORMAT:
-        raise HypersignError(
-            f"{folder} must be a run folder of version {FORMAT}; its run.json says version {version}: "
+            f"{folder} must be a run folder of version {FORMAT}; its run.json says version {version!r:.40}: "
             "open it with the HyperSign that wrote it"
         )
-    missing = [key for key in ("model", "recipe", "data", "versions", "finished") if key not in info]
-    if missing:
-        raise HypersignError(f"{file} lacks {', '.join(missing)}: restore the file or train again")
+    _check_info(file, info)
     return Run(folder, info, data, model)
 
 
+_SECTIONS: dict[str, dict[str, Any]] = {
+    "model": {"name": str, "shape": list, "classes": int, "options": dict},
+    "data": {"name": str, "source": str | None, "seed": int | None, "sha256": str},
+    "recipe": {},
+    "versions": {},
+}
+"""Sections of run.json, and the types of what is read of them."""
+
+
+def _check_info(file: Path, info: Mapping[str, Any]) -> None:
+    """Raises HypersignError if a run.json lacks what is read of it, or has it of another type."""
+    missing = [key for key in (*_SECTIONS, "finished") if key not in info]
+    missing += [
+        f"{section}.{key}"
+        for section, kinds in _SECTIONS.items()
+        if isinstance(info.get(section), dict)
+        for key in kinds
+        if key not in info[section]
+    ]
+    if missing:
+        raise HypersignError(f"{file} lacks {', '.join(missing)}: restore the file or train again")
+    wrong = [section for section in _SECTIONS if not isinstance(info[section], dict)]
+    wrong += [
+        f"{section}.{key}"
+        for section, kinds in _SECTIONS.items()
+        if section not in wrong
+        for key, kind in kinds.items()
+        if not isinstance(info[section][key], kind) or isinstance(info[section][key], bool)
+    ]
+    wrong += [] if isinstance(info["finished"], bool) else ["finished"]
+    wrong += [] if isinstance(info.get("results", {}), dict) else ["results"]
+    if not wrong and not all(type(size) is int for size in info["model"]["shape"]):
+        wrong.append("model.shape")
+    if not wrong and not any(key.startswith("train_") for key in info["data"]):
+        wrong.append("data (it lacks the number of training examples)")
+    if wrong:
+        raise HypersignError(f"{file} has another kind of {', '.join(wrong)}: restore the file or train again")
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes tensors, with `metadata` as JSON in the header, as one safetensors file, whole or not at all."""
+    """Writes tensors, with `metadata` as JSON in the header, to one safetensors file, atomically."""
     header = {"json": json.dumps(metadata or {})}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # As bytes: safetensors' own writing to a file goes by way of a file with a name of its own choice, which a
-    # kill would leave behind.
+    # Written as bytes, because safetensors' own writer uses a temporary file that a killed process leaves behind.
     write_atomic(path, save(plain, metadata=header))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `write_tensors` wrote: the tensors, and the metadata.
+    """Reads the tensors and the metadata that `write_tensors` wrote.
 
     Raises:
-        HypersignError: the file is missing, truncated or no safetensors file.
+        HypersignError: the file is missing, truncated or not a safetensors file.
     """
     try:
         if path.exists() and not path.is_file():
@@ -270,7 +296,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not isinstance(header, dict):
             raise ValueError("its metadata are no JSON object")
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
-        # the last two are torch's, of shapes that no tensor has
+        # torch raises the last two for impossible shapes
         why = str(error).partition("\n")[0]
         raise HypersignError(
             f"{path} must be a whole safetensors file; {why:.200}: restore it from a copy or train again"
@@ -290,14 +316,14 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, origin: str
 
 
 def check_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, origin: str) -> None:
-    """Raises HypersignError, which begins with `origin`, where `load_weights` would."""
+    """Raises the HypersignError that `load_weights` would raise; its message begins with `origin`."""
     problems = misfits(model.state_dict(), tensors)
     if problems:
         raise HypersignError(f"{origin} does not fit the network: {listed(problems, '; ')}")
 
 
 def misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """How tensors differ from those wanted by name, shape or type, in words; any floating type does for another."""
+    """Lists how tensors differ in name, shape or type from the wanted ones; any floating type fits another."""
     problems = [f"{name} is missing" for name in wanted if name not in tensors]
     problems += [f"{_shown(name)} has no place in the network" for name in tensors if name not in wanted]
     for name, tensor in wanted.items():
@@ -314,11 +340,11 @@ def misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list
 
 
 def listed(words: Sequence[str], between: str = ", ") -> str:
-    """The first of many words, and how many more there are."""
+    """Joins the first `MOST_LISTED` words, and says how many more there are."""
     more = f"{between}and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
     return between.join(words[:MOST_LISTED]) + more
 
 
 def _shown(name: str) -> str:
-    """A name that a file made up, for a message."""
+    """A name from an untrusted file, made safe for a message."""
     return name if name.isprintable() and len(name) <= 100 else f"{name!a:.100}"

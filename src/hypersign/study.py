@@ -1,7 +1,7 @@
-"""The commands' work as plain functions, for a notebook or a script: ablate, compare, reproduce, report.
+"""The work of the commands as plain functions, for a notebook or a script: ablate, compare, reproduce, report.
 
-Each takes runs and returns results. `progress`, where there is one, is called with what is being
-done, how much of it is done, and how much there is in all. The commands add words, tables and files to these.
+Each function takes runs and returns results. `progress` is called with the name of the current work, how much of it
+is done, and how much there is. The commands only add words, tables and files.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypersign import report, simulation
+from hypersign import _defaults, report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
 from hypersign._locks import writing_file
@@ -30,39 +30,39 @@ __all__ = [
 ]
 
 ABLATION_BATCH = 100
-"""Test images in memory during ablation."""
+"""Test images per batch during ablation."""
 
 REESTIMATION_BATCH = 500
-"""Training images in a batch when batch norm is re-estimated."""
+"""Training images per batch when batch norm is re-estimated."""
 
 
 def ablate_run(
     run: Run,
     *,
-    images: int = 1000,
-    reestimate_images: int = 1000,
-    rounds: int = 3,
+    images: int = _defaults.ABLATED_IMAGES,
+    reestimate_images: int = _defaults.REESTIMATE_IMAGES,
+    rounds: int = _defaults.ABLATION_ROUNDS,
     depth: bool = False,
     weights: str = "last",
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[Ablation, Depth | None]:
-    """Puts a run's layers back to float, one at a time, all, and all but one, and measures the loss each time.
+    """Turns a run's layers back to float, one at a time, all, and all but one, and measures the loss each time.
 
-    Batch norm is re-estimated after each change, on training images drawn anew in each round.
+    Batch norm is re-estimated after each change, on new training images in each round.
 
     Args:
         run: a run with weights. Its recipe names the loss.
-        images: the first `images` test images are measured on.
-        reestimate_images: training images for batch norm, in each round.
+        images: the loss is measured on the first `images` test images.
+        reestimate_images: the number of training images for batch norm, in each round.
         rounds: how often everything is measured, for the error bars.
         depth: also measure how errors accumulate from layer to layer.
-        weights: "last", or "best" by validation accuracy.
-        seed: of the training images drawn.
-        progress: called as measuring goes on.
+        weights: the weights to use: "last", or "best" by validation accuracy.
+        seed: the seed that draws the training images.
+        progress: called during the measurement.
 
     Raises:
-        HypersignError: the weights or the data are not there, or a number is below 1.
+        HypersignError: the weights or the data are missing, or a number is below 1.
     """
     for name, value in (("images", images), ("reestimate_images", reestimate_images), ("rounds", rounds)):
         check_int(name, value, least=1)
@@ -96,12 +96,13 @@ def write_report(
 
     Args:
         run: the run that was inspected.
-        found: result of inspection.
-        folder: where to write; the run folder if None.
-        ablation, depth: results of ablation, for the page.
+        found: the result of inspection.
+        folder: the folder to write to; the run folder if None.
+        ablation: the result of ablation, for the page.
+        depth: the accumulated errors, for the page.
 
     Raises:
-        HypersignError: another process is writing them; also those of `report.write`.
+        HypersignError: another process is writing these files, or `report.write` fails.
     """
     folder = run.path if folder is None else folder
     with writing_file(folder / "geometry.json"):
@@ -116,8 +117,8 @@ def write_report(
         )
 
 
-def paper_simulations(*, draws: int = 10_000, seed: int = 0) -> tuple[Simulation, ...]:
-    """Simulates the paper's random vectors, with the paper's cases: pairs, signs, ternary levels, rotations."""
+def paper_simulations(*, draws: int = _defaults.DRAWS, seed: int = 0) -> tuple[Simulation, ...]:
+    """Simulates random vectors in the paper's cases: pairs, binary pairs, signs, ternary levels, rotations."""
     return (
         simulation.pairs(draws=draws, seed=seed),
         simulation.binary_pairs(draws=draws, seed=seed),
@@ -128,17 +129,17 @@ def paper_simulations(*, draws: int = 10_000, seed: int = 0) -> tuple[Simulation
 
 
 def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
-    """Puts runs side by side: the settings that differ, results, and each layer's angle and r.
+    """Compares runs: the settings that differ, the results, and each layer's angle and r.
 
-    Angles and r are those that inspection wrote into the run folders.
+    Angles and r come from the files that inspection wrote into the run folders.
 
     Returns:
-        `differences`: setting -> run -> value, for settings that differ. `runs`: run -> `finished`, `test`,
-        `inspected_images`, `layers` and `missing`, sentences on what a run lacks. Runs go by their folder's name, or
-        by their path where two names are equal.
+        A dictionary with two entries. `differences` maps setting -> run -> value, for the settings that differ.
+        `runs` maps each run to `finished`, `test`, `inspected_images`, `layers` and `missing`, which lists in
+        sentences what the run lacks. A run is named after its folder, or by its path if two names are equal.
 
     Raises:
-        HypersignError: fewer than two runs, or one twice.
+        HypersignError: there are fewer than two runs, or one of them is given twice.
     """
     if len(runs) < 2:
         raise HypersignError(f"compare needs two or more run folders; got {len(runs)}")
@@ -151,7 +152,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """The folders' names; where two are equal, the paths as they were given."""
+    """The names of the folders, or their paths if two names are equal."""
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return names
@@ -162,7 +163,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """A run as compared: settings by name, results, layers, and sentences on what is missing."""
+    """The facts that are compared: settings by name, results, layers, and sentences about what is missing."""
     info = run.info
     settings = {f"recipe.{key}": value for key, value in info["recipe"].items()}
     settings |= {f"model.{key}": value for key, value in info["model"]["options"].items()}

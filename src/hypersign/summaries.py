@@ -1,4 +1,4 @@
-"""The table of a network: shapes, quantizers, parameters by bit width, packed bytes, operations."""
+"""Summarises a network in a table: shapes, quantizers, parameters by bit width, packed bytes, operations."""
 
 import dataclasses
 import math
@@ -24,20 +24,23 @@ WORD = 64
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """One layer that owns parameters, for one pass of the network.
+    """One layer that owns parameters, for one forward pass of the network.
 
-    `parameters_1bit`, `_2bit`, `_3bit` and `_32bit` count its parameters by the bits each takes when packed: binary
-    levels 1, ternary levels 2 (sign and non-zero), slopes of switches and eight levels 3, everything else a float32.
-    `parameters_other` have another width, `parameters_unknown` a quantizer that states neither levels nor bits.
-    What its quantizers or a parametrization learn are its parameters too. A parameter of several layers counts in
-    the first one alone.
-    `packed_bytes` is what they take with the scales and offsets that follow from them, or None if unknown: each
-    filter's levels, or a switch's slopes of one side, as a row of whole 64-bit words for each bit, floats 4 bytes
-    each.
-    `binary_macs` counts multiply-accumulates with weights -1, 0, +1 (or -a, 0, +a), which need no multiplier,
-    `float_macs` those with other weights.
-    `calls` is how often the pass calls it. With 0, shapes are empty and no operations are counted: its weights may
-    still be used without a call, as attention does with its output projection.
+    `parameters_1bit`, `_2bit`, `_3bit` and `_32bit` count its parameters by packed width: 1 bit for binary levels, 2
+    for ternary levels (sign and non-zero), 3 for eight levels and the slopes of switches, 32 for everything else.
+    `parameters_other` counts the parameters with another width, and `parameters_unknown` those whose quantizer states
+    neither levels nor bits. Parameters of its quantizers and parametrizations count too. A parameter that several
+    layers share counts in the first one only.
+
+    `packed_bytes` is the packed size of the parameters and of the scales and offsets computed from them; None if it
+    is unknown. Each filter's levels, and each side of a switch's slopes, take whole 64-bit words per bit; a float
+    takes 4 bytes.
+
+    `binary_macs` counts multiply-accumulates with weights -1, 0, +1 (or -a, 0, +a), which need no multiplier.
+    `float_macs` counts those with other weights.
+
+    `calls` says how often the pass calls the layer. If it is 0, shapes are empty and no operations are counted; the
+    network may still use the weights without a call, as attention does with its output projection.
     """
 
     name: str
@@ -59,12 +62,12 @@ class LayerSummary:
 
     @property
     def parameters(self) -> int:
-        """Number of its parameters, of any width."""
+        """The number of parameters of any width."""
         return sum(getattr(self, name) for name in PARAMETERS)
 
     @property
     def float_bytes(self) -> int:
-        """Bytes of its parameters as float32: what the packed bytes compare with."""
+        """The size of the parameters as float32, to compare with the packed bytes."""
         return 4 * self.parameters
 
 
@@ -81,15 +84,15 @@ COUNTS = (*PARAMETERS, "packed_bytes", "binary_macs", "float_macs")
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a network that own parameters: in the order of their first call, then those never called."""
+    """The layers of a network that own parameters, in the order of their first call; uncalled layers come last."""
 
     layers: tuple[LayerSummary, ...]
 
     @property
     def total(self) -> LayerSummary:
-        """The sums over all layers, from the first input to the last output; None where one is unknown.
+        """The sums over all layers, with the first input shape and the last output shape.
 
-        Its `parameters` are all of the network's, each once.
+        A sum is None if the value of one layer is unknown. `parameters` counts each parameter of the network once.
         """
         columns = {name: [getattr(layer, name) for layer in self.layers] for name in COUNTS}
         sums: dict[str, Any] = {name: None if None in column else sum(column) for name, column in columns.items()}
@@ -99,7 +102,7 @@ class Summary:
 
     @property
     def float_bytes(self) -> int:
-        """Bytes of all parameters as float32: what the packed bytes compare with."""
+        """The size of all parameters as float32, to compare with the packed bytes."""
         return self.total.float_bytes
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,7 +114,7 @@ class Summary:
         }
 
     def table(self) -> Table:
-        """The summary for a terminal."""
+        """The summary as a table for a terminal."""
         total = self.total
         used = [name for name in COUNTS if getattr(total, name) != 0]
         names = ("1-bit", "2-bit", "3-bit", "other", "unknown", "32-bit")
@@ -132,19 +135,19 @@ class Summary:
 
 
 def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, example: Any = None) -> Summary:
-    """Summarises a network by sending one input of zeros, or an example, through it.
+    """Summarises a network by running it once on zeros, or on an example.
 
     The total of `parameters` is `sum(p.numel() for p in model.parameters())`.
 
     Args:
-        model: a network, left as it is; or a run, which brings its input.
-        shape: of one input, without the batch: (channels, height, width) for images.
-        example: what the network takes instead, such as tokens: a tensor, a tuple of positional arguments, or a
-            dictionary of keyword arguments. Operations are those of this call.
+        model: a network, which does not change; or a run, which needs neither shape nor example.
+        shape: the shape of one input without the batch, such as (channels, height, width) for images.
+        example: an example to use instead of a shape, such as tokens: a tensor, a tuple of positional arguments, or
+            a dictionary of keyword arguments. Operations are counted for this call.
 
     Raises:
-        HypersignError: the network cannot take such an input, owns no parameters, or comes without shape and example
-            or with both.
+        HypersignError: the network cannot process such an input or owns no parameters; neither shape nor example is
+            given, or both are.
 
     >>> from hypersign.models import vgg
     >>> result = summary(vgg(), (3, 32, 32))
@@ -183,13 +186,13 @@ def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, exa
 
 
 Call = tuple[list[tuple[int, ...]], tuple[int, ...]]
-"""Shapes of the tensors that a module is called with, and of the first one that it returns."""
+"""The shapes of a module's input tensors, and the shape of its first output tensor."""
 
 
 def _calls(
     model: nn.Module, modules: Iterable[nn.Module], shape: tuple[int, ...] | None, example: Any
 ) -> dict[nn.Module, list[Call]]:
-    """The calls of each of `modules` in one pass of the network, by the order of the first."""
+    """The calls of each of `modules` in one forward pass, in the order of the first calls."""
     calls: dict[nn.Module, list[Call]] = {}
 
     def look(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
@@ -208,7 +211,7 @@ def _calls(
         args = example if isinstance(example, tuple) else (example,)
     hooks = [module.register_forward_hook(look, with_kwargs=True) for module in modules]
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it reads the weights of a layer's parts and calls none
+    torch.backends.mha.set_fastpath_enabled(False)  # the fast path reads weights of sublayers without calling them
     try:
         with mode(model, False), torch.no_grad():
             model(*args, **options)
@@ -225,7 +228,7 @@ def _calls(
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    """The tensors in nested sequences and dictionaries."""
+    """Collects the tensors in nested sequences and dictionaries."""
     found = []
     for value in values:
         if isinstance(value, Tensor):
@@ -236,7 +239,7 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
 
 
 def _inside(module: nn.Module) -> list[nn.Module]:
-    """Modules whose parameters are the module's own: its quantizers and parametrizations, with all their parts."""
+    """The modules whose parameters count as the module's own: its quantizers, its parametrizations, their parts."""
     kinds = ["input_quantizer", "weight_quantizer"] if isinstance(module, QuantLayer) else []
     roots = [module._modules.get(name) for name in [*kinds, "parametrizations"]]
     return list(dict.fromkeys(part for root in roots if root is not None for part in root.modules()))
@@ -249,14 +252,14 @@ def _parameters(module: nn.Module) -> Iterator[Tensor]:
 
 @dataclasses.dataclass
 class _Sizes:
-    """Parameters of a layer by width, and their bytes when packed."""
+    """The parameters of a layer by width, and their packed bytes."""
 
     counts: dict[str, int]
     packed: int | None
 
 
 def _summarise(name: str, module: nn.Module, calls: list[Call], counted: set[int]) -> LayerSummary:
-    """The row of a module; `counted` holds the ids of the parameters of rows before it, and takes its own."""
+    """The row of a module. `counted` holds the ids of parameters in earlier rows; this adds the module's own."""
     new = {id(p): p.numel() for p in _parameters(module) if id(p) not in counted}
     counted.update(new)
     inputs, weights = ("", "")
@@ -282,12 +285,12 @@ def _summarise(name: str, module: nn.Module, calls: list[Call], counted: set[int
 
 
 def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
-    """Sizes of a module's parameters, given as numbers of elements by id."""
+    """The sizes of a module's parameters. `new` maps the id of each parameter to its number of elements."""
     count = sum(new.values())
     if isinstance(module, Switch) and id(module.slopes) in new:
         sides, units = module.slopes.shape
         return _Sizes({"parameters_3bit": count}, 3 * sides * _row_bytes(units))
-    # A weight that is computed (by a hook, a parametrization) has no levels to store: its parameters are floats.
+    # A weight that a hook or a parametrization computes has no levels to store: its parameters are floats.
     if not isinstance(module, QuantLayer) or id(module._parameters.get("weight")) not in new:
         return _Sizes({"parameters_32bit": count}, 4 * count)
     quantizer, weights = module.weight_quantizer, module.weight.numel()
@@ -305,7 +308,7 @@ def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
 
 
 def _macs(module: nn.Module, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one call with the module's weights; none where it is known to multiply by none."""
+    """The multiply-accumulates of one call with the module's weights; 0 for modules that are not listed here."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return math.prod(inputs[0]) * module.weight[0].numel()
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear):
@@ -315,7 +318,7 @@ def _macs(module: nn.Module, inputs: list[tuple[int, ...]], output: tuple[int, .
         return math.prod(inputs[0]) // module.input_size * matrices
     if isinstance(module, nn.MultiheadAttention):
         queries, keys, values = (math.prod(shape) for shape in inputs[:3])
-        square = module.embed_dim**2  # of the projections of queries and of outputs
+        square = module.embed_dim**2  # the weights of the query projection, and of the output projection
         return queries // module.embed_dim * 2 * square + (keys + values) * module.embed_dim
     return 0
 
@@ -325,7 +328,7 @@ def _needs_no_multiplier(quantizer: Quantizer) -> bool:
 
 
 def _row_bytes(numbers: int) -> int:
-    """Bytes of a row of bits in whole words."""
+    """The bytes of a row of bits, in whole words."""
     return -(-numbers // WORD) * WORD // 8
 
 
@@ -334,7 +337,7 @@ def _name(quantizer: Quantizer) -> str:
 
 
 def _short(number: int | None) -> str:
-    """A count with three digits and a unit; small ones whole; "?" if unknown."""
+    """A count with three digits and a unit; counts below 1000 in full; "?" if unknown."""
     if number is None:
         return "?"
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):

@@ -40,7 +40,7 @@ def test_two_files(files, capsys):
     main(["inspect", "low.safetensors", "--against", "model.safetensors"])
     printed = capsys.readouterr().out
     assert "2 levels, β = 256" in printed
-    assert "In model.safetensors alone: layers.0.bias" in printed
+    assert "Only in model.safetensors: layers.0.bias" in printed
     assert "100.00" in printed
     assert "…" not in printed
     main(["inspect", "low.safetensors", "--against", "model.safetensors", "--json"])
@@ -59,7 +59,7 @@ def test_names_are_printed_as_they_are(files, capsys):
     main(["inspect", "low.safetensors", "--against", "m[dim].safetensors"])
     printed = capsys.readouterr().out
     assert "a[red].w:x:" in printed
-    assert "In m[dim].safetensors alone: c[/b]" in printed
+    assert "Only in m[dim].safetensors: c[/b]" in printed
 
 
 def test_nothing_measured_has_no_rate(files, capsys):
@@ -90,8 +90,11 @@ def test_vectors(files, capsys):
         (["missing.safetensors"], "missing.safetensors could not be read: No such file"),
         (["cut.safetensors"], "cut.safetensors is no whole safetensors file"),
         (["model.safetensors", "--against", "vectors.npy"], "weights are read from .safetensors and .gguf files"),
-        (["model.safetensors", "model.safetensors"], "two files of weights are compared by --against"),
-        (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; its 1 cannot"),
+        (
+            ["model.safetensors", "model.safetensors"],
+            "inspect takes one file; compare two with: hypersign inspect model.safetensors --against",
+        ),
+        (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; none of its 1 tensors can"),
         (["model.bin"], "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or "),
         (["cut.npy"], "cut.npy must hold 65536 bytes of numbers after its header; it holds 65531"),
         (["vectors.npy", "--sample", "3"], "sample must be an integer >= 12; got 3"),

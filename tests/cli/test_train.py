@@ -166,14 +166,18 @@ def test_trains_and_says_what_comes_next(command, tmp_path):
         ),
         (
             ("--data", "digits", "--output", "/dev/null/run"),
-            "the folder /dev/null/run could not be made: Not a directory",
+            "--output must name a folder; got /dev/null/run, but /dev/null is a file",
         ),
         (("--data", "digits", "--save-seconds", "-1"), "save_seconds must be a number >= 0; got -1"),
         (("--recipe", "nope"), "--recipe must be one of anderson-berg-2018, modern; got 'nope'"),
+        (("--epochs", "0"), "epochs must be an integer >= 1; got 0"),
+        (("--model", "mlp", "--pools", "1"), "mlp has no option pools; its options are"),
+        (("--threshold", "1.5"), "threshold (a number, or Optimal()) must be a number >= 0 and < 1; got 1.5"),
+        (("--weights", "cubic"), "quantizer must be one of float, sign, ternary; got 'cubic'"),
         (("--resume", "nope"), "a run folder was expected at nope; there is none"),
-        (("--resume", "x", "--output", "y"), "--resume uses the recipe and the folder of the run; leave"),
-        (("--resume", "x", "--epochs", "3"), "--resume uses the recipe and the folder of the run; leave"),
-        (("--resume", "x", "--recipe", "anderson-berg-2018"), "--resume uses the recipe and the folder of the run"),
+        (("--resume", "x", "--output", "y"), "--resume uses the run's own recipe and folder; leave"),
+        (("--resume", "x", "--epochs", "3"), "--resume uses the run's own recipe and folder; leave"),
+        (("--resume", "x", "--recipe", "anderson-berg-2018"), "--resume uses the run's own recipe and folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -188,11 +192,7 @@ def test_bad_input(command, tmp_path, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--epochs", "0"), "epochs must be an integer >= 1; got 0"),
-        (("--model", "mlp", "--pools", "1"), "mlp has no option pools; its options are"),
         (("--loss", "hinge"), "invalid choice 'hinge' for argument '--loss'"),
-        (("--threshold", "1.5"), "threshold (a number, or Optimal()) must be a number >= 0 and < 1; got 1.5"),
-        (("--weights", "cubic"), "quantizer must be one of float, sign, ternary; got 'cubic'"),
         (("--epoch", "3"), "--epoch"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -210,11 +210,17 @@ def test_help_tells_a_stranger_what_is_needed(command):
     text = " ".join(output.replace("│", " ").split())
     for field in Recipe().as_dict():
         assert f"--{field.replace('_', '-')}" in text
-    for part in ("--resume", "Ctrl-C and SIGTERM save and stop", "torchrun", "fashion-mnist", "(default: modern)"):
+    for part in (
+        "--resume",
+        "Ctrl-C and SIGTERM save the state and stop",
+        "torchrun",
+        "fashion-mnist",
+        "(default: modern)",
+    ):
         assert part in text
     assert "recipe_" not in text
     assert "None}" not in text
-    assert "--pools [INT ...]" in text
+    assert "--pools INT ..." in text
     # the named recipe's defaults are shown
     assert "(default: 500)" in command("--recipe", "anderson-berg-2018", "--help")[1]
 

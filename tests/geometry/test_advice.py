@@ -8,7 +8,8 @@ from torch import nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.geometry.advice import LEAST_R, advise
+from hypersign.geometry.advice import LEAST_R, _recommendation, advise
+from hypersign.geometry.covariance import input_covariances
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
 
@@ -155,3 +156,14 @@ def test_the_table_has_a_row_a_layer():
 def test_a_model_without_such_layers():
     with pytest.raises(HypersignError, match=r"must have layers that can be quantized .* it has none"):
         advise(nn.Sequential(nn.BatchNorm1d(3)), [torch.ones(2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("binary", "ternary", "expected"),
+    [(0.751, 0.9, "binarize"), (0.749, 0.751, "ternarize"), (0.749, 0.749, "keep in float")],
+)
+def test_the_limit_is_three_quarters(binary, ternary, expected):
+    layer = input_covariances(_gaussian(8, 4), [torch.randn(50, 8)]).layers[""]
+    recommendation, reason = _recommendation(layer, binary, ternary)
+    assert recommendation == expected
+    assert expected == "binarize" or "0.75" in reason

@@ -475,3 +475,38 @@ def test_nothing_is_shared_with_the_model():
     with torch.no_grad():
         layer.weight.zero_()
     assert np.abs(found.weights).min() > 0
+
+
+@pytest.mark.parametrize("numbers", [1 << 21, 200], ids=["at once", "row by row"])
+@pytest.mark.parametrize("name", ["padded", "ones around", "strided", "grouped"])
+def test_sign_flips_are_counted_on_the_inputs(name, numbers, monkeypatch):
+    for module in (covariance.patches, covariance.measure):
+        monkeypatch.setattr(module, "NUMBERS", numbers)
+    torch.manual_seed(0)
+    layer = QuantConv2d(4, 6, bias=True, **CONVOLUTIONS[name], input_quantizer=Sign(), weight_quantizer=Sign())
+    images = torch.randn(7, 4, 9, 8)
+    found = input_covariances(layer, [images[:3], images[3:]]).layers[""]
+    with torch.no_grad():
+        signs = torch.where(images < 0, -1.0, 1.0)
+        x, y = (layer.product(signs, w) for w in (layer.weight, layer.effective_weight()))
+        expected = ((x < 0) != (y < 0)).double().mean((0, 2, 3))
+    np.testing.assert_allclose(found.sign_flips, expected.numpy(), atol=1e-12)
+    assert not len(input_covariances(torch.nn.Conv2d(4, 6, 3), [images]).layers[""].sign_flips)
+
+
+def test_counts_hold_where_products_are_not_normal():
+    """Inputs that are mostly zero: the bivariate normal is far off on the very inputs it was made of."""
+    torch.manual_seed(0)
+    layer = QuantLinear(20, 16, bias=False, weight_quantizer=Sign())
+
+    def draw():
+        return torch.where(torch.rand(20_000, 20) < 0.15, -torch.rand(20_000, 20).log(), 0.0)
+
+    found = input_covariances(layer, [draw()]).layers[""]
+    images = draw()
+    with torch.no_grad():
+        x, y = (layer.product(images, w) for w in (layer.weight, layer.effective_weight()))
+        measured = ((x < 0) != (y < 0)).double().mean(0).numpy()
+    predicted = np.asarray(what_if(found, {"sign": Sign()})[0].sign_flip_share)
+    assert np.abs(predicted - measured).max() > 0.05
+    assert np.abs(found.sign_flips - measured).max() < 4 * np.sqrt(2 * 0.25 / 20_000)

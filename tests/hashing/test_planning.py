@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.hashing import HammingIndex, SignHasher, measure, plan
-from hypersign.hashing.prediction import _covariances, _orthogonality
+from hypersign.hashing.prediction import _covariances, _orthogonality, meet, predicted_recall, recall_by_factor
 
 
 def vectors(n=3000, d=48):
@@ -210,3 +212,47 @@ def test_neighbours_far_from_the_origin(kind):
         squares = [sum((a - b) ** 2 for a, b in zip(v, spread[row].tolist(), strict=True)) for v in spread.tolist()]
         nearest = sorted((i for i in range(80) if i != row), key=lambda i: (squares[i], i))[:5]
         assert found.tolist() == nearest
+
+
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_orthogonal_rows_by_a_quadratic_form(n):
+    """f(u) = u_1^2 - u_2^2 has degree 2 alone, for which the covariance of two rows at right angles is exact."""
+    draws = 300_000
+    random = np.random.default_rng(n)
+    u = random.standard_normal((draws, n))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    v = random.standard_normal((draws, n))
+    v -= np.einsum("bd,bd->b", u, v)[:, None] * u
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    f, g = (rows[:, 0] ** 2 - rows[:, 1] ** 2 for rows in (u, v))
+    second = n * (u * f[:, None]).T @ u / draws  # of a normal vector, whose length does not depend on its direction
+    quadratic = (second**2).sum() / 2
+    assert quadratic == pytest.approx(4 / (n + 2) ** 2, rel=0.03)
+    measured = np.mean(f * g)
+    error = np.std(f * g) / draws**0.5
+    assert measured == pytest.approx(-_orthogonality(2, n) * quadratic, abs=4 * error)
+    assert _orthogonality(5, n) == pytest.approx(4 * _orthogonality(2, n))
+    assert _orthogonality(1, n) == 0
+
+
+def test_neighbours_share_noise():
+    """Vectors in a cluster are found far more often than independent distances would find them."""
+    random = np.random.default_rng(0)
+    d, n, k, m = 16, 400, 10, 64
+    queries = random.standard_normal((6, d))
+    vectors = np.concatenate([3 * random.standard_normal(d) + random.standard_normal((n // 6, d)) for _ in range(6)])
+    q, x = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, vectors))
+    nearest = np.argsort(-q @ x.T, axis=1)[:, :k]
+    found = []
+    for seed in range(150):
+        rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((64, 64)))[0][:d]
+        distances = ((q @ rotation < 0)[:, None] != (x @ rotation < 0)).sum(2)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        found.append(np.mean([np.isin(a, b).mean() for a, b in zip(order, nearest, strict=True)]))
+    predicted = predicted_recall(queries, vectors, nearest, m, 64)
+    crowd = meet(vectors, queries, None, nearest, np.arange(len(vectors)), np.zeros(d))
+    alone = recall_by_factor(
+        dataclasses.replace(crowd, correlation=0 * crowd.correlation, quadratic=0 * crowd.quadratic), m, 64, k, (1,)
+    )[1]
+    assert predicted == pytest.approx(np.mean(found), abs=0.03)
+    assert alone < predicted - 0.05

@@ -42,7 +42,7 @@ class Adder:
         return self.value >= 0
 
     def __neg__(self):
-        return Adder(-self.value)
+        return self._counted("sign_flips", -self.value)
 
     def _counted(self, kind, value):
         Adder.counts[kind] += 1
@@ -51,7 +51,7 @@ class Adder:
 
 @pytest.fixture
 def counts():
-    Adder.counts = {"additions": 0, "shifts": 0, "comparisons": 0}
+    Adder.counts = {"additions": 0, "sign_flips": 0, "shifts": 0, "comparisons": 0}
     return Adder.counts
 
 
@@ -127,6 +127,7 @@ def test_integers_without_a_multiplication(make, levels, counts):
     else:
         assert one[0].tolist() == whole[0].tolist()
         counts["additions"] += 3 * 15  # sums of weights, which are plain integers
+        counts["sign_flips"] += 3 * 16
     expected = model.operations()
     assert expected.pop("multiplications") == 0
     assert counts == expected

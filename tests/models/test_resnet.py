@@ -123,8 +123,8 @@ def test_options(options: dict, weights: type, inputs: type) -> None:
     [
         (((3, 8), 10), {}, r"shape must be \(channels, height, width\) of the images; got \(3, 8\)"),
         (((0, 8, 8), 10), {}, "must be an integer >= 1; got 0"),
-        (((3, 8, 8), 0), {}, "classes must be an integer >= 1; got 0"),
-        (((3, 8, 8), 10), {"widths": (4, -1)}, "widths must be an integer >= 1; got -1"),
+        (((3, 8, 8), 0), {}, "classes must be an integer from 1 to 1048576; got 0"),
+        (((3, 8, 8), 10), {"widths": (4, -1)}, "widths must be an integer from 1 to 16384; got -1"),
         (((3, 8, 8), 10), {"widths": ()}, "widths must name at least one stage"),
         (((3, 8, 8), 10), {"levels": 5}, r"levels must be 2 \(binary\) or 3 \(ternary\); got 5"),
         (((3, 8, 8), 10), {"threshold": -1}, "threshold .* must be a number >= 0 and < 1; got -1"),

@@ -254,9 +254,9 @@ def test_copies_and_states() -> None:
         ({"levels": 4}, r"levels must be 2 \(binary\) or 3 \(ternary\); got 4"),
         ({"threshold": 1.0}, "threshold .* must be a number >= 0 and < 1; got 1"),
         ({"filter_size": 4}, "filter_size must be odd"),
-        ({"filter_size": 0}, "filter_size must be an integer >= 1; got 0"),
-        ({"widths": (4, 0)}, "widths and hidden must be an integer >= 1; got 0"),
-        ({"hidden": (2.5,)}, "widths and hidden must be an integer >= 1; got 2.5"),
+        ({"filter_size": 0}, "filter_size must be an integer from 1 to 255; got 0"),
+        ({"widths": (4, 0)}, "widths and hidden must be an integer from 1 to 16384; got 0"),
+        ({"hidden": (2.5,)}, r"hidden of vgg must be of the kind Sequence.int.; got .2.5"),
         ({"pools": (3,)}, "pools .* must be an integer from 1 to 2; got 3"),
         ({"sign_zero": 2}, "zero, the level of 0, must be 1 or 0; got 2"),
         ({"surrogate": "cubic"}, "surrogate must be one of hardtanh, polynomial, .*; got .?cubic"),
@@ -279,7 +279,7 @@ def test_errors(options: dict, message: str) -> None:
         (((3, 8), 10), r"shape must be \(channels, height, width\) of the images; got \(3, 8\)"),
         (((3, 0, 8), 10), "must be an integer >= 1; got 0"),
         (((3, 8, 8.0), 10), "must be an integer >= 1; got 8.0"),
-        (((3, 8, 8), 0), "classes must be an integer >= 1; got 0"),
+        (((3, 8, 8), 0), "classes must be an integer from 1 to 1048576; got 0"),
     ],
 )
 def test_errors_of_shape_and_classes(make, arguments: tuple, message: str) -> None:

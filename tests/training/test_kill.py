@@ -17,7 +17,7 @@ from hypersign.runs import load
 NURSERY = """
     import contextlib, io, json, os, signal, sys, time
     import accelerate, sklearn.datasets, torch, torch._dynamo, tyro
-    import hypersign.cli.train
+    import hypersign.cli.train, hypersign.training.loop
     from hypersign.cli import main
     from hypersign.data import load
     load("digits")

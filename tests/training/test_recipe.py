@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -117,3 +118,18 @@ def test_cosine_rate_by_the_step_ends_at_the_last_rate():
     recipe = Recipe(epochs=2, learning_rate=1.0, final_learning_rate=0.0, schedule="cosine", schedule_per="step")
     found = [recipe.rate(epoch=e, progress=p) for e, p in [(1, 0.5), (1, 1.0), (2, 0.5), (2, 1.0)]]
     assert found == pytest.approx([0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125), 0.0], abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 1.5}, "threshold"),
+        ({"weights": "cubic"}, "quantizer must be one of"),
+        ({"levels": 4}, "levels must be 2"),
+        ({"weight_scale": 0}, "0"),
+        ({"sign_zero": 3}, "3"),
+    ],
+)
+def test_what_is_quantized_is_checked_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HypersignError, match=message):
+        Recipe(**options)

@@ -1,20 +1,24 @@
-"""`hypersign ablate`: layers put back to float, beside the loss that geometry predicts."""
+"""`hypersign ablate`: layers turned back to float, with measured and predicted loss."""
 
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs, study
+from hypersign import _defaults
 from hypersign._checks import check_int
 from hypersign._json import plain, prints_text, write_json
 from hypersign._locks import writing_file
-from hypersign.cli.options import JsonTarget, RunPath, Weights, beside, number, parse, progress_bars
-from hypersign.geometry.ablation import ERRORS, Ablation, Change, Ranking
-from hypersign.geometry.depth import Depth
+from hypersign.cli.options import Figures, JsonTarget, RunPath, Seed, Weights, parse, progress_bars
+from hypersign.cli.printing import beside, console, number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hypersign.geometry.ablation import Ablation, Change, Ranking
+    from hypersign.geometry.depth import Depth
 
 
 def run(words: Sequence[str]) -> None:
@@ -26,30 +30,31 @@ def ablate(
     run: RunPath,
     /,
     *,
-    images: int = 1000,
-    reestimate_images: int = 1000,
-    rounds: int = 3,
+    images: int = _defaults.ABLATED_IMAGES,
+    reestimate_images: int = _defaults.REESTIMATE_IMAGES,
+    rounds: int = _defaults.ABLATION_ROUNDS,
     depth: bool = False,
     weights: Weights = "last",
-    seed: int = 0,
-    figures: Path | None = None,
+    seed: Seed = 0,
+    figures: Figures = None,
     json: JsonTarget = None,
 ) -> None:
-    """Turn a run's layers back to float (one, all, all but one) and measure the loss beside its prediction.
+    """Turn a run's layers back to float (one, all, all but one), and print measured and predicted loss.
 
     Batch norm is re-estimated after each change, on training images drawn anew in each round.
 
+    Example:
+        hypersign ablate runs/demo --images 200 --rounds 2
+
     Args:
-        run: run folder.
-        images: number of test images to measure on (all, if there are fewer).
-        reestimate_images: number of training images to re-estimate batch norm on, in each round.
+        images: measure on the first INT test images, or on all if there are fewer.
+        reestimate_images: training images that batch norm is re-estimated on, in each round.
         rounds: number of repeats, for the error bars.
-        depth: also measure how errors accumulate from layer to layer, and the permutation tests.
-        weights: the last weights, or those with the best validation accuracy.
+        depth: also measure how errors accumulate from layer to layer, and run the permutation tests.
         seed: seed of the training images drawn and of the permutation tests.
-        figures: folder for the figures, as PDF and PNG.
-        json: print JSON instead of the tables; with FILE, also write it there.
     """
+    from hypersign import runs, study
+
     opened = runs.load(run)
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
         check_int(f"--{name}", value, least=1)
@@ -57,7 +62,7 @@ def ablate(
     with contextlib.ExitStack() as stack:
         if figures is not None:
             stack.enter_context(writing_file(figures / "ablation"))
-        progress = stack.enter_context(progress_bars(Console(stderr=True)))
+        progress = stack.enter_context(progress_bars())
         found, deep = study.ablate_run(
             opened,
             images=images,
@@ -74,29 +79,28 @@ def ablate(
             _draw(found, deep, figures)
     if not prints_text(json):
         return
-    text = Console()
-    text.print(
+    out = console()
+    out.print(
         f"{opened.name}, {weights} weights: accuracy {found.accuracy:.2%} ± {found.accuracy_error:.2%}, "
         f"loss {found.loss:.4f} ± {found.loss_error:.4f} on {found.images:,} {opened.data().name} test images, "
         f"{found.rounds} round{'s' if found.rounds > 1 else ''} of batch norm",
-        highlight=False,
     )
     for ranking in found.rankings:
-        text.print(ablation_table(found, ranking.side, ranking.scope))
-        text.print(ranking_words(ranking), highlight=False)
+        out.print(ablation_table(found, ranking.side, ranking.scope))
+        out.print(ranking_words(ranking))
     if deep is not None:
-        text.print(depth_table(deep))
+        out.print(depth_table(deep))
 
 
-def ablation_table(found: Ablation, side: str, scope: str) -> Table:
-    """One row per layer: changes with only its weights (or inputs) in float, or all but its."""
+def ablation_table(found: "Ablation", side: str, scope: str) -> Table:
+    """One row per layer: what changes if only its weights (or inputs) go back to float, or all but its own."""
     alone = scope == "one"
     table = Table(
         title=f"{side} back to float: " + ("one layer's" if alone else "all but one layer's"),
         title_justify="left",
-        caption=f"change against {'the network as it is' if alone else 'all layers real'}, ± one standard error of\n"
-        "the paired difference, over images and rounds; disturbance: of the loss, what the\n"
-        "size of the change of logits decides; r of the two networks' logits",
+        caption=f"change against {'the network as it is' if alone else 'all layers in float'}, ± one standard error\n"
+        "of the paired difference, over images and rounds; disturbance: the part of the loss change\n"
+        "that the size of the logits' change decides; r: correlation of the two networks' logits",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
@@ -118,34 +122,38 @@ def ablation_table(found: Ablation, side: str, scope: str) -> Table:
     return table
 
 
-def ranking_words(ranking: Ranking) -> str:
-    """The ranking in sentences."""
+def ranking_words(ranking: "Ranking") -> str:
+    """The rank correlations in sentences."""
+    from hypersign.geometry.ablation import ERRORS
+
     scope = "one layer" if ranking.scope == "one" else "all but one"
 
     def counted(apart: int, in_order: int) -> str:
         if not ranking.pairs:
             return "one layer has no order"
-        return f"{in_order} of {apart} pairs apart in order" if apart else f"none of {ranking.pairs} pairs apart"
+        return (
+            f"{in_order} of {apart} distinct pairs in order" if apart else f"none of {ranking.pairs} pairs distinct"
+        )
 
     return (
-        f"{ranking.side}, {scope}: rank correlation of predicted r with r measured "
+        f"{ranking.side}, {scope}: rank correlation of predicted with measured r "
         f"{number(ranking.spearman_logits, 2)}; "
         f"with the disturbance {number(ranking.spearman_disturbance, 2)} "
         f"({counted(ranking.disturbance_apart, ranking.disturbance_in_order)}); with the size of the loss change "
-        f"{number(ranking.spearman, 2)} ({counted(ranking.apart, ranking.in_order)}). Apart: by more than {ERRORS:g} "
-        f"standard errors. Changes of loss seen apart from 0: {', '.join(ranking.noticed) or 'none'}."
+        f"{number(ranking.spearman, 2)} ({counted(ranking.apart, ranking.in_order)}). Distinct pairs differ by "
+        f"more than {ERRORS:g} standard errors. Loss changes distinct from 0: {', '.join(ranking.noticed) or 'none'}."
     )
 
 
-def depth_table(found: Depth) -> Table:
+def depth_table(found: "Depth") -> Table:
     """One row per layer: correlation with the float replica, and the permutation tests."""
     table = Table(
         title=f"depth: all layers quantized against a float replica, {found.images:,} images",
         title_justify="left",
-        caption="each measured / predicted. r: of the layer's dot products in the two networks; alone: without\n"
-        "the errors of the layers before; flips: inputs whose sign differs. Permuted, r with quantized\n"
-        "weights: inputs permuted over everything; within each image; each channel and position\n"
-        "over the images.",
+        caption="each measured / predicted. r: correlation of the layer's dot products in the two networks;\n"
+        "alone: without the errors of earlier layers; flips: inputs whose sign differs. Permuted:\n"
+        "r with quantized weights, inputs permuted over everything; within each image; over the\n"
+        "images, for each channel and position.",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
@@ -162,7 +170,7 @@ def depth_table(found: Depth) -> Table:
     return table
 
 
-def _draw(found: Ablation, deep: Depth | None, folder: Path) -> None:
+def _draw(found: "Ablation", deep: "Depth | None", folder: "Path") -> None:
     from hypersign.figures import ablated_layers, depth_r, panels, save
 
     fig = panels(
@@ -176,5 +184,5 @@ def _draw(found: Ablation, deep: Depth | None, folder: Path) -> None:
         save(depth_r(deep).get_figure(), folder, "depth")  # type: ignore[arg-type]
 
 
-def _signed(change: Change, factor: float, digits: int) -> str:
+def _signed(change: "Change", factor: float, digits: int) -> str:
     return f"{factor * change.mean:+.{digits}f} ± {factor * change.error:.{digits}f}"

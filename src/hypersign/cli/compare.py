@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs, study
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget, parse
+from hypersign.cli.options import JsonTarget, Option, parse
+from hypersign.cli.printing import console
 
-RunPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
+RunPaths = Annotated[tuple[Path, ...], Option("two or more run folders", "RUN ...")]
 
 
 def run(words: Sequence[str]) -> None:
@@ -24,25 +22,26 @@ def run(words: Sequence[str]) -> None:
 def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
     """Print runs side by side: settings that differ, accuracy, and each layer's angle and r.
 
-    Angles and r come from the geometry.json that `hypersign inspect` wrote; runs without one are named.
+    Angles and r come from the geometry.json that hypersign inspect wrote; runs without one are named.
 
-    Args:
-        runs_: two or more run folders.
-        json: print JSON instead of the tables; with FILE, also write it there.
+    Example:
+        hypersign compare runs/digits-vgg-binary runs/digits-vgg-ternary
     """
+    from hypersign import runs, study
+
     answer = study.compare_runs([runs.load(path) for path in runs_])
     found, differences = answer["runs"], answer["differences"]
     write_json(answer, json)
     if not prints_text(json):
         return
-    console = Console()
-    console.print(_overview(found, differences))
+    out = console()
+    out.print(_overview(found, differences))
     measured = {label: facts["layers"] for label, facts in found.items() if facts["layers"]}
     if measured:
-        console.print(_layers(measured))
+        out.print(_layers(measured))
     for label, facts in found.items():
         for missing in facts["missing"]:
-            console.print(f"{label}: {missing}", highlight=False, soft_wrap=True)
+            out.print(f"{label}: {missing}", soft_wrap=True)
 
 
 def _overview(found: dict[str, dict[str, Any]], differences: dict[str, dict[str, Any]]) -> Table:

@@ -1,31 +1,33 @@
 """`hypersign data`: get a data set, and see which are there."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import tyro
-from rich.console import Console
 from rich.table import Table
 
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget
+from hypersign.cli.options import JsonTarget, Option, parse_one_of
+from hypersign.cli.printing import console, say
 
 __all__ = ["fetch", "list_"]
 
 
-def fetch(name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")], /) -> None:
+def fetch(name: Annotated[str, Option(metavar="NAME")], /) -> None:
     """Download, check and unpack a data set, and print its folder.
 
     Files in the folder that HYPERSIGN_DATA names are checked and used where they are. Downloads go into your cache
     folder; an interrupted one resumes when you run the command again.
+
+    Example:
+        hypersign data fetch digits
 
     Args:
         name: digits, mnist, fashion-mnist or cifar-10.
     """
     from hypersign import data
 
-    print(data.fetch(name))
+    say(str(data.fetch(name)))
 
 
 def list_(*, json: JsonTarget = None) -> None:
@@ -34,15 +36,15 @@ def list_(*, json: JsonTarget = None) -> None:
     Every command that takes a data set also accepts a folder with one folder of images per class, or a .npz file
     with the arrays images and labels.
 
-    Args:
-        json: print JSON instead of the table; with FILE, print the table and write JSON there.
+    Example:
+        hypersign data list
     """
     from hypersign import data
 
     found = data.status()
     write_json([dataclasses.asdict(item) for item in found], json)
     if prints_text(json):
-        Console().print(_table(found))
+        console().print(_table(found))
 
 
 def _table(found: list[Any]) -> Table:
@@ -60,11 +62,9 @@ def _table(found: list[Any]) -> Table:
     return table
 
 
+COMMANDS: dict[str, Callable[..., None]] = {"fetch": fetch, "list": list_}
+
+
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign data fetch|list` and carries it out."""
-    tyro.extras.subcommand_cli_from_dict(
-        {"fetch": fetch, "list": list_},
-        args=list(words),
-        prog="hypersign data",
-        description="Get and list data sets.",
-    )
+    parse_one_of(COMMANDS, words, "data", "list and download data sets")

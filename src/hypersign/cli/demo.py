@@ -3,31 +3,30 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-import torch
-from rich.console import Console
-
-from hypersign import geometry, study
 from hypersign._checks import HypersignError
 from hypersign._locks import is_lock, writing_file, writing_folder
-from hypersign.cli.inspect import geometry_table
-from hypersign.cli.options import parse, progress_bars
-from hypersign.runs import load
-from hypersign.training import Recipe, train
+from hypersign.cli.options import Option, parse, progress_bars
+from hypersign.cli.printing import console
+from hypersign.training.recipe import Recipe
 
-RECIPE = Recipe(
-    data="digits",
-    widths=(48, 48, 96, 96),
-    pools=(2, 4),
-    hidden=(64,),
-    epochs=25,
-    loss="cross-entropy",
-    learning_rate=3e-3,
-    final_learning_rate=0.0,
-    schedule="cosine",
-    schedule_per="step",
-    gradient_clip=None,
-)
+
+def recipe() -> Recipe:
+    """The demo's recipe, made when it is needed: its check imports torch."""
+    return Recipe(
+        data="digits",
+        widths=(48, 48, 96, 96),
+        pools=(2, 4),
+        hidden=(64,),
+        epochs=25,
+        loss="cross-entropy",
+        learning_rate=3e-3,
+        final_learning_rate=0.0,
+        schedule="cosine",
+        schedule_per="step",
+        gradient_clip=None,
+    )
 
 
 def run(words: Sequence[str]) -> None:
@@ -35,13 +34,16 @@ def run(words: Sequence[str]) -> None:
     parse(demo, words, "demo")
 
 
-def demo(*, output: Path = Path("runs/demo")) -> None:
+def demo(*, output: Annotated[Path, Option(metavar="FOLDER")] = Path("runs/demo")) -> None:
     """Train a small binary network on scikit-learn's scanned digits, measure its geometry, write the report.
 
-    Takes about a minute on 2 cores and needs no download. An earlier demo in the same folder is replaced.
+    It takes about a minute on 2 cores and needs no download. It replaces an earlier demo in the same folder.
+
+    Example:
+        hypersign demo
 
     Args:
-        output: run folder; report.html and geometry.json are written into it.
+        output: run folder to write, with report.html and geometry.json in it.
     """
     with writing_folder(output), writing_file(output / "geometry.json"):
         _remove_earlier(output)
@@ -49,11 +51,13 @@ def demo(*, output: Path = Path("runs/demo")) -> None:
 
 
 def _remove_earlier(output: Path) -> None:
-    """Empties the folder of an earlier demo, but for the locks that this one holds."""
+    """Empties the folder of an earlier demo, except for the locks that this one holds."""
+    from hypersign.runs import load
+
     files = [path for path in output.iterdir() if not is_lock(path)]
     if not files:
         return
-    if Recipe(**load(output).info["recipe"]) != RECIPE:
+    if Recipe(**load(output).info["recipe"]) != recipe():
         raise HypersignError(
             f"{output} holds another run than this demo; choose another folder with --output, or remove it"
         )
@@ -63,24 +67,30 @@ def _remove_earlier(output: Path) -> None:
 
 
 def _demo(output: Path) -> None:
-    console, progress = Console(), Console(stderr=True)
-    # Layers this small gain nothing from a second thread, and where cores are busy threads wait for each other:
-    # ten times slower. One thread also gives every machine of a kind the same result.
+    import torch
+
+    from hypersign import geometry, study
+    from hypersign.cli.inspect import geometry_table
+    from hypersign.training import train
+
+    out, progress = console(), console(stderr=True)
+    # Layers this small gain nothing from a second thread. On busy cores threads wait for each other, which takes ten
+    # times longer. One thread also gives the same result on every machine of one type.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        console.print("1. Training a binary convolutional network on scanned digits", style="bold")
-        trained = train(RECIPE, output, device="cpu", console=progress)
-        console.print("2. Measuring what one bit did to its geometry", style="bold")
-        with progress_bars(progress) as bars:
+        out.print("1. Training a binary convolutional network on scanned digits", style="bold")
+        trained = train(recipe(), output, device="cpu", console=progress)
+        out.print("2. Measuring what one bit did to its geometry", style="bold")
+        with progress_bars() as bars:
             found = geometry.inspect(trained, progress=bars)
-        console.print("3. Putting layers back to float, one at a time", style="bold")
-        with progress_bars(progress) as bars:
+        out.print("3. Putting layers back to float, one at a time", style="bold")
+        with progress_bars() as bars:
             ablation, depth = study.ablate_run(
                 trained, images=300, reestimate_images=300, rounds=2, depth=True, progress=bars
             )
         page = study.write_report(trained, found, ablation=ablation, depth=depth)
     finally:
         torch.set_num_threads(threads)
-    console.print(geometry_table(found))
-    console.print(f"Report: {page}\nNumbers: {output / 'geometry.json'}", highlight=False, soft_wrap=True)
+    out.print(geometry_table(found))
+    out.print(f"Report: {page}\nNumbers: {output / 'geometry.json'}", soft_wrap=True)

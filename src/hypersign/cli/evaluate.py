@@ -1,16 +1,15 @@
-"""`hypersign evaluate`."""
+"""`hypersign evaluate`: accuracy, loss and confusion matrix of a run."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from hypersign import runs
 from hypersign._checks import check_int
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
-from hypersign.evaluate import evaluate as measure
+from hypersign.cli.printing import console
 
 
 def run(words: Sequence[str]) -> None:
@@ -30,14 +29,17 @@ def evaluate(
 ) -> None:
     """Print accuracy, the recipe's loss and the confusion matrix of a run, computed in float32.
 
+    Example:
+        hypersign evaluate runs/demo --images 100
+
     Args:
-        run: run folder.
-        weights: the last weights, or those with the best validation accuracy.
-        split: images to evaluate on.
-        images: number of images to evaluate, the first ones; all by default.
-        batch_size: images per batch.
-        json: print JSON instead of the tables; with FILE, also write it there.
+        split: evaluate on the test or the training images.
+        images: evaluate on the first INT images; all by default.
+        batch_size: images per batch; results do not depend on it.
     """
+    from hypersign import runs
+    from hypersign.evaluate import evaluate as measure
+
     opened = runs.load(run)
     if images is not None:
         check_int("--images", images, least=1)
@@ -47,19 +49,18 @@ def evaluate(
     write_json({"run": opened.name, "weights": weights, "split": split, **result.as_dict(data.unit)}, json)
     if not prints_text(json):
         return
-    table = Table(title="rows: the label's class; columns: the class it was taken for", title_justify="left")
+    table = Table(title="rows: class of the label; columns: predicted class", title_justify="left")
     table.add_column("")
     for name in data.classes:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("right", justify="right")
     for i, (name, row) in enumerate(zip(data.classes, result.confusion or (), strict=True)):
         share = f"{row[i] / sum(row):.1%}" if sum(row) else "-"
-        cells = [f"[bold]{count}[/]" if i == j else str(count) if count else "" for j, count in enumerate(row)]
+        cells = [Text(str(count), "bold") if i == j else str(count) if count else "" for j, count in enumerate(row)]
         table.add_row(name, *cells, share)
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} {data.unit}, "
         f"loss {result.loss:.4f}",
-        highlight=False,
     )
-    console.print(table)
+    out.print(table)

@@ -5,20 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
-from hypersign.cli.options import JsonTarget, parse
+from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
+from hypersign.cli.printing import console
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
 from hypersign.hashing import plan as predict
 
 LENGTHS = (64, 128, 256, 512, 1024)
-"""Lengths of codes that a plan compares, besides the one asked for."""
+"""Code lengths that a plan compares with --bits."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -27,37 +26,40 @@ def run(words: Sequence[str]) -> None:
 
 
 def hash_(
-    vectors: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="VECTORS")],
+    vectors: Annotated[Path, Option(metavar="VECTORS")],
     /,
     *,
-    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
+    output: Annotated[Path | None, Option(metavar="FILE", short="-o")] = None,
     plan: bool = False,
-    bits: int = 256,
+    bits: int = _defaults.CODE_BITS,
     rotation: Literal["hadamard", "haar", "none"] = "hadamard",
-    rounds: int = 3,
+    rounds: int = _defaults.ROTATION_ROUNDS,
     center: float = 1.0,
-    neighbours: int = 10,
-    queries: int = 200,
-    seed: int = 0,
+    neighbours: int = _defaults.NEIGHBOURS,
+    queries: int = _defaults.PLAN_QUERIES,
+    seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
     """Hash vectors into packed sign codes, or predict the recall of codes by length and rescoring factor.
 
-    The file may be larger than memory. If it is stopped, the same command resumes. Neighbours are by Euclidean
-    distance; scale vectors to length 1 first to search by cosine.
+    The file may be larger than memory. If hashing is stopped, the same command resumes it. Neighbours are by
+    Euclidean distance; scale vectors to length 1 first to search by cosine.
+
+    Example:
+        hypersign hash vectors.npy -o codes --plan --bits 128
 
     Args:
         vectors: .npy file of shape (n, dimension).
         output: codes file to write.
-        plan: print predicted recall before hashing, and measured recall beside it after.
+        plan: predict recall; with --output, also measure it after hashing.
         bits: length of a code, in bits.
         rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).
         rounds: rounds of random signs and Hadamard transforms.
-        center: share of the mean of all vectors to subtract first, 0 to 1; --plan shows the best one.
+        center: share of the vectors' mean to subtract first, 0 to 1; --plan shows the best one.
         neighbours: k of the plan's recall@k.
         queries: number of rows that the plan draws as queries.
         seed: seed of the rotation and of the plan's draws.
-        json: print the plan as JSON instead of the table; with FILE, also write it there.
+        json: print the plan as JSON instead of tables; with FILE, print the tables and write the JSON to FILE.
     """
     if output is None and not plan:
         raise HypersignError("nothing to do: give --output FILE to hash, or --plan to predict recall, or both")
@@ -67,13 +69,12 @@ def hash_(
         raise HypersignError("--plan needs a random rotation; got --rotation none: use hadamard or haar")
     check_int("--neighbours", neighbours, least=1)
     check_int("--queries", queries, least=1)
-    console = Console(stderr=True)
     hasher = SignHasher(
         bits, rotation=None if rotation == "none" else rotation, rounds=rounds, center=center, seed=seed
     )
     planned = None
     with contextlib.ExitStack() as locks:
-        if output is not None:  # before a plan, which takes long; and what is measured is what was hashed
+        if output is not None:  # before the plan, which takes long, so that nobody else writes between both
             locks.enter_context(writing_file(output))
         if plan:
             planned = predict(
@@ -86,25 +87,19 @@ def hash_(
                 seed=seed,
             )
         if output is not None:
-            with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-                task = bar.add_task("hashing", total=None)
-                hash_file(
-                    vectors,
-                    output,
-                    hasher,
-                    progress=lambda done, total: bar.update(task, completed=done, total=total),
-                )
+            with progress_bars() as progress:
+                hash_file(vectors, output, hasher, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)
     if planned is not None:
         write_json(planned.as_dict(), json)
     if prints_text(json):
-        out = Console()
+        out = console()
         if planned is not None:
             for table in _tables(planned):
                 out.print(table)
         if output is not None:
-            out.print(f"Codes: {output}", highlight=False, soft_wrap=True)
+            out.print(f"Codes: {output}", soft_wrap=True)
 
 
 def _tables(planned: Plan) -> list[Table]:
@@ -131,7 +126,7 @@ def _tables(planned: Plan) -> list[Table]:
         "length 1 first.\n"
         f"± is the standard error over {len(planned.queries)} queries.\n"
         "codes: by codes alone; xF: rescoring F times as many candidates;\n"
-        "best --center: the share of the mean to subtract that is best, of 1, 0.5 and 0, and codes' recall",
+        "best --center: best share of the mean to subtract, of 1, 0.5 and 0, and the codes' recall with it",
         caption_justify="left",
     )
     table.add_column("bits", justify="right", no_wrap=True)

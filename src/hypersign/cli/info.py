@@ -1,14 +1,12 @@
-"""`hypersign info`."""
+"""`hypersign info`: what a run folder holds."""
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from hypersign import runs
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, parse
-from hypersign.summaries import summary
+from hypersign.cli.printing import console
 
 
 def run(words: Sequence[str]) -> None:
@@ -17,12 +15,16 @@ def run(words: Sequence[str]) -> None:
 
 
 def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
-    """Print a run's network and sizes, recipe, data, progress and results.
+    """Print a run's network and its size, recipe, data, progress and results.
 
-    Args:
-        run: run folder.
-        json: print JSON instead of the tables, with the metrics of every epoch; with FILE, also write it there.
+    The JSON also has the metrics of every epoch.
+
+    Example:
+        hypersign info runs/demo
     """
+    from hypersign import runs
+    from hypersign.summaries import summary
+
     opened = runs.load(run)
     found = opened.info
     network = summary(opened)
@@ -54,6 +56,6 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
         )
     facts.add_row("recipe", "  ".join(f"{key}={value}" for key, value in recipe.items() if value is not None))
     facts.add_row("versions", "  ".join(f"{key} {value}" for key, value in found["versions"].items()))
-    console = Console()
-    console.print(facts, highlight=False)
-    console.print(network.table())
+    out = console()
+    out.print(facts)
+    out.print(network.table())

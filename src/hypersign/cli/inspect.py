@@ -1,18 +1,19 @@
-"""`hypersign inspect`: measure, draw, report; files of weights and of vectors are inspect_files.py's."""
+"""`hypersign inspect`: measure a run and write its report; inspect_files.py does weight and vector files."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from hypersign import _defaults
 from hypersign._checks import check_int
 from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
-from hypersign.cli.options import RunPath, Weights, beside, parse, progress_bars
+from hypersign.cli.options import Option, RunPath, Seed, Weights, parse, progress_bars
+from hypersign.cli.printing import beside, console
 
 if TYPE_CHECKING:
     from hypersign.geometry import Geometry
@@ -28,38 +29,39 @@ def inspect(
     run: RunPath,
     /,
     *,
-    images: int = 500,
+    images: int = _defaults.INSPECTED_IMAGES,
     weights: Weights = "last",
-    output: Path | None = None,
+    output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
     figures: bool = False,
     ablate: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Measure a run's geometry beside theory, on its test images; write report.html and geometry.json.
 
-    Instead of a run folder it takes weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy).
-    These have their own options: hypersign inspect model.safetensors --help.
+    In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy).
+    These have their own options: hypersign inspect model.safetensors --help, hypersign inspect vectors.npy --help.
+
+    Example:
+        hypersign inspect runs/demo --images 200 --figures
 
     Args:
-        run: run folder.
-        images: number of test images to measure on and of training images to predict from (all, if there are fewer);
-            memory does not grow with it.
-        weights: the last weights, or those with the best validation accuracy.
-        output: folder for the report; the run folder itself by default.
+        images: measure on the first INT test images and predict from as many training images (all, if there are
+            fewer); memory does not grow with it.
+        output: folder for the report; by default the run folder.
         figures: also draw the paper's figures, as PDF and PNG, into figures/ in that folder.
-        ablate: also turn layers back to float, as `hypersign ablate --depth` does, and show it in the report; takes
+        ablate: also turn layers back to float, as hypersign ablate --depth does, and show it in the report; takes
             several times as long.
-        seed: seed of the permutation test and of the training images for re-estimating batch norm.
+        seed: seed of the permutation test and of the training images that batch norm is re-estimated on.
     """
     from hypersign import geometry, runs, study  # torch: files of weights and of vectors are inspected without it
 
     opened = runs.load(run)
     check_int("--images", images, least=1)
     folder = output or opened.path
-    console = Console()
+    out = console()
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
-        with progress_bars(Console(stderr=True)) as progress:
+        with progress_bars() as progress:
             found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=progress)
             if ablate:
                 ablation, depth = study.ablate_run(
@@ -72,33 +74,33 @@ def inspect(
                     progress=progress,
                 )
         page = study.write_report(opened, found, folder, ablation=ablation, depth=depth)
-        console.print(geometry_table(found))
+        out.print(geometry_table(found))
         for remark in zero_filters(found):
-            console.print(remark, highlight=False)
-        console.print(covariance_table(found))
+            out.print(remark)
+        out.print(covariance_table(found))
         for layer in found.layers:
             if layer.reason and not layer.covariance_pearson_r:
-                console.print(f"{layer.name}: {layer.reason}", highlight=False, markup=False)
+                out.print(f"{layer.name}: {layer.reason}")
         if figures:
             from hypersign.figures import save_analysis
 
             paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
-            console.print(f"{len(paths)} figures in {folder / 'figures'}", highlight=False)
-        console.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", highlight=False, soft_wrap=True)
+            out.print(f"{len(paths)} figures in {folder / 'figures'}", soft_wrap=True)
+        out.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", soft_wrap=True)
 
 
 def zero_filters(found: "Geometry") -> list[str]:
     """A sentence for each layer that has filters without an angle."""
     counts = {layer.name: sum(map(math.isnan, layer.angle_degrees.per_filter)) for layer in found.layers}
     return [
-        f"{name}: {count} of its filters, or all their levels, are zero: they have no angle"
+        f"{name}: {count} filters have no angle: they, or all their levels, are zero"
         for name, count in counts.items()
         if count
     ]
 
 
 def geometry_table(found: "Geometry") -> Table:
-    """Per layer, measured beside predicted: angle, and correlation of dot products."""
+    """One row per layer: measured and predicted angle and correlations of dot products."""
     table = Table(
         title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
         caption="each measured / predicted; angle: between latent and quantized filters,\n"
@@ -123,15 +125,16 @@ def geometry_table(found: "Geometry") -> Table:
 
 
 def covariance_table(found: "Geometry") -> Table:
-    """Per layer: the inputs' effective dimension, and r with quantized weights, beside its prediction from them."""
+    """One row per layer: the inputs' effective dimension, and measured and predicted r with quantized weights."""
     table = Table(
         caption="r: medians over filters, as measured and as predicted from\n"
         f"the inputs' covariance over {found.covariance_images:,} training images;\n"
-        "effective dimension: of how many directions inputs vary in",
+        "effective dimension: number of directions in which inputs vary;\n"
+        "signs differ: % of dot products, measured / counted on the training images",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
-    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart"):
+    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart", "signs\ndiffer"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("latent weights: advice")
     for layer in found.layers:
@@ -146,6 +149,7 @@ def covariance_table(found: "Geometry") -> Table:
             str(layer.fan_in),
             f"{layer.effective_dimension:.1f}",
             *(f"{cell:.3f}" for cell in cells),
+            beside(100 * layer.weights_binarized.sign_disagreement, 100 * layer.training_sign_disagreement, 1),
             layer.recommendation,
         )
     return table

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from hypersign import _defaults
 from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget, number, parse
+from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
+from hypersign.cli.printing import console, number
 from hypersign.hashing import VectorsGeometry, open_vectors
 from hypersign.hashing import inspect_vectors as measure_vectors
 from hypersign.weight_files import (
@@ -26,7 +26,7 @@ from hypersign.weight_files import (
 )
 from hypersign.weight_files import inspect_weights as measure_weights
 
-FilePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+FilePath = Annotated[Path, Option(metavar="FILE")]
 """The file, the command's first word."""
 
 
@@ -38,7 +38,7 @@ def run(words: Sequence[str]) -> bool:
     elif is_tensor_file(path) and not (path / "run.json").exists():
         if len(words) > 1 and is_tensor_file(Path(words[1])):
             raise HypersignError(
-                f"two files of weights are compared by --against: hypersign inspect {words[0]} --against {words[1]}"
+                f"inspect takes one file; compare two with: hypersign inspect {words[0]} --against {words[1]}"
             )
         parse(inspect_weights, words, "inspect")
     elif path.is_file():
@@ -55,29 +55,30 @@ def inspect_weights(
     file: FilePath,
     /,
     *,
-    against: Path | None = None,
-    sample: int = 1 << 17,
-    seed: int = 0,
+    against: Annotated[Path | None, Option(metavar="FILE")] = None,
+    sample: int = _defaults.SAMPLED_WEIGHTS,
+    seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
     """Measure the weights of a file beside theory, or compare a low-bit file with its float original.
 
+    Example:
+        hypersign inspect model.safetensors --json model.json
+
     Args:
         file: a .safetensors or .gguf file, or a folder with one .safetensors file or with shards and their index.
-        against: the float original (.safetensors or .gguf); compares row cosines, signs and scales.
+        against: float original (.safetensors or .gguf); the comparison has row cosines, signs and scales.
         sample: weights per tensor, in whole rows, for best levels and rotation; the other numbers use all weights.
         seed: seed of the rotation.
-        json: print JSON instead of the tables; with FILE, also write it there.
     """
     opened = open_tensors(file)
     original = None if against is None else open_tensors(against)
     found: WeightsGeometry | PairGeometry
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("measuring", total=sum(tensor.nbytes for tensor in opened.tensors.values()))
+    with progress_bars() as progress:
+        total = sum(tensor.nbytes for tensor in opened.tensors.values())
 
         def tell(done: int) -> None:
-            bar.update(task, completed=done)
+            progress("measuring", done, total)
 
         if original is not None:
             found = inspect_pair(opened, original, progress=tell)
@@ -85,10 +86,12 @@ def inspect_weights(
             found = measure_weights(opened, sample=sample, seed=seed, progress=tell)
     write_json(found.as_dict(), json)
     if prints_text(json):
-        console = _console()
-        _print_pair(found, console) if isinstance(found, PairGeometry) else _print_weights(found, opened, console)
+        out = console()
+        _print_pair(found, out) if isinstance(found, PairGeometry) else _print_weights(found, opened, out)
     if not found.tensors:
-        raise HypersignError(f"{file} must hold a tensor that can be measured; its {len(found.unmeasured)} cannot")
+        raise HypersignError(
+            f"{file} must hold a tensor that can be measured; none of its {len(found.unmeasured)} tensors can"
+        )
 
 
 def inspect_vectors(
@@ -96,28 +99,25 @@ def inspect_vectors(
     /,
     *,
     bits: tuple[int, ...] = (),
-    sample: int = 20_000,
-    seed: int = 0,
+    sample: int = _defaults.SAMPLED_VECTORS,
+    seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
     """Predict how well sign codes of vectors would work: angles, effective dimension, recall of neighbours by angle.
 
+    Example:
+        hypersign inspect vectors.npy --bits 128 256
+
     Args:
         file: a .npy file of vectors, of shape (number, dimension).
-        bits: code lengths; by default a quarter, a half and all of the dimension, as powers of two.
-        sample: number of vectors to measure, evenly spaced (all, if there are fewer).
+        bits: code lengths in bits; by default a quarter, a half and all of the dimension, as powers of two.
+        sample: measure INT vectors, evenly spaced in the file, or all if there are fewer.
         seed: seed of the rotations.
-        json: print JSON instead of the tables; with FILE, also write it there.
     """
     found = measure_vectors(open_vectors(file), name=str(file), bits=bits, sample=sample, seed=seed)
     write_json(found.as_dict(), json)
     if prints_text(json):
-        _print_vectors(found, _console())
-
-
-def _console() -> Console:
-    """A console that prints names as they are: brackets and colons in them are no markup."""
-    return Console(markup=False, emoji=False)
+        _print_vectors(found, console())
 
 
 def _table(title: str, caption: str, first: str, *others: str) -> Table:
@@ -132,12 +132,13 @@ def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "one number"
 
 
-def _print_weights(found: WeightsGeometry, opened: TensorFile, console: Console) -> None:
+def _print_weights(found: WeightsGeometry, opened: TensorFile, out: Console) -> None:
     table = _table(
         f"{Path(found.file).name}: angles of rows to their levels, in degrees",
-        "first line: measured; second: theory for normal weights; third: for independent weights distributed as the "
-        "tensor's. Angle: to the signs, one scale a row; β: one scale a group; 3, 16: the best levels; rotated: to "
-        "the signs after a Hadamard rotation (the last three on a sample of rows). Kurtosis 3 is a normal's.",
+        "first line: measured; second: theory for normal weights; third: theory for independent weights with the "
+        "tensor's distribution. Angle: to the signs, one scale per row; β: one scale per group; 3, 16: to the best "
+        "levels; rotated: to the signs after a Hadamard rotation (the last three on a sample of rows). Normal "
+        "weights have kurtosis 3.",
         "tensor",
         "angle",
         "β = 128",
@@ -164,19 +165,18 @@ def _print_weights(found: WeightsGeometry, opened: TensorFile, console: Console)
             end_section=True,
         )
     if found.tensors:
-        console.print(table)
-    _print_unmeasured(found.unmeasured, console)
+        out.print(table)
+    _print_unmeasured(found.unmeasured, out)
     if not found.tensors:
         return
-    console.print(
+    out.print(
         f"{found.measured_bytes / 1e9:.3g} GB of {len(found.tensors)} tensors measured in {found.seconds:.2f} s, "
         f"{found.bytes_per_second / 1e9:.2f} GB/s; samples took {found.sample_seconds:.2f} s more",
-        highlight=False,
         soft_wrap=True,
     )
 
 
-def _print_unmeasured(unmeasured: Sequence[Unmeasured], console: Console) -> None:
+def _print_unmeasured(unmeasured: Sequence[Unmeasured], out: Console) -> None:
     if not unmeasured:
         return
     table = _table("Not measured", "", "tensor")
@@ -185,16 +185,16 @@ def _print_unmeasured(unmeasured: Sequence[Unmeasured], console: Console) -> Non
     table.add_column("reason", overflow="fold")
     for tensor in unmeasured:
         table.add_row(tensor.name, tensor.dtype, _shape(tensor.shape), tensor.reason)
-    console.print(table)
+    out.print(table)
 
 
-def _print_pair(found: PairGeometry, console: Console) -> None:
+def _print_pair(found: PairGeometry, out: Console) -> None:
     table = _table(
         f"{Path(found.file).name} against {Path(found.original).name}",
         "first line: measured; second: theory, for the original's own levels (cosine, scale) and for jointly normal "
-        "weights at the cosine measured (sign agreement). latent: cosine between the original and the weights of "
-        "which these are the levels; scale: what the low-bit rows must be multiplied by to be nearest; last: mean "
-        "product of neighbouring signs, and the original's below.",
+        "weights at the measured cosine (sign agreement). latent: cosine between the original and the latent weights "
+        "of these levels; scale: factor that brings the low-bit rows nearest to the original; last: mean product of "
+        "neighbouring signs, below it the original's.",
         "tensor",
         "row cosine",
         "latent",
@@ -219,30 +219,28 @@ def _print_pair(found: PairGeometry, console: Console) -> None:
             end_section=True,
         )
     if found.tensors:
-        console.print(table)
-    _print_unmeasured(found.unmeasured, console)
+        out.print(table)
+    _print_unmeasured(found.unmeasured, out)
     if found.missing:
-        console.print(f"In {found.original} alone: {', '.join(found.missing)}", highlight=False, soft_wrap=True)
+        out.print(f"Only in {found.original}: {', '.join(found.missing)}", soft_wrap=True)
 
 
-def _print_vectors(found: VectorsGeometry, console: Console) -> None:
-    console.print(
+def _print_vectors(found: VectorsGeometry, out: Console) -> None:
+    out.print(
         f"{found.file}: {found.vectors:,} vectors of {found.dimension} dimensions; {found.sampled:,} measured"
         + (f", of which {found.zero_vectors:,} are zero" if found.zero_vectors else ""),
-        highlight=False,
         soft_wrap=True,
     )
-    console.print(
+    out.print(
         f"norm {found.norm_mean:.4g} ± {found.norm_std:.3g}, from {found.norm_least:.4g} to {found.norm_most:.4g}; "
         f"the mean holds {found.mean_share:.1%} of the squared length; effective dimension "
         f"{found.effective_dimension:.1f}",
-        highlight=False,
         soft_wrap=True,
     )
     rotated = f"rotated to {found.rotated_dimension}"
     table = _table(
         "Angle between vectors and their signs, in degrees",
-        "theory: independent normal components; after a rotation, whatever the vectors are",
+        "theory: independent normal components; after a rotation it holds for any vectors",
         "vectors",
         "mean",
         "theory",
@@ -257,12 +255,12 @@ def _print_vectors(found: VectorsGeometry, console: Console) -> None:
     ):
         values = angles.mean, angles.predicted_mean, angles.std, angles.predicted_std
         table.add_row(name, *(number(value, 2) for value in values))
-    console.print(table)
+    out.print(table)
     recall = _table(
         "Share of the 10 nearest vectors by angle among the 10 nearest codes",
-        f"Metric: {found.metric}, as by cosine: lengths do not count. {found.queries} of the measured vectors are "
-        "queries to the others; with more vectors it is lower. "
-        "Where vectors are rotated: measured / predicted",
+        f"Metric: {found.metric}, as by cosine: lengths do not count. "
+        f"{found.queries} of the measured vectors are queries to the others; with more vectors recall is lower. "
+        "Rotated: measured / predicted",
         "bits",
         "signs",
         "centred",
@@ -277,4 +275,4 @@ def _print_vectors(found: VectorsGeometry, console: Console) -> None:
             f"{row.rotated:.3f} / {number(row.rotated_predicted, 3)}",
             f"{row.centred_rotated:.3f} / {number(row.centred_rotated_predicted, 3)}",
         )
-    console.print(recall)
+    out.print(recall)

@@ -1,35 +1,34 @@
-"""Finds the verb, lets tyro turn its function's signature into options, and prints errors in one sentence."""
+"""Finds the command, runs it, and prints its errors in one sentence."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from hypersign import __version__
 from hypersign._checks import HypersignError
+from hypersign.cli.printing import command_table, console, say
 
 __all__ = ["main"]
 
 VERBS = {
-    "demo": "train a small binary network on scanned digits and write its report: about a minute",
+    "demo": "train a small binary network on scanned digits and write its report (a minute)",
     "data": "list or download data sets",
     "train": "train a binary or ternary network into a run folder, or resume a run",
-    "evaluate": "accuracy, loss and confusion matrix of a run",
-    "info": "network, sizes, recipe, data and results of a run",
-    "inspect": "measure a run's geometry beside theory, and write the report; or measure weight and vector files",
+    "evaluate": "print accuracy, loss and confusion matrix of a run",
+    "info": "print network, sizes, recipe, data and results of a run",
+    "inspect": "measure a run's geometry beside theory and write its report; or measure weights or vectors",
     "reproduce": "draw every figure of the paper from a run, and check its claims",
-    "ablate": "turn layers back to float one by one: loss beside its prediction",
+    "ablate": "turn layers back to float, and print measured and predicted loss",
     "compare": "show runs side by side: settings that differ, accuracy, angles and r",
-    "pack": "write a run's network as one file of bits, and compare it with the float network",
+    "pack": "write a run's network as one file of bits, and verify it",
     "run": "predict with a packed file, without torch",
     "bench": "time a packed network and its layers, beside the float network",
     "theory": "print the closed forms: angles, ternary levels, the reference tables",
     "simulate": "draw random vectors, and print their angles beside theory",
     "hash": "turn vectors into packed sign codes, and predict their recall",
-    "search": "find the nearest vectors of queries, by their codes",
+    "search": "find the nearest vectors of queries by their codes",
 }
 
 PACKAGES = {
@@ -49,11 +48,12 @@ PACKAGES = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs one command; exits with 0, 1 (bad input, said in one sentence), 2 (bad options) or 130 (Ctrl-C)."""
+    """Runs one command; exits with 0, 1 (bad input), 2 (bad options) or 130 (Ctrl-C)."""
     words = list(sys.argv[1:] if words is None else words)
     verb = words[0] if words else "--help"
     if verb in ("-h", "--help"):
-        Console().print(_overview())
+        text = "binary and ternary networks through high-dimensional geometry"
+        console().print(command_table("hypersign", VERBS, text, "Example: hypersign demo"))
         return
     if verb == "--version":
         print(__version__)
@@ -61,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if verb not in VERBS:
         _fail(f"hypersign: {verb!r} is no command; the commands are {', '.join(VERBS)}", 2)
     try:
-        # Within: importing takes seconds, in which Ctrl-C may come, and finds out which packages are missing.
+        # Inside the try: importing takes seconds, in which Ctrl-C may come, and shows which packages are missing.
         run: Callable[[Sequence[str]], Any] = importlib.import_module(f"hypersign.cli.{verb}").run
         run(words[1:])
     except HypersignError as error:
@@ -73,26 +73,15 @@ def main(words: Sequence[str] | None = None) -> None:
         package, extra = PACKAGES.get(module, (module, ""))
         what = f"'hypersign[{extra}]'" if extra else package
         _fail(f"hypersign {verb}: this command needs the package {package}; install it with: pip install {what}", 1)
+    except MemoryError as error:
+        _fail(f"hypersign {verb}: there is not enough memory; make numbers or files smaller ({error})", 1)
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         _fail(f"hypersign {verb}: interrupted", 130)
 
 
-def _overview() -> Table:
-    table = Table(
-        title="hypersign COMMAND \\[options]: binary and ternary networks through high-dimensional geometry",
-        title_justify="left",
-        box=None,
-        show_header=False,
-        caption="hypersign COMMAND --help tells a command's options.",
-        caption_justify="left",
-    )
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for verb, text in VERBS.items():
-        table.add_row(verb, text)
-    return table
-
-
 def _fail(message: str, status: int) -> None:
-    print(message, file=sys.stderr)
+    say(message, error=True)
     raise SystemExit(status)

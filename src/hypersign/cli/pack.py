@@ -1,25 +1,24 @@
-"""`hypersign pack`."""
+"""`hypersign pack`: a run's network as one file of bits."""
 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from hypersign import packing, runs
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_threads
 from hypersign._json import write_json
 from hypersign._locks import writing_file
 from hypersign._machine import machine, versions
-from hypersign.cli.options import RunPath, Weights, parse
+from hypersign.cli.options import Option, RunPath, Threads, Weights, parse, progress_bars
+from hypersign.cli.printing import console
 from hypersign.packed import PackedModel
-from hypersign.packing import Certificate
-from hypersign.runs import Run
-from hypersign.summaries import summary
+
+if TYPE_CHECKING:
+    from hypersign.packing import Certificate
+    from hypersign.runs import Run
 
 
 def run(words: Sequence[str]) -> None:
@@ -31,58 +30,60 @@ def pack(
     run: RunPath,
     /,
     *,
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    output: Annotated[Path, Option(metavar="FILE", short="-o")],
     weights: Weights = "last",
     verify: bool = False,
-    threads: int = 1,
+    threads: Threads = 1,
 ) -> None:
     """Pack a run's network into one file of bits, which hypersign run and hypersign bench read.
 
+    Example:
+        hypersign pack runs/demo -o digits.hypersign --verify
+
     Args:
-        run: run folder.
-        output: the packed file; its name usually ends in .hypersign.
-        weights: the last weights, or those with the best validation accuracy.
-        verify: run the test set both ways, in float32 and packed, and write the certificate beside the file, its
-            name with .json added. A float64 replica judges each image whose logits differ; exit with 1 where the
-            packed network is wrong on one.
-        threads: number of threads that verify uses.
+        output: packed file to write; its name usually ends in .hypersign.
+        verify: run the test set in float32 and packed, and write the result to FILE.json. A float64 replica judges
+            each image whose logits differ; the command exits with 1 if the packed network is wrong on one.
+        threads: number of threads for --verify.
     """
-    check_int("--threads", threads, least=1)
+    from hypersign import packing, runs
+    from hypersign.summaries import summary
+
+    check_threads(threads, "--threads")
     opened = runs.load(run)
     data = opened.data()
     model = opened.load_model(weights)
     with writing_file(output):
         if verify:
-            with contextlib.suppress(OSError):  # it is of the file that goes now
+            with contextlib.suppress(OSError):  # it belongs to the file that is replaced
                 _certificate(output).unlink()
         packing.pack(model, output, data.shape, pixel_range=data.pixel_range, classes=data.classes)
         packed = PackedModel.load(output)
         size = output.stat().st_size
         predicted = packing.file_size(model, data.shape, pixel_range=data.pixel_range, classes=data.classes)
-        console = Console()
-        console.print(_table(packed))
-        console.print(
+        out = console()
+        out.print(_table(packed))
+        out.print(
             f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
-            f"{summary(model, data.shape).float_bytes / size:.1f} times smaller than its float32 weights",
-            highlight=False,
+            f"{_compared(size, summary(model, data.shape).float_bytes)} its float32 weights",
             soft_wrap=True,
         )
         if verify:
-            _verify(opened, weights, packed, output, threads, console)
+            _verify(opened, weights, packed, output, threads, out)
 
 
-def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, threads: int, console: Console) -> None:
+def _verify(opened: "Run", weights: str, packed: PackedModel, output: Path, threads: int, out: Console) -> None:
+    from hypersign import packing
+
     data = opened.data()
     images = data.test.images.numpy()
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("verifying", total=len(images))
+    with progress_bars() as progress:
         found = packing.verify(
             opened.load_model(weights),
             packed,
             images,
             threads=threads,
-            progress=lambda seen: bar.update(task, completed=seen),
+            progress=lambda seen: progress("verifying", seen, len(images)),
         )
     certificate = _certificate(output)
     write_json(
@@ -97,29 +98,39 @@ def _verify(opened: Run, weights: str, packed: PackedModel, output: Path, thread
         },
         certificate,
     )
-    console.print(f"{_sentence(found)}\nCertificate: {certificate}", highlight=False, soft_wrap=True)
+    out.print(f"{_sentence(found)}\nCertificate: {certificate}", soft_wrap=True)
     if not found.holds:
         first = next(row for row in found.differences if not row.tie)
         raise HypersignError(
-            f"{found.wrong:,} of {found.images:,} test images have another class in the packed network, or other "
-            f"logits, and no rounding explains it (image {first.image}, from {first.wrong_step} on): "
-            f"do not use {output}"
+            f"the packed network is wrong on {found.wrong:,} of {found.images:,} test images: rounding does not "
+            f"explain its classes or logits (image {first.image}, from {first.wrong_step} on); do not use {output}"
         )
+
+
+def _compared(size: int, float_bytes: int) -> str:
+    """`size` in words, for "... its float32 weights": a file with real weights may be larger than they are.
+
+    >>> _compared(10, 315), _compared(105, 100)
+    ('31.5 times smaller than', '1.05 times the size of')
+    """
+    if size < float_bytes:
+        return f"{float_bytes / size:.1f} times smaller than"
+    return f"{size / float_bytes:.3g} times the size of"
 
 
 def _certificate(output: Path) -> Path:
     return Path(f"{output}.json")
 
 
-def _sentence(found: Certificate) -> str:
-    ties = f" (ties that rounding decides: {found.ties})" if found.ties else ""
+def _sentence(found: "Certificate") -> str:
+    ties = f" ({found.ties} of them ties that rounding decides)" if found.ties else ""
     text = (
-        f"{found.images:,} test images: {found.classes_differ} with another class{ties}; logits differ by at most "
-        f"{found.largest_difference:.1e} (the largest is {found.largest_logit:.3g})"
+        f"{found.images:,} test images: {found.classes_differ} with a different class{ties}; logits differ by at "
+        f"most {found.largest_difference:.1e} (the largest is {found.largest_logit:.3g})"
     )
     if not found.logits_differ:
         return text
-    nearer = f"packed is the nearer one on {found.packed_nearer:,} images, float32 on {found.float_nearer:,}"
+    nearer = f"packed is nearer on {found.packed_nearer:,} images, float32 on {found.float_nearer:,}"
     return (
         f"{text}\nLogits that differ beyond rounding, judged by a float64 replica: {found.logits_differ:,} images; "
         f"the packed network is wrong on {found.wrong:,}\nMean distance from float64's logits: packed "
@@ -128,12 +139,13 @@ def _sentence(found: Certificate) -> str:
 
 
 def _table(packed: PackedModel) -> Table:
-    """Every operation: what it reads, what it gives, and whether it computes in integers."""
+    """One row per operation: its output and its arithmetic."""
     table = Table(
-        caption="bits: products of packed levels; integers: sums of pixels;\nfloat32: what has no integer form",
+        caption="bits: products of packed levels; integers: sums of pixels;\n"
+        "float32: real weights or inputs, with multiplications",
         caption_justify="left",
     )
-    for title in ("node", "operation", "gives", "arithmetic"):
+    for title in ("node", "operation", "output", "arithmetic"):
         table.add_column(title, no_wrap=True)
     for node in packed.graph.nodes:
         source, value = packed.values[node.inputs[0]], packed.values[node.name]

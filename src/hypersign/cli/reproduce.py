@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from hypersign import geometry, runs, study
+from hypersign import _defaults
 from hypersign._checks import check_int
 from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
-from hypersign.cli.options import JsonTarget, RunPath, Weights, parse, progress_bars
-from hypersign.geometry import Geometry
-from hypersign.geometry.claims import Claim, network_claims, simulation_claims
-from hypersign.quantizers import Sign, Ternary
-from hypersign.runs import Run
-from hypersign.simulation import Simulation
+from hypersign.cli.options import JsonTarget, Option, RunPath, Seed, Weights, parse, progress_bars
+from hypersign.cli.printing import console
+
+if TYPE_CHECKING:
+    from hypersign.geometry import Geometry
+    from hypersign.geometry.claims import Claim
+    from hypersign.runs import Run
+    from hypersign.simulation import Simulation
 
 
 def run(words: Sequence[str]) -> None:
@@ -27,31 +30,34 @@ def reproduce(
     run: RunPath,
     /,
     *,
-    output: Path | None = None,
-    images: int = 500,
+    output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
+    images: int = _defaults.INSPECTED_IMAGES,
     weights: Weights = "last",
-    draws: int = 10_000,
-    seed: int = 0,
+    draws: int = _defaults.DRAWS,
+    seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
     """Draw every figure of the paper from a run and from random vectors, and check its claims.
 
+    Example:
+        hypersign reproduce runs/demo --images 200 --draws 2000
+
     Args:
-        run: run folder of a trained network.
-        output: folder for the figures, geometry.json and claims.json; reproduction/ in the run folder by default.
-        images: test images to measure on (the paper used 500).
-        weights: the last weights, or those with the best validation accuracy.
+        output: folder for the figures, geometry.json and claims.json; by default reproduction/ in the run folder.
+        images: measure on the first INT test images (the paper used 500).
         draws: random vectors per simulated case.
         seed: seed of the permutation test and of the simulations.
-        json: print the claims as JSON instead of the table; with FILE, also write it there.
     """
+    from hypersign import geometry, runs, study
+    from hypersign.geometry.claims import network_claims, simulation_claims
+
     opened = runs.load(run)
     check_int("--images", images, least=1)
     check_int("--draws", draws, least=2)
     folder = output or opened.path / "reproduction"
     with writing_file(folder / "geometry.json"):
-        progress = Console(stderr=True)
-        with progress_bars(progress) as bars:
+        progress = console(stderr=True)
+        with progress_bars() as bars:
             found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=bars)
         with progress.status("simulating random vectors"):
             simulations = study.paper_simulations(draws=draws, seed=seed)
@@ -73,21 +79,20 @@ def reproduce(
         write_json(rows, folder / "claims.json")
     write_json(rows, json)
     if prints_text(json):
-        console = Console()
-        console.print(claims_table(found.run, claims))
-        console.print(
+        out = console()
+        out.print(claims_table(found.run, claims))
+        out.print(
             f"{len(figures)} figures: {folder / 'figures'}\n"
             f"Numbers: {folder / 'claims.json'}, {folder / 'geometry.json'}",
-            highlight=False,
             soft_wrap=True,
         )
 
 
-def claims_table(name: str, claims: Sequence[Claim]) -> Table:
-    """The claims, those that do not hold marked."""
+def claims_table(name: str, claims: Sequence["Claim"]) -> Table:
+    """One row per claim; those that do not hold are marked."""
     held = sum(claim.holds for claim in claims)
     table = Table(title=f"{name}: {held} of {len(claims)} claims hold", caption_justify="left")
-    table.caption = "should be: the prediction and how near it, or the bound that follows from it"
+    table.caption = "should be: the prediction with its tolerance, or a bound that follows from it"
     table.add_column("claim")
     table.add_column("of", no_wrap=True)
     table.add_column("measured", justify="right", no_wrap=True)
@@ -98,6 +103,7 @@ def claims_table(name: str, claims: Sequence[Claim]) -> Table:
         bound = {
             "near": f"{claim.predicted:.3f} ± {claim.tolerance:.3f}",
             "at least": f">= {claim.predicted - claim.tolerance:.3f}",
+            "at most": f"<= {claim.predicted + claim.tolerance:.3f}",
             "below": f"< {claim.predicted:.3f}",
         }[claim.relation]
         table.add_row(
@@ -105,14 +111,15 @@ def claims_table(name: str, claims: Sequence[Claim]) -> Table:
             claim.subject,
             f"{claim.measured:.3f}",
             bound,
-            "holds" if claim.holds else "[bold red]no[/]",
+            "holds" if claim.holds else Text("no", "bold red"),
         )
         last = claim.claim
     return table
 
 
-def _draw(opened: Run, found: Geometry, simulations: Sequence[Simulation], folder: Path) -> list[Path]:
+def _draw(opened: "Run", found: "Geometry", simulations: Sequence["Simulation"], folder: Path) -> list[Path]:
     from hypersign.figures import quantizer_curves, save, save_analysis, save_simulation
+    from hypersign.quantizers import Sign, Ternary
 
     paths = save_analysis(found, folder, metrics=opened.metrics())
     for simulated in simulations:

@@ -1,4 +1,4 @@
-"""`hypersign run`: no torch is needed, and none is imported."""
+"""`hypersign run`: predictions of a packed network, without torch."""
 
 import csv
 import io
@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
+from hypersign import _defaults
 from hypersign._arrays import open_npy
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._pictures import SUFFIXES, opened
-from hypersign.cli.options import parse
+from hypersign.cli.options import Option, PackedFile, Threads, parse, progress_bars
+from hypersign.cli.printing import console, printable
 from hypersign.packed import PackedModel
 
-FilePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-
 MODES = {1: "L", 3: "RGB"}
+
+MOST_IMAGES = 1 << 24
+"""The most images in a batch."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -31,48 +31,47 @@ def run(words: Sequence[str]) -> None:
 
 
 def predict(
-    file: FilePath,
+    file: PackedFile,
     /,
     *,
-    input: Path,
-    output: Path,
-    batch_size: int = 64,
-    threads: int = 1,
+    input: Annotated[Path, Option(short="-i")],
+    output: Annotated[Path, Option(metavar="FILE", short="-o", written="file")],
+    batch_size: int = _defaults.PACKED_BATCH,
+    threads: Threads = 1,
 ) -> None:
     """Predict with a packed network and write the predictions. It needs no torch.
 
+    Example:
+        hypersign run digits.hypersign --input images.npy --output labels.csv
+
     Args:
-        file: packed file that hypersign pack wrote.
-        input: images: an array (.npy), uint8 of shape (N, channels, height, width), or a folder of image files,
-            also in folders below it, all of the network's size.
+        input: images: an array (.npy), uint8 of shape (N, channels, height, width), or a folder of image files, also
+            in folders below it, all of the network's size.
         output: .csv (one row per image: name or number, label, logits) or .npy (logits, float32 of shape
-            (N, classes)).
-        batch_size: images per batch.
-        threads: number of threads.
+            (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in front.
+        batch_size: images per batch; results do not depend on it.
     """
-    check_int("--batch-size", batch_size, least=1)
-    check_int("--threads", threads, least=1)
+    check_int("--batch-size", batch_size, least=1, most=MOST_IMAGES)
+    check_threads(threads, "--threads")
     if output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")
     model = PackedModel.load(file)
     names, read = _folder(input, model) if input.is_dir() else _array(input)
     logits = np.empty((len(names), len(model.classes)), np.float32)
-    errors = Console(stderr=True)
     start = time.perf_counter()
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("predicting", total=len(names))
+    with progress_bars() as progress:
         for first in range(0, len(names), batch_size):
             rows = slice(first, first + batch_size)
             logits[rows] = model.predict(read(rows), batch_size=batch_size, threads=threads)
-            bar.update(task, completed=min(first + batch_size, len(names)))
+            progress("predicting", min(first + batch_size, len(names)), len(names))
     seconds = time.perf_counter() - start
     write_atomic(output, _npy(logits) if output.suffix == ".npy" else _csv(names, logits, model.classes))
-    speed = f" in {seconds:.2g} s, {len(names) / seconds:,.0f} a second" if len(names) else ""
-    Console().print(f"{len(names):,} images{speed}: {output}", highlight=False, soft_wrap=True)
+    speed = f" in {seconds:.2g} s, {len(names) / seconds:,.0f} per second" if len(names) else ""
+    console().print(f"{len(names):,} images{speed}: {output}", soft_wrap=True)
 
 
 Read = Callable[[slice], NDArray[Any]]
-"""Gives the images of some rows."""
+"""Returns the images of some rows."""
 
 
 def _array(path: Path) -> tuple[list[str], Read]:
@@ -131,7 +130,17 @@ def _npy(logits: NDArray[np.float32]) -> bytes:
 def _csv(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "label", *classes])
+    labels = [_cell(label) for label in classes]
+    writer.writerow(["image", "label", *labels])
     for name, row in zip(names, logits, strict=True):
-        writer.writerow([name, classes[int(row.argmax())], *(f"{value:.6g}" for value in row)])
+        writer.writerow([_cell(name), labels[int(row.argmax())], *(f"{value:.6g}" for value in row)])
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A name that no spreadsheet computes; control characters and bytes that are not UTF-8 are escaped."""
+    try:
+        float(text)
+    except ValueError:
+        text = f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return printable(text)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
-from rich.console import Console
 from rich.table import Table
 
+from hypersign import _defaults
 from hypersign._arrays import is_npy
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget, parse
+from hypersign.cli.options import JsonTarget, Option, Threads, parse
+from hypersign.cli.printing import console
 from hypersign.hashing import HammingIndex, Neighbours, open_vectors
 
 SHOWN = 10
@@ -27,32 +27,39 @@ def run(words: Sequence[str]) -> None:
 
 
 def search(
-    codes: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CODES")],
-    queries: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="QUERIES")],
+    codes: Annotated[Path, Option(metavar="CODES")],
+    queries: Annotated[Path, Option(metavar="QUERIES")],
     /,
     *,
-    neighbours: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
-    rescore: Path | None = None,
+    neighbours: Annotated[int, Option(short="-k")] = _defaults.NEIGHBOURS,
+    rescore: Annotated[Path | None, Option(metavar="FILE")] = None,
     factor: int = 4,
-    threads: int = 1,
-    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
+    threads: Threads = 1,
+    output: Annotated[Path | None, Option(metavar="FILE", short="-o", written="file")] = None,
     json: JsonTarget = None,
 ) -> None:
     """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
 
     The metric is the Hamming distance of codes, which sorts by angle (after centring), or with --rescore the
-    Euclidean distance of vectors. Scale vectors and queries to length 1 before hashing to search by cosine.
+    Euclidean distance of vectors. Scale vectors and queries to length 1 before hashing to search by cosine. The table
+    shows the first 10 queries, the JSON all of them.
+
+    Example:
+        hypersign search codes queries.npy -k 5 --rescore vectors.npy
 
     Args:
-        codes: file that hypersign hash wrote.
+        codes: codes file, as hypersign hash writes it.
         queries: .npy file of shape (q, dimension), or a codes file of the same hasher.
         neighbours: number of neighbours per query.
-        rescore: .npy file of the vectors that were hashed; candidates are sorted by Euclidean distance.
-        factor: candidates per neighbour, with --rescore.
-        threads: number of threads.
+        rescore: .npy file of the vectors that were hashed; sorts candidates by Euclidean distance.
+        factor: candidates per neighbour, for --rescore.
         output: .npz file to write: distances and indices, each of shape (q, neighbours).
-        json: print all results as JSON instead of the table; with FILE, also write it there.
     """
+    check_threads(threads, "--threads")
+    check_int("--neighbours", neighbours, least=1)
+    check_int("--factor", factor, least=1)
+    if output is not None and output.suffix != ".npz":
+        raise HypersignError(f"--output must name a .npz file; got {output}")
     index = HammingIndex.load(codes)
     vectors = queries.suffix.lower() == ".npy" or is_npy(queries)
     asked: Any = open_vectors(queries) if vectors else HammingIndex.load(queries)
@@ -61,24 +68,21 @@ def search(
     else:
         if isinstance(asked, HammingIndex):
             raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name the .npy file")
-        check_int("--factor", factor, least=1)
         check_int("--neighbours", neighbours, least=1, most=len(index))
         candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
     metric = "Hamming" if rescore is None else "Euclidean"
     write_json({"metric": metric, "distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
     if output is not None:
-        if output.suffix != ".npz":
-            raise HypersignError(f"--output must name a .npz file; got {output}")
         content = io.BytesIO()
         np.savez(content, distances=found.distances, indices=found.indices)
         write_atomic(output, content.getvalue())
     if prints_text(json):
-        console = Console()
-        console.print(_table(found))
+        out = console()
+        out.print(_table(found))
         unit = "Hamming distance, in bits" if rescore is None else "Euclidean distance"
         hidden = len(found.indices) - SHOWN
-        console.print(f"row number: {unit}" + (f"; {hidden} more queries" if hidden > 0 else ""), highlight=False)
+        out.print(f"row number: {unit}" + (f"; {hidden} more queries" if hidden > 0 else ""))
 
 
 def _table(found: Neighbours) -> Table:

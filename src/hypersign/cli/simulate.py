@@ -2,212 +2,205 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rich.box
-import tyro
-from rich.console import Console
 from rich.table import Table
 
-from hypersign import simulation
+from hypersign import _defaults
 from hypersign._arrays import open_npy
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget
-from hypersign.simulation import Simulation
+from hypersign.cli.options import Device, Figures, JsonTarget, Seed, parse_one_of
+from hypersign.cli.printing import console
+
+if TYPE_CHECKING:
+    from hypersign.simulation import Simulation
 
 
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign simulate NAME`'s options and runs it."""
-    tyro.extras.subcommand_cli_from_dict(
-        {
-            "pairs": pairs,
-            "binary-pairs": binary_pairs,
-            "sign": sign,
-            "ternary": ternary,
-            "levels": levels,
-            "rotated": rotated,
-        },
-        args=list(words),
-        prog="hypersign simulate",
-        description="Draw random vectors, and print their angles beside theory.",
-    )
+    parse_one_of(COMMANDS, words, "simulate", "draw random vectors, and print their angles beside theory")
 
 
 def pairs(
     *,
-    dimensions: tuple[int, ...] = (3, 10, 27),
-    draws: int = 10_000,
-    seed: int = 0,
-    device: str = "cpu",
-    figures: Path | None = None,
+    dimensions: tuple[int, ...] = _defaults.PAIR_DIMENSIONS,
+    draws: int = _defaults.DRAWS,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    figures: Figures = None,
     json: JsonTarget = None,
 ) -> None:
-    """Angles of two independent Gaussian vectors.
+    """Print the angle between two independent Gaussian vectors: mean and standard deviation.
+
+    Example:
+        hypersign simulate pairs --dimensions 3 27 --draws 100000
 
     Args:
         dimensions: dimensions of the vectors, one case per value.
         draws: pairs per case.
-        seed: seed of the random numbers.
-        device: where to draw: cpu, cuda, ...
-        figures: folder for the histograms, as PDF and PNG.
-        json: print JSON instead of the table; with FILE, also write it there.
     """
-    _finish(lambda: simulation.pairs(dimensions, draws=draws, seed=seed, device=device), figures, json)
+    _simulate("pairs", figures, json, dimensions=dimensions, draws=draws, seed=seed, device=device)
 
 
 def binary_pairs(
     *,
-    dimensions: tuple[int, ...] = (10, 100, 1000),
-    draws: int = 10_000,
-    seed: int = 0,
-    figures: Path | None = None,
+    dimensions: tuple[int, ...] = _defaults.BINARY_PAIR_DIMENSIONS,
+    draws: int = _defaults.DRAWS,
+    seed: Seed = 0,
+    figures: Figures = None,
     json: JsonTarget = None,
 ) -> None:
-    """Angles of two independent vectors of random signs.
+    """Print the angle between two independent vectors of random signs: mean and standard deviation.
+
+    Example:
+        hypersign simulate binary-pairs --dimensions 64 1024
 
     Args:
         dimensions: dimensions of the vectors, one case per value.
         draws: pairs per case.
-        seed: seed of the random numbers.
-        figures: folder for the histograms, as PDF and PNG.
-        json: print JSON instead of the table; with FILE, also write it there.
     """
-    _finish(lambda: simulation.binary_pairs(dimensions, draws=draws, seed=seed), figures, json)
+    _simulate("binary_pairs", figures, json, dimensions=dimensions, draws=draws, seed=seed)
 
 
 def sign(
     *,
-    dimensions: tuple[int, ...] = (3, 10, 27),
-    draws: int = 10_000,
-    seed: int = 0,
-    device: str = "cpu",
-    figures: Path | None = None,
+    dimensions: tuple[int, ...] = _defaults.SIGN_DIMENSIONS,
+    draws: int = _defaults.DRAWS,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    figures: Figures = None,
     json: JsonTarget = None,
 ) -> None:
-    """Angles of a Gaussian vector and its sign.
+    """Print the angle between a Gaussian vector and its sign: mean and standard deviation.
+
+    Example:
+        hypersign simulate sign --dimensions 27 1152
 
     Args:
         dimensions: dimensions of the vector, one case per value.
         draws: vectors per case.
-        seed: seed of the random numbers.
-        device: where to draw: cpu, cuda, ...
-        figures: folder for the histograms, as PDF and PNG.
-        json: print JSON instead of the table; with FILE, also write it there.
     """
-    _finish(lambda: simulation.sign(dimensions, draws=draws, seed=seed, device=device), figures, json)
+    _simulate("sign", figures, json, dimensions=dimensions, draws=draws, seed=seed, device=device)
 
 
 def ternary(
     *,
-    thresholds: tuple[float, ...] = (0.01, 0.111, 0.2, 0.3, 0.5),
-    dimension: int = 1000,
-    draws: int = 10_000,
-    seed: int = 0,
-    device: str = "cpu",
-    figures: Path | None = None,
+    thresholds: tuple[float, ...] = _defaults.TERNARY_THRESHOLDS,
+    dimension: int = _defaults.LEVEL_DIMENSION,
+    draws: int = _defaults.DRAWS,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    figures: Figures = None,
     json: JsonTarget = None,
 ) -> None:
-    """Angles of a Gaussian vector and its ternary levels.
+    """Print the angle between a Gaussian vector and its ternary levels: mean and standard deviation.
+
+    Example:
+        hypersign simulate ternary --thresholds 0.3 0.612
 
     Args:
-        thresholds: thresholds in standard deviations, one case per value; .612 is the best.
+        thresholds: thresholds in standard deviations, one case per value; 0.612 gives the smallest angle.
         dimension: dimension of the vectors.
         draws: vectors per case.
-        seed: seed of the random numbers.
-        device: where to draw: cpu, cuda, ...
-        figures: folder for the histograms, as PDF and PNG.
-        json: print JSON instead of the table; with FILE, also write it there.
     """
-    _finish(
-        lambda: simulation.ternary(thresholds, dimension=dimension, draws=draws, seed=seed, device=device),
-        figures,
-        json,
-    )
+    options: dict[str, Any] = {"dimension": dimension, "draws": draws, "seed": seed, "device": device}
+    _simulate("ternary", figures, json, thresholds=thresholds, **options)
 
 
 def levels(
     *,
-    numbers: tuple[int, ...] = (2, 3, 4, 8),
-    dimension: int = 1000,
-    draws: int = 10_000,
-    seed: int = 0,
-    device: str = "cpu",
-    figures: Path | None = None,
+    numbers: tuple[int, ...] = _defaults.LEVEL_NUMBERS,
+    dimension: int = _defaults.LEVEL_DIMENSION,
+    draws: int = _defaults.DRAWS,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    figures: Figures = None,
     json: JsonTarget = None,
 ) -> None:
-    """Angles of a Gaussian vector and its k best levels (Lloyd-Max).
+    """Print the angle between a Gaussian vector and its k best levels (Lloyd-Max): mean and standard deviation.
+
+    Example:
+        hypersign simulate levels --numbers 2 4 16
 
     Args:
         numbers: numbers of levels k, one case per value.
         dimension: dimension of the vectors.
         draws: vectors per case.
-        seed: seed of the random numbers.
-        device: where to draw: cpu, cuda, ...
-        figures: folder for the histograms, as PDF and PNG.
-        json: print JSON instead of the table; with FILE, also write it there.
     """
-    _finish(
-        lambda: simulation.levels(numbers, dimension=dimension, draws=draws, seed=seed, device=device), figures, json
-    )
+    options: dict[str, Any] = {"dimension": dimension, "draws": draws, "seed": seed, "device": device}
+    _simulate("levels", figures, json, numbers=numbers, **options)
 
 
 def rotated(
     *,
-    dimensions: tuple[int, ...] = (10, 100, 500),
-    rotations: tuple[str, ...] = ("none", "haar"),
-    rate: float = 0.1,
+    dimensions: tuple[int, ...] = _defaults.ROTATED_DIMENSIONS,
+    rotations: tuple[str, ...] = _defaults.ROTATIONS,
+    rate: float = _defaults.RATE,
     covariance: Path | None = None,
-    draws: int = 10_000,
-    seed: int = 0,
-    device: str = "cpu",
-    figures: Path | None = None,
+    draws: int = _defaults.DRAWS,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    figures: Figures = None,
     json: JsonTarget = None,
 ) -> None:
-    """Angles of a vector of unequal or correlated components and its sign, with and without a rotation.
+    """Print the angle between a vector and its sign, with and without a rotation.
+
+    The vector's components have unequal variances, or are correlated.
+
+    Example:
+        hypersign simulate rotated --dimensions 64 --rotations none hadamard-3
 
     Args:
         dimensions: dimensions of the vectors, one case per value (powers of two for Hadamard rotations); ignored with
             --covariance.
-        rotations: none, haar, hadamard-1, hadamard-2, hadamard-3 (rounds).
+        rotations: none, haar, or hadamard-1, hadamard-2, hadamard-3 (the number of rounds).
         rate: component i has standard deviation exp(rate i).
-        covariance: .npy file of a covariance matrix, or of variances, instead of the exponential ones.
+        covariance: .npy file of a covariance matrix, or of variances, in place of those that --rate gives.
         draws: vectors per case.
-        seed: seed of the random numbers.
-        device: where to draw: cpu, cuda, ...
-        figures: folder for the histograms, as PDF and PNG.
-        json: print JSON instead of the table; with FILE, also write it there.
     """
+    options: dict[str, Any] = {"rotations": rotations, "rate": rate, "draws": draws, "seed": seed, "device": device}
     given = None if covariance is None else np.asarray(open_npy(covariance), np.float64)
-    _finish(
-        lambda: simulation.rotated(
-            dimensions, rotations=rotations, rate=rate, covariance=given, draws=draws, seed=seed, device=device
-        ),
-        figures,
-        json,
-    )
+    _simulate("rotated", figures, json, dimensions=dimensions, covariance=given, **options)
 
 
-def _finish(simulated: Callable[[], Simulation], figures: Path | None, json: Path | None) -> None:
+COMMANDS: dict[str, Callable[..., None]] = {
+    "pairs": pairs,
+    "binary-pairs": binary_pairs,
+    "sign": sign,
+    "ternary": ternary,
+    "levels": levels,
+    "rotated": rotated,
+}
+
+
+def _simulate(name: str, figures: Path | None, json: Path | None, **options: Any) -> None:
     """Simulates, then prints, writes and draws the results."""
-    found = simulated()
+    if figures is not None:
+        import matplotlib  # noqa: F401, the figures' package: if it is missing, nothing is simulated
+
+    from hypersign import simulation
+
+    found = getattr(simulation, name)(**options)
     write_json(found.as_dict(), json)
     if prints_text(json):
-        Console().print(_table(found))
+        console().print(_table(found))
     if figures is not None:
         from hypersign.figures import save_simulation
 
         paths = save_simulation(found, figures)
         if prints_text(json):
-            Console().print(f"{len(paths)} files in {figures}", highlight=False, soft_wrap=True)
+            console().print(f"{len(paths)} files in {figures}", soft_wrap=True)
 
 
-def _table(found: Simulation) -> Table:
+def _table(found: "Simulation") -> Table:
     """Mean and standard deviation of the angle per case, with standard errors, beside theory."""
     undefined = sum(case.undefined for case in found.cases)
-    note = f"\n{undefined:,} vectors whose levels are all zero have no angle" if undefined else ""
+    note = f"\n{undefined:,} vectors have no angle: all their levels are zero" if undefined else ""
     table = Table(
-        title=f"{found.title}: {found.cases[0].draws:,} draws a case",
-        caption=f"angles in degrees ± their standard errors; off: from theory, in these{note}",
+        title=f"{found.title}: {found.cases[0].draws:,} draws per case",
+        caption=f"angles in degrees ± standard error; off: distance from theory in standard errors{note}",
         box=rich.box.SIMPLE,
         padding=(0, 1, 0, 0),
     )

@@ -1,38 +1,37 @@
 """`hypersign theory`: the closed forms, printed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tyro
-from rich.console import Console
 from rich.table import Table
 
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget
+from hypersign.cli.options import JsonTarget, parse_one_of
+from hypersign.cli.printing import console
 
 Rows = list[dict[str, float]]
+
+THRESHOLDS = (0.0, 0.01, 0.1, 0.1111, 0.2, 0.3, 0.5, 0.612, 0.7, 1.0, 1.5)
+"""Thresholds of the table of ternary levels, in standard deviations."""
 
 
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign theory NAME`'s options and prints."""
-    tyro.extras.subcommand_cli_from_dict(
-        {"angle": angle, "ternary": ternary, "table": table},
-        args=list(words),
-        prog="hypersign theory",
-        description="Print what the closed forms say.",
-    )
+    parse_one_of(COMMANDS, words, "theory", "print values of the closed forms")
 
 
 def angle(*, dimension: tuple[int, ...] = (27,), threshold: float = 0.0, json: JsonTarget = None) -> None:
-    """The angle between a Gaussian vector and its sign, or its ternary levels: mean and standard deviation.
+    """Print the angle between a Gaussian vector and its sign or ternary levels: mean and standard deviation.
+
+    Example:
+        hypersign theory angle --dimension 27 1152
 
     Args:
-        dimension: dimensions of the vector (fan-ins), one row per value.
-        threshold: threshold of ternary levels, in standard deviations; 0 is the sign.
-        json: print JSON instead of the table; with FILE, also write it there.
+        dimension: dimensions of the vector (fan-ins of a filter), one row per value.
+        threshold: threshold of ternary levels, in standard deviations; 0 means the sign.
     """
     for d in dimension:
         check_int("--dimension", d, least=1)
@@ -45,14 +44,16 @@ def angle(*, dimension: tuple[int, ...] = (27,), threshold: float = 0.0, json: J
 
 def ternary(
     *,
-    thresholds: tuple[float, ...] = (0.0, 0.01, 0.1, 0.1111, 0.2, 0.3, 0.5, 0.612, 0.7, 1.0, 1.5),
+    thresholds: tuple[float, ...] = THRESHOLDS,
     json: JsonTarget = None,
 ) -> None:
-    """Ternary levels of Gaussian weights in high dimension: angle, zeros and least-squares level by threshold.
+    """Print, for ternary levels of Gaussian weights in high dimension, angle, share of zeros and best level.
+
+    Example:
+        hypersign theory ternary --thresholds 0.3 0.612
 
     Args:
-        thresholds: thresholds in standard deviations; .612 has the smallest angle.
-        json: print JSON instead of the table; with FILE, also write it there.
+        thresholds: thresholds in standard deviations, one row per value; 0.612 gives the smallest angle.
     """
     for t in thresholds:
         check_real("--thresholds", t, least=0)
@@ -62,10 +63,10 @@ def ternary(
 
 
 def table(*, json: JsonTarget = None) -> None:
-    """The reference tables: angles by dimension, by threshold, by number of levels, and what r means.
+    """Print the reference tables: angles by dimension, threshold and number of levels, sign flips by correlation.
 
-    Args:
-        json: print JSON instead of the tables; with FILE, also write it there.
+    Example:
+        hypersign theory table
     """
     groups = np.array([1, 2, 4, 8, 16, 64])
     correlations = np.array([0.8, 0.95, 0.98, 0.99])
@@ -73,7 +74,7 @@ def table(*, json: JsonTarget = None) -> None:
     _print(
         {
             "A Gaussian vector and its sign": _angles((3, 10, 27, 100, 1152, 4608), 0.0),
-            "Ternary levels": _ternary((0.0, 0.01, 0.1, 0.1111, 0.2, 0.3, 0.5, 0.612, 0.7, 1.0, 1.5)),
+            "Ternary levels": _ternary(THRESHOLDS),
             "The k best levels (Lloyd-Max)": [
                 {
                     "levels": k,
@@ -107,6 +108,9 @@ def table(*, json: JsonTarget = None) -> None:
         },
         json,
     )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"angle": angle, "ternary": ternary, "table": table}
 
 
 def _angles(dimensions: Sequence[int], threshold: float) -> Rows:
@@ -143,11 +147,11 @@ def _print(tables: dict[str, Rows], json: Any) -> None:
     write_json(tables if len(tables) > 1 else next(iter(tables.values())), json)
     if not prints_text(json):
         return
-    console = Console()
+    out = console()
     for title, rows in tables.items():
         printed = Table(title=title, title_justify="left")
         for name in rows[0]:
             printed.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         for row in rows:
             printed.add_row(*(f"{value:g}" if value == round(value, 3) else f"{value:.5f}" for value in row.values()))
-        console.print(printed)
+        out.print(printed)

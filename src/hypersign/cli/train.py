@@ -1,4 +1,4 @@
-"""`hypersign train`."""
+"""`hypersign train`: a recipe in, a run folder out."""
 
 import ctypes
 import os
@@ -8,44 +8,58 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from hypersign import training
+from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
-from hypersign.cli.options import parse
-from hypersign.training import RECIPES, Recipe
+from hypersign.cli.options import Option, option_class, parse
+from hypersign.cli.printing import say
+from hypersign.training.recipe import RECIPES, Recipe
 
 DEFAULT = "modern"
+
+RECIPE_OPTIONS = """Saved in the run folder. The defaults shown are those of the named recipe. An option of the
+network that shows none has the network's own default, which its text names."""
 
 
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign train`'s options and trains."""
     named = _named_recipe(words)
 
+    recipe_options: Any = option_class(Recipe, RECIPES[named])
+    defaults = recipe_options()
+
     def train(
-        options: Annotated[tyro.conf.OmitArgPrefixes[Recipe], tyro.conf.arg(name="the recipe's")] = RECIPES[named],
+        options: Annotated[
+            tyro.conf.OmitArgPrefixes[recipe_options], tyro.conf.arg(name="the recipe's", help=RECIPE_OPTIONS)
+        ] = defaults,
         *,
-        recipe: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(RECIPES) + "}")] = DEFAULT,
-        output: Path | None = None,
-        resume: Path | None = None,
+        recipe: Annotated[str, Option(metavar="{" + ",".join(RECIPES) + "}")] = DEFAULT,
+        output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
+        resume: Annotated[Path | None, Option(metavar="RUN")] = None,
         device: Literal["cpu", "cuda", "mps"] | None = None,
         deterministic: bool = False,
         tensorboard: bool = False,
-        save_seconds: float = 60.0,
+        save_seconds: float = _defaults.SAVE_SECONDS,
     ) -> None:
-        """Train a binary or ternary network into a run folder.
+        """Train a binary or ternary network into a run folder, or resume a run.
 
-        --recipe NAME sets the defaults of all recipe options. Ctrl-C and SIGTERM save and stop. With several
+        --recipe sets the defaults of all recipe options. Ctrl-C and SIGTERM save the state and stop. With several
         processes, each takes its share of every batch: torchrun --nproc-per-node 2 -m hypersign train ...
 
+        Example:
+            hypersign train --data digits --epochs 2 --no-flip --crop-padding 0
+
         Args:
-            options: Saved in the run folder. The defaults shown are those of the named recipe.
-            recipe: named recipe; sets the defaults below.
-            output: run folder to write; by default runs/DATA-MODEL-binary (or -ternary).
+            recipe: named recipe, which sets the defaults below.
+            output: run folder to write; by default runs/DATA-MODEL-binary or runs/DATA-MODEL-ternary.
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
             tensorboard: also write TensorBoard event files, to tensorboard/ in the run folder.
             save_seconds: seconds between saves of the state.
         """
+        from hypersign import training
+
+        chosen = Recipe(**vars(options))
         _keep_freed_memory()
         how: dict[str, Any] = {
             "device": device,
@@ -54,28 +68,29 @@ def run(words: Sequence[str]) -> None:
             "save_seconds": save_seconds,
         }
         if resume is None:
-            done = training.train(options, output or _folder(options), **how)
-        elif output is not None or recipe != DEFAULT or options != RECIPES[named]:
+            done = training.train(chosen, output or _folder(chosen), **how)
+        elif output is not None or recipe != DEFAULT or chosen != RECIPES[named]:
             raise HypersignError(
-                "--resume uses the recipe and the folder of the run; leave --output and the recipe's options out"
+                "--resume uses the run's own recipe and folder; leave out --output and the recipe's options"
             )
         else:
             done = training.resume(resume, **how)
-        if int(os.environ.get("RANK", "0")):  # of the processes that torchrun starts, the first one speaks
+        if int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
             return
         test = done.info["results"]["test"]
         loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
-        print(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
-        print(f"Next: hypersign inspect {done.path}")
+        say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
+        say(f"Next: hypersign inspect {done.path}")
 
     parse(train, words, "train")
 
 
 def _keep_freed_memory() -> None:
-    """Lets every step use the memory of the one before.
+    """Lets every step reuse the memory of the step before.
 
-    glibc's allocator hands large blocks back to the system when they are freed, and the next step takes them again
-    page by page, each page cleared: a tenth of a step's time and more. The process is the command's own, so it may.
+    glibc's allocator returns large blocks to the system when they are freed. The next step gets them again page by
+    page, and each page is cleared: that takes a tenth of a step's time or more. The setting is for the whole process,
+    which here is the command's own.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -90,7 +105,7 @@ def _folder(recipe: Recipe) -> Path:
 
 
 def _named_recipe(words: Sequence[str]) -> str:
-    """The value of --recipe, which decides the other options' defaults and so is read before them."""
+    """The value of --recipe. It is read first because it sets the other options' defaults."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         if option == "--recipe":

@@ -1,10 +1,10 @@
-"""Ablation: what a network loses by one bit in each layer, beside the loss that geometry predicts.
+"""Ablation: measures what one bit costs in each layer, beside the cost that geometry predicts.
 
-A layer's weights, or its inputs, go back to real numbers. Batch-norm statistics are re-estimated, because sums of
-latent weights have other sizes than sums of signs. Then accuracy and loss are measured on the same examples. A
-network that was trained with its signs has adapted to them: real weights disturb it, and its loss rises. A network
-that was quantized after training gains from real weights. In both cases the size of the change says how much the
-layer's bit matters, and geometry predicts the order of these sizes.
+Ablation turns a layer's weights or inputs back to real numbers. It re-estimates batch-norm statistics, because dot
+products with latent weights have another scale than dot products with signs. Then it measures accuracy and loss on
+the same examples. A network that was trained with its signs has adapted to them: real weights disturb it, and its
+loss rises. A network that was quantized after training gains from real weights. In both cases the size of the
+change says how much the layer's bit matters, and geometry predicts the order of these sizes.
 """
 
 import dataclasses
@@ -27,17 +27,17 @@ __all__ = ["Ablated", "Ablation", "Change", "Ranking", "ablate"]
 
 SIDES = ("weights", "inputs")
 ERRORS = 2.0
-"""Standard errors by which two layers' losses must differ to count as different."""
+"""Two layers' losses count as different if they differ by more than this number of standard errors."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A difference between two networks on the same images, with its standard error.
+    """The difference between two networks on the same images, with its standard error.
 
-    Per image and round of re-estimation the difference d is one number. The error is sqrt(s_i^2/n + s_r^2/R): s_i
-    the standard deviation, over the n images, of d averaged over rounds; s_r that, over the R rounds, of d averaged
-    over images (0 for one round, which then cannot be known). Images that both networks treat alike add nothing to
-    it, so that it is much smaller than the error of either network's own mean.
+    The difference d is one number per image and round of re-estimation. The error is sqrt(s_i^2/n + s_r^2/R). s_i is
+    the standard deviation over the n images of d averaged over rounds. s_r is the standard deviation over the R
+    rounds of d averaged over images; it is unknown and set to 0 if there is only one round. Images on which both
+    networks do the same add nothing to the error, so it is much smaller than the error of either network's own mean.
     """
 
     mean: float
@@ -46,21 +46,25 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Ablated:
-    """A network in which some layers are real, against a reference, over test images and rounds.
+    """A network in which some layers are real, compared with a reference over test images and rounds.
 
-    `side` is what went back to float, "weights" or "inputs". `scope`: "one": in the layer `name` alone, against the
-    network as it is; "all": in all layers (`name` is "all"), against the same; "all but one": in all but the
-    layer `name`, against all. `accuracy_change` and `loss_change` are this network's minus the reference's.
-    `logit_r` is the correlation of its logits with the reference's, mean over classes; `predicted_logit_r` what
-    `accumulated_r` says of it.
+    `side` says what was turned back to float, "weights" or "inputs". `scope` says where:
 
-    `disturbance` is the part of the loss change that the size of the disturbance decides:
+        "one"           in the layer `name` alone; the reference is the unchanged network
+        "all"           in all layers (`name` is "all"); the reference is the unchanged network
+        "all but one"   in all layers except `name`; the reference is the network with all layers turned back
+
+    `accuracy_change` and `loss_change` are this network's values minus the reference's. `logit_r` is the correlation
+    between its logits and the reference's, averaged over classes. `predicted_logit_r` is the prediction of
+    `accumulated_r`.
+
+    `disturbance` is the part of the loss change that depends on the size of the logit change alone:
 
         L(z') - L(z) - (z' - z).grad L(z)
 
-    with logits z of the reference and z' of this network, mean over images and rounds; to second order half of
-    (z' - z)' H (z' - z), which is never negative for a convex loss. The rest of the change, the product with the
-    gradient, depends on the labels, so geometry cannot predict it.
+    z are the logits of the reference and z' those of this network; the value is a mean over images and rounds. To
+    second order it is half of (z' - z)' H (z' - z), which is never negative for a convex loss. The rest of the
+    change, the product with the gradient, depends on the labels, so geometry cannot predict it.
     """
 
     side: str
@@ -77,16 +81,17 @@ class Ablated:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Rank correlations of the predicted order of layers with the measured one, on one side and in one scope.
+    """How well the predicted order of layers agrees with the measured order, for one side and one scope.
 
-    Predicted: by `predicted_logit_r`, the lowest first. Measured: by the size of `loss_change`, the largest first.
-    `spearman` is their rank correlation (NaN below two layers, or if all are equal). `spearman_logits` is that of
-    the predicted with the measured correlation of logits: if it is high and `spearman` is low, geometry was right
-    and something else decides the loss. The loss changes of `apart` of the `pairs` of layers differ in size by more
-    than two standard errors (of the paired difference); `in_order` of these are in the predicted order. `noticed`
-    names the layers whose own loss change is more than two standard errors away from 0.
+    The predicted order sorts by `predicted_logit_r`, the lowest first. The measured order sorts by the size of
+    `loss_change`, the largest first. `spearman` is their rank correlation (NaN for fewer than two layers, or if all
+    values are equal). `spearman_logits` compares the predicted with the measured correlation of logits: if it is
+    high and `spearman` is low, geometry was right and something else decides the loss. `pairs` counts the pairs of
+    layers. In `apart` of them the sizes of the loss changes differ by more than two standard errors (of the paired
+    difference), and `in_order` of these have the predicted order. `noticed` names the layers whose own loss change
+    is more than two standard errors away from 0.
 
-    `spearman_disturbance` and the two counts after it are for `disturbance` in place of the size of `loss_change`.
+    `spearman_disturbance` and the two counts after it use `disturbance` instead of the size of `loss_change`.
     """
 
     side: str
@@ -104,9 +109,10 @@ class Ranking:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """Result of `ablate`: the network as it is, every ablated one, and how well the layers' order was predicted.
+    """Result of `ablate`: the unchanged network, every ablated one, and how well the order of layers was predicted.
 
-    `accuracy_error` is the binomial standard error sqrt(p (1 - p)/n); `loss_error` that of the mean over images.
+    `accuracy_error` is the binomial standard error sqrt(p (1 - p)/n). `loss_error` is the standard error of the mean
+    over images.
     """
 
     images: int
@@ -128,28 +134,31 @@ def ablate(
     task: Task | None = None,
     progress: Progress | None = None,
 ) -> Ablation:
-    """Measures a network's accuracy and loss with layers put back to float, beside the predicted order of layers.
+    """Measures accuracy and loss with layers turned back to float, beside the predicted order of layers.
 
-    For weights and for inputs: each layer alone, all, and all but each. Real numbers are put in by
-    `back_to_float`. The prediction is the correlation of logits by `accumulated_r`: a layer whose own r is low
-    changes more signs after it, and the earlier it stands the more layers multiply these. Against a network whose
-    weights are all real, it is made with the gains g_l of that network. The model is left as found; results do not
-    depend on the batch size of `batches`.
+    For weights and for inputs, it turns back each layer alone, all layers, and all layers except one.
+    `back_to_float` makes these networks. The prediction is the correlation of logits by `accumulated_r`: a layer
+    with a low r changes more signs after it, and an earlier layer has more layers after it that multiply the error.
+    Where the reference has real weights in all layers, the prediction uses the gains g_l of that reference. The
+    model does not change. Results do not depend on the batch size of `batches`.
 
     Args:
         model: a network with quantized layers.
-        batches: pairs of inputs and targets to measure on; read many times: a list or `Batches`, not a generator.
-        reestimation: one or more sets of training batches; the whole measurement is done anew, a round, with batch
-            norm re-estimated on each. Every network sees the same ones.
-        task: the network's task, with its loss; `Classification()` if None. Accuracy is the share of
-            right decisions. An example with several targets counts with the mean over them.
-        progress: called after each ablated network with the number of networks done so far.
+        batches: pairs of inputs and targets to measure on. They are read many times, so pass a list or `Batches`,
+            not a generator.
+        reestimation: one or more sets of training batches. Each set gives one round: batch norm is re-estimated on
+            it and everything is measured again. Every network sees the same sets.
+        task: the network's task, with its loss; `Classification()` if None. Accuracy is the share of correct
+            decisions. An example with several targets counts once, with the mean over its targets.
+        progress: called after each ablated network with the number of networks done.
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached; there are no images, or
-            they can be gone through only once; no round; weights, activations or logits are NaN or infinite.
+        HypersignError: the model has no quantized layer, or the forward pass does not reach one; there are no
+            images, or they can be read only once; there is no round; weights, activations or logits are NaN or
+            infinite.
 
-    Source: the ablation that Anderson & Berg's code left unfinished, for want of re-estimated batch norms.
+    Source: Anderson & Berg's code begins this ablation and leaves it unfinished, because it does not re-estimate
+    batch norm.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
@@ -191,7 +200,7 @@ def ablate(
 
 
 class _Study:
-    """The measurements of one ablation: of the network as it is, and of every ablated copy."""
+    """The measurements of one ablation: the unchanged network, and every ablated copy."""
 
     def __init__(
         self,
@@ -209,14 +218,14 @@ class _Study:
             "inputs": [n for n, layer in layers.items() if layer.quantizes_inputs],
         }
         self.rows: list[_Row] = []
-        base_model = back_to_float(model)  # a copy as it is
+        base_model = back_to_float(model)  # an unchanged copy
         reestimate_batch_norm(base_model, reestimation[0])
         self.geometry = layer_r(base_model, batches)
         self.base = _measure(base_model, batches, reestimation, task)
         self.real_weights = _with_real_gains(model, self.geometry, self.names["weights"], batches, reestimation[0])
 
     def ablate(self, side: str) -> list[Ranking]:
-        """Ablates each layer alone, all, and all but each, on one side."""
+        """Ablates each layer alone, all layers, and all layers except one, on one side."""
         names = self.names[side]
         start = len(self.rows)
         for name in names:
@@ -229,7 +238,7 @@ class _Study:
         return [one, _ranking(self.rows[start:])]
 
     def _measure(self, side: str, scope: str, name: str, real: Collection[str], against: "_Measured") -> "_Measured":
-        """Measures the network with the layers `real` put back to float, and adds a row."""
+        """Measures the network with the layers `real` turned back to float, and adds a row."""
         copy = back_to_float(self.model, **{side: real})
         found = _measure(copy, self.batches, self.reestimation, self.task)
         changes = found.losses - against.losses
@@ -260,11 +269,11 @@ class _Study:
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A network example by example.
+    """What a network does on each example.
 
-    `right`, the share of the example's decisions that are right, and `losses` have shape (rounds, examples);
-    `outputs` (rounds, examples, positions, classes), with one position where an output is one row. `slopes` is the
-    gradient of each example's loss by its outputs.
+    `right` is the share of the example's decisions that are correct; it and `losses` have shape (rounds, examples).
+    `outputs` has shape (rounds, examples, positions, classes), with one position if an output is one row. `slopes`
+    is the gradient of each example's loss with respect to its outputs.
     """
 
     right: np.ndarray
@@ -285,7 +294,7 @@ class _Row:
 def _measure(
     model: nn.Module, batches: Iterable[Any], reestimation: Sequence[Iterable[Any]], task: Task
 ) -> _Measured:
-    """Evaluates `model`, which is changed, once for each set of re-estimation batches."""
+    """Evaluates `model` once for each set of re-estimation batches; this changes the model."""
     each = torch.vmap(torch.func.grad_and_value(lambda z, target: task.loss(z[None], target[None])))
     example = example_weight(model)
     rounds = []
@@ -311,7 +320,7 @@ def _measure(
 
 
 def _positions(outputs: Tensor) -> Tensor:
-    """Outputs as (examples, positions, classes)."""
+    """Reshapes outputs to (examples, positions, classes)."""
     return outputs.reshape(len(outputs), -1, outputs.shape[-1] if outputs.dim() > 1 else 1)
 
 
@@ -322,10 +331,10 @@ def _with_real_gains(
     batches: Iterable[Any],
     reestimation: Iterable[Any],
 ) -> tuple[LayerR, ...]:
-    """`layers`, with the correlations for quantized inputs that they have once all weights are real.
+    """Returns `layers` with the correlations for quantized inputs measured again with all weights real.
 
-    These decide how much of an error the layers after it let through, and where the other network's weights are
-    real, that is what its filters make of errors: real filters let through less.
+    These correlations decide how much of an error a layer lets through. If the reference has real weights, its own
+    filters decide that, and real filters let through less.
     """
     replica = back_to_float(model, weights=names)
     if not any(layer.quantizes_inputs for layer in quant_layers(replica).values()):
@@ -337,25 +346,25 @@ def _with_real_gains(
 
 def _predicted(layers: Sequence[LayerR], side: str, scope: str, name: str, names: Sequence[str]) -> float:
     differing = names if scope == "all" else [name]
-    # Where all inputs but one layer's are real, they are so in both networks.
+    # If the inputs of all layers but one are real, they are real in both networks.
     real = [n for n in names if n != name] if (side, scope) == ("inputs", "all but one") else []
     return accumulated_r(layers, **{side: differing}, real=real)[-1]
 
 
 def _error(values: np.ndarray) -> float:
-    """Standard error of the mean; 0 of a single value."""
+    """The standard error of the mean; 0 for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _change(differences: np.ndarray) -> Change:
-    """Of differences of shape (rounds, images)."""
+    """The mean and its error, from differences of shape (rounds, images)."""
     return Change(
         float(differences.mean()), float(np.hypot(_error(differences.mean(0)), _error(differences.mean(1))))
     )
 
 
 def _logit_r(outputs: np.ndarray, reference: np.ndarray) -> float:
-    """Correlation over examples and positions of each round's and class's outputs, the mean of those that vary."""
+    """The correlation over examples and positions, averaged over the rounds and classes whose outputs vary."""
     x, y = (z.reshape(len(z), -1, z.shape[-1]) for z in (outputs, reference))
     x, y = (z - z.mean(1, keepdims=True) for z in (x, y))
     squares = (x * x).sum(1) * (y * y).sum(1)
@@ -367,7 +376,7 @@ def _logit_r(outputs: np.ndarray, reference: np.ndarray) -> float:
 def _ranking(rows: Sequence[_Row]) -> Ranking:
     """The ranking of the rows of one side and scope."""
     predicted = np.array([1 - row.found.predicted_logit_r for row in rows])
-    # Each layer's change counts by its size: differences turn by their own sign, so that they stay paired.
+    # The size of each layer's change counts. Multiplying all its differences by one sign keeps them paired.
     sizes = [np.sign(row.found.loss_change.mean) * row.changes for row in rows]
     bends = [row.bends for row in rows]
     apart, in_order = _in_order(predicted, sizes)
@@ -391,7 +400,7 @@ def _ranking(rows: Sequence[_Row]) -> Ranking:
 
 
 def _in_order(predicted: np.ndarray, measured: Sequence[np.ndarray]) -> tuple[int, int]:
-    """Pairs of layers whose measured means differ by more than `ERRORS` errors, and how many of them as predicted."""
+    """How many pairs of layers differ by more than `ERRORS` standard errors, and how many of these as predicted."""
     apart = in_order = 0
     known = [i for i, value in enumerate(predicted) if np.isfinite(value)]
     for i in known:
@@ -404,6 +413,6 @@ def _in_order(predicted: np.ndarray, measured: Sequence[np.ndarray]) -> tuple[in
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Rank correlation; NaN where there is no order to compare, or no number."""
+    """The rank correlation; NaN if there is no order to compare, or a value is not finite."""
     compares = len(x) > 1 and np.isfinite(x).all() and np.isfinite(y).all() and np.ptp(x) > 0 and np.ptp(y) > 0
     return float(stats.spearmanr(x, y).statistic) if compares else float("nan")

@@ -1,8 +1,8 @@
-"""The effect of one bit, or three levels, on each layer of any network, and which layers to keep in float.
+"""Predicts what one bit or three levels would do to each layer of any network, and which layers to keep in float.
 
-For a network that is not quantized yet, or not everywhere. One pass over a few hundred images measures the
+Use it for a network that is not quantized, or only in part. One pass over a few hundred images measures the
 covariance of every layer's inputs; everything else follows from it and the weights. The prediction is for the
-weights as they are: training from there recovers much, and starts better with a higher r.
+current weights: training afterwards recovers much of the loss, and a higher r is a better start.
 """
 
 import dataclasses
@@ -29,18 +29,19 @@ from hypersign.quantizers import Optimal, Sign, Ternary
 __all__ = ["LEAST_R", "Advice", "LayerAdvice", "advise", "layer_advice"]
 
 LEAST_R = 0.75
-"""Smallest r of the median filter. One bit leaves .798 of Gaussian weights where inputs vary equally in all
-directions, three levels .900: a layer below .75 loses noticeably more than one bit must cost."""
+"""The smallest median r over filters at which a layer is quantized. For Gaussian weights and inputs that vary
+equally in all directions, r is .798 with one bit and .900 with three levels, so a layer below .75 loses noticeably
+more than one bit has to cost."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerAdvice:
     """Predictions for a layer's weights, and a recommendation: "binarize", "ternarize" or "keep in float".
 
-    `binarized` is for their signs, `ternarized` for levels -1, 0, +1 at .612 standard deviations of each filter;
-    all NaN where the layer could not be measured. `predicted_angle_degrees` is the mean angle between Gaussian
-    weights of this fan-in and their signs. `effective_dimension` is that of the inputs. `reason` says why the
-    recommendation is what it is.
+    `binarized` predicts the effect of signs, `ternarized` that of levels -1, 0, +1 with a threshold of .612 standard
+    deviations of each filter; both are NaN if the layer was not measured. `predicted_angle_degrees` is the mean
+    angle between Gaussian weights of this fan-in and their signs. `effective_dimension` describes the inputs.
+    `reason` explains the recommendation.
     """
 
     name: str
@@ -57,13 +58,13 @@ class LayerAdvice:
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """A row for each layer that could be quantized, in the network's order, from one pass over `images` images."""
+    """One row per layer that could be quantized, in the network's order, from one pass over `images` images."""
 
     images: int
     layers: tuple[LayerAdvice, ...]
 
     def table(self) -> Table:
-        """The advice for a terminal, in two lines per layer: signs, and below them ternary levels."""
+        """The advice as a table for a terminal, with two lines per layer: signs, then ternary levels."""
         table = Table(
             caption="medians over filters, first line for signs as weights, second for ternary levels: predicted r "
             "of the dot products and share of their signs that flip. Angle: between filters and signs, below it "
@@ -103,23 +104,26 @@ def advise(
     memory_bytes: int = 2**31,
     progress: Callable[[int], Any] | None = None,
 ) -> Advice:
-    """Predicts what binarizing or ternarizing the weights of each layer would do, and recommends what to do.
+    """Predicts what binarizing or ternarizing the weights of each layer would do, and recommends one of them.
 
-    Any network, quantized or not: every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` has its row, inputs as the layer
-    has them now. Nothing is quantized, and the model is left as found. The rule, for the median r over filters:
+    The network may be quantized or not. Every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` gets one row, for the inputs
+    that the layer has now. Nothing is quantized, and the model does not change. The rule uses the median r over
+    filters:
 
-    1. the layer cannot be measured, or would lose everything (weights that are NaN or all zero, constant inputs, a
-       fan-in of 1, a layer that was not measured): keep in float;
-    2. r of the signs is at least .75: binarize;
-    3. else, r of the ternary levels is: ternarize;
-    4. else: keep in float.
+    1. keep in float, if the layer cannot be measured or would lose everything (weights that are NaN or all zero,
+       constant inputs, a fan-in of 1);
+    2. binarize, if r with signs is at least .75;
+    3. ternarize, if r with ternary levels is at least .75;
+    4. keep in float otherwise.
 
     Args:
-        model, batches, memory_bytes, progress: as for `input_covariances`, which this is one pass of. A few
-            hundred images fix the median r to about .01.
+        model: any network with such layers, as in `input_covariances`.
+        batches: the inputs, as in `input_covariances`. A few hundred images determine the median r to about .01.
+        memory_bytes: the memory for covariances, as in `input_covariances`.
+        progress: called after each batch with the number of images seen.
 
     Raises:
-        HypersignError: as `input_covariances`.
+        HypersignError: for the same reasons as in `input_covariances`.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3; `what_if`.
 
@@ -159,7 +163,7 @@ def advise(
 
 
 def layer_advice(layer: LayerCovariance) -> LayerAdvice:
-    """The row of one layer whose covariance has been measured; see `advise`."""
+    """The advice for one layer whose covariance was measured; see `advise`."""
     binarized, ternarized = what_if(layer, {"sign": Sign(), "ternary": Ternary(Optimal())})
     recommendation, reason = _recommendation(layer, binarized.median("pearson_r"), ternarized.median("pearson_r"))
     return LayerAdvice(
@@ -194,13 +198,13 @@ def _recommendation(layer: LayerCovariance, binary: float, ternary: float) -> tu
         return "binarize", f"r = {binary:.2f} with one bit"
     if ternary >= LEAST_R:
         return "ternarize", f"r = {binary:.2f} with one bit is below {LEAST_R}; {ternary:.2f} with ternary levels"
-    # Below even for three levels, where weights alone would keep .9: the inputs share a component that cancels in
-    # the latent filters but not in their levels, or few weights carry a filter.
+    # Three levels alone would keep .9. A lower r has one of two causes: the inputs share a component that cancels in
+    # the latent filters but not in their levels, or a few weights dominate each filter.
     return keep, f"r = {binary:.2f} with one bit and {ternary:.2f} with ternary levels are below {LEAST_R}"
 
 
 def _remark(layer: LayerCovariance, binarized: WhatIf) -> str:
-    """Remarks on filters that the medians leave out and on inputs that never vary."""
+    """Remarks about filters that the medians leave out, and about constant inputs."""
     remarks = []
     zero = int((~layer.weights.any(1)).sum())
     if 0 < zero < layer.filters:

@@ -1,8 +1,8 @@
-"""Runs a network over batches and sees every quantized layer's inputs and weights, continuous and quantized.
+"""Runs a network over batches and compares every quantized layer's dot products, continuous and quantized.
 
-A hook on each layer sees its input before quantization, `a_c`. It computes the quantized input, `a_b`, and the dot
-products of both with latent and quantized weights, `w_c` and `w_b`, counts them and forgets them: memory holds one
-batch of one layer, whatever the number of examples and layers.
+A hook on each layer receives its input before quantization, `a_c`. It computes the quantized input, `a_b`, and the
+dot products of both with latent and quantized weights, `w_c` and `w_b`. It accumulates their statistics and drops
+them, so memory holds one batch of one layer, whatever the number of examples and layers.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 Progress = Callable[[int], Any]
 Hook = Callable[[nn.Module, tuple, dict[str, Any], Any], None]
 
-# family -> (x, y), by the kinds of product: inputs first, c for continuous and b for quantized
+# family -> (x, y); a kind of product names its inputs, then its weights: c for continuous, b for quantized
 _FAMILIES = {
     "weights_binarized": ("a_b.w_b", "a_b.w_c"),
     "activations_binarized": ("a_c.w_b", "a_b.w_b"),
@@ -36,7 +36,7 @@ _PERMUTED = {"permuted": ("a_b.w_b", "a_b.w_c")}
 
 
 class LayerCapture:
-    """Dot products of one layer: `products` as they are, `permuted` with permuted activations."""
+    """Accumulates one layer's dot products: `products` with its activations, `permuted` with permuted ones."""
 
     def __init__(self, name: str, layer: QuantLayer, generator: torch.Generator) -> None:
         self.name = name
@@ -45,7 +45,7 @@ class LayerCapture:
         self.permuted = DotProductAccumulator(layer.filters, _PERMUTED)
         self._generator = generator
         self._latent = _filters_last(layer.weight.detach())
-        if not torch.isfinite(self._latent.sum()):  # far cheaper than asking every element
+        if not torch.isfinite(self._latent.sum()):  # far cheaper than checking every element
             raise HypersignError(
                 f"{name}.weight must hold finite numbers; it holds NaN or infinity: inspect another checkpoint"
             )
@@ -54,7 +54,7 @@ class LayerCapture:
             self._levels = _filters_last(layer.effective_weight().detach())
 
     def hook(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
-        """A forward hook: counts the dot products of the layer's present input."""
+        """A forward hook: accumulates the dot products of the layer's current input."""
         continuous: Tensor = args[0] if args else next(iter(kwargs.values()))
         if not torch.isfinite(continuous.sum()):
             raise HypersignError(
@@ -82,7 +82,7 @@ class LayerCapture:
             self.permuted.update({"a_b.w_b": bb, "a_b.w_c": bc})
 
     def _computes_bare_products(self) -> bool:
-        """Whether the layer's output is a_b.w_b itself: no scale, no bias, nobody else's hook or forward."""
+        """Whether the layer's output is exactly a_b.w_b: no scale, no bias, no other hook, no overridden forward."""
         layer = self.layer
         return (
             layer.bias is None
@@ -95,16 +95,16 @@ class LayerCapture:
         return self._rows(self.layer.product(x, weight))
 
     def _rows(self, output: Tensor) -> Tensor:
-        """An output of the layer as (dot products, filters)."""
+        """Reshapes an output of the layer to (dot products, filters)."""
         filters_axis = 1 - self.layer.weight.dim()  # the last one of a fully connected layer
         return output.movedim(filters_axis, -1).reshape(-1, self.layer.filters)
 
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """Result of `capture`: the number of examples, the share of decisions that were right, and every layer's counts.
+    """Result of `capture`: the number of examples, the share of correct decisions, and every layer's statistics.
 
-    `accuracy` is NaN where no task was given.
+    `accuracy` is NaN if no task was given.
     """
 
     examples: int
@@ -120,22 +120,22 @@ def capture(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Capture:
-    """Runs `model` over `batches` in evaluation mode and counts every quantized layer's dot products.
+    """Runs `model` over `batches` in evaluation mode and accumulates every quantized layer's dot products.
 
-    The model is left as found: its hooks, its modes, its weights. Autocast and TF32 are switched off meanwhile.
+    Afterwards the model has the same hooks, modes and weights as before. Autocast and TF32 are off during the run.
 
     Args:
         model: any network with quantized layers.
-        batches: pairs of inputs and targets. Inputs are moved to the device of the model's weights, floating ones to
-            their type; integers, such as tokens, stay integers.
-        task: the network's task, which tells which decisions are right; if None, none is judged.
-        seed: of the permutation test.
-        progress: called after each batch with the number of examples seen so far.
+        batches: pairs of inputs and targets. Inputs are moved to the device of the model's weights. Floating-point
+            inputs get the type of the weights; integers, such as tokens, stay integers.
+        task: the network's task, which says which decisions are correct; None to judge none.
+        seed: the seed of the permutation test.
+        progress: called after each batch with the number of examples seen.
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached; there are no examples;
-            weights, activations or outputs are NaN or infinite (the layer is named); outputs or targets do not fit
-            the task.
+        HypersignError: the model has no quantized layer, or the forward pass does not reach one; there are no
+            examples; weights, activations or outputs are NaN or infinite (the message names the layer); outputs or
+            targets do not fit the task.
     """
     layers = quant_layers(model)
     if not layers:
@@ -174,10 +174,10 @@ def capture(
 
 @contextlib.contextmanager
 def watching(model: nn.Module, device: str) -> Iterator[Callable[[nn.Module, Hook], None]]:
-    """`model` as measurements need it: evaluating, without gradients, in full precision on a device of this type.
+    """Prepares `model` for a measurement: evaluation mode, no gradients, full precision on a device of this type.
 
-    Gives a function that sets a forward hook on a layer, called with (layer, arguments, keyword arguments, output).
-    Everything is as before afterwards, also after an exception.
+    The context manager yields a function that sets a forward hook on a layer; the hook is called with (layer,
+    arguments, keyword arguments, output). At the end everything is restored, also after an exception.
     """
     with torch.no_grad(), full_precision(device), mode(model, training=False), contextlib.ExitStack() as hooks:
 
@@ -188,6 +188,8 @@ def watching(model: nn.Module, device: str) -> Iterator[Callable[[nn.Module, Hoo
 
 
 def _filters_last(x: Tensor) -> Tensor:
-    """`x`, laid out in memory with the channels last if it is 4-D: convolutions are faster by a third or more,
-    and their outputs are rows of filters without a copy."""
+    """Stores a 4-D `x` in channels-last order; other tensors do not change.
+
+    Convolutions are then faster by a third or more, and their outputs are rows of filters without a copy.
+    """
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

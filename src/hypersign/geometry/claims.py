@@ -1,4 +1,4 @@
-"""The paper's claims, each as a number that is measured, the number it should be near or below, and the verdict."""
+"""The paper's claims: for each a measured number, the number it is compared with, and the verdict."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from hypersign.simulation import Simulation
 __all__ = ["Claim", "network_claims", "simulation_claims"]
 
 ANGLE_DEGREES = 2.0
-"""How near the prediction a layer's mean angle must be: nine standard deviations of a filter of fan-in 8192."""
+"""The tolerance for a layer's mean angle: nine standard deviations of a filter with fan-in 8192."""
 SLOPE = 0.1
 CORRELATION = 0.05
 PERMUTED = 0.03
@@ -27,9 +27,9 @@ STANDARD_ERRORS = 4.0
 class Claim:
     """One claim about one case.
 
-    `claim` is the sentence, `subject` the layer or the simulated case, `quantity` what was measured. `relation`
-    "near" holds where |measured - predicted| <= tolerance, "at least" where measured >= predicted - tolerance,
-    "below" where measured < predicted.
+    `claim` is the sentence, `subject` the layer or the simulated case, `quantity` the measured quantity. `relation`
+    says when the claim holds: "near" if |measured - predicted| <= tolerance, "at least" if measured >= predicted -
+    tolerance, "at most" if measured <= predicted + tolerance, "below" if measured < predicted.
     """
 
     claim: str
@@ -37,16 +37,18 @@ class Claim:
     quantity: str
     measured: float
     predicted: float
-    relation: Literal["near", "at least", "below"] = "near"
+    relation: Literal["near", "at least", "at most", "below"] = "near"
     tolerance: float = 0.0
 
     @property
     def holds(self) -> bool:
-        """Whether it does; false where a number is NaN."""
+        """Whether the claim holds; false if a number is NaN."""
         if self.relation == "near":
             return abs(self.measured - self.predicted) <= self.tolerance
         if self.relation == "at least":
             return self.measured >= self.predicted - self.tolerance
+        if self.relation == "at most":
+            return self.measured <= self.predicted + self.tolerance
         return self.measured < self.predicted
 
     @property
@@ -55,20 +57,23 @@ class Claim:
         return "holds" if self.holds else "does not hold"
 
     def as_dict(self) -> dict[str, object]:
-        """The fields and the verdict, for JSON: NaN as None."""
+        """The fields and the verdict, for JSON; NaN becomes None."""
         return plain({**dataclasses.asdict(self), "verdict": self.verdict})
 
 
 def network_claims(geometry: Geometry) -> tuple[Claim, ...]:
-    """The claims about a trained network, layer by layer, from what inspection measured.
+    """The claims about a trained network, layer by layer, from the results of inspection.
 
-    Angles should be near those of Gaussian filters (within 2 degrees), their log spread against log fan-in on a
-    line of slope -1/2 (within .1), correlations of dot products at least the cosine of the angle (less .05; after
-    permuting the activations they should be it, within .03), and the first layer's below all others'. Where
-    weights are not Gaussian, or activations have a mean, two of these have a wider form, which is checked too: the
-    angle by the layer's own moments, and the permuted r filter by filter.
+    - Angles are near those of Gaussian filters (within 2 degrees).
+    - The log spread of the angles against log fan-in has a slope of -1/2 (within .1).
+    - Correlations of dot products are at least the cosine of the angle (minus .05). With permuted activations they
+      equal it (within .03).
+    - The first layer has a lower correlation than all others.
 
-    Layers for which theory predicts nothing have no claim.
+    Two claims have a second form, for weights that are not Gaussian and activations that have a mean: the angle from
+    the layer's own moments, and the permuted r of each filter.
+
+    Layers without a prediction have no claim.
 
     Raises:
         HypersignError: the geometry has no layers.
@@ -94,9 +99,9 @@ def network_claims(geometry: Geometry) -> tuple[Claim, ...]:
 
 
 def simulation_claims(simulations: Iterable[Simulation]) -> tuple[Claim, ...]:
-    """The claims about random vectors: each simulated mean angle within 4 standard errors of its closed form.
+    """The claims about random vectors: each simulated mean angle is within 4 standard errors of its closed form.
 
-    Cases for which there is no closed form are left out.
+    Cases without a closed form are left out.
     """
     return tuple(
         Claim(
@@ -174,7 +179,7 @@ def _permuted(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
         yield _correlation(
             "permuting the activations brings r to the cosine", layer, layer.permuted, "near", PERMUTED
         )
-    # Pooled over filters, r also holds what their sums have in common where the activations have a mean.
+    # If the activations have a mean, r pooled over filters also contains the differences between the filters' means.
     for layer in layers:
         yield Claim(
             "permuting the activations brings each filter's r to the cosine",
@@ -196,7 +201,7 @@ def _disagreement(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
             "share of signs that differ; arccos(r)/pi",
             products.sign_disagreement,
             math.acos(max(-1.0, min(1.0, products.pearson_r))) / math.pi,
-            "near",
+            "at most",
             DISAGREEMENT,
         )
 
@@ -210,6 +215,6 @@ def _correlation(
 
 
 def _mean(values: Sequence[float]) -> float:
-    """The mean of those that are numbers; NaN without any."""
+    """The mean of the finite values; NaN if there are none."""
     known = [value for value in values if math.isfinite(value)]
     return math.fsum(known) / len(known) if known else math.nan

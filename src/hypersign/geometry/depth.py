@@ -1,7 +1,7 @@
-"""Errors that accumulate through a network: layer by layer against a float replica, and what geometry predicts.
+"""Errors that accumulate through a network: measured layer by layer against a float replica, and predicted.
 
-Inspection asks what one bit does to a layer whose inputs are as the network has them. But those inputs carry the
-errors of all the layers before. The float replica, the same network with all its quantizers taken out, says what
+Inspection measures what one bit does to a layer on the inputs that the layer has in this network. But those inputs
+already carry the errors of all layers before it. The float replica, the same network without quantizers, shows what
 the inputs would have been.
 """
 
@@ -32,11 +32,12 @@ __all__ = ["Depth", "LayerDepth", "LayerR", "PermutedR", "accumulated_r", "back_
 
 @dataclasses.dataclass(frozen=True)
 class LayerR:
-    """Correlations of one layer's dot products, each the mean over its filters (NaN if none varies).
+    """Correlations of one layer's dot products, each averaged over its filters (NaN if no filter's products vary).
 
-    `weights`, `inputs` and `both` are those of `inspect`'s families `weights_binarized`, `activations_binarized`
-    and `both_binarized`: what quantizing the layer's weights, inputs or both does to its products. `threshold`
-    is that of its input quantizer (0 for the sign), infinity for real inputs, NaN for a quantizer without thresholds.
+    `weights`, `inputs` and `both` say what quantizing the layer's weights, inputs or both does to its products. They
+    are the r of `weights_binarized`, `activations_binarized` and `both_binarized` in `inspect`. `threshold` is the
+    threshold of the input quantizer (0 for the sign), infinity for real inputs, NaN for a quantizer without
+    thresholds.
     """
 
     name: str
@@ -48,10 +49,10 @@ class LayerR:
 
 @dataclasses.dataclass(frozen=True)
 class PermutedR:
-    """Correlation of a layer's dot products with quantized and latent weights, its inputs permuted.
+    """The correlation between dot products with quantized and with latent weights, on permuted inputs.
 
-    Mean over filters. `kept` is what the permutation keeps: nothing ("global"), each image's values ("sample"), or
-    the values of each channel and position ("position").
+    Both values are means over filters. `kept` says what the permutation keeps: nothing ("global"), each image's
+    values ("sample"), or the values of each channel and position ("position").
     """
 
     kept: str
@@ -61,12 +62,12 @@ class PermutedR:
 
 @dataclasses.dataclass(frozen=True)
 class LayerDepth:
-    """How far a layer of the quantized network has come from the float replica's.
+    """How far a layer of the quantized network is from the same layer of the float replica.
 
-    `r`: correlation of its products in the two networks, per filter (invariant to batch norm), mean over filters;
-    `predicted_r`: `accumulated_r` of the layers up to this one; `own_r`: what this layer alone does, on inputs
-    without errors. `input_flips`: share of its inputs whose sign differs between the networks;
-    `predicted_input_flips`: arccos(predicted r of the layer before)/pi, 0 in the first layer.
+    `r` is the correlation of the layer's dot products in the two networks, per filter (so batch norm does not change
+    it) and averaged over filters. `predicted_r` is `accumulated_r` for the layers up to this one. `own_r` is what
+    this layer alone does, on inputs without errors. `input_flips` is the share of its inputs whose sign differs
+    between the networks. `predicted_input_flips` is arccos(predicted r of the layer before)/pi, 0 in the first layer.
     """
 
     name: str
@@ -80,27 +81,29 @@ class LayerDepth:
 
 @dataclasses.dataclass(frozen=True)
 class Depth:
-    """Result of `depth` on `images` images."""
+    """Result of `measure_depth` on `images` images."""
 
     images: int
     layers: tuple[LayerDepth, ...]
 
 
 def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Collection[str] = ()) -> nn.Module:
-    """A copy of a network in which some layers have real weights or inputs again.
+    """Copies a network and turns some of its layers' weights or inputs back to real numbers.
 
         w~ = w (w.b) / |w|^2        for each filter w with levels b
 
-    Latent weights take the place of their levels, at the size at which they are nearest to them: what follows
-    without a batch norm, or with a large epsilon in it, was trained for sums of levels. With a scale, which does
-    the same for the levels, they are taken as they are. Real inputs are taken as they are.
+    The latent weights replace their levels, scaled to be as near to the levels as possible. The scale matters
+    because a network without batch norm, or with a large epsilon in it, was trained for dot products of that size. A
+    weight quantizer with a scale already matches the levels to the latent weights, so these stay unscaled. Real
+    inputs are not scaled.
 
     Args:
-        model: a network with quantized layers; left as it is.
-        weights, inputs: names of the layers whose weights, or inputs, are to be real.
+        model: a network with quantized layers; it does not change.
+        weights: the names of the layers whose weights become real.
+        inputs: the names of the layers whose inputs become real.
 
     Raises:
-        HypersignError: a name that is no quantized layer's.
+        HypersignError: a name is not the name of a quantized layer.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
@@ -121,9 +124,9 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
         if layer.weight_quantizer.scale is None:
             with torch.no_grad():
                 latent, levels = layer.weight.flatten(1), layer.effective_weight().flatten(1)
-                # A filter of zeros, whose levels may be +1, stays one.
+                # A filter of zeros stays zero, although its levels may be +1.
                 size = (latent * levels).sum(1) / latent.square().sum(1).clamp(min=torch.finfo(latent.dtype).tiny)
-                # A new parameter: other layers may share the old one, and each has its own size.
+                # A new parameter, because other layers may share the old one and need another size.
                 real = layer.weight * size.view(-1, *[1] * (layer.weight.dim() - 1))
             layer.weight = nn.Parameter(real, requires_grad=layer.weight.requires_grad)
         layer.weight_quantizer = Identity()
@@ -133,10 +136,10 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
 
 
 def layer_r(model: nn.Module, batches: Batches, *, progress: Progress | None = None) -> tuple[LayerR, ...]:
-    """The correlations of every quantized layer's dot products, from one pass over `batches`.
+    """Measures the correlations of every quantized layer's dot products, in one pass over `batches`.
 
     Raises:
-        HypersignError: as `inspect`.
+        HypersignError: for the same reasons as in `inspect`.
     """
     found = []
     for seen in capture(model, batches, progress=progress).layers:
@@ -154,34 +157,35 @@ def accumulated_r(
     inputs: Collection[str] = (),
     real: Collection[str] = (),
 ) -> tuple[float, ...]:
-    """Predicted correlation of two networks' dot products in every layer, where they differ in some quantizers.
+    """Predicts, for every layer, the correlation of the dot products of two networks with different quantizers.
 
-    Two networks see the same images. They have the same latent weights; in the layers named by `weights` one of
-    them quantizes those, in the layers named by `inputs` one of them quantizes the inputs. rho is the correlation
-    of their products, layer after layer, from rho_0 = 1 (the images). With z and z' jointly normal, as wide
-    layers have them, and errors spread over directions as the signal is:
+    Two networks see the same images and have the same latent weights. In the layers of `weights`, only one of them
+    quantizes the weights; in the layers of `inputs`, only one of them quantizes the inputs. rho_l is the correlation
+    of their dot products in layer l, and rho_0 = 1 (the images). The law assumes that the products z and z' are
+    jointly normal, as in wide layers, and that errors are spread over directions in the same way as the signal:
 
         one network quantizes the inputs:   rho_l = rho_(l-1) r_l
-            since E[z q(z')] = rho E[z' q(z')]; r_l is the layer's own correlation for inputs quantized, or for
-            both quantized where the weights differ too
+            because E[z q(z')] = rho E[z' q(z')]. r_l is the layer's own correlation for quantized inputs, or for
+            quantized inputs and weights if the weights differ too.
         both quantize the inputs:           rho_l = 1 / sqrt(1 + g_l (1/q^2 - 1)),   q = corr(q(z), q(z'))
-            q = (2/pi) arcsin(rho_(l-1)) for the sign, whose share of flipped signs is arccos(rho_(l-1))/pi.
-            1/q^2 - 1 is the ratio of error to signal among the inputs, and g_l how much of it the layer's filters
-            let through. That is measured where inputs are quantized: the error's share before is known from
-            c = corr(z, q(z)), sqrt(2/pi) for the sign, and after from r_l: g_l = (1/r_l^2 - 1) / (1/c^2 - 1).
-            Independent inputs have g_l = 1; filters in directions that inputs share average errors out, g_l < 1.
+            For the sign, q = (2/pi) arcsin(rho_(l-1)), and the share of flipped signs is arccos(rho_(l-1))/pi.
+            1/q^2 - 1 is the ratio of error to signal among the inputs. g_l says how much of it the layer's filters
+            let through. Quantizing the inputs measures g_l: the ratio before the filters follows from
+            c = corr(z, q(z)), sqrt(2/pi) for the sign, and after them from r_l: g_l = (1/r_l^2 - 1) / (1/c^2 - 1).
+            Independent inputs have g_l = 1. Filters in directions that inputs share average errors out: g_l < 1.
         neither does:                       rho_l = rho_(l-1)
         the weights differ, inputs do not:  rho_l, as above, times the layer's own r for quantized weights
 
-    It is a law for layers in sequence: shortcuts, which carry signals past layers, are not in it, nor is pooling.
+    The law is for layers in sequence. It ignores pooling, and shortcuts, which carry signals past layers.
 
     Args:
-        layers: the layers in order, as `layer_r` finds them.
-        weights, inputs: names of the layers in which weights, or inputs, are quantized in one network only.
-        real: names of the layers whose inputs are quantized in neither network, though the layer has a quantizer.
+        layers: the layers in order, from `layer_r`.
+        weights: the names of the layers whose weights are quantized in one network only.
+        inputs: the names of the layers whose inputs are quantized in one network only.
+        real: the names of the layers that have an input quantizer, but whose inputs are real in both networks.
 
-    Returns one correlation per layer: the last is that of the logits. NaN from a layer on whose levels have no
-    prediction, and that both networks quantize after an error.
+    Returns one correlation per layer; the last one is for the logits. The values are NaN from the first layer whose
+    inputs already differ, which both networks quantize, and for whose levels there is no prediction.
 
     >>> layers = [LayerR(name, 0.8, 0.8, 0.64, 0.0) for name in ("1", "2", "3")]
     >>> [round(r, 3) for r in accumulated_r(layers, weights=["1"])]
@@ -213,24 +217,26 @@ def measure_depth(
 ) -> Depth:
     """Measures how errors accumulate from layer to layer, against a float replica of the network.
 
-    The replica has the same latent weights, no quantizer at all, and batch-norm statistics re-estimated on the
-    same training images as the network's own. Without its signs it is a linear network but for pooling: the
-    question is not how well it classifies but how far signals have drifted apart. One batch of all layers'
-    products is held at a time. The model is left as found.
+    The replica has the same latent weights and no quantizers. Its batch-norm statistics are re-estimated on the same
+    training images as the network's own. Without signs it is a linear network except for pooling; it does not need
+    to classify well, because it only shows how far the signals drift apart. Memory holds one batch of all layers'
+    products. The model does not change.
 
     Args:
         model: a network with quantized layers.
-        batches: (images, labels) to measure on; gone through twice, so a list or `Batches`, not a generator.
-        reestimation: (images, labels) to re-estimate batch norm on, likewise.
-        seed: of the permutation tests.
-        permuted_images: how many images they look at (the first ones).
-        progress: called after each batch with the number of images seen so far, in two passes.
+        batches: pairs of images and labels to measure on. They are read twice, so pass a list or `Batches`, not a
+            generator.
+        reestimation: pairs of images and labels to re-estimate batch norm on; not a generator either.
+        seed: the seed of the permutation tests.
+        permuted_images: the permutation tests use the first `permuted_images` images.
+        progress: called after each batch with the number of images seen, in two passes.
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached or runs twice; there are no
-            images, or they can be gone through only once; weights, activations or scores are NaN or infinite.
+        HypersignError: the model has no quantized layer; the forward pass does not reach one, or runs one twice;
+            there are no images, or they can be read only once; weights, activations or scores are NaN or infinite.
 
-    Source: the question is that of Anderson & Berg 2018 (arXiv 1705.07199), section 3, asked of all layers at once.
+    Source: Anderson & Berg 2018 (arXiv 1705.07199), section 3, ask this about one layer; here it is asked about all
+    layers at once.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
@@ -301,7 +307,7 @@ def measure_depth(
 
 
 class _Watch:
-    """Keeps each quantized layer's present input and output; the hooks are on layers, which may share quantizers."""
+    """Keeps each quantized layer's current input and output. It hooks layers, because layers may share quantizers."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         self.layers: dict[str, QuantLayer] = {name: model.get_submodule(name) for name in names}  # type: ignore[misc]
@@ -322,7 +328,7 @@ class _Watch:
 
 
 def check_repeatable(name: str, batches: Iterable[Any]) -> None:
-    """Raises HypersignError where `batches` can be gone through only once, or hold nothing."""
+    """Raises HypersignError if `batches` can be read only once, or are empty."""
     if iter(batches) is batches:
         raise HypersignError(f"{name} are gone through more than once: give a list or Batches, not a generator")
     if not any(True for _ in itertools.islice(batches, 1)):
@@ -330,7 +336,7 @@ def check_repeatable(name: str, batches: Iterable[Any]) -> None:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """The mean over filters; those whose products do not vary have none."""
+    """The mean over the filters whose products vary; the others are NaN."""
     seen = np.asarray(tuple(values))
     seen = seen[~np.isnan(seen)]
     return float(seen.mean()) if len(seen) else math.nan
@@ -349,16 +355,17 @@ def _through_levels(rho: float, layer: LayerR) -> float:
 
 
 def _noise(r: float) -> float:
-    """The ratio of error to signal (variances) in what correlates with the signal by r."""
+    """The ratio of error variance to signal variance in a variable whose correlation with the signal is r."""
     return 1 / r**2 - 1 if r > 0 else math.inf
 
 
 def _quantized_r(rho: float, threshold: float) -> float:
-    """Correlation of the levels (-1, 0, +1, threshold t) of standard normals z and z' that correlate by rho.
+    """The correlation between the levels (-1, 0, +1, threshold t) of standard normals z and z' with correlation rho.
 
-        corr = ( F(-rho) - F(rho) ) / (2 Q(t)),   F(rho) the share of pairs of which one alone exceeds t
+        corr = ( F(-rho) - F(rho) ) / (2 Q(t))
 
-    From E[q q'] = 2 P(z > t, z' > t) - 2 P(z > t, -z' > t) and P(z > t, z' > t) = Q(t) - F(rho)/2. For t = 0 it is
+    F(rho) is the share of pairs in which exactly one of the two exceeds t. The formula follows from
+    E[q q'] = 2 P(z > t, z' > t) - 2 P(z > t, -z' > t) and P(z > t, z' > t) = Q(t) - F(rho)/2. For t = 0 it gives
     (2/pi) arcsin(rho).
     """
     alone, alone_opposite = theory.sign_flip_share([rho, -rho], -threshold, -threshold)

@@ -1,9 +1,9 @@
 """Correlations of dot products, accumulated batch by batch in constant memory.
 
-Four kinds of dot product meet in a layer: its continuous or quantized inputs (`a_c`, `a_b`) with its latent or
-quantized weights (`w_c`, `w_b`). A family holds one kind against another. Nothing of a batch is kept but, per
-filter, a count, means and sums of products of deviations (float64), and per family a 2-D histogram, so
-accumulators of several processes add up.
+A layer has four kinds of dot product: its continuous or quantized inputs (`a_c`, `a_b`) times its latent or
+quantized weights (`w_c`, `w_b`). A family compares two kinds. The accumulator keeps a count, means and sums of
+products of deviations (float64) per filter, and a 2-D histogram per family, so accumulators of several processes can
+be added.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ from hypersign.geometry.results import DotProducts, Histogram
 
 __all__ = ["DotProductAccumulator", "BINS"]
 
-BINS = 50  # along each axis of a histogram, as in the original's figures; even, so that 0 is an edge
+BINS = 50  # per axis of a histogram, as in the paper's figures; even, so that 0 is an edge
 
-# Numbers of one kind that are worked on at a time: 1 MiB in float32, so that all passes stay in the cache.
+# Numbers of one kind per chunk: 1 MiB in float32, so that all passes stay in the cache.
 _CHUNK = 1 << 18
 
 
@@ -30,20 +30,21 @@ class DotProductAccumulator:
 
         r = sum (x - mean x)(y - mean y) / sqrt( sum (x - mean x)^2 * sum (y - mean y)^2 )
 
-    per filter and pooled; `slope` the pooled sum of products over that of x's squares; `sign_disagreement` the
-    share of pairs of which one is negative and the other is not (read off the histogram: 0 is one of its
-    edges). Sums over a chunk are taken in float32 about the chunk's own mean, and chunks are combined in
-    float64 (Chan et al. 1983), which keeps r within 1e-6 as long as the mean is below 100 standard deviations.
+    r is computed per filter and pooled. `slope` is the pooled sum of products, divided by that of x's squares.
+    `sign_disagreement` is the share of pairs in which exactly one value is negative; it is counted from the
+    histogram, because 0 is one of its edges. Sums over a chunk are computed in float32 about the chunk's own mean,
+    and chunks are combined in float64 (Chan et al. 1983). This keeps r within 1e-6 if the mean is below 100 standard
+    deviations.
 
-    The edges of the histograms are fixed by the first batch: 50 equal bins from -s to s, s = 1.5 times the
-    .999 quantile of |x|; where all products are integers the bins hold two of them each (or 4, 6, ...), since
-    sums of an even or odd number of signs are all even or all odd.
+    The first batch fixes the edges of the histograms: 50 equal bins from -s to s, with s = 1.5 times the .999
+    quantile of |x|. If all products are integers, a bin holds two of them (or 4, 6, ...), because sums of an even
+    number of signs are all even, and of an odd number all odd.
 
     Args:
-        filters: number of filters of the layer.
-        families: name of each family -> (kind of x, kind of y).
-        bin_widths: kind -> width of its bins, as another accumulator's `bin_widths` has them, for
-            accumulators that are to be merged; None to choose them from the first batch.
+        filters: the number of filters of the layer.
+        families: maps the name of each family to (kind of x, kind of y).
+        bin_widths: maps each kind to the width of its bins; pass the `bin_widths` of another accumulator to merge
+            the two later. None to choose them from the first batch.
 
     >>> pairs = DotProductAccumulator(1, {"weights": ("quantized", "latent")})
     >>> x = torch.tensor([[-1.0], [1.0], [3.0]])
@@ -64,16 +65,16 @@ class DotProductAccumulator:
         self.families = dict(families)
         self.kinds = tuple(dict.fromkeys(kind for pair in self.families.values() for kind in pair))
         self.bin_widths = None if bin_widths is None else dict(bin_widths)
-        self.count = 0  # dot products a filter
+        self.count = 0  # dot products per filter
         self._means = {kind: np.zeros(filters) for kind in self.kinds}
         self._pairs = tuple(dict.fromkeys([*((k, k) for k in self.kinds), *self.families.values()]))
         self._deviations = {pair: np.zeros(filters) for pair in self._pairs}
         self._histograms = {name: np.zeros(BINS * BINS, np.int64) for name in self.families}
 
     def update(self, products: Mapping[str, Tensor]) -> None:
-        """Adds a batch: for every kind a tensor of shape `(n, filters)`, the same n pairs in each.
+        """Adds a batch: one tensor of shape `(n, filters)` per kind, with the same n pairs in each.
 
-        Raises HypersignError where a product is NaN or infinite; the batch must then be given up.
+        Raises HypersignError if a product is NaN or infinite; then discard the batch.
         """
         if self.bin_widths is None:
             self.bin_widths = {kind: _bin_width(products[kind]) for kind in self.kinds}
@@ -92,7 +93,7 @@ class DotProductAccumulator:
             if not np.isfinite(means[kind]).all():
                 raise HypersignError("dot products must be finite numbers; NaN or infinity came")
             centred[kind] = x - mean
-            # floor, so that the bins from BINS/2 on are exactly the x >= 0
+            # floor, so that exactly the x >= 0 fall into the bins from BINS/2 on
             bins[kind] = torch.mul(x, 1 / self.bin_widths[kind]).floor_().clamp_(-BINS // 2, BINS // 2 - 1)
         deviations = {(a, b): _float64((centred[a] * centred[b]).sum(0)) for a, b in self._pairs}
         self._combine(n, means, deviations)
@@ -105,7 +106,7 @@ class DotProductAccumulator:
     def _combine(
         self, n: int, means: Mapping[str, np.ndarray], deviations: Mapping[tuple[str, str], np.ndarray]
     ) -> None:
-        """Adds n pairs with these means and sums of products of deviations from them."""
+        """Adds n pairs, given their means and the sums of products of their deviations."""
         total = self.count + n
         shifts = {kind: means[kind] - self._means[kind] for kind in self.kinds}
         for a, b in self._pairs:
@@ -115,9 +116,9 @@ class DotProductAccumulator:
         self.count = total
 
     def merge(self, other: "DotProductAccumulator") -> None:
-        """Adds everything `other` has seen.
+        """Adds the pairs of another accumulator.
 
-        Raises HypersignError where the two differ in filters, families or bin widths.
+        Raises HypersignError if the two differ in filters, families or bin widths.
         """
         ours, theirs = ((a.filters, a.families, a.bin_widths) for a in (self, other))
         if ours != theirs:
@@ -131,17 +132,17 @@ class DotProductAccumulator:
             self._histograms[name] += counts
 
     def result(self, family: str, *, predicted_pearson_r: float) -> DotProducts:
-        """Measures of one family, beside the correlation that theory predicts."""
+        """The measures of one family, beside the predicted correlation."""
         x, y = self.families[family]
         xx, yy, xy = (self._deviations[pair] for pair in ((x, x), (y, y), (x, y)))
         x_mean, y_mean = self._means[x], self._means[y]
         n = self.count
-        # Below this the deviations are float32's rounding of a constant.
+        # Smaller deviations are float32 rounding errors of a constant.
         x_varies = xx > n * (1e-6 * x_mean) ** 2
         y_varies = yy > n * (1e-6 * y_mean) ** 2
         per_filter = np.full(self.filters, np.nan)
         np.divide(xy, np.sqrt(xx * yy), out=per_filter, where=x_varies & y_varies)
-        # Pooling: every filter has as many pairs, so the mean of all is the mean of the means.
+        # Every filter has the same number of pairs, so the pooled mean is the mean of the means.
         x_shift, y_shift = x_mean - x_mean.mean(), y_mean - y_mean.mean()
         pooled_xx = float(xx.sum() + n * (x_shift**2).sum())
         pooled_yy = float(yy.sum() + n * (y_shift**2).sum())
@@ -169,7 +170,7 @@ class DotProductAccumulator:
 
 
 def _float64(values: Tensor) -> np.ndarray:
-    return values.cpu().double().numpy()  # in this order: Apple's devices know no float64
+    return values.cpu().double().numpy()  # in this order, because Apple's devices have no float64
 
 
 def _edges(width: float) -> tuple[float, ...]:
@@ -177,7 +178,7 @@ def _edges(width: float) -> tuple[float, ...]:
 
 
 def _bin_width(x: Tensor) -> float:
-    """Width of the bins for numbers like `x`, judged by about 20,000 of them."""
+    """The width of the bins for numbers such as `x`, estimated from about 20,000 of them."""
     sample: Any = x.flatten()
     sample = sample[:: sample.numel() // 20_000 | 1]  # an odd stride meets every filter
     reach = 1.5 * float(torch.quantile(sample.abs().float(), 0.999))

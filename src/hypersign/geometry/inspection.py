@@ -1,4 +1,4 @@
-"""Inspection: everything that is measured of a network, beside what theory predicts."""
+"""Inspection: everything that HyperSign measures in a network, beside the prediction of theory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
 from hypersign.geometry import weights
 from hypersign.geometry.advice import layer_advice
@@ -25,10 +26,10 @@ from hypersign.tasks import Classification, Task
 __all__ = ["Progress", "inspect", "silent"]
 
 Progress = Callable[[str, int, int], object]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""A function that is called with the name of the current work, how much of it is done, and how much there is."""
 
 BATCH = 50
-"""Images of a run in memory: the largest layer's four families of products take 100 MB then."""
+"""Images per batch of a run: with 50, the four kinds of dot products of the largest layer take 100 MB."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -43,33 +44,35 @@ def inspect(
     dataset: str = "",
     task: Task | None = None,
     covariances: Covariances | None = None,
-    images: int = 500,
+    images: int = _defaults.INSPECTED_IMAGES,
     weights: str = "last",
     seed: int = 0,
     progress: Progress = silent,
 ) -> Geometry:
     """Measures the geometry of every quantized layer of a network, beside its prediction.
 
-    Memory does not grow with the number of images. The model is left as found.
+    Memory does not grow with the number of images. The model does not change.
 
     Args:
-        model: a run, which brings all but `images`, `weights` and `seed`; or any network with quantized layers.
+        model: a run, for which only `images`, `weights`, `seed` and `progress` are used; or any network with
+            quantized layers.
         batches: pairs of inputs `(N, ...)`, in the range the model was trained on, and targets.
-        name, dataset: names of the network and of the data, written into the result.
-        task: the network's task, which tells which decisions are right; `Classification()` if None.
-        covariances: of the model's inputs on other images, from which r is predicted filter by filter:
-            `input_covariances(model, training_batches)`.
-        images: a run is measured on its first `images` test images, and predicted from as many training images,
-            spread over all of them.
-        weights: of a run: "last", or "best" by validation accuracy.
-        seed: of the permutation test.
-        progress: called after each batch with what is measured, the number of examples seen, and how many there are
-            (0 where that is unknown).
+        name: the name of the network, written into the result.
+        dataset: the name of the data, written into the result.
+        task: the network's task, which says which decisions are correct; `Classification()` if None.
+        covariances: the result of `input_covariances(model, training_batches)` on other images; r is predicted from
+            it for each filter.
+        images: a run is measured on its first `images` test images. Its predictions come from about as many training
+            images, spread over all of them.
+        weights: the weights of a run to use: "last", or "best" by validation accuracy.
+        seed: the seed of the permutation test.
+        progress: called after each batch with what is measured, the number of examples seen, and the number of
+            examples in all (0 if unknown).
 
     Raises:
-        HypersignError: the model has no quantized layer, or one that was never reached; there are no
-            examples; weights, activations or outputs are NaN or infinite (the layer is named); outputs or targets do
-            not fit the task; a run's weights or data are not there.
+        HypersignError: the model has no quantized layer, or the forward pass does not reach one; there are no
+            examples; weights, activations or outputs are NaN or infinite (the message names the layer); outputs or
+            targets do not fit the task; a run's weights or data are missing.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3.
 
@@ -154,12 +157,13 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, 
 
 
 def _from_covariance(covariance: LayerCovariance | None, unmeasured: str) -> dict[str, Any]:
-    """Predictions from the covariance of the layer's inputs, or why there are none."""
+    """The predictions from the covariance of the layer's inputs, or the reason why there are none."""
     if covariance is None:
         return {"reason": f"no covariance: {unmeasured}" if unmeasured else ""}
     advice = layer_advice(covariance)
     return {
         "covariance_pearson_r": tuple(predicted_r(covariance).tolist()),
+        "training_sign_disagreement": float(covariance.sign_flips.mean()) if len(covariance.sign_flips) else np.nan,
         "effective_dimension": advice.effective_dimension,
         "components": components(covariance),
         "what_if": what_if_curves(covariance),

@@ -1,11 +1,11 @@
-"""The permutation tests: what correlations between activations do to the geometry.
+"""Permutation tests: they show what correlations between activations do to the geometry.
 
-Permuted activations keep their values and lose their order. The correlations that remain depend on the permutation:
+Permuted activations keep their values and lose their order. Which correlations remain depends on the permutation:
 
-    over everything             no correlation remains but that of sharing the padding: theory for independent
+    over everything             only the shared padding remains as a correlation, so the theory for independent
                                 inputs holds
     within each image           each image keeps its mean and spread (its brightness), which all its inputs share
-    each channel and position   every input keeps its own mean and spread, the mean image, and nothing else
+    each channel and position   every input keeps its own mean and spread (the mean image) and nothing else
     over the images
 """
 
@@ -29,19 +29,19 @@ __all__ = [
 ]
 
 PERMUTED_PRODUCTS = 1024
-"""Dot products a filter and batch that the permutation test looks at, at least."""
+"""The permutation test uses at least this number of dot products per filter and batch."""
 
 
 def permuted(activations: Tensor, images: int, generator: torch.Generator) -> Tensor:
-    """A batch with all its activations permuted, over images, channels and positions; the first `images` of it.
+    """Permutes a batch's activations over images, channels and positions, and returns the first `images` images.
 
-    Every value may end in every place. Where fewer images are taken than there are, theirs are values from all
-    over the batch, one out of each of equal stretches: those of few images would share these images' brightness.
+    Every value may end in every place. If fewer images are returned than the batch has, their values still come from
+    the whole batch, one from each of equal stretches: values of a few images would share their brightness.
 
     Args:
-        activations: shape `(images or more, ...)`.
-        images: how many to return; as many as there are if more.
-        generator: a CPU generator, whose seed fixes the permutation on every device.
+        activations: a tensor of shape `(images or more, ...)`.
+        images: the number of images to return, at most the size of the batch.
+        generator: a CPU generator; its seed fixes the permutation on every device.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 3, permuted activations.
 
@@ -55,17 +55,17 @@ def permuted(activations: Tensor, images: int, generator: torch.Generator) -> Te
     size = activations.numel()
     edges = torch.arange(count + 1) * size // count
     places = edges[:-1] + (torch.rand(count, generator=generator, dtype=torch.float64) * edges.diff()).long()
-    places += torch.randint(size, (), generator=generator)  # so that no value is in a shorter stretch every time
+    places += torch.randint(size, (), generator=generator)  # so that the shorter stretches are not always the same
     order = torch.randperm(count, generator=generator)
     return activations.take((places % size)[order].to(activations.device)).view(shape)
 
 
 def permuted_within_images(activations: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image's activations permuted over its own channels and positions.
+    """Permutes each image's activations over its own channels and positions.
 
     Args:
-        activations: shape `(images, ...)`.
-        generator: a CPU generator, whose seed fixes the permutation on every device.
+        activations: a tensor of shape `(images, ...)`.
+        generator: a CPU generator; its seed fixes the permutation on every device.
 
     >>> permuted_within_images(torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.Generator().manual_seed(0)).tolist()
     [[1.0, 1.0], [2.0, 2.0]]
@@ -74,11 +74,11 @@ def permuted_within_images(activations: Tensor, generator: torch.Generator) -> T
 
 
 def permuted_over_images(activations: Tensor, generator: torch.Generator) -> Tensor:
-    """The activations of each channel and position permuted over the images, each in an order of its own.
+    """Permutes the activations of each channel and position over the images, each in its own order.
 
     Args:
-        activations: shape `(images, ...)`.
-        generator: a CPU generator, whose seed fixes the permutation on every device.
+        activations: a tensor of shape `(images, ...)`.
+        generator: a CPU generator; its seed fixes the permutation on every device.
 
     >>> permuted_over_images(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.Generator().manual_seed(0)).tolist()
     [[1.0, 2.0], [1.0, 2.0]]
@@ -95,17 +95,18 @@ def _permuted_along(activations: Tensor, dim: int, generator: torch.Generator) -
 def permutation_tests(
     layer: QuantLayer, activations: Tensor, generator: torch.Generator
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Correlation of a layer's products with latent and quantized weights after each permutation of its inputs.
+    """Measures and predicts r between products with latent and with quantized weights, for permuted inputs.
 
-    Drawn again and again until there are `PERMUTED_PRODUCTS` products per filter.
+    There are three permutations: "global", "sample" and "position". Each one is drawn repeatedly until there
+    are `PERMUTED_PRODUCTS` products per filter.
 
     Args:
-        layer: the layer; its padding and stride are kept.
-        activations: its quantized inputs, shape `(images, ...)`.
+        layer: the layer; its padding and stride apply.
+        activations: the layer's quantized inputs, of shape `(images, ...)`.
         generator: a CPU generator.
 
-    Returns for "global", "sample" and "position" the measured and the predicted r, each of shape `(filters,)`, NaN
-    where products do not vary.
+    Returns the measured and the predicted r for "global", "sample" and "position", each of shape `(filters,)`. r is
+    NaN for filters whose products do not vary.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
@@ -133,22 +134,22 @@ def permutation_tests(
 
 
 def permuted_r(layer: QuantLayer, activations: Tensor, kept: str) -> np.ndarray:
-    """Expected correlation of a layer's products with latent and quantized weights after a permutation.
+    """The expected correlation between dot products with latent and with quantized weights after a permutation.
 
         r = cov(x.w, x.b) / sqrt( var(x.w) var(x.b) ),   cov(x.w, x.b) = mean D(w, b) + cov(m.w, m.b)
 
-    `m` are the means of a patch's inputs given image and position, D(w, b) = sum_j v_j w_j b_j with v_j their
-    variances: permuted inputs have no other covariance, but that n values without replacement repel each other,
-    cov = -v/(n - 1), which adds D's factor n/(n - 1) and -v/(n - 1) sum w sum b. Means and covariances are over
-    images and positions. Sums run over the inputs that are there: padding is constant. For many inputs of mean 0,
-    permuted over everything, r is the cosine between w and b.
+    m are the means of a patch's inputs for a given image and position, v_j are their variances, and
+    D(w, b) = sum_j v_j w_j b_j. Permuted inputs have no other covariance, with one exception: n values drawn without
+    replacement have cov = -v/(n - 1), which multiplies D by n/(n - 1) and adds -v/(n - 1) sum w sum b. Means and
+    covariances are over images and positions. Sums run over real inputs only, because padding is constant. For many
+    inputs of mean 0, permuted over everything, r is the cosine between w and b.
 
     Args:
         layer: the layer.
-        activations: its quantized inputs, shape `(images, ...)`.
-        kept: "global", "sample" or "position".
+        activations: the layer's quantized inputs, of shape `(images, ...)`.
+        kept: what the permutation keeps: "global", "sample" or "position".
 
-    Returns r of each filter, shape `(filters,)`, NaN where a product does not vary.
+    Returns r for each filter, of shape `(filters,)`; NaN for a filter whose products do not vary.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
@@ -157,7 +158,7 @@ def permuted_r(layer: QuantLayer, activations: Tensor, kept: str) -> np.ndarray:
     >>> permuted_r(layer, torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]), "position").round(4)
     array([0.9487])
     """
-    # In float64, from the products of constant maps, so that padding, stride and groups are the layer's own.
+    # Computed in float64 from products of constant maps, so that the layer itself applies padding, stride and groups.
     w, b = layer.weight.detach().double(), layer.effective_weight().detach().double()
     x = activations.double()
     nothing, ones = torch.zeros_like(x[:1]), torch.ones_like(x[:1])
@@ -182,7 +183,7 @@ def permuted_r(layer: QuantLayer, activations: Tensor, kept: str) -> np.ndarray:
         pads = [padding[name] for name in (first, second)]
         spread = (product(ones, both) - product(nothing, both)).mean(0)
         spread = variance * (n * spread - (sums[0] * sums[1]).mean(0)) / max(n - 1, 1)
-        # x.w has the mean m_i S_p + K_p in image i at position p: S the sum of weights that meet inputs, K padding
+        # In image i at position p, x.w has the mean m_i S_p + K_p: S sums the weights on inputs, K is from padding.
         expected = [mean.mean() * s + k for s, k in zip(sums, pads, strict=True)]
         between = mean.var(correction=0) * (sums[0] * sums[1]).mean(0)
         return spread + between + ((expected[0] - expected[0].mean(0)) * (expected[1] - expected[1].mean(0))).mean(0)
@@ -193,5 +194,5 @@ def permuted_r(layer: QuantLayer, activations: Tensor, kept: str) -> np.ndarray:
 
 
 def product_rows(layer: QuantLayer, output: Tensor) -> Tensor:
-    """A layer's output as (dot products, filters)."""
+    """Reshapes a layer's output to (dot products, filters)."""
     return output.movedim(1 - layer.weight.dim(), -1).reshape(-1, layer.filters)

@@ -1,8 +1,8 @@
-"""The results of inspection: the one thing that measures hand to figures and reports.
+"""The results of inspection, which figures and reports read.
 
-The dataclasses are the schema of `geometry.json`: `Geometry.save` writes their fields under their own names,
-`Geometry.load` reads them back. Arrays are tuples of floats there, so that a result compares and prints as
-what it is. Angles end in `_degrees`; everything else is a pure number.
+The dataclasses are the schema of `geometry.json`: `Geometry.save` writes their fields under their own names, and
+`Geometry.load` reads them back. Arrays are tuples of floats, so that results can be compared and printed. Names of
+angles end in `_degrees`; everything else is a pure number.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ Floats = tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Density:
-    """A density estimate: `density[i]` per unit of `grid`, at `grid[i]` (both of one length)."""
+    """A density estimate: `density[i]` is the density at `grid[i]`, per unit of `grid`. Both have the same length."""
 
     grid: Floats
     density: Floats
@@ -41,9 +41,9 @@ class Density:
 
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """A 2-D histogram: `counts[i][j]` pairs with x in `[x_edges[i], x_edges[i+1])`, y in `[y_edges[j], ...)`.
+    """A 2-D histogram: `counts[i][j]` pairs have x in `[x_edges[i], x_edges[i+1])` and y in `[y_edges[j], ...)`.
 
-    Pairs outside the edges are counted in the outermost bins.
+    The outermost bins also count the pairs outside the edges.
     """
 
     x_edges: Floats
@@ -53,14 +53,15 @@ class Histogram:
 
 @dataclasses.dataclass(frozen=True)
 class AngleStats:
-    """Angle between each latent filter and its quantized version, over the filters of a layer, in degrees.
+    """The angle between each latent filter and its quantized version, over the filters of a layer, in degrees.
 
-    `predicted_*` is theory for Gaussian weights at this fan-in and quantizer (`theory.sign_angle`, or the
-    ternary law at the layer's own threshold/std); `moments_*` is the prediction for independent weights with
-    the layer's own empirical moments; `per_filter` the angles themselves, NaN where the filter or its levels
-    are all zero; `mean`, `std` (of the sample, n - 1) and `density` are over the others, NaN or 0 where there
-    are too few; `peak` is where the kernel density is highest. An angle that does not vary is drawn with the
-    smallest bandwidth, .01 degrees, in both densities.
+    `per_filter` has one angle per filter, NaN if the filter or its levels are all zero. `mean`, `std` (of the
+    sample, n - 1) and `density` are over the other filters; they are NaN or 0 if there are too few. `peak` is where
+    the kernel density is highest. `predicted_*` is the theory for Gaussian weights with this fan-in and quantizer
+    (`theory.sign_angle`, or the ternary law at the layer's own threshold/std). `moments_*` is the prediction for
+    independent weights with the layer's own empirical moments. If the angle does not vary, both densities use the
+    smallest bandwidth, .01 degrees. A quantizer that states neither thresholds nor a cosine has no prediction: the
+    predicted values are NaN and the predicted density is 0. A cosine alone predicts means, but no spread.
     """
 
     mean: float
@@ -77,10 +78,10 @@ class AngleStats:
 
 @dataclasses.dataclass(frozen=True)
 class WeightStats:
-    """Latent weights of a layer: moments (`kurtosis` is 3 for a Gaussian), density, and thresholds drawn in it.
+    """The latent weights of a layer: moments (`kurtosis` is 3 for a Gaussian), density and thresholds.
 
-    `thresholds` are the places where the level changes: 0 for the sign, -t and t for ternary levels (the mean
-    t where each filter has its own), none for an Identity or a quantizer that states no thresholds.
+    `thresholds` are the values where the level changes: 0 for the sign, -t and t for ternary levels (the mean t if
+    each filter has its own). An Identity, or a quantizer that states no thresholds, has none.
     """
 
     mean: float
@@ -94,17 +95,21 @@ class WeightStats:
 
 @dataclasses.dataclass(frozen=True)
 class DotProducts:
-    """One family of dot products against another, over images, positions and filters of a layer.
+    """Two versions y and x of a layer's dot products, compared over images, positions and filters.
 
-    `pearson_r` pools everything, `pearson_r_per_filter` one value a filter (NaN, written null, where a
-    filter's products do not vary); `slope` is that of the least-squares line y on x; `sign_disagreement` the
-    share of pairs whose signs differ, 0 counting as positive; `intercept` belongs to the line.
+    `pearson_r` pools everything. `pearson_r_per_filter` has one value per filter (NaN, written as null, if the
+    filter's products do not vary). `slope` and `intercept` describe the least-squares line of y on x.
+    `sign_disagreement` is the share of pairs whose signs differ; 0 counts as positive.
 
-    `predicted_pearson_r` is theory for uncorrelated inputs of unit variance (correlation matrix R = I):
-    weights binarized and permuted: the mean over filters of the cosine between latent and quantized filter;
-    activations binarized: the cosine between a standard normal and its quantized version (sqrt(2/pi) for the
-    sign), 1 without an input quantizer; both: the product of the two. `predicted_sign_disagreement` is
-    arccos(predicted_pearson_r)/pi.
+    `predicted_pearson_r` is the theory for uncorrelated inputs of unit variance (correlation matrix R = I):
+
+        weights binarized, permuted   the cosine between latent and quantized filter, averaged over filters
+        activations binarized         the cosine between a standard normal and its quantized version (sqrt(2/pi) for
+                                      the sign); 1 without an input quantizer
+        both binarized                the product of the two
+
+    `predicted_sign_disagreement` is arccos(predicted_pearson_r)/pi, for normal products of zero mean. Those of first
+    and last layers are often not normal.
     """
 
     pearson_r: float
@@ -119,12 +124,13 @@ class DotProducts:
 
 @dataclasses.dataclass(frozen=True)
 class WhatIfCurve:
-    """Predicted effect of a quantizer on a layer, against its threshold or its number of levels.
+    """The predicted effect of a quantizer on a layer, as a function of its threshold or its number of levels.
 
-    `kind` is "threshold" (ternary, in standard deviations of each filter; 0 is the sign) or "levels"; `rotation` what
-    the filters go through before and back after: "none" or "hadamard". For each of `values`: the medians over
-    `filters` filters, evenly spread over the layer's, of the angle between latent and quantized filter and of the
-    predicted correlation and share of flipped signs of dot products; NaN where no filter has one.
+    `kind` is "threshold" (ternary, in standard deviations of each filter; 0 is the sign) or "levels". `rotation` is
+    applied to the filters before quantizing and undone after it: "none" or "hadamard". Each of `values` has three
+    medians over `filters` filters, evenly spread over the layer: the angle between latent and quantized filter, the
+    predicted correlation of dot products, and the predicted share of flipped signs. A median is NaN if no filter has
+    a value.
     """
 
     rotation: str
@@ -140,8 +146,9 @@ class WhatIfCurve:
 class Components:
     """Shares in the k leading principal components of a layer's inputs, for each k of `numbers`.
 
-    `variance` of the inputs' variance, `weight_energy` and `level_energy` of the squared length of the latent filters
-    and of their levels, means over filters: k/d for filters that lie anyhow. Empty where not computed.
+    `variance` is the share of the inputs' variance. `weight_energy` and `level_energy` are the shares of the squared
+    length of the latent filters and of their levels, averaged over filters; filters in random directions have k/d.
+    All are empty if they were not computed.
     """
 
     numbers: tuple[int, ...] = ()
@@ -152,19 +159,26 @@ class Components:
 
 @dataclasses.dataclass(frozen=True)
 class LayerGeometry:
-    """Everything measured of one quantized layer.
+    """Everything measured about one quantized layer.
 
-    `kind` is the layer's class, `level_shares` the share of weights on each level ("-1", "0", "+1"; empty for
-    an Identity), `input_quantizer` and `weight_quantizer` what quantizes them, on one line.
-    `weights_binarized` holds x = a_b.w_b, y = a_b.w_c; `activations_binarized` x = a_c.w_b, y = a_b.w_b;
-    `both_binarized` x = a_c.w_c, y = a_b.w_b; `permuted` is the first with the activations permuted.
+    `kind` is the layer's class. `level_shares` is the share of weights on each level ("-1", "0", "+1"; empty for an
+    Identity). `input_quantizer` and `weight_quantizer` describe the quantizers on one line each. The dot products
+    compared, with a for inputs, w for weights, b for quantized and c for continuous:
 
-    From the covariance C of the layer's inputs a_b over `Geometry.covariance_images` training images:
-    `covariance_pearson_r` predicts `weights_binarized.pearson_r_per_filter`, w'Cb / sqrt(w'Cw b'Cb), and
-    `effective_dimension` is (trace C)^2 / |C|_F^2, of how many directions the inputs vary in; `components` says how
-    the filters lie to these; `what_if` what other quantizers would do; `recommendation` ("binarize", "ternarize" or
-    "keep in float") and its `reason` are `layer_advice`'s for the latent weights. Empty and NaN where no covariance
-    was measured, and then `reason` says why.
+        weights_binarized       x = a_b.w_b, y = a_b.w_c
+        activations_binarized   x = a_c.w_b, y = a_b.w_b
+        both_binarized          x = a_c.w_c, y = a_b.w_b
+        permuted                as `weights_binarized`, with permuted activations
+
+    The other fields come from the covariance C of the layer's inputs a_b over `Geometry.covariance_images` training
+    images. `covariance_pearson_r` is w'Cb / sqrt(w'Cw b'Cb), which predicts
+    `weights_binarized.pearson_r_per_filter`. `training_sign_disagreement` is counted on those images (NaN if it was
+    not): a check that `weights_binarized.sign_disagreement` holds for other images.
+    `effective_dimension` is (trace C)^2 / |C|_F^2, the number of directions in which the inputs vary.
+    `components` says how much of the filters lies in the leading directions.
+    `what_if` predicts the effect of other quantizers. `recommendation` ("binarize", "ternarize" or "keep in float")
+    and its `reason` are those of `layer_advice` for the latent weights. If no covariance was measured, these fields
+    are empty or NaN, and `reason` says why.
     """
 
     name: str
@@ -181,6 +195,7 @@ class LayerGeometry:
     both_binarized: DotProducts
     permuted: DotProducts
     covariance_pearson_r: Floats = ()
+    training_sign_disagreement: float = math.nan
     effective_dimension: float = math.nan
     components: Components = Components()
     what_if: tuple[WhatIfCurve, ...] = ()
@@ -202,7 +217,7 @@ class LayerGeometry:
 class Geometry:
     """Result of inspecting one network on `images` images of `dataset`; `accuracy` is over those images.
 
-    `covariance_images` counts the images that predictions from covariance come from, 0 where there are none.
+    `covariance_images` is the number of images behind the predictions from covariance, 0 if there are none.
     """
 
     run: str
@@ -213,7 +228,7 @@ class Geometry:
     covariance_images: int = 0
 
     def save(self, path: Path) -> None:
-        """Writes `geometry.json`: these fields, NaN as null, whole or not at all.
+        """Writes these fields to `geometry.json`, with NaN as null. A failed write leaves no partial file.
 
         Raises:
             HypersignError: the file cannot be written.
@@ -247,11 +262,11 @@ class Geometry:
 
 
 class _Mismatch(Exception):
-    """A value that does not fit its field; the text says which and how."""
+    """A value that does not fit its field; the message names the field and the reason."""
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON gives it, as an object of type `kind`: a dataclass, tuple, dict, float, int or str."""
+    """Turns `value`, read from JSON, into an object of type `kind`: a dataclass, tuple, dict, float, int or str."""
     if dataclasses.is_dataclass(kind):
         _expect(value, dict, "an object", where)
         hints = typing.get_type_hints(kind)

@@ -26,13 +26,13 @@ __all__ = ["TrackedLayer", "Tracker"]
 
 @dataclasses.dataclass(frozen=True)
 class TrackedLayer:
-    """A layer at one moment of a training; what could not be measured is NaN.
+    """A layer at one moment of training; values that could not be measured are NaN.
 
-    `angle_degrees`: mean over filters of the angle between latent and quantized filter, beside that of Gaussian
-    weights, `predicted_angle_degrees`. `flipped_signs`: share of the latent weights whose sign differs from that
-    at the call before (at the first call: from that when the tracker was made). With images, `pearson_r`: the median
-    over filters of the correlation of dot products with latent and with quantized weights, and
-    `effective_dimension` of the layer's inputs.
+    `angle_degrees` is the angle between latent and quantized filter, averaged over filters;
+    `predicted_angle_degrees` is its prediction for Gaussian weights. `flipped_signs` is the share of latent weights
+    whose sign has changed since the previous call, or since the tracker was made. With images there are two more
+    values. `pearson_r` is the correlation between dot products with latent and with quantized weights, the median
+    over filters. `effective_dimension` describes the layer's inputs.
     """
 
     angle_degrees: float
@@ -45,15 +45,16 @@ class TrackedLayer:
 class Tracker:
     """Measures a network's geometry each time it is called, in any training loop.
 
-    It looks at every layer with quantized weights; in a network without any, at every `nn.Linear`, `nn.Conv1d` and
-    `nn.Conv2d`, as if its weights were to become their signs. The network is left as found: modes, hooks, gradients
-    and random state, also after an exception. A call without images costs about as much as reading the weights twice.
+    It measures every layer with quantized weights. If there is none, it measures every `nn.Linear`, `nn.Conv1d` and
+    `nn.Conv2d` and assumes that its weights will become signs. Modes, hooks, gradients and random state of the
+    network do not change, also after an exception. A call without images takes about as long as reading the weights
+    twice.
 
     Args:
-        model: the network, whose layers stay the same objects while it is tracked.
+        model: the network. Its layers must stay the same objects while it is tracked.
 
     Raises:
-        HypersignError: the model has no layer that is, or could be, quantized.
+        HypersignError: the model has no layer that is quantized or could be.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2 and 3.
 
@@ -78,14 +79,14 @@ class Tracker:
         self._negative = self._signs()
 
     def __call__(self, images: Batch | None = None) -> dict[str, TrackedLayer]:
-        """The layers now, by name, in the network's order.
+        """Measures the layers now, and returns them by name in the network's order.
 
         Args:
-            images: a batch as `input_covariances` takes it, a few hundred inputs, preferably the same each time;
-                without them there is no r.
+            images: a batch in a form that `input_covariances` accepts, with a few hundred inputs, preferably the
+                same at every call. Without images there is no r.
 
         Raises:
-            HypersignError: a batch of another kind.
+            HypersignError: the batch has another form.
         """
         covariances = None if images is None else input_covariances(self.model, [images])
         before, self._negative = self._negative, self._signs()
@@ -107,7 +108,7 @@ class Tracker:
         return found
 
     def scalars(self, images: Batch | None = None) -> dict[str, float]:
-        """The same as a flat dictionary for a logger, "pearson_r/conv1" and so on; what is NaN is left out."""
+        """The same values as a flat dictionary for a logger, with keys such as "pearson_r/conv1"; NaN is left out."""
         rows = {name: dataclasses.asdict(layer) for name, layer in self(images).items()}
         return {
             f"{key}/{name}": value
@@ -125,7 +126,7 @@ def _is_quantized(layer: nn.Module) -> bool:
 
 
 def _angles(layer: Any) -> tuple[float, float]:
-    """Mean angle of the layer's filters, and that of Gaussian ones, in degrees."""
+    """The mean angle of the layer's filters, and the prediction for Gaussian filters, in degrees."""
     if _is_quantized(layer):
         measured, predicted = angles(layer), predicted_angle(layer)
     else:

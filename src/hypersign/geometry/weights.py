@@ -1,6 +1,6 @@
-"""Measures of a layer's latent weights: the angle to their levels, their moments and density, their levels.
+"""Measures of a layer's latent weights: their angle to their levels, their moments, density and levels.
 
-A filter counts as one vector of `fan_in` weights. Everything is computed in float64.
+A filter is one vector of `fan_in` weights. Everything is computed in float64.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ __all__ = [
     "kernel_density",
 ]
 
-_POINTS = 512  # of every density
-_FINE = 8  # cells of the binned estimate a point
-_BLOCK = 1 << 16  # weights worked on at a time: they stay in the cache
+_POINTS = 512  # points of every density
+_FINE = 8  # cells of the binned estimate per point
+_BLOCK = 1 << 16  # weights per block, so that a block stays in the cache
 
 
 def _filters(values: Tensor) -> np.ndarray:
-    """The filters of a weight as rows, in float64."""
+    """Returns the filters of a weight as rows, in float64."""
     return values.detach().cpu().double().numpy().reshape(len(values), -1)
 
 
@@ -40,7 +40,7 @@ def angles(layer: QuantLayer) -> np.ndarray:
 
         theta = arccos( w.q / (|w| |q|) )
 
-    NaN where w or q is zero; 0 for an Identity. A scale turns nothing and does not enter; with an offset, q is the
+    The angle is NaN if w or q is zero, and 0 for an Identity. A scale does not change it. With an offset, q is the
     scaled levels plus the offset.
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.
 
@@ -52,7 +52,7 @@ def angles(layer: QuantLayer) -> np.ndarray:
     >>> np.degrees(angles(layer)).round(2).tolist()
     [8.13]
     """
-    # On the weights' own device if it has float64: a training asks for this after every epoch.
+    # Runs on the weights' own device if it has float64, because training calls this after every epoch.
     device = "cpu" if layer.weight.device.type == "mps" else layer.weight.device
     latent, levels = (w.detach().to(device).flatten(1).double() for w in (layer.weight, layer.effective_weight()))
     size = latent.norm(dim=1) * levels.norm(dim=1)
@@ -62,18 +62,19 @@ def angles(layer: QuantLayer) -> np.ndarray:
 
 
 def _thresholds(layer: QuantLayer) -> np.ndarray | None:
-    """The threshold of each filter, shape `(filters,)`; None where the quantizer states none."""
+    """The threshold of each filter, of shape `(filters,)`; None if the quantizer states none."""
     thresholds = layer.weight_quantizer.thresholds(layer.weight)
     return None if thresholds is None else thresholds.detach().cpu().double().numpy()
 
 
 def angle_stats(layer: QuantLayer) -> AngleStats:
-    """The angles of a layer's filters beside what theory expects at its fan-in and quantizer, in degrees.
+    """The angles of a layer's filters, beside the prediction for its fan-in and quantizer, in degrees.
 
-    The ternary prediction is for a threshold of t/sigma, t the layer's mean threshold and sigma the standard
-    deviation of its weights (at a fan-in of 9, thresholds that follow each filter, as `Optimal()`, spread its
-    angles a fifth less; from 27 on that is not seen). A quantizer without thresholds is predicted by its
-    `predicted_cosine`, without a spread; predictions are NaN if it has none. `AngleStats` defines every field.
+    The ternary prediction uses the threshold t/sigma, with t the layer's mean threshold and sigma the standard
+    deviation of its weights. (Thresholds that follow each filter, such as `Optimal()`, spread the angles a fifth
+    less at a fan-in of 9; from a fan-in of 27 on there is no visible difference.) For a quantizer without
+    thresholds, the prediction is its `predicted_cosine`, without a spread; it is NaN if the quantizer has none.
+    `AngleStats` defines every field.
 
     >>> import torch
     >>> from hypersign.layers import QuantLinear
@@ -111,9 +112,9 @@ def angle_stats(layer: QuantLayer) -> AngleStats:
 
 
 def predicted_angle(layer: QuantLayer) -> float:
-    """The mean angle, in radians, that theory expects of Gaussian filters with the layer's fan-in and quantizer.
+    """The predicted mean angle, in radians, of Gaussian filters with the layer's fan-in and quantizer.
 
-    The `predicted_mean` of `angle_stats`, by itself. 0 for an Identity; NaN where there is no prediction.
+    It equals the `predicted_mean` of `angle_stats`. It is 0 for an Identity and NaN if there is no prediction.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
@@ -127,7 +128,7 @@ def predicted_angle(layer: QuantLayer) -> float:
 class _Predictions:
     """Mean and standard deviation of the angle, in degrees: for Gaussian weights, and for the layer's own moments.
 
-    NaN where there is no prediction. `density` is that of Gaussian weights' angles, both in radians.
+    Values without a prediction are NaN. `density` is the density of the angle for Gaussian weights, in radians.
     """
 
     gaussian: tuple[float, float]
@@ -139,7 +140,7 @@ def _predictions(layer: QuantLayer) -> _Predictions:
     quantizer, d = layer.weight_quantizer, layer.fan_in
     if not layer.quantizes_weights:
         return _Predictions((0.0, 0.0), lambda: (0.0, 0.0), np.zeros_like)
-    prepared = quantizer.prepare(layer.weight).detach()  # what is rounded
+    prepared = quantizer.prepare(layer.weight).detach()  # the values that the quantizer rounds
     thresholds = _thresholds(layer)
     mean = 0.0 if thresholds is None else float(thresholds.mean())
     ratio = 0.0
@@ -175,8 +176,8 @@ def _own_angle(
 ) -> tuple[float, float]:
     """Mean and standard deviation, in degrees, of the angle of weights with these moments.
 
-    Their cosine is known to leading order in 1/d only. What that order misses of a Gaussian's cosine, which is
-    known exactly, is added to the mean and multiplied onto the standard deviation.
+    Their cosine is known only to leading order in 1/d. For Gaussian weights it is known exactly, so the error of the
+    leading order is known too: this function adds it to the mean and multiplies the standard deviation by its ratio.
     """
     normal = theory.Moments.gaussian(ratio)
     mean = theory.mean_cosine(moments, d) + cosine - theory.mean_cosine(normal, d)
@@ -187,13 +188,15 @@ def _own_angle(
 
 
 def _angle(cosine: np.ndarray, cosine_std: np.ndarray, d: int) -> tuple[float, float]:
-    """Mean and standard deviation, in degrees, of the angle of a cosine with these."""
+    """Mean and standard deviation, in degrees, of the angle, from those of its cosine."""
     mean, std = theory.angle_mean(cosine, cosine_std, d), theory.angle_std(cosine, cosine_std, d)
     return float(np.degrees(mean)), float(np.degrees(std))
 
 
 def input_threshold(layer: QuantLayer) -> float:
-    """Threshold of a layer's input quantizer, the mean over channels; infinity for real inputs, NaN if it has none.
+    """The threshold of a layer's input quantizer, averaged over channels.
+
+    It is infinity for real inputs, and NaN for a quantizer without thresholds.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Ternary
@@ -208,7 +211,9 @@ def input_threshold(layer: QuantLayer) -> float:
 
 
 def input_cosine(layer: QuantLayer) -> float:
-    """Predicted cosine between standard normal inputs and their levels; 1 for real inputs, NaN: no prediction.
+    """The predicted cosine between standard normal inputs and their levels.
+
+    It is 1 for real inputs, and NaN if there is no prediction.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign
@@ -227,7 +232,7 @@ def input_cosine(layer: QuantLayer) -> float:
 def weight_stats(layer: QuantLayer) -> WeightStats:
     """Moments, density and thresholds of a layer's latent weights, over all its filters.
 
-    Standardised moments (skewness, kurtosis) are NaN where the weights do not vary.
+    The standardised moments (skewness, kurtosis) are NaN if the weights do not vary.
 
     >>> import torch
     >>> from hypersign.layers import QuantLinear
@@ -258,7 +263,7 @@ def weight_stats(layer: QuantLayer) -> WeightStats:
 
 
 def level_shares(layer: QuantLayer) -> dict[str, float]:
-    """Share of a layer's weights on each level of its quantizer; empty where it states no levels.
+    """The share of a layer's weights on each level of its quantizer; empty if the quantizer states no levels.
 
     >>> import torch
     >>> from hypersign.layers import QuantLinear
@@ -275,14 +280,14 @@ def level_shares(layer: QuantLayer) -> dict[str, float]:
 
 
 def kernel_density(values: np.ndarray, show: tuple[float, float] | None = None) -> tuple[Density, float]:
-    """Gaussian kernel density of `values` on 512 points, and the place of its peak.
+    """The Gaussian kernel density of `values` on 512 points, and the position of its peak.
 
         f(g) = sum_i exp(-(g - x_i)^2 / (2 h^2)) / (n h sqrt(2 pi)),   h = n^(-1/5) std(x)
 
-    The bandwidth is Scott's, as in SciPy, but never below one step of the grid, so that values that do not
-    vary give a spike; the grid spans the values and `show`. Values are first counted on a grid 8 times as
-    fine, which makes millions of them cheap and moves each by a sixteenth of the bandwidth at most.
-    Without values the density is 0 and the peak NaN.
+    The bandwidth is Scott's, as in SciPy, but at least one grid spacing, so that constant values give a spike. The
+    grid covers the values and the interval `show`. Values are first counted on a grid 8 times as fine: this makes
+    millions of values cheap, and moves each by at most a sixteenth of the bandwidth. Without values the density is 0
+    and the peak is NaN.
 
     >>> density, peak = kernel_density(np.array([1.0, 2.0, 3.0]))
     >>> len(density.grid), round(peak, 2)
@@ -301,7 +306,7 @@ def kernel_density(values: np.ndarray, show: tuple[float, float] | None = None) 
         start, stop = 0.0, 1.0
     if stop - start <= 1e-6 * max(1.0, abs(start)):  # everything in one place
         start, stop = start - 0.05, stop + 0.05
-    margin = 4 * (stop - start) / _POINTS  # room for the narrowest kernel at either end
+    margin = 4 * (stop - start) / _POINTS  # so that the narrowest kernel fits at either end
     start, stop = start - margin, stop + margin
     fine = np.linspace(start, stop, (_POINTS - 1) * _FINE + 1)
     grid = fine[::_FINE]

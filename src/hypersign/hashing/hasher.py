@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
-__all__ = ["SignHasher"]
+__all__ = ["MOST_BITS", "SignHasher"]
 
 BLOCK = 1 << 22
 """Components that are read at a time."""
 
 _SCALE = "divide all vectors by one number"
+
+MOST_BITS = 1 << 20
+"""Length of the longest code."""
 
 MOST_ROUNDS = 100
 """Rounds of signs and transforms; angles are those of a random rotation after three."""
@@ -75,10 +79,10 @@ class SignHasher(Transformer):
 
     def __init__(
         self,
-        bits: int = 256,
+        bits: int = _defaults.CODE_BITS,
         *,
         rotation: str | None = "hadamard",
-        rounds: int = 3,
+        rounds: int = _defaults.ROTATION_ROUNDS,
         center: bool | float = True,
         seed: int = 0,
         output: str = "packed",
@@ -134,7 +138,7 @@ class SignHasher(Transformer):
 
     def check_options(self, dimension: int) -> float:
         """Raises HypersignError for options that do not fit vectors of this dimension; returns the mean's share."""
-        check_int("bits", self.bits, least=1)
+        check_int("bits", self.bits, least=1, most=MOST_BITS)
         if self.rotation is not None:
             check_choice("rotation", self.rotation, ("hadamard", "haar"))
         elif self.bits != dimension:

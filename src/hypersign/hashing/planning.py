@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypersign import theory
+from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign.bits.hadamard import next_power_of_two
-from hypersign.hashing.hasher import SignHasher, block_rows, check_share
+from hypersign.hashing.hasher import MOST_BITS, SignHasher, block_rows, check_share
 from hypersign.hashing.index import HammingIndex, differences, recall
 from hypersign.hashing.prediction import FAR, Angles, Crowd, keep_least, meet, recall_by_factor
 
@@ -90,10 +90,10 @@ def plan(
     queries: ArrayLike | None = None,
     bits: Sequence[int] = (64, 128, 256, 512, 1024),
     factors: Sequence[int] = (1, 2, 4, 8),
-    k: int = 10,
+    k: int = _defaults.NEIGHBOURS,
     rotation: str = "hadamard",
     center: bool | float = True,
-    sample: int = 200,
+    sample: int = _defaults.PLAN_QUERIES,
     seed: int = 0,
 ) -> Plan:
     """Predicts recall@k by length of code and rescoring factor: the share of the k nearest vectors that are among
@@ -127,7 +127,7 @@ def plan(
         if not len(values):
             raise HypersignError(f"{name} must name at least one; got none")
         for value in values:
-            check_int(name, value, least=1)
+            check_int(name, value, least=1, most=MOST_BITS)
     vectors = np.asanyarray(vectors)
     if vectors.ndim != 2:
         raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")

@@ -14,7 +14,7 @@ __all__ = ["QuantConv1d", "QuantConv2d"]
 
 
 class _QuantConv(QuantLayer, nn.modules.conv._ConvNd):
-    """Shared by convolutions of any dimension: padding after the input quantizer, with 0 or with 1."""
+    """The base class of quantized convolutions: it pads after the input quantizer, with 0 or with 1."""
 
     pad_value: int
 
@@ -47,7 +47,7 @@ class _QuantConv(QuantLayer, nn.modules.conv._ConvNd):
 
 
 class QuantConv1d(_QuantConv, nn.Conv1d):
-    """A 1-D convolution with quantized inputs and weights; arguments as in `QuantConv2d`.
+    """A 1-D convolution with quantized inputs and weights; it has the arguments of `QuantConv2d`.
 
     >>> import torch
     >>> from hypersign.quantizers import Sign
@@ -79,7 +79,7 @@ class QuantConv1d(_QuantConv, nn.Conv1d):
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
         )  # fmt: skip
-        self._set_quantizers(input_quantizer, weight_quantizer)
+        self.set_quantizers(input_quantizer, weight_quantizer)
         self._set_pad_value(pad_value)
 
 
@@ -89,21 +89,21 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
         y = s * conv(pad(q_a(x)), q_w(W)) + bias        (offsets: see `QuantLayer`)
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
-            `torch.nn.Conv2d`; the fan-in is `in_channels / groups * kernel height * kernel width`.
-        input_quantizer: q_a; `Identity()` if None.
-        weight_quantizer: q_w; `Identity()` if None.
-        pad_value: the padded level, after the input quantizer: 0 (the paper), or 1 (+1, so that padded inputs
-            still fit in one bit).
-        device, dtype: of the latent weight, as in torch.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: the arguments
+            of `torch.nn.Conv2d`; the fan-in is `in_channels / groups * kernel height * kernel width`.
+        input_quantizer: the quantizer q_a; `Identity()` if None.
+        weight_quantizer: the quantizer q_w; `Identity()` if None.
+        pad_value: the level used for padding, after the input quantizer: 0 (the paper), or 1 (+1, so that padded
+            inputs still fit in one bit).
+        device, dtype: the device and type of the latent weight, as in torch.
 
     Shapes: `x` `(N, in_channels, H, W)`, `y` `(N, out_channels, H', W')`, W `(out_channels, in_channels/groups,
     kernel height, kernel width)`.
 
     Raises:
-        HypersignError: a quantizer that is no `Quantizer`; an input quantizer with `MeanScale()` or `Optimal()`;
-            `pad_value` neither 0 nor 1, or 1 together with another padding mode than zeros,
-            or with an input quantizer that has a scale or an offset.
+        HypersignError: a quantizer is not a `Quantizer`; the input quantizer has `MeanScale()` or `Optimal()`;
+            `pad_value` is neither 0 nor 1; or it is 1, and the padding mode is not zeros or the input quantizer has
+            a scale or an offset.
 
     >>> import torch
     >>> from hypersign.quantizers import Sign
@@ -135,7 +135,7 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
         )  # fmt: skip
-        self._set_quantizers(input_quantizer, weight_quantizer)
+        self.set_quantizers(input_quantizer, weight_quantizer)
         self._set_pad_value(pad_value)
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:

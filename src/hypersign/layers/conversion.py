@@ -1,7 +1,7 @@
-"""Turn a float network into a quantized one.
+"""Turns a float network into a quantized one.
 
-Layers change their class in place, in a copy of the network. So whoever holds a layer holds the quantized one: a
-plain list or dict of modules, a hook, a second parent.
+It copies the network and changes the class of the layers in place. So every reference to a layer in the copy (a plain
+list or dict of modules, a hook, a second parent) refers to the quantized layer.
 """
 
 import copy
@@ -30,7 +30,7 @@ _QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A quantized network, the names of the layers that were converted, and why the others were not.
+    """A quantized network, the names of the converted layers, and the reasons why other layers were not converted.
 
     `kept` maps the name of every module that owns parameters and was not converted to the reason.
     """
@@ -47,15 +47,16 @@ def convert(
     input_quantizer: Quantizer | None = None,
     keep: Iterable[str] = (),
 ) -> Conversion:
-    """Returns a quantized copy of a float network: the same keys, its weights as the latent start.
+    """Returns a quantized copy of a float network; its weights become the latent weights, and keys do not change.
 
-    Every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` becomes a quantized layer with copies of the two quantizers;
-    everything else stays as it is and is listed with the reason. `model` itself is left alone.
+    Every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` becomes a quantized layer with copies of the two quantizers. Other
+    modules with parameters do not change, and the result lists them with the reason. `model` itself does not change.
 
     Args:
         model: any torch network.
-        weight_quantizer, input_quantizer: quantizers for all layers; None leaves that side as it is.
-        keep: names of layers to leave in float, or shell patterns of names (`"layer4.*"`).
+        weight_quantizer: the weight quantizer for all layers; None keeps weights real.
+        input_quantizer: the input quantizer for all layers; None keeps inputs real.
+        keep: the names of layers to leave in float, or shell patterns of names (`"layer4.*"`).
 
     Raises:
         HypersignError: an entry of `keep` matches no module, or nothing is left to convert.
@@ -85,14 +86,14 @@ def convert(
         raise HypersignError(
             "convert needs at least one nn.Linear, nn.Conv1d or nn.Conv2d that keep does not name; found none"
         )
-    for layer in dict.fromkeys(converted.values()):  # a layer in two places is one layer
+    for layer in dict.fromkeys(converted.values()):  # a layer with two names is converted once
         _quantize(layer, weight_quantizer, input_quantizer)
     _leave_fused_paths(model, set(converted.values()))
     return Conversion(model, tuple(converted), {name: reason for name, reason in reasons.items() if reason})
 
 
 def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[nn.Module, str]) -> str:
-    """Why a module with parameters stays as it is; empty if it is converted."""
+    """Why a module with parameters is not converted; empty if it is."""
     match = next((p for p in patterns if _matches(name, p)), None)
     if match is not None:
         return f"kept by request ({match})"
@@ -112,10 +113,10 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
 
 
 def _leave_fused_paths(model: nn.Module, converted: set[nn.Module]) -> None:
-    """Keeps torch's transformers from reading the weights of converted layers without calling the layers.
+    """Stops torch's transformers from reading the weights of converted layers without calling the layers.
 
-    In evaluation without gradients an encoder layer takes a fused path over the weights of its linear layers, and an
-    encoder with a padding mask hands it nested tensors. Both look at these flags first.
+    In evaluation without gradients, an encoder layer has a fused path that reads the weights of its linear layers,
+    and an encoder with a padding mask passes it nested tensors. The flags set here switch both off.
     """
     for module in model.modules():
         inside = not converted.isdisjoint(module.modules())
@@ -126,7 +127,7 @@ def _leave_fused_paths(model: nn.Module, converted: set[nn.Module]) -> None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether the pattern names the module or a module it lies in."""
+    """Whether the pattern matches the module or a module that contains it."""
     parts = name.split(".")
     return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
 
@@ -142,10 +143,10 @@ def _reason(module: nn.Module) -> str:
 
 
 def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None) -> None:
-    """Makes `layer` its quantized subclass, in place: its parameters, hooks, mode and settings stay."""
+    """Turns `layer` into its quantized subclass in place; its parameters, hooks, mode and settings do not change."""
     layer.__class__ = _QUANTIZED[type(layer)]
     assert isinstance(layer, QuantLayer)
-    layer._set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
+    layer.set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
     for quantizer in (layer.input_quantizer, layer.weight_quantizer):
         quantizer.to(layer.weight.device).train(layer.training)
     if isinstance(layer, QuantConv1d | QuantConv2d):

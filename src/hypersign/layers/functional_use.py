@@ -1,7 +1,7 @@
-"""Which layers have a weight that somebody reads without calling the layer; and copies of networks with hooks.
+"""Finds layers whose weight is read without calling the layer, and copies networks with hooks.
 
-A forward such as `F.linear(x, self.qkv.weight)` passes by the layer `qkv`. If the layer became a quantized one, its
-quantizers would never run. Such uses are found in the source of the modules' own methods.
+A forward such as `F.linear(x, self.qkv.weight)` bypasses the layer `qkv`. If that layer were quantized, its
+quantizers would never run. Such uses are found in the source code of the modules' methods.
 """
 
 import ast
@@ -17,26 +17,26 @@ from torch import Tensor, nn
 __all__ = ["copy_module", "read_without_call"]
 
 _HARMLESS = ("dtype", "device", "shape", "size", "ndim", "dim", "numel", "requires_grad", "is_cuda")
-"""What may be asked of a weight without computing with it."""
+"""Attributes of a weight that can be read without computing with it."""
 
 _SETUP = ("__init__", "reset_parameters", "_reset_parameters", "init_weights", "_init_weights", "extra_repr")
 
 
 def copy_module(model: nn.Module) -> nn.Module:
-    """A deep copy of a network.
+    """Makes a deep copy of a network.
 
-    torch refuses to copy tensors that a hook computes (weight_norm, spectral_norm, pruning). They are copied as
-    numbers, and the hook computes them anew.
+    torch refuses to copy tensors that a hook computes (weight_norm, spectral_norm, pruning). This function copies
+    their values, and the hook computes them again.
     """
     computed = [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor) and not v.is_leaf]
     return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed})
 
 
 def read_without_call(model: nn.Module) -> dict[nn.Module, str]:
-    """Each layer of `model` whose weight is read without calling it, with the reason in words.
+    """Maps each layer of `model` whose weight is read without calling the layer to the reason in words.
 
-    Only reads that a module's own source shows are found: `self.a.weight`, `self.blocks[i].fc.weight`. A layer that
-    is also called by the same class is not named.
+    It finds only reads in a module's own source, such as `self.a.weight` or `self.blocks[i].fc.weight`. It leaves
+    out layers that the same class also calls.
     """
     found: dict[nn.Module, str] = {}
     for module in model.modules():
@@ -57,7 +57,7 @@ def read_without_call(model: nn.Module) -> dict[nn.Module, str]:
 
 @functools.cache
 def _uses(kind: Any) -> tuple[frozenset[tuple[str, ...]], frozenset[tuple[str, ...]]]:
-    """Paths below `self` whose weight a class's methods read, and paths that they call; "*" stands for an index."""
+    """The paths below `self` whose weight a class's methods read, and those that they call; "*" is any index."""
     read, called = set(), set()
     for base in kind.__mro__:
         if base.__module__.startswith("torch.") or base is object:
@@ -91,7 +91,7 @@ def _path(node: ast.expr) -> Iterator[tuple[str, ...]]:
 
 
 def _resolved(module: nn.Module, path: tuple[str, ...]) -> list[nn.Module]:
-    """The submodules that a path names."""
+    """The submodules that match a path."""
     there = [module]
     for name in path:
         below = [item for parent in there for item in parent._modules.items()]

@@ -1,4 +1,4 @@
-"""Codes of pixels by levels -1 and +1, so that the first layer too multiplies nothing."""
+"""Codes of pixels with levels -1 and +1, so that the first layer needs no multiplications either."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ __all__ = ["BitPlanes", "Thermometer"]
 
 
 class _Code(nn.Module):
-    """Shared by both codes: k channels of levels for each channel of pixels in `pixel_range`."""
+    """The base class of both codes: k channels of levels for each channel of pixels in `pixel_range`."""
 
     def __init__(self, k: int, pixel_range: tuple[float, float]) -> None:
         super().__init__()
@@ -23,17 +23,17 @@ class _Code(nn.Module):
 
 
 class Thermometer(_Code):
-    """Thermometer code: k levels a pixel, the first ones +1, the more the brighter it is.
+    """Thermometer code: k levels per pixel, of which more are +1 the brighter the pixel is.
 
         y_j = sign(x - t_j),   t_j = low + (high - low) (j - 1/2)/k,   j = 1, ..., k
 
-    The sum of a pixel's levels is the pixel, rounded to k + 1 values: a filter whose k weights for a pixel agree sees
-    it as a real one would, and others see where in the range it lies. There is no gradient. Channel c becomes the
-    channels c k, ..., c k + k - 1.
+    The sum of a pixel's levels is the pixel itself, rounded to k + 1 values. A filter whose k weights for a pixel are
+    equal therefore computes with the rounded pixel; other filters respond to a part of the pixel range. There is no
+    gradient. Channel c becomes the channels c k, ..., c k + k - 1.
 
     Args:
-        k: levels a pixel.
-        pixel_range: (low, high), the values of pixels 0 and 255.
+        k: the number of levels per pixel.
+        pixel_range: (low, high), the values of pixel 0 and pixel 255.
 
     Raises:
         HypersignError: k is below 1, or the range is empty.
@@ -48,7 +48,7 @@ class Thermometer(_Code):
         super().__init__(check_int("levels of a thermometer code", k, least=1), pixel_range)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The code of images of shape (N, C, H, W): (N, C k, H, W)."""
+        """Codes images of shape (N, C, H, W) as levels of shape (N, C k, H, W)."""
         steps = (torch.arange(self.k, device=x.device) + 0.5) / self.k
         limits = (self.low + (self.high - self.low) * steps).to(x.dtype)
         levels = (x.detach()[:, :, None] >= limits.view(-1, 1, 1)).to(x.dtype)
@@ -63,12 +63,11 @@ class BitPlanes(_Code):
 
         y_j = 2 [bit 7 - j of round(255 (x - low)/(high - low))] - 1,   j = 0, ..., 7
 
-    Every plane counts alike for the layer that follows, whose weights may differ from plane to plane only by their
-    sign: the low planes of photographs are noise to it. There is no gradient. Channel c becomes the channels
-    8 c, ..., 8 c + 7.
+    Binary weights of the next layer give every plane the same importance, so the low planes of photographs act as
+    noise. There is no gradient. Channel c becomes the channels 8 c, ..., 8 c + 7.
 
     Args:
-        pixel_range: (low, high), the values of pixels 0 and 255.
+        pixel_range: (low, high), the values of pixel 0 and pixel 255.
 
     Raises:
         HypersignError: the range is empty.
@@ -84,7 +83,7 @@ class BitPlanes(_Code):
         super().__init__(8, pixel_range)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The planes of images of shape (N, C, H, W): (N, 8 C, H, W)."""
+        """Splits images of shape (N, C, H, W) into planes of shape (N, 8 C, H, W)."""
         pixels = (255 * (x.detach() - self.low) / (self.high - self.low)).round().clamp(0, 255).int()
         places = torch.arange(7, -1, -1, device=x.device).view(-1, 1, 1)
         bits = pixels[:, :, None] >> places & 1

@@ -1,4 +1,4 @@
-"""Quantized layers on bits, inside torch: of a trained network, and of one in training."""
+"""Quantized layers that compute on bits inside torch, for inference and for training."""
 
 import math
 
@@ -21,16 +21,16 @@ __all__ = ["PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
 def use_kernels(model: nn.Module) -> Conversion:
     """Returns a copy of a trained network whose quantized layers run on the kernels of `hypersign.bits`.
 
-    A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`: for inference, on
-    the CPU, with the same outputs bit for bit, because every sum is an integer (convolutions return them in memory
-    order channels-last). Outputs have the type of the inputs. Everything else stays as it is, and quantized layers
-    among it are listed with the reason. It works under torch.compile and torch.export.
+    A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`. These are for
+    inference on the CPU. Their outputs are the same bit for bit, because every sum is an integer; convolutions return
+    them in channels-last memory order. Outputs have the type of the inputs. Other layers do not change, and the
+    result lists the quantized ones among them with the reason. The copy works under torch.compile and torch.export.
 
     Args:
-        model: left as it is; its latent weights are packed as they are now.
+        model: the network, which does not change; its current latent weights are packed.
 
     Raises:
-        HypersignError: no layer can run on bits, or a weight holds NaN.
+        HypersignError: no layer can run on bits, or a weight contains NaN.
 
     >>> import torch
     >>> layer = QuantLinear(70, 3, input_quantizer=Sign(), weight_quantizer=Sign())
@@ -63,25 +63,25 @@ _HOOKS = (
 
 
 def _become(layer: nn.Module, packed: nn.Module) -> None:
-    """Makes `layer` the packed layer, in place: whoever holds it, and its forward hooks, stay with it."""
+    """Turns `layer` into the packed layer in place, so that references to it and its forward hooks stay valid."""
     hooks = {name: vars(layer)[name] for name in _HOOKS}
     layer.__class__ = type(packed)
     layer.__dict__ = {**vars(packed), **hooks}
 
 
 def train_on_bits(model: nn.Module) -> dict[str, str]:
-    """Lets the quantized layers of a network compute on bits from now on, in training too; on the CPU.
+    """Makes the quantized layers of a network compute on bits on the CPU, also in training.
 
-    Forward passes stay exactly what they are, since sums of levels are integers. In backward passes the gradient of
-    a layer's product is rounded at random to 6 bits, without bias, and multiplied with levels by table look-up
-    (`hypersign.ops.conv2d_of_levels`): several times faster than float32, with some noise in the gradients. Each
-    call of a layer that is differentiated rounds with the next seed, `layer.rounding_seed`, an int64 tensor; set it
-    to make a training repeat itself from some step on, as `hypersign train` does in every step.
+    Forward passes give exactly the same results, because sums of levels are integers. In backward passes the gradient
+    of a layer's product is rounded at random to 6 bits, without bias, and multiplied with levels by table lookup
+    (`hypersign.ops.conv2d_of_levels`). This is several times faster than float32 and adds some noise to the
+    gradients. Each differentiated call of a layer rounds with the next seed, `layer.rounding_seed`, an int64 tensor.
+    Set it to repeat a training from some step on, as `hypersign train` does in every step.
 
     Args:
-        model: changed in place.
+        model: the network; it is changed in place.
 
-    Returns the quantized layers that go on in float32, each with the reason.
+    Returns the quantized layers that still compute in float32, each with the reason.
 
     Raises:
         HypersignError: no layer can compute on bits.
@@ -113,7 +113,7 @@ def _reasons(kept: dict[str, str]) -> str:
 
 
 def _threshold_reason(quantizer: Quantizer) -> str | None:
-    """Why levels of inputs are not those of one comparison; None if they are."""
+    """Why the kernels cannot quantize the inputs with one threshold; None if they can."""
     binary, thresholds = quantizer.packed_form(inputs=True).kind == "binary", _threshold(quantizer)
     if quantizer.transforms:
         return f"its inputs are transformed before they are rounded: {quantizer.describe()}"
@@ -143,7 +143,7 @@ def _reason(layer: QuantLayer) -> str | None:
 
 
 class _Packed(nn.Module):
-    """Shared by both layers: packed levels, and the scale and bias of each filter."""
+    """The part that both layers share: packed levels, and the scale and bias of each filter."""
 
     words: Tensor
     scale: Tensor | None
@@ -172,7 +172,7 @@ class _Packed(nn.Module):
         return ops.pack(x) if self.threshold is None else ops.pack_ternary(x, self.threshold)
 
     def output(self, sums: Tensor, dtype: torch.dtype) -> Tensor:
-        """Sums (..., filters) with their scale and bias, in the type of the inputs."""
+        """Applies scale and bias to accumulators of shape (..., filters), and returns the type of the inputs."""
         y = sums.to(torch.float64 if dtype == torch.float64 else torch.float32)
         if self.scale is not None:
             y = y * self.scale.to(y.dtype)
@@ -182,7 +182,7 @@ class _Packed(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The levels of the weights, in the type and shape of the latent ones; unpacked at every call."""
+        """The levels of the weights, in the type and shape of the latent weights; unpacked at every call."""
         words = self.words.numpy().view(np.uint64)
         rows = (bits.unpack_ternary if self.ternary_weights else bits.unpack)(words, math.prod(self.filter_shape))
         levels = torch.from_numpy(rows.astype(np.float32)).to(self.dtype)
@@ -193,20 +193,20 @@ class _Packed(nn.Module):
 
 
 class PackedLinear(_Packed):
-    """A `QuantLinear` on bits, for inference: `use_kernels` makes it."""
+    """A `QuantLinear` that computes on bits, for inference; `use_kernels` makes it."""
 
     def __init__(self, layer: QuantLinear) -> None:
         super().__init__(layer)
         self.in_features = layer.in_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (..., in_features) to (..., out_features)."""
+        """Maps `x` of shape (..., in_features) to (..., out_features)."""
         sums = ops.packed_linear(self.levels(x.reshape(-1, self.in_features)), self.words, self.in_features)
         return self.output(sums, x.dtype).reshape(*x.shape[:-1], self.words.shape[-2])
 
 
 class PackedConv2d(_Packed):
-    """A `QuantConv2d` on bits, for inference: `use_kernels` makes it."""
+    """A `QuantConv2d` that computes on bits, for inference; `use_kernels` makes it."""
 
     def __init__(self, layer: QuantConv2d) -> None:
         super().__init__(layer)
@@ -215,7 +215,7 @@ class PackedConv2d(_Packed):
         self.padding, self.dilation = [int(size) for size in layer.padding], list(layer.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, channels, H, W) to (N, filters, H', W'), in memory order channels-last; N may be left out."""
+        """Maps `x` of shape (N, channels, H, W) to (N, filters, H', W') in channels-last order; N is optional."""
         if x.dim() == 3:
             return self(x[None])[0]
         sums = ops.packed_conv2d(

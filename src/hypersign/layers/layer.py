@@ -1,4 +1,4 @@
-"""Shared by every quantized layer: its two quantizers, its scale, and the bare product it computes."""
+"""The base class of every quantized layer: its two quantizers, its scales and offsets, and its product."""
 
 from typing import Any
 
@@ -16,15 +16,16 @@ class QuantLayer(nn.Module):
 
         y = product(s_a q_a(x) + o_a, s q_w(W) + o) + bias
 
-    `q_a` gives the levels of `input_quantizer`, `q_w` those of `weight_quantizer`, `W` is the latent weight
+    `q_a` gives the levels of `input_quantizer` and `q_w` those of `weight_quantizer`. `W` is the latent weight
     (`layer.weight`, filters first). `s` and `o` are the scale and offset of each filter, `s_a` and `o_a` those of the
-    inputs (1 and 0 where a quantizer has no such rule). All four act on products of levels, whose sums are integers:
+    inputs (1 and 0 if a quantizer has no such rule). All four are applied after the product of levels, whose sums are
+    integers:
 
         y = s_a f(q_a(x)) + o_a f(1) + bias,   f(a) = s product(a, q_w(W)) + o product(a, 1)
 
-    Padding comes after the input quantizer, so with zero padding an offset of inputs does not reach the border.
-    Mixed into torch's own layers, so that anything that takes an `nn.Linear` or `nn.Conv2d` takes these, and their
-    float checkpoints load with no key renamed.
+    Padding comes after the input quantizer, so with zero padding an input offset is not applied in the border.
+    Subclasses also derive from torch's own layers, so they work wherever an `nn.Linear` or `nn.Conv2d` works, and
+    float checkpoints load without renaming keys.
     """
 
     weight: Tensor
@@ -32,9 +33,14 @@ class QuantLayer(nn.Module):
     input_quantizer: Quantizer
     weight_quantizer: Quantizer
     rounding_seed: Tensor | None = None
-    """`train_on_bits` sets it: then products of levels are computed on bits, gradients rounded with the next seed."""
+    """Set by `train_on_bits`. The layer then computes on bits, and rounds gradients with the next seed."""
 
-    def _set_quantizers(self, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None) -> None:
+    def set_quantizers(self, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None) -> None:
+        """Gives the layer its quantizers; constructors call it last. None leaves that side real.
+
+        Raises:
+            HypersignError: an object that is no quantizer, or one that cannot quantize inputs.
+        """
         for side, quantizer in (("input_quantizer", input_quantizer), ("weight_quantizer", weight_quantizer)):
             if quantizer is not None and not isinstance(quantizer, Quantizer):
                 raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")
@@ -45,22 +51,22 @@ class QuantLayer(nn.Module):
 
     @property
     def filters(self) -> int:
-        """Number of filters: output features or output channels."""
+        """The number of filters: output features or output channels."""
         return self.weight.shape[0]
 
     @property
     def fan_in(self) -> int:
-        """Length of each filter as a vector: the d of every formula."""
+        """The length of each filter as a vector: d in every formula."""
         return self.weight[0].numel()
 
     @property
     def quantizes_weights(self) -> bool:
-        """Whether the weights are quantized: the weight quantizer is no `Identity`."""
+        """Whether the weights are quantized: the weight quantizer is not an `Identity`."""
         return not isinstance(self.weight_quantizer, Identity)
 
     @property
     def quantizes_inputs(self) -> bool:
-        """Whether the inputs are quantized: the input quantizer is no `Identity`."""
+        """Whether the inputs are quantized: the input quantizer is not an `Identity`."""
         return not isinstance(self.input_quantizer, Identity)
 
     @property
@@ -70,23 +76,23 @@ class QuantLayer(nn.Module):
         return any(side.scale is not None or side.offset is not None for side in sides)
 
     def quantized_weight(self) -> Tensor:
-        """The levels of the latent weight, as the product sees them: same shape; no scale, no offset."""
+        """The levels of the latent weight that the product uses: the same shape, without scale and offset."""
         return self.weight_quantizer(self.weight)
 
     def weight_scale(self) -> Tensor | None:
-        """The scale of each filter, shape `(filters,)`, or None where the weight quantizer has none."""
+        """The scale of each filter, of shape `(filters,)`, or None if the weight quantizer has none."""
         rule = self.weight_quantizer.scale
         return None if rule is None else rule(self.weight, self.quantized_weight())
 
     def effective_weight(self) -> Tensor:
-        """What geometry compares with the latent weight: its levels; with an offset, `s q_w(W) + o`.
+        """The weight that geometry compares with the latent weight: its levels, or `s q_w(W) + o` with an offset.
 
-        A scale turns no filter and is left out where there is no offset.
+        Without an offset the scale is left out, because it does not change the direction of a filter.
         """
         return self.weight_quantizer.effective(self.weight)
 
     def effective_input(self, x: Tensor) -> Tensor:
-        """The inputs as quantized, `s_a q_a(x) + o_a`: their levels where there is neither scale nor offset."""
+        """The quantized inputs, `s_a q_a(x) + o_a`; just the levels if there is neither scale nor offset."""
         rule = self.input_quantizer
         levels = y = rule(x)
         if rule.scale is not None:
@@ -94,29 +100,29 @@ class QuantLayer(nn.Module):
         return y if rule.offset is None else y + rule.offset(x, levels)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The bare product of inputs and weights, with the layer's padding, stride, groups and dilation."""
+        """The product of inputs and weights alone, with the layer's padding, stride, groups and dilation."""
         raise NotImplementedError
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`product` of levels, on bits, with gradients of 6 bits; for layers that `train_on_bits` has set."""
+        """`product` for levels, computed on bits with 6-bit gradients; used after `train_on_bits`."""
         raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
-        """The formula above; the argument is named as in torch."""
+        """Computes the formula of the class; the argument has the same name as in torch."""
         rule, levels = self.input_quantizer, self.quantized_weight()
         x = rule(input)
         y = self._scaled_product(x, levels)
         if rule.scale is not None:
             y = y * rule.scale(input, x).to(y.dtype)
         if rule.offset is not None:
-            one = torch.ones_like(x[:1] if x.dim() >= self.weight.dim() else x)  # of a batch, if it is one
+            one = torch.ones_like(x[:1] if x.dim() >= self.weight.dim() else x)  # one example of a batch
             y = y + rule.offset(input, x).to(y.dtype) * self._scaled_product(one, levels)
         if self.bias is not None:
             y = y + self._per_filter(self.bias, y)
         return y
 
     def _scaled_product(self, x: Tensor, levels: Tensor) -> Tensor:
-        """f above."""
+        """f in the formula of the class."""
         product = self.product if self.rounding_seed is None else self.product_on_bits
         y = product(x, levels)
         rule = self.weight_quantizer
@@ -124,27 +130,28 @@ class QuantLayer(nn.Module):
             y = y * self._per_filter(rule.scale(self.weight, levels), y)
         if rule.offset is not None:
             groups = getattr(self, "groups", 1)
-            axis = 1 - self.weight.dim()  # of the filters
+            axis = 1 - self.weight.dim()  # the axis of the filters
             sums = self.product(x, torch.ones_like(levels[:groups]))  # one filter of ones per group
             sums = sums.repeat_interleave(self.filters // groups, axis) if groups > 1 else sums
             y = y + self._per_filter(rule.offset(self.weight, levels), y) * sums
         return y
 
     def _next_seed(self) -> Tensor:
-        """The seed of this call's rounding: another one in each that is differentiated."""
+        """The seed for rounding in this call; every differentiated call gets a new one."""
         assert self.rounding_seed is not None
         return self.rounding_seed.add_(1).clone() if torch.is_grad_enabled() else self.rounding_seed
 
     def _ternary(self) -> tuple[bool, bool]:
-        """Whether the levels of inputs and of weights have a zero."""
+        """Whether the levels of inputs, and those of weights, include zero."""
         return 0.0 in self.input_quantizer.levels, 0.0 in self.weight_quantizer.levels
 
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (self.weight.dim() - 2)).to(y.dtype)
+        # By the kernel's dimensions: under torch.fx those of `weight` are not known.
+        return values.view(-1, *[1] * len(getattr(self, "kernel_size", ()))).to(y.dtype)
 
 
 def quant_layers(model: nn.Module) -> dict[str, Any]:
-    """The quantized layers of `model` by name, in module order: those whose weights or inputs are quantized.
+    """The layers of `model` whose weights or inputs are quantized, by name and in module order.
 
     >>> from hypersign.layers import QuantLinear
     >>> from hypersign.quantizers import Sign

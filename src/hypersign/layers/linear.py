@@ -16,15 +16,15 @@ class QuantLinear(QuantLayer, nn.Linear):
         y = s * (q_a(x) @ q_w(W).T) + bias        (offsets: see `QuantLayer`)
 
     Args:
-        in_features: d, the fan-in; `x` has shape `(..., in_features)`.
-        out_features: number of filters; `y` has shape `(..., out_features)`.
+        in_features: the fan-in d; `x` has shape `(..., in_features)`.
+        out_features: the number of filters; `y` has shape `(..., out_features)`.
         bias: whether to add a learned bias.
-        input_quantizer: q_a; `Identity()` if None.
-        weight_quantizer: q_w; `Identity()` if None.
-        device, dtype: of the latent weight, as in torch.
+        input_quantizer: the quantizer q_a; `Identity()` if None.
+        weight_quantizer: the quantizer q_w; `Identity()` if None.
+        device, dtype: the device and type of the latent weight, as in torch.
 
     Raises:
-        HypersignError: a quantizer that is no `Quantizer`; an input quantizer with `MeanScale()` or `Optimal()`.
+        HypersignError: a quantizer is not a `Quantizer`; the input quantizer has `MeanScale()` or `Optimal()`.
 
     >>> import torch
     >>> from hypersign.quantizers import Sign
@@ -46,10 +46,10 @@ class QuantLinear(QuantLayer, nn.Linear):
         dtype: object = None,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
-        self._set_quantizers(input_quantizer, weight_quantizer)
+        self.set_quantizers(input_quantizer, weight_quantizer)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`x @ weight.T`: `(..., in_features)` by `(out_features, in_features)`."""
+        """Computes `x @ weight.T`, for shapes `(..., in_features)` and `(out_features, in_features)`."""
         return F.linear(x, weight)
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rotations as layers: of vectors, and of the patches of an image."""
+"""Layers that rotate vectors, or the patches of an image."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ __all__ = ["PatchRotation", "Rotation"]
 
 
 class Rotation(nn.Module):
-    """Rotates the last dimension: y = R x, R fixed. It has no parameters, and its state is its seed.
+    """Rotates the last dimension by a fixed R: y = R x. It has no parameters; its seed determines R.
 
-    Before a quantized layer it sets the layer's frame: sign(R x) is what `Rotated` binarizes to before it
-    turns back, and products of two vectors are the same in both frames.
+    Put it before a quantized layer to quantize in another frame: sign(R x) is what `Rotated` computes before it
+    rotates back. Dot products of two vectors are the same in both frames.
 
     Args:
         rotation: a `HadamardRotation` or `HaarRotation`; `x` has shape (..., rotation.dimension) and `y`
@@ -34,7 +34,7 @@ class Rotation(nn.Module):
         self.rotation = rotation
 
     def forward(self, x: Tensor) -> Tensor:
-        """R x for every vector in the last dimension."""
+        """Computes R x for every vector in the last dimension."""
         return self.rotation(x)
 
     def extra_repr(self) -> str:
@@ -42,26 +42,26 @@ class Rotation(nn.Module):
 
 
 class PatchRotation(nn.Module):
-    """Rotates the patches of an image: what a convolution meets, in another frame.
+    """Rotates the patches of an image, which are the inputs of a convolution.
 
         y[:, row, column] = R a,   a the patch of the padded image around (row, column)
 
-    The first step of a generalized binarization of a convolution's inputs: quantized, and multiplied with weights
-    of the same frame by a 1 x 1 convolution, it is the convolution of theta_R(a) = R' theta(R a). Pixels share one
-    strong component, brightness; after the rotation every component has some of everything. To more outputs than
-    the patch has pixels, R adds redundancy: the signs of D components tell more of a patch the larger D is. With a
-    `HadamardRotation` it takes sign flips and additions (its `sums`) and no multiplication, but for a common
-    factor; here it is computed as a convolution. It has no parameters, and no state but the seed.
+    It is the first step of a generalized binarization of a convolution's inputs: quantize y, and multiply it with
+    rotated weights in a 1 x 1 convolution. The result is the convolution of theta_R(a) = R' theta(R a). Pixels share
+    one strong component, brightness; after the rotation every component contains a bit of everything. If R has more
+    outputs D than the patch has pixels, it adds redundancy: the signs of D components describe a patch better the
+    larger D is. A `HadamardRotation` needs only sign flips and additions (its `sums`) and no multiplication, except
+    for a common factor; here it is computed as a convolution. The layer has no parameters; its seed determines R.
 
     Args:
-        channels: C of the images.
-        size: height and width of a patch, odd; images are padded with zeros so that their size stays.
+        channels: the number C of channels of the images.
+        size: the height and width of a patch, an odd number; zero padding keeps the size of the images.
         rotation: a `HadamardRotation` or `HaarRotation` of dimension C size^2.
 
     Shapes: x (N, C, H, W), y (N, rotation.outputs, H, W).
 
     Raises:
-        HypersignError: an even size, or a rotation of another kind or dimension.
+        HypersignError: the size is even, or the rotation has another type or dimension.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), the generalized binarization transformation.
 
@@ -83,7 +83,7 @@ class PatchRotation(nn.Module):
                 f"numbers in a patch; got {rotation!r}"
             )
         self.rotation = rotation
-        # As a convolution with the rows of R, which on processors with multipliers is the fastest way to R a.
+        # A convolution with the rows of R is the fastest way to compute R a on processors with multipliers.
         self.register_buffer("rows", self._rows(), persistent=False)
 
     def _rows(self) -> Tensor:
@@ -91,13 +91,13 @@ class PatchRotation(nn.Module):
         return rows.T.reshape(-1, self.channels, self.size, self.size).contiguous()
 
     def _apply(self, fn: Any, recurse: bool = True) -> "PatchRotation":
-        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
+        # The buffer is in no state dict, so to_empty leaves it undefined after construction on the meta device.
         super()._apply(fn, recurse)
         self.rows.copy_(self._rows())  # type: ignore[operator]
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """R a for every patch a of the images x."""
+        """Computes R a for every patch a of the images x."""
         return F.conv2d(x, self.rows, padding=self.size // 2)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:

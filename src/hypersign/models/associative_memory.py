@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign.layers import QuantLinear, Rotation
-from hypersign.models.shapes import check_shape
+from hypersign.models.shapes import MOST_UNITS, check_shape
 from hypersign.quantizers import Quantization
 from hypersign.rotations import HadamardRotation
 
@@ -73,11 +73,12 @@ class AssociativeMemory(nn.Sequential):
         return np.stack([np.where(positive, row, -row).sum(-1) for row in weights], axis=-1)
 
     def operations(self) -> dict[str, int]:
-        """Operations of `integer_logits` for one image, by kind."""
+        """Operations of `integer_logits` for one image, by kind; sign flips as `FastTransform.operations` counts."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         classes, features = self.fc.weight.shape  # type: ignore[union-attr, misc]
         return {
             "additions": rotation.rounds * rotation.size * int(math.log2(rotation.size)) + classes * (features - 1),
+            "sign_flips": rotation.dimension + (rotation.rounds - 1) * rotation.size + classes * features,
             "shifts": 0,
             "comparisons": features,
             "multiplications": 0,
@@ -99,6 +100,9 @@ def associative_memory(
     from one example after the other by `AssociativeMemory.learn`. n weights answer m <= n examples exactly, as long
     as their signs are linearly independent, after enough passes; `one_pass_recall` tells what one pass leaves.
 
+    Only `AssociativeMemory.integer_logits` is free of multiplications. `pack` keeps the real weights as float32 and
+    multiplies: a packed memory is no smaller than its weights.
+
     Args:
         shape: (channels, height, width) of the images.
         classes: number of answers.
@@ -117,10 +121,10 @@ def associative_memory(
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields("associative-memory")
     pixels = math.prod(check_shape(shape))
-    check_int("classes", classes, least=1)
+    check_int("classes", classes, least=1, most=MOST_UNITS)
     if len(hidden) != 1:
         raise HypersignError(f"hidden must be one number, of the memory's features; got {tuple(hidden)}")
-    features = check_int("hidden", hidden[0], least=1)
+    features = check_int("hidden", hidden[0], least=1, most=MOST_UNITS)
     layer = QuantLinear(features, classes, bias=False, input_quantizer=quantization.input_quantizer())
     nn.init.zeros_(layer.weight)
     rotation = HadamardRotation(pixels, rounds=3, seed=0, outputs=features)

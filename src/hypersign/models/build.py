@@ -1,11 +1,16 @@
 """Build a network by its name and options: what a run folder stores and rebuilds."""
 
+import functools
 import inspect
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
 
+from hypersign import quantizers
 from hypersign._checks import HypersignError, check_choice
 from hypersign.models.associative_memory import associative_memory
 from hypersign.models.fast_transform import fast_transform
@@ -71,7 +76,44 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) 
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise HypersignError(
-            f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}: leave the others out"
+            f"{name} has no option {', '.join(unknown):.200}; its options are {', '.join(known)}: leave the others "
+            "out"
         )
+    _check_kinds(name, options)
     plain = {option: options.pop(option) for option in _QUANTIZATION[name] if option in options}
     return MODELS[name](shape, classes, Quantization.of(**plain), **options)
+
+
+def _check_kinds(name: str, options: Mapping[str, Any]) -> None:
+    """Raises HypersignError for an option whose value is of another kind than the builder's annotation says."""
+    for option, value in options.items():
+        kind = _kinds(name).get(option, Any)
+        if not _is(value, kind):
+            wanted = str(kind).replace("collections.abc.", "").replace("<class '", "").replace("'>", "")
+            raise HypersignError(f"the option {option} of {name} must be of the kind {wanted}; got {value!r:.60}")
+
+
+@functools.cache
+def _kinds(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for function in (Quantization, Quantization.of, MODELS[name]):
+        found |= typing.get_type_hints(function, localns=vars(quantizers))
+    return found
+
+
+def _is(value: Any, kind: Any) -> bool:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(value, one) for one in arguments)
+    if kind is Any:
+        return True
+    if origin is not None:  # Sequence[int], tuple[str, ...], tuple[float, float]: JSON has lists
+        length = len(arguments) if origin is tuple and arguments[-1] is not ... else None
+        return (
+            isinstance(value, list | tuple)
+            and length in (None, len(value))
+            and all(_is(item, arguments[0]) for item in value)
+        )
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return isinstance(value, kind)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.bits import hadamard_transform
 from hypersign.layers import QuantLinear, Rotation
-from hypersign.models.shapes import check_shape
+from hypersign.models.shapes import MOST_UNITS, check_shape
 from hypersign.ops import hadamard
 from hypersign.packed.transforms import (
     hadamard_norm,
@@ -165,13 +165,18 @@ class FastTransform(nn.Sequential):
         return [*found, min(room(norm, n), 0)]
 
     def operations(self) -> dict[str, int]:
-        """Operations of `integer_logits` for one image, by kind."""
+        """Operations of `integer_logits` for one image, by kind.
+
+        A sign flip is a number that a stored sign may negate: of a rotation's inputs, a switch's outputs, and the
+        terms of the last sums (which a circuit may subtract instead).
+        """
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         n, depth = rotation.size, sum(isinstance(module, Switch) for module in self)
         levels = self.fc.quantized_weight()  # type: ignore[operator, union-attr]
         first, *_, last = self.exponents()
         return {
             "additions": (rotation.rounds + depth) * n * int(math.log2(n)) + int((levels != 0).sum()) - len(levels),
+            "sign_flips": rotation.dimension + (rotation.rounds - 1 + depth) * n + int((levels != 0).sum()),
             "shifts": (depth + (first != 0) + (last != 0)) * n,
             "comparisons": depth * n,
             "multiplications": 0,
@@ -205,14 +210,14 @@ def fast_transform(
     >>> model = fast_transform(hidden=(1024, 1024))
     >>> list(dict(model.named_children()))
     ['flatten', 'rotation', 'switch1', 'transform1', 'switch2', 'transform2', 'fc']
-    >>> model.operations()["additions"]
-    51190
+    >>> model.operations()["additions"], model.operations()["sign_flips"]
+    (51190, 14096)
     """
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields("fast-transform")
     pixels = math.prod(check_shape(shape))
-    check_int("classes", classes, least=1)
-    units = check_int("hidden", hidden[0], least=2) if hidden else 0
+    check_int("classes", classes, least=1, most=MOST_UNITS)
+    units = check_int("hidden", hidden[0], least=2, most=MOST_UNITS) if hidden else 0
     if units < pixels or units & (units - 1) or any(number != units for number in hidden):
         raise HypersignError(
             f"hidden must name layers of one and the same number of units, a power of two that holds the {pixels} "

@@ -10,11 +10,14 @@ from torch import nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.layers import BitPlanes, PatchRotation, QuantConv2d, QuantLinear, Thermometer
 from hypersign.models.norm import batch_norm, check_norm
-from hypersign.models.shapes import check_shape
+from hypersign.models.shapes import MOST_FILTERS, MOST_UNITS, check_shape
 from hypersign.quantizers import Quantization
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["mlp", "vgg"]
+
+MOST_FILTER_SIZE = 255
+MOST_ROTATION = 2**24  # numbers of the matrix, or of a patch, of a rotated first layer
 
 
 def vgg(
@@ -132,12 +135,14 @@ def mlp(
 def _check_sizes(
     classes: int, widths: Sequence[int], pools: Sequence[int], filter_size: int, hidden: Sequence[int]
 ) -> None:
-    check_int("classes", classes, least=1)
-    check_int("filter_size", filter_size, least=1)
+    check_int("classes", classes, least=1, most=MOST_UNITS)
+    check_int("filter_size", filter_size, least=1, most=MOST_FILTER_SIZE)
     if filter_size % 2 == 0:
         raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
-    for number in (*widths, *hidden):
-        check_int("widths and hidden", number, least=1)
+    for number in widths:
+        check_int("widths and hidden", number, least=1, most=MOST_FILTERS)
+    for number in hidden:
+        check_int("widths and hidden", number, least=1, most=MOST_UNITS)
     for number in pools:
         check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
 
@@ -179,9 +184,15 @@ def _first_layer(
             raise HypersignError("first_dimensions does not belong to bit planes, of which there are 8")
         return BitPlanes(quantization.pixel_range), 8 * channels, size
     if name == "thermometer":
-        k = 8 if dimensions is None else dimensions
+        k = 8 if dimensions is None else check_int("first_dimensions", dimensions, least=1, most=MOST_FILTERS)
         return Thermometer(k, quantization.pixel_range), k * channels, size
     d, outputs = channels * size**2, 64 if dimensions is None else dimensions
+    check_int("first_dimensions", outputs, least=1, most=MOST_FILTERS)
+    if d * (outputs if name == "haar" else 1) > MOST_ROTATION:
+        raise HypersignError(
+            f"first_layer {name} must rotate patches by at most {MOST_ROTATION:,} numbers; patches of {d} to "
+            f"{outputs} dimensions need more: use fewer first_dimensions or a smaller filter_size"
+        )
     rotation = (
         HaarRotation(d, seed=0, outputs=outputs)
         if name == "haar"

@@ -1,15 +1,17 @@
-"""Where a packed network's time goes: the time of each node, beside its multiply-accumulates."""
+"""Where a packed network's time goes: the time of each node, of the machine's peak, and of other networks."""
 
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign import bits
-from hypersign._checks import check_int
+from hypersign import _defaults, bits
+from hypersign._checks import check_int, check_threads
+from hypersign.bits.backend import native
 from hypersign.packed.model import PackedModel
 from hypersign.packed.operations import OPERATIONS
 from hypersign.packed.values import Node, Value
@@ -21,8 +23,8 @@ __all__ = ["NodeTime", "Profile", "profile"]
 class NodeTime:
     """One operation of a packed network and its shortest time for a batch, in seconds.
 
-    `macs` counts the multiply-accumulates for one image, 0 if the operation has none; `arithmetic` says what they
-    are made of: "bits", "integers" (8-bit pixels), "float32", or "" if there are none.
+    `macs` counts the multiply-accumulates for one image, 0 if the operation has none. `arithmetic` is their kind:
+    "bits", "integers" (8-bit pixels), "float32", or "" if there are none.
     """
 
     name: str
@@ -36,8 +38,9 @@ class NodeTime:
 class Profile:
     """The times of a packed network for batches of `images` on `threads` threads, on the back end `backend`.
 
-    `seconds` is the shortest time of a whole `predict`; `nodes` are timed one by one, so their sum lacks the time
-    between them.
+    `seconds` is the shortest time of a whole `predict`. `nodes` are timed one by one, so their sum lacks the time
+    between them. `peak` is the number of binary multiply-accumulates per second that `threads` cores reach with
+    nothing to load or store (xor, popcount, add), 0 on the NumPy reference. `rivals` has each rival's shortest time.
     """
 
     backend: str
@@ -45,6 +48,8 @@ class Profile:
     threads: int
     seconds: float
     nodes: tuple[NodeTime, ...]
+    peak: float = 0.0
+    rivals: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds_per_image(self) -> float:
@@ -56,35 +61,66 @@ class Profile:
         return dataclasses.asdict(self)
 
 
-def profile(model: PackedModel, *, images: int = 1, threads: int = 1, repeats: int = 20, seed: int = 0) -> Profile:
-    """Times a packed network and each of its nodes on random images.
+def profile(
+    model: PackedModel,
+    *,
+    images: int = 1,
+    threads: int = 1,
+    repeats: int = _defaults.PROFILE_REPEATS,
+    rivals: Mapping[str, Callable[[], object]] | None = None,
+    seed: int = 0,
+) -> Profile:
+    """Times a packed network, each of its nodes, the machine's peak and rivals, interleaved.
 
-    Every number is the minimum over `repeats`, because whatever else the machine does only adds time.
+    Every time is the minimum over interleaved repeats, so other load affects all equally.
 
     Args:
         model: a packed network.
-        images: images in a batch.
+        images: number of random images in a batch.
         threads: number of threads.
         repeats: how often everything runs.
+        rivals: what to time beside it, by name: calls without arguments, such as a float network on the same number
+            of images. Each is called once before, to warm up.
         seed: seed of the random images.
 
     Raises:
-        HypersignError: a number below 1.
+        HypersignError: a number below 1, or more threads than 4096.
     """
     check_int("images", images, least=1)
-    check_int("threads", threads, least=1)
+    threads = check_threads(threads)
     check_int("repeats", repeats, least=1)
     batch = _images(model, images, seed)
-    whole = [math.inf] * repeats
+    rivals = {} if rivals is None else rivals
+    for call in rivals.values():
+        call()
+    whole, peak = math.inf, 0.0
     least = {node.name: math.inf for node in model.graph.nodes}
-    for i in range(repeats):
-        start = time.perf_counter()
-        model.predict(batch, batch_size=images, threads=threads)
-        whole[i] = time.perf_counter() - start
+    beside = dict.fromkeys(rivals, math.inf)
+    for _ in range(repeats):
+        whole = min(whole, _seconds(lambda: model.predict(batch, batch_size=images, threads=threads)))
         for name, seconds in model.times(batch, threads=threads).items():
             least[name] = min(least[name], seconds)
+        peak = max(peak, _peak())
+        for name, call in rivals.items():
+            beside[name] = min(beside[name], _seconds(call))
     nodes = tuple(_node_time(node, model.values, least[node.name]) for node in model.graph.nodes)
-    return Profile(bits.backend(), images, threads, min(whole), nodes)
+    return Profile(bits.backend(), images, threads, whole, nodes, peak * threads, beside)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _peak() -> float:
+    """Binary multiply-accumulates per second of one core on registers alone; 0 on the NumPy reference."""
+    kernels = native()
+    if kernels is None:
+        return 0.0
+    start = time.perf_counter()
+    macs = kernels.product_limit(20_000)
+    return float(macs / (time.perf_counter() - start))
 
 
 def _images(model: PackedModel, images: int, seed: int) -> NDArray[Any]:

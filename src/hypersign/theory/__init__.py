@@ -1,19 +1,23 @@
-"""The closed forms that measurements are compared with.
+"""Closed-form predictions of what quantization does, to compare with measurements.
 
-Quantizing a filter of d weights turns it by an angle. In high dimension that angle hardly varies: for d
-independent normals and their signs it tends to arccos(sqrt(2/pi)) = 37.07 degrees, with a spread that shrinks
-like 1/sqrt(d). This module says what to expect for every d: for the sign, ternary and any number of levels; for
-normal weights, for any other law given by its moments, and for correlated components; for the correlation and the
-signs of dot products; and for signs of random projections as hashes.
+Quantizing a filter of d weights turns it by an angle. In high dimension this angle hardly varies: for d
+independent normals and their signs it tends to arccos(sqrt(2/pi)) = 37.07 degrees, and its standard deviation
+shrinks like 1/sqrt(d). This package predicts, for every d:
 
-For normal weights the first two moments of the cosine are exact at every d; for another law they are asymptotic.
-The angle itself has a closed form at no finite d. It is computed from a law of the cosine: exactly, by
-quadrature over the sphere, for the sign up to d = 16; beyond, and for every other quantizer, from the beta law
-on [1/sqrt(d), 1] that has the cosine's mean and variance. Against the exact law that is wrong by .0015 degrees
-in the mean and .01 in the standard deviation for the sign at d = 16, and by less for larger d; for ternary
-levels at the best threshold by .12 and .44 degrees at d = 9, by .01 and .04 at d = 27.
+- the angle for the sign, for ternary levels and for any number of levels
+- the angle for normal weights, for other distributions given by their moments, and for correlated components
+- the correlation and the signs of dot products
+- the errors of hashes made of signs of random projections
 
-Functions take numbers or NumPy arrays, broadcast, and return float64. Angles are in radians.
+For normal weights the first two moments of the cosine are exact at every d. For other distributions they are
+asymptotic. The angle has no closed form at finite d, so it is computed from a distribution of the cosine. For the
+sign up to d = 16 this distribution is exact (quadrature over the sphere). For larger d, and for every other
+quantizer, it is the beta distribution on [1/sqrt(d), 1] with the cosine's mean and variance. The beta distribution
+has these errors compared with the exact one: for the sign at d = 16, .0015 degrees in the mean and .01 in the
+standard deviation, and less for larger d; for ternary levels at the best threshold, .12 and .44 degrees at d = 9,
+and .01 and .04 at d = 27.
+
+Functions take numbers or NumPy arrays, broadcast them, and return float64. Angles are in radians.
 """
 
 from hypersign.theory.angle import angle_density, angle_mean, angle_std

@@ -1,4 +1,4 @@
-"""How every formula here treats its arguments and results."""
+"""Conversion of arguments and the type of results, shared by all formulas."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from numpy.typing import ArrayLike
 
 from hypersign._checks import HypersignError
 
-Array = Any  # a float64 array, or a NumPy scalar where every argument was one
+Array = Any  # a float64 array, or a NumPy scalar if every argument was a scalar
 
 
 def fan_in(d: ArrayLike) -> np.ndarray:
-    """`d` as a float64 array; raises HypersignError where it is below 1."""
+    """Returns `d` as a float64 array. Raises HypersignError if a value is below 1."""
     values = np.asarray(d, dtype=np.float64)
     if not np.all(values >= 1):
         raise HypersignError(f"d, the fan-in, must be >= 1; got {d!r}")

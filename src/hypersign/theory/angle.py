@@ -1,4 +1,4 @@
-"""From the law of a cosine to that of its angle."""
+"""The mean, standard deviation and density of an angle, from the mean and standard deviation of its cosine."""
 
 import functools
 
@@ -12,19 +12,20 @@ __all__ = ["angle_mean", "angle_std", "angle_density"]
 
 
 def _beta(mean: np.ndarray, std: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parameters (a, b) of the beta law of (c - low)/(1 - low), low = 1/sqrt(d), and low."""
+    """Returns (a, b, low): the parameters of the beta distribution of (c - low)/(1 - low), and low = 1/sqrt(d)."""
     low = d**-0.5
     with np.errstate(divide="ignore", invalid="ignore"):
         m = (mean - low) / (1 - low)
         v = (std / (1 - low)) ** 2
-        # No law on [0, 1] has a variance above m(1 - m): asymptotic moments may ask for one at tiny d.
+        # No distribution on [0, 1] has a variance above m(1 - m), but asymptotic moments at tiny d may exceed it.
         k = np.maximum(m * (1 - m) / v - 1, 0.05)
         return m * k, (1 - m) * k, low
 
 
 def _beta_density(angle: np.ndarray, a: np.ndarray, b: np.ndarray, low: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        # log of the beta density of x = (cos(angle) - low)/(1 - low), times |dx/dangle|; 1 - cos without cancellation
+        # log of the beta density of x = (cos(angle) - low)/(1 - low), plus log |dx/dangle|.
+        # 2 sin^2(angle/2) is 1 - cos(angle) without cancellation.
         log_x = np.log((np.cos(angle) - low) / (1 - low))
         log_y = np.log(2 * np.sin(angle / 2) ** 2 / (1 - low))
         log_density = special.xlogy(a - 1, np.exp(log_x)) + (b - 1) * log_y - special.betaln(a, b)
@@ -38,12 +39,12 @@ def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
 
 
 def angle_moments(mean: ArrayLike, std: ArrayLike, d: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """`angle_mean` and `angle_std` at once, for those who want both."""
+    """Returns `angle_mean` and `angle_std` from one quadrature."""
     mean, std, d = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (mean, std, fan_in(d))))
     centre = np.arccos(np.clip(mean, -1, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.where(std > 0, std / np.sqrt(1 - mean**2), 0)
-    # Gauss-Legendre over 12 standard deviations either side, as far as the angle can go.
+    # Gauss-Legendre over 12 standard deviations on either side, clipped to the possible angles.
     x, w = _gauss_legendre()
     start = np.maximum(centre - 12 * spread, 0)[..., None]
     stop = np.minimum(centre + 12 * spread, np.arccos(d**-0.5))[..., None]
@@ -54,7 +55,7 @@ def angle_moments(mean: ArrayLike, std: ArrayLike, d: ArrayLike) -> tuple[np.nda
         weights /= weights.sum(-1, keepdims=True)
         first = (weights * angles).sum(-1)
         second = np.sqrt((weights * (angles - first[..., None]) ** 2).sum(-1))
-    certain = ~((std > 0) & (mean < 1))  # no spread (d = 1, weights of one size), or NaN
+    certain = ~((std > 0) & (mean < 1))  # no spread (d = 1, or all weights of equal size), or NaN
     return np.where(certain, centre, first), np.where(certain, np.where(np.isnan(mean), np.nan, 0.0), second)
 
 
@@ -63,7 +64,7 @@ def angle_mean(cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
 
         E arccos(c),   (c - 1/sqrt(d)) / (1 - 1/sqrt(d)) beta-distributed
 
-    A vector and its levels are never further apart than arccos(1/sqrt(d)). Raises HypersignError where d < 1.
+    The angle between a vector and its levels never exceeds arccos(1/sqrt(d)). Raises HypersignError if d < 1.
     Source: quadrature; the second-order delta method gives the same up to O(1/d^2).
 
     >>> round(float(np.degrees(angle_mean(0.80530, 0.03952, 27))), 2)
@@ -73,10 +74,12 @@ def angle_mean(cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
 
 
 def angle_std(cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
-    """Standard deviation of the angle, in radians, of two vectors with this mean and spread of their cosine.
+    """Standard deviation of the angle, in radians, of two vectors whose cosine has this mean and standard deviation.
 
-    `std theta ~ std c / sin(theta)`; computed for the beta law as in `angle_mean`, and 0 where the cosine does
-    not vary. Raises HypersignError where d < 1. Source: quadrature.
+        std theta ~ std c / sin(theta)
+
+    It is computed for the beta distribution of `angle_mean`. It is 0 if the cosine does not vary.
+    Raises HypersignError if d < 1. Source: quadrature.
 
     >>> round(float(np.degrees(angle_std(0.80530, 0.03952, 27))), 2)
     3.83
@@ -85,10 +88,11 @@ def angle_std(cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
 
 
 def angle_density(angle: ArrayLike, cosine: ArrayLike, cosine_std: ArrayLike, d: ArrayLike) -> Array:
-    """Density, per radian, of the angle of two vectors with this mean and spread of their cosine.
+    """Density, per radian, of the angle of two vectors whose cosine has this mean and standard deviation.
 
-    The beta law of `angle_mean`, carried over to the angle; 0 outside [0, arccos(1/sqrt(d))], and everywhere
-    where the cosine does not vary. Raises HypersignError where d < 1. Source: change of variables.
+    It is the density of arccos(c) for the beta distribution of `angle_mean`. It is 0 outside
+    [0, arccos(1/sqrt(d))], and 0 everywhere if the cosine does not vary. Raises HypersignError if d < 1.
+    Source: change of variables.
 
     >>> round(float(angle_density(0.6470, 0.79806, 0.00625, 1152)), 1)  # 1 / (.01037 sqrt(2 pi))
     38.4

@@ -1,8 +1,8 @@
 """The angle between a Gaussian vector and its sign when its components are unequal or correlated.
 
-The less evenly the variance is spread over the components, the further the sign is from the vector. A random
-rotation spreads it evenly, and brings the angle back to that of independent, equal components. Moments of the
-cosine are exact for every covariance; for the angle, hand them to `angle_mean` and `angle_std`.
+The less evenly the components share the variance, the larger the angle. A random rotation spreads the variance
+evenly, so the angle becomes that of independent, equal components. Moments of the cosine are exact for every
+covariance. To get the angle, pass them to `angle_mean` and `angle_std`.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 _STEP = 0.3
-_BLOCK = 1 << 20  # numbers at a time
+_BLOCK = 1 << 20  # numbers per block
 
 
 def effective_dimension(covariance: ArrayLike) -> float:
@@ -28,7 +28,8 @@ def effective_dimension(covariance: ArrayLike) -> float:
 
         (sum_i lambda_i)^2 / sum_i lambda_i^2 = (trace C)^2 / |C|_F^2,   from 1 to d
 
-    It is d if all directions vary equally, k if k of them do and the others not at all, NaN if none varies.
+    It is d if all directions vary equally, k if k directions vary equally and the others do not vary, and NaN if
+    none varies.
 
     Args:
         covariance: C, shape (d, d).
@@ -49,12 +50,12 @@ def correlated_sign_cosine(covariance: ArrayLike) -> float:
         E c = sqrt(2/(pi d)) (1/sqrt(pi)) int_0^inf u^(-1/2) det(I + 2uC)^(-1/2) sum_i sqrt(T_ii) du,
         T = C (I + 2uC)^(-1)
 
-    Many directions of comparable variance: E c -> sqrt(2/pi) sum_i sigma_i / sqrt(d sum_i sigma_i^2).
+    For many directions of comparable variance, E c -> sqrt(2/pi) sum_i sigma_i / sqrt(d sum_i sigma_i^2).
 
     Args:
-        covariance: C, shape (d, d); or, of independent components, their variances, shape (d,).
+        covariance: the covariance C, shape (d, d); or the variances of independent components, shape (d,).
 
-    Raises HypersignError where C is no such array, has a negative eigenvalue or is zero.
+    Raises HypersignError if C has another shape, is not finite or symmetric, has a negative eigenvalue, or is zero.
     Source: 1/|x| = int u^(-1/2) exp(-u |x|^2) du / sqrt(pi), by quadrature (relative error 1e-9).
 
     >>> round(correlated_sign_cosine(np.exp(0.2 * np.arange(128))), 4)  # 70.8 degrees
@@ -70,11 +71,13 @@ def correlated_sign_cosine_std(covariance: ArrayLike) -> float:
         g(rho) = sqrt(1 - rho^2) + rho asin(rho),   rho_ij = T_ij / sqrt(T_ii T_jj)
 
     Args:
-        covariance: as for `correlated_sign_cosine`; a full matrix takes about 100 products of matrices of its size.
+        covariance: the same as for `correlated_sign_cosine`; a full matrix costs about 100 matrix products of its
+            size.
 
-    Raises HypersignError as `correlated_sign_cosine`. Source: E |x y| of two normals; by quadrature.
+    Raises HypersignError in the same cases as `correlated_sign_cosine`.
+    Source: E |x y| of two normals, by quadrature.
 
-    >>> round(correlated_sign_cosine_std(np.ones(27)), 5)  # that of equal, independent components
+    >>> round(correlated_sign_cosine_std(np.ones(27)), 5)  # equal, independent components
     0.03952
     """
     mean, second = _moments(covariance, second=True)
@@ -84,12 +87,12 @@ def correlated_sign_cosine_std(covariance: ArrayLike) -> float:
 def hadamard_sign_cosine(variances: ArrayLike) -> float:
     """Mean cosine between a Gaussian vector after one round of randomized Hadamard and its sign; exact for every d.
 
-    The components x_i before the round are independent, of mean 0 and these variances, shape (d,), d a power of
-    two. After it they have one variance and correlations that depend on i xor j alone. `correlated_sign_cosine`
-    gives the same, at a cost of d^2 instead of d.
+    Before the round, the components x_i are independent, with mean 0 and the given variances, shape (d,); d is a
+    power of two. After the round, they have equal variances, and their correlations depend only on i xor j.
+    `correlated_sign_cosine` gives the same result, at a cost of d^2 instead of d.
 
-    Raises HypersignError where variances are negative, all zero, or no power of two of them.
-    Source: as `correlated_sign_cosine`; random signs leave such a Gaussian vector's law as it is.
+    Raises HypersignError if a variance is negative, if all are zero, or if d is not a power of two.
+    Source: as for `correlated_sign_cosine`; random signs do not change the distribution of such a Gaussian vector.
 
     >>> round(hadamard_sign_cosine(np.exp(0.2 * np.arange(128))), 4)  # 35.1 degrees
     0.8159
@@ -100,7 +103,7 @@ def hadamard_sign_cosine(variances: ArrayLike) -> float:
 def hadamard_sign_cosine_std(variances: ArrayLike) -> float:
     """Standard deviation of the cosine of `hadamard_sign_cosine`; exact for every d.
 
-    Raises HypersignError as `hadamard_sign_cosine`. Source: as `correlated_sign_cosine_std`.
+    Raises HypersignError in the same cases as `hadamard_sign_cosine`. Source: as for `correlated_sign_cosine_std`.
 
     >>> round(hadamard_sign_cosine_std(np.exp(0.2 * np.arange(128))), 4)
     0.044
@@ -131,9 +134,9 @@ def _moments(covariance: ArrayLike, *, second: bool, hadamard: bool = False) -> 
     values = np.maximum(values, 0) / top
     d = len(values)
     if vectors is None and not hadamard:
-        values = values[values > 1e-30]  # below, all their deviations together are nothing, and most of the time
-    # The trapezoidal rule in log u, which converges exponentially. The integrands rise as sqrt(u) and as u at the
-    # left end; at the right one the determinant ends them, or, where a single direction varies, 1/sqrt(u).
+        values = values[values > 1e-30]  # smaller ones take most of the time and add nothing, not even together
+    # The trapezoidal rule in log u converges exponentially. At the left end the integrands rise as sqrt(u) and as u.
+    # At the right end the determinant makes them vanish, or 1/sqrt(u) does if a single direction varies.
     u = np.exp(np.arange(-50 - np.log(values.sum()), 60, _STEP))
     first = square = 0.0
     rows = max(1, _BLOCK // d) if vectors is None else len(u)
@@ -145,11 +148,11 @@ def _moments(covariance: ArrayLike, *, second: bool, hadamard: bool = False) -> 
         size = np.sqrt(d * trace) if hadamard else np.sqrt(variances).sum(1)  # hadamard: all T_ii are the mean
         terms = root_determinant * np.sqrt(nodes) * size
         first += float(terms.sum())
-        # (sum_i sqrt(T_ii))^2 bounds the second integrand; nodes where it is nothing are spared.
+        # (sum_i sqrt(T_ii))^2 bounds the second integrand: skip the nodes where this bound is negligible.
         weights = root_determinant * nodes
         for i in np.flatnonzero(weights * size**2 > 1e-14 * d) if second else ():
             if hadamard:
-                # T_ij = t_(i xor j), t the transform of the eigenvalues: d equal rows
+                # T_ij = t_(i xor j), where t is the transform of the eigenvalues: all d rows have the same entries.
                 rho = hadamard_transform(shrunk[i], orthonormal=False) / trace[i]
                 product = 2 / np.pi * trace[i] * _absolute_product(rho).sum()
             elif vectors is None:
@@ -167,6 +170,6 @@ def _moments(covariance: ArrayLike, *, second: bool, hadamard: bool = False) -> 
 
 
 def _absolute_product(rho: np.ndarray) -> np.ndarray:
-    """E |x y| pi/2 of two standard normals with correlation rho."""
+    """Returns (pi/2) E |x y| of two standard normals x, y with correlation rho."""
     rho = np.clip(rho, -1, 1)
     return np.sqrt(1 - rho**2) + rho * np.arcsin(rho)

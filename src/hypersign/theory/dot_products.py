@@ -1,8 +1,8 @@
 """Correlations and signs of dot products.
 
-A layer computes a.w for inputs a and a filter w. What binarizing either or both of them does to the correlation
-of the results follows from the inputs' covariance C alone: exactly where only the weights are binarized, and for
-Gaussian inputs of zero mean where the inputs are. One pass over the data for C so predicts every quantizer.
+A layer computes a.w for inputs a and a filter w. The input covariance C alone predicts how much binarizing a or w
+changes these results. The prediction is exact if only the weights are binarized. If the inputs are binarized, it is
+exact for Gaussian inputs of zero mean. So one pass over the data, to measure C, is enough for every quantizer.
 """
 
 import numpy as np
@@ -26,15 +26,16 @@ def weights_binarized_r(weights: ArrayLike, levels: ArrayLike, covariance: Array
 
         r = w'Cb / sqrt(w'Cw b'Cb)
 
-    Exact for inputs a of any law and mean, C being their centred covariance (second moments would be wrong).
-    For C proportional to the identity it is the cosine between w and b. NaN where either product is constant.
+    It is exact for inputs a of any distribution and mean. C must be their centred covariance; second moments give
+    wrong results. If C is proportional to the identity, r is the cosine between w and b. r is NaN if either product
+    is constant.
 
     Args:
-        weights: w, latent filters, shape (..., d).
-        levels: b, their quantized form (any levels), of the same shape; a scale per filter has no effect.
-        covariance: C, shape (d, d).
+        weights: the latent filters w, shape (..., d).
+        levels: the quantized filters b (any levels), same shape; a scale per filter has no effect.
+        covariance: the input covariance C, shape (d, d).
 
-    Returns the correlations, shape (...). Raises HypersignError where shapes do not fit.
+    Returns the correlations, shape (...). Raises HypersignError if the shapes do not fit.
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.2, for any C.
 
     >>> w, c = np.array([2.0, 1.0]), np.array([[1.0, 0.5], [0.5, 1.0]])
@@ -51,15 +52,15 @@ def activations_binarized_r(weights: ArrayLike, covariance: ArrayLike) -> Array:
 
         r = sqrt(2/pi) w'C S^-1 w / sqrt(w'Cw (2/pi) w' asin[R] w),   R = S^-1 C S^-1, S = diag(sqrt(C_ii))
 
-    asin elementwise, R clipped to [-1, 1]. Inputs of unit variance: sqrt(w'Rw / (w' asin[R] w)), and sqrt(2/pi)
-    where they are independent. A mean, or a shift before the sign, breaks it. An input that does not vary counts
-    as 0 on both sides. NaN where either product is constant.
+    asin is elementwise, and R is clipped to [-1, 1]. For inputs of unit variance, r is sqrt(w'Rw / (w' asin[R] w));
+    if they are also independent, it is sqrt(2/pi). The formula is wrong for inputs with a mean, or with a shift
+    before the sign. An input that does not vary counts as 0 in both products. r is NaN if either product is constant.
 
     Args:
-        weights: w, the filters as the product has them (latent or quantized), shape (..., d).
-        covariance: C, shape (d, d).
+        weights: the filters w that the layer multiplies with (latent or quantized), shape (..., d).
+        covariance: the input covariance C, shape (d, d).
 
-    Returns the correlations, shape (...). Raises HypersignError where shapes do not fit.
+    Returns the correlations, shape (...). Raises HypersignError if the shapes do not fit.
     Source: the arcsine law, Van Vleck & Middleton 1966; cov(a, sign a') = sqrt(2/pi) C / sigma'.
 
     >>> round(float(activations_binarized_r([1.0, 1.0], [[1.0, 0.9], [0.9, 1.0]])), 4)
@@ -73,16 +74,17 @@ def both_binarized_r(weights: ArrayLike, levels: ArrayLike, covariance: ArrayLik
 
         r = sqrt(2/pi) w'C S^-1 b / sqrt(w'Cw (2/pi) b' asin[R] b),   R = S^-1 C S^-1, S = diag(sqrt(C_ii))
 
-    Inputs of unit variance: w'Rb / sqrt(w'Rw b' asin[R] b), and sqrt(2/pi) times the cosine between w and b where
-    they are independent: 2/pi = .637 for Gaussian weights and their signs. See `activations_binarized_r`.
+    For inputs of unit variance, r is w'Rb / sqrt(w'Rw b' asin[R] b). If they are also independent, r is sqrt(2/pi)
+    times the cosine between w and b: 2/pi = .637 for Gaussian weights and their signs. The limits are those of
+    `activations_binarized_r`.
 
     Args:
-        weights: w, latent filters, shape (..., d).
-        levels: b, their quantized form, of the same shape.
-        covariance: C, shape (d, d).
+        weights: the latent filters w, shape (..., d).
+        levels: the quantized filters b, same shape.
+        covariance: the input covariance C, shape (d, d).
 
-    Returns the correlations, shape (...). Raises HypersignError where shapes do not fit.
-    Source: as `activations_binarized_r`.
+    Returns the correlations, shape (...). Raises HypersignError if the shapes do not fit.
+    Source: as for `activations_binarized_r`.
 
     >>> w = np.array([2.0, 1.0])
     >>> round(float(both_binarized_r(w, np.sign(w), np.eye(2))), 4)  # .7979 * 3/sqrt(10)
@@ -116,8 +118,8 @@ def sign_disagreement(r: ArrayLike) -> Array:
 
         P = arccos(r) / pi
 
-    With means or thresholds away from zero it can be far off: see `sign_flip_share`. r beyond [-1, 1] by rounding
-    counts as +-1.
+    If a mean or threshold is not zero, the result can be far off: use `sign_flip_share`. r is clipped to [-1, 1],
+    because rounding can push it out.
     Source: Sheppard 1899; Anderson & Berg 2018 (arXiv 1705.07199), section 4.
 
     >>> round(float(sign_disagreement(0.8)), 3)
@@ -127,19 +129,19 @@ def sign_disagreement(r: ArrayLike) -> Array:
 
 
 def sign_flip_share(r: ArrayLike, first: ArrayLike = 0.0, second: ArrayLike = 0.0) -> Array:
-    """Share of pairs of jointly normal numbers x, y with correlation r of which one is negative, the other not.
+    """Share of pairs of jointly normal numbers x, y with correlation r in which exactly one number is negative.
 
         P = 2 T(h, (k/h - r)/s) + 2 T(k, (h/k - r)/s) + [h k < 0],   s = sqrt(1 - r^2)
 
-    the mass of the bivariate normal's two off-diagonal quadrants at (-h, -k); T is Owen's function.
+    This is the mass of the bivariate normal's two off-diagonal quadrants at (-h, -k). T is Owen's function.
 
     Args:
-        r: correlation; beyond [-1, 1] by rounding it counts as +-1.
-        first: h, mean of x over its standard deviation. For thresholds t, as after batch norm: (mean - t)/std.
-            Infinity where x does not vary.
-        second: k, the same of y.
+        r: the correlation, clipped to [-1, 1].
+        first: h, the mean of x divided by its standard deviation. With a threshold t, as after batch norm, it is
+            (mean - t)/std. It is infinite if x does not vary.
+        second: k, the same for y.
 
-    All broadcast. The absolute error is below 1e-14. NaN in, NaN out. Raises nothing.
+    The arguments broadcast. The absolute error is below 1e-14. NaN in, NaN out. Raises nothing.
     Source: Owen 1956, "Tables for computing bivariate normal probabilities", eq. 2.1.
 
     >>> round(float(sign_flip_share(0.8)), 3), round(float(sign_flip_share(0.8, 1.0, -0.5)), 3)
@@ -147,14 +149,14 @@ def sign_flip_share(r: ArrayLike, first: ArrayLike = 0.0, second: ArrayLike = 0.
     """
     rho, h, k = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (r, first, second)))
     rho = np.clip(rho, -1, 1)
-    # An h of exactly 0 is taken for a very small positive number, which no formula minds.
+    # The formula divides by h and k. Replacing 0 by a tiny positive number does not change the result.
     h, k = (np.where(v == 0, np.finfo(np.float64).tiny, v) for v in (h, k))
     s = np.sqrt((1 - rho) * (1 + rho))
     share = np.where(np.sign(h) * np.sign(k) < 0, 1.0, 0.0)
     for at, other in ((h, k), (k, h)):
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             slope = (other / at - rho) / s
-        # 0/0: on the line through the corner at r = +-1; inf/inf: x and y are both constant. T is 0 then.
+        # 0/0 means r = +-1 on the line through the corner; inf/inf means that x and y are constant. T is 0 in both.
         slope = np.where(np.isnan(slope) & ~np.isnan(rho) & ~np.isnan(h) & ~np.isnan(k), 0.0, slope)
         share = share + 2 * special.owens_t(at, slope)
     return np.clip(share, 0, 1)[()]

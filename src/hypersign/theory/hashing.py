@@ -1,7 +1,7 @@
-"""Signs of random projections as hashes: collisions, and what can be estimated from them.
+"""Hashes made of signs of random projections: the probability of a collision, and the errors of estimates.
 
-Each bit says on which side of a random hyperplane a vector lies. Two vectors at an angle theta differ in a bit
-with probability theta/pi, so that the share of bits that differ estimates the angle.
+Each bit tells on which side of a random hyperplane a vector lies. Two vectors at an angle theta differ in a bit
+with probability theta/pi, so the share of differing bits estimates the angle.
 """
 
 import numpy as np
@@ -36,11 +36,12 @@ def hash_collision(angle: ArrayLike) -> Array:
 
 
 def hash_product(cosine: ArrayLike) -> Array:
-    """Mean product of the two signs that a random projection gives two vectors with this cosine.
+    """Mean product of the signs of two vectors' random projections, for vectors with this cosine.
 
         E[sign(x.g) sign(y.g)] = (2/pi) asin(cos)
 
-    Source: the arcsine law, Van Vleck & Middleton 1966. A cosine beyond [-1, 1] by rounding counts as +-1.
+    The cosine is clipped to [-1, 1], because rounding can push it out.
+    Source: the arcsine law, Van Vleck & Middleton 1966.
 
     >>> round(float(hash_product(0.5)), 4)
     0.3333
@@ -53,7 +54,7 @@ def hash_angle_std(angle: ArrayLike, bits: ArrayLike) -> Array:
 
         estimate pi h/m,   std sqrt(theta (pi - theta)/m)
 
-    h of the m bits differ. Raises HypersignError where the bits are fewer than 1.
+    h is the number of the m bits that differ. Raises HypersignError if there are fewer than 1 bit.
     Source: h is binomial.
 
     >>> round(float(hash_angle_std(np.pi / 3, 128)), 3)
@@ -68,15 +69,17 @@ def orthogonal_hash_angle_std(angle: ArrayLike, bits: ArrayLike, d: ArrayLike) -
 
         std^2 = pi^2 [p (1 - p) + (m' - 1) gamma] / m,   p = theta/pi
 
-    for m <= d rows m' = m. More bits come from rotations of their own, d rows each, and m' is the average number
-    of rows that go with a row. gamma is the covariance of two rows' bits. Projected onto the plane of the two
-    vectors, two rows point in directions an angle f apart, of density ~ 2F1(1, 1; (d+1)/2; sin^2 f), and
+    For m <= d bits, m' = m. More bits need several independent rotations of d rows each; m' is then the number of
+    rows in the same rotation as a row, on average over the rows. gamma is the covariance of the bits of two rows.
+    Project two rows onto the plane of the two vectors: the angle f between the projections has a density
+    ~ 2F1(1, 1; (d+1)/2; sin^2 f), and
 
         gamma = 2 sum_n |c_n|^2 E cos(2 n f),   c_n = sin(n theta)/(n pi)
 
-    which is negative: orthogonal rows are tighter than independent hyperplanes, at m = d by a fifth at 60 degrees.
-    By quadrature in place of the sum (relative error 1e-6). Raises HypersignError where d < 3 or bits < 1.
-    Source: derived here from the law of a 2 x 2 block of a Haar rotation, ~ det(I - A A')^((d-5)/2).
+    gamma is negative, so orthogonal rows give a smaller error than independent hyperplanes: a fifth smaller for
+    m = d at 60 degrees. Quadrature replaces the sum (relative error 1e-6).
+    Raises HypersignError if d < 3 or bits < 1.
+    Source: derived here from the density of a 2 x 2 block A of a Haar rotation, ~ det(I - A A')^((d-5)/2).
 
     >>> round(float(orthogonal_hash_angle_std(np.pi / 3, 128, 128)), 3)
     0.106
@@ -95,46 +98,48 @@ def orthogonal_hash_angle_std(angle: ArrayLike, bits: ArrayLike, d: ArrayLike) -
 
 
 def _row_covariance(theta: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Covariance of "the bit differs" of two rows: E overlap - p^2.
+    """Covariance, for two rows, of the event that the row's bit differs: E overlap - p^2.
 
-    Modulo pi, a row's bit differs where its direction lies in an arc of length theta; both differ with probability
-    (overlap of the arc with itself, shifted by f)/pi, with an overlap of max(0, theta - f) + max(0, theta - pi + f).
+    Modulo pi, the bit of a row differs if the row's direction lies in an arc of length theta. Both bits differ with
+    probability (overlap of the arc with itself, shifted by f)/pi. The overlap is
+    max(0, theta - f) + max(0, theta - pi + f).
     """
-    # Gauss-Legendre on the three pieces of [0, pi/2] (the law is symmetric about pi/2) on which it is smooth.
+    # Gauss-Legendre on the pieces of [0, pi/2] where the integrand is smooth. The density is symmetric about pi/2.
     x, w = np.polynomial.legendre.leggauss(64)
     small = np.minimum(theta, np.pi - theta)  # the complement of an arc has the same covariance
     cuts = np.stack([np.zeros_like(theta), small, np.full_like(theta, np.pi / 2)])
     half = (cuts[1:] - cuts[:-1]) / 2
-    # f = end - length * v^2 crowds the nodes at pi/2, where at d = 3 the density has a logarithmic peak.
+    # f = end - length * v^2 puts more nodes near pi/2, where the density has a logarithmic peak if d = 3.
     v = (x + 1) / 2
     f = cuts[1:, ..., None] - 2 * half[..., None] * v**2
     weights = 2 * half[..., None] * v * w
     excess = _direction_density(f, d[..., None])
     overlap = np.maximum(small[..., None] - f, 0) / np.pi
     total = (excess * weights).sum((0, -1))
-    # Mean overlap under the law, less that under independence, where the density is 1: small * small / pi^2.
+    # The mean overlap, minus the one for independent rows, where the density is 1: small * small / pi^2.
     return ((excess / total[..., None] * (np.pi / 2) - 1) * overlap * weights).sum((0, -1)) / (np.pi / 2)
 
 
 def _direction_density(f: np.ndarray, d: np.ndarray) -> np.ndarray:
-    # At d = 3 it is infinite at pi/2, integrably so, and from 1 - 1e-16 on SciPy gives NaN.
+    # If d = 3, the density is infinite at pi/2 (but integrable), and SciPy gives NaN from 1 - 1e-16 on.
     return special.hyp2f1(1, 1, (d + 1) / 2, np.minimum(np.sin(f) ** 2, 1 - 1e-12))
 
 
 def rabitq_std(product: ArrayLike, d: ArrayLike) -> Array:
-    """Standard deviation of the inner product of two unit vectors, estimated from one's D sign bits.
+    """Standard deviation of the inner product of two unit vectors, estimated from the D sign bits of one of them.
 
         o_bar = R' sign(R o)/sqrt(D),   <o, q> ~ <o_bar, q>/<o_bar, o>,
         std sqrt((1 - <o, q>^2) (pi/2 - 1)/(D - 1))
 
-    R a Haar rotation; <o_bar, o>, stored with the code, has mean .798 (`sign_cosine`), and without dividing by it
-    the estimate would be too small by that factor. Asymptotic in D; .3 % too small at D = 128.
+    R is a Haar rotation. <o_bar, o> is stored with the code; its mean is .798 (`sign_cosine`). Without the division
+    by it, the estimate would be too small by this factor. The formula is asymptotic in D, and .3 % too small at
+    D = 128.
 
     Args:
-        product: <o, q>, from -1 to 1.
-        d: D, the number of bits, which is the dimension.
+        product: the inner product <o, q>, from -1 to 1.
+        d: D, the number of bits, equal to the dimension.
 
-    Raises HypersignError where D < 2. Source: Gao & Long 2024, RaBitQ (SIGMOD; arXiv 2405.12497), section 3.2.
+    Raises HypersignError if D < 2. Source: Gao & Long 2024, RaBitQ (SIGMOD; arXiv 2405.12497), section 3.2.
 
     >>> round(float(rabitq_std(0.5, 128)), 4)
     0.0581
@@ -144,7 +149,7 @@ def rabitq_std(product: ArrayLike, d: ArrayLike) -> Array:
 
 
 def rabitq_bound(cosine: ArrayLike, d: ArrayLike, epsilon: ArrayLike = 1.9) -> Array:
-    """Bound on the error of the inner product that RaBitQ estimates, from what is stored with the code.
+    """Bound on the error of the inner product that RaBitQ estimates, from the cosine stored with the code.
 
         |error| <= sqrt((1 - c^2)/c^2) epsilon/sqrt(D - 1)
 
@@ -152,10 +157,10 @@ def rabitq_bound(cosine: ArrayLike, d: ArrayLike, epsilon: ArrayLike = 1.9) -> A
 
     Args:
         cosine: c = <o_bar, o>, stored with the code.
-        d: D, the number of bits, which is the dimension.
-        epsilon: how many standard deviations, about, the bound is wide.
+        d: D, the number of bits, equal to the dimension.
+        epsilon: the width of the bound, in standard deviations (about).
 
-    Raises HypersignError where D < 2. Source: Gao & Long 2024 (arXiv 2405.12497), theorem 3.2.
+    Raises HypersignError if D < 2. Source: Gao & Long 2024 (arXiv 2405.12497), theorem 3.2.
 
     >>> round(float(rabitq_bound(0.798, 128)), 4)
     0.1273
@@ -167,10 +172,11 @@ def rabitq_bound(cosine: ArrayLike, d: ArrayLike, epsilon: ArrayLike = 1.9) -> A
 def rabitq_bound_share(product: ArrayLike, d: ArrayLike, epsilon: ArrayLike = 1.9) -> Array:
     """Share of pairs of unit vectors for which `rabitq_bound` holds; exact for every D.
 
-        P(|t| <= epsilon / sqrt((D - 1)(1 - <o, q>^2))),   t the first component of a uniform unit vector of D - 1
+        P(|t| <= epsilon / sqrt((D - 1)(1 - <o, q>^2)))
 
-    as the error is sqrt(1 - <o, q>^2) sqrt(1 - c^2)/c t. Raises HypersignError where D < 3.
-    Source: t^2 has the beta law (1/2, (D - 2)/2).
+    t is the first component of a uniform unit vector with D - 1 components. The error of the estimate is
+    sqrt(1 - <o, q>^2) sqrt(1 - c^2)/c t. Raises HypersignError if D < 3.
+    Source: t^2 has the beta distribution (1/2, (D - 2)/2).
 
     >>> round(float(rabitq_bound_share(0.0, 128)), 3), round(float(rabitq_bound_share(0.9, 128)), 5)
     (0.943, 0.99999)

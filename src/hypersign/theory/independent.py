@@ -1,4 +1,4 @@
-"""The cosine between independent weights of any law and their levels, from the law's moments."""
+"""The cosine between independent weights of any distribution and their levels, from the distribution's moments."""
 
 import dataclasses
 from typing import Self
@@ -14,10 +14,12 @@ __all__ = ["Moments", "limit_cosine", "mean_cosine", "std_cosine"]
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Absolute moments of one weight x: `above[k] = E |x|^k [|x| > t]` for k = 0..3, `second` and `fourth` of all.
+    """Absolute moments of one weight x.
 
-    They are what the cosine between independent weights and `sign(x) [|x| > t]` depends on, up to order 1/d;
-    t = 0 is the sign.
+        above[k] = E |x|^k [|x| > t] for k = 0..3,   second = E x^2,   fourth = E x^4
+
+    Up to order 1/d, the cosine between independent weights and `sign(x) [|x| > t]` depends only on them. t = 0 is
+    the sign.
     """
 
     above: tuple[float, float, float, float]
@@ -26,7 +28,7 @@ class Moments:
 
     @classmethod
     def gaussian(cls, threshold: float = 0.0) -> Self:
-        """Moments of a standard normal, `threshold` in units of its standard deviation.
+        """Moments of a standard normal; `threshold` is t, in standard deviations.
 
             E |x|^k [|x| > t] = 2 Q(t), 2 phi(t), 2 (t phi(t) + Q(t)), 2 (t^2 + 2) phi(t)   for k = 0, 1, 2, 3
 
@@ -42,7 +44,7 @@ class Moments:
 
     @classmethod
     def of(cls, weights: ArrayLike, threshold: ArrayLike = 0.0) -> Self:
-        """Empirical moments of `weights` (one dimension or more); `threshold` in their units, broadcast.
+        """Empirical moments of `weights` (one dimension or more); `threshold` has their units and broadcasts.
 
         >>> Moments.of([-3.0, 1.0]).above[1]
         2.0
@@ -50,12 +52,12 @@ class Moments:
         weights = np.asarray(weights)
         weights, limits = np.broadcast_arrays(weights, np.asarray(threshold, dtype=np.float64))
         sums = np.zeros(6)
-        # Block by block: what is made of millions of weights then stays in the cache.
+        # Block by block, so that temporary arrays stay in the cache.
         rows = max(1, 65536 // max(1, weights[:1].size)) if weights.ndim else 1
         for start in range(0, len(weights), rows):
             size = np.abs(weights[start : start + rows], dtype=np.float64).ravel()
             limit = limits[start : start + rows].ravel()
-            # Where the threshold is 0 the sign's levels are never 0, not even at x = 0.
+            # A threshold of 0 means the sign, whose levels are never 0, not even for x = 0.
             above = ((size > limit) | (limit == 0)).astype(np.float64)
             square = size * size
             first = size * above
@@ -69,8 +71,8 @@ def limit_cosine(moments: Moments) -> float:
 
         c_inf = E[x q] / sqrt(E q^2 E x^2);   for the sign, E|x| / sqrt(E x^2)
 
-    The angle is 30 degrees for a uniform x, 37.07 for a Gaussian, 45 for a Laplacian. NaN where no weight
-    exceeds the threshold. Source: the law of large numbers.
+    For the sign, the angle is 30 degrees for a uniform x, 37.07 for a Gaussian and 45 for a Laplacian. The cosine is
+    NaN if no weight exceeds the threshold. Source: the law of large numbers.
 
     >>> uniform = Moments((1.0, 1 / 2, 1 / 3, 1 / 4), 1 / 3, 1 / 5)
     >>> round(float(np.degrees(np.arccos(limit_cosine(uniform)))), 4)
@@ -82,11 +84,11 @@ def limit_cosine(moments: Moments) -> float:
 
 
 def _relative_variances(moments: Moments) -> tuple[float, float]:
-    """d times the relative variance and the relative bias of the cosine, at leading order in 1/d.
+    """Returns d times the relative variance, and d times the relative bias, of the cosine at leading order in 1/d.
 
-    log c = log A - (log B)/2 - (log D)/2, with A, B, D the means of xq, q^2 and x^2 over the d weights. Its
-    linear part has variance Var(psi)/d, psi = xq/EA - q^2/(2 EB) - x^2/(2 ED); its quadratic part the mean
-    [-Var(xq)/(2 EA^2) + Var(q^2)/(4 EB^2) + Var(x^2)/(4 ED^2)]/d; and E exp adds half the variance.
+    log c = log A - (log B)/2 - (log D)/2, where A, B, D are the means of xq, q^2 and x^2 over the d weights. The
+    linear part of log c has variance Var(psi)/d with psi = xq/EA - q^2/(2 EB) - x^2/(2 ED). The quadratic part has
+    mean [-Var(xq)/(2 EA^2) + Var(q^2)/(4 EB^2) + Var(x^2)/(4 ED^2)]/d. E exp adds half the variance.
     """
     m0, m1, m2, m3 = moments.above
     second, fourth = moments.second, moments.fourth
@@ -110,8 +112,8 @@ def mean_cosine(moments: Moments, d: ArrayLike) -> Array:
 
         E c ~ c_inf [1 + b/d],   b = Var(psi)/2 - Var(xq)/(2 E[xq]^2) + Var(q^2)/(4 E[q^2]^2) + Var(x^2)/(4 E[x^2]^2)
 
-    `psi` as in `std_cosine`; b = 1/4 for the sign of a Gaussian. Kept inside [1/sqrt(d), 1].
-    Raises HypersignError where d < 1. Source: second-order delta method.
+    `std_cosine` defines psi. b = 1/4 for the sign of a Gaussian. The result is clipped to [1/sqrt(d), 1].
+    Raises HypersignError if d < 1. Source: second-order delta method.
 
     >>> round(float(mean_cosine(Moments.gaussian(), 27)), 4)  # exactly .8053
     0.8053
@@ -127,8 +129,8 @@ def std_cosine(moments: Moments, d: ArrayLike) -> Array:
 
         d Var c -> c_inf^2 Var(psi),   psi = xq/E[xq] - q^2/(2 E[q^2]) - x^2/(2 E[x^2])
 
-    For the sign: c_inf^2 [Var|x|/m1^2 - Cov(|x|, x^2)/(m1 m2) + Var(x^2)/(4 m2^2)], m1 = E|x|, m2 = E x^2.
-    Raises HypersignError where d < 1. Source: first-order delta method.
+    For the sign it is c_inf^2 [Var|x|/m1^2 - Cov(|x|, x^2)/(m1 m2) + Var(x^2)/(4 m2^2)] with m1 = E|x|, m2 = E x^2.
+    Raises HypersignError if d < 1. Source: first-order delta method.
 
     >>> round(float(std_cosine(Moments.gaussian(), 1152)), 5)
     0.00625

@@ -1,9 +1,9 @@
-"""More than three levels: the best k of them, and greedy sums of binary vectors.
+"""Any number of levels: the best k levels, and greedy sums of binary vectors.
 
-The best k levels for Gaussian weights minimize the mean squared error D (Lloyd-Max); the cosine between the
-weights and their levels is then sqrt(1 - D). A greedy binary expansion adds up signs of residuals, each with its
-own scale, and needs no table, but is a little worse than the best 2^m levels, and its scales are not the
-least-squares ones either, so that its cosine and its error are two different things.
+The best k levels for Gaussian weights minimize the mean squared error D (Lloyd-Max). The cosine between the weights
+and their levels is then sqrt(1 - D). A greedy binary expansion adds signs of residuals, each with its own scale. It
+needs no table, but it is slightly worse than the best 2^m levels. Its scales are not the least-squares scales, so
+its cosine does not follow from its error.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ _MOST_LEVELS = 1 << 14
 class Levels:
     """A quantizer of standard normals: x becomes `levels[i]` between `thresholds[i-1]` and `thresholds[i]`.
 
-    Both ascend, and there is one threshold less than levels; all in standard deviations.
+    Both tuples ascend and are in standard deviations. There is one threshold less than there are levels.
     """
 
     levels: tuple[float, ...]
@@ -45,12 +45,12 @@ class Levels:
 
 @functools.cache
 def lloyd_max(k: int) -> Levels:
-    """The k levels, and the thresholds between them, with the least mean squared error for a standard normal.
+    """The k levels, and the thresholds between them, with the smallest mean squared error for a standard normal.
 
         l_i = E[x given t_(i-1) < x < t_i],   t_i = (l_i + l_(i+1)) / 2
 
-    Solved by Newton's method to the last digits; the normal density being log-concave, there is one solution.
-    Raises HypersignError where k is no integer from 1 to 16,384.
+    Newton's method solves this to the last digits. The solution is unique because the normal density is log-concave.
+    Raises HypersignError if k is not an integer from 1 to 16,384.
     Source: Lloyd 1957, Max 1960, "Quantizing for minimum distortion".
 
     >>> [round(level, 4) for level in lloyd_max(3).levels]
@@ -58,19 +58,19 @@ def lloyd_max(k: int) -> Levels:
     """
     check_int("k, the number of levels,", k, least=1, most=_MOST_LEVELS)
     half = k // 2
-    # The positive levels alone: the rest follows by symmetry. An odd k has a level that stays 0.
+    # Only the positive levels are computed; the others follow by symmetry. For odd k the middle level is 0.
     inner = np.zeros(1) if k % 2 else np.zeros(0)
     positive = _start(k)
     for _ in range(100 if half else 0):
         low, high = _edges(inner, positive)
         mass, first, _ = partial_moments(low, high)
         centre = first / mass
-        # d centre / d high = density(high) (high - centre) / mass, and likewise for low; a threshold moves by
-        # half of either neighbour's step, except the edge at 0, which is fixed where k is even.
+        # d centre / d high = density(high) (high - centre) / mass; for low, it is density(low) (centre - low) / mass.
+        # A threshold moves by half the step of each neighbouring level. The edge at 0 is fixed if k is even.
         density_low, density_high = (np.exp(-(edge**2) / 2) / np.sqrt(2 * np.pi) for edge in (low, high))
         slope_low = density_low * (centre - low) / mass
         slope_high = density_high * (np.where(np.isfinite(high), high, 0) - centre) / mass
-        slope_high[-1] = 0  # the last threshold is infinity, and stays there
+        slope_high[-1] = 0  # the last threshold is always infinity
         band = np.zeros((3, half))
         band[0, 1:] = -slope_high[:-1] / 2
         band[2, :-1] = -slope_low[1:] / 2
@@ -78,7 +78,7 @@ def lloyd_max(k: int) -> Levels:
         moving[0] = k % 2
         band[1] = 1 - slope_high / 2 - moving * slope_low / 2
         step = linalg.solve_banded((1, 1), band, centre - positive)
-        while np.any(np.diff(positive + step, prepend=0) <= 0):  # never let levels change places
+        while np.any(np.diff(positive + step, prepend=0) <= 0):  # keep the levels in ascending order
             step /= 2
         positive = positive + step
         if np.abs(step).max() < 1e-15 * positive[-1]:
@@ -89,24 +89,25 @@ def lloyd_max(k: int) -> Levels:
 
 
 def _start(k: int) -> np.ndarray:
-    """Levels as fine quantization has them: a density proportional to the cube root of the normal's."""
+    """Initial positive levels, of a density proportional to the cube root of the normal's: the limit for large k."""
     share = (np.arange(k // 2) + 0.5 + (k % 2) / 2) / k
     return np.sqrt(3) * special.ndtri(0.5 + share)
 
 
 def _edges(inner: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper threshold of each positive level."""
+    """The lower and the upper threshold of each positive level."""
     between = (positive[1:] + positive[:-1]) / 2
     first = positive[:1] / 2 if len(inner) else np.zeros(len(positive[:1]))
     return np.concatenate([first, between]), np.concatenate([between, np.full(len(positive[:1]), np.inf)])
 
 
 def lloyd_max_error(k: ArrayLike) -> Array:
-    """Least mean squared error of k levels for standard normals, which is also sin^2 of the angle.
+    """Smallest mean squared error of k levels for standard normals. It is also sin^2 of the angle.
 
-        D = 1 - sum p_i l_i^2   with p_i the mass between the thresholds, as each level is its interval's mean
+        D = 1 - sum p_i l_i^2,   p_i the mass of the interval between two thresholds, l_i its level
 
-    Raises HypersignError where k is no integer from 1 to 16,384. Source: see `lloyd_max`.
+    The formula holds because each level is the mean of its interval.
+    Raises HypersignError if k is not an integer from 1 to 16,384. Source: see `lloyd_max`.
 
     >>> round(float(lloyd_max_error(4)), 4)
     0.1175
@@ -122,7 +123,7 @@ def _lloyd_max_error(k: int) -> float:
     positive = np.array([level for level in found.levels if level > 0])
     low, high = _edges(np.zeros(k % 2), positive)
     mass, first, second = partial_moments(low, high)
-    # About each level, so that nothing of order 1 is subtracted: sum E (x - l)^2 on its interval
+    # The sum of E (x - l)^2 over the intervals. 1 - sum p l^2 would subtract two numbers of order 1.
     error = 2 * float((second - 2 * positive * first + positive**2 * mass).sum())
     if k % 2:
         error += 2 * float(partial_moments(np.zeros(1), low[:1])[2][0])
@@ -134,9 +135,9 @@ def lloyd_max_cosine(k: ArrayLike, d: ArrayLike = np.inf) -> Array:
 
         c = sqrt(1 - D) as d -> infinity,   D = `lloyd_max_error(k)`
 
-    k = 2 is the sign, k = 3 the best ternary threshold. At finite d to order 1/d, as `mean_cosine` has it.
-    Raises HypersignError where k is no integer from 1 to 16,384, or d < 1.
-    Source: the best levels are their intervals' means, so that E x q = E q^2 = 1 - D.
+    k = 2 is the sign, and k = 3 is ternary with the best threshold. At finite d the result is correct to order 1/d,
+    like `mean_cosine`. Raises HypersignError if k is not an integer from 1 to 16,384, or if d < 1.
+    Source: the best levels are the means of their intervals, so E x q = E q^2 = 1 - D.
 
     >>> np.degrees(np.arccos(lloyd_max_cosine([2, 3, 4, 16]))).round(1).tolist()
     [37.1, 25.9, 20.0, 5.6]
@@ -152,11 +153,11 @@ def lloyd_max_cosine_std(k: ArrayLike, d: ArrayLike) -> Array:
 
         d Var c -> c_inf^2 Var(xq/E[xq] - q^2/(2 E[q^2]) - x^2/2)
 
-    Too large at small d, since a few outliers carry much of it: for 16 levels by 10 % at d = 200, for up to five
-    by less than 6/d. Raises HypersignError where k is no integer from 1 to 16,384, or d < 1.
+    It is too large at small d, because much of it comes from a few outliers: by 10 % for 16 levels at d = 200, and by
+    less than 6/d for up to five levels. Raises HypersignError if k is not an integer from 1 to 16,384, or if d < 1.
     Source: first-order delta method.
 
-    >>> round(float(lloyd_max_cosine_std(2, 1152)), 5)  # that of the sign
+    >>> round(float(lloyd_max_cosine_std(2, 1152)), 5)  # the same as `sign_cosine_std`
     0.00625
     """
     d = fan_in(d)
@@ -166,7 +167,7 @@ def lloyd_max_cosine_std(k: ArrayLike, d: ArrayLike) -> Array:
 
 @functools.cache
 def _relative_variances(k: int) -> tuple[float, float]:
-    """d times the relative variance and the relative bias of the cosine, as in theory/independent.py."""
+    """Returns d times the relative variance and d times the relative bias of the cosine, as in independent.py."""
     if k == 1:
         return 0.0, 0.0
     level = np.array([level for level in lloyd_max(k).levels if level > 0])
@@ -174,7 +175,7 @@ def _relative_variances(k: int) -> tuple[float, float]:
     mass, first, second = partial_moments(low, high)
     reach = np.where(np.isfinite(high), high, 0)
     third = (low**2 + 2) * np.exp(-(low**2) / 2) - (reach**2 + 2) * np.exp(-(high**2) / 2)  # sqrt(2 pi) E x^3 [..]
-    # E x^2 q^2, E q^4, E x q^3, E x^3 q of both halves; E x q = E q^2 = kept
+    # E x^2 q^2, E q^4, E x q^3 and E x^3 q over both halves; E x q = E q^2 = kept
     x2q2, q4, xq3 = (2 * float(v.sum()) for v in (level**2 * second, level**4 * mass, level**3 * first))
     x3q = 2 * float((level * third).sum()) / np.sqrt(2 * np.pi)
     kept = 2 * float((level**2 * mass).sum())
@@ -193,11 +194,11 @@ class _Greedy:
 
 @functools.cache
 def _greedy(order: int) -> _Greedy:
-    """Folds |x| once per step: the residual is |x| less a constant on each of a growing number of intervals."""
+    """The greedy expansion of |x|: on each of a growing number of intervals, the residual is |x| minus a constant."""
     low, high, level = np.zeros(1), np.full(1, np.inf), np.zeros(1)
     scales = []
     for _ in range(order):
-        # Where the residual |x| - level changes sign inside an interval, the interval is split.
+        # Split each interval in which the residual |x| - level changes its sign.
         inside = (low < level) & (level < high)
         low, high, level, above = (
             np.concatenate([low, level[inside]]),
@@ -221,7 +222,7 @@ def greedy_scales(order: int) -> tuple[float, ...]:
 
         residual_1 = x,   scale_i = E |residual_i|,   residual_(i+1) = residual_i - scale_i sign(residual_i)
 
-    Raises HypersignError where the order is no integer from 1 to 16.
+    Raises HypersignError if the order is not an integer from 1 to 16.
     Source: Guo et al. 2017, "Network Sketching" (arXiv 1706.02021), direct approximation.
 
     >>> [round(scale, 4) for scale in greedy_scales(3)]
@@ -235,7 +236,7 @@ def greedy_cosine(order: ArrayLike) -> Array:
 
         c = E[x q] / sqrt(E q^2),   q = sum of scale_i sign(residual_i), as in `greedy_scales`
 
-    Raises HypersignError where an order is no integer from 1 to 16. Source: see `greedy_scales`.
+    Raises HypersignError if an order is not an integer from 1 to 16. Source: see `greedy_scales`.
 
     >>> np.degrees(np.arccos(greedy_cosine([1, 2, 3, 4]))).round(2).tolist()
     [37.07, 20.79, 13.45, 9.9]
@@ -248,8 +249,8 @@ def greedy_error(order: ArrayLike) -> Array:
 
         E (x - q)^2 = 1 - sum of scale_i^2
 
-    Slightly above sin^2 of the angle, since greedy scales are not the least-squares ones. Raises HypersignError
-    where an order is no integer from 1 to 16. Source: see `greedy_scales`.
+    It is slightly larger than sin^2 of the angle, because greedy scales are not the least-squares scales.
+    Raises HypersignError if an order is not an integer from 1 to 16. Source: see `greedy_scales`.
 
     >>> greedy_error([2, 3, 4]).round(4).tolist()
     [0.1305, 0.0584, 0.0329]
@@ -258,7 +259,7 @@ def greedy_error(order: ArrayLike) -> Array:
 
 
 def _each(function: Callable[[int], float], values: ArrayLike, name: str, most: int = _MOST_LEVELS) -> Array:
-    """The function of each integer, in the shape of `values`."""
+    """Calls the function for each integer; returns the results in the shape of `values`."""
     given = np.asarray(values)
     if given.dtype.kind not in "iu":
         if given.dtype.kind != "f" or not np.all(given == np.floor(given)):

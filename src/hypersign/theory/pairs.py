@@ -1,6 +1,6 @@
-"""The angle between two independent vectors, which in high dimension is always nearly a right one.
+"""The angle between two independent vectors. In high dimension it is nearly always close to 90 degrees.
 
-The mean is pi/2 for both laws below, by symmetry.
+The mean is pi/2 both for normals and for random signs, by symmetry.
 """
 
 import functools
@@ -20,8 +20,8 @@ def pair_cosine_std(d: ArrayLike) -> Array:
 
         std c = 1/sqrt(d);   the mean is 0
 
-    Exact for every d, and for any independent pair of which one is isotropic.
-    Raises HypersignError where d < 1. Source: E <u, e>^2 = 1/d for u uniform on the sphere.
+    It is exact for every d, and for any two independent vectors if one of them is isotropic.
+    Raises HypersignError if d < 1. Source: E <u, e>^2 = 1/d for u uniform on the sphere.
 
     >>> float(pair_cosine_std(100))
     0.1
@@ -34,7 +34,7 @@ def pair_angle_std(d: ArrayLike) -> Array:
 
         std theta = sqrt(psi'(d/2) / 2)  ~  1/sqrt(d),   psi' the trigamma function
 
-    Exact for every d. Raises HypersignError where d < 1.
+    It is exact for every d. Raises HypersignError if d < 1.
     Source: the moment-generating function of the density sin^(d-2).
 
     >>> round(float(np.degrees(pair_angle_std(27))), 2)
@@ -48,7 +48,7 @@ def pair_angle_density(angle: ArrayLike, d: ArrayLike) -> Array:
 
         f(theta) = Gamma(d/2) / (sqrt(pi) Gamma((d-1)/2)) sin^(d-2) theta   on [0, pi]
 
-    Raises HypersignError where d < 2: the angle is then 0 or pi. Source: area of a zone of the sphere.
+    Raises HypersignError if d < 2, because the angle is then 0 or pi. Source: area of a zone of the sphere.
 
     >>> round(float(pair_angle_density(np.pi / 2, 3)), 4)
     0.5
@@ -64,10 +64,10 @@ def pair_angle_density(angle: ArrayLike, d: ArrayLike) -> Array:
 def binary_pair_angle_std(d: ArrayLike) -> Array:
     """Standard deviation, in radians, of the angle between two independent vectors of d random signs.
 
-        std theta, theta = arccos(1 - 2 h/d), h binomial: how many of d fair coins show heads
+        std theta,   theta = arccos(1 - 2 h/d),   h binomial: the number of heads of d fair coins
 
-    Exact for every d (terms below 1e-20 are left out). Raises HypersignError where d is no integer >= 1.
-    Source: the sum over h.
+    It is exact for every d, except that terms below 1e-20 are omitted.
+    Raises HypersignError if d is not an integer >= 1. Source: the sum over h.
 
     >>> round(float(np.degrees(binary_pair_angle_std(100))), 2)
     5.76

@@ -20,15 +20,15 @@ __all__ = [
     "sign_angle_density",
 ]
 
-_EXACT_UP_TO = 16  # the recursion below costs milliseconds per d; beyond, the beta law is good enough
+_EXACT_UP_TO = 16  # the recursion takes milliseconds per d; for larger d the beta distribution is accurate enough
 _GRID = 512
 
 
 def _log_mean_ratio(d: np.ndarray) -> np.ndarray:
-    """log(E c / sqrt(2/pi)), where c is the cosine between d independent normals and their signs.
+    """Returns log(E c / sqrt(2/pi)), where c is the cosine between d independent normals and their signs.
 
     With x = d/2 it is log(sqrt(x) Gamma(x) / Gamma(x + 1/2)). The difference of two lgammas loses digits as d
-    grows, so from d = 64 on its asymptotic series is used, whose first omitted term is below 1e-16 there.
+    grows, so an asymptotic series is used from d = 64 on. Its first omitted term is below 1e-16 there.
     """
     x = d / 2
     exact = 0.5 * np.log(x) + special.gammaln(x) - special.gammaln(x + 0.5)
@@ -41,8 +41,8 @@ def sign_cosine(d: ArrayLike) -> Array:
 
         E c = sqrt(d/pi) Gamma(d/2) / Gamma((d+1)/2)  ->  sqrt(2/pi) = .79788,   c = |w|_1 / (sqrt(d) |w|_2)
 
-    The law of `w` enters only through its direction: any isotropic `w` does.
-    Raises HypersignError where d < 1. Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.
+    The cosine depends only on the direction of w, so the formula holds for every isotropic w.
+    Raises HypersignError if d < 1. Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.
 
     >>> round(float(sign_cosine(2)), 4)
     0.9003
@@ -56,7 +56,8 @@ def sign_cosine_second_moment(d: ArrayLike) -> Array:
         E c^2 = 2/pi + (1 - 2/pi)/d
 
     It is also the mean share of the squared length that the least-squares binary vector keeps.
-    Raises HypersignError where d < 1. Source: of |w|_1^2 the d squares give 1 each, the d(d-1) products 2/pi.
+    Raises HypersignError if d < 1.
+    Source: in |w|_1^2, each of the d squares has mean 1, each of the d(d-1) products 2/pi.
 
     >>> round(float(sign_cosine_second_moment(4)), 4)
     0.7275
@@ -69,13 +70,13 @@ def sign_cosine_std(d: ArrayLike) -> Array:
 
         std c = sqrt(E c^2 - (E c)^2)  ~  sqrt((1 - 3/pi)/d)
 
-    Raises HypersignError where d < 1. Source: `sign_cosine` and `sign_cosine_second_moment`.
+    Raises HypersignError if d < 1. Source: `sign_cosine` and `sign_cosine_second_moment`.
 
     >>> round(float(sign_cosine_std(27)), 5)
     0.03952
     """
     d = fan_in(d)
-    # E c^2 - (E c)^2 = (1 - 2/pi)/d - (2/pi)(exp(2 s) - 1): no two numbers of order 1 are subtracted.
+    # E c^2 - (E c)^2 = (1 - 2/pi)/d - (2/pi)(exp(2 s) - 1). This form never subtracts two numbers of order 1.
     variance = (1 - 2 / np.pi) / d - 2 / np.pi * np.expm1(2 * _log_mean_ratio(d))
     return np.sqrt(np.maximum(variance, 0) * (d > 1))
 
@@ -85,8 +86,8 @@ def sign_angle(d: ArrayLike) -> Array:
 
         E theta ~ 37.071 - 23.66/d degrees
 
-    Error below .002 degrees for every d (see the package's introduction).
-    Raises HypersignError where d < 1 or, up to 16, where d is not an integer.
+    The error is below .002 degrees for every d (see the docstring of `hypersign.theory`).
+    Raises HypersignError if d < 1, or if d is below 16 and not an integer.
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.
 
     >>> round(float(np.degrees(sign_angle(3))), 2)
@@ -100,8 +101,8 @@ def sign_angle_std(d: ArrayLike) -> Array:
 
         std theta ~ 20.18/sqrt(d) degrees
 
-    Error below .01 degrees for every d (see the package's introduction).
-    Raises HypersignError where d < 1 or, up to 16, where d is not an integer.
+    The error is below .01 degrees for every d (see the docstring of `hypersign.theory`).
+    Raises HypersignError if d < 1, or if d is below 16 and not an integer.
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.
 
     >>> round(float(np.degrees(sign_angle_std(3))), 2)
@@ -113,8 +114,8 @@ def sign_angle_std(d: ArrayLike) -> Array:
 def sign_angle_density(angle: ArrayLike, d: int) -> Array:
     """Density, per radian, of the angle between a vector of d >= 2 independent normals and its sign.
 
-    Zero outside [0, arccos(1/sqrt(d))]. Exact for d <= 16 (to 1e-3 of its maximum), the beta law beyond.
-    Raises HypersignError where d < 2: the angle is then always 0.
+    It is zero outside [0, arccos(1/sqrt(d))]. For d <= 16 it is exact (to 1e-3 of its maximum); for larger d it is
+    that of the beta distribution. Raises HypersignError if d < 2, because the angle is then always 0.
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.
 
     >>> round(float(sign_angle_density(0.5, 2)), 4)  # uniform on [0, pi/4]
@@ -131,7 +132,7 @@ def sign_angle_density(angle: ArrayLike, d: int) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _AngleLaw:
-    """The exact law of the angle at one small d, on a grid from 0 to its largest value."""
+    """The exact distribution of the angle for one small d, on a grid from 0 to the largest angle."""
 
     angles: np.ndarray
     survival: np.ndarray  # P(theta > angle)
@@ -142,10 +143,11 @@ class _AngleLaw:
 
 @functools.lru_cache(maxsize=_EXACT_UP_TO)
 def _exact_law(d: int) -> _AngleLaw:
-    """The law of the angle between a uniform direction u of dimension d and the diagonal of its orthant.
+    """The distribution of the angle theta between a uniform direction u and the diagonal of its orthant.
 
-    u = (cos f, sin f u'), with f of density ~ sin^(d-2) f and u' uniform in one dimension less, so that
-    T_d = |u|_1 = cos f + sin f T_(d-1), and theta = arccos(T_d / sqrt(d)). At d = 2, theta is uniform.
+    u has d components. Write u = (cos f, sin f u'), where f has a density ~ sin^(d-2) f and u' is a uniform direction
+    in d - 1 dimensions. Then T_d = |u|_1 = cos f + sin f T_(d-1), and theta = arccos(T_d / sqrt(d)). For d = 2, theta
+    is uniform.
     """
     angles = np.linspace(0, np.arccos(d**-0.5), _GRID + 1)
     if d == 2:
@@ -157,8 +159,8 @@ def _exact_law(d: int) -> _AngleLaw:
         survival = np.empty_like(angles)
         for i, t in enumerate(np.sqrt(d) * np.cos(angles)):
             cosine = (t - np.cos(f)) / np.sin(f) / np.sqrt(d - 1)
-            # P(theta > angle) = P(T_d < t) = P(cos theta' < cosine): np.interp gives 1 where the cosine is
-            # beyond 1, which T_(d-1) never reaches, and 0 where it is below the smallest.
+            # P(theta > angle) = P(T_d < t) = P(cos theta' < cosine). np.interp gives 1 if the cosine is above 1,
+            # which cos theta' never exceeds, and 0 if it is below the smallest cosine.
             theta = np.arccos(np.clip(cosine, -1, 1))
             survival[i] = np.interp(theta, below.angles, below.survival) @ weights
         survival /= weights.sum()
@@ -175,7 +177,7 @@ def _small(d: float) -> int:
 
 
 def sign_moments(d: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`sign_cosine`, `sign_cosine_std`, `sign_angle` and `sign_angle_std` at once, for those who want all."""
+    """Returns `sign_cosine`, `sign_cosine_std`, `sign_angle` and `sign_angle_std` in one call."""
     d = fan_in(d)
     cosine, cosine_std = sign_cosine(d), sign_cosine_std(d)
     mean, std = angle_moments(cosine, cosine_std, d)

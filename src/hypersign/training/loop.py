@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from hypersign import _defaults
 from hypersign._checks import HypersignError, check_real
 from hypersign._files import is_part, make_folder, remove_parts
 from hypersign._locks import is_lock, writing_folder
@@ -52,7 +53,7 @@ def train(
     device: str | None = None,
     deterministic: bool = False,
     tensorboard: bool = False,
-    save_seconds: float = 60.0,
+    save_seconds: float = _defaults.SAVE_SECONDS,
     console: Console | None = None,
 ) -> Run:
     """Trains a network and returns its run folder.
@@ -113,7 +114,7 @@ def resume(
     device: str | None = None,
     deterministic: bool = False,
     tensorboard: bool = False,
-    save_seconds: float = 60.0,
+    save_seconds: float = _defaults.SAVE_SECONDS,
     console: Console | None = None,
 ) -> Run:
     """Resumes a run that was stopped, from its last saved state; arguments as in `train`.

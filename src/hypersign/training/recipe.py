@@ -35,16 +35,16 @@ class Recipe:
     data: str = "digits"
     """Data set: digits, mnist, fashion-mnist, cifar-10, a folder of class folders, or an .npz file."""
     images: int | None = None
-    """Number of training images to use, the first ones (100: the original's debug mode); all if None."""
+    """Train on the first INT training images (the original's debug mode: 100); by default on all."""
     validation: int = 0
-    """Number of training images to hold out for validation, the last ones."""
+    """Hold out the last INT training images for validation."""
     flip: bool = False
     """Mirror each training image with probability 1/2."""
     crop_padding: int = 0
     """Crop each training image at random, after padding by this number of pixels."""
 
     model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"] = "vgg"
-    """Network: the paper's vgg, fully connected layers alone, a residual network of binary blocks, or one
+    """Network: the paper's vgg, an mlp of fully connected layers, a residual network of binary blocks, or one
     without multiplications: fast transforms and switches, or an associative memory."""
     widths: tuple[int, ...] | None = None
     """Filters per convolution (vgg: 128 128 256 256 512 512) or stage (resnets)."""
@@ -56,15 +56,15 @@ class Recipe:
     """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
     associative-memory: 8192)."""
     levels: int = 2
-    """2: binary weights and activations, 3: ternary ones."""
+    """2: binary weights and activations, 3: ternary weights and activations."""
     threshold: float | Literal["optimal"] | None = None
-    """Ternary threshold in [0, 1) (.02), or optimal: .612 standard deviations."""
+    """Ternary threshold in [0, 1) (0.02), or optimal: 0.612 standard deviations."""
     continuous: bool | None = None
-    """No quantizer in the convolutions; fully connected weights stay quantized (vgg)."""
+    """Whether convolutions stay in float, while fully connected weights are quantized (vgg: no)."""
     float_weights: tuple[str, ...] | None = None
-    """Layers whose weights stay real: conv1, fc2, ..."""
+    """Layers whose weights stay in float, such as conv1 fc2."""
     float_inputs: tuple[str, ...] | None = None
-    """Layers whose inputs stay real."""
+    """Layers whose inputs stay in float."""
     weights: str | None = None
     """Weight quantizer in place of levels: sign, ternary, float; with options: ternary:threshold=.1,scale=filter."""
     inputs: str | None = None
@@ -76,14 +76,14 @@ class Recipe:
     norm_epsilon: float | None = None
     """Added to the variance in batch norm (vgg: 1e-3; resnets: 1e-5)."""
     norm_momentum: float | None = None
-    """Share of the newest batch in batch norm's running averages (.1; the original's is .001)."""
+    """Weight of the newest batch in batch norm's running averages (0.1; the original's: 0.001)."""
     sign_zero: int | None = None
     """Level of 0: 1, or 0 as in the original (then not a binary network)."""
     weight_scale: Literal["filter"] | int | None = None
-    """A least-squares scale of quantized weights: filter (one per filter), or the number of
-    weights per scale."""
+    """Multiply quantized weights by least-squares scales: filter (one per filter), or the number of weights per
+    scale; without it there is no scale."""
     first_layer: FirstLayerName | None = None
-    """What the first convolution reads: pixels, their code in levels, or signs of rotated patches (vgg)."""
+    """Input of the first convolution (vgg): plain pixels, their code in levels, or signs of rotated patches."""
     first_dimensions: int | None = None
     """Levels per pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
 
@@ -94,7 +94,7 @@ class Recipe:
     loss: Literal["squared-hinge", "cross-entropy"] = "squared-hinge"
     """Squared hinge against targets of -1 and +1, or softmax cross-entropy."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """Update rule; sgd has Nesterov momentum .9."""
+    """Update rule; sgd has Nesterov momentum 0.9."""
     adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
     """Whether Adam adds its 1e-8 to the bias-corrected root (torch) or to the uncorrected one (the original)."""
     weight_decay: float = 0.0
@@ -108,11 +108,11 @@ class Recipe:
     schedule_per: Literal["epoch", "step"] = "epoch"
     """Whether the learning rate changes after each epoch or after each step."""
     gradient_clip: float | None = 1.0
-    """Clip every gradient entry to [-c, c]; no clipping if None."""
+    """Clip every gradient entry to [-c, c]; none: no clipping."""
     latent_clip: Literal["after-step", "before-forward", "none"] = "after-step"
     """When latent weights are clipped to [-1, 1]; the original's order is before-forward."""
     reestimate_images: int = 10_000
-    """Number of training images to re-estimate batch norm on at the end, without augmentation; 0: none."""
+    """Training images that batch norm is re-estimated on at the end, without augmentation; 0: no re-estimation."""
 
     seed: int = 0
     """Seed of the initial weights, the order of the images, and their augmentation."""

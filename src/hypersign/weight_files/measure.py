@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hypersign import theory
+from hypersign import _defaults, theory
 from hypersign._checks import check_int
 from hypersign._json import plain
 from hypersign.bits.backend import native
@@ -172,7 +172,7 @@ class WeightsGeometry:
 def inspect_weights(
     file: TensorFile,
     *,
-    sample: int = 1 << 17,
+    sample: int = _defaults.SAMPLED_WEIGHTS,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> WeightsGeometry:

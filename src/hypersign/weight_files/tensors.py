@@ -13,6 +13,7 @@ from hypersign.weight_files.stored import FLOATS, StoredTensor, TensorFile, mapp
 
 __all__ = ["is_tensor_file", "open_tensors"]
 
+_LONGEST_NAME = 255  # characters of a file's name
 _INDEX = "*.safetensors.index.json"
 _PART = re.compile(r".*-(\d{5})-of-(\d{5})\.safetensors")
 
@@ -99,8 +100,8 @@ def _folder(path: Path) -> dict[str, StoredTensor]:
     shards = _shards(indices[0])
     opened = {}
     for name in sorted(set(shards.values())):
-        if Path(name).name != name:
-            raise HypersignError(f"{indices[0]} must name files beside it; it names {name!r}; download it again")
+        if Path(name).name != name or len(name) > _LONGEST_NAME:
+            raise HypersignError(f"{indices[0]} must name files beside it; it names {name!r:.100}; download it again")
         opened[name] = _safetensors(path / name)
     wrong = [name for name, shard in shards.items() if name not in opened[shard]]
     wrong += [name for tensors in opened.values() for name in tensors if name not in shards]

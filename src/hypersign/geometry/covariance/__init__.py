@@ -1,12 +1,12 @@
-"""Covariance once, everything predicted: one pass over the data predicts the effect of any quantizer.
+"""The covariance of a layer's inputs: measured in one pass over the data, it predicts the effect of any quantizer.
 
-Quantizing a filter w to b leaves of its dot products with the inputs a the correlation
+If a filter w is quantized to b, the correlation of its dot products with the inputs a is
 
     r = corr(a.w, a.b) = w'Cb / sqrt(w'Cw b'Cb)
 
-with C the centred covariance of the inputs: exactly, for inputs of any law and mean. So `input_covariances` goes
-through the data once and keeps C, layer by layer; `what_if` then answers for every quantizer, threshold, number of
-levels, group scale and rotation, `effective_dimension` and `spectrum` say what C looks like.
+with C the centred covariance of the inputs. This is exact for inputs of any distribution and mean.
+`input_covariances` reads the data once and keeps C for each layer. `what_if` then predicts the effect of every
+quantizer, threshold, number of levels, group scale and rotation. `effective_dimension` and `spectrum` describe C.
 """
 
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator

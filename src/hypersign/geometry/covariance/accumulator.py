@@ -1,4 +1,4 @@
-"""Means and covariances of vectors that come chunk by chunk."""
+"""Means and covariances of vectors that arrive in chunks."""
 
 import shutil
 import tempfile
@@ -12,27 +12,27 @@ from hypersign.geometry.covariance.patches import NUMBERS
 
 __all__ = ["CovarianceAccumulator"]
 
-_ROWS = 512  # of a block of the covariance, which is worked on at a time
+_ROWS = 512  # rows per block of the covariance
 
 
 class CovarianceAccumulator:
-    """Streams vectors and reports their mean and their centred covariance.
+    """Accumulates vectors and computes their mean and centred covariance.
 
         mean = sum x / n,    C = sum (x - mean)(x - mean)' / n
 
-    Chunks are reduced in float64 about their own mean and combined by Chan's formula, so that a large mean costs
-    no digits, results do not depend on how the vectors were divided, and accumulators of several processes add
-    up. An input that is constant has a variance of exactly 0. Of C, blocks of 512 rows are worked on at a time,
-    on and above the diagonal only: beside C itself, memory holds one chunk and one such block.
+    Each chunk is reduced in float64 about its own mean, and chunks are combined by Chan's formula. So a large mean
+    costs no digits, results do not depend on how the vectors were divided into chunks, and accumulators of several
+    processes can be added. A constant input has a variance of exactly 0. C is computed in blocks of 512 rows, on and
+    above the diagonal only: besides C itself, memory holds one chunk and one block.
 
     Args:
-        groups: independent sets of vectors of one dimension.
-        dimension: d.
-        levels: every component is -1, 0 or +1. Sums of their products are integers, exact in float32, which
-            takes half the time.
-        device: where the sums are; the CPU if it has no float64.
-        mapped: keep C, of 8 groups d^2 bytes, in a mapped temporary file (in the folder that TMPDIR names)
-            instead of memory. It vanishes with the array.
+        groups: the number of independent sets of vectors, all of the same dimension.
+        dimension: the dimension d of the vectors.
+        levels: True if every component is -1, 0 or +1. Then sums of products are integers and exact in float32,
+            which takes half the time.
+        device: the device that holds the accumulators; the CPU is used if it has no float64.
+        mapped: keep C (8 groups d^2 bytes) in a mapped temporary file instead of memory. The file is in the folder
+            that TMPDIR names, and disappears with the array.
 
     Raises:
         HypersignError: the file would not fit on its disk.
@@ -65,15 +65,15 @@ class CovarianceAccumulator:
 
     @property
     def count(self) -> int:
-        """Vectors of each group that were added."""
+        """The number of vectors added to each group."""
         return self._reduced + sum(part.shape[2] for part in self._pending)
 
     def update(self, vectors: Tensor) -> None:
-        """Adds n < 2^24 vectors, shape (groups, d, n), of any floating type; held for a while, not copied."""
+        """Adds n < 2^24 vectors, of shape (groups, d, n) and any floating type; keeps them for a while, uncopied."""
         if not vectors.shape[2]:
             return
         self._pending.append(vectors)
-        # A small batch is worth waiting for more: reducing a chunk reads and writes all of C.
+        # Small batches are collected first, because reducing a chunk reads and writes all of C.
         if sum(part.numel() for part in self._pending) >= NUMBERS // 2:
             self._reduce()
 
@@ -91,7 +91,7 @@ class CovarianceAccumulator:
         shift = mean - self._mean
         for rows in self._blocks():
             block = (chunk[:, rows] @ chunk[:, rows.start :].mT).double()
-            if self.levels:  # these were not centred
+            if self.levels:  # levels were not centred
                 block -= n * mean[:, rows, None] * mean[:, None, rows.start :]
             block += self._reduced * n / total * shift[:, rows, None] * shift[:, None, rows.start :]
             self._scatter[:, rows, rows.start :] += block
@@ -103,9 +103,9 @@ class CovarianceAccumulator:
         return [slice(start, start + rows) for start in range(0, self.dimension, rows)]
 
     def merge(self, other: "CovarianceAccumulator") -> None:
-        """Adds everything `other` has seen.
+        """Adds the vectors of another accumulator.
 
-        Raises HypersignError where the two differ in groups or dimension.
+        Raises HypersignError if the two differ in groups or dimension.
         """
         ours, theirs = ((a.groups, a.dimension) for a in (self, other))
         if ours != theirs:
@@ -126,9 +126,10 @@ class CovarianceAccumulator:
         self._reduced = total
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean, shape (groups, d), and the covariance, shape (groups, d, d), symmetric; both float64.
+        """The mean, of shape (groups, d), and the symmetric covariance, of shape (groups, d, d), both in float64.
 
-        The accumulator is used up: its memory becomes the result's. Raises HypersignError where nothing was added.
+        The result uses the accumulator's memory, so do not use the accumulator again. Raises HypersignError if
+        nothing was added.
         """
         self._reduce()
         if not self.count:
@@ -143,9 +144,9 @@ class CovarianceAccumulator:
 
 
 def _mapped(shape: tuple[int, ...]) -> Tensor:
-    """Zeros in a temporary file: pages of it that memory has no room for, the system writes to disk."""
+    """Zeros in a mapped temporary file; the operating system writes pages that do not fit in memory to disk."""
     size, free = 8 * int(np.prod(shape)), shutil.disk_usage(tempfile.gettempdir()).free
-    if size > free:  # checked here, since a full disk would end the process at some later write
+    if size > free:  # checked here, because a full disk would end the process at a later write
         raise HypersignError(
             f"a covariance of shape {shape} needs {size / 1e9:.1f} GB in {tempfile.gettempdir()}, which has "
             f"{free / 1e9:.1f} GB left: name a larger folder in TMPDIR, or raise memory_bytes"

@@ -1,4 +1,4 @@
-"""What-ifs along a threshold, a number of levels and a rotation: the curves that a report's sliders read."""
+"""What-ifs as functions of the threshold, the number of levels and a rotation, for the sliders of a report."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from hypersign.rotations import HadamardRotation
 __all__ = ["COMPONENTS_FAN_IN", "CURVE_FILTERS", "CURVE_LEVELS", "CURVE_THRESHOLDS", "components", "what_if_curves"]
 
 CURVE_THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(16))
-"""Ternary thresholds of a curve, in standard deviations of each filter; 0 is the sign."""
+"""The ternary thresholds of a curve, in standard deviations of each filter; 0 is the sign."""
 
 CURVE_LEVELS = (2, 3, 4, 5, 6, 7, 8, 16)
-"""Numbers of levels of a curve."""
+"""The numbers of levels of a curve."""
 
 CURVE_FILTERS = 32
-"""Filters that curves are medians over: as many, evenly spread over the layer's (over each group's)."""
+"""Curves are medians over this number of filters, evenly spread over the layer (over each group)."""
 
 COMPONENTS_FAN_IN = 2304
-"""Principal components are left out above this fan-in: they take of the order of d^3 operations."""
+"""Principal components are left out above this fan-in, because they need of the order of d^3 operations."""
 
 ROTATIONS: dict[str, Callable[[int], HadamardRotation] | None] = {
     "none": None,
@@ -36,15 +36,15 @@ ROTATIONS: dict[str, Callable[[int], HadamardRotation] | None] = {
 
 
 def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tuple[WhatIfCurve, ...]:
-    """Predicted angle, r and sign flips against threshold and number of levels, without and with a rotation.
+    """Predicts angle, r and sign flips for each threshold and number of levels, with and without a rotation.
 
-    For each rotation R and each value: q is sign(x) [|x| > t sigma] for a threshold t, the k Lloyd-Max levels for a
-    number of levels k, and a filter w becomes R' q(R w). r and sign flips follow from the covariance of the inputs as
-    in `what_if`. R is the identity ("none") or three rounds of a randomized Hadamard transform ("hadamard").
+    A filter w becomes R' q(R w). For a threshold t, q is sign(x) [|x| > t sigma]; for k levels, q rounds to the k
+    Lloyd-Max levels. R is the identity ("none") or three rounds of a randomized Hadamard transform ("hadamard"). r
+    and sign flips follow from the covariance of the inputs, as in `what_if`.
 
     Args:
-        layer: its inputs' covariance and its latent filters.
-        filters: number of filters that the medians are over, evenly spaced.
+        layer: the covariance of a layer's inputs, with its latent filters.
+        filters: the number of filters in each median; they are evenly spaced.
 
     Raises:
         HypersignError: `filters` is below 1.
@@ -83,10 +83,10 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
 
 
 def components(layer: LayerCovariance) -> Components:
-    """Shares of the inputs' variance, and of the filters' squared lengths, in the k leading principal components.
+    """The shares of the inputs' variance and of the filters' squared lengths in the k leading principal components.
 
-    For k = 1, 2, 4, ... and the fan-in; shares of filters are means over those that are not zero, NaN where all are.
-    Nothing above a fan-in of 2,304, whose components would take too long.
+    k is 1, 2, 4, ... and the fan-in. Shares of filters are means over the filters that are not zero, NaN if all are
+    zero. Above a fan-in of 2,304 the result is empty, because the components would take too long.
 
     >>> c = np.array([[[2.0, 1.0], [1.0, 2.0]]])
     >>> found = components(LayerCovariance("", "", 9, np.zeros((1, 2)), c, np.array([[3.0, 1.0]]), np.ones((1, 2))))
@@ -114,7 +114,7 @@ def components(layer: LayerCovariance) -> Components:
 
 
 def _few(layer: LayerCovariance, count: int) -> LayerCovariance:
-    """The layer with `count` of its filters, as many of each group, at least one."""
+    """The layer with about `count` of its filters: the same number from each group, at least one."""
     each = layer.filters // layer.groups
     taken = min(each, -(-count // layer.groups))
     places = np.linspace(0, each - 1, taken).round().astype(int)

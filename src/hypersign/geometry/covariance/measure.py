@@ -1,4 +1,4 @@
-"""One pass over the data: the covariance of every layer's inputs."""
+"""Measures the covariance of every layer's inputs in one pass over the data."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -11,25 +11,27 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign.geometry.capture import watching
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
-from hypersign.geometry.covariance.patches import groups_of, input_patches, quantizable_layers
+from hypersign.geometry.covariance.patches import NUMBERS, groups_of, input_patches, quantizable_layers
 from hypersign.layers import QuantLayer
 
 __all__ = ["MOST_FAN_IN", "Covariances", "LayerCovariance", "input_covariances"]
 
 MOST_FAN_IN = 8192
-"""Layers of a larger fan-in are left unmeasured: the covariance of this one takes 0.5 GiB."""
+"""The largest fan-in that is measured: its covariance takes 0.5 GiB."""
 
 Batch = Tensor | tuple | list | Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerCovariance:
-    """The inputs of a layer as its product sees them, and its filters: enough to predict every dot product's r.
+    """Mean and covariance of the inputs of a layer's product, and its filters: enough to predict r.
 
-    `patches` of each group were seen; `mean` has shape (groups, d), `covariance` C (groups, d, d), centred and
-    symmetric, d being the fan-in; `weights` the latent filters, `levels` what the layer makes of them (the same
-    without a weight quantizer), both (filters, d). Filter f meets the inputs of group f // (filters / groups). All
-    arrays are float64. `kind` is the layer's class.
+    `patches` is the number of input vectors per group. `mean` has shape (groups, d), where d is the fan-in.
+    `covariance` is C, centred and symmetric, of shape (groups, d, d). `weights` are the latent filters and `levels`
+    the quantized ones (the same without a weight quantizer), both of shape (filters, d). `sign_flips` is counted on
+    these very inputs: per filter, the share of dot products whose sign differs between latent and quantized weights;
+    empty if it was not counted. Filter f is multiplied with the inputs of group f // (filters / groups). All arrays
+    are float64. `kind` is the layer's class.
     """
 
     name: str
@@ -39,26 +41,27 @@ class LayerCovariance:
     covariance: np.ndarray
     weights: np.ndarray
     levels: np.ndarray
+    sign_flips: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
 
     @property
     def groups(self) -> int:
-        """Groups of the layer."""
+        """The number of groups."""
         return len(self.covariance)
 
     @property
     def fan_in(self) -> int:
-        """Length d of a filter."""
+        """The length d of a filter."""
         return self.weights.shape[1]
 
     @property
     def filters(self) -> int:
-        """Number of filters, of all groups."""
+        """The number of filters in all groups."""
         return len(self.weights)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covariances:
-    """Result of one pass over `images` images: by name, the layers measured, and why others were not."""
+    """Result of one pass over `images` images: the measured layers by name, and the reason for each other layer."""
 
     images: int
     layers: dict[str, LayerCovariance]
@@ -73,31 +76,32 @@ def input_covariances(
     memory_bytes: int = 2**31,
     progress: Callable[[int], Any] | None = None,
 ) -> Covariances:
-    """Mean and covariance of the inputs of every fully connected and convolutional layer, in one pass.
+    """Measures mean and covariance of the inputs of every fully connected and convolutional layer, in one pass.
 
-    An input is what one filter is multiplied with: a row, or a patch of the padded input. From these follows the
-    correlation of dot products for any quantizer of the weights, with no further pass: see `what_if`.
+    An input is a vector that one filter is multiplied with: a row, or a patch of the padded input. Mean and
+    covariance determine the correlation of dot products for any quantizer of the weights, without another pass: see
+    `what_if`.
 
-    The model runs in evaluation mode and in float32 (or its own type), and is left as found: its hooks, modes,
-    weights, and the random state, whatever happens. Sums are kept in float64; results do not depend on the size
-    of the batches. Of a fan-in d a covariance takes 8 d^2 bytes; those of the largest layers that would take the
-    sum above `memory_bytes` are kept in mapped temporary files, worked on in blocks of 512 rows. Beside them
-    memory holds one batch, 8 MiB of inputs per layer, and one block.
+    The model runs in evaluation mode and in float32 (or its own type). Its hooks, modes, weights and the random
+    state are the same afterwards, also after an exception. Accumulators are float64; results do not depend on the
+    batch size. The covariance of a layer with fan-in d takes 8 d^2 bytes. If all of them need more than
+    `memory_bytes`, those of the largest layers are kept in mapped temporary files and computed in blocks of 512
+    rows. Besides the covariances, memory holds one batch, 8 MiB of inputs per layer, and one block.
 
     Args:
         model: any network with `nn.Linear`, `nn.Conv1d` or `nn.Conv2d`, quantized or not.
-        batches: input tensors; or tuples whose first item is one (labels may follow); or dictionaries, the
-            model's keyword arguments. Tensors are moved to the model's device, floating ones to its type.
-        continuous: take the inputs as they are before a layer's input quantizer.
-        memory_bytes: of the covariances that are kept in memory.
-        progress: called after each batch with the number of images seen so far.
+        batches: input tensors; or tuples that begin with one (labels may follow); or dictionaries of the model's
+            keyword arguments. Tensors are moved to the model's device, and floating-point ones get its type.
+        continuous: measure the inputs before a layer's input quantizer.
+        memory_bytes: the memory for covariances, in bytes.
+        progress: called after each batch with the number of images seen.
 
-    Layers that were not reached, whose inputs hold NaN or infinity, or whose fan-in is above 8,192 are listed in
-    `unmeasured` with the reason.
+    `unmeasured` lists, with the reason, the layers that were not reached, whose inputs contain NaN or infinity, or
+    whose fan-in is above 8,192.
 
     Raises:
-        HypersignError: the model has no such layer; there are no images; a batch is of another kind; a mapped
-            file would not fit on its disk.
+        HypersignError: the model has no such layer; there are no images; a batch has another form; a mapped file
+            would not fit on its disk.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 2.2.
 
@@ -135,12 +139,14 @@ def input_covariances(
 
 
 class _LayerSums:
-    """Accumulates what one layer is given."""
+    """Accumulates the inputs of one layer."""
 
     def __init__(self, name: str, layer: Any, continuous: bool, mapped: bool) -> None:
         self.name, self.layer = name, layer
         self.quantizes = isinstance(layer, QuantLayer) and layer.quantizes_inputs and not continuous
         self.sums: CovarianceAccumulator | None = None
+        self.flips = torch.zeros(layer.weight.shape[0], dtype=torch.int64, device=layer.weight.device)
+        self.filters: tuple[Tensor, ...] = ()  # latent and quantized
         self.reason = ""
         if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
@@ -152,32 +158,45 @@ class _LayerSums:
 
     @property
     def unmeasured(self) -> str:
-        """Why there is no covariance, or nothing."""
+        """Why there is no covariance; empty if there is one."""
         if self.reason:
             return self.reason
         assert self.sums is not None
         return "" if self.sums.count else "the forward pass does not call it"
 
     def hook(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        """A forward hook: adds the layer's present input."""
+        """A forward hook: adds the layer's current input."""
         if self.sums is None:
             return
         x: Tensor = args[0] if args else next(iter(kwargs.values()))
         if not torch.isfinite(
             x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
-        ):  # far cheaper than asking every element
+        ):  # far cheaper than checking every element
             self.reason, self.sums = "its input holds NaN or infinity", None
             return
         if self.quantizes:
             x = self.layer.effective_input(x)
         for patches in input_patches(layer, x):
             self.sums.update(patches)
+            self._count_flips(patches)
+
+    def _count_flips(self, patches: Tensor) -> None:
+        """Counts products of patches (groups, d, n) that are negative with latent or with quantized weights alone."""
+        if not (isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights):
+            return
+        if not self.filters:
+            shape = patches.shape[0], -1, patches.shape[1]
+            both = self.layer.weight, self.layer.effective_weight()
+            self.filters = tuple(weight.detach().reshape(shape).to(patches) for weight in both)
+        latent, levels = self.filters
+        for part in patches.split(max(1, NUMBERS // len(self.flips)), dim=2):
+            self.flips += ((latent @ part < 0) != (levels @ part < 0)).sum(2).flatten()
 
     def result(self) -> LayerCovariance:
-        """The covariance; the sums cannot be used afterwards."""
+        """The covariance. The accumulators cannot be used afterwards."""
         assert self.sums is not None
         mean, covariance = self.sums.result()
-        patches, self.sums = self.sums.count, None  # frees the sums of a device
+        patches, self.sums = self.sums.count, None  # frees the accumulators' memory on a device
         latent = self.layer.weight.detach()
         quantized = isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights
         levels = self.layer.effective_weight().detach() if quantized else latent
@@ -190,11 +209,12 @@ class _LayerSums:
             covariance,
             weights,
             weights if levels is latent else _rows(levels),
+            (self.flips / patches).cpu().numpy() if quantized else np.empty(0),
         )
 
 
 def _sums(modules: Mapping[str, Any], continuous: bool, memory_bytes: int) -> list[_LayerSums]:
-    """One for each layer, in order; the smallest covariances first are kept in memory, as many as fit."""
+    """One `_LayerSums` per layer, in order. The smallest covariances stay in memory, as many as fit."""
     size = {name: 8 * groups_of(layer) * layer.weight[0].numel() ** 2 for name, layer in modules.items()}
     held, mapped = 0, set()
     for name in sorted(size, key=lambda name: size[name]):
@@ -205,12 +225,12 @@ def _sums(modules: Mapping[str, Any], continuous: bool, memory_bytes: int) -> li
 
 
 def _rows(weight: Tensor) -> np.ndarray:
-    """A weight's filters as rows, in float64 and in memory of their own."""
+    """Copies a weight's filters into rows, in float64."""
     return weight.cpu().to(torch.float64, copy=True).flatten(1).numpy()
 
 
 def _on_device(batch: Batch, example: Tensor) -> tuple[tuple, dict[str, Any], int]:
-    """The model's positional and keyword arguments, and how many images they hold."""
+    """The model's positional and keyword arguments on its device, and the number of images in them."""
 
     def moved(value: Any) -> Any:
         if not isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""The inputs that a layer's filters are multiplied with: rows of a linear layer, patches of a convolution."""
+"""The vectors that a layer's filters are multiplied with: rows of a linear layer, patches of a convolution."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,15 +9,15 @@ from torch.nn import functional as F
 __all__ = ["NUMBERS", "groups_of", "input_patches", "quantizable_layers"]
 
 NUMBERS = 1 << 21
-"""Numbers that a chunk of patches holds, unless a single row of outputs has more: 8 MiB in float32."""
+"""The size of a chunk of patches, in numbers (8 MiB in float32), unless a single row of outputs has more."""
 
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def quantizable_layers(model: nn.Module) -> dict[str, Any]:
-    """The layers of `model` whose weights could be quantized, or are, by name, in module order.
+    """The layers of `model` whose weights are quantized or could be, by name, in module order.
 
-    These are `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` and what derives from them, quantized layers included.
+    These are `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` and their subclasses, including quantized layers.
 
     >>> list(quantizable_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(4, 3))))
     ['0', '2']
@@ -26,24 +26,23 @@ def quantizable_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def groups_of(layer: nn.Module) -> int:
-    """Groups of a convolution, each with inputs and filters of its own; 1 of a fully connected layer."""
+    """The number of groups of a convolution, each with its own inputs and filters; 1 for a fully connected layer."""
     return int(getattr(layer, "groups", 1))
 
 
 def input_patches(layer: Any, x: Tensor) -> Iterator[Tensor]:
-    """The vectors that `layer` multiplies its filters with when it is given `x`, in chunks.
+    """Yields, in chunks, the vectors that `layer` multiplies its filters with on the input `x`.
 
         product[.., f] = weight[f].flatten() . patch        for every patch of the group of f
 
-    Patches are those of the padded input: the padding counts, as zeros, as `pad_value`, or as the layer's padding
-    mode has it.
+    Patches include the padding: zeros, `pad_value`, or the values of the layer's padding mode.
 
     Args:
-        layer: fully connected, or a convolution of one or two dimensions.
-        x: its input, as the product sees it, which is after an input quantizer.
+        layer: a fully connected layer, or a convolution in one or two dimensions.
+        x: the input of the product, so after an input quantizer.
 
-    Yields tensors of shape (groups, fan-in, patches) of the type of `x`, about `NUMBERS` numbers each, whose memory
-    is not that of `x`.
+    Yields tensors of shape (groups, fan-in, patches) and the type of `x`, with about `NUMBERS` numbers each. They do
+    not share memory with `x`.
 
     >>> import torch
     >>> layer = nn.Conv1d(1, 1, 3, padding=1)
@@ -73,7 +72,7 @@ def input_patches(layer: Any, x: Tensor) -> Iterator[Tensor]:
     for part in x.split(images):
         for top in range(0, height, rows_at_once):
             count = min(rows_at_once, height - top)
-            # channels, places in the kernel, images, rows, columns: a filter's weights are channels, then places
+            # Axes: channel, kernel position, image, row, column. A filter's weights have the same first two axes.
             patches = x.new_empty(x.shape[1], kernel[0] * kernel[1], len(part), count, width)
             for place in range(kernel[0] * kernel[1]):
                 i, j = place // kernel[1] * dilation[0], place % kernel[1] * dilation[1]

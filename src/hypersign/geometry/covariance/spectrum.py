@@ -1,4 +1,4 @@
-"""How many directions a layer's inputs vary in, and how its filters lie to them."""
+"""The directions in which a layer's inputs vary, and how much of its filters lies in them."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ __all__ = ["Spectrum", "effective_dimension", "spectrum"]
 
 
 def effective_dimension(layer: LayerCovariance) -> float:
-    """Effective dimension of a layer's inputs, `theory.effective_dimension` of their covariance.
+    """The effective dimension of a layer's inputs, `theory.effective_dimension` of their covariance.
 
-    The mean over groups whose inputs vary; NaN where none varies.
+    It is the mean over the groups whose inputs vary, NaN if there are none.
 
     >>> layer = LayerCovariance("", "", 1, np.zeros((1, 3)), np.diag([2.0, 2, 0])[None], np.eye(3), np.eye(3))
     >>> effective_dimension(layer)
@@ -26,12 +26,12 @@ def effective_dimension(layer: LayerCovariance) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Principal components of a layer's inputs, and how the latent filters and their levels lie to them.
+    """Principal components of a layer's inputs, and their cosines with the latent filters and the levels.
 
-    `eigenvalues` has shape (groups, d), descending; `components` (groups, d, d): component i of group g is the
-    unit vector `components[g, i]`, and its variance eigenvalue i. `alignment` is the cosine between filter and
-    component, shape (filters, d), that of a filter's own group; `levels_alignment` that of its levels. NaN for
-    filters that are zero or NaN. A component's sign means nothing.
+    `eigenvalues` has shape (groups, d), in descending order. `components` has shape (groups, d, d): component i of
+    group g is the unit vector `components[g, i]`, and its variance is eigenvalue i. `alignment` is the cosine between
+    each filter and each component of its group, of shape (filters, d). `levels_alignment` is the same for the
+    filter's levels. Both are NaN for filters that are zero or NaN. The sign of a component has no meaning.
     """
 
     eigenvalues: np.ndarray
@@ -40,21 +40,24 @@ class Spectrum:
     levels_alignment: np.ndarray
 
     def variance_share(self, k: int) -> float:
-        """Share of the inputs' variance in the k leading components, over all groups; NaN where there is none."""
+        """The share of the inputs' variance in the k leading components, over all groups; NaN without variance."""
         total = self.eigenvalues.sum()
         return float(self.eigenvalues[:, :k].sum() / total) if total > 0 else np.nan
 
     def weight_energy(self, k: int) -> np.ndarray:
-        """Share of each filter's squared length in the k leading components, shape (filters,): k/d if random."""
+        """The share of each filter's squared length in the k leading components, of shape (filters,).
+
+        Filters in random directions have k/d on average.
+        """
         return np.asarray((self.alignment[:, :k] ** 2).sum(1))
 
 
 def spectrum(layer: LayerCovariance) -> Spectrum:
-    """Eigenvalues and principal components of a layer's inputs, and the alignment of its filters with them.
+    """Computes the principal components of a layer's inputs, and the alignment of its filters with them.
 
         C = V' diag(lambda) V,   alignment of filter w with component v_i: w.v_i / |w|
 
-    Takes of the order of d^3 operations and holds d^2 numbers in memory.
+    It needs of the order of d^3 operations and d^2 numbers of memory.
 
     >>> c = np.array([[[2.0, 1.0], [1.0, 2.0]]])
     >>> found = spectrum(LayerCovariance("", "", 9, np.zeros((1, 2)), c, np.array([[3.0, 1.0]]), np.ones((1, 2))))
