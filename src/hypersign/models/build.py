@@ -97,7 +97,7 @@ def _check_kinds(name: str, options: Mapping[str, Any]) -> None:
 def _kinds(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for function in (Quantization, Quantization.of, MODELS[name]):
-        found |= typing.get_type_hints(function, localns=vars(quantizers))
+        found |= typing.get_type_hints(function, localns={name: getattr(quantizers, name) for name in quantizers.__all__})
     return found
 
 
