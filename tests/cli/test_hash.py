@@ -40,6 +40,15 @@ def test_hash_and_search(files, capsys):
     assert "Hamming distance, in bits" in capsys.readouterr().out
 
 
+def test_a_plan_fits_a_terminal(files, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, vectors, _, codes = files
+    main(["hash", str(vectors), "-o", str(codes), "--bits", "1024", "--plan", "--queries", "20"])
+    out = capsys.readouterr().out
+    assert " / " in out
+    assert "…" not in out
+
+
 def test_plan_predicts_and_measures(files, capsys):
     _, vectors, _, codes = files
     main(["hash", str(vectors), "-o", str(codes), "--bits", "96", "--plan", "--queries", "60", "--json"])
@@ -53,7 +62,8 @@ def test_plan_predicts_and_measures(files, capsys):
     out = capsys.readouterr().out
     assert "effective dimension" in out
     row = plan["rows"][0]
-    assert f"{row['recall']['1']:.2f}±{row['standard_error']['1']:.2f}" in out
+    assert f" {row['recall']['1']:.2f} " in out
+    assert f"±{row['standard_error']['1']:.3f} " in out
     assert "metric of the neighbours" in out
     assert "scale vectors to length 1 first" in " ".join(out.split())
     assert "measured" not in out
@@ -74,7 +84,7 @@ def test_plan_predicts_and_measures(files, capsys):
         (["hash", "empty.npy", "-o", "c"], "holds no vectors"),
         (["hash", "x.npy", "-o", "."], "is a folder"),
         (["hash", "x.npy", "-o", "x.npy"], "would take the place of the vectors"),
-        (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer from 1 to 16777216; got 0"),
+        (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer from 1 to 1048576; got 0"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
         (["search", "codes", "other"], "differ in seed 0 and 1"),
