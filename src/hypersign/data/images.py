@@ -107,7 +107,7 @@ def fingerprint(train: Split, test: Split) -> str:
 def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE) -> tuple[np.ndarray, np.ndarray]:
     """Divides images at random into a training and a test split, with the same proportion of each class.
 
-    Of the n images in a class, `round(share * n)` go to the test split, at least 1 and at most n - 1. Both splits are
+    From a class of n images, `round(share * n)` go to the test split, at least 1 and at most n - 1. Both splits are
     in random order, so the last images (held out for validation) and the first ones (inspected) contain every class.
 
     Args:
