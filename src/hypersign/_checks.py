@@ -1,4 +1,4 @@
-"""Argument checks whose messages say what was expected, what came, and what to do."""
+"""Argument checks. Their messages say what was expected, what came, and what to do."""
 
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -17,9 +17,9 @@ class HypersignError(ValueError):
 
 
 def check_int(name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
-    """Returns `value` as an int, or raises HypersignError naming the argument, its range and what came."""
+    """Returns `value` as an int. Raises HypersignError if it is no integer or out of range."""
     if type(value) is int:
-        number = value  # the usual case: asking the abstract class takes longer than all the rest
+        number = value  # the usual case: a check against abstract classes takes longer than everything else
     elif isinstance(value, bool) or not isinstance(value, Integral):
         raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {value!r:.60}")
     else:
@@ -43,7 +43,7 @@ def check_real(
     below: float | None = None,
     above: float | None = None,
 ) -> float:
-    """Returns `value` as a float, or raises HypersignError naming the argument, its range and what came."""
+    """Returns `value` as a float. Raises HypersignError if it is no number or out of range."""
     bounds = [
         f"{sign} {bound:g}"
         for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below))
@@ -69,7 +69,7 @@ def check_real(
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
-    """Returns `value`, or raises HypersignError listing the choices."""
+    """Returns `value`. Raises HypersignError if it is not one of the choices."""
     names = list(choices)
     if value not in names:
         raise HypersignError(f"{name} must be one of {', '.join(names)}; got {value!r:.60}")

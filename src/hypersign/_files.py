@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files so that they are complete or absent, and opening them for reading."""
 
 import contextlib
 import glob
@@ -22,17 +22,17 @@ PART = ".part"
 
 
 def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> None:
-    """Writes a file under another name, flushes it to the disk, then gives it its name.
+    """Writes a file under a temporary name, flushes it to the disk, then renames it.
 
-    A reader, or a process killed at any moment, finds the old file or the new one, never a part. Of several writers
-    at once the last one wins. Parts of this file that killed processes left are removed.
+    At any moment, even if the process is killed, `path` is the old file or the new one, never an incomplete one. If
+    several processes write at once, the last one wins. Temporary files that killed processes left are removed.
 
     Args:
-        path: the file.
-        write: its content, or a function that writes the content to the path it is given.
+        path: path of the file.
+        write: the content, or a function that writes the content to the path passed to it.
 
     Raises:
-        HypersignError: it cannot be written; nothing is left half-written, and an old file stays as it was.
+        HypersignError: the file cannot be written. No incomplete file remains, and an existing file does not change.
     """
     part: Path | None = None
     descriptor = -1
@@ -43,10 +43,10 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
             part.write_bytes(write.encode() if isinstance(write, str) else write)
         else:
             write(part)
-        # Opened anew: `write` may have put another file in the place of the one mkstemp made.
+        # Open the path again, because `write` may have replaced the file that mkstemp made.
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files private; the umask decides for every other file.
+        # mkstemp makes files private. Use the permissions of ordinary files, which the umask decides.
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)
@@ -91,14 +91,14 @@ def check_folder(name: str, path: Path) -> None:
 
 
 def open_file(path: Path, purpose: str = "") -> BinaryIO:
-    """Opens a regular file for reading: a pipe would wait for ever, and a device may never end.
+    """Opens a regular file for reading. Rejects pipes, which can block forever, and devices, which may never end.
 
     Args:
-        path: the file.
-        purpose: what it is read as, for the message, as in " as a packed network".
+        path: path of the file.
+        purpose: words for the error message, such as " as a packed network".
 
     Raises:
-        HypersignError: there is none, or it cannot be read.
+        HypersignError: the file does not exist or cannot be read.
     """
     try:
         if stat.S_ISREG(path.stat().st_mode):
@@ -110,10 +110,10 @@ def open_file(path: Path, purpose: str = "") -> BinaryIO:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, where they are not there yet.
+    """Makes a folder and its parents if they do not exist.
 
     Raises:
-        HypersignError: it cannot be made.
+        HypersignError: the folder cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -124,18 +124,18 @@ def make_folder(path: Path) -> None:
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file is a part: what a `write_atomic` is writing, or a killed process left of it."""
+    """Whether a file is a part: a temporary file that `write_atomic` is writing, or that a killed process left."""
     return path.name.startswith(".") and path.name.endswith(PART)
 
 
 def remove_parts(folder: Path, name: str | None = None) -> None:
-    """Removes what killed processes left of files they were writing: the file `name` in `folder`, or all below it.
+    """Removes the parts that killed processes left: those of the file `name` in `folder`, or all below `folder`.
 
-    The parts of live processes stay: a process holds a lock on its part, which ends with it.
+    The parts of running processes stay, because a process locks its part until it ends.
     """
     if fcntl is None:
         return
-    # mkstemp's names have 8 characters of its own
+    # mkstemp adds 8 characters to the name
     pattern = f"{'**/.?*' if name is None else '.' + glob.escape(name)}.????????{PART}"
     for part in list(folder.glob(pattern)):
         with contextlib.suppress(OSError), part.open("r+b") as file:
@@ -144,7 +144,7 @@ def remove_parts(folder: Path, name: str | None = None) -> None:
 
 
 def _make_part(path: Path) -> tuple[int, Path]:
-    """An empty part of `path` and a descriptor; while that is open, the part is locked."""
+    """Makes an empty part of `path`; returns its descriptor and path. It is locked while the descriptor is open."""
     while True:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         if fcntl is None:
@@ -152,10 +152,10 @@ def _make_part(path: Path) -> tuple[int, Path]:
             return -1, Path(name)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # `remove_parts` of another process came first and removes it
+        except BlockingIOError:  # `remove_parts` of another process locked it first and removes it
             os.close(descriptor)
             continue
-        except OSError:  # no locks in this file system; there `remove_parts` removes nothing
+        except OSError:  # this file system has no locks, so `remove_parts` removes nothing there
             return descriptor, Path(name)
         if os.fstat(descriptor).st_nlink:
             return descriptor, Path(name)

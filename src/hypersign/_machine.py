@@ -1,4 +1,4 @@
-"""The machine and the versions, which are stored beside every result."""
+"""Machine and package versions, which are stored with every result."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ __all__ = ["machine", "versions"]
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores this process may use, and system."""
+    """Returns the processor, the number of cores this process may use, and the system."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")  # Linux names the processor nowhere else
     if info.exists():
@@ -22,6 +22,6 @@ def machine() -> dict[str, str | int]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of HyperSign, Python and the named packages."""
+    """Returns the versions of HyperSign, Python and the named packages."""
     found = {"hypersign": hypersign.__version__, "python": platform.python_version()}
     return found | {name: metadata.version(name) for name in packages}

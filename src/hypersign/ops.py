@@ -1,8 +1,8 @@
-"""The kernels of `hypersign.bits` as torch operators: usable under torch.compile and torch.export, on CPU tensors.
+"""The kernels of `hypersign.bits` as torch operators on CPU tensors. They work under torch.compile and torch.export.
 
-Words are int64 tensors here (the same bits as the uint64 of `hypersign.bits`, which torch computes little with). The
-operators on words return exact integers and have no gradient; `hypersign.layers.use_kernels` puts a trained network
-on them.
+Words are int64 tensors here, with the same bits as the uint64 words of `hypersign.bits`, because torch supports few
+operations on uint64. The operators on words return exact integers and have no gradient.
+`hypersign.layers.use_kernels` makes a trained network use them.
 """
 
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ __all__ = [
 
 @torch.library.custom_op("hypersign::pack", mutates_args=(), device_types="cpu")
 def pack(x: Tensor) -> Tensor:
-    """Packs the signs of the last dimension: bit 1 where x < 0, low bit first.
+    """Packs the signs of the last dimension: bit 1 where x < 0, least significant bit first.
 
     Args:
-        x: numbers, shape (..., n), of a real type other than bfloat16 and float16.
+        x: real numbers, shape (..., n), of any type except bfloat16 and float16.
 
     Returns int64 words, shape (..., ceil(n/64)).
 
     Raises:
-        HypersignError: `x` holds NaN.
+        HypersignError: `x` contains NaN.
 
     >>> pack(torch.tensor([-1.0, 2.0, -0.0, -3.0])).tolist()
     [9]
@@ -58,18 +58,18 @@ def pack_ternary(x: Tensor, threshold: float) -> Tensor:
 
     Args:
         x: float32 numbers, shape (..., n).
-        threshold: at least 0; compared in float32, as the quantizer does.
+        threshold: the threshold, 0 or more. It is compared in float32, as in the quantizer.
 
     Returns int64 words, shape (2, ..., ceil(n/64)).
 
     Raises:
-        HypersignError: `x` holds NaN.
+        HypersignError: `x` contains NaN.
 
     >>> pack_ternary(torch.tensor([-1.0, 0.2, 2.0]), 0.5).tolist()
     [[1], [5]]
     """
     t = np.float32(threshold)
-    # -1 where x < -t, and +1 where x >= the next number after t: where x > t
+    # -1 where x < -t; +1 where x >= the next number after t, which means x > t
     return _tensor(bits.pack_ternary(x.numpy(force=True), low=-t, high=np.nextafter(t, np.float32(np.inf))))
 
 
@@ -83,9 +83,9 @@ def packed_linear(x: Tensor, filters: Tensor, features: int) -> Tensor:
     """Dot products of packed rows: s_ij = sum_k x_ik w_jk over levels -1, 0, +1.
 
     Args:
-        x: words (M, ceil(features/64)) or planes (2, M, ...).
-        filters: words (F, ceil(features/64)) or planes (2, F, ...).
-        features: length of the rows.
+        x: packed rows: words (M, ceil(features/64)) or planes (2, M, ...).
+        filters: packed filters: words (F, ceil(features/64)) or planes (2, F, ...).
+        features: number of levels in a row.
 
     Returns int32, shape (M, F).
 
@@ -115,13 +115,14 @@ def packed_conv2d(
     """The convolution of packed images with packed filters, in integers.
 
     Args:
-        x: levels of each pixel's channels, words (N, H, W, ceil(channels/64)) or planes (2, N, H, W, ...).
-        filters: words (F, ceil(d/64)) in (kernel row, kernel column, channel) order, or planes (2, F, ...);
-            d = kernel height * kernel width * channels / groups.
-        channels: of the input, of all groups together.
-        kernel_size, stride, padding, dilation: (vertical, horizontal).
-        groups: groups of channels.
-        pad_value: the level of what is padded: 0 or 1.
+        x: packed images, each pixel a row of channels: words (N, H, W, ceil(channels/64)) or planes
+            (2, N, H, W, ...).
+        filters: packed filters in (kernel row, kernel column, channel) order: words (F, ceil(d/64)) or planes
+            (2, F, ...) with d = kernel height * kernel width * channels / groups.
+        channels: number of input channels, over all groups.
+        kernel_size, stride, padding, dilation: pairs (vertical, horizontal).
+        groups: number of groups of channels.
+        pad_value: the level of padded positions, 0 or 1.
 
     Returns int32 sums, shape (N, H', W', F).
     """
@@ -165,20 +166,20 @@ def conv2d_of_levels(
     dilation: tuple[int, int] = (1, 1),
     pad_value: int = 0,
 ) -> Tensor:
-    """The convolution of levels with levels, for training on the CPU: exact forward, and backward to 6 bits.
+    """The convolution of levels with levels, for training on the CPU: exact forward, 6-bit gradients backward.
 
     The gradient of the outputs is rounded at random to whole multiples of a scale, without bias
-    (`hypersign.bits.gradients`); its products with weights and inputs are then exact.
+    (`hypersign.bits.gradients`). The products of the rounded gradient with weights and inputs are exact.
 
     Args:
-        x: levels (N, C, H, W), in memory order channels-last, of any floating type.
-        weight: levels (F, C, kernel height, kernel width), of any floating type.
-        seed: int64, one number: of the rounding; read in the backward pass.
-        ternary: whether `x`, and whether `weight`, hold zeros beside -1 and +1.
-        stride, padding, dilation: (vertical, horizontal).
-        pad_value: the level of what is padded: 0 or 1.
+        x: input levels (N, C, H, W), channels-last in memory, of any floating type.
+        weight: weight levels (F, C, kernel height, kernel width), of any floating type.
+        seed: seed of the rounding, an int64 tensor with one number. The backward pass reads it.
+        ternary: two booleans: whether `x` has zeros besides -1 and +1, and whether `weight` has.
+        stride, padding, dilation: pairs (vertical, horizontal).
+        pad_value: the level of padded positions, 0 or 1.
 
-    Returns (N, F, H', W') of the type of `x`, in memory order channels-last. bfloat16 and float16 round large sums.
+    Returns (N, F, H', W'), with the type of `x`, channels-last in memory. bfloat16 and float16 round large sums.
 
     >>> x, weight = torch.ones(1, 2, 1, 1), torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1).requires_grad_()
     >>> y = conv2d_of_levels(x, weight, torch.tensor(0))
@@ -186,7 +187,7 @@ def conv2d_of_levels(
     (2.0, [0.5, 0.5])
     """
     options = (list(ternary), list(stride), list(padding), list(dilation), pad_value)
-    # Levels are exact in float32, and gradients are rounded from it.
+    # Levels are exact in float32, and the rounding of gradients reads float32.
     return _conv2d_of_levels(x.float(), weight.float(), seed, *options)[0].to(x.dtype)
 
 
@@ -317,12 +318,12 @@ def hadamard_transform(x: Tensor, *, orthonormal: bool = True, threads: int | No
     """Multiplies the last dimension of `x` by the Hadamard matrix of its size n, as `bits.hadamard_transform` does.
 
     Args:
-        x: numbers on any device, shape (..., n), n a power of two up to 2^24. Gradients pass.
-        orthonormal: divide by sqrt(n); `x` must then be of a floating type.
-        threads: number of threads that share the vectors; torch's own number if None.
+        x: numbers on any device, shape (..., n), n a power of two up to 2^24. Gradients pass through.
+        orthonormal: whether to divide by sqrt(n); `x` must then be of a floating type.
+        threads: number of threads that share the vectors; torch's number if None.
 
     Raises:
-        HypersignError: n is no power of two or above 2^24, or `x` holds integers and orthonormal is True.
+        HypersignError: n is not a power of two or is above 2^24, or `x` has integers and `orthonormal` is True.
 
     >>> hadamard_transform(torch.tensor([1, 2, 3, 4]), orthonormal=False).tolist()
     [10, -2, -4, 0]
@@ -334,17 +335,17 @@ def hadamard_transform(x: Tensor, *, orthonormal: bool = True, threads: int | No
 
 
 def hadamard(x: Tensor, factor: float, threads: int = 0) -> Tensor:
-    """`factor` times the Walsh-Hadamard transform of the last dimension; nothing is checked.
+    """Returns `factor` times the Walsh-Hadamard transform of the last dimension. It checks nothing.
 
-    Float32, float64, int32 and int16 on the CPU go to the kernel, on `threads` threads (torch's own number if 0);
-    all else takes butterflies in torch.
+    The kernel transforms float32, float64, int32 and int16 on the CPU, on `threads` threads (torch's number if 0).
+    Other types and devices use butterflies in torch.
 
     >>> hadamard(torch.tensor([1.0, 2.0]), 1.0)
     tensor([ 3., -1.])
     """
     if x.device.type == "cpu" and x.dtype in _COMPILED:
         return _hadamard(x, factor, threads)
-    y = x.float() if x.dtype == torch.float16 and factor != 1 else x  # sums may leave float16
+    y = x.float() if x.dtype == torch.float16 and factor != 1 else x  # sums may exceed float16
     for _ in range(x.shape[-1].bit_length() - 1):
         y = torch.cat((y[..., 0::2] + y[..., 1::2], y[..., 0::2] - y[..., 1::2]), -1)
     return (y * factor).to(x.dtype) if factor != 1 else y.clone() if y is x else y
@@ -380,12 +381,13 @@ def _output_size(
 
 
 def _levels(x: Tensor, ternary: bool) -> Tensor:
-    """The levels of the last dimension, packed."""
+    """Packs the levels of the last dimension."""
     return pack_ternary(x, 0.5) if ternary else pack(x)
 
 
 _built: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Filters in the kernels' own layout, for each tensor of words that is still alive, with its version then."""
+"""Filters in the layout of the kernels, for each live tensor of words, and the version of the tensor they were built
+from."""
 
 
 def _filters(words: Tensor, shape: tuple[int, int, int], groups: int) -> Filters:

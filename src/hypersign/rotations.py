@@ -1,15 +1,17 @@
-"""Random rotations: Haar's, uniform over all of them, and the randomized Hadamard rotation, which only adds.
+"""Random rotations: the Haar rotation and the randomized Hadamard rotation.
 
-A rotation spreads a vector evenly over all components, whatever it was before, so that its sign lies at the angle
-of section 2 of Anderson & Berg: R' sign(R x) is the generalized binarization of x. A Haar rotation takes d^2
-multiplications per vector, k rounds of signs and Hadamard transforms k n log2 n additions.
+A Haar rotation is uniform over all rotations and takes d^2 multiplications per vector. A randomized Hadamard rotation
+is k rounds of signs and Hadamard transforms; it only adds, k n log2 n times per vector.
 
-To more or fewer dimensions: the vector is padded with zeros, rotated, and the first components are kept. So R, of
-shape (outputs, dimension), is a corner of a rotation: its columns are orthonormal where no output is dropped, its
-rows where no zeros were added.
+A rotation spreads any vector evenly over all components. Its sign then lies at the angle of section 2 of Anderson &
+Berg: R' sign(R x) is the generalized binarization of x.
 
-Both are functions of their seed alone. Signs come from a counter-based generator and are the same bits on every
-machine; Haar's matrix is the same up to the rounding of a QR decomposition.
+If the number of outputs differs from the dimension, the vector is padded with zeros and rotated, and the first
+components are kept. So R, of shape (outputs, dimension), is a corner of a rotation. Its columns are orthonormal if no
+output is dropped; its rows are orthonormal if no zeros are added.
+
+Both rotations depend only on their seed. The signs come from a counter-based generator and are the same on every
+machine. The Haar matrix is the same up to the rounding of a QR decomposition.
 """
 
 import math
@@ -32,19 +34,21 @@ _GOLDEN = 0x9E3779B97F4A7C15
 class HaarRotation:
     """A rotation drawn uniformly (Haar's measure) from all orthogonal matrices, reflections included.
 
-        y = R x,   R the Q of a QR decomposition of a Gaussian matrix, its columns' signs such that R's are > 0
+        y = R x,   R the Q of a QR decomposition of a Gaussian matrix
 
-    With more or fewer outputs than the dimension d, Q is that of a Gaussian matrix of max(d, outputs) rows and
-    min(d, outputs) columns, transposed where the outputs are fewer. Called with NumPy arrays or torch tensors of
-    shape (..., dimension) it rotates their last dimension. Gradients pass.
+    The signs of Q's columns are chosen such that the triangular factor has a positive diagonal. If the number of
+    outputs differs from the dimension d, the Gaussian matrix has max(d, outputs) rows and min(d, outputs) columns,
+    and Q is transposed if there are fewer outputs than d. Call the rotation with NumPy arrays or torch tensors of
+    shape (..., dimension); it rotates their last dimension. Gradients pass through it.
 
     Args:
-        dimension: d; the matrix holds d outputs numbers and takes of the order of d^3 operations to make.
+        dimension: the length d of a vector; R has d * outputs numbers and takes of the order of d^3 operations to
+            build.
         seed: seed of the rotation.
-        outputs: components of a rotated vector; d if None.
+        outputs: number of components of a rotated vector; d if None.
 
     Raises:
-        HypersignError: a dimension is below 1 or the seed below 0; in calls, the last dimension is another.
+        HypersignError: a dimension is below 1, the seed is below 0, or, in a call, the last dimension does not fit.
 
     Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups".
 
@@ -67,12 +71,12 @@ class HaarRotation:
         self._held: dict[Any, Any] = {}
 
     def __call__(self, x: Array) -> Array:
-        """R x for every vector x in the last dimension."""
+        """Returns R x for every vector x in the last dimension."""
         _check_last(x, self.dimension)
         return x @ self._like(x).T
 
     def inverse(self, x: Array) -> Array:
-        """R' x for every vector x of the last dimension: undoes the rotation where no output was dropped."""
+        """Returns R' x for every vector x in the last dimension. It undoes a rotation that drops no output."""
         _check_last(x, self.outputs)
         return x @ self._like(x)
 
@@ -80,7 +84,7 @@ class HaarRotation:
         return f"HaarRotation({self.dimension}, seed={self.seed}{_outputs(self.outputs, self.dimension)})"
 
     def _like(self, x: Any) -> Any:
-        """The matrix, of the type of `x` and on its device; held, since it may be large."""
+        """The matrix with the type and device of `x`. It is kept for the next call, because it may be large."""
         if isinstance(x, np.ndarray):
             return self.matrix.astype(x.dtype if x.dtype.kind == "f" else np.float64, copy=False)
         import torch
@@ -96,21 +100,21 @@ class HadamardRotation:
 
         y = H D_k ... H D_2 H D_1 x,   D_i diagonal with random signs, H the Hadamard matrix over sqrt(n)
 
-    n is the smallest power of two that holds both the dimension and the outputs: x is padded with zeros to n, and
-    the first `outputs` components of y are kept. One round leaves vectors with few non-zero components far from
-    Gaussian (a vector along an axis stays binary); after three, angles have the mean and spread of a Haar rotation.
-    Called with NumPy arrays or torch tensors of shape (..., dimension) it rotates their last dimension. Gradients
-    pass.
+    n is the smallest power of two that is not below the dimension or the number of outputs. x is padded with zeros to
+    length n, and the first `outputs` components of y are kept. After one round, a vector with few non-zero components
+    is far from Gaussian (a vector along an axis becomes binary). After three rounds, angles have the mean and
+    standard deviation of a Haar rotation. Call the rotation with NumPy arrays or torch tensors of shape
+    (..., dimension); it rotates their last dimension. Gradients pass through it.
 
     Args:
-        dimension: d.
-        rounds: k.
+        dimension: the length d of a vector.
+        rounds: the number of rounds, k.
         seed: seed of the signs.
-        outputs: components of a rotated vector; all n if None, which is d itself where that is a power of two.
+        outputs: number of components of a rotated vector; n if None, which equals d if d is a power of two.
 
     Raises:
-        HypersignError: a dimension or the rounds are below 1, or the seed is below 0; in calls, the last dimension
-            is another, or not of a floating type.
+        HypersignError: a dimension or `rounds` is below 1, the seed is below 0, or, in a call, the last dimension
+            does not fit or the numbers are not of a floating type.
 
     Source: Ailon & Chazelle 2009, "The fast Johnson-Lindenstrauss transform"; three rounds as in Andoni et al.
     2015, "Practical and optimal LSH for angular distance" (arXiv 1509.02897).
@@ -132,11 +136,11 @@ class HadamardRotation:
         self.seed = check_int("a rotation's seed", seed, least=0, most=2**64 - 1)
 
     def signs(self, number: int) -> np.ndarray:
-        """The signs of round `number`, from 0: float32, shape (size,), made anew at every call."""
+        """The signs of round `number` (from 0): float32, shape (size,). Every call computes them again."""
         return random_signs(self.size, self.seed, number)
 
     def __call__(self, x: Array) -> Array:
-        """R x for every vector x in the last dimension."""
+        """Returns R x for every vector x in the last dimension."""
         _check_last(x, self.dimension)
         y: Any = _padded(x, self.size)
         for number in range(self.rounds):
@@ -144,7 +148,7 @@ class HadamardRotation:
         return y[..., : self.outputs]
 
     def inverse(self, x: Array) -> Array:
-        """R' x for every vector x in the last dimension: undoes the rotation where no output was dropped."""
+        """Returns R' x for every vector x in the last dimension. It undoes a rotation that drops no output."""
         _check_last(x, self.outputs)
         y: Any = _padded(x, self.size)
         for number in reversed(range(self.rounds)):
@@ -152,13 +156,13 @@ class HadamardRotation:
         return y[..., : self.dimension]
 
     def sums(self, x: Array) -> Array:
-        """n^(k/2) R x, which has the signs of R x, by sign flips and additions alone.
+        """Returns n^(k/2) R x, which has the signs of R x, by sign flips and additions alone.
 
         Integers give exact sums: int32 if the largest number of their type cannot overflow it, else int64. Floating
-        types and arrays of Python's numbers stay as they are.
+        types and arrays of Python numbers keep their type.
 
         Raises:
-            HypersignError: integers whose sums could leave int64 (`fits` says which vectors those are).
+            HypersignError: the sums of integers could exceed int64 (`fits` tells for which vectors).
 
         >>> HadamardRotation(4, rounds=2).sums(np.array([200, 7, 0, 1], np.uint8)).tolist()
         [-800, 28, 0, 4]
@@ -168,7 +172,7 @@ class HadamardRotation:
         for number in range(self.rounds):
             signs = self._signs_like(y, number)
             if isinstance(y, np.ndarray) and y.dtype.kind == "i":
-                signs >>= 1  # -1, which is all bits, or 0: -y is ~y + 1, thrice as fast as np.where
+                signs >>= 1  # -1 (all bits set) or 0; -y is ~y + 1, three times as fast as np.where
                 y = (y ^ signs) - signs
             else:
                 y = np.where(signs < 0, -y, y) if isinstance(y, np.ndarray) else y.where(signs > 0, -y)
@@ -189,7 +193,9 @@ class HadamardRotation:
         return torch.from_numpy(self.signs(number)).to(device=x.device, dtype=x.dtype)
 
     def fits(self, x: np.ndarray) -> NDArray[np.bool_]:
-        """Whether n^(k/2) sqrt(d) max|x|, which bounds a vector's sums, fits int64, for integers (..., dimension).
+        """Whether the sums of each vector fit in int64, for integers (..., dimension).
+
+        The test is n^(k/2) sqrt(d) max|x| < 2^63, a bound on the sums.
 
         >>> HadamardRotation(4, rounds=2).fits(np.array([[1, 2, 3, 4], [2**62, 0, 0, 0]])).tolist()
         [True, False]
@@ -203,7 +209,7 @@ class HadamardRotation:
         return np.asarray(inside.all(-1))
 
     def _widened(self, x: Any) -> Any:
-        """`x`, with integers in a type that holds their rotated sums."""
+        """Returns `x`; integers get a type that holds their rotated sums."""
         numpy = isinstance(x, np.ndarray)
         if numpy:
             if x.dtype.kind not in "iu":
@@ -232,19 +238,20 @@ class HadamardRotation:
         return largest**2 * self._gain() < limit**2
 
     def _gain(self) -> int:
-        """(n^(k/2) sqrt(d))^2, the square of the most that a sum can be larger than the largest number."""
+        """Returns (n^(k/2) sqrt(d))^2, the square of the largest ratio of a sum to the largest number of a vector."""
         return self.dimension * self.size ** min(
             self.rounds, 126
         )  # of two numbers or more, 126 rounds overflow int64
 
 
 def random_signs(count: int, seed: int, stream: int = 0) -> np.ndarray:
-    """Independent random signs, -1 or +1: a function of (seed, stream, place) alone, the same on every machine.
+    """Independent random signs, -1 or +1, the same on every machine.
 
-    Signs 64 i to 64 i + 63 are the bits of the i-th output of SplitMix64, least significant first, 1 meaning -1,
-    its state being a hash of seed and stream.
+    A sign is a function of the seed, the stream and its index alone. Signs 64 i to 64 i + 63 are the bits of the i-th
+    output of SplitMix64, least significant bit first; a bit of 1 is -1. The initial state of SplitMix64 is a hash of
+    seed and stream.
 
-    Returns float32, shape (count,). Raises HypersignError where a number is negative.
+    Returns float32, shape (count,). Raises HypersignError if a number is negative.
     Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators".
 
     >>> random_signs(8, seed=0).astype(int).tolist()
@@ -263,14 +270,14 @@ def random_signs(count: int, seed: int, stream: int = 0) -> np.ndarray:
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer: every input bit moves every output bit. Sums and products are modulo 2^64."""
+    """SplitMix64's finalizer: every input bit affects every output bit. Sums and products are modulo 2^64."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
 
 def _transform(x: Any, *, orthonormal: bool = True) -> Any:
-    """The Hadamard transform of an array, or of a tensor on torch's own number of threads."""
+    """The Hadamard transform of an array or a tensor. Tensors use torch's number of threads."""
     if isinstance(x, np.ndarray):
         return hadamard_transform(x, orthonormal=orthonormal)
     from hypersign import ops
@@ -279,7 +286,7 @@ def _transform(x: Any, *, orthonormal: bool = True) -> Any:
 
 
 def _padded(x: Any, size: int) -> Any:
-    """`x` with zeros behind its last dimension, which becomes `size`."""
+    """Pads the last dimension of `x` with zeros to length `size`."""
     missing = size - x.shape[-1]
     if not missing:
         return x

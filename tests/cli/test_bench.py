@@ -1,5 +1,6 @@
-"""What bench counts is what the network computes; times are looked at for being there alone."""
+"""What bench counts is what the network computes; of times the tests only look whether they are there."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from hypersign._checks import HypersignError
+from hypersign.bits import backend
+from hypersign.bits.backend import forced
 from hypersign.cli.main import main
 from hypersign.models import fast_transform, mlp, resnet20, vgg
 from hypersign.packed import PackedModel
@@ -46,6 +50,45 @@ def test_counts_are_those_of_the_summary(packed) -> None:
     assert counted["float32"] == total.float_macs
     assert found.seconds > 0
     assert all(node.seconds > 0 for node in found.nodes)
+
+
+def test_rivals_and_peak_are_timed_as_often_as_the_network(packed) -> None:
+    calls = {"a": 0, "b": 0}
+
+    def rival(name: str) -> None:
+        calls[name] += 1
+
+    rivals = {name: functools.partial(rival, name) for name in calls}
+    found = profile(PackedModel.load(packed[2]), images=2, repeats=4, rivals=rivals)
+    assert calls == {"a": 5, "b": 5}  # once to warm up
+    assert set(found.rivals) == {"a", "b"}
+    assert all(0 < seconds < 1 for seconds in found.rivals.values())
+    assert (found.peak > 0) == (backend() != "numpy")
+    with forced("numpy"):
+        assert profile(PackedModel.load(packed[2]), repeats=1).peak == 0
+    with pytest.raises(HypersignError, match="threads must be an integer from 1 to 4096"):
+        profile(PackedModel.load(packed[2]), threads=3 * 10**9)
+
+
+WITHOUT_TORCH = """
+import sys
+from importlib.machinery import PathFinder
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "torch" else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+from hypersign.cli import main
+main(["bench", sys.argv[1], "--batch-sizes", "1", "--repeats", "1", "--json"])
+"""
+
+
+def test_bench_works_without_torch(packed) -> None:
+    (batch,) = json.loads(in_a_process(WITHOUT_TORCH, str(packed[2])))["batches"]
+    assert batch["dense_seconds"] == {}
+    assert batch["seconds"] > 0
 
 
 def test_dense_network_has_the_same_layers(packed) -> None:

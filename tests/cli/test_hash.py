@@ -74,7 +74,7 @@ def test_plan_predicts_and_measures(files, capsys):
         (["hash", "empty.npy", "-o", "c"], "holds no vectors"),
         (["hash", "x.npy", "-o", "."], "is a folder"),
         (["hash", "x.npy", "-o", "x.npy"], "would take the place of the vectors"),
-        (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer from 1 to 16777216; got 0"),
+        (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer from 1 to 1048576; got 0"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
         (["search", "codes", "other"], "differ in seed 0 and 1"),

@@ -1,3 +1,6 @@
+import math
+import statistics
+
 import numpy as np
 import pytest
 import torch
@@ -161,3 +164,11 @@ def test_kernel_density_shows_a_window_and_survives_nothing():
     density, peak = weights.kernel_density(np.array([1e6, 1e6]))
     assert peak == pytest.approx(1e6)
     assert np.trapezoid(density.density, density.grid) == pytest.approx(1, abs=0.01)
+
+
+def test_mean_and_deviation_of_a_few_angles_by_hand():
+    w = np.random.default_rng(5).standard_normal((4, 12))
+    degrees = [math.degrees(math.acos(np.abs(row).sum() / math.sqrt(12 * (row**2).sum()))) for row in w]
+    found = weights.angle_stats(_layer(w, Sign()))
+    assert found.mean == pytest.approx(statistics.mean(degrees), abs=1e-4)
+    assert found.std == pytest.approx(statistics.stdev(degrees), abs=1e-4)  # over n - 1

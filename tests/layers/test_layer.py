@@ -5,12 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLayer, QuantLinear, quant_layers
+from hypersign.models import build
 from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Tanh, Ternary
 
 # torch's, on even kernels with padding="same"
@@ -349,3 +351,20 @@ def test_padding_comes_after_the_input_quantizer() -> None:
     x = numbers(1, 1, 4, 4).abs()
     counts = F.conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3), padding=1)
     assert torch.equal(layer(x), counts)
+
+
+@pytest.mark.parametrize("name", ["vgg", "mlp", "resnet20"])
+@pytest.mark.parametrize("weights", [Sign(scale=MeanScale()), Ternary(0.1)], ids=["scaled", "ternary"])
+def test_torch_fx_traces_quantized_networks(name: str, weights: nn.Module) -> None:
+    options = {"vgg": {"widths": (8, 8), "pools": (2,), "hidden": (16,)}, "mlp": {"hidden": (16,)}, "resnet20": {}}[
+        name
+    ]
+    model = build(name, (3, 8, 8), 10, **options).eval()
+    for layer in quant_layers(model).values():
+        layer.weight_quantizer = weights
+    traced = torch.fx.symbolic_trace(model)
+    x = numbers(2, 3, 8, 8)
+    assert torch.equal(traced(x), model(x))
+    traced(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in traced.parameters())
+    assert any("weight_quantizer" in str(node.target) for node in traced.graph.nodes if node.op == "call_module")

@@ -242,6 +242,7 @@ def test_the_same_again_and_global_state_untouched(mlp, train_quietly, weights, 
 
 
 def test_tensorboard_only_when_asked(mlp, train_quietly):
+    pytest.importorskip("tensorboard")
     run = train_quietly(mlp(epochs=1), tensorboard=True)
     assert [path.name[:6] for path in (run.path / "tensorboard").iterdir()] == ["events"]
     assert not (train_quietly(mlp(epochs=1), "without").path / "tensorboard").exists()

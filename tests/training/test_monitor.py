@@ -120,11 +120,10 @@ def test_a_terminal_of_80_columns_has_a_bar(tmp_path):
 
 
 def test_tensorboard(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with watching(tmp_path, 2, tensorboard=True, console=Console(quiet=True)) as monitor:
         monitor.epoch(ROW, [ROW])
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    events = reading.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert "flipped_signs/fc1" in events.Tags()["scalars"]
     (loss,) = events.Scalars("loss")
     assert (loss.step, loss.value) == (7, 0.25)

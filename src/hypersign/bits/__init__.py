@@ -1,11 +1,11 @@
 """Packed words: products, convolutions, pooling and distances of -1/+1 and -1/0/+1 vectors, on bits.
 
-The bit convention, everywhere: bit 1 = -1, bit 0 = +1, so that xor counts disagreements; least significant bit
-first; words of 64 bits; bits past the last element are 0. A ternary array is two such planes on a first axis of
-length 2: sign, and non-zero (bit 1 = not 0; where it is 0 the sign bit is 0 too).
+One bit convention holds everywhere: bit 1 = -1 and bit 0 = +1, so xor counts disagreements. The least significant bit
+comes first. Words have 64 bits; bits past the last element are 0. A ternary array has two planes along a first axis
+of length 2: the signs and the non-zeros (bit 1 = not 0). The sign bit of a zero is 0.
 
-Every function has a NumPy reference (`reference.py`) that is the truth, and compiled kernels that give the same
-integers; `backend()` tells which ran, `HYPERSIGN_BACKEND` forces one.
+Every function has a NumPy reference (`reference.py`), which defines the result, and compiled kernels that return the
+same integers. `backend()` returns the back end in use; `HYPERSIGN_BACKEND` forces one.
 """
 
 from hypersign.bits.backend import available_backends, backend, forced

@@ -1,4 +1,4 @@
-"""Which kernels run: one of the compiled instruction sets, or the NumPy reference."""
+"""The choice of the back end: one of the compiled instruction sets, or the NumPy reference."""
 
 import contextlib
 import importlib
@@ -22,10 +22,10 @@ REFERENCE = "numpy"
 
 
 def available_backends() -> tuple[str, ...]:
-    """The back ends of this machine and installation, slowest first.
+    """The back ends that this machine and this installation have, slowest first.
 
-    "numpy" is the reference; "portable" is compiled C++ without special instructions; "avx2", "avx512" (with
-    VPOPCNTDQ) and "neon" use the instruction sets of their names.
+    "numpy" is the reference. "portable" is compiled C++ without special instructions. "avx2", "avx512" (with
+    VPOPCNTDQ) and "neon" use these instruction sets.
 
     >>> available_backends()[0]
     'numpy'
@@ -34,7 +34,7 @@ def available_backends() -> tuple[str, ...]:
 
 
 def backend() -> str:
-    """The back end in use: the fastest available, or the one that the environment's HYPERSIGN_BACKEND names.
+    """The back end in use: the fastest one, or the one that the environment variable HYPERSIGN_BACKEND names.
 
     >>> backend() in available_backends()
     True
@@ -43,16 +43,16 @@ def backend() -> str:
 
 
 def native() -> Any:
-    """The compiled module, set to the back end in use; None where that is the NumPy reference."""
+    """The compiled module, set to the back end in use; None if the NumPy reference is in use."""
     return None if _chosen == REFERENCE else _module
 
 
 @contextlib.contextmanager
 def forced(name: str) -> Iterator[None]:
-    """Runs what it encloses on the back end `name`, in all threads: for tests and benchmarks.
+    """Context manager that switches all threads to the back end `name`, for tests and benchmarks.
 
     Raises:
-        HypersignError: there is no such back end here.
+        HypersignError: this machine or installation has no such back end.
 
     >>> with forced("numpy"):
     ...     backend()

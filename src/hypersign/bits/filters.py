@@ -1,6 +1,6 @@
 """Binary and ternary filters, and their products with packed inputs: matrix products and convolutions."""
 
-from __future__ import annotations  # each planned call is a new function: annotations cost more than small products
+from __future__ import annotations  # each planned call defines a function; its annotations would cost too much time
 
 import math
 from typing import Any
@@ -23,13 +23,14 @@ class Filters:
     """Packed filters, ready to be multiplied with packed inputs.
 
     Args:
-        words: uint64 rows (filters, ceil(d/64)) of levels in (kernel row, kernel column, channel) order, with
-            d = kernel height * kernel width * channels; ternary filters as planes (2, filters, ceil(d/64)).
-        shape: (kernel height, kernel width, channels of a group).
-        groups: groups of channels, each with its share of the filters.
+        words: the levels, one row per filter, in (kernel row, kernel column, channel) order: uint64
+            (filters, ceil(d/64)) with d = kernel height * kernel width * channels. Ternary filters are planes
+            (2, filters, ceil(d/64)).
+        shape: (kernel height, kernel width, channels per group).
+        groups: number of groups of channels; the filters are divided equally among the groups.
 
     Raises:
-        HypersignError: shapes that do not fit each other, or 2^30 levels a filter and more.
+        HypersignError: the shapes do not fit each other, or a filter has 2^30 levels or more.
 
     >>> from hypersign.bits import pack
     >>> filters = Filters(pack(np.ones((2, 5))), shape=(1, 1, 5))
@@ -66,10 +67,10 @@ class Filters:
         if self.filters % self.groups:
             raise HypersignError(f"{self.filters} filters must divide into groups evenly; got {self.groups} groups")
         self.words: Words = words
-        self._compiled: dict[str, Any] = {}  # by back end: the filters in its kernels' own order
+        self._compiled: dict[str, Any] = {}  # per back end: the filters in the order of its kernels
 
     def _kernels(self) -> Any:
-        """The compiled filters of the back end in use, built once; None for the NumPy reference."""
+        """The filters in the order of the back end in use, built once; None for the NumPy reference."""
         module, name = native(), backend()
         if module is not None and name not in self._compiled:
             self._compiled[name] = module.Filters(self.words, *self.shape, self.groups)
@@ -77,11 +78,11 @@ class Filters:
 
     @property
     def channels(self) -> int:
-        """Channels of the input, of all groups together."""
+        """Number of input channels, over all groups."""
         return self.shape[2] * self.groups
 
     def levels(self) -> NDArray[np.int8]:
-        """The filters as int8 levels, shape (filters, kernel height, kernel width, channels of a group)."""
+        """The filters as int8 levels, shape (filters, kernel height, kernel width, channels per group)."""
         d = int(np.prod(self.shape))
         flat = reference.ternary_levels(self.words, d) if self.ternary else reference.levels(self.words, d)
         return flat.reshape(self.filters, *self.shape)
@@ -90,7 +91,7 @@ class Filters:
         """Dot products of packed rows with every filter: `x` (M, words) or planes (2, M, words) -> (M, filters).
 
         Raises:
-            HypersignError: rows that do not fit the filters, or filters of more than one tap.
+            HypersignError: the rows do not fit the filters, or the filters have more than one tap.
         """
         x = np.asarray(x)
         if x.ndim not in (2, 3) or self.shape[:2] != (1, 1):
@@ -116,21 +117,21 @@ class Filters:
 
             s(n, h, w, f) = sum over i, j, c of x(n, h s + i d - p, w s + j d - p, c) filter(f, i, j, c)
 
-        with stride s, dilation d and padding p, each one for rows and one for columns.
+        Stride s, dilation d and padding p have one number for rows and one for columns.
 
         Args:
-            x: levels of the channels of each pixel, words (N, H, W, ceil(channels/64)), or planes (2, N, H, W, ...);
-                bits past the last channel are 0.
-            stride, padding, dilation: (vertical, horizontal).
-            pad_value: the level of what is padded: 0, or 1.
-            thresholds: `Thresholds` that turn the sums into levels, packed like `x`; sums are returned if None.
+            x: packed images, each pixel a row of channels: words (N, H, W, ceil(channels/64)) or planes
+                (2, N, H, W, ...). Bits past the last channel are 0.
+            stride, padding, dilation: pairs (vertical, horizontal).
+            pad_value: the level of padded positions, 0 or 1.
+            thresholds: thresholds that turn the sums into packed levels; if None, the sums are returned.
             threads: number of threads.
-            out: an array of the result's shape and type to write to, in C order.
+            out: array for the result, with its shape and type, in C order; None for a new array.
 
         Returns int32 sums (N, H', W', filters), or packed levels (N, H', W', words), ternary (2, N, H', W', words).
 
         Raises:
-            HypersignError: images, filters, thresholds and options that do not fit each other.
+            HypersignError: images, filters, thresholds and options do not fit each other.
 
         >>> from hypersign.bits import pack
         >>> filters = Filters(pack(np.ones((1, 9))), shape=(3, 3, 1))
@@ -178,7 +179,7 @@ class Filters:
         pad_value: int = 0,
         thresholds: Thresholds | None = None,
     ) -> Planned:
-        """`conv2d` without its checks, for networks that check all once; builds the kernels' filters."""
+        """`conv2d` without checks, for networks that check everything once. It builds the kernels' filters."""
         self._kernels()
         low = high = flip = None
         if thresholds is not None:

@@ -1,8 +1,8 @@
-"""Backward products of layers whose inputs and filters are levels: gradients as integers of 6 bits, times bits.
+"""Backward products of layers whose inputs and filters are levels: 6-bit integer gradients times bits.
 
-A gradient is rounded at random to whole multiples of a scale, up or down with the odds that make its expectation the
-gradient itself; so are then the expectations of both products, which are exact for the rounded numbers. What rounding
-adds is noise: of a variance of at most a quarter of the square of the scale in each entry.
+A gradient is rounded at random to whole multiples of a scale, up or down, so that its expected value is the exact
+gradient. The products of the rounded gradient are exact, so their expected values are the exact products. Rounding
+only adds noise: the variance per entry is at most a quarter of the squared scale.
 """
 
 import dataclasses
@@ -21,10 +21,11 @@ __all__ = ["RoundedGradient", "input_gradient", "round_gradient", "weight_gradie
 
 @dataclasses.dataclass(frozen=True)
 class RoundedGradient:
-    """A gradient (N, H, W, F) as int8 multiples of a scale, twice: rounded for either product.
+    """A gradient (N, H, W, F) as int8 multiples of a scale, rounded once for each of the two products.
 
-    `by_image` has a scale for each image, `image_scales` (N,), and goes to the inputs; `by_filter` has one for each
-    filter, `filter_scales` (F,), and goes to the filters. A scale is NaN where the numbers were not finite.
+    `by_image` has one scale per image, `image_scales` (N,), and gives the gradient of the inputs. `by_filter` has one
+    scale per filter, `filter_scales` (F,), and gives the gradient of the filters. A scale is NaN if the gradient of
+    the image or filter is not finite.
     """
 
     by_image: NDArray[np.int8]
@@ -38,16 +39,16 @@ def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1
 
         q = floor(g / s + u),    s = max |g| / 31,    u uniform in [0, 1):    E[s q] = g
 
-    The maximum is taken over an image, and again over a filter; u has 16 bits, from xorshift generators (Marsaglia
-    2003), eight for each image, started by `seed`: the result does not depend on the number of threads.
+    The maximum is taken once per image and once per filter. u has 16 bits and comes from xorshift generators
+    (Marsaglia 2003), eight per image, that `seed` starts. The result does not depend on the number of threads.
 
     Args:
-        gradient: float32 (N, H, W, F), with respect to a layer's outputs.
-        seed: any integer from 0 to 2^64 - 1; another one for every call.
+        gradient: the gradient with respect to a layer's outputs, float32 (N, H, W, F).
+        seed: an integer from 0 to 2^64 - 1; use a different one for every call.
         threads: number of threads.
 
     Raises:
-        HypersignError: `gradient` is not float32 of four axes, or `seed` out of range.
+        HypersignError: `gradient` is not float32 with four axes, or `seed` is out of range.
 
     >>> q = round_gradient(np.array([[[[0.5, -1.0]]]], np.float32), seed=1)
     >>> q.by_filter.tolist(), bool(abs(q.by_image[0, 0, 0, 0] - 15.5) == 0.5)
@@ -99,22 +100,22 @@ def input_gradient(
     """The gradient with respect to a convolution's inputs.
 
         dX(n, y, x, c) = s(n) sum over i, j, f of q(n, y', x', f) filter(f, i, j, c)
-        with y = y' stride + i dilation - padding, and so x
+        with y = y' stride + i dilation - padding, and the same for x
 
     Args:
-        q: `RoundedGradient.by_image`, int8 (N, H', W', F).
-        scales: s, float32 (N,).
-        words: packed filters, uint64 (F, ceil(d/64)) or planes (2, F, ...), in (kernel row, kernel column, channel)
-            order, d = kernel height * kernel width * channels.
-        shape: (kernel height, kernel width, channels).
+        q: the rounded gradient of the outputs, `RoundedGradient.by_image`, int8 (N, H', W', F).
+        scales: its scales s, float32 (N,).
+        words: packed filters in (kernel row, kernel column, channel) order: uint64 (F, ceil(d/64)) or planes
+            (2, F, ...) with d = kernel height * kernel width * channels.
+        shape: shape of a filter, (kernel height, kernel width, channels).
         size: (height, width) of the inputs.
-        stride, padding, dilation: (vertical, horizontal), of the convolution.
+        stride, padding, dilation: pairs (vertical, horizontal) of the convolution.
         threads: number of threads.
 
-    Returns float32 (N, H, W, channels): a sum of integers, exact, times its scale.
+    Returns float32 (N, H, W, channels): an exact sum of integers, times its scale.
 
     Raises:
-        HypersignError: arrays and options that do not fit each other.
+        HypersignError: arrays and options do not fit each other.
 
     >>> from hypersign.bits import pack
     >>> q = np.full((1, 1, 1, 2), 3, np.int8)
@@ -163,18 +164,18 @@ def weight_gradient(
         dW(f, i, j, c) = s(f) sum over n, y', x' of q(n, y', x', f) x(n, y' stride + i dilation - padding, ..., c)
 
     Args:
-        q: `RoundedGradient.by_filter`, int8 (N, H', W', F).
-        scales: s, float32 (F,).
+        q: the rounded gradient of the outputs, `RoundedGradient.by_filter`, int8 (N, H', W', F).
+        scales: its scales s, float32 (F,).
         x: packed inputs, uint64 (N, H, W, ceil(channels/64)) or planes (2, N, H, W, ...).
-        shape: (kernel height, kernel width, channels).
-        stride, padding, dilation: (vertical, horizontal), of the convolution.
-        pad_value: the level of what is padded: 0, or 1.
+        shape: shape of a filter, (kernel height, kernel width, channels).
+        stride, padding, dilation: pairs (vertical, horizontal) of the convolution.
+        pad_value: the level of padded positions, 0 or 1.
         threads: number of threads.
 
     Returns float32 (F, kernel height, kernel width, channels).
 
     Raises:
-        HypersignError: arrays and options that do not fit each other.
+        HypersignError: arrays and options do not fit each other.
 
     >>> from hypersign.bits import pack
     >>> q = np.full((1, 1, 1, 1), -2, np.int8)

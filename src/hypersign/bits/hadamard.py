@@ -4,7 +4,7 @@ The rows of the matrix are in natural (Hadamard's) order: H_1 = 1, H_2n = [[H_n,
 transform float32, float64, int32 and int16. In cache they are up to twice as fast as a copy of the same numbers.
 Other types use plain butterflies over whole arrays. Every back end adds in the same order, so all give the same bits.
 
-Lengths that are no power of two have no such matrix. Pad them with zeros, as `HadamardRotation` does.
+A length that is not a power of two has no such matrix. Pad the vector with zeros, as `HadamardRotation` does.
 """
 
 from typing import Any
@@ -36,22 +36,22 @@ def hadamard_transform(
 
         y_i = s sum_j (-1)^popcount(i and j) x_j,   s = 1/sqrt(n) if orthonormal, else 1
 
-    The matrix is symmetric. With orthonormal=True it is its own inverse. With orthonormal=False nothing is
-    multiplied and integers stay integers. They wrap where their type cannot hold them (int16: modulo 2^16, so a sum
-    that fits is right even when a partial sum did not fit). `hypersign.ops.hadamard_transform` does the same for
-    torch tensors.
+    The matrix is symmetric. With orthonormal=True it is its own inverse. With orthonormal=False the transform only
+    adds, and integers stay integers. Integers wrap if their type cannot hold a sum (int16: modulo 2^16, so a sum that
+    fits is right even if a partial sum does not fit). `hypersign.ops.hadamard_transform` does the same for torch
+    tensors.
 
     Args:
         x: real or complex numbers, shape (..., n).
-        orthonormal: divide by sqrt(n); `x` must then be of a floating type.
-        out: array to write to, C-contiguous, of the type and shape of `x`; `x` itself for a transform in place.
+        orthonormal: whether to divide by sqrt(n); `x` must then be of a floating type.
+        out: C-contiguous array for the result, with the type and shape of `x`; pass `x` to transform in place.
         threads: number of threads that share the vectors.
 
-    Returns the transform, of the type and shape of `x`. `x` changes only if it is `out`.
+    Returns the transform, with the type and shape of `x`. `x` changes only if it is `out`.
 
     Raises:
-        HypersignError: `x` has no dimension, n is no power of two or above 2^24, `x` holds integers and orthonormal
-            is True, or `out` does not fit.
+        HypersignError: `x` has no dimension, n is not a power of two or is above 2^24, `x` has integers and
+            `orthonormal` is True, or `out` does not fit.
 
     Source: Yates 1937; Fino & Algazi 1976, "Unified matrix treatment of the fast Walsh-Hadamard transform".
 
@@ -76,7 +76,7 @@ def hadamard_transform(
 
 
 def check_hadamard(shape: tuple[int, ...], kind: object, *, floating: bool, orthonormal: bool) -> None:
-    """Raises HypersignError where numbers of this shape and type have no Hadamard transform."""
+    """Raises HypersignError if an array of this shape and type has no Hadamard transform."""
     n = shape[-1] if shape else 0
     if n < 1 or n & (n - 1) or n > LONGEST:
         raise HypersignError(
@@ -90,15 +90,16 @@ def check_hadamard(shape: tuple[int, ...], kind: object, *, floating: bool, orth
 
 
 def transform(x: NDArray[Any], out: NDArray[Any], *, factor: float = 1.0, threads: int = 1) -> None:
-    """Writes `factor` H x, for every x in the last axis of `x`, to `out`, which may be `x` itself.
+    """Writes `factor` H x to `out`, for every vector x in the last axis. `out` may be `x` itself.
 
-    `out` is C-contiguous, of the shape and type of `x`. Integers wrap, and have no factor. Nothing is checked.
+    `out` is C-contiguous and has the shape and type of `x`. Integers wrap and need factor 1. Nothing is checked.
     """
     kernels, n = native(), x.shape[-1]
     if kernels is None or not hasattr(kernels, f"hadamard_{x.dtype.name}") or not x.dtype.isnative:
-        y = x.astype(np.float32) if x.dtype == np.float16 and factor != 1 else x  # sums may leave float16
+        y = x.astype(np.float32) if x.dtype == np.float16 and factor != 1 else x  # sums may exceed float16
         for _ in range(n.bit_length() - 1):
-            # neighbours meet, sums come before differences: after log2(n) such stages the order is natural again
+            # Add and subtract neighbours, and put sums before differences. After log2(n) such stages, the order is
+            # natural again.
             y = np.concatenate((y[..., 0::2] + y[..., 1::2], y[..., 0::2] - y[..., 1::2]), axis=-1)
         out[...] = y if factor == 1 else y * factor
         return

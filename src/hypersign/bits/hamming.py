@@ -1,4 +1,4 @@
-"""Hamming distances of packed codes, all of them, the nearest, or those within a radius."""
+"""Hamming distances of packed codes: all distances, the nearest codes, or the codes within a radius."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,16 @@ __all__ = ["hamming", "hamming_topk", "hamming_within"]
 
 
 def hamming(a: Words, b: Words, *, threads: int = 1) -> NDArray[np.int32]:
-    """The number of differing bits of every row of `a` and every row of `b`.
+    """The number of bits in which each row of `a` differs from each row of `b`.
 
     Args:
-        a, b: uint64 words (rows, words), as `pack` makes them.
+        a, b: packed codes from `pack`, uint64 (rows, words).
         threads: number of threads.
 
     Returns int32 (len(a), len(b)).
 
     Raises:
-        HypersignError: arrays that are no words, or of different lengths.
+        HypersignError: an array has no packed words, or the codes have different lengths.
 
     >>> from hypersign.bits import pack
     >>> hamming(pack([[1, -1, 1]]), pack([[1, 1, 1], [-1, 1, -1]])).tolist()
@@ -40,18 +40,19 @@ def hamming(a: Words, b: Words, *, threads: int = 1) -> NDArray[np.int32]:
 def hamming_topk(
     queries: Words, codes: Words, k: int, *, threads: int = 1
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The k nearest codes of every query by Hamming distance, found by comparing with all.
+    """The k nearest codes of every query by Hamming distance, found by comparing it with all codes.
 
     Args:
-        queries: uint64 words (q, words).
-        codes: uint64 words (n, words).
-        k: how many, at most n.
+        queries: packed queries, uint64 (q, words).
+        codes: packed codes, uint64 (n, words).
+        k: number of codes per query, at most n.
         threads: number of threads.
 
-    Returns (distances int32 (q, k), indices int64 (q, k)), nearest first; of equal distances the lower index first.
+    Returns (distances int32 (q, k), indices int64 (q, k)), nearest first. If distances are equal, the lower index
+    comes first.
 
     Raises:
-        HypersignError: arrays that are no words, or of different lengths, or k larger than n.
+        HypersignError: an array has no packed words, the codes have different lengths, or k is larger than n.
 
     >>> from hypersign.bits import pack
     >>> distances, indices = hamming_topk(pack([[1, 1, 1]]), pack([[-1, -1, 1], [1, 1, -1], [1, -1, 1]]), 2)
@@ -73,19 +74,19 @@ def hamming_topk(
 def hamming_within(
     queries: Words, codes: Words, radius: int, *, threads: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
-    """The codes within a Hamming distance of every query, found by comparing with all.
+    """The codes within a Hamming distance of every query, found by comparing it with all codes.
 
     Args:
-        queries: uint64 words (q, words).
-        codes: uint64 words (n, words).
+        queries: packed queries, uint64 (q, words).
+        codes: packed codes, uint64 (n, words).
         radius: the largest distance, in bits.
         threads: number of threads.
 
-    Returns (starts int64 (q + 1,), distances int32, indices int64): those of query i are
-    `indices[starts[i]:starts[i + 1]]`, nearest first; of equal distances the lower index first.
+    Returns (starts int64 (q + 1,), distances int32, indices int64). The codes of query i are
+    `indices[starts[i]:starts[i + 1]]`, nearest first. If distances are equal, the lower index comes first.
 
     Raises:
-        HypersignError: arrays that are no words, or of different lengths, or a negative radius.
+        HypersignError: an array has no packed words, the codes have different lengths, or the radius is negative.
 
     >>> from hypersign.bits import pack
     >>> starts, distances, indices = hamming_within(pack([[1, 1, 1]]), pack([[-1, -1, 1], [1, 1, -1]]), 1)

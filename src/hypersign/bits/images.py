@@ -1,6 +1,6 @@
 """The first layer: a convolution of 8-bit images with binary or ternary filters, in integers."""
 
-from __future__ import annotations  # each planned call is a new function: annotations cost more than small products
+from __future__ import annotations  # each planned call defines a function; its annotations would cost too much time
 
 import math
 import weakref
@@ -22,10 +22,10 @@ __all__ = ["image_conv2d"]
 LARGEST = 2**31 - 1
 
 LANES, TAPS = 16, 4
-"""Filters side by side, and taps of a filter side by side, in the kernels' order of the weights."""
+"""Numbers of adjacent filters, and of adjacent taps per filter, in the kernels' order of the weights."""
 
 _layouts: weakref.WeakKeyDictionary[Filters, tuple[NDArray[np.int8], NDArray[np.int32]]] = weakref.WeakKeyDictionary()
-"""Weights in the kernels' order, made when filters first meet an image."""
+"""Weights in the kernels' order, built when filters are first used on an image."""
 
 
 def image_conv2d(
@@ -44,21 +44,22 @@ def image_conv2d(
 
         s = sum over taps inside the image of (multiplier x + shift) w
 
-    Padding is zero: a tap outside the image adds nothing, whatever the shift. Pixels that stand for the range
-    (-1, 1) have multiplier 2 and shift -255 (in units of 1/255).
+    Padding is zero: a tap outside the image adds nothing, whatever the shift. For pixels that stand for the range
+    (-1, 1), the multiplier is 2 and the shift -255 (in units of 1/255).
 
     Args:
         x: images, uint8 (N, H, W, channels).
-        filters: of one group.
-        multiplier: from -64 to 64; shift: an integer.
-        stride, padding, dilation: (vertical, horizontal).
-        thresholds: `Thresholds` that turn the sums into levels; sums are returned if None.
+        filters: packed filters with one group.
+        multiplier: integer factor of a pixel, from -64 to 64.
+        shift: integer that is added to each scaled pixel.
+        stride, padding, dilation: pairs (vertical, horizontal).
+        thresholds: thresholds that turn the sums into packed levels; if None, the sums are returned.
         threads: number of threads.
 
     Returns int32 sums (N, H', W', filters), or packed levels (N, H', W', words), ternary (2, N, H', W', words).
 
     Raises:
-        HypersignError: images, filters and options that do not fit each other, or sums that could pass 2^31 - 1.
+        HypersignError: images, filters and options do not fit each other, or sums could exceed 2^31 - 1.
 
     >>> from hypersign.bits import Filters, pack
     >>> filters = Filters(pack([[1, 1], [1, -1]]), shape=(1, 2, 1))
@@ -103,10 +104,10 @@ def image_conv2d(
 
 
 def channels_last(x: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copies images (N, C, H, W) to `out` (N, H, W, C), of the same type."""
+    """Copies images (N, C, H, W) to `out` (N, H, W, C), which has the same type."""
     kernels = native()
     if kernels is not None and x.dtype == np.uint8 and x.flags.c_contiguous:
-        kernels.channels_last(x, out)  # NumPy copies byte by byte, which takes as long as a small layer
+        kernels.channels_last(x, out)  # NumPy copies byte by byte and takes as long as a small layer
     else:
         np.copyto(out, x.transpose(0, 2, 3, 1))
 
@@ -121,7 +122,7 @@ def planned_image_conv2d(
     dilation: tuple[int, int],
     thresholds: Thresholds | None,
 ) -> Planned:
-    """`image_conv2d` without its checks, for networks that check all once."""
+    """`image_conv2d` without checks, for networks that check everything once."""
     weights, taps = _layout(filters)
     weights, taps = weights * np.int8(multiplier), taps * np.int32(shift)
     limits = flip = None
@@ -159,8 +160,11 @@ def planned_image_conv2d(
 
 
 def _layout(filters: Filters) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
-    """The weights (blocks of 16 filters, fours of taps, 16, 4), filled up with zeros, and their sums over channels
-    (kernel height, kernel width, 16 * blocks)."""
+    """Returns the weights in the kernels' order and their sums over channels.
+
+    The weights have shape (blocks of 16 filters, groups of 4 taps, 16, 4) and are padded with zeros. The sums have
+    shape (kernel height, kernel width, 16 * blocks).
+    """
     if filters not in _layouts:
         levels = filters.levels()
         blocks, fours = -(-len(levels) // LANES), -(-int(np.prod(filters.shape)) // TAPS)

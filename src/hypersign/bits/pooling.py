@@ -1,6 +1,6 @@
-"""Max-pool of packed levels."""
+"""Max-pooling of packed levels."""
 
-from __future__ import annotations  # each planned call is a new function: annotations cost more than small products
+from __future__ import annotations  # each planned call defines a function; its annotations would cost too much time
 
 from typing import Any
 
@@ -26,23 +26,24 @@ def max_pool2d(
     ceil_mode: bool = False,
     flip: ArrayLike | None = None,
 ) -> Words:
-    """The greatest level of each window of packed images, channel by channel.
+    """The largest level of each window of packed images, per channel.
 
-        binary: and of the bits;  ternary: -1 where all are -1, +1 where any is, else 0
+        binary: and of the bits;  ternary: -1 if all are -1, +1 if any is +1, else 0
 
-    Padded positions never win; sizes are those of torch's MaxPool2d.
+    Padded positions are never the maximum. Output sizes are those of torch's MaxPool2d.
 
     Args:
-        x: words (N, H, W, ceil(channels/64)), or planes (2, N, H, W, ceil(channels/64)).
-        size, stride, padding: (vertical, horizontal); padding at most half the size.
-        ceil_mode: whether the last window may hang over the edge.
-        flip: boolean (channels,), channels whose maximum is negated: pooling before a negative scale; None for none.
+        x: packed images: words (N, H, W, ceil(channels/64)) or planes (2, N, H, W, ceil(channels/64)).
+        size, stride, padding: pairs (vertical, horizontal); the padding is at most half the size.
+        ceil_mode: whether the last window may extend past the edge.
+        flip: boolean (channels,), true for channels whose maximum is negated, which pooling before a negative scale
+            needs; None negates no channel.
 
     Returns packed levels (N, H', W', words) or (2, N, H', W', words).
 
     Raises:
-        HypersignError: no packed images, a window larger than the padded image, too much padding, or a flip that
-            does not fit.
+        HypersignError: `x` has no packed images, a window is larger than the padded image, the padding is too large,
+            or `flip` does not fit.
 
     >>> from hypersign.bits import pack, unpack
     >>> x = pack([[[[-1], [1]], [[-1], [-1]]]])
@@ -69,7 +70,7 @@ def max_pool2d(
 def planned_max_pool2d(
     mask: Words, *, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> Planned:
-    """`max_pool2d` without its checks, its flip packed in `mask`."""
+    """`max_pool2d` without checks. `mask` is the packed `flip`."""
 
     def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
         kernels = native()
@@ -91,7 +92,7 @@ def planned_max_pool2d(
 
 
 def flip_mask(flip: ArrayLike | None, words: int) -> Words:
-    """`flip` as one row of `words` words."""
+    """Packs `flip` into one row of `words` words."""
     if flip is None:
         return np.zeros(words, np.uint64)
     flip = np.asarray(flip)

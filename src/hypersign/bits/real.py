@@ -1,7 +1,7 @@
-"""Convolutions and products of real numbers: the layers of a packed network that no integer can stand for.
+"""Convolutions and products of real numbers, for the layers of a packed network that integers cannot represent.
 
-Sums run in float64 in one fixed order, so a result is the same to the last bit on every back end, with any number
-of threads, alone or in a batch.
+Sums run in float64 in one fixed order. So a result is the same to the last bit on every back end, for any number of
+threads and any batch size.
 """
 
 from typing import Any
@@ -32,17 +32,17 @@ def real_conv2d(
     """The convolution of real images with real filters, padded with zeros.
 
     Args:
-        x: float32 (N, H, W, C).
-        weight: float32 (filters, kernel height, kernel width, C / groups).
-        bias: float32 (filters,), or None for zeros.
-        stride, padding, dilation: (vertical, horizontal).
-        groups: groups of channels, each with its share of the filters.
+        x: images, float32 (N, H, W, C).
+        weight: filters, float32 (filters, kernel height, kernel width, C / groups).
+        bias: one number per filter, float32 (filters,); None for zeros.
+        stride, padding, dilation: pairs (vertical, horizontal).
+        groups: number of groups of channels; the filters are divided equally among the groups.
         threads: number of threads.
 
-    Returns float32 (N, H', W', filters), each the float64 sum rounded once.
+    Returns float32 (N, H', W', filters). Each number is a float64 sum, rounded once.
 
     Raises:
-        HypersignError: arrays and options that do not fit each other.
+        HypersignError: arrays and options do not fit each other.
 
     >>> x = np.array([[[[1.5], [2.0]]]], np.float32)
     >>> real_conv2d(x, np.array([[[[2.0], [-1.0]]]], np.float32), bias=[0.5]).tolist()
@@ -85,7 +85,7 @@ def real_matmul(
         y = x weight^T + bias
 
     Raises:
-        HypersignError: arrays that do not fit each other.
+        HypersignError: the arrays do not fit each other.
 
     >>> real_matmul(np.ones((1, 2), np.float32), np.array([[1.0, 2.0]], np.float32), [0.5]).tolist()
     [[3.5]]
@@ -99,7 +99,7 @@ def real_matmul(
 
 
 def planned_affine(scale: NDArray[np.float32], shift: NDArray[np.float32]) -> Planned:
-    """x * scale + shift of numbers (..., C) as float32, product and sum each rounded, without any check."""
+    """Plans x * scale + shift for numbers (..., C), without checks. Product and sum are rounded to float32 each."""
 
     def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
         kernels = native()

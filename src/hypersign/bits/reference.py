@@ -1,5 +1,7 @@
-"""The NumPy reference of every operation on bits: plain and slow, the truth in every test. Arguments are checked
-by the functions that call it."""
+"""The NumPy reference of every operation on bits. It is simple and slow, and every test compares kernels with it.
+
+The functions that call it check the arguments.
+"""
 
 from typing import Any
 
@@ -28,7 +30,7 @@ Words = NDArray[np.uint64]
 
 
 def pack_bits(bits: NDArray[np.bool_]) -> Words:
-    """Booleans (..., n) as words (..., ceil(n/64))."""
+    """Packs booleans (..., n) into words (..., ceil(n/64))."""
     n = bits.shape[-1]
     padded = np.zeros((*bits.shape[:-1], -(-n // 64) * 64), dtype=bool)
     padded[..., :n] = bits
@@ -37,24 +39,26 @@ def pack_bits(bits: NDArray[np.bool_]) -> Words:
 
 
 def unpack_bits(words: Words, n: int) -> NDArray[np.bool_]:
-    """Words (..., W) as their first n bits (..., n)."""
+    """Unpacks the first n bits of words (..., W) into booleans (..., n)."""
     packed = np.ascontiguousarray(words).astype("<u8", copy=False).view(np.uint8)
     return np.unpackbits(packed, axis=-1, count=n, bitorder="little").astype(bool)
 
 
 def levels(words: Words, n: int) -> NDArray[np.int8]:
-    """-1 and +1 of binary words."""
+    """Unpacks binary words into levels -1 and +1."""
     return (1 - 2 * unpack_bits(words, n).astype(np.int8)).astype(np.int8)
 
 
 def ternary_levels(planes: Words, n: int) -> NDArray[np.int8]:
-    """-1, 0 and +1 of the planes (2, ..., W): sign, non-zero."""
+    """Unpacks two planes (2, ..., W), signs and non-zeros, into levels -1, 0 and +1."""
     return np.where(unpack_bits(planes[1], n), levels(planes[0], n), np.int8(0)).astype(np.int8)
 
 
 def threshold(x: NDArray[Any], low: Any, high: Any, flip: Any) -> Words:
-    """Levels of numbers (..., n) as words, or planes where `high` is not None: -1 where x < low, +1 where
-    x >= high (binary: elsewhere), 0 between; negated where `flip`."""
+    """Packs the levels of numbers (..., n) as words, or as planes if `high` is not None.
+
+    A level is -1 where x < low, +1 where x >= high (binary: elsewhere), and 0 between; it is negated where `flip`.
+    """
     minus = _below(x, low)
     if high is None:
         return pack_bits(minus ^ flip)
@@ -64,7 +68,7 @@ def threshold(x: NDArray[Any], low: Any, high: Any, flip: Any) -> Words:
 
 
 def _below(x: NDArray[Any], limit: Any) -> NDArray[np.bool_]:
-    """x < limit, exactly: NumPy would round 64-bit integers to compare them with floating limits."""
+    """Returns x < limit, exactly. NumPy rounds 64-bit integers when it compares them with floating limits."""
     limit = np.asarray(limit)
     if x.dtype.kind not in "iu" or x.dtype.itemsize < 8 or limit.dtype.kind != "f":
         return x < limit
@@ -84,8 +88,10 @@ def convolve(
     groups: int,
     pad_value: int,
 ) -> NDArray[Any]:
-    """The sums of a convolution: numbers `x` (N, H, W, C) with `weight` (filters, kh, kw, C / groups), in the
-    result type of both; (N, H', W', filters)."""
+    """The sums (N, H', W', filters) of a convolution of `x` (N, H, W, C) with `weight` (filters, kh, kw, C / groups).
+
+    Their type is NumPy's result type of both.
+    """
     filters, kh, kw, depth = weight.shape
     x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)), constant_values=pad_value)
     height = (x.shape[1] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
@@ -105,7 +111,7 @@ def convolve(
 
 
 def hamming(a: Words, b: Words) -> NDArray[np.int32]:
-    """Number of differing bits between every row of `a` (q, W) and of `b` (n, W)."""
+    """The number of bits in which each row of `a` (q, W) differs from each row of `b` (n, W)."""
     out = np.empty((len(a), len(b)), dtype=np.int32)
     for i, row in enumerate(a):
         out[i] = np.bitwise_count(b ^ row).sum(-1, dtype=np.int32)
@@ -115,7 +121,7 @@ def hamming(a: Words, b: Words) -> NDArray[np.int32]:
 def max_pool2d(
     levels: NDArray[np.int8], *, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], out: Any
 ) -> NDArray[np.int8]:
-    """The greatest level of each window, `levels` (N, H, W, C) to (N, *out, C); what is padded is never greatest."""
+    """The largest level of each window: `levels` (N, H, W, C) -> (N, *out, C). Padding is never the maximum."""
     y = np.full((len(levels), *out, levels.shape[-1]), -128, np.int8)
     for i in range(out[0]):
         for j in range(out[1]):
@@ -135,9 +141,11 @@ def real_conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> NDArray[np.float32]:
-    """The convolution of float32 numbers, `x` (N, H, W, C) with `weight` (filters, kh, kw, C / groups): bias first,
-    then tap by tap, channel by channel in float64, where every product is exact; rounded once, at the end. The
-    order is part of the definition: kernels give the same bits."""
+    """The convolution of float32 numbers, `x` (N, H, W, C) with `weight` (filters, kh, kw, C / groups).
+
+    The sum starts with the bias, then adds tap by tap and channel by channel in float64, where every product is
+    exact. It is rounded once, at the end. The order is part of the definition, so kernels give the same bits.
+    """
     filters, kh, kw, depth = weight.shape
     y_height, y_width = (
         (x.shape[axis + 1] + 2 * padding[axis] - dilation[axis] * (weight.shape[axis + 1] - 1) - 1) // stride[axis]
@@ -165,7 +173,7 @@ LIMIT = 31
 def round_gradient(
     gradient: NDArray[np.float32], seed: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]]:
-    """A gradient (N, H, W, F) rounded at random, with one scale per image and with one scale per filter."""
+    """Rounds a gradient (N, H, W, F) at random, with one scale per image and with one scale per filter."""
     images, height, width, filters = gradient.shape
     columns = -(-filters // 8) * 8  # eight generators alternate along the filters
     words = np.empty((height * width * columns // 8, images, 8), np.uint32)
@@ -179,14 +187,14 @@ def round_gradient(
     u = words.swapaxes(0, 1).reshape(images, height, width, columns)[..., :filters]
     rounded: list[NDArray[Any]] = []
     for axes, part in (((1, 2, 3), u & np.uint32(0xFFFF)), ((0, 1, 2), u >> np.uint32(16))):
-        most = np.abs(gradient).max(axes, keepdims=True, initial=0)  # NaN where there is one
+        most = np.abs(gradient).max(axes, keepdims=True, initial=0)  # NaN if there is one
         scale = np.where(np.isfinite(most), most / np.float32(LIMIT), np.float32(np.nan))
         with np.errstate(all="ignore"):
             inverse = np.where(scale > 0, np.float32(LIMIT) / most, np.float32(0))
             tiny = ~np.isfinite(inverse)
             inverse, scale = np.where(tiny, np.float32(0), inverse), np.where(tiny, np.float32(0), scale)
             q = np.floor(gradient * inverse + part.astype(np.float32) * np.float32(2**-16))
-        q = np.where(q > -LIMIT, q, -LIMIT)  # also where NaN, whose scale tells
+        q = np.where(q > -LIMIT, q, -LIMIT)  # also replaces NaN; the NaN stays visible in the scale
         rounded += [np.minimum(q, LIMIT).astype(np.int8), scale.reshape(-1)]
     return rounded[0], rounded[1], rounded[2], rounded[3]
 
@@ -198,7 +206,7 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _level_values(words: Words, n: int, axes: int) -> NDArray[np.int32]:
-    """Levels of words with `axes` axes, or of planes with one more."""
+    """Unpacks words with `axes` axes, or planes with one axis more, into int32 levels."""
     return (ternary_levels if words.ndim > axes else levels)(words, n).astype(np.int32)
 
 
@@ -212,7 +220,7 @@ def input_gradient(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """s(n) times what every filter tap of the gradient adds to the pixel it reads."""
+    """Each filter tap adds gradient times level to the pixel it reads; the sum is multiplied by s(n)."""
     weight = _level_values(words, int(np.prod(shape)), 2).reshape(words.shape[-2], *shape)
     n, height, width, _ = q.shape
     sums = np.zeros((n, size[0] + 2 * padding[0], size[1] + 2 * padding[1], shape[2]), np.int32)
@@ -235,7 +243,7 @@ def weight_gradient(
     dilation: tuple[int, int],
     pad_value: int,
 ) -> NDArray[np.float32]:
-    """s(f) times the sum of gradient times input over every pixel that a tap reads."""
+    """For each tap, the sum of gradient times input over all pixels that it reads, times s(f)."""
     values = np.pad(
         _level_values(x, shape[2], 4),
         ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)),
@@ -253,6 +261,6 @@ def weight_gradient(
 
 
 def nearest(distances: NDArray[np.int32], k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The k least of every row of distances, nearest first, and where they are; of equal ones the first."""
+    """The k smallest distances of each row, smallest first, and their columns. Ties keep the order of columns."""
     indices = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(distances, indices, 1), indices.astype(np.int64)

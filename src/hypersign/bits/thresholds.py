@@ -1,4 +1,4 @@
-"""Thresholds that turn sums into levels: what batch norm and a quantizer fold into."""
+"""Thresholds that turn sums into levels. Batch norm and the quantizer after it fold into them."""
 
 import dataclasses
 
@@ -12,16 +12,16 @@ __all__ = ["Thresholds"]
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """Per channel, the levels of a sum s.
+    """One or two thresholds per channel, which give the level of a sum s.
 
-        binary:   -1 where s < low, else +1;  ternary: -1 where s < low, +1 where s >= high, else 0;
-        negated where flip
+        binary:   -1 if s < low, else +1;  ternary: -1 if s < low, +1 if s >= high, else 0;
+        negated if flip
 
-    `low` and `high` are int32 of shape (channels,) with low <= high, `high` None for binary levels; `flip` is a
-    boolean array of the same shape (a batch norm with a negative scale turns the order round).
+    `low` and `high` are int32 of shape (channels,) with low <= high; `high` is None for binary levels. `flip` is a
+    boolean array of the same shape; a batch norm with a negative scale reverses the order and needs it.
 
     Raises:
-        HypersignError: arrays of other types, or of different shapes.
+        HypersignError: an array has another type, or the shapes differ.
 
     >>> Thresholds(low=np.zeros(2, np.int32), flip=np.zeros(2, bool)).ternary
     False
@@ -41,7 +41,7 @@ class Thresholds:
                     f"the thresholds' {name} must be {np.dtype(dtype)}, one for each channel; got "
                     f"{getattr(array, 'dtype', type(array).__name__)} of shape {getattr(array, 'shape', ())}"
                 )
-            object.__setattr__(self, name, np.require(array, requirements=("C", "A")))  # as the kernels read them
+            object.__setattr__(self, name, np.require(array, requirements=("C", "A")))  # the layout that kernels read
 
     @property
     def ternary(self) -> bool:

@@ -1,4 +1,4 @@
-"""Checks and sizes of sliding windows: convolutions and pooling."""
+"""Checks and output sizes of sliding windows, for convolutions and pooling."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ __all__ = ["check_pair", "output_size"]
 
 
 def check_pair(name: str, pair: Sequence[int], *, least: int) -> tuple[int, int]:
-    """Returns (vertical, horizontal) as ints, or raises HypersignError.
+    """Returns the pair (vertical, horizontal) as ints. Raises HypersignError if it is no pair or out of range.
 
     >>> check_pair("stride", (2, 1), least=1)
     (2, 1)
@@ -29,11 +29,11 @@ def output_size(
     dilation: tuple[int, int] = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[int, int]:
-    """Height and width of the output of a sliding window.
+    """Returns the height and the width of the output of a sliding window.
 
         floor((H + 2 p - dilation (size - 1) - 1) / stride) + 1
 
-    With `ceil_mode` the last window may hang over the padded edge if it starts before it, as torch has it.
+    With `ceil_mode`, the last window may extend past the padded edge if it starts before it, as in torch.
 
     Raises:
         HypersignError: the padded image is smaller than the window.

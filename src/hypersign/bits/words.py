@@ -1,6 +1,6 @@
-"""Pack numbers into words of levels, and back."""
+"""Packing numbers into words of levels, and unpacking words."""
 
-from __future__ import annotations  # each planned call is a new function: annotations cost more than small products
+from __future__ import annotations  # each planned call defines a function; its annotations would cost too much time
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,26 +16,26 @@ from hypersign.bits.reference import Words
 __all__ = ["pack", "pack_ternary", "unpack", "unpack_ternary"]
 
 Bound = Callable[[int], Any]
-"""An operation bound to its arrays: reads one, writes the other, on the given number of threads."""
+"""An operation bound to its arrays. A call with a number of threads reads one array and writes the other."""
 
 Planned = Callable[[NDArray[Any], NDArray[Any]], Bound]
-"""An operation whose options are checked: binds it to what it reads and what it writes."""
+"""An operation whose options are checked. A call with an input and an output array binds it to them."""
 
 
 def pack(x: ArrayLike, *, threshold: ArrayLike = 0, flip: ArrayLike = False) -> Words:
-    """Packs the levels -1 and +1 of numbers, 64 to a word, along the last axis.
+    """Packs the levels -1 and +1 of numbers along the last axis, 64 per word.
 
         level = -1 where x < threshold, else +1;  negated where flip
 
     Args:
         x: numbers or booleans (true = 1), shape (..., n).
-        threshold: a number, or one for each of the n positions.
-        flip: a boolean, or one for each position.
+        threshold: one number, or one number for each of the n positions.
+        flip: one boolean, or one boolean for each position.
 
-    Returns uint64 words, shape (..., ceil(n/64)): bit 1 = -1, low bit first, bits past n 0.
+    Returns uint64 words, shape (..., ceil(n/64)): bit 1 = -1, least significant bit first, bits past n are 0.
 
     Raises:
-        HypersignError: `x` has no axis, holds NaN, or the thresholds do not fit it.
+        HypersignError: `x` has no axis or contains NaN, or the thresholds do not fit it.
 
     >>> [int(word) for word in pack([-1.0, 2.0, -0.0, -3.0])]
     [9]
@@ -51,7 +51,7 @@ def pack_ternary(x: ArrayLike, *, low: ArrayLike, high: ArrayLike, flip: ArrayLi
     Returns uint64 words, shape (2, ..., ceil(n/64)): the plane of signs and the plane of non-zeros.
 
     Raises:
-        HypersignError: `x` has no axis, holds NaN, or the thresholds do not fit it.
+        HypersignError: `x` has no axis or contains NaN, or the thresholds do not fit it.
 
     >>> pack_ternary([-1.0, 0.2, 2.0], low=-0.5, high=0.5).tolist()
     [[1], [5]]
@@ -60,7 +60,7 @@ def pack_ternary(x: ArrayLike, *, low: ArrayLike, high: ArrayLike, flip: ArrayLi
 
 
 def unpack(words: ArrayLike, n: int) -> NDArray[np.int8]:
-    """The levels -1 and +1 of packed words (..., W), as int8 (..., n); the inverse of `pack`.
+    """Unpacks words (..., W) into the levels -1 and +1, int8 (..., n). It is the inverse of `pack`.
 
     >>> unpack(pack([-1.0, 2.0, 0.0]), 3).tolist()
     [-1, 1, 1]
@@ -69,7 +69,7 @@ def unpack(words: ArrayLike, n: int) -> NDArray[np.int8]:
 
 
 def unpack_ternary(planes: ArrayLike, n: int) -> NDArray[np.int8]:
-    """The levels -1, 0 and +1 of two planes (2, ..., W), as int8 (..., n); the inverse of `pack_ternary`.
+    """Unpacks planes (2, ..., W) into the levels -1, 0 and +1, int8 (..., n). It is the inverse of `pack_ternary`.
 
     >>> unpack_ternary(pack_ternary([-1.0, 0.2, 2.0], low=-0.5, high=0.5), 3).tolist()
     [-1, 0, 1]
@@ -88,13 +88,13 @@ KERNELS: dict[type[Any], tuple[str, type[Any]]] = {
     np.uint16: ("pack_int32", np.int32),
     np.int32: ("pack_int32", np.int32),
 }
-"""The kernel of a type, and the type it reads; every number of the first is one of the second."""
+"""For each type, the kernel and the type that the kernel reads, which holds every number of the first type."""
 
 WIDER: dict[type[Any], type[Any]] = {np.int8: np.int16, np.uint8: np.int16, np.int32: np.int64}
 
 
 def _pack(x: NDArray[Any], limits: dict[str, ArrayLike], flip: ArrayLike) -> Words:
-    """Levels of numbers below and from the one limit, or the two."""
+    """Packs the levels of numbers, for one limit or for two."""
     if x.ndim == 0 or x.dtype.kind not in "biuf":
         raise HypersignError(f"numbers to pack must have at least one axis; got {x.dtype} of shape {x.shape}")
     n = x.shape[-1]
@@ -111,8 +111,10 @@ def _pack(x: NDArray[Any], limits: dict[str, ArrayLike], flip: ArrayLike) -> Wor
 
 
 def planned_pack(dtype: np.dtype, n: int, limits: Sequence[NDArray[Any]], flip: NDArray[np.bool_]) -> Planned:
-    """`pack`, or `pack_ternary` for two limits, of numbers of one type, n along the last axis, without its
-    checks but the one for NaN, for networks that check all once."""
+    """`pack`, or `pack_ternary` for two limits, for networks that check everything once.
+
+    It handles numbers of one type, n along the last axis, and only checks for NaN.
+    """
     name, read = KERNELS.get(dtype.type, ("", dtype.type))
     if name:
         exact = [_exact(limit, read, n) for limit in limits]
@@ -123,7 +125,7 @@ def planned_pack(dtype: np.dtype, n: int, limits: Sequence[NDArray[Any]], flip: 
         kernels = native()
 
         def run(threads: int) -> None:
-            if kernels is None or not name or x.dtype != dtype:  # sums may come in 64 bits after all
+            if kernels is None or not name or x.dtype != dtype:  # sums may have 64 bits
                 if x.dtype.kind == "f" and np.isnan(x).any():
                     raise _nan(x)
                 out[...] = reference.threshold(x, limits[0], limits[1] if len(limits) == 2 else None, flip)
@@ -138,7 +140,7 @@ def planned_pack(dtype: np.dtype, n: int, limits: Sequence[NDArray[Any]], flip: 
 
 
 def _limit(limit: ArrayLike, n: int, name: str) -> NDArray[Any]:
-    """A limit as an array, checked."""
+    """Checks a limit and returns it as an array."""
     values = np.asarray(limit)
     if values.shape not in ((), (n,)) or values.dtype.kind not in "biuf" or np.isnan(values).any():
         raise HypersignError(
@@ -149,15 +151,15 @@ def _limit(limit: ArrayLike, n: int, name: str) -> NDArray[Any]:
 
 
 def _exact(limit: NDArray[Any], read: type[Any], n: int) -> NDArray[Any]:
-    """A limit as n numbers of the kernel's type that no x of type `read` tells from it: x < limit where it was."""
+    """Converts a limit to n numbers of the kernel's type. x < limit stays the same for every x of type `read`."""
     if np.issubdtype(read, np.integer):
-        # x < t is x < ceil(t); what lies beyond every x stays so in the wider type.
+        # x < t means x < ceil(t). A limit beyond every x still is beyond every x in the wider type.
         least, most = np.iinfo(read).min, np.iinfo(read).max
         limit = np.clip(np.ceil(limit).astype(np.float64), least, most + 1.0).astype(WIDER[read])
     else:
         with np.errstate(over="ignore"):
             rounded: NDArray[Any] = limit.astype(read)
-        # x < t is x < r, where r is the least number of the narrower type that is not below t.
+        # x < t means x < r, where r is the smallest number of the narrower type that is not below t.
         limit = np.where(rounded < limit, np.nextafter(rounded, np.array(np.inf, read)), rounded)
     return np.ascontiguousarray(np.broadcast_to(limit, (n,)))
 

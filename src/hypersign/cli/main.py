@@ -73,6 +73,8 @@ def main(words: Sequence[str] | None = None) -> None:
         package, extra = PACKAGES.get(module, (module, ""))
         what = f"'hypersign[{extra}]'" if extra else package
         _fail(f"hypersign {verb}: this command needs the package {package}; install it with: pip install {what}", 1)
+    except MemoryError as error:
+        _fail(f"hypersign {verb}: there is not enough memory; make numbers or files smaller ({error})", 1)
     except BrokenPipeError:  # the reader, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

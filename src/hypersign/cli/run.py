@@ -16,7 +16,7 @@ from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._pictures import SUFFIXES, opened
 from hypersign.cli.options import Option, PackedFile, Threads, parse, progress_bars
-from hypersign.cli.printing import console
+from hypersign.cli.printing import console, printable
 from hypersign.packed import PackedModel
 
 MODES = {1: "L", 3: "RGB"}
@@ -138,9 +138,9 @@ def _csv(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]
 
 
 def _cell(text: str) -> str:
-    """A name as a spreadsheet shows it: not as a formula, and with escapes for bytes that are not UTF-8."""
+    """A name that no spreadsheet computes; control characters and bytes that are not UTF-8 are escaped."""
     try:
         float(text)
     except ValueError:
         text = f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-    return text.encode("utf-8", "backslashreplace").decode()
+    return printable(text)

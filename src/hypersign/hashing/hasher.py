@@ -17,14 +17,14 @@ from hypersign._checks import HypersignError, check_choice, check_int, check_rea
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
-__all__ = ["SignHasher"]
+__all__ = ["MOST_BITS", "SignHasher"]
 
 BLOCK = 1 << 22
 """Components that are read at a time."""
 
 _SCALE = "divide all vectors by one number"
 
-MOST_BITS = 1 << 24
+MOST_BITS = 1 << 20
 """Length of the longest code."""
 
 MOST_ROUNDS = 100

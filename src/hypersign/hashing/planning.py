@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign.bits.hadamard import next_power_of_two
-from hypersign.hashing.hasher import SignHasher, block_rows, check_share
+from hypersign.hashing.hasher import MOST_BITS, SignHasher, block_rows, check_share
 from hypersign.hashing.index import HammingIndex, differences, recall
 from hypersign.hashing.prediction import FAR, Angles, Crowd, keep_least, meet, recall_by_factor
 
@@ -127,7 +127,7 @@ def plan(
         if not len(values):
             raise HypersignError(f"{name} must name at least one; got none")
         for value in values:
-            check_int(name, value, least=1)
+            check_int(name, value, least=1, most=MOST_BITS)
     vectors = np.asanyarray(vectors)
     if vectors.ndim != 2:
         raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")

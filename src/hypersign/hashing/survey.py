@@ -18,6 +18,7 @@ from scipy import special
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
+from hypersign.hashing.hasher import MOST_BITS
 from hypersign.hashing.prediction import predicted_recall
 from hypersign.rotations import HadamardRotation
 
@@ -134,7 +135,10 @@ def inspect_vectors(
         raise HypersignError(f"vectors must be of shape (n, d) with d >= 2; got shape {vectors.shape}")
     n, d = vectors.shape
     size = HadamardRotation(d).size
-    lengths = [check_int("bits", m, least=1) for m in (bits or [max(size >> shift, 1) for shift in (2, 1, 0)])]
+    lengths = [
+        check_int("bits", m, least=1, most=MOST_BITS)
+        for m in (bits or [max(size >> shift, 1) for shift in (2, 1, 0)])
+    ]
     places: NDArray[np.int64] = np.unique(np.linspace(0, max(n - 1, 0), min(n, sample)).round().astype(np.int64))
     x = np.asarray(vectors[places], dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(x).all(1))

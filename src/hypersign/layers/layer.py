@@ -146,7 +146,8 @@ class QuantLayer(nn.Module):
         return 0.0 in self.input_quantizer.levels, 0.0 in self.weight_quantizer.levels
 
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (self.weight.dim() - 2)).to(y.dtype)
+        # By the kernel's dimensions: under torch.fx those of `weight` are not known.
+        return values.view(-1, *[1] * len(getattr(self, "kernel_size", ()))).to(y.dtype)
 
 
 def quant_layers(model: nn.Module) -> dict[str, Any]:

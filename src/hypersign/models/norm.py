@@ -24,6 +24,10 @@ class _Shift(nn.modules.batchnorm._BatchNorm):
             self.weight.data.fill_(1.0)
         return self
 
+    def _check_input_dim(self, input: Any) -> None:
+        if not isinstance(input, torch.fx.Proxy):  # torch.fx looks into layers that are not torch's, without numbers
+            super()._check_input_dim(input)
+
     def reset_parameters(self) -> None:
         self.reset_running_stats()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The packed file: a graph and its tensors as one safetensors file; every byte that is read is checked.
+"""The packed file: a graph and its tensors in one safetensors file. `read` checks every byte.
 
 docs/format.md describes the format.
 """
@@ -26,10 +26,10 @@ from hypersign.packed.values import Node, Tensor, Value
 __all__ = ["VERSION", "Contents", "file_bytes", "read", "write"]
 
 VERSION = 1
-"""Version of the packed file; a file of another version is refused."""
+"""Version of the packed file. Files of other versions are rejected."""
 
 MOST_HEADER = 2**22
-"""Largest header in bytes; the largest network of this package has 40 kB."""
+"""Maximum size of a header in bytes. The largest network of this package needs 40 kB."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
@@ -42,14 +42,14 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """A packed file after all checks.
+    """The contents of a packed file that passed all checks.
 
     Args:
         graph: the graph.
         tensors: its tensors by name, read-only.
-        values: what each node gives, by name.
-        sha256: identifies the network.
-        parts: the file's bytes, in two pieces: the header with its length, and the tensors.
+        values: the output value of each node, by the node's name.
+        sha256: the hash that identifies the network.
+        parts: the bytes of the file in two pieces: the header with its length, and the tensors.
     """
 
     graph: Graph
@@ -60,12 +60,12 @@ class Contents:
 
     @functools.cached_property
     def nodes(self) -> list[NodeData]:
-        """The nodes, each with its tensors."""
+        """The nodes with their tensors."""
         return _node_data(self.graph, self.values, self.tensors)
 
 
 def write(path: Path, graph: Graph, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Writes a packed network, whole or not at all; equal networks give equal files.
+    """Writes a packed network. The file is complete or absent; equal networks give equal files.
 
     Raises:
         HypersignError: graph and tensors do not fit each other, or the file cannot be written.
@@ -78,16 +78,16 @@ def write(path: Path, graph: Graph, tensors: Mapping[str, NDArray[Any]]) -> None
 
 
 def file_bytes(graph: Graph, tensors: Mapping[str, Tensor]) -> int:
-    """The size of the file that `write` makes, from dtypes and shapes alone."""
+    """Returns the size in bytes of the file that `write` makes. It only needs dtypes and shapes."""
     check_graph(graph, tensors)
     return len(_header(_graph_text(graph), tensors, "0" * 64)) + sum(_size(tensor) for tensor in tensors.values())
 
 
 def read(file: Path | BinaryIO) -> Contents:
-    """Reads a packed file, or an open stream, and checks all of it.
+    """Reads and checks a packed file or an open stream.
 
     Raises:
-        HypersignError: it is missing, truncated, damaged or no packed file; the message begins with its name.
+        HypersignError: the file is missing, truncated, damaged or no packed file. The message begins with its name.
     """
     if isinstance(file, Path):
         with open_file(file, " as a packed network") as stream:
@@ -96,7 +96,7 @@ def read(file: Path | BinaryIO) -> Contents:
     try:
         return _read(file)
     except HypersignError as error:
-        # cut, because it may quote the file, which may say anything at any length
+        # Cut the message, because it can quote text of any length from the file.
         raise HypersignError(f"{name}: {error!s:.500}") from error
     except OSError as error:
         raise HypersignError(f"{name}: cannot be read ({error.strerror or error}): check the path") from error
@@ -111,7 +111,7 @@ def _read(stream: BinaryIO) -> Contents:
         raise HypersignError(f"its metadata must hold hypersign and sha256 alone; it also holds {_few(metadata)}")
     specs = {name: _Spec(name, entry) for name, entry in header.tensors.items()}
     graph = _graph(text)
-    values = check_graph(graph, specs)  # before the tensors are read: a graph bounds their sizes
+    values = check_graph(graph, specs)  # check the graph before reading tensors, because it limits their sizes
     body = stream.read()
     digest = _digest(text, body)
     if digest != stated:
@@ -124,7 +124,7 @@ def _read(stream: BinaryIO) -> Contents:
 
 
 class _Spec:
-    """A tensor that is not read yet."""
+    """The name, position, type and shape of a tensor whose numbers are not read yet."""
 
     def __init__(self, name: str, entry: Entry) -> None:
         self.name, self.start = name, entry.start
@@ -153,7 +153,7 @@ def _digest(text: str, body: bytes) -> str:
 
 
 def _order(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names in the order of their bytes: largest elements first, so that all are aligned."""
+    """Returns the names in the order of their bytes in the file: largest elements first, so that all are aligned."""
     return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
 
 
@@ -239,7 +239,7 @@ def _few(names: Mapping[str, Any]) -> str:
 
 
 def _node_data(graph: Graph, values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]]) -> list[NodeData]:
-    """The nodes of a checked graph, each with its tensors, in the graph's order."""
+    """Returns the nodes of a checked graph with their tensors, in the order of the graph."""
     own: dict[str, dict[str, NDArray[Any]]] = {node.name: {} for node in graph.nodes}
     for name, tensor in tensors.items():
         node, _, role = name.rpartition(".")

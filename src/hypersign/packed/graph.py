@@ -1,4 +1,4 @@
-"""The graph of a packed network: its operations in order, and the check that all of it fits together."""
+"""The graph of a packed network: its operations in order, and a check that nodes and tensors fit together."""
 
 import dataclasses
 import math
@@ -16,8 +16,8 @@ INPUT = "input"
 LOAD_BYTES, LOAD_FACTOR = 2**26, 128
 """Loading allocates at most LOAD_BYTES + LOAD_FACTOR * (bytes of all tensors).
 
-In the kernels, filters of one channel take up to 128 times their bytes where they fill whole registers. So this
-refuses only a small file with few, huge filters.
+In the kernels, filters with one channel can take 128 times their bytes, because they fill whole registers. So this
+limit only rejects a small file with few, huge filters.
 """
 
 
@@ -26,9 +26,9 @@ class Graph:
     """A packed network without its tensors.
 
     Args:
-        shape: (channels, height, width) of an image.
-        pixel_range: the values that the pixels 0 and 255 stand for; None where inputs are float32.
-        classes: names of the logits.
+        shape: shape of an image, (channels, height, width).
+        pixel_range: the values that the pixels 0 and 255 represent; None if inputs are float32.
+        classes: names of the classes, in the order of the logits.
         nodes: the operations, in the order in which they run.
     """
 
@@ -39,13 +39,14 @@ class Graph:
 
 
 def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]:
-    """Checks that a graph is whole and that its tensors fit it; returns every value by its node's name.
+    """Checks that a graph is complete and that its tensors fit. Returns the value of each node, by the node's name.
 
     Args:
-        tensors: by name; only dtype and shape are read.
+        graph: the graph.
+        tensors: its tensors by name; only their dtypes and shapes are read.
 
     Raises:
-        HypersignError: something does not fit; the message names the node.
+        HypersignError: nodes or tensors do not fit. The message names the node.
     """
     if len(graph.shape) != 3:
         raise HypersignError(f"shape must be (channels, height, width) of an image; got {graph.shape}")
@@ -77,7 +78,7 @@ def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]
 
 
 def _check_ends(graph: Graph, values: Mapping[str, Value], left: Mapping[str, Tensor], unread: set[str]) -> None:
-    """Checks that nothing is left over and that the last node gives the logits."""
+    """Checks that every value and tensor is used and that the last node returns the logits."""
     if not graph.nodes:
         raise HypersignError("a network must have at least one node; this one has none")
     last = graph.nodes[-1].name
@@ -95,7 +96,7 @@ def _check_ends(graph: Graph, values: Mapping[str, Value], left: Mapping[str, Te
 
 
 def _check_node(node: Node, values: Mapping[str, Value], tensors: dict[str, Tensor]) -> tuple[Value, int]:
-    """Takes the node's tensors out of `tensors`; returns what it gives, and the bytes that loading it allocates."""
+    """Checks a node and removes its tensors from `tensors`. Returns its value and the bytes that loading needs."""
     if not node.name or node.name in values:
         raise HypersignError("a node must have a name of its own; this one's is taken or empty")
     check_choice("op", node.op, OPERATIONS)

@@ -1,4 +1,4 @@
-"""The runtime: a packed network is loaded once and predicts on bits."""
+"""The runtime of packed networks: load a network once, then predict on bits."""
 
 import dataclasses
 import functools
@@ -28,8 +28,11 @@ __all__ = ["PackedModel"]
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """A node ready to run. `done` are the values that no later node reads, `kept` says whether a batch keeps the
-    node's array: those of integers, and the logits; float32 between layers takes too much memory."""
+    """A node ready to run.
+
+    `done` names the values that no later node reads. `kept` tells whether a batch keeps the node's array for the next
+    call: it keeps integers and the logits, but not float32 between layers, which takes too much memory.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -39,7 +42,7 @@ class _Step:
     kept: bool
 
     def array(self, images: int) -> NDArray[Any]:
-        """An array for the node's output."""
+        """Returns an empty array for the node's output."""
         shape = (images, self.value.height, self.value.width)
         if self.value.kind != "levels":
             return np.empty((*shape, self.value.channels), np.int32 if self.value.kind == "sums" else np.float32)
@@ -47,7 +50,7 @@ class _Step:
 
 
 class _Batch:
-    """The arrays of one batch size, and the steps bound to them."""
+    """The arrays for one batch size, and the steps bound to these arrays."""
 
     def __init__(self, steps: Sequence[_Step], images: NDArray[Any]) -> None:
         count, channels, height, width = images.shape
@@ -56,7 +59,7 @@ class _Batch:
         self.steps = [(step, self._bind(step, count)) for step in steps]
 
     def _bind(self, step: _Step, images: int) -> Bound | None:
-        """The call that runs a step from buffer to buffer; None where it reads or makes an array of its own."""
+        """Returns a call that runs a step from buffer to buffer; None if its input or output has no buffer."""
         if not step.kept:
             return None
         assert step.plan.bind is not None
@@ -66,8 +69,10 @@ class _Batch:
 
     @functools.cached_property
     def joined(self) -> list[tuple[_Step | None, Bound | None]]:
-        """The steps, with compiled ones that follow one another joined into one call: between two calls, Python takes
-        as long as a small layer."""
+        """The steps, with consecutive compiled steps joined into one call.
+
+        Between two calls, Python takes as long as a small layer.
+        """
         module = native()
         joined: list[tuple[_Step | None, Bound | None]] = []
         for compiled, steps in itertools.groupby(self.steps, lambda of: module and isinstance(of[1], module.Call)):
@@ -83,7 +88,10 @@ class _Batch:
         keep: bool = False,
         seconds: dict[str, float] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """The last node's output, or with `keep` all outputs, by name; fills `seconds` with the time of each node."""
+        """Returns the last node's output, or with `keep` all outputs, by name.
+
+        It stores the time of each node in `seconds`.
+        """
         channels_last(images, self.buffers[INPUT])
         values = dict(self.buffers)
         for step, bound in self.joined if seconds is None else self.steps:
@@ -108,10 +116,10 @@ class _Batch:
 
 
 class PackedModel:
-    """A packed network, ready to predict; several threads may use one at once.
+    """A packed network, ready to predict. Several threads can use one model at the same time.
 
-    `graph` is its description, `values` says what each node gives, `sha256` identifies it. Make one with
-    `PackedModel.load`. A copy, or a pickled model that is read back, is loaded from the file's bytes again.
+    Load it with `PackedModel.load`. `graph` describes the network, `values` has the output value of each node, and
+    `sha256` identifies the network. Copying or unpickling a model loads it again from the bytes of the file.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -130,7 +138,7 @@ class PackedModel:
 
     @classmethod
     def load(cls, file: str | Path | BinaryIO) -> "PackedModel":
-        """Reads a packed file and prepares its kernels.
+        """Reads a packed file, or an open stream, and prepares its kernels.
 
         Raises:
             HypersignError: the file is missing, truncated, damaged or no packed network.
@@ -147,29 +155,27 @@ class PackedModel:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of an image."""
+        """The shape of an image, (channels, height, width)."""
         return self.graph.shape
 
     @property
     def float_nodes(self) -> tuple[str, ...]:
-        """The nodes that compute in float32, not in integers."""
+        """The names of the nodes that compute in float32 instead of integers."""
         return tuple(node.name for node in self.graph.nodes if self.values[node.name].kind == "real")
 
     def predict(
         self, images: NDArray[Any], *, batch_size: int = _defaults.PACKED_BATCH, threads: int = 1
     ) -> NDArray[np.float32]:
-        """The logits of images.
+        """Returns the logits of images, float32 (N, classes).
 
         Args:
-            images: uint8 (N, channels, height, width); float32 if the network was packed for real inputs.
-            batch_size: images at a time; results do not depend on it. Memory grows with it, and each thread keeps the
-                arrays of integers between layers for its next call.
+            images: images, uint8 (N, channels, height, width); float32 if the network was packed for real inputs.
+            batch_size: number of images per batch. Results do not depend on it, but memory grows with it: each thread
+                keeps the integer arrays between layers for its next call.
             threads: number of threads that share a batch.
 
-        Returns float32 (N, classes).
-
         Raises:
-            HypersignError: images of another type or shape, or with NaN.
+            HypersignError: the images have another type or shape, or are not finite.
         """
         check_int("batch_size", batch_size, least=1)
         check_threads(threads)
@@ -182,14 +188,14 @@ class PackedModel:
         return logits
 
     def trace(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, NDArray[Any]]:
-        """The output of every node for images, by name: words, sums or numbers, channels last."""
+        """Returns the output of every node for images, by name: words, sums or float32 numbers, channels last."""
         check_threads(threads)
         images = self._images(images)
         values = _Batch(self._steps, images).run(images, threads, keep=True)
         return {name: values[name] for name in (INPUT, *(step.name for step in self._steps))}
 
     def times(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, float]:
-        """The seconds that every node takes for images, by name."""
+        """Returns the time in seconds that every node takes for images, by name."""
         seconds: dict[str, float] = {}
         images = self._images(images)
         self._batch(images).run(images, threads, seconds=seconds)
@@ -209,7 +215,7 @@ class PackedModel:
         return images
 
     def _batch(self, images: NDArray[Any]) -> _Batch:
-        """The calling thread's arrays, kept until the batch size changes."""
+        """Returns the arrays of the calling thread. They are kept until the batch size changes."""
         batch: _Batch | None = getattr(self._own, "batch", None)
         if batch is None or batch.images != len(images) or batch.backend != bits.backend():
             batch = self._own.batch = _Batch(self._steps, images)
@@ -221,7 +227,7 @@ def _load_bytes(data: bytes) -> PackedModel:
 
 
 def _last_reads(nodes: Sequence[Node]) -> list[tuple[str, ...]]:
-    """For each node, its inputs that no later node reads."""
+    """Returns, for each node, the inputs that no later node reads."""
     read_later: set[str] = set()
     found = []
     for node in reversed(nodes):

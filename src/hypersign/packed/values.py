@@ -1,4 +1,4 @@
-"""The nodes of a packed graph and the values that flow between them."""
+"""Nodes of a packed graph, and the values that they pass to each other."""
 
 import dataclasses
 from typing import Any, Literal, Protocol
@@ -10,14 +10,14 @@ from hypersign._checks import HypersignError
 __all__ = ["MOST_NUMBERS", "Kind", "Node", "Tensor", "Value", "check_size"]
 
 MOST_NUMBERS = 2**26
-"""Numbers in one value of one image, padding included."""
+"""Maximum number of numbers in one value per image, padding included."""
 
 Kind = Literal["image", "levels", "sums", "real"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One operation of a graph: its name, the names of its inputs (`"input"`, or nodes before it), its options."""
+    """One operation of a graph: its name, its options, and its inputs (`"input"` or the names of earlier nodes)."""
 
     op: str
     name: str
@@ -27,9 +27,9 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """What flows between nodes: its kind ("image", "levels", "sums" or "real") and its shape for one image.
+    """The kind ("image", "levels", "sums" or "real") of a node's output, and its shape for one image.
 
-    `norm` bounds the Euclidean norm of the sums of a rotated image; it is 0 for all else.
+    `norm` is an upper bound of the Euclidean norm of the sums of a rotated image. It is 0 for other values.
     """
 
     kind: Kind
@@ -45,21 +45,21 @@ class Value:
 
 
 class Tensor(Protocol):
-    """Properties of a tensor that the check of a graph reads."""
+    """The properties of a tensor that `check_graph` reads."""
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of its numbers."""
+        """The type of the tensor's numbers."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its sizes."""
+        """The tensor's shape."""
         ...
 
 
 def check_size(what: str, height: int, width: int, channels: int) -> None:
-    """Raises HypersignError where a value has more than `MOST_NUMBERS` numbers per image."""
+    """Raises HypersignError if a value has more than `MOST_NUMBERS` numbers per image."""
     if height * width * channels > MOST_NUMBERS:
         raise HypersignError(
             f"{what} must have at most {MOST_NUMBERS} numbers an image; {height} x {width} x {channels} are more"

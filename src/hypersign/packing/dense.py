@@ -1,4 +1,4 @@
-"""The float32 network that a packed one replaces, for comparisons of speed."""
+"""The float32 network that a packed network replaces, for speed comparisons."""
 
 import math
 from typing import Any
@@ -12,25 +12,26 @@ from hypersign.packed.values import Node, Value
 __all__ = ["DenseNetwork", "has_dense_form"]
 
 DENSE = {"add", "max_pool2d", "avg_pool2d", "image_conv2d", "conv2d", "real_conv2d"}
-"""Operations that the dense network has too."""
+"""Operations that the dense network also has."""
 
 AROUND = {"pixels", "unpack", "affine", "clip", "quantize"}
-"""Operations that it leaves out, or replaces by a batch norm and a hard tanh."""
+"""Operations that the dense network omits, or replaces by a batch norm and a hard tanh."""
 
 
 def has_dense_form(graph: Graph) -> bool:
-    """Whether every operation of a packed graph has a dense counterpart; those on rotations have none."""
+    """Whether every operation of a packed graph has a dense counterpart. Operations on rotations have none."""
     return all(node.op in DENSE | AROUND for node in graph.nodes)
 
 
 class DenseNetwork(nn.Module):
     """A float32 network with the layers of a packed graph and random weights.
 
-    Products stay products and pools stay pools. Where the packed network has thresholds, this one has a batch norm
-    and a hard tanh, like the float network that one would train and deploy instead.
+    It has the same products and pools. It has a batch norm and a hard tanh wherever the packed network has
+    thresholds, like the float network that one would train and deploy instead.
 
     Args:
-        graph, values: of a `PackedModel`; the graph has a dense form.
+        graph: graph of a `PackedModel`; it must have a dense form.
+        values: values of the same `PackedModel`.
     """
 
     def __init__(self, graph: Graph, values: dict[str, Value]) -> None:
@@ -38,7 +39,7 @@ class DenseNetwork(nn.Module):
         self.nodes = graph.nodes
         self.channels = {name: value.channels for name, value in values.items()}
         self.layers = nn.ModuleDict()
-        # A pooled value has its batch norm after the pool, where there are fewer numbers.
+        # If a value is pooled, its batch norm comes after the pool, where there are fewer numbers.
         pooled = {node.inputs[0]: node.name for node in graph.nodes if node.op == "max_pool2d"}
         self._clipped = {pooled.get(name, name) for name, value in values.items() if value.kind == "levels"}
         for node in graph.nodes:
@@ -51,11 +52,11 @@ class DenseNetwork(nn.Module):
 
     @staticmethod
     def key(node: Node) -> str:
-        """The name of a node's layer."""
+        """Returns the name of a node's layer."""
         return node.name.replace(".", "_")
 
     def clipped(self, node: Node) -> bool:
-        """Whether batch norm and a hard tanh follow what the node does."""
+        """Whether a batch norm and a hard tanh follow the node."""
         return node.name in self._clipped
 
     @staticmethod
@@ -75,7 +76,7 @@ class DenseNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 images (N, channels, height, width) to logits (N, classes)."""
+        """Maps float32 images (N, channels, height, width) to logits (N, classes)."""
         values: dict[str, Tensor] = {INPUT: images}
         for node in self.nodes:
             inputs = [values[name] for name in node.inputs]

@@ -1,4 +1,4 @@
-"""Fold a trained network into the graph of a packed file."""
+"""Folding a trained network into the graph of a packed file."""
 
 import copy
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ def fold(
     """Folds a trained network into a graph and its tensors; each tensor is computed when `make` is called.
 
     Args:
-        model: a float32 network, folded as it computes in eval mode and left unchanged: an `nn.Sequential` of
-            supported layers, nested to any depth.
-        shape: (channels, height, width) of an image.
-        pixel_range: the values that the pixels 0 and 255 have before the first layer; None for float32 inputs.
-        classes: names of the logits; their numbers if None.
+        model: a float32 network: an `nn.Sequential` of supported layers, nested to any depth. It is folded in eval
+            mode and does not change.
+        shape: shape of an image, (channels, height, width).
+        pixel_range: the values of the pixels 0 and 255 at the input of the first layer; None for float32 inputs.
+        classes: names of the classes, in the order of the logits; None for 0, 1, 2, ...
 
     Raises:
         HypersignError: a layer has no packed form; the message names the layer and the reason.
@@ -44,7 +44,7 @@ def fold(
     folding = Folding(pixel_range, HANDLERS)
     channels, height, width = shape
     start = Flow(INPUT, "real" if pixel_range is None else "image", height, width, channels)
-    # a container names its layers alone; a network of one layer is named after its type
+    # A container gives names to its layers. A network of one layer is named after its type.
     name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
     end = folding.real(folding.module(name, copy.deepcopy(model).cpu().eval(), start))
     names = tuple(map(str, range(end.channels))) if classes is None else tuple(classes)

@@ -23,7 +23,7 @@ from hypersign.packed.values import Kind, Node
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of
 from hypersign.quantizers import Quantizer
 
-__all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "refusal"]
+__all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "child_name", "refusal"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +90,17 @@ class Flow:
 
 Handler = Callable[["Folding", str, Any, Flow], Flow]
 """Folds one type of layer: takes the folding, the layer's name, the layer and its input; returns its output."""
+
+
+def child_name(parent: str, child: str) -> str:
+    """The name of a module in a container, of which its node is called; the graph's own names get a `_`.
+
+    >>> child_name("", "input"), child_name("block", "input")
+    ('input_', 'block.input')
+    """
+    if parent:
+        return f"{parent}.{child}"
+    return f"{child}_" if child in ("input", "pixels") else child
 
 
 def refusal(name: str, module: nn.Module, reason: str) -> HypersignError:

@@ -1,4 +1,4 @@
-"""The float32 network that a packed one replaces, in the runtimes that people deploy."""
+"""The float32 network that a packed network replaces, in the runtimes that people deploy."""
 
 import importlib.util
 import tempfile
@@ -18,22 +18,23 @@ Call = Callable[[], Any]
 
 
 def peers(model: PackedModel, batch: int, *, threads: int = 1, seed: int = 0) -> dict[str, Call]:
-    """Calls that run the dense network of a packed one on a batch of random images, by runtime and precision.
+    """Returns calls that run the dense network of a packed one on random images, by runtime and precision.
 
-    There is always "torch float32" (eager, channels-last). If ONNX Runtime is installed, there are "onnxruntime
-    float32" and "int8"; with OpenVINO "openvino float32", "int8", and "bfloat16" if the processor has it. int8 is
-    ONNX Runtime's static quantization, one scale per filter, calibrated on the batch; OpenVINO reads the same file.
-    Batch norm is folded into the products, except in torch. Each call returns its logits.
+    "torch float32" (eager, channels-last) is always there. ONNX Runtime, if installed, adds "onnxruntime float32" and
+    "onnxruntime int8". OpenVINO, if installed, adds "openvino float32", "openvino bfloat16" if the processor supports
+    it, and "openvino int8" if ONNX Runtime is installed too. int8 is ONNX Runtime's static quantization with one
+    scale per filter, calibrated on the batch; OpenVINO reads the same file. Batch norm is folded into the products,
+    except in torch. Each call returns its logits.
 
-    OpenVINO changes how a process handles signals: a later Ctrl-C can end it with a segmentation fault. Call
-    this in a process of its own, as `hypersign bench` does.
+    OpenVINO changes how a process handles signals: a later Ctrl-C can end the process with a segmentation fault. Call
+    this function in a separate process, as `hypersign bench` does.
 
-    There are no calls for a network of rotations and transforms, because it replaces no dense one.
+    A network of rotations and transforms replaces no dense network, so there are no calls for it.
 
     Args:
-        model: a packed network; the dense one has its shape and random weights.
+        model: packed network; the dense network has the same shape and random weights.
         batch: number of images.
-        threads: number of threads of each runtime; torch's is set for the whole process.
+        threads: number of threads of each runtime; torch's number is set for the whole process.
         seed: seed of weights and images.
     """
     if not has_dense_form(model.graph):
@@ -75,7 +76,7 @@ def _torch(network: DenseNetwork, images: torch.Tensor) -> Call:
 
 
 def onnx_model(network: DenseNetwork, images: torch.Tensor) -> bytes:
-    """A dense network as an ONNX file for batches like `images`, its batch norms folded into its products."""
+    """Returns a dense network as the bytes of an ONNX file for batches like `images`, with batch norms folded in."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -138,7 +139,7 @@ def onnx_model(network: DenseNetwork, images: torch.Tensor) -> bytes:
 
 
 def _folded(product: Any, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a product with the batch norm after it."""
+    """Returns the weight and bias of a product after folding the next batch norm into it."""
     weight = product.weight
     if norm is None:
         return weight, torch.zeros(len(weight))
@@ -157,7 +158,7 @@ def _window(conv: nn.Conv2d) -> dict[str, Any]:
 
 
 def _quantized(dense: bytes, images: Any) -> bytes:
-    """An ONNX file's network in 8 bits, calibrated on `images`."""
+    """Quantizes the network of an ONNX file to 8 bits, calibrated on `images`."""
     import logging
 
     import onnx
@@ -172,7 +173,7 @@ def _quantized(dense: bytes, images: Any) -> bytes:
 
     root = logging.getLogger()
     before, handlers = root.level, list(root.handlers)
-    root.setLevel(logging.ERROR)  # advice on preparing the network, which is prepared
+    root.setLevel(logging.ERROR)  # hide the advice to prepare the network, which is prepared already
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"

@@ -45,6 +45,7 @@ from hypersign.models import (
 )
 from hypersign.packed import PackedModel
 from hypersign.packed.values import Node
+from hypersign.packing.folding import child_name
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.windows import pair
 from hypersign.quantizers import Identity, Quantizer
@@ -154,7 +155,7 @@ class _Pass:
 
     def sequence(self, name: str, module: nn.Sequential, x: _Number) -> _Number:
         for child, part in module._modules.items():
-            x = self.module(f"{name}.{child}" if name else child, part, x)
+            x = self.module(child_name(name, child), part, x)
         return x
 
     def identity(self, name: str, module: nn.Module, x: _Number) -> _Number:

@@ -1,8 +1,8 @@
-"""Thresholds of a sum, found by bisection on the float layers that follow it.
+"""Integer thresholds of a sum, found by bisection on the float layers that follow it.
 
 Batch norm, scales, clipping and the quantizer after them are monotone in each channel, so a channel's level changes
-at one sum (two if ternary). No formula rounds as float32 does, so bisection runs the layers themselves. The
-thresholds then agree with the layers at every sum, exact ties included.
+at one sum (two if ternary). A formula would not round exactly like float32, so bisection runs the layers themselves.
+The thresholds then agree with the layers at every sum, exact ties included.
 """
 
 from collections.abc import Callable
@@ -15,21 +15,22 @@ __all__ = ["FLOATS", "find_thresholds", "float_of"]
 Level = Callable[[Tensor], Tensor]
 
 FLOATS = (-0x7F800000, 0x7F7FFFFF)
-"""First and last of the integers that number the finite float32 in increasing order, see `float_of`."""
+"""The first and the last index of the finite float32 numbers in increasing order; see `float_of`."""
 
 
 def find_thresholds(level: Level, first: int, last: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Finds where the levels of each channel change.
 
-        flip_c = level_c(last) < level_c(first);    b_c = -level_c where flip_c, else level_c
-        low_c = min n with b_c(n) > -1;    high_c = min n with b_c(n) > 0;    last + 1 where there is none
+        flip_c = level_c(last) < level_c(first);    b_c = -level_c if flip_c, else level_c
+        low_c = min n with b_c(n) > -1;    high_c = min n with b_c(n) > 0;    last + 1 if there is none
 
     Args:
-        level: maps integers n of shape (channels,) to levels -1, 0 or 1; monotone in each channel.
-        first, last: the smallest and the largest possible integer.
+        level: function that maps integers n of shape (channels,) to levels -1, 0 or 1; monotone in each channel.
+        first: smallest possible integer.
+        last: largest possible integer.
         channels: number of channels.
 
-    Returns low and high, int64, and flip, bool, all of shape (channels,).
+    Returns low (int64), high (int64) and flip (bool), all of shape (channels,).
 
     >>> low, high, flip = find_thresholds(lambda n: torch.sign(2.5 - n), -9, 9, 1)
     >>> low.item(), high.item(), flip.item()
@@ -53,7 +54,7 @@ def find_thresholds(level: Level, first: int, last: int, channels: int) -> tuple
 
 
 def float_of(n: Tensor) -> Tensor:
-    """The n-th float32 in increasing order: n = 0 is 0, n = -1 is -0, n = 1 the smallest above 0.
+    """The n-th float32 in increasing order: n = 0 is 0, n = -1 is -0, and n = 1 is the smallest number above 0.
 
     >>> float_of(torch.tensor([0, 0x3F800000, -1 - 0x3F800000])).tolist()
     [0.0, 1.0, -1.0]

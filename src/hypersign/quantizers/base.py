@@ -126,6 +126,8 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The levels of `x`, differentiable through the surrogate."""
+        if isinstance(x, torch.fx.Proxy):  # torch.fx cannot look into an autograd function: a quantizer is one node
+            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
         return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
 
     def effective(self, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random vectors and their angles, simulated beside what theory says of them."""
+"""Monte Carlo simulation of random vectors and their angles, compared with theory."""
 
 from hypersign.simulation.estimates import Estimate, SimulatedAngle, Simulation
 from hypersign.simulation.vectors import ROTATIONS, binary_pairs, levels, pairs, rotated, sign, ternary

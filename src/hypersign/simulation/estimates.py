@@ -1,4 +1,4 @@
-"""Means, standard deviations and their standard errors, accumulated block by block, beside theory's."""
+"""Means, standard deviations and their standard errors, accumulated block by block and compared with theory."""
 
 import dataclasses
 import math
@@ -15,14 +15,14 @@ from hypersign._json import plain
 __all__ = ["Estimate", "SimulatedAngle", "Simulation", "Tally"]
 
 KEPT = 10_000
-"""Angles of each case that are kept for a histogram: the first ones."""
+"""Number of angles per case that are kept for a histogram: the first ones."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A simulated number's mean and standard deviation, their standard errors, and theory's mean and deviation.
+    """The mean and standard deviation of a simulated number, their standard errors, and theory's predictions.
 
-    NaN where theory has no closed form, and where there were too few draws.
+    A field is NaN if theory has no closed form for it, or if there were too few draws.
     """
 
     mean: float
@@ -34,12 +34,12 @@ class Estimate:
 
     @property
     def mean_distance(self) -> float:
-        """How many standard errors the mean lies from theory's."""
+        """The difference between the simulated and the predicted mean, in standard errors."""
         return _distance(self.mean, self.predicted_mean, self.mean_error)
 
     @property
     def std_distance(self) -> float:
-        """How many standard errors the standard deviation lies from theory's."""
+        """The difference between the simulated and the predicted standard deviation, in standard errors."""
         return _distance(self.std, self.predicted_std, self.std_error)
 
 
@@ -47,8 +47,9 @@ class Estimate:
 class SimulatedAngle:
     """One case of a simulation: the cosine and the angle (in degrees) of `draws` pairs of vectors.
 
-    `value` is what varies from case to case. `undefined` of the draws had no angle, all their levels being zero,
-    and count nowhere else. `sample_degrees` holds the first angles, for histograms, and is not compared.
+    `value` is the parameter of this case. `undefined` is the number of draws without an angle, because all levels
+    were zero; these draws enter no statistics. `sample_degrees` holds the first angles, for histograms, and is
+    ignored when cases are compared.
     """
 
     label: str
@@ -65,7 +66,7 @@ class SimulatedAngle:
 class Simulation:
     """Result of an experiment, case by case.
 
-    `parameter` is what varies: "dimension", "threshold", "levels", or "rotation" (and dimension).
+    `parameter` names what differs between cases: "dimension", "threshold", "levels", or "rotation" (and dimension).
     """
 
     name: str
@@ -75,7 +76,7 @@ class Simulation:
     cases: tuple[SimulatedAngle, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the samples, for JSON: NaN as None."""
+        """Everything except the samples, for JSON. NaN becomes None."""
         found = dataclasses.asdict(self)
         for case in found["cases"]:
             del case["sample_degrees"]
@@ -92,7 +93,7 @@ def _distance(value: float, predicted: float, error: float) -> float:
 
 
 class _Sums:
-    """Sums of powers about the first mean, in float64: all that is kept of a block."""
+    """Sums of powers of the deviations from the first block's mean, in float64. Blocks themselves are not kept."""
 
     def __init__(self) -> None:
         self.count, self.shift, self.powers = 0, 0.0, np.zeros(4)
@@ -108,7 +109,7 @@ class _Sums:
         self.powers += about.sum(), about @ about, square @ about, square @ square
 
     def moments(self) -> tuple[float, float, float]:
-        """Mean, variance, and fourth central moment; NaN where nothing was added."""
+        """Returns the mean, the variance and the fourth central moment; NaN if nothing was added."""
         if not self.count:
             return math.nan, math.nan, math.nan
         a, b, c, e = self.powers / self.count
@@ -116,7 +117,7 @@ class _Sums:
 
 
 class Tally:
-    """Sums of one case: of cosines and angles, overall and per group; and the first angles."""
+    """Accumulates one case: sums of cosines and angles, in total and per group, and the first angles."""
 
     def __init__(self, draws: int) -> None:
         self.draws = check_int("draws", draws, least=2)
@@ -127,14 +128,14 @@ class Tally:
         self.kept = 0
 
     def add(self, cosine: Tensor, group: int | None = None) -> None:
-        """Adds the cosines of a block; NaN ones are those of vectors whose levels are all zero."""
+        """Adds the cosines of a block. A cosine is NaN if all levels of its vector are zero."""
         values = cosine.double().cpu().numpy()
         undefined = np.isnan(values)
         if undefined.any():
             self.undefined += int(undefined.sum())
             values = values[~undefined]
         values = values.clip(-1, 1)
-        angles = torch.from_numpy(values).acos().numpy()  # several at a time, unlike NumPy's
+        angles = torch.from_numpy(values).acos().numpy()  # torch's acos is vectorized, NumPy's is not
         self.cosine.add(values)
         self.angle.add(angles)
         if group is not None:
@@ -155,7 +156,7 @@ class Tally:
         angle: ArrayLike,
         angle_std: ArrayLike,
     ) -> SimulatedAngle:
-        """The finished case, beside the predictions (angles in radians)."""
+        """Returns the finished case with its predictions (angles in radians)."""
         groups = list(self.groups.values())
         cosine = _estimate(self.cosine, [group[0] for group in groups], mean, std, 1.0)
         degrees = _estimate(self.angle, [group[1] for group in groups], angle, angle_std, 180 / math.pi)
@@ -170,7 +171,7 @@ def _estimate(sums: _Sums, groups: list[_Sums], mean: ArrayLike, std: ArrayLike,
     mean_error = spread / math.sqrt(count)
     std_error = math.sqrt(max(fourth - variance**2, 0) / count) / (2 * spread) if spread > 0 else 0.0
     if len(groups) > 1:
-        # Draws that share a rotation are not independent; their groups are.
+        # Draws that share a rotation are not independent, but groups with different rotations are.
         found = np.array([group.moments()[:2] for group in groups])
         mean_error = float(found[:, 0].std(ddof=1) / math.sqrt(len(groups)))
         std_error = float(np.sqrt(found[:, 1]).std(ddof=1) / math.sqrt(len(groups)))

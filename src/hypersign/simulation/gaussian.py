@@ -1,9 +1,9 @@
-"""Standard normals, row by row, and sums over rows that nobody has to hold: what simulations are drawn from.
+"""Rows of standard normals for the simulations, and sums over rows that are never stored.
 
-A row is a function of a key and of its number, whoever draws it: results depend on no block size and no number of
-threads. Radius and direction (Box & Muller 1958) come from two words of SFC32 (Doty-Humphrey 2010), eight generators
-a row side by side, started by splitmix64 (Steele, Lea & Flood 2014). Compiled kernels sum over a row as they draw it;
-the NumPy reference here gives the same numbers, to the bit.
+A row is a function of a key and of the row number alone, so results do not depend on block size or number of threads.
+Two words of SFC32 (Doty-Humphrey 2010) give a radius and a direction (Box & Muller 1958). Each row has eight
+generators side by side, seeded by splitmix64 (Steele, Lea & Flood 2014). The compiled kernels sum a row while they
+draw it. The NumPy reference in this file gives the same numbers, to the bit.
 """
 
 import dataclasses
@@ -22,10 +22,12 @@ _NO_WORDS = np.empty(0, np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class RowSums:
-    """Sums over rows x of d numbers, shape (rows,): of x^2, of |x|, and of products with rows before.
+    """Sums over each row x of d numbers.
 
-    `product_two_before` multiplies with the row before the previous one. Sums that were not requested are 0. For each
-    threshold, shape (rows, thresholds): `above`, the sum of the |x| above it, and their `number`.
+    Shape (rows,): `absolute`, the sum of |x|; `square`, of x^2; `product`, the dot product with the previous row;
+    `product_two_before`, with the row before that one. Sums that were not requested are 0.
+
+    Shape (rows, thresholds): `above`, the sum of the |x| above each threshold; `number`, the number of these |x|.
     """
 
     absolute: NDArray[np.float64]
@@ -39,8 +41,8 @@ class RowSums:
 def normals(key: int, first: int, rows: int, d: int, *, threads: int = 1) -> NDArray[np.float32]:
     """Rows `first`, `first` + 1, ... of d independent standard normals, shape (rows, d).
 
-    Largest magnitude 6.56; errors of the functions used are 7e-7 (log2 of the radius' uniform number) and 2e-6
-    (relative, of a sine), and 0 in the mean and in the mean square. `key` is below 2^64.
+    The largest magnitude is 6.56. The logarithm of the uniform number has an error of 7e-7, the sine a relative error
+    of 2e-6. Their mean and mean square have no error. `key` must be below 2^64.
 
     >>> bool((normals(7, 2, 1, 100) == normals(7, 0, 3, 100)[2]).all())
     True
@@ -64,10 +66,10 @@ def row_sums(
     products: bool = False,
     threads: int = 1,
 ) -> RowSums:
-    """Sums over the rows that `normals` draws, each component times its entry of `scale` (shape (d,)) before.
+    """Sums over the rows that `normals` draws, after multiplying each component by its entry of `scale`, shape (d,).
 
-    `products` asks for the dot products of each row with the two before, of numbers `first` - 1 and `first` - 2 for
-    the first, instead of the sum of |x|.
+    With `products`, the result has the dot products of each row with the two rows before it, and not the sum of |x|.
+    For the first row, these are rows `first` - 1 and `first` - 2.
 
     >>> found = row_sums(7, 0, 3, 100, thresholds=np.float32([0.5]))
     >>> bool(np.allclose(found.square, np.square(normals(7, 0, 3, 100)).sum(1)))
@@ -99,7 +101,7 @@ def row_sums(
 
 
 def _reference(key: int, first: int, rows: int, d: int) -> NDArray[np.float32]:
-    """The computation of csrc/gaussian, in the same order of operations."""
+    """Computes the same as csrc/gaussian, in the same order of operations."""
     steps = -(-d // (2 * _LANES))
     state = _start(key, first, rows)
     x: NDArray[np.float32] = np.empty((rows, steps, 2, _LANES), np.float32)
@@ -115,7 +117,7 @@ def _reference(key: int, first: int, rows: int, d: int) -> NDArray[np.float32]:
 
 
 def _start(key: int, first: int, rows: int) -> list[NDArray[np.uint32]]:
-    """The four words of each lane's generator, each of shape (rows, lanes)."""
+    """Returns the initial state of all generators: four arrays of words, each of shape (rows, lanes)."""
     numbers = np.arange(rows, dtype=np.uint64) + np.uint64(first % 2**64)
     place = (numbers[:, None] * np.uint64(_LANES) + np.arange(_LANES, dtype=np.uint64)) * np.uint64(2)
     words: list[Any] = []
@@ -129,7 +131,7 @@ def _start(key: int, first: int, rows: int) -> list[NDArray[np.uint32]]:
 
 
 def _next(state: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:
-    """The next word of each generator, whose state moves on: SFC32."""
+    """Returns the next word of each SFC32 generator and advances its state."""
     a, b, c, counter = state
     word = a + b + counter
     turned = (c << np.uint32(21)) | (c >> np.uint32(11))
@@ -150,11 +152,12 @@ _LOG = np.array(
     ],
     np.float32,
 )
-"""-log2(x + 1.5) for x in [-1/2, 1/2), the highest power first: minimax, exact in the mean; error 4e-7."""
+"""Coefficients of -log2(x + 1.5) for x in [-1/2, 1/2), highest power first: minimax, exact mean, error 4e-7."""
 _SINE = np.array([0.0028671985492110252, -0.09504547715187073, 0.9247342348098755], np.float32)
-"""sqrt(2 ln 2) sin(pi s/4)/s for s in [-1, 1), of s^2; minimax, of exact mean square; relative error 1.6e-6."""
+"""Coefficients of sqrt(2 ln 2) sin(pi s/4)/s in powers of s^2, for s in [-1, 1): minimax, exact mean square, relative
+error 1.6e-6."""
 _COSINE = np.array([-0.00037546464591287076, 0.0186618659645319, -0.363141804933548, 1.1774100065231323], np.float32)
-"""sqrt(2 ln 2) cos(pi s/4), likewise; 3e-8."""
+"""Coefficients of sqrt(2 ln 2) cos(pi s/4), in the same form; relative error 3e-8."""
 _UNIT = np.float32(2.0**-31)
 _SIGN = np.uint32(0x80000000)
 
@@ -167,12 +170,12 @@ def _polynomial(coefficients: NDArray[np.float32], x: NDArray[np.float32]) -> ND
 
 
 def _uniform(word: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """The word as a signed integer, made odd: a random sign, and U times 2^31."""
+    """Returns the word as an odd signed integer: a random sign, and a uniform U times 2^31."""
     return (word | np.uint32(1)).view(np.int32).astype(np.float32)
 
 
 def _energy(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """-log2 U, half the squared radius in units of ln 2; error 7e-7, never below 0."""
+    """Returns -log2 U, half the squared radius in units of ln 2. The error is 7e-7; the result is never negative."""
     bits = uniform.view(np.uint32) & ~_SIGN
     e = np.float32(158) - (bits >> np.uint32(23)).view(np.int32).astype(np.float32)
     x = ((bits & np.uint32(0x007FFFFF)) | np.uint32(0x3F800000)).view(np.float32) - np.float32(1.5)
@@ -184,5 +187,5 @@ def _energy(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _signed(x: NDArray[np.float32], word: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """`x`, positive, with the word's highest bit for its sign."""
+    """Returns the positive `x` with the word's highest bit as its sign."""
     return (x.view(np.uint32) ^ (word & _SIGN)).view(np.float32)

@@ -1,12 +1,12 @@
-"""Monte Carlo beside the closed forms: the angles of random vectors, drawn many at a time.
+"""Monte Carlo experiments on the angles of random vectors, compared with the closed forms.
 
-Each function here is one experiment of Anderson & Berg 2018, or one beside them. It draws vectors block by block,
-keeps nothing of a block but sums, so that memory does not grow with the number of draws, and returns for every
-case the mean and standard deviation that it found, their standard errors, and what theory says.
+Each function is an experiment of Anderson & Berg 2018, or a related one. It draws vectors block by block and keeps
+only sums, so memory does not grow with the number of draws. For every case it returns the mean and the standard
+deviation, their standard errors, and the predictions of theory.
 
-The draws depend on the seed and on the kind of device: CPU and GPU have different generators. A CPU
-draws on as many threads as torch has (`torch.set_num_threads`), the same numbers and sums for any number of them.
-Vectors are float32, sums float64.
+The draws depend on the seed and on the kind of device, because CPU and GPU have different generators. A CPU draws on
+as many threads as torch has (`torch.set_num_threads`); numbers and sums do not depend on the number of threads.
+Vectors are float32, sums are float64.
 """
 
 import dataclasses
@@ -38,10 +38,10 @@ __all__ = [
 ]
 
 ROTATIONS = ("none", "haar", "hadamard-1", "hadamard-2", "hadamard-3")
-"""Rotations before the sign: none, Haar, or rounds of Hadamard."""
+"""Rotations before the sign: none, Haar, or one to three rounds of Hadamard."""
 
 HAAR_ROTATIONS = 16
-"""Rotations that the draws of a Haar case are spread over."""
+"""Number of Haar rotations among which the draws of a case are divided."""
 
 
 def pairs(
@@ -53,11 +53,11 @@ def pairs(
 ) -> Simulation:
     """Angles of two independent Gaussian vectors, for each dimension; theory: `theory.pair_angle_std`.
 
-    Each vector is paired with the two before it. Directions being independent and uniform, the cosines of any two of
-    these pairs are independent, of those of three vectors too: means, deviations and their standard errors are those
-    of pairs drawn one by one.
+    Each vector is paired with the two vectors before it. Directions are independent and uniform, so the cosines of
+    any two of these pairs are independent, even if the pairs share a vector. So means, standard deviations and their
+    standard errors are the same as for pairs drawn separately.
 
-    Raises HypersignError where a dimension or the number of draws is out of range.
+    Raises HypersignError if a dimension or the number of draws is out of range.
 
     >>> case = pairs([100], draws=2000).cases[0]
     >>> abs(case.angle_degrees.mean_distance) < 4, case.angle_degrees.predicted_mean
@@ -70,7 +70,7 @@ def pairs(
         left = draws
         for sums in _Source(device, seed, number).sums((draws + 1) // 2 + 2, d, products=True):
             square = torch.cat([square[-2:], sums.square])
-            rows = len(square) - 2  # the very first two have none before them
+            rows = len(square) - 2  # the first two vectors of the case have no vectors before them
             products = torch.stack([sums.product, sums.product_two_before], 1)[len(sums.product) - rows :]
             before = torch.stack([square[1:-1], square[:-2]], 1)
             tally.add((products / (square[2:, None] * before).sqrt()).flatten()[:left])
@@ -85,8 +85,8 @@ def binary_pairs(
 ) -> Simulation:
     """Angles of two independent vectors of random signs, for each dimension; theory: `theory.binary_pair_angle_std`.
 
-    Signs are packed 64 to a word, and disagreements counted on words. Raises HypersignError where a dimension or
-    the number of draws is out of range.
+    Signs are packed, 64 per word, and disagreements are counted on words. Raises HypersignError if a dimension or the
+    number of draws is out of range.
 
     >>> case = binary_pairs([100], draws=2000).cases[0]
     >>> abs(case.angle_degrees.std_distance) < 4
@@ -98,7 +98,7 @@ def binary_pairs(
         bits = _bit_generator(seed, number)
         words = -(-d // 64)
         mask = np.full(words, ~np.uint64(0))
-        mask[-1] >>= np.uint64(-d % 64)  # bits past d count nowhere
+        mask[-1] >>= np.uint64(-d % 64)  # ignore the bits past d
         for rows in _block_rows(draws, words, "cpu"):
             u, v = (bits.random_raw(rows * words).reshape(rows, words) for _ in range(2))
             differ = np.bitwise_count((u ^ v) & mask).sum(1, dtype=np.int64)
@@ -117,7 +117,7 @@ def sign(
 ) -> Simulation:
     """Angles of a Gaussian vector and its sign, for each dimension; theory: `theory.sign_angle`.
 
-    Raises HypersignError where a dimension or the number of draws is out of range.
+    Raises HypersignError if a dimension or the number of draws is out of range.
 
     >>> case = sign([27], draws=4000).cases[0]
     >>> abs(case.angle_degrees.mean_distance) < 4, round(case.angle_degrees.predicted_mean, 2)
@@ -142,8 +142,8 @@ def ternary(
 ) -> Simulation:
     """Angles of a Gaussian vector and its ternary levels, for each threshold; theory: `theory.ternary_cosine`.
 
-    Thresholds are in standard deviations; the defaults are the original's, of which .02/.18 is its trained
-    network's. All thresholds see the same vectors. Raises HypersignError where an argument is out of range.
+    Thresholds are in standard deviations. The defaults are those of Anderson & Berg; .02/.18 is the threshold of
+    their trained network. All thresholds use the same vectors. Raises HypersignError if an argument is out of range.
 
     >>> case = ternary([0.612], draws=500).cases[0]
     >>> abs(case.angle_degrees.mean_distance) < 4, round(case.angle_degrees.predicted_mean, 2)
@@ -175,8 +175,8 @@ def levels(
 ) -> Simulation:
     """Angles of a Gaussian vector and its k best levels, for each k; theory: `theory.lloyd_max_cosine`.
 
-    All k see the same vectors. Theory's standard deviation is of leading order in 1/d. Raises HypersignError where
-    an argument is out of range.
+    All k use the same vectors. Theory's standard deviation is correct at leading order in 1/d. Raises HypersignError
+    if an argument is out of range.
 
     >>> case = levels([4], draws=500).cases[0]
     >>> abs(case.angle_degrees.mean_distance) < 4, round(case.angle_degrees.predicted_mean, 1)
@@ -185,11 +185,13 @@ def levels(
     (d,) = _dimensions([dimension])
     quantizers = [theory.lloyd_max(check_int("a number of levels", k, least=2)) for k in _some("levels", numbers)]
     tallies = [Tally(draws) for _ in quantizers]
-    # Levels being symmetric, the least counts for every |x|, and each step to the next for those beyond its edge.
+    # The levels are symmetric: a sum over levels is the smallest level for every |x|, plus, for each threshold, the
+    # step to the next level for the |x| beyond it.
     sizes = [np.array(q.levels[-(len(q.levels) + 1) // 2 :]) for q in quantizers]
     edges = [q.thresholds[len(q.thresholds) - len(size) + 1 :] for q, size in zip(quantizers, sizes, strict=True)]
     every = [edge for some in edges for edge in some]
-    # Times 1, so that squares are summed one by one: pairs' energies, a millionth off, would blur many levels.
+    # A scale of 1 makes the kernel sum squares one by one. Without a scale it sums the squared radius of each pair,
+    # whose error of 1e-6 would be visible with many levels.
     source = _Source(device, seed, 0)
     for sums in source.sums(draws, d, scale=torch.ones(d, device=device), thresholds=every):
         start = 0
@@ -218,27 +220,29 @@ def rotated(
     seed: int = 0,
     device: str = "cpu",
 ) -> Simulation:
-    """Angles of a Gaussian vector of unequal or correlated components and its sign, each rotation before the sign.
+    """Angles of a Gaussian vector with unequal or correlated components and its sign, after each rotation.
 
-    The standard deviation of component i is exp(rate i), as in the original, unless a covariance is given. The
-    smallest independent components, as many as together stay below float32's rounding of the whole vector (2^-24 of
-    its length), are taken for 0: of a thousand with rate .1, all but 167.
+    The standard deviation of component i is exp(rate i), as in Anderson & Berg, unless a covariance is given. The
+    smallest independent components count as 0 if, together, they stay below float32's rounding of the whole vector
+    (2^-24 of its length). For rate .1, only 167 of a thousand components stay.
 
-    Hadamard rotations have fresh random signs for every vector; a power of two must be the dimension. Haar draws
-    are spread over 16 rotations, and their standard errors are over those. Theory: `theory.correlated_sign_cosine`
-    without a rotation; `theory.hadamard_sign_cosine` after one round, for independent components; and
-    `theory.sign_angle` for Haar's rotation, for three rounds, and for the mean of two, which nearly come up to it.
+    Hadamard rotations draw new random signs for every vector; the dimension must be a power of two. The draws of a
+    Haar case are divided among 16 rotations, and the standard errors are over the rotations.
+
+    Theory: `theory.correlated_sign_cosine` without a rotation; `theory.hadamard_sign_cosine` for one round on
+    independent components; `theory.sign_angle` for the Haar rotation, for three rounds, and for the mean of two
+    rounds, which is nearly the same.
 
     Args:
-        dimensions: dimensions of the exponential case; ignored with a covariance.
-        rotations: of `ROTATIONS`.
-        rate: of the exponential.
-        covariance: shape (d, d), or variances of shape (d,).
-        draws: vectors per case.
-        seed: of everything random.
-        device: where vectors live.
+        dimensions: the dimensions of the exponential case; ignored if a covariance is given.
+        rotations: names from `ROTATIONS`.
+        rate: the rate of the exponential.
+        covariance: a covariance, shape (d, d), or variances, shape (d,).
+        draws: number of vectors per case.
+        seed: seed of all random numbers.
+        device: device on which vectors are drawn.
 
-    Raises HypersignError where an argument is out of range.
+    Raises HypersignError if an argument is out of range.
 
     >>> none, haar = rotated([100], draws=2000).cases
     >>> round(none.angle_degrees.predicted_mean, 1), round(haar.angle_degrees.predicted_mean, 2)
@@ -249,13 +253,13 @@ def rotated(
     check_real("rate", rate, least=-10, most=10)
     given = None if covariance is None else np.asarray(covariance, dtype=np.float64)
     if given is not None:
-        theory.correlated_sign_cosine(given)  # which says what is wrong with it
+        theory.correlated_sign_cosine(given)  # raises an error if the covariance is invalid
         dimensions = [given.shape[0]]
     cases = []
     for number, d in enumerate(_dimensions(dimensions)):
         if d & (d - 1) and any(rotation.startswith("hadamard") for rotation in rotations):
             raise HypersignError(f"a Hadamard rotation's dimension must be a power of two; got {d}")
-        # The largest is 1: a factor changes no angle, and float32 holds nothing above 1e38.
+        # Scale the largest to 1: a factor changes no angle, and float32 holds nothing above 1e38.
         shape = np.exp(2 * rate * np.arange(d) - 2 * max(0.0, rate * (d - 1))) if given is None else given
         spread, root = _components(shape, device)
         for place, rotation in enumerate(rotations):
@@ -280,10 +284,10 @@ def rotated(
 
 
 def _haar_blocks(spread: Tensor, d: int, draws: int, source: "_Source") -> Iterator[tuple[int, Tensor]]:
-    """Cosines with their sign of vectors of d after a Haar rotation, each block with the number of its rotation.
+    """Yields blocks (rotation number, cosines) of the cosines between rotated vectors of dimension d and their signs.
 
-    A vector of independent components along any axes is turned like one along the first of d, so that as many rows
-    of a rotation as there are components are all that is drawn of it and multiplied.
+    The Haar rotation is uniform, so the components may lie along the first axes. Then only the first k rows of the
+    rotation are drawn and multiplied, where k is the number of independent components.
     """
     groups = min(HAAR_ROTATIONS, draws)
     for group in range(groups):
@@ -295,12 +299,12 @@ def _haar_blocks(spread: Tensor, d: int, draws: int, source: "_Source") -> Itera
 
 
 def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean and deviation of the cosine and of the angle; NaN for one round on correlated components."""
+    """Predicted mean and standard deviation of the cosine and of the angle; NaN if theory has no prediction."""
     d = len(covariance)
     if rotation == "none":
         moments = theory.correlated_sign_cosine(covariance), theory.correlated_sign_cosine_std(covariance)
     elif rotation == "hadamard-2":
-        # The mean is nearly Haar's, the deviation not yet: .2 degrees more at d = 128.
+        # The mean is nearly that of Haar. The standard deviation is not: it is .2 degrees larger at d = 128.
         return theory.sign_cosine(d), math.nan, theory.sign_angle(d), math.nan
     elif rotation != "hadamard-1":
         return _sign_theory(d)
@@ -322,15 +326,19 @@ def _with_angle(mean: float, std: float, d: int) -> tuple[float, float, float, f
 
 
 def _sign_cosine(y: Tensor, x: Tensor) -> Tensor:
-    """Cosine of each vector y, as long as x, and its sign; y sign(y) is |y|, whatever the sign of 0."""
+    """Cosine between each vector y and its sign, where x has the same length as y.
+
+    y sign(y) is |y|, so the sign of 0 does not matter.
+    """
     return y.abs().sum(1) / (y.shape[1] * torch.linalg.vecdot(x, x)).sqrt()
 
 
 def _components(covariance: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
-    """Standard deviations of the independent components, shape (k,), and what makes vectors of normals.
+    """Standard deviations of the independent components, shape (k,), and the factor that turns normals into vectors.
 
-    The latter has shape (d, k), or for variances (d,), with zeros. Either is less the components that float32 does
-    not see beside the others: products of them would come near 1e-38, where arithmetic is a hundred times slower.
+    The factor is a matrix (d, k), or a vector (d,) with zeros if variances are given. Components too small for
+    float32 beside the others are omitted: their products would come near 1e-38, where arithmetic is a hundred times
+    slower.
     """
     values, vectors = (covariance, None) if covariance.ndim == 1 else np.linalg.eigh(covariance)
     values = np.maximum(values, 0) / values.max()
@@ -354,22 +362,22 @@ def _some(name: str, values: Sequence[Any]) -> Sequence[Any]:
 
 
 CPU_BLOCK = 1 << 19
-"""Numbers drawn at a time on a CPU: what is made of them then stays in its cache, and calls are few."""
+"""Numbers per block on a CPU: few enough that temporary arrays stay in the cache, many enough to need few calls."""
 
 GPU_BLOCK = 1 << 25
 
 
 def _block_rows(draws: int, width: int, device: str) -> Iterator[int]:
-    """Sizes of the blocks of vectors that the draws are done in."""
+    """Yields the number of vectors in each block."""
     rows = max(1, (CPU_BLOCK if device == "cpu" else GPU_BLOCK) // width)
     for start in range(0, draws, rows):
         yield min(rows, draws - start)
 
 
 def _gaussian_blocks(d: int, draws: int, source: "_Source", *, width: int | None = None) -> Iterator[Tensor]:
-    """Vectors of d independent standard normals, shape (rows, d), float32, on the source's device.
+    """Yields blocks of vectors of d independent standard normals: float32, shape (rows, d), on the source's device.
 
-    Blocks are of as many as fit when each becomes a vector of `width`.
+    `width` is the length that a vector has later; the number of rows per block follows from it.
     """
     for rows in _block_rows(draws, width or d, source.device):
         yield source.normals(rows, d)
@@ -423,7 +431,7 @@ class _Source:
         thresholds: Sequence[float] = (),
         products: bool = False,
     ) -> Iterator[_Sums]:
-        """Sums over `draws` vectors of d normals (times `scale`), in blocks; the first two have no products."""
+        """Yields sums over `draws` vectors of d normals (times `scale`) in blocks. The first two have no products."""
         if self.device == "cpu":
             options: dict[str, Any] = {
                 "scale": None if scale is None else scale.numpy(),
@@ -454,12 +462,12 @@ class _Source:
             yield _Sums(*(value.double().cpu() for value in values))
 
     def frame(self, k: int, d: int) -> Tensor:
-        """The first k rows of a Haar rotation of d dimensions, but for signs, which no angle here sees; float32.
+        """The first k rows of a Haar rotation of d dimensions, float32, up to signs that change no angle here.
 
-        The product of k Householder reflections, of vectors of d, d - 1, ... normals (Stewart 1980, "The efficient
-        generation of random orthogonal matrices"), is I - V T V', V having these vectors for columns, and T the
-        inverse of the upper triangle of V' V with half its diagonal (Puglisi 1992, "Modification of the Householder
-        method based on the compact WY representation").
+        The rotation is a product of k Householder reflections along vectors of d, d - 1, ... normals (Stewart 1980,
+        "The efficient generation of random orthogonal matrices"). The product is I - V T V', where the columns of V
+        are these vectors, and T is the inverse of the upper triangle of V' V with half its diagonal (Puglisi 1992,
+        "Modification of the Householder method based on the compact WY representation").
         """
         vectors = self.normals(k, d).triu_()  # V'
         length = torch.linalg.vecdot(vectors, vectors).sqrt()

@@ -5,7 +5,7 @@ import dataclasses
 from torch import nn
 
 from hypersign.models import BinaryBlock
-from hypersign.packing.folding import Flow, Folding, refusal
+from hypersign.packing.folding import Flow, Folding, child_name, refusal
 
 __all__ = ["block", "flatten", "identity", "sequence"]
 
@@ -13,7 +13,7 @@ __all__ = ["block", "flatten", "identity", "sequence"]
 def sequence(folding: Folding, name: str, module: nn.Sequential, x: Flow) -> Flow:
     """Folds layers one after another."""
     for child, part in module._modules.items():
-        x = folding.module(f"{name}.{child}" if name else child, part, x)
+        x = folding.module(child_name(name, child), part, x)
     return x
 
 
