@@ -147,7 +147,7 @@ def test_depth_does_not_depend_on_the_batches_and_leaves_the_model(batches):
 def test_bad_input_is_named(batches):
     with pytest.raises(HypersignError, match="must have quantized layers"):
         measure_depth(nn.Sequential(nn.Linear(300, 3)), batches, batches)
-    with pytest.raises(HypersignError, match="reestimation are gone through more than once"):
+    with pytest.raises(HypersignError, match="reestimation are read more than once"):
         measure_depth(network((300, 10)), batches, iter(batches))
     with pytest.raises(HypersignError, match="permuted_images must be an integer >= 1"):
         measure_depth(network((300, 10)), batches, batches, permuted_images=0)

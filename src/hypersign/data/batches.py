@@ -63,7 +63,7 @@ class TensorBatches:
                 f"batch_size must be a multiple of the number of processes, {processes}; got {batch_size}"
             )
         if not len(split):
-            raise HypersignError("a split to take batches of must hold at least one example; it is empty")
+            raise HypersignError("a split must hold at least one example to make batches; it is empty")
         if drop_last and len(split) < batch_size:
             raise HypersignError(
                 f"batch_size must be at most the number of {split.unit}, {len(split)}, where a last batch that is "

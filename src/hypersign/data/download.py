@@ -98,7 +98,9 @@ def _retrieve(pooch: Any, url: str, stored: Stored, folder: Path, part: Path) ->
     except ValueError as error:
         if not whole:
             raise  # requests also raises ValueError for bad addresses
-        raise _WrongContentError(f"what came has {stored.size} bytes but not the SHA-256 {stored.sha256}") from error
+        raise _WrongContentError(
+            f"the download has {stored.size} bytes but not the SHA-256 {stored.sha256}"
+        ) from error
 
 
 def _download_part(url: str, stored: Stored, part: Path) -> None:
@@ -127,12 +129,12 @@ def _download_part(url: str, stored: Stored, part: Path) -> None:
                 return
             if arrived > stored.size:
                 part.unlink()
-                raise _WrongContentError(f"more came than its {stored.size} bytes")
+                raise _WrongContentError(f"the server sent more than the expected {stored.size} bytes")
             if time.monotonic() > end:
                 break
     reason = f" ({_reason(error)})" if error else ""
     raise ConnectionError(
-        f"{arrived} of {stored.size} bytes came in {attempt + 1} attempts{reason}; the next call resumes from there"
+        f"{arrived} of {stored.size} bytes arrived in {attempt + 1} attempts{reason}; the next call resumes from there"
     )
 
 

@@ -49,7 +49,7 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
     if path.is_file() and (path.suffix.lower() == ".npz" or is_npz(path)):
         return load_npz(path, seed)
     near = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1)
-    found = "a file that is no .npz" if path.exists() else "none of these"
+    found = "not a .npz file" if path.exists() else "none of these"
     raise HypersignError(
         f"the data set must be one of {', '.join(NAMES)}, a folder of class folders, or a .npz file; "
         f"{name_or_path!r} is {found}" + (f"; did you mean {near[0]}?" if near else "")

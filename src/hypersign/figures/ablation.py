@@ -28,7 +28,9 @@ def ablated_layers(
     """
     rows = [row for row in ablation.ablated if (row.side, row.scope) == (side, scope)]
     if not rows:
-        raise HypersignError(f"the ablation must hold layers with {side} put back to float, {scope}; it holds none")
+        raise HypersignError(
+            f"the ablation must contain layers with {side} turned back to float, scope {scope!r}; it has none"
+        )
     rows = [row for row in rows if np.isfinite(row.predicted_logit_r)]  # NaN has no position on the axis
     ax = axes(ax)
     x = np.array([1 - row.predicted_logit_r for row in rows])
@@ -39,7 +41,7 @@ def ablated_layers(
     ax.axhline(0, color="black", linewidth=0.5)
     ax.margins(x=0.12)
     (ranking,) = (r for r in ablation.rankings if (r.side, r.scope) == (side, scope))
-    reference = "the network as it is" if scope == "one" else f"all {side} real"
+    reference = "the unchanged network" if scope == "one" else f"all {side} real"
     ax.set(xlabel="predicted disturbance of the logits, 1 - r", ylabel="change of loss")
     correlation = f"{ranking.spearman:.2f}" if np.isfinite(ranking.spearman) else "unknown"
     ax.set_title(f"real {side} in {scope}, against {reference}\nrank correlation {correlation}", fontsize="small")

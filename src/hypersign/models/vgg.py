@@ -177,13 +177,15 @@ def _first_layer(
     name, dimensions = quantization.first_layer, quantization.first_dimensions
     if name == "plain" or not has_convolutions:
         if name != "plain":
-            raise HypersignError(f"first_layer {name} stands before a convolution; this network has none")
+            raise HypersignError(f"first_layer {name} needs a convolution after it; this network has none")
         if dimensions is not None:
-            raise HypersignError("first_dimensions belongs to the first layers thermometer, haar and hadamard")
+            raise HypersignError(
+                "first_dimensions can be set only for the first layers thermometer, haar and hadamard"
+            )
         return None, channels, size
     if name == "bit-planes":
         if dimensions is not None:
-            raise HypersignError("first_dimensions does not belong to bit planes, of which there are 8")
+            raise HypersignError("first_dimensions cannot be set for bit planes; there are always 8")
         return BitPlanes(quantization.pixel_range), 8 * channels, size
     if name == "thermometer":
         k = 8 if dimensions is None else check_int("first_dimensions", dimensions, least=1, most=MOST_FILTERS)
