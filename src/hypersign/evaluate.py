@@ -216,7 +216,7 @@ def values_per_channel(model: nn.Module, *, least: int = 0) -> Iterator[dict[str
             fewest[name] = min(values, fewest.get(name, values))
             if values < least:
                 raise HypersignError(
-                    f"{name or 'the batch norm'} needs at least {least} values per channel to compute their variance; "
+                    f"{name or 'the batch norm'} needs at least {least} values per channel for their variance; "
                     f"a batch of {len(x)} gives it {values}: use larger batches"
                 )
 

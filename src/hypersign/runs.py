@@ -143,8 +143,8 @@ class Run:
                 return network
             if model.get("given"):
                 raise HypersignError(
-                    f"{self.name} was trained on your own network, {model['name']}: give the function that builds it, "
-                    f"as in load({str(self.path)!r}, model=...)"
+                    f"{self.name} was trained on your own network, {model['name']}: give the function that builds "
+                    f"it, as in load({str(self.path)!r}, model=...)"
                 )
             return models.build(model["name"], tuple(model["shape"]), model["classes"], **model["options"])
 

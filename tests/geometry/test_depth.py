@@ -70,7 +70,7 @@ def test_a_real_layer_is_the_quantized_one_without_its_quantizer():
     assert isinstance(real[0].input_quantizer, Sign)
     assert isinstance(real[1].input_quantizer, Identity)
     assert isinstance(model[0].weight_quantizer, Ternary)  # left as it was
-    with pytest.raises(HypersignError, match=r"must be quantized ones \(0, 1\); got 2, x"):
+    with pytest.raises(HypersignError, match=r"must be quantized layers \(0, 1\); got 2, x"):
         back_to_float(model, weights=["2"], inputs=["x"])
 
 

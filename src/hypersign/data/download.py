@@ -134,7 +134,8 @@ def _download_part(url: str, stored: Stored, part: Path) -> None:
                 break
     reason = f" ({_reason(error)})" if error else ""
     raise ConnectionError(
-        f"{arrived} of {stored.size} bytes arrived in {attempt + 1} attempts{reason}; the next call resumes from there"
+        f"{arrived} of {stored.size} bytes arrived in {attempt + 1} attempts{reason}; "
+        "the next call resumes from there"
     )
 
 
