@@ -83,7 +83,7 @@ def test_no_folder(tmp_path):
 def test_no_run_json(tmp_path):
     with pytest.raises(
         HypersignError,
-        match=r"run\.json could not be read as the description of a run folder: No such file .*check the path",
+        match=r"must be a run folder, with a run.json .*: No such file .*check the path",
     ):
         load(tmp_path)
 

@@ -222,7 +222,11 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
     file = folder / "run.json"
     if not folder.is_dir():
         raise HypersignError(f"a run folder was expected at {folder}; there is none: check the path")
-    with open_file(file, " as the description of a run folder") as stream:
+    try:
+        stream = open_file(file)
+    except HypersignError as error:
+        raise HypersignError(f"{folder} must be a run folder, with a run.json that can be read; {error}") from error
+    with stream:
         info = parse_object(f"{file}", stream.read())
     version = info.get("format")
     if version != FORMAT or isinstance(version, bool):

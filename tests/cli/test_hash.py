@@ -40,6 +40,15 @@ def test_hash_and_search(files, capsys):
     assert "Hamming distance, in bits" in capsys.readouterr().out
 
 
+def test_a_plan_fits_a_terminal(files, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, vectors, _, codes = files
+    main(["hash", str(vectors), "-o", str(codes), "--bits", "1024", "--plan", "--queries", "20"])
+    out = capsys.readouterr().out
+    assert " / " in out
+    assert "…" not in out
+
+
 def test_plan_predicts_and_measures(files, capsys):
     _, vectors, _, codes = files
     main(["hash", str(vectors), "-o", str(codes), "--bits", "96", "--plan", "--queries", "60", "--json"])
@@ -53,7 +62,8 @@ def test_plan_predicts_and_measures(files, capsys):
     out = capsys.readouterr().out
     assert "effective dimension" in out
     row = plan["rows"][0]
-    assert f"{row['recall']['1']:.2f}±{row['standard_error']['1']:.2f}" in out
+    assert f" {row['recall']['1']:.2f} " in out
+    assert f"±{row['standard_error']['1']:.3f} " in out
     assert "metric of the neighbours" in out
     assert "scale vectors to length 1 first" in " ".join(out.split())
     assert "measured" not in out

@@ -246,3 +246,9 @@ def test_floating_numbers_whose_sums_overflow():
     hasher = SignHasher(64, center=False).fit(x)
     with pytest.raises(HypersignError, match="50 of these are too large: divide all vectors"):
         hasher.transform(x * 5e307)
+
+
+def test_a_haar_rotation_that_is_too_large():
+    with pytest.raises(HypersignError, match="at most 67,108,864 numbers; 1025 dimensions to 65536 bits need more"):
+        SignHasher(bits=65536, rotation="haar").check_options(1025)
+    SignHasher(bits=65536, rotation="haar").check_options(1024)

@@ -124,20 +124,22 @@ def _tables(planned: Plan) -> list[Table]:
         + (" / measured" if any(r.measured_recall for r in planned.rows) else ""),
         caption=f"Neighbours by {planned.metric} distance; for neighbours by angle (cosine), scale vectors to "
         "length 1 first.\n"
-        f"± is the standard error over {len(planned.queries)} queries.\n"
+        f"±: standard error of the prediction over {len(planned.queries)} queries.\n"
         "codes: by codes alone; xF: rescoring F times as many candidates;\n"
         "best --center: best share of the mean to subtract, of 1, 0.5 and 0, and the codes' recall with it",
         caption_justify="left",
+        padding=(0, 1, 0, 0),  # 80 columns hold it
     )
     table.add_column("bits", justify="right", no_wrap=True)
     table.add_column("smaller", justify="right", no_wrap=True)
     for factor in factors:
         table.add_column("codes" if factor == 1 else f"x{factor}", justify="right", no_wrap=True)
-    table.add_column("best --center", justify="right", no_wrap=True)
+    table.add_column("best\n--center", justify="right", no_wrap=True)
     for row in planned.rows:
         cells = [
-            f"{row.recall[f]:.2f}±{row.standard_error[f]:.2f}"
+            f"{row.recall[f]:.2f}"
             + (f" / {row.measured_recall[f]:.2f}" if row.measured_recall else "")
+            + f"\n±{row.standard_error[f]:.3f}"
             for f in factors
         ]
         best = f"{row.best_center:g}: {row.recall_by_center[row.best_center][factors[0]]:.2f}"

@@ -78,6 +78,8 @@ def inspect(
         for remark in zero_filters(found):
             out.print(remark)
         out.print(covariance_table(found))
+        if shares := sign_flips(found):
+            out.print(shares)
         for layer in found.layers:
             if layer.reason and not layer.covariance_pearson_r:
                 out.print(f"{layer.name}: {layer.reason}")
@@ -87,6 +89,16 @@ def inspect(
             paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
             out.print(f"{len(paths)} figures in {folder / 'figures'}", soft_wrap=True)
         out.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", soft_wrap=True)
+
+
+def sign_flips(found: "Geometry") -> str:
+    """The shares of signs that differ, as measured and as counted on training images, in words; may be empty."""
+    shares = [
+        f"{layer.name} {beside(100 * layer.weights_binarized.sign_disagreement, counted, 1)}"
+        for layer in found.layers
+        if not math.isnan(counted := 100 * layer.training_sign_disagreement)
+    ]
+    return f"Signs that differ, %, measured / counted on training images: {', '.join(shares)}" if shares else ""
 
 
 def zero_filters(found: "Geometry") -> list[str]:
@@ -129,12 +141,11 @@ def covariance_table(found: "Geometry") -> Table:
     table = Table(
         caption="r: medians over filters, as measured and as predicted from\n"
         f"the inputs' covariance over {found.covariance_images:,} training images;\n"
-        "effective dimension: number of directions in which inputs vary;\n"
-        "signs differ: % of dot products, measured / counted on the training images",
+        "effective dimension: number of directions in which inputs vary",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
-    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart", "signs\ndiffer"):
+    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("latent weights: advice")
     for layer in found.layers:
@@ -149,7 +160,6 @@ def covariance_table(found: "Geometry") -> Table:
             str(layer.fan_in),
             f"{layer.effective_dimension:.1f}",
             *(f"{cell:.3f}" for cell in cells),
-            beside(100 * layer.weights_binarized.sign_disagreement, 100 * layer.training_sign_disagreement, 1),
             layer.recommendation,
         )
     return table

@@ -30,6 +30,9 @@ MOST_BITS = 1 << 20
 MOST_ROUNDS = 100
 """Rounds of signs and transforms; angles are those of a random rotation after three."""
 
+MOST_HAAR = 2**26
+"""Numbers of a Haar rotation's matrix, which takes 8 bytes for each."""
+
 PIECE = 1 << 19
 """Components that are rotated at a time: 2 MB of float32 or int32, which caches hold."""
 
@@ -145,6 +148,11 @@ class SignHasher(Transformer):
             raise HypersignError(
                 f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
                 f"use bits={dimension}, or a rotation"
+            )
+        if self.rotation == "haar" and dimension * self.bits > MOST_HAAR:
+            raise HypersignError(
+                f"a haar rotation must hold at most {MOST_HAAR:,} numbers; {dimension} dimensions to {self.bits} "
+                "bits need more: use the hadamard rotation"
             )
         share = check_share(self.center)
         check_choice("output", self.output, ("packed", "bits"))
