@@ -117,7 +117,7 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
     unknown = [name for name in (*weights, *inputs) if name not in layers]
     if unknown:
         raise HypersignError(
-            f"layers to put back to float must be quantized ones ({', '.join(layers)}); got {', '.join(unknown)}"
+            f"layers to turn back to float must be quantized layers ({', '.join(layers)}); got {', '.join(unknown)}"
         )
     for name in weights:
         layer = layers[name]
@@ -330,7 +330,7 @@ class _Watch:
 def check_repeatable(name: str, batches: Iterable[Any]) -> None:
     """Raises HypersignError if `batches` can be read only once, or are empty."""
     if iter(batches) is batches:
-        raise HypersignError(f"{name} are gone through more than once: give a list or Batches, not a generator")
+        raise HypersignError(f"{name} are read more than once: pass a list or Batches, not a generator")
     if not any(True for _ in itertools.islice(batches, 1)):
         raise HypersignError(f"{name} must hold at least one batch; none came")
 
