@@ -63,8 +63,7 @@ def helps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("COLUMNS", "200")
     texts = {}
     for verb in (*((verb,) for verb in VERBS), ("data", "fetch"), ("data", "list"), *SUBCOMMANDS):
-        with pytest.raises(SystemExit, match=r"^0$"):
-            main([*verb, "--help"])
+        main([*verb, "--help"])
         texts[verb] = capsys.readouterr().out
     return texts
 

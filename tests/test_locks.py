@@ -9,7 +9,6 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
 import pytest
 
 from hypersign._checks import HypersignError
@@ -161,7 +160,7 @@ def test_where_the_file_system_has_no_locks_the_file_is_the_lock(tmp_path, monke
     def none(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", none)
+    monkeypatch.setattr("fcntl.flock", none)
     with writing_folder(tmp_path):
         assert (tmp_path / ".lock").read_text().splitlines()[:2] == [str(os.getpid()), socket.gethostname()]
         with pytest.raises(HypersignError, match=f"process {os.getpid()} on "):

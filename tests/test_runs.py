@@ -138,7 +138,7 @@ def test_weights_that_are_missing(folder):
     with pytest.raises(HypersignError, match=r"run has no best weights .* hypersign train --resume"):
         run.load_model("best")
     run.info["recipe"]["validation"] = 0
-    with pytest.raises(HypersignError, match=r"run has no best weights .*no images were held out to choose them by"):
+    with pytest.raises(HypersignError, match=r"run has no best weights .*no images were held out to select them"):
         run.load_model("best")
     with pytest.raises(HypersignError, match=r"weights must be one of last, best; got 'first'"):
         run.load_model("first")

@@ -111,7 +111,7 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
     task = Classification() if task is None else task
     for name, tensor in model.state_dict().items():
         if torch.isnan(tensor).any():  # a NaN latent weight would go unnoticed, because sign(NaN) is a level
-            raise HypersignError(f"{name} must hold numbers; it holds NaN: take an earlier state")
+            raise HypersignError(f"{name} must hold numbers; it holds NaN: use an earlier state")
     examples, decisions, total = 0, 0, 0.0
     sums = dict.fromkeys(task.metrics, 0.0)
     confusion: Tensor | None = None
@@ -125,7 +125,7 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
             if torch.isnan(outputs).any():
                 raise HypersignError(
                     f"the network's outputs must be numbers; example {examples} or one soon after it gives NaN: "
-                    "its weights or statistics are broken, take an earlier state"
+                    "its weights or statistics are broken, use an earlier state"
                 )
             targets = targets.to(outputs.device)
             task.check(outputs, targets)
@@ -216,7 +216,7 @@ def values_per_channel(model: nn.Module, *, least: int = 0) -> Iterator[dict[str
             fewest[name] = min(values, fewest.get(name, values))
             if values < least:
                 raise HypersignError(
-                    f"{name or 'the batch norm'} needs at least {least} values per channel to take their variance; "
+                    f"{name or 'the batch norm'} needs at least {least} values per channel for their variance; "
                     f"a batch of {len(x)} gives it {values}: use larger batches"
                 )
 

@@ -143,8 +143,8 @@ class Run:
                 return network
             if model.get("given"):
                 raise HypersignError(
-                    f"{self.name} holds a network of its own, {model['name']}: give the function that builds it, "
-                    f"as in load({str(self.path)!r}, model=...)"
+                    f"{self.name} was trained on your own network, {model['name']}: give the function that builds "
+                    f"it, as in load({str(self.path)!r}, model=...)"
                 )
             return models.build(model["name"], tuple(model["shape"]), model["classes"], **model["options"])
 
@@ -161,7 +161,7 @@ class Run:
         path = self.path / WEIGHTS[weights]
         if not path.exists():
             why = (
-                "no images were held out to choose them by; take the last"
+                "no images were held out to select them; use the last"
                 if weights == "best" and not self.info["recipe"].get("validation")
                 else f"none were saved yet; resume with: hypersign train --resume {self.path}"
             )
@@ -293,12 +293,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("json", "{}"))
         if not isinstance(header, dict):
-            raise ValueError("its metadata are no JSON object")
+            raise ValueError("its metadata is not a JSON object")
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
         # torch raises the last two for impossible shapes
         why = str(error).partition("\n")[0]

@@ -55,7 +55,8 @@ def test_a_server_without_ranges_starts_again(wanted, server, tmp_path):
 def test_a_later_call_goes_on_from_the_part(wanted, server, tmp_path):
     server.faults = [("cut", CHUNK), *[("cut", 0)] * (ATTEMPTS - 1)]
     with pytest.raises(
-        HypersignError, match=rf"x\.bin could not be downloaded from http://127.* {CHUNK} of {len(BODY)} bytes came"
+        HypersignError,
+        match=rf"x\.bin could not be downloaded from http://127.* {CHUNK} of {len(BODY)} bytes arrived",
     ):
         download(wanted, tmp_path)
     assert len(server.ranges) == ATTEMPTS
@@ -87,14 +88,14 @@ def test_a_wrong_checksum(wanted, server, tmp_path):
 
 def test_a_file_too_short_on_the_server(wanted, server, tmp_path):
     server.contents["x.bin"] = BODY[:5000]
-    with pytest.raises(HypersignError, match=r"of 512000 bytes came in 5 attempts"):
+    with pytest.raises(HypersignError, match=r"of 512000 bytes arrived in 5 attempts"):
         download(wanted, tmp_path)
     assert "x.bin" not in names(tmp_path)
 
 
 def test_a_file_too_long_on_the_server(wanted, server, tmp_path):
     server.contents["x.bin"] = BODY * 3
-    with pytest.raises(HypersignError, match="more came than its 512000 bytes"):
+    with pytest.raises(HypersignError, match="sent more than the expected 512000 bytes"):
         download(wanted, tmp_path)
     assert names(tmp_path) == []
 
@@ -160,7 +161,7 @@ def test_a_server_that_drips_is_given_up_and_the_rest_is_asked_for(fault, wanted
     assert server.ranges == [None, None]  # no whole chunk arrived
     (tmp_path / "x.bin").unlink()
     server.faults = [fault] * ATTEMPTS
-    with pytest.raises(HypersignError, match=f"0 of 512000 bytes came in 5 attempts .less than {CHUNK} bytes in"):
+    with pytest.raises(HypersignError, match=f"0 of 512000 bytes arrived in 5 attempts .less than {CHUNK} bytes in"):
         download(wanted, tmp_path)
 
 
@@ -168,7 +169,7 @@ def test_a_download_has_a_limit_in_all(wanted, server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "PATIENCE", 0.3)
     monkeypatch.setattr(downloads, "SLOWEST", 1e9)
     server.faults = [("drip", 0.05)] * ATTEMPTS
-    with pytest.raises(HypersignError, match="0 of 512000 bytes came in 1 attempts"):
+    with pytest.raises(HypersignError, match="0 of 512000 bytes arrived in 1 attempts"):
         download(wanted, tmp_path)
 
 

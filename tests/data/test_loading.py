@@ -53,7 +53,7 @@ def test_unknown_names(name, message):
 
 def test_a_file_that_is_no_npz(tmp_path):
     (tmp_path / "x.csv").write_text("1,2")
-    with pytest.raises(HypersignError, match=r"is a file that is no .npz"):
+    with pytest.raises(HypersignError, match=r"is not a .npz file"):
         load(str(tmp_path / "x.csv"))
 
 

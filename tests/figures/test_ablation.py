@@ -28,7 +28,7 @@ def test_each_layer_stands_at_its_prediction_with_two_errors(ablation):
 
 
 def test_what_was_not_ablated_is_named(ablation):
-    with pytest.raises(HypersignError, match="inputs put back to float, all but one; it holds none"):
+    with pytest.raises(HypersignError, match="inputs turned back to float, scope 'all but one'; it has none"):
         figures.ablated_layers(ablation, side="inputs", scope="all but one")
 
 

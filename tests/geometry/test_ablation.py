@@ -209,7 +209,7 @@ def test_bad_input_is_named(network, images, sets):
         ablate(nn.Sequential(nn.Linear(4, 3)), [images], sets)
     with pytest.raises(HypersignError, match="at least one set of batches"):
         ablate(network, [images], [])
-    with pytest.raises(HypersignError, match="batches are gone through more than once: give a list"):
+    with pytest.raises(HypersignError, match="batches are read more than once: pass a list"):
         ablate(network, iter([images]), sets)
     with pytest.raises(HypersignError, match="batches must hold at least one batch"):
         ablate(network, [], sets)

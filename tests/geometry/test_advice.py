@@ -100,7 +100,7 @@ def test_every_defect_is_a_row_with_its_reason():
     assert rows["fine"].recommendation == "binarize"
     reasons = {name: row.reason for name, row in rows.items() if row.recommendation == "keep in float"}
     assert reasons == {
-        "one": "a fan-in of 1: a filter is one number, of which one bit would keep the sign alone",
+        "one": "a fan-in of 1: a filter is one number, and one bit keeps only its sign",
         "zero": "its weights are all zero",
         "blind": "the inputs that its filters use are constant over these images; 4 of 8 inputs are constant",
         "dead": "its inputs are constant over these images",

@@ -70,7 +70,7 @@ def test_a_real_layer_is_the_quantized_one_without_its_quantizer():
     assert isinstance(real[0].input_quantizer, Sign)
     assert isinstance(real[1].input_quantizer, Identity)
     assert isinstance(model[0].weight_quantizer, Ternary)  # left as it was
-    with pytest.raises(HypersignError, match=r"must be quantized ones \(0, 1\); got 2, x"):
+    with pytest.raises(HypersignError, match=r"must be quantized layers \(0, 1\); got 2, x"):
         back_to_float(model, weights=["2"], inputs=["x"])
 
 
@@ -147,7 +147,7 @@ def test_depth_does_not_depend_on_the_batches_and_leaves_the_model(batches):
 def test_bad_input_is_named(batches):
     with pytest.raises(HypersignError, match="must have quantized layers"):
         measure_depth(nn.Sequential(nn.Linear(300, 3)), batches, batches)
-    with pytest.raises(HypersignError, match="reestimation are gone through more than once"):
+    with pytest.raises(HypersignError, match="reestimation are read more than once"):
         measure_depth(network((300, 10)), batches, iter(batches))
     with pytest.raises(HypersignError, match="permuted_images must be an integer >= 1"):
         measure_depth(network((300, 10)), batches, batches, permuted_images=0)

@@ -335,9 +335,9 @@ def test_scales_of_weights() -> None:
     ("options", "message"),
     [
         ({"first_layer": "fourier"}, "first_layer must be one of plain, thermometer, bit-planes, haar, hadamard"),
-        ({"first_layer": "bit-planes", "first_dimensions": 4}, "does not belong to bit planes, of which there are 8"),
-        ({"first_dimensions": 4}, "belongs to the first layers thermometer, haar and hadamard"),
-        ({"first_layer": "haar", "widths": (), "pools": ()}, "stands before a convolution; this network has none"),
+        ({"first_layer": "bit-planes", "first_dimensions": 4}, "cannot be set for bit planes; there are always 8"),
+        ({"first_dimensions": 4}, "can be set only for the first layers thermometer"),
+        ({"first_layer": "haar", "widths": (), "pools": ()}, "needs a convolution after it; this network has none"),
         ({"first_layer": "thermometer", "pixel_range": (1.0, 0.0)}, "pixel_range must be"),
         ({"weight_scale": "channel"}, r"weight_scale \(or the number of weights in a group\) must be one of filter"),
         ({"weight_scale": 0}, "size of a group must be an integer >= 1; got 0"),

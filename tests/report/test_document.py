@@ -132,7 +132,7 @@ def test_overview_has_a_row_a_layer_with_advice_and_its_reason(page, geometry):
 def test_ablation_and_depth_are_shown_where_given(page, synthetic):
     read = page(ablation=synthetic.ablation(), depth=synthetic.depth())
     assert "Loss 0.4000 and accuracy 96.8 % on 300 test images; batch norm re-estimated 2 times" in read.text
-    assert "rank correlation of 1.00 with how far the logits move, of 0.90 with the part" in read.text
+    assert "rank correlation of 1.00 with the size of the logit change, of 0.90 with the part" in read.text
     assert "of 6 pairs of layers whose losses differ by more than two standard errors, 5 are" in read.text
     assert "Permutation tests" in read.text
     assert len(read.data["ablation"]["changes"]) == 9

@@ -202,7 +202,9 @@ def test_stop_and_resume(case, tmp_path, monkeypatch):
         train(recipe(epochs=2), tmp_path / "run", data=data, model=model, **QUIET)
     with pytest.raises(HypersignError, match=r"was trained on \w+, a data set made in Python: give it again"):
         resume(tmp_path / "run", **QUIET)
-    with pytest.raises(HypersignError, match=r"holds a network of its own, .*: give the function that builds it"):
+    with pytest.raises(
+        HypersignError, match=r"was trained on your own network, .*: give the function that builds it"
+    ):
         resume(tmp_path / "run", data=data, **QUIET)
     with pytest.raises(HypersignError, match=r"was trained on data with hash \w{12}, but digits now gives"):
         resume(tmp_path / "run", data=load_data("digits"), model=model, **QUIET)

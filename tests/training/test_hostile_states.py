@@ -180,7 +180,7 @@ def test_where_the_data_lie_does_not_matter(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_the_state(tmp_path: Path) -> None:
     state_path(tmp_path).mkdir(parents=True)
-    with pytest.raises(HypersignError, match="must be a whole safetensors file; it is no file"):
+    with pytest.raises(HypersignError, match="must be a whole safetensors file; it is not a file"):
         load_state(tmp_path, belongs(), *parts(2))
 
 

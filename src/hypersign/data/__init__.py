@@ -1,8 +1,8 @@
 """Data to train on: digits, MNIST, Fashion-MNIST, CIFAR-10, your own folder or `.npz` of images, your own tensors.
 
-`load` gives a whole data set of images as uint8 tensors; `TensorData` holds tensors of any kind. `data.batches` makes
-the batches of a split on the training device. Files are checked by SHA-256; `files` says where they are looked for.
-The addresses in `sources` were not tried.
+`load` returns a whole data set of images as uint8 tensors; `TensorData` holds tensors of any kind. `data.batches`
+makes the batches of a split on the training device. Files are checked by SHA-256; the module `files` says where it
+searches for them. The addresses in `sources` were not tested.
 """
 
 from hypersign.data.base import Data, EpochBatches, Examples

@@ -1,4 +1,4 @@
-"""The contract of a data set: what training and the commands need to know of it."""
+"""The contract of a data set: the attributes and methods that training and the commands need."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, Self
@@ -12,7 +12,7 @@ __all__ = ["Data", "EpochBatches", "Examples"]
 
 
 class Examples(Protocol):
-    """One split of a data set: it has a length and can be sliced."""
+    """One split of a data set; it has a length and can be sliced."""
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -22,14 +22,14 @@ class Examples(Protocol):
 
 
 class EpochBatches(Protocol):
-    """The batches of a split: pairs of inputs and targets, each `(N, ...)`, as `Batches` makes them.
+    """The batches of a split: pairs of inputs and targets, each of shape `(N, ...)`, as in `Batches`.
 
-    What an epoch holds depends on its number and the seed alone, so that a resumed run sees the same batches.
+    The content of an epoch depends only on its number and the seed, so a resumed run sees the same batches.
     """
 
     @property
     def decisions(self) -> int:
-        """Targets in this process's part of a full batch."""
+        """The number of targets in this process's part of a full batch."""
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -38,22 +38,23 @@ class EpochBatches(Protocol):
         """The batches of epoch 0."""
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch from the one with index `start` on."""
+        """The batches of an epoch, starting with the batch of index `start`."""
 
 
 class Data:
-    """A data set: a training and a test split, and the task they are for.
+    """A data set: a training split, a test split, and their task.
 
-    A subclass has the attributes below and the methods `shape` and `batches`. `ImageData` holds images, `TensorData`
-    tensors of any kind.
+    A subclass has the attributes below, the property `shape` and the method `batches`. `ImageData` holds images, and
+    `TensorData` holds tensors of any kind.
 
     Attributes:
-        name: its name in tables and run folders.
-        train, test: the splits.
-        classes: names of the classes, or the tokens of a vocabulary; empty where targets are no numbers of either.
-        sha256: hash of all examples: which data a run has seen.
-        task: the task of networks trained on it.
-        unit: name of an example in run folders: "images", "examples".
+        name: the name of the data set in tables and run folders.
+        train: the training split.
+        test: the test split.
+        classes: the names of the classes, or the tokens of a vocabulary; empty if targets are neither.
+        sha256: the hash of all examples, which identifies the data of a run.
+        task: the task of networks trained on the data set.
+        unit: what run folders call its examples: "images" or "examples".
     """
 
     name: str
@@ -65,17 +66,18 @@ class Data:
     unit: ClassVar[str] = "examples"
 
     def task_with(self, loss: str) -> Task:
-        """The task with the loss that a recipe names, where the data leave that to the recipe."""
+        """The task, with the loss that a recipe names if the data do not fix one."""
         return self.task
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch."""
+        """The shape of one input, without the batch."""
         raise NotImplementedError
 
     def batches(self, split: Any, batch_size: int, **options: Any) -> EpochBatches:
-        """The batches of a split of these data; `options` are `device`, `seed`, `drop_last`, `rank`, `processes`
-        and, for images, `augmentation`.
+        """The batches of a split of this data set.
+
+        `options` are `device`, `seed`, `drop_last`, `rank`, `processes` and, for images, `augmentation`.
 
         >>> from hypersign.data import load
         >>> data = load("digits")
@@ -86,18 +88,18 @@ class Data:
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """The facts about the data in a run folder, beside name, hash, classes and sizes; plain JSON.
+        """More facts about the data for a run folder, as plain JSON; name, hash, classes and sizes are there already.
 
-        `integer_inputs` is true there for tokens.
+        `integer_inputs` is true for tokens.
         """
         return {}
 
     def hold_out(self, n: int) -> tuple[Any, Any]:
-        """Returns the training split without its last `n` examples, and those `n` to validate on.
+        """Returns the training split without its last `n` examples, and these `n` examples for validation.
 
         Raises:
             HypersignError: `n` is negative or leaves nothing to train on.
         """
-        check_int(f"the number of {self.unit} held out", n, least=0, most=len(self.train) - 1)
+        check_int(f"the number of {self.unit} held out", n, min=0, max=len(self.train) - 1)
         border = len(self.train) - n
         return self.train[:border], self.train[border:]

@@ -1,8 +1,8 @@
-"""Batches that are made on the training device: the whole split is copied there once.
+"""Makes batches on the training device, after copying the whole split there once.
 
-A copy of CIFAR-10 takes 154 MB: images stay uint8 and are gathered, augmented and scaled on the device. The order,
-flips and crops of an epoch are drawn together, on the CPU, from a generator seeded by (seed, epoch), and copied over.
-A batch of images is then eight small kernels: one gather through computed positions shuffles, crops and flips.
+Images stay uint8 (CIFAR-10 takes 154 MB) and are gathered, augmented and scaled on the device. The order, flips and
+crops of an epoch are drawn together on the CPU, from a generator seeded by (seed, epoch), and copied to the device. A
+batch of images then needs eight small kernels: one gather through computed positions shuffles, crops and flips.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ __all__ = ["Augmentation", "Batches", "TensorBatches"]
 class TensorBatches:
     """The batches of a split of tensors, epoch by epoch, on a device.
 
-    An epoch depends on the seed and the epoch's number alone: not on the device, nor on the batch it is entered at,
-    nor on how many processes share it.
+    An epoch depends only on the seed and the epoch's number: not on the device, the batch it starts at, or the number
+    of processes.
 
     Args:
         split: the examples.
-        batch_size: examples per batch, over all processes.
-        device: where batches are made.
-        seed: shuffles each epoch anew; None keeps the order of the split.
-        drop_last: leave out a last batch that is not full.
-        rank: this process's number. It gets the `rank`-th part of each batch; the parts in order are the whole batch.
-        processes: how many processes share each batch. They must divide `batch_size`. A last batch that is not full
-            is divided as evenly as possible, and a process's part of it may be empty.
+        batch_size: the number of examples per batch, over all processes.
+        device: the device that makes the batches.
+        seed: the seed that shuffles each epoch; None keeps the order of the split.
+        drop_last: leave out the last batch if it is not full.
+        rank: the number of this process. It gets the `rank`-th part of each batch; all parts in order are the batch.
+        processes: the number of processes that share each batch; it must divide `batch_size`. A last batch that is
+            not full is divided as evenly as possible, and the part of a process may be empty.
 
     Raises:
-        HypersignError: an argument is out of its range, or no batch is left.
+        HypersignError: an argument is outside its range, or there is no batch.
 
     >>> split = TensorSplit(torch.arange(5.0)[:, None], torch.arange(5))
     >>> [targets.tolist() for inputs, targets in TensorBatches(split, 2)]
@@ -53,17 +53,17 @@ class TensorBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.batch_size = check_int("batch_size", batch_size, least=1)
-        self.processes = check_int("processes", processes, least=1)
-        self.rank = check_int("rank", rank, least=0, most=processes - 1)
-        self.seed = None if seed is None else check_int("seed", seed, least=0)
+        self.batch_size = check_int("batch_size", batch_size, min=1)
+        self.processes = check_int("processes", processes, min=1)
+        self.rank = check_int("rank", rank, min=0, max=processes - 1)
+        self.seed = None if seed is None else check_int("seed", seed, min=0)
         self.device = torch.device(device)
         if batch_size % processes:
             raise HypersignError(
                 f"batch_size must be a multiple of the number of processes, {processes}; got {batch_size}"
             )
         if not len(split):
-            raise HypersignError("a split to take batches of must hold at least one example; it is empty")
+            raise HypersignError("a split must hold at least one example to make batches; it is empty")
         if drop_last and len(split) < batch_size:
             raise HypersignError(
                 f"batch_size must be at most the number of {split.unit}, {len(split)}, where a last batch that is "
@@ -76,7 +76,7 @@ class TensorBatches:
 
     @property
     def decisions(self) -> int:
-        """Targets in this process's part of a full batch: what sums over a batch are divided by."""
+        """The number of targets in this process's part of a full batch, which sums over a batch are divided by."""
         return self.batch_size // self.processes * self._targets[0].numel()
 
     def __len__(self) -> int:
@@ -88,13 +88,13 @@ class TensorBatches:
         return self.epoch(0)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the batches of an epoch, pairs of inputs and targets, from the one with index `start` on.
+        """Yields the batches of an epoch, pairs of inputs and targets, starting with the batch of index `start`.
 
         Raises:
-            HypersignError: the number is negative, or `start` is not from 0 to the number of batches.
+            HypersignError: the number is negative, or `start` is not between 0 and the number of batches.
         """
-        check_int("the epoch's number", number, least=0)
-        check_int("start", start, least=0, most=len(self))
+        check_int("the epoch's number", number, min=0)
+        check_int("start", start, min=0, max=len(self))
         return self._batches(number, start)
 
     def _batches(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -113,7 +113,7 @@ class TensorBatches:
         return torch.Generator().manual_seed(int(state[0] >> 1))
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Draws an epoch: for each place in it the example, on the device."""
+        """Draws the order of the examples in an epoch, on the device."""
         return (torch.randperm(self._count, generator=generator).to(self.device),)
 
     def _in_order(self, part: slice) -> tuple[Tensor, Tensor]:
@@ -125,16 +125,16 @@ class TensorBatches:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random left-right flips, and random crops out of the image with a border around it.
+    """Random left-right flips, and random crops from the image with a border around it.
 
     Args:
         flip: mirror each image with probability 1/2.
-        crop_padding: width of the border, in pixels; the crop has the image's size, each of its
-            `(2 crop_padding + 1)^2` positions is equally likely. The border is the pixel closest to 0 after
-            scaling: 128 (which is 1/255) for the range (-1, 1), 0 for (0, 1).
+        crop_padding: the width of the border, in pixels. The crop has the size of the image, and each of its
+            `(2 crop_padding + 1)^2` positions is equally likely. The border has the pixel closest to 0 after scaling:
+            128 (which is 1/255) for the range (-1, 1), and 0 for (0, 1).
 
     Raises:
-        HypersignError: `crop_padding` is no integer >= 0.
+        HypersignError: `crop_padding` is not an integer >= 0.
 
     Source: K. He et al., Deep Residual Learning, 2016, section 4.2 (padding 4 and flips, for CIFAR-10).
     """
@@ -143,24 +143,24 @@ class Augmentation:
     crop_padding: int = 4
 
     def __post_init__(self) -> None:
-        check_int("crop_padding", self.crop_padding, least=0)
+        check_int("crop_padding", self.crop_padding, min=0)
 
 
 class Batches(TensorBatches):
     """The batches of a split of images, epoch by epoch, scaled to `pixel_range`, on a device.
 
-    A pixel p becomes `low + p (high - low) / 255`. Each batch is a pair: images, float32, shape `(B, C, H, W)`, and
-    labels, int64, shape `(B,)`.
+    A pixel p becomes `low + p (high - low) / 255`. Each batch is a pair: images, float32 of shape `(B, C, H, W)`, and
+    labels, int64 of shape `(B,)`.
 
     Args:
         split: the images.
-        batch_size: images per batch, over all processes.
-        pixel_range: values of pixel 0 and pixel 255.
-        augmentation: random changes of each image; needs a seed.
-        device, seed, drop_last, rank, processes: as in `TensorBatches`.
+        batch_size: the number of images per batch, over all processes.
+        pixel_range: the values of pixel 0 and pixel 255.
+        augmentation: the random changes of each image; they need a seed.
+        device, seed, drop_last, rank, processes: the same as in `TensorBatches`.
 
     Raises:
-        HypersignError: an argument is out of its range, or no batch is left.
+        HypersignError: an argument is outside its range, or there is no batch.
 
     Example:
         >>> split = Split(torch.full((5, 1, 2, 2), 255, dtype=torch.uint8), torch.arange(5))
@@ -198,7 +198,7 @@ class Batches(TensorBatches):
             self._inputs = torch.nn.functional.pad(self._inputs, (padding,) * 4, value=border)
         self._shape = split.images.shape[1:]
         channels, height, width = (torch.arange(size, device=self.device) for size in self._shape)
-        # From a crop's top row to each row of each channel, in the flat tensor of all images.
+        # Offsets from a crop's top row to each row of each channel, in the flat tensor of all images.
         self._rows = channels[:, None] * self._inputs[0, 0].numel() + height * self._inputs.shape[3]  # (C, H)
         self._columns = width
 
@@ -212,16 +212,16 @@ class Batches(TensorBatches):
             tops, lefts, steps = places
             columns = torch.addcmul(lefts[:, None], steps[:, None], self._columns)  # (B, W)
             pixels = (tops[:, None, None] + self._rows)[..., None] + columns[:, None, None]  # (B, C, H, W)
-            # One flat gather is four times faster on a CPU than indexing by four tensors.
+            # On a CPU one flat gather is four times faster than indexing with four tensors.
             images = self._inputs.view(-1).index_select(0, pixels.view(-1)).view(pixels.shape)
         return self._scale(images), self._targets.index_select(0, order)
 
     def _scale(self, images: Tensor) -> Tensor:
-        # Multiplied, then added, in two steps: the same bits on every device, and both ends of the range exact.
+        # Two steps, multiply and then add, give the same bits on every device, and both ends of the range exactly.
         return images.to(torch.float32).mul_((self.high - self.low) / 255).add_(self.low)
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Draws an epoch: for each place in it the image, its crop's top row, and its first column and step.
+        """Draws the order of the images in an epoch, and each crop's top row, first column and step.
 
         The top row is a position in the flat tensor of all images. A flipped crop is read backwards from its last
         column (step -1).

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1797 real scans of 8x8 pixels inside the package, so nothing is downloaded."""
+"""The digits of scikit-learn: 1797 real scans of 8x8 pixels inside the package, so nothing is downloaded."""
 
 import importlib.util
 from pathlib import Path
@@ -19,17 +19,17 @@ SHAPE = (1, 8, 8)
 
 def folder() -> Path:
     """Returns the folder of scikit-learn that holds the file `digits.csv.gz`."""
-    spec = importlib.util.find_spec("sklearn")  # tells the place without the second that importing takes
+    spec = importlib.util.find_spec("sklearn")  # finds the folder without the import, which takes a second
     if spec is None or spec.origin is None:
         raise HypersignError("digits come with scikit-learn, which is missing; pip install 'hypersign[train]'")
     return Path(spec.origin).parent / "datasets" / "data"
 
 
 def load_digits(seed: int) -> ImageData:
-    """Returns the digits, a fifth of each class as the test split, divided at random by `seed`.
+    """Loads the digits. `seed` draws a fifth of each class as the test split.
 
-    scikit-learn's values 0, 1, ..., 16 become the pixels nearest to 255 v / 16 (8 becomes 128), at most half
-    a grey level off, so that `pixel_range` (0, 1) is really used.
+    scikit-learn's values v = 0, 1, ..., 16 become the pixels nearest to 255 v / 16 (8 becomes 128), with an error of
+    at most half a grey level. So the pixels use all of `pixel_range` (0, 1).
 
     Example:
         >>> data = load_digits(seed=0)

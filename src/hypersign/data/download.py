@@ -1,7 +1,7 @@
-"""Downloads one file, by pooch: checked, atomic and resumable.
+"""Downloads one file with pooch: checked, atomic and resumable.
 
-What has arrived is kept beside its place as `NAME.part`; a broken connection, or a later call, asks the
-server for the rest only. The file takes its name when it is whole and its SHA-256 is right, never before.
+The bytes received so far are kept as `NAME.part` in the same folder. After a broken connection, or in a later call,
+only the rest is requested. The file gets its name when it is complete and its SHA-256 is correct, never before.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ __all__ = ["download", "byte_progress"]
 
 ATTEMPTS = 5
 PAUSE = 1.0
-"""Seconds before the second attempt; twice as long before each further one."""
+"""Seconds before the second attempt; the pause doubles before each further attempt."""
 CHUNK = 1 << 14
-"""Bytes read at once: what a broken connection loses at most."""
+"""Bytes per read; a broken connection loses at most one chunk."""
 TIMEOUT = (10.0, 30.0)
-"""Seconds to connect, and to wait for the next byte."""
+"""Seconds to wait for the connection, and for the next byte."""
 PATIENCE = 60.0
-"""Seconds in which the next CHUNK must arrive. A server that sends a byte now and then never meets TIMEOUT."""
+"""Seconds to wait for the next CHUNK. TIMEOUT alone never stops a server that sends a byte now and then."""
 SLOWEST = 10_000
-"""Bytes per second that a whole download must reach, after PATIENCE seconds."""
+"""The minimum speed of a whole download in bytes per second, after PATIENCE seconds."""
 REDIRECTS = 10
 
 
@@ -39,8 +39,8 @@ def download(stored: Stored, folder: Path) -> Path:
     """Downloads a file into `folder`, which must exist, and returns its path.
 
     Raises:
-        HypersignError: it cannot be had, is not the file expected, or cannot be written. What had arrived
-            stays as a `.part` for the next call, unless it was wrong or the disk is full.
+        HypersignError: the file cannot be downloaded, is not the expected file, or cannot be written. The received
+            bytes stay as a `.part` file for the next call, unless they are wrong or the disk is full.
     """
     import pooch
     from requests import RequestException
@@ -55,13 +55,13 @@ def download(stored: Stored, folder: Path) -> Path:
         except _WrongContentError:
             if not resumed:
                 raise
-            # The part of an earlier call may have been of another version of the file: once more, afresh.
+            # The part of an earlier call may be from another version of the file, so start again.
             _retrieve(pooch, url, stored, folder, part)
     except (RequestException, HTTPError, _WrongContentError) as error:
         raise HypersignError(f"{stored.name} could not be downloaded from {url}: {_reason(error)}") from error
     except OSError as error:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)  # a full disk is not left full
+            part.unlink(missing_ok=True)  # frees the space on a full disk
         raise HypersignError(
             f"{stored.name}, {stored.size} bytes, could not be written into {folder}: "
             f"{error.strerror or error}; make room or let XDG_CACHE_HOME name another cache folder"
@@ -81,7 +81,7 @@ def byte_progress() -> Progress:
 
 
 class _WrongContentError(Exception):
-    """All bytes arrived, and they are not the file."""
+    """All bytes arrived, but they are not the expected file."""
 
 
 def _retrieve(pooch: Any, url: str, stored: Stored, folder: Path, part: Path) -> None:
@@ -97,12 +97,14 @@ def _retrieve(pooch: Any, url: str, stored: Stored, folder: Path, part: Path) ->
         pooch.retrieve(url, f"sha256:{stored.sha256}", fname=stored.name, path=str(folder), downloader=arrive)
     except ValueError as error:
         if not whole:
-            raise  # requests' errors about addresses are ValueErrors too
-        raise _WrongContentError(f"what came has {stored.size} bytes but not the SHA-256 {stored.sha256}") from error
+            raise  # requests also raises ValueError for bad addresses
+        raise _WrongContentError(
+            f"the download has {stored.size} bytes but not the SHA-256 {stored.sha256}"
+        ) from error
 
 
 def _download_part(url: str, stored: Stored, part: Path) -> None:
-    """Lets `part` grow to the whole file, in several attempts."""
+    """Downloads the rest of the file into `part`, in several attempts."""
     from requests import ConnectionError, HTTPError, RequestException, Timeout
     from requests.exceptions import ChunkedEncodingError
 
@@ -120,24 +122,28 @@ def _download_part(url: str, stored: Stored, part: Path) -> None:
             except HTTPError as refused:
                 code = refused.response.status_code if refused.response is not None else 0
                 if 400 <= code < 500 and code not in (408, 416, 429):
-                    raise  # asking again will not help
+                    raise  # another attempt will not help
                 error = refused
             arrived = part.stat().st_size if part.exists() else 0
             if arrived == stored.size:
                 return
             if arrived > stored.size:
                 part.unlink()
-                raise _WrongContentError(f"more came than its {stored.size} bytes")
+                raise _WrongContentError(f"the server sent more than the expected {stored.size} bytes")
             if time.monotonic() > end:
                 break
     reason = f" ({_reason(error)})" if error else ""
     raise ConnectionError(
-        f"{arrived} of {stored.size} bytes came in {attempt + 1} attempts{reason}; the next call resumes from there"
+        f"{arrived} of {stored.size} bytes arrived in {attempt + 1} attempts{reason}; "
+        "the next call resumes from there"
     )
 
 
 def _request(url: str, stored: Stored, part: Path, end: float, report: Any) -> None:
-    """Asks once for what `part` lacks, and appends what arrives before `end`, a time of `time.monotonic`."""
+    """Requests the missing rest of `part` once, and appends the bytes that arrive before the time `end`.
+
+    `end` is a time of `time.monotonic`.
+    """
     arrived = part.stat().st_size if part.exists() else 0
     if arrived >= stored.size:
         return
@@ -146,7 +152,7 @@ def _request(url: str, stored: Stored, part: Path, end: float, report: Any) -> N
     try:
         answer = next(pieces)
         if answer == "another file":
-            part.unlink()  # the server's file ends before ours: what we hold is not of this file
+            part.unlink()  # the server's file is shorter than our part, so the part is from another file
             return
         with part.open("ab" if answer == "rest" else "wb") as file:
             for piece in pieces:
@@ -162,11 +168,11 @@ def _pieces(url: str, arrived: int, stopped: threading.Event) -> Iterator[Any]:
     """Yields "rest", "whole" or "another file", then the bytes, until `stopped` is set."""
     import requests
 
-    headers = {"Accept-Encoding": "identity"}  # else a .gz may be unpacked on its way
+    headers = {"Accept-Encoding": "identity"}  # otherwise a .gz may be unpacked in transit
     if arrived:
         headers["Range"] = f"bytes={arrived}-"
     session = requests.Session()
-    # Redirects are followed here: requests would read the whole body of each.
+    # Redirects are followed here, because requests would read the whole body of each.
     session.get_redirect_target = lambda _: None  # type: ignore[assignment, method-assign]
     for _ in range(REDIRECTS + 1):
         with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
@@ -206,7 +212,7 @@ def _redirected(url: str, location: str) -> str:
 
 
 def _in_time(pieces: Iterator[Any], end: float, stopped: threading.Event) -> Iterator[Any]:
-    """Yields the pieces, which a thread of their own reads, and raises Timeout if the next one is late."""
+    """Yields pieces that a separate thread reads, and raises Timeout if the next one is late."""
     import requests
 
     ready: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
@@ -220,7 +226,7 @@ def _in_time(pieces: Iterator[Any], end: float, stopped: threading.Event) -> Ite
                     if stopped.is_set():
                         return
             ready.put((None, None))
-        except Exception as error:  # raised by the caller below
+        except Exception as error:  # raised again below, in the caller's thread
             ready.put((None, error))
 
     threading.Thread(target=read, daemon=True).start()
@@ -240,7 +246,7 @@ def _in_time(pieces: Iterator[Any], end: float, stopped: threading.Event) -> Ite
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause in words: requests wraps what happened in several layers of names."""
+    """The innermost cause in words, because requests wraps the original error several times."""
     while isinstance(error.args[0] if error.args else None, Exception):
         error = error.args[0]
     cause = getattr(error, "reason", None)

@@ -1,13 +1,13 @@
-"""Where the files of the official data sets are, and how they get there.
+"""Finds the files of the official data sets, and fetches the missing ones.
 
-They are looked for in the folder that `HYPERSIGN_DATA` names, then in the cache (`hypersign` in the user's
-cache folder), each time in a folder with the name of the set: `mnist/train-images-idx3-ubyte.gz`, or without
-the `.gz`; `cifar-10/data_batch_1.bin` or `cifar-10/cifar-10-batches-bin/data_batch_1.bin`, or an archive that
-holds them. Files are used where they are. Downloads and extracted files go into the cache; nothing is ever
-written into `HYPERSIGN_DATA`.
+The search goes first to the folder that `HYPERSIGN_DATA` names, then to the cache (`hypersign` in the user's cache
+folder). In both, each data set has a folder of its name: `mnist/train-images-idx3-ubyte.gz`, with or without `.gz`;
+`cifar-10/data_batch_1.bin`, `cifar-10/cifar-10-batches-bin/data_batch_1.bin`, or an archive that holds these files.
+Files are not moved or copied. Downloads and extracted files go into the cache; nothing is ever written into
+`HYPERSIGN_DATA`.
 
-A file is checked whenever it is read, while it is in memory anyway (CIFAR-10: half a second), so there is no
-record of earlier checks that could be out of date.
+A file is checked whenever it is read, because it is in memory then (CIFAR-10: half a second). So there is no record
+of earlier checks that could be out of date.
 """
 
 import contextlib
@@ -39,9 +39,9 @@ NAMES: tuple[str, ...] = ("digits", *SOURCES)
 class Status:
     """Where a known data set is.
 
-    `place` is "scikit-learn" (inside that package), "HYPERSIGN_DATA", "cache" or "absent"; `path` the folder
-    with its files, or with an archive still to be extracted; `download_bytes` what loading has to download
-    first. Files are recognised by name and size here; loading checks their SHA-256. `shape` is (channels, height,
+    `place` is "scikit-learn" (inside that package), "HYPERSIGN_DATA", "cache" or "absent". `path` is the folder with
+    its files, or with an archive that is not extracted yet. `download_bytes` is the number of bytes that loading must
+    download first. This search only compares names; loading checks the SHA-256. `shape` is (channels, height,
     width).
     """
 
@@ -56,9 +56,9 @@ class Status:
 
 
 def fetch(name: str) -> Path:
-    """Makes a known data set ready to load, and returns the folder it lies in.
+    """Makes a known data set ready to load, and returns its folder.
 
-    Every file is checked; what is missing, or damaged in the cache, is extracted or downloaded.
+    Every file is checked. Files that are missing, or damaged in the cache, are extracted or downloaded.
 
     Raises:
         HypersignError: the name is unknown, a file in `HYPERSIGN_DATA` is damaged, or a download fails.
@@ -76,10 +76,10 @@ def fetch(name: str) -> Path:
 
 
 def status() -> list[Status]:
-    """Returns where each known data set is, in the order of `NAMES`, without reading their files.
+    """Returns where each known data set is, in the order of `NAMES`, without reading the files.
 
     Raises:
-        HypersignError: `HYPERSIGN_DATA` names no folder.
+        HypersignError: `HYPERSIGN_DATA` does not name a folder.
 
     Example:
         >>> status()[0].name, status()[0].place
@@ -121,10 +121,10 @@ def cache_folder() -> Path:
 
 
 def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:
-    """Returns the path of each file of a data set, or of its `.gz`; extracts or downloads those not there.
+    """Returns the path of each file of a data set, or of its `.gz`; extracts or downloads missing files.
 
-    With `check`, files already there are read and compared, and damaged ones in the cache replaced. One process at a
-    time writes to the cache of a data set; the others say which one, and wait for it.
+    With `check`, existing files are read and compared, and damaged ones in the cache are replaced. Only one process
+    at a time writes to the cache of a data set; the others name that process and wait for it.
 
     Raises:
         HypersignError: an archive or a file is damaged, a download fails, or the cache cannot be written.
@@ -158,7 +158,7 @@ def read_file(source: Source, file: Stored, path: Path) -> bytes:
     """Returns the checked content of a file of `source`, unpacked if `path` is its `.gz`.
 
     Raises:
-        HypersignError: the file cannot be read, or is not what its authors published.
+        HypersignError: the file cannot be read, or differs from the file that its authors published.
     """
     stored = file if path.name == file.name else _packed(source, file)
     try:
@@ -175,7 +175,7 @@ def read_file(source: Source, file: Stored, path: Path) -> bytes:
 
 
 class _DamagedError(HypersignError):
-    """A file that is not what its authors published."""
+    """A file that differs from the file that its authors published."""
 
 
 def _compare(source: Source, stored: Stored, path: Path, size: int, sha256: str) -> None:
@@ -190,7 +190,7 @@ def _compare(source: Source, stored: Stored, path: Path, size: int, sha256: str)
 
 
 def _by_hand(source: Source, stored: Stored) -> str:
-    """Where to get a file, and where to put it."""
+    """Says where to get a file and where to put it."""
     if stored.address is None:  # a file that only comes in an archive
         stored = source.archives[0] if source.folder else _packed(source, stored)
     root = _given_folder() or cache_folder()
@@ -212,12 +212,13 @@ def _in_cache(path: Path) -> bool:
 
 
 def _homes(source: Source) -> list[Path]:
-    """The folders the set may be in, given ones first."""
+    """The folders that may hold the data set, `HYPERSIGN_DATA` first."""
     return [root / source.name for root in (_given_folder(), cache_folder()) if root is not None]
 
 
 def _locate(source: Source, *, check: bool = False, remove: bool = False) -> dict[str, Path]:
-    """Finds files by name; with `check` skips damaged ones in the cache, or removes them, and raises for others."""
+    """Finds files by name. With `check`, a damaged file is an error; in the cache it is skipped, or with `remove`
+    deleted."""
     folders = [place for home in _homes(source) for place in dict.fromkeys((home, home / source.folder))]
     endings = ("",) if source.folder else ("", ".gz")
     located: dict[str, Path] = {}
@@ -250,7 +251,7 @@ def _to_download(source: Source, missing: list[Stored]) -> list[Stored]:
 
 
 def _find_archive(source: Source) -> tuple[Path, Stored] | None:
-    """An archive that holds all files, if one lies somewhere."""
+    """An archive that holds all files, or None if there is none."""
     if source.folder:
         for home in _homes(source):
             for stored in source.archives:
@@ -260,10 +261,10 @@ def _find_archive(source: Source) -> tuple[Path, Stored] | None:
 
 
 def _archive(source: Source, folder: Path) -> tuple[Path, Stored]:
-    """A checked archive that holds all files: one that lies somewhere, or else a download."""
+    """A checked archive that holds all files; it is downloaded if there is none."""
     found = _find_archive(source)
     if found is None or (found[1].address and _in_cache(found[0])):
-        # pooch leaves a right file in the cache alone, and replaces a damaged one
+        # pooch keeps an intact file in the cache, and replaces a damaged one
         return _download(source, source.archives[0], folder), source.archives[0]
     path, stored = found
     with path.open("rb") as file:
@@ -279,10 +280,10 @@ def _download(source: Source, stored: Stored, folder: Path) -> Path:
 
 
 def _extract(archive: Path, stored: Stored, source: Source, folder: Path) -> None:
-    """Extracts all files of a checked archive into the cache: each one arrives whole and checked, or not at all."""
+    """Extracts all files of a checked archive into the cache, and checks each before it gets its final name."""
     if not hasattr(tarfile, "data_filter"):
         raise HypersignError(f"{archive}: extracting it safely needs Python 3.11.4 or newer; update Python")
-    scratch = folder / ".extracting"  # one name, under the lock: the next one removes what a killed process left
+    scratch = folder / ".extracting"  # one fixed name, so that the next call removes what a killed process left
     try:
         with (
             byte_progress() as progress,

@@ -1,4 +1,4 @@
-"""Your own images from a folder with one folder for each class, read by Pillow."""
+"""Loads your own images from a folder with one subfolder per class. Pillow reads the images."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ CHANNELS = {"L": 1, "RGB": 3}
 def load_folder(path: Path, seed: int) -> ImageData:
     """Loads `path/CLASS/IMAGE`, or `path/train/CLASS/IMAGE` and `path/test/CLASS/IMAGE`.
 
-    The classes are the folders' names in alphabetical order. All images have one size and one mode, grey (L)
-    or RGB. Files with other endings than those of images, and hidden ones, are ignored. Without train and
-    test folders a fifth of each class becomes the test split (`stratified_split`). Both splits are put in
-    random order by `seed`; pixels are scaled to [-1, 1].
+    The classes are the names of the folders in alphabetical order. All images have the same size and the same mode,
+    grey (L) or RGB. Hidden files, and files without an image suffix, are ignored. Without train and test folders, a
+    fifth of each class becomes the test split (`stratified_split`). `seed` puts both splits in random order; pixels
+    are scaled to [-1, 1].
 
     Raises:
-        HypersignError: there are no class folders, a class is empty, an image cannot be read, or two images
-            differ in size or mode (both are named).
+        HypersignError: there are no class folders, a class is empty, an image cannot be read, or two images differ
+            in size or mode (the message names both).
     """
     named = [name for name in ("train", "test") if (path / name).is_dir() and _folders(path / name)]
     if len(named) == 1:
@@ -73,7 +73,7 @@ def _list_images(root: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]
 
 
 def _read_images(files: list[Path], first: Path) -> np.ndarray:
-    """Reads images that must be like `first` into one array, uint8, shape `(N, C, H, W)`."""
+    """Reads images with the size and mode of `first` into one array, uint8 of shape `(N, C, H, W)`."""
     expected: tuple[str, int, int] | None = None
     images = np.empty(0, np.uint8)
     for row, file in enumerate((first, *files)):

@@ -1,4 +1,4 @@
-"""Decodes the two binary formats the official data sets come in: idx (MNIST) and CIFAR-10's records."""
+"""Decodes the two binary formats of the official data sets: idx (MNIST) and CIFAR-10's records."""
 
 import math
 import struct
@@ -11,20 +11,20 @@ __all__ = ["read_idx", "read_cifar"]
 
 
 def read_idx(data: bytes, origin: str) -> np.ndarray:
-    """Returns the array of bytes that an idx file holds.
+    """Returns the array of bytes in an idx file.
 
-    Four bytes `0 0 8 n` (8: unsigned bytes, n: dimensions), n big-endian uint32 lengths, then the values, the
-    last dimension fastest.
+    An idx file begins with four bytes `0 0 8 n` (8: unsigned bytes, n: the number of dimensions) and n big-endian
+    uint32 lengths. Then come the values; the last dimension varies fastest.
 
     Args:
-        data: the whole file, uncompressed.
-        origin: its path, for messages.
+        data: the content of the whole file, uncompressed.
+        origin: the path of the file, for messages.
 
     Returns:
-        uint8, of the shape the file states.
+        A uint8 array with the shape that the file states.
 
     Raises:
-        HypersignError: it is no idx file of unsigned bytes, or it is not as long as it states.
+        HypersignError: the data is not an idx file of unsigned bytes, or does not have the length that it states.
 
     Example:
         >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "three.idx")
@@ -53,14 +53,14 @@ def read_cifar(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
     A record is one label byte, then 3072 bytes: the red, green and blue plane of a 32x32 image, row by row.
 
     Args:
-        data: the whole file.
-        origin: its path, for messages.
+        data: the content of the whole file.
+        origin: the path of the file, for messages.
 
     Returns:
-        Images, uint8, shape `(N, 3, 32, 32)`, and labels, uint8, shape `(N,)`.
+        The images, uint8 of shape `(N, 3, 32, 32)`, and the labels, uint8 of shape `(N,)`.
 
     Raises:
-        HypersignError: it is empty, is no whole number of records, or a label is above 9.
+        HypersignError: the data is empty, does not consist of whole records, or has a label above 9.
 
     Example:
         >>> images, labels = read_cifar(bytes([6]) + bytes(3072), "one.bin")

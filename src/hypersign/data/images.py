@@ -1,7 +1,7 @@
-"""A data set of images: two splits of uint8 images with their labels, whole in memory.
+"""A data set of images: two splits of uint8 images with their labels, all in memory.
 
-Pixels stay integers from the file to the device; `Batches` scales them to `pixel_range` at the last moment. The
-largest of the known sets, CIFAR-10, takes 184 MB.
+Pixels stay integers from the file to the device; `Batches` scales them to `pixel_range` last. The largest known data
+set, CIFAR-10, takes 184 MB.
 """
 
 import dataclasses
@@ -26,14 +26,15 @@ class ImageData(Data):
     """A data set of images with labels: the names of the classes, and the range that pixels are scaled to.
 
     Args:
-        name: its name in tables and run folders.
-        train, test: the splits, images of one shape.
-        classes: the name of class 0, 1, ...
-        pixel_range: values of pixel 0 and pixel 255 in a batch.
-        sha256: `fingerprint(train, test)`: which images these are.
+        name: the name of the data set in tables and run folders.
+        train: the training split.
+        test: the test split; its images have the same shape as in `train`.
+        classes: the names of class 0, 1, ...
+        pixel_range: the values of pixel 0 and pixel 255 in a batch.
+        sha256: `fingerprint(train, test)`, which identifies the images.
 
     Raises:
-        HypersignError: a split is empty, the shapes differ, or a label is no class.
+        HypersignError: a split is empty, the shapes differ, or a label is not a class.
     """
 
     name: str
@@ -61,13 +62,13 @@ class ImageData(Data):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
+        """The shape (channels, height, width) of an image."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
     @property
     def task(self) -> Task:  # type: ignore[override]  # an attribute that is computed
-        """Classification, with the loss `cross_entropy`; a recipe names another one."""
+        """Classification with the loss `cross_entropy`; a recipe can name another loss."""
         return Classification()
 
     def task_with(self, loss: str) -> Task:
@@ -75,7 +76,7 @@ class ImageData(Data):
         return Classification(LOSSES[loss])
 
     def batches(self, split: Split, batch_size: int, **options: Any) -> Batches:
-        """The batches of a split, scaled to `pixel_range`; `options` as those of `Batches`."""
+        """The batches of a split, scaled to `pixel_range`; `options` are those of `Batches`."""
         return Batches(split, batch_size, pixel_range=self.pixel_range, **options)
 
     def facts(self) -> dict[str, Any]:
@@ -84,10 +85,10 @@ class ImageData(Data):
 
 
 def fingerprint(train: Split, test: Split) -> str:
-    """Returns the SHA-256 of all pixels and labels, in their order: the identity of the data a run has seen.
+    """Returns the SHA-256 of all pixels and labels in their order, which identifies the data of a run.
 
-    Hashed for `train`, then for `test`: the shape of the images as text, their bytes, the labels as
-    little-endian int64. Equal data gives an equal hash wherever it was read from.
+    First `train` and then `test` is hashed: the shape of the images as text, their bytes, and the labels as
+    little-endian int64. Equal data has an equal hash, wherever it comes from.
 
     Example:
         >>> import torch
@@ -104,19 +105,18 @@ def fingerprint(train: Split, test: Split) -> str:
 
 
 def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE) -> tuple[np.ndarray, np.ndarray]:
-    """Divides images at random into training and test so that each class is divided in the same proportion.
+    """Divides images at random into a training and a test split, with the same proportion of each class.
 
-    A class with n images gives `round(share * n)` to the test split, at least 1 and at most n - 1. Both splits are in
-    random order, so that the last images (held out for validation) and the first ones (inspected) contain every
-    class.
+    From a class of n images, `round(share * n)` go to the test split, at least 1 and at most n - 1. Both splits are
+    in random order, so the last images (held out for validation) and the first ones (inspected) contain every class.
 
     Args:
-        labels: integers, shape `(N,)`.
-        seed: the same seed divides the same labels the same way.
-        share: of each class, for the test split.
+        labels: the labels, integers of shape `(N,)`.
+        seed: the seed of the division; the same seed divides the same labels in the same way.
+        share: the share of each class that goes to the test split.
 
     Returns:
-        The positions of the training and of the test images.
+        The positions of the training images and of the test images.
 
     Raises:
         HypersignError: a class has fewer than two images.
@@ -126,7 +126,7 @@ def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE
         >>> len(train), len(test)
         (40, 10)
     """
-    generator = np.random.default_rng(check_int("seed", seed, least=0))
+    generator = np.random.default_rng(check_int("seed", seed, min=0))
     train, test = [], []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
@@ -142,10 +142,11 @@ def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE
 
 
 def divide(name: str, parts: list[Split], classes: tuple[str, ...], seed: int, *, origin: str) -> ImageData:
-    """Makes one's own images a data set: `parts` is the training and the test split, or one to be divided.
+    """Makes a data set from a user's images: `parts` holds a training and a test split, or one split to divide.
 
     Raises:
-        HypersignError: as `ImageData` and `stratified_split` do; the message begins with `origin`.
+        HypersignError: for the same reasons as in `ImageData` and `stratified_split`; the message begins with
+            `origin`.
     """
     try:
         if len(parts) == 1:

@@ -1,4 +1,4 @@
-"""One call for every data set: a known name, a folder of class folders, or a `.npz`."""
+"""Loads every data set with one call: a known name, a folder of class folders, or a `.npz` file."""
 
 import difflib
 from collections.abc import Iterator
@@ -22,23 +22,23 @@ __all__ = ["load", "locate"]
 
 
 def load(name_or_path: str, *, seed: int = 0) -> ImageData:
-    """Loads a data set whole into memory, downloading or extracting it first where it must be.
+    """Loads a whole data set into memory; downloads or extracts it first if necessary.
 
     Args:
-        name_or_path: a name in `NAMES`, or the path of a folder of class folders (`load_folder`) or of a
-            `.npz` file (`load_npz`). A name goes before a path: a folder called digits is `./digits`.
-        seed: divides `digits`, and your own data where it has no test split, into training and test, and
-            puts them in random order; the official sets keep their split and order.
+        name_or_path: a name in `NAMES`, or the path of a folder of class folders (`load_folder`) or of a `.npz` file
+            (`load_npz`). Names have priority over paths: write `./digits` for a folder called digits.
+        seed: the seed that divides `digits`, and your own data without a test split, into training and test, and
+            puts both in random order. The official data sets keep their split and order.
 
     Raises:
-        HypersignError: there is no such set, or its files are missing, damaged or not as described.
+        HypersignError: there is no such data set, or its files are missing, damaged or not as described.
 
     Example:
         >>> data = load("digits")
         >>> data.shape, len(data.train), len(data.test), data.pixel_range
         ((1, 8, 8), 1438, 359, (0.0, 1.0))
     """
-    check_int("seed", seed, least=0)
+    check_int("seed", seed, min=0)
     if name_or_path == "digits":
         return load_digits(seed)
     if name_or_path in SOURCES:
@@ -49,7 +49,7 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
     if path.is_file() and (path.suffix.lower() == ".npz" or is_npz(path)):
         return load_npz(path, seed)
     near = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1)
-    found = "a file that is no .npz" if path.exists() else "none of these"
+    found = "not a .npz file" if path.exists() else "none of these"
     raise HypersignError(
         f"the data set must be one of {', '.join(NAMES)}, a folder of class folders, or a .npz file; "
         f"{name_or_path!r} is {found}" + (f"; did you mean {near[0]}?" if near else "")
@@ -57,7 +57,7 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
 
 
 def locate(name_or_path: str) -> str:
-    """The name of a data set as it is, or a path made absolute, so that it can be read from any folder.
+    """Returns the name of a known data set unchanged, and makes a path absolute, so that it works in any folder.
 
     >>> locate("cifar-10")
     'cifar-10'
@@ -92,5 +92,5 @@ def _parts(source: Source, located: dict[str, Path]) -> Iterator[tuple[np.ndarra
         for data, origin in contents:
             yield read_cifar(data, origin)
     else:
-        for data, origin in contents:  # a file of images, then the one of their labels
+        for data, origin in contents:  # a file of images, then a file of their labels
             yield read_idx(data, origin)[:, None], read_idx(*next(contents))

@@ -1,4 +1,4 @@
-"""Your own images from a `.npz` file, as `numpy.savez` writes it."""
+"""Loads your own images from a `.npz` file that `numpy.savez` wrote."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ TEST_KEYS = ("test_images", "test_labels")
 def load_npz(path: Path, seed: int) -> ImageData:
     """Loads the arrays `images` and `labels`, and `test_images` and `test_labels` if they are there.
 
-    Images are uint8 of shape `(N, H, W)` (grey), `(N, H, W, C)` or `(N, C, H, W)` with C = 1 or 3; of
-    four axes the second or the last is the channels, whichever has 1 or 3 entries. Labels are integers of
-    shape `(N,)`, from 0 to the number of classes - 1, each class with an image to train on. Without a test
-    split a fifth of each class becomes it (`stratified_split`). Both splits are put in random order by
-    `seed`; pixels are scaled to [-1, 1]. Other arrays in the file are ignored. Pickled objects are refused.
+    Images are uint8 of shape `(N, H, W)` (grey), `(N, H, W, C)` or `(N, C, H, W)` with C = 1 or 3. With four axes,
+    the channels are the second or the last axis, whichever has 1 or 3 entries. Labels are integers of shape `(N,)`,
+    from 0 to the number of classes - 1, and each class has a training image. Without a test split, a fifth of each
+    class becomes the test split (`stratified_split`). `seed` puts both splits in random order; pixels are scaled to
+    [-1, 1]. Other arrays in the file are ignored. A pickled object is an error.
 
     Raises:
-        HypersignError: the file is damaged, lacks an array, or one is not as described.
+        HypersignError: the file is damaged, lacks an array, or has an array of another form.
     """
     arrays = _read(path)
     classes = _class_count(path, arrays["labels"])

@@ -1,10 +1,10 @@
-"""The official data sets: where their authors keep them, and the SHA-256 of every file.
+"""The official data sets: the addresses of their authors, and the SHA-256 of every file.
 
-This table is the only place that knows an address. The addresses are the authors' own (for MNIST the mirror
-that PyTorch keeps, since the first address no longer serves the files) and were NOT tried: this was
-written where they cannot be reached. The checksums were: every file in the table was read and decoded, but
-for `cifar-10-binary.tar.gz`, of which only the six files inside were. Whatever is downloaded or found must
-match them.
+Addresses appear only in this table. They are the authors' own; for MNIST it is the mirror of PyTorch, because the
+original address no longer serves the files. The addresses were NOT tested, because they could not be reached when
+the table was written. The checksums were tested: every file in the table was read and decoded, except
+`cifar-10-binary.tar.gz`, of which only the six files inside were. Every file that is downloaded or found must match
+its checksum.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ __all__ = ["Stored", "Source", "SOURCES"]
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A file as its authors published it: its name, bytes and SHA-256, and the address of the folder it is in.
+    """A file as its authors published it: its name, size in bytes, SHA-256, and the address of its folder.
 
-    `address` is None for what cannot be downloaded.
+    `address` is None for a file that cannot be downloaded.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Stored:
 class Source:
     """An official data set.
 
-    `files` are what is decoded, those of the training split first. They come out of `archives`: a `.gz`
-    holds the one file of its name and is read as it is, a tar holds all and is extracted into a cache folder
-    called `folder`; of several archives any one will do, and the first is the one to download.
-    `shape` is (channels, height, width).
+    `files` are the decoded files, those of the training split first. They come from `archives`. A `.gz` holds the one
+    file of its name and is read directly. A tar holds all files and is extracted into a cache folder called
+    `folder`. If there are several archives, any one of them is enough, and the first one is downloaded. `shape` is
+    (channels, height, width).
     """
 
     name: str
@@ -51,7 +51,7 @@ def _idx(address: str, *rows: tuple[str, int, str, int, str]) -> tuple[tuple[Sto
     return files, archives
 
 
-# name, then bytes and SHA-256 of the file, then of its .gz
+# The name, then size and SHA-256 of the file, then size and SHA-256 of its .gz.
 _MNIST = _idx(
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     (
@@ -130,7 +130,7 @@ _CIFAR_10 = (
             "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
             "https://www.cs.toronto.edu/~kriz/",
         ),
-        # The same six files packed again, a quarter smaller: read where it lies, never downloaded.
+        # The same six files, compressed a quarter smaller; read if present, never downloaded.
         Stored(
             "cifar-10-batches-bin.tar.xz",
             131121552,
@@ -162,4 +162,4 @@ SOURCES = {
         Source("cifar-10", *_CIFAR_10, "cifar-10-batches-bin", (50000, 10000), (3, 32, 32), _THINGS, (-1.0, 1.0)),
     )
 }
-"""The known sets that have to be fetched, by name."""
+"""The known data sets that must be fetched, by name."""

@@ -16,11 +16,11 @@ class TensorSplit:
     """Inputs of any kind with their targets.
 
     Args:
-        inputs: shape `(N, ...)`; floating-point numbers become float32, as networks compute in it.
-        targets: shape `(N, ...)`; likewise, and integers become int64.
+        inputs: the inputs, of shape `(N, ...)`; floating-point numbers become float32, the type of networks.
+        targets: the targets, of shape `(N, ...)`; floating-point numbers become float32, and integers become int64.
 
     Raises:
-        HypersignError: inputs and targets are no tensors of one length.
+        HypersignError: inputs and targets are not tensors of the same length.
 
     >>> split = TensorSplit(torch.zeros(10, 3, dtype=torch.float64), torch.zeros(10, 1))
     >>> len(split), len(split[2:5]), split.inputs.dtype
@@ -58,11 +58,11 @@ class Split:
     """Images with their labels.
 
     Args:
-        images: uint8, shape `(N, C, H, W)`.
-        labels: int64, shape `(N,)`, class numbers from 0.
+        images: the images, uint8, of shape `(N, C, H, W)`.
+        labels: the class numbers from 0, int64, of shape `(N,)`.
 
     Raises:
-        HypersignError: another type or shape, or a negative label.
+        HypersignError: images or labels have another type or shape, or a label is negative.
 
     Example:
         >>> split = Split(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10))

@@ -1,4 +1,4 @@
-"""Data sets of your own that are tensors: numbers to predict, sequences of tokens, vectors with classes."""
+"""Your own data sets made of tensors: numbers to predict, sequences of tokens, vectors with classes."""
 
 import dataclasses
 import hashlib
@@ -22,13 +22,14 @@ class TensorData(Data):
     """A data set of tensors, for any task.
 
     Args:
-        name: its name in tables and run folders.
-        train, test: the splits, inputs and targets of one shape in both.
-        task: the task of networks trained on it.
-        classes: names of the classes, or the tokens of the vocabulary, where targets are their numbers.
+        name: the name of the data set in tables and run folders.
+        train: the training split.
+        test: the test split; its inputs and targets have the same shapes as in `train`.
+        task: the task of networks trained on the data set.
+        classes: the names of the classes, or the tokens of the vocabulary, if targets are their numbers.
 
     Raises:
-        HypersignError: a split is empty, the shapes differ, or a target is no class.
+        HypersignError: a split is empty, the shapes differ, or a target is not a class.
 
     >>> from hypersign.tasks import Regression
     >>> import torch
@@ -64,11 +65,11 @@ class TensorData(Data):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
+        """The shape of one input."""
         return tuple(self.train.inputs.shape[1:])
 
     def batches(self, split: TensorSplit, batch_size: int, **options: Any) -> TensorBatches:
-        """The batches of a split; `options` as those of `TensorBatches`."""
+        """The batches of a split; `options` are those of `TensorBatches`."""
         if options.pop("augmentation", None) is not None:
             raise HypersignError(f"flips and crops are for images; {self.name} holds none: leave them out")
         return TensorBatches(split, batch_size, **options)

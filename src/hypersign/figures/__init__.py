@@ -1,4 +1,4 @@
-"""Figures: one function each, `figure(results, ax=None) -> Axes`; they draw what was measured and measure nothing."""
+"""Figures: one function per figure, `figure(results, ax=None) -> Axes`. They draw results and measure nothing."""
 
 from hypersign.figures.ablation import ablated_layers, depth_r
 from hypersign.figures.analysis import save_analysis

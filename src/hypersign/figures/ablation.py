@@ -1,4 +1,4 @@
-"""The cost of each layer's bit, and the growth of errors with depth: prediction beside measurement."""
+"""Figures of the cost of each layer's bit, and of errors over depth, measured and predicted."""
 
 from typing import TYPE_CHECKING
 
@@ -18,18 +18,20 @@ __all__ = ["ablated_layers", "depth_r"]
 def ablated_layers(
     ablation: Ablation, ax: "Axes | None" = None, *, side: str = "weights", scope: str = "one"
 ) -> "Axes":
-    """Loss change of each layer against the predicted disturbance of the logits, 1 - r.
+    """Draws the loss change of each layer against the predicted disturbance of the logits, 1 - r.
 
-    Bars are two standard errors. Layers in the predicted order rise, or where real numbers help fall, from left to
-    right.
+    Error bars are two standard errors. If the predicted order is correct, the points rise from left to right; if real
+    numbers lower the loss, they fall.
 
     Raises:
         HypersignError: nothing was ablated on this side and in this scope, or matplotlib is not installed.
     """
     rows = [row for row in ablation.ablated if (row.side, row.scope) == (side, scope)]
     if not rows:
-        raise HypersignError(f"the ablation must hold layers with {side} put back to float, {scope}; it holds none")
-    rows = [row for row in rows if np.isfinite(row.predicted_logit_r)]  # the others have no place on the axis
+        raise HypersignError(
+            f"the ablation must contain layers with {side} turned back to float, scope {scope!r}; it has none"
+        )
+    rows = [row for row in rows if np.isfinite(row.predicted_logit_r)]  # NaN has no position on the axis
     ax = axes(ax)
     x = np.array([1 - row.predicted_logit_r for row in rows])
     y = np.array([row.loss_change.mean for row in rows])
@@ -39,7 +41,7 @@ def ablated_layers(
     ax.axhline(0, color="black", linewidth=0.5)
     ax.margins(x=0.12)
     (ranking,) = (r for r in ablation.rankings if (r.side, r.scope) == (side, scope))
-    reference = "the network as it is" if scope == "one" else f"all {side} real"
+    reference = "the unchanged network" if scope == "one" else f"all {side} real"
     ax.set(xlabel="predicted disturbance of the logits, 1 - r", ylabel="change of loss")
     correlation = f"{ranking.spearman:.2f}" if np.isfinite(ranking.spearman) else "unknown"
     ax.set_title(f"real {side} in {scope}, against {reference}\nrank correlation {correlation}", fontsize="small")
@@ -47,7 +49,7 @@ def ablated_layers(
 
 
 def depth_r(depth: Depth, ax: "Axes | None" = None) -> "Axes":
-    """Correlation of each layer's products with the float replica's, beside its prediction and the layer's own r."""
+    """Draws each layer's correlation with the float replica, beside its prediction and the layer's own r."""
     ax = axes(ax)
     names = [layer.name for layer in depth.layers]
     ax.plot(names, [layer.own_r for layer in depth.layers], ":", color=GUIDE, marker=".", label="this layer alone")

@@ -1,4 +1,4 @@
-"""Every figure of the analysis, in one call."""
+"""Draws every figure of the analysis in one call."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ __all__ = ["save_analysis"]
 def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.Metrics = ()) -> list[Path]:
     """Draws each figure of the paper's analysis of `geometry` into `folder`, as PDF and PNG; returns the paths.
 
-    Training curves are drawn where `metrics` (the objects of metrics.jsonl) holds any, predictions from covariance
-    where the geometry has some.
+    Training curves are drawn if `metrics` (the objects of metrics.jsonl) is not empty. Predictions from covariance
+    are drawn if the geometry has any.
 
     Raises:
         HypersignError: the geometry has no layers, matplotlib is not installed, `folder` is not writable, or another

@@ -1,4 +1,4 @@
-"""How far quantizing turns a filter: densities of the angle, and its spread against fan-in."""
+"""Figures of the angle between latent and quantized filters: its density, and its spread against fan-in."""
 
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,10 @@ __all__ = ["angle_density", "angle_density_zoomed", "angle_spread", "fan_in_labe
 
 
 def angle_density(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
-    """Density of the angle between latent and quantized filters, one line per layer, from 0 to 90 degrees.
+    """Draws the density of the angle between latent and quantized filters, one line per layer, from 0 to 90 degrees.
 
-    Heights are scaled to 1, since a layer of fan-in d has a peak of order sqrt(d); two random vectors would
-    lie at 90 degrees. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.
+    Heights are scaled to 1, because the peak of a layer with fan-in d is of order sqrt(d). Two random vectors have an
+    angle of 90 degrees. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.
     """
     ax = axes(ax, size=(6.0, 3.6))
     for layer, colour in zip(geometry.layers, layer_colours(len(geometry.layers)), strict=True):
@@ -38,7 +38,7 @@ def angle_density(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
 
 
 def angle_density_zoomed(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
-    """The same density around one layer's angles, with the theory's density, its mean, and the peak."""
+    """Draws the same density around one layer's angles, with the predicted density and mean, and the peak."""
     ax = axes(ax)
     stats = layer.angle_degrees
     ax.fill_between(stats.density.grid, stats.density.density, color=MEASURED, alpha=0.15, linewidth=0)
@@ -58,10 +58,10 @@ def angle_density_zoomed(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axe
 
 
 def angle_spread(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
-    """Standard deviation of the angle over a layer's filters against fan-in d, both logarithmic.
+    """Draws the standard deviation of the angle over a layer's filters against fan-in d, both on log axes.
 
-    Crosses are the exact prediction, `~ 20.18 / sqrt(d)` degrees for the sign; the dashed guide has slope -1/2
-    and passes through the predictions. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.
+    Crosses show the exact prediction, `~ 20.18 / sqrt(d)` degrees for the sign. The dashed guide has slope -1/2 and
+    passes through the predictions. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 2.
     """
     ax = axes(ax)
     layers = _spread_layers(geometry)
@@ -77,7 +77,7 @@ def angle_spread(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
         ax.plot(fan_in, predicted, "x", color=PREDICTED, label="predicted")
         ax.plot(fan_in, measured, "o", color=MEASURED, label="measured")
         for layer, label in fan_in_labels(geometry):
-            # Names end below their points, under the guide; a long one at the least fan-in has no room there.
+            # Names end below their points, under the guide. A long name at the smallest fan-in would not fit there.
             aside = len(label) > 8 and layer.fan_in == fan_in[0]
             ax.annotate(
                 label,
@@ -94,9 +94,10 @@ def angle_spread(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
 
 
 def fan_in_labels(geometry: Geometry) -> list[tuple[LayerGeometry, str]]:
-    """Labels of the points of `angle_spread`: layers of about one fan-in share one, at the lowest of them.
+    """Labels for the points of `angle_spread`. Layers of nearly the same fan-in share one, at the lowest point.
 
-    Fan-ins count as one where they differ by less than a fifth; of more than four names two are given.
+    Fan-ins are nearly the same if they differ by less than a fifth. A label of more than four names shows only the
+    first and the last.
     """
     groups: list[list[LayerGeometry]] = []
     for layer in _spread_layers(geometry):
@@ -113,7 +114,7 @@ def fan_in_labels(geometry: Geometry) -> list[tuple[LayerGeometry, str]]:
 
 
 def _spread_layers(geometry: Geometry) -> list[LayerGeometry]:
-    """Layers whose angles spread, by fan-in."""
+    """The layers whose angles vary, sorted by fan-in."""
     spreading = (
         layer for layer in geometry.layers if layer.angle_degrees.std > 0 and layer.angle_degrees.predicted_std > 0
     )

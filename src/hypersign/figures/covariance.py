@@ -1,4 +1,4 @@
-"""Predictions from the covariance of the inputs, against measurements."""
+"""The figure that compares predictions from the covariance of the inputs with measurements."""
 
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,10 @@ __all__ = ["predicted_r"]
 
 
 def predicted_r(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
-    """Correlation of each filter's dot products, measured, against its prediction from the inputs' covariance.
+    """Draws the measured correlation of each filter's dot products against its prediction from covariance.
 
-    One point per filter, one colour per layer; on the dashed diagonal they agree. The legend gives the median
-    distance of each layer. Layers without a covariance are left out and named in the title.
+    There is one point per filter and one colour per layer. On the dashed diagonal both agree. The legend gives the
+    median distance for each layer. Layers without a covariance are left out, and the title names them.
     """
     ax = axes(ax, size=(4.6, 4.6))
     left_out, lowest = [], 1.0

@@ -1,4 +1,4 @@
-"""Do the dot products survive? One family of them against another, one 2-D histogram per layer."""
+"""Figures of dot products before and after binarizing: one 2-D histogram per layer."""
 
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,10 @@ __all__ = ["activations_binarized", "both_binarized", "permuted", "weights_binar
 
 
 def weights_binarized(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
-    """Binarizing the weights: `a_b . w_c` (latent weights) against `a_b . w_b` (their levels).
+    """Draws the effect of binarizing the weights: `a_b . w_c` (latent weights) against `a_b . w_b` (their levels).
 
-    Log colour counts the pairs; the line is the least-squares fit; the shaded quadrants hold the pairs whose
-    signs differ. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 3.
+    The colour shows the number of pairs on a log scale, and the line is the least-squares fit. In the shaded
+    quadrants the signs differ. Source: Anderson & Berg 2018 (arXiv 1705.07199), figure 3.
     """
     return _histogram(
         layer.weights_binarized, ax, layer.name, r"quantized: $a_b \cdot w_b$", r"latent: $a_b \cdot w_c$"
@@ -25,9 +25,9 @@ def weights_binarized(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
 
 
 def activations_binarized(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
-    """Binarizing the activations: `a_b . w_b` against `a_c . w_b`, drawn as `weights_binarized` is.
+    """Draws the effect of binarizing the activations: `a_b . w_b` against `a_c . w_b`, as in `weights_binarized`.
 
-    Meant for layers whose inputs are quantized: elsewhere both are the same number.
+    Use it for layers with quantized inputs; in other layers both values are equal.
     """
     return _histogram(
         layer.activations_binarized, ax, layer.name, r"real: $a_c \cdot w_b$", r"quantized: $a_b \cdot w_b$"
@@ -35,12 +35,12 @@ def activations_binarized(layer: LayerGeometry, ax: "Axes | None" = None) -> "Ax
 
 
 def both_binarized(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
-    """Binarizing both: `a_b . w_b` against `a_c . w_c`, drawn as `weights_binarized` is."""
+    """Draws the effect of binarizing both: `a_b . w_b` against `a_c . w_c`, as in `weights_binarized`."""
     return _histogram(layer.both_binarized, ax, layer.name, r"real: $a_c \cdot w_c$", r"quantized: $a_b \cdot w_b$")
 
 
 def permuted(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
-    """`weights_binarized` after permuting the activations: what the weights' geometry alone would give."""
+    """Draws `weights_binarized` for permuted activations, which shows the effect of the weights' geometry alone."""
     return _histogram(
         layer.permuted,
         ax,
@@ -57,7 +57,7 @@ def _histogram(products: DotProducts, ax: "Axes | None", title: str, x_label: st
     from matplotlib.patches import Rectangle
 
     x, y = (np.asarray(edges) for edges in (products.histogram.x_edges, products.histogram.y_edges))
-    counts = np.asarray(products.histogram.counts, dtype=float).T  # (y, x): rows are drawn upwards
+    counts = np.asarray(products.histogram.counts, dtype=float).T  # (y, x), because rows are drawn upwards
     mesh = ax.pcolormesh(
         x,
         y,
@@ -68,7 +68,7 @@ def _histogram(products: DotProducts, ax: "Axes | None", title: str, x_label: st
     )
     ax.get_figure().colorbar(mesh, ax=ax, label="pairs", pad=0.02)  # type: ignore[union-attr]
     ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel=x_label, ylabel=y_label)
-    for across, up in ((x[-1], y[0]), (x[0], y[-1])):  # from the origin to the two corners of opposite signs
+    for across, up in ((x[-1], y[0]), (x[0], y[-1])):  # from the origin to the corners where the signs differ
         if across * up < 0:
             ax.add_patch(Rectangle((0, 0), across, up, facecolor="#d11a4b", alpha=0.16, linewidth=0))
     ax.axhline(0, color="black", linewidth=0.5)

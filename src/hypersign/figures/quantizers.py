@@ -1,4 +1,4 @@
-"""Forward and backward curves of a quantizer."""
+"""The figure of a quantizer's forward and backward curves."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ __all__ = ["quantizer_curves"]
 
 
 def quantizer_curves(quantizer: "Quantizer", ax: "Axes | None" = None, *, limit: float = 1.5) -> "Axes":
-    """The levels a quantizer gives (forward) and the derivative its surrogate uses (backward), on [-limit, limit].
+    """Draws the levels of a quantizer (forward) and the derivative of its surrogate (backward) on [-limit, limit].
 
     Raises:
         HypersignError: `limit` is not a number above 0, or matplotlib is not installed.
@@ -29,7 +29,7 @@ def quantizer_curves(quantizer: "Quantizer", ax: "Axes | None" = None, *, limit:
     limit = check_real("limit", limit, above=0)
     ax = axes(ax)
     x = torch.linspace(-limit, limit, 1201, requires_grad=True)
-    # One row: a threshold that follows a filter's weights then follows those of the whole curve.
+    # One row, so that a threshold that depends on a filter's weights depends on the whole curve.
     levels = quantizer(x[None])[0]
     (derivative,) = torch.autograd.grad(levels.sum(), x)
     ax.plot(x.detach(), levels.detach(), color=MEASURED, label="forward")

@@ -1,7 +1,7 @@
-"""Angles that simulations drew: their histograms, and their mean and spread against a parameter.
+"""Figures of simulated angles: histograms, and mean and spread against a parameter.
 
-The functions take the samples or their statistics as arrays; where a prediction is given, it is drawn in.
-`save_simulation` hands them what `hypersign.simulation.vectors` returns.
+The functions take samples or their statistics as arrays, and draw a prediction if one is given. `save_simulation`
+calls them with the results of `hypersign.simulation.vectors`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ __all__ = ["angle_against_dimension", "angle_against_threshold", "angle_histogra
 def angle_histograms(
     samples: Mapping[str, ArrayLike], ax: "Axes | None" = None, *, predicted: Sequence[float] = ()
 ) -> "Axes":
-    """Densities of angles, a line a set of samples: `{"d = 10": angles in degrees, ...}`.
+    """Draws densities of angles, one line per set of samples: `{"d = 10": angles in degrees, ...}`.
 
-    It serves the angle of two random vectors, of a vector and its sign, of random binary vectors, and of
-    vectors with unequal spreads with and without a rotation. `predicted` angles are drawn as lines.
+    Use it for the angle between two random vectors, between a vector and its sign, between random binary vectors, and
+    for vectors with unequal spreads with and without a rotation. Lines mark the `predicted` angles.
 
     Raises:
         HypersignError: a set has no finite sample.
@@ -56,7 +56,7 @@ def angle_against_dimension(
     *,
     predicted: ArrayLike | None = None,
 ) -> "Axes":
-    """Mean and standard deviation of an angle (degrees) against the dimension d, logarithmic in d."""
+    """Draws mean and standard deviation of an angle (degrees) against the dimension d, on a log axis."""
     ax = _against(dimensions, mean, std, ax, predicted)
     logarithmic(ax, "x")
     ax.set(xlabel="dimension d", ylabel="angle (degrees)")
@@ -71,7 +71,7 @@ def angle_against_threshold(
     *,
     predicted: ArrayLike | None = None,
 ) -> "Axes":
-    """Mean and standard deviation of the ternary angle (degrees) against threshold/σ."""
+    """Draws mean and standard deviation of the ternary angle (degrees) against threshold/σ."""
     ax = _against(thresholds, mean, std, ax, predicted)
     ax.set(xlabel="threshold / σ", ylabel="angle (degrees)")
     return ax
@@ -80,8 +80,8 @@ def angle_against_threshold(
 def save_simulation(simulation: Simulation, folder: Path | str) -> list[Path]:
     """Draws the figures of a simulation into `folder`, as PDF and PNG; returns their paths.
 
-    The histograms of all cases (of a rotation, a panel a dimension), and for dimensions and thresholds also mean
-    and spread against them.
+    These are the histograms of all cases (for a rotation, one panel per dimension). For dimensions and thresholds
+    there is also a figure of mean and spread.
 
     Raises:
         HypersignError: a case has no angle, matplotlib is not installed, `folder` is not writable, or another process
@@ -100,7 +100,7 @@ def save_simulation(simulation: Simulation, folder: Path | str) -> list[Path]:
             ax,
             predicted=sorted(mean for mean in means if np.isfinite(mean)),
         )
-        # Room for the legend above the curves
+        # Space for the legend above the curves
         columns = 2 if len(group) > 1 else 1
         legend(ax, loc="upper center", ncols=columns)
         ax.set_ylim(top=ax.get_ylim()[1] * (1.06 + 0.1 * -(-len(group) // columns)))

@@ -1,4 +1,4 @@
-"""Shared by all figures: axes without global state, colours, and saving."""
+"""Helpers of all figures: axes without global state, colours, and saving."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ MEASURED = "#1f5fbf"
 PREDICTED = "#c4500f"
 GUIDE = "#6b7280"
 
-# One lightness, so that each stands out from white and from near-black alike; hue runs with depth.
+# All have the same lightness, to be visible on white and on near-black. The hue changes with depth.
 _DEPTH = ("#2a7fdb", "#0e93a8", "#1f9a5f", "#7d9022", "#b98213", "#d8672f", "#dc4f6e", "#b658b8", "#8468dc")
 
 Result = TypeVar("Result")
 
 
 def axes(ax: "Axes | None", *, size: tuple[float, float] = (5.0, 3.6)) -> "Axes":
-    """`ax`, or the axes of a new figure of `size` inches, with quiet spines and a light grid.
+    """Returns `ax`, or the axes of a new figure of `size` inches, with a light grid and without top and right spines.
 
     Raises:
         HypersignError: matplotlib is not installed.
@@ -40,7 +40,7 @@ def axes(ax: "Axes | None", *, size: tuple[float, float] = (5.0, 3.6)) -> "Axes"
 
 
 def legend(ax: "Axes", **options: Any) -> None:
-    """A small legend without frame, opaque enough to be read over lines; none where nothing is labelled."""
+    """Adds a small legend without frame, opaque enough to be readable over lines, if anything has a label."""
     if ax.get_legend_handles_labels()[0]:
         ax.legend(**{"edgecolor": "none", "framealpha": 0.85, "fontsize": "small"} | options)
 
@@ -64,7 +64,7 @@ def panels(
     columns: int = 3,
     size: tuple[float, float] = (3.4, 2.9),
 ) -> "Figure":
-    """One panel per result: `figure(result, ax)` drawn side by side, `columns` to a row, each `size` inches.
+    """Draws one panel per result with `figure(result, ax)`, with `columns` panels per row, each of `size` inches.
 
     Raises:
         HypersignError: `results` is empty, or matplotlib is not installed.
@@ -83,15 +83,15 @@ def panels(
 
 
 def save(fig: "Figure", folder: Path | str, name: str) -> tuple[Path, Path]:
-    """Writes `name.pdf` and `name.png` (200 dots an inch) into `folder`, made if need be; returns their paths.
+    """Writes `name.pdf` and `name.png` (200 dots per inch) into `folder`, and returns their paths.
 
-    Each file appears whole or not at all.
+    It makes the folder if necessary. Each file is written atomically.
 
     Raises:
         HypersignError: the folder cannot be written to, or another process is writing this figure.
     """
     folder = Path(folder)
-    # Metadata that names no date: the same figure gives the same bytes.
+    # Metadata without a date, so that the same figure gives the same bytes.
     written = (folder / f"{name}.pdf", {"CreationDate": None}), (folder / f"{name}.png", {"Software": None})
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def save(fig: "Figure", folder: Path | str, name: str) -> tuple[Path, Path]:
 
 
 def layer_colours(count: int) -> list[str]:
-    """`count` colours that run through the hues with depth, readable on light and on dark.
+    """Returns `count` colours whose hue changes with depth, readable on light and dark backgrounds.
 
     >>> layer_colours(2)
     ['#2a7fdb', '#8468dc']

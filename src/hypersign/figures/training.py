@@ -1,4 +1,4 @@
-"""Curves of a training run, from the objects of its metrics file."""
+"""Figures of a training run, from the objects of its metrics file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,17 @@ Metrics = Sequence[Mapping[str, Any]]
 
 
 def loss(metrics: Metrics, ax: "Axes | None" = None) -> "Axes":
-    """Training and validation loss of each epoch."""
+    """Draws the training and validation loss of each epoch."""
     return _pair(metrics, ax, "loss", "validation_loss", "loss")
 
 
 def accuracy(metrics: Metrics, ax: "Axes | None" = None) -> "Axes":
-    """Training and validation accuracy of each epoch, as shares from 0 to 1."""
+    """Draws the training and validation accuracy of each epoch, as shares from 0 to 1."""
     return _pair(metrics, ax, "accuracy", "validation_accuracy", "accuracy")
 
 
 def learning_rate(metrics: Metrics, ax: "Axes | None" = None) -> "Axes":
-    """Learning rate of each epoch, logarithmic."""
+    """Draws the learning rate of each epoch on a log axis."""
     ax = axes(ax)
     _curve(ax, ((entry["epoch"], entry.get("learning_rate")) for entry in metrics), None, MEASURED)
     logarithmic(ax, "y")
@@ -34,19 +34,19 @@ def learning_rate(metrics: Metrics, ax: "Axes | None" = None) -> "Axes":
 
 
 def flipped_signs(metrics: Metrics, ax: "Axes | None" = None) -> "Axes":
-    """Share of each layer's weights whose sign changed within the epoch, logarithmic."""
+    """Draws the share of each layer's weights whose sign changed within the epoch, on a log axis."""
     ax = _layers(metrics, ax, "flipped_signs", "share of signs flipped")
     logarithmic(ax, "y")
     return ax
 
 
 def filter_angles(metrics: Metrics, ax: "Axes | None" = None) -> "Axes":
-    """Mean angle between latent and quantized filters of each layer, in degrees, epoch by epoch."""
+    """Draws the mean angle between latent and quantized filters of each layer, in degrees, for each epoch."""
     return _layers(metrics, ax, "angle_degrees", "mean angle (degrees)")
 
 
 def training_curves(metrics: Metrics) -> "Figure":
-    """All of the above as panels of one figure.
+    """Draws all these curves as panels of one figure.
 
     Raises:
         HypersignError: matplotlib is not installed.

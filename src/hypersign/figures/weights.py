@@ -1,4 +1,4 @@
-"""Where the latent weights lie: their density with the thresholds, and the share on each level."""
+"""Figures of the latent weights: their density with the thresholds, and their share on each level."""
 
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ _LEVEL_COLOURS = {"-1": "#3b6fb6", "0": "#b9bfc9", "+1": "#d07a3a"}
 
 
 def weight_density(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
-    """Density of a layer's latent weights, logarithmic, with the thresholds of a ternary quantizer.
+    """Draws the density of a layer's latent weights on a log axis, with the thresholds of a ternary quantizer.
 
-    Dashed: the normal law of the same mean and standard deviation.
+    The dashed line is the normal distribution with the same mean and standard deviation.
     """
     ax = axes(ax)
     stats = layer.latent_weights
@@ -32,7 +32,7 @@ def weight_density(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
         ax.plot(grid[positive], density[positive], color=MEASURED, label="measured")
         ax.set_ylim(max(density[positive].min(), top / 1e5), 3 * top)
     if thresholds := [abs(t) for t in stats.thresholds if t]:
-        # Thresholds of single filters differ: from the least to the greatest they are one line with a width.
+        # Filters may have different thresholds; they are drawn as one band from the smallest to the largest.
         for sign, label in ((-1, "threshold"), (1, None)):
             edges = sign * min(thresholds), sign * max(thresholds)
             ax.axvspan(*edges, color=PREDICTED, linewidth=0.8, alpha=0.6, label=label)
@@ -41,7 +41,7 @@ def weight_density(layer: LayerGeometry, ax: "Axes | None" = None) -> "Axes":
 
 
 def level_shares(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
-    """Share of each layer's weights on each level, as stacked bars."""
+    """Draws the share of each layer's weights on each level, as stacked bars."""
     ax = axes(ax, size=(5.0, 0.9 + 0.3 * len(geometry.layers)))
     names = [layer.name for layer in geometry.layers]
     left = np.zeros(len(names))

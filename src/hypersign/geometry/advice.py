@@ -191,7 +191,7 @@ def _recommendation(layer: LayerCovariance, binary: float, ternary: float) -> tu
     if not layer.covariance.diagonal(axis1=1, axis2=2).any():
         return keep, "its inputs are constant over these images"
     if layer.fan_in == 1:
-        return keep, "a fan-in of 1: a filter is one number, of which one bit would keep the sign alone"
+        return keep, "a fan-in of 1: a filter is one number, and one bit keeps only its sign"
     if np.isnan(binary):
         return keep, "the inputs that its filters use are constant over these images"
     if binary >= LEAST_R:

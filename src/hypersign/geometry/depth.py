@@ -117,7 +117,7 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
     unknown = [name for name in (*weights, *inputs) if name not in layers]
     if unknown:
         raise HypersignError(
-            f"layers to put back to float must be quantized ones ({', '.join(layers)}); got {', '.join(unknown)}"
+            f"layers to turn back to float must be quantized layers ({', '.join(layers)}); got {', '.join(unknown)}"
         )
     for name in weights:
         layer = layers[name]
@@ -248,7 +248,7 @@ def measure_depth(
     >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in measure_depth(model, [batch], [batch]).layers]
     [(0.6, 0.6), (0.4, 0.4)]
     """
-    check_int("permuted_images", permuted_images, least=1)
+    check_int("permuted_images", permuted_images, min=1)
     check_repeatable("batches", batches)
     check_repeatable("reestimation", reestimation)
     quantized = copy.deepcopy(model)
@@ -330,7 +330,7 @@ class _Watch:
 def check_repeatable(name: str, batches: Iterable[Any]) -> None:
     """Raises HypersignError if `batches` can be read only once, or are empty."""
     if iter(batches) is batches:
-        raise HypersignError(f"{name} are gone through more than once: give a list or Batches, not a generator")
+        raise HypersignError(f"{name} are read more than once: pass a list or Batches, not a generator")
     if not any(True for _ in itertools.islice(batches, 1)):
         raise HypersignError(f"{name} must hold at least one batch; none came")
 

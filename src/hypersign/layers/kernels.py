@@ -33,6 +33,7 @@ def use_kernels(model: nn.Module) -> Conversion:
         HypersignError: no layer can run on bits, or a weight contains NaN.
 
     >>> import torch
+    >>> from hypersign.quantizers import Sign
     >>> layer = QuantLinear(70, 3, input_quantizer=Sign(), weight_quantizer=Sign())
     >>> packed = use_kernels(nn.Sequential(layer))
     >>> x = torch.randn(5, 70)
@@ -86,6 +87,7 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
     Raises:
         HypersignError: no layer can compute on bits.
 
+    >>> from hypersign.quantizers import Sign
     >>> first = QuantLinear(4, 3, weight_quantizer=Sign())
     >>> train_on_bits(nn.Sequential(first, QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Sign())))
     {'0': 'its inputs are not binary or ternary: Identity()'}

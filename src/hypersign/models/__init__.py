@@ -1,4 +1,4 @@
-"""Networks as the papers draw them, built by name from options."""
+"""The networks of the papers, built by name from options."""
 
 from hypersign.models.associative_memory import AssociativeMemory, associative_memory, one_pass_recall
 from hypersign.models.build import MODELS, build, options_of

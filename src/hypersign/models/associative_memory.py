@@ -1,4 +1,4 @@
-"""An associative memory of additions and sign flips: signs of a random rotation, and signed sums of weights."""
+"""An associative memory that only adds and flips signs: signs of a random rotation, and signed sums of weights."""
 
 import math
 from collections import OrderedDict
@@ -19,24 +19,24 @@ from hypersign.rotations import HadamardRotation
 __all__ = ["AssociativeMemory", "associative_memory", "one_pass_recall"]
 
 FRACTION_BITS = 16
-"""Bits behind the point of the weights that integer inference adds."""
+"""The number of fraction bits of the weights in integer inference."""
 
 
 class AssociativeMemory(nn.Sequential):
-    """The network of `associative_memory`; also its own training rule, its inference in integers, and their cost."""
+    """The network of `associative_memory`, with its own training rule, integer inference and operation count."""
 
     @torch.no_grad()
     def learn(self, images: Tensor, targets: Tensor) -> None:
-        """Shows the memory examples one after the other; each weight takes its share of the error.
+        """Learns examples one after the other; each weight receives an equal share of the error.
 
             W := W + (t - W s) s' / n,   s the n signs of an image
 
-        The n shares of an example add up to its error, since s's = n: its answer is exact at once. With n a power
-        of two the share is a shift.
+        The n shares add up to the error of the example, because s's = n, so its answer is exact after one step. If n
+        is a power of two, the division is a shift.
 
         Args:
-            images: shape (N, channels, height, width).
-            targets: the answers to learn, shape (N, classes).
+            images: the images, of shape (N, channels, height, width).
+            targets: the answers to learn, of shape (N, classes).
 
         Raises:
             HypersignError: the features are not binary.
@@ -50,16 +50,18 @@ class AssociativeMemory(nn.Sequential):
             layer.weight += torch.outer(error / len(signs), signs)
 
     def integer_logits(self, images: NDArray[Any]) -> NDArray[Any]:
-        """The logits times 2^16, weights rounded to 2^-16, by additions, sign flips and comparisons alone.
+        """Computes the logits times 2^16 with additions, sign flips and comparisons only.
+
+        Weights are rounded to multiples of 2^-16.
 
         Args:
-            images: integers, shape (N, channels, height, width): the images that the memory was trained on, times
-                any positive number: 2 p - 255 for bytes p trained as [-1, 1].
+            images: integers of shape (N, channels, height, width): the images in the scale of training, times any
+                positive number. For bytes p that were scaled to [-1, 1] in training, pass 2 p - 255.
 
-        Returns int64, shape (N, classes).
+        Returns int64 of shape (N, classes).
 
         Raises:
-            HypersignError: the features are not binary: a threshold in the pixels' unit is no sign.
+            HypersignError: the features are not binary; other levels need a threshold in the unit of the pixels.
         """
         layer: QuantLinear = self.fc  # type: ignore[assignment]
         if layer.input_quantizer.levels != (-1.0, 1.0):
@@ -73,7 +75,7 @@ class AssociativeMemory(nn.Sequential):
         return np.stack([np.where(positive, row, -row).sum(-1) for row in weights], axis=-1)
 
     def operations(self) -> dict[str, int]:
-        """Operations of `integer_logits` for one image, by kind; sign flips as `FastTransform.operations` counts."""
+        """The number of operations of `integer_logits` for one image; sign flips as in `FastTransform.operations`."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         classes, features = self.fc.weight.shape  # type: ignore[union-attr, misc]
         return {
@@ -92,25 +94,25 @@ def associative_memory(
     *,
     hidden: Sequence[int] = (8192,),
 ) -> AssociativeMemory:
-    """Signs of a random rotation of the image, and for each class a sum of weights with those signs.
+    """Builds a memory: it computes the signs of a randomly rotated image, and sums weights with those signs.
 
         y = W sign(H D_3 H D_2 H D_1 x)
 
-    D_i are fixed random signs, H the Walsh-Hadamard matrix, W is what is learned: by gradient as any network, or
-    from one example after the other by `AssociativeMemory.learn`. n weights answer m <= n examples exactly, as long
-    as their signs are linearly independent, after enough passes; `one_pass_recall` tells what one pass leaves.
+    D_i are fixed random signs and H is the Walsh-Hadamard matrix. W is learned: by gradients as in any network, or
+    example by example with `AssociativeMemory.learn`. After enough passes, n weights answer m <= n examples exactly
+    if the examples' signs are linearly independent. `one_pass_recall` predicts the recall after one pass.
 
     Only `AssociativeMemory.integer_logits` is free of multiplications. `pack` keeps the real weights as float32 and
-    multiplies: a packed memory is no smaller than its weights.
+    multiplies, so a packed memory is no smaller than its weights.
 
     Args:
-        shape: (channels, height, width) of the images.
-        classes: number of answers.
-        quantization: its `inputs` quantize the features, by signs if None; the weights are real.
-        hidden: one number, of the features: n.
+        shape: the shape (channels, height, width) of the images.
+        classes: the number of answers.
+        quantization: its `inputs` quantize the features, with signs if None; the weights are real.
+        hidden: a sequence of one number, the number n of features.
 
     Raises:
-        HypersignError: an argument outside its range.
+        HypersignError: an argument is outside its range.
 
     >>> memory = associative_memory((1, 8, 8), 1, hidden=(256,))
     >>> image = torch.rand(1, 1, 8, 8)
@@ -121,10 +123,10 @@ def associative_memory(
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields("associative-memory")
     pixels = math.prod(check_shape(shape))
-    check_int("classes", classes, least=1, most=MOST_UNITS)
+    check_int("classes", classes, min=1, max=MOST_UNITS)
     if len(hidden) != 1:
         raise HypersignError(f"hidden must be one number, of the memory's features; got {tuple(hidden)}")
-    features = check_int("hidden", hidden[0], least=1, most=MOST_UNITS)
+    features = check_int("hidden", hidden[0], min=1, max=MOST_UNITS)
     layer = QuantLinear(features, classes, bias=False, input_quantizer=quantization.input_quantizer())
     nn.init.zeros_(layer.weight)
     rotation = HadamardRotation(pixels, rounds=3, seed=0, outputs=features)
@@ -133,13 +135,14 @@ def associative_memory(
 
 
 def one_pass_recall(load: float) -> float:
-    """Share of random -1/+1 answers that a memory recalls with the right sign after learning each example once.
+    """The share of random -1/+1 answers that a memory recalls with the correct sign after one pass.
 
         mean over x in [0, a] of Phi(mu/sigma),   mu = e^-x,   sigma^2 = 1 - e^-a + e^(-a-x) - e^(-2x)
 
-    a = m/n is the load, m examples with independent random signs on n weights, and x the examples seen since one was
-    learned, over n. Each later step replaces a share 1/n of what is stored: a stored answer 1 decays as e^-x, and
-    its second moment M follows dM/dx = -2 M + 2 - e^-(examples seen before / n), from M = 1. Large n.
+    a = m/n is the load: m examples with independent random signs, and n weights. x is the number of examples learned
+    after the one that is recalled, divided by n. Each later step replaces a share 1/n of the stored values, so a
+    stored answer 1 decays as e^-x. Its second moment M starts at 1 and follows
+    dM/dx = -2 M + 2 - e^-(examples seen before / n). The formula is for large n.
 
     Raises:
         HypersignError: the load is not above 0.

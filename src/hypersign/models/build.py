@@ -1,4 +1,4 @@
-"""Build a network by its name and options: what a run folder stores and rebuilds."""
+"""Builds a network from its name and options, which run folders store."""
 
 import functools
 import inspect
@@ -40,11 +40,11 @@ _QUANTIZATION: dict[str, tuple[str, ...]] = {
     "fast-transform": (*_COMMON, "weights"),
     "associative-memory": (*_COMMON, "inputs"),
 }
-"""Which arguments of `Quantization.of` are options of each network."""
+"""The arguments of `Quantization.of` that are options of each network."""
 
 
 def options_of(name: str) -> tuple[str, ...]:
-    """Names of the options that the network `name` takes.
+    """The names of the options of the network `name`.
 
     >>> "pools" in options_of("vgg"), "pools" in options_of("mlp")
     (True, False)
@@ -57,11 +57,11 @@ def options_of(name: str) -> tuple[str, ...]:
 def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) -> nn.Module:
     """Builds the network `name` for images of `shape` (channels, height, width) and `classes` classes.
 
-    Options are plain data, as recipes and run folders hold them: keyword arguments of the function of that name, and
-    those of `Quantization.of`.
+    Options are plain data, as in recipes and run folders: the keyword arguments of the network's function and of
+    `Quantization.of`.
 
     Raises:
-        HypersignError: an unknown name or option, or an option's value outside its range.
+        HypersignError: the name or an option is unknown, or the value of an option is outside its range.
 
     >>> build("mlp", (1, 8, 8), 10, hidden=[32]).fc1
     QuantLinear(
@@ -95,9 +95,10 @@ def _check_kinds(name: str, options: Mapping[str, Any]) -> None:
 
 @functools.cache
 def _kinds(name: str) -> dict[str, Any]:
+    types = {quantizer: getattr(quantizers, quantizer) for quantizer in quantizers.__all__}  # loads the lazy ones
     found: dict[str, Any] = {}
     for function in (Quantization, Quantization.of, MODELS[name]):
-        found |= typing.get_type_hints(function, localns=vars(quantizers))
+        found |= typing.get_type_hints(function, localns=types)
     return found
 
 

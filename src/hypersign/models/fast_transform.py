@@ -1,8 +1,9 @@
-"""A network of additions, shifts and comparisons: fast transforms with a two-way switch a unit between them.
+"""A network of additions, shifts and comparisons: fast transforms, with one two-way switch per unit between them.
 
-A fully connected layer of n units multiplies n^2 weights. Here a layer is a Walsh-Hadamard transform, n log2 n
-additions that are the same for every network, and a switch a unit, which is what is learned: one slope for positive
-inputs, another for negative ones, both a signed power of two, so that they shift.
+A fully connected layer of n units multiplies with n^2 weights. Here a layer has two parts. The first is a
+Walsh-Hadamard transform: n log2 n additions, the same in every network. The second is one switch per unit, which is
+learned: it has one slope for positive inputs and another for negative ones. Both slopes are signed powers of two, so
+multiplying by them is a shift.
 """
 
 import math
@@ -36,14 +37,14 @@ __all__ = ["FastTransform", "Switch", "Transform", "fast_transform"]
 
 
 class PowersOfTwo(Quantizer):
-    """The nearest of +-1, +-1/2, +-1/4 and +-1/8, with a surrogate gradient; nearest to 0 are the last two."""
+    """Rounds to the nearest of +-1, +-1/2, +-1/4 and +-1/8, with a surrogate gradient; there is no level 0."""
 
     smallest = 3
-    """What 1/8 is 2 to the minus of."""
+    """The smallest level is 2 to the minus this number."""
     levels = (-1.0, -0.5, -0.25, -0.125, 0.125, 0.25, 0.5, 1.0)
 
     def exponents(self, x: Tensor) -> Tensor:
-        """The exponent of each level above the smallest one: 0 to 3."""
+        """The exponent of each level relative to the smallest one: 0 to 3."""
         size = x.detach().abs()
         return sum((size >= 0.75 * 2.0**-i).to(torch.int64) for i in range(self.smallest))  # type: ignore[return-value]
 
@@ -53,8 +54,10 @@ class PowersOfTwo(Quantizer):
 
 
 class _Switched(torch.autograd.Function):
-    """y = a x where x >= 0, else b x, for slopes a and b, shape (n,); keeps less, and reads it less often, than the
-    same in torch's own operations."""
+    """Computes y = a x if x >= 0, else b x, for slopes a and b of shape (n,).
+
+    It stores and reads less memory than the same computation in torch's own operations.
+    """
 
     generate_vmap_rule = True
 
@@ -81,8 +84,9 @@ class Switch(nn.Module):
 
         y_i = q(a_i) x_i if x_i >= 0 else q(b_i) x_i
 
-    q gives the nearest of +-1, +-1/2, +-1/4, +-1/8. `slopes` holds the latent a and b, shape (2, n); they start as a
-    rectifier's, near 0.8 and 0 (normal, with standard deviation 0.1), and get straight-through gradients.
+    q rounds to the nearest of +-1, +-1/2, +-1/4, +-1/8. `slopes` holds the latent a and b, of shape (2, n). They
+    start like those of a rectifier, near 0.8 and 0 (normal, with standard deviation 0.1), and get straight-through
+    gradients.
     """
 
     def __init__(self, units: int, surrogate: Surrogate | None = None) -> None:
@@ -96,7 +100,7 @@ class Switch(nn.Module):
         return _Switched.apply(x, above, below)
 
     def planes(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """The slopes as integers use them: which are negative, and by how many bits they shift right; each (2, n)."""
+        """The slopes for integer inference: which are negative, and their right shifts in bits; both (2, n)."""
         exponents = self.quantizer.exponents(self.slopes).numpy(force=True)
         return (self.slopes < 0).numpy(force=True), self.quantizer.smallest - exponents
 
@@ -120,22 +124,22 @@ class Transform(nn.Module):
 
 
 class FastTransform(nn.Sequential):
-    """The network of `fast_transform`; also its inference in integers, and the count of its operations."""
+    """The network of `fast_transform`, with its integer inference and operation count."""
 
     def integer_logits(self, images: NDArray[Any]) -> NDArray[Any]:
-        """The logits, times a number that is the same for all, by additions, shifts and comparisons of integers.
+        """Computes the logits, times a common factor, with additions, shifts and comparisons of integers.
 
-        In fixed point: where a transform of what the numbers could be would pass 31 bits they are shifted right
-        before it. A packed network does the same.
+        It uses fixed point. If the largest possible result of a transform would exceed 31 bits, the numbers are
+        shifted right before it. A packed network does the same.
 
         Args:
-            images: integers of magnitude up to 255, shape (N, channels, height, width): the images that the network
-                was trained on, times a positive number: 2 p - 255 for bytes p trained as [-1, 1].
+            images: integers of magnitude up to 255, of shape (N, channels, height, width): the images in the scale
+                of training, times a positive number. For bytes p that were scaled to [-1, 1], pass 2 p - 255.
 
-        Returns int64, shape (N, classes).
+        Returns int64 of shape (N, classes).
 
         Raises:
-            HypersignError: a number of the images is larger.
+            HypersignError: the images contain a larger number.
         """
         y: NDArray[Any] = images.reshape(len(images), -1)
         if y.dtype.kind != "O":
@@ -153,7 +157,7 @@ class FastTransform(nn.Sequential):
         return signed_sums(shifted(y, last), self.fc.quantized_weight().numpy(force=True))  # type: ignore[operator, union-attr]
 
     def exponents(self) -> list[int]:
-        """The powers of two that sums are multiplied by: after the rotation, at each switch, at the last layer."""
+        """The powers of two that scale the accumulators: after the rotation, at each switch, at the last layer."""
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         n = rotation.size
         norm = rotated_norm(255, rotation.dimension, n, rotation.rounds)
@@ -165,10 +169,10 @@ class FastTransform(nn.Sequential):
         return [*found, min(room(norm, n), 0)]
 
     def operations(self) -> dict[str, int]:
-        """Operations of `integer_logits` for one image, by kind.
+        """The number of operations of `integer_logits` for one image, by kind.
 
-        A sign flip is a number that a stored sign may negate: of a rotation's inputs, a switch's outputs, and the
-        terms of the last sums (which a circuit may subtract instead).
+        A sign flip counts each number that a stored sign may negate: the inputs of a rotation, the outputs of a
+        switch, and the terms of the last sums (which a circuit may subtract instead).
         """
         rotation: HadamardRotation = self.rotation.rotation  # type: ignore[assignment, union-attr]
         n, depth = rotation.size, sum(isinstance(module, Switch) for module in self)
@@ -190,22 +194,23 @@ def fast_transform(
     *,
     hidden: Sequence[int] = (4096, 4096, 4096),
 ) -> FastTransform:
-    """Fast transforms with a two-way switch a unit between them: n log2 n additions a layer and no multiplication.
+    """Builds fast transforms with one two-way switch per unit: n log2 n additions per layer, no multiplications.
 
         image -> random rotation -> [switch -> transform] ... -> signed sums -> logits
 
-    The rotation has two rounds of fixed random signs and transforms; transforms are shifted right by half of
-    log2 n bits, which keeps the size of numbers. Every step is homogeneous: an image twice as bright has logits twice
-    as large. The children are named `flatten`, `rotation`, `switch1`, `transform1`, ..., `fc`.
+    The rotation has two rounds of fixed random signs and transforms. Transforms are shifted right by half of log2 n
+    bits, which keeps the numbers at the same size. Every step is homogeneous: an image twice as bright has logits
+    twice as large. The children are named `flatten`, `rotation`, `switch1`, `transform1`, ..., `fc`.
 
     Args:
-        shape: (channels, height, width) of the images.
-        classes: number of logits.
-        quantization: its `weights` quantize the last layer, by signs if None, and give slopes their surrogate.
-        hidden: units of each switch layer: a power of two that holds the image, the same for all.
+        shape: the shape (channels, height, width) of the images.
+        classes: the number of logits.
+        quantization: its `weights` quantize the last layer, with signs if None; the slopes use its surrogate.
+        hidden: the number of units of each switch layer. All are the same power of two, at least the size of the
+            image.
 
     Raises:
-        HypersignError: an argument outside its range.
+        HypersignError: an argument is outside its range.
 
     >>> model = fast_transform(hidden=(1024, 1024))
     >>> list(dict(model.named_children()))
@@ -216,8 +221,8 @@ def fast_transform(
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields("fast-transform")
     pixels = math.prod(check_shape(shape))
-    check_int("classes", classes, least=1, most=MOST_UNITS)
-    units = check_int("hidden", hidden[0], least=2, most=MOST_UNITS) if hidden else 0
+    check_int("classes", classes, min=1, max=MOST_UNITS)
+    units = check_int("hidden", hidden[0], min=2, max=MOST_UNITS) if hidden else 0
     if units < pixels or units & (units - 1) or any(number != units for number in hidden):
         raise HypersignError(
             f"hidden must name layers of one and the same number of units, a power of two that holds the {pixels} "
@@ -228,7 +233,7 @@ def fast_transform(
     modules["rotation"] = Rotation(HadamardRotation(pixels, rounds=2, seed=0, outputs=units))
     for i in range(1, len(hidden) + 1):
         modules[f"switch{i}"] = Switch(units, quantization.surrogate)
-        # The last one's shift gives logits the size that losses expect.
+        # The last transform has another shift, so that logits have the size that losses expect.
         modules[f"transform{i}"] = Transform(half if i < len(hidden) else 2 * half - 3)
     modules["fc"] = QuantLinear(units, classes, bias=False, weight_quantizer=quantization.weight_quantizer())
     nn.init.xavier_uniform_(modules["fc"].weight)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Batch norm without a scale, as the paper has it."""
+"""Batch norm without a scale, as in the paper."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ __all__ = ["ShiftBatchNorm1d", "ShiftBatchNorm2d", "batch_norm"]
 
 
 class _Shift(nn.modules.batchnorm._BatchNorm):
-    """Replaces the learned scale of a batch norm by a constant 1, which no state holds and no step moves."""
+    """Replaces the learned scale of a batch norm by a constant 1, which is neither saved nor trained."""
 
     def _fix_scale(self) -> None:
         del self.weight
         self.register_buffer("weight", torch.ones_like(self.bias), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "_Shift":
-        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
+        # The buffer is in no state dict, so to_empty leaves it undefined after construction on the meta device.
         super()._apply(fn, recurse)
         if "weight" in self._buffers:
             self.weight.data.fill_(1.0)
@@ -58,13 +58,13 @@ class ShiftBatchNorm2d(_Shift, nn.BatchNorm2d):
 
 
 def check_norm(epsilon: float, momentum: float) -> None:
-    """Raises HypersignError unless both are numbers that a batch norm can work with."""
+    """Raises HypersignError unless both numbers are valid for a batch norm."""
     check_real("norm_epsilon", epsilon, above=0)
-    check_real("norm_momentum", momentum, above=0, most=1)
+    check_real("norm_momentum", momentum, above=0, max=1)
 
 
 def batch_norm(dimensions: int, features: int, *, eps: float, momentum: float, scale: bool) -> nn.Module:
-    """A batch norm over `features` channels of flat (`dimensions` 1) or image-shaped (2) activations."""
+    """A batch norm for `features` channels of flat (`dimensions` 1) or image-shaped (2) activations."""
     if dimensions == 1:
         return (nn.BatchNorm1d if scale else ShiftBatchNorm1d)(features, eps=eps, momentum=momentum)
     return (nn.BatchNorm2d if scale else ShiftBatchNorm2d)(features, eps=eps, momentum=momentum)

@@ -19,8 +19,8 @@ class BinaryBlock(nn.Module):
 
         y = norm(conv(x)) + shortcut(x)
 
-    The shortcut is the identity or, where the size or width changes, average pooling and a float 1x1
-    convolution with batch norm, so that real values reach every block.
+    The shortcut is the identity. If the size or width changes, it is average pooling and a float 1x1 convolution with
+    batch norm. So real values reach every block.
     Source: Liu et al. 2018 (Bi-Real Net, arXiv 1808.00278), figure 3.
     """
 
@@ -49,7 +49,7 @@ class BinaryBlock(nn.Module):
         self.norm = nn.BatchNorm2d(filters, eps=norm_epsilon, momentum=norm_momentum)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != filters:
-            # ceil_mode keeps the size in step with a strided, padded convolution when it is odd.
+            # ceil_mode gives odd sizes the same result as in a strided, padded convolution.
             self.shortcut = nn.Sequential(
                 nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity(),
                 nn.Conv2d(channels, filters, 1, bias=False),
@@ -57,7 +57,7 @@ class BinaryBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` of shape (N, channels, H, W) to (N, filters, ceil(H/stride), ceil(W/stride))."""
+        """Maps `x` of shape (N, channels, H, W) to (N, filters, ceil(H/stride), ceil(W/stride))."""
         return self.norm(self.conv(x)) + self.shortcut(x)
 
 
@@ -73,12 +73,12 @@ def _resnet(
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields(f"resnet{2 + depth * len(widths)}")
     channels, _, _ = check_shape(shape)
-    check_int("classes", classes, least=1, most=MOST_UNITS)
+    check_int("classes", classes, min=1, max=MOST_UNITS)
     check_norm(norm_epsilon, norm_momentum)
     if not widths:
         raise HypersignError("widths must name at least one stage, the number of its filters; got none")
     for width in widths:
-        check_int("widths", width, least=1, most=MOST_FILTERS)
+        check_int("widths", width, min=1, max=MOST_FILTERS)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     modules["conv"] = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
     modules["norm"] = nn.BatchNorm2d(widths[0], eps=norm_epsilon, momentum=norm_momentum)
@@ -119,14 +119,15 @@ def resnet20(
     Source: He et al. 2016 (arXiv 1512.03385), section 4.2, with the shortcuts of Bi-Real Net.
 
     Args:
-        shape: (channels, height, width) of the images; any size.
-        classes: number of logits.
+        shape: the shape (channels, height, width) of the images; any size.
+        classes: the number of logits.
         quantization: the quantizers of weights and inputs; signs if None.
-        widths: filters of each stage; stages after the first halve the size.
-        norm_epsilon, norm_momentum: of batch norm.
+        widths: the number of filters of each stage; stages after the first halve the size.
+        norm_epsilon: the epsilon of batch norm.
+        norm_momentum: the momentum of batch norm.
 
     Raises:
-        HypersignError: an argument outside its range.
+        HypersignError: an argument is outside its range.
 
     >>> from hypersign.layers import quant_layers
     >>> len(quant_layers(resnet20()))
@@ -144,7 +145,7 @@ def resnet18(
     norm_epsilon: float = 1e-5,
     norm_momentum: float = 0.1,
 ) -> nn.Sequential:
-    """ResNet-18 with the small-image stem: four stages of four binary convolutions; arguments as `resnet20`.
+    """ResNet-18 with a stem for small images: four stages of four binary convolutions; arguments as in `resnet20`.
 
     >>> from hypersign.layers import quant_layers
     >>> len(quant_layers(resnet18()))

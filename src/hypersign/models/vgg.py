@@ -35,28 +35,30 @@ def vgg(
 ) -> nn.Sequential:
     """The network of Anderson & Berg 2018, after Courbariaux & Hubara 2016.
 
-        image -> [conv -> pool where marked -> batch norm] ... -> flatten -> [fc -> batch norm] ... -> logits
+        image -> [conv -> pool (in some) -> batch norm] ... -> flatten -> [fc -> batch norm] ... -> logits
 
-    Every convolution and fully connected layer quantizes its weights and, except the first, its inputs. The
-    children of the returned `nn.Sequential` are named `conv1`, `pool2`, `norm1`, ..., `flatten`, `fc1`, ...;
-    the batch norm after `conv1` is `norm1`, and the numbers continue through the fully connected layers. Before the
-    convolutions stands `first`, if pixels are coded or rotated.
-    With the defaults: fan-ins 27, 1152, 1152, 2304, 2304, 4608, 8192, 1024, 1024; 617 million binary
+    Every convolution and fully connected layer quantizes its weights. All but the first also quantize their inputs.
+    The children of the returned `nn.Sequential` are named `conv1`, `pool2`, `norm1`, ..., `flatten`, `fc1`, ...; the
+    batch norm after `conv1` is `norm1`, and the numbers continue through the fully connected layers. If pixels are
+    coded or rotated, the layer `first` does it before the convolutions.
+
+    The defaults have fan-ins 27, 1152, 1152, 2304, 2304, 4608, 8192, 1024, 1024; 617 million binary
     multiply-accumulates per image; 1,753,344 bytes of packed weights.
 
     Args:
-        shape: (channels, height, width) of the images.
-        classes: number of logits.
-        quantization: the quantizers; signs of all weights and inputs if None.
-        widths: filters of each convolution; none at all gives an mlp.
-        pools: which convolutions, counted from 1, are followed by a 2x2 max pool (odd sizes round up).
-        filter_size: height and width of the filters, odd; zero padding keeps the size of images.
-        hidden: widths of the fully connected layers before the last.
-        norm_scale: whether batch norm learns a scale; the paper's does not.
-        norm_epsilon, norm_momentum: of batch norm; running averages keep `1 - norm_momentum` of the past.
+        shape: the shape (channels, height, width) of the images.
+        classes: the number of logits.
+        quantization: the quantizers; signs for all weights and inputs if None.
+        widths: the number of filters of each convolution; an empty sequence gives an mlp.
+        pools: the convolutions, counted from 1, that are followed by a 2x2 max pool (odd sizes round up).
+        filter_size: the height and width of the filters, an odd number; zero padding keeps the size of images.
+        hidden: the widths of the fully connected layers before the last.
+        norm_scale: whether batch norm learns a scale; in the paper it does not.
+        norm_epsilon: the epsilon of batch norm.
+        norm_momentum: the momentum of batch norm; running averages keep `1 - norm_momentum` of the past.
 
     Raises:
-        HypersignError: an argument outside its range, or a layer name that does not exist.
+        HypersignError: an argument is outside its range, or no layer has a given name.
 
     >>> sum(p.numel() for name, p in vgg().named_parameters() if name.endswith("weight"))
     14022016
@@ -112,7 +114,7 @@ def mlp(
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
 ) -> nn.Sequential:
-    """Fully connected layers alone: `vgg` without convolutions. The defaults are BinaryNet's MNIST network.
+    """A network of fully connected layers: `vgg` without convolutions. The defaults are BinaryNet's MNIST network.
 
     Source: Courbariaux & Hubara 2016 (arXiv 1602.02830), section 2.1.
 
@@ -135,20 +137,20 @@ def mlp(
 def _check_sizes(
     classes: int, widths: Sequence[int], pools: Sequence[int], filter_size: int, hidden: Sequence[int]
 ) -> None:
-    check_int("classes", classes, least=1, most=MOST_UNITS)
-    check_int("filter_size", filter_size, least=1, most=MOST_FILTER_SIZE)
+    check_int("classes", classes, min=1, max=MOST_UNITS)
+    check_int("filter_size", filter_size, min=1, max=MOST_FILTER_SIZE)
     if filter_size % 2 == 0:
         raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
     for number in widths:
-        check_int("widths and hidden", number, least=1, most=MOST_FILTERS)
+        check_int("widths and hidden", number, min=1, max=MOST_FILTERS)
     for number in hidden:
-        check_int("widths and hidden", number, least=1, most=MOST_UNITS)
+        check_int("widths and hidden", number, min=1, max=MOST_UNITS)
     for number in pools:
-        check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
+        check_int("pools (which convolutions are followed by a pool)", number, min=1, max=len(widths))
 
 
 def _with_real_layers(quantization: Quantization, names: list[str], convolutions: int, rotated: bool) -> Quantization:
-    """The quantization with all layers named whose weights or inputs stay real."""
+    """The quantization with the names of all layers whose weights or inputs stay real."""
     named = (*quantization.float_weights, *quantization.float_inputs)
     unknown = [name for name in named if name not in names]
     if unknown:
@@ -157,7 +159,7 @@ def _with_real_layers(quantization: Quantization, names: list[str], convolutions
             f"got {', '.join(unknown)}"
         )
     weights, inputs = list(quantization.float_weights), list(quantization.float_inputs)
-    if not rotated:  # pixels, or levels already
+    if not rotated:  # its inputs are pixels, or already levels
         inputs.append(names[0])
     if quantization.float_convolutions:
         weights += names[:convolutions]
@@ -168,26 +170,28 @@ def _with_real_layers(quantization: Quantization, names: list[str], convolutions
 def _first_layer(
     quantization: Quantization, channels: int, size: int, has_convolutions: bool
 ) -> tuple[nn.Module | None, int, int]:
-    """What stands before the first convolution, the channels it gives, and the size of that convolution's filters.
+    """The layer before the first convolution, its output channels, and the filter size of that convolution.
 
-    `channels` and `size` are those of a convolution of the pixels.
+    `channels` and `size` belong to a convolution that reads the pixels directly.
     """
     name, dimensions = quantization.first_layer, quantization.first_dimensions
     if name == "plain" or not has_convolutions:
         if name != "plain":
-            raise HypersignError(f"first_layer {name} stands before a convolution; this network has none")
+            raise HypersignError(f"first_layer {name} needs a convolution after it; this network has none")
         if dimensions is not None:
-            raise HypersignError("first_dimensions belongs to the first layers thermometer, haar and hadamard")
+            raise HypersignError(
+                "first_dimensions can be set only for the first layers thermometer, haar and hadamard"
+            )
         return None, channels, size
     if name == "bit-planes":
         if dimensions is not None:
-            raise HypersignError("first_dimensions does not belong to bit planes, of which there are 8")
+            raise HypersignError("first_dimensions cannot be set for bit planes; there are always 8")
         return BitPlanes(quantization.pixel_range), 8 * channels, size
     if name == "thermometer":
-        k = 8 if dimensions is None else check_int("first_dimensions", dimensions, least=1, most=MOST_FILTERS)
+        k = 8 if dimensions is None else check_int("first_dimensions", dimensions, min=1, max=MOST_FILTERS)
         return Thermometer(k, quantization.pixel_range), k * channels, size
     d, outputs = channels * size**2, 64 if dimensions is None else dimensions
-    check_int("first_dimensions", outputs, least=1, most=MOST_FILTERS)
+    check_int("first_dimensions", outputs, min=1, max=MOST_FILTERS)
     if d * (outputs if name == "haar" else 1) > MOST_ROTATION:
         raise HypersignError(
             f"first_layer {name} must rotate patches by at most {MOST_ROTATION:,} numbers; patches of {d} to "

@@ -1,8 +1,8 @@
 """The report's charts, as Vega specifications without data.
 
-Each is drawn with altair and compiled here, so that an error shows when the report is written and the page
-opens quickly. The page fills in the data by name, and the colours: `var(--measured)` stands for the value of
-that CSS property, which differs between light and dark.
+Each chart is built with altair and compiled here, so that errors show when the report is written, and the page opens
+quickly. The page fills in the data by name. It also fills in the colours: `var(--measured)` stands for the value of
+that CSS property, which differs between light and dark mode.
 """
 
 import functools
@@ -47,13 +47,16 @@ _CONFIG = {
 
 @functools.cache
 def library() -> str:
-    """JavaScript that sets `window.vegaEmbed`: Vega and what draws its tooltips."""
-    # vl-convert 1.9 offers no way to leave Vega-Lite out: its snippets get no working `vega` of their own.
+    """JavaScript that sets `window.vegaEmbed`: Vega, and the library for its tooltips."""
+    # vl-convert 1.9 cannot leave Vega-Lite out, because its snippets get no working `vega` of their own.
     return _vl_convert().javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def specifications(colours: Sequence[str], layers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One Vega specification per chart; `colours` are those of the layers in training curves, `layers` of all."""
+    """Makes one Vega specification per chart.
+
+    `colours` are the colours of the layers in training curves, `layers` those of all layers.
+    """
     alt, converter = _altair(), _vl_convert()
     charts = {
         "angles": _angles(alt),
@@ -112,7 +115,7 @@ def missing(package: str) -> HypersignError:
 
 
 def _rows(alt: Any) -> tuple[Any, Any]:
-    """The axis of layers, top to bottom, and a band behind the layer that is chosen in the page."""
+    """The axis of layers, from top to bottom, and a band behind the layer that the reader chose."""
     y = alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=110, ticks=False))
     chosen = alt.param(name="chosen", value="")
     band = (
@@ -172,7 +175,7 @@ def _correlations(alt: Any) -> Any:
         alt.Tooltip("measured:Q", format=".3f"),
         alt.Tooltip("predicted:Q", format=".3f"),
     ]
-    # A lane for each family within its layer's row. (`yOffset` as a channel misplaces layered marks.)
+    # Each family has a lane within its layer's row. (`yOffset` as a channel misplaces layered marks.)
     marks = []
     for lane, family in enumerate(_FAMILIES):
         base = (
@@ -210,7 +213,7 @@ def _spread(alt: Any) -> Any:
     guide = base.mark_line(color=_MUTED, strokeDash=[5, 4], strokeWidth=1.2).encode(y=y("guide"), tooltip=[])
     predicted = base.mark_point(shape="cross", color=_PREDICTED, filled=True, size=70, opacity=1)
     measured = base.mark_point(color=_MEASURED, filled=True, size=70, opacity=1)
-    # Names end below their points, under the guide; a long one at the least fan-in has no room there.
+    # Names end below their points, under the guide. A long name at the smallest fan-in would not fit there.
     aside = "datum.label.length > 8 && datum.fan_in === extent(pluck(data('spread'), 'fan_in'))[0]"
     names = base.mark_text(
         align=alt.expr(f"{aside} ? 'left' : 'right'"),
@@ -422,7 +425,7 @@ def _heat(alt: Any) -> Any:
         .mark_line(color=_PREDICTED, strokeWidth=2)
         .encode(x=x("x"), y=y("y"), tooltip=alt.value(None))
     )
-    # Quadrants lie beneath the cells, which alone answer the pointer.
+    # Quadrants are below the cells, so that only cells respond to the pointer.
     return alt.layer(quadrants, cells, line).properties(
         height=300, description="How often each pair of dot products occurs, on a logarithmic colour scale"
     )

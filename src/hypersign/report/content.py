@@ -1,4 +1,4 @@
-"""Rows for the report's charts and tables: numbers rounded, NaN and infinities as None."""
+"""Makes the rows of the report's charts and tables: rounded numbers, with None for NaN and infinity."""
 
 import math
 import statistics
@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 SCATTERED = 64
-"""Filters of each layer in the scatter over all layers, evenly spaced; more would hide each other."""
+"""The number of filters per layer in the scatter plot of all layers; they are evenly spaced. More would overlap."""
 
-# Title, horizontal and vertical axis of each family of dot products, in the order of the page.
+# The title, horizontal axis and vertical axis of each family of dot products, in the order of the page.
 FAMILIES = {
     "weights_binarized": (
         "Weights binarized",
@@ -53,7 +53,7 @@ FAMILIES = {
 
 
 def finite(value: float | None, digits: int = 5) -> float | None:
-    """`value` rounded to `digits` significant digits, or None if it is not finite.
+    """Rounds `value` to `digits` significant digits; None if it is not finite.
 
     >>> finite(36.912345), finite(float("nan"))
     (36.912, None)
@@ -62,7 +62,7 @@ def finite(value: float | None, digits: int = 5) -> float | None:
 
 
 def across_layers(geometry: Geometry) -> dict[str, Any]:
-    """Rows of the charts that compare layers: angle, correlations, spread with its guide of slope -1/2."""
+    """The rows of the charts that compare layers: angle, correlations, spread with its guide of slope -1/2."""
     angles: list[dict[str, Any]] = []
     correlations: list[dict[str, Any]] = []
     spread: list[dict[str, Any]] = []
@@ -124,13 +124,13 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median of those that are finite; NaN without any."""
+    """The median of the finite values; NaN if there are none."""
     known = [value for value in values if math.isfinite(value)]
     return statistics.median(known) if known else math.nan
 
 
 def covariance_r(layer: LayerGeometry) -> tuple[float, float, float]:
-    """Medians over filters of r measured, of r predicted from covariance, and of their distance; NaN without any."""
+    """Medians over filters: measured r, r predicted from covariance, and their distance; NaN if there are none."""
     if not layer.covariance_pearson_r:
         return math.nan, math.nan, math.nan
     pairs = np.array([layer.weights_binarized.pearson_r_per_filter, layer.covariance_pearson_r])
@@ -142,7 +142,7 @@ def covariance_r(layer: LayerGeometry) -> tuple[float, float, float]:
 
 
 def _scattered(layer: LayerGeometry) -> list[dict[str, Any]]:
-    """Some of a layer's filters: r predicted from covariance and measured."""
+    """The measured r, and r predicted from covariance, for some of a layer's filters."""
     if not layer.quantizes_weights:
         return []
     rows = _prediction(layer)
@@ -179,7 +179,7 @@ def layer_content(layer: LayerGeometry) -> dict[str, Any]:
             "grid": _numbers(weights.density.grid),
             "density": _numbers(weights.density.density, 4),
             "thresholds": _thresholds(weights.thresholds),
-            # Pairs, since JavaScript moves a key "0" to the front.
+            # Pairs, because JavaScript moves a key "0" to the front.
             "level_shares": [[level, finite(share)] for level, share in layer.level_shares.items()],
         },
         "filters": [
@@ -209,10 +209,10 @@ def layer_content(layer: LayerGeometry) -> dict[str, Any]:
 
 
 def ablation_content(found: Ablation | None) -> dict[str, Any]:
-    """Rows of the ablation's charts, and what the ranking says of each side and scope; nothing without one."""
+    """The rows of the ablation charts, and the ranking for each side and scope; empty without an ablation."""
     if found is None:
         return {"changes": [], "logits": [], "rankings": []}
-    # A layer at a time; "all" is in the table.
+    # The charts show one layer at a time; "all" is in the table.
     rows = [row for row in found.ablated if row.scope == "one"]
     return {
         "changes": [
@@ -252,7 +252,7 @@ def ablation_content(found: Ablation | None) -> dict[str, Any]:
 
 
 def depth_content(found: Depth | None) -> list[dict[str, Any]]:
-    """Rows of the chart of depth: three correlations per layer."""
+    """The rows of the depth chart: three correlations per layer."""
     return [
         {"layer": layer.name, "place": place, "series": series, "r": finite(value)}
         for place, layer in enumerate(found.layers if found is not None else ())
@@ -266,7 +266,7 @@ def depth_content(found: Depth | None) -> list[dict[str, Any]]:
 
 
 def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the training curves, by chart; a chart without a value has no rows."""
+    """The rows of the training curves, by chart; a chart without values has no rows."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("loss", "accuracy", "rate", "flipped", "angle")}
 
     def add(chart: str, epoch: int, series: dict[str, str], value: float | None) -> None:
@@ -278,7 +278,7 @@ def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dic
         for chart in ("loss", "accuracy"):
             add(chart, epoch, {"images": "training"}, entry.get(chart))
             add(chart, epoch, {"images": "validation"}, entry.get(f"validation_{chart}"))
-        # Two charts are logarithmic, which leaves no place for 0.
+        # Two charts have a log axis, which cannot show 0.
         add("rate", epoch, {"rate": "learning rate"}, entry.get("learning_rate") or None)
         for layer, measured in (entry.get("layers") or {}).items():
             add("flipped", epoch, {"layer": layer}, measured.get("flipped_signs") or None)
@@ -314,7 +314,7 @@ def _angle(angle: AngleStats) -> dict[str, Any]:
         "moments_mean": finite(angle.moments_mean),
         "grid": _numbers(angle.density.grid),
         "density": _numbers(angle.density.density, 4),
-        # Mostly the same grid, which then is not written twice.
+        # None if the grid is the same, as in most cases.
         "predicted_grid": None
         if angle.predicted_density.grid == angle.density.grid
         else _numbers(angle.predicted_density.grid),
@@ -338,7 +338,7 @@ def _products(products: DotProducts) -> dict[str, Any]:
 
 
 def _thresholds(thresholds: Iterable[float]) -> list[float]:
-    """The lines to draw: both signs of one threshold, or of the least, middle and greatest of many."""
+    """The thresholds to draw, with both signs; from more than three, the smallest, middle and largest."""
     values = sorted({abs(t) for t in thresholds if math.isfinite(t) and t != 0})
     if len(values) > 3:
         values = [values[0], values[len(values) // 2], values[-1]]

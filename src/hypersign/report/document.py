@@ -1,4 +1,4 @@
-"""Writes the report: one HTML file that opens anywhere, without a network."""
+"""Writes the report: one HTML file that opens without a network."""
 
 import base64
 import gzip
@@ -45,17 +45,18 @@ def write(
     ablation: "Ablation | None" = None,
     depth: "Depth | None" = None,
 ) -> Path:
-    """Writes `geometry` and the run it belongs to as one self-contained HTML page; returns its path.
+    """Writes `geometry` and its run as one self-contained HTML page, and returns the path of the page.
 
-    The page holds its charts, their data and the library that draws them; nothing is fetched when it is opened,
-    and its security policy forbids it to. A `geometry.json` that lies beside it is linked.
+    The page contains its charts, their data and the library that draws them. It fetches nothing, and its security
+    policy forbids it to. If there is a `geometry.json` in the same folder, the page links to it.
 
     Args:
-        path: the file, replaced whole or not at all; its folder is made if need be.
-        geometry: result of inspection.
-        run: the run that was inspected, whose training is drawn and whose settings are listed.
-        summary: sizes and operations of each layer.
-        ablation, depth: results of `geometry.ablate` and `geometry.measure_depth`. None leaves a part out.
+        path: the file to write, atomically; its folder is made if necessary.
+        geometry: the result of inspection.
+        run: the run that was inspected; the page draws its training and lists its settings.
+        summary: the sizes and operations of each layer.
+        ablation: the result of `geometry.ablate`; None leaves this part out.
+        depth: the result of `geometry.measure_depth`; None leaves this part out.
 
     Raises:
         HypersignError: jinja2, altair or vl-convert-python is not installed, or the folder is not writable.
@@ -140,19 +141,19 @@ def _render(
 
 
 def _packed(text: str) -> str:
-    """Compressed base64: the page is a third as large, and nothing in it can end its script element."""
+    """Compresses text to base64. The page is then a third as large, and no text in it can end its script element."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def _model_name(run: Mapping[str, Any]) -> str:
-    """The network's name before what is said of its layers, or nothing where the run names none."""
+    """The network's name with "with" after it, for a sentence about its layers; empty if the run names none."""
     model = run.get("model")
     name = model.get("name") if isinstance(model, Mapping) else None
     return f"{name} with " if name else ""
 
 
 def _departs(measured: float, predicted: float, margin: float) -> str:
-    """ "above" or "below" where a measured value leaves its prediction by more than the margin, or ""."""
+    """ "above" or "below" if a measured value differs from its prediction by more than the margin; otherwise ""."""
     gap = measured - predicted
     return "above" if gap > margin else "below" if gap < -margin else ""  # NaN: neither
 
@@ -166,7 +167,8 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 
 def _count(value: float) -> str:
-    """
+    """A count with three digits and a unit.
+
     >>> _count(617_000_000), _count(960)
     ('617 M', '960')
     """
@@ -177,7 +179,8 @@ def _count(value: float) -> str:
 
 
 def _bytes(value: float | None) -> str:
-    """
+    """A number of bytes with three digits and a unit.
+
     >>> _bytes(1_750_000), _bytes(None)
     ('1.75 MB', 'unknown')
     """
@@ -199,7 +202,7 @@ def _one_line(module: str) -> str:
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values of nested mappings, the names joined by dots."""
+    """The names and values of nested mappings; names are joined by dots."""
     for key, inner in value.items():
         name = f"{before}{key}"
         if isinstance(inner, Mapping):

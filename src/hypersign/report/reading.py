@@ -1,4 +1,4 @@
-"""The numbers in a few sentences, for somebody who has not read the paper."""
+"""Explains the numbers in a few sentences, for readers who do not know the paper."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from hypersign.report.content import median
 
 __all__ = ["ANGLE_MARGIN", "CORRELATION_MARGIN", "reading"]
 
-# Larger differences between measured and predicted are reported: degrees, and Pearson r.
+# The report mentions differences between measured and predicted above these margins: in degrees, and in Pearson r.
 ANGLE_MARGIN = 1.0
 CORRELATION_MARGIN = 0.05
 
 
 def reading(geometry: Geometry) -> list[str]:
-    """Sentences on angles, dot products and levels; each names the layers it speaks of."""
+    """Sentences about angles, dot products and levels; each names its layers."""
     layers = [layer for layer in geometry.layers if layer.quantizes_weights]
     spoken = (_angles(layers), _correlations(layers), _permuted(layers), _both(layers), _zeros(layers))
     return [text for text in spoken if text]
@@ -85,7 +85,7 @@ def _correlations(layers: Sequence[LayerGeometry]) -> str:
 
 
 def _permuted(layers: Sequence[LayerGeometry]) -> str:
-    # Filter by filter: over all of them together r is moved by the inputs' mean, permuted or not.
+    # Computed for each filter, because a mean of the inputs changes r pooled over filters, permuted or not.
     pairs = [
         tuple(
             abs(median(products.pearson_r_per_filter) - products.predicted_pearson_r)

@@ -1,5 +1,5 @@
 "use strict";
-// Unpacks the library and the data, draws the charts, and redraws those of one layer when another is picked.
+// Unpacks the library and the data, and draws the charts. Picking a layer redraws the charts of one layer.
 (async () => {
   const element = (id) => document.getElementById(id);
 
@@ -22,8 +22,8 @@
   const views = new Map();
   const turns = new Map();
 
-  // A fresh place in the chart's box. Charts are drawn asynchronously: one that was overtaken meanwhile draws
-  // into a place that has left the page.
+  // Makes a new element in the chart's box. Charts are drawn asynchronously: an outdated one draws into an element
+  // that is no longer in the page.
   function place(id) {
     views.get(id)?.finalize();
     views.delete(id);
@@ -56,7 +56,7 @@
     });
   }
 
-  // Numbers as the table writes them -------------------------------------------------------------------
+  // Number format of the table -------------------------------------------------------------------
   const number = (value, digits) => value == null ? "–" : value.toFixed(digits);
   const percent = (value) => value == null ? "–" : `${(100 * value).toFixed(1)} %`;
 
@@ -79,7 +79,7 @@
       .map(([across, up]) => ({ x0: 0, x1: across, y0: 0, y1: up }));
   }
 
-  // The part of the regression line that lies inside the histogram.
+  // The part of the regression line inside the histogram.
   function line({ x, y, slope, intercept }) {
     if (slope == null || intercept == null) return [];
     let [from, to] = [x[0], x.at(-1)];
@@ -90,7 +90,7 @@
     return from < to ? [from, to].map((at) => ({ x: at, y: intercept + slope * at })) : [];
   }
 
-  // Axes from the first to the last of these values, whatever else is drawn.
+  // Sets the axes to the range from the first to the last of these values.
   function span(specification, values) {
     for (const scale of specification.scales) {
       if (values[scale.name]) scale.domain = [values[scale.name][0], values[scale.name].at(-1)];
@@ -164,7 +164,7 @@
     draw("filters", "filters", { filters: rows, curve });
   }
 
-  // A little beyond the least and greatest value of the points, both ways.
+  // The range of the points, with a small margin on both sides.
   function diagonal(rows) {
     const values = rows.flatMap((row) => [row.predicted, row.measured]);
     return [{ at: Math.min(...values) }, { at: Math.max(...values) }];
@@ -184,7 +184,7 @@
         { scatter: prediction.map((row) => ({ layer: name, ...row })), diagonal: diagonal(prediction) });
     } else {
       element("caption-prediction").textContent = "";
-      note("prediction", "No filter has an r both measured and predicted.");
+      note("prediction", "No filter has both a measured and a predicted r.");
     }
     if (components.length) {
       const share = components.find((row) => row.series === "inputs' variance").share;
@@ -200,7 +200,7 @@
   const curveOf = (layer, kind, rotation) =>
     layer.what_if.find((curve) => curve.kind === kind && curve.rotation === rotation);
 
-  // A stored curve read at `value`, between two of its points along a straight line.
+  // The value of a stored curve at `value`, by linear interpolation.
   function read(curve, field, value) {
     const { values } = curve;
     if (value > values.at(-1) + 1e-9) return null;
@@ -290,7 +290,7 @@
     for (const signal of specification.signals) if (signal.name === "chosen") signal.value = page.layers[chosen].name;
   };
 
-  // The chart of angles stands beside one of fixed height: few layers share it, many have their own.
+  // The chart beside the angles has a fixed height: few layers share that height, many layers need more.
   const rowHeight = (specification) => {
     highlight(specification);
     const step = specification.signals.find((signal) => signal.name === "y_step");
@@ -305,7 +305,7 @@
     if (element("across-scatter")) {
       const rows = page.across.scatter;
       if (rows.length) draw("across-scatter", "scatter", { scatter: rows, diagonal: diagonal(rows) });
-      else note("across-scatter", "No filter has an r both measured and predicted.");
+      else note("across-scatter", "No filter has both a measured and a predicted r.");
     }
     drawAblation();
     for (const [name, rows] of Object.entries(page.training)) {
@@ -316,7 +316,7 @@
 
   // Picking a layer ------------------------------------------------------------------------------------
   const select = element("layer");
-  const rows = [...document.querySelectorAll(".pick tbody tr")]; // of one table or two, a row a layer each
+  const rows = [...document.querySelectorAll(".pick tbody tr")]; // one row per layer, in one table or two
   let chosen = 0;
 
   function pick(at, scroll = false) {
