@@ -108,4 +108,4 @@ def test_limits_of_a_caller() -> None:
     with pytest.raises(HypersignError, match=r"dtype of F32"):
         read_header(io.BytesIO(data), dtypes=("F32",))
     with pytest.raises(HypersignError, match="at most 20 bytes; it says 60"):
-        read_header(io.BytesIO(data), most=20)
+        read_header(io.BytesIO(data), max=20)

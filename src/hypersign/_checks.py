@@ -16,37 +16,37 @@ class HypersignError(ValueError):
     """
 
 
-def check_int(name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
+def check_int(name: str, value: object, *, min: int | None = None, max: int | None = None) -> int:
     """Returns `value` as an int. Raises HypersignError if it is no integer or out of range."""
     if type(value) is int:
         number = value  # the usual case: a check against abstract classes takes longer than everything else
     elif isinstance(value, bool) or not isinstance(value, Integral):
-        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {value!r:.60}")
+        raise HypersignError(f"{name} must be an integer{_range(min, max)}; got {value!r:.60}")
     else:
         number = int(value)
-    if (least is not None and number < least) or (most is not None and number > most):
-        raise HypersignError(f"{name} must be an integer{_range(least, most)}; got {number}")
+    if (min is not None and number < min) or (max is not None and number > max):
+        raise HypersignError(f"{name} must be an integer{_range(min, max)}; got {number}")
     return number
 
 
 def check_threads(value: object, name: str = "threads") -> int:
     """Returns a number of threads as an int, or raises HypersignError."""
-    return check_int(name, value, least=1, most=MOST_THREADS)
+    return check_int(name, value, min=1, max=MOST_THREADS)
 
 
 def check_real(
     name: str,
     value: object,
     *,
-    least: float | None = None,
-    most: float | None = None,
+    min: float | None = None,
+    max: float | None = None,
     below: float | None = None,
     above: float | None = None,
 ) -> float:
     """Returns `value` as a float. Raises HypersignError if it is no number or out of range."""
     bounds = [
         f"{sign} {bound:g}"
-        for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below))
+        for sign, bound in ((">=", min), (">", above), ("<=", max), ("<", below))
         if bound is not None
     ]
     wanted = f"{name} must be a number" + (f" {' and '.join(bounds)}" if bounds else "")
@@ -58,9 +58,9 @@ def check_real(
         raise HypersignError(f"{wanted}; got one that is too large for a float") from None
     inside = (
         number == number
-        and (least is None or number >= least)
+        and (min is None or number >= min)
         and (above is None or number > above)
-        and (most is None or number <= most)
+        and (max is None or number <= max)
         and (below is None or number < below)
     )
     if not inside:
@@ -76,11 +76,11 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
-def _range(least: int | None, most: int | None) -> str:
-    if least is not None and most is not None:
-        return f" from {least} to {most}"
-    if least is not None:
-        return f" >= {least}"
-    if most is not None:
-        return f" <= {most}"
+def _range(min: int | None, max: int | None) -> str:
+    if min is not None and max is not None:
+        return f" from {min} to {max}"
+    if min is not None:
+        return f" >= {min}"
+    if max is not None:
+        return f" <= {max}"
     return ""

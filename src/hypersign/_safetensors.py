@@ -84,12 +84,12 @@ def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: M
     return len(text).to_bytes(8, "little") + text
 
 
-def read_header(stream: BinaryIO, *, most: int = MOST_HEADER, dtypes: Collection[str] = tuple(BITS)) -> Header:
+def read_header(stream: BinaryIO, *, max: int = MOST_HEADER, dtypes: Collection[str] = tuple(BITS)) -> Header:
     """Reads and checks the header of an open file; the stream is then at the first byte of the tensors.
 
     Args:
         stream: a file that can seek, from its beginning.
-        most: largest header in bytes.
+        max: largest header in bytes.
         dtypes: types that tensors may have.
 
     Raises:
@@ -106,8 +106,8 @@ def read_header(stream: BinaryIO, *, most: int = MOST_HEADER, dtypes: Collection
     length = int.from_bytes(head, "little")
     if total < 8 or length > total - 8:
         raise HypersignError("it must be a safetensors file; it is truncated, or another kind of file")
-    if length > most:
-        raise HypersignError(f"its header must take at most {most:,} bytes; it says {length:,}")
+    if length > max:
+        raise HypersignError(f"its header must take at most {max:,} bytes; it says {length:,}")
     head += stream.read(length)
     try:
         text = head[8:].decode()

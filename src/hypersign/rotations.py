@@ -60,9 +60,9 @@ class HaarRotation:
     """
 
     def __init__(self, dimension: int, seed: int, *, outputs: int | None = None) -> None:
-        self.dimension = check_int("a rotation's dimension", dimension, least=1)
-        self.outputs = dimension if outputs is None else check_int("a rotation's outputs", outputs, least=1)
-        self.seed = check_int("a rotation's seed", seed, least=0)
+        self.dimension = check_int("a rotation's dimension", dimension, min=1)
+        self.outputs = dimension if outputs is None else check_int("a rotation's outputs", outputs, min=1)
+        self.seed = check_int("a rotation's seed", seed, min=0)
         shape = max(self.dimension, self.outputs), min(self.dimension, self.outputs)
         q, r = np.linalg.qr(np.random.Generator(np.random.Philox(seed)).standard_normal(shape))
         q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
@@ -127,13 +127,13 @@ class HadamardRotation:
     """
 
     def __init__(self, dimension: int, rounds: int = 3, seed: int = 0, *, outputs: int | None = None) -> None:
-        self.dimension = check_int("a rotation's dimension", dimension, least=1)
-        wanted = 1 if outputs is None else check_int("a rotation's outputs", outputs, least=1)
+        self.dimension = check_int("a rotation's dimension", dimension, min=1)
+        wanted = 1 if outputs is None else check_int("a rotation's outputs", outputs, min=1)
         self.size = next_power_of_two(max(self.dimension, wanted))
         """n, the length of the transforms."""
         self.outputs = self.size if outputs is None else wanted
-        self.rounds = check_int("a Hadamard rotation's rounds", rounds, least=1)
-        self.seed = check_int("a rotation's seed", seed, least=0, most=2**64 - 1)
+        self.rounds = check_int("a Hadamard rotation's rounds", rounds, min=1)
+        self.seed = check_int("a rotation's seed", seed, min=0, max=2**64 - 1)
 
     def signs(self, number: int) -> np.ndarray:
         """The signs of round `number` (from 0): float32, shape (size,). Every call computes them again."""
@@ -257,9 +257,9 @@ def random_signs(count: int, seed: int, stream: int = 0) -> np.ndarray:
     >>> random_signs(8, seed=0).astype(int).tolist()
     [-1, 1, 1, 1, -1, 1, 1, -1]
     """
-    check_int("the number of signs", count, least=0)
-    check_int("seed", seed, least=0, most=2**64 - 1)
-    check_int("stream", stream, least=0, most=2**64 - 1)
+    check_int("the number of signs", count, min=0)
+    check_int("seed", seed, min=0, max=2**64 - 1)
+    check_int("stream", stream, min=0, max=2**64 - 1)
     state = 0
     for word in (seed, stream):
         state = int(_mix(np.array([state ^ word], np.uint64) + np.uint64(_GOLDEN))[0])

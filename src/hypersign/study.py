@@ -65,7 +65,7 @@ def ablate_run(
         HypersignError: the weights or the data are missing, or a number is below 1.
     """
     for name, value in (("images", images), ("reestimate_images", reestimate_images), ("rounds", rounds)):
-        check_int(name, value, least=1)
+        check_int(name, value, min=1)
     data, model = run.data(), run.load_model(weights)
     batches = data.batches(data.test[:images], ABLATION_BATCH)
     size = min(reestimate_images, REESTIMATION_BATCH)

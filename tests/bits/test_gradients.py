@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_refused() -> None:
     x = np.zeros((1, 2, 2, 1), np.uint64)
     with pytest.raises(HypersignError, match=r"inputs of 70 channels must come as uint64 words \(N, H, W, 2\)"):
         weight_gradient(q, np.ones(3, np.float32), x, shape=(1, 1, 70))
-    with pytest.raises(HypersignError, match="as many images as the gradient's 1; got 2"):
+    with pytest.raises(HypersignError, match="one image for each of the gradient's 1; got 2"):
         weight_gradient(q, np.ones(3, np.float32), np.repeat(x, 2, 0), shape=(1, 1, 5))
     with pytest.raises(HypersignError, match="one for each of 3 filters"):
         weight_gradient(q, scales, x, shape=(1, 1, 5))

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused() -> None:
         hamming_topk(x.astype(np.int64), x, 1)
     with pytest.raises(HypersignError, match="b must be uint64 words"):
         hamming(x, x[0])
-    with pytest.raises(HypersignError, match="as many words each; got 2 and 1"):
+    with pytest.raises(HypersignError, match="the same number of words; got 2 and 1"):
         hamming(x, x[:, :1])
     with pytest.raises(HypersignError, match="k must be an integer from 0 to 3; got 4"):
         hamming_topk(x, x, 4)

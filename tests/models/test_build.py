@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -173,3 +175,9 @@ def test_errors(name: str, options: dict, message: str) -> None:
 def test_options_of_an_unknown_network() -> None:
     with pytest.raises(HypersignError, match="model must be one of"):
         options_of("alexnet")
+
+
+def test_a_network_can_be_built_first_of_all() -> None:
+    """The quantizers are loaded lazily, so a fresh interpreter has not seen the types that annotations name."""
+    code = "from hypersign.models import build; build('vgg', (1, 8, 8), 10, widths=[8], pools=[], hidden=[])"
+    subprocess.run([sys.executable, "-c", code], check=True)

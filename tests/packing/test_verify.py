@@ -242,7 +242,7 @@ def test_a_head_without_flatten(tmp_path: Path) -> None:
 def test_a_network_of_another_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     packed = packed_from(mlp((1, 3, 3), 4, hidden=(70,)).eval(), tmp_path, (1, 3, 3))
-    with pytest.raises(HypersignError, match="at fc2 it has 70 numbers an image, the network 60: pack it again"):
+    with pytest.raises(HypersignError, match="at fc2 it has 70 numbers per image, the network 60: pack it again"):
         verify(mlp((1, 3, 3), 4, hidden=(60,)).eval(), packed, images_of((1, 3, 3), 50))
 
 

@@ -43,11 +43,11 @@ class Filters:
         rows, columns, depth = shape
         what = "shape (kernel height, kernel width, channels)"
         self.shape = (
-            check_int(what, rows, least=1),
-            check_int(what, columns, least=1),
-            check_int(what, depth, least=1),
+            check_int(what, rows, min=1),
+            check_int(what, columns, min=1),
+            check_int(what, depth, min=1),
         )
-        self.groups = check_int("groups", groups, least=1)
+        self.groups = check_int("groups", groups, min=1)
         d = math.prod(self.shape)
         if d >= 2**30:
             raise HypersignError(f"filters must have fewer than 2^30 levels, so that sums are int32; got {d}")
@@ -145,9 +145,9 @@ class Filters:
                 f"images of {self.channels} channels must come as uint64 words (N, H, W, {words}) or "
                 f"(2, N, H, W, {words}); got {x.dtype} of shape {x.shape}"
             )
-        stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
-        dilation = check_pair("dilation", dilation, least=1)
-        pad_value = check_int("pad_value", pad_value, least=0, most=1)
+        stride, padding = check_pair("stride", stride, min=1), check_pair("padding", padding, min=0)
+        dilation = check_pair("dilation", dilation, min=1)
+        pad_value = check_int("pad_value", pad_value, min=0, max=1)
         threads = check_threads(threads)
         size = output_size(x.shape[-3:-1], self.shape[:2], stride=stride, padding=padding, dilation=dilation)
         shape: tuple[int, ...] = (x.shape[-4], *size, self.filters)

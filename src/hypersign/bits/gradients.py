@@ -59,7 +59,7 @@ def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1
         raise HypersignError(
             f"a gradient must be float32 (N, H, W, F); got {gradient.dtype} of shape {gradient.shape}"
         )
-    seed = check_int("seed", seed, least=0, most=2**64 - 1)
+    seed = check_int("seed", seed, min=0, max=2**64 - 1)
     threads = check_threads(threads)
     images, height, width, filters = gradient.shape
     kernels = native()
@@ -190,11 +190,11 @@ def weight_gradient(
             f"got {x.dtype} of shape {x.shape}"
         )
     if x.shape[-4] != len(q):
-        raise HypersignError(f"inputs must be as many images as the gradient's {len(q)}; got {x.shape[-4]}")
+        raise HypersignError(f"inputs must have one image for each of the gradient's {len(q)}; got {x.shape[-4]}")
     options = _options(q, x.shape[-3:-1], shape[:2], stride, padding, dilation)
     if scales.shape != q.shape[3:]:
         raise HypersignError(f"scales must be one for each of {q.shape[3]} filters; got shape {scales.shape}")
-    pad_value = check_int("pad_value", pad_value, least=0, most=1)
+    pad_value = check_int("pad_value", pad_value, min=0, max=1)
     kernels = native()
     if kernels is None:
         return reference.weight_gradient(q, scales, x, shape, *options, pad_value)
@@ -225,8 +225,8 @@ def _words(words: Words) -> Words:
 def _options(
     q: NDArray[np.int8], size: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> tuple[Pair, Pair, Pair]:
-    stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
-    dilation = check_pair("dilation", dilation, least=1)
+    stride, padding = check_pair("stride", stride, min=1), check_pair("padding", padding, min=0)
+    dilation = check_pair("dilation", dilation, min=1)
     expected = output_size(size, kernel, stride=stride, padding=padding, dilation=dilation)
     if q.shape[1:3] != expected:
         raise HypersignError(

@@ -60,7 +60,7 @@ def hamming_topk(
     ([[1, 1]], [[1, 2]])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
-    k = check_int("k", k, least=0, most=len(codes))
+    k = check_int("k", k, min=0, max=len(codes))
     threads = check_threads(threads)
     kernels = native()
     if kernels is None:
@@ -94,7 +94,7 @@ def hamming_within(
     ([0, 1], [1], [1])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
-    radius = check_int("radius", radius, least=0)
+    radius = check_int("radius", radius, min=0)
     threads = check_threads(threads)
     kernels = native()
     if kernels is not None:
@@ -114,7 +114,9 @@ def _codes(a: Words, b: Words, name: str, other: str) -> tuple[Words, Words]:
                 f"{words.shape}"
             )
     if a.shape[1] != b.shape[1]:
-        raise HypersignError(f"{name} and {other} must have as many words each; got {a.shape[1]} and {b.shape[1]}")
+        raise HypersignError(
+            f"{name} and {other} must have the same number of words; got {a.shape[1]} and {b.shape[1]}"
+        )
     if a.shape[1] >= 2**18:
         raise HypersignError(f"codes must have fewer than {2**18} words; got {a.shape[1]}")
     return np.require(a, requirements=["C", "A"]), np.require(b, requirements=["C", "A"])

@@ -73,10 +73,10 @@ def image_conv2d(
             f"images must be uint8 (N, H, W, {filters.channels}) and filters of one group; got {x.dtype} of shape "
             f"{x.shape} and {filters.groups} groups"
         )
-    multiplier = check_int("multiplier", multiplier, least=-64, most=64)
-    shift = check_int("shift", shift, least=-LARGEST, most=LARGEST)
-    stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
-    dilation = check_pair("dilation", dilation, least=1)
+    multiplier = check_int("multiplier", multiplier, min=-64, max=64)
+    shift = check_int("shift", shift, min=-LARGEST, max=LARGEST)
+    stride, padding = check_pair("stride", stride, min=1), check_pair("padding", padding, min=0)
+    dilation = check_pair("dilation", dilation, min=1)
     threads = check_threads(threads)
     out = output_size(x.shape[1:3], filters.shape[:2], stride=stride, padding=padding, dilation=dilation)
     taps = math.prod(filters.shape)

@@ -51,8 +51,8 @@ def max_pool2d(
     [-1, 1]
     """
     x = np.asarray(x)
-    size, stride = check_pair("size", size, least=1), check_pair("stride", stride, least=1)
-    padding = check_pair("padding", padding, least=0)
+    size, stride = check_pair("size", size, min=1), check_pair("stride", stride, min=1)
+    padding = check_pair("padding", padding, min=0)
     if x.dtype != np.uint64 or x.ndim not in (4, 5) or x.shape[:-4] not in ((), (2,)):
         raise HypersignError(
             f"packed images must be uint64 words (N, H, W, words) or (2, N, H, W, words); got {x.dtype} of shape "

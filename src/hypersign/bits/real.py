@@ -55,14 +55,14 @@ def real_conv2d(
             f"{x.dtype} of shape {x.shape} and {weight.dtype} of shape {weight.shape}"
         )
     filters = weight.shape[0]
-    groups = check_int("groups", groups, least=1)
+    groups = check_int("groups", groups, min=1)
     if min(weight.shape) < 1 or weight.shape[3] * groups != x.shape[3] or filters % groups:
         raise HypersignError(
             f"weight (filters, kernel height, kernel width, C / groups) must fit images of {x.shape[3]} channels in "
             f"{groups} groups; got {weight.shape}"
         )
-    stride, padding = check_pair("stride", stride, least=1), check_pair("padding", padding, least=0)
-    dilation = check_pair("dilation", dilation, least=1)
+    stride, padding = check_pair("stride", stride, min=1), check_pair("padding", padding, min=0)
+    dilation = check_pair("dilation", dilation, min=1)
     threads = check_threads(threads)
     offset = np.zeros(filters, np.float32) if bias is None else np.asarray(bias, np.float32)
     if offset.shape != (filters,):

@@ -7,17 +7,17 @@ from hypersign._checks import HypersignError, check_int
 __all__ = ["check_pair", "output_size"]
 
 
-def check_pair(name: str, pair: Sequence[int], *, least: int) -> tuple[int, int]:
+def check_pair(name: str, pair: Sequence[int], *, min: int) -> tuple[int, int]:
     """Returns the pair (vertical, horizontal) as ints. Raises HypersignError if it is no pair or out of range.
 
-    >>> check_pair("stride", (2, 1), least=1)
+    >>> check_pair("stride", (2, 1), min=1)
     (2, 1)
     """
-    if type(pair) is tuple and [type(size) for size in pair] == [int, int] and min(pair) >= least:
+    if type(pair) is tuple and [type(size) for size in pair] == [int, int] and pair[0] >= min and pair[1] >= min:
         return pair  # the usual case: full checks take longer than a small layer
     if not isinstance(pair, Sequence) or len(pair) != 2:
         raise HypersignError(f"{name} must be a pair (vertical, horizontal); got {pair!r}")
-    return check_int(f"{name}[0]", pair[0], least=least), check_int(f"{name}[1]", pair[1], least=least)
+    return check_int(f"{name}[0]", pair[0], min=min), check_int(f"{name}[1]", pair[1], min=min)
 
 
 def output_size(

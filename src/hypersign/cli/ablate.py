@@ -57,8 +57,8 @@ def ablate(
 
     opened = runs.load(run)
     for name, value in (("images", images), ("reestimate-images", reestimate_images), ("rounds", rounds)):
-        check_int(f"--{name}", value, least=1)
-    check_int("--seed", seed, least=0)
+        check_int(f"--{name}", value, min=1)
+    check_int("--seed", seed, min=0)
     with contextlib.ExitStack() as stack:
         if figures is not None:
             stack.enter_context(writing_file(figures / "ablation"))

@@ -50,8 +50,8 @@ def bench(
     if not batch_sizes:
         raise HypersignError("--batch-sizes needs at least one value; got none")
     for size in batch_sizes:
-        check_int("--batch-sizes", size, least=1, most=1 << 20)
-    check_int("--repeats", repeats, least=1)
+        check_int("--batch-sizes", size, min=1, max=1 << 20)
+    check_int("--repeats", repeats, min=1)
     check_threads(threads, "--threads")
     found = [
         profile(model, images=size, threads=threads, repeats=repeats, rivals=_dense(model, size, threads))

@@ -42,7 +42,7 @@ def evaluate(
 
     opened = runs.load(run)
     if images is not None:
-        check_int("--images", images, least=1)
+        check_int("--images", images, min=1)
     data = opened.data()
     chosen = (data.test if split == "test" else data.train)[:images]
     result = measure(opened.load_model(weights), data.batches(chosen, batch_size), task=opened.task())

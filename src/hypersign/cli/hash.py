@@ -67,8 +67,8 @@ def hash_(
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
         raise HypersignError("--plan needs a random rotation; got --rotation none: use hadamard or haar")
-    check_int("--neighbours", neighbours, least=1)
-    check_int("--queries", queries, least=1)
+    check_int("--neighbours", neighbours, min=1)
+    check_int("--queries", queries, min=1)
     hasher = SignHasher(
         bits, rotation=None if rotation == "none" else rotation, rounds=rounds, center=center, seed=seed
     )

@@ -56,7 +56,7 @@ def inspect(
     from hypersign import geometry, runs, study  # torch: files of weights and of vectors are inspected without it
 
     opened = runs.load(run)
-    check_int("--images", images, least=1)
+    check_int("--images", images, min=1)
     folder = output or opened.path
     out = console()
     with writing_file(folder / "geometry.json"):

@@ -52,8 +52,8 @@ def reproduce(
     from hypersign.geometry.claims import network_claims, simulation_claims
 
     opened = runs.load(run)
-    check_int("--images", images, least=1)
-    check_int("--draws", draws, least=2)
+    check_int("--images", images, min=1)
+    check_int("--draws", draws, min=2)
     folder = output or opened.path / "reproduction"
     with writing_file(folder / "geometry.json"):
         progress = console(stderr=True)

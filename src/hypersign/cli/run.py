@@ -51,7 +51,7 @@ def predict(
             (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in front.
         batch_size: images per batch; results do not depend on it.
     """
-    check_int("--batch-size", batch_size, least=1, most=MOST_IMAGES)
+    check_int("--batch-size", batch_size, min=1, max=MOST_IMAGES)
     check_threads(threads, "--threads")
     if output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")

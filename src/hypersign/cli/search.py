@@ -56,8 +56,8 @@ def search(
         output: .npz file to write: distances and indices, each of shape (q, neighbours).
     """
     check_threads(threads, "--threads")
-    check_int("--neighbours", neighbours, least=1)
-    check_int("--factor", factor, least=1)
+    check_int("--neighbours", neighbours, min=1)
+    check_int("--factor", factor, min=1)
     if output is not None and output.suffix != ".npz":
         raise HypersignError(f"--output must name a .npz file; got {output}")
     index = HammingIndex.load(codes)
@@ -68,7 +68,7 @@ def search(
     else:
         if isinstance(asked, HammingIndex):
             raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name the .npy file")
-        check_int("--neighbours", neighbours, least=1, most=len(index))
+        check_int("--neighbours", neighbours, min=1, max=len(index))
         candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
     metric = "Hamming" if rescore is None else "Euclidean"

@@ -34,8 +34,8 @@ def angle(*, dimension: tuple[int, ...] = (27,), threshold: float = 0.0, json: J
         threshold: threshold of ternary levels, in standard deviations; 0 means the sign.
     """
     for d in dimension:
-        check_int("--dimension", d, least=1)
-    check_real("--threshold", threshold, least=0)
+        check_int("--dimension", d, min=1)
+    check_real("--threshold", threshold, min=0)
     if not dimension:
         raise HypersignError("--dimension needs at least one value; got none")
     title = "A Gaussian vector and its sign" if threshold == 0 else f"Ternary levels, threshold {threshold:g}"
@@ -56,7 +56,7 @@ def ternary(
         thresholds: thresholds in standard deviations, one row per value; 0.612 gives the smallest angle.
     """
     for t in thresholds:
-        check_real("--thresholds", t, least=0)
+        check_real("--thresholds", t, min=0)
     if not thresholds:
         raise HypersignError("--thresholds needs at least one value; got none")
     _print({"Ternary levels": _ternary(thresholds)}, json)

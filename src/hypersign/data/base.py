@@ -100,6 +100,6 @@ class Data:
         Raises:
             HypersignError: `n` is negative or leaves nothing to train on.
         """
-        check_int(f"the number of {self.unit} held out", n, least=0, most=len(self.train) - 1)
+        check_int(f"the number of {self.unit} held out", n, min=0, max=len(self.train) - 1)
         border = len(self.train) - n
         return self.train[:border], self.train[border:]

@@ -53,10 +53,10 @@ class TensorBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.batch_size = check_int("batch_size", batch_size, least=1)
-        self.processes = check_int("processes", processes, least=1)
-        self.rank = check_int("rank", rank, least=0, most=processes - 1)
-        self.seed = None if seed is None else check_int("seed", seed, least=0)
+        self.batch_size = check_int("batch_size", batch_size, min=1)
+        self.processes = check_int("processes", processes, min=1)
+        self.rank = check_int("rank", rank, min=0, max=processes - 1)
+        self.seed = None if seed is None else check_int("seed", seed, min=0)
         self.device = torch.device(device)
         if batch_size % processes:
             raise HypersignError(
@@ -93,8 +93,8 @@ class TensorBatches:
         Raises:
             HypersignError: the number is negative, or `start` is not between 0 and the number of batches.
         """
-        check_int("the epoch's number", number, least=0)
-        check_int("start", start, least=0, most=len(self))
+        check_int("the epoch's number", number, min=0)
+        check_int("start", start, min=0, max=len(self))
         return self._batches(number, start)
 
     def _batches(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -143,7 +143,7 @@ class Augmentation:
     crop_padding: int = 4
 
     def __post_init__(self) -> None:
-        check_int("crop_padding", self.crop_padding, least=0)
+        check_int("crop_padding", self.crop_padding, min=0)
 
 
 class Batches(TensorBatches):

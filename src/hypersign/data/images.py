@@ -126,7 +126,7 @@ def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE
         >>> len(train), len(test)
         (40, 10)
     """
-    generator = np.random.default_rng(check_int("seed", seed, least=0))
+    generator = np.random.default_rng(check_int("seed", seed, min=0))
     train, test = [], []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))

@@ -38,7 +38,7 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
         >>> data.shape, len(data.train), len(data.test), data.pixel_range
         ((1, 8, 8), 1438, 359, (0.0, 1.0))
     """
-    check_int("seed", seed, least=0)
+    check_int("seed", seed, min=0)
     if name_or_path == "digits":
         return load_digits(seed)
     if name_or_path in SOURCES:

@@ -248,7 +248,7 @@ def measure_depth(
     >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in measure_depth(model, [batch], [batch]).layers]
     [(0.6, 0.6), (0.4, 0.4)]
     """
-    check_int("permuted_images", permuted_images, least=1)
+    check_int("permuted_images", permuted_images, min=1)
     check_repeatable("batches", batches)
     check_repeatable("reestimation", reestimation)
     quantized = copy.deepcopy(model)

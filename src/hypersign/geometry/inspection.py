@@ -110,7 +110,7 @@ def inspect(
 
 
 def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: Progress) -> Geometry:
-    check_int("images", images, least=1)
+    check_int("images", images, min=1)
     data, model = run.data(), run.load_model(weights)
     train = data.train[:: -(-len(data.train) // images)]
     covariances = input_covariances(

@@ -34,7 +34,7 @@ def hamming_angle(distances: ArrayLike, bits: int) -> NDArray[np.float64]:
     >>> round(float(hamming_angle(32, 128)), 4)
     0.7854
     """
-    check_int("bits", bits, least=1)
+    check_int("bits", bits, min=1)
     return np.pi * np.asarray(distances, dtype=np.float64) / bits
 
 
@@ -137,7 +137,7 @@ def rabitq_cosine(
     step = 2 * np.abs(projected).max(1, keepdims=True) / (2**PLANES - 1)
     steps = projected / step + (2**PLANES - 1) / 2  # from 0 to 15
     # One row of random numbers serves all queries: a query's estimates do not depend on its neighbours.
-    random = np.random.Generator(np.random.Philox(check_int("seed", seed, least=0))).random(m, dtype=np.float32)
+    random = np.random.Generator(np.random.Philox(check_int("seed", seed, min=0))).random(m, dtype=np.float32)
     levels = np.clip(np.floor(steps + random), 0, 2**PLANES - 1)
     part = steps - np.floor(steps)
     rounding = np.square(step[:, 0]) * (part * (1 - part)).sum(1)

@@ -141,7 +141,7 @@ class SignHasher(Transformer):
 
     def check_options(self, dimension: int) -> float:
         """Raises HypersignError for options that do not fit vectors of this dimension; returns the mean's share."""
-        check_int("bits", self.bits, least=1, most=MOST_BITS)
+        check_int("bits", self.bits, min=1, max=MOST_BITS)
         if self.rotation is not None:
             check_choice("rotation", self.rotation, ("hadamard", "haar"))
         elif self.bits != dimension:
@@ -156,8 +156,8 @@ class SignHasher(Transformer):
             )
         share = check_share(self.center)
         check_choice("output", self.output, ("packed", "bits"))
-        check_int("rounds", self.rounds, least=1, most=MOST_ROUNDS)
-        check_int("seed", self.seed, least=0, most=2**64 - 1)
+        check_int("rounds", self.rounds, min=1, max=MOST_ROUNDS)
+        check_int("seed", self.seed, min=0, max=2**64 - 1)
         return share
 
     def restore(self, mean: NDArray[np.float64]) -> "SignHasher":
@@ -240,7 +240,7 @@ class SignHasher(Transformer):
 
 def check_share(center: bool | float) -> float:
     """The share of the mean to subtract, from 0 to 1."""
-    return float(center) if isinstance(center, bool) else check_real("center", center, least=0, most=1)
+    return float(center) if isinstance(center, bool) else check_real("center", center, min=0, max=1)
 
 
 def block_rows(dimension: int) -> int:

@@ -121,7 +121,7 @@ class HammingIndex:
                 f"candidates of {len(found.indices)} queries came with queries of shape {queries.shape}; they must "
                 f"be of shape ({len(found.indices)}, {dimension})"
             )
-        check_int("k", k, least=1, most=found.indices.shape[1])
+        check_int("k", k, min=1, max=found.indices.shape[1])
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
         for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
             rows = np.sort(candidates)  # in the file's order; a stable sort then puts the lower index first
@@ -134,7 +134,7 @@ class HammingIndex:
         return Neighbours(distances, indices)
 
     def _check_k(self, k: int) -> None:
-        check_int("k", k, least=1)
+        check_int("k", k, min=1)
         if k > len(self):
             raise HypersignError(f"k must be at most the number of codes in the index, {len(self)}; got {k}")
 

@@ -127,18 +127,18 @@ def plan(
         if not len(values):
             raise HypersignError(f"{name} must name at least one; got none")
         for value in values:
-            check_int(name, value, least=1, most=MOST_BITS)
+            check_int(name, value, min=1, max=MOST_BITS)
     vectors = np.asanyarray(vectors)
     if vectors.ndim != 2:
         raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
-    check_int("k", k, least=1)
+    check_int("k", k, min=1)
     if len(vectors) < k + 2:
         raise HypersignError(f"{k} neighbours of a query need at least {k + 2} vectors; got {len(vectors)}")
     n, d = vectors.shape
-    random = np.random.default_rng(check_int("seed", seed, least=0))
+    random = np.random.default_rng(check_int("seed", seed, min=0))
     rows = None
     if queries is None:
-        rows = np.sort(random.choice(n, min(check_int("sample", sample, least=1), n), replace=False))
+        rows = np.sort(random.choice(n, min(check_int("sample", sample, min=1), n), replace=False))
         queries = vectors[rows]
     asked = np.asarray(queries)
     if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:

@@ -105,8 +105,8 @@ def predicted_recall(
             "queries, vectors and nearest must be of shapes (q, d), (n, d) and (q, k) with k <= n; "
             f"got {queries.shape}, {vectors.shape} and {nearest.shape}"
         )
-    check_int("bits", bits, least=1)
-    check_int("dimension", dimension, least=3)
+    check_int("bits", bits, min=1)
+    check_int("dimension", dimension, min=3)
     companions = np.unique(np.linspace(0, len(vectors) - 1, min(FAR, len(vectors))).round().astype(np.int64))
     crowd = meet(vectors, queries, None, nearest, companions, np.zeros(vectors.shape[1]))
     return float(recall_by_factor(crowd, bits, dimension, nearest.shape[1], (1,))[1].mean())

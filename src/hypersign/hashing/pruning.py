@@ -81,7 +81,7 @@ class BoundedIndex:
             seed: of its rounding.
             threads: number of threads.
         """
-        check_int("k", k, least=1)
+        check_int("k", k, min=1)
         if k > len(self):
             raise HypersignError(f"k must be at most the number of vectors in the index, {len(self)}; got {k}")
         queries = np.asarray(queries)

@@ -130,14 +130,13 @@ def inspect_vectors(
     >>> round(found.centred_rotated_degrees.mean, 1), round(found.centred_rotated_degrees.predicted_mean, 1)
     (36.9, 36.7)
     """
-    check_int("sample", sample, least=12)
+    check_int("sample", sample, min=12)
     if vectors.ndim != 2 or vectors.shape[1] < 2:
         raise HypersignError(f"vectors must be of shape (n, d) with d >= 2; got shape {vectors.shape}")
     n, d = vectors.shape
     size = HadamardRotation(d).size
     lengths = [
-        check_int("bits", m, least=1, most=MOST_BITS)
-        for m in (bits or [max(size >> shift, 1) for shift in (2, 1, 0)])
+        check_int("bits", m, min=1, max=MOST_BITS) for m in (bits or [max(size >> shift, 1) for shift in (2, 1, 0)])
     ]
     places: NDArray[np.int64] = np.unique(np.linspace(0, max(n - 1, 0), min(n, sample)).round().astype(np.int64))
     x = np.asarray(vectors[places], dtype=np.float64)

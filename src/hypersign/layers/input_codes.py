@@ -45,7 +45,7 @@ class Thermometer(_Code):
     """
 
     def __init__(self, k: int, pixel_range: tuple[float, float]) -> None:
-        super().__init__(check_int("levels of a thermometer code", k, least=1), pixel_range)
+        super().__init__(check_int("levels of a thermometer code", k, min=1), pixel_range)
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes images of shape (N, C, H, W) as levels of shape (N, C k, H, W)."""

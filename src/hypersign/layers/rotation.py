@@ -73,8 +73,8 @@ class PatchRotation(nn.Module):
 
     def __init__(self, channels: int, size: int, rotation: HaarRotation | HadamardRotation) -> None:
         super().__init__()
-        self.channels = check_int("channels", channels, least=1)
-        self.size = check_int("the size of a patch", size, least=1)
+        self.channels = check_int("channels", channels, min=1)
+        self.size = check_int("the size of a patch", size, min=1)
         if size % 2 == 0:
             raise HypersignError(f"the size of a patch must be odd, so that padding keeps images' sizes; got {size}")
         if not isinstance(rotation, HaarRotation | HadamardRotation) or rotation.dimension != channels * size**2:

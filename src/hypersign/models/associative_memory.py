@@ -123,10 +123,10 @@ def associative_memory(
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields("associative-memory")
     pixels = math.prod(check_shape(shape))
-    check_int("classes", classes, least=1, most=MOST_UNITS)
+    check_int("classes", classes, min=1, max=MOST_UNITS)
     if len(hidden) != 1:
         raise HypersignError(f"hidden must be one number, of the memory's features; got {tuple(hidden)}")
-    features = check_int("hidden", hidden[0], least=1, most=MOST_UNITS)
+    features = check_int("hidden", hidden[0], min=1, max=MOST_UNITS)
     layer = QuantLinear(features, classes, bias=False, input_quantizer=quantization.input_quantizer())
     nn.init.zeros_(layer.weight)
     rotation = HadamardRotation(pixels, rounds=3, seed=0, outputs=features)

@@ -95,9 +95,10 @@ def _check_kinds(name: str, options: Mapping[str, Any]) -> None:
 
 @functools.cache
 def _kinds(name: str) -> dict[str, Any]:
+    types = {quantizer: getattr(quantizers, quantizer) for quantizer in quantizers.__all__}  # loads the lazy ones
     found: dict[str, Any] = {}
     for function in (Quantization, Quantization.of, MODELS[name]):
-        found |= typing.get_type_hints(function, localns=vars(quantizers))
+        found |= typing.get_type_hints(function, localns=types)
     return found
 
 

@@ -221,8 +221,8 @@ def fast_transform(
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields("fast-transform")
     pixels = math.prod(check_shape(shape))
-    check_int("classes", classes, least=1, most=MOST_UNITS)
-    units = check_int("hidden", hidden[0], least=2, most=MOST_UNITS) if hidden else 0
+    check_int("classes", classes, min=1, max=MOST_UNITS)
+    units = check_int("hidden", hidden[0], min=2, max=MOST_UNITS) if hidden else 0
     if units < pixels or units & (units - 1) or any(number != units for number in hidden):
         raise HypersignError(
             f"hidden must name layers of one and the same number of units, a power of two that holds the {pixels} "

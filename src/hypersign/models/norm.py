@@ -60,7 +60,7 @@ class ShiftBatchNorm2d(_Shift, nn.BatchNorm2d):
 def check_norm(epsilon: float, momentum: float) -> None:
     """Raises HypersignError unless both numbers are valid for a batch norm."""
     check_real("norm_epsilon", epsilon, above=0)
-    check_real("norm_momentum", momentum, above=0, most=1)
+    check_real("norm_momentum", momentum, above=0, max=1)
 
 
 def batch_norm(dimensions: int, features: int, *, eps: float, momentum: float, scale: bool) -> nn.Module:

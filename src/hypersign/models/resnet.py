@@ -73,12 +73,12 @@ def _resnet(
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields(f"resnet{2 + depth * len(widths)}")
     channels, _, _ = check_shape(shape)
-    check_int("classes", classes, least=1, most=MOST_UNITS)
+    check_int("classes", classes, min=1, max=MOST_UNITS)
     check_norm(norm_epsilon, norm_momentum)
     if not widths:
         raise HypersignError("widths must name at least one stage, the number of its filters; got none")
     for width in widths:
-        check_int("widths", width, least=1, most=MOST_FILTERS)
+        check_int("widths", width, min=1, max=MOST_FILTERS)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     modules["conv"] = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
     modules["norm"] = nn.BatchNorm2d(widths[0], eps=norm_epsilon, momentum=norm_momentum)

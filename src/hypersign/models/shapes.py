@@ -20,7 +20,7 @@ def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Returns `shape` as (channels, height, width), or raises HypersignError if it has another form."""
     if len(shape) != 3:
         raise HypersignError(f"shape must be (channels, height, width) of the images; got {tuple(shape)}")
-    channels, height, width = (check_int("shape (channels, height, width)", size, least=1) for size in shape)
+    channels, height, width = (check_int("shape (channels, height, width)", size, min=1) for size in shape)
     if channels * height * width > MOST_NUMBERS:
         raise HypersignError(f"images must hold at most {MOST_NUMBERS:,} numbers; shape {tuple(shape)} has more")
     return channels, height, width

@@ -137,16 +137,16 @@ def mlp(
 def _check_sizes(
     classes: int, widths: Sequence[int], pools: Sequence[int], filter_size: int, hidden: Sequence[int]
 ) -> None:
-    check_int("classes", classes, least=1, most=MOST_UNITS)
-    check_int("filter_size", filter_size, least=1, most=MOST_FILTER_SIZE)
+    check_int("classes", classes, min=1, max=MOST_UNITS)
+    check_int("filter_size", filter_size, min=1, max=MOST_FILTER_SIZE)
     if filter_size % 2 == 0:
         raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
     for number in widths:
-        check_int("widths and hidden", number, least=1, most=MOST_FILTERS)
+        check_int("widths and hidden", number, min=1, max=MOST_FILTERS)
     for number in hidden:
-        check_int("widths and hidden", number, least=1, most=MOST_UNITS)
+        check_int("widths and hidden", number, min=1, max=MOST_UNITS)
     for number in pools:
-        check_int("pools (which convolutions are followed by a pool)", number, least=1, most=len(widths))
+        check_int("pools (which convolutions are followed by a pool)", number, min=1, max=len(widths))
 
 
 def _with_real_layers(quantization: Quantization, names: list[str], convolutions: int, rotated: bool) -> Quantization:
@@ -188,10 +188,10 @@ def _first_layer(
             raise HypersignError("first_dimensions cannot be set for bit planes; there are always 8")
         return BitPlanes(quantization.pixel_range), 8 * channels, size
     if name == "thermometer":
-        k = 8 if dimensions is None else check_int("first_dimensions", dimensions, least=1, most=MOST_FILTERS)
+        k = 8 if dimensions is None else check_int("first_dimensions", dimensions, min=1, max=MOST_FILTERS)
         return Thermometer(k, quantization.pixel_range), k * channels, size
     d, outputs = channels * size**2, 64 if dimensions is None else dimensions
-    check_int("first_dimensions", outputs, least=1, most=MOST_FILTERS)
+    check_int("first_dimensions", outputs, min=1, max=MOST_FILTERS)
     if d * (outputs if name == "haar" else 1) > MOST_ROTATION:
         raise HypersignError(
             f"first_layer {name} must rotate patches by at most {MOST_ROTATION:,} numbers; patches of {d} to "

@@ -103,12 +103,12 @@ def read(file: Path | BinaryIO) -> Contents:
 
 
 def _read(stream: BinaryIO) -> Contents:
-    header = read_header(stream, most=MOST_HEADER, dtypes=DTYPES)
+    header = read_header(stream, max=MOST_HEADER, dtypes=DTYPES)
     metadata: dict[str, Any] = dict(header.metadata)
     text = _take(metadata, "hypersign", str, "a packed network has it; other safetensors files do not")
     stated = _take(metadata, "sha256", str, "a packed network has it")
     if metadata:
-        raise HypersignError(f"its metadata must hold hypersign and sha256 alone; it also holds {_few(metadata)}")
+        raise HypersignError(f"its metadata must have only hypersign and sha256; it also has {_few(metadata)}")
     specs = {name: _Spec(name, entry) for name, entry in header.tensors.items()}
     graph = _graph(text)
     values = check_graph(graph, specs)  # check the graph before reading tensors, because it limits their sizes
@@ -134,7 +134,7 @@ class _Spec:
     def tensor(self, body: bytes) -> NDArray[Any]:
         flat = np.frombuffer(body, self.dtype, math.prod(self.shape), self.start)
         if self.dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
-            raise HypersignError(f"tensor {self.name!r} must hold the bytes 0 and 1 alone")
+            raise HypersignError(f"tensor {self.name!r} must have only the bytes 0 and 1")
         return flat.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
 
 
@@ -213,7 +213,7 @@ def _graph(text: str) -> Graph:
         )
         if entry:
             raise HypersignError(
-                f"node {node.name!r} must have op, name, inputs and options alone; got {_few(entry)}"
+                f"node {node.name!r} must have only op, name, inputs and options; it also has {_few(entry)}"
             )
         nodes.append(node)
     if found:

@@ -50,7 +50,7 @@ def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]
     """
     if len(graph.shape) != 3:
         raise HypersignError(f"shape must be (channels, height, width) of an image; got {graph.shape}")
-    channels, height, width = (check_int("shape", size, least=1, most=MOST_NUMBERS) for size in graph.shape)
+    channels, height, width = (check_int("shape", size, min=1, max=MOST_NUMBERS) for size in graph.shape)
     if graph.pixel_range is not None:
         low, high = (check_real("pixel_range", bound) for bound in graph.pixel_range)
         if not -math.inf < low < high < math.inf:
@@ -98,7 +98,7 @@ def _check_ends(graph: Graph, values: Mapping[str, Value], left: Mapping[str, Te
 def _check_node(node: Node, values: Mapping[str, Value], tensors: dict[str, Tensor]) -> tuple[Value, int]:
     """Checks a node and removes its tensors from `tensors`. Returns its value and the bytes that loading needs."""
     if not node.name or node.name in values:
-        raise HypersignError("a node must have a name of its own; this one's is taken or empty")
+        raise HypersignError(f"a node must have a unique name; got {node.name!r}")
     check_choice("op", node.op, OPERATIONS)
     unknown = [name for name in node.inputs if name not in values]
     if unknown:

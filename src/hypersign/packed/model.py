@@ -177,7 +177,7 @@ class PackedModel:
         Raises:
             HypersignError: the images have another type or shape, or are not finite.
         """
-        check_int("batch_size", batch_size, least=1)
+        check_int("batch_size", batch_size, min=1)
         check_threads(threads)
         images = self._images(images)
         logits = np.empty((len(images), len(self.classes)), np.float32)

@@ -86,9 +86,9 @@ def profile(
     Raises:
         HypersignError: a number below 1, or more threads than 4096.
     """
-    check_int("images", images, least=1)
+    check_int("images", images, min=1)
     threads = check_threads(threads)
-    check_int("repeats", repeats, least=1)
+    check_int("repeats", repeats, min=1)
     batch = _images(model, images, seed)
     rivals = {} if rivals is None else rivals
     for call in rivals.values():

@@ -62,5 +62,5 @@ def check_size(what: str, height: int, width: int, channels: int) -> None:
     """Raises HypersignError if a value has more than `MOST_NUMBERS` numbers per image."""
     if height * width * channels > MOST_NUMBERS:
         raise HypersignError(
-            f"{what} must have at most {MOST_NUMBERS} numbers an image; {height} x {width} x {channels} are more"
+            f"{what} must have at most {MOST_NUMBERS} numbers per image; got {height} x {width} x {channels}"
         )

@@ -315,7 +315,7 @@ class _Pass:
         """The packed network's numbers `own`, channels last, in the shape of the replica's."""
         if own.size != value.numel():
             raise HypersignError(
-                f"the packed network must be that of this network; at {name} it has {own[0].size} numbers an image, "
+                f"the packed network must be that of this network; at {name} it has {own[0].size} numbers per image, "
                 f"the network {value[0].numel()}: pack it again"
             )
         return torch.from_numpy(own.astype(np.float64)).permute(0, 3, 1, 2).reshape(value.shape)

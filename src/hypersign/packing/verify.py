@@ -143,7 +143,7 @@ def verify(
     >>> verify(model, packed, images).holds
     True
     """
-    check_int("batch_size", batch_size, least=1)
+    check_int("batch_size", batch_size, min=1)
     if packed.graph.pixel_range is None:
         raise HypersignError("verification compares on 8-bit images; this network was packed for float32 inputs")
     if not len(images):

@@ -49,7 +49,7 @@ class GroupScaled(Quantizer):
                 f"the quantizer to scale by groups must be one without a scale or offset; got {quantizer!r}"
             )
         self.quantizer = quantizer
-        self.size = check_int("the size of a group", size, least=1)
+        self.size = check_int("the size of a group", size, min=1)
 
     @property
     def surrogate(self) -> Surrogate:  # type: ignore[override]

@@ -147,7 +147,7 @@ class Tanh(Surrogate):
         return self.t
 
     def anneal(self, progress: float) -> None:
-        progress = check_real("progress", progress, least=0, most=1)
+        progress = check_real("progress", progress, min=0, max=1)
         self._now = self.first * (self.last / self.first) ** progress
         self.t.fill_(self._now)
 

@@ -28,7 +28,7 @@ class Deviations:
     deviations: float
 
     def __post_init__(self) -> None:
-        check_real("deviations", self.deviations, least=0)
+        check_real("deviations", self.deviations, min=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Ternary(Quantizer):
     ) -> None:
         super().__init__(scale=scale, offset=offset, surrogate=surrogate)
         if not isinstance(threshold, Deviations):
-            threshold = check_real("threshold (a number, or Optimal())", threshold, least=0, below=1)
+            threshold = check_real("threshold (a number, or Optimal())", threshold, min=0, below=1)
         self.threshold = threshold
 
     def round(self, x: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class Tally:
     """Accumulates one case: sums of cosines and angles, in total and per group, and the first angles."""
 
     def __init__(self, draws: int) -> None:
-        self.draws = check_int("draws", draws, least=2)
+        self.draws = check_int("draws", draws, min=2)
         self.undefined = 0
         self.cosine, self.angle = _Sums(), _Sums()
         self.groups: dict[int, tuple[_Sums, _Sums]] = {}

@@ -150,7 +150,7 @@ def ternary(
     (True, 25.83)
     """
     (d,) = _dimensions([dimension])
-    limits = [check_real("a threshold", t, least=0) for t in _some("thresholds", thresholds)]
+    limits = [check_real("a threshold", t, min=0) for t in _some("thresholds", thresholds)]
     tallies = [Tally(draws) for _ in limits]
     for sums in _Source(device, seed, 0).sums(draws, d, thresholds=limits):
         cosines = sums.above / (sums.number * sums.square[:, None]).sqrt()
@@ -183,7 +183,7 @@ def levels(
     (True, 20.0)
     """
     (d,) = _dimensions([dimension])
-    quantizers = [theory.lloyd_max(check_int("a number of levels", k, least=2)) for k in _some("levels", numbers)]
+    quantizers = [theory.lloyd_max(check_int("a number of levels", k, min=2)) for k in _some("levels", numbers)]
     tallies = [Tally(draws) for _ in quantizers]
     # The levels are symmetric: a sum over levels is the smallest level for every |x|, plus, for each threshold, the
     # step to the next level for the |x| beyond it.
@@ -250,7 +250,7 @@ def rotated(
     """
     for rotation in _some("rotations", rotations):
         check_choice("a rotation", rotation, ROTATIONS)
-    check_real("rate", rate, least=-10, most=10)
+    check_real("rate", rate, min=-10, max=10)
     given = None if covariance is None else np.asarray(covariance, dtype=np.float64)
     if given is not None:
         theory.correlated_sign_cosine(given)  # raises an error if the covariance is invalid
@@ -352,7 +352,7 @@ def _components(covariance: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
 
 
 def _dimensions(values: Sequence[int]) -> list[int]:
-    return [check_int("a dimension", d, least=1) for d in _some("dimensions", values)]
+    return [check_int("a dimension", d, min=1) for d in _some("dimensions", values)]
 
 
 def _some(name: str, values: Sequence[Any]) -> Sequence[Any]:
@@ -384,7 +384,7 @@ def _gaussian_blocks(d: int, draws: int, source: "_Source", *, width: int | None
 
 
 def _bit_generator(*streams: int) -> np.random.SFC64:
-    return np.random.SFC64(np.random.SeedSequence([check_int("seed", stream, least=0) for stream in streams]))
+    return np.random.SFC64(np.random.SeedSequence([check_int("seed", stream, min=0) for stream in streams]))
 
 
 @dataclasses.dataclass(frozen=True)

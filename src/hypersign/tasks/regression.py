@@ -39,7 +39,7 @@ class Regression(Task):
     tolerance: float
 
     def __post_init__(self) -> None:
-        check_real("tolerance", self.tolerance, least=0)
+        check_real("tolerance", self.tolerance, min=0)
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         """Raises HypersignError where targets have another shape than outputs, or are not finite."""

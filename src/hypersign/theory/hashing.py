@@ -181,7 +181,7 @@ def rabitq_bound_share(product: ArrayLike, d: ArrayLike, epsilon: ArrayLike = 1.
     >>> round(float(rabitq_bound_share(0.0, 128)), 3), round(float(rabitq_bound_share(0.9, 128)), 5)
     (0.943, 0.99999)
     """
-    ip, epsilon, d = (np.asarray(v, dtype=np.float64) for v in (product, epsilon, _dimension(d, least=3)))
+    ip, epsilon, d = (np.asarray(v, dtype=np.float64) for v in (product, epsilon, _dimension(d, min=3)))
     with np.errstate(divide="ignore"):
         limit = np.minimum(epsilon**2 / ((d - 1) * (1 - ip) * (1 + ip)), 1)
     return special.betainc(0.5, (d - 2) / 2, limit)
@@ -194,8 +194,8 @@ def _bits(bits: ArrayLike) -> np.ndarray:
     return values
 
 
-def _dimension(d: ArrayLike, least: int = 2) -> np.ndarray:
+def _dimension(d: ArrayLike, min: int = 2) -> np.ndarray:
     values = np.asarray(d, dtype=np.float64)
-    if not np.all(values >= least):
-        raise HypersignError(f"D, the dimension, must be >= {least}; got {d!r}")
+    if not np.all(values >= min):
+        raise HypersignError(f"D, the dimension, must be >= {min}; got {d!r}")
     return values

@@ -56,7 +56,7 @@ def lloyd_max(k: int) -> Levels:
     >>> [round(level, 4) for level in lloyd_max(3).levels]
     [-1.224, 0.0, 1.224]
     """
-    check_int("k, the number of levels,", k, least=1, most=_MOST_LEVELS)
+    check_int("k, the number of levels,", k, min=1, max=_MOST_LEVELS)
     half = k // 2
     # Only the positive levels are computed; the others follow by symmetry. For odd k the middle level is 0.
     inner = np.zeros(1) if k % 2 else np.zeros(0)
@@ -228,7 +228,7 @@ def greedy_scales(order: int) -> tuple[float, ...]:
     >>> [round(scale, 4) for scale in greedy_scales(3)]
     [0.7979, 0.4826, 0.2684]
     """
-    return _greedy(check_int("the order of a greedy expansion", order, least=1, most=16)).scales
+    return _greedy(check_int("the order of a greedy expansion", order, min=1, max=16)).scales
 
 
 def greedy_cosine(order: ArrayLike) -> Array:
@@ -241,7 +241,7 @@ def greedy_cosine(order: ArrayLike) -> Array:
     >>> np.degrees(np.arccos(greedy_cosine([1, 2, 3, 4]))).round(2).tolist()
     [37.07, 20.79, 13.45, 9.9]
     """
-    return _each(lambda order: _greedy(order).cosine, order, "the order of a greedy expansion", most=16)
+    return _each(lambda order: _greedy(order).cosine, order, "the order of a greedy expansion", max=16)
 
 
 def greedy_error(order: ArrayLike) -> Array:
@@ -255,17 +255,17 @@ def greedy_error(order: ArrayLike) -> Array:
     >>> greedy_error([2, 3, 4]).round(4).tolist()
     [0.1305, 0.0584, 0.0329]
     """
-    return _each(lambda order: _greedy(order).error, order, "the order of a greedy expansion", most=16)
+    return _each(lambda order: _greedy(order).error, order, "the order of a greedy expansion", max=16)
 
 
-def _each(function: Callable[[int], float], values: ArrayLike, name: str, most: int = _MOST_LEVELS) -> Array:
+def _each(function: Callable[[int], float], values: ArrayLike, name: str, max: int = _MOST_LEVELS) -> Array:
     """Calls the function for each integer; returns the results in the shape of `values`."""
     given = np.asarray(values)
     if given.dtype.kind not in "iu":
         if given.dtype.kind != "f" or not np.all(given == np.floor(given)):
-            raise HypersignError(f"{name} must be an integer from 1 to {most}; got {values!r}")
+            raise HypersignError(f"{name} must be an integer from 1 to {max}; got {values!r}")
         given = given.astype(np.int64)
     result = np.empty(given.shape)
     for i in np.ndindex(given.shape):
-        result[i] = function(check_int(name, int(given[i]), least=1, most=most))
+        result[i] = function(check_int(name, int(given[i]), min=1, max=max))
     return result[()]

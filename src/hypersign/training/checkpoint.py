@@ -154,13 +154,13 @@ def _counters(header: Mapping[str, Any], belongs: Belongs) -> Counters:
     """The counters of a header, in range and consistent with each other and the recipe."""
     found = Counters(**{field.name: header[field.name] for field in dataclasses.fields(Counters)})
     epochs, batches = belongs.recipe.epochs, belongs.batches
-    check_int("epoch", found.epoch, least=1, most=epochs + 1)
-    check_int("batch", found.batch, least=0, most=batches if found.epoch <= epochs else 0)
+    check_int("epoch", found.epoch, min=1, max=epochs + 1)
+    check_int("batch", found.batch, min=0, max=batches if found.epoch <= epochs else 0)
     step = (found.epoch - 1) * batches + found.batch
-    check_int(f"step, after {found.epoch - 1} epochs and {found.batch} batches,", found.step, least=step, most=step)
+    check_int(f"step, after {found.epoch - 1} epochs and {found.batch} batches,", found.step, min=step, max=step)
     for name in ("seconds", "epoch_seconds"):
-        check_real(name, getattr(found, name), least=0, below=math.inf)
-    check_int("best_epoch", found.best_epoch, least=0, most=found.epoch - 1 if belongs.recipe.validation else 0)
+        check_real(name, getattr(found, name), min=0, below=math.inf)
+    check_int("best_epoch", found.best_epoch, min=0, max=found.epoch - 1 if belongs.recipe.validation else 0)
     check_real("best_score", found.best_score, below=math.inf)
     return found
 

@@ -163,7 +163,7 @@ class _Training:
     def __init__(self, run: Run, accelerator: Any, deterministic: bool, save_seconds: float) -> None:
         self.run, self.accelerator = run, accelerator
         self.deterministic = deterministic
-        self.save_seconds = check_real("save_seconds", save_seconds, least=0)
+        self.save_seconds = check_real("save_seconds", save_seconds, min=0)
         self.writes = accelerator.is_main_process
         self.recipe, self.task = recipe_of(run), run.task()
         # On CUDA torch rounds the factors of float32 convolutions to 10 bits unless told not to.

@@ -132,15 +132,15 @@ class Recipe:
             if name not in ("surrogate", "first_layer") or value is not None:
                 check_choice(name, value, choices)
         for name in ("epochs", "batch_size"):
-            check_int(name, getattr(self, name), least=1)
+            check_int(name, getattr(self, name), min=1)
         for name in ("validation", "crop_padding", "reestimate_images"):
-            check_int(name, getattr(self, name), least=0)
-        check_int("seed", self.seed, least=0, most=2**63 - 1)
+            check_int(name, getattr(self, name), min=0)
+        check_int("seed", self.seed, min=0, max=2**63 - 1)
         if self.images is not None:
-            check_int("images", self.images, least=1)
+            check_int("images", self.images, min=1)
         check_real("learning_rate", self.learning_rate, above=0)
-        check_real("final_learning_rate", self.final_learning_rate, least=0)
-        check_real("weight_decay", self.weight_decay, least=0)
+        check_real("final_learning_rate", self.final_learning_rate, min=0)
+        check_real("weight_decay", self.weight_decay, min=0)
         if self.gradient_clip is not None:
             check_real("gradient_clip", self.gradient_clip, above=0)
         if self.schedule == "exponential" and self.final_learning_rate == 0:

@@ -203,7 +203,7 @@ def inspect_weights(
     >>> bias.reason
     'one dimension: a bias or a scale'
     """
-    check_int("sample", sample, least=1)
+    check_int("sample", sample, min=1)
     measured, unmeasured = [], []
     done = 0
     seconds = sample_seconds = 0.0

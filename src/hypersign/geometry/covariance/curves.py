@@ -56,7 +56,7 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
     >>> curve.rotation, curve.kind, curve.values[:2], round(curve.pearson_r[0], 2)
     ('none', 'threshold', (0.0, 0.1), 0.86)
     """
-    few = _few(layer, check_int("filters", filters, least=1))
+    few = _few(layer, check_int("filters", filters, min=1))
     products = _Products(few)
     broken = ~np.isfinite(few.weights).all(1, keepdims=True)
     latent = torch.from_numpy(np.where(broken, 0, few.weights))

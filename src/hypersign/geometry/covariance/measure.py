@@ -111,7 +111,7 @@ def input_covariances(
     >>> found.layers["0"].mean.tolist(), found.layers["0"].covariance.tolist()
     ([[3.0, 3.0]], [[[4.0, 0.0], [0.0, 0.0]]])
     """
-    check_int("memory_bytes", memory_bytes, least=0)
+    check_int("memory_bytes", memory_bytes, min=0)
     modules = quantizable_layers(model)
     if not modules:
         raise HypersignError(

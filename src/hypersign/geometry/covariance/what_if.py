@@ -45,7 +45,7 @@ class LloydMax:
     k: int
 
     def __post_init__(self) -> None:
-        check_int("k, the number of levels,", self.k, least=1, most=16384)
+        check_int("k, the number of levels,", self.k, min=1, max=16384)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """The levels of filters of shape `(filters, d)`."""

@@ -31,7 +31,7 @@ class Conv2d(Operation):
 
     def check(self, node: NodeShapes) -> Value:
         x = node.input("levels")
-        node.integer("pad_value", least=0, most=1)
+        node.integer("pad_value", min=0, max=1)
         ternary = node.is_ternary("weight")
         filters, height, width = check_convolution(node, x)
         options = node.options

@@ -30,8 +30,8 @@ def check_convolution(node: NodeShapes, x: Value) -> tuple[int, int, int]:
     Raises:
         HypersignError: something does not fit.
     """
-    kernel, _, (height, width) = check_window(node, x, "kernel", node.pair("dilation", least=1))
-    groups = check_int("groups", node.options.get("groups", 1), least=1)
+    kernel, _, (height, width) = check_window(node, x, "kernel", node.pair("dilation", min=1))
+    groups = check_int("groups", node.options.get("groups", 1), min=1)
     if x.channels % groups:
         raise HypersignError(f"groups must divide the {x.channels} channels; got {groups}")
     depth = x.channels // groups

@@ -35,8 +35,8 @@ class ImageConv2d(Operation):
 
     def check(self, node: NodeShapes) -> Value:
         x = node.input("image")
-        multiplier = node.integer("multiplier", least=1, most=64)
-        shift = node.integer("shift", least=-LARGEST_SUM, most=LARGEST_SUM)
+        multiplier = node.integer("multiplier", min=1, max=64)
+        shift = node.integer("shift", min=-LARGEST_SUM, max=LARGEST_SUM)
         filters, height, width = check_convolution(node, x)
         count = fan_in(node.options, x.channels)
         positions = 1 if covers_image(node.options, x) else count // x.channels

@@ -44,15 +44,15 @@ class NodeShapes:
         """The value of an option."""
         return self.options[name]
 
-    def integer(self, name: str, *, least: int, most: int | None = None) -> int:
+    def integer(self, name: str, *, min: int, max: int | None = None) -> int:
         """An option that is an integer in this range."""
-        return check_int(name, self.option(name), least=least, most=most)
+        return check_int(name, self.option(name), min=min, max=max)
 
-    def pair(self, name: str, *, least: int) -> tuple[int, int]:
+    def pair(self, name: str, *, min: int) -> tuple[int, int]:
         """An option that is a pair (vertical, horizontal)."""
-        pair = check_pair(name, self.option(name), least=least)
+        pair = check_pair(name, self.option(name), min=min)
         for size in pair:
-            check_int(name, size, most=MOST_NUMBERS)
+            check_int(name, size, max=MOST_NUMBERS)
         return pair
 
     def flag(self, name: str) -> bool:

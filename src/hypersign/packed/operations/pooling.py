@@ -26,8 +26,8 @@ def check_window(
     Raises:
         HypersignError: an option is wrong, or the padded image is too large or smaller than the window.
     """
-    size = node.pair(name, least=1)
-    stride, padding = node.pair("stride", least=1), node.pair("padding", least=0)
+    size = node.pair(name, min=1)
+    stride, padding = node.pair("stride", min=1), node.pair("padding", min=0)
     check_size("its padded input", x.height + 2 * padding[0], x.width + 2 * padding[1], x.channels)
     out = output_size(
         (x.height, x.width), size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode

@@ -27,10 +27,10 @@ class Rotate(Operation):
 
     def check(self, node: NodeShapes) -> Value:
         x = node.input("image")
-        multiplier = node.integer("multiplier", least=1, most=2)
-        shift = node.integer("shift", least=-(2**16), most=2**16)
-        size = node.integer("size", least=1, most=2**24)
-        outputs = node.integer("outputs", least=1, most=size)
+        multiplier = node.integer("multiplier", min=1, max=2)
+        shift = node.integer("shift", min=-(2**16), max=2**16)
+        size = node.integer("size", min=1, max=2**24)
+        outputs = node.integer("outputs", min=1, max=size)
         count = x.height * x.width * x.channels
         if size & (size - 1) or size < count:
             raise HypersignError(
@@ -42,7 +42,7 @@ class Rotate(Operation):
         norm = _norm(multiplier, shift, count, size, min(rounds, MOST_ROUNDS))
         if norm >= 2**63:
             raise HypersignError(f"its sums must stay below 2^63; {rounds} rounds could take them to {norm} or more")
-        norm = transforms.shifted_norm(norm, size, node.integer("exponent", least=-62, most=16))
+        norm = transforms.shifted_norm(norm, size, node.integer("exponent", min=-62, max=16))
         return Value("sums", 1, 1, outputs, norm=check_norm(norm))
 
     def check_content(self, node: NodeData) -> None:

@@ -25,7 +25,7 @@ class SignedSum(Operation):
         x = rotated_input(node)
         words = -(-x.channels // 64)
         filters = node.tensor("weight", np.uint64, (-1, words), (2, -1, words)).shape[-2]
-        exponent = node.integer("exponent", least=-30, most=0)
+        exponent = node.integer("exponent", min=-30, max=0)
         # a sum with signs is at most sqrt(n) times the norm of what it sums, as a transform's is
         check_norm(transforms.hadamard_norm(transforms.shifted_norm(x.norm, x.channels, exponent), x.channels))
         return Value("sums", 1, 1, filters)

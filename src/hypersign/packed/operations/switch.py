@@ -22,7 +22,7 @@ class Switch(Operation):
     def check(self, node: NodeShapes) -> Value:
         x = rotated_input(node)
         node.tensor("slopes", np.uint64, (2, 3, -(-x.channels // 64)))
-        exponent = node.integer("exponent", least=-28, most=0)
+        exponent = node.integer("exponent", min=-28, max=0)
         return dataclasses.replace(x, norm=transforms.shifted_norm(x.norm, x.channels, exponent))
 
     def check_content(self, node: NodeData) -> None:
