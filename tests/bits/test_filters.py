@@ -363,7 +363,7 @@ def test_bad_arguments() -> None:
         ({"padding": (0, -1)}, r"padding\[1\] must be an integer >= 0"),
         ({"dilation": (2, 2)}, "must be at least as large as the window"),
         ({"pad_value": 2}, "pad_value must be an integer from 0 to 1"),
-        ({"threads": 0}, "threads must be an integer >= 1"),
+        ({"threads": 0}, "threads must be an integer from 1 to 4096"),
         ({"thresholds": Thresholds(low=good.low[:3], flip=good.flip[:3])}, "low must be one for each of 4 filters"),
     ):
         with pytest.raises(HypersignError, match=message):

@@ -138,5 +138,5 @@ def test_what_does_not_fit_is_refused() -> None:
         hamming_topk(x, x, 4)
     with pytest.raises(HypersignError, match="radius must be an integer >= 0"):
         hamming_within(x, x, -1)
-    with pytest.raises(HypersignError, match="threads must be an integer >= 1"):
+    with pytest.raises(HypersignError, match="threads must be an integer from 1 to 4096"):
         hamming(x, x, threads=0)

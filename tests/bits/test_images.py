@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
             image_conv2d(x, filters, multiplier=1, shift=2**30)
         with pytest.raises(HypersignError, match="thresholds' low must be"):
             image_conv2d(x, filters, thresholds=Thresholds(np.zeros(3, np.int32), np.zeros(3, bool)), **scale)
-        with pytest.raises(HypersignError, match="threads must be an integer >= 1"):
+        with pytest.raises(HypersignError, match="threads must be an integer from 1 to 4096"):
             image_conv2d(x, filters, threads=0, **scale)
         grouped = Filters(pack(np.ones((4, 9))), shape=(3, 3, 1), groups=3 - 1)
         with pytest.raises(HypersignError, match="filters of one group"):
