@@ -116,5 +116,6 @@ def _is(value: Any, kind: Any) -> bool:
             and all(_is(item, arguments[0]) for item in value)
         )
     if kind in (int, float):
-        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return number and not (isinstance(value, int) and abs(value) >= 2**63)  # floats hold no integer of 400 digits
     return isinstance(value, kind)
