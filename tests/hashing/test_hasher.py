@@ -161,7 +161,7 @@ def test_blocks_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bits": 0}, "bits must be an integer >= 1; got 0"),
+        ({"bits": 0}, "bits must be an integer from 1 to 1048576; got 0"),
         ({"rotation": "random"}, "rotation must be one of hadamard, haar; got 'random'"),
         ({"rounds": 0}, "rounds must be an integer from 1 to 100; got 0"),
         ({"seed": -1}, "seed must be an integer from 0"),

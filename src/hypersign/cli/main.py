@@ -36,6 +36,7 @@ PACKAGES = {
     "accelerate": ("accelerate", "train"),
     "pooch": ("pooch", "train"),
     "requests": ("requests", "train"),
+    "urllib3": ("urllib3", "train"),
     "sklearn": ("scikit-learn", "hash"),
     "matplotlib": ("matplotlib", "report"),
     "altair": ("altair", "report"),
