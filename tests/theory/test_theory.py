@@ -239,3 +239,12 @@ def test_sign_disagreement():
     x, z = rng.standard_normal((2, 400_000))
     y = 0.95 * x + np.sqrt(1 - 0.95**2) * z
     assert np.mean((x < 0) != (y < 0)) == pytest.approx(theory.sign_disagreement(0.95), abs=0.002)
+
+
+@pytest.mark.parametrize("d", [1, 5, np.inf])
+def test_an_infinite_threshold_leaves_no_angle(d: float) -> None:
+    """NaN, and no warning: the settings of the tests make a warning an error."""
+    assert np.isnan(theory.ternary_cosine(np.inf, d))
+    assert np.isnan(theory.ternary_cosine_std(np.inf, d))
+    assert theory.ternary_nonzero_share(np.inf) == 0
+    assert np.isnan(theory.ternary_level(np.inf))

@@ -53,7 +53,8 @@ def ternary_cosine_std(threshold: ArrayLike, d: ArrayLike) -> Array:
 def _ternary_moments(threshold: ArrayLike, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     t, d = np.broadcast_arrays(np.asarray(threshold, dtype=np.float64), d)
     # In logarithms, so that a very large threshold does not divide 0 by 0.
-    limit = np.exp(0.5 * np.log(2 / np.pi) - t * t / 2 - 0.5 * (np.log(2) + special.log_ndtr(-t)))
+    with np.errstate(invalid="ignore"):  # an infinite threshold leaves nothing: NaN
+        limit = np.exp(0.5 * np.log(2 / np.pi) - t * t / 2 - 0.5 * (np.log(2) + special.log_ndtr(-t)))
     mean, second = np.array(limit), np.array(limit**2)
     for i in np.ndindex(t.shape):
         if np.isfinite(d[i]):
@@ -72,6 +73,9 @@ def _finite_ternary_moments(t: float, d: float) -> tuple[float, float]:
     where f, a, b are the means of exp(-u x^2 - v [|x| > t]) times 1, |x| [|x| > t], x^2 [|x| > t]. The trapezoidal
     rule in log u and log v computes both integrals; it converges exponentially.
     """
+    reached = -np.expm1(d * np.log1p(-2 * special.ndtr(-t))) if t > 0 else 1.0  # P(N > 0)
+    if reached == 0:  # in float64, no mass lies beyond a threshold this large
+        return np.nan, np.nan
     step = 0.3
     u = np.exp(np.arange(-80, 6 + 80 / d, step) - np.log(d))[:, None]
     v = np.exp(np.arange(-80 - np.log(d), 4, step))
@@ -85,9 +89,6 @@ def _finite_ternary_moments(t: float, d: float) -> tuple[float, float]:
     b = np.exp(-v) * (edge * peak + tail) / shrink**1.5
     first = d * a * np.exp((d - 1) * log_f)
     second = d * b * np.exp((d - 1) * log_f) + d * (d - 1) * a**2 * np.exp((d - 2) * log_f)
-    reached = -np.expm1(d * np.log1p(-2 * special.ndtr(-t))) if t > 0 else 1.0  # P(N > 0)
-    if reached == 0:  # in float64, no mass lies beyond a threshold this large
-        return np.nan, np.nan
     mean = (first * np.sqrt(u * v)).sum() * step**2 / np.pi / reached
     return float(mean), float((second * u * v).sum() * step**2 / reached)
 
@@ -114,4 +115,5 @@ def ternary_level(threshold: ArrayLike) -> Array:
     1.224
     """
     t = np.asarray(threshold, dtype=np.float64)
-    return np.exp(-t * t / 2 - 0.5 * np.log(2 * np.pi) - special.log_ndtr(-t))
+    with np.errstate(invalid="ignore"):  # nothing lies beyond an infinite threshold: NaN
+        return np.exp(-t * t / 2 - 0.5 * np.log(2 * np.pi) - special.log_ndtr(-t))
