@@ -21,7 +21,16 @@ def runs(tmp_path: Path, synthetic) -> list[Path]:
             "finished": accuracy is not None,
             "model": {"name": "vgg", "shape": [1, 8, 8], "classes": 10, "options": {"levels": levels}},
             "recipe": {"epochs": 12, "levels": levels, "seed": 0},
-            "data": {"name": "digits", "sha256": "0" * 64},
+            "data": {
+                "name": "digits",
+                "source": "digits",
+                "seed": 0,
+                "sha256": "0" * 64,
+                "classes": ["0", "1"],
+                "pixel_range": [-1.0, 1.0],
+                "train_images": 8,
+                "test_images": 4,
+            },
             "versions": {},
             "results": test,
         }

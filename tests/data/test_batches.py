@@ -212,7 +212,7 @@ def test_cuda_gives_the_same_bits():
         ({"seed": -1}, "seed must be an integer >= 0"),
         ({"augmentation": Augmentation()}, "augmentation needs a seed"),
         ({"pixel_range": (1.0, 0.0)}, "pixel_range must be .* low < high"),
-        ({"data": split(4)[:0]}, "must hold at least one example; it is empty"),
+        ({"data": split(4)[:0]}, "must hold at least one example to make batches; it is empty"),
     ],
 )
 def test_bad_arguments(options, message):

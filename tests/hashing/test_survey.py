@@ -130,7 +130,7 @@ def test_bad_vectors_and_options(tmp_path):
             inspect_vectors(vectors)
     with pytest.raises(HypersignError, match=r"with d >= 2; got shape \(50, 1\)"):
         inspect_vectors(x[:, :1])
-    with pytest.raises(HypersignError, match="bits must be an integer >= 1; got 0"):
+    with pytest.raises(HypersignError, match="bits must be an integer from 1 to 1048576; got 0"):
         inspect_vectors(x[10:], bits=[0])
     with pytest.raises(HypersignError, match=r"with k <= n; got \(2, 3\), \(4, 3\) and \(2, 5\)"):
         predicted_recall(np.ones((2, 3)), np.ones((4, 3)), np.zeros((2, 5), int), 8, 8)
