@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from hypersign import models
@@ -294,14 +295,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
+        # From bytes: while safetensors' own reader calls torch on a file, a Ctrl-C would become an error of shapes.
+        tensors = load_bytes(path.read_bytes())
+        with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {}).get("json", "{}"))
         if not isinstance(header, dict):
             raise ValueError("its metadata is not a JSON object")
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
         # torch raises the last two for impossible shapes
-        why = str(error).partition("\n")[0]
+        why = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
         raise HypersignError(
             f"{path} must be a whole safetensors file; {why:.200}: restore it from a copy or train again"
         ) from error
