@@ -226,9 +226,9 @@ class SignHasher(Transformer):
         with np.errstate(over="ignore", invalid="ignore"):
             centred = x.astype(kind) - self.mean_.astype(kind)
             rotated = centred if self.rotation_ is None else self.rotation_(centred)
-        finite = np.isfinite(rotated).all(1)
-        if finite.all():
+        if _all_finite(rotated):
             return rotated
+        finite = np.isfinite(rotated).all(1)
         if kind == np.float64:
             raise HypersignError(
                 f"rotated vectors must be float64 numbers; {int((~finite).sum())} of these are too large: {_SCALE}"
@@ -253,10 +253,16 @@ def _blocks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (x[start : start + rows] for start in range(0, len(x), rows))
 
 
+def _all_finite(x: NDArray[Any]) -> bool:
+    """Whether all numbers are finite. A finite sum says so at once; a sum that overflows says nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
+
+
 def _check_finite(block: NDArray[Any], first: int) -> None:
     if block.dtype.kind not in "iubf":
         raise HypersignError(f"vectors must be real numbers; got {block.dtype}")
-    if block.dtype.kind == "f" and not np.isfinite(block).all():
+    if block.dtype.kind == "f" and not _all_finite(block):
         row, column = np.argwhere(~np.isfinite(block))[0]
         raise HypersignError(
             f"vectors must be finite; got {'NaN' if np.isnan(block[row, column]) else 'inf'} in row {first + row}, "
