@@ -16,7 +16,7 @@ from hypersign._locks import writing_file
 from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
-from hypersign.geometry.inspection import Progress, silent
+from hypersign.geometry.inspection import StageProgress, silent
 from hypersign.layers import quant_layers
 from hypersign.runs import Run
 from hypersign.simulation import Simulation
@@ -45,7 +45,7 @@ def ablate_run(
     depth: bool = False,
     weights: str = "last",
     seed: int = 0,
-    progress: Progress = silent,
+    progress: StageProgress = silent,
 ) -> tuple[Ablation, Depth | None]:
     """Turns a run's layers back to float, one at a time, all, and all but one, and measures the loss each time.
 

@@ -23,9 +23,9 @@ from hypersign.geometry.results import Geometry, LayerGeometry
 from hypersign.runs import Run
 from hypersign.tasks import Classification, Task
 
-__all__ = ["Progress", "inspect", "silent"]
+__all__ = ["StageProgress", "inspect", "silent"]
 
-Progress = Callable[[str, int, int], object]
+StageProgress = Callable[[str, int, int], object]
 """A function that is called with the name of the current work, how much of it is done, and how much there is."""
 
 BATCH = 50
@@ -47,7 +47,7 @@ def inspect(
     images: int = _defaults.INSPECTED_IMAGES,
     weights: str = "last",
     seed: int = 0,
-    progress: Progress = silent,
+    progress: StageProgress = silent,
 ) -> Geometry:
     """Measures the geometry of every quantized layer of a network, beside its prediction.
 
@@ -109,7 +109,7 @@ def inspect(
     )
 
 
-def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: Progress) -> Geometry:
+def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: StageProgress) -> Geometry:
     check_int("images", images, min=1)
     data, model = run.data(), run.load_model(weights)
     train = data.train[:: -(-len(data.train) // images)]
