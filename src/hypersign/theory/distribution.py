@@ -149,9 +149,10 @@ class SizeCounts:
         """The distribution of what was counted, with levels 1 and 0."""
         below, key = np.nonzero(self._counts)
         middle = (key.astype(np.uint32) << _DROPPED) + (1 << (_DROPPED - 1))
-        sizes = np.where(key == 0, 0, middle.view(np.float32)).astype(np.float64)
-        shares = (self._counts[below, key] / self._counts.sum()).astype(np.float64)
-        return Distribution(sizes, shares, 1.0 - below)
+        sizes = middle.view(np.float32).astype(np.float64)
+        sizes[key == 0] = 0
+        shares = self._counts[below, key] / self._counts.sum()
+        return Distribution(sizes, shares, 1 - below.astype(np.float64))
 
 
 def _power(series: _Array, n: float) -> _Array:
