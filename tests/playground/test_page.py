@@ -338,7 +338,8 @@ def test_controls_have_names_and_text_has_contrast(opened, tmp_path):
     with opened(digits_network(tmp_path)) as page:
         unnamed = page.evaluate(
             "[...document.querySelectorAll('canvas, button, input, select')].filter(one =>"
-            " !one.closest('[hidden], button > canvas') && !(one.innerText || one.ariaLabel || one.labels?.length || one.getAttribute('aria-labelledby')))"
+            " !one.closest('[hidden], button > canvas') &&"
+            " !(one.innerText || one.ariaLabel || one.labels?.length || one.getAttribute('aria-labelledby')))"
             ".map(one => one.outerHTML)"
         )
         assert unnamed == []

@@ -73,7 +73,7 @@ def page(
 
     Raises:
         HypersignError: the network has an operation that the page cannot run, reads float32 inputs or images of
-            another number of channels, is larger than 32 MiB, or does not fit its twin or the samples.
+            another number of channels, has no classes, is larger than 32 MiB, or does not fit its twin or the samples.
     """
     _check(model, "the network")
     if twin is not None:
@@ -119,6 +119,8 @@ def _check(model: PackedModel, what: str) -> None:
     if model.graph.pixel_range is None or model.shape[0] not in (1, 3):
         kind = "float32 inputs" if model.graph.pixel_range is None else f"images of {model.shape[0]} channels"
         raise HypersignError(f"the playground needs 8-bit images of 1 or 3 channels; {what} reads {kind}")
+    if not model.classes:
+        raise HypersignError(f"the playground shows classes; {what} is for {model.graph.task.name}")
     size = len(model.to_bytes())
     if size > MOST_BYTES:
         raise HypersignError(f"the playground takes networks of at most {MOST_BYTES:,} bytes; {what} has {size:,}")
