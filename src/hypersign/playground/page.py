@@ -73,7 +73,8 @@ def page(
 
     Raises:
         HypersignError: the network has an operation that the page cannot run, reads float32 inputs or images of
-            another number of channels, has no classes, is larger than 32 MiB, or does not fit its twin or the samples.
+            another number of channels, has no classes, is larger than 32 MiB, or its twin or the samples do
+            not fit.
     """
     _check(model, "the network")
     if twin is not None:
