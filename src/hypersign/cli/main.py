@@ -40,8 +40,6 @@ PACKAGES = {
     "urllib3": ("urllib3", "train"),
     "sklearn": ("scikit-learn", "hash"),
     "matplotlib": ("matplotlib", "report"),
-    "altair": ("altair", "report"),
-    "vl_convert": ("vl-convert-python", "report"),
     "jinja2": ("jinja2", "report"),
     "gguf": ("gguf", "gguf"),
     "PIL": ("pillow", ""),
