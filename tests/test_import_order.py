@@ -28,6 +28,7 @@ ORDER = [
     "bits",
     "theory",
     "packed",
+    "playground",
     "ops",
     "rotations",
     "quantizers",
@@ -64,6 +65,7 @@ WITHOUT_TORCH = {
     "bits",
     "theory",
     "packed",
+    "playground",
     "weight_files",
     "report",
 }

@@ -11,7 +11,7 @@ from hypersign.cli import main
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    words = "--data digits --widths 8 --pools 1 --hidden 16 --epochs 2 --images 600 --no-flip --crop-padding 0"
+    words = "--data digits --widths 8 --pools 1 --hidden 16 --epochs 8 --images 900 --no-flip --crop-padding 0"
     main(["train", *words.split(), "--weights", "float", "--device", "cpu", "--output", str(folder)])
     return folder
 
@@ -24,14 +24,14 @@ def test_a_plan_with_its_forecast_and_its_code(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     code = tmp_path / "plan.py"
-    main(["forecast", str(run), *OPTIONS, "--bits-per-weight", "2.6", "--emit", str(code)])
+    main(["forecast", str(run), *OPTIONS, "--bits-per-weight", "4", "--emit", str(code)])
     text = capsys.readouterr().out
     found = json.loads((run / "forecast.json").read_text())
     assert (found["run"], found["inputs"], found["unit"]) == ("small", 100, "images")
     assert [layer["name"] for layer in found["layers"]] == ["conv1", "fc1", "fc2"]
     assert found["laws"]["raw"] is None
     plan = found["plan"]
-    assert plan["bits_per_weight"] <= 2.6
+    assert plan["bits_per_weight"] <= 4
     assert plan["measured"]["r"] == pytest.approx(plan["predicted"]["r"], abs=0.05)
     effect = found["layers"][1]["repaired"]["binary"]
     assert f"{effect['r']:.3f} / {100 * (1 - effect['agreement']):.1f}" in text

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hypersign import forecasting, geometry, hashing, packing, simulation, study, training, weight_files
+from hypersign import forecasting, geometry, hashing, packing, playground, simulation, study, training, weight_files
 from hypersign.cli import data, main, options, simulate, theory
 from hypersign.cli.ablate import ablate
 from hypersign.cli.bench import bench
@@ -26,6 +26,7 @@ from hypersign.cli.inspect import inspect as inspect_run
 from hypersign.cli.inspect_files import inspect_vectors, inspect_weights
 from hypersign.cli.main import VERBS
 from hypersign.cli.pack import pack
+from hypersign.cli.play import play
 from hypersign.cli.reproduce import reproduce
 from hypersign.cli.run import predict
 from hypersign.cli.search import search
@@ -141,6 +142,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     inspect_vectors: [hashing.inspect_vectors],
     inspect_weights: [weight_files.inspect_weights],
     pack: [Run.load_model, packing.verify],
+    play: [playground.page],
     predict: [PackedModel.predict],
     reproduce: [geometry.inspect, study.paper_simulations],
     search: [hashing.HammingIndex.search],
@@ -172,6 +174,7 @@ OWN = {
     inspect_vectors: {"json"},
     inspect_weights: {"against", "json"},
     pack: {"output", "verify"},
+    play: {"output", "images", "count"},
     predict: {"input", "output"},
     reproduce: {"output", "json"},
     search: {"neighbours", "rescore", "factor", "output", "json"},
