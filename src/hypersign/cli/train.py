@@ -88,16 +88,19 @@ def run(words: Sequence[str]) -> None:
             if report:  # it stops loading itself again
                 _last_page(folder)
             raise
-        if int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
-            return
-        if report:
-            say(f"Report: {_last_page(done.path)}")
-        test = done.info["results"]["test"]
-        loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
-        say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
-        say(f"Next: hypersign inspect {done.path}")
+        if not int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
+            _print_result(done, report)
 
     parse(train, words, "train")
+
+
+def _print_result(done: Any, report: bool) -> None:
+    if report:
+        say(f"Report: {_last_page(done.path)}")
+    test = done.info["results"]["test"]
+    loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
+    say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
+    say(f"Next: hypersign inspect {done.path}")
 
 
 def _page_writer() -> Callable[[Any], None]:
