@@ -73,7 +73,7 @@ def inspect(
                     seed=seed,
                     progress=progress,
                 )
-        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth)
+        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth, weights=weights)
         out.print(geometry_table(found))
         for remark in zero_filters(found):
             out.print(remark)

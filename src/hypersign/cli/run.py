@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from hypersign import _defaults
-from hypersign._arrays import open_npy
+from hypersign._arrays import npy_bytes, open_npy
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._pictures import SUFFIXES, opened
@@ -20,6 +21,9 @@ from hypersign.cli.printing import console, printable
 from hypersign.packed import PackedModel
 
 MODES = {1: "L", 3: "RGB"}
+
+SHOWN = 10
+"""Predictions in the table."""
 
 MOST_IMAGES = 1 << 24
 """The most images in a batch."""
@@ -35,28 +39,31 @@ def predict(
     /,
     *,
     input: Annotated[Path, Option(short="-i")],
-    output: Annotated[Path, Option(metavar="FILE", short="-o", written="file")],
+    output: Annotated[Path | None, Option(metavar="FILE", short="-o", written="file")] = None,
     batch_size: int = _defaults.PACKED_BATCH,
     threads: Threads = 1,
 ) -> None:
-    """Predict with a packed network and write the predictions. It needs no torch.
+    """Predict with a packed network. It needs no torch.
 
-    Example:
-        hypersign run digits.hypersign --input images.npy --output labels.csv
+    Examples:
+        hypersign run digits.hypersign --input images.npy --output predictions.csv
+        hypersign run digits.hypersign --input digit.png
 
     Args:
-        input: images: an array (.npy), uint8 of shape (N, channels, height, width), or a folder of image files, also
-            in folders below it, all of the network's size.
-        output: .csv (one row per image: name or number, label, logits) or .npy (logits, float32 of shape
-            (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in front.
+        input: images: an array (.npy), uint8 of shape (N, channels, height, width), an image file, or a folder of
+            them, also in folders below it, all of the network's size.
+        output: file to write, .csv (one row per image: name or number, label, logits) or .npy (logits, float32 of
+            shape (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in front. Without
+            it, the first 10 predictions are printed.
         batch_size: images per batch; results do not depend on it.
     """
     check_int("--batch-size", batch_size, min=1, max=MOST_IMAGES)
     check_threads(threads, "--threads")
-    if output.suffix not in (".npy", ".csv"):
+    if output is not None and output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")
     model = PackedModel.load(file)
-    names, read = _folder(input, model) if input.is_dir() else _array(input)
+    pictures = input.is_dir() or input.suffix.lower() in SUFFIXES
+    names, read = _pictures(input, model) if pictures else _array(input)
     logits = np.empty((len(names), len(model.classes)), np.float32)
     start = time.perf_counter()
     with progress_bars() as progress:
@@ -65,9 +72,27 @@ def predict(
             logits[rows] = model.predict(read(rows), batch_size=batch_size, threads=threads)
             progress("predicting", min(first + batch_size, len(names)), len(names))
     seconds = time.perf_counter() - start
-    write_atomic(output, _npy(logits) if output.suffix == ".npy" else _csv(names, logits, model.classes))
+    if output is not None:
+        write_atomic(output, npy_bytes(logits) if output.suffix == ".npy" else _csv(names, logits, model.classes))
+    out = console()
+    if output is None and len(names):
+        out.print(_table(names, logits, model.classes))
+    images = f"{len(names):,} image{'s'[: len(names) != 1]}"
     speed = f" in {seconds:.2g} s, {len(names) / seconds:,.0f} per second" if len(names) else ""
-    console().print(f"{len(names):,} images{speed}: {output}", soft_wrap=True)
+    out.print(f"{images}{speed}" + (f": {output}" if output is not None else ""), soft_wrap=True)
+
+
+def _table(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]) -> Table:
+    """The first predictions: the class, its logit, and how far the next one is behind."""
+    table = Table(caption="margin: how far the next class's logit is behind", caption_justify="left")
+    table.add_column("image", overflow="fold")
+    table.add_column("class", overflow="fold")
+    table.add_column("logit", justify="right", no_wrap=True)
+    table.add_column("margin", justify="right", no_wrap=True)
+    for name, row in zip(names[:SHOWN], logits[:SHOWN], strict=True):
+        *_, second, first = sorted([-np.inf, *map(float, row)])
+        table.add_row(name, classes[int(row.argmax())], f"{first:.3g}", f"{first - second:.3g}")
+    return table
 
 
 Read = Callable[[slice], NDArray[Any]]
@@ -78,7 +103,7 @@ def _array(path: Path) -> tuple[list[str], Read]:
     try:
         images = open_npy(path)
     except HypersignError as error:
-        raise HypersignError(f"--input must be a .npy file or a folder of images; {error}") from error
+        raise HypersignError(f"--input must be a .npy file, an image or a folder of images; {error}") from error
     if images.ndim != 4:
         raise HypersignError(
             f"--input must hold one array (N, channels, height, width); the shape in {path} is {images.shape}"
@@ -87,12 +112,16 @@ def _array(path: Path) -> tuple[list[str], Read]:
     return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows], kind)
 
 
-def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+def _pictures(path: Path, model: PackedModel) -> tuple[list[str], Read]:
+    """The image file `path`, or those in the folder `path`."""
+    files, folder = [path], path.parent
+    if path.is_dir():
+        folder = path
+        files = sorted(
+            file
+            for file in folder.rglob("*")
+            if file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+        )
     if not files:
         raise HypersignError(
             f"--input must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
@@ -119,12 +148,6 @@ def _image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
             )
         pixels = np.asarray(image)
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def _npy(logits: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, logits)
-    return buffer.getvalue()
 
 
 def _csv(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]) -> str:

@@ -1,6 +1,7 @@
 """`hypersign train`: a recipe in, a run folder out."""
 
 import ctypes
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import tyro
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
 from hypersign.cli.options import Option, option_class, parse
-from hypersign.cli.printing import say
+from hypersign.cli.printing import say, say_next
 from hypersign.training.recipe import RECIPES, Recipe
 
 DEFAULT = "modern"
@@ -24,7 +25,10 @@ def run(words: Sequence[str]) -> None:
     """Parses `hypersign train`'s options and trains."""
     named = _named_recipe(words)
 
-    recipe_options: Any = option_class(Recipe, RECIPES[named])
+    data = _value_of("--data", words)
+    # flips and crops depend on the data
+    start = Recipe(data=data) if data and named == DEFAULT else RECIPES[named]
+    recipe_options: Any = option_class(Recipe, start)
     defaults = recipe_options()
 
     def train(
@@ -35,6 +39,7 @@ def run(words: Sequence[str]) -> None:
         recipe: Annotated[str, Option(metavar="{" + ",".join(RECIPES) + "}")] = DEFAULT,
         output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
         resume: Annotated[Path | None, Option(metavar="RUN")] = None,
+        twin: Annotated[Path | None, Option(metavar="RUN")] = None,
         device: Literal["cpu", "cuda", "mps"] | None = None,
         deterministic: bool = False,
         tensorboard: bool = False,
@@ -42,16 +47,19 @@ def run(words: Sequence[str]) -> None:
     ) -> None:
         """Train a binary or ternary network into a run folder, or resume a run.
 
-        --recipe sets the defaults of all recipe options. Ctrl-C and SIGTERM save the state and stop. With several
-        processes, each takes its share of every batch: torchrun --nproc-per-node 2 -m hypersign train ...
+        --recipe sets the defaults of all recipe options. After a few steps it says how long the rest takes. Ctrl-C
+        and SIGTERM save the state and stop. With several processes, each takes its share of every batch:
+        torchrun --nproc-per-node 2 -m hypersign train ...
 
         Example:
-            hypersign train --data digits --epochs 2 --no-flip --crop-padding 0
+            hypersign train --data digits --widths 32 64 --pools 1 2 --epochs 15
 
         Args:
             recipe: named recipe, which sets the defaults below.
             output: run folder to write; by default runs/DATA-MODEL-binary or runs/DATA-MODEL-ternary.
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
+            twin: finished run, whose float twin is trained into its folder twin/ with the saved recipe; accuracy,
+                size and speed of both are saved in the run.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
             tensorboard: also write TensorBoard event files, to tensorboard/ in the run folder.
@@ -67,12 +75,18 @@ def run(words: Sequence[str]) -> None:
             "tensorboard": tensorboard,
             "save_seconds": save_seconds,
         }
+        own = next((f"--{name}" for name, run in (("resume", resume), ("twin", twin)) if run is not None), None)
+        if own and (output is not None or recipe != DEFAULT or chosen != RECIPES[named]):
+            raise HypersignError(
+                f"{own} uses the run's own recipe and folder; leave out --output and the recipe's options"
+            )
+        if twin is not None:
+            if resume is not None or deterministic or tensorboard:
+                raise HypersignError("--twin repeats a run's own training: it takes no other option than --device")
+            _train_twin(twin, device)
+            return
         if resume is None:
             done = training.train(chosen, output or _folder(chosen), **how)
-        elif output is not None or recipe != DEFAULT or chosen != RECIPES[named]:
-            raise HypersignError(
-                "--resume uses the run's own recipe and folder; leave out --output and the recipe's options"
-            )
         else:
             done = training.resume(resume, **how)
         if int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
@@ -80,9 +94,24 @@ def run(words: Sequence[str]) -> None:
         test = done.info["results"]["test"]
         loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
         say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
-        say(f"Next: hypersign inspect {done.path}")
+        say_next(
+            "Next:",
+            {
+                f"hypersign inspect {done.path}": "geometry and report",
+                f"hypersign train --twin {done.path}": "what low bits cost: as long as this training in float32",
+            },
+        )
 
     parse(train, words, "train")
+
+
+def _train_twin(run: Path, device: str | None) -> None:
+    from hypersign import runs, study
+    from hypersign.cli.info import twin_words
+
+    found = study.train_twin(runs.load(run), device=device)
+    say(twin_words(found.info))
+    say_next("Next:", {f"hypersign inspect {run}": "a report with both networks"})
 
 
 def _keep_freed_memory() -> None:
@@ -106,8 +135,13 @@ def _folder(recipe: Recipe) -> Path:
 
 def _named_recipe(words: Sequence[str]) -> str:
     """The value of --recipe. It is read first because it sets the other options' defaults."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    name = _value_of("--recipe", words)
+    return DEFAULT if name is None else check_choice("--recipe", name, RECIPES)
+
+
+def _value_of(wanted: str, words: Sequence[str]) -> str | None:
+    for word, following in itertools.pairwise([*words, ""]):
         option, equals, value = word.partition("=")
-        if option == "--recipe":
-            return check_choice("--recipe", value if equals else following, RECIPES)
-    return DEFAULT
+        if option == wanted:
+            return value if equals else following
+    return None

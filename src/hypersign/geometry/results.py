@@ -28,6 +28,7 @@ __all__ = [
     "Components",
 ]
 
+T = typing.TypeVar("T")
 Floats = tuple[float, ...]
 
 
@@ -253,12 +254,21 @@ class Geometry:
             raise HypersignError(
                 f"{path} must be JSON as `hypersign inspect` writes it; {error}; inspect again"
             ) from error
-        try:
-            return _typed(cls, value, "")
-        except _Mismatch as error:
-            raise HypersignError(
-                f"{path} must be as this version of HyperSign writes it; {error}; inspect again"
-            ) from None
+        return from_plain(cls, value, str(path))
+
+
+def from_plain(kind: type[T], value: Any, origin: str) -> T:
+    """An object of a dataclass of results, from what JSON holds of it: null is NaN.
+
+    Raises:
+        HypersignError: a field is missing or has another type; the message begins with `origin`.
+    """
+    try:
+        return typing.cast(T, _typed(kind, value, ""))
+    except _Mismatch as error:
+        raise HypersignError(
+            f"{origin} must be as this version of HyperSign writes it; {error}; inspect again"
+        ) from None
 
 
 class _Mismatch(Exception):

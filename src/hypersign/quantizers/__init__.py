@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hypersign.quantizers.grouped import GroupScaled
     from hypersign.quantizers.identity import Identity
     from hypersign.quantizers.methods import QUANTIZERS, SURROGATES, Quantization, quantizer_of, surrogate_of
+    from hypersign.quantizers.relu import ReLU
     from hypersign.quantizers.rotated import Rotated
     from hypersign.quantizers.scales import MeanScale
     from hypersign.quantizers.sign import Sign
@@ -28,6 +29,7 @@ __all__ = [
     "Optimal",
     "Deviations",
     "Identity",
+    "ReLU",
     "MeanScale",
     "GroupScaled",
     "Quantization",
@@ -48,6 +50,7 @@ _MODULES = {
     "grouped": ("GroupScaled",),
     "identity": ("Identity",),
     "methods": ("Quantization", "QUANTIZERS", "SURROGATES", "quantizer_of", "surrogate_of"),
+    "relu": ("ReLU",),
     "rotated": ("Rotated",),
     "scales": ("MeanScale",),
     "sign": ("Sign",),

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from hypersign import _installation
 from hypersign._checks import HypersignError
 
 __all__ = ["library", "missing", "specifications"]
@@ -108,7 +109,7 @@ def _vl_convert() -> Any:
 
 def missing(package: str) -> HypersignError:
     """The error that names the extra with `package`."""
-    return HypersignError(f"the report needs {package}, which is not installed; run: pip install 'hypersign[report]'")
+    return HypersignError(_installation.missing("the report", package, "report"))
 
 
 # Across layers -------------------------------------------------------------------------------------------
