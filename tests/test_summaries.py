@@ -344,7 +344,7 @@ def test_without_a_packed_form_the_size_is_that_of_the_weights() -> None:
     found = summary(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.GELU()), (1, 2, 2))
     assert found.file_bytes is None
     assert found.total.packed_bytes == 60
-    assert "without a packed file" in str(found)
+    assert "Packed weights: 60 bytes; as float32: 60" in str(found)
     assert found.compression == 1
 
 

@@ -153,9 +153,9 @@ class Summary:
         if packed is None or times is None:
             size = f"Packed size unknown; {float_bytes:,} bytes as float32"
         else:
-            what = "Packed weights, without a packed file" if self.file_bytes is None else "Packed file"
-            ratio = f"{times:.1f} times smaller than" if times > 1 else f"{1 / times:.3g} times as large as"
-            size = f"{what}: {packed:,} bytes, {ratio} float32 ({float_bytes:,})"
+            what = "Packed weights" if self.file_bytes is None else "Packed file"
+            ratio = f", {times:.1f} times smaller" if times >= 1.05 else ""
+            size = f"{what}: {packed:,} bytes{ratio}; as float32: {float_bytes:,}"
         return size + (
             f"\n{self.binary_share:.1%} of {_short(self.total.macs)} MACs are binary" if self.total.macs else ""
         )

@@ -88,7 +88,7 @@ def search(
 
 def _caption(found: Neighbours, unit: str) -> str:
     queries, neighbours = found.indices.shape
-    caption = f"each: row of the neighbour, over its {unit}"
+    caption = f"1, 2, ...: nearest neighbours; each: row of the neighbour, over its {unit}"
     if neighbours > SHOWN_NEIGHBOURS:
         caption += f"; {neighbours - SHOWN_NEIGHBOURS:,} more neighbours"
     if queries > SHOWN:
@@ -98,7 +98,7 @@ def _caption(found: Neighbours, unit: str) -> str:
 
 def _table(found: Neighbours) -> Table:
     """A row per query, a column per neighbour: its row in the file over its distance."""
-    table = Table(title="Nearest neighbours", title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(padding=(0, 1, 0, 0))
     table.add_column("query", justify="right", no_wrap=True)
     for i in range(min(found.indices.shape[1], SHOWN_NEIGHBOURS)):
         table.add_column(str(i + 1), justify="right", no_wrap=True)
