@@ -23,6 +23,7 @@ from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object, plain
 from hypersign._locks import writing_file, writing_folder
 from hypersign._machine import machine
+from hypersign.data import ImageData
 from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
@@ -33,6 +34,7 @@ from hypersign.models import options_of
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
 from hypersign.packing import pack
+from hypersign.report import Pictures
 from hypersign.runs import WEIGHTS, Run
 from hypersign.simulation import Simulation
 from hypersign.summaries import summary
@@ -44,13 +46,19 @@ __all__ = [
     "keep_ablation",
     "kept_ablation",
     "paper_simulations",
+    "pictures_of",
     "train_twin",
     "twin_recipe",
+    "write_comparison",
     "write_report",
+    "write_training_page",
 ]
 
 ABLATION_BATCH = 100
 """Test images per batch during ablation."""
+
+SEARCHED_IMAGES = 500
+"""Test images among which wrongly classified ones are looked for."""
 
 REESTIMATION_BATCH = 500
 """Training images per batch when batch norm is re-estimated."""
@@ -146,6 +154,7 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
+            pictures=pictures_of(run),
         )
 
 
@@ -305,6 +314,58 @@ def _call(model: nn.Module, shape: tuple[int, ...]) -> Any:
     return call
 
 
+def write_training_page(run: Run, *, reload_seconds: float | None = None) -> Path:
+    """Writes report.html of a run that is being trained, or was; returns the path of the page.
+
+    Args:
+        run: the run.
+        reload_seconds: the open page loads itself again after this time.
+
+    Raises:
+        HypersignError: another process is writing the page, or `report.write` fails.
+    """
+    path = run.path / "report.html"
+    with writing_file(path):
+        return report.write(
+            path,
+            None,
+            run=run,
+            summary=summary(run) if run.finished else None,
+            pictures=pictures_of(run) if run.finished else None,
+            reload_seconds=reload_seconds,
+        )
+
+
+def pictures_of(run: Run, weights: str = "last") -> Pictures | None:
+    """Takes the pictures of a run for its page; None if its data are not images with classes.
+
+    Wrongly classified images are looked for among the first 500 test images.
+
+    Args:
+        run: a run with weights.
+        weights: "last", or "best" by validation accuracy.
+
+    Raises:
+        HypersignError: the weights or the data are missing.
+    """
+    data = run.data()
+    if not isinstance(data, ImageData):
+        return None
+    model = run.load_model(weights)
+    some = data.test[:SEARCHED_IMAGES]
+    with torch.no_grad():
+        decided = torch.cat([model(inputs).argmax(1) for inputs, _ in data.batches(some, ABLATION_BATCH)])
+    layers = quant_layers(model)
+    filters = None
+    if layers:
+        name, layer = next(iter(layers.items()))
+        weight, levels = layer.weight.detach(), layer.quantized_weight().detach()
+        filters = report.filters_of(name, weight.numpy(), levels.reshape(weight.shape).numpy(), data.shape)
+    return Pictures(
+        report.samples_of(some.images.numpy(), some.labels.numpy(), decided.numpy(), data.classes), filters
+    )
+
+
 def paper_simulations(*, draws: int = _defaults.DRAWS, seed: int = 0) -> tuple[Simulation, ...]:
     """Simulates random vectors in the paper's cases: pairs, binary pairs, signs, ternary levels, rotations."""
     return (
@@ -337,6 +398,21 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     rows = {name: {label: given.get(name) for label, given in settings.items()} for name in names}
     differences = {name: row for name, row in rows.items() if len({repr(value) for value in row.values()}) > 1}
     return {"differences": differences, "runs": facts}
+
+
+def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
+    """Writes a page on which runs are overlaid, and returns its path.
+
+    Args:
+        path: the file to write.
+        runs: two or more runs.
+
+    Raises:
+        HypersignError: for the same reasons as in `compare_runs`, or the page cannot be written.
+    """
+    with writing_file(path):
+        metrics = {label: run.metrics() for label, run in zip(_labels(runs), runs, strict=True)}
+        return report.write_comparison(path, compare_runs(runs), metrics)
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

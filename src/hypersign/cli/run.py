@@ -51,10 +51,11 @@ def predict(
 
     Args:
         input: images: an array (.npy), uint8 of shape (N, channels, height, width), an image file, or a folder of
-            them, also in folders below it, all of the network's size.
-        output: file to write, .csv (one row per image: name or number, label, logits) or .npy (logits, float32 of
-            shape (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in front. Without
-            it, the first 10 predictions are printed.
+            them, also in folders below it, all of the network's size; float32 vectors (N, features) for a network of
+            vectors.
+        output: file to write: .csv (one row per image: name or number, label, logits; a regression has no label) or
+            .npy (logits, float32 of shape (N, classes)); names that a spreadsheet would compute, as =1+1, get an
+            apostrophe in front. Without it, the first 10 predictions are printed.
         batch_size: images per batch; results do not depend on it.
     """
     check_int("--batch-size", batch_size, min=1, max=MOST_IMAGES)
@@ -62,9 +63,8 @@ def predict(
     if output is not None and output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")
     model = PackedModel.load(file)
-    pictures = input.is_dir() or input.suffix.lower() in SUFFIXES
-    names, read = _pictures(input, model) if pictures else _array(input)
-    logits = np.empty((len(names), len(model.classes)), np.float32)
+    names, read = open_images(input, model)
+    logits = np.empty((len(names), model.outputs), np.float32)
     start = time.perf_counter()
     with progress_bars() as progress:
         for first in range(0, len(names), batch_size):
@@ -73,25 +73,30 @@ def predict(
             progress("predicting", min(first + batch_size, len(names)), len(names))
     seconds = time.perf_counter() - start
     if output is not None:
-        write_atomic(output, npy_bytes(logits) if output.suffix == ".npy" else _csv(names, logits, model.classes))
+        write_atomic(output, npy_bytes(logits) if output.suffix == ".npy" else _csv(names, logits, model))
     out = console()
     if output is None and len(names):
-        out.print(_table(names, logits, model.classes))
+        out.print(_table(names, logits, model))
     images = f"{len(names):,} image{'s'[: len(names) != 1]}"
     speed = f" in {seconds:.2g} s, {len(names) / seconds:,.0f} per second" if len(names) else ""
     out.print(f"{images}{speed}" + (f": {output}" if output is not None else ""), soft_wrap=True)
 
 
-def _table(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]) -> Table:
-    """The first predictions: the class, its logit, and how far the next one is behind."""
-    table = Table(caption="margin: how far the next class's logit is behind", caption_justify="left")
+def _table(names: list[str], outputs: NDArray[np.float32], model: PackedModel) -> Table:
+    """The first predictions: the class, its logit and its lead over the next one; of a regression its numbers."""
+    table = Table()
     table.add_column("image", overflow="fold")
+    if not model.classes:
+        table.add_column("outputs", overflow="fold")
+        for name, row in zip(names[:SHOWN], outputs[:SHOWN], strict=True):
+            table.add_row(name, "  ".join(f"{value:.4g}" for value in row))
+        return table
     table.add_column("class", overflow="fold")
     table.add_column("logit", justify="right", no_wrap=True)
-    table.add_column("margin", justify="right", no_wrap=True)
-    for name, row in zip(names[:SHOWN], logits[:SHOWN], strict=True):
+    table.add_column("ahead of the next", justify="right", no_wrap=True)
+    for name, row in zip(names[:SHOWN], outputs[:SHOWN], strict=True):
         *_, second, first = sorted([-np.inf, *map(float, row)])
-        table.add_row(name, classes[int(row.argmax())], f"{first:.3g}", f"{first - second:.3g}")
+        table.add_row(name, model.classes[int(row.argmax())], f"{first:.3g}", f"{first - second:.3g}")
     return table
 
 
@@ -99,20 +104,31 @@ Read = Callable[[slice], NDArray[Any]]
 """Returns the images of some rows."""
 
 
-def _array(path: Path) -> tuple[list[str], Read]:
+def open_images(path: Path, model: PackedModel, option: str = "--input") -> tuple[list[str], Read]:
+    """The names of the images in a .npy file, a folder or an image file, and a function that reads some of them.
+
+    Raises:
+        HypersignError: there are no images that fit the network. The message names the option.
+    """
+    pictures = path.is_dir() or path.suffix.lower() in SUFFIXES
+    return _pictures(path, model, option) if pictures else _array(path, option)
+
+
+def _array(path: Path, option: str) -> tuple[list[str], Read]:
     try:
         images = open_npy(path)
     except HypersignError as error:
-        raise HypersignError(f"--input must be a .npy file, an image or a folder of images; {error}") from error
-    if images.ndim != 4:
+        raise HypersignError(f"{option} must be a .npy file, an image or a folder of images; {error}") from error
+    if images.ndim not in (2, 4):
         raise HypersignError(
-            f"--input must hold one array (N, channels, height, width); the shape in {path} is {images.shape}"
+            f"{option} must hold one array: images (N, channels, height, width) or vectors (N, features); the shape "
+            f"in {path} is {images.shape}"
         )
     kind = images.dtype.newbyteorder("=")
     return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows], kind)
 
 
-def _pictures(path: Path, model: PackedModel) -> tuple[list[str], Read]:
+def _pictures(path: Path, model: PackedModel, option: str) -> tuple[list[str], Read]:
     """The image file `path`, or those in the folder `path`."""
     files, folder = [path], path.parent
     if path.is_dir():
@@ -124,7 +140,7 @@ def _pictures(path: Path, model: PackedModel) -> tuple[list[str], Read]:
         )
     if not files:
         raise HypersignError(
-            f"--input must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
+            f"{option} must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
         )
     if model.shape[0] not in MODES or model.graph.pixel_range is None:
         raise HypersignError(
@@ -150,13 +166,16 @@ def _image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def _csv(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]) -> str:
+def _csv(names: list[str], outputs: NDArray[np.float32], model: PackedModel) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    labels = [_cell(label) for label in classes]
-    writer.writerow(["image", "label", *labels])
-    for name, row in zip(names, logits, strict=True):
-        writer.writerow([_cell(name), labels[int(row.argmax())], *(f"{value:.6g}" for value in row)])
+    labels = [_cell(label) for label in model.classes]
+    columns = ["label", *labels] if labels else [f"output {i}" for i in range(model.outputs)]
+    writer.writerow(["image", *columns])
+    decisions = model.decide(outputs)
+    for i, (name, row) in enumerate(zip(names, outputs, strict=True)):
+        label = [labels[decisions[i]]] if labels else []
+        writer.writerow([_cell(name), *label, *(f"{value:.6g}" for value in row)])
     return text.getvalue()
 
 

@@ -1,9 +1,10 @@
 """`hypersign train`: a recipe in, a run folder out."""
 
 import ctypes
+import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,6 +44,7 @@ def run(words: Sequence[str]) -> None:
         device: Literal["cpu", "cuda", "mps"] | None = None,
         deterministic: bool = False,
         tensorboard: bool = False,
+        report: bool = False,
         save_seconds: float = _defaults.SAVE_SECONDS,
     ) -> None:
         """Train a binary or ternary network into a run folder, or resume a run.
@@ -62,6 +64,7 @@ def run(words: Sequence[str]) -> None:
                 size and speed of both are saved in the run.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
+            report: keep report.html in the run folder up to date; the open page shows each epoch by itself.
             tensorboard: also write TensorBoard event files, to tensorboard/ in the run folder.
             save_seconds: seconds between saves of the state.
         """
@@ -81,16 +84,28 @@ def run(words: Sequence[str]) -> None:
                 f"{own} uses the run's own recipe and folder; leave out --output and the recipe's options"
             )
         if twin is not None:
-            if resume is not None or deterministic or tensorboard:
+            if resume is not None or deterministic or tensorboard or report:
                 raise HypersignError("--twin repeats a run's own training: it takes no other option than --device")
             _train_twin(twin, device)
             return
+        if report:
+            how["each_epoch"] = _page_writer()
         if resume is None:
-            done = training.train(chosen, output or _folder(chosen), **how)
+            folder = output or _folder(chosen)
+            start = functools.partial(training.train, chosen, folder, **how)
         else:
-            done = training.resume(resume, **how)
+            folder = resume
+            start = functools.partial(training.resume, resume, **how)
+        try:
+            done = start()
+        except training.InterruptedTrainingError:
+            if report:  # it stops loading itself again
+                _last_page(folder)
+            raise
         if int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
             return
+        if report:
+            say(f"Report: {_last_page(done.path)}")
         test = done.info["results"]["test"]
         loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
         say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
@@ -112,6 +127,27 @@ def _train_twin(run: Path, device: str | None) -> None:
     found = study.train_twin(runs.load(run), device=device)
     say(twin_words(found.info))
     say_next("Next:", {f"hypersign inspect {run}": "a report with both networks"})
+
+
+def _page_writer() -> Callable[[Any], None]:
+    """A function that writes the page of a run in training; the page loads itself again once an epoch."""
+    import jinja2  # noqa: F401  # its absence is an error before the run folder is made
+
+    from hypersign import study
+
+    def write(run: Any) -> None:
+        rows = run.metrics()
+        epoch = rows[-1]["seconds"] / len(rows) if rows else 2.0
+        study.write_training_page(run, reload_seconds=round(min(max(epoch, 2.0), 60.0)))
+
+    return write
+
+
+def _last_page(folder: Path) -> Path:
+    """Writes the page of a run that is no longer trained."""
+    from hypersign import runs, study
+
+    return study.write_training_page(runs.load(folder))
 
 
 def _keep_freed_memory() -> None:
