@@ -164,7 +164,7 @@ RENAMED = {(hash_, "neighbours"): "k", (hash_, "queries"): "sample", (search, "n
 OWN = {
     ablate: {"figures", "json"},
     bench: {"batch_sizes", "json"},
-    compare: {"json"},
+    compare: {"json", "report"},
     data.export: {"split", "vectors"},
     data.list_: {"json"},
     demo: {"output"},

@@ -203,7 +203,7 @@ def test_the_page_is_written_in_every_epoch_and_at_the_end(command, tmp_path, mo
         (("--epochs", "0"), "epochs must be an integer >= 1; got 0"),
         (("--model", "mlp", "--pools", "1"), "mlp has no option pools; its options are"),
         (("--threshold", "1.5"), "threshold (a number, or Optimal()) must be a number >= 0 and < 1; got 1.5"),
-        (("--weights", "cubic"), "quantizer must be one of float, relu, sign, ternary; got 'cubic'"),
+        (("--weights", "cubic"), "quantizer must be one of float, relu, sign, ternary, uniform, grid; got 'cubic'"),
         (("--resume", "nope"), "a run folder was expected at nope; there is none"),
         (("--resume", "x", "--output", "y"), "--resume uses the run's own recipe and folder; leave"),
         (("--resume", "x", "--epochs", "3"), "--resume uses the run's own recipe and folder; leave"),

@@ -29,7 +29,7 @@ def compare(runs_: RunPaths, /, *, report: PageTarget = None, json: JsonTarget =
     Angles and r come from the geometry.json that hypersign inspect wrote; runs without one are named.
 
     Example:
-        hypersign compare runs/digits-vgg-binary runs/digits-vgg-ternary --report compared.html
+        hypersign compare runs/demo runs/demo/twin --report compared.html
     """
     from hypersign import runs, study
 
