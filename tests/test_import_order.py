@@ -27,6 +27,7 @@ ORDER = [
     "_native",  # the compiled kernels
     "bits",
     "theory",
+    "pretrained",
     "packed",
     "playground",
     "ops",
@@ -45,6 +46,7 @@ ORDER = [
     "training",
     "packing",
     "summaries",
+    "hub",
     "figures",
     "report",
     "study",
@@ -65,6 +67,7 @@ WITHOUT_TORCH = {
     "theory",
     "packed",
     "playground",
+    "pretrained",
     "weight_files",
     "report",
 }
