@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hypersign import geometry, hashing, packing, playground, simulation, study, training, weight_files
+from hypersign import forecasting, geometry, hashing, packing, playground, simulation, study, training, weight_files
 from hypersign.cli import data, main, options, simulate, theory
 from hypersign.cli.ablate import ablate
 from hypersign.cli.bench import bench
 from hypersign.cli.compare import compare
 from hypersign.cli.demo import demo
 from hypersign.cli.evaluate import evaluate
+from hypersign.cli.forecast import forecast
 from hypersign.cli.hash import hash_
 from hypersign.cli.info import info
 from hypersign.cli.inspect import inspect as inspect_run
@@ -135,6 +136,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     data.list_: [],
     demo: [],
     evaluate: [Run.load_model],
+    forecast: [forecasting.forecast],
     hash_: [hashing.SignHasher, hashing.plan],
     info: [],
     inspect_run: [geometry.inspect],
@@ -167,6 +169,7 @@ OWN = {
     data.list_: {"json"},
     demo: {"output"},
     evaluate: {"split", "images", "batch_size", "json"},
+    forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
     hash_: {"output", "plan", "json"},
     info: {"json"},
     inspect_run: {"output", "figures", "ablate"},

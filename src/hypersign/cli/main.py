@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "print accuracy, loss and confusion matrix of a run",
     "info": "print network, sizes, recipe, data and results of a run",
     "inspect": "measure a run's geometry beside theory and write its report; or measure weights or vectors",
+    "forecast": "forecast what quantizing each layer does to a run's decisions, and plan for a size",
     "reproduce": "draw every figure of the paper from a run, and check its claims",
     "ablate": "turn layers back to float, and print measured and predicted loss",
     "compare": "show runs side by side: settings that differ, accuracy, angles and r",
