@@ -4,7 +4,7 @@
 
 For each network: every change alone (forecast on some inputs, measured on others), beside four rivals with their
 cost; random mixtures of binary, ternary and 4-level layers, without and with repair; and plans at five budgets,
-against a uniform format and plans by SQNR and by Fisher, each repaired. Float networks are trained first (`--epochs`).
+against a uniform format and plans by SQNR and by Fisher, each repaired. Float networks are trained first.
 EfficientNet-lite0 needs two packages that HyperSign does not depend on; the command says which.
 
 It can be stopped and started again: each finished cell is a JSON file in --folder and is skipped. Measured cells do
