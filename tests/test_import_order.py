@@ -31,6 +31,7 @@ ORDER = [
     "ops",
     "rotations",
     "quantizers",
+    "optimizers",
     "layers",
     "models",
     "tasks",

@@ -12,12 +12,34 @@ from hypersign._checks import HypersignError, check_choice
 if TYPE_CHECKING:
     from hypersign.quantizers import Deviations, Quantizer, Surrogate
 
-__all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "quantizer_of", "surrogate_of"]
+__all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "made", "quantizer_of", "surrogate_of"]
 
 QUANTIZERS = {
     "float": "Identity",
     "sign": "Sign",
     "ternary": "Ternary",
+    "greedy": "Greedy",
+    "ls-2": "LeastSquaresPlanes",
+    "adabin": "AdaBin",
+    "ir-net": "IRNet",
+    "recu": "ReCU",
+    "siman": "SiMaN",
+    "rbnn": "Turned",
+    "two-values": "TwoValues",
+    "biper": "BiPer",
+    "bit": "Bit",
+    "bitnet": "BitNet",
+    "paretoq": "ParetoQ",
+    "parq": "PARQ",
+    "binary-relax": "BinaryRelax",
+    "real-until": "RealUntil",
+    "lab": "LossAware",
+    "chosen": "Chosen",
+    "rsign": "ShiftedSign",
+    "adabin-inputs": "AdaBinInputs",
+    "image-sign": "ImageSign",
+    "bit-inputs": "BitInputs",
+    "int8": "Int8",
 }
 """Quantizers of weights and of inputs: the class of `hypersign.quantizers` that each name stands for."""
 
@@ -26,6 +48,9 @@ SURROGATES = {
     "polynomial": "Polynomial",
     "tanh": "Tanh",
     "triangle": "Triangle",
+    "tent": "Tent",
+    "power": "Power",
+    "sign-swish": "SignSwish",
     "straight-through": "StraightThrough",
 }
 """Backward rules, likewise. The classes, and with them torch, are loaded when one is made."""
@@ -33,7 +58,10 @@ SURROGATES = {
 FIRST_LAYERS = ("plain", "thermometer", "bit-planes", "haar", "hadamard")
 """Inputs of a first convolution, by name."""
 
-_WORDS = {"threshold": {"optimal": "Optimal"}, "scale": {"filter": "MeanScale"}}
+_WORDS = {
+    "threshold": {"optimal": "Optimal", "least-squares": "LeastSquares"},
+    "scale": {"filter": "MeanScale", "layer": "LayerScale", "learned": "LearnedScale"},
+}
 """Values of options that are objects, likewise."""
 
 
@@ -46,7 +74,7 @@ def surrogate_of(text: str) -> "Surrogate":
     >>> surrogate_of("triangle:clip=0.5")
     Triangle(clip=0.5)
     """
-    return _made("surrogate", SURROGATES, text, {})
+    return made("surrogate", SURROGATES, text, {})
 
 
 def quantizer_of(text: str, **options: Any) -> "Quantizer":
@@ -69,13 +97,18 @@ def quantizer_of(text: str, **options: Any) -> "Quantizer":
     parts = [part for part in rest.split(",") if part]
     group = next((part.partition("=")[2] for part in parts if part.partition("=")[0] == "group"), None)
     plain = ",".join(part for part in parts if part.partition("=")[0] != "group")
-    made = _made("quantizer", QUANTIZERS, f"{name}:{plain}", options)
-    return made if group is None else quantizers.GroupScaled(made, _value("group", group))
+    quantizer = made("quantizer", QUANTIZERS, f"{name}:{plain}", options)
+    return quantizer if group is None else quantizers.GroupScaled(quantizer, _value("group", group))
 
 
-def _made(what: str, table: Mapping[str, str], text: str, defaults: Mapping[str, Any]) -> Any:
+def made(what: str, table: Mapping[str, str], text: str, defaults: Mapping[str, Any], part: Any = quantizers) -> Any:
+    """The object that a text names, "NAME:option=value,option=value", in a table of the classes of `part`.
+
+    Raises:
+        HypersignError: an unknown name or option, or a value outside its range; `what` says of what.
+    """
     name, _, rest = text.partition(":")
-    make = getattr(quantizers, table[check_choice(what, name, table)])
+    make = getattr(part, table[check_choice(what, name, table)])
     known = [p.name for p in inspect.signature(make).parameters.values()]
     options = {key: value for key, value in defaults.items() if key in known}
     for part in filter(None, rest.split(",")):
