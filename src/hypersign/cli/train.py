@@ -54,8 +54,8 @@ def run(words: Sequence[str]) -> None:
 
         Args:
             recipe: named recipe, which sets the defaults below.
-            output: run folder to write; by default runs/DATA-MODEL-METHOD (METHOD: binary or ternary if none is named).
-            one. resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
+            output: run folder to write; by default runs/DATA-MODEL-METHOD (without a method: binary, ternary).
+            resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
             tensorboard: also write TensorBoard event files, to tensorboard/ in the run folder.

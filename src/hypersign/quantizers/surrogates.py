@@ -216,9 +216,10 @@ class Tent(_Geometric):
 
     def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
         assert state is not None
-        t = state.to(x.dtype)
-        k = t.reciprocal().clamp(min=1)
-        return grad * (k * (math.sqrt(2) * t - t * t * x.abs())).clamp(min=0)
+        wide = torch.promote_types(x.dtype, torch.float32)  # a difference of near numbers, which bfloat16 would lose
+        t = state.to(wide)
+        slope = t.reciprocal().clamp(min=1) * t * (math.sqrt(2) - t * x.abs().to(wide)).clamp(min=0)
+        return grad * slope.to(x.dtype)
 
 
 class Power(_Annealed):
@@ -279,9 +280,11 @@ class SignSwish(Surrogate):
         self.slope = check_real("slope", slope, above=0)
 
     def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
-        u = self.slope * x
+        wide = torch.promote_types(x.dtype, torch.float32)
+        u = (self.slope * x.to(wide)).clamp(-80, 80)  # the derivative is 0 there in float32; infinity times 0 is NaN
         # 2/(1 + cosh u) = 4 s(u) s(-u), s the sigmoid: cosh would overflow
-        return grad * self.slope * (2 - u * torch.tanh(u / 2)) * 2 * torch.sigmoid(u) * torch.sigmoid(-u)
+        slope = self.slope * (2 - u * torch.tanh(u / 2)) * 2 * torch.sigmoid(u) * torch.sigmoid(-u)
+        return grad * slope.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"slope={self.slope:g}"

@@ -97,7 +97,7 @@ def train(
     check_given(data, model)
     path = Path(folder)
     recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
-    recipe = dataclasses.replace(recipe, **_absolute(teacher=recipe.teacher, start=recipe.start))
+    recipe = dataclasses.replace(recipe, teacher=_absolute(recipe.teacher), start=_absolute(recipe.start))
     accelerator = make_accelerator(device)
     with float32_default(), contextlib.ExitStack() as locks:
 
@@ -154,8 +154,8 @@ def resume(
         return _Training(run, accelerator, deterministic, save_seconds).finish(tensorboard, console)
 
 
-def _absolute(**paths: str | None) -> dict[str, str | None]:
-    return {name: None if path is None else str(Path(path).resolve()) for name, path in paths.items()}
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 def _lock(locks: contextlib.ExitStack, accelerator: Any, path: Path) -> None:

@@ -1,7 +1,7 @@
 """One training step: forward, backward, clipping, update; the part that is compiled."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -77,11 +77,11 @@ def slots_of(recipe: Recipe, model: nn.Module, rule: LatentRule | None) -> dict[
 
 
 def make_optimizer(
-    recipe: Recipe, parameters: list[nn.Parameter], alone: list[nn.Parameter] | None = None
+    recipe: Recipe, parameters: list[nn.Parameter], alone: Iterable[Tensor] = ()
 ) -> torch.optim.Optimizer:
     """The optimizer that a recipe names, in torch's fused form; parameters in `alone` are left to a rule."""
     rate = recipe.learning_rate
-    left = set(alone or ())
+    left = set(alone)
     parameters = [p for p in parameters if p not in left] or [nn.Parameter(torch.empty(0))]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
