@@ -114,5 +114,6 @@ def _named(words: Sequence[str], wanted: str, table: Mapping[str, Any]) -> str |
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         if option == wanted:
-            return check_choice(wanted, value if equals else following, table)
+            name = value if equals else following
+            return None if name in ("none", "None") else check_choice(wanted, name, table)
     return None

@@ -73,7 +73,7 @@ class Bop(LatentRule):
         weight.copy_(torch.where(self.drive(m, slots, g) * weight > self.threshold, -weight, weight))
 
     def drive(self, m: Tensor, slots: dict[str, Tensor], g: Tensor) -> Tensor:
-        """What is compared with the threshold, before it is multiplied by the weight."""
+        """The number to compare with the threshold, before it is multiplied by the weight."""
         return m
 
 

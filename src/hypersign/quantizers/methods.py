@@ -222,7 +222,7 @@ class Quantization:
         if isinstance(weight_scale, str):
             check_choice("weight_scale (or the number of weights in a group)", weight_scale, ("filter",))
         if isinstance(threshold, str):
-            check_choice("threshold (or a number in [0, 1))", threshold, _WORDS["threshold"])
+            check_choice("threshold (or a number in [0, 1))", threshold, ("optimal",))
         limit = _value("threshold", threshold)
         common = {"surrogate": _value("surrogate", surrogate), "zero": sign_zero, "threshold": limit}
         if limit is not None:
