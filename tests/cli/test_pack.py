@@ -43,7 +43,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_pack_writes_a_certificate(run: Path, file: Path) -> None:
     found = json.loads(Path(f"{file}.json").read_text())
-    assert (found["images"], found["classes_differ"], found["ties"], found["holds"]) == (359, 0, 0, True)
+    assert (found["images"], found["decisions_differ"], found["ties"], found["holds"]) == (359, 0, 0, True)
     assert (found["wrong"], found["differences"]) == (0, [])
     assert found["largest_difference"] <= 1e-5 * found["largest_logit"]
     assert found["sha256"] == PackedModel.load(file).sha256
@@ -133,7 +133,7 @@ def test_bad_input_is_said(file: Path, tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "text.npy").write_text("no array")
     assert "must be a .npy file or a folder" in line(tmp_path / "text.npy", *output)
     np.save(tmp_path / "flat.npy", np.zeros((3, 64), np.uint8))
-    assert "one array (N, channels, height, width)" in line(tmp_path / "flat.npy", *output)
+    assert "images must be uint8 of shape (N, 1, 8, 8)" in line(tmp_path / "flat.npy", *output)
     np.save(tmp_path / "float.npy", np.zeros((3, 1, 8, 8), np.float32))
     assert "images must be uint8" in line(tmp_path / "float.npy", *output)
     assert "No such file" in fails(["run", str(tmp_path / "net"), "--input", str(tmp_path), *output], capsys)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from hypersign.geometry import weights
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.quantizers import MeanScale, Optimal, Sign, Ternary
+from hypersign.quantizers import GroupScaled, MeanScale, Optimal, Sign, Ternary
 
 
 def _layer(values, quantizer):
@@ -172,3 +172,27 @@ def test_mean_and_deviation_of_a_few_angles_by_hand():
     found = weights.angle_stats(_layer(w, Sign()))
     assert found.mean == pytest.approx(statistics.mean(degrees), abs=1e-4)
     assert found.std == pytest.approx(statistics.stdev(degrees), abs=1e-4)  # over n - 1
+
+
+@pytest.mark.parametrize("quantizer", [Sign(), Ternary(0.4), GroupScaled(Sign(), 4)])
+@pytest.mark.parametrize("d", [9, 64, 600])
+def test_heavy_tails_by_bootstrap(quantizer, d):
+    """Weights of Student's t with 2.5 degrees of freedom: kurtosis in the hundreds, at any fan-in."""
+    layer = _gaussian(60_000 // d, d, quantizer)
+    generator = np.random.default_rng(0)
+    values = generator.standard_t(2.5, (len(layer.weight), d)).astype(np.float32)
+    layer.weight.data.copy_(torch.from_numpy(values))
+    found = weights.angle_stats(layer)
+    threshold = 0.4 if isinstance(quantizer, Ternary) else 0.0
+    x = np.abs(values.ravel()[generator.integers(0, values.size, (1500, d))]).astype(np.float64)
+    levels = (x >= threshold).astype(np.float64)
+    if isinstance(quantizer, GroupScaled):
+        starts = np.arange(0, d, 4)
+        sums = np.add.reduceat(x, starts, axis=1) / np.minimum(d - starts, 4)
+        levels = np.repeat(sums, np.minimum(d - starts, 4), axis=1)
+    cosine = (x * levels).sum(1) / np.sqrt((x * x).sum(1) * (levels * levels).sum(1))
+    angles = np.degrees(np.arccos(np.minimum(cosine, 1)))
+    error = 4 * angles.std() / np.sqrt(len(angles))
+    assert found.moments_mean == pytest.approx(angles.mean(), abs=0.2 + error)
+    if not isinstance(quantizer, GroupScaled):  # no spread is predicted
+        assert found.moments_std == pytest.approx(angles.std(), abs=0.4 + error)

@@ -60,7 +60,7 @@ def test_the_integers_of_the_model_itself(levels, units, depth, tmp_path) -> Non
     if depth == 12:
         assert max(np.abs(values[f"transform{i}"]).max() for i in range(1, 13)) > 2**20
     certificate = verify(model, found, x)
-    assert certificate.classes_differ == 0
+    assert certificate.decisions_differ == 0
     assert not certificate.integers  # sums are rounded
     assert certificate.largest_difference < 1e-4 * certificate.largest_logit
 
@@ -72,7 +72,7 @@ def test_a_memory(levels, pixel_range, tmp_path) -> None:
     memory = associative_memory(SHAPE, 4, hidden=(100,), levels=levels, threshold=0.3)
     torch.nn.init.normal_(memory.fc.weight)
     certificate = verify(memory, packed_from(memory, tmp_path, pixel_range=pixel_range), images())
-    assert certificate.classes_differ == 0
+    assert certificate.decisions_differ == 0
     assert certificate.largest_difference < 1e-4 * certificate.largest_logit
 
 
@@ -84,7 +84,7 @@ def test_sums_of_64_bits_where_31_do_not_hold_them(tmp_path) -> None:
     )
     torch.nn.init.normal_(model[2].weight)
     assert rotated_norm(255, 60, 256, 7) > 2**31
-    assert verify(model, packed_from(model, tmp_path), images()).classes_differ == 0
+    assert verify(model, packed_from(model, tmp_path), images()).decisions_differ == 0
 
 
 def test_slopes_and_signs_take_three_bits_and_one(tmp_path) -> None:

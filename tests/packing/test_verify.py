@@ -54,26 +54,26 @@ PIXELS[:, 0, 0, 0] = np.arange(256)
 def test_the_same_network(tmp_path: Path) -> None:
     model = step_at(99.5)
     found = verify(model, packed_from(model, tmp_path, SHAPE), PIXELS, batch_size=100)
-    assert (found.images, found.classes_differ, found.ties, found.integers, found.holds) == (256, 0, 0, False, True)
+    assert (found.images, found.decisions_differ, found.ties, found.integers, found.holds) == (256, 0, 0, False, True)
     assert (found.largest_difference, found.largest_logit) == (0, 0.5)
 
 
 def test_a_tie_is_shown_to_be_one(tmp_path: Path) -> None:
     """Thresholds on either side of one pixel's value, by less than float32 rounds a sum."""
     found = verify(step_at(100 + 1e-4), packed_from(step_at(100 - 1e-4), tmp_path, SHAPE), PIXELS)
-    assert (found.logits_differ, found.classes_differ, found.ties, found.wrong, found.holds) == (1, 1, 1, 0, True)
+    assert (found.logits_differ, found.decisions_differ, found.ties, found.wrong, found.holds) == (1, 1, 1, 0, True)
     (difference,) = found.differences
-    assert (difference.image, difference.float_class, difference.packed_class) == (100, 0, 1)
+    assert (difference.image, difference.float_decision, difference.packed_decision) == (100, 0, 1)
     assert (difference.layer, difference.levels, difference.wrong_step, difference.tie) == ("2", 1, None, True)
     # float64 sees that the pixel is below this network's threshold: on this image float32 is the nearer one
-    assert (difference.exact_class, difference.float_error, difference.packed_error) == (0, 0.0, 1.0)
+    assert (difference.exact_decision, difference.float_error, difference.packed_error) == (0, 0.0, 1.0)
     assert (found.packed_error, found.float_error, found.packed_nearer, found.float_nearer) == (1.0, 0.0, 0, 1)
     assert found.as_dict()["differences"][0]["layer"] == "2"
 
 
 def test_a_difference_is_no_tie(tmp_path: Path) -> None:
     found = verify(step_at(99.5), packed_from(step_at(100.5), tmp_path, SHAPE), PIXELS)
-    assert (found.classes_differ, found.ties, found.holds) == (1, 0, False)
+    assert (found.decisions_differ, found.ties, found.holds) == (1, 0, False)
     assert found.as_dict()["holds"] is False
 
 
@@ -83,9 +83,9 @@ def test_another_network_does_not_hold(tmp_path: Path) -> None:
     packed = packed_from(model, tmp_path, (1, 3, 3))
     images = images_of((1, 3, 3), 50)
     same = verify(model, packed, images)
-    assert (same.classes_differ, same.integers, same.holds) == (0, True, True)
+    assert (same.decisions_differ, same.integers, same.holds) == (0, True, True)
     different = verify(other, packed, images)
-    assert different.classes_differ > 0
+    assert different.decisions_differ > 0
     assert different.wrong == different.logits_differ == 50
     assert different.ties == 0
 
@@ -185,7 +185,7 @@ def test_rounding_of_float32_condemns_nothing(tmp_path: Path) -> None:
     found = verify(model, packed, images)
     assert found.integers
     assert found.logits_differ > 0, "float32 rounds to other levels"
-    assert found.ties == found.classes_differ
+    assert found.ties == found.decisions_differ
     assert (found.wrong, found.holds) == (0, True)
     assert found.packed_error < 1e-6 < found.float_error
     assert (found.packed_nearer, found.float_nearer) == (found.logits_differ, 0)
@@ -213,9 +213,9 @@ def test_layers_that_share_their_quantizers(tmp_path: Path) -> None:
     packed, images = packed_from(model, tmp_path, (1, 3, 3)), images_of((1, 3, 3), 40)
     module = importlib.import_module("hypersign.packing.verify")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_agree", lambda found, expected, rounding: np.zeros(len(found), bool))
+        patch.setattr(module._Judged, "agree", lambda self, found, expected: np.zeros(len(found), bool))
         found = verify(model, packed, images)
-    assert (found.logits_differ, found.wrong, found.classes_differ) == (40, 0, 0)
+    assert (found.logits_differ, found.wrong, found.decisions_differ) == (40, 0, 0)
     with torch.no_grad():
         levels = module._float_levels(model, torch.from_numpy(images).float() / 255)
     assert [tuple(values.shape) for values in levels] == [(40, 8), (40, 20), (40, 20), (40, 20), (40, 20)][:1] + [
@@ -267,7 +267,7 @@ def test_what_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(HypersignError, match="images must be uint8"):
         verify(model, packed, PIXELS.astype(np.int64))
     pack(model, tmp_path / "real", SHAPE, pixel_range=None)
-    with pytest.raises(HypersignError, match="float32 inputs"):
+    with pytest.raises(HypersignError, match="images must be float32"):
         verify(model, PackedModel.load(io.BytesIO((tmp_path / "real").read_bytes())), PIXELS)
     broken = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
     with torch.no_grad():

@@ -27,7 +27,6 @@ from hypersign.quantizers import (
     ImageSign,
     Int8,
     IRNet,
-    LayerScale,
     LearnedScale,
     LeastSquares,
     LeastSquaresPlanes,
@@ -42,6 +41,7 @@ from hypersign.quantizers import (
     SiMaN,
     StraightThrough,
     Tanh,
+    TensorScale,
     Ternary,
     Turned,
     TwoValues,
@@ -318,7 +318,7 @@ def test_paretoq_ternary():
 def test_reste():
     surrogate = Power()
     surrogate.anneal(0.6)
-    q, grad, _ = measured(Sign(scale=LayerScale(), surrogate=surrogate))
+    q, grad, _ = measured(Sign(scale=TensorScale(), surrogate=surrogate))
     alpha, o = np.abs(W).mean(), np.float32(1 + 2 * (1 - math.cos(math.pi * 0.3)))
     slope = np.maximum(np.abs(W), 0.1) ** ((1 - o) / o) / o * (np.abs(W) <= 1.5)
     np.testing.assert_allclose(q, alpha * sgn(W), **CLOSE)

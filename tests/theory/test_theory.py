@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import integrate, optimize, special, stats
@@ -153,7 +155,7 @@ def test_gaussian_moments_by_quadrature():
 def test_leading_order_meets_the_exact_cosine():
     d = np.array([27, 100, 1152, 8192])
     for t in (0.0, 0.612):
-        moments = Moments.gaussian(t)
+        moments = dataclasses.replace(Moments.gaussian(t), distribution=None)
         assert np.all(np.abs(theory.mean_cosine(moments, d) - theory.ternary_cosine(t, d)) < 0.6 / d**2)
         assert np.all(np.abs(theory.std_cosine(moments, d) / theory.ternary_cosine_std(t, d) - 1) < 2 / d)
 

@@ -182,3 +182,47 @@ def test_one_row_a_small_sample_json_and_progress(tmp_path):
     assert found.as_dict()["tensors"][0]["angle_degrees"]["std"] is None
     with pytest.raises(HypersignError, match="sample must be an integer >= 1; got 0"):
         inspect_weights(file, sample=0)
+
+
+@pytest.mark.parametrize("law", ["t2.5", "t4", "t30", "laplace", "outliers", "normal"])
+@pytest.mark.parametrize("d", [9, 130, 1152])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_heavy_tails_by_bootstrap(law, d, dtype, tmp_path, monkeypatch):
+    """Whatever the tails, a prediction from the tensor's own weights is that of rows drawn from them."""
+    monkeypatch.setattr(measure, "_BLOCK", 10_000)
+    generator = np.random.default_rng(0)
+    shape = (40_000 // d + 20, d)
+    w = generator.standard_normal(shape)
+    if law == "outliers":
+        w[generator.random(shape) < 1e-3] *= 300
+    elif law == "laplace":
+        w = generator.laplace(size=shape)
+    elif law != "normal":
+        w = generator.standard_t(float(law[1:]), shape)
+    w = (w * 1e-3).astype(dtype)
+    if dtype is np.float64:
+        w *= 1e-40  # beyond float32's range
+    found = inspected(tmp_path, {"w": w}, sample=1000)["w"]
+    x = np.abs(w.astype(np.float64).ravel()[generator.integers(0, w.size, (1000, d))])
+    square = (x * x).sum(1)
+    row = np.degrees(np.arccos(np.minimum(x.sum(1) / np.sqrt(d * square), 1)))
+    error = 4 * row.std() / np.sqrt(len(row))
+    angles = found.angle_degrees
+    assert angles.moments_mean == pytest.approx(row.mean(), abs=0.3 + error)
+    assert angles.moments_std == pytest.approx(row.std(), abs=0.5 + error)
+    for group in found.group_angles_degrees:
+        starts = np.arange(0, d, group.size)
+        kept = np.add.reduceat(x, starts, axis=1) ** 2 / np.minimum(d - starts, group.size)
+        expected = np.degrees(np.arccos(np.sqrt(np.minimum(kept.sum(1) / square, 1))))
+        assert group.moments_mean == pytest.approx(expected.mean(), abs=0.3 + error)
+    for name in ("mean", "predicted_mean", "moments_mean"):
+        lines = [getattr(line, name) for line in (*found.group_angles_degrees, angles)]
+        assert lines == sorted(lines), name
+
+
+@pytest.mark.parametrize("d", [2, 9, 27, 64])
+def test_best_levels_of_normals_in_short_rows(d, tmp_path):
+    w = np.random.default_rng(0).standard_normal((200_000 // d, d))
+    found = inspected(tmp_path, {"w": w}, sample=200_000)["w"]
+    for levels in found.level_angles_degrees:
+        assert levels.angle == pytest.approx(levels.predicted, abs=0.15)

@@ -240,7 +240,7 @@ def _print_vectors(found: VectorsGeometry, out: Console) -> None:
     rotated = f"rotated to {found.rotated_dimension}"
     table = _table(
         "Angle between vectors and their signs, in degrees",
-        "theory: independent normal components; after a rotation it holds for any vectors",
+        "theory: independent components with the vectors' own values; after a rotation, normal ones, for any vectors",
         "vectors",
         "mean",
         "theory",

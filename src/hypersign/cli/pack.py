@@ -125,7 +125,7 @@ def _certificate(output: Path) -> Path:
 def _sentence(found: "Certificate") -> str:
     ties = f" ({found.ties} of them ties that rounding decides)" if found.ties else ""
     text = (
-        f"{found.images:,} test images: {found.classes_differ} with a different class{ties}; logits differ by at "
+        f"{found.images:,} test images: {found.decisions_differ} with a different class{ties}; logits differ by at "
         f"most {found.largest_difference:.1e} (the largest is {found.largest_logit:.3g})"
     )
     if not found.logits_differ:

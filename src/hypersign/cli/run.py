@@ -46,9 +46,10 @@ def predict(
 
     Args:
         input: images: an array (.npy), uint8 of shape (N, channels, height, width), or a folder of image files, also
-            in folders below it, all of the network's size.
-        output: .csv (one row per image: name or number, label, logits) or .npy (logits, float32 of shape
-            (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in front.
+            in folders below it, all of the network's size; float32 vectors (N, features) for a network of vectors.
+        output: .csv (one row per image: name or number, label, logits; a regression has no label) or .npy (logits,
+            float32 of shape (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in
+            front.
         batch_size: images per batch; results do not depend on it.
     """
     check_int("--batch-size", batch_size, min=1, max=MOST_IMAGES)
@@ -56,8 +57,8 @@ def predict(
     if output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")
     model = PackedModel.load(file)
-    names, read = _folder(input, model) if input.is_dir() else _array(input)
-    logits = np.empty((len(names), len(model.classes)), np.float32)
+    names, read = open_images(input, model)
+    logits = np.empty((len(names), model.outputs), np.float32)
     start = time.perf_counter()
     with progress_bars() as progress:
         for first in range(0, len(names), batch_size):
@@ -65,7 +66,7 @@ def predict(
             logits[rows] = model.predict(read(rows), batch_size=batch_size, threads=threads)
             progress("predicting", min(first + batch_size, len(names)), len(names))
     seconds = time.perf_counter() - start
-    write_atomic(output, _npy(logits) if output.suffix == ".npy" else _csv(names, logits, model.classes))
+    write_atomic(output, _npy(logits) if output.suffix == ".npy" else _csv(names, logits, model))
     speed = f" in {seconds:.2g} s, {len(names) / seconds:,.0f} per second" if len(names) else ""
     console().print(f"{len(names):,} images{speed}: {output}", soft_wrap=True)
 
@@ -74,20 +75,30 @@ Read = Callable[[slice], NDArray[Any]]
 """Returns the images of some rows."""
 
 
-def _array(path: Path) -> tuple[list[str], Read]:
+def open_images(path: Path, model: PackedModel, option: str = "--input") -> tuple[list[str], Read]:
+    """The names of the images in a .npy file or a folder, and a function that reads some of them.
+
+    Raises:
+        HypersignError: there are no images that fit the network. The message names the option.
+    """
+    return _folder(path, model, option) if path.is_dir() else _array(path, option)
+
+
+def _array(path: Path, option: str) -> tuple[list[str], Read]:
     try:
         images = open_npy(path)
     except HypersignError as error:
-        raise HypersignError(f"--input must be a .npy file or a folder of images; {error}") from error
-    if images.ndim != 4:
+        raise HypersignError(f"{option} must be a .npy file or a folder of images; {error}") from error
+    if images.ndim not in (2, 4):
         raise HypersignError(
-            f"--input must hold one array (N, channels, height, width); the shape in {path} is {images.shape}"
+            f"{option} must hold one array: images (N, channels, height, width) or vectors (N, features); the shape "
+            f"in {path} is {images.shape}"
         )
     kind = images.dtype.newbyteorder("=")
     return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows], kind)
 
 
-def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:
+def _folder(folder: Path, model: PackedModel, option: str) -> tuple[list[str], Read]:
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -95,7 +106,7 @@ def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:
     )
     if not files:
         raise HypersignError(
-            f"--input must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
+            f"{option} must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
         )
     if model.shape[0] not in MODES or model.graph.pixel_range is None:
         raise HypersignError(
@@ -127,13 +138,16 @@ def _npy(logits: NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def _csv(names: list[str], logits: NDArray[np.float32], classes: tuple[str, ...]) -> str:
+def _csv(names: list[str], outputs: NDArray[np.float32], model: PackedModel) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    labels = [_cell(label) for label in classes]
-    writer.writerow(["image", "label", *labels])
-    for name, row in zip(names, logits, strict=True):
-        writer.writerow([_cell(name), labels[int(row.argmax())], *(f"{value:.6g}" for value in row)])
+    labels = [_cell(label) for label in model.classes]
+    columns = ["label", *labels] if labels else [f"output {i}" for i in range(model.outputs)]
+    writer.writerow(["image", *columns])
+    decisions = model.decide(outputs)
+    for i, (name, row) in enumerate(zip(names, outputs, strict=True)):
+        label = [labels[decisions[i]]] if labels else []
+        writer.writerow([_cell(name), *label, *(f"{value:.6g}" for value in row)])
     return text.getvalue()
 
 

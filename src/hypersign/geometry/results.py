@@ -59,9 +59,10 @@ class AngleStats:
     sample, n - 1) and `density` are over the other filters; they are NaN or 0 if there are too few. `peak` is where
     the kernel density is highest. `predicted_*` is the theory for Gaussian weights with this fan-in and quantizer
     (`theory.sign_angle`, or the ternary law at the layer's own threshold/std). `moments_*` is the prediction for
-    independent weights with the layer's own empirical moments. If the angle does not vary, both densities use the
-    smallest bandwidth, .01 degrees. A quantizer that states neither thresholds nor a cosine has no prediction: the
-    predicted values are NaN and the predicted density is 0. A cosine alone predicts means, but no spread.
+    filters whose weights are drawn at random from the layer's own (`theory.moments_angle`). If the angle does not
+    vary, both densities use the smallest bandwidth, .01 degrees. A quantizer that states neither thresholds nor a
+    cosine has no prediction: the predicted values are NaN and the predicted density is 0. A cosine alone predicts
+    means, but no spread.
     """
 
     mean: float

@@ -161,7 +161,8 @@ def _predictions(layer: QuantLayer) -> _Predictions:
     cosine, spread = theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d)
 
     def own() -> tuple[float, float]:
-        return _own_angle(moments(), ratio, cosine, spread, d)
+        mean, std = theory.moments_angle(moments(), d)
+        return float(np.degrees(mean)), float(np.degrees(std))
 
     if ratio == 0:  # the sign: exact at small d
         exact = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
@@ -169,22 +170,6 @@ def _predictions(layer: QuantLayer) -> _Predictions:
     return _Predictions(
         _angle(cosine, spread, d), own, lambda angles: theory.angle_density(angles, cosine, spread, d)
     )
-
-
-def _own_angle(
-    moments: theory.Moments, ratio: float, cosine: np.ndarray, cosine_std: np.ndarray, d: int
-) -> tuple[float, float]:
-    """Mean and standard deviation, in degrees, of the angle of weights with these moments.
-
-    Their cosine is known only to leading order in 1/d. For Gaussian weights it is known exactly, so the error of the
-    leading order is known too: this function adds it to the mean and multiplies the standard deviation by its ratio.
-    """
-    normal = theory.Moments.gaussian(ratio)
-    mean = theory.mean_cosine(moments, d) + cosine - theory.mean_cosine(normal, d)
-    std = theory.std_cosine(moments, d)
-    if d > 1:
-        std = std * cosine_std / theory.std_cosine(normal, d)
-    return _angle(np.clip(mean, d**-0.5, 1), std, d)
 
 
 def _angle(cosine: np.ndarray, cosine_std: np.ndarray, d: int) -> tuple[float, float]:

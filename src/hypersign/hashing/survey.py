@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_int
@@ -33,13 +32,11 @@ QUERIES = 100
 
 @dataclasses.dataclass(frozen=True)
 class VectorAngles:
-    """Angle between vectors and their signs, over the sample, in degrees, beside theory.
+    """Angle between vectors and their signs, over the sample, in degrees, beside its prediction.
 
     After a rotation the prediction is that of independent normals (`theory.sign_angle`), whatever the vectors are.
-    Without one it is the limit for many independent normal components with the means and standard deviations that
-    the sample's have, and there is none for the spread (NaN):
-
-        c = sum_i E|x_i| / sqrt(d sum_i E x_i^2),   E|x| = s sqrt(2/pi) exp(-m^2/(2 s^2)) + m erf(m/(s sqrt(2)))
+    Without a rotation it is for independent components, each with the sample's own values: the values of each
+    component are shuffled over the vectors. So it holds for unequal components, for means and for heavy tails.
     """
 
     mean: float
@@ -118,7 +115,7 @@ def inspect_vectors(
         name: of the set, for the result.
         bits: lengths of codes; by default a quarter of, half of and the dimension, as a power of two.
         sample: largest number of vectors to read, evenly spaced; memory is that of a few copies of them.
-        seed: of the rotations.
+        seed: seed of the rotations and of the shuffled components.
 
     Raises:
         HypersignError: fewer than 12 vectors are not zero, or fewer than 2 dimensions, or a number is not finite.
@@ -154,7 +151,7 @@ def inspect_vectors(
     centred = x - mean
     covariance = centred.T @ centred / len(x)
     units, centred_units = _unit(x), _unit(centred)  # signs and angles do not depend on lengths
-    std = np.sqrt(np.diagonal(covariance))
+    shuffled = np.random.default_rng(seed).permuted(x, axis=0)
     rotation = HadamardRotation(d, seed=seed)
     return VectorsGeometry(
         file=name,
@@ -169,36 +166,33 @@ def inspect_vectors(
         mean_share=float(mean @ mean / (norms @ norms) * len(x)),
         effective_dimension=theory.effective_dimension(covariance),
         rotated_dimension=size,
-        signs_degrees=_angles(units, _many_components(mean, std)),
-        centred_degrees=_angles(centred_units, _many_components(np.zeros(d), std)),
-        rotated_degrees=_angles(rotation(units.astype(np.float32)), None),
-        centred_rotated_degrees=_angles(rotation(centred_units.astype(np.float32)), None),
+        signs_degrees=_angles(units, shuffled),
+        centred_degrees=_angles(centred_units, shuffled - mean),
+        rotated_degrees=_angles(rotation(units.astype(np.float32))),
+        centred_rotated_degrees=_angles(rotation(centred_units.astype(np.float32))),
         queries=len(_queries(len(x))),
         recalls=_recalls(units, centred_units, lengths, seed),
     )
 
 
-def _angles(units: np.ndarray, predicted: float | None) -> VectorAngles:
-    """Of unit vectors (or zeros, which have none); `predicted` in radians, or None after a rotation."""
-    size, d = np.abs(units).sum(1, dtype=np.float64), units.shape[1]
-    angles = np.degrees(np.arccos(np.clip(size[size > 0] / np.sqrt(d), 0, 1)))
-    law = (theory.sign_angle(d), theory.sign_angle_std(d)) if predicted is None else (predicted, np.nan)
-    return VectorAngles(
-        mean=float(angles.mean()) if len(angles) else np.nan,
-        std=float(angles.std(ddof=1)) if len(angles) > 1 else np.nan,
-        predicted_mean=float(np.degrees(law[0])),
-        predicted_std=float(np.degrees(law[1])),
+def _angles(units: np.ndarray, independent: np.ndarray | None = None) -> VectorAngles:
+    """Angles of unit vectors (or zeros, which have none); the prediction is for `independent`, or for normals."""
+    d = units.shape[1]
+    mean, std = _mean_and_std(units)
+    if independent is None:
+        expected = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
+    else:
+        expected = _mean_and_std(_unit(independent))
+    return VectorAngles(mean=mean, std=std, predicted_mean=expected[0], predicted_std=expected[1])
+
+
+def _mean_and_std(units: np.ndarray) -> tuple[float, float]:
+    size = np.abs(units).sum(1, dtype=np.float64)
+    angles = np.degrees(np.arccos(np.clip(size[size > 0] / np.sqrt(units.shape[1]), 0, 1)))
+    return (
+        float(angles.mean()) if len(angles) else np.nan,
+        float(angles.std(ddof=1)) if len(angles) > 1 else np.nan,
     )
-
-
-def _many_components(mean: np.ndarray, std: np.ndarray) -> float:
-    """The angle of `VectorAngles`' formula, in radians; NaN where nothing is there."""
-    second = float((mean**2 + std**2).sum())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(std > 0, mean / std, 0)
-    folded = std * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + mean * special.erf(ratio / np.sqrt(2))
-    first = float(np.where(std > 0, folded, np.abs(mean)).sum())
-    return float(np.arccos(np.clip(first / np.sqrt(len(mean) * second), 0, 1))) if second > 0 else np.nan
 
 
 def _queries(n: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from hypersign._checks import HypersignError
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
 from hypersign._safetensors import Entry, header_bytes, read_header
+from hypersign.packed.decisions import CLASSIFICATION, Regression, Task
 from hypersign.packed.graph import Graph, check_graph
 from hypersign.packed.operations import OPERATIONS, NodeData
 from hypersign.packed.values import Node, Tensor, Value
@@ -176,6 +177,7 @@ def _graph_text(graph: Graph) -> str:
             "shape": graph.shape,
             "pixel_range": graph.pixel_range,
             "classes": graph.classes,
+            **({} if graph.task == CLASSIFICATION else {"task": {"name": graph.task.name, **vars(graph.task)}}),
             "nodes": [
                 {"op": node.op, "name": node.name, "inputs": node.inputs, "options": node.options}
                 for node in graph.nodes
@@ -201,6 +203,7 @@ def _graph(text: str) -> Graph:
     if pixel_range is not None and not (isinstance(pixel_range, list) and len(pixel_range) == 2):
         raise HypersignError(f"pixel_range must be two numbers or null; got {pixel_range!r}")
     classes = _strings("classes", _take(found, "classes", list))
+    task = _task(_take(found, "task", dict)) if "task" in found else CLASSIFICATION
     nodes = []
     for entry in _take(found, "nodes", list):
         if not isinstance(entry, dict):
@@ -218,7 +221,13 @@ def _graph(text: str) -> Graph:
         nodes.append(node)
     if found:
         raise HypersignError(f"the graph has no entry {_few(found)}")
-    return Graph(tuple(shape), None if pixel_range is None else tuple(pixel_range), classes, tuple(nodes))
+    return Graph(tuple(shape), None if pixel_range is None else tuple(pixel_range), classes, tuple(nodes), task)
+
+
+def _task(found: dict[str, Any]) -> Task:
+    if found.get("name") != Regression.name or set(found) != {"name", "tolerance"}:
+        raise HypersignError(f"task must be regression, with its tolerance; got {found!r:.80}")
+    return Regression(found["tolerance"])
 
 
 def _take(found: dict[str, Any], key: str, kind: type, why: str = "it is damaged") -> Any:

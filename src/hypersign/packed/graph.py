@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
+from hypersign.packed.decisions import CLASSIFICATION, Classification, Task
 from hypersign.packed.operations import OPERATIONS, NodeShapes
 from hypersign.packed.values import MOST_NUMBERS, Node, Tensor, Value, check_size
 
@@ -26,16 +27,18 @@ class Graph:
     """A packed network without its tensors.
 
     Args:
-        shape: shape of an image, (channels, height, width).
+        shape: shape of an input, (channels, height, width); that of a vector is (features, 1, 1).
         pixel_range: the values that the pixels 0 and 255 represent; None if inputs are float32.
-        classes: names of the classes, in the order of the logits.
+        classes: names of the classes, in the order of the logits; empty if the outputs are no classes.
         nodes: the operations, in the order in which they run.
+        task: what the outputs stand for.
     """
 
     shape: tuple[int, int, int]
     pixel_range: tuple[float, float] | None
     classes: tuple[str, ...]
     nodes: tuple[Node, ...]
+    task: Task = CLASSIFICATION
 
 
 def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]:
@@ -49,7 +52,7 @@ def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]
         HypersignError: nodes or tensors do not fit. The message names the node.
     """
     if len(graph.shape) != 3:
-        raise HypersignError(f"shape must be (channels, height, width) of an image; got {graph.shape}")
+        raise HypersignError(f"shape must be (channels, height, width) of an input; got {graph.shape}")
     channels, height, width = (check_int("shape", size, min=1, max=MOST_NUMBERS) for size in graph.shape)
     if graph.pixel_range is not None:
         low, high = (check_real("pixel_range", bound) for bound in graph.pixel_range)
@@ -78,7 +81,7 @@ def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]
 
 
 def _check_ends(graph: Graph, values: Mapping[str, Value], left: Mapping[str, Tensor], unread: set[str]) -> None:
-    """Checks that every value and tensor is used and that the last node returns the logits."""
+    """Checks that every value and tensor is used and that the last node returns the outputs."""
     if not graph.nodes:
         raise HypersignError("a network must have at least one node; this one has none")
     last = graph.nodes[-1].name
@@ -88,10 +91,18 @@ def _check_ends(graph: Graph, values: Mapping[str, Value], left: Mapping[str, Te
         )
     if left:
         raise HypersignError(f"every tensor must belong to a node; {', '.join(sorted(left)[:3])} belong to none")
-    if values[last] != Value("real", 1, 1, len(graph.classes)):
+    if isinstance(graph.task, Classification):
+        if values[last] != Value("real", 1, 1, len(graph.classes)):
+            raise HypersignError(
+                f"the last node, {last!r}, must give a real logit for each of {len(graph.classes)} classes; it gives "
+                f"{values[last]}"
+            )
+        return
+    if graph.classes:
+        raise HypersignError(f"a network for {graph.task.name} has no classes; this one names {len(graph.classes)}")
+    if values[last] != Value("real", 1, 1, values[last].channels):
         raise HypersignError(
-            f"the last node, {last!r}, must give a real logit for each of {len(graph.classes)} classes; it gives "
-            f"{values[last]}"
+            f"the last node, {last!r}, must give real numbers, one a channel; it gives {values[last]}"
         )
 
 

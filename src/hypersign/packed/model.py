@@ -31,7 +31,7 @@ class _Step:
     """A node ready to run.
 
     `done` names the values that no later node reads. `kept` tells whether a batch keeps the node's array for the next
-    call: it keeps integers and the logits, but not float32 between layers, which takes too much memory.
+    call: it keeps integers and the outputs, but not float32 between layers, which takes too much memory.
     """
 
     name: str
@@ -145,17 +145,26 @@ class PackedModel:
         """
         return cls(read(Path(file) if isinstance(file, str) else file))
 
+    def to_bytes(self) -> bytes:
+        """The bytes of the packed file, from which `load` makes an equal model."""
+        return b"".join(self._parts)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_bytes, (b"".join(self._parts),)
+        return _load_bytes, (self.to_bytes(),)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits."""
+        """The names of the classes, in the order of the logits; empty if the outputs are no classes."""
         return self.graph.classes
 
     @property
+    def outputs(self) -> int:
+        """The number of outputs per input."""
+        return self.values[self.graph.nodes[-1].name].channels
+
+    @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of an image, (channels, height, width)."""
+        """The shape of an input, (channels, height, width); that of a vector is (features, 1, 1)."""
         return self.graph.shape
 
     @property
@@ -166,10 +175,11 @@ class PackedModel:
     def predict(
         self, images: NDArray[Any], *, batch_size: int = _defaults.PACKED_BATCH, threads: int = 1
     ) -> NDArray[np.float32]:
-        """Returns the logits of images, float32 (N, classes).
+        """Returns the outputs for images or vectors, float32 (N, outputs): of a classifier, the logits.
 
         Args:
-            images: images, uint8 (N, channels, height, width); float32 if the network was packed for real inputs.
+            images: images, uint8 (N, channels, height, width); float32 if the network was packed for real inputs;
+                vectors may be (N, features).
             batch_size: number of images per batch. Results do not depend on it, but memory grows with it: each thread
                 keeps the integer arrays between layers for its next call.
             threads: number of threads that share a batch.
@@ -180,12 +190,19 @@ class PackedModel:
         check_int("batch_size", batch_size, min=1)
         check_threads(threads)
         images = self._images(images)
-        logits = np.empty((len(images), len(self.classes)), np.float32)
+        outputs = np.empty((len(images), self.outputs), np.float32)
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             values = self._batch(images[rows]).run(images[rows], threads)
-            logits[rows] = values[self.graph.nodes[-1].name].reshape(-1, logits.shape[1])
-        return logits
+            outputs[rows] = values[self.graph.nodes[-1].name].reshape(-1, outputs.shape[1])
+        return outputs
+
+    def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns the decisions that outputs of `predict` stand for.
+
+        Of a classifier these are the numbers of the classes, shape (N,); of a regression the outputs themselves.
+        """
+        return self.graph.task.decide(outputs)
 
     def trace(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, NDArray[Any]]:
         """Returns the output of every node for images, by name: words, sums or float32 numbers, channels last."""
@@ -203,6 +220,8 @@ class PackedModel:
 
     def _images(self, images: NDArray[Any]) -> NDArray[Any]:
         images = np.asarray(images)
+        if images.ndim == 2 and self.shape == (*images.shape[1:], 1, 1):
+            images = images[:, :, None, None]
         dtype = np.dtype(np.float32 if self.graph.pixel_range is None else np.uint8)
         if images.dtype != dtype or images.ndim != 4 or images.shape[1:] != self.shape:
             single = "; pass a single image as image[None]" if images.shape == self.shape else ""

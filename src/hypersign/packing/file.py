@@ -9,6 +9,7 @@ from hypersign._checks import HypersignError
 from hypersign.packed.format import file_bytes, write
 from hypersign.packing.fold import fold
 from hypersign.runs import Run
+from hypersign.tasks import Task
 
 __all__ = ["file_size", "pack"]
 
@@ -16,27 +17,29 @@ __all__ = ["file_size", "pack"]
 def pack(
     model: nn.Module | Run,
     path: str | Path,
-    shape: tuple[int, int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
     *,
     pixel_range: tuple[float, float] | None = None,
     classes: Sequence[str] | None = None,
+    task: Task | None = None,
     weights: str = "last",
 ) -> None:
     """Writes a trained network as a packed file, for `hypersign.packed.PackedModel`.
 
     Args:
-        model: a run, which brings shape, pixel range and classes; or a float32 network, packed as it computes in eval
-            mode and left unchanged.
+        model: a run, which brings shape, pixel range, classes and task; or a float32 network, packed as it computes
+            in eval mode and left unchanged.
         path: path of the file.
-        shape: (channels, height, width) of an image.
+        shape: (channels, height, width) of an image, or (features,) of a vector.
         pixel_range: the values that the pixels 0 and 255 have before the first layer; None if the packed network
             takes float32 inputs.
         classes: names of the logits; their numbers if None.
+        task: the network's task: classification (None) or regression.
         weights: of a run: "last", or "best" by validation accuracy.
 
     Raises:
-        HypersignError: a layer has no packed form (the message names it and the reason), a network comes without a
-            shape, or the file cannot be written.
+        HypersignError: a layer or the task has no packed form (the message names it and the reason), a network comes
+            without a shape, or the file cannot be written.
 
     >>> import tempfile
     >>> import numpy as np
@@ -49,22 +52,23 @@ def pack(
     (2, 10)
     """
     if isinstance(model, Run):
-        if shape is not None or pixel_range is not None or classes is not None:
-            raise HypersignError("a run brings its own shape, pixel range and classes; leave them out")
-        data, model = model.data(), model.load_model(weights)
-        shape, pixel_range, classes = data.shape, data.pixel_range, data.classes
+        if any(given is not None for given in (shape, pixel_range, classes, task)):
+            raise HypersignError("a run brings its own shape, pixel range, classes and task; leave them out")
+        data, task, model = model.data(), model.task(), model.load_model(weights)
+        shape, pixel_range, classes = data.shape, getattr(data, "pixel_range", None), data.classes or None
     if shape is None:
-        raise HypersignError("a network is packed for images of one shape; name (channels, height, width)")
-    graph, tensors = fold(model, shape, pixel_range=pixel_range, classes=classes)
+        raise HypersignError("a network is packed for inputs of one shape; name (channels, height, width)")
+    graph, tensors = fold(model, shape, pixel_range=pixel_range, classes=classes, task=task)
     write(Path(path), graph, {name: tensor.make() for name, tensor in tensors.items()})
 
 
 def file_size(
     model: nn.Module,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     *,
     pixel_range: tuple[float, float] | None,
     classes: Sequence[str] | None = None,
+    task: Task | None = None,
 ) -> int:
     """The size in bytes of the file that `pack` makes, from the network's structure alone; same arguments.
 
@@ -75,4 +79,4 @@ def file_size(
     >>> file_size(vgg(), (3, 32, 32), pixel_range=(-1.0, 1.0))
     1778184
     """
-    return file_bytes(*fold(model, shape, pixel_range=pixel_range, classes=classes))
+    return file_bytes(*fold(model, shape, pixel_range=pixel_range, classes=classes, task=task))

@@ -7,31 +7,35 @@ import torch
 from torch import nn
 
 from hypersign._checks import HypersignError
+from hypersign.packed import decisions
 from hypersign.packed.graph import INPUT, Graph, check_graph
 from hypersign.packing.folding import Flow, Folding, LazyTensor
 from hypersign.packing.handlers import HANDLERS
+from hypersign.tasks import Classification, Regression, Task
 
 __all__ = ["fold"]
 
 
 def fold(
     model: nn.Module,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     *,
     pixel_range: tuple[float, float] | None,
     classes: Sequence[str] | None = None,
+    task: Task | None = None,
 ) -> tuple[Graph, dict[str, LazyTensor]]:
     """Folds a trained network into a graph and its tensors; each tensor is computed when `make` is called.
 
     Args:
         model: a float32 network: an `nn.Sequential` of supported layers, nested to any depth. It is folded in eval
             mode and does not change.
-        shape: shape of an image, (channels, height, width).
+        shape: shape of an image, (channels, height, width), or of a vector, (features,).
         pixel_range: the values of the pixels 0 and 255 at the input of the first layer; None for float32 inputs.
         classes: names of the classes, in the order of the logits; None for 0, 1, 2, ...
+        task: the network's task: classification (None) or regression.
 
     Raises:
-        HypersignError: a layer has no packed form; the message names the layer and the reason.
+        HypersignError: a layer or the task has no packed form; the message names the layer and the reason.
 
     >>> from hypersign.models import vgg
     >>> graph, tensors = fold(vgg(), (3, 32, 32), pixel_range=(-1.0, 1.0))
@@ -41,15 +45,34 @@ def fold(
     for name, values in (*model.named_parameters(), *model.named_buffers()):
         if values.is_floating_point() and values.dtype != torch.float32:
             raise HypersignError(f"{name} must be float32, in which networks are verified; it is {values.dtype}")
+    if len(shape) not in (1, 3):
+        raise HypersignError(
+            f"a network is packed for images (channels, height, width) or vectors (features,); got the shape {shape}"
+        )
+    decision = _decision(task)
     folding = Folding(pixel_range, HANDLERS)
-    channels, height, width = shape
+    channels, height, width = (*shape, 1, 1) if len(shape) == 1 else shape
     start = Flow(INPUT, "real" if pixel_range is None else "image", height, width, channels)
     # A container gives names to its layers. A network of one layer is named after its type.
     name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
     end = folding.real(folding.module(name, copy.deepcopy(model).cpu().eval(), start))
-    names = tuple(map(str, range(end.channels))) if classes is None else tuple(classes)
     if (end.height, end.width) != (1, 1):
         raise HypersignError(f"the network must end with logits; it ends with images of {end.height} x {end.width}")
-    graph = Graph((channels, height, width), pixel_range, names, tuple(folding.nodes))
+    if isinstance(decision, decisions.Regression):
+        names: tuple[str, ...] = ()
+    else:
+        names = tuple(map(str, range(end.channels))) if classes is None else tuple(classes)
+    graph = Graph((channels, height, width), pixel_range, names, tuple(folding.nodes), decision)
     check_graph(graph, folding.tensors)
     return graph, folding.tensors
+
+
+def _decision(task: Task | None) -> decisions.Task:
+    """What the outputs of a network with this task stand for."""
+    if task is None or isinstance(task, Classification):
+        return decisions.Classification()
+    if isinstance(task, Regression):
+        return decisions.Regression(task.tolerance)
+    raise HypersignError(
+        f"a packed network gives classes or numbers; the task {task.name!r} has no packed form: run the float network"
+    )

@@ -98,11 +98,11 @@ class Replica:
         self.model = model
         self.packed = packed
 
-    def logits(self, images: NDArray[np.uint8]) -> Tensor:
+    def logits(self, images: NDArray[Any]) -> Tensor:
         """The logits of the network in float64, with levels of its own: (N, classes)."""
         return _Pass(self.packed, images, None).run(self.model).flatten(1)
 
-    def follow(self, images: NDArray[np.uint8], logits: NDArray[np.float32], *, threads: int = 1) -> Followed:
+    def follow(self, images: NDArray[Any], logits: NDArray[np.float32], *, threads: int = 1) -> Followed:
         """Checks every step of the packed network on images, the last of which gave `logits` (N, classes)."""
         values = self.packed.trace(images, threads=threads)
         last = self.packed.graph.nodes[-1].name
@@ -119,23 +119,23 @@ class _Pass:
     its names.
     """
 
-    def __init__(
-        self, packed: PackedModel, images: NDArray[np.uint8], values: dict[str, NDArray[Any]] | None
-    ) -> None:
+    def __init__(self, packed: PackedModel, images: NDArray[Any], values: dict[str, NDArray[Any]] | None) -> None:
         self.images = images
         self.values = values
         self.kinds = packed.values
         self.nodes = {node.name: node for node in packed.graph.nodes}
-        assert packed.graph.pixel_range is not None
         self.pixel_range = packed.graph.pixel_range
         self.wrong: list[str | None] = [None] * len(images)
         self.levels: list[tuple[str, Tensor]] = []
 
     def run(self, model: nn.Module) -> Tensor:
         name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
-        return self.module(name, model, self.pixels()).value
+        return self.module(name, model, self.inputs()).value
 
-    def pixels(self) -> _Number:
+    def inputs(self) -> _Number:
+        if self.pixel_range is None:
+            numbers = torch.from_numpy(self.images).double()
+            return _Number(numbers, torch.zeros_like(numbers))
         low, high = self.pixel_range
         pixels = torch.from_numpy(self.images).double()
         found = integer_pixels(self.pixel_range)

@@ -1,14 +1,14 @@
 """Shows that a packed network is the network it was packed from, on given images.
 
-Both networks run on the same images. Where the logits agree to within rounding and the class is the same, the packed
-network gave what the float network gives, and no more need be asked.
+Both networks run on the same images or vectors. Where the logits agree to within rounding and the decision is the
+same, the packed network gave what the float network gives, and no more need be asked.
 
 Where they do not, float32 cannot be the judge. It rounds: torch's first layer on pixels gives other sums for another
 batch size, and a sum within rounding of a threshold then gets the other level, which changes everything after it. So
 a float64 replica judges (see `replica`): exact where sums are integers, and followed step by step along the packed
 network's own levels and numbers. It judges the very logits that differed. The packed network is right on an image
 where every step is; then the difference is a tie, which rounding decides. A packed network that is right on all
-images holds, whatever float32 says, and one that is wrong on any does not hold, even where the class is the same.
+images holds, whatever float32 says, and one that is wrong on any does not hold, even where the decision is the same.
 
 For each image that was judged the certificate also says how far either network is from the logits of a float64
 network with levels of its own.
@@ -45,18 +45,21 @@ CHUNK = 16
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """An image, by its number, on which the class differs or the packed network is wrong.
+    """An image or vector, by its number, on which the decision differs or the packed network is wrong.
 
-    `float_class`, `packed_class` and `exact_class` are those of the float32, the packed and a float64 network;
-    `float_error` and `packed_error` are the largest differences of a logit from float64's. `layer` is the first whose
-    input has other levels in the packed network than in float32 (None: only the logits differ), `levels` the number
-    of these. `wrong_step` is the first step of the packed network that is wrong; None where all are right.
+    `float_decision`, `packed_decision` and `exact_decision` are those of the float32, the packed and a float64
+    network: the number of a class, or the numbers of a regression, which are the same up to the task's tolerance.
+    `decision_differs` tells whether float32's and the packed network's differ. `float_error` and `packed_error` are
+    the largest differences of a logit from float64's. `layer` is the first whose input has other levels in the packed
+    network than in float32 (None: only the logits differ), `levels` the number of these. `wrong_step` is the first
+    step of the packed network that is wrong; None where all are right.
     """
 
     image: int
-    float_class: int
-    packed_class: int
-    exact_class: int
+    decision_differs: bool
+    float_decision: int | tuple[float, ...]
+    packed_decision: int | tuple[float, ...]
+    exact_decision: int | tuple[float, ...]
     float_error: float
     packed_error: float
     layer: str | None
@@ -65,7 +68,7 @@ class Difference:
 
     @property
     def tie(self) -> bool:
-        """Whether the packed network is right on this image, so that rounding alone decides the class."""
+        """Whether the packed network is right on this image, so that rounding alone makes the difference."""
         return self.wrong_step is None
 
 
@@ -75,8 +78,8 @@ class Certificate:
 
     `sha256` names the packed network; `integers` tells whether all its sums are exact. `logits_differ` counts the
     images whose logits differ beyond rounding: a float64 replica judged each of them. `wrong` counts those on which
-    the packed network is wrong, `classes_differ` those with another class, and `ties` those of them on which the
-    packed network is right. `differences` lists the wrong ones and those with another class.
+    the packed network is wrong, `decisions_differ` those with another decision, and `ties` those of them on which the
+    packed network is right. `differences` lists the wrong ones and those with another decision.
 
     `largest_difference` of logits stands beside the `largest_logit`, both in magnitude. `packed_error` and
     `float_error` are how far the two networks' logits are from those of float64: the largest of each judged image,
@@ -88,7 +91,7 @@ class Certificate:
     integers: bool
     images: int
     logits_differ: int
-    classes_differ: int
+    decisions_differ: int
     ties: int
     wrong: int
     largest_difference: float
@@ -112,7 +115,7 @@ class Certificate:
 def verify(
     model: nn.Module,
     packed: PackedModel,
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     *,
     batch_size: int = 100,
     threads: int = 1,
@@ -122,15 +125,16 @@ def verify(
 
     Args:
         model: the float network, in float32; left as it is.
-        packed: its packed form, for 8-bit images.
-        images: uint8 (N, channels, height, width).
+        packed: its packed form.
+        images: uint8 (N, channels, height, width); float32 if the network was packed for real inputs, and vectors
+            then (N, features).
         batch_size: images at a time.
         threads: number of threads of the packed network.
         progress: called with the number of images done.
 
     Raises:
-        HypersignError: there are no images, they do not fit, the network was packed for float32 inputs, the float
-            network's logits are not finite, or the packed network is that of another one.
+        HypersignError: there are no images, they do not fit, the float network's logits are not finite, or the packed
+            network is that of another one.
 
     >>> import io, tempfile
     >>> from hypersign.models import mlp
@@ -144,11 +148,8 @@ def verify(
     True
     """
     check_int("batch_size", batch_size, min=1)
-    if packed.graph.pixel_range is None:
-        raise HypersignError("verification compares on 8-bit images; this network was packed for float32 inputs")
     if not len(images):
         raise HypersignError("verification needs at least one image; got none")
-    low, high = packed.graph.pixel_range
     model = copy.deepcopy(model).cpu()
     judged = _Judged(model, packed, threads)
     difference = largest = 0.0
@@ -156,9 +157,12 @@ def verify(
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
             found = packed.predict(part, batch_size=batch_size, threads=threads)
-            x = torch.tensor(part).float().mul_((high - low) / 255).add_(low)  # as `Batches` has it
+            x = torch.tensor(part).float()
+            if packed.graph.pixel_range is not None:
+                low, high = packed.graph.pixel_range
+                x = x.mul_((high - low) / 255).add_(low)  # as `Batches` has it
             expected = _float_logits(model, x, found.shape, start)
-            judged.judge(start, part, x, found, expected, np.flatnonzero(~_agree(found, expected, judged.rounding)))
+            judged.judge(start, part, x, found, expected, np.flatnonzero(~judged.agree(found, expected)))
             gap = float(np.abs(found - expected).max())
             difference = max(difference, np.inf if np.isnan(gap) else gap)
             largest = max(largest, float(np.abs(expected).max()))
@@ -188,18 +192,13 @@ def _float_logits(model: nn.Module, x: Tensor, shape: tuple[int, ...], start: in
     return logits.numpy()
 
 
-def _agree(found: NDArray[np.float32], expected: NDArray[np.float32], rounding: float) -> NDArray[np.bool_]:
-    """Of each image, whether the logits are the same within rounding, and the class; NaN is not."""
-    near = np.abs(found - expected).max(1) <= rounding * np.abs(expected).max(1)
-    return near & (found.argmax(1) == expected.argmax(1))
-
-
 class _Judged:
     """The images that were judged so far."""
 
     def __init__(self, model: nn.Module, packed: PackedModel, threads: int) -> None:
         self.model = model
         self.packed = packed
+        self.task = packed.graph.task
         self.threads = threads
         self.replica = Replica(model, packed)
         self.fixed_point = any(node.op in ("signed_sum", "switch") for node in packed.graph.nodes)
@@ -207,10 +206,15 @@ class _Judged:
         self.differences: list[Difference] = []
         self.errors: list[tuple[float, float]] = []  # of packed and float32
 
+    def agree(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Of each image, whether the logits are the same within rounding, and the decision; NaN is not."""
+        near = np.abs(found - expected).max(1) <= self.rounding * np.abs(expected).max(1)
+        return near & self.task.same(found, expected)
+
     def judge(
         self,
         start: int,
-        images: NDArray[np.uint8],
+        images: NDArray[Any],
         x: Tensor,
         found: NDArray[np.float32],
         expected: NDArray[np.float32],
@@ -220,6 +224,7 @@ class _Judged:
         theirs: list[Tensor] | None = None
         for chunk in np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else ():
             exact = self.replica.logits(images[chunk]).numpy()
+            differ = ~self.task.same(expected[chunk], found[chunk])
             followed = self.replica.follow(images[chunk], found[chunk], threads=self.threads)
             packed_errors, float_errors = (np.abs(logits[chunk] - exact).max(1) for logits in (found, expected))
             self.errors += zip(packed_errors.tolist(), float_errors.tolist(), strict=True)
@@ -227,27 +232,39 @@ class _Judged:
                 wrong = followed.wrong[i]
                 if self.fixed_point and not packed_errors[i] <= FIXED_POINT * np.abs(exact[i]).max():
                     wrong = wrong or self.packed.graph.nodes[-1].name
-                classes = int(expected[row].argmax()), int(found[row].argmax())
-                if wrong is None and classes[0] == classes[1]:
+                if wrong is None and not differ[i]:
                     continue
                 if theirs is None:
                     theirs = _float_levels(self.model, x)
                 layer, levels = _first_other(followed.levels, theirs, i, row)
-                errors = float(float_errors[i]), float(packed_errors[i])
-                self.differences.append(
-                    Difference(start + row, *classes, int(exact[i].argmax()), *errors, layer, levels, wrong)
+                difference = Difference(
+                    image=start + row,
+                    decision_differs=bool(differ[i]),
+                    float_decision=self._decision(expected[row]),
+                    packed_decision=self._decision(found[row]),
+                    exact_decision=self._decision(exact[i]),
+                    float_error=float(float_errors[i]),
+                    packed_error=float(packed_errors[i]),
+                    layer=layer,
+                    levels=levels,
+                    wrong_step=wrong,
                 )
+                self.differences.append(difference)
+
+    def _decision(self, logits: NDArray[Any]) -> int | tuple[float, ...]:
+        found: int | list[float] = self.task.decide(logits[None])[0].tolist()
+        return found if isinstance(found, int) else tuple(found)
 
     def certificate(self, images: int, difference: float, largest: float) -> Certificate:
         """The result over all images."""
-        others = [found for found in self.differences if found.float_class != found.packed_class]
+        others = [found for found in self.differences if found.decision_differs]
         packed_error, float_error = np.mean(self.errors, 0).tolist() if self.errors else (0.0, 0.0)
         return Certificate(
             sha256=self.packed.sha256,
             integers=_integers(self.packed),
             images=images,
             logits_differ=len(self.errors),
-            classes_differ=len(others),
+            decisions_differ=len(others),
             ties=sum(found.tie for found in others),
             wrong=sum(not found.tie for found in self.differences),
             largest_difference=difference,

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from hypersign.quantizers.relaxed import PARQ, BinaryRelax, RealUntil
     from hypersign.quantizers.rotated import Rotated
     from hypersign.quantizers.scales import (
+        ConstantScale,
         FilterMean,
-        LayerScale,
         LearnedNumber,
         LearnedScale,
         MatrixScale,
         MeanScale,
         PowerOfTwo,
         Spread,
+        TensorScale,
     )
     from hypersign.quantizers.sign import Sign
     from hypersign.quantizers.standardised import AdaBin, BiPer, Bit, IRNet, ReCU, SiMaN, TwoValues
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hypersign.quantizers.ternary import Deviations, LeastSquares, Optimal, Ternary
     from hypersign.quantizers.transformers import BitInputs, BitNet, Int8, ParetoQ
     from hypersign.quantizers.turned import Turned
+    from hypersign.quantizers.uniform import Grid, Uniform
 
 __all__ = [
     "Quantizer",
@@ -80,13 +82,16 @@ __all__ = [
     "Identity",
     "MeanScale",
     "MatrixScale",
-    "LayerScale",
     "LearnedScale",
     "LearnedNumber",
     "PowerOfTwo",
     "Spread",
     "FilterMean",
+    "TensorScale",
+    "ConstantScale",
     "GroupScaled",
+    "Uniform",
+    "Grid",
     "Quantization",
     "QUANTIZERS",
     "SURROGATES",
@@ -138,7 +143,8 @@ _MODULES = {
     "scales": (
         "MeanScale",
         "MatrixScale",
-        "LayerScale",
+        "TensorScale",
+        "ConstantScale",
         "LearnedScale",
         "LearnedNumber",
         "PowerOfTwo",
@@ -179,5 +185,6 @@ _MODULES = {
         "Int8",
     ),
     "turned": ("Turned",),
+    "uniform": ("Uniform", "Grid"),
 }
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -1,5 +1,7 @@
 """One scale for each group of a filter's weights."""
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,10 +67,10 @@ class GroupScaled(Quantizer):
         return self.quantizer.thresholds(x)
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """That of infinitely many weights and their signs, scaled by groups; None for other levels."""
+        """The cosine of the mean angle between d weights and their signs, scaled by groups; None for other levels."""
         if self.quantizer.levels != (-1.0, 1.0) or not self.quantizer.predicted_by_thresholds:
             return None
-        return float(theory.group_cosine(min(self.size, d), theory.limit_cosine(moments)))
+        return math.cos(theory.moments_angle(moments, d, self.size)[0])
 
     def packed_form(self, inputs: bool = False) -> PackedForm:
         return PackedForm(None, "no packed form is known of the quantizer GroupScaled")

@@ -18,6 +18,8 @@ QUANTIZERS = {
     "float": "Identity",
     "sign": "Sign",
     "ternary": "Ternary",
+    "uniform": "Uniform",
+    "grid": "Grid",
     "greedy": "Greedy",
     "ls-2": "LeastSquaresPlanes",
     "adabin": "AdaBin",
@@ -60,7 +62,7 @@ FIRST_LAYERS = ("plain", "thermometer", "bit-planes", "haar", "hadamard")
 
 _WORDS = {
     "threshold": {"optimal": "Optimal", "least-squares": "LeastSquares"},
-    "scale": {"filter": "MeanScale", "layer": "LayerScale", "learned": "LearnedScale"},
+    "scale": {"filter": "MeanScale", "tensor": "TensorScale", "learned": "LearnedScale"},
 }
 """Values of options that are objects, likewise."""
 

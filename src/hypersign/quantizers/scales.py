@@ -8,15 +8,16 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_real
 
 __all__ = [
+    "ConstantScale",
     "FilterMean",
     "Fitted",
-    "LayerScale",
     "LearnedNumber",
     "LearnedScale",
     "MatrixScale",
     "MeanScale",
     "PowerOfTwo",
     "Spread",
+    "TensorScale",
     "standardised",
     "sized",
 ]
@@ -88,38 +89,56 @@ class MeanScale:
 
 
 @dataclasses.dataclass(frozen=True)
+class TensorScale:
+    """One least-squares scale for all filters of a layer, differentiable in the latent weights.
+
+        alpha = <W, Q> / <Q, Q>   over the whole tensor W and its levels Q
+
+    >>> import torch
+    >>> TensorScale()(torch.tensor([[1.0, -2.0], [3.0, -2.0]]), torch.tensor([[1.0, -1.0], [1.0, -1.0]]))
+    tensor([2., 2.])
+    """
+
+    def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
+        """The scale, once per filter: shape `(filters,)`, for `weight` and its `levels`, both `(filters, ...)`."""
+        levels = levels.detach()
+        scale = (weight * levels).sum() / levels.square().sum().clamp(min=1)
+        return scale.expand(len(weight))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantScale:
+    """A fixed number: the scale or the offset of a quantizer of inputs.
+
+    >>> import torch
+    >>> ConstantScale(0.5)(torch.zeros(2), torch.zeros(2))
+    tensor(0.5000)
+    """
+
+    value: float
+
+    def __call__(self, x: Tensor, levels: Tensor) -> Tensor:
+        """The number, as a tensor without dimensions, with the type and device of `x`."""
+        return x.new_tensor(self.value)
+
+
+@dataclasses.dataclass(frozen=True)
 class MatrixScale:
-    """One scale for all filters: the mean magnitude of the whole weight, at least 1e-5.
+    """One scale for all filters: the mean magnitude of the whole weight, at least 1e-5; no gradient flows
+    through it.
 
         alpha = mean |W|
 
-    Args:
-        detached: whether no gradient flows through it.
-
-    Source: BiT (Liu et al. 2022, arXiv 2205.13016); BitNet b1.58 (Ma et al. 2024, arXiv 2402.17764);
-    ReSTE (Wu et al. 2023, arXiv 2308.06689), whose scale has a gradient: `LayerScale`.
+    `TensorScale` is the same for signs, with a gradient.
+    Source: BiT (Liu et al. 2022, arXiv 2205.13016); BitNet b1.58 (Ma et al. 2024, arXiv 2402.17764).
 
     >>> MatrixScale()(torch.tensor([[1.0, -2.0]]), torch.zeros(1, 2))
     tensor([1.5000])
     """
 
-    detached: bool = True
-
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         """The same scale for each of the filters, shape `(filters,)`."""
-        weight = weight.detach() if self.detached else weight
-        return weight.abs().mean().clamp(min=1e-5).expand(len(weight))
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerScale(MatrixScale):
-    """`MatrixScale` with a gradient, as in ReSTE.
-
-    >>> LayerScale().detached
-    False
-    """
-
-    detached: bool = False
+        return weight.detach().abs().mean().clamp(min=1e-5).expand(len(weight))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,14 +5,17 @@ independent normals and their signs it tends to arccos(sqrt(2/pi)) = 37.07 degre
 shrinks like 1/sqrt(d). This package predicts, for every d:
 
 - the angle for the sign, for ternary levels and for any number of levels
-- the angle for normal weights, for other distributions given by their moments, and for correlated components
+- the angle for normal weights, for any other distribution of independent weights, and for correlated components
 - the correlation and the signs of dot products
 - the errors of hashes made of signs of random projections
 
-For normal weights the first two moments of the cosine are exact at every d. For other distributions they are
-asymptotic. The angle has no closed form at finite d, so it is computed from a distribution of the cosine. For the
-sign up to d = 16 this distribution is exact (quadrature over the sphere). For larger d, and for every other
-quantizer, it is the beta distribution on [1/sqrt(d), 1] with the cosine's mean and variance. The beta distribution
+For normal weights the first two moments of the cosine are exact at every d. So they are for any weights that
+are given themselves (`Moments.of`), whatever their tails. From moments alone they are asymptotic, and NaN beyond a
+kurtosis of .3 d.
+
+The angle has no closed form at finite d, so it is computed from a distribution of the cosine. For the
+sign up to d = 16 this distribution is exact (quadrature over the sphere). For larger d, and for other levels of
+normals, it is the beta distribution on [1/sqrt(d), 1] with the cosine's mean and variance. The beta distribution
 has these errors compared with the exact one: for the sign at d = 16, .0015 degrees in the mean and .01 in the
 standard deviation, and less for larger d; for ternary levels at the best threshold, .12 and .44 degrees at d = 9,
 and .01 and .04 at d = 27.
@@ -45,7 +48,7 @@ from hypersign.theory.hashing import (
     rabitq_bound_share,
     rabitq_std,
 )
-from hypersign.theory.independent import Moments, limit_cosine, mean_cosine, std_cosine
+from hypersign.theory.independent import Moments, limit_cosine, mean_cosine, moments_angle, std_cosine
 from hypersign.theory.levels import (
     Levels,
     greedy_cosine,
@@ -89,6 +92,7 @@ __all__ = [
     "limit_cosine",
     "mean_cosine",
     "std_cosine",
+    "moments_angle",
     "correlated_sign_cosine",
     "correlated_sign_cosine_std",
     "effective_dimension",

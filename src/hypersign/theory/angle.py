@@ -11,7 +11,7 @@ from hypersign.theory._arrays import Array, fan_in
 __all__ = ["angle_mean", "angle_std", "angle_density"]
 
 
-def _beta(mean: np.ndarray, std: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def beta_parameters(mean: np.ndarray, std: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (a, b, low): the parameters of the beta distribution of (c - low)/(1 - low), and low = 1/sqrt(d)."""
     low = d**-0.5
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -49,7 +49,7 @@ def angle_moments(mean: ArrayLike, std: ArrayLike, d: ArrayLike) -> tuple[np.nda
     start = np.maximum(centre - 12 * spread, 0)[..., None]
     stop = np.minimum(centre + 12 * spread, np.arccos(d**-0.5))[..., None]
     angles = (start + stop) / 2 + (stop - start) / 2 * x
-    a, b, low = (v[..., None] for v in _beta(mean, std, d))
+    a, b, low = (v[..., None] for v in beta_parameters(mean, std, d))
     weights = _beta_density(angles, a, b, low) * w
     with np.errstate(invalid="ignore"):
         weights /= weights.sum(-1, keepdims=True)
@@ -98,5 +98,5 @@ def angle_density(angle: ArrayLike, cosine: ArrayLike, cosine_std: ArrayLike, d:
     38.4
     """
     mean, std, d = (np.asarray(v, dtype=np.float64) for v in (cosine, cosine_std, fan_in(d)))
-    density = _beta_density(np.asarray(angle, dtype=np.float64), *_beta(mean, std, d))
+    density = _beta_density(np.asarray(angle, dtype=np.float64), *beta_parameters(mean, std, d))
     return np.where((std > 0) & (mean < 1), density, 0.0)[()]

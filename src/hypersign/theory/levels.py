@@ -17,6 +17,7 @@ from scipy import linalg, special
 from hypersign._checks import HypersignError, check_int
 from hypersign.theory._arrays import Array, fan_in
 from hypersign.theory._gaussian import partial_moments
+from hypersign.theory.distribution import Distribution
 
 __all__ = [
     "Levels",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _MOST_LEVELS = 1 << 14
+_LONG = 3000  # vectors for which the expansion in 1/d is as good as the quadrature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,38 +133,54 @@ def _lloyd_max_error(k: int) -> float:
 
 
 def lloyd_max_cosine(k: ArrayLike, d: ArrayLike = np.inf) -> Array:
-    """Mean cosine between a vector of d independent normals and its k best levels.
+    """Mean cosine between a vector of d independent normals and its k best levels, at every d.
 
         c = sqrt(1 - D) as d -> infinity,   D = `lloyd_max_error(k)`
 
-    k = 2 is the sign, and k = 3 is ternary with the best threshold. At finite d the result is correct to order 1/d,
-    like `mean_cosine`. Raises HypersignError if k is not an integer from 1 to 16,384, or if d < 1.
-    Source: the best levels are the means of their intervals, so E x q = E q^2 = 1 - D.
+    k = 2 is the sign, and k = 3 is ternary with the best threshold. The mean is over the vectors whose levels are not
+    all 0. Raises HypersignError if k is not an integer from 1 to 16,384, or if d < 1.
+    Source: the best levels are the means of their intervals, so E x q = E q^2 = 1 - D; at finite d by quadrature
+    (`hypersign.theory.distribution`), from d = 3,000 on by the expansion in 1/d of `mean_cosine`.
 
     >>> np.degrees(np.arccos(lloyd_max_cosine([2, 3, 4, 16]))).round(1).tolist()
     [37.1, 25.9, 20.0, 5.6]
     """
-    d = fan_in(d)
-    limit = np.sqrt(1 - lloyd_max_error(k))
-    bias = _each(lambda k: _relative_variances(k)[1], k, "k, the number of levels,")
-    return np.clip(limit * (1 + bias / d), 0, 1)[()]
+    return _each_finite(k, d, 0)
 
 
 def lloyd_max_cosine_std(k: ArrayLike, d: ArrayLike) -> Array:
-    """Standard deviation of the cosine between d independent normals and their k best levels, at leading order.
+    """Standard deviation of the cosine between d independent normals and their k best levels, at every d.
 
         d Var c -> c_inf^2 Var(xq/E[xq] - q^2/(2 E[q^2]) - x^2/2)
 
-    It is too large at small d, because much of it comes from a few outliers: by 10 % for 16 levels at d = 200, and by
-    less than 6/d for up to five levels. Raises HypersignError if k is not an integer from 1 to 16,384, or if d < 1.
-    Source: first-order delta method.
+    Raises HypersignError if k is not an integer from 1 to 16,384, or if d < 1.
+    Source: as for `lloyd_max_cosine`; from d = 3,000 on by the first-order delta method.
 
     >>> round(float(lloyd_max_cosine_std(2, 1152)), 5)  # the same as `sign_cosine_std`
     0.00625
     """
-    d = fan_in(d)
-    variance = _each(lambda k: _relative_variances(k)[0], k, "k, the number of levels,")
-    return np.sqrt((1 - lloyd_max_error(k)) * variance / d)[()]
+    return _each_finite(k, d, 1)
+
+
+def _each_finite(k: ArrayLike, d: ArrayLike, which: int) -> Array:
+    k, d = np.broadcast_arrays(np.asarray(k), fan_in(d))
+    lloyd_max_error(k)  # checks k
+    return np.array([_finite(int(i), float(n))[which] for i, n in zip(k.flat, d.flat, strict=True)]).reshape(k.shape)[
+        ()
+    ]
+
+
+@functools.cache
+def _finite(k: int, d: float) -> tuple[float, float]:
+    """Returns `lloyd_max_cosine` and `lloyd_max_cosine_std`."""
+    if k > 1 and d < _LONG:
+        found = lloyd_max(k)
+        levels, thresholds = np.array(found.levels), np.array(found.thresholds)
+        edges = np.concatenate([np.zeros(1 - k % 2), thresholds[thresholds > 0]])
+        mean, second = Distribution.gaussian(edges, levels[levels > 0]).cosine_moments(d, 2)
+        return float(mean), float(np.sqrt(max(second - mean**2, 0.0)))
+    limit, (variance, bias) = np.sqrt(1 - _lloyd_max_error(k)), _relative_variances(k)
+    return float(limit * (1 + bias / d)), float(limit * np.sqrt(variance / d))
 
 
 @functools.cache

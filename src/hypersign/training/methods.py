@@ -142,7 +142,7 @@ METHODS = {
     "reste": Method(
         "ReSTE",
         "Wu et al. 2023 (arXiv 2308.06689)",
-        {"weights": "sign:scale=layer,surrogate=power", "inputs": "sign:surrogate=power"},
+        {"weights": "sign:scale=tensor,surrogate=power", "inputs": "sign:surrogate=power"},
         {**_SGD, "epochs": 1000},
     ),
     "reactnet": Method(

@@ -7,6 +7,8 @@ sample; of a row, where a row is longer.
 """
 
 import dataclasses
+import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,7 @@ from hypersign._checks import check_int
 from hypersign._json import plain
 from hypersign.bits.backend import native
 from hypersign.rotations import HadamardRotation
+from hypersign.theory.distribution import Distribution, SizeCounts
 from hypersign.weight_files.stored import StoredTensor, TensorFile
 
 __all__ = [
@@ -41,6 +44,8 @@ GROUPS = (32, 64, 128)
 LEVELS = (3, 4, 16)
 """Numbers of levels whose least error is looked for; two are the sign."""
 
+_LONG_ROW = 1000  # from here on, normals in a row and normals in general have the same best levels
+_POINTS = 1 << 14  # of the distribution of normals in shorter rows
 _BLOCK = 1 << 16  # weights at a time: those, in float32, and what they are decoded from fit into a cache of 512 KB
 
 
@@ -48,9 +53,9 @@ _BLOCK = 1 << 16  # weights at a time: those, in float32, and what they are deco
 class RowAngles:
     """Angle between each row and its signs, over a tensor's rows, in degrees.
 
-    `predicted_*` are for independent normals of this length; `moments_*` for independent weights distributed as
-    all of the tensor's are. Where the latter meets the measured angle and the former does not, it is the
-    distribution that departs; where it does not either, rows differ in size, or their weights are not independent.
+    `predicted_*` are for independent normals of this length. `moments_*` are for rows drawn from all of the tensor's
+    weights at random (`theory.moments_angle`). If only the second prediction agrees with the measured angle, the
+    weights are not normal. If neither does, rows differ in size or their weights are not independent.
     """
 
     mean: float
@@ -65,8 +70,8 @@ class RowAngles:
 class GroupAngle:
     """Mean angle between rows and their signs, in degrees, with one least-squares scale a group of `size` weights.
 
-    A row's last group is shorter where the row is no multiple of it. `predicted_mean` is for independent normals,
-    `moments_mean` for independent weights distributed as the tensor's (`theory.group_cosine`).
+    A row's last group has the rest. `predicted_mean` is for independent normals, `moments_mean` for rows drawn from
+    the tensor's weights (`theory.moments_angle`).
     """
 
     size: int
@@ -82,8 +87,8 @@ class LevelsAngle:
         angle = arcsin(sqrt(D)),   D the mean squared error of the rows, each divided by its root mean square
 
     `values` are the positive levels, in those units (an odd number has 0 besides, an even one is symmetric);
-    `predicted` is for normals (`theory.lloyd_max_cosine`). The levels are those that Lloyd's iteration comes to
-    from the quantiles at which a normal has its best: a least error, though for odd laws not always the least.
+    `predicted` is for independent normals in rows of this length. The levels come from Lloyd's iteration, started at
+    the quantiles that are best for a normal. They are a local minimum of the error, not always the global one.
     """
 
     levels: int
@@ -339,8 +344,9 @@ def _measured(tensor: StoredTensor, sums: _Sums, sample: int, seed: int) -> Tens
     central = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
     varies = variance > 1e-12 * second
     moments = theory.Moments((1.0, first, second, absolute_third), second, fourth)
-    limit = theory.limit_cosine(moments)
-    own = theory.mean_cosine(moments, d), theory.std_cosine(moments, d), d
+    if not moments.light_tails(d):
+        moments = dataclasses.replace(moments, distribution=_distribution(tensor, second**-0.5))
+    own = theory.moments_angle(moments, d)
     groups = []
     for size, kept in zip(GROUPS, sums.kept, strict=True):
         if size < d:
@@ -349,8 +355,8 @@ def _measured(tensor: StoredTensor, sums: _Sums, sample: int, seed: int) -> Tens
                 GroupAngle(
                     size,
                     float(np.degrees(np.arccos(np.sqrt(share))).mean()),
-                    _degrees(theory.group_cosine(size)),
-                    _degrees(theory.group_cosine(size, limit)),
+                    _normal_group_degrees(d, size),
+                    math.degrees(theory.moments_angle(moments, d, size)[0]),
                 )
             )
     places = np.flatnonzero(there)
@@ -374,12 +380,12 @@ def _measured(tensor: StoredTensor, sums: _Sums, sample: int, seed: int) -> Tens
             std=float(angles.std(ddof=1)) if len(angles) > 1 else float("nan"),
             predicted_mean=float(np.degrees(theory.sign_angle(d))),
             predicted_std=float(np.degrees(theory.sign_angle_std(d))),
-            moments_mean=float(np.degrees(theory.angle_mean(*own))),
-            moments_std=float(np.degrees(theory.angle_std(*own))),
+            moments_mean=math.degrees(own[0]),
+            moments_std=math.degrees(own[1]),
         ),
         group_angles_degrees=tuple(groups),
         sampled_rows=len(places),
-        level_angles_degrees=tuple(_best_levels(np.sort(np.abs(values), axis=None), k) for k in LEVELS),
+        level_angles_degrees=tuple(_best_levels(np.sort(np.abs(values), axis=None), k, d) for k in LEVELS),
         rotated_angle_degrees=_rotated(values, seed),
     )
 
@@ -388,8 +394,41 @@ def _degrees(cosine: Any) -> float:
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
-def _best_levels(sizes: np.ndarray, k: int) -> LevelsAngle:
-    """Lloyd's iteration on sorted magnitudes of mean square 1: a level is the mean of what is nearest to it."""
+def _distribution(tensor: StoredTensor, unit: float) -> Distribution:
+    """The distribution of all weights' sizes; the tensor is read again."""
+    counts = SizeCounts(unit)
+    step = max(1, _BLOCK // tensor.row_length)
+    for start in range(0, tensor.rows, step):
+        block = tensor.read(slice(start, min(start + step, tensor.rows)))
+        counts.add(np.abs(block.astype(np.float64 if block.dtype == np.float64 else np.float32, copy=False)).ravel())
+    return counts.distribution()
+
+
+@functools.cache
+def _normal_group_degrees(d: int, size: int) -> float:
+    return math.degrees(theory.moments_angle(theory.Moments.gaussian(), d, size)[0])
+
+
+@functools.cache
+def _normal_levels_degrees(k: int, d: int) -> float:
+    """The angle between rows of d independent normals, each divided by its root mean square, and their k levels.
+
+    A weight x of such a row has x^2/d beta-distributed, with the parameters 1/2 and (d - 1)/2.
+    """
+    if d >= _LONG_ROW:
+        return _degrees(theory.lloyd_max_cosine(k))
+    middles = (np.arange(_POINTS) + 0.5) / _POINTS
+    return _lloyd(np.sqrt(d * special.betaincinv(0.5, (d - 1) / 2, middles)), k)[0]
+
+
+def _best_levels(sizes: np.ndarray, k: int, d: int) -> LevelsAngle:
+    """The best levels of rows of d weights, from their sorted magnitudes of mean square 1."""
+    angle, levels = _lloyd(sizes, k)
+    return LevelsAngle(k, angle, _normal_levels_degrees(k, d), tuple(levels.tolist()))
+
+
+def _lloyd(sizes: np.ndarray, k: int) -> tuple[float, np.ndarray]:
+    """Angle and levels of Lloyd's iteration on sorted magnitudes: a level is the mean of those nearest to it."""
     sums = np.concatenate([[0], np.cumsum(sizes)])
     normal = np.array([level for level in theory.lloyd_max(k).levels if level > 0])
     levels = np.quantile(sizes, special.erf(normal / np.sqrt(2)))  # as rare here as they are for normals
@@ -403,12 +442,7 @@ def _best_levels(sizes: np.ndarray, k: int) -> LevelsAngle:
         if moved < 1e-7:
             break
     error = 1 - float((counts * levels**2).sum()) / len(sizes)
-    return LevelsAngle(
-        k,
-        float(np.degrees(np.arcsin(np.sqrt(np.clip(error, 0, 1))))),
-        _degrees(theory.lloyd_max_cosine(k)),
-        tuple(levels.tolist()),
-    )
+    return float(np.degrees(np.arcsin(np.sqrt(np.clip(error, 0, 1))))), levels
 
 
 def _rotated(values: np.ndarray, seed: int) -> RotatedAngle:

@@ -331,8 +331,10 @@ def _expected(levels: int, group: int, share: float, d: int) -> tuple[float, flo
     closed form has it.
     """
     if levels == 2:
-        mean = theory.sign_cosine(d) if group == d else theory.group_cosine(group)
-        return float(mean), float(theory.sign_cosine_std(d)), 0.0
+        std = float(theory.sign_cosine_std(d))
+        groups = math.ceil(d / group)
+        mean = theory.sign_cosine(d) if groups == 1 else math.sqrt(theory.group_cosine(d / groups) ** 2 - std**2)
+        return float(mean), std, 0.0
     if levels == 3:
         threshold = float(special.ndtri(1 - share / 2))
         return (
