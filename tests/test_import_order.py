@@ -27,6 +27,7 @@ ORDER = [
     "_native",  # the compiled kernels
     "bits",
     "theory",
+    "pretrained",
     "packed",
     "playground",
     "ops",
@@ -44,6 +45,7 @@ ORDER = [
     "hashing",
     "packing",
     "summaries",
+    "hub",
     "forecasting",
     "geometry",
     "training",
@@ -67,6 +69,7 @@ WITHOUT_TORCH = {
     "theory",
     "packed",
     "playground",
+    "pretrained",
     "weight_files",
     "report",
 }

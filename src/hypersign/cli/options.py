@@ -20,9 +20,11 @@ import tyro
 from rich.progress import Progress, TaskID
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from hypersign import pretrained
 from hypersign._checks import HypersignError
 from hypersign._files import check_file, check_folder
 from hypersign.cli.printing import command_table, console
+from hypersign.packed import PackedModel
 
 __all__ = [
     "Device",
@@ -34,6 +36,7 @@ __all__ = [
     "Seed",
     "Threads",
     "Weights",
+    "load_packed",
     "option_class",
     "parse",
     "parse_one_of",
@@ -52,11 +55,15 @@ class Option:
     """What the command writes there; where that is impossible, the command is refused before it works."""
 
 
-RunPath = Annotated[Path, Option("run folder, as hypersign train writes it", "RUN")]
+RunPath = Annotated[
+    Path, Option("run folder, as hypersign train writes it, or the name of a network in hypersign models", "RUN")
+]
 """The run folder, a command's first word."""
 
-PackedFile = Annotated[Path, Option("packed file, as hypersign pack writes it", "FILE")]
-"""The packed file, a command's first word."""
+PackedFile = Annotated[
+    Path, Option("packed file, as hypersign pack writes it, or the name of a network in hypersign models", "FILE")
+]
+"""The packed file, a command's first word; `load_packed` opens it."""
 
 Weights = Annotated[
     Literal["last", "best"], Option("weights of the last epoch, or of the one with the best validation accuracy")
@@ -134,6 +141,13 @@ def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
         is_instance=lambda value: isinstance(value, info.type) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+def load_packed(file: Path) -> PackedModel:
+    """The network of a packed file, or one that comes with HyperSign where there is no such file."""
+    if not file.exists() and str(file) in pretrained.names():
+        return PackedModel.pretrained(str(file))
+    return PackedModel.load(file)
 
 
 def parse(function: Callable[..., None], words: Sequence[str], name: str) -> None:
