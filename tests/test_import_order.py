@@ -33,6 +33,7 @@ ORDER = [
     "ops",
     "rotations",
     "quantizers",
+    "optimizers",
     "layers",
     "models",
     "tasks",

@@ -179,13 +179,20 @@ def parse_one_of(functions: Mapping[str, Callable[..., None]], words: Sequence[s
 def option_class(cls: type, default: Any) -> type:
     """A dataclass with the fields of the dataclass `cls` as options: their text from `cls`, their defaults `default`.
 
+    A field whose name is not its option's says so in its metadata: `{"option": "from"}`.
     `cls(**vars(options))` makes a `cls` from what was read.
     """
     hints, texts = typing.get_type_hints(cls, include_extras=True), _field_texts(cls)
     fields = []
     for field in dataclasses.fields(cls):
         value = getattr(default, field.name)
-        hint = _annotation(hints[field.name], value, texts.get(field.name, ""), says_none=field.default is not None)
+        hint = _annotation(
+            hints[field.name],
+            value,
+            texts.get(field.name, ""),
+            says_none=field.default is not None,
+            name=field.metadata.get("option"),
+        )
         fields.append((field.name, hint, dataclasses.field(default=value)))
     return dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
 
@@ -274,12 +281,13 @@ def _command(function: Callable[..., None]) -> Callable[..., tuple[tuple[Any, ..
     return command
 
 
-def _annotation(hint: Any, default: Any, text: str, *, says_none: bool = False) -> Any:
+def _annotation(hint: Any, default: Any, text: str, *, says_none: bool = False, name: str | None = None) -> Any:
     """`hint` with the option's metavar, text and default as help shows them."""
     kind, option, others = _parts(hint)
     if dataclasses.is_dataclass(kind):
         return hint
     config = tyro.conf.arg(
+        name=name,
         metavar=option.metavar or _metavar(kind, says_none),
         help=" ".join((text or option.text).split()).rstrip("."),
         aliases=(option.short,) if option.short else None,
