@@ -132,7 +132,7 @@ def write_report(
     Args:
         run: the run that was inspected.
         found: the result of inspection.
-        folder: the folder to write to; the run folder if None.
+        folder: the folder to write to; the run's `results_folder` if None.
         ablation: the result of ablation, for the page.
         depth: the accumulated errors, for the page.
         weights: the weights that were inspected: "last" or "best".
@@ -140,7 +140,7 @@ def write_report(
     Raises:
         HypersignError: another process is writing these files, or `report.write` fails.
     """
-    folder = run.path if folder is None else folder
+    folder = run.results_folder if folder is None else folder
     with writing_file(folder / "geometry.json"):
         found.save(folder / "geometry.json")
         if ablation is not None:
@@ -215,9 +215,14 @@ def twin_recipe(recipe: Recipe) -> Recipe:
 
 
 _LOW_BIT = (
+    "method",
     "levels",
     "threshold",
     "continuous",
+    "activation",
+    "latent_rule",
+    "teacher",
+    "start",
     "float_weights",
     "float_inputs",
     "surrogate",

@@ -4,8 +4,9 @@ import ctypes
 import functools
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -14,7 +15,8 @@ from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
 from hypersign.cli.options import Option, option_class, parse
 from hypersign.cli.printing import say, say_next
-from hypersign.training.recipe import RECIPES, Recipe
+from hypersign.training.methods import METHODS
+from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
 DEFAULT = "modern"
 
@@ -24,12 +26,12 @@ network that shows none has the network's own default, which its text names."""
 
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign train`'s options and trains."""
-    named = _named_recipe(words)
-
+    named = _named(words, "--recipe", RECIPES) or DEFAULT
+    method = _named(words, "--method", METHODS)
     data = _value_of("--data", words)
-    # flips and crops depend on the data
-    start = Recipe(data=data) if data and named == DEFAULT else RECIPES[named]
-    recipe_options: Any = option_class(Recipe, start)
+    start = Recipe(data=data) if data and named == DEFAULT else RECIPES[named]  # flips and crops depend on the data
+    found = vars(start) if method is None else method_defaults(method, start)
+    recipe_options: Any = option_class(Recipe, SimpleNamespace(**found))
     defaults = recipe_options()
 
     def train(
@@ -49,16 +51,16 @@ def run(words: Sequence[str]) -> None:
     ) -> None:
         """Train a binary or ternary network into a run folder, or resume a run.
 
-        --recipe sets the defaults of all recipe options. After a few steps it says how long the rest takes. Ctrl-C
-        and SIGTERM save the state and stop. With several processes, each takes its share of every batch:
-        torchrun --nproc-per-node 2 -m hypersign train ...
+        --recipe sets the defaults of all recipe options, and --method those that make a method of the field. After a
+        few steps it says how long the rest takes. Ctrl-C and SIGTERM save the state and stop. With several
+        processes, each takes its share of every batch: torchrun --nproc-per-node 2 -m hypersign train ...
 
         Example:
             hypersign train --data digits --widths 32 64 --pools 1 2 --epochs 15
 
         Args:
             recipe: named recipe, which sets the defaults below.
-            output: run folder to write; by default runs/DATA-MODEL-binary or runs/DATA-MODEL-ternary.
+            output: run folder to write; by default runs/DATA-MODEL-METHOD (without a method: binary, ternary).
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
             twin: finished run, whose float twin is trained into its folder twin/ with the saved recipe; accuracy,
                 size and speed of both are saved in the run.
@@ -79,7 +81,7 @@ def run(words: Sequence[str]) -> None:
             "save_seconds": save_seconds,
         }
         own = next((f"--{name}" for name, run in (("resume", resume), ("twin", twin)) if run is not None), None)
-        if own and (output is not None or recipe != DEFAULT or chosen != RECIPES[named]):
+        if own and (output is not None or recipe != DEFAULT or method is not None or chosen != RECIPES[named]):
             raise HypersignError(
                 f"{own} uses the run's own recipe and folder; leave out --output and the recipe's options"
             )
@@ -166,13 +168,14 @@ def _keep_freed_memory() -> None:
 
 def _folder(recipe: Recipe) -> Path:
     data = Path(recipe.data).stem
-    return Path("runs") / f"{data}-{recipe.model}-{'binary' if recipe.levels == 2 else 'ternary'}"
+    return Path("runs") / f"{data}-{recipe.model}-{recipe.method or ('binary' if recipe.levels == 2 else 'ternary')}"
 
 
-def _named_recipe(words: Sequence[str]) -> str:
-    """The value of --recipe. It is read first because it sets the other options' defaults."""
-    name = _value_of("--recipe", words)
-    return DEFAULT if name is None else check_choice("--recipe", name, RECIPES)
+def _named(words: Sequence[str], wanted: str, table: Mapping[str, Any]) -> str | None:
+    """The value of an option that sets the other options' defaults, so that it is read before them; None without
+    it."""
+    name = _value_of(wanted, words)
+    return None if name in (None, "none", "None") else check_choice(wanted, name, table)
 
 
 def _value_of(wanted: str, words: Sequence[str]) -> str | None:
