@@ -13,7 +13,8 @@ import torch
 
 from hypersign import _defaults, report, simulation
 from hypersign._checks import HypersignError, check_int
-from hypersign._json import plain
+from hypersign._files import open_file
+from hypersign._json import parse_object, plain
 from hypersign._locks import writing_file
 from hypersign.data import ImageData
 from hypersign.geometry import Geometry
@@ -124,8 +125,19 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
+            forecast=_kept_forecast(run),
             pictures=pictures_of(run),
         )
+
+
+def _kept_forecast(run: Run) -> dict[str, Any] | None:
+    """What `hypersign forecast` wrote about the run or about its float twin; None if there is none."""
+    for folder in (run.path, run.path / "twin"):
+        path = folder / "forecast.json"
+        if path.is_file():
+            with open_file(path) as file:
+                return parse_object(str(path), file.read())
+    return None
 
 
 def write_training_page(run: Run, *, reload_seconds: float | None = None) -> Path:

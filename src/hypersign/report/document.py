@@ -22,6 +22,7 @@ from hypersign.report.content import (
     confusion_content,
     depth_content,
     exactness,
+    forecast_content,
     layer_content,
     table_rows,
     training_content,
@@ -54,6 +55,7 @@ def write(
     summary: "Summary | None" = None,
     ablation: "Ablation | None" = None,
     depth: "Depth | None" = None,
+    forecast: Mapping[str, Any] | None = None,
     pictures: "Pictures | None" = None,
     reload_seconds: float | None = None,
 ) -> Path:
@@ -69,6 +71,7 @@ def write(
         summary: the sizes and operations of each layer.
         ablation: the result of `geometry.ablate`; None leaves this part out.
         depth: the result of `geometry.measure_depth`; None leaves this part out.
+        forecast: the content of a `forecast.json`; None leaves this part out.
         pictures: test images with the network's decisions, and filters; None leaves this part out.
         reload_seconds: the open page loads itself again after this time; for a page that is written during training.
 
@@ -85,6 +88,7 @@ def write(
             "layers": [layer_content(layer) for layer in geometry.layers],
             "ablation": ablation_content(ablation),
             "depth": depth_content(depth),
+            "forecast": None if forecast is None else forecast_content(forecast),
             "families": {family: {"title": title, "x": x, "y": y} for family, (title, x, y) in FAMILIES.items()},
             "columns": COLUMNS,
         }
@@ -99,12 +103,16 @@ def write(
         geometry=geometry,
         progress=_progress(info, training),
         test=test,
+        twin=info.get("twin"),
+        size=_size(info, summary),
         exactness=exactness(geometry) if geometry else (0, math.nan),
-        actions=actions(geometry, run=run, ablation=ablation, confusion=confusion),
+        actions=actions(geometry, run=run, ablation=ablation, forecast=forecast, confusion=confusion),
         summary=summary,
         training=training,
         ablation=ablation,
-        matter=matter(ablation),
+        forecast=None if forecast is None else _forecast_words(forecast, info),
+        matter=matter(forecast=forecast),
+        ablation_words=matter(ablation),
         depth=depth,
         pictures=pictures,
         confusion=confusion,
@@ -189,6 +197,28 @@ def _about(geometry: Geometry | None, info: Mapping[str, Any]) -> str:
         return f"{name} on {info.get('data', {}).get('name', 'its data')}"
     layers = f"{len(geometry.layers)} quantized layers"
     return f"{f'{name} with ' if name else ''}{layers}, inspected on {geometry.images:,} images of {geometry.dataset}"
+
+
+def _size(info: Mapping[str, Any], summary: "Summary | None") -> dict[str, int | None]:
+    """Bytes of the packed file, or of the packed parameters if no file was made, and of the parameters in float32."""
+    twin = info.get("twin") or {}
+    total = summary.total if summary is not None else None
+    return {
+        "packed": twin.get("packed_bytes") or (total and total.packed_bytes),
+        "float": twin.get("float_bytes") or (total and total.float_bytes),
+    }
+
+
+def _forecast_words(forecast: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of a forecast."""
+    layers = forecast["layers"]
+    return {
+        "sides": [side for side in ("repaired", "raw") if forecast["laws"].get(side)],
+        "inputs": forecast["inputs"],
+        "unit": forecast.get("unit", "inputs"),
+        "of": f"{forecast['run']}, the float network," if forecast.get("run") != info.get("name") else "this network",
+        "choosable": any(not layer["quantized"] for layer in layers),
+    }
 
 
 def _progress(info: Mapping[str, Any], training: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
