@@ -57,6 +57,7 @@ def write(
     depth: "Depth | None" = None,
     forecast: Mapping[str, Any] | None = None,
     pictures: "Pictures | None" = None,
+    play: str | None = None,
     reload_seconds: float | None = None,
 ) -> Path:
     """Writes `geometry` and its run as one self-contained HTML page, and returns the path of the page.
@@ -73,6 +74,7 @@ def write(
         depth: the result of `geometry.measure_depth`; None leaves this part out.
         forecast: the content of a `forecast.json`; None leaves this part out.
         pictures: test images with the network's decisions, and filters; None leaves this part out.
+        play: a page from `playground.page`, shown within this one when the reader opens it; None leaves it out.
         reload_seconds: the open page loads itself again after this time; for a page that is written during training.
 
     Raises:
@@ -115,6 +117,7 @@ def write(
         ablation_words=matter(ablation),
         depth=depth,
         pictures=pictures,
+        play=None if play is None else _packed(play),
         confusion=confusion,
         rows=table_rows(geometry) if geometry else [],
         columns={
@@ -202,11 +205,8 @@ def _about(geometry: Geometry | None, info: Mapping[str, Any]) -> str:
 def _size(info: Mapping[str, Any], summary: "Summary | None") -> dict[str, int | None]:
     """Bytes of the packed file, or of the packed parameters if no file was made, and of the parameters in float32."""
     twin = info.get("twin") or {}
-    total = summary.total if summary is not None else None
-    return {
-        "packed": twin.get("packed_bytes") or (total and total.packed_bytes),
-        "float": twin.get("float_bytes") or (total and total.float_bytes),
-    }
+    packed, real = (None, None) if summary is None else (summary.total.packed_bytes, summary.total.float_bytes)
+    return {"packed": twin.get("packed_bytes") or packed, "float": twin.get("float_bytes") or real}
 
 
 def _forecast_words(forecast: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,6 +263,8 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
     """The names and values of nested mappings; names are joined by dots."""
     for key, inner in value.items():
         name = f"{before}{key}"
+        if key == "confusion":  # it has a table of its own
+            continue
         if isinstance(inner, Mapping):
             yield from _flat(inner, f"{name}.")
         elif isinstance(inner, list | tuple):

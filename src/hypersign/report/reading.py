@@ -60,8 +60,12 @@ def _forecast(forecast: Mapping[str, Any] | None, run: "Run | None") -> Action |
     text = words.get("repaired") or words.get("raw")
     if not text:
         return None
-    path = getattr(run, "path", None)
-    return Action(text, f"hypersign forecast {path} --agreement .99" if path is not None else "")
+    if run is None:
+        return Action(text)
+    other = (
+        forecast["run"] if forecast and forecast.get("run") != run.name else ""
+    )  # the float twin, in the run folder
+    return Action(text, f"hypersign forecast {run.path / other} --agreement .99")
 
 
 def _keep(ablation: "Ablation | None") -> Action | None:
