@@ -114,14 +114,14 @@ def write_report(
     Args:
         run: the run that was inspected.
         found: the result of inspection.
-        folder: the folder to write to; the run folder if None.
+        folder: the folder to write to; the run's `results_folder` if None.
         ablation: the result of ablation, for the page.
         depth: the accumulated errors, for the page.
 
     Raises:
         HypersignError: another process is writing these files, or `report.write` fails.
     """
-    folder = run.path if folder is None else folder
+    folder = run.results_folder if folder is None else folder
     with writing_file(folder / "geometry.json"):
         found.save(folder / "geometry.json")
         return report.write(
