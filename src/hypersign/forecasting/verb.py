@@ -94,19 +94,18 @@ class Forecast:
             raise HypersignError(f"this forecast was only measured {other} repair; call forecast with repaired=None")
         return found
 
-    def predict(self, assignment: Mapping[str, Any], *, repaired: bool = True, seed: int = 0) -> Effect:
+    def predict(self, assignment: Mapping[str, Any], *, repaired: bool = True) -> Effect:
         """The predicted effect of formats of several layers together.
 
         Args:
             assignment: layer -> format, or a pair of formats, of weights and of inputs. Layers left out, and "float",
                 stay as given.
             repaired: after repair.
-            seed: of the random signs.
 
         Raises:
             HypersignError: a layer or format that was not measured.
         """
-        return self.law(repaired).predict(self.picks(assignment), seed=seed)
+        return self.law(repaired).predict(self.picks(assignment))
 
     def picks(self, assignment: Mapping[str, Any]) -> list[int]:
         """The numbers of the changes that an assignment stands for."""
