@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from hypersign import _defaults, report, simulation
+from hypersign import _defaults, playground, report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object, plain
@@ -56,6 +56,9 @@ __all__ = [
 
 ABLATION_BATCH = 100
 """Test images per batch during ablation."""
+
+PLAYED_IMAGES = 12
+"""Test images in the report's playground."""
 
 SEARCHED_IMAGES = 500
 """Test images among which wrongly classified ones are looked for."""
@@ -154,7 +157,9 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
+            forecast=_kept_forecast(run),
             pictures=pictures_of(run),
+            play=_playground(run),
         )
 
 
@@ -317,6 +322,35 @@ def _call(model: nn.Module, shape: tuple[int, ...]) -> Any:
             torch.set_num_threads(threads)
 
     return call
+
+
+def _playground(run: Run) -> str | None:
+    """The page that runs the packed network in a browser; None if it cannot be packed or has no such page."""
+    data = run.data()
+    if not isinstance(data, ImageData):
+        return None
+    some = data.test[:PLAYED_IMAGES]
+    samples = [
+        playground.Sample(f"{number}: {data.classes[label]}", image.numpy())
+        for number, (image, label) in enumerate(zip(some.images, some.labels.tolist(), strict=True))
+    ]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "packed"
+            pack(run, path)
+            return playground.page(PackedModel.load(path), title=run.name, samples=samples)
+    except HypersignError:
+        return None
+
+
+def _kept_forecast(run: Run) -> dict[str, Any] | None:
+    """What `hypersign forecast` wrote about the run or about its float twin; None if there is none."""
+    for folder in (run.path, run.path / "twin"):
+        path = folder / "forecast.json"
+        if path.is_file():
+            with open_file(path) as file:
+                return parse_object(str(path), file.read())
+    return None
 
 
 def write_training_page(run: Run, *, reload_seconds: float | None = None) -> Path:
