@@ -5,15 +5,17 @@ is done, and how much there is. The commands only add words, tables and files.
 """
 
 import itertools
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hypersign import _defaults, report, simulation
+from hypersign import _defaults, playground, report, simulation
 from hypersign._checks import HypersignError, check_int
-from hypersign._json import plain
+from hypersign._files import open_file
+from hypersign._json import parse_object, plain
 from hypersign._locks import writing_file
 from hypersign.data import ImageData
 from hypersign.geometry import Geometry
@@ -21,6 +23,8 @@ from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import StageProgress, silent
 from hypersign.layers import quant_layers
+from hypersign.packed import PackedModel
+from hypersign.packing import pack
 from hypersign.report import Pictures
 from hypersign.runs import Run
 from hypersign.simulation import Simulation
@@ -38,6 +42,9 @@ __all__ = [
 
 ABLATION_BATCH = 100
 """Test images per batch during ablation."""
+
+PLAYED_IMAGES = 12
+"""Test images in the report's playground."""
 
 SEARCHED_IMAGES = 500
 """Test images among which wrongly classified ones are looked for."""
@@ -107,14 +114,14 @@ def write_report(
     Args:
         run: the run that was inspected.
         found: the result of inspection.
-        folder: the folder to write to; the run folder if None.
+        folder: the folder to write to; the run's `results_folder` if None.
         ablation: the result of ablation, for the page.
         depth: the accumulated errors, for the page.
 
     Raises:
         HypersignError: another process is writing these files, or `report.write` fails.
     """
-    folder = run.path if folder is None else folder
+    folder = run.results_folder if folder is None else folder
     with writing_file(folder / "geometry.json"):
         found.save(folder / "geometry.json")
         return report.write(
@@ -124,8 +131,39 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
+            forecast=_kept_forecast(run),
             pictures=pictures_of(run),
+            play=_playground(run),
         )
+
+
+def _playground(run: Run) -> str | None:
+    """The page that runs the packed network in a browser; None if it cannot be packed or has no such page."""
+    data = run.data()
+    if not isinstance(data, ImageData):
+        return None
+    some = data.test[:PLAYED_IMAGES]
+    samples = [
+        playground.Sample(f"{number}: {data.classes[label]}", image.numpy())
+        for number, (image, label) in enumerate(zip(some.images, some.labels.tolist(), strict=True))
+    ]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "packed"
+            pack(run, path)
+            return playground.page(PackedModel.load(path), title=run.name, samples=samples)
+    except HypersignError:
+        return None
+
+
+def _kept_forecast(run: Run) -> dict[str, Any] | None:
+    """What `hypersign forecast` wrote about the run or about its float twin; None if there is none."""
+    for folder in (run.path, run.path / "twin"):
+        path = folder / "forecast.json"
+        if path.is_file():
+            with open_file(path) as file:
+                return parse_object(str(path), file.read())
+    return None
 
 
 def write_training_page(run: Run, *, reload_seconds: float | None = None) -> Path:

@@ -25,6 +25,7 @@ from hypersign.cli.info import info
 from hypersign.cli.inspect import inspect as inspect_run
 from hypersign.cli.inspect_files import inspect_vectors, inspect_weights
 from hypersign.cli.main import VERBS
+from hypersign.cli.models import models
 from hypersign.cli.pack import pack
 from hypersign.cli.play import play
 from hypersign.cli.reproduce import reproduce
@@ -141,6 +142,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     inspect_run: [geometry.inspect],
     inspect_vectors: [hashing.inspect_vectors],
     inspect_weights: [weight_files.inspect_weights],
+    models: [],
     pack: [Run.load_model, packing.verify],
     play: [playground.page],
     predict: [PackedModel.predict],
@@ -173,6 +175,7 @@ OWN = {
     inspect_run: {"output", "figures", "ablate"},
     inspect_vectors: {"json"},
     inspect_weights: {"against", "json"},
+    models: {"card", "json"},
     pack: {"output", "verify"},
     play: {"output", "images", "count"},
     predict: {"input", "output"},

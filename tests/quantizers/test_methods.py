@@ -110,7 +110,7 @@ def test_options_of_surrogates_and_defaults() -> None:
         ("sign:thresh=1", "options of the quantizer sign must be option=value with scale, offset, surrogate, zero"),
         ("sign:zero", "got 'zero'"),
         ("float:zero=1", "with no option at all; got 'zero=1'"),
-        ("ternary:threshold=best", "threshold must be a number or optimal; got 'best'"),
+        ("ternary:threshold=best", "threshold must be a number or optimal or least-squares; got 'best'"),
         ("ternary:threshold=2", "threshold .* must be a number >= 0 and < 1; got 2"),
         ("sign:surrogate=cubic", "surrogate must be one of"),
         ("sign:group=0", "size of a group must be an integer >= 1"),

@@ -67,7 +67,7 @@ def test_the_paper_s_recipe():
         ({"loss": None}, r"loss must be one of squared-hinge, cross-entropy; got None"),
         ({"optimizer": "lion"}, r"optimizer must be one of adam, adamw, sgd; got 'lion'"),
         ({"adam_epsilon": "no"}, r"adam_epsilon must be one of corrected, uncorrected; got 'no'"),
-        ({"schedule": "step"}, r"schedule must be one of exponential, cosine; got 'step'"),
+        ({"schedule": "step"}, r"schedule must be one of exponential, cosine, linear; got 'step'"),
         ({"schedule_per": "batch"}, r"schedule_per must be one of epoch, step; got 'batch'"),
         ({"latent_clip": "always"}, r"latent_clip must be one of after-step, before-forward, none; got 'always'"),
         ({"precision": "fp16"}, r"precision must be one of float32, bf16, bits; got 'fp16'"),

@@ -10,7 +10,7 @@ from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.cli.options import JsonTarget, PackedFile, Threads, parse
+from hypersign.cli.options import JsonTarget, PackedFile, Threads, load_packed, parse
 from hypersign.cli.printing import console
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import Profile, profile
@@ -46,7 +46,7 @@ def bench(
         batch_sizes: images per batch, one table per value.
         repeats: number of repeats.
     """
-    model = PackedModel.load(file)
+    model = load_packed(file)
     if not batch_sizes:
         raise HypersignError("--batch-sizes needs at least one value; got none")
     for size in batch_sizes:

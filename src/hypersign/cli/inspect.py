@@ -57,7 +57,7 @@ def inspect(
 
     opened = runs.load(run)
     check_int("--images", images, min=1)
-    folder = output or opened.path
+    folder = output or opened.results_folder
     out = console()
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None

@@ -16,6 +16,7 @@ VERBS = {
     "demo": "train a small binary network on scanned digits and write its report (a minute)",
     "data": "list or download data sets",
     "train": "train a binary or ternary network into a run folder, or resume a run",
+    "models": "list the networks that come with HyperSign",
     "evaluate": "print accuracy, loss and confusion matrix of a run",
     "info": "print network, sizes, recipe, data and results of a run",
     "inspect": "measure a run's geometry beside theory and write its report; or measure weights or vectors",
@@ -36,6 +37,7 @@ VERBS = {
 PACKAGES = {
     "torch": ("torch", "train"),
     "accelerate": ("accelerate", "train"),
+    "huggingface_hub": ("huggingface-hub", "train"),
     "pooch": ("pooch", "train"),
     "requests": ("requests", "train"),
     "urllib3": ("urllib3", "train"),

@@ -15,7 +15,7 @@ from hypersign._arrays import open_npy
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._pictures import SUFFIXES, opened
-from hypersign.cli.options import Option, PackedFile, Threads, parse, progress_bars
+from hypersign.cli.options import Option, PackedFile, Threads, load_packed, parse, progress_bars
 from hypersign.cli.printing import console, printable
 from hypersign.packed import PackedModel
 
@@ -56,7 +56,7 @@ def predict(
     check_threads(threads, "--threads")
     if output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")
-    model = PackedModel.load(file)
+    model = load_packed(file)
     names, read = open_images(input, model)
     logits = np.empty((len(names), model.outputs), np.float32)
     start = time.perf_counter()

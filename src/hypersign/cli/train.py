@@ -3,8 +3,9 @@
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -13,7 +14,8 @@ from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
 from hypersign.cli.options import Option, option_class, parse
 from hypersign.cli.printing import say
-from hypersign.training.recipe import RECIPES, Recipe
+from hypersign.training.methods import METHODS
+from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
 DEFAULT = "modern"
 
@@ -23,9 +25,10 @@ network that shows none has the network's own default, which its text names."""
 
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign train`'s options and trains."""
-    named = _named_recipe(words)
-
-    recipe_options: Any = option_class(Recipe, RECIPES[named])
+    named = _named(words, "--recipe", RECIPES) or DEFAULT
+    method = _named(words, "--method", METHODS)
+    found = vars(RECIPES[named]) if method is None else method_defaults(method, RECIPES[named])
+    recipe_options: Any = option_class(Recipe, SimpleNamespace(**found))
     defaults = recipe_options()
 
     def train(
@@ -44,15 +47,16 @@ def run(words: Sequence[str]) -> None:
     ) -> None:
         """Train a binary or ternary network into a run folder, or resume a run.
 
-        --recipe sets the defaults of all recipe options. Ctrl-C and SIGTERM save the state and stop. With several
-        processes, each takes its share of every batch: torchrun --nproc-per-node 2 -m hypersign train ...
+        --recipe sets the defaults of all recipe options, and --method those that make a method of the field. Ctrl-C
+        and SIGTERM save the state and stop. With several processes, each takes its share of every batch: torchrun
+        --nproc-per-node 2 -m hypersign train ...
 
         Example:
             hypersign train --data digits --epochs 2 --no-flip --crop-padding 0
 
         Args:
             recipe: named recipe, which sets the defaults below.
-            output: run folder to write; by default runs/DATA-MODEL-binary or runs/DATA-MODEL-ternary.
+            output: run folder to write; by default runs/DATA-MODEL-METHOD (without a method: binary, ternary).
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
@@ -75,7 +79,7 @@ def run(words: Sequence[str]) -> None:
         if resume is None:
             folder = output or _folder(chosen)
             start = functools.partial(training.train, chosen, folder, **how)
-        elif output is not None or recipe != DEFAULT or chosen != RECIPES[named]:
+        elif output is not None or recipe != DEFAULT or method is not None or chosen != RECIPES[named]:
             raise HypersignError(
                 "--resume uses the run's own recipe and folder; leave out --output and the recipe's options"
             )
@@ -137,13 +141,15 @@ def _keep_freed_memory() -> None:
 
 def _folder(recipe: Recipe) -> Path:
     data = Path(recipe.data).stem
-    return Path("runs") / f"{data}-{recipe.model}-{'binary' if recipe.levels == 2 else 'ternary'}"
+    return Path("runs") / f"{data}-{recipe.model}-{recipe.method or ('binary' if recipe.levels == 2 else 'ternary')}"
 
 
-def _named_recipe(words: Sequence[str]) -> str:
-    """The value of --recipe. It is read first because it sets the other options' defaults."""
+def _named(words: Sequence[str], wanted: str, table: Mapping[str, Any]) -> str | None:
+    """The value of an option that sets the other options' defaults, so that it is read before them; None without
+    it."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
-        if option == "--recipe":
-            return check_choice("--recipe", value if equals else following, RECIPES)
-    return DEFAULT
+        if option == wanted:
+            name = value if equals else following
+            return None if name in ("none", "None") else check_choice(wanted, name, table)
+    return None

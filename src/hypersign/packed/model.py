@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign import _defaults, bits
+from hypersign import _defaults, bits, pretrained
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits.backend import native
 from hypersign.bits.images import channels_last
@@ -144,6 +144,18 @@ class PackedModel:
             HypersignError: the file is missing, truncated, damaged or no packed network.
         """
         return cls(read(Path(file) if isinstance(file, str) else file))
+
+    @classmethod
+    def pretrained(cls, name: str) -> "PackedModel":
+        """Loads a network that comes with HyperSign. `hypersign models` lists them.
+
+        Raises:
+            HypersignError: no network has this name.
+
+        >>> PackedModel.pretrained("digits").shape
+        (1, 8, 8)
+        """
+        return cls.load(pretrained.folder(name) / pretrained.PACKED)
 
     def to_bytes(self) -> bytes:
         """The bytes of the packed file, from which `load` makes an equal model."""
