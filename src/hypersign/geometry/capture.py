@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.evaluate import as_input, full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
@@ -100,6 +101,7 @@ class LayerCapture:
         return output.movedim(filters_axis, -1).reshape(-1, self.layer.filters)
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Capture:
     """Result of `capture`: the number of examples, the share of correct decisions, and every layer's statistics.
