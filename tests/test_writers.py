@@ -31,7 +31,7 @@ KILLS = 17 if LONG else 2  # of each of the six commands
 NURSERY = """
     import dataclasses, hashlib, io, json, os, signal, sys, tarfile, time
     import numpy as np
-    import accelerate, altair, jinja2, sklearn.datasets, torch, torch._dynamo, vl_convert
+    import accelerate, jinja2, sklearn.datasets, torch, torch._dynamo
     import hypersign.cli.data, hypersign.cli.hash, hypersign.cli.inspect, hypersign.cli.pack, hypersign.cli.train
     import hypersign.hashing.hasher, hypersign.packing, hypersign.study, hypersign.summaries, hypersign.training.loop
     from hypersign.cli import main

@@ -10,6 +10,7 @@ from hypersign._checks import HypersignError
 from hypersign._lazy import lazily
 
 if TYPE_CHECKING:
+    from hypersign.forecasting import forecast
     from hypersign.geometry import inspect
     from hypersign.hashing import HammingIndex, SignHasher
     from hypersign.layers import convert
@@ -26,6 +27,7 @@ __all__ = [
     "train",
     "Recipe",
     "inspect",
+    "forecast",
     "convert",
     "pack",
     "summary",
@@ -40,6 +42,7 @@ _PARTS = {
     "train": "training",
     "Recipe": "training",
     "inspect": "geometry",
+    "forecast": "forecasting",
     "convert": "layers",
     "pack": "packing",
     "summary": "summaries",

@@ -19,6 +19,11 @@ REESTIMATE_IMAGES = 1000
 ABLATION_ROUNDS = 3
 """How often ablation measures everything."""
 
+FORECAST_IMAGES = 256
+"""Training images that a forecast of a run measures on."""
+FORECAST_HELD_OUT = 1000
+"""Test images that a plan is measured on."""
+
 # weight files and vectors
 SAMPLED_WEIGHTS = 1 << 17
 """Weights per tensor that best levels and rotations are measured on."""

@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hypersign import _defaults, report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._json import plain
 from hypersign._locks import writing_file
+from hypersign.data import ImageData
 from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import StageProgress, silent
 from hypersign.layers import quant_layers
+from hypersign.report import Pictures
 from hypersign.runs import Run
 from hypersign.simulation import Simulation
 from hypersign.summaries import summary
@@ -26,11 +30,17 @@ __all__ = [
     "ablate_run",
     "compare_runs",
     "paper_simulations",
+    "pictures_of",
+    "write_comparison",
     "write_report",
+    "write_training_page",
 ]
 
 ABLATION_BATCH = 100
 """Test images per batch during ablation."""
+
+SEARCHED_IMAGES = 500
+"""Test images among which wrongly classified ones are looked for."""
 
 REESTIMATION_BATCH = 500
 """Training images per batch when batch norm is re-estimated."""
@@ -114,7 +124,60 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
+            pictures=pictures_of(run),
         )
+
+
+def write_training_page(run: Run, *, reload_seconds: float | None = None) -> Path:
+    """Writes report.html of a run that is being trained, or was; returns the path of the page.
+
+    Args:
+        run: the run.
+        reload_seconds: the open page loads itself again after this time.
+
+    Raises:
+        HypersignError: another process is writing the page, or `report.write` fails.
+    """
+    path = run.path / "report.html"
+    with writing_file(path):
+        return report.write(
+            path,
+            None,
+            run=run,
+            summary=summary(run) if run.finished else None,
+            pictures=pictures_of(run) if run.finished else None,
+            reload_seconds=reload_seconds,
+        )
+
+
+def pictures_of(run: Run, weights: str = "last") -> Pictures | None:
+    """Takes the pictures of a run for its page; None if its data are not images with classes.
+
+    Wrongly classified images are looked for among the first 500 test images.
+
+    Args:
+        run: a run with weights.
+        weights: "last", or "best" by validation accuracy.
+
+    Raises:
+        HypersignError: the weights or the data are missing.
+    """
+    data = run.data()
+    if not isinstance(data, ImageData):
+        return None
+    model = run.load_model(weights)
+    some = data.test[:SEARCHED_IMAGES]
+    with torch.no_grad():
+        decided = torch.cat([model(inputs).argmax(1) for inputs, _ in data.batches(some, ABLATION_BATCH)])
+    layers = quant_layers(model)
+    filters = None
+    if layers:
+        name, layer = next(iter(layers.items()))
+        weight, levels = layer.weight.detach(), layer.quantized_weight().detach()
+        filters = report.filters_of(name, weight.numpy(), levels.reshape(weight.shape).numpy(), data.shape)
+    return Pictures(
+        report.samples_of(some.images.numpy(), some.labels.numpy(), decided.numpy(), data.classes), filters
+    )
 
 
 def paper_simulations(*, draws: int = _defaults.DRAWS, seed: int = 0) -> tuple[Simulation, ...]:
@@ -149,6 +212,21 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     rows = {name: {label: given.get(name) for label, given in settings.items()} for name in names}
     differences = {name: row for name, row in rows.items() if len({repr(value) for value in row.values()}) > 1}
     return {"differences": differences, "runs": facts}
+
+
+def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
+    """Writes a page on which runs are overlaid, and returns its path.
+
+    Args:
+        path: the file to write.
+        runs: two or more runs.
+
+    Raises:
+        HypersignError: for the same reasons as in `compare_runs`, or the page cannot be written.
+    """
+    with writing_file(path):
+        metrics = {label: run.metrics() for label, run in zip(_labels(runs), runs, strict=True)}
+        return report.write_comparison(path, compare_runs(runs), metrics)
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

@@ -91,3 +91,9 @@ def test_bad_input_is_one_sentence(runs: list[Path], capsys: pytest.CaptureFixtu
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("hypersign compare: ")
         assert message in line
+
+
+def test_the_page_of_a_comparison_is_written(runs: list[Path], tmp_path: Path, capsys) -> None:
+    main(["compare", *map(str, runs), "--report", str(tmp_path / "page.html")])
+    assert f"Page: {tmp_path / 'page.html'}" in capsys.readouterr().out
+    assert "ternary is the most accurate, 90.00 %" in (tmp_path / "page.html").read_text()

@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hypersign import geometry, hashing, packing, simulation, study, training, weight_files
+from hypersign import forecasting, geometry, hashing, packing, playground, simulation, study, training, weight_files
 from hypersign.cli import data, main, options, simulate, theory
 from hypersign.cli.ablate import ablate
 from hypersign.cli.bench import bench
 from hypersign.cli.compare import compare
 from hypersign.cli.demo import demo
 from hypersign.cli.evaluate import evaluate
+from hypersign.cli.forecast import forecast
 from hypersign.cli.hash import hash_
 from hypersign.cli.info import info
 from hypersign.cli.inspect import inspect as inspect_run
 from hypersign.cli.inspect_files import inspect_vectors, inspect_weights
 from hypersign.cli.main import VERBS
 from hypersign.cli.pack import pack
+from hypersign.cli.play import play
 from hypersign.cli.reproduce import reproduce
 from hypersign.cli.run import predict
 from hypersign.cli.search import search
@@ -133,12 +135,14 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     data.list_: [],
     demo: [],
     evaluate: [Run.load_model],
+    forecast: [forecasting.forecast],
     hash_: [hashing.SignHasher, hashing.plan],
     info: [],
     inspect_run: [geometry.inspect],
     inspect_vectors: [hashing.inspect_vectors],
     inspect_weights: [weight_files.inspect_weights],
     pack: [Run.load_model, packing.verify],
+    play: [playground.page],
     predict: [PackedModel.predict],
     reproduce: [geometry.inspect, study.paper_simulations],
     search: [hashing.HammingIndex.search],
@@ -163,12 +167,14 @@ OWN = {
     data.list_: {"json"},
     demo: {"output"},
     evaluate: {"split", "images", "batch_size", "json"},
+    forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
     hash_: {"output", "plan", "json"},
     info: {"json"},
     inspect_run: {"output", "figures", "ablate"},
     inspect_vectors: {"json"},
     inspect_weights: {"against", "json"},
     pack: {"output", "verify"},
+    play: {"output", "images", "count"},
     predict: {"input", "output"},
     reproduce: {"output", "json"},
     search: {"neighbours", "rescore", "factor", "output", "json"},

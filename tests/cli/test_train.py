@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from hypersign import training
+from hypersign import study, training
 from hypersign.cli import main
 from hypersign.runs import load, read_tensors
 from hypersign.training import RECIPES, Recipe
@@ -153,6 +153,26 @@ def test_trains_and_says_what_comes_next(command, tmp_path):
     assert [line.split()[:2] for line in error.splitlines()] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert command("--resume", "runs/digits-mlp-binary")[:2] == (0, output)
+
+
+def test_the_page_is_written_in_every_epoch_and_at_the_end(command, tmp_path, monkeypatch):
+    pages = []
+    real = study.write_training_page
+
+    def write(run, **options):
+        path = real(run, **options)
+        pages.append((options.get("reload_seconds"), path.read_text(encoding="utf-8")))
+        return path
+
+    monkeypatch.setattr(study, "write_training_page", write)
+    status, out, _ = command(*TINY, *HOW, "--output", "run", "--report")
+    assert status == 0
+    assert f"Report: {tmp_path / 'run' / 'report.html'}" in out or "Report: run/report.html" in out
+    assert [reload for reload, _ in pages] == [2, 2, 2, None]
+    for done, (_, text) in enumerate(pages[:3]):
+        assert f"Epoch <b>{done}</b> of 2" in text
+    assert "test images right after 2 epochs" in pages[-1][1]
+    assert "What it sees" in pages[-1][1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A small network's results made from drawn weights and inputs: what figures and the report are tested on."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from hypersign.geometry.results import (
     WeightStats,
     WhatIfCurve,
 )
+from hypersign.report.pictures import Pictures, Sample, filters_of, png
 
 BINS = 50
 LAYERS = (("conv1", 27, 32), ("conv2", 288, 32), ("conv3", 576, 64), ("fc1", 4096, 64), ("fc2", 1024, 10))
@@ -134,9 +137,20 @@ def summary() -> SimpleNamespace:
     return SimpleNamespace(layers=rows, total=total)
 
 
-def run(name: str = "demo", **fields: str) -> SimpleNamespace:
+def pictures() -> Pictures:
+    """Two right images, a wrong one, and four filters."""
+    generator = np.random.default_rng(3)
+    image = png(generator.integers(0, 256, (8, 8, 1), dtype=np.uint8))
+    latent = generator.normal(0, 1, (4, 1, 3, 3))
+    return Pictures(
+        (Sample(image, "3", "8"), Sample(image, "3", "3"), Sample(image, "5", "5")),
+        filters_of("conv1", latent, np.sign(latent), (1, 8, 8)),
+    )
+
+
+def run(name: str = "demo", **fields: Any) -> SimpleNamespace:
     """What a report reads of a run."""
-    return SimpleNamespace(info=run_info(name) | fields, metrics=metrics)
+    return SimpleNamespace(name=name, path=Path("runs") / name, info=run_info(name) | fields, metrics=metrics)
 
 
 def run_info(name: str = "demo") -> dict:

@@ -9,9 +9,13 @@ from hypersign.report.content import (
     FAMILIES,
     ablation_content,
     across_layers,
-    covariance_r,
+    confusion_content,
     depth_content,
+    exactness,
+    filter_predictions,
     layer_content,
+    numbers,
+    table_rows,
     training_content,
 )
 
@@ -86,9 +90,9 @@ def test_training_rows_skip_what_is_missing(synthetic):
     metrics[3]["learning_rate"] = 0.0
     metrics[0]["loss"] = math.nan
     rows = training_content(metrics)
-    assert [row["epoch"] for row in rows["loss"] if row["images"] == "validation"] == [3, 4]
-    assert [row["epoch"] for row in rows["loss"] if row["images"] == "training"] == [2, 3, 4]
-    assert [row["epoch"] for row in rows["flipped"] if row["layer"] == "conv1"] == [1, 2, 3]
+    assert [row["epoch"] for row in rows["loss"] if row["series"] == "validation"] == [3, 4]
+    assert [row["epoch"] for row in rows["loss"] if row["series"] == "training"] == [2, 3, 4]
+    assert [row["epoch"] for row in rows["flipped"] if row["series"] == "conv1"] == [1, 2, 3]
     assert [row["epoch"] for row in rows["rate"]] == [1, 2, 3]
     assert len(rows["angle"]) == 4 * len(synthetic.LAYERS)
     assert training_content([]) == {"loss": [], "accuracy": [], "rate": [], "flipped": [], "angle": []}
@@ -100,10 +104,14 @@ def test_prediction_rows_are_filters_that_have_both(geometry):
     rows = layer_content(dataclasses.replace(layer, covariance_pearson_r=r))["prediction"]
     assert [row["filter"] for row in rows] == list(range(1, layer.filters))
     assert rows[0]["measured"] - rows[0]["predicted"] == pytest.approx(0.01, abs=1e-4)
-    measured, predicted, distance = covariance_r(layer)
-    assert measured == pytest.approx(np.median(layer.weights_binarized.pearson_r_per_filter))
-    assert (measured - predicted, distance) == pytest.approx((0.01, 0.01))
-    assert all(math.isnan(x) for x in covariance_r(dataclasses.replace(layer, covariance_pearson_r=())))
+    bare = dataclasses.replace(layer, covariance_pearson_r=())
+    assert filter_predictions(bare) == []
+    count, error = exactness(geometry)
+    assert count == sum(layer.filters for layer in geometry.layers)
+    assert error == pytest.approx(0.01, abs=1e-4)
+    none = exactness(dataclasses.replace(geometry, layers=(bare,)))
+    assert none[0] == 0
+    assert math.isnan(none[1])
     scattered = across_layers(geometry)["scatter"]
     assert {row["layer"] for row in scattered} == {layer.name for layer in geometry.layers}
     assert max(sum(row["layer"] == layer.name for row in scattered) for layer in geometry.layers) <= 64
@@ -112,7 +120,10 @@ def test_prediction_rows_are_filters_that_have_both(geometry):
 def test_curves_and_components_are_those_of_the_layer(geometry):
     layer = geometry.layers[0]
     content = layer_content(layer)
-    assert content["advice"] == {"recommendation": "ternarize", "reason": layer.reason}
+    assert content["about"] == (
+        "QuantConv2d, 32 filters of 27; weights Sign(), inputs real. The inputs vary in 9.0 directions. "
+        f"Verdict: ternarize ({layer.reason})."
+    )
     assert [(c["rotation"], c["kind"], c["values"]) for c in content["what_if"]] == [
         (c.rotation, c.kind, list(c.values)) for c in layer.what_if
     ]
@@ -137,3 +148,44 @@ def test_ablation_and_depth_rows(synthetic):
         [0.8, 0.75, 0.7, 0.65, 0.6]
     )
     assert depth_content(None) == []
+
+
+def test_the_table_has_one_r_per_family(geometry):
+    rows = table_rows(geometry)
+    assert [row["name"] for row in rows] == [layer.name for layer in geometry.layers]
+    for row, layer in zip(rows, geometry.layers, strict=True):
+        assert [row[entry["family"]][0] for entry in numbers(layer)] == pytest.approx(
+            [entry["measured"] for entry in numbers(layer)], rel=1e-4
+        )
+    assert rows[0]["activations"] is None
+    bare = dataclasses.replace(geometry.layers[1], weight_quantizer="Identity()")
+    (row,) = table_rows(dataclasses.replace(geometry, layers=(bare,)))
+    assert row["weights"] is row["angle"] is row["signs"] is row["permuted"] is None
+
+
+def test_permuted_r_is_the_median_filters(geometry):
+    """Over all filters together it is moved by the inputs' mean, and is not what is predicted."""
+    layer = geometry.layers[0]
+    products = dataclasses.replace(layer.permuted, pearson_r=0.44, pearson_r_per_filter=(0.71, math.nan, 0.1, 0.9))
+    (row,) = table_rows(dataclasses.replace(geometry, layers=(dataclasses.replace(layer, permuted=products),)))
+    assert row["permuted"][0] == 0.71
+
+
+@pytest.mark.parametrize(("gap", "mark"), [(0.06, "above"), (-0.06, "below"), (0.04, ""), (math.nan, "")])
+def test_a_departure_is_marked(geometry, gap, mark):
+    layer = geometry.layers[1]
+    products = dataclasses.replace(layer.both_binarized, pearson_r=0.7 + gap, predicted_pearson_r=0.7)
+    changed = dataclasses.replace(layer, both_binarized=products)
+    (row,) = table_rows(dataclasses.replace(geometry, layers=(changed,)))
+    assert row["both"][3] == mark
+
+
+def test_confusion_names_the_most_frequent_error():
+    found = confusion_content([[5, 0, 0], [2, 3, 1], [0, 0, 4]], ("a", "b", "c"))
+    assert (found["worst"], found["errors"], found["top"]) == ("b → a (2)", 3, (2, "b", "a"))
+    assert [[cell["count"] for cell in row["cells"]] for row in found["rows"]] == [[5, 0, 0], [2, 3, 1], [0, 0, 4]]
+    assert found["rows"][1]["cells"][0] == {"count": 2, "right": False, "shade": 45}
+    assert found["rows"][0]["cells"][0]["shade"] == 45
+    assert confusion_content([[1, 0], [0, 0]], ("a", "b"))["top"] is None
+    for nothing in ([], [[1]] * 3, [[0] * 21] * 21):
+        assert confusion_content(nothing, ("a", "b") if len(nothing) == 3 else ()) is None

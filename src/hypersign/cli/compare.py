@@ -11,6 +11,9 @@ from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, Option, parse
 from hypersign.cli.printing import console
 
+PageTarget = Annotated[
+    Path | None, Option("also write a page on which the runs are overlaid", "FILE", written="file")
+]
 RunPaths = Annotated[tuple[Path, ...], Option("two or more run folders", "RUN ...")]
 
 
@@ -19,17 +22,20 @@ def run(words: Sequence[str]) -> None:
     parse(compare, words, "compare")
 
 
-def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
+def compare(runs_: RunPaths, /, *, report: PageTarget = None, json: JsonTarget = None) -> None:
     """Print runs side by side: settings that differ, accuracy, and each layer's angle and r.
 
     Angles and r come from the geometry.json that hypersign inspect wrote; runs without one are named.
 
     Example:
-        hypersign compare runs/digits-vgg-binary runs/digits-vgg-ternary
+        hypersign compare runs/digits-vgg-binary runs/digits-vgg-ternary --report compared.html
     """
     from hypersign import runs, study
 
-    answer = study.compare_runs([runs.load(path) for path in runs_])
+    opened = [runs.load(path) for path in runs_]
+    answer = study.compare_runs(opened)
+    if report is not None:
+        study.write_comparison(report, opened)
     found, differences = answer["runs"], answer["differences"]
     write_json(answer, json)
     if not prints_text(json):
@@ -42,6 +48,8 @@ def compare(runs_: RunPaths, /, *, json: JsonTarget = None) -> None:
     for label, facts in found.items():
         for missing in facts["missing"]:
             out.print(f"{label}: {missing}", soft_wrap=True)
+    if report is not None:
+        out.print(f"Page: {report}", soft_wrap=True)
 
 
 def _overview(found: dict[str, dict[str, Any]], differences: dict[str, dict[str, Any]]) -> Table:

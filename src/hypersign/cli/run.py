@@ -57,7 +57,7 @@ def predict(
     if output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")
     model = PackedModel.load(file)
-    names, read = _folder(input, model) if input.is_dir() else _array(input)
+    names, read = open_images(input, model)
     logits = np.empty((len(names), model.outputs), np.float32)
     start = time.perf_counter()
     with progress_bars() as progress:
@@ -75,21 +75,30 @@ Read = Callable[[slice], NDArray[Any]]
 """Returns the images of some rows."""
 
 
-def _array(path: Path) -> tuple[list[str], Read]:
+def open_images(path: Path, model: PackedModel, option: str = "--input") -> tuple[list[str], Read]:
+    """The names of the images in a .npy file or a folder, and a function that reads some of them.
+
+    Raises:
+        HypersignError: there are no images that fit the network. The message names the option.
+    """
+    return _folder(path, model, option) if path.is_dir() else _array(path, option)
+
+
+def _array(path: Path, option: str) -> tuple[list[str], Read]:
     try:
         images = open_npy(path)
     except HypersignError as error:
-        raise HypersignError(f"--input must be a .npy file or a folder of images; {error}") from error
+        raise HypersignError(f"{option} must be a .npy file or a folder of images; {error}") from error
     if images.ndim not in (2, 4):
         raise HypersignError(
-            "--input must hold one array: images (N, channels, height, width) or vectors (N, features); the shape in "
-            f"{path} is {images.shape}"
+            f"{option} must hold one array: images (N, channels, height, width) or vectors (N, features); the shape "
+            f"in {path} is {images.shape}"
         )
     kind = images.dtype.newbyteorder("=")
     return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows], kind)
 
 
-def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:
+def _folder(folder: Path, model: PackedModel, option: str) -> tuple[list[str], Read]:
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -97,7 +106,7 @@ def _folder(folder: Path, model: PackedModel) -> tuple[list[str], Read]:
     )
     if not files:
         raise HypersignError(
-            f"--input must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
+            f"{option} must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
         )
     if model.shape[0] not in MODES or model.graph.pixel_range is None:
         raise HypersignError(

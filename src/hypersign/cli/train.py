@@ -1,8 +1,9 @@
 """`hypersign train`: a recipe in, a run folder out."""
 
 import ctypes
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,7 @@ def run(words: Sequence[str]) -> None:
         device: Literal["cpu", "cuda", "mps"] | None = None,
         deterministic: bool = False,
         tensorboard: bool = False,
+        report: bool = False,
         save_seconds: float = _defaults.SAVE_SECONDS,
     ) -> None:
         """Train a binary or ternary network into a run folder, or resume a run.
@@ -54,6 +56,7 @@ def run(words: Sequence[str]) -> None:
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
+            report: keep report.html in the run folder up to date; the open page shows each epoch by itself.
             tensorboard: also write TensorBoard event files, to tensorboard/ in the run folder.
             save_seconds: seconds between saves of the state.
         """
@@ -67,22 +70,55 @@ def run(words: Sequence[str]) -> None:
             "tensorboard": tensorboard,
             "save_seconds": save_seconds,
         }
+        if report:
+            how["each_epoch"] = _page_writer()
         if resume is None:
-            done = training.train(chosen, output or _folder(chosen), **how)
+            folder = output or _folder(chosen)
+            start = functools.partial(training.train, chosen, folder, **how)
         elif output is not None or recipe != DEFAULT or chosen != RECIPES[named]:
             raise HypersignError(
                 "--resume uses the run's own recipe and folder; leave out --output and the recipe's options"
             )
         else:
-            done = training.resume(resume, **how)
+            folder = resume
+            start = functools.partial(training.resume, resume, **how)
+        try:
+            done = start()
+        except training.InterruptedTrainingError:
+            if report:  # it stops loading itself again
+                _last_page(folder)
+            raise
         if int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
             return
+        if report:
+            say(f"Report: {_last_page(done.path)}")
         test = done.info["results"]["test"]
         loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
         say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
         say(f"Next: hypersign inspect {done.path}")
 
     parse(train, words, "train")
+
+
+def _page_writer() -> Callable[[Any], None]:
+    """A function that writes the page of a run in training; the page loads itself again once an epoch."""
+    import jinja2  # noqa: F401  # its absence is an error before the run folder is made
+
+    from hypersign import study
+
+    def write(run: Any) -> None:
+        rows = run.metrics()
+        epoch = rows[-1]["seconds"] / len(rows) if rows else 2.0
+        study.write_training_page(run, reload_seconds=round(min(max(epoch, 2.0), 60.0)))
+
+    return write
+
+
+def _last_page(folder: Path) -> Path:
+    """Writes the page of a run that is no longer trained."""
+    from hypersign import runs, study
+
+    return study.write_training_page(runs.load(folder))
 
 
 def _keep_freed_memory() -> None:

@@ -6,7 +6,7 @@ list or dict of modules, a hook, a second parent) refers to the quantized layer.
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -43,8 +43,8 @@ class Conversion:
 def convert(
     model: nn.Module,
     *,
-    weight_quantizer: Quantizer | None = None,
-    input_quantizer: Quantizer | None = None,
+    weight_quantizer: Quantizer | Mapping[str, Quantizer] | None = None,
+    input_quantizer: Quantizer | Mapping[str, Quantizer] | None = None,
     keep: Iterable[str] = (),
 ) -> Conversion:
     """Returns a quantized copy of a float network; its weights become the latent weights, and keys do not change.
@@ -54,12 +54,14 @@ def convert(
 
     Args:
         model: any torch network.
-        weight_quantizer: the weight quantizer for all layers; None keeps weights real.
-        input_quantizer: the input quantizer for all layers; None keeps inputs real.
+        weight_quantizer: the weight quantizer for all layers, or a dictionary: layer -> its own. None keeps weights
+            real. A layer that is in no dictionary stays as it is.
+        input_quantizer: likewise for inputs.
         keep: the names of layers to leave in float, or shell patterns of names (`"layer4.*"`).
 
     Raises:
-        HypersignError: an entry of `keep` matches no module, or nothing is left to convert.
+        HypersignError: an entry of `keep` matches no module, nothing is left to convert, or a dictionary names a
+            layer that cannot be converted (the message has the reason).
 
     >>> from hypersign.quantizers import Sign
     >>> net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -81,15 +83,44 @@ def convert(
     for name, module in model.named_modules(remove_duplicate=False):
         if any(p is not None for p in module._parameters.values()):
             reasons[name] = _kept_reason(name, module, patterns, reads)
+    sides = (weight_quantizer, input_quantizer)
+    if named := [side for side in sides if isinstance(side, Mapping)]:
+        _check_named(named, reasons)
+        if not any(isinstance(side, Quantizer) for side in sides):
+            wanted = set().union(*named)
+            reasons = {
+                name: reason or ("" if name in wanted else "no quantizer names it")
+                for name, reason in reasons.items()
+            }
     converted = {name: model.get_submodule(name) for name, reason in reasons.items() if not reason}
     if not converted:
         raise HypersignError(
             "convert needs at least one nn.Linear, nn.Conv1d or nn.Conv2d that keep does not name; found none"
         )
     for layer in dict.fromkeys(converted.values()):  # a layer with two names is converted once
-        _quantize(layer, weight_quantizer, input_quantizer)
+        names_of = [name for name, other in converted.items() if other is layer]
+        _quantize(layer, *(_quantizer_of(side, names_of) for side in sides))
     _leave_fused_paths(model, set(converted.values()))
     return Conversion(model, tuple(converted), {name: reason for name, reason in reasons.items() if reason})
+
+
+def _check_named(named: Iterable[Mapping[str, Quantizer]], reasons: Mapping[str, str]) -> None:
+    """Raises HypersignError where a dictionary of quantizers names a layer that is not converted."""
+    for name in dict.fromkeys(name for side in named for name in side):
+        if name not in reasons:
+            raise HypersignError(
+                f"a dictionary of quantizers must name layers of the network; {name!r} is none (its layers: "
+                f"{', '.join(reasons)})"
+            )
+        if reasons[name]:
+            raise HypersignError(f"the layer {name!r} cannot be converted: {reasons[name]}")
+
+
+def _quantizer_of(side: Quantizer | Mapping[str, Quantizer] | None, names: Iterable[str]) -> Quantizer | None:
+    """The quantizer of the layer with these names."""
+    if not isinstance(side, Mapping):
+        return side
+    return next((side[name] for name in names if name in side), None)
 
 
 def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[nn.Module, str]) -> str:
@@ -99,11 +130,11 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
         return f"kept by request ({match})"
     if module in reads:
         return reads[module]
-    if isinstance(module, QuantLayer):
+    if isinstance(module, QuantLayer) and (module.quantizes_weights or module.quantizes_inputs):
         return "already a quantized layer"
     if isinstance(module, ParametrizationList):
         return "the parametrization of a weight"
-    if type(module) not in _QUANTIZED:
+    if type(module) not in (*_QUANTIZED, *_QUANTIZED.values()):
         return _reason(module)
     if "weight" not in module._parameters:
         return "a hook computes its weight (weight_norm, spectral_norm, pruning); remove the hook first"
@@ -144,10 +175,12 @@ def _reason(module: nn.Module) -> str:
 
 def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None) -> None:
     """Turns `layer` into its quantized subclass in place; its parameters, hooks, mode and settings do not change."""
-    layer.__class__ = _QUANTIZED[type(layer)]
+    plain = not isinstance(layer, QuantLayer)
+    if plain:
+        layer.__class__ = _QUANTIZED[type(layer)]
     assert isinstance(layer, QuantLayer)
     layer.set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
     for quantizer in (layer.input_quantizer, layer.weight_quantizer):
         quantizer.to(layer.weight.device).train(layer.training)
-    if isinstance(layer, QuantConv1d | QuantConv2d):
+    if plain and isinstance(layer, QuantConv1d | QuantConv2d):
         layer._set_pad_value(0)

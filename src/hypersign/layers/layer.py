@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign.quantizers import Identity, Quantizer
 
-__all__ = ["QuantLayer", "quant_layers"]
+__all__ = ["QuantLayer", "quant_layers", "quantizable_layers"]
 
 
 class QuantLayer(nn.Module):
@@ -164,3 +164,15 @@ def quant_layers(model: nn.Module) -> dict[str, Any]:
         for name, module in model.named_modules()
         if isinstance(module, QuantLayer) and (module.quantizes_weights or module.quantizes_inputs)
     }
+
+
+def quantizable_layers(model: nn.Module) -> dict[str, Any]:
+    """The layers of `model` whose weights are quantized or could be, by name, in module order.
+
+    These are `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` and their subclasses, including quantized layers.
+
+    >>> list(quantizable_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(4, 3))))
+    ['0', '2']
+    """
+    kinds = nn.Linear, nn.Conv1d, nn.Conv2d
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}

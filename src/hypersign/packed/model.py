@@ -145,8 +145,12 @@ class PackedModel:
         """
         return cls(read(Path(file) if isinstance(file, str) else file))
 
+    def to_bytes(self) -> bytes:
+        """The bytes of the packed file, from which `load` makes an equal model."""
+        return b"".join(self._parts)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_bytes, (b"".join(self._parts),)
+        return _load_bytes, (self.to_bytes(),)
 
     @property
     def classes(self) -> tuple[str, ...]:

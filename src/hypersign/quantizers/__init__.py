@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from hypersign.quantizers.identity import Identity
     from hypersign.quantizers.methods import QUANTIZERS, SURROGATES, Quantization, quantizer_of, surrogate_of
     from hypersign.quantizers.rotated import Rotated
-    from hypersign.quantizers.scales import MeanScale
+    from hypersign.quantizers.scales import ConstantScale, MeanScale, TensorScale
     from hypersign.quantizers.sign import Sign
     from hypersign.quantizers.surrogates import HardTanh, Polynomial, StraightThrough, Surrogate, Tanh, Triangle
     from hypersign.quantizers.ternary import Deviations, Optimal, Ternary
+    from hypersign.quantizers.uniform import Grid, Uniform
 
 __all__ = [
     "Quantizer",
@@ -29,7 +30,11 @@ __all__ = [
     "Deviations",
     "Identity",
     "MeanScale",
+    "TensorScale",
+    "ConstantScale",
     "GroupScaled",
+    "Uniform",
+    "Grid",
     "Quantization",
     "QUANTIZERS",
     "SURROGATES",
@@ -49,9 +54,10 @@ _MODULES = {
     "identity": ("Identity",),
     "methods": ("Quantization", "QUANTIZERS", "SURROGATES", "quantizer_of", "surrogate_of"),
     "rotated": ("Rotated",),
-    "scales": ("MeanScale",),
+    "scales": ("MeanScale", "TensorScale", "ConstantScale"),
     "sign": ("Sign",),
     "surrogates": ("Surrogate", "HardTanh", "Polynomial", "Tanh", "Triangle", "StraightThrough"),
     "ternary": ("Ternary", "Optimal", "Deviations"),
+    "uniform": ("Uniform", "Grid"),
 }
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -18,6 +18,8 @@ QUANTIZERS = {
     "float": "Identity",
     "sign": "Sign",
     "ternary": "Ternary",
+    "uniform": "Uniform",
+    "grid": "Grid",
 }
 """Quantizers of weights and of inputs: the class of `hypersign.quantizers` that each name stands for."""
 
@@ -33,7 +35,7 @@ SURROGATES = {
 FIRST_LAYERS = ("plain", "thermometer", "bit-planes", "haar", "hadamard")
 """Inputs of a first convolution, by name."""
 
-_WORDS = {"threshold": {"optimal": "Optimal"}, "scale": {"filter": "MeanScale"}}
+_WORDS = {"threshold": {"optimal": "Optimal"}, "scale": {"filter": "MeanScale", "tensor": "TensorScale"}}
 """Values of options that are objects, likewise."""
 
 

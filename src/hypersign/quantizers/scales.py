@@ -1,10 +1,10 @@
-"""Scales: one real factor per filter, which multiplies a layer's output."""
+"""Scales: real factors that multiply a layer's output."""
 
 import dataclasses
 
 from torch import Tensor
 
-__all__ = ["MeanScale"]
+__all__ = ["ConstantScale", "MeanScale", "TensorScale"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,3 +26,37 @@ class MeanScale:
         """Scales of shape `(filters,)` for `weight` and its `levels`, both `(filters, ...)`."""
         levels = levels.detach().flatten(1)
         return (weight.flatten(1) * levels).sum(1) / levels.square().sum(1).clamp(min=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorScale:
+    """One least-squares scale for all filters of a layer, differentiable in the latent weights.
+
+        alpha = <W, Q> / <Q, Q>   over the whole tensor W and its levels Q
+
+    >>> import torch
+    >>> TensorScale()(torch.tensor([[1.0, -2.0], [3.0, -2.0]]), torch.tensor([[1.0, -1.0], [1.0, -1.0]]))
+    tensor([2., 2.])
+    """
+
+    def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
+        """The scale, once per filter: shape `(filters,)`, for `weight` and its `levels`, both `(filters, ...)`."""
+        levels = levels.detach()
+        scale = (weight * levels).sum() / levels.square().sum().clamp(min=1)
+        return scale.expand(len(weight))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantScale:
+    """A fixed number: the scale or the offset of a quantizer of inputs.
+
+    >>> import torch
+    >>> ConstantScale(0.5)(torch.zeros(2), torch.zeros(2))
+    tensor(0.5000)
+    """
+
+    value: float
+
+    def __call__(self, x: Tensor, levels: Tensor) -> Tensor:
+        """The number, as a tensor without dimensions, with the type and device of `x`."""
+        return x.new_tensor(self.value)

@@ -1,11 +1,10 @@
 """Makes the rows of the report's charts and tables: rounded numbers, with None for NaN and infinity."""
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from hypersign.figures.angles import fan_in_labels
 from hypersign.geometry.ablation import Ablation
@@ -14,15 +13,40 @@ from hypersign.geometry.results import AngleStats, Components, DotProducts, Geom
 
 __all__ = [
     "FAMILIES",
+    "VIEWS",
     "ablation_content",
+    "about",
     "across_layers",
-    "covariance_r",
+    "confusion_content",
     "depth_content",
+    "exactness",
+    "filter_predictions",
     "finite",
     "layer_content",
     "median",
+    "numbers",
+    "table_rows",
     "training_content",
 ]
+
+CORRELATION_MARGIN = 0.05
+"""The page marks larger differences between measured and predicted r."""
+
+MOST_CLASSES = 20
+"""The largest number of classes whose confusion is shown."""
+
+VIEWS = {
+    "prediction": "Predicted r",
+    "weights_binarized": "Weights",
+    "activations_binarized": "Activations",
+    "both_binarized": "Both",
+    "permuted": "Permuted",
+    "angle": "Angles",
+    "filters": "r by angle",
+    "weights": "Latent weights",
+    "components": "Directions",
+}
+"""The charts of one layer."""
 
 SCATTERED = 64
 """The number of filters per layer in the scatter plot of all layers; they are evenly spaced. More would overlap."""
@@ -94,28 +118,13 @@ def across_layers(geometry: Geometry) -> dict[str, Any]:
                         "predicted": finite(stats.predicted_std),
                     }
                 )
-        families = (
-            ("weights", layer.weights_binarized, layer.quantizes_weights),
-            ("activations", layer.activations_binarized, layer.quantizes_inputs),
-            ("both", layer.both_binarized, True),
-        )
-        for family, products, shown in families:
-            if shown:
-                correlations.append(
-                    {
-                        "layer": layer.name,
-                        "family": family,
-                        "measured": finite(products.pearson_r),
-                        "predicted": finite(products.predicted_pearson_r),
-                    }
-                )
+        correlations += [{"layer": layer.name, **row} for row in numbers(layer)]
     spread.sort(key=lambda row: row["fan_in"])
     # The guide has slope -1/2 and passes through the middle of the predictions.
     heights = [math.log(row["predicted"] * math.sqrt(row["fan_in"])) for row in spread]
     for row in spread:
         row["guide"] = finite(math.exp(sum(heights) / len(heights)) / math.sqrt(row["fan_in"]))
     return {
-        "layers": [{"layer": layer.name} for layer in geometry.layers],
         "angles": angles,
         "correlations": correlations,
         "spread": spread,
@@ -129,35 +138,146 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(known) if known else math.nan
 
 
-def covariance_r(layer: LayerGeometry) -> tuple[float, float, float]:
-    """Medians over filters: measured r, r predicted from covariance, and their distance; NaN if there are none."""
-    if not layer.covariance_pearson_r:
-        return math.nan, math.nan, math.nan
-    pairs = np.array([layer.weights_binarized.pearson_r_per_filter, layer.covariance_pearson_r])
-    pairs = pairs[:, np.isfinite(pairs).all(0)]
-    if not pairs.size:
-        return math.nan, math.nan, math.nan
-    measured, predicted = np.median(pairs, axis=1)
-    return float(measured), float(predicted), float(np.median(np.abs(pairs[0] - pairs[1])))
+def exactness(geometry: Geometry) -> tuple[int, float]:
+    """How many filters have a predicted r, and the median distance between it and the measured r."""
+    rows = [row for layer in geometry.layers for row in filter_predictions(layer) if row["family"] == "weights"]
+    return len(rows), median([abs(row["predicted"] - row["measured"]) for row in rows])
 
 
 def _scattered(layer: LayerGeometry) -> list[dict[str, Any]]:
-    """The measured r, and r predicted from covariance, for some of a layer's filters."""
-    if not layer.quantizes_weights:
-        return []
-    rows = _prediction(layer)
+    """The measured and the predicted r with quantized weights of some of a layer's filters."""
+    rows = [row for row in filter_predictions(layer) if row["family"] == "weights"]
     return [{"layer": layer.name, **row} for row in rows[:: -(-len(rows) // SCATTERED) or 1]]
 
 
-def _prediction(layer: LayerGeometry) -> list[dict[str, Any]]:
-    if not layer.covariance_pearson_r:
+def filter_predictions(layer: LayerGeometry) -> list[dict[str, Any]]:
+    """The measured and the predicted r of each filter that has both, by family."""
+    if not layer.covariance_pearson_r or not layer.quantizes_weights:
         return []
     pairs = zip(layer.covariance_pearson_r, layer.weights_binarized.pearson_r_per_filter, strict=True)
     return [
-        {"filter": i, "predicted": finite(predicted), "measured": finite(measured)}
+        {"family": "weights", "filter": i, "predicted": finite(predicted), "measured": finite(measured)}
         for i, (predicted, measured) in enumerate(pairs)
         if math.isfinite(predicted) and math.isfinite(measured)
     ]
+
+
+def about(layer: LayerGeometry) -> str:
+    """A layer's kind, size, quantizers and verdict, in words."""
+    weights = one_line(layer.weight_quantizer) if layer.quantizes_weights else "real"
+    inputs = one_line(layer.input_quantizer) if layer.quantizes_inputs else "real"
+    text = f"{layer.kind}, {layer.filters:,} filters of {layer.fan_in:,}; weights {weights}, inputs {inputs}."
+    if math.isfinite(layer.effective_dimension):
+        text += f" The inputs vary in {layer.effective_dimension:.1f} directions."
+    if layer.recommendation:
+        text += f" Verdict: {layer.recommendation}" + (f" ({layer.reason})." if layer.reason else ".")
+    elif layer.reason:
+        text += f" {layer.reason[0].upper()}{layer.reason[1:]}."
+    return text
+
+
+def one_line(module: str) -> str:
+    """The representation of a torch module on one line.
+
+    >>> one_line("Ternary(\\n  threshold=0.02\\n  (surrogate): HardTanh(clip=1)\\n)")
+    'Ternary(threshold=0.02, surrogate=HardTanh(clip=1))'
+    """
+    first, *inner = [line.strip() for line in module.splitlines()] or [""]
+    if not inner:
+        return first
+    return first + ", ".join(re.sub(r"^\((\w+)\): ", r"\1=", line) for line in inner[:-1]) + inner[-1]
+
+
+def families_of(layer: LayerGeometry) -> list[tuple[str, DotProducts]]:
+    """The families of dot products that a layer has, by name."""
+    shown = (
+        ("weights", layer.weights_binarized, layer.quantizes_weights),
+        ("activations", layer.activations_binarized, layer.quantizes_inputs),
+        ("both", layer.both_binarized, True),
+    )
+    return [(name, products) for name, products, there in shown if there]
+
+
+def numbers(layer: LayerGeometry) -> list[dict[str, Any]]:
+    """The r of each family in a layer."""
+    return [
+        {
+            "family": name,
+            "measured": finite(products.pearson_r),
+            "predicted": finite(products.predicted_pearson_r),
+        }
+        for name, products in families_of(layer)
+    ]
+
+
+def table_rows(geometry: Geometry) -> list[dict[str, Any]]:
+    """The rows of the table of layers. A measured number has its prediction, digits, mark and unit beside it."""
+    rows = []
+    for layer in geometry.layers:
+        families = {
+            name: (products.pearson_r, products.predicted_pearson_r, 3, _mark(products))
+            for name, products in families_of(layer)
+        }
+        weights, angle = layer.weights_binarized, layer.angle_degrees
+        row: dict[str, Any] = {
+            "name": layer.name,
+            "advice": layer.recommendation,
+            "fan_in": layer.fan_in,
+            "filters": layer.filters,
+            "dimension": layer.effective_dimension,
+            "training_signs": layer.training_sign_disagreement,
+            **dict.fromkeys(("weights", "activations", "angle", "signs", "permuted")),
+            **families,
+        }
+        if layer.quantizes_weights:
+            permuted = layer.permuted
+            row |= {
+                "angle": (angle.mean, angle.predicted_mean, 1, "", "°"),
+                "signs": (100 * weights.sign_disagreement, 100 * weights.predicted_sign_disagreement, 1, "", " %"),
+                # Over all filters together r depends on the inputs' mean, which is not what is predicted.
+                "permuted": (median(permuted.pearson_r_per_filter), permuted.predicted_pearson_r, 3),
+            }
+        rows.append(row)
+    return rows
+
+
+def _mark(products: DotProducts) -> str:
+    """ "above" or "below" if the measured r departs from the prediction; otherwise ""."""
+    gap = products.pearson_r - products.predicted_pearson_r
+    return "above" if gap > CORRELATION_MARGIN else "below" if gap < -CORRELATION_MARGIN else ""  # NaN: neither
+
+
+def confusion_content(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Any] | None:
+    """The cells of the confusion table and the most frequent confusion; None for more than 20 classes.
+
+    `counts[i][j]` examples of class i were assigned to class j.
+    """
+    names = list(classes) or [str(i) for i in range(len(counts))]
+    if not counts or len(counts) > MOST_CLASSES or len(names) != len(counts):
+        return None
+    wrong = [
+        (count, names[i], names[j]) for i, row in enumerate(counts) for j, count in enumerate(row) if i != j and count
+    ]
+    # Errors are shaded by the largest of them, right decisions by the class's own number.
+    most = max((count for count, _, _ in wrong), default=1)
+    rows = [
+        {
+            "class": names[i],
+            "cells": [
+                {"count": count, "right": i == j, "shade": round(45 * count / max(sum(row) if i == j else most, 1))}
+                for j, count in enumerate(row)
+            ],
+        }
+        for i, row in enumerate(counts)
+    ]
+    top = max(wrong, default=None)
+    return {
+        "classes": names,
+        "rows": rows,
+        "errors": sum(count for count, _, _ in wrong),
+        "top": top,
+        "worst": f"{top[1]} → {top[2]} ({top[0]})" if top and top[0] > 1 else "",
+    }
 
 
 def layer_content(layer: LayerGeometry) -> dict[str, Any]:
@@ -189,8 +309,9 @@ def layer_content(layer: LayerGeometry) -> dict[str, Any]:
             )
             if layer.quantizes_weights and math.isfinite(angle) and math.isfinite(r)
         ],
-        "prediction": _prediction(layer) if layer.quantizes_weights else [],
-        "advice": {"recommendation": layer.recommendation, "reason": layer.reason},
+        "about": about(layer),
+        "numbers": numbers(layer),
+        "prediction": filter_predictions(layer),
         "components": _components(layer.components),
         "what_if": [
             {
@@ -266,23 +387,23 @@ def depth_content(found: Depth | None) -> list[dict[str, Any]]:
 
 
 def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the training curves, by chart; a chart without values has no rows."""
+    """The rows of the training curves, by chart, a series per line; a chart without values has no rows."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("loss", "accuracy", "rate", "flipped", "angle")}
 
-    def add(chart: str, epoch: int, series: dict[str, str], value: float | None) -> None:
+    def add(chart: str, epoch: int, series: str, value: float | None) -> None:
         if (value := finite(value)) is not None:
-            rows[chart].append({"epoch": epoch, "value": value, **series})
+            rows[chart].append({"epoch": epoch, "series": series, "value": value})
 
     for entry in metrics:
         epoch = entry["epoch"]
         for chart in ("loss", "accuracy"):
-            add(chart, epoch, {"images": "training"}, entry.get(chart))
-            add(chart, epoch, {"images": "validation"}, entry.get(f"validation_{chart}"))
+            add(chart, epoch, "training", entry.get(chart))
+            add(chart, epoch, "validation", entry.get(f"validation_{chart}"))
         # Two charts have a log axis, which cannot show 0.
-        add("rate", epoch, {"rate": "learning rate"}, entry.get("learning_rate") or None)
+        add("rate", epoch, "learning rate", entry.get("learning_rate") or None)
         for layer, measured in (entry.get("layers") or {}).items():
-            add("flipped", epoch, {"layer": layer}, measured.get("flipped_signs") or None)
-            add("angle", epoch, {"layer": layer}, measured.get("angle_degrees"))
+            add("flipped", epoch, layer, measured.get("flipped_signs") or None)
+            add("angle", epoch, layer, measured.get("angle_degrees"))
     return rows
 
 

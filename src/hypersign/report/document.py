@@ -12,65 +12,124 @@ from typing import TYPE_CHECKING, Any
 import hypersign
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
-from hypersign.figures.style import layer_colours
 from hypersign.geometry.results import Geometry
-from hypersign.report import charts
 from hypersign.report.content import (
+    CORRELATION_MARGIN,
     FAMILIES,
+    VIEWS,
     ablation_content,
     across_layers,
-    covariance_r,
+    confusion_content,
     depth_content,
+    exactness,
     layer_content,
-    median,
+    table_rows,
     training_content,
 )
-from hypersign.report.reading import ANGLE_MARGIN, CORRELATION_MARGIN, reading
+from hypersign.report.reading import actions, matter, reading
 
 if TYPE_CHECKING:
     from hypersign.geometry.ablation import Ablation
     from hypersign.geometry.depth import Depth
+    from hypersign.report.pictures import Pictures
     from hypersign.runs import Run
     from hypersign.summaries import Summary
 
-__all__ = ["write"]
+__all__ = ["render", "save", "write"]
+
+COLUMNS = (
+    ("measured", "measured"),
+    ("training", "from training images"),
+    ("predicted", "predicted"),
+    ("independent", "if independent"),
+)
+"""The numbers of a family of dot products, and their titles."""
 
 
 def write(
     path: Path | str,
-    geometry: Geometry,
+    geometry: Geometry | None,
     *,
     run: "Run | None" = None,
     summary: "Summary | None" = None,
     ablation: "Ablation | None" = None,
     depth: "Depth | None" = None,
+    pictures: "Pictures | None" = None,
+    reload_seconds: float | None = None,
 ) -> Path:
     """Writes `geometry` and its run as one self-contained HTML page, and returns the path of the page.
 
-    The page contains its charts, their data and the library that draws them. It fetches nothing, and its security
-    policy forbids it to. If there is a `geometry.json` in the same folder, the page links to it.
+    The page contains its data and the code that draws them. It fetches nothing, and its security policy forbids it
+    to. If there is a `geometry.json` in the same folder, the page links to it.
 
     Args:
         path: the file to write, atomically; its folder is made if necessary.
-        geometry: the result of inspection.
+        geometry: the result of inspection; None for a page about training alone.
         run: the run that was inspected; the page draws its training and lists its settings.
         summary: the sizes and operations of each layer.
         ablation: the result of `geometry.ablate`; None leaves this part out.
         depth: the result of `geometry.measure_depth`; None leaves this part out.
+        pictures: test images with the network's decisions, and filters; None leaves this part out.
+        reload_seconds: the open page loads itself again after this time; for a page that is written during training.
 
     Raises:
-        HypersignError: jinja2, altair or vl-convert-python is not installed, or the folder is not writable.
+        HypersignError: jinja2 is not installed, or the folder is not writable.
     """
     path = Path(path)
-    text = _render(
-        geometry,
-        {} if run is None else run.info,
-        [] if run is None else run.metrics(),
-        summary,
-        ablation,
-        depth,
+    info: Mapping[str, Any] = {} if run is None else run.info
+    training = training_content([] if run is None else run.metrics())
+    data: dict[str, Any] = {"training": training, "reload_seconds": reload_seconds}
+    if geometry is not None:
+        data |= {
+            "across": across_layers(geometry),
+            "layers": [layer_content(layer) for layer in geometry.layers],
+            "ablation": ablation_content(ablation),
+            "depth": depth_content(depth),
+            "families": {family: {"title": title, "x": x, "y": y} for family, (title, x, y) in FAMILIES.items()},
+            "columns": COLUMNS,
+        }
+    test = info.get("results", {}).get("test", {})
+    confusion = confusion_content(test.get("confusion") or (), info.get("data", {}).get("classes") or ())
+    layers = geometry.layers if geometry else ()
+    text = render(
+        "report.html",
+        data,
+        name=geometry.run if geometry else run.name if run else "",
+        about=_about(geometry, info),
+        geometry=geometry,
+        progress=_progress(info, training),
+        test=test,
+        exactness=exactness(geometry) if geometry else (0, math.nan),
+        actions=actions(geometry, run=run, ablation=ablation, confusion=confusion),
+        summary=summary,
+        training=training,
+        ablation=ablation,
+        matter=matter(ablation),
+        depth=depth,
+        pictures=pictures,
+        confusion=confusion,
+        rows=table_rows(geometry) if geometry else [],
+        columns={
+            "training_signs": any(math.isfinite(layer.training_sign_disagreement) for layer in layers),
+            "dimension": any(math.isfinite(layer.effective_dimension) for layer in layers),
+        },
+        marks=f"mark differences of more than {CORRELATION_MARGIN:g}",
+        scattered=bool(geometry and geometry.covariance_images),
+        sentences=reading(geometry) if geometry else [],
+        views=VIEWS,
+        details=list(_flat(info)),
         beside="geometry.json" if path.with_name("geometry.json").is_file() else "",
+        reload_seconds=reload_seconds,
     )
+    return save(path, text)
+
+
+def save(path: Path, text: str) -> Path:
+    """Writes a page, and its folder if necessary.
+
+    Raises:
+        HypersignError: the folder cannot be made or written to.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,31 +138,18 @@ def write(
     return path
 
 
-def _render(
-    geometry: Geometry,
-    run: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    summary: "Summary | None",
-    ablation: "Ablation | None",
-    depth: "Depth | None",
-    *,
-    beside: str,
-) -> str:
+def render(template: str, data: Mapping[str, Any], **values: Any) -> str:
+    """Renders one of the page's templates. `data` is what its scripts read; the contents list its parts.
+
+    Raises:
+        HypersignError: jinja2 is not installed.
+    """
     try:
         import jinja2
     except ImportError as error:
-        raise charts.missing("jinja2") from error
-    training = training_content(metrics)
-    curves = list(dict.fromkeys(row["layer"] for row in training["flipped"] + training["angle"]))
-    data = {
-        "charts": charts.specifications(layer_colours(len(curves)), layer_colours(len(geometry.layers))),
-        "across": across_layers(geometry),
-        "layers": [layer_content(layer) for layer in geometry.layers],
-        "training": training,
-        "ablation": ablation_content(ablation),
-        "depth": depth_content(depth),
-        "families": {family: {"x": x, "y": y} for family, (_, x, y) in FAMILIES.items()},
-    }
+        raise HypersignError(
+            "the report needs jinja2, which is not installed; run: pip install 'hypersign[report]'"
+        ) from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hypersign.report", "page"),
         autoescape=True,
@@ -116,50 +162,44 @@ def _render(
         "bytes": _bytes,
         "count": _count,
         "percent": _percent,
-        "one_line": _one_line,
-        "median": median,
+        "contents": _contents,
     }
-    return environment.get_template("report.html").render(
-        geometry=geometry,
-        summary=summary,
-        training=training,
-        ablation=ablation,
-        depth=depth,
-        covariance_r={layer.name: covariance_r(layer) for layer in geometry.layers},
-        families=FAMILIES,
-        sentences=reading(geometry),
-        details=list(_flat(run)),
-        beside=beside,
-        model=_model_name(run),
-        departs=_departs,
-        angle_margin=ANGLE_MARGIN,
-        correlation_margin=CORRELATION_MARGIN,
+    return environment.get_template(template).render(
+        **values,
         version=hypersign.__version__,
-        vega=_packed(charts.library()),
         data=_packed(json.dumps(data, allow_nan=False, separators=(",", ":"))),
     )
 
 
+def _contents(page: str) -> list[tuple[str, str]]:
+    """The ids and titles of a page's parts."""
+    return re.findall(r'<details class="part" id="([\w-]+)"(?! hidden)[^>]*>\s*<summary><h2[^>]*>(.*?)</h2>', page)
+
+
 def _packed(text: str) -> str:
-    """Compresses text to base64. The page is then a third as large, and no text in it can end its script element."""
+    """Compresses text to base64: smaller, and no text in it can end its script element."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
-def _model_name(run: Mapping[str, Any]) -> str:
-    """The network's name with "with" after it, for a sentence about its layers; empty if the run names none."""
-    model = run.get("model")
+def _about(geometry: Geometry | None, info: Mapping[str, Any]) -> str:
+    """The network and its data, in words."""
+    model = info.get("model")
     name = model.get("name") if isinstance(model, Mapping) else None
-    return f"{name} with " if name else ""
+    if geometry is None:
+        return f"{name} on {info.get('data', {}).get('name', 'its data')}"
+    layers = f"{len(geometry.layers)} quantized layers"
+    return f"{f'{name} with ' if name else ''}{layers}, inspected on {geometry.images:,} images of {geometry.dataset}"
 
 
-def _departs(measured: float, predicted: float, margin: float) -> str:
-    """ "above" or "below" if a measured value differs from its prediction by more than the margin; otherwise ""."""
-    gap = measured - predicted
-    return "above" if gap > margin else "below" if gap < -margin else ""  # NaN: neither
+def _progress(info: Mapping[str, Any], training: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """How far training is: epochs done and planned, and the last value of each curve of the network."""
+    last = {f"{row['series']} {chart}": row["value"] for chart in ("loss", "accuracy") for row in training[chart]}
+    done = max((row["epoch"] for row in training["loss"]), default=0)
+    return {"done": done, "epochs": info.get("recipe", {}).get("epochs"), "finished": info.get("finished"), **last}
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _percent(value: float | None, digits: int = 1) -> str:
@@ -187,18 +227,6 @@ def _bytes(value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{_count(value)}B" if value >= 1000 else f"{value:g} B"
-
-
-def _one_line(module: str) -> str:
-    """The representation of a torch module on one line.
-
-    >>> _one_line("Ternary(\\n  threshold=0.02\\n  (surrogate): HardTanh(clip=1)\\n)")
-    'Ternary(threshold=0.02, surrogate=HardTanh(clip=1))'
-    """
-    first, *inner = [line.strip() for line in module.splitlines()] or [""]
-    if not inner:
-        return first
-    return first + ", ".join(re.sub(r"^\((\w+)\): ", r"\1=", line) for line in inner[:-1]) + inner[-1]
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

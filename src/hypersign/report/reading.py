@@ -1,16 +1,137 @@
-"""Explains the numbers in a few sentences, for readers who do not know the paper."""
+"""Explains the numbers in a few sentences, for readers who do not know the paper, and says what to do."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hypersign.geometry.results import Geometry, LayerGeometry
-from hypersign.report.content import median
+from hypersign.report.content import CORRELATION_MARGIN, median
 
-__all__ = ["ANGLE_MARGIN", "CORRELATION_MARGIN", "reading"]
+if TYPE_CHECKING:
+    from hypersign.geometry.ablation import Ablation
+    from hypersign.runs import Run
 
-# The report mentions differences between measured and predicted above these margins: in degrees, and in Pearson r.
+__all__ = ["ANGLE_MARGIN", "Action", "actions", "matter", "reading"]
+
 ANGLE_MARGIN = 1.0
-CORRELATION_MARGIN = 0.05
+"""Angles that are farther from their prediction, in degrees, are mentioned."""
+
+FLIPPING = 0.01
+"""A share of signs that flip in the last epoch which is worth mentioning."""
+
+OVERFITTED = 0.05
+"""A difference between training and test accuracy which is worth mentioning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """A sentence with something to do, and the command that does it."""
+
+    text: str
+    command: str = ""
+
+
+def actions(
+    geometry: Geometry | None,
+    *,
+    run: "Run | None" = None,
+    ablation: "Ablation | None" = None,
+    confusion: Mapping[str, Any] | None = None,
+) -> list[Action]:
+    """The three most useful things to do next, from what was measured."""
+    if geometry is None or not geometry.layers:
+        return []
+    found = [_keep(ablation), _worst_layer(geometry), *_from_training(run), _look(confusion), _pack(run)]
+    return [action for action in found if action is not None][:3]
+
+
+def matter(ablation: "Ablation | None") -> str:
+    """Which layers matter, in a sentence with an action."""
+    action = _keep(ablation)
+    return action.text if action is not None else ""
+
+
+def _keep(ablation: "Ablation | None") -> Action | None:
+    """Which layer to turn back to float, if that lowers the loss by more than two standard errors."""
+    rows = [row for row in (ablation.ablated if ablation is not None else ()) if row.scope == "one"]
+    rows = [row for row in rows if math.isfinite(row.loss_change.mean)]
+    if not rows:
+        return None
+    best = min(rows, key=lambda row: row.loss_change.mean)
+    if best.loss_change.mean >= -2 * best.loss_change.error:
+        return Action(
+            "Binarize every layer: turning any one back to float does not lower the loss by more than two standard "
+            "errors."
+        )
+    return Action(
+        f"Keep the {best.side} of {best.name} in float first: this lowers the loss most, by "
+        f"{-best.loss_change.mean:.3f} ± {best.loss_change.error:.3f}.",
+        f"hypersign train … --float-{best.side} {best.name}",
+    )
+
+
+def _worst_layer(geometry: Geometry) -> Action | None:
+    """What to do about the layer whose dot products survive least."""
+    layers = [
+        layer
+        for layer in geometry.layers
+        if layer.quantizes_weights and math.isfinite(layer.weights_binarized.pearson_r)
+    ]
+    if not layers:
+        return None
+    worst = min(layers, key=lambda layer: layer.weights_binarized.pearson_r)
+    text = f"{worst.name} loses the most: r = {worst.weights_binarized.pearson_r:.2f} with quantized weights"
+    if worst.recommendation == "ternarize":
+        best = max((max(curve.pearson_r) for curve in worst.what_if if curve.kind == "threshold"), default=math.nan)
+        gain = f", where r is {best:.2f}" if math.isfinite(best) else ""
+        return Action(f"{text}. Give it ternary levels{gain}.", "hypersign train … --levels 3")
+    if worst.recommendation == "keep in float":
+        return Action(f"{text}. Keep its weights in float.", f"hypersign train … --float-weights {worst.name}")
+    return Action(f"{text}. That is enough: leave all layers binary.") if worst.recommendation else None
+
+
+def _from_training(run: "Run | None") -> list[Action]:
+    """What the last epoch says: signs that still flip, or a network that has learned its images by heart."""
+    rows = run.metrics() if run is not None else []
+    if run is None or not rows:
+        return []
+    found = []
+    last = rows[-1]
+    accuracy, test = last.get("accuracy"), run.info.get("results", {}).get("test", {}).get("accuracy")
+    if accuracy is not None and test is not None and accuracy - test > OVERFITTED:
+        found.append(
+            Action(
+                f"Training accuracy is {100 * accuracy:.1f} % and test accuracy {100 * test:.1f} %: train with more "
+                "or with varied images.",
+                "hypersign train … --crop-padding 2",
+            )
+        )
+    flips = {name: layer.get("flipped_signs") or 0.0 for name, layer in (last.get("layers") or {}).items()}
+    name = max(flips, key=lambda name: flips[name], default="")
+    if name and flips[name] > FLIPPING:
+        found.append(
+            Action(
+                f"{100 * flips[name]:.1f} % of {name}'s signs still flip in the last epoch: train longer, or end "
+                "with a smaller learning rate.",
+                f"hypersign train … --epochs {2 * len(rows)}",
+            )
+        )
+    return found
+
+
+def _look(confusion: Mapping[str, Any] | None) -> Action | None:
+    """The two classes that the network confuses most often."""
+    top = confusion and confusion["top"]
+    if not confusion or not top or top[0] < 2:
+        return None
+    count, truth, decision = top
+    return Action(f"Look at class {truth}: {count} of {confusion['errors']} wrong decisions take it for {decision}.")
+
+
+def _pack(run: "Run | None") -> Action | None:
+    path = getattr(run, "path", None)
+    return None if path is None else Action("Pack it into one file that runs on bits.", f"hypersign pack {path}")
 
 
 def reading(geometry: Geometry) -> list[str]:

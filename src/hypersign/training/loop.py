@@ -54,6 +54,7 @@ def train(
     deterministic: bool = False,
     tensorboard: bool = False,
     save_seconds: float = _defaults.SAVE_SECONDS,
+    each_epoch: Callable[[Run], None] | None = None,
     console: Console | None = None,
 ) -> Run:
     """Trains a network and returns its run folder.
@@ -70,6 +71,7 @@ def train(
         tensorboard: also write TensorBoard's event files, to `folder/tensorboard`.
         save_seconds: seconds between saves of the state. It is saved at the end of the first epoch after that time,
             and within epochs that take longer.
+        each_epoch: called with the run before the first epoch and after each one, in one process of a group.
         console: where progress is shown; the terminal's standard error if None.
 
     Raises:
@@ -103,7 +105,7 @@ def train(
         # Whatever does not fit together fails here, before the folder gets its first file.
         training = _Training(run, accelerator, deterministic, save_seconds)
         first_process_first(accelerator, training.create_folder)
-        return training.finish(tensorboard, console)
+        return training.finish(tensorboard, console, each_epoch)
 
 
 def resume(
@@ -115,6 +117,7 @@ def resume(
     deterministic: bool = False,
     tensorboard: bool = False,
     save_seconds: float = _defaults.SAVE_SECONDS,
+    each_epoch: Callable[[Run], None] | None = None,
     console: Console | None = None,
 ) -> Run:
     """Resumes a run that was stopped, from its last saved state; arguments as in `train`.
@@ -140,7 +143,7 @@ def resume(
                 _remove_left_over(run)
             return run
         first_process_first(accelerator, run.data)
-        return _Training(run, accelerator, deterministic, save_seconds).finish(tensorboard, console)
+        return _Training(run, accelerator, deterministic, save_seconds).finish(tensorboard, console, each_epoch)
 
 
 def _lock(locks: contextlib.ExitStack, accelerator: Any, path: Path) -> None:
@@ -189,7 +192,9 @@ class _Training:
             make_folder(self.run.path)
             self.run.update()
 
-    def finish(self, tensorboard: bool, console: Console | None) -> Run:
+    def finish(
+        self, tensorboard: bool, console: Console | None, each_epoch: Callable[[Run], None] | None = None
+    ) -> Run:
         """Trains from where the counters stand to the end."""
         monitor: Monitor | None = None
         with contextlib.ExitStack() as stack:
@@ -199,9 +204,14 @@ class _Training:
                 remove_parts(self.run.path)
                 monitor = stack.enter_context(self._monitor(tensorboard, console))
             self.saved = time.monotonic()
+            tell = each_epoch if self.writes else None
+            if tell is not None:
+                tell(self.run)
             while self.state.counters.epoch <= self.recipe.epochs:
                 rate = self._epoch(monitor)
                 self._end_epoch(monitor, rate)
+                if tell is not None:
+                    tell(self.run)
             if self.writes:
                 self._close()
         self.accelerator.wait_for_everyone()

@@ -6,23 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hypersign.layers.layer import quantizable_layers
+
 __all__ = ["NUMBERS", "groups_of", "input_patches", "quantizable_layers"]
 
 NUMBERS = 1 << 21
 """The size of a chunk of patches, in numbers (8 MiB in float32), unless a single row of outputs has more."""
-
-_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d)
-
-
-def quantizable_layers(model: nn.Module) -> dict[str, Any]:
-    """The layers of `model` whose weights are quantized or could be, by name, in module order.
-
-    These are `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` and their subclasses, including quantized layers.
-
-    >>> list(quantizable_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(4, 3))))
-    ['0', '2']
-    """
-    return {name: module for name, module in model.named_modules() if isinstance(module, _KINDS)}
 
 
 def groups_of(layer: nn.Module) -> int:

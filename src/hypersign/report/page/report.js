@@ -1,73 +1,22 @@
 "use strict";
-// Unpacks the library and the data, and draws the charts. Picking a layer redraws the charts of one layer.
-(async () => {
-  const element = (id) => document.getElementById(id);
-
-  async function unpack(id) {
-    const bytes = Uint8Array.from(atob(element(id).textContent), (c) => c.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  }
-
-  let page;
-  try {
-    new Function(await unpack("vega"))();
-    page = JSON.parse(await unpack("data"));
-  } catch (error) {
-    console.error(error);
-    element("no-charts").hidden = false;
-    return;
-  }
-
-  // Drawing --------------------------------------------------------------------------------------------
-  const views = new Map();
-  const turns = new Map();
-
-  // Makes a new element in the chart's box. Charts are drawn asynchronously: an outdated one draws into an element
-  // that is no longer in the page.
-  function place(id) {
-    views.get(id)?.finalize();
-    views.delete(id);
-    const inner = document.createElement("div");
-    element(id).replaceChildren(inner);
-    const turn = (turns.get(id) ?? 0) + 1;
-    turns.set(id, turn);
-    return [inner, () => turns.get(id) === turn];
-  }
-
-  function note(id, text) {
-    const [inner] = place(id);
-    inner.className = "note";
-    inner.textContent = text;
-  }
-
-  async function draw(id, chart, data, adjust) {
-    const style = getComputedStyle(document.documentElement);
-    const specification = JSON.parse(JSON.stringify(page.charts[chart]).replace(
-      /var\((--[\w-]+)\)/g, (_, name) => style.getPropertyValue(name).trim()));
-    for (const set of specification.data) if (set.name in data) set.values = structuredClone(data[set.name]);
-    adjust?.(specification);
-    const [inner, current] = place(id);
-    const drawn = await vegaEmbed(inner, specification, { mode: "vega", renderer: "svg", actions: false });
-    if (!current()) return drawn.finalize();
-    views.set(id, drawn);
-    drawn.view.addEventListener("click", (_event, item) => {
-      const at = page.layers.findIndex((layer) => layer.name === item?.datum?.layer);
-      if (at >= 0) pick(at, true);
-    });
-  }
-
-  // Number format of the table -------------------------------------------------------------------
-  const number = (value, digits) => value == null ? "–" : value.toFixed(digits);
-  const percent = (value) => value == null ? "–" : `${(100 * value).toFixed(1)} %`;
+// The report's charts. Picking a layer redraws the charts of one layer.
+page.start((data) => {
+  const { element, number, percent, median } = page;
+  const { draw, note, look } = charts;
+  const layerNames = (data.layers ?? []).map((layer) => layer.name);
+  const lookOf = new Map(layerNames.map((name, i) => [name, look(i)]));
+  const FAMILIES = {
+    weights: { colour: "var(--weights)", shape: "circle" },
+    activations: { colour: "var(--activations)", shape: "square" },
+    both: { colour: "var(--both)", shape: "triangle" },
+  };
+  let chosen = 0;
 
   // Rows of the charts ---------------------------------------------------------------------------------
   function cells({ x, y, counts }) {
     const rows = [];
     counts.forEach((column, i) => column.forEach((count, j) => {
-      if (count) rows.push({
-        x0: x[i], x1: x[i + 1], y0: y[j], y1: y[j + 1], count,
-        x: (x[i] + x[i + 1]) / 2, y: (y[j] + y[j + 1]) / 2,
-      });
+      if (count) rows.push({ x0: x[i], x1: x[i + 1], y0: y[j], y1: y[j + 1], count, log: Math.log(count) });
     }));
     return rows;
   }
@@ -90,110 +39,301 @@
     return from < to ? [from, to].map((at) => ({ x: at, y: intercept + slope * at })) : [];
   }
 
-  // Sets the axes to the range from the first to the last of these values.
-  function span(specification, values) {
-    for (const scale of specification.scales) {
-      if (values[scale.name]) scale.domain = [values[scale.name][0], values[scale.name].at(-1)];
-    }
-  }
-
   const pairs = (grid, density) => grid.map((x, i) => ({ x, density: density[i] }));
 
+  // The line on which measured and predicted agree.
+  function diagonal(rows) {
+    const values = rows.flatMap((row) => [row.predicted, row.measured]);
+    return { kind: "line", rows: [Math.min(...values), Math.max(...values)].map((at) => ({ at })), x: "at", y: "at", colour: "var(--predicted)", width: 1.5, dash: "5 4" };
+  }
+
+  // One layer ------------------------------------------------------------------------------------------
+  const say = (words, caption = "") => {
+    element("view-words").textContent = words;
+    element("caption-view").textContent = caption;
+  };
+
   function drawProducts(family, products) {
-    const id = `heat-${family}`;
-    const caption = element(`caption-${family}`);
     if (!products) {
-      caption.textContent = "";
-      note(id, family === "activations_binarized"
+      say(data.families[family].title);
+      return note("view", family === "activations_binarized"
         ? "This layer's inputs are not quantized: there is nothing to compare."
         : "This layer's weights are not quantized: there is nothing to compare.");
-      return;
     }
-    caption.textContent = `r = ${number(products.r, 3)}, predicted ${number(products.predicted, 3)}; ` +
-      `${percent(products.differ)} of signs differ, predicted ${percent(products.predicted_differ)}; ` +
-      `slope ${products.slope == null ? "–" : products.slope.toPrecision(3)}`;
+    say(`${data.families[family].title}: how often each pair of dot products occurs; the sign differs in the shaded quarters`,
+      `r = ${number(products.r, 3)}, predicted ${number(products.predicted, 3)}; ${percent(products.differ)} of signs differ` +
+      `${products.predicted_differ == null ? "" : `, predicted ${percent(products.predicted_differ)}`}`);
     const rows = cells(products);
-    if (!rows.length) return note(id, "No pair of dot products was counted.");
-    draw(id, "heat", { cells: rows, quadrants: quadrants(products), line: line(products) }, (specification) => {
-      const titles = page.families[family];
-      for (const axis of specification.axes) axis.title = titles[axis.scale];
-      span(specification, { x: products.x, y: products.y });
+    if (!rows.length) return note("view", "No pair of dot products was counted.");
+    const most = Math.max(...rows.map((row) => row.log), 1e-9);
+    const box = { x0: "x0", x1: "x1", y0: "y0", y1: "y1" };
+    draw("view", {
+      label: `Two-dimensional histogram of ${data.families[family].title.toLowerCase()}, ${layerNames[chosen]}`,
+      height: 290,
+      x: { title: data.families[family].x, domain: [products.x[0], products.x.at(-1)], grid: false },
+      y: { title: data.families[family].y, domain: [products.y[0], products.y.at(-1)], grid: false },
+      marks: [
+        { kind: "rect", name: "quadrants", rows: quadrants(products), ...box, colour: "var(--differ)", opacity: .14 },
+        {
+          kind: "rect", name: "cells", rows, ...box, colour: "var(--measured)", shade: (row) => (.12 + .88 * row.log / most).toFixed(2),
+          tip: (row) => [`${row.count.toLocaleString("en")} pairs`, `across ${((row.x0 + row.x1) / 2).toPrecision(3)}, up ${((row.y0 + row.y1) / 2).toPrecision(3)}`],
+        },
+        { kind: "line", rows: line(products), x: "x", y: "y", colour: "var(--predicted)" },
+      ],
     });
   }
 
   function drawAngle({ name, angle }) {
     if (!angle) {
-      element("caption-angle").textContent = "";
-      return note("angle", `The weights of ${name} are not quantized: there is no angle.`);
+      say("Angle of each filter");
+      return note("view", `The weights of ${name} are not quantized: there is no angle.`);
     }
-    element("caption-angle").textContent = `measured ${number(angle.mean, 2)}° ± ${number(angle.std, 2)}°, ` +
-      `peak ${number(angle.peak, 2)}°; predicted ${number(angle.predicted_mean, 2)}° ± ` +
-      `${number(angle.predicted_std, 2)}°; from the layer's moments ${number(angle.moments_mean, 2)}°`;
-    if (!angle.density.some((height) => height)) return note("angle", "No density was estimated.");
-    draw("angle", "density", {
-      measured: pairs(angle.grid, angle.density),
-      predicted: pairs(angle.predicted_grid ?? angle.grid, angle.predicted_density),
-      marks: [{ predicted: angle.predicted_mean, peak: angle.peak, density: Math.max(...angle.density) }],
+    say("Angle between each latent filter and its levels; the vertical line is the predicted mean",
+      `measured ${number(angle.mean, 2)}° ± ${number(angle.std, 2)}°` +
+      (angle.predicted_mean == null ? "" : `; predicted ${number(angle.predicted_mean, 2)}° ± ${number(angle.predicted_std, 2)}°`) +
+      (angle.moments_mean == null ? "" : `; from its moments ${number(angle.moments_mean, 2)}°`));
+    if (!angle.density.some((height) => height)) return note("view", "No density was estimated.");
+    const measured = pairs(angle.grid, angle.density);
+    draw("view", {
+      label: `Density of the angles of ${name}, measured and predicted`,
+      height: 260,
+      x: { title: "angle (degrees)", grid: false, pad: 0 }, y: { title: "density per degree", zero: true },
+      legend: [{ text: "measured", colour: "var(--measured)", line: true }, { text: "predicted", colour: "var(--predicted)", dash: "5 4", line: true }],
+      marks: [
+        { kind: "area", rows: measured, x: "x", y: "density", colour: "var(--measured)", opacity: .15 },
+        { kind: "line", rows: measured, x: "x", y: "density", colour: "var(--measured)", tip: (row) => [`${row.x.toFixed(2)}°`, `density ${Number(row.density.toPrecision(3))}`] },
+        { kind: "line", rows: pairs(angle.predicted_grid ?? angle.grid, angle.predicted_density), x: "x", y: "density", colour: "var(--predicted)", dash: "5 4", width: 1.5 },
+        { kind: "rule", rows: angle.predicted_mean == null ? [] : [{ x: angle.predicted_mean }], x: "x", colour: "var(--predicted)", width: 1.5 },
+      ],
     });
   }
 
-  function drawWeights({ weights }) {
+  function drawWeights({ name, weights }) {
     const shares = weights.level_shares.filter(([, share]) => share)
       .map(([level, share]) => `${percent(share)} at ${level.replace("-", "−")}`).join(", ");
-    element("caption-weights").textContent = `standard deviation ${number(weights.std, 3)}, ` +
-      `kurtosis ${number(weights.kurtosis, 2)} (normal: 3)${shares ? `; ${shares}` : ""}`;
+    say("Latent weights on a log scale; dashed: the normal distribution; vertical lines: thresholds",
+      `standard deviation ${number(weights.std, 3)}, kurtosis ${number(weights.kurtosis, 2)} (normal: 3)${shares ? `; ${shares}` : ""}`);
     const floor = Math.max(...weights.density) / 1e5;
     const rows = pairs(weights.grid, weights.density).map(({ x, density }) => {
       const normal = weights.std ? Math.exp(-(((x - weights.mean) / weights.std) ** 2) / 2) /
         (weights.std * Math.sqrt(2 * Math.PI)) : null;
       return { x, density: density > floor ? density : null, normal: normal > floor ? normal : null };
     });
-    if (!rows.some((row) => row.density)) return note("weights", "No density was estimated.");
-    draw("weights", "weights", { density: rows, thresholds: weights.thresholds.map((x) => ({ x })) },
-      (specification) => span(specification, { x: weights.grid }));
+    if (!rows.some((row) => row.density)) return note("view", "No density was estimated.");
+    draw("view", {
+      label: `Density of the latent weights of ${name}, on a logarithmic scale, with thresholds`,
+      height: 260,
+      x: { title: "latent weight", domain: [weights.grid[0], weights.grid.at(-1)], grid: false }, y: { title: "density", log: true },
+      marks: [
+        { kind: "line", rows, x: "x", y: "normal", colour: "var(--muted)", dash: "5 4", width: 1.2 },
+        { kind: "line", rows, x: "x", y: "density", colour: "var(--measured)", tip: (row) => [`weight ${row.x.toFixed(3)}`, `density ${Number(row.density.toPrecision(3))}`] },
+        { kind: "rule", name: "thresholds", rows: weights.thresholds.map((x) => ({ x })), x: "x", colour: "var(--predicted)", width: 1.5 },
+      ],
+    });
   }
 
-  function drawFilters({ filters }) {
-    element("caption-filters").textContent = `${filters.length} filters`;
-    if (!filters.length) return note("filters", "No filter has both an angle and a correlation.");
+  function drawFilters({ name, filters }) {
+    say("One point per filter; dashed: r = cos(angle), which holds for inputs that vary equally in all directions", `${filters.length} filters`);
+    if (!filters.length) return note("view", "No filter has both an angle and a correlation.");
     const rows = filters.map(([filter, angle, r]) => ({ filter, angle, r }));
     const angles = rows.map((row) => row.angle);
     const [low, high] = [Math.min(...angles), Math.max(...angles)];
     const curve = Array.from({ length: 31 }, (_, i) => low + (high - low) * i / 30)
       .map((degrees) => ({ angle: degrees, r: Math.cos(degrees * Math.PI / 180) }));
-    draw("filters", "filters", { filters: rows, curve });
+    draw("view", {
+      label: `Correlation against angle, one point per filter of ${name}, and the curve r = cos angle`,
+      height: 270,
+      x: { title: "angle (degrees)" }, y: { title: "r, weights binarized" },
+      marks: [
+        { kind: "line", rows: curve, x: "angle", y: "r", colour: "var(--predicted)", dash: "5 4", width: 1.5 },
+        { kind: "point", rows, x: "angle", y: "r", colour: "var(--measured)", opacity: .75, shape: "circle", size: 3.5, tip: (row) => [`filter ${row.filter}`, `${row.angle.toFixed(2)}°`, `r = ${row.r.toFixed(3)}`] },
+      ],
+    });
   }
 
-  // The range of the points, with a small margin on both sides.
-  function diagonal(rows) {
-    const values = rows.flatMap((row) => [row.predicted, row.measured]);
-    return [{ at: Math.min(...values) }, { at: Math.max(...values) }];
+  // r of each filter, measured against predicted, in each family that has a prediction.
+  function drawPrediction({ name, prediction }) {
+    const families = Object.keys(FAMILIES).filter((family) => prediction.some((row) => row.family === family));
+    say("r of each filter on test images, against r predicted");
+    if (!families.length) return note("view", "No filter has both a measured and a predicted r.");
+    element("caption-view").textContent = families.map((family) => {
+      const rows = prediction.filter((row) => row.family === family);
+      return `${family}: ${rows.length} filters, median distance ${number(median(rows.map((row) => Math.abs(row.predicted - row.measured))), 4)}`;
+    }).join("; ");
+    draw("view", {
+      label: `Measured against predicted correlation, one point per filter of ${name}, and the diagonal`,
+      height: 290,
+      x: { title: "r predicted" }, y: { title: "r measured" },
+      legend: families.length > 1 ? families.map((family) => ({ text: family, ...FAMILIES[family] })) : [],
+      marks: [diagonal(prediction), ...families.map((family) => ({
+        kind: "point", rows: prediction.filter((row) => row.family === family), x: "predicted", y: "measured", opacity: .75, size: 3.5,
+        ...FAMILIES[family], tip: (row) => [`filter ${row.filter}, ${family}`, `predicted ${row.predicted.toFixed(4)}`, `measured ${row.measured.toFixed(4)}`],
+      }))],
+    });
   }
 
-  const median = (values) => {
-    const sorted = [...values].sort((a, b) => a - b);
-    return (sorted[Math.floor((sorted.length - 1) / 2)] + sorted[Math.ceil((sorted.length - 1) / 2)]) / 2;
-  };
+  function drawComponents({ name, components }) {
+    say("How much of the inputs' variance and of the filters is in the k directions in which the inputs vary most");
+    if (!components.length) return note("view", "Not computed for this layer: no covariance, or too large a fan-in.");
+    const first = components.find((row) => row.series === "inputs' variance");
+    if (first) element("caption-view").textContent = `the first direction holds ${percent(first.share)} of the variance`;
+    const series = [...new Set(components.map((row) => row.series))];
+    draw("view", {
+      label: `Shares of variance and of filters in the leading principal components, ${name}`,
+      height: 260,
+      x: { title: "leading directions of the inputs", log: true, grid: false, ticks: [...new Set(components.map((row) => row.k))] },
+      y: { title: "share", domain: [0, 1], format: (value) => `${Math.round(100 * value)} %` },
+      legend: series.map((text, i) => ({ text, ...look(i), line: true })),
+      marks: series.flatMap((text, i) => {
+        const own = { rows: components.filter((row) => row.series === text), x: "k", y: "share", colour: look(i).colour };
+        return [
+          { kind: "line", ...own, dash: look(i).dash },
+          { kind: "point", ...own, shape: look(i).shape, size: 3.5, tip: (row) => [text, `k = ${row.k}`, percent(row.share)] },
+        ];
+      }),
+    });
+  }
 
-  function drawPrediction({ name, prediction, components }) {
-    if (!element("prediction")) return;
-    if (prediction.length) {
-      const distance = median(prediction.map((row) => Math.abs(row.predicted - row.measured)));
-      element("caption-prediction").textContent = `${prediction.length} filters; median distance ${number(distance, 4)}`;
-      draw("prediction", "prediction",
-        { scatter: prediction.map((row) => ({ layer: name, ...row })), diagonal: diagonal(prediction) });
-    } else {
-      element("caption-prediction").textContent = "";
-      note("prediction", "No filter has both a measured and a predicted r.");
-    }
-    if (components.length) {
-      const share = components.find((row) => row.series === "inputs' variance").share;
-      element("caption-components").textContent = `the first one holds ${percent(share)} of the variance`;
-      draw("components", "components", { components });
-    } else {
-      element("caption-components").textContent = "";
-      note("components", "Not computed for this layer: no covariance, or too large a fan-in.");
-    }
+  const VIEWS = { prediction: drawPrediction, angle: drawAngle, filters: drawFilters, weights: drawWeights, components: drawComponents };
+
+  function drawNumbers({ numbers }) {
+    const columns = data.columns.filter(([key]) => numbers.some((row) => row[key] != null));
+    const table = element("numbers");
+    const cell = (tag, text, attributes = {}) => Object.assign(document.createElement(tag), { textContent: text, ...attributes });
+    const head = document.createElement("tr");
+    head.append(cell("th", "r", { scope: "col" }), ...columns.map(([key, title]) => cell("th", title, { scope: "col", className: key === "independent" ? "reference" : "" })));
+    table.tHead.replaceChildren(head);
+    table.tBodies[0].replaceChildren(...numbers.map((row) => {
+      const made = document.createElement("tr");
+      made.append(cell("th", row.family, { scope: "row" }), ...columns.map(([key]) => cell("td", number(row[key], 3), { className: key === "independent" ? "reference" : "" })));
+      return made;
+    }));
+    table.hidden = !numbers.length;
+  }
+
+  function drawLayer() {
+    const layer = data.layers[chosen];
+    const view = document.querySelector(".views input:checked").value;
+    if (VIEWS[view]) VIEWS[view](layer);
+    else drawProducts(view, layer.products[view]);
+  }
+
+  // Across layers --------------------------------------------------------------------------------------
+  const byLayer = { chosen: layerNames[0], pick: (name) => pickName(name) };
+
+  function drawAcross() {
+    const { angles, correlations, spread, scatter } = data.across;
+    const empty = "No layer with quantized weights.";
+    if (angles.length) {
+      draw("across-angles", {
+        ...byLayer, label: "Angle of each layer, measured with its spread, and predicted", step: Math.max(24, Math.min(44, 200 / angles.length)),
+        x: { title: "angle (degrees)" }, y: { band: angles.map((row) => row.layer) },
+        marks: [
+          { kind: "rect", rows: angles.filter((row) => row.predicted_low != null), x: "predicted", x0: "predicted_low", x1: "predicted_high", y: "layer", thick: 13, colour: "var(--predicted)", opacity: .3 },
+          { kind: "tick", rows: angles, x: "predicted", y: "layer", colour: "var(--predicted)", size: 9 },
+          { kind: "rule", rows: angles, x: "low", x2: "high", y: "layer", colour: "var(--measured)" },
+          {
+            kind: "point", name: "measured", rows: angles, x: "mean", y: "layer", colour: "var(--measured)", shape: "circle", size: 5,
+            tip: (row) => [row.layer, `measured ${number(row.mean, 2)}° ± ${number(row.std, 2)}°`,
+              ...(row.predicted == null ? [] : [`predicted ${number(row.predicted, 2)}° ± ${number(row.predicted_std, 2)}°`]),
+              ...(row.moments == null ? [] : [`from its moments ${number(row.moments, 2)}°`])],
+          },
+        ],
+      });
+    } else note("across-angles", empty);
+    if (correlations.length) {
+      const lanes = { weights: -10, activations: 0, both: 10 };
+      const families = Object.keys(FAMILIES).filter((family) => correlations.some((row) => row.family === family));
+      draw("across-correlations", {
+        ...byLayer, label: "Correlation of dot products for each layer, measured and predicted", step: Math.max(34, Math.min(40, 220 / layerNames.length)),
+        x: { title: "r" }, y: { band: [...new Set(correlations.map((row) => row.layer))] },
+        legend: [...families.map((family) => ({ text: family, ...FAMILIES[family] })), { text: "predicted", shape: "tick", colour: "var(--muted)" }],
+        marks: families.flatMap((family) => {
+          const own = { rows: correlations.filter((row) => row.family === family), y: "layer", lane: lanes[family], ...FAMILIES[family] };
+          return [
+            { kind: "rule", ...own, rows: own.rows.filter((row) => row.predicted != null), x: "predicted", x2: "measured", width: 1.5, opacity: .5 },
+            { kind: "tick", ...own, x: "predicted", size: 5 },
+            { kind: "point", name: family, ...own, x: "measured", tip: (row) => [`${row.layer}, ${family}`, `measured ${number(row.measured, 3)}`, `predicted ${number(row.predicted, 3)}`] },
+          ];
+        }),
+      });
+    } else note("across-correlations", empty);
+    if (spread.length) {
+      draw("across-spread", {
+        ...byLayer, label: "Spread of the angle against fan-in, with a guide of slope -1/2", height: 240,
+        x: { title: "fan-in d", log: true, pad: .12 }, y: { title: "std of the angle (degrees)", log: true, pad: .1 },
+        legend: [{ text: "measured", colour: "var(--measured)", shape: "circle" }, { text: "predicted", colour: "var(--predicted)", shape: "cross" }],
+        marks: [
+          { kind: "line", rows: spread, x: "fan_in", y: "guide", colour: "var(--muted)", dash: "5 4", width: 1.2 },
+          { kind: "point", rows: spread, x: "fan_in", y: "predicted", colour: "var(--predicted)", shape: "cross" },
+          { kind: "point", rows: spread, x: "fan_in", y: "std", colour: "var(--measured)", shape: "circle", tip: (row) => [row.layer, `fan-in ${row.fan_in.toLocaleString("en")}`, `measured ${number(row.std, 3)}°`, `predicted ${number(row.predicted, 3)}°`] },
+          // Names end below their points, under the guide; there is no room to the left of the smallest fan-in.
+          { kind: "text", rows: spread.filter((row) => row.label), x: "fan_in", y: "std", text: "label", anchor: (row) => row === spread[0] ? "start" : "end", dx: (row) => row === spread[0] ? 8 : -8, dy: (row) => row === spread[0] ? -8 : 14 },
+        ],
+      });
+    } else note("across-spread", empty);
+    if (scatter.length) {
+      const names = [...new Set(scatter.map((row) => row.layer))];
+      draw("across-scatter", {
+        ...byLayer, label: "Measured against predicted correlation, one point per filter, and the diagonal", height: 250,
+        x: { title: "r predicted" }, y: { title: "r measured" },
+        legend: names.length < 25 ? names.map((text) => ({ text, ...lookOf.get(text), dash: null })) : [],
+        marks: [diagonal(scatter), ...names.map((name) => ({
+          kind: "point", rows: scatter.filter((row) => row.layer === name), x: "predicted", y: "measured", opacity: .75, size: 3.5,
+          colour: lookOf.get(name).colour, shape: lookOf.get(name).shape,
+          tip: (row) => [`${row.layer}, filter ${row.filter}`, `predicted ${row.predicted.toFixed(4)}`, `measured ${row.measured.toFixed(4)}`],
+        }))],
+      });
+    } else note("across-scatter", "No filter has both a measured and a predicted r.");
+  }
+
+  // Ablation and depth ---------------------------------------------------------------------------------
+  const SIDES = { weights: FAMILIES.weights, inputs: FAMILIES.activations };
+
+  function drawAblation() {
+    const { changes, logits } = data.ablation;
+    const legend = Object.entries(SIDES).map(([text, own]) => ({ text: `${text} back to float`, ...own }));
+    if (changes.length) {
+      draw("ablation-changes", {
+        ...byLayer, label: "Change of the loss with one layer back to float, for each layer", step: 32, legend,
+        x: { title: "change of loss, ± one standard error", zero: true }, y: { band: [...new Set(changes.map((row) => row.layer))] },
+        marks: [
+          { kind: "rule", rows: [{ x: 0 }], x: "x", colour: "var(--muted)", dash: "4 4", width: 1.2 },
+          ...Object.entries(SIDES).flatMap(([side, own], i) => {
+            const at = { rows: changes.filter((row) => row.side === side), y: "layer", lane: 10 * i - 5, ...own };
+            return [
+              { kind: "rule", ...at, x: "low", x2: "high" },
+              { kind: "point", name: side, ...at, x: "loss", tip: (row) => [`${row.layer}, ${side} back to float`, `loss ${row.loss < 0 ? "−" : "+"}${Math.abs(row.loss).toFixed(4)}`, `accuracy ${row.accuracy < 0 ? "−" : "+"}${Math.abs(row.accuracy).toFixed(2)} points`] },
+            ];
+          }),
+        ],
+      });
+    } else note("ablation-changes", "No layer was ablated.");
+    if (logits.length) {
+      draw("ablation-logits", {
+        ...byLayer, label: "Correlation of logits with one layer back to float, measured and predicted", height: 230, legend,
+        x: { title: "r of the logits, predicted" }, y: { title: "r of the logits, measured" },
+        marks: [diagonal(logits), ...Object.entries(SIDES).map(([side, own]) => ({
+          kind: "point", name: side, rows: logits.filter((row) => row.side === side), x: "predicted", y: "measured", ...own, size: 5,
+          tip: (row) => [`${row.layer}, ${side}`, `predicted ${number(row.predicted, 3)}`, `measured ${number(row.measured, 3)}`],
+        }))],
+      });
+    } else note("ablation-logits", "No correlation of logits is known.");
+    const { depth } = data;
+    if (!depth.length) return note("depth-r", "No correlation is known.");
+    const series = [...new Set(depth.map((row) => row.series))];
+    const looks = { "all, measured": { colour: "var(--measured)", shape: "circle", dash: "" }, "all, predicted": { colour: "var(--predicted)", shape: "cross", dash: "5 4" }, alone: { colour: "var(--muted)", shape: "square", dash: "2 3" } };
+    const names = [...new Set(depth.map((row) => row.layer))];
+    draw("depth-r", {
+      ...byLayer, label: "Correlation of each layer's dot products with those of the float replica", height: 250,
+      x: { domain: [-.3, names.length - .7], ticks: names.map((_, i) => i).filter((i) => i % Math.ceil(names.length / 8) === 0), format: (i) => names[i].split(".").at(-1), grid: false },
+      y: { title: "r with the float replica", zero: true },
+      legend: series.map((text) => ({ text, ...looks[text], line: true })),
+      marks: series.flatMap((text) => {
+        const own = { rows: depth.filter((row) => row.series === text), x: (row) => names.indexOf(row.layer), y: "r", ...looks[text] };
+        return [{ kind: "line", ...own }, { kind: "point", ...own, tip: (row) => [row.layer, text, `r = ${number(row.r, 3)}`] }];
+      }),
+    });
   }
 
   // What if --------------------------------------------------------------------------------------------
@@ -214,7 +354,7 @@
     const kind = document.querySelector("#what-if input[name=kind]:checked").value;
     const rotation = element("what-if-rotation").checked ? "hadamard" : "none";
     const threshold = Number(element("what-if-threshold").value);
-    const levels = page.layers.find((layer) => layer.what_if.length).what_if
+    const levels = data.layers.find((layer) => layer.what_if.length).what_if
       .find((curve) => curve.kind === "levels").values[Number(element("what-if-levels").value)];
     return { kind, rotation, threshold, levels, value: kind === "threshold" ? threshold : levels };
   }
@@ -224,7 +364,7 @@
     const { kind, rotation, threshold, levels, value } = choice();
     element("what-if-threshold-value").textContent = threshold ? `${threshold.toFixed(2)} σ` : "0: sign";
     element("what-if-levels-value").textContent = String(levels);
-    const rows = page.layers.filter((layer) => layer.what_if.length).map((layer) => {
+    const rows = data.layers.filter((layer) => layer.what_if.length).map((layer) => {
       const curve = curveOf(layer, kind, rotation);
       return {
         layer: layer.name, sign: curveOf(layer, "threshold", "none").r[0], r: read(curve, "r", value),
@@ -238,109 +378,82 @@
       ? `With ${what}${where}: the median r over layers is ${number(median(rows.map((row) => row.r)), 3)}; ` +
         `the lowest is ${number(worst.r, 3)} in ${worst.layer}, where ${percent(worst.flips)} of signs flip.`
       : `With ${what}${where} no layer has an r.`;
-    if (rows.length) draw("what-if-layers", "what_if", { what_if: rows, layers: rows.map(({ layer }) => ({ layer })) }, rowHeight);
-    else note("what-if-layers", "No layer has an r.");
-    const layer = page.layers[chosen];
+    if (rows.length) {
+      draw("what-if-layers", {
+        ...byLayer, chosen: layerNames[chosen], label: "Predicted correlation of each layer, with signs and with the levels chosen",
+        step: Math.max(24, Math.min(44, 190 / rows.length)),
+        x: { title: "r, median over filters" }, y: { band: rows.map((row) => row.layer) },
+        marks: [
+          { kind: "rule", rows, x: "sign", x2: "r", y: "layer", colour: "var(--predicted)", width: 1.5, opacity: .5 },
+          { kind: "tick", rows, x: "sign", y: "layer", colour: "var(--muted)", size: 8 },
+          { kind: "point", rows, x: "r", y: "layer", colour: "var(--predicted)", shape: "circle", size: 5, tip: (row) => [row.layer, `with signs ${number(row.sign, 3)}`, `with these ${number(row.r, 3)}`, `angle ${number(row.angle, 1)}°`, `${percent(row.flips)} of signs flip`] },
+        ],
+      });
+    } else note("what-if-layers", "No layer has an r.");
+    const layer = data.layers[chosen];
     const row = rows.find((each) => each.layer === layer.name);
     element("caption-what-if").textContent = row
       ? `${layer.name}: r = ${number(row.r, 3)}, angle ${number(row.angle, 1)}°, ${percent(row.flips)} of signs flip ` +
         `(with signs r = ${number(row.sign, 3)}); medians over ${curveOf(layer, kind, rotation).filters} filters`
       : layer.name;
     const points = layer.what_if.filter((curve) => curve.kind === kind).flatMap((curve) =>
-      curve.values.map((at, i) => ({
-        value: at, r: curve.r[i], angle: curve.angle[i],
-        rotation: curve.rotation === "none" ? "no rotation" : "Hadamard rotation",
-      }))).filter((point) => point.r != null);
+      curve.values.map((at, i) => ({ value: at, r: curve.r[i], angle: curve.angle[i], rotation: curve.rotation }))).filter((point) => point.r != null);
     if (!points.length) return note("what-if-curve", "This layer has no covariance to predict from.");
-    draw("what-if-curve", "what_if_curve", { curves: points, now: [{ value }] }, (specification) => {
-      for (const axis of specification.axes) {
-        if (axis.scale === "x" && !axis.grid) {
-          axis.title = kind === "threshold" ? "threshold, in σ of the filter (0: sign)" : "levels";
-        }
-      }
+    const series = [["none", "no rotation"], ["hadamard", "Hadamard rotation"]].filter(([key]) => points.some((point) => point.rotation === key));
+    draw("what-if-curve", {
+      label: "Predicted correlation of the layer against threshold or number of levels", height: 220,
+      x: { title: kind === "threshold" ? "threshold, in σ of the filter (0: sign)" : "levels", grid: false, pad: .02 },
+      y: { title: "r, median over filters" },
+      legend: series.map(([, text], i) => ({ text, ...look(3 * i), line: true })),
+      marks: [
+        { kind: "rule", rows: [{ value }], x: "value", colour: "var(--predicted)", width: 1.5 },
+        ...series.flatMap(([key, text], i) => {
+          const own = { rows: points.filter((point) => point.rotation === key), x: "value", y: "r", colour: look(3 * i).colour };
+          return [
+            { kind: "line", ...own, dash: look(3 * i).dash },
+            { kind: "point", ...own, shape: look(3 * i).shape, size: 3.5, tip: (point) => [text, `at ${Number(point.value.toPrecision(3))}`, `r = ${number(point.r, 3)}`, `angle ${number(point.angle, 1)}°`] },
+          ];
+        }),
+      ],
     });
-  }
-
-  // Ablation and depth ---------------------------------------------------------------------------------
-  function drawAblation() {
-    const { changes, logits } = page.ablation;
-    if (element("ablation-changes")) {
-      const layers = [...new Set(changes.map((row) => row.layer))].map((layer) => ({ layer }));
-      if (changes.length) draw("ablation-changes", "changes", { changes, layers, zero: [{ at: 0 }] }, highlight);
-      else note("ablation-changes", "No layer was ablated.");
-      if (logits.length) draw("ablation-logits", "logits", { logits, diagonal: diagonal(logits) });
-      else note("ablation-logits", "No correlation of logits is known.");
-    }
-    if (element("depth-r")) {
-      if (page.depth.length) draw("depth-r", "depth", { depth: page.depth });
-      else note("depth-r", "No correlation is known.");
-    }
-  }
-
-  function drawLayer() {
-    const layer = page.layers[chosen];
-    drawPrediction(layer);
-    for (const family of Object.keys(page.families)) drawProducts(family, layer.products[family]);
-    drawAngle(layer);
-    drawWeights(layer);
-    drawFilters(layer);
-  }
-
-  const highlight = (specification) => {
-    for (const signal of specification.signals) if (signal.name === "chosen") signal.value = page.layers[chosen].name;
-  };
-
-  // The chart beside the angles has a fixed height: few layers share that height, many layers need more.
-  const rowHeight = (specification) => {
-    highlight(specification);
-    const step = specification.signals.find((signal) => signal.name === "y_step");
-    step.value = Math.max(28, Math.min(56, 250 / page.layers.length));
-  };
-
-  function drawAcross() {
-    for (const [chart, adjust] of [["angles", rowHeight], ["correlations", highlight], ["spread"]]) {
-      if (page.across[chart].length) draw(`across-${chart}`, chart, page.across, adjust);
-      else note(`across-${chart}`, "No layer with quantized weights.");
-    }
-    if (element("across-scatter")) {
-      const rows = page.across.scatter;
-      if (rows.length) draw("across-scatter", "scatter", { scatter: rows, diagonal: diagonal(rows) });
-      else note("across-scatter", "No filter has both a measured and a predicted r.");
-    }
-    drawAblation();
-    for (const [name, rows] of Object.entries(page.training)) {
-      const chart = { loss: "pair", accuracy: "pair", rate: "rate", flipped: "layers_log" }[name] ?? "layers";
-      if (rows.length) draw(`training-${name}`, chart, { points: rows });
-    }
   }
 
   // Picking a layer ------------------------------------------------------------------------------------
   const select = element("layer");
-  const rows = [...document.querySelectorAll(".pick tbody tr")]; // one row per layer, in one table or two
-  let chosen = 0;
+  const rows = [...document.querySelectorAll("#table tbody tr")];
 
-  function pick(at, scroll = false) {
+  function pick(at) {
     chosen = at;
-    const name = page.layers[at].name;
+    const { name, about } = data.layers[at];
     select.value = String(at);
     element("previous").disabled = at === 0;
-    element("next").disabled = at === page.layers.length - 1;
-    rows.forEach((row, i) => i % page.layers.length === at
-      ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current"));
-    element("about").textContent = document.querySelectorAll("#table tbody tr")[at].dataset.about;
-    for (const id of ["across-angles", "across-correlations", "ablation-changes"]) views.get(id)?.view.signal("chosen", name).runAsync();
+    element("next").disabled = at === layerNames.length - 1;
+    rows.forEach((row, i) => i === at ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current"));
+    element("about").textContent = about;
+    byLayer.chosen = name;
+    for (const id of ["across-angles", "across-correlations", "ablation-changes"]) charts.choose(id, name);
+    drawNumbers(data.layers[at]);
     drawLayer();
     drawWhatIf();
-    if (scroll) element("one-layer").scrollIntoView();
   }
 
-  if (page.layers.length) {
+  // From a chart or the table: the panel comes into view where it is not beside what was clicked.
+  function pickName(name) {
+    const at = layerNames.indexOf(name);
+    if (at < 0) return;
+    pick(at);
+    const { top, bottom } = element("one-layer").getBoundingClientRect();
+    if (top > innerHeight - 120 || bottom < 120) element("one-layer").scrollIntoView({ block: "nearest" });
+  }
+
+  if (layerNames.length) {
     select.addEventListener("change", () => pick(Number(select.value)));
     element("previous").addEventListener("click", () => pick(chosen - 1));
     element("next").addEventListener("click", () => pick(chosen + 1));
-    rows.forEach((row, i) => row.addEventListener("click", () => pick(i % page.layers.length, true)));
+    rows.forEach((row, i) => row.addEventListener("click", () => pickName(layerNames[i])));
+    for (const input of document.querySelectorAll(".views input")) input.addEventListener("change", drawLayer);
     if (element("what-if")) {
-      const stored = page.layers.find((layer) => layer.what_if.length).what_if.find((curve) => curve.kind === "levels");
+      const stored = data.layers.find((layer) => layer.what_if.length).what_if.find((curve) => curve.kind === "levels");
       element("what-if-levels").max = String(stored.values.length - 1);
       for (const [id, kind] of [["what-if-threshold", "threshold"], ["what-if-levels", "levels"]]) {
         element(id).addEventListener("input", () => {
@@ -353,10 +466,9 @@
       }
     }
     drawAcross();
+    drawAblation();
     pick(0);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawAcross(); drawLayer(); drawWhatIf(); });
-  } else {
-    drawAcross();
   }
-  document.documentElement.dataset.ready = "true";
-})();
+  page.drawTraining(data.training);
+  page.keepFresh(data.reload_seconds);
+});

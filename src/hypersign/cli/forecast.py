@@ -1,0 +1,190 @@
+"""`hypersign forecast`: what each format of each layer does to a run's decisions, and the plan for a size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.table import Table
+
+from hypersign import _defaults
+from hypersign._checks import HypersignError, check_int
+from hypersign._files import write_atomic
+from hypersign._json import prints_text, write_json
+from hypersign._locks import writing_file
+from hypersign.cli.options import JsonTarget, Option, RunPath, Seed, Weights, parse, progress_bars
+from hypersign.cli.printing import console, number
+
+if TYPE_CHECKING:
+    from hypersign.forecasting import Effect, Estimate, Forecast, Plan
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign forecast`'s options, measures and prints."""
+    parse(forecast, words, "forecast")
+
+
+def forecast(
+    run: RunPath,
+    /,
+    *,
+    formats: tuple[str, ...] = ("binary", "ternary", "4-level", "8-level"),
+    images: int = _defaults.FORECAST_IMAGES,
+    held_out: int = _defaults.FORECAST_HELD_OUT,
+    quick: bool = False,
+    raw: bool = False,
+    mixtures: int = 12,
+    bytes: int | None = None,
+    bits_per_weight: float | None = None,
+    agreement: float | None = None,
+    emit: Annotated[Path | None, Option(metavar="FILE", written="file")] = None,
+    weights: Weights = "last",
+    seed: Seed = 0,
+    json: JsonTarget = None,
+) -> None:
+    """Forecast what quantizing each layer of a run does to its decisions; plan for a size; write forecast.json.
+
+    Formats: binary, ternary, 4-level, 8-level; then perhaps what shares a scale, :tensor, :filter, :32, :64 or :128;
+    then perhaps +hadamard. Inputs: inputs:binary, inputs:ternary, inputs:8-bit. Repair matches the mean and deviation
+    of each output channel to the float network's; it needs no labels.
+
+    Examples:
+        hypersign forecast runs/float --bits-per-weight 2
+        hypersign forecast runs/float --agreement .99 --emit plan.py
+
+    Args:
+        formats: the formats to judge.
+        images: measure on INT training images, spread over all of them.
+        held_out: measure the plan on the first INT test images.
+        quick: measure on every twelfth image.
+        raw: measure without repair, instead of with it.
+        mixtures: random mixtures that are measured, to fit the law and to know its error.
+        bytes: plan the smallest damage with at most INT bytes of parameters.
+        bits_per_weight: plan the smallest damage with at most FLOAT bits per weight, scales included.
+        agreement: plan the smallest size with at least this share of unchanged decisions.
+        emit: write the Python code that makes the planned network.
+        seed: seed of the mixtures.
+    """
+    from hypersign import runs
+    from hypersign.forecasting import forecast as measure
+
+    goals = [goal for goal in (bytes, bits_per_weight, agreement) if goal is not None]
+    if len(goals) > 1:
+        raise HypersignError("name one of --bytes, --bits-per-weight and --agreement; got several")
+    if emit is not None and not goals:
+        raise HypersignError("--emit writes a plan: name its goal with --bytes, --bits-per-weight or --agreement")
+    check_int("--images", images, min=2)
+    check_int("--held-out", held_out, min=2)
+    opened = runs.load(run)
+    with writing_file(opened.path / "forecast.json"):
+        with progress_bars() as progress:
+            found = measure(
+                opened,
+                formats=formats,
+                images=images,
+                quick=quick,
+                repaired=not raw,
+                mixtures=mixtures,
+                weights=weights,
+                seed=seed,
+                progress=progress,
+            )
+        plan = None
+        if goals:
+            data = opened.data()
+            plan = found.plan(
+                bytes=bytes,
+                bits_per_weight=bits_per_weight,
+                agreement=agreement,
+                repaired=not raw,
+                held_out=data.batches(data.test[:held_out], 128),
+            )
+        answer = {"run": opened.name, "weights": weights, "seed": seed, "unit": opened.unit, **found.as_dict()}
+        answer["plan"] = None if plan is None else plan.as_dict()
+        write_json(answer, opened.path / "forecast.json")
+        write_json(answer, json)
+        if emit is not None and plan is not None:
+            write_atomic(emit, plan.call)
+    if not prints_text(json):
+        return
+    out = console()
+    out.print(sentence(found, repaired=not raw))
+    out.print(forecast_table(found, opened.name, repaired=not raw))
+    for name, reason in found.unmeasured.items():
+        out.print(f"{name}: not measured, because {reason}")
+    if plan is not None:
+        out.print(plan_table(found, plan))
+        for line in plan_words(plan, opened.unit):
+            out.print(line)
+    out.print(f"Numbers: {opened.path / 'forecast.json'}", soft_wrap=True)
+    if emit is not None:
+        out.print(f"Code: {emit}", soft_wrap=True)
+
+
+def sentence(found: "Forecast", *, repaired: bool) -> str:
+    """Which layers matter, in a sentence with an action."""
+    return found.words(repaired=repaired)
+
+
+def forecast_table(found: "Forecast", name: str, *, repaired: bool) -> Table:
+    """One row per layer: its weights, and the r and the share of changed decisions of each format alone."""
+    table = Table(
+        title=f"{name}: one layer changed, {'repaired' if repaired else 'without repair'}",
+        title_justify="left",
+        caption=f"r of the logits / decisions that change, %; from {found.inputs:,} inputs,\n"
+        f"{found.passes:.0f} passes, {found.seconds:.0f} s; standard errors in forecast.json",
+        caption_justify="left",
+    )
+    table.add_column("layer", overflow="fold")
+    table.add_column("weights", justify="right", no_wrap=True)
+    for text in found.formats:
+        table.add_column(text.replace(":", ":\n").replace("+", "\n+"), justify="right", no_wrap=True)
+    for layer in found.layers:
+        effects = layer.repaired if repaired else layer.raw
+        cells = [_cell(effects[text]) if text in effects else "-" for text in found.formats]
+        table.add_row(layer.name or layer.kind, f"{layer.weights:,}", *cells)
+    return table
+
+
+def plan_table(found: "Forecast", plan: "Plan") -> Table:
+    """One row per layer: its format in the plan."""
+    table = Table(title="plan", title_justify="left")
+    table.add_column("layer", overflow="fold")
+    table.add_column("format", no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    for layer in found.layers:
+        chosen = plan.assignment[layer.name]
+        table.add_row(layer.name or layer.kind, chosen, f"{layer.bytes[chosen]:,}")
+    return table
+
+
+def plan_words(plan: "Plan", unit: str) -> list[str]:
+    """The plan in sentences: size, operations, predicted and measured damage."""
+    macs = ", ".join(f"{count:,} with {bits}-bit weights" for bits, count in plan.macs.items())
+    lines = [
+        f"{plan.bytes:,} bytes of parameters, {plan.bits_per_weight:.2f} bits per weight.",
+        f"Packed file: {plan.file_bytes:,} bytes." if plan.file_bytes else f"No packed file: {plan.no_file}.",
+        f"Multiply-accumulates: {macs}.",
+        f"Predicted: {_effect(plan.predicted)}.",
+    ]
+    if plan.measured is not None:
+        lines.append(f"Measured on test {unit}: {_effect(plan.measured)}.")
+    return lines
+
+
+def _effect(effect: "Effect") -> str:
+    if effect.destroyed:
+        return "destroyed (r of the logits below .6)"
+    return (
+        f"r {_estimate(effect.r, 3)}, {_estimate(effect.agreement, 3)} of decisions unchanged, "
+        f"KL {_estimate(effect.kl, 4)} nats"
+    )
+
+
+def _estimate(value: "Estimate", digits: int) -> str:
+    return f"{number(value.value - value.bias, digits)} ± {number(value.error, digits)}"
+
+
+def _cell(effect: "Effect") -> str:
+    if effect.destroyed:
+        return "destroyed"
+    return f"{effect.r.value:.3f} / {100 * (1 - effect.agreement.value):.1f}"

@@ -1,0 +1,29 @@
+"""The forecast: what formats of each layer do at a network's output, alone and together, repair, and plans."""
+
+from hypersign.forecasting.effects import DESTROYED, Effect, Estimate, effect
+from hypersign.forecasting.formats import FORMATS, Format, format_of
+from hypersign.forecasting.law import Law, Mixture, fit
+from hypersign.forecasting.plan import Plan
+from hypersign.forecasting.planning import Option, cheapest
+from hypersign.forecasting.repairs import repair
+from hypersign.forecasting.verb import Forecast, LayerForecast, forecast
+
+__all__ = [
+    "forecast",
+    "Forecast",
+    "LayerForecast",
+    "Effect",
+    "Estimate",
+    "effect",
+    "DESTROYED",
+    "repair",
+    "Plan",
+    "Format",
+    "FORMATS",
+    "format_of",
+    "Law",
+    "Mixture",
+    "fit",
+    "Option",
+    "cheapest",
+]

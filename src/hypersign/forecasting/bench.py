@@ -1,0 +1,278 @@
+"""A network with its inputs: runs it as it is, with one layer changed, and with many."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hypersign._checks import HypersignError
+from hypersign.forecasting.changes import Change, Moments, change_of, match, matched, matching
+from hypersign.forecasting.effects import centred
+from hypersign.forecasting.formats import Format
+from hypersign.forecasting.replay import Replay, batch_size, logits_of, prepared, run
+from hypersign.layers import QuantLayer
+from hypersign.layers.layer import quantizable_layers
+
+__all__ = ["Bench", "Key", "Layer"]
+
+ROWS = 4096
+"""Decisions that are kept: with longer outputs, such as tokens, rows spread over each input."""
+
+INPUTS = 1 << 18
+"""Inputs of a layer that are kept to fit a grid."""
+
+HELD = 2**30
+"""Bytes of changed weights that are kept between batches."""
+
+Key = tuple[str, str]
+"""A layer's name and a format's name: one change."""
+
+Assignment = Mapping[str, tuple[Format | None, Format | None]]
+"""Layer -> its formats of weights and of inputs."""
+
+
+@dataclasses.dataclass
+class Layer:
+    """A layer that a forecast can change. `first` is the moment of its first call, for the order of layers."""
+
+    name: str
+    module: Any
+    macs: int = 0
+    calls: int = 0
+    first: int = 0
+    sample: Tensor | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether its weights are quantized in the network as given."""
+        return isinstance(self.module, QuantLayer) and self.module.quantizes_weights
+
+    @property
+    def quantized_inputs(self) -> bool:
+        """Whether its inputs are quantized in the network as given."""
+        return isinstance(self.module, QuantLayer) and self.module.quantizes_inputs
+
+
+class Bench:
+    """A network, the batches it is measured on, its original logits, and its layers in the order of their calls.
+
+    Args:
+        model: the network; it does not change.
+        batches: inputs; they are kept.
+
+    Raises:
+        HypersignError: see `hypersign.forecast`.
+    """
+
+    def __init__(self, model: nn.Module, batches: Iterable[Any]) -> None:
+        self.model = model
+        self.batches = [batch for batch in batches if batch_size(batch)]
+        self.inputs = sum(map(batch_size, self.batches))
+        if self.inputs < 2:
+            raise HypersignError(f"a forecast needs at least two inputs, for its standard errors; got {self.inputs}")
+        found = quantizable_layers(model)
+        if not found:
+            raise HypersignError(
+                "a network to forecast must have layers that can be quantized (nn.Linear, nn.Conv1d, nn.Conv2d); it "
+                "has none"
+            )
+        _check_numbers(model)
+        self.unmeasured = {
+            name: "a hook or a parametrization computes its weight: remove it first"
+            for name, module in found.items()
+            if not isinstance(module._parameters.get("weight"), nn.Parameter)
+        }
+        self.layers = {name: Layer(name, module) for name, module in found.items() if name not in self.unmeasured}
+        self.original = self._first_pass()
+        self._changes: dict[Any, Change] = {}
+        self._held = 0
+
+    def _first_pass(self) -> NDArray[Any]:
+        """The original logits; notes each layer's calls, operations, order, and a sample of its inputs."""
+        by_module = {layer.module: layer for layer in self.layers.values()}
+        rows = []
+        with prepared(self.model):
+            for number, batch in enumerate(self.batches):
+                replay = Replay(self.model)
+
+                def look(module: nn.Module, x: Tensor, output: Tensor, first: bool = number == 0) -> None:
+                    if not first:
+                        return
+                    layer = by_module[module]
+                    layer.calls += 1
+                    layer.macs += output.numel() * layer.module.weight[0].numel()
+                    if layer.sample is None:
+                        layer.sample = x.detach().flatten()[:: max(1, x.numel() // INPUTS)].clone()
+
+                logits = replay.record(batch, dict.fromkeys(by_module, look) if number == 0 else {}, keep=False)
+                if number == 0:
+                    for module, layer in by_module.items():
+                        layer.first = replay.first.get(module, -1)
+                        layer.macs //= batch_size(batch)
+                rows.append(self._kept(logits, "the network's logits"))
+        for name, layer in list(self.layers.items()):
+            if not layer.calls:
+                self.unmeasured[name] = "the forward pass does not call it"
+                del self.layers[name]
+        if not self.layers:
+            raise HypersignError(
+                "a network to forecast must call a layer that can be quantized; its forward pass calls none of "
+                f"{', '.join(self.unmeasured)}"
+            )
+        self.layers = dict(sorted(self.layers.items(), key=lambda item: item[1].first))
+        original = np.concatenate(rows)
+        if not (original != 0).any():
+            raise HypersignError("a network to forecast must give logits that differ between classes; all are equal")
+        return original
+
+    def _kept(self, logits: Tensor, what: str) -> NDArray[Any]:
+        if not torch.isfinite(logits).all():
+            raise HypersignError(f"{what} must be finite numbers; NaN or infinity came: check weights and inputs")
+        most = max(1, ROWS // self.inputs)
+        count = logits.shape[1]
+        if count > most:
+            logits = logits[:, np.linspace(0, count - 1, most).round().astype(int).tolist()]
+        return centred(logits.cpu().numpy())
+
+    def change(self, name: str, formats: tuple[Format | None, Format | None]) -> Change:
+        """The change that gives a layer these formats."""
+        key = name, formats
+        if key not in self._changes:
+            layer = self.layers[name]
+            made = change_of(layer.module, formats, layer.sample)
+            size = 0 if made.weight is None else made.weight.numel() * made.weight.element_size()
+            if self._held + size > HELD:
+                return made
+            self._held += size
+            self._changes[key] = made
+        return self._changes[key]
+
+    def repairable(self, first: int = 0) -> list[Layer]:
+        """The layers called once per pass, from the moment `first` on: their outputs can be matched."""
+        return [layer for layer in self.layers.values() if layer.calls == 1 and layer.first >= first]
+
+    def alone(
+        self,
+        changes: Mapping[Key, tuple[Format | None, Format | None]],
+        *,
+        raw: bool = True,
+        repaired: bool = True,
+        progress: Callable[[int], object] | None = None,
+    ) -> tuple[dict[Key, NDArray[Any]], dict[Key, NDArray[Any]]]:
+        """The centred logits after each change alone, without repair and with it."""
+        found: tuple[dict[Key, list], dict[Key, list]] = ({key: [] for key in changes}, {key: [] for key in changes})
+        done = 0
+        with prepared(self.model):
+            for batch in self.batches:
+                replay, moments = Replay(self.model), self._moments()
+                replay.record(batch, {layer.module: _adding(moments) for layer in self.repairable()})
+                for key, formats in changes.items():
+                    layer = self.layers[key[0]]
+                    with self.change(key[0], formats).applied(layer.module):
+                        if raw:
+                            found[0][key].append(self._kept(replay.again(layer.module, batch), f"{key[0]}: logits"))
+                        if repaired:
+                            later = {other.module: moments[other.module] for other in self.repairable(layer.first)}
+                            with matching(later):
+                                logits = replay.again(layer.module, batch)
+                            found[1][key].append(self._kept(logits, f"{key[0]}: logits"))
+                    done += batch_size(batch)
+                    if progress is not None:
+                        progress(done)
+        raws, repairs = ({key: np.concatenate(rows) for key, rows in part.items() if rows} for part in found)
+        return raws, repairs
+
+    def together(self, assignment: Assignment, *, repaired: bool, batches: Sequence[Any] | None = None) -> Any:
+        """The centred logits with all of these formats, on the batches of the bench or on others.
+
+        With `repaired` the outputs are matched on the batches of the bench, and stay so on others.
+        """
+        changes = {name: self.change(name, formats) for name, formats in assignment.items()}
+        if repaired:
+            changes = self.repair(changes)
+        rows = []
+        with prepared(self.model), _all_applied(self.layers, changes):
+            for batch in self.batches if batches is None else batches:
+                rows.append(self._kept(logits_of(run(self.model, batch)), "the changed network's logits"))
+        return np.concatenate(rows)
+
+    def repair(self, changes: Mapping[str, Change]) -> dict[str, Change]:
+        """The changes with the output channels matched to the original network, and so for all later layers."""
+        if not changes:
+            return {}
+        first = min(self.layers[name].first for name in changes)
+        layers = self.repairable(first)
+        wanted, came = self._moments(), self._moments()
+        with prepared(self.model):
+            for batch in self.batches:
+                moments = self._moments()
+                with observing(moments):
+                    run(self.model, batch)
+                _check_values(layers, moments)
+                for layer in layers:
+                    wanted[layer.module].merge(moments[layer.module])
+                with (
+                    _all_applied(self.layers, changes),
+                    matching({la.module: moments[la.module] for la in layers}, came),
+                ):
+                    run(self.model, batch)
+            found = dict(changes)
+            for layer in layers:
+                scale, shift = match(wanted[layer.module], came[layer.module])
+                found[layer.name] = matched(layer.module, changes.get(layer.name, Change()), scale, shift)
+        return found
+
+    def others(self, batches: Iterable[Any]) -> tuple[list[Any], NDArray[Any]]:
+        """Other batches as a list, and the original network's centred logits on them."""
+        held = [batch for batch in batches if batch_size(batch)]
+        if sum(map(batch_size, held)) < 2:
+            raise HypersignError("measuring needs at least two inputs, for its standard errors")
+        with prepared(self.model):
+            rows = [self._kept(logits_of(run(self.model, batch)), "the network's logits") for batch in held]
+        return held, np.concatenate(rows)
+
+    def _moments(self) -> dict[Any, Moments]:
+        return {layer.module: Moments() for layer in self.repairable()}
+
+
+@contextlib.contextmanager
+def observing(moments: Mapping[Any, Moments]) -> Any:
+    """Adds the outputs of layers to their moments."""
+    with contextlib.ExitStack() as hooks:
+        for layer in moments:
+            hook = layer.register_forward_hook(lambda module, args, output: moments[module].add(module, output))
+            hooks.callback(hook.remove)
+        yield
+
+
+@contextlib.contextmanager
+def _all_applied(layers: Mapping[str, Layer], changes: Mapping[str, Change]) -> Any:
+    with contextlib.ExitStack() as stack:
+        for name, change in changes.items():
+            stack.enter_context(change.applied(layers[name].module))
+        yield
+
+
+def _adding(moments: Mapping[Any, Moments]) -> Callable[[nn.Module, Tensor, Tensor], None]:
+    return lambda module, x, output: moments[module].add(module, output)
+
+
+def _check_values(layers: Sequence[Layer], moments: Mapping[Any, Moments]) -> None:
+    for layer in layers:
+        if moments[layer.module].count < 2:
+            raise HypersignError(
+                f"repair needs at least 2 values per channel in each batch; {layer.name or 'the layer'} gets "
+                f"{moments[layer.module].count}: use batches of 128 inputs or so"
+            )
+
+
+def _check_numbers(model: nn.Module) -> None:
+    for name, values in (*model.named_parameters(), *model.named_buffers()):
+        if values.is_floating_point() and not math.isfinite(float(values.detach().double().sum())):
+            raise HypersignError(f"{name} must hold finite numbers; it holds NaN or infinity: use an earlier state")

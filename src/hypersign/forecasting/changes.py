@@ -1,0 +1,162 @@
+"""One layer's change: its weights, bias or inputs replaced for a while, and the match of its output channels."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypersign.forecasting.formats import Format, fit_grid, weight_values
+from hypersign.layers import QuantLayer
+from hypersign.quantizers import Grid, Identity
+
+__all__ = ["Change", "Moments", "change_of", "channel_axis", "given_weight", "match", "matched", "matching"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Change:
+    """Replacements in a layer: `weight` and `bias` (None: as they are), and a grid that its inputs pass first."""
+
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    grid: Grid | None = None
+
+    @contextlib.contextmanager
+    def applied(self, layer: Any) -> Iterator[None]:
+        """The layer with the replacements; afterwards it is as before."""
+        parameters, modules = layer._parameters, layer._modules
+        before, quantizer = dict(parameters), modules.get("weight_quantizer")
+        hook = None
+        if self.grid is not None:
+            grid = self.grid
+            hook = layer.register_forward_pre_hook(lambda _, args: (grid.values(args[0]), *args[1:]))
+        try:
+            if self.weight is not None:
+                parameters["weight"] = nn.Parameter(self.weight, requires_grad=False)
+                if quantizer is not None:
+                    modules["weight_quantizer"] = Identity()
+            if self.bias is not None:
+                parameters["bias"] = nn.Parameter(self.bias, requires_grad=False)
+            yield
+        finally:
+            if hook is not None:
+                hook.remove()
+            parameters.update(before)
+            if quantizer is not None:
+                modules["weight_quantizer"] = quantizer
+
+
+def given_weight(layer: Any) -> Tensor:
+    """The weight that a layer multiplies now: its own, or scale times levels."""
+    weight = layer.weight.detach()
+    if isinstance(layer, QuantLayer) and layer.quantizes_weights:
+        return weight_values(layer.weight_quantizer, weight)
+    return weight
+
+
+def change_of(layer: Any, formats: tuple[Format | None, Format | None], inputs: Tensor | None = None) -> Change:
+    """The change that gives a layer these formats of weights and inputs; a grid is fitted to `inputs`."""
+    weights, sides = formats
+    weight = grid = None
+    if weights is not None:
+        latent = layer.weight.detach()
+        quantized = isinstance(layer, QuantLayer) and layer.quantizes_weights
+        quantizer = weights.quantizer(latent[0].numel()).to(latent.device)
+        weight = weight_values(quantizer, latent, given_weight(layer) if quantized else None)
+    if sides is not None:
+        assert inputs is not None
+        grid = fit_grid(sides.levels, inputs)
+    return Change(weight, None, grid)
+
+
+def channel_axis(layer: Any, output: Tensor) -> int:
+    """The axis of a layer's output channels."""
+    return output.dim() - 1 - len(getattr(layer, "kernel_size", ()))
+
+
+class Moments:
+    """Mean and variance of each channel, accumulated over batches in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Tensor | None = None
+        self.squares: Tensor | None = None
+
+    def add(self, layer: Any, output: Tensor) -> None:
+        """Adds a layer's output."""
+        rows = output.detach().movedim(channel_axis(layer, output), 0).flatten(1)
+        var, mean = torch.var_mean(rows, 1, correction=0)
+        self._join(rows.shape[1], mean.double(), var.double() * rows.shape[1])
+
+    def merge(self, other: "Moments") -> None:
+        """Adds the values that another accumulator saw."""
+        assert other.mean is not None
+        assert other.squares is not None
+        self._join(other.count, other.mean, other.squares)
+
+    def _join(self, count: int, mean: Tensor, squares: Tensor) -> None:
+        if self.mean is None or self.squares is None:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        total, apart = self.count + count, mean - self.mean
+        self.mean = self.mean + apart * (count / total)
+        self.squares = self.squares + squares + apart.square() * (self.count * count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance per channel."""
+        assert self.squares is not None
+        return self.squares / self.count
+
+
+def match(wanted: Moments, came: Moments) -> tuple[Tensor, Tensor]:
+    """Scale g and shift h per channel such that g y + h has the wanted mean and deviation.
+
+        g = sd(wanted) / sd(came),   h = mean(wanted) - g mean(came)
+
+    A channel that does not vary in one of the two only gets the shift.
+    """
+    assert wanted.mean is not None
+    assert came.mean is not None
+    largest = float(came.variance.max()) if len(came.variance) else 0.0
+    known = (came.variance > 1e-12 * largest) & (wanted.variance > 0)
+    scale = torch.where(known, (wanted.variance / came.variance.clamp(min=1e-300)).sqrt(), 1.0)
+    return scale, wanted.mean - scale * came.mean
+
+
+@contextlib.contextmanager
+def matching(wanted: Mapping[Any, Moments], came: Mapping[Any, Moments] | None = None) -> Iterator[None]:
+    """Matches the output channels of layers to the moments of the original network, batch by batch.
+
+    Args:
+        wanted: layer -> its moments in the original network, on the batch that runs next.
+        came: layer -> accumulator of its moments before the match, over all batches.
+
+    Later layers see matched inputs, so one pass matches all of them.
+    """
+
+    def hook(layer: Any, args: tuple, output: Tensor) -> Tensor:
+        moments = Moments()
+        moments.add(layer, output)
+        if came is not None:
+            came[layer].add(layer, output)
+        shape = [1] * output.dim()
+        shape[channel_axis(layer, output)] = -1
+        scale, shift = (value.to(output).view(shape) for value in match(wanted[layer], moments))
+        return output * scale + shift
+
+    with contextlib.ExitStack() as hooks:
+        for layer in wanted:
+            hooks.callback(layer.register_forward_hook(hook).remove)
+        yield
+
+
+def matched(layer: Any, change: Change, scale: Tensor, shift: Tensor) -> Change:
+    """The change with every output channel scaled and shifted: in its weight and bias."""
+    weight = given_weight(layer) if change.weight is None else change.weight
+    scale, shift = scale.to(weight), shift.to(weight)
+    bias = shift if layer.bias is None else scale * layer.bias.detach() + shift
+    return Change(weight * scale.view(-1, *[1] * (weight.dim() - 1)), bias, change.grid)

@@ -1,0 +1,100 @@
+"""The effect of a change on a network's decisions: r of the logits, KL, agreement, each with a standard error."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DESTROYED", "Effect", "Estimate", "centred", "effect", "kl_divergence", "log_softmax"]
+
+DESTROYED = 0.6
+"""Below this r of the logits, forecasts are too optimistic to be shown as a number."""
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number, its standard error, and its known bias (value minus truth; already taken off where it is 0)."""
+
+    value: float
+    error: float
+    bias: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """What a change does to the logits of the same inputs.
+
+    `r` is the Pearson correlation of both networks' logits, pooled over inputs, with each input's logits centred.
+    `kl` is the mean Kullback-Leibler divergence from the original's softmax to the changed network's, in nats.
+    `agreement` is the share of decisions that are the original's: images, or tokens.
+    """
+
+    r: Estimate
+    kl: Estimate
+    agreement: Estimate
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether r of the logits is below .6: the network no longer does what it did."""
+        return not self.r.value >= DESTROYED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Values and errors as plain data."""
+        numbers = {name: getattr(self, name) for name in ("r", "kl", "agreement")}
+        found: dict[str, Any] = {name: value.value for name, value in numbers.items()}
+        found |= {f"{name}_error": value.error for name, value in numbers.items()}
+        found |= {f"{name}_bias": value.bias for name, value in numbers.items() if value.bias}
+        return {**found, "destroyed": self.destroyed}
+
+
+def centred(logits: Array) -> Array:
+    """Logits minus their mean over the classes."""
+    return logits - logits.mean(-1, keepdims=True)
+
+
+def log_softmax(logits: Array) -> Array:
+    """The logarithm of the softmax over the last axis."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def kl_divergence(original: Array, changed: Array) -> Array:
+    """KL from the softmax of the original logits to that of the changed ones, per row."""
+    p = log_softmax(original.astype(np.float64))
+    return (np.exp(p) * (p - log_softmax(changed.astype(np.float64)))).sum(-1)
+
+
+def effect(original: Array, changed: Array) -> Effect:
+    """The effect of a change, from centred logits of shape `(inputs, rows, classes)`.
+
+        r = <s, c> / sqrt(<s, s> <c, c>),   c the original's centred logits, s those of the changed network
+
+    Standard errors are over inputs: by the delta method for r, of the mean for the other two. The rows of an input,
+    such as the tokens of a sequence, count as one.
+
+    >>> c = np.array([[[1.0, -1.0]], [[-2.0, 2.0]]])
+    >>> found = effect(c, np.array([[[1.0, -1.0]], [[0.5, -0.5]]]))
+    >>> round(found.r.value, 3), found.agreement.value
+    (0.0, 0.5)
+    """
+    n = len(original)
+    c, s = (values.reshape(n, -1).astype(np.float64) for values in (original, changed))
+    cross, ss, cc = (s * c).sum(1), (s * s).sum(1), (c * c).sum(1)
+    total = math.sqrt(ss.sum() * cc.sum())
+    r = float(cross.sum() / total) if total else 0.0
+    parts = cross / total - r / 2 * (ss / ss.sum() + cc / cc.sum()) if total else np.zeros(n)
+    agree = (original.argmax(-1) == changed.argmax(-1)).mean(1)
+    return Effect(
+        Estimate(r, math.sqrt(n / max(n - 1, 1) * float((parts**2).sum()))),
+        _mean(kl_divergence(original, changed).mean(1)),
+        _mean(agree),
+    )
+
+
+def _mean(values: Array) -> Estimate:
+    n = len(values)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan)

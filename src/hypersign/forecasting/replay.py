@@ -1,0 +1,213 @@
+"""Runs a network again from recorded outputs: nothing before the changed layer is computed twice.
+
+Every call of a module is recorded with the moments at which it began and ended. If a layer changes, all calls that
+ended before the layer's first call give their recorded outputs. What stands between modules in `forward` (additions,
+reshapes) runs each time. So it works for any network whose `forward` calls the same modules in the same order.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypersign._checks import HypersignError
+from hypersign.evaluate import full_precision, mode
+
+__all__ = ["Replay", "batch_size", "logits_of", "prepared"]
+
+Observer = Callable[[nn.Module, Tensor, Tensor], None]
+"""Called with a layer, its input and its output."""
+
+
+@dataclasses.dataclass
+class _Call:
+    module: nn.Module
+    end: int
+    output: Any
+
+
+class Replay:
+    """Records one batch of a network, and runs it again with one layer changed. Use it within `prepared`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.calls: dict[int, _Call] = {}
+        self.first: dict[nn.Module, int] = {}
+        self.clock = 0
+        self._copies: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self._observing = False
+
+    def record(self, batch: Any, observers: Mapping[nn.Module, Observer], *, keep: bool = True) -> Tensor:
+        """Runs the network on a batch, keeps every output, and returns the logits, shape `(inputs, rows, classes)`.
+
+        An observer is called with a layer, its input and its output. It may call the layer itself. Without `keep` the
+        outputs are not kept, and the network cannot run again.
+        """
+        self.calls, self.first, self.clock, self._copies = {}, {}, 0, {}
+
+        def call(module: nn.Module, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+            if self._observing:
+                return forward(*args, **kwargs)
+            start = self.clock
+            self.clock += 1
+            self.first.setdefault(module, start)
+            output = forward(*args, **kwargs)
+            if module in observers:
+                self._observing = True
+                observers[module](module, args[0] if args else next(iter(kwargs.values())), output)
+                self._observing = False
+            if keep:
+                self.calls[start] = _Call(module, self.clock, self._copy(output))
+            self.clock += 1
+            return output
+
+        with _forwards(self.model, call):
+            output = run(self.model, batch)
+        self._copies = {}
+        return logits_of(output)
+
+    def again(self, layer: nn.Module, batch: Any) -> Tensor:
+        """The logits of the recorded batch after `layer` was changed."""
+        target, self.clock = self.first[layer], 0
+
+        def call(module: nn.Module, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+            start = self.clock
+            if start > target:
+                return forward(*args, **kwargs)
+            known = self.calls.get(start)
+            if known is None or known.module is not module:
+                raise HypersignError(
+                    "a network to forecast must call the same modules in the same order each time; this one does "
+                    "not: put it in evaluation mode and switch random choices off"
+                )
+            if known.end < target:
+                self.clock = known.end + 1
+                return _fresh(known.output)
+            self.clock += 1
+            output = forward(*args, **kwargs)
+            self.clock = max(self.clock, known.end + 1)
+            return output
+
+        with _forwards(self.model, call):
+            return logits_of(run(self.model, batch))
+
+    def _copy(self, value: Any) -> Any:
+        """A copy that later in-place changes do not reach; a tensor that several modules return is copied once."""
+        if isinstance(value, Tensor):
+            known = self._copies.get(id(value))
+            if known is not None and known[0] is value and known[1] == value._version:
+                return known[2]
+            copy = value.detach().clone()
+            self._copies[id(value)] = value, value._version, copy
+            return copy
+        return _mapped(value, self._copy)
+
+
+def run(model: nn.Module, batch: Any) -> Any:
+    """The network's output for a batch: a tensor, a tuple that begins with one, or a dictionary of its arguments."""
+    example = next((p for p in model.parameters() if p.is_floating_point()), None)
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor) or example is None:
+            return value
+        return value.to(example.device, example.dtype if value.is_floating_point() else value.dtype)
+
+    cuda = [example.device] if example is not None and example.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        if isinstance(batch, Mapping):
+            return model(**{name: moved(value) for name, value in batch.items()})
+        return model(moved(batch[0] if isinstance(batch, tuple | list) else batch))
+
+
+def batch_size(batch: Any) -> int:
+    """The number of inputs in a batch.
+
+    Raises:
+        HypersignError: it is no tensor, no tuple that begins with one, and no dictionary with one.
+    """
+    first = batch
+    if isinstance(batch, Mapping):
+        first = next((value for value in batch.values() if isinstance(value, Tensor)), None)
+    elif isinstance(batch, tuple | list) and batch:
+        first = batch[0]
+    if not isinstance(first, Tensor) or not first.dim():
+        raise HypersignError(
+            "a batch must be a tensor of inputs, a tuple that begins with one, or a dictionary of the model's "
+            f"arguments; got {type(batch).__name__}"
+        )
+    if first.is_floating_point() and not torch.isfinite(first).all():
+        raise HypersignError("inputs must be finite numbers; a batch holds NaN or infinity: leave such inputs out")
+    return len(first)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in a network's output, shape `(inputs, rows, classes)`: one row per decision.
+
+    Raises:
+        HypersignError: the output holds no logits of at least two classes in its last dimension.
+    """
+    if isinstance(output, Mapping):
+        output = output.get("logits", next(iter(output.values()), None))
+    elif hasattr(output, "logits"):
+        output = output.logits
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[-1] < 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise HypersignError(
+            "a network to forecast must give logits of two or more classes in its last dimension, shape "
+            f"(N, classes) or (N, tokens, classes); it gives {shape}"
+        )
+    return output.detach().float().reshape(len(output), -1, output.shape[-1])
+
+
+@contextlib.contextmanager
+def prepared(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, float32, and no fused attention, which bypasses layers; then all as before."""
+    example = next((p for p in model.parameters() if p.is_floating_point()), None)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), full_precision("cpu" if example is None else example.device.type), mode(model, False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextlib.contextmanager
+def _forwards(model: nn.Module, call: Callable[..., Any]) -> Iterator[None]:
+    """Sends the `forward` of every module through `call`."""
+    modules = list(model.modules())
+    before = {module: vars(module).get("forward") for module in modules}
+
+    def routed(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: call(module, forward, args, kwargs)
+
+    for module in modules:
+        vars(module)["forward"] = routed(module, module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in before.items():
+            if forward is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = forward
+
+
+def _fresh(value: Any) -> Any:
+    """A copy of a recorded output, because the network may change it in place."""
+    return value.clone() if isinstance(value, Tensor) else _mapped(value, _fresh)
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(function, value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(function, value))
+    if isinstance(value, dict):
+        return {key: function(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,65 @@
+"""`hypersign forecast`, as a user would run it, on a small network with real weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hypersign.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    words = "--data digits --widths 8 --pools 1 --hidden 16 --epochs 8 --images 900 --no-flip --crop-padding 0"
+    main(["train", *words.split(), "--weights", "float", "--device", "cpu", "--output", str(folder)])
+    return folder
+
+
+OPTIONS = ["--images", "100", "--held-out", "150", "--mixtures", "2", "--formats", "binary", "4-level"]
+
+
+def test_a_plan_with_its_forecast_and_its_code(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code = tmp_path / "plan.py"
+    main(["forecast", str(run), *OPTIONS, "--bits-per-weight", "4", "--emit", str(code)])
+    text = capsys.readouterr().out
+    found = json.loads((run / "forecast.json").read_text())
+    assert (found["run"], found["inputs"], found["unit"]) == ("small", 100, "images")
+    assert [layer["name"] for layer in found["layers"]] == ["conv1", "fc1", "fc2"]
+    assert found["laws"]["raw"] is None
+    plan = found["plan"]
+    assert plan["bits_per_weight"] <= 4
+    assert plan["measured"]["r"] == pytest.approx(plan["predicted"]["r"], abs=0.05)
+    effect = found["layers"][1]["repaired"]["binary"]
+    assert f"{effect['r']:.3f} / {100 * (1 - effect['agreement']):.1f}" in text
+    assert " ".join(text.split()).startswith(found["words"]["repaired"])
+    for words in ("Predicted: r ", "Measured on test images: r ", "Multiply-accumulates: ", "bits per weight"):
+        assert words in text, words
+    assert code.read_text() == plan["call"]
+    assert "hypersign.convert(model" in plan["call"]
+
+
+def test_json_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["forecast", str(run), *OPTIONS, "--quick", "--raw", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["inputs"] == 9
+    assert found["laws"]["repaired"] is None
+    assert found["plan"] is None
+
+
+def test_bad_options_are_one_sentence(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for words, message in (
+        (["--bytes", "1", "--agreement", ".9"], "name one of --bytes, --bits-per-weight and --agreement"),
+        (["--emit", str(tmp_path / "x.py")], "--emit writes a plan: name its goal"),
+        (["--formats", "trinary"], "a format must be binary, ternary"),
+        (["--images", "1"], "--images must be an integer >= 2; got 1"),
+        ([*OPTIONS, "--bytes", "10"], "bytes must be at least"),
+    ):
+        with pytest.raises(SystemExit, match=r"^1$"):
+            main(["forecast", str(run), *words])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("hypersign forecast: ")
+        assert message in line

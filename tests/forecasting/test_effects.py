@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from hypersign.forecasting import effect
+from hypersign.forecasting.effects import centred
+
+
+def logits(seed: int = 0, shape: tuple[int, ...] = (60, 3, 5)) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    c = centred(generator.standard_normal(shape))
+    return c, centred(c + 0.5 * generator.standard_normal(shape))
+
+
+def test_the_three_numbers_by_other_formulas() -> None:
+    c, s = logits()
+    found = effect(c, s)
+    assert found.r.value == pytest.approx(stats.pearsonr(c.ravel(), s.ravel()).statistic, abs=1e-12)
+    p, q = special.softmax(c, -1), special.softmax(s, -1)
+    assert found.kl.value == pytest.approx(float(special.rel_entr(p, q).sum(-1).mean()))
+    same = [a.argmax() == b.argmax() for a, b in zip(c.reshape(-1, 5), s.reshape(-1, 5), strict=True)]
+    assert found.agreement.value == pytest.approx(np.mean(same))
+
+
+def test_standard_errors_are_those_of_resampled_inputs() -> None:
+    c, s = logits()
+    found = effect(c, s)
+    generator = np.random.default_rng(1)
+    draws = []
+    for _ in range(400):
+        rows = generator.integers(len(c), size=len(c))
+        again = effect(c[rows], s[rows])
+        draws.append((again.r.value, again.kl.value, again.agreement.value))
+    errors = np.std(draws, 0)
+    np.testing.assert_allclose([found.r.error, found.kl.error, found.agreement.error], errors, rtol=0.2)
+
+
+def test_nothing_changed_and_everything_lost() -> None:
+    c, _ = logits()
+    same = effect(c, c)
+    assert (same.r.value, same.kl.value, same.agreement.value) == (pytest.approx(1), 0, 1)
+    assert not same.destroyed
+    lost = effect(c, np.zeros_like(c))
+    assert lost.r.value == 0
+    assert lost.destroyed
+    assert "destroyed" in lost.as_dict()

@@ -1,0 +1,99 @@
+"""The law against NumPy, where a linear network has a closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hypersign.forecasting import Law, Mixture, effect, fit, forecast
+from hypersign.forecasting.effects import centred
+
+
+def linear() -> tuple[nn.Module, np.ndarray, list[np.ndarray]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 30, bias=False), nn.Linear(30, 20, bias=False), nn.Linear(20, 6, bias=False))
+    x = np.random.default_rng(0).standard_normal((200, 40))
+    return model, x, [layer.weight.detach().numpy().astype(np.float64) for layer in model]
+
+
+def binary(w: np.ndarray) -> np.ndarray:
+    return np.sign(w) * np.abs(w).mean(1, keepdims=True)
+
+
+def run(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    for w in weights:
+        x = x @ w.T
+    return (x - x.mean(1, keepdims=True))[:, None]
+
+
+def test_a_linear_network_in_closed_form() -> None:
+    model, x, weights = linear()
+    found = forecast(model, [torch.from_numpy(x).float()], formats=["binary"], repaired=False, mixtures=0)
+    c = run(x, weights)
+    alone = [run(x, [binary(w) if i == k else w for i, w in enumerate(weights)]) for k in range(3)]
+    for layer, s in zip(found.layers, alone, strict=True):
+        expected = (s * c).sum() / math.sqrt((s * s).sum() * (c * c).sum())
+        assert layer.raw["binary"].r.value == pytest.approx(expected, abs=1e-5)
+    gains = [(s * c).sum() / (c * c).sum() for s in alone]
+    noise = sum(s / a - c for s, a in zip(alone, gains, strict=True))
+    r = 1 / math.sqrt(1 + (noise**2).sum() / (c**2).sum())
+    everything = dict.fromkeys("012", "binary")
+    predicted = found.predict(everything, repaired=False)
+    assert predicted.r.value == pytest.approx(r, abs=1e-5)
+    assert found.law(False).gains == pytest.approx(gains, abs=1e-5)
+    measured = found.measure(everything, repaired=False)
+    real = effect(c, run(x, [binary(w) for w in weights]))
+    assert measured.r.value == pytest.approx(real.r.value, abs=1e-5)
+    assert measured.kl.value == pytest.approx(real.kl.value, rel=1e-4)
+    assert measured.agreement.value == real.agreement.value
+    assert abs(predicted.r.value - real.r.value) < 0.05
+
+
+def test_one_change_is_predicted_as_measured() -> None:
+    model, x, _ = linear()
+    found = forecast(model, [torch.from_numpy(x).float()], formats=["ternary"], repaired=False, mixtures=0)
+    alone = found.layers[1].raw["ternary"]
+    predicted = found.predict({"1": "ternary"}, repaired=False)
+    assert predicted.r.value == pytest.approx(alone.r.value, abs=1e-6)
+    assert predicted.r.error == pytest.approx(alone.r.error, rel=0.05)
+    assert predicted.kl.value == pytest.approx(alone.kl.value, rel=1e-4)
+    assert found.predict({}, repaired=False).agreement.value == 1
+
+
+def independent(count: int, size: float, n: int = 300) -> tuple[np.ndarray, list[np.ndarray]]:
+    generator = np.random.default_rng(3)
+    c = centred(generator.standard_normal((n, 1, 8))).astype(np.float32)
+    return c, [centred(c + size * generator.standard_normal(c.shape)).astype(np.float32) for _ in range(count)]
+
+
+def test_independent_errors_add() -> None:
+    c, changed = independent(4, 0.4)
+    law = Law.of(c, changed)
+    together = effect(c, c + sum(s - c for s in changed))
+    found = law.predict(range(4))
+    assert found.r.value == pytest.approx(together.r.value, abs=0.01)
+    assert found.agreement.value == pytest.approx(together.agreement.value, abs=3 * together.agreement.error)
+    assert found.kl.value == pytest.approx(together.kl.value, rel=0.05)
+
+
+def test_shrunk_logits_are_not_noise() -> None:
+    c, (s,) = independent(1, 0.3)
+    assert Law.of(c, [0.2 * s]).r([0]) == pytest.approx(Law.of(c, [s]).r([0]))
+
+
+def test_a_fit_learns_a_power_law_and_its_own_error() -> None:
+    c, changed = independent(6, 0.35)
+    law = Law.of(c, changed)
+    mixtures = []
+    for count in range(1, 7):
+        r = math.exp(-1.5 * law.error(range(count)) ** 1.2)
+        noise = sum(changed[i] - c for i in range(count))
+        mixtures.append(Mixture(tuple(range(count)), effect(c, law._scaled(noise, r))))
+    fitted = fit(law, mixtures)
+    plain = [abs(law.r(m.picks) - m.measured.r.value) for m in mixtures]
+    better = [abs(fitted.r(m.picks) - m.measured.r.value) for m in mixtures]
+    assert np.mean(better) < 0.6 * np.mean(plain)
+    assert fitted.predict(range(6)).r.error >= fitted.spread[0] > 0
+    assert fit(law, []) == law

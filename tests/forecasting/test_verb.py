@@ -1,0 +1,240 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hypersign
+from hypersign._checks import HypersignError
+from hypersign.forecasting import forecast, repair
+from hypersign.layers import QuantLinear, convert
+from hypersign.quantizers import MeanScale, Sign
+
+
+@pytest.fixture(scope="module")
+def found(net, images):
+    return forecast(
+        net, images[:150].split(75), formats=["binary", "4-level", "8-level:32", "inputs:8-bit"], mixtures=4
+    )
+
+
+def test_more_levels_do_less(found) -> None:
+    for layer in found.layers:
+        for side in (layer.raw, layer.repaired):
+            assert side["binary"].r.value < side["4-level"].r.value < side["8-level:32"].r.value <= 1
+            assert side["inputs:8-bit"].r.value > 0.999
+        assert 0 < layer.raw["binary"].r.error < 0.05
+    assert [layer.macs for layer in found.layers] == [36 * 12 * 27, 16 * 8 * 108, 1280]
+
+
+def test_repair_gives_back(found) -> None:
+    gained = [layer.repaired["binary"].r.value - layer.raw["binary"].r.value for layer in found.layers]
+    assert np.mean(gained) > 0
+
+
+def test_assignments_are_predicted_within_their_errors(found, images) -> None:
+    generator = np.random.default_rng(5)
+    for repaired in (False, True):
+        apart = []
+        for _ in range(8):
+            names = generator.choice(["float", "binary", "4-level", "8-level:32"], 3)
+            mixture = dict(zip(("0", "2", "5"), map(str, names), strict=True))
+            predicted = found.predict(mixture, repaired=repaired)
+            measured = found.measure(mixture, [images[150:]], repaired=repaired)
+            apart.append(abs(predicted.r.value - measured.r.value))
+        assert np.mean(apart) < (0.01 if repaired else 0.03)
+
+
+def test_formats_of_weights_and_of_inputs_together(found) -> None:
+    both = {"2": ("binary", "inputs:8-bit")}
+    assert found.picks(both) == [found.keys.index(("2", "binary")), found.keys.index(("2", "inputs:8-bit"))]
+    assert found.predict(both).r.value == pytest.approx(found.measure(both).r.value, abs=0.01)
+
+
+def test_quick_measures_on_a_twelfth_of_the_inputs(net, images, found) -> None:
+    quick = forecast(net, images[:150].split(75), formats=["binary"], quick=True, mixtures=0, repaired=True)
+    assert quick.inputs == 14
+    for layer, whole in zip(quick.layers, found.layers, strict=True):
+        error = layer.repaired["binary"].r.error
+        assert abs(layer.repaired["binary"].r.value - whole.repaired["binary"].r.value) < 5 * error + 0.02
+
+
+def test_a_plan_fits_its_budget_and_its_code_makes_it(found, net, images) -> None:
+    plan = found.plan(bits_per_weight=2.5, held_out=[images[150:]])
+    assert plan.bits_per_weight <= 2.5
+    assert plan.measured is not None
+    assert plan.measured.r.value == pytest.approx(plan.predicted.r.value, abs=0.05)
+    assert sum(plan.macs.values()) == sum(layer.macs for layer in found.layers)
+    namespace = {"model": net, "batches": images[:150].split(75)}
+    exec(plan.call, namespace)
+    logits = [network(images[150:]).detach() for network in (net, namespace["quantized"])]
+    centred = torch.stack([(z - z.mean(1, keepdim=True)).flatten() for z in logits])
+    assert float(torch.corrcoef(centred)[0, 1]) == pytest.approx(plan.measured.r.value, abs=1e-3)
+
+
+def test_bytes_count_every_parameter(found, net) -> None:
+    weights = sum(layer.weight.numel() for layer in (net[0], net[2], net[5]))
+    assert found.other_bytes == 4 * (sum(p.numel() for p in net.parameters()) - weights)
+    everything = found.plan(bytes=10**9)
+    assert set(everything.assignment.values()) == {"float"}
+    assert everything.bytes == 4 * sum(p.numel() for p in net.parameters())
+    assert everything.predicted.r.value == 1
+    assert everything.call.startswith("quantized = model")
+
+
+def test_file_bytes_are_those_of_the_file(net, images, tmp_path) -> None:
+    binary = forecast(net, [images[:64]], formats=["binary", "ternary"], repaired=True, mixtures=0)
+    plan = binary.plan(bits_per_weight=1.8)
+    assert plan.no_file == ""
+    namespace = {"model": net, "batches": [images[:64]]}
+    exec(plan.call, namespace)
+    hypersign.pack(namespace["quantized"], tmp_path / "net.hypersign", (3, 6, 6))
+    assert (tmp_path / "net.hypersign").stat().st_size == plan.file_bytes
+    assert (
+        "GroupScaled"
+        in forecast(net, [images[:64]], formats=["binary:32"], mixtures=0).plan(bits_per_weight=3).no_file
+    )
+
+
+def test_an_agreement_is_the_smallest_size_that_reaches_it(found) -> None:
+    plan = found.plan(agreement=0.97)
+    reached = plan.predicted.agreement
+    assert reached.value - reached.bias >= 0.97
+    smaller = found.plan(bytes=plan.bytes - plan.bytes // 20)
+    assert smaller.predicted.agreement.value - smaller.predicted.agreement.bias < 0.97
+
+
+def test_a_network_trained_with_its_bits_is_compared_as_given() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        QuantLinear(32, 16, weight_quantizer=Sign()),
+        QuantLinear(16, 16, input_quantizer=Sign(), weight_quantizer=Sign(scale=MeanScale())),
+        nn.Linear(16, 5),
+    )
+    x = torch.randn(100, 32)
+    result = forecast(model, [x], formats=["binary", "ternary", "inputs:binary"], mixtures=0)
+    first, second, last = result.layers
+    assert first.raw["binary"].r.value == pytest.approx(1)
+    assert second.raw["binary"].kl.value == pytest.approx(0, abs=1e-6)
+    assert last.raw["binary"].r.value < 0.99
+    assert "inputs:binary" not in second.raw
+    assert result.plan(bits_per_weight=5).assignment["0"] == "float"
+    assert first.bytes["float"] == 16 * 8
+    everything = convert(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)), weight_quantizer=Sign()).model
+    with pytest.raises(HypersignError, match="the weights of all layers are quantized already"):
+        forecast(everything, [torch.randn(9, 8)], mixtures=0).plan(bits_per_weight=2)
+
+
+def test_tokens_and_dictionaries() -> None:
+    torch.manual_seed(0)
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(20, 16), nn.Linear(16, 20)
+            self.inner = nn.Linear(16, 16)
+
+        def forward(self, tokens: torch.Tensor, scale: float = 1.0) -> dict[str, torch.Tensor]:
+            return {"logits": self.head(torch.relu(self.inner(self.embed(tokens))) * scale)}
+
+    model, tokens = Tokens(), torch.randint(20, (12, 30))
+    first = forecast(model, [{"tokens": tokens, "scale": 2.0}], formats=["binary"], mixtures=2)
+    assert [layer.name for layer in first.layers] == ["inner", "head"]
+    assert (first.inputs, first.decisions, first.classes) == (12, 360, 20)
+    assert first.unmeasured == {}
+    long = forecast(model, [torch.randint(20, (10, 900))], formats=["binary"], mixtures=0)
+    assert long.decisions == 10 * 409
+
+
+def test_the_result_is_plain_data(found) -> None:
+    plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    law = plain["laws"]["repaired"]
+    picks = found.picks({"0": "binary", "5": "binary"})
+    products = np.array(law["products"])
+    error = 0.5 * math.log1p(products[np.ix_(picks, picks)].sum())
+    r = math.exp(-law["factor"] * error ** law["power"])
+    assert r == pytest.approx(found.predict({"0": "binary", "5": "binary"}).r.value, abs=1e-5)
+    curve = law["curve"]
+    assert curve["r"][-1] == 1
+    assert curve["agreement"][-1] == 1
+    assert curve["kl"][-1] == pytest.approx(0, abs=1e-12)
+    assert all(np.diff(curve["kl"]) < 0)
+    assert plain["words"]["repaired"] == found.words()
+
+
+def test_words_name_the_layers_that_matter(found) -> None:
+    words = found.words(repaired=False)
+    worst = max(found.layers, key=lambda layer: 1 - layer.raw["binary"].agreement.value)
+    assert words.split(",")[0].split(" ")[0] == worst.name
+    assert words.endswith("more bits first.")
+
+
+class Unfit(nn.Module):
+    def __init__(self, head: int, called: bool = True) -> None:
+        super().__init__()
+        self.layer, self.called = nn.Linear(4, head), called
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) if self.called else x
+
+
+@pytest.mark.parametrize(
+    ("model", "batches", "options", "message"),
+    [
+        (nn.Sequential(nn.ReLU()), [torch.ones(3, 4)], {}, "must have layers that can be quantized .* it has none"),
+        (Unfit(3), [], {}, "at least two inputs, for its standard errors; got 0"),
+        (Unfit(3), [torch.ones(1, 4)], {}, "at least two inputs, for its standard errors; got 1"),
+        (Unfit(3), None, {}, "forecast on batches of inputs; got none"),
+        (Unfit(3), [torch.full((3, 4), math.nan)], {}, "inputs must be finite numbers"),
+        (Unfit(3), [torch.randn(3, 4)], {"formats": []}, "at least one format"),
+        (Unfit(3), [torch.randn(3, 4)], {"formats": ["two"]}, "a format must be"),
+        (Unfit(3), [torch.randn(3, 4)], {"mixtures": -1}, "mixtures must be an integer >= 0"),
+        (Unfit(3), ["text"], {}, "a batch must be a tensor of inputs"),
+        (Unfit(1), [torch.randn(3, 4)], {}, "must give logits of two or more classes"),
+        (Unfit(3, called=False), [torch.randn(3, 4)], {}, "its forward pass calls none of layer"),
+    ],
+)
+def test_bad_input_is_one_sentence(model, batches, options, message) -> None:
+    with pytest.raises(HypersignError, match=message) as error:
+        forecast(model, batches, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_networks_are_refused() -> None:
+    model = Unfit(3)
+    with torch.no_grad():
+        model.layer.weight[0, 0] = math.nan
+    with pytest.raises(HypersignError, match=r"layer.weight must hold finite numbers; it holds NaN"):
+        forecast(model, [torch.randn(3, 4)])
+    with torch.no_grad():
+        model.layer.weight.zero_()
+        model.layer.bias.zero_()
+    with pytest.raises(HypersignError, match="logits that differ between classes"):
+        forecast(model, [torch.randn(3, 4)])
+
+
+def test_plans_that_cannot_be(found, net, images) -> None:
+    with pytest.raises(HypersignError, match=r"a plan needs one goal: .* got none of them"):
+        found.plan()
+    with pytest.raises(HypersignError, match="got 2 of them"):
+        found.plan(bytes=3, agreement=0.3)
+    with pytest.raises(HypersignError, match=r"bytes must be at least [\d,]+, the smallest choice .*; got 100"):
+        found.plan(bytes=100)
+    with pytest.raises(HypersignError, match=r"bits_per_weight must be at least 1\.\d+.*; got 0.5"):
+        found.plan(bits_per_weight=0.5)
+    with pytest.raises(HypersignError, match="was not measured"):
+        found.predict({"0": "ternary"})
+    with pytest.raises(HypersignError, match="must name the layers 0, 2, 5; got 7"):
+        found.measure({"7": "binary"})
+    raw = forecast(net, [images[:20]], formats=["binary"], repaired=False, mixtures=0)
+    with pytest.raises(HypersignError, match="only measured without repair"):
+        raw.plan(bits_per_weight=2)
+    with pytest.raises(HypersignError, match="at least 2 values per channel"):
+        forecast(net, images[:4].split(1), formats=["binary"])
+
+
+def test_repair_is_public() -> None:
+    assert hypersign.forecast is forecast
+    assert hypersign.forecasting.repair is repair

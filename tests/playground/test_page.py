@@ -1,0 +1,383 @@
+"""The page in a real browser, without a network: it answers as the packed network does."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from hypersign import HypersignError, packing
+from hypersign.cli.main import main
+from hypersign.layers import QuantConv2d, QuantLinear
+from hypersign.models import build, mlp
+from hypersign.packed import PackedModel
+from hypersign.packed.operations import OPERATIONS as PACKED
+from hypersign.playground import Sample, page, write
+from hypersign.playground.page import OPERATIONS
+from hypersign.quantizers import Identity, MeanScale, Sign, Ternary
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+
+SMALL: dict[str, Any] = {"widths": (16, 8, 70), "pools": (2, 3), "hidden": (40,), "norm_scale": True}
+
+
+def layers() -> nn.Module:
+    """Strides, dilations, groups, pads of one, scales, clips, and pools of levels and of real numbers."""
+
+    def conv(*arguments: Any, **options: Any) -> QuantConv2d:
+        return QuantConv2d(*arguments, **{"input_quantizer": Sign(), "weight_quantizer": Sign(), **options})
+
+    ternary = Ternary(0.1, scale=MeanScale())
+    return nn.Sequential(
+        conv(3, 8, (2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2)), nn.BatchNorm2d(8), nn.Hardtanh(),
+        nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(8),
+        conv(8, 12, 3, groups=4, padding=1, pad_value=1, weight_quantizer=ternary), nn.ReLU(), nn.BatchNorm2d(12),
+        conv(12, 70, 2, input_quantizer=Ternary(0.4)), nn.AvgPool2d(2, 1, 1, count_include_pad=False),
+        nn.MaxPool2d(2), nn.Hardtanh(-2, 3), conv(70, 8, 1, input_quantizer=Identity()), nn.ReLU6(), nn.Flatten(),
+        QuantLinear(64, 5, input_quantizer=None, weight_quantizer=Sign()),
+    )  # fmt: skip
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], tuple[float, float]]] = {
+    "vgg": (lambda: build("vgg", (3, 9, 9), 5, **SMALL), (3, 9, 9), (-1.0, 1.0)),
+    "ternary": (lambda: build("vgg", (3, 9, 9), 5, **SMALL, levels=3, threshold=0.05), (3, 9, 9), (0.0, 1.0)),
+    "float weights": (
+        lambda: build("vgg", (3, 9, 9), 5, **SMALL, float_weights=("conv1", "conv2", "fc1")), (3, 9, 9), (-1.0, 1.0)
+    ),
+    "odd pixels": (lambda: build("vgg", (3, 9, 9), 5, **SMALL), (3, 9, 9), (-0.7, 1.1)),
+    "mlp": (lambda: mlp((1, 7, 9), 10, hidden=(64, 65)), (1, 7, 9), (-1.0, 1.0)),
+    "resnet20": (lambda: build("resnet20", (3, 9, 10), 7, widths=(4, 8)), (3, 9, 10), (-1.0, 1.0)),
+    "layers": (layers, (3, 9, 9), (-1.0, 1.0)),
+}  # fmt: skip
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """The network with parameters and statistics that depend on their names and shapes alone."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                uniform = np.random.default_rng(zlib.crc32(name.encode())).random(tuple(tensor.shape))
+                tensor.copy_(torch.from_numpy(2 * uniform + (1 if name.endswith("running_var") else -1)))
+    return model.eval()
+
+
+def packed(name: str, folder) -> PackedModel:
+    build_model, shape, pixel_range = NETWORKS[name]
+    path = folder / "net.hypersign"
+    packing.pack(settled(build_model()), path, shape, pixel_range=pixel_range)
+    return PackedModel.load(path)
+
+
+def digits_network(folder, **options: Any) -> PackedModel:
+    torch.manual_seed(0)
+    path = folder / "digits.hypersign"
+    model = build("vgg", (1, 8, 8), 10, widths=(48, 48), pools=(2,), hidden=(64,), **options)
+    packing.pack(settled(model), path, (1, 8, 8), pixel_range=(-1.0, 1.0))
+    return PackedModel.load(path)
+
+
+def images_for(model: PackedModel, count: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (count, *model.shape)).astype(np.uint8)
+
+
+def logits_of_page(page: Any, images: np.ndarray) -> np.ndarray:
+    """What the page's own network says of images (N, channels, height, width)."""
+    found = page.evaluate(
+        "images => images.map(one => [...Packed.logits(network, Packed.run(network, Uint8Array.from(one)))])",
+        [image.transpose(1, 2, 0).ravel().tolist() for image in images],
+    )
+    return np.array(found, np.float32)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as run:
+        browser = run.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens a network's page, and after the test holds that nothing was fetched and nothing went wrong."""
+    seen = []
+
+    @contextlib.contextmanager
+    def open_page(model, more: dict[str, Any] | None = None, **options):
+        path = write(tmp_path / "page.html", model, **(more or {}))
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
+        context.route("http*://**", lambda route: (seen.append(route.request.url), route.abort()))
+        page = context.new_page()
+        page.on("request", lambda request: request.url == path.as_uri() or seen.append(request.url))
+        page.on("console", lambda message: seen.append(message.text))
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        yield page
+        page.wait_for_timeout(50)
+        context.close()
+
+    yield open_page
+    assert seen == []
+
+
+@needs_browser
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_equal_for_every_operation(name, opened, tmp_path):
+    model = packed(name, tmp_path)
+    images = images_for(model, 20)
+    with opened(model) as page:
+        np.testing.assert_array_equal(logits_of_page(page, images), model.predict(images))
+
+
+def test_the_networks_of_the_tests_have_every_operation_of_the_page(tmp_path):
+    used = {node.op for name in NETWORKS for node in packed(name, tmp_path).graph.nodes}
+    assert used == set(OPERATIONS)
+
+
+@needs_browser
+def test_python_and_page_agree_on_what_the_page_runs(opened, tmp_path):
+    with opened(digits_network(tmp_path)) as page:
+        assert set(page.evaluate("Packed.OPERATIONS")) == set(OPERATIONS)
+
+
+@needs_browser
+def test_an_unknown_operation_is_named_by_the_page_too(browser, tmp_path):
+    text = page(digits_network(tmp_path))
+    path = tmp_path / "page.html"
+    path.write_text(text.replace("    affine: (node, x)", "    other: (node, x)"))
+    view = browser.new_context().new_page()
+    view.goto(path.as_uri())
+    assert view.inner_text("#failed") == "the page cannot run the operation affine"
+    view.context.close()
+
+
+def test_other_operations_are_refused_by_name(tmp_path):
+    path = tmp_path / "fast.hypersign"
+    model = build("fast-transform", (1, 5, 6), 3, hidden=(64,))
+    packing.pack(settled(model), path, (1, 5, 6), pixel_range=(-1.0, 1.0))
+    with pytest.raises(HypersignError, match=r"cannot run the operation rotate \(the network's node '\w+'\)"):
+        page(PackedModel.load(path))
+    assert set(OPERATIONS) < set(PACKED)
+
+
+def test_other_inputs_twins_and_samples_are_refused(tmp_path):
+    model = digits_network(tmp_path)
+    packing.pack(settled(mlp((1, 8, 8), 10, hidden=(8,))), tmp_path / "real", (1, 8, 8), pixel_range=None)
+    with pytest.raises(HypersignError, match="reads float32 inputs"):
+        page(PackedModel.load(tmp_path / "real"))
+    packing.pack(settled(mlp((2, 8, 8), 10, hidden=(8,))), tmp_path / "two", (2, 8, 8), pixel_range=(-1.0, 1.0))
+    with pytest.raises(HypersignError, match="reads images of 2 channels"):
+        page(PackedModel.load(tmp_path / "two"))
+    with pytest.raises(HypersignError, match=r"the twin must read the network's images \(1, 8, 8\)"):
+        page(model, twin=packed("mlp", tmp_path))
+    with pytest.raises(HypersignError, match="the example 'x' must be uint8"):
+        page(model, samples=[Sample("x", np.zeros((8, 8), np.uint8))])
+
+
+@needs_browser
+def test_draws_with_mouse_and_keyboard_and_clears(opened, tmp_path):
+    model = digits_network(tmp_path)
+    with opened(model) as page:
+        first = page.inner_text("#logits")
+        box = page.locator("#pad").bounding_box()
+        page.mouse.move(box["x"] + 60, box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 160, box["y"] + 180, steps=5)
+        page.mouse.up()
+        page.wait_for_function("text => document.querySelector('#logits').innerText !== text", arg=first)
+        page.click("#clear")
+        blank = model.predict(np.zeros((1, 1, 8, 8), np.uint8))[0]
+        shown = [float(text.replace("−", "-")) for text in page.locator("#logits td:last-child").all_inner_texts()]
+        np.testing.assert_allclose(shown, blank, atol=0.006)
+        assert page.inner_text("#class") == model.classes[int(blank.argmax())]
+        page.uncheck("#fit")
+        page.focus("#pad")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press(" ")
+        assert "Row 3, column 4" in page.inner_text("#pad-help")
+        assert page.inner_text("#logits td:last-child") != f"{blank[0]:+.2f}".replace("-", "−")
+
+
+@needs_browser
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_the_right_size_is_read_to_the_last_bit(channels, opened, tmp_path):
+    torch.manual_seed(0)
+    shape = (channels, 9, 7)
+    packing.pack(settled(mlp(shape, 10, hidden=(64,))), tmp_path / "net", shape, pixel_range=(-1.0, 1.0))
+    model = PackedModel.load(tmp_path / "net")
+    image = images_for(model, 1)[0]
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(buffer, "PNG")
+    with opened(model) as page:
+        page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+        expected = [f"{logit:+.2f}".replace("-", "−") for logit in model.predict(image[None])[0].tolist()]
+        page.wait_for_function(
+            "rows => rows.every((row, i) => document.querySelectorAll('#logits td:last-child')[i].innerText === row)",
+            arg=expected,
+        )
+        page.set_input_files("#file", {"name": "y.png", "mimeType": "image/png", "buffer": b"no picture"})
+        page.wait_for_function("() => document.querySelector('#pad-help').innerText.includes('y.png cannot be read')")
+
+
+@needs_browser
+def test_examples_and_units_show_the_packed_networks_numbers(opened, tmp_path):
+    model = digits_network(tmp_path)
+    images = images_for(model, 2)
+    trace = model.trace(images)
+    sums = np.einsum("hwtc,ftc->hwf", *_windows(trace["conv1"][1], model, "conv2"))
+    samples = [Sample("</script>", images[0]), Sample("two", images[1])]
+    with opened(model, {"title": "<b>&", "samples": samples}) as page:
+        assert page.inner_text("h1") == "<b>&"
+        page.click("#samples button:nth-child(2)")
+        page.select_option("#unit-layer", label="conv2")
+        for name, value in (("c", 7), ("y", 3), ("x", 5)):
+            page.fill(f"#unit-{name}", str(value))
+            page.press(f"#unit-{name}", "Tab")
+        assert page.inner_text("#unit-title") == "conv2, filter 7 at row 3, column 5"
+        found = re.search(r"(\d+) agree − (\d+) disagree = (−?\d+)", page.inner_text(".sum"))
+        assert int(found[3].replace("−", "-")) == sums[3, 5, 7] == int(found[1]) - int(found[2])
+        page.locator(".strongest button").first.click()
+        assert page.input_value("#unit-layer") == "1"
+
+
+def _windows(words: np.ndarray, model: PackedModel, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The 3x3 windows (h, w, taps, channels) of an image's levels, and a binary convolution's filters."""
+    from hypersign import bits
+
+    levels = np.pad(bits.unpack(words, 48).astype(int), ((1, 1), (1, 1), (0, 0)))
+    windows = np.stack([levels[i : i + 8, j : j + 8] for i in range(3) for j in range(3)], 2)
+    from hypersign.packed.format import read
+
+    weight = read(io.BytesIO(model.to_bytes())).tensors[f"{name}.weight"]
+    return windows, bits.unpack(weight, 432).astype(int).reshape(-1, 9, 48)
+
+
+@needs_browser
+def test_the_twin_stands_beside_each_unit(opened, tmp_path):
+    model = digits_network(tmp_path)
+    twin = digits_network(tmp_path, weights="float", inputs="float")
+    images = images_for(model, 1)
+    value = twin.trace(images)["conv2"][0, 2, 4, 9]
+    with opened(model, {"twin": twin, "samples": [Sample("one", images[0])]}) as page:
+        page.select_option("#unit-layer", label="conv2")
+        for name, at in (("c", 9), ("y", 2), ("x", 4)):
+            page.fill(f"#unit-{name}", str(at))
+            page.press(f"#unit-{name}", "Tab")
+        page.wait_for_function("() => document.querySelector('#unit-body').innerText.includes('layer and twin')")
+        shown = re.search(r"float twin\s+(\S+)", page.inner_text("#unit-body"))[1]
+        assert float(shown.replace("−", "-")) == pytest.approx(value, rel=2e-3)
+
+
+@needs_browser
+def test_flipped_bits_change_what_theory_predicts(opened, tmp_path):
+    model = digits_network(tmp_path)
+    images = images_for(model, 20)
+    with opened(model) as page:
+        found = page.evaluate(
+            """images => {
+                const sums = {}, flips = [0, 0];
+                images.forEach((one, i) => {
+                    const pixels = Uint8Array.from(one), values = Packed.run(network, pixels);
+                    const broken = Packed.flip(network, 0.05, i + 1), after = Packed.run(broken, pixels);
+                    flips[0] += broken.flipped; flips[1] += broken.total;
+                    const shares = Packed.predict(network, values, after, 0.05).shares;
+                    for (const [name, share] of Object.entries(shares)) {
+                        sums[name] ??= [0, 0];
+                        sums[name][0] += share / images.length;
+                        sums[name][1] += Packed.changedShare(values[name], after[name]) / images.length;
+                    }
+                });
+                return [sums, flips[0] / flips[1]];
+            }""",
+            [image.transpose(1, 2, 0).ravel().tolist() for image in images],
+        )
+        assert found[1] == pytest.approx(0.05, abs=0.002)
+        assert set(found[0]) == {"conv1", "conv2", "fc1"}
+        for predicted, measured in found[0].values():
+            assert predicted == pytest.approx(measured, rel=0.15)
+        assert page.evaluate("Packed.flip(network, 1, 1).flipped === Packed.flip(network, 1, 1).total")
+        logits = page.inner_text("#logits")
+        page.fill("#share", "10")
+        page.wait_for_selector("#damage:not([hidden])")
+        assert "theory 36.9°" in page.inner_text("#angle")
+        page.wait_for_function("() => document.querySelector('#stays').innerText.includes('of 40 draws')")
+        assert page.locator("#changes tbody tr").count() == 3
+        page.click("#restore")
+        assert page.inner_text("#logits") == logits
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_narrow_window_does_not_scroll_sideways(width, opened, tmp_path):
+    with opened(
+        digits_network(tmp_path), viewport={"width": width, "height": 844}, is_mobile=True, has_touch=True
+    ) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not page.is_visible("#unit")
+        page.locator(".stage .maps").nth(1).tap()
+        assert page.is_visible("#unit-title")
+        page.keyboard.press("Escape")
+        assert not page.is_visible("#unit")
+
+
+@needs_browser
+def test_controls_have_names_and_text_has_contrast(opened, tmp_path):
+    with opened(digits_network(tmp_path)) as page:
+        unnamed = page.evaluate(
+            "[...document.querySelectorAll('canvas, button, input, select')].filter(one =>"
+            " !one.closest('[hidden], button > canvas') &&"
+            " !(one.innerText || one.ariaLabel || one.labels?.length || one.getAttribute('aria-labelledby')))"
+            ".map(one => one.outerHTML)"
+        )
+        assert unnamed == []
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            colours = json.loads(page.evaluate(COLOURS))
+            for text in ("--ink", "--muted", "--measured", "--predicted"):
+                for ground in ("--card", "--ground", "--chosen"):
+                    assert contrast(colours[text], colours[ground]) >= 4.5, (scheme, text, ground)
+            assert contrast(colours["--plus"], colours["--minus"]) >= 3, scheme
+
+
+COLOURS = """JSON.stringify(Object.fromEntries(
+  ['--ink', '--muted', '--measured', '--predicted', '--card', '--ground', '--chosen', '--plus', '--minus'].map(
+    name => [name, getComputedStyle(document.documentElement).getPropertyValue(name).trim()])))"""
+
+
+def contrast(one, other):
+    """WCAG's contrast ratio of two #rrggbb colours."""
+
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_command_writes_the_page(tmp_path, capsys):
+    model = digits_network(tmp_path)
+    np.save(tmp_path / "images.npy", images_for(model, 5))
+    words = ["play", str(tmp_path / "digits.hypersign"), "-o", str(tmp_path / "page.html")]
+    main([*words, "--images", str(tmp_path / "images.npy"), "--count", "3"])
+    text = (tmp_path / "page.html").read_text()
+    assert text.count('"name":') == 3
+    assert "Open it in a browser" in capsys.readouterr().out
+    np.save(tmp_path / "images.npy", np.zeros((5, 1, 9, 9), np.uint8))
+    with pytest.raises(SystemExit):
+        main([*words, "--images", str(tmp_path / "images.npy")])
+    assert "--images must be uint8 of shape (N, 1, 8, 8)" in capsys.readouterr().err
