@@ -33,7 +33,7 @@ class ProductSums:
 
         r = sum (x - mean x)(y - mean y) / sqrt( sum (x - mean x)^2 * sum (y - mean y)^2 )
 
-    r is computed per filter and pooled. Sums over a chunk are computed in float32 about the chunk's own mean, and then
+    r is computed per filter and pooled. Sums over a chunk are computed in float32 about the chunk's own mean, and
     moved, in float64, to the mean of the first chunk. This keeps r within 1e-6 if the mean is below 100 standard
     deviations.
 
@@ -159,7 +159,7 @@ class ProductSums:
         seen = np.flatnonzero(self._counts)
         error = np.nan
         if len(seen) > 1:
-            without = np.array([self._correlate(family, group)[0] for group in seen])
+            without = np.array([self._correlate(family, int(group))[0] for group in seen])
             error = float(np.sqrt((len(seen) - 1) / len(seen) * ((without - without.mean()) ** 2).sum()))
         return pooled, per_filter, error
 

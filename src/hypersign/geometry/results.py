@@ -98,8 +98,8 @@ class WeightStats:
 class DotProducts:
     """Two versions y and x of a layer's dot products, compared over images, positions and filters.
 
-    r pools all filters in `pearson_r` and is computed for each filter in `pearson_r_per_filter` (NaN, written as null,
-    if the filter's products do not vary). There are three numbers, and a reference:
+    r is pooled over filters in `pearson_r`, and there is one for each filter in `pearson_r_per_filter` (NaN, written
+    as null, if the filter's products do not vary). There are three numbers, and a reference:
 
         pearson_r              measured on test images
         training_pearson_r     the same formula on training images: it checks that the result holds for other images

@@ -118,9 +118,7 @@ def pooled_r(
     >>> pooled_r([0.5, 0.5], [1.0, 1.0], [1.0, 1.0], [0.0, 2.0], [0.0, 2.0])
     (0.75, array([0.5, 0.5]))
     """
-    c, v, s, m, n = (
-        np.asarray(a, dtype=np.float64) for a in (covariance, x_variance, y_variance, x_mean, y_mean)
-    )
+    c, v, s, m, n = (np.asarray(a, dtype=np.float64) for a in (covariance, x_variance, y_variance, x_mean, y_mean))
     m, n = m - m.mean(), n - n.mean()
     pooled = _ratio(c.mean() + (m * n).mean(), (v.mean() + (m * m).mean()) * (s.mean() + (n * n).mean()))
     return float(pooled), np.asarray(_ratio(c, v * s))

@@ -1,7 +1,7 @@
 """Means and covariances of quantized numbers, predicted from those of the real numbers and the quantizer's rule.
 
-A layer quantizes its inputs x_i to q_i = q(x_i). For jointly normal x, cov(x_i, q_j) follows from Stein's identity, and
-cov(q_i, q_j) from the bivariate normal distribution. Inputs of trained layers are not normal: images differ in
+A layer quantizes its inputs x_i to q_i = q(x_i). For jointly normal x, cov(x_i, q_j) follows from Stein's identity,
+and cov(q_i, q_j) from the bivariate normal distribution. Inputs of trained layers are not normal: images differ in
 brightness and contrast, and classes form groups. A mixture of normals that share one correlation matrix describes
 them better. With one group it is the normal law.
 """
@@ -103,13 +103,14 @@ class QuantizedNormals:
         cov(x_i, q_j) = sum_g pi_g (m_gi - m_i) e_gj  +  W_ij/s_j sum_g pi_g tau_g b_1gj
         cov(q_i, q_j) = sum_g pi_g e_gi e_gj - e_i e_j  +  sum_k rho_ij^k sum_g pi_g b_kgi b_kgj
 
-    pi_g, m_g and tau_g are the shares, means and spreads of the groups; s_i^2 = W_ii, rho = W/(s s'). In group g, x_i is
-    normal, and q_i has the mean e_gi and the Hermite coefficients b_kgi = E[q He_k(z)]/sqrt(k!), z = (x - m)/(tau s):
+    pi_g, m_g and tau_g are the shares, means and spreads of the groups; s_i^2 = W_ii, rho = W/(s s'). In group g,
+    x_i is normal, and q_i has the mean e_gi and the Hermite coefficients b_kgi = E[q He_k(z)]/sqrt(k!), with
+    z = (x - m)/(tau s). A step J_t of q at a threshold t adds
 
-        b_k = sum_t J_t phi(h_t) He_(k-1)(h_t) / sqrt(k!),   h_t = (t - m)/(tau s),   J_t the step of q at threshold t
+        J_t phi(h) He_(k-1)(h) / sqrt(k!),   h = (t - m)/(tau s)
 
-    The second line is Stein's identity, the third Mehler's formula for the bivariate normal. The series has 17 terms; a
-    remainder makes the variances exact, so the error is below .004 of the variance for any correlation.
+    to b_k. The first line is Stein's identity, the second Mehler's formula for the bivariate normal. The series has
+    17 terms; a remainder makes the variances exact. For the sign the error is below .001 at any correlation.
 
     Args:
         numbers: the distribution of x.

@@ -36,8 +36,8 @@ class LayerCovariance:
     the inputs of group f // (filters / groups). These arrays are float64. `kind` is the layer's class.
 
     `sample` holds some of the inputs, evenly spread, of shape (groups, d, n) in float32; empty if none were kept.
-    `real` describes the inputs before the layer's input quantizer; None if it has none. `products` are the sums of the
-    dot products of a quantized layer over all these inputs; None if they were not computed.
+    `real` describes the inputs before the layer's input quantizer; None if it has none. `products` are the sums of
+    the dot products of a quantized layer over all these inputs; None if they were not computed.
     """
 
     name: str
@@ -53,7 +53,7 @@ class LayerCovariance:
 
     @property
     def sign_flips(self) -> np.ndarray:
-        """The share of dot products of each filter whose sign the layer's own weight quantizer changes, on all inputs.
+        """The share of each filter's dot products whose sign the layer's own weight quantizer changes, on all inputs.
 
         Empty if the products were not computed.
         """
@@ -100,8 +100,8 @@ def input_covariances(
 
     The model runs in evaluation mode and in float32 (or its own type). Its hooks, modes, weights and the random
     state are the same afterwards, also after an exception. Accumulators are float64; results do not depend on the
-    batch size. The covariance of a layer with fan-in d takes 8 d^2 bytes, and that of its real inputs, if it quantizes
-    them, 4 d^2. If all of them need more than
+    batch size. The covariance of a layer with fan-in d takes 8 d^2 bytes, and that of its real inputs 4 d^2, if it
+    quantizes them. If all of them need more than
     `memory_bytes`, those of the largest layers are kept in mapped temporary files and computed in blocks of 512
     rows. Besides the covariances, memory holds one batch, 8 MiB of inputs per layer, and one block.
 
@@ -164,6 +164,7 @@ class _LayerSums:
         self.sums: CovarianceAccumulator | None = None
         self.real: RealInputSums | None = None
         self.products: ProductSums | None = None
+        self.multiply: LayerProducts | None = None
         self.reason = ""
         if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
@@ -198,8 +199,8 @@ class _LayerSums:
             self.reason, self.sums = "its input holds NaN or infinity", None
             return
         seen = x
-        if self.products is not None:
-            if x.dim() < layer.weight.dim():  # one image without a batch dimension
+        if self.products is not None and self.multiply is not None:
+            if x.dim() < self.layer.weight.dim():  # one image without a batch dimension
                 x, output = x[None], output[None]
             products, seen = self.multiply.of(x, output)
             self.products.update(products, images=len(x))

@@ -1,8 +1,8 @@
 """Predicts r of a layer's dot products in all three families, before anything is quantized.
 
-    weights      x = q.b, y = q.w    exact from the mean and covariance of the inputs q that the layer sees
-    activations  x = a.b, y = q.b    from mean and covariance of the real inputs a, and the rule of the quantizer:
-    both         x = a.w, y = q.b    `theory.QuantizedNormals` for a mixture of normals
+weights      x = q.b, y = q.w    exact from the mean and covariance of the inputs q that the layer sees
+activations  x = a.b, y = q.b    from mean and covariance of the real inputs a, and the rule of the quantizer:
+both         x = a.w, y = q.b    `theory.QuantizedNormals` for a mixture of normals
 """
 
 import dataclasses
@@ -104,5 +104,5 @@ def _family(
     covariance: np.ndarray, x_variance: np.ndarray, y_variance: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray
 ) -> Prediction:
     """r from the moments of x and y; a variance no larger than its rounding error counts as 0."""
-    varies = [np.where(v > 1e-12 * (1 + m**2), v, 0.0) for v, m in ((x_variance, x_mean), (y_variance, y_mean))]
-    return Prediction(*theory.pooled_r(covariance, *varies, x_mean, y_mean))
+    x, y = (np.where(v > 1e-12 * (1 + m**2), v, 0.0) for v, m in ((x_variance, x_mean), (y_variance, y_mean)))
+    return Prediction(*theory.pooled_r(covariance, x, y, x_mean, y_mean))

@@ -26,10 +26,10 @@ _REACH = 8  # standard deviations
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RealInputs:
-    """The inputs of a layer before its input quantizer: one `NormalMixture` per group of the layer, and the quantizer.
+    """The inputs of a layer before its input quantizer: one `NormalMixture` per group of the layer.
 
-    `steps` is the layer's own input quantizer, one `Steps` per group of the layer; None if it is no function of single
-    numbers. `deviation` is the root mean square of the inputs' standard deviations.
+    `steps` is the layer's own input quantizer, one `Steps` per group of the layer; None if it is no function of
+    single numbers. `deviation` is the root mean square of the inputs' standard deviations.
     """
 
     mixtures: tuple[theory.NormalMixture, ...]
