@@ -1,8 +1,7 @@
 """The paper's network at a quarter of its width, really trained on CIFAR-10, and what theory and packing say of it.
 
-tests/data/cifar10-vgg-quarter is the run folder of `hypersign train` (its run.json has every option), kept by
-tests/data/keep_run.py with latent weights in float16. Angles and packing on made-up images are tested everywhere,
-what needs the images where HYPERSIGN_DATA has them.
+It is cifar10-quarter of `hypersign models`, with latent weights in float16. Angles and packing on made-up images are
+tested everywhere, what needs the images where HYPERSIGN_DATA has them.
 """
 
 import math
@@ -22,7 +21,6 @@ from hypersign.layers import quant_layers
 from hypersign.packed import PackedModel
 from hypersign.packing import file_size, pack, verify
 
-FOLDER = Path(__file__).with_name("data") / "cifar10-vgg-quarter"
 GIVEN = os.environ.get("HYPERSIGN_DATA")
 CACHE = os.environ.get("XDG_CACHE_HOME")
 SHAPE = (3, 32, 32)
@@ -33,7 +31,7 @@ real_data = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def run():
-    return runs.load(FOLDER)
+    return runs.load("cifar10-quarter")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +57,7 @@ def batches(split):
 
 
 def test_it_is_small_finished_and_has_all_its_signs(run, model):
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 3e6
+    assert sum(file.stat().st_size for file in run.path.iterdir()) < 3e6
     assert run.finished
     assert len(run.metrics()) == run.info["recipe"]["epochs"]
     for layer in quant_layers(model).values():

@@ -14,6 +14,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hypersign import models
+from hypersign import models, pretrained
 from hypersign._checks import HypersignError, check_choice
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
@@ -68,10 +69,32 @@ class Run:
     given_data: Data | None = None
     given_model: Callable[[], nn.Module] | None = None
 
+    def __repr__(self) -> str:
+        test = self.info.get("results", {}).get("test", {})
+        state = "finished" if self.finished else "not finished"
+        if "accuracy" in test:
+            state += f", {test['accuracy']:.2%} of {test[self.unit]:,} test {self.unit}"
+        return f"Run({str(self.path)!r}: {self.info['model']['name']} on {self.info['data']['name']}, {state})"
+
+    def _repr_html_(self) -> str:
+        recipe = {key: value for key, value in self.info["recipe"].items() if value is not None}
+        facts = {"run": repr(self), "recipe": "  ".join(f"{key}={value}" for key, value in recipe.items())}
+        rows = (
+            f"<tr><th>{key}</th><td style='text-align:left'>{escape(text)}</td></tr>" for key, text in facts.items()
+        )
+        return f"<table>{''.join(rows)}</table>"
+
     @property
     def name(self) -> str:
         """The name of the folder."""
         return self.path.resolve().name
+
+    @property
+    def results_folder(self) -> Path:
+        """Where results about the run are written: its folder, or for a network that comes with HyperSign a folder of
+        its name in the working directory."""
+        shipped = self.path.resolve().parent == pretrained.NETWORKS
+        return Path(self.name) if shipped else self.path
 
     @property
     def unit(self) -> str:
@@ -207,10 +230,10 @@ def check_given(data: Any, model: Any) -> None:
 
 
 def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.Module] | None = None) -> Run:
-    """Opens a run folder.
+    """Opens a run folder, or a network that comes with HyperSign.
 
     Args:
-        path: the folder.
+        path: the folder, or the name of a network (`pretrained.names()`) where there is no such folder.
         data: the data set, if the run was trained on a data set made in Python.
         model: the function that builds the network, if the run trained a network made in Python.
 
@@ -220,9 +243,14 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
     """
     check_given(data, model)
     folder = Path(path)
+    if not folder.exists() and str(path) in pretrained.names():
+        folder = pretrained.folder(str(path))
     file = folder / "run.json"
     if not folder.is_dir():
-        raise HypersignError(f"a run folder was expected at {folder}; there is none: check the path")
+        raise HypersignError(
+            f"a run folder was expected at {folder}; there is none: check the path, or name a network that comes "
+            f"with HyperSign ({', '.join(pretrained.names())})"
+        )
     try:
         stream = open_file(file)
     except HypersignError as error:

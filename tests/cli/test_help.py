@@ -25,6 +25,7 @@ from hypersign.cli.info import info
 from hypersign.cli.inspect import inspect as inspect_run
 from hypersign.cli.inspect_files import inspect_vectors, inspect_weights
 from hypersign.cli.main import VERBS
+from hypersign.cli.models import models
 from hypersign.cli.pack import pack
 from hypersign.cli.play import play
 from hypersign.cli.reproduce import reproduce
@@ -133,6 +134,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     compare: [],
     data.fetch: [],
     data.list_: [],
+    data.export: [],
     demo: [],
     evaluate: [Run.load_model],
     forecast: [forecasting.forecast],
@@ -141,6 +143,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     inspect_run: [geometry.inspect],
     inspect_vectors: [hashing.inspect_vectors],
     inspect_weights: [weight_files.inspect_weights],
+    models: [],
     pack: [Run.load_model, packing.verify],
     play: [playground.page],
     predict: [PackedModel.predict],
@@ -163,7 +166,8 @@ RENAMED = {(hash_, "neighbours"): "k", (hash_, "queries"): "sample", (search, "n
 OWN = {
     ablate: {"figures", "json"},
     bench: {"batch_sizes", "json"},
-    compare: {"json"},
+    compare: {"json", "report"},
+    data.export: {"split", "vectors"},
     data.list_: {"json"},
     demo: {"output"},
     evaluate: {"split", "images", "batch_size", "json"},
@@ -173,6 +177,7 @@ OWN = {
     inspect_run: {"output", "figures", "ablate"},
     inspect_vectors: {"json"},
     inspect_weights: {"against", "json"},
+    models: {"card", "json"},
     pack: {"output", "verify"},
     play: {"output", "images", "count"},
     predict: {"input", "output"},

@@ -3,10 +3,12 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hypersign import HypersignError, packing
+from hypersign import HypersignError, packing, pretrained
 from hypersign.cli.main import main
+from hypersign.data import load
 from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.models import build, mlp
 from hypersign.packed import PackedModel
@@ -28,6 +31,8 @@ from hypersign.quantizers import Identity, MeanScale, Sign, Ternary
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+
+GIVEN = os.environ.get("HYPERSIGN_DATA")
 
 SMALL: dict[str, Any] = {"widths": (16, 8, 70), "pools": (2, 3), "hidden": (40,), "norm_scale": True}
 
@@ -140,6 +145,20 @@ def test_logits_are_equal_for_every_operation(name, opened, tmp_path):
     images = images_for(model, 20)
     with opened(model) as page:
         np.testing.assert_array_equal(logits_of_page(page, images), model.predict(images))
+
+
+@needs_browser
+@pytest.mark.parametrize("name", pretrained.names())
+def test_200_test_images_have_the_logits_of_hypersign_run(name, opened):
+    model, data = PackedModel.pretrained(name), pretrained.card(name).data
+    if data == "digits" or (GIVEN and (Path(GIVEN) / data).is_dir()):
+        images = load(data).test.images[:200].numpy()
+    else:
+        images = images_for(model, 200)
+    with opened(model, {"samples": [Sample("first", images[0])]}) as page:
+        found, expected = logits_of_page(page, images), model.predict(images)
+        np.testing.assert_array_equal(found, expected)
+        assert page.inner_text("#class") == model.classes[int(expected[0].argmax())]
 
 
 def test_the_networks_of_the_tests_have_every_operation_of_the_page(tmp_path):

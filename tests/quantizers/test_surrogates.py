@@ -7,17 +7,46 @@ import pytest
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.quantizers import HardTanh, Polynomial, Sign, StraightThrough, Surrogate, Tanh, Ternary, Triangle
+from hypersign.quantizers import (
+    HardTanh,
+    Polynomial,
+    Power,
+    Sign,
+    SignSwish,
+    StraightThrough,
+    Surrogate,
+    Tanh,
+    Tent,
+    Ternary,
+    Triangle,
+)
 
 
-def annealed(progress: float, **options: float) -> Tanh:
-    surrogate = Tanh(**options)
+def annealed(progress: float, kind: type[Surrogate] = Tanh, **options: float) -> Surrogate:
+    surrogate = kind(**options)
     surrogate.anneal(progress)
     return surrogate
 
 
 def naive_tanh(t: float):
     return lambda x: max(1 / t, 1) * t * (1 - math.tanh(t * x) ** 2)
+
+
+def naive_tent(t: float):
+    return lambda x: max(0.0, max(1 / t, 1) * (2 * math.sqrt(t * t / 2) - abs(t * t * x)))
+
+
+def naive_power(o: float):
+    def derivative(x: float) -> float:
+        x = abs(x)
+        return 0.0 if x > 1.5 else max(x, 0.1) ** ((1 - o) / o) / o
+
+    return derivative
+
+
+def naive_swish(x: float) -> float:
+    u = 5 * x
+    return 0.0 if abs(u) > 300 else 5 * (2 - u * math.tanh(u / 2)) / (1 + math.cosh(u))
 
 
 # name: (surrogate, its derivative at one number, written from the papers)
@@ -32,6 +61,12 @@ SURROGATES = {
     "tanh-end": (annealed(1.0), naive_tanh(10.0)),
     "tanh-other": (annealed(0.25, first=1.0, last=16.0), naive_tanh(2.0)),
     "straight-through": (StraightThrough(), lambda x: 1.0),
+    "tent-start": (Tent(), naive_tent(0.01)),
+    "tent-end": (annealed(1.0, Tent), naive_tent(10.0)),
+    "power-start": (Power(), naive_power(1.0)),
+    "power-middle": (annealed(0.5, Power), naive_power(1 + 2 * (1 - math.cos(math.pi / 4)))),
+    "power-end": (annealed(1.0, Power), naive_power(3.0)),
+    "sign-swish": (SignSwish(), naive_swish),
 }
 cases = pytest.mark.parametrize(("surrogate", "naive"), SURROGATES.values(), ids=SURROGATES)
 EDGES = [0.0, -0.0, 0.25, -0.25, 1.0, -1.0, 2.0, -2.0, 1 - 1e-7, 1 + 1e-7, 40.0, math.inf, -math.inf]
@@ -119,6 +154,9 @@ def test_options_outside_their_range(kind: type[Surrogate], option: str, value: 
 
 def test_repr_shows_the_options() -> None:
     assert repr(HardTanh(clip=0.5)) == "HardTanh(clip=0.5)"
+    assert repr(Power()) == "Power(last=3, near=0.1, far=1.5)"
+    assert repr(Tent()) == "Tent(first=0.01, last=10)"
+    assert repr(SignSwish()) == "SignSwish(slope=5)"
     assert repr(Triangle()) == "Triangle(clip=1)"
     assert repr(Tanh()) == "Tanh(first=0.1, last=10)"
 

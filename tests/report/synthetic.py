@@ -137,6 +137,48 @@ def summary() -> SimpleNamespace:
     return SimpleNamespace(layers=rows, total=total)
 
 
+def forecast() -> dict[str, Any]:
+    """The content of a forecast.json: two layers in float and a quantized one, in two formats."""
+    changes = [{"layer": name, "format": form} for name in ("conv1", "conv2") for form in ("binary", "ternary")]
+
+    def effect(agreement: float, **fields: Any) -> dict[str, Any]:
+        return {"r": agreement, "agreement": agreement, "r_error": 0.01, "agreement_error": 0.02, **fields}
+
+    layers = [
+        {
+            "name": name,
+            "weights": 800,
+            "quantized": name == "conv3",
+            "raw": {},
+            "repaired": {"binary": effect(0.9 - 0.1 * i, destroyed=False), "ternary": effect(0.95)},
+            "bytes": {"float": 3200, "binary": 100, "ternary": 200},
+        }
+        for i, name in enumerate(("conv1", "conv2", "conv3"))
+    ]
+    # Independent errors whose squares are 1, .25, .5, .25: E = ln(1 + 1 + .5) / 2 if both layers are binary.
+    law = {
+        "changes": changes,
+        "products": [[size if i == j else 0.0 for j in range(4)] for i, size in enumerate((1.0, 0.25, 0.5, 0.25))],
+        "factor": 1.0,
+        "power": 1.0,
+        "curve": {"r": [0.3, 0.6, 1.0], "kl": [2.0, 1.0, 0.0], "agreement": [0.4, 0.7, 1.0]},
+        "bias": {"r": 0.01, "log_kl": 0.0, "agreement": 0.02},
+        "spread": {"r": 0.03, "log_kl": 0.2, "agreement": 0.04},
+    }
+    return {
+        "run": "float",
+        "unit": "images",
+        "inputs": 300,
+        "decisions": 300,
+        "formats": ["binary", "ternary"],
+        "other_bytes": 500,
+        "layers": layers,
+        "words": {"repaired": "conv2 matters most: binary weights there alone change 20.0 % of decisions."},
+        "laws": {"raw": None, "repaired": law},
+        "plan": {"assignment": {"conv1": "binary", "conv2": "float"}},
+    }
+
+
 def pictures() -> Pictures:
     """Two right images, a wrong one, and four filters."""
     generator = np.random.default_rng(3)

@@ -40,7 +40,7 @@ class Reader(html.parser.HTMLParser):
     @property
     def text(self):
         words = " ".join(" ".join(self.words).split())
-        return re.sub(r" ([,;.])", r"\1", words)
+        return re.sub(r" ([,;]|\.(?!\d))", r"\1", words)
 
     @property
     def data(self):
@@ -94,13 +94,56 @@ def test_the_answer_and_the_tables_hold_the_numbers(page, geometry):
     assert "model.options.widths 32, 32, 64" in text
 
 
+def test_the_forecast_says_which_layers_matter_first(page, synthetic):
+    read = page(forecast=synthetic.forecast(), ablation=synthetic.ablation())
+    words = synthetic.forecast()["words"]["repaired"]
+    assert f"{words} hypersign forecast runs/demo/float --agreement .99" in read.text
+    assert f"Which layers matter? {words}" in read.text
+    assert "How many decisions of float, the float network, change" in read.text
+    assert "Layers back to float" in read.text
+    assert read.data["forecast"]["laws"] == synthetic.forecast()["laws"]
+    quantized = [{**layer, "quantized": True} for layer in synthetic.forecast()["layers"]]
+    assert "Choose a format" in read.text
+    assert "Choose a format" not in page(forecast={**synthetic.forecast(), "layers": quantized}).text
+
+
+def test_the_playground_is_inside(page):
+    text = "<html><script>1 < 2</script></html>"
+    read = page(play=text)
+    assert gzip.decompress(base64.b64decode(read.scripts["play-page"])).decode() == text
+    assert "Play with the network" in read.text
+    assert "Play with the network" not in page().text
+
+
+def test_the_float_twin_is_in_the_answer(page, synthetic):
+    twin = {
+        "accuracy": 0.9861,
+        "float_bytes": 600_000,
+        "packed_bytes": 27_456,
+        "seconds_per_image": 4e-4,
+        "packed_seconds_per_image": 1e-4,
+    }
+    text = page(run=synthetic.run(twin=twin)).text
+    assert "(98.61 % in float), in 27.5 kB (22 times smaller), 10 k images/s on bits (4.0 times as fast);" in text
+    bare = page(run=synthetic.run(twin={"accuracy": 0.9861, "packed_reason": "no"})).text
+    assert "images/s" not in bare
+    assert "(98.61 % in float), in 40.7 kB (31 times smaller);" in bare
+
+
 def test_contents_name_the_parts(page, synthetic):
-    read = page(ablation=synthetic.ablation(), depth=synthetic.depth(), pictures=synthetic.pictures())
+    read = page(
+        ablation=synthetic.ablation(),
+        depth=synthetic.depth(),
+        pictures=synthetic.pictures(),
+        forecast=synthetic.forecast(),
+        play="<html></html>",
+    )
     parts = [a["id"] for tag, a in read.elements if tag == "details" and a.get("class") == "part"]
     links = [a["href"].removeprefix("#") for tag, a in read.elements if tag == "a" and "href" in a]
     assert links[: len(parts)] == parts
     assert parts == [
-        "pictures", "matter", "layers", "across", "what-if", "depth", "training", "sizes", "terms", "run",
+        "pictures", "play", "matter", "ablation", "layers", "across", "what-if", "depth", "training", "sizes",
+        "terms", "run",
     ]  # fmt: skip
 
 
@@ -234,5 +277,6 @@ def test_importing_the_report_imports_no_drawing_library_and_its_absence_names_t
         "except d.HypersignError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "needs jinja2" in done.stdout
-    assert "pip install 'hypersign[report]'" in done.stdout
+    assert "needs the package jinja2" in done.stdout
+    assert "pip install " in done.stdout
+    assert "[report]" in done.stdout

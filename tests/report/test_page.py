@@ -58,6 +58,8 @@ def report(tmp_path_factory, synthetic):
         ablation=synthetic.ablation(),
         depth=synthetic.depth(),
         pictures=synthetic.pictures(),
+        forecast=synthetic.forecast(),
+        play="<!doctype html><html lang='en'><title>p</title><p>played</p></html>",
     )
 
 
@@ -72,7 +74,10 @@ def opened(browser, report):
         context.route("http*://**", lambda route: (seen.append(route.request.url), route.abort()))
         page = context.new_page()
         page.on(
-            "request", lambda request: request.url.startswith(("data:", path.as_uri())) or seen.append(request.url)
+            "request",
+            lambda request: (
+                request.url.startswith(("data:", "about:srcdoc", path.as_uri())) or seen.append(request.url)
+            ),
         )
         page.on("console", lambda message: seen.append(message.text))
         page.on("pageerror", lambda error: seen.append(str(error)))
@@ -196,6 +201,7 @@ def test_layers_without_numbers_or_quantizers_say_so(opened):
 
 def test_sliders_recompute_every_layer_from_stored_curves(opened):
     with opened() as page:
+        page.click("#what-if > summary")
         page.locator("#what-if-threshold").fill("0.25")  # half-way between the curve's .7 at 0 and .8 at .5
         words = page.inner_text("#what-if-words")
         assert words.startswith("With ternary levels at 0.25 σ: the median r over layers is 0.750")
@@ -221,6 +227,35 @@ def test_ablation_depth_and_predictions_are_drawn(opened):
         for chart, count in (("ablation-changes", 9), ("ablation-logits", 9), ("depth-r", 15)):
             assert page.locator(f"#{chart} .point path").count() == count, chart
         assert page.locator("#across-scatter .point path").count() > 100
+
+
+def test_choosing_formats_moves_size_and_prediction(opened):
+    with opened() as page:
+        assert page.locator("#forecast-effects .point path").count() == 6
+
+        def words():
+            return page.inner_text("#forecast-words")
+
+        # conv1 binary, conv3 as trained: 500 + 100 + 3200 + 3200 bytes. r = exp(-ln(2) / 2) = .7071, less its bias.
+        assert words().startswith("7 kB, 1.4 times smaller. Predicted: r of the logits 0.697 ± 0.030; ")
+        assert "24.0 % ± 4.7 % of decisions change." in words()  # .7 + .3 (.7071 - .6) / .4 - .02 agree
+        page.select_option("select[aria-label='format of conv1']", "ternary")
+        assert words().startswith("7.1 kB, 1.4 times smaller. Predicted: r of the logits 0.884 ± 0.030; ")
+        page.click("#forecast-presets button:has-text('all binary')")
+        assert words().startswith("3.9 kB, 2.6 times smaller. Predicted: r of the logits 0.622 ± 0.030; ")
+        page.click("#forecast-presets button:has-text('all float')")
+        assert "r of the logits 1.000 ± 0.000; 0.0 % ± 0.0 % of decisions change." in words()
+        page.click("#forecast-presets button:has-text('the plan')")
+        assert page.input_value("select[aria-label='format of conv1']") == "binary"
+        assert page.locator("#forecast-chooser select").count() == 2  # conv3 is quantized already
+
+
+def test_the_playground_starts_when_it_is_opened(opened):
+    with opened() as page:
+        assert page.locator("#play-frame[srcdoc]").count() == 0
+        page.click("#play > summary")
+        page.wait_for_selector("#play-frame[srcdoc]")
+        assert page.frame_locator("#play-frame").locator("p").inner_text() == "played"
 
 
 def test_layers_differ_in_shape_and_dash(opened):
@@ -318,7 +353,7 @@ def test_tables_and_labels_are_there_without_scripts(browser, report):
     page.goto(report.as_uri())
     assert page.locator("#table tbody tr").count() == 5
     assert "need JavaScript" in page.inner_text("body")
-    assert page.locator("#contents a").count() == 10
+    assert page.locator("#contents a").count() == 12
     context.close()
 
 

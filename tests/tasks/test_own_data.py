@@ -24,7 +24,7 @@ from hypersign.runs import load, read_tensors
 from hypersign.study import ablate_run, write_report
 from hypersign.summaries import summary
 from hypersign.tasks import Classification, NextToken, Regression
-from hypersign.training import InterruptedTrainingError, Recipe, resume, train
+from hypersign.training import RECIPES, InterruptedTrainingError, Recipe, resume, train
 from hypersign.training.step import Step
 
 QUIET = {"device": "cpu", "console": Console(quiet=True)}
@@ -84,6 +84,7 @@ def case(request):
 def recipe(**fields):
     return Recipe(
         **{
+            **RECIPES["anderson-berg-2018"].as_dict(),
             "epochs": 6,
             "batch_size": 20,
             "validation": 40,

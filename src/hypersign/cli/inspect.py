@@ -57,7 +57,7 @@ def inspect(
 
     opened = runs.load(run)
     check_int("--images", images, min=1)
-    folder = output or opened.path
+    folder = output or opened.results_folder
     out = console()
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
@@ -73,7 +73,7 @@ def inspect(
                     seed=seed,
                     progress=progress,
                 )
-        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth)
+        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth, weights=weights)
         out.print(geometry_table(found))
         for remark in zero_filters(found):
             out.print(remark)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypersign import __version__
 from hypersign._checks import HypersignError
+from hypersign._installation import as_typed, missing
 from hypersign.cli.printing import command_table, console, say
 
 __all__ = ["main"]
@@ -16,6 +17,7 @@ VERBS = {
     "demo": "train a small binary network on scanned digits and write its report (a minute)",
     "data": "list or download data sets",
     "train": "train a binary or ternary network into a run folder, or resume a run",
+    "models": "list the networks that come with HyperSign",
     "evaluate": "print accuracy, loss and confusion matrix of a run",
     "info": "print network, sizes, recipe, data and results of a run",
     "inspect": "measure a run's geometry beside theory and write its report; or measure weights or vectors",
@@ -36,16 +38,17 @@ VERBS = {
 PACKAGES = {
     "torch": ("torch", "train"),
     "accelerate": ("accelerate", "train"),
+    "huggingface_hub": ("huggingface-hub", "train"),
     "pooch": ("pooch", "train"),
     "requests": ("requests", "train"),
     "urllib3": ("urllib3", "train"),
-    "sklearn": ("scikit-learn", "hash"),
+    "sklearn": ("scikit-learn", "pipelines"),
     "matplotlib": ("matplotlib", "report"),
     "jinja2": ("jinja2", "report"),
     "gguf": ("gguf", "gguf"),
     "PIL": ("pillow", ""),
 }
-"""Module -> (package to install, the extra that brings it; none for the packages of the base install)."""
+"""Module -> (distribution to install, the extra that brings it; none for those of the base install)."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -66,14 +69,15 @@ def main(words: Sequence[str] | None = None) -> None:
         run: Callable[[Sequence[str]], Any] = importlib.import_module(f"hypersign.cli.{verb}").run
         run(words[1:])
     except HypersignError as error:
-        _fail(f"hypersign {verb}: {error}", 130 if type(error).__name__ == "InterruptedTrainingError" else 1)
+        _fail(
+            f"hypersign {verb}: {as_typed(str(error))}",
+            130 if type(error).__name__ == "InterruptedTrainingError" else 1,
+        )
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module == "hypersign" or not module:
             raise
-        package, extra = PACKAGES.get(module, (module, ""))
-        what = f"'hypersign[{extra}]'" if extra else package
-        _fail(f"hypersign {verb}: this command needs the package {package}; install it with: pip install {what}", 1)
+        _fail(f"hypersign {verb}: {missing('this command', *PACKAGES.get(module, (module, '')))}", 1)
     except MemoryError as error:
         _fail(f"hypersign {verb}: there is not enough memory; make numbers or files smaller ({error})", 1)
     except BrokenPipeError:  # the reader, such as head, has enough

@@ -20,9 +20,11 @@ import tyro
 from rich.progress import Progress, TaskID
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from hypersign import pretrained
 from hypersign._checks import HypersignError
 from hypersign._files import check_file, check_folder
 from hypersign.cli.printing import command_table, console
+from hypersign.packed import PackedModel
 
 __all__ = [
     "Device",
@@ -34,6 +36,7 @@ __all__ = [
     "Seed",
     "Threads",
     "Weights",
+    "load_packed",
     "option_class",
     "parse",
     "parse_one_of",
@@ -52,11 +55,15 @@ class Option:
     """What the command writes there; where that is impossible, the command is refused before it works."""
 
 
-RunPath = Annotated[Path, Option("run folder, as hypersign train writes it", "RUN")]
+RunPath = Annotated[
+    Path, Option("run folder, as hypersign train writes it, or the name of a network in hypersign models", "RUN")
+]
 """The run folder, a command's first word."""
 
-PackedFile = Annotated[Path, Option("packed file, as hypersign pack writes it", "FILE")]
-"""The packed file, a command's first word."""
+PackedFile = Annotated[
+    Path, Option("packed file, as hypersign pack writes it, or the name of a network in hypersign models", "FILE")
+]
+"""The packed file, a command's first word; `load_packed` opens it."""
 
 Weights = Annotated[
     Literal["last", "best"], Option("weights of the last epoch, or of the one with the best validation accuracy")
@@ -136,6 +143,13 @@ def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
     )
 
 
+def load_packed(file: Path) -> PackedModel:
+    """The network of a packed file, or one that comes with HyperSign where there is no such file."""
+    if not file.exists() and str(file) in pretrained.names():
+        return PackedModel.pretrained(str(file))
+    return PackedModel.load(file)
+
+
 def parse(function: Callable[..., None], words: Sequence[str], name: str) -> None:
     """Calls `function` with its arguments from the command line; `--help` prints its docstring and its options."""
     if not {"-h", "--help"}.isdisjoint(words):
@@ -165,13 +179,17 @@ def parse_one_of(functions: Mapping[str, Callable[..., None]], words: Sequence[s
 def option_class(cls: type, default: Any) -> type:
     """A dataclass with the fields of the dataclass `cls` as options: their text from `cls`, their defaults `default`.
 
+    A field whose name is not its option's says so in its metadata: `{"option": "from"}`.
     `cls(**vars(options))` makes a `cls` from what was read.
     """
     hints, texts = typing.get_type_hints(cls, include_extras=True), _field_texts(cls)
     fields = []
     for field in dataclasses.fields(cls):
         value = getattr(default, field.name)
-        hint = _annotation(hints[field.name], value, texts.get(field.name, ""), says_none=field.default is not None)
+        text = texts.get(field.name, "")
+        hint = _annotation(
+            hints[field.name], value, text, says_none="none: " in text, name=field.metadata.get("option")
+        )
         fields.append((field.name, hint, dataclasses.field(default=value)))
     return dataclasses.make_dataclass(cls.__name__, fields, frozen=True)
 
@@ -260,12 +278,13 @@ def _command(function: Callable[..., None]) -> Callable[..., tuple[tuple[Any, ..
     return command
 
 
-def _annotation(hint: Any, default: Any, text: str, *, says_none: bool = False) -> Any:
+def _annotation(hint: Any, default: Any, text: str, *, says_none: bool = False, name: str | None = None) -> Any:
     """`hint` with the option's metavar, text and default as help shows them."""
     kind, option, others = _parts(hint)
     if dataclasses.is_dataclass(kind):
         return hint
     config = tyro.conf.arg(
+        name=name,
         metavar=option.metavar or _metavar(kind, says_none),
         help=" ".join((text or option.text).split()).rstrip("."),
         aliases=(option.short,) if option.short else None,

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.cli.options import Option, PackedFile, parse
+from hypersign.cli.options import Option, PackedFile, load_packed, parse
 from hypersign.cli.printing import console
 from hypersign.cli.run import open_images
 from hypersign.packed import PackedModel
@@ -44,7 +44,7 @@ def play(
             unit.
     """
     check_int("--count", count, min=1, max=100)
-    model = PackedModel.load(file)
+    model = load_packed(file)
     samples = []
     if images is not None:
         names, read = open_images(images, model, "--images")

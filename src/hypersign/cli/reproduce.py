@@ -54,7 +54,7 @@ def reproduce(
     opened = runs.load(run)
     check_int("--images", images, min=1)
     check_int("--draws", draws, min=2)
-    folder = output or opened.path / "reproduction"
+    folder = output or opened.results_folder / "reproduction"
     with writing_file(folder / "geometry.json"):
         progress = console(stderr=True)
         with progress_bars() as bars:

@@ -4,11 +4,11 @@ With c the original's centred logits and s_i those with change i alone:
 
     gain a_i = <s_i, c>/<c, c>          residual N_i = s_i/a_i - c
     E = ln(1 + |sum N_i|^2/|c|^2)/2     -ln r = factor E^power
-    decisions of z = c + t sum xi_i N_i,   xi_i = +-1 at random, t such that z has this r
+    decisions are those of z = c + t sum N_i,   t such that z has this r
 
 Residuals add, with their correlations; gains multiply and leave r as it is. `factor` and `power` are 1, or fitted to
-a few random mixtures that were measured. Signs are random, because the errors of different layers point in different
-directions on other inputs.
+a few random mixtures that were measured. Decisions use each input's own residuals: errors are large where margins are
+large, and Gaussian errors of the same covariance, or the residuals with random signs, change too few decisions.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ Array = NDArray[Any]
 MIN_GAIN = 0.05
 """The smallest gain: below it a change destroys the logits, and its residual would be noise over nothing."""
 
-DRAWS = 24
-"""Draws of random signs for decisions."""
+CURVES = 8
+"""Random mixtures of a curve."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class Law:
         gains: a of each change.
         factor, power: see above.
         bias, spread: mean and deviation of predicted minus measured r, ln KL and agreement, over measured mixtures.
+        mixtures: those that `fit` used.
     """
 
     original: Array
@@ -51,6 +52,7 @@ class Law:
     power: float = 1.0
     bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
     spread: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mixtures: "tuple[Mixture, ...]" = ()
 
     @classmethod
     def of(cls, original: Array, changed: Sequence[Array]) -> "Law":
@@ -74,39 +76,29 @@ class Law:
         """The predicted r of the logits."""
         return math.exp(-self.factor * self.error(picks) ** self.power) if len(picks) else 1.0
 
-    def predict(self, picks: Sequence[int], *, seed: int = 0) -> Effect:
+    def predict(self, picks: Sequence[int]) -> Effect:
         """The predicted effect of these changes together, with standard errors and known bias."""
         if not len(picks):
             return Effect(Estimate(1.0, 0.0), Estimate(0.0, 0.0), Estimate(1.0, 0.0))
-        c = self.original
-        residuals = self.residuals[np.asarray(picks)]
+        c, chosen = self.original, np.asarray(picks)
         r = self.r(picks)
-        straight = self._scaled(residuals.sum(0), r)
-        found = effect(c, straight)
-        generator = np.random.default_rng(seed)
-        decided = c.argmax(-1)
-        signs = generator.choice(np.array([-1, 1], np.float32), (DRAWS, len(residuals)))
-        agree = np.zeros(len(c))
-        for row in signs:
-            z = self._scaled(np.tensordot(row, residuals, 1), r)
-            agree += (z.argmax(-1) == decided).mean(1) / DRAWS
-        kl = kl_divergence(c, float(np.prod(self.gains[np.asarray(picks)])) * straight).mean(1)
-        n = len(c)
+        z = self._scaled(self.residuals[chosen].sum(0), r)
+        found = effect(c, z)
+        kl = kl_divergence(c, float(np.prod(self.gains[chosen])) * z).mean(1)
         return Effect(
             self._estimate(0, r, found.r.error),
-            self._estimate(1, float(kl.mean()), float(kl.std(ddof=1) / math.sqrt(n))),
-            self._estimate(2, float(agree.mean()), found.agreement.error),
+            self._estimate(1, float(kl.mean()), float(kl.std(ddof=1) / math.sqrt(len(c)))),
+            self._estimate(2, found.agreement.value, found.agreement.error),
         )
 
     def curve(self, points: int = 41) -> dict[str, list[float]]:
-        """KL without gains and agreement over r, from .3 to 1, for all changes' residuals with random signs."""
+        """KL without gains and agreement over r, from .3 to 1: the mean over random mixtures of the changes."""
         generator = np.random.default_rng(0)
         decided = self.original.argmax(-1)
-        count = min(DRAWS, max(1, 4_000_000 // self.original.size))
-        signs = generator.choice(np.array([-1, 1], np.float32), (count, len(self.residuals)))
-        sizes = np.sqrt((self.residuals.astype(np.float64) ** 2).sum((1, 2, 3)))
-        weights = np.divide(signs, sizes, out=np.zeros_like(signs), where=sizes > 0, casting="unsafe")
-        noise = [np.tensordot(row, self.residuals, 1) for row in weights]
+        count = min(CURVES, max(1, 4_000_000 // self.original.size))
+        shares = generator.random((count, len(self.residuals))) < 0.5
+        shares[0] = True
+        noise = [self.residuals[row].sum(0) for row in shares]
         found: dict[str, list[float]] = {"r": [], "kl": [], "agreement": []}
         for r in np.linspace(0.3, 1.0, points):
             changed = [self._scaled(part, float(r)) for part in noise]
@@ -153,6 +145,7 @@ def fit(law: Law, mixtures: Sequence[Mixture]) -> Law:
         level, slope = np.linalg.solve(left, design.T @ y)
         power = max(1 + float(slope), 0.5)
         law = dataclasses.replace(law, power=power, factor=math.exp(float(level) + (1 - power) * middle))
+    law = dataclasses.replace(law, mixtures=tuple(mixtures))
     apart = []
     for mixture in mixtures:
         if mixture.measured.destroyed:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.evaluate import as_input, full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
@@ -67,6 +68,7 @@ class LayerCapture:
             self.permuted.update({"a_b.w_b": bb, "a_b.w_c": bc}, images=len(shuffled))
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Capture:
     """Result of `capture`: the number of examples, the share of correct decisions, and every layer's statistics.

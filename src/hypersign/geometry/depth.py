@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign.evaluate import as_input, example_weight, full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Batches, Progress, capture
 from hypersign.geometry.dot_products import ProductSums
@@ -60,6 +61,7 @@ class PermutedR:
     predicted_r: float
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LayerDepth:
     """How far a layer of the quantized network is from the same layer of the float replica.
@@ -79,6 +81,7 @@ class LayerDepth:
     permuted: tuple[PermutedR, ...]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Depth:
     """Result of `measure_depth` on `images` images."""

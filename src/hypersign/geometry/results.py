@@ -12,7 +12,10 @@ import typing
 from pathlib import Path
 from typing import Any, Self
 
+from rich.table import Table
+
 from hypersign._checks import HypersignError
+from hypersign._display import as_html, as_text, shown
 from hypersign._files import write_atomic
 from hypersign._json import plain
 
@@ -28,9 +31,11 @@ __all__ = [
     "Components",
 ]
 
+T = typing.TypeVar("T")
 Floats = tuple[float, ...]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Density:
     """A density estimate: `density[i]` is the density at `grid[i]`, per unit of `grid`. Both have the same length."""
@@ -39,6 +44,7 @@ class Density:
     density: Floats
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Histogram:
     """A 2-D histogram: `counts[i][j]` pairs have x in `[x_edges[i], x_edges[i+1])` and y in `[y_edges[j], ...)`.
@@ -51,6 +57,7 @@ class Histogram:
     counts: tuple[tuple[int, ...], ...]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class AngleStats:
     """The angle between each latent filter and its quantized version, over the filters of a layer, in degrees.
@@ -77,6 +84,7 @@ class AngleStats:
     predicted_density: Density
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class WeightStats:
     """The latent weights of a layer: moments (`kurtosis` is 3 for a Gaussian), density and thresholds.
@@ -94,6 +102,7 @@ class WeightStats:
     thresholds: Floats
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class DotProducts:
     """Two versions y and x of a layer's dot products, compared over images, positions and filters.
@@ -152,6 +161,7 @@ class DotProducts:
         return abs(self.pearson_r - self.training_pearson_r) > 3 * self.difference_error
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class WhatIfCurve:
     """The predicted effect of a quantizer on a layer, as a function of its threshold or its number of levels.
@@ -175,6 +185,7 @@ class WhatIfCurve:
     both_pearson_r: Floats = ()
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Components:
     """Shares in the k leading principal components of a layer's inputs, for each k of `numbers`.
@@ -190,6 +201,7 @@ class Components:
     level_energy: Floats = ()
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LayerGeometry:
     """Everything measured about one quantized layer.
@@ -256,6 +268,29 @@ class Geometry:
     layers: tuple[LayerGeometry, ...]
     covariance_images: int = 0
 
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for name in ("layer", "fan-in", "angle", "predicted", "r", "predicted"):
+            table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=True)
+        for layer in self.layers:
+            angle, r = layer.angle_degrees, layer.weights_binarized
+            numbers = (angle.mean, angle.predicted_mean, r.pearson_r, r.predicted_pearson_r)
+            cells = (f"{x:.{digits}f}" for x, digits in zip(numbers, (1, 1, 2, 2), strict=True))
+            table.add_row(layer.name, f"{layer.fan_in:,}", *cells)
+        return table
+
+    def _head(self) -> str:
+        return (
+            f"Geometry of {self.run}: {self.accuracy:.2%} of {self.images:,} {self.dataset} test images; "
+            "angle in degrees and r with quantized weights"
+        )
+
+    def __repr__(self) -> str:
+        return as_text(self._head(), self._table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._head(), self._table())
+
     def save(self, path: Path) -> None:
         """Writes these fields to `geometry.json`, with NaN as null. A failed write leaves no partial file.
 
@@ -282,12 +317,21 @@ class Geometry:
             raise HypersignError(
                 f"{path} must be JSON as `hypersign inspect` writes it; {error}; inspect again"
             ) from error
-        try:
-            return _typed(cls, value, "")
-        except _Mismatch as error:
-            raise HypersignError(
-                f"{path} must be as this version of HyperSign writes it; {error}; inspect again"
-            ) from None
+        return from_plain(cls, value, str(path))
+
+
+def from_plain(kind: type[T], value: Any, origin: str) -> T:
+    """An object of a dataclass of results, from what JSON holds of it: null is NaN.
+
+    Raises:
+        HypersignError: a field is missing or has another type; the message begins with `origin`.
+    """
+    try:
+        return typing.cast(T, _typed(kind, value, ""))
+    except _Mismatch as error:
+        raise HypersignError(
+            f"{origin} must be as this version of HyperSign writes it; {error}; inspect again"
+        ) from None
 
 
 class _Mismatch(Exception):

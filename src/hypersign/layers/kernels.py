@@ -98,6 +98,8 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
         reason = _reason(layer)
         if reason is None and isinstance(layer, QuantConv2d) and layer.groups > 1:
             reason = "it has groups of channels"
+        if reason is None and layer.weight_quantizer.relaxes:
+            reason = f"its weights are real until training ends or hardens: {layer.weight_quantizer.describe()}"
         if reason is None:
             layer.rounding_seed = torch.tensor(number << 40)  # far from the other layers' seeds
         else:

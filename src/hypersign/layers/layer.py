@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign.quantizers import Identity, Quantizer
 
-__all__ = ["QuantLayer", "quant_layers", "quantizable_layers"]
+__all__ = ["QuantLayer", "fit_quantizers", "quant_layers", "quantizable_layers"]
 
 
 class QuantLayer(nn.Module):
@@ -48,6 +48,17 @@ class QuantLayer(nn.Module):
         self.weight_quantizer = Identity() if weight_quantizer is None else weight_quantizer
         if refusal := self.input_quantizer.input_refusal():
             raise HypersignError(f"input_quantizer {refusal}; got {input_quantizer!r}")
+        self.fit_quantizers()
+
+    def fit_quantizers(self) -> None:
+        """Sizes what the quantizers learn to this layer, and starts it from the present weights."""
+        self.weight_quantizer.fit(self.weight)
+        self.input_quantizer.fit(self.weight, self.channels)
+
+    @property
+    def channels(self) -> int:
+        """The number of input channels or features."""
+        return self.weight.shape[1] * getattr(self, "groups", 1)
 
     @property
     def filters(self) -> int:
@@ -148,6 +159,12 @@ class QuantLayer(nn.Module):
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
         # By the kernel's dimensions: under torch.fx those of `weight` are not known.
         return values.view(-1, *[1] * len(getattr(self, "kernel_size", ()))).to(y.dtype)
+
+
+def fit_quantizers(model: nn.Module) -> None:
+    """Starts everything that the quantizers of a network learn from its present weights."""
+    for layer in quant_layers(model).values():
+        layer.fit_quantizers()
 
 
 def quant_layers(model: nn.Module) -> dict[str, Any]:

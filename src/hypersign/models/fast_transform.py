@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int
 from hypersign.bits import hadamard_transform
-from hypersign.layers import QuantLinear, Rotation
+from hypersign.layers import QuantLinear, Rotation, fit_quantizers
 from hypersign.models.shapes import MOST_UNITS, check_shape
 from hypersign.ops import hadamard
 from hypersign.packed.transforms import (
@@ -237,4 +237,6 @@ def fast_transform(
         modules[f"transform{i}"] = Transform(half if i < len(hidden) else 2 * half - 3)
     modules["fc"] = QuantLinear(units, classes, bias=False, weight_quantizer=quantization.weight_quantizer())
     nn.init.xavier_uniform_(modules["fc"].weight)  # type: ignore[arg-type]
-    return FastTransform(modules)
+    model = FastTransform(modules)
+    fit_quantizers(model)
+    return model

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.layers import QuantConv2d
+from hypersign.layers import QuantConv2d, fit_quantizers
+from hypersign.layers import activation as activation_of
 from hypersign.models.norm import check_norm
 from hypersign.models.shapes import MOST_FILTERS, MOST_UNITS, check_shape
 from hypersign.quantizers import Quantization, Quantizer
@@ -17,7 +18,7 @@ __all__ = ["BinaryBlock", "resnet18", "resnet20"]
 class BinaryBlock(nn.Module):
     """One quantized convolution with a real-valued shortcut around it.
 
-        y = norm(conv(x)) + shortcut(x)
+        y = act(norm(conv(x)) + shortcut(x))            act: the identity, or an activation function
 
     The shortcut is the identity. If the size or width changes, it is average pooling and a float 1x1 convolution with
     batch norm. So real values reach every block.
@@ -34,6 +35,7 @@ class BinaryBlock(nn.Module):
         weight_quantizer: Quantizer,
         norm_epsilon: float,
         norm_momentum: float,
+        activation: str = "none",
     ) -> None:
         super().__init__()
         self.conv = QuantConv2d(
@@ -47,6 +49,7 @@ class BinaryBlock(nn.Module):
             weight_quantizer=weight_quantizer,
         )
         self.norm = nn.BatchNorm2d(filters, eps=norm_epsilon, momentum=norm_momentum)
+        self.act = activation_of(activation, filters)  # None has no child, and leaves old checkpoints as they are
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != filters:
             # ceil_mode gives odd sizes the same result as in a strided, padded convolution.
@@ -58,7 +61,8 @@ class BinaryBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `x` of shape (N, channels, H, W) to (N, filters, ceil(H/stride), ceil(W/stride))."""
-        return self.norm(self.conv(x)) + self.shortcut(x)
+        y = self.norm(self.conv(x)) + self.shortcut(x)
+        return y if self.act is None else self.act(y)
 
 
 def _resnet(
@@ -69,6 +73,7 @@ def _resnet(
     quantization: Quantization | None,
     norm_epsilon: float,
     norm_momentum: float,
+    activation: str,
 ) -> nn.Sequential:
     quantization = Quantization() if quantization is None else quantization
     quantization.check_fields(f"resnet{2 + depth * len(widths)}")
@@ -93,6 +98,7 @@ def _resnet(
                 weight_quantizer=quantization.weight_quantizer(),
                 norm_epsilon=norm_epsilon,
                 norm_momentum=norm_momentum,
+                activation=activation,
             )
             channels = filters
     modules["pool"] = nn.AdaptiveAvgPool2d(1)
@@ -102,6 +108,7 @@ def _resnet(
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_uniform_(module.weight)
+    fit_quantizers(model)
     return model
 
 
@@ -113,6 +120,7 @@ def resnet20(
     widths: Sequence[int] = (16, 32, 64),
     norm_epsilon: float = 1e-5,
     norm_momentum: float = 0.1,
+    activation: str = "none",
 ) -> nn.Sequential:
     """ResNet-20 for small images: a float stem, three stages of six binary convolutions, a float classifier.
 
@@ -125,6 +133,7 @@ def resnet20(
         widths: the number of filters of each stage; stages after the first halve the size.
         norm_epsilon: the epsilon of batch norm.
         norm_momentum: the momentum of batch norm.
+        activation: what follows each block: "none", "hardtanh", "rprelu" (ReActNet) or "maxout" (AdaBin).
 
     Raises:
         HypersignError: an argument is outside its range.
@@ -133,7 +142,7 @@ def resnet20(
     >>> len(quant_layers(resnet20()))
     18
     """
-    return _resnet(shape, classes, widths, 6, quantization, norm_epsilon, norm_momentum)
+    return _resnet(shape, classes, widths, 6, quantization, norm_epsilon, norm_momentum, activation)
 
 
 def resnet18(
@@ -144,6 +153,7 @@ def resnet18(
     widths: Sequence[int] = (64, 128, 256, 512),
     norm_epsilon: float = 1e-5,
     norm_momentum: float = 0.1,
+    activation: str = "none",
 ) -> nn.Sequential:
     """ResNet-18 with a stem for small images: four stages of four binary convolutions; arguments as in `resnet20`.
 
@@ -151,4 +161,4 @@ def resnet18(
     >>> len(quant_layers(resnet18()))
     16
     """
-    return _resnet(shape, classes, widths, 4, quantization, norm_epsilon, norm_momentum)
+    return _resnet(shape, classes, widths, 4, quantization, norm_epsilon, norm_momentum, activation)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.layers import BitPlanes, PatchRotation, QuantConv2d, QuantLinear, Thermometer
+from hypersign.layers import BitPlanes, PatchRotation, QuantConv2d, QuantLinear, Thermometer, fit_quantizers
+from hypersign.layers import activation as activation_of
 from hypersign.models.norm import batch_norm, check_norm
 from hypersign.models.shapes import MOST_FILTERS, MOST_UNITS, check_shape
 from hypersign.quantizers import Quantization
@@ -32,6 +33,7 @@ def vgg(
     norm_scale: bool = False,
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
+    activation: str = "none",
 ) -> nn.Sequential:
     """The network of Anderson & Berg 2018, after Courbariaux & Hubara 2016.
 
@@ -56,6 +58,8 @@ def vgg(
         norm_scale: whether batch norm learns a scale; in the paper it does not.
         norm_epsilon: the epsilon of batch norm.
         norm_momentum: the momentum of batch norm; running averages keep `1 - norm_momentum` of the past.
+        activation: what follows each batch norm but the last: "none" (the paper), "hardtanh", "rprelu" (ReActNet) or
+            "maxout" (AdaBin).
 
     Raises:
         HypersignError: an argument is outside its range, or no layer has a given name.
@@ -78,6 +82,12 @@ def vgg(
         return batch_norm(dimensions, features, eps=norm_epsilon, momentum=norm_momentum, scale=norm_scale)
 
     modules: OrderedDict[str, nn.Module] = OrderedDict()
+
+    def act(number: int, features: int) -> None:
+        function = activation_of(activation, features)
+        if function is not None:
+            modules[f"act{number}"] = function
+
     if first is not None:
         modules["first"] = first
     if isinstance(first, PatchRotation):
@@ -91,16 +101,20 @@ def vgg(
             modules[f"pool{i}"] = nn.MaxPool2d(2, ceil_mode=True)
             height, width = -(-height // 2), -(-width // 2)
         modules[f"norm{i}"] = norm(2, filters)
+        act(i, filters)
         channels = filters
     modules["flatten"] = nn.Flatten()
     features = channels * height * width
     for i, outputs in enumerate([*hidden, classes], start=1):
         modules[f"fc{i}"] = QuantLinear(features, outputs, bias=False, **quantizers(f"fc{i}"))
         modules[f"norm{len(widths) + i}"] = norm(1, outputs)
+        if i <= len(hidden):
+            act(len(widths) + i, outputs)
         features = outputs
     model = nn.Sequential(modules)
     for name in names:
         nn.init.xavier_uniform_(model.get_parameter(f"{name}.weight"))
+    fit_quantizers(model)
     return model
 
 
@@ -113,6 +127,7 @@ def mlp(
     norm_scale: bool = False,
     norm_epsilon: float = 1e-3,
     norm_momentum: float = 0.1,
+    activation: str = "none",
 ) -> nn.Sequential:
     """A network of fully connected layers: `vgg` without convolutions. The defaults are BinaryNet's MNIST network.
 
@@ -131,6 +146,7 @@ def mlp(
         norm_scale=norm_scale,
         norm_epsilon=norm_epsilon,
         norm_momentum=norm_momentum,
+        activation=activation,
     )
 
 

@@ -7,13 +7,14 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign import _defaults, bits
+from hypersign import _defaults, bits, pretrained
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits.backend import native
 from hypersign.bits.images import channels_last
@@ -144,6 +145,33 @@ class PackedModel:
             HypersignError: the file is missing, truncated, damaged or no packed network.
         """
         return cls(read(Path(file) if isinstance(file, str) else file))
+
+    def __repr__(self) -> str:
+        nodes = self.graph.nodes
+        size = sum(len(part) for part in self._parts)
+        shape = " x ".join(map(str, self.shape))
+        what = "classes" if self.classes else "numbers"
+        return f"PackedModel({shape} -> {self.outputs} {what}, {len(nodes)} operations, {size:,} bytes)"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(node.name)}</td><td>{node.op}</td><td>{escape(str(self.values[node.name]))}</td></tr>"
+            for node in self.graph.nodes
+        )
+        head = "<tr><th>node</th><th>operation</th><th>output</th></tr>"
+        return f"<table><caption>{escape(repr(self))}</caption>{head}{rows}</table>"
+
+    @classmethod
+    def pretrained(cls, name: str) -> "PackedModel":
+        """Loads a network that comes with HyperSign. `hypersign models` lists them.
+
+        Raises:
+            HypersignError: no network has this name.
+
+        >>> PackedModel.pretrained("digits").shape
+        (1, 8, 8)
+        """
+        return cls.load(pretrained.folder(name) / pretrained.PACKED)
 
     def to_bytes(self) -> bytes:
         """The bytes of the packed file, from which `load` makes an equal model."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.quantizers.scales import MeanScale
+from hypersign.quantizers.scales import Fitted, MeanScale
 from hypersign.quantizers.surrogates import HardTanh, Surrogate
 
 __all__ = ["PackedForm", "Quantizer", "Rule"]
@@ -76,6 +76,8 @@ class Quantizer(nn.Module):
     - `thresholds(x)`: where levels change, if they are sign(x) [|x| > t]. Then angles are predicted.
     - `predicted_cosine(d, moments)`: for other levels.
     - `packed_form(inputs)`: how it is packed, or why not.
+    - `fit(weight, channels)`: sizes what it learns to a layer. `anneal(progress)` and `refresh(weight)`: what changes
+      during training.
 
     Parameters that `prepare`, a rule or the surrogate's state uses get gradients. One that only `round` uses gets
     none. `forward` may be overridden as a whole: what it returns is what the product sees.
@@ -96,6 +98,8 @@ class Quantizer(nn.Module):
 
     levels: tuple[float, ...] = ()
     bits: int | None = None
+    relaxes: bool = False
+    """Whether the product sees real numbers during a part of training, and levels only from some `anneal` on."""
 
     def __init__(
         self, *, scale: Rule | None = None, offset: Rule | None = None, surrogate: Surrogate | None = None
@@ -110,6 +114,29 @@ class Quantizer(nn.Module):
         self.scale = scale
         self.offset = offset
         self.surrogate = surrogate
+
+    def fit(self, weight: Tensor, channels: int | None = None) -> None:
+        """Sizes what the quantizer learns to a layer, and sets its starting values.
+
+        Layers call it when they get their quantizers; models call it again after their weights are drawn. By default
+        it calls `fit` of a scale and an offset that have one.
+
+        Args:
+            weight: the layer's latent weight, `(filters, ...)`.
+            channels: the number of input channels or features, for a quantizer of inputs; None for one of weights.
+        """
+        for rule in (self.scale, self.offset):
+            if isinstance(rule, Fitted):
+                rule.fit(weight, channels)
+
+    def anneal(self, progress: float) -> None:
+        """The training calls this with the share of it that is done, from 0 to 1. Does nothing by default.
+
+        A quantizer that moves is made as it is at the end, so that a loaded network computes with its last form.
+        """
+
+    def refresh(self, weight: Tensor) -> None:
+        """The training calls this at the start of each epoch, with the latent weight. Does nothing by default."""
 
     def prepare(self, x: Tensor) -> Tensor:
         """The value to round, of the same shape, differentiable in `x`. By default `x` itself."""

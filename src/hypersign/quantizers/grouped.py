@@ -58,6 +58,10 @@ class GroupScaled(Quantizer):
         """The surrogate of `quantizer`."""
         return self.quantizer.surrogate
 
+    def fit(self, weight: Tensor, channels: int | None = None) -> None:
+        """Sizes what `quantizer` learns."""
+        self.quantizer.fit(weight, channels)
+
     def thresholds(self, x: Tensor) -> Tensor | None:
         """Those of `quantizer`."""
         return self.quantizer.thresholds(x)

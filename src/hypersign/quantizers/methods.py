@@ -12,14 +12,37 @@ from hypersign._checks import HypersignError, check_choice
 if TYPE_CHECKING:
     from hypersign.quantizers import Deviations, Quantizer, Surrogate
 
-__all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "quantizer_of", "surrogate_of"]
+__all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "made", "quantizer_of", "surrogate_of"]
 
 QUANTIZERS = {
     "float": "Identity",
+    "relu": "ReLU",
     "sign": "Sign",
     "ternary": "Ternary",
     "uniform": "Uniform",
     "grid": "Grid",
+    "greedy": "Greedy",
+    "ls-2": "LeastSquaresPlanes",
+    "adabin": "AdaBin",
+    "ir-net": "IRNet",
+    "recu": "ReCU",
+    "siman": "SiMaN",
+    "rbnn": "Turned",
+    "two-values": "TwoValues",
+    "biper": "BiPer",
+    "bit": "Bit",
+    "bitnet": "BitNet",
+    "paretoq": "ParetoQ",
+    "parq": "PARQ",
+    "binary-relax": "BinaryRelax",
+    "real-until": "RealUntil",
+    "lab": "LossAware",
+    "chosen": "Chosen",
+    "rsign": "ShiftedSign",
+    "adabin-inputs": "AdaBinInputs",
+    "image-sign": "ImageSign",
+    "bit-inputs": "BitInputs",
+    "int8": "Int8",
 }
 """Quantizers of weights and of inputs: the class of `hypersign.quantizers` that each name stands for."""
 
@@ -28,6 +51,9 @@ SURROGATES = {
     "polynomial": "Polynomial",
     "tanh": "Tanh",
     "triangle": "Triangle",
+    "tent": "Tent",
+    "power": "Power",
+    "sign-swish": "SignSwish",
     "straight-through": "StraightThrough",
 }
 """Backward rules, likewise. The classes, and with them torch, are loaded when one is made."""
@@ -35,7 +61,10 @@ SURROGATES = {
 FIRST_LAYERS = ("plain", "thermometer", "bit-planes", "haar", "hadamard")
 """Inputs of a first convolution, by name."""
 
-_WORDS = {"threshold": {"optimal": "Optimal"}, "scale": {"filter": "MeanScale", "tensor": "TensorScale"}}
+_WORDS = {
+    "threshold": {"optimal": "Optimal", "least-squares": "LeastSquares"},
+    "scale": {"filter": "MeanScale", "tensor": "TensorScale", "learned": "LearnedScale"},
+}
 """Values of options that are objects, likewise."""
 
 
@@ -48,7 +77,7 @@ def surrogate_of(text: str) -> "Surrogate":
     >>> surrogate_of("triangle:clip=0.5")
     Triangle(clip=0.5)
     """
-    return _made("surrogate", SURROGATES, text, {})
+    return made("surrogate", SURROGATES, text, {})
 
 
 def quantizer_of(text: str, **options: Any) -> "Quantizer":
@@ -71,13 +100,18 @@ def quantizer_of(text: str, **options: Any) -> "Quantizer":
     parts = [part for part in rest.split(",") if part]
     group = next((part.partition("=")[2] for part in parts if part.partition("=")[0] == "group"), None)
     plain = ",".join(part for part in parts if part.partition("=")[0] != "group")
-    made = _made("quantizer", QUANTIZERS, f"{name}:{plain}", options)
-    return made if group is None else quantizers.GroupScaled(made, _value("group", group))
+    quantizer = made("quantizer", QUANTIZERS, f"{name}:{plain}", options)
+    return quantizer if group is None else quantizers.GroupScaled(quantizer, _value("group", group))
 
 
-def _made(what: str, table: Mapping[str, str], text: str, defaults: Mapping[str, Any]) -> Any:
+def made(what: str, table: Mapping[str, str], text: str, defaults: Mapping[str, Any], part: Any = quantizers) -> Any:
+    """The object that a text names, "NAME:option=value,option=value", in a table of the classes of `part`.
+
+    Raises:
+        HypersignError: an unknown name or option, or a value outside its range; `what` says of what.
+    """
     name, _, rest = text.partition(":")
-    make = getattr(quantizers, table[check_choice(what, name, table)])
+    make = getattr(part, table[check_choice(what, name, table)])
     known = [p.name for p in inspect.signature(make).parameters.values()]
     options = {key: value for key, value in defaults.items() if key in known}
     for part in filter(None, rest.split(",")):
@@ -191,7 +225,7 @@ class Quantization:
         if isinstance(weight_scale, str):
             check_choice("weight_scale (or the number of weights in a group)", weight_scale, ("filter",))
         if isinstance(threshold, str):
-            check_choice("threshold (or a number in [0, 1))", threshold, _WORDS["threshold"])
+            check_choice("threshold (or a number in [0, 1))", threshold, ("optimal",))
         limit = _value("threshold", threshold)
         common = {"surrogate": _value("surrogate", surrogate), "zero": sign_zero, "threshold": limit}
         if limit is not None:

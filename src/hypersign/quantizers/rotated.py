@@ -75,6 +75,10 @@ class Rotated(Quantizer):
         """The surrogate of `quantizer`."""
         return self.quantizer.surrogate
 
+    def fit(self, weight: Tensor, channels: int | None = None) -> None:
+        """Sizes what `quantizer` learns."""
+        self.quantizer.fit(weight, channels)
+
     def prepare(self, x: Tensor) -> Tensor:
         """R x for every vector, shape `(vectors, outputs)`."""
         return self.quantizer.prepare(self.rotation(x.flatten(1)))

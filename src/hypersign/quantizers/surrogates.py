@@ -5,6 +5,7 @@ gradient. A surrogate replaces the derivative `dq/dx` by that of a smoother func
 states the derivative it uses; `gradient(x)` returns it, `backward(grad, x)` multiplies it in.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,17 @@ from torch import Tensor, nn
 
 from hypersign._checks import check_real
 
-__all__ = ["HardTanh", "Polynomial", "StraightThrough", "Surrogate", "Tanh", "Triangle"]
+__all__ = [
+    "HardTanh",
+    "Polynomial",
+    "Power",
+    "SignSwish",
+    "StraightThrough",
+    "Surrogate",
+    "Tanh",
+    "Tent",
+    "Triangle",
+]
 
 
 class Surrogate(nn.Module):
@@ -110,7 +121,52 @@ class Triangle(Surrogate):
         return f"clip={self.clip:g}"
 
 
-class Tanh(Surrogate):
+class _Annealed(Surrogate):
+    """A surrogate with one parameter `t` that moves with the share of training that is done."""
+
+    t: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = self.at(0.0)
+        self.register_buffer("t", torch.tensor(self._now), persistent=False)
+
+    def at(self, progress: float) -> float:
+        """t at a share of training."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "_Annealed":
+        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
+        super()._apply(fn, recurse)
+        self.t.fill_(self._now)
+        return self
+
+    def state(self) -> Tensor:
+        """t, as an operand."""
+        return self.t
+
+    def anneal(self, progress: float) -> None:
+        """Moves t to a share of training, from 0 to 1."""
+        self._now = self.at(check_real("progress", progress, min=0, max=1))
+        self.t.fill_(self._now)
+
+
+class _Geometric(_Annealed):
+    """t goes from `first` to `last` in equal ratios."""
+
+    def __init__(self, first: float, last: float) -> None:
+        self.first = check_real("first", first, above=0)
+        self.last = check_real("last", last, above=0)
+        super().__init__()
+
+    def at(self, progress: float) -> float:
+        return self.first * (self.last / self.first) ** progress
+
+    def extra_repr(self) -> str:
+        return f"first={self.first:g}, last={self.last:g}"
+
+
+class Tanh(_Geometric):
     """The error-decay estimator: the derivative of a tanh that steepens from nearly linear to nearly the sign.
 
         dq/dx := k t (1 - tanh(t x)^2),    t = first (last/first)^progress,    k = max(1/t, 1)
@@ -128,28 +184,8 @@ class Tanh(Surrogate):
     tensor([10.0000,  4.1997])
     """
 
-    t: Tensor
-
     def __init__(self, *, first: float = 0.1, last: float = 10.0) -> None:
-        super().__init__()
-        self.first = check_real("first", first, above=0)
-        self.last = check_real("last", last, above=0)
-        self._now = self.first
-        self.register_buffer("t", torch.tensor(self._now), persistent=False)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Tanh":
-        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
-        super()._apply(fn, recurse)
-        self.t.fill_(self._now)
-        return self
-
-    def state(self) -> Tensor:
-        return self.t
-
-    def anneal(self, progress: float) -> None:
-        progress = check_real("progress", progress, min=0, max=1)
-        self._now = self.first * (self.last / self.first) ** progress
-        self.t.fill_(self._now)
+        super().__init__(first, last)
 
     def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
         assert state is not None
@@ -158,8 +194,100 @@ class Tanh(Surrogate):
         u = 2 * t * x
         return grad * (4 * t * t.reciprocal().clamp(min=1) * torch.sigmoid(u) * torch.sigmoid(-u))
 
+
+class Tent(_Geometric):
+    """RBNN's triangle, which narrows and rises during training.
+
+        dq/dx := max(0, k (2 sqrt(t^2/2) - |t^2 x|)),    t = first (last/first)^progress,    k = max(1/t, 1)
+
+    Source: Lin et al. 2020 (RBNN, arXiv 2009.13055), eqs. 18-20, with t from .01 to 10.
+
+    Raises:
+        HypersignError: `first` or `last` is not a number above 0, or `progress` is outside [0, 1].
+
+    >>> surrogate = Tent()
+    >>> surrogate.anneal(1.0)
+    >>> surrogate.gradient(torch.tensor([0.0, 0.1, 1.0]))
+    tensor([14.1421,  4.1421,  0.0000])
+    """
+
+    def __init__(self, *, first: float = 0.01, last: float = 10.0) -> None:
+        super().__init__(first, last)
+
+    def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
+        assert state is not None
+        wide = torch.promote_types(x.dtype, torch.float32)  # a difference of near numbers, which bfloat16 would lose
+        t = state.to(wide)
+        slope = t.reciprocal().clamp(min=1) * t * (math.sqrt(2) - t * x.abs().to(wide)).clamp(min=0)
+        return grad * slope.to(x.dtype)
+
+
+class Power(_Annealed):
+    """ReSTE: the derivative of a power function that goes from the identity towards the sign.
+
+        dq/dx := |x|^((1 - o)/o)/o for `near` < |x| <= `far`, its value at `near` inside, 0 outside
+        o = 1 + (last - 1)(1 - cos(pi progress/2))
+
+    Source: Wu et al. 2023 (ReSTE, arXiv 2308.06689), eqs. 9-11, with o from 1 to 3, near .1, far 1.5.
+
+    Args:
+        last: o at the end of training.
+        near, far: where the derivative is cut.
+
+    Raises:
+        HypersignError: `last` is below 1, `near` or `far` not above 0, or `progress` outside [0, 1].
+
+    >>> surrogate = Power()
+    >>> surrogate.anneal(1.0)
+    >>> surrogate.gradient(torch.tensor([0.05, 0.125, 1.0, 2.0]))
+    tensor([1.5472, 1.3333, 0.3333, 0.0000])
+    """
+
+    def __init__(self, *, last: float = 3.0, near: float = 0.1, far: float = 1.5) -> None:
+        self.last = check_real("last", last, min=1)
+        self.near = check_real("near", near, above=0)
+        self.far = check_real("far", far, above=0)
+        super().__init__()
+
+    def at(self, progress: float) -> float:
+        return 1 + (self.last - 1) * (1 - math.cos(math.pi * progress / 2))
+
+    def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
+        assert state is not None
+        o, size = state.to(x.dtype), x.abs()
+        return grad * (size.clamp(min=self.near) ** ((1 - o) / o) / o) * (size <= self.far)
+
     def extra_repr(self) -> str:
-        return f"first={self.first:g}, last={self.last:g}"
+        return f"last={self.last:g}, near={self.near:g}, far={self.far:g}"
+
+
+class SignSwish(Surrogate):
+    """The derivative of a swish that is made odd.
+
+        dq/dx := b (2 - b x tanh(b x/2))/(1 + cosh(b x))          b = `slope`
+
+    Source: Darabi et al. 2018 (BNN+, arXiv 1812.11800), eq. 5, with b = 5.
+
+    Raises:
+        HypersignError: `slope` is not a number above 0.
+
+    >>> SignSwish().gradient(torch.tensor([0.0, 0.5]))
+    tensor([ 5.0000, -0.0846])
+    """
+
+    def __init__(self, *, slope: float = 5.0) -> None:
+        super().__init__()
+        self.slope = check_real("slope", slope, above=0)
+
+    def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        u = (self.slope * x.to(wide)).clamp(-80, 80)  # the derivative is 0 there in float32; infinity times 0 is NaN
+        # 2/(1 + cosh u) = 4 s(u) s(-u), s the sigmoid: cosh would overflow
+        slope = self.slope * (2 - u * torch.tanh(u / 2)) * 2 * torch.sigmoid(u) * torch.sigmoid(-u)
+        return grad * slope.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"slope={self.slope:g}"
 
 
 class StraightThrough(Surrogate):

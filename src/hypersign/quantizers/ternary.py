@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,7 +11,7 @@ from hypersign._checks import check_real
 from hypersign.quantizers.base import Quantizer, Rule
 from hypersign.quantizers.surrogates import Surrogate
 
-__all__ = ["Deviations", "Optimal", "Ternary"]
+__all__ = ["Deviations", "LeastSquares", "Optimal", "Ternary"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,28 @@ class Optimal(Deviations):
     deviations: float = dataclasses.field(default=theory.OPTIMAL_THRESHOLD, init=False)
 
 
+@dataclasses.dataclass(frozen=True)
+class LeastSquares:
+    """The threshold of each filter at which its scaled ternary levels are nearest to it, found exactly.
+
+        t = alpha/2,    alpha = the mean of the k largest magnitudes, k = argmax (sum of the k largest)^2 / k
+
+    With `scale=MeanScale()` that minimises |w - alpha q|^2 over all ternary q and all alpha.
+    Source: Pouransari & Tuzel 2020 (arXiv 2001.02786), LS-T; `Optimal()` is its limit for Gaussian filters.
+
+    >>> import torch
+    >>> Ternary(LeastSquares())(torch.tensor([[-3.0, 2.0, 0.5, 0.4]]))
+    tensor([[-1.,  1.,  0.,  0.]])
+    """
+
+    def limits(self, x: Tensor) -> Tensor:
+        """The thresholds of filters `(filters, ...)`, shape `(filters,)`."""
+        sums = x.detach().flatten(1).abs().sort(1, descending=True).values.cumsum(1)
+        count = torch.arange(1, sums.shape[1] + 1, device=x.device, dtype=x.dtype)
+        best = (sums.square() / count).argmax(1, keepdim=True)
+        return (sums.gather(1, best)[:, 0] / (best[:, 0] + 1)) / 2
+
+
 class Ternary(Quantizer):
     """The sign where the magnitude exceeds a threshold, zero elsewhere, with a surrogate gradient.
 
@@ -53,7 +76,8 @@ class Ternary(Quantizer):
     threshold, as in the original.
 
     Args:
-        threshold: a number in [0, 1), or `Optimal()` or `Deviations(...)` (weights only: inputs have no filters).
+        threshold: a number in [0, 1), or `Optimal()`, `Deviations(...)` or `LeastSquares()` (weights only: inputs
+            have no filters).
         scale, offset: rules such as `MeanScale()`, one least-squares factor per filter (weights only), or None.
         surrogate: the backward rule; `HardTanh(clip=1.0)` if None.
 
@@ -71,19 +95,19 @@ class Ternary(Quantizer):
 
     def __init__(
         self,
-        threshold: float | Deviations = 0.02,
+        threshold: float | Deviations | LeastSquares = 0.02,
         *,
         scale: Rule | None = None,
         offset: Rule | None = None,
         surrogate: Surrogate | None = None,
     ) -> None:
         super().__init__(scale=scale, offset=offset, surrogate=surrogate)
-        if not isinstance(threshold, Deviations):
+        if not isinstance(threshold, Deviations | LeastSquares):
             threshold = check_real("threshold (a number, or Optimal())", threshold, min=0, below=1)
         self.threshold = threshold
 
     def round(self, x: Tensor) -> Tensor:
-        if isinstance(self.threshold, Deviations):
+        if not isinstance(self.threshold, float | int):
             limits = self.thresholds(x).view(-1, *[1] * (x.dim() - 1))
             return x.sign() * (x.abs() > limits)
         # hardshrink is `x [|x| > t]` in one pass.
@@ -92,10 +116,12 @@ class Ternary(Quantizer):
     def thresholds(self, x: Tensor) -> Tensor:
         if isinstance(self.threshold, Deviations):
             return self.threshold.deviations * x.detach().flatten(1).std(1, correction=0)
+        if isinstance(self.threshold, LeastSquares):
+            return self.threshold.limits(x)
         return x.new_full((len(x),), self.threshold)
 
     def input_refusal(self) -> str:
-        if isinstance(self.threshold, Deviations):
+        if not isinstance(self.threshold, float | int):
             return (
                 f"must have a number as threshold: inputs have no filters, so {self.threshold!r} has no meaning "
                 "there; after a batch norm without scale, Ternary(.612) is the optimum"
@@ -103,5 +129,5 @@ class Ternary(Quantizer):
         return super().input_refusal()
 
     def extra_repr(self) -> str:
-        threshold = self.threshold if isinstance(self.threshold, Deviations) else f"{self.threshold:g}"
+        threshold = self.threshold if not isinstance(self.threshold, float | int) else f"{self.threshold:g}"
         return ", ".join(part for part in (f"threshold={threshold}", super().extra_repr()) if part)

@@ -22,6 +22,7 @@ __all__ = [
     "exactness",
     "filter_predictions",
     "finite",
+    "forecast_content",
     "layer_content",
     "median",
     "numbers",
@@ -372,6 +373,12 @@ def ablation_content(found: Ablation | None) -> dict[str, Any]:
             for ranking in found.rankings
         ],
     }
+
+
+def forecast_content(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a `forecast.json` that the page draws and computes with."""
+    kept = ("formats", "decisions", "other_bytes", "layers", "laws", "plan")
+    return {key: found.get(key) for key in kept}
 
 
 def depth_content(found: Depth | None) -> list[dict[str, Any]]:

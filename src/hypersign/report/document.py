@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hypersign
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
+from hypersign._installation import missing
 from hypersign.geometry.results import Geometry
 from hypersign.report.content import (
     CORRELATION_MARGIN,
@@ -22,6 +23,7 @@ from hypersign.report.content import (
     confusion_content,
     depth_content,
     exactness,
+    forecast_content,
     layer_content,
     table_rows,
     training_content,
@@ -54,7 +56,9 @@ def write(
     summary: "Summary | None" = None,
     ablation: "Ablation | None" = None,
     depth: "Depth | None" = None,
+    forecast: Mapping[str, Any] | None = None,
     pictures: "Pictures | None" = None,
+    play: str | None = None,
     reload_seconds: float | None = None,
 ) -> Path:
     """Writes `geometry` and its run as one self-contained HTML page, and returns the path of the page.
@@ -69,7 +73,9 @@ def write(
         summary: the sizes and operations of each layer.
         ablation: the result of `geometry.ablate`; None leaves this part out.
         depth: the result of `geometry.measure_depth`; None leaves this part out.
+        forecast: the content of a `forecast.json`; None leaves this part out.
         pictures: test images with the network's decisions, and filters; None leaves this part out.
+        play: a page from `playground.page`, shown within this one when the reader opens it; None leaves it out.
         reload_seconds: the open page loads itself again after this time; for a page that is written during training.
 
     Raises:
@@ -85,6 +91,7 @@ def write(
             "layers": [layer_content(layer) for layer in geometry.layers],
             "ablation": ablation_content(ablation),
             "depth": depth_content(depth),
+            "forecast": None if forecast is None else forecast_content(forecast),
             "families": {family: {"title": title, "x": x, "y": y} for family, (title, x, y) in FAMILIES.items()},
             "columns": COLUMNS,
         }
@@ -99,14 +106,19 @@ def write(
         geometry=geometry,
         progress=_progress(info, training),
         test=test,
+        twin=info.get("twin"),
+        size=_size(info, summary),
         exactness=exactness(geometry) if geometry else (0, math.nan),
-        actions=actions(geometry, run=run, ablation=ablation, confusion=confusion),
+        actions=actions(geometry, run=run, ablation=ablation, forecast=forecast, confusion=confusion),
         summary=summary,
         training=training,
         ablation=ablation,
-        matter=matter(ablation),
+        forecast=None if forecast is None else _forecast_words(forecast, info),
+        matter=matter(forecast=forecast),
+        ablation_words=matter(ablation),
         depth=depth,
         pictures=pictures,
+        play=None if play is None else _packed(play),
         confusion=confusion,
         rows=table_rows(geometry) if geometry else [],
         columns={
@@ -149,9 +161,7 @@ def render(template: str, data: Mapping[str, Any], **values: Any) -> str:
     try:
         import jinja2
     except ImportError as error:
-        raise HypersignError(
-            "the report needs jinja2, which is not installed; run: pip install 'hypersign[report]'"
-        ) from error
+        raise HypersignError(missing("the report", "jinja2", "report")) from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hypersign.report", "page"),
         autoescape=True,
@@ -191,6 +201,25 @@ def _about(geometry: Geometry | None, info: Mapping[str, Any]) -> str:
         return f"{name} on {info.get('data', {}).get('name', 'its data')}"
     layers = f"{len(geometry.layers)} quantized layers"
     return f"{f'{name} with ' if name else ''}{layers}, inspected on {geometry.images:,} images of {geometry.dataset}"
+
+
+def _size(info: Mapping[str, Any], summary: "Summary | None") -> dict[str, int | None]:
+    """Bytes of the packed file, or of the packed parameters if no file was made, and of the parameters in float32."""
+    twin = info.get("twin") or {}
+    packed, real = (None, None) if summary is None else (summary.total.packed_bytes, summary.total.float_bytes)
+    return {"packed": twin.get("packed_bytes") or packed, "float": twin.get("float_bytes") or real}
+
+
+def _forecast_words(forecast: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of a forecast."""
+    layers = forecast["layers"]
+    return {
+        "sides": [side for side in ("repaired", "raw") if forecast["laws"].get(side)],
+        "inputs": forecast["inputs"],
+        "unit": forecast.get("unit", "inputs"),
+        "of": f"{forecast['run']}, the float network," if forecast.get("run") != info.get("name") else "this network",
+        "choosable": any(not layer["quantized"] for layer in layers),
+    }
 
 
 def _progress(info: Mapping[str, Any], training: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -235,6 +264,8 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
     """The names and values of nested mappings; names are joined by dots."""
     for key, inner in value.items():
         name = f"{before}{key}"
+        if key == "confusion":  # it has a table of its own
+            continue
         if isinstance(inner, Mapping):
             yield from _flat(inner, f"{name}.")
         elif isinstance(inner, list | tuple):

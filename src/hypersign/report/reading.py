@@ -37,19 +37,35 @@ def actions(
     *,
     run: "Run | None" = None,
     ablation: "Ablation | None" = None,
+    forecast: Mapping[str, Any] | None = None,
     confusion: Mapping[str, Any] | None = None,
 ) -> list[Action]:
     """The three most useful things to do next, from what was measured."""
     if geometry is None or not geometry.layers:
         return []
-    found = [_keep(ablation), _worst_layer(geometry), *_from_training(run), _look(confusion), _pack(run)]
+    best = _forecast(forecast, run) or _keep(ablation)
+    found = [best, _worst_layer(geometry), *_from_training(run), _look(confusion), _pack(run)]
     return [action for action in found if action is not None][:3]
 
 
-def matter(ablation: "Ablation | None") -> str:
-    """Which layers matter, in a sentence with an action."""
-    action = _keep(ablation)
+def matter(ablation: "Ablation | None" = None, forecast: Mapping[str, Any] | None = None) -> str:
+    """Which layers matter, in a sentence with an action: by the forecast, or else by the ablation."""
+    action = _forecast(forecast, None) or _keep(ablation)
     return action.text if action is not None else ""
+
+
+def _forecast(forecast: Mapping[str, Any] | None, run: "Run | None") -> Action | None:
+    """What the forecast says of the layers, and how to plan with it."""
+    words = (forecast or {}).get("words") or {}
+    text = words.get("repaired") or words.get("raw")
+    if not text:
+        return None
+    if run is None:
+        return Action(text)
+    other = (
+        forecast["run"] if forecast and forecast.get("run") != run.name else ""
+    )  # the float twin, in the run folder
+    return Action(text, f"hypersign forecast {run.path / other} --agreement .99")
 
 
 def _keep(ablation: "Ablation | None") -> Action | None:
@@ -88,7 +104,7 @@ def _worst_layer(geometry: Geometry) -> Action | None:
         return Action(f"{text}. Give it ternary levels{gain}.", "hypersign train … --levels 3")
     if worst.recommendation == "keep in float":
         return Action(f"{text}. Keep its weights in float.", f"hypersign train … --float-weights {worst.name}")
-    return Action(f"{text}. That is enough: leave all layers binary.") if worst.recommendation else None
+    return None
 
 
 def _from_training(run: "Run | None") -> list[Action]:

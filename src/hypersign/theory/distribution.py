@@ -14,6 +14,7 @@ the Gauss rule with the cosine's first five moments, corrected by the rule's err
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Self
@@ -24,13 +25,16 @@ from scipy import special
 
 from hypersign.theory.angle import angle_moments, beta_parameters
 
+__all__ = ["Distribution", "SizeCounts"]
+
 _Array = NDArray[np.float64]
 
 _STEP = 0.3  # of log u and log v
-_SMALLEST = 1e-9  # times the root mean square: smaller sizes do not change an angle
+_SMALLEST = 1e-7  # times the root mean square: smaller sizes do not change an angle
 _LEFT_OUT = 1e-13  # the share of an integral below its first node
 _ORDERS = 5  # moments of a Gauss rule with three nodes
-_DROPPED = 17  # of float32's 23 bits of mantissa: sizes are counted in 64 bins per factor of two
+_SERIES = 2 * _ORDERS
+_DROPPED = 18  # of float32's 23 bits of mantissa: sizes are counted in 32 bins per factor of two
 _BINS = 1 << (31 - _DROPPED)
 
 
@@ -59,9 +63,9 @@ class Distribution:
         factor = _STEP * special.factorial(k) / special.gamma(k / 2) / self._defined(d)
         levels = np.unique(self.levels)
         if len(levels) == 1:  # the sign
-            u, series = self._transform(d, orders)
-            return factor * d ** (-k / 2) * (u ** (k[:, None] / 2) * _power(series[0], d)[1:]).sum(1)
-        u, series = self._transform(d, orders, levels)
+            u, series = _transform(self, d, _SERIES)
+            return factor * d ** (-k / 2) * (u ** (k[:, None] / 2) * _power(series[: orders + 1], d)[1:]).sum(1)
+        u, series = _transform(self, d, orders, by_level=True)
         start = np.log(_LEFT_OUT**2 / (d * levels[-1] ** 2))
         v = np.exp(np.arange(start, np.log(60 / levels[levels > 0][0] ** 2), _STEP))
         j = np.arange(orders + 1)[:, None]
@@ -76,8 +80,8 @@ class Distribution:
 
         s = sum_g |x_g|_1^2 / (beta_g |x|^2),   beta_g weights in group g; the last group has the rest
         """
-        u, found = self._transform(d, 2 * orders)
-        series = found[0]
+        u, series = _transform(self, d, _SERIES)
+        series = series[: 2 * orders + 1]
         groups, rest = divmod(d, size)
         power = _power(_group(series, size), groups)
         if rest:
@@ -111,26 +115,34 @@ class Distribution:
         none = float(self.shares[(self.sizes == 0) | (self.levels == 0)].sum())
         return 1.0 if none == 0 else -math.expm1(d * math.log(none)) if none < 1 else math.nan
 
-    def _transform(self, d: float, orders: int, levels: _Array | None = None) -> tuple[_Array, _Array]:
-        """The nodes u, and sum share |x|^j exp(-u x^2) / j! over the sizes of each level: shape (level, j, u)."""
-        positive = self.sizes > 0
-        sizes = self.sizes / (np.sqrt(self.shares @ self.sizes**2) if positive.any() else 1)
-        sizes[positive] = np.maximum(sizes[positive], _SMALLEST)
-        least, largest = sizes[positive].min(initial=1), sizes.max(initial=1)
-        u = np.exp(np.arange(np.log(_LEFT_OUT**2 / (d * largest**2)), np.log(60 / least**2), _STEP))
+
+@functools.lru_cache(maxsize=4)
+def _transform(weights: Distribution, d: float, orders: int, by_level: bool = False) -> tuple[_Array, _Array]:
+    """The nodes u, and sum share |x|^j exp(-u x^2) / j! for j = 0..orders, shape (j, u); by level, (level, j, u)."""
+    positive = weights.sizes > 0
+    sizes = weights.sizes / (np.sqrt(weights.shares @ weights.sizes**2) if positive.any() else 1)
+    sizes[positive] = np.maximum(sizes[positive], _SMALLEST)
+    least, largest = sizes[positive].min(initial=1), sizes.max(initial=1)
+    u = np.exp(np.arange(np.log(_LEFT_OUT**2 / (d * largest**2)), np.log(60 / least**2), _STEP))
+
+    def terms(u: _Array) -> _Array:
         with np.errstate(under="ignore"):
-            terms = self.shares * np.exp(-np.outer(u, sizes**2))
-            kept = d * np.log(terms.sum(1)) > -100  # beyond, the power is 0
-        u, terms = u[kept], terms[kept]
-        powers = np.array([sizes**j / math.factorial(j) for j in range(orders + 1)])
-        groups = [slice(None)] if levels is None else [self.levels == level for level in levels]
-        return u, np.array([powers[:, group] @ terms[:, group].T for group in groups])
+            return weights.shares * np.exp(-np.outer(u, sizes**2))
+
+    few = d * np.log(terms(u[::16]).sum(1)) < -100  # from there on, the power d is 0
+    u = u[: 16 * (int(few.argmax()) if few.any() else len(few))]
+    found = terms(u)
+    powers = np.array([sizes**j / math.factorial(j) for j in range(orders + 1)])
+    if not by_level:
+        return u, powers @ found.T
+    groups = [weights.levels == level for level in np.unique(weights.levels)]
+    return u, np.array([powers[:, group] @ found[:, group].T for group in groups])
 
 
 class SizeCounts:
     """Counts of sizes, block by block, for the distribution of a tensor's own weights.
 
-    Sizes are counted in bins that are 1.6 % wide, of sizes times `unit`: a root mean square of about 1 suits them.
+    Sizes are counted in bins that are 3 % wide, of sizes times `unit`: a root mean square of about 1 suits them.
     """
 
     def __init__(self, unit: float = 1.0) -> None:

@@ -16,11 +16,9 @@ from hypersign.theory.groups import group_cosine
 
 __all__ = ["Moments", "limit_cosine", "mean_cosine", "std_cosine", "moments_angle"]
 
-LIGHT_TAILS = 0.001
-"""Up to this kurtosis / d the expansion in 1/d is as good as the distribution."""
-
-MAX_TAILS = 0.3
-"""Beyond this kurtosis / d the expansion in 1/d gives no number."""
+_MAX_TAILS = 0.3  # beyond this kurtosis / d the expansion in 1/d gives no number
+_LIGHT_TAILS = 0.001  # up to this excess kurtosis / d, the expansion is as good as the distribution
+_LONG = 64  # from this d on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +37,14 @@ class Moments:
     fourth: float
     distribution: Distribution | None = dataclasses.field(default=None, repr=False, compare=False)
 
-    def tails(self, d: ArrayLike) -> np.ndarray:
-        """The kurtosis divided by d, `E x^4 / (d (E x^2)^2)`: the expansion in 1/d needs it to be small."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.float64(self.fourth) / np.float64(self.second) ** 2 / np.asarray(d, dtype=np.float64)
+    @property
+    def kurtosis(self) -> float:
+        """`E x^4 / (E x^2)^2`: 3 for a normal; NaN if all weights are 0."""
+        return self.fourth / self.second / self.second if self.second > 0 else float("nan")
+
+    def light_tails(self, d: float) -> bool:
+        """Whether the expansion in 1/d is as good as the distribution."""
+        return d >= _LONG and not self.kurtosis - 3 > _LIGHT_TAILS * d
 
     @classmethod
     def gaussian(cls, threshold: float = 0.0) -> Self:
@@ -140,8 +142,8 @@ def mean_cosine(moments: Moments, d: ArrayLike) -> Array:
         E c ~ c_inf [1 + b/d],   b = Var(psi)/2 - Var(xq)/(2 E[xq]^2) + Var(q^2)/(4 E[q^2]^2) + Var(x^2)/(4 E[x^2]^2)
 
     `std_cosine` defines psi. b = 1/4 for the sign of a Gaussian. The result is clipped to [1/sqrt(d), 1]. This
-    expansion is used up to a kurtosis of d/1000. Beyond, the result is exact for the moments' distribution; if they
-    have none, the expansion is used up to a kurtosis of .3 d, and the result is NaN for larger ones.
+    expansion is used from d = 64 on, up to a kurtosis of 3 + d/1000. Otherwise the result is exact for the moments'
+    distribution. If they have none, it is the expansion's up to a kurtosis of .3 d, and NaN beyond.
     Raises HypersignError if d < 1. Source: second-order delta method; see `hypersign.theory.distribution`.
 
     >>> round(float(mean_cosine(Moments.gaussian(), 27)), 4)  # exactly .8053
@@ -171,14 +173,14 @@ def _cosine(moments: Moments, d: ArrayLike) -> tuple[Array, Array]:
     limit = limit_cosine(moments)
     variance, bias = _relative_variances(moments) if limit > 0 else (np.nan, 0.0)
     mean, std = np.clip(limit * (1 + bias / d), d**-0.5, 1), limit * np.sqrt(variance / d) * (d > 1)
-    tails = moments.tails(d)
     if moments.distribution is None:
-        beyond = tails > MAX_TAILS
+        beyond = moments.kurtosis > _MAX_TAILS * d
         return np.where(beyond, np.nan, mean)[()], np.where(beyond, np.nan, std)[()]
     mean, std = np.array(mean), np.array(std)
-    for i in np.argwhere(tails > LIGHT_TAILS):
-        first, second = moments.distribution.cosine_moments(float(d[tuple(i)]), 2)
-        mean[tuple(i)], std[tuple(i)] = first, np.sqrt(np.maximum(second - first**2, 0))
+    for i in np.ndindex(d.shape):
+        if not moments.light_tails(float(d[i])):
+            first, second = moments.distribution.cosine_moments(float(d[i]), 2)
+            mean[i], std[i] = first, np.sqrt(np.maximum(second - first**2, 0))
     return mean[()], std[()]
 
 
@@ -189,9 +191,8 @@ def moments_angle(moments: Moments, d: float, size: int | None = None) -> tuple[
     The angle never exceeds that with one scale.
 
     The mean comes from five exact moments of the cosine. From d = 9 on it is within .3 degrees of a bootstrap (within
-    1 at d = 2; within 3 for ternary levels of which fewer than two or three are not 0). If the kurtosis is at most
-    d/1000, or if the moments have no distribution, it is that of a beta distribution with `mean_cosine` and
-    `std_cosine`, and NaN if those are.
+    1 at d = 2; within 3 for ternary levels of which fewer than two or three are not 0). Where `mean_cosine`
+    and `std_cosine` come from an expansion, the angle is that of a beta distribution with them, and NaN if they are.
     Raises HypersignError if d or the size is below 1.
     Source: see `hypersign.theory.distribution`; the share that G groups keep has the mean
     G/d + (d - G)/(d - 1) (E c^2 - 1/d).
@@ -205,7 +206,7 @@ def moments_angle(moments: Moments, d: float, size: int | None = None) -> tuple[
         cosine = limit_cosine(moments) if size is None else group_cosine(size, limit_cosine(moments))
         return float(np.arccos(np.clip(cosine, -1, 1))), 0.0
     groups = 1 if size is None else math.ceil(n / float(fan_in(size)))
-    if moments.distribution is None or not moments.tails(n) > LIGHT_TAILS:
+    if moments.distribution is None or moments.light_tails(n):
         cosine, std = _cosine(moments, n)
         if groups > 1:
             share = groups / n + (n - groups) / (n - 1) * (cosine**2 + std**2 - 1 / n)

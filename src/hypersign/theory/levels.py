@@ -18,7 +18,6 @@ from hypersign._checks import HypersignError, check_int
 from hypersign.theory._arrays import Array, fan_in
 from hypersign.theory._gaussian import partial_moments
 from hypersign.theory.distribution import Distribution
-from hypersign.theory.independent import LIGHT_TAILS
 
 __all__ = [
     "Levels",
@@ -32,6 +31,7 @@ __all__ = [
 ]
 
 _MOST_LEVELS = 1 << 14
+_LONG = 3000  # vectors for which the expansion in 1/d is as good as the quadrature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _each_finite(k: ArrayLike, d: ArrayLike, which: int) -> Array:
 @functools.cache
 def _finite(k: int, d: float) -> tuple[float, float]:
     """Returns `lloyd_max_cosine` and `lloyd_max_cosine_std`."""
-    if k > 1 and 3 / d > LIGHT_TAILS:
+    if k > 1 and d < _LONG:
         found = lloyd_max(k)
         levels, thresholds = np.array(found.levels), np.array(found.thresholds)
         edges = np.concatenate([np.zeros(1 - k % 2), thresholds[thresholds > 0]])

@@ -7,16 +7,30 @@ from hypersign._lazy import lazily
 if TYPE_CHECKING:
     from hypersign.training.divergence import DivergedError
     from hypersign.training.loop import InterruptedTrainingError, resume, train
-    from hypersign.training.recipe import RECIPES, Recipe
+    from hypersign.training.methods import METHODS, Method
+    from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
-__all__ = ["Recipe", "RECIPES", "train", "resume", "DivergedError", "InterruptedTrainingError"]
+__all__ = [
+    "Recipe",
+    "RECIPES",
+    "Method",
+    "METHODS",
+    "method_defaults",
+    "train",
+    "resume",
+    "DivergedError",
+    "InterruptedTrainingError",
+]
 
 _MODULES = {
     "DivergedError": "divergence",
     "InterruptedTrainingError": "loop",
     "resume": "loop",
     "train": "loop",
+    "METHODS": "methods",
+    "Method": "methods",
     "RECIPES": "recipe",
     "Recipe": "recipe",
+    "method_defaults": "recipe",
 }
 __getattr__, __dir__ = lazily(__name__, _MODULES)

@@ -97,8 +97,12 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     signs: dict[str, Tensor],
     sums: Tensor,
+    slots: Mapping[str, Sequence[str]] | None = None,
 ) -> Counters:
     """Reads the state of a run into a model, its optimizer, `signs` and `sums`, all or nothing.
+
+    `slots` names what is kept of each parameter after a step (`hypersign.training.step.slots_of`); by default what
+    the recipe's optimizer keeps.
 
     States written before version 0.2 do not say what they belong to; they are loaded if everything else fits.
 
@@ -121,7 +125,9 @@ def load_state(
     except HypersignError as error:
         raise HypersignError(f"{path} is damaged: {error}; restore it from a copy or train again") from error
     idle = header.get("idle", [name for name, parameter in model.named_parameters() if not parameter.requires_grad])
-    wanted = _wanted(model, signs, sums, () if not counters.step else SLOTS[belongs.recipe.optimizer], idle)
+    if slots is None:
+        slots = dict.fromkeys((name for name, _ in model.named_parameters()), SLOTS[belongs.recipe.optimizer])
+    wanted = _wanted(model, signs, sums, slots if counters.step else {}, idle)
     problems = misfits(wanted, tensors) or _bad_values(tensors, counters)
     if problems:
         raise HypersignError(f"{path} does not fit the network: {listed(problems, '; ')}")
@@ -166,7 +172,7 @@ def _counters(header: Mapping[str, Any], belongs: Belongs) -> Counters:
 
 
 def _wanted(
-    model: nn.Module, signs: dict[str, Tensor], sums: Tensor, slots: Sequence[str], idle: Any
+    model: nn.Module, signs: dict[str, Tensor], sums: Tensor, slots: Mapping[str, Sequence[str]], idle: Any
 ) -> dict[str, Tensor]:
     """For each tensor that a state must hold, one of the shape and type that it must have.
 
@@ -174,7 +180,7 @@ def _wanted(
     """
     wanted = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for slot in slots if not isinstance(idle, list) or name not in idle else ():
+        for slot in slots.get(name, ()) if not isinstance(idle, list) or name not in idle else ():
             scalar = torch.empty((), dtype=torch.float32, device="meta")
             wanted[f"optimizer/{name}/{slot}"] = scalar if slot == "step" else parameter
     for name, negative in signs.items():

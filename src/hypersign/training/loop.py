@@ -26,15 +26,26 @@ from hypersign.bits import backend
 from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, finite, reestimate_batch_norm
+from hypersign.layers import quant_layers
 from hypersign.runs import Run, check_given, float32_default, load, write_tensors
 from hypersign.training.checkpoint import Belongs, state_path
 from hypersign.training.divergence import FiniteCheck, look_every
-from hypersign.training.monitor import Monitor, layer_metrics, tensorboard_writer
+from hypersign.training.monitor import Monitor, StepClock, layer_metrics, negative_signs, tensorboard_writer
 from hypersign.training.processes import any_process, first_process_first, make_accelerator
 from hypersign.training.recipe import Recipe
-from hypersign.training.setup import DATA_SEED, Stream, build_network, channels_last, check_fit, new_run, recipe_of
+from hypersign.training.setup import (
+    DATA_SEED,
+    Stream,
+    build_network,
+    channels_last,
+    check_fit,
+    load_start,
+    load_teacher,
+    new_run,
+    recipe_of,
+)
 from hypersign.training.state import TrainingState
-from hypersign.training.step import Step, make_optimizer
+from hypersign.training.step import Step, latent_weights, make_optimizer, make_rule, slots_of
 from hypersign.training.stopping import StopRequest, stoppable
 
 __all__ = ["InterruptedTrainingError", "resume", "train"]
@@ -89,6 +100,7 @@ def train(
     check_given(data, model)
     path = Path(folder)
     recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
+    recipe = dataclasses.replace(recipe, teacher=_absolute(recipe.teacher), start=_absolute(recipe.start))
     accelerator = make_accelerator(device)
     with float32_default(), contextlib.ExitStack() as locks:
 
@@ -146,6 +158,10 @@ def resume(
         return _Training(run, accelerator, deterministic, save_seconds).finish(tensorboard, console, each_epoch)
 
 
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
+
+
 def _lock(locks: contextlib.ExitStack, accelerator: Any, path: Path) -> None:
     """Holds the folder's lock until `locks` closes; in a process group the first process holds it for all."""
     if accelerator.is_main_process:
@@ -173,18 +189,41 @@ class _Training:
         torch.backends.cudnn.allow_tf32 = False
 
         model, self.kept = build_network(run, self.recipe, accelerator.device)
+        if self.recipe.start is not None and not state_path(run.path).exists():
+            load_start(model, self.recipe.start)
         self.stream = Stream(run.data(), self.recipe, accelerator)
         check_fit(model, self.task, self.stream, self.recipe.batch_size // accelerator.num_processes)
-        optimizer = make_optimizer(self.recipe, list(model.parameters()))
+        rule = make_rule(self.recipe, model)
+        alone = list(latent_weights(model).values()) if rule is not None and rule.alone else []
+        optimizer = make_optimizer(self.recipe, list(model.parameters()), alone)
         self.state = TrainingState.start(model, optimizer, len(self.task.metrics))
         self.finite = FiniteCheck(model, run.path, look_every(accelerator.device))
         # In one process there is nothing to wrap, and a second of imports to spare.
         wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
-        self.step = Step(wrapped, self.recipe, self.task, optimizer, self._autocast, guard=self.finite.every == 1)
+        teacher = load_teacher(self.recipe, run, accelerator.device)
+        self.step = Step(
+            wrapped,
+            self.recipe,
+            self.task,
+            optimizer,
+            self._autocast,
+            guard=self.finite.every == 1,
+            rule=rule,
+            teacher=teacher,
+        )
         self.belongs = Belongs(self.recipe, self.stream.data.sha256, len(self.stream.training))
-        if self.state.load(run, self.belongs):
+        if self.state.load(run, self.belongs, slots_of(self.recipe, model, rule)):
             self.step.steps = self.state.counters.step
-            self._anneal()
+        else:
+            self._start(model)
+        self._anneal()
+
+    def _start(self, model: nn.Module) -> None:
+        """Prepares the weights of a new run."""
+        if self.step.rule is not None:
+            for latent in self.step.latents:
+                self.step.rule.start(latent)
+            self.state.signs = negative_signs(model)
 
     def create_folder(self) -> None:
         """Makes the run folder."""
@@ -204,6 +243,9 @@ class _Training:
                 remove_parts(self.run.path)
                 monitor = stack.enter_context(self._monitor(tensorboard, console))
             self.saved = time.monotonic()
+            at, batches = self.state.counters, len(self.stream.training)
+            left = (self.recipe.epochs - at.epoch + 1) * batches - at.batch
+            self.clock = StepClock(self.recipe, left, faster_on_bits=self._faster_on_bits())
             tell = each_epoch if self.writes else None
             if tell is not None:
                 tell(self.run)
@@ -216,6 +258,11 @@ class _Training:
                 self._close()
         self.accelerator.wait_for_everyone()
         return load(self.run.path, data=self.run.given_data, model=self.run.given_model)
+
+    def _faster_on_bits(self) -> bool:
+        layers = quant_layers(self.state.model).values()
+        low_bit = any(layer.quantizes_weights and layer.quantizes_inputs for layer in layers)
+        return low_bit and self.recipe.precision == "float32" and self.accelerator.device.type == "cpu"
 
     def _monitor(self, tensorboard: bool, console: Console | None) -> Monitor:
         monitor = Monitor(
@@ -235,6 +282,8 @@ class _Training:
         """Trains to the end of the present epoch; returns the last learning rate."""
         state, at, total = self.state, self.state.counters, len(self.stream.training)
         state.model.train()
+        if not at.batch:
+            self.step.begin_epoch()
         started, shown, before = time.monotonic(), 0.0, at.epoch_seconds
         rate = self.recipe.rate(epoch=at.epoch, progress=max(at.batch, 1) / total)
         for inputs, targets in self.stream.training.epoch(at.epoch, start=at.batch):
@@ -245,6 +294,8 @@ class _Training:
             self._anneal()
             now = time.monotonic()
             at.epoch_seconds = before + now - started
+            if (text := self.clock.step(now)) and monitor is not None:
+                monitor.say(text)
             if monitor is not None and now - shown > 0.2:
                 shown = now
                 mean_loss, *metrics = state.means(at.batch, self.stream.training.decisions)

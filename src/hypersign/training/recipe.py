@@ -3,33 +3,38 @@
 import dataclasses
 import inspect
 import math
+import typing
 from typing import TYPE_CHECKING, Any, Literal
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.quantizers.methods import FIRST_LAYERS, SURROGATES, Quantization
+from hypersign.training.methods import METHODS
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["RECIPES", "Recipe", "method_defaults"]
 
 if TYPE_CHECKING:
     SurrogateName = str
     FirstLayerName = str
+    MethodName = str
 else:  # the command line shows the names of the tables
     SurrogateName = Literal[tuple(SURROGATES)]
     FirstLayerName = Literal[FIRST_LAYERS]
+    MethodName = Literal[tuple(METHODS)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that decides what a training run computes, apart from the machine it runs on.
 
-    Options of the network that are None take the network's own default; one that the chosen network does not
-    have is an error.
+    The defaults are those of `hypersign train`, the recipe `modern`. Options of the network that are None take the
+    network's own default; one that the chosen network does not have is an error.
 
     Raises:
         HypersignError: a value outside its range, or an option that the network does not have.
 
-    >>> Recipe(data="mnist", epochs=3).rate(epoch=3, progress=1.0) == 3e-7
-    True
+    >>> recipe = Recipe(data="mnist", epochs=3)
+    >>> recipe.rate(epoch=3, progress=1.0), recipe.flip, Recipe(data="cifar-10").flip
+    (0.0, False, True)
     """
 
     data: str = "digits"
@@ -38,10 +43,14 @@ class Recipe:
     """Train on the first INT training images (the original's debug mode: 100); by default on all."""
     validation: int = 0
     """Hold out the last INT training images for validation."""
-    flip: bool = False
-    """Mirror each training image with probability 1/2."""
-    crop_padding: int = 0
-    """Crop each training image at random, after padding by this number of pixels."""
+    flip: bool = typing.cast(bool, None)
+    """Mirror each training image with probability 1/2; by default not digits, mnist and fashion-mnist."""
+    crop_padding: int = typing.cast(int, None)
+    """Crop each training image at random, after padding by this number of pixels; by default 4, and 0 for those."""
+
+    method: MethodName | None = None
+    """A method of the field: it sets quantizers, surrogate, activation and latent rule where they are left out, and
+    the defaults of levels and training."""
 
     model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"] = "vgg"
     """Network: the paper's vgg, an mlp of fully connected layers, a residual network of binary blocks, or one
@@ -70,7 +79,9 @@ class Recipe:
     inputs: str | None = None
     """Input quantizer in place of levels, likewise."""
     surrogate: SurrogateName | None = None
-    """Backward rule of the quantizers (hardtanh); tanh is annealed during training."""
+    """Backward rule of the quantizers (hardtanh); tanh, tent and power are annealed during training."""
+    activation: Literal["none", "hardtanh", "rprelu", "maxout"] | None = None
+    """What follows batch norm, or a residual block (none); rprelu and maxout learn."""
     norm_scale: bool | None = None
     """Whether batch norm learns a scale (vgg: no)."""
     norm_epsilon: float | None = None
@@ -87,27 +98,37 @@ class Recipe:
     first_dimensions: int | None = None
     """Levels per pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
 
-    epochs: int = 500
+    epochs: int = 100
     """Passes over the training images."""
-    batch_size: int = 50
+    batch_size: int = 100
     """Images per step, over all processes."""
-    loss: Literal["squared-hinge", "cross-entropy"] = "squared-hinge"
+    loss: Literal["squared-hinge", "cross-entropy"] = "cross-entropy"
     """Squared hinge against targets of -1 and +1, or softmax cross-entropy."""
+    teacher: str | None = None
+    """Run folder of a trained network whose soft answers take the place of the labels in the loss."""
+    start: str | None = dataclasses.field(default=None, metadata={"option": "from"})
+    """Run folder, or safetensors file, whose weights training starts from."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Update rule; sgd has Nesterov momentum 0.9."""
+    latent_rule: str | None = None
+    """What happens to latent weights around each step: bop, proxquant, askew-sgd, ovsw, lab, centred, percentiles;
+    with
+    options: bop:gamma=1e-4."""
     adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
     """Whether Adam adds its 1e-8 to the bias-corrected root (torch) or to the uncorrected one (the original)."""
     weight_decay: float = 0.0
     """Weight decay of sgd (L2) and adamw (decoupled); adam has none."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     """First learning rate."""
-    final_learning_rate: float = 3e-7
+    final_learning_rate: float = 0.0
     """Last learning rate."""
-    schedule: Literal["exponential", "cosine"] = "exponential"
+    warmup: int = 0
+    """Epochs in which the learning rate rises from 0."""
+    schedule: Literal["exponential", "cosine", "linear"] = "cosine"
     """How the learning rate falls from the first to the last."""
-    schedule_per: Literal["epoch", "step"] = "epoch"
+    schedule_per: Literal["epoch", "step"] = "step"
     """Whether the learning rate changes after each epoch or after each step."""
-    gradient_clip: float | None = 1.0
+    gradient_clip: float | None = None
     """Clip every gradient entry to [-c, c]; none: no clipping."""
     latent_clip: Literal["after-step", "before-forward", "none"] = "after-step"
     """When latent weights are clipped to [-1, 1]; the original's order is before-forward."""
@@ -127,13 +148,22 @@ class Recipe:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
+        still = self.data in NOT_AUGMENTED
+        for name, default in (("flip", not still), ("crop_padding", 0 if still else 4)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if name not in ("surrogate", "first_layer") or value is not None:
+            if name not in ("method", "surrogate", "first_layer", "activation") or value is not None:
                 check_choice(name, value, choices)
+        if self.method is not None:
+            for name, value in METHODS[self.method].fill(self.method, vars(self)).items():
+                object.__setattr__(self, name, value)
+        if self.latent_rule is not None:
+            self._check_rule()
         for name in ("epochs", "batch_size"):
             check_int(name, getattr(self, name), min=1)
-        for name in ("validation", "crop_padding", "reestimate_images"):
+        for name in ("validation", "crop_padding", "reestimate_images", "warmup"):
             check_int(name, getattr(self, name), min=0)
         check_int("seed", self.seed, min=0, max=2**63 - 1)
         if self.images is not None:
@@ -154,13 +184,40 @@ class Recipe:
         if self.model_options() != {"levels": 2}:  # a recipe without options of the network needs no torch
             self._check_model_options()
 
+    def _check_rule(self) -> None:
+        from hypersign.optimizers import rule_of
+
+        assert self.latent_rule is not None
+        rule_of(self.latent_rule)
+
+    @classmethod
+    def of(cls, method: str, base: "Recipe | None" = None, **options: Any) -> "Recipe":
+        """The recipe of a method: its paper's training where that is known, elsewhere that of `base`.
+
+        Args:
+            method: a name of `METHODS`.
+            base: a recipe; the named recipe "modern" if None.
+            options: fields that differ from both.
+
+        Raises:
+            HypersignError: an unknown method, or options that it does not have.
+
+        >>> recipe = Recipe.of("recu", epochs=5)
+        >>> recipe.weights, recipe.optimizer, recipe.warmup, recipe.epochs
+        ('recu', 'sgd', 5, 5)
+        """
+        if base is None and "data" in options:  # flips and crops depend on it
+            base = cls(data=options["data"])
+        return cls(**{**method_defaults(method, base), **options})
+
     def _check_model_options(self) -> None:
         from hypersign.models import options_of
 
         unknown = sorted(set(self.model_options()) - set(options_of(self.model)))
         if unknown:
+            by = f", which the method {self.method} sets" if self.method is not None else ""
             raise HypersignError(
-                f"{self.model} has no option {', '.join(unknown)}; its options are "
+                f"{self.model} has no option {', '.join(unknown)}{by}; its options are "
                 f"{', '.join(options_of(self.model))}: leave the others out"
             )
         self.quantization()  # checks its options
@@ -184,17 +241,25 @@ class Recipe:
         """The learning rate within epoch `epoch` (from 1), `progress` in (0, 1] being the share of it done.
 
             exponential: first (last/first)^p;  cosine: last + (first - last) (1 + cos(pi p)) / 2
+            linear: first + (last - first) p;   all times min(1, epochs done/warmup)
 
         p is the share of the training that is done when the epoch (`schedule_per` "epoch") or the step
         ("step") ends, so that the rate is decayed once in the first epoch, as in the original, and the last
-        one has the last rate. Per-epoch cosine counts from the start of the epoch instead: its last rate is
+        one has the last rate. Per-epoch cosine and linear count from the start of the epoch instead: its last rate is
         often 0, and would waste an epoch.
         """
+        warm = min(1.0, (epoch - 1 + progress) / self.warmup) if self.warmup else 1.0
+        return warm * self._rate(epoch, progress)
+
+    def _rate(self, epoch: int, progress: float) -> float:
+        """The learning rate without warm-up."""
         if self.schedule_per == "step":
             share = (epoch - 1 + progress) / self.epochs
         else:
             share = (epoch if self.schedule == "exponential" else epoch - 1) / self.epochs
         first, last = self.learning_rate, self.final_learning_rate
+        if self.schedule == "linear":
+            return first + (last - first) * share
         if self.schedule == "exponential":
             return last if share == 1 else first * (last / first) ** share
         return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
@@ -217,6 +282,7 @@ _MODEL_OPTIONS = (
     "float_weights",
     "float_inputs",
     "surrogate",
+    "activation",
     "norm_scale",
     "norm_epsilon",
     "norm_momentum",
@@ -227,38 +293,54 @@ _MODEL_OPTIONS = (
 )
 
 _CHOICES = {
+    "method": tuple(METHODS),
+    "activation": ("none", "hardtanh", "rprelu", "maxout"),
     "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"),
     "surrogate": tuple(SURROGATES),
     "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),
     "optimizer": ("adam", "adamw", "sgd"),
     "adam_epsilon": ("corrected", "uncorrected"),
-    "schedule": ("exponential", "cosine"),
+    "schedule": ("exponential", "cosine", "linear"),
     "schedule_per": ("epoch", "step"),
     "latent_clip": ("after-step", "before-forward", "none"),
     "precision": ("float32", "bf16", "bits"),
 }
 
+NOT_AUGMENTED = ("digits", "mnist", "fashion-mnist")
+"""Data sets whose images are not mirrored and cropped unless a recipe says so: small, centred, of one orientation."""
+
 RECIPES = {
     # Anderson & Berg 2018: squared hinge, Adam, 1e-3 -> 3e-7 exponentially over 500 epochs of batches of 50,
     # no augmentation, the last 500 training images held out. Shuffled, latent weights clipped after the step
     # and validation in evaluation mode: the original did none of these.
-    "anderson-berg-2018": Recipe(data="cifar-10", validation=500),
-    # The usual choices for such networks today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
-    # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md.
-    "modern": Recipe(
+    "anderson-berg-2018": Recipe(
         data="cifar-10",
-        flip=True,
-        crop_padding=4,
-        epochs=100,
-        batch_size=100,
-        loss="cross-entropy",
-        optimizer="adam",
-        learning_rate=4e-3,
-        final_learning_rate=0.0,
-        schedule="cosine",
-        schedule_per="step",
-        gradient_clip=None,
+        validation=500,
+        flip=False,
+        crop_padding=0,
+        epochs=500,
+        batch_size=50,
+        loss="squared-hinge",
+        learning_rate=1e-3,
+        final_learning_rate=3e-7,
+        schedule="exponential",
+        schedule_per="epoch",
+        gradient_clip=1.0,
     ),
+    # The usual choices for such networks today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
+    # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md. They are the defaults.
+    "modern": Recipe(data="cifar-10"),
 }
 """Named recipes: starting points whose every field can be changed."""
+
+
+def method_defaults(method: str, base: Recipe | None = None) -> dict[str, Any]:
+    """The defaults of a recipe's options with a method; what the method sets where they are None is left out.
+
+    Raises:
+        HypersignError: an unknown method.
+    """
+    check_choice("method", method, METHODS)
+    base = RECIPES["modern"] if base is None else base
+    return {**base.as_dict(), **METHODS[method].defaults(), "method": method}

@@ -1,5 +1,6 @@
 """The start of a training run: its `run.json`, its recipe, its network, and whether all of it fits together."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,8 @@ from hypersign._machine import machine, versions
 from hypersign.bits import backend
 from hypersign.data import Augmentation, Data, EpochBatches, locate
 from hypersign.evaluate import mode, values_per_channel
-from hypersign.layers import train_on_bits
-from hypersign.runs import Run
+from hypersign.layers import fit_quantizers, train_on_bits
+from hypersign.runs import Run, read_tensors
 from hypersign.tasks import Task
 from hypersign.training.recipe import Recipe
 
@@ -26,6 +27,8 @@ __all__ = [
     "build_network",
     "channels_last",
     "check_fit",
+    "load_start",
+    "load_teacher",
     "new_run",
     "recipe_of",
 ]
@@ -124,6 +127,52 @@ def build_network(run: Run, recipe: Recipe, device: torch.device) -> tuple[nn.Mo
             f"{backend()}: choose --device cpu, build with a C++ compiler, or take another precision"
         )
     return model, train_on_bits(model)
+
+
+def load_start(model: nn.Module, source: str) -> None:
+    """Loads the weights that training starts from: those of a run folder, or of a safetensors file.
+
+    Numbers that quantizers or activation functions learn may be missing there; they start from the loaded weights.
+
+    Raises:
+        HypersignError: there is no such file, or its tensors do not fit the network.
+    """
+    path = Path(source)
+    file = runs.load(path).path / "model.safetensors" if path.is_dir() else path
+    tensors, _ = read_tensors(file)
+    ours = model.state_dict()
+    learned = {name for name in {*ours, *tensors} if _LEARNED.search(name)}
+    wanted = {name: tensor for name, tensor in ours.items() if name in tensors or name not in learned}
+    given = {name: tensor for name, tensor in tensors.items() if name in ours or name not in learned}
+    if problems := runs.misfits(wanted, given):
+        raise HypersignError(f"{file}, to start from, does not fit the network: {runs.listed(problems, '; ')}")
+    with torch.no_grad():
+        model.load_state_dict(given, strict=False)
+        fit_quantizers(model)
+        model.load_state_dict(given, strict=False)
+
+
+_LEARNED = re.compile(r"(input|weight)_quantizer\.|(^|\.)act\d*\.")
+
+
+def load_teacher(recipe: Recipe, run: Run, device: torch.device) -> nn.Module | None:
+    """The network that a recipe learns from, frozen; None if there is none.
+
+    Raises:
+        HypersignError: it is no finished run of a network with the same inputs and classes.
+    """
+    if recipe.teacher is None:
+        return None
+    teacher = runs.load(recipe.teacher)
+    for what in ("shape", "classes"):
+        if teacher.info["model"][what] != run.info["model"][what]:
+            raise HypersignError(
+                f"the teacher must have the network's {what}, {run.info['model'][what]}; {teacher.path} has "
+                f"{teacher.info['model'][what]}: train it on the same data"
+            )
+    if run.task().name != "classification":
+        raise HypersignError(f"a teacher gives soft labels of classes; the task is {run.task().name}: leave it out")
+    return teacher.load_model().to(device).requires_grad_(False)
 
 
 class Stream:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class TrainingState:
         write_tensors(run.path / "model.safetensors", self.model.state_dict())
         save_state(run.path, belongs, self.counters, self.model, self.optimizer, self.signs, self.sums)
 
-    def load(self, run: Run, belongs: Belongs) -> bool:
+    def load(self, run: Run, belongs: Belongs, slots: Mapping[str, Sequence[str]]) -> bool:
         """Reads the saved state of a run, if it has one; returns whether it has.
 
         Raises:
@@ -87,7 +87,7 @@ class TrainingState:
         """
         if not state_path(run.path).exists():
             return False
-        self.counters = at = load_state(run.path, belongs, self.model, self.optimizer, self.signs, self.sums)
+        self.counters = at = load_state(run.path, belongs, self.model, self.optimizer, self.signs, self.sums, slots)
         self.rows = run.metrics()[: at.epoch - 1]
         if len(self.rows) < at.epoch - 1:
             raise HypersignError(

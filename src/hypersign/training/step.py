@@ -1,18 +1,21 @@
 """One training step: forward, backward, clipping, update; the part that is compiled."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hypersign._checks import HypersignError
 from hypersign.layers import QuantLayer
-from hypersign.quantizers import Surrogate
+from hypersign.optimizers import Latent, LatentRule, Moment, rule_of
+from hypersign.quantizers import Quantizer, Surrogate
 from hypersign.tasks import Task
 from hypersign.training.recipe import Recipe
 
-__all__ = ["SLOTS", "Step", "latent_weights", "make_optimizer"]
+__all__ = ["SLOTS", "Step", "latent_weights", "make_optimizer", "make_rule", "slots_of"]
 
 EPSILON = 1e-8
 BETAS = (0.9, 0.999)
@@ -35,9 +38,51 @@ def latent_weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that a recipe names, in torch's fused form."""
+def latents(model: nn.Module) -> list[Latent]:
+    """The latent weights of a network as rules take them."""
+    modules = dict(model.named_modules())
+    return [
+        Latent(name, weight, modules[name].weight_quantizer)  # type: ignore[arg-type]
+        for name, weight in latent_weights(model).items()
+    ]
+
+
+def make_rule(recipe: Recipe, model: nn.Module) -> LatentRule | None:
+    """The rule for latent weights that a recipe names, if any.
+
+    Raises:
+        HypersignError: it cannot train a layer; names the first one, and why.
+    """
+    if recipe.latent_rule is None:
+        return None
+    rule, found = rule_of(recipe.latent_rule), latents(model)
+    if not found:
+        raise HypersignError(
+            f"the latent rule {recipe.latent_rule} needs a layer with quantized weights: there is none"
+        )
+    for latent in found:
+        if refusal := rule.refusal(latent, recipe.optimizer):
+            raise HypersignError(f"the latent rule {recipe.latent_rule} cannot train {latent.name}: {refusal}")
+    return rule
+
+
+def slots_of(recipe: Recipe, model: nn.Module, rule: LatentRule | None) -> dict[str, tuple[str, ...]]:
+    """Names of the tensors that optimizer and rule keep per parameter, by the parameter's name."""
+    slots = {name: SLOTS[recipe.optimizer] for name, _ in model.named_parameters()}
+    if rule is not None:
+        for latent in latents(model):
+            name = f"{latent.name}.weight"
+            slots[name] = rule.slots if rule.alone else (*slots[name], *rule.slots)
+    return slots
+
+
+def make_optimizer(
+    recipe: Recipe, parameters: list[nn.Parameter], alone: Iterable[Tensor] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer that a recipe names, in torch's fused form; parameters in `alone` are left to a rule."""
     rate = recipe.learning_rate
+    left = set(alone)
+    parameters = [p for p in parameters if p not in left] or [nn.Parameter(torch.empty(0))]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=True
@@ -45,6 +90,16 @@ def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.opti
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, rate, BETAS, EPSILON, weight_decay=recipe.weight_decay, fused=True)
     return torch.optim.Adam(parameters, rate, BETAS, EPSILON, fused=True)
+
+
+def _soft_loss(outputs: Tensor, teacher: nn.Module, inputs: Tensor) -> Tensor:
+    """Cross-entropy against a teacher: mean over the batch of -sum_c softmax(teacher)_c log softmax(outputs)_c.
+
+    Source: Liu et al. 2020 (ReActNet, arXiv 2003.03488), eq. 5.
+    """
+    with torch.no_grad():
+        soft = teacher(inputs).float().softmax(1)
+    return nn.functional.cross_entropy(outputs, soft)
 
 
 class Step:
@@ -59,6 +114,8 @@ class Step:
         task: loss and metrics.
         optimizer: the update rule.
         autocast: context in which the forward pass runs in a lower precision.
+        teacher: a network whose soft answers take the place of the labels in the loss, if any.
+        rule: what happens to latent weights around the optimizer's step, if anything.
         guard: look at `finite` before updating, and leave the weights alone where it is false. Off on CUDA,
             where looking stalls the device.
     """
@@ -72,13 +129,18 @@ class Step:
         autocast: Callable[[], AbstractContextManager[Any]],
         *,
         guard: bool,
+        rule: LatentRule | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.recipe = recipe
         self.optimizer = optimizer
         self.guard = guard
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.latent: list[Tensor] = list(latent_weights(model).values())
-        self.surrogates = [module for module in model.modules() if isinstance(module, Surrogate)]
+        self.latents = latents(model)
+        self.latent: list[Tensor] = [latent.weight for latent in self.latents]
+        self.rule = rule
+        self.at = Moment(0.0, 0.0, 0.0)
+        self.annealed = [module for module in model.modules() if isinstance(module, Surrogate | Quantizer)]
         self.seeds = [
             module.rounding_seed
             for module in model.modules()
@@ -92,7 +154,8 @@ class Step:
             with autocast():
                 outputs = model(inputs)
             outputs = outputs.float()
-            return task.loss(outputs, targets), task.measure(outputs.detach(), targets)
+            loss = task.loss(outputs, targets) if teacher is None else _soft_loss(outputs, teacher, inputs)
+            return loss, task.measure(outputs.detach(), targets)
 
         cuda = self.parameters[0].device.type == "cuda"
         # CUDA graphs replay a whole pass: at batch 50 launching its kernels one by one costs more than they do.
@@ -127,16 +190,38 @@ class Step:
         if self.recipe.gradient_clip is not None:
             torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
             torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update(rate)
         if self._clip_after:
             self._clip_latent()
         return loss.detach(), measured, finite
 
+    def _update(self, rate: float) -> None:
+        """The optimizer's step, with what the rule does before and after it."""
+        if self.rule is None:
+            self.optimizer.step()
+        else:
+            at, kept = dataclasses.replace(self.at, rate=rate), self.optimizer.state
+            for latent in self.latents:
+                self.rule.gradient(latent, kept.get(latent.weight, {}), at)
+            self.optimizer.step()
+            for latent in self.latents:
+                slots = kept.get(latent.weight, {})
+                self.rule.update(latent, slots, at)
+                if slots:
+                    kept[latent.weight] = slots
+        for parameter in self.parameters:  # the optimizer does not know those that the rule trains alone
+            parameter.grad = None
+
     def anneal(self, progress: float) -> None:
-        """Tells annealed surrogates the share of training that is done."""
-        for surrogate in self.surrogates:
-            surrogate.anneal(progress)
+        """Tells surrogates, quantizers and the rule the share of training that is done."""
+        self.at = Moment(0.0, progress, progress * self.recipe.epochs)
+        for part in self.annealed:
+            part.anneal(progress)
+
+    def begin_epoch(self) -> None:
+        """Lets quantizers look at the latent weights of a new epoch."""
+        for latent in self.latents:
+            latent.quantizer.refresh(latent.weight)
 
     def _clip_latent(self) -> None:
         if not self.latent:  # a network of real weights, for comparison

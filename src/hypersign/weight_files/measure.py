@@ -19,11 +19,11 @@ from scipy import special
 
 from hypersign import _defaults, theory
 from hypersign._checks import check_int
+from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.bits.backend import native
 from hypersign.rotations import HadamardRotation
 from hypersign.theory.distribution import Distribution, SizeCounts
-from hypersign.theory.independent import LIGHT_TAILS
 from hypersign.weight_files.stored import StoredTensor, TensorFile
 
 __all__ = [
@@ -112,6 +112,7 @@ class RotatedAngle:
     predicted: float
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class TensorGeometry:
     """Measures of one tensor: `rows` vectors of `row_length` weights each.
@@ -150,6 +151,7 @@ class Unmeasured:
     reason: str
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class WeightsGeometry:
     """Measures of a weight file.
@@ -345,7 +347,7 @@ def _measured(tensor: StoredTensor, sums: _Sums, sample: int, seed: int) -> Tens
     central = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
     varies = variance > 1e-12 * second
     moments = theory.Moments((1.0, first, second, absolute_third), second, fourth)
-    if moments.tails(d) > LIGHT_TAILS:
+    if not moments.light_tails(d):
         moments = dataclasses.replace(moments, distribution=_distribution(tensor, second**-0.5))
     own = theory.moments_angle(moments, d)
     groups = []

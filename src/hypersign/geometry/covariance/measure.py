@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign.geometry.capture import watching
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
 from hypersign.geometry.covariance.patches import groups_of, input_patches, quantizable_layers
@@ -26,6 +27,7 @@ MOST_FAN_IN = 8192
 Batch = Tensor | tuple | list | Mapping[str, Any]
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerCovariance:
     """Mean and covariance of the inputs of a layer's product, and its filters: enough to predict r.
@@ -75,6 +77,7 @@ class LayerCovariance:
         return len(self.weights)
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covariances:
     """Result of one pass over `images` images: the measured layers by name, and the reason for each other layer."""

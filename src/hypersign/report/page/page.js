@@ -3,10 +3,16 @@
 const page = (() => {
   const element = (id) => document.getElementById(id);
 
-  async function unpack() {
-    const bytes = Uint8Array.from(atob(element("data").textContent), (c) => c.charCodeAt(0));
-    return JSON.parse(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text());
+  async function unpack(id) {
+    const packed = Uint8Array.from(atob(element(id).textContent), (c) => c.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
+
+  // The playground is a page of its own; it starts when its part is opened.
+  element("play")?.addEventListener("toggle", async () => {
+    const frame = element("play-frame");
+    if (element("play").open && !frame.srcdoc) frame.srcdoc = await unpack("play-page");
+  });
 
   // Parts: on a phone only the first ones are open; a link to a folded part opens it; print shows all of them.
   const parts = [...document.querySelectorAll("details.part")];
@@ -24,7 +30,7 @@ const page = (() => {
   });
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = parts.filter((part) => !part.open);
+    folded = parts.filter((part) => !part.open && part.id !== "play");
     for (const part of folded) part.open = true;
   });
   addEventListener("afterprint", () => { for (const part of folded) part.open = false; });
@@ -134,7 +140,7 @@ const page = (() => {
 
   async function start(draw) {
     try {
-      await draw(await unpack());
+      await draw(JSON.parse(await unpack("data")));
     } catch (error) {
       console.error(error);
       element("no-charts").hidden = false;

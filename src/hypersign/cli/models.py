@@ -1,0 +1,58 @@
+"""`hypersign models`: the networks that come with HyperSign."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+from rich.table import Table
+
+from hypersign import pretrained
+from hypersign._json import prints_text, write_json
+from hypersign.cli.options import JsonTarget, Option, parse
+from hypersign.cli.printing import console
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign models`' options and prints."""
+    parse(models, words, "models")
+
+
+def models(*, card: Annotated[str | None, Option(metavar="NAME")] = None, json: JsonTarget = None) -> None:
+    """List the networks that come with HyperSign, trained and packed.
+
+    A name stands for a packed file in hypersign run, bench and play, and for a run in every command that takes one.
+
+    Example:
+        hypersign models
+
+    Args:
+        card: print the whole card of this network: data, recipe, accuracy, size, speed, licence.
+    """
+    if card is not None:
+        print(pretrained.card(card).text())
+        return
+    cards = [pretrained.card(name) for name in pretrained.names()]
+    write_json({one.name: dataclasses.asdict(one) for one in cards}, json)
+    if prints_text(json):
+        console().print(_table(cards))
+
+
+def _table(cards: Sequence[pretrained.Card]) -> Table:
+    table = Table(
+        caption="float twin: the same network with real weights and inputs;\nµs: per image on one core",
+        caption_justify="left",
+    )
+    for title in ("name", "data"):
+        table.add_column(title, no_wrap=True)
+    for title in ("accuracy", "float\ntwin", "packed\nbytes", "µs"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for card in cards:
+        table.add_row(
+            card.name,
+            card.data,
+            f"{card.accuracy:.2%}",
+            "-" if card.twin_accuracy is None else f"{card.twin_accuracy:.2%}",
+            "-" if card.packed_bytes is None else f"{card.packed_bytes:,}",
+            "-" if card.seconds_per_image is None else f"{1e6 * card.seconds_per_image:,.0f}",
+        )
+    return table

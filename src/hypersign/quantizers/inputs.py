@@ -1,0 +1,101 @@
+"""Quantizers of inputs that learn: shifts per channel, two learned values, an image's own mean."""
+
+import torch
+from torch import Tensor, nn
+
+from hypersign.quantizers.base import PackedForm
+from hypersign.quantizers.scales import LearnedNumber, sized
+from hypersign.quantizers.sign import Sign
+from hypersign.quantizers.surrogates import Polynomial, Surrogate
+
+__all__ = ["AdaBinInputs", "ImageSign", "ShiftedSign"]
+
+
+class ShiftedSign(Sign):
+    """ReActNet's RSign: the sign after a learned shift per channel; one shift for a fully connected layer.
+
+        q(x)_c = sign(x_c + beta_c)
+
+    beta starts at 0. Source: Liu et al. 2020 (ReActNet, arXiv 2003.03488), eq. 1.
+
+    >>> quantizer = ShiftedSign()
+    >>> quantizer.fit(torch.zeros(5, 2, 3, 3), channels=2)
+    >>> _ = quantizer.beta.data.copy_(torch.tensor([0.5, -0.5]))
+    >>> quantizer(torch.zeros(1, 2, 1, 1)).flatten().tolist()
+    [1.0, -1.0]
+    """
+
+    def __init__(self, *, surrogate: Surrogate | None = None) -> None:
+        super().__init__(surrogate=surrogate or Polynomial())
+        self.beta = nn.Parameter(torch.zeros(1))
+
+    def fit(self, weight: Tensor, channels: int | None = None) -> None:
+        """One shift per channel of a convolution."""
+        count = channels if channels is not None and weight.dim() > 2 else 1
+        self.beta = sized(self.beta, weight.new_zeros(count), "a learned shift")
+        self.trailing = weight.dim() - 2
+
+    trailing = 0
+
+    def prepare(self, x: Tensor) -> Tensor:
+        # packing calls it with one number per channel
+        return x + self.beta.view(-1, *[1] * (self.trailing if x.dim() > 2 else 0))
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+class AdaBinInputs(Sign):
+    """AdaBin's activations: two values with a learned distance and centre, one of each per layer.
+
+        a_q = alpha sign((a - beta)/alpha) + beta
+
+    This is the paper's; its public code has alpha (sign(...) + beta). alpha starts at 1, beta at 0. With zero
+    padding, beta is not added in the border: a third level.
+    Source: Tu et al. 2022 (AdaBin, arXiv 2208.08084), eq. 12.
+
+    >>> quantizer, x = AdaBinInputs(), torch.tensor([0.3, -2.0])
+    >>> (quantizer.scale(x, x) * quantizer(x) + quantizer.offset(x, x)).tolist()
+    [1.0, -1.0]
+    """
+
+    scale: LearnedNumber
+    offset: LearnedNumber
+
+    def __init__(self, *, surrogate: Surrogate | None = None) -> None:
+        super().__init__(scale=LearnedNumber(1.0), offset=LearnedNumber(0.0), surrogate=surrogate or Polynomial())
+
+    def prepare(self, x: Tensor) -> Tensor:
+        return (x - self.offset.value) / self.scale.value
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+class ImageSign(Sign):
+    """The sign of inputs that are standardised by their own image's mean and variance, at test too.
+
+        q(x) = sign((x - mean)/sqrt(var + 1e-5))        over all values of one image
+
+    Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981), and its public code.
+
+    >>> ImageSign()(torch.tensor([[1.0, 2.0], [5.0, 3.0]]))
+    tensor([[-1.,  1.],
+            [ 1., -1.]])
+    """
+
+    def __init__(self, *, surrogate: Surrogate | None = None) -> None:
+        super().__init__(surrogate=surrogate or Polynomial())
+
+    def prepare(self, x: Tensor) -> Tensor:
+        dims = tuple(range(1, x.dim()))
+        variance, mean = torch.var_mean(x, dims, keepdim=True, correction=1 if x[0].numel() > 1 else 0)
+        return (x - mean) / torch.sqrt(variance + 1e-5)
+
+    def packed_form(self, inputs: bool = False) -> PackedForm:
+        return PackedForm(
+            None, "its inputs are standardised by each image's own mean, so thresholds differ from image to image"
+        )
+
+    def extra_repr(self) -> str:
+        return ""

@@ -1,0 +1,209 @@
+"""Every method of the field through the command line: it trains, resumes, inspects, and packs or says why not."""
+
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from hypersign._checks import HypersignError
+from hypersign.cli import train as command
+from hypersign.geometry import inspect
+from hypersign.layers import QuantLinear, quant_layers, train_on_bits
+from hypersign.packed import PackedModel
+from hypersign.packing import pack, verify
+from hypersign.quantizers import Sign, quantizer_of
+from hypersign.runs import load
+from hypersign.training import METHODS, InterruptedTrainingError, Recipe, resume
+from hypersign.training.step import Step
+
+SMALL = (
+    *("--data", "digits", "--images", "100", "--epochs", "2", "--batch-size", "25", "--reestimate-images", "100"),
+    *("--widths", "4", "8", "--pools", "1", "2", "--hidden", "16", "--warmup", "0"),
+    *("--no-flip", "--crop-padding", "0", "--device", "cpu"),
+)
+
+REFUSED = {
+    "ls-2": "its weights are 2 planes of signs",
+    "greedy": "its weights are 2 planes of signs",
+    "hadanets": "no packed form is known of the quantizer GroupScaled",
+    "adabin": "with an offset, which is no multiple of the levels",
+    "distribution-aware": "with an offset, which is no multiple of the levels",
+    "siman": "its inputs are standardised by each image's own mean",
+    "bitnet": "its 8-bit inputs have one scale per token",
+    "bit": "with a scale of inputs",
+    "reactnet": "no packed form is known of RPReLU",
+}
+"""Methods whose networks do not pack, and why."""
+
+
+def train(folder, *words):
+    command.run([*SMALL, *words, "--output", str(folder)])
+    return load(folder)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_trains_resumes_inspects_and_packs(
+    method, tmp_path, monkeypatch, capsys, quiet, weights, assert_same
+):
+    whole = train(tmp_path / "whole", "--method", method)
+    assert whole.info["recipe"]["method"] == method
+    call, seen = Step.__call__, []
+
+    def stopping(self, *batch):
+        seen.append(batch)
+        if len(seen) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(self, *batch)
+
+    monkeypatch.setattr(Step, "__call__", stopping)
+    with pytest.raises(InterruptedTrainingError):
+        train(tmp_path / "stopped", "--method", method)
+    run = resume(tmp_path / "stopped", **quiet)
+    assert_same(weights(run.path), weights(whole.path))
+    model, data = run.load_model(), run.data()
+    for layer in quant_layers(model).values():
+        if layer.quantizes_weights and layer.weight_quantizer.levels:
+            assert set(layer.quantized_weight().unique().tolist()) <= set(layer.weight_quantizer.levels)
+    found = inspect(model, data.batches(data.test[:50], 50), task=run.task())
+    assert [layer.name for layer in found.layers] == list(quant_layers(model))
+    file = tmp_path / "net.hypersign"
+    if method in REFUSED:
+        with pytest.raises(HypersignError, match=REFUSED[method]):
+            pack(run, file)
+        assert not file.exists()
+        return
+    pack(run, file)
+    assert verify(model, PackedModel.load(file), data.test.images[:100].numpy()).wrong == 0
+
+
+def test_levels_that_a_method_has():
+    assert Recipe.of("parq").levels == 2
+    assert Recipe.of("parq", levels=3).weights == "parq:count=3"
+    assert Recipe.of("ls-t").levels == 3
+    for method, levels in (("bop", 3), ("ls-t", 2), ("bitnet", 2)):
+        with pytest.raises(
+            HypersignError,
+            match=rf"^levels must be {5 - levels} with the method {method}, whose weights have no .*; got {levels}$",
+        ):
+            Recipe.of(method, levels=levels)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "abc"}, "method must be one of bnn, .*; got 'abc'"),
+        (
+            {"method": "adabin", "model": "associative-memory", "hidden": (256,)},
+            "associative-memory has no option activation, weights, which the method adabin sets; its options are",
+        ),
+        (
+            {"method": "bop", "latent_rule": "bop:tau=1"},
+            "options of the latent rule bop must be option=value with gamma",
+        ),
+        ({"method": "greedy", "weights": "greedy:planes=9"}, "planes must be an integer from 1 to 8; got 9"),
+        ({"activation": "swish"}, "activation must be one of none, hardtanh, rprelu, maxout; got 'swish'"),
+    ],
+)
+def test_what_a_method_does_not_have(fields, message):
+    with pytest.raises(HypersignError, match=message):
+        Recipe(**fields)
+
+
+def test_a_layer_that_a_rule_cannot_train(mlp, train_quietly, tmp_path):
+    recipe = Recipe.of("bop", mlp(), weights="ternary")
+    message = r"the latent rule bop cannot train fc1: it flips signs, and the weights' levels are \(-1.0, 0.0, 1.0\)"
+    with pytest.raises(HypersignError, match=message):
+        train_quietly(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_part_of_a_method_stays_an_option():
+    recipe = Recipe.of("adabin", inputs="sign", activation="none", epochs=3)
+    assert (recipe.weights, recipe.inputs, recipe.activation, recipe.epochs) == ("adabin", "sign", "none", 3)
+    assert Recipe(**recipe.as_dict()) == recipe
+    for method in METHODS:
+        recipe = Recipe.of(method)
+        assert Recipe(**recipe.as_dict()) == recipe
+        assert all(getattr(recipe, part) is not None for part in METHODS[method].parts)
+        assert METHODS[method].source
+
+
+def test_the_rate_warms_up_and_falls_linearly():
+    recipe = Recipe(
+        schedule="linear", schedule_per="step", warmup=2, epochs=4, learning_rate=1.0, final_learning_rate=0
+    )
+    rates = [recipe.rate(epoch=epoch, progress=0.5) for epoch in (1, 2, 3, 4)]
+    assert rates == [0.25 * 0.875, 0.75 * 0.625, 0.375, 0.125]
+    per_epoch = Recipe(schedule="linear", schedule_per="epoch", epochs=4, learning_rate=1.0)
+    assert [per_epoch.rate(epoch=epoch, progress=1.0) for epoch in (1, 2, 3, 4)] == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_on_bits_weights_stay_real_as_long_as_a_method_wants():
+    """Their levels say one bit, and their products would be those of the signs."""
+    for text in ("parq", "binary-relax", "real-until", "biper"):
+        relaxed = QuantLinear(4, 3, input_quantizer=Sign(), weight_quantizer=quantizer_of(text))
+        kept = train_on_bits(
+            nn.Sequential(relaxed, QuantLinear(3, 2, input_quantizer=Sign(), weight_quantizer=Sign()))
+        )
+        assert kept["0"].startswith("its weights are real until training ends or hardens")
+
+
+# A teacher, and weights to start from
+
+
+def test_a_teacher_takes_the_place_of_the_labels(mlp, train_quietly, weights):
+    teacher = train_quietly(mlp(), "teacher")
+    run = train_quietly(mlp(teacher=str(teacher.path), seed=1, epochs=1))
+    plain = train_quietly(mlp(seed=1, epochs=1), "plain")
+    assert run.info["recipe"]["teacher"] == str(teacher.path.resolve())
+    assert not torch.equal(weights(run.path)["fc1.weight"], weights(plain.path)["fc1.weight"])
+
+
+def test_the_loss_of_a_teacher():
+    from hypersign.training.step import _soft_loss
+
+    teacher, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+    outputs = torch.randn(5, 3)
+    p = torch.exp(teacher(x)) / torch.exp(teacher(x)).sum(1, keepdim=True)
+    q = torch.exp(outputs) / torch.exp(outputs).sum(1, keepdim=True)
+    torch.testing.assert_close(_soft_loss(outputs, teacher, x), -(p * torch.log(q)).sum(1).mean())
+
+
+def test_a_teacher_of_other_classes(mlp, train_quietly, tmp_path):
+    teacher = train_quietly(mlp(epochs=1), "teacher")
+    teacher.update(model={**teacher.info["model"], "classes": 7})
+    with pytest.raises(
+        HypersignError, match=r"the teacher must have the network's classes, 10; .* has 7: train it on"
+    ):
+        train_quietly(mlp(teacher=str(teacher.path)))
+    with pytest.raises(HypersignError, match="a run folder was expected at"):
+        train_quietly(mlp(teacher=str(tmp_path / "none")))
+
+
+def test_training_starts_from_a_run_or_a_file(mlp, train_quietly, weights, assert_same):
+    first = train_quietly(mlp(), "first")
+    recipe = mlp(learning_rate=1e-30, final_learning_rate=1e-30, epochs=1)
+    for number, start in enumerate((first.path, first.path / "model.safetensors")):
+        run = train_quietly(Recipe(**{**recipe.as_dict(), "start": str(start)}), f"second{number}")
+        for name, tensor in weights(run.path).items():
+            if name.endswith("weight"):
+                torch.testing.assert_close(tensor, weights(first.path)[name])
+    # what a method learns starts from the loaded weights
+    run = train_quietly(
+        Recipe.of("recu", recipe, start=str(first.path), learning_rate=1e-30, warmup=0, batch_size=50), "third"
+    )
+    found = weights(run.path)
+    torch.testing.assert_close(
+        found["fc1.weight_quantizer.scale.alpha"], weights(first.path)["fc1.weight"].abs().mean(1)
+    )
+
+
+def test_weights_to_start_from_that_do_not_fit(mlp, train_quietly, tmp_path):
+    first = train_quietly(mlp(epochs=1), "first")
+    with pytest.raises(HypersignError, match=r"to start from, does not fit the network: fc1.weight has shape"):
+        train_quietly(mlp(start=str(first.path), hidden=(8,)))
+    with pytest.raises(HypersignError, match="must be a whole safetensors file"):
+        train_quietly(mlp(start=str(tmp_path / "none.safetensors")))
+    assert not (tmp_path / "run").exists()
