@@ -147,7 +147,7 @@ def covariance_table(found: "Geometry") -> Table:
     table.add_column("layer", no_wrap=True)
     for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("latent weights: advice")
+    table.add_column("remark")
     for layer in found.layers:
         if not layer.covariance_pearson_r:
             continue
@@ -160,6 +160,6 @@ def covariance_table(found: "Geometry") -> Table:
             str(layer.fan_in),
             f"{layer.effective_dimension:.1f}",
             *(f"{cell:.3f}" for cell in cells),
-            layer.recommendation,
+            layer.reason,
         )
     return table
