@@ -17,6 +17,7 @@ from torch import nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError, check_real
+from hypersign._display import shown
 from hypersign.forecasting import Effect, forecast
 from hypersign.geometry.covariance import (
     LayerCovariance,
@@ -34,6 +35,7 @@ __all__ = ["Advice", "LayerAdvice", "advise", "layer_advice"]
 KEEP = "keep in float"
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LayerAdvice:
     """What quantizing a layer's weights does, and a recommendation: "binarize", "ternarize" or "keep in float".
@@ -60,6 +62,7 @@ class LayerAdvice:
     ternary_changes: float = math.nan
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Advice:
     """One row per layer that could be quantized, in the network's order, measured on `images` images."""
