@@ -131,22 +131,9 @@ def plan(
             raise HypersignError(f"{name} must name at least one; got none")
         for value in values:
             check_int(name, value, min=1, max=MOST_BITS)
-    vectors = np.asanyarray(vectors)
-    if vectors.ndim != 2:
-        raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
-    check_int("k", k, min=1)
-    if len(vectors) < k + 2:
-        raise HypersignError(f"{k} neighbours of a query need at least {k + 2} vectors; got {len(vectors)}")
-    n, d = vectors.shape
     random = np.random.default_rng(check_int("seed", seed, min=0))
-    rows = None
-    if queries is None:
-        rows = np.sort(random.choice(n, min(check_int("sample", sample, min=1), n), replace=False))
-        queries = vectors[rows]
-    asked = np.asarray(queries)
-    if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:
-        raise HypersignError(f"queries must be of shape (q, {d}); got {asked.shape}")
-
+    vectors, asked, rows = _asked(vectors, queries, k, sample, random)
+    n, d = vectors.shape
     share = check_share(center)
     fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed).fit(vectors)
     truth = _true_neighbours(vectors, asked, rows, k)
@@ -155,25 +142,14 @@ def plan(
     for s in sorted({*CENTERS, share}, reverse=True):
         try:
             crowds[s] = meet(vectors, asked, rows, truth, companions, s * fitted.mean_)
-        except HypersignError:  # a vector that lies at this centre could not be hashed
+        except HypersignError:  # a vector at this centre could not be hashed
             if s == share:
                 raise
     table = []
     for m in bits:
         size = next_power_of_two(max(d, m)) if rotation == "hadamard" else max(d, m)
         by_query = {s: recall_by_factor(crowd, m, size, k, factors) for s, crowd in crowds.items()}
-        expected = {s: {f: float(found[f].mean()) for f in factors} for s, found in by_query.items()}
-        table.append(
-            Row(
-                bits=m,
-                bytes=8 * -(-m // 64),
-                smaller=d * vectors.dtype.itemsize / (8 * -(-m // 64)),
-                recall=expected[share],
-                standard_error={f: _standard_error(by_query[share][f]) for f in factors},
-                recall_by_center=expected,
-                best_center=max(expected, key=lambda s: sum(expected[s].values())),
-            )
-        )
+        table.append(_row(m, by_query, share, d * vectors.dtype.itemsize))
     few = np.asarray(vectors[np.sort(random.choice(n, min(SAMPLE, n), replace=False))], np.float64)
     return Plan(
         vectors=n,
@@ -187,6 +163,41 @@ def plan(
         queries=asked,
         query_rows=rows,
         truth=truth,
+    )
+
+
+def _asked(
+    vectors: NDArray[Any], queries: ArrayLike | None, k: int, sample: int, random: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64] | None]:
+    """The vectors, the queries, and the rows of the vectors that the queries are, if they were drawn from them."""
+    vectors = np.asanyarray(vectors)
+    if vectors.ndim != 2:
+        raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
+    check_int("k", k, min=1)
+    if len(vectors) < k + 2:
+        raise HypersignError(f"{k} neighbours of a query need at least {k + 2} vectors; got {len(vectors)}")
+    n, d = vectors.shape
+    rows = None
+    if queries is None:
+        rows = np.sort(random.choice(n, min(check_int("sample", sample, min=1), n), replace=False))
+        queries = vectors[rows]
+    asked = np.asarray(queries)
+    if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:
+        raise HypersignError(f"queries must be of shape (q, {d}); got {asked.shape}")
+    return vectors, asked, rows
+
+
+def _row(m: int, by_query: dict[float, dict[int, NDArray[np.float64]]], share: float, vector_bytes: int) -> Row:
+    """The row of codes of m bits, from each query's recall by centre and factor."""
+    expected = {s: {f: float(values.mean()) for f, values in found.items()} for s, found in by_query.items()}
+    return Row(
+        bits=m,
+        bytes=8 * -(-m // 64),
+        smaller=vector_bytes / (8 * -(-m // 64)),
+        recall=expected[share],
+        standard_error={f: _standard_error(values) for f, values in by_query[share].items()},
+        recall_by_center=expected,
+        best_center=max(expected, key=lambda s: sum(expected[s].values())),
     )
 
 
