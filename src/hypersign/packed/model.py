@@ -228,7 +228,7 @@ class PackedModel:
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the decisions that outputs of `predict` stand for.
 
-        Of a classifier these are the numbers of the classes, shape (N,); of a regression the outputs themselves.
+        They are the numbers of the classes, shape (N,), for a classifier, and the outputs themselves for a regression.
         """
         return self.graph.task.decide(outputs)
 
