@@ -15,7 +15,7 @@ from hypersign._checks import HypersignError
 from hypersign.forecasting.changes import Change, Moments, change_of, match, matched, matching
 from hypersign.forecasting.effects import centred
 from hypersign.forecasting.formats import Format
-from hypersign.forecasting.replay import Replay, batch_size, logits_of, prepared, run
+from hypersign.forecasting.replay import Replay, batch_size, every, logits_of, prepared, run
 from hypersign.layers import QuantLayer
 from hypersign.layers.layer import quantizable_layers
 
@@ -72,8 +72,10 @@ class Bench:
 
     def __init__(self, model: nn.Module, batches: Iterable[Any]) -> None:
         self.model = model
-        self.batches = [batch for batch in batches if batch_size(batch)]
-        self.inputs = sum(map(batch_size, self.batches))
+        sized = [(batch, size) for batch in batches if (size := batch_size(batch))]
+        self.batches = [batch for batch, _ in sized]
+        self.sizes = [size for _, size in sized]
+        self.inputs = sum(self.sizes)
         if self.inputs < 2:
             raise HypersignError(f"a forecast needs at least two inputs, for its standard errors; got {self.inputs}")
         found = quantizable_layers(model)
@@ -114,7 +116,7 @@ class Bench:
                 if number == 0:
                     for module, layer in by_module.items():
                         layer.first = replay.first.get(module, -1)
-                        layer.macs //= batch_size(batch)
+                        layer.macs //= self.sizes[0]
                 rows.append(self._kept(logits, "the network's logits"))
         for name, layer in list(self.layers.items()):
             if not layer.calls:
@@ -169,7 +171,7 @@ class Bench:
         found: tuple[dict[Key, list], dict[Key, list]] = ({key: [] for key in changes}, {key: [] for key in changes})
         done = 0
         with prepared(self.model):
-            for batch in self.batches:
+            for batch, size in zip(self.batches, self.sizes, strict=True):
                 replay, moments = Replay(self.model), self._moments()
                 replay.record(batch, {layer.module: _adding(moments) for layer in self.repairable()})
                 for key, formats in changes.items():
@@ -182,7 +184,7 @@ class Bench:
                             with matching(later):
                                 logits = replay.again(layer.module, batch)
                             found[1][key].append(self._kept(logits, f"{key[0]}: logits"))
-                    done += batch_size(batch)
+                    done += size
                     if progress is not None:
                         progress(done)
         raws, repairs = ({key: np.concatenate(rows) for key, rows in part.items() if rows} for part in found)
@@ -195,14 +197,35 @@ class Bench:
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
         if repaired:
-            changes = self.repair(changes)
+            changes = self.repair(changes, self.batches)
         rows = []
         with prepared(self.model), _all_applied(self.layers, changes):
             for batch in self.batches if batches is None else batches:
                 rows.append(self._kept(logits_of(run(self.model, batch)), "the changed network's logits"))
         return np.concatenate(rows)
 
-    def repair(self, changes: Mapping[str, Change]) -> dict[str, Change]:
+    def halves(self, assignment: Assignment) -> tuple[Any, Any, Any]:
+        """Logits after repair on each half of the inputs: the original's, those of the same half, those of the other.
+
+        All three are in one order: the even inputs of each batch, then the odd ones.
+        """
+        changes = {name: self.change(name, formats) for name, formats in assignment.items()}
+        halves = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
+        same: list[Any] = []
+        other: list[Any] = []
+        for fitted, unseen in (halves, halves[::-1]):
+            repaired = self.repair(changes, fitted)
+            with prepared(self.model), _all_applied(self.layers, repaired):
+                for batches, rows in ((fitted, same), (unseen, other)):
+                    what = "the changed network's logits"
+                    logits = [self._kept(logits_of(run(self.model, batch)), what) for batch in batches]
+                    rows.append(np.concatenate(logits))
+        sizes = np.cumsum([batch_size(batch) for batch in self.batches])[:-1]
+        parts = np.split(self.original, sizes)
+        original = [part[start::2] for start in (0, 1) for part in parts]
+        return np.concatenate(original), np.concatenate(same), np.concatenate(other[::-1])
+
+    def repair(self, changes: Mapping[str, Change], batches: Sequence[Any]) -> dict[str, Change]:
         """The changes with the output channels matched to the original network, and so for all later layers."""
         if not changes:
             return {}
@@ -210,7 +233,7 @@ class Bench:
         layers = self.repairable(first)
         wanted, came = self._moments(), self._moments()
         with prepared(self.model):
-            for batch in self.batches:
+            for batch in batches:
                 moments = self._moments()
                 with observing(moments):
                     run(self.model, batch)
