@@ -228,7 +228,7 @@ class PackedModel:
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the decisions that outputs of `predict` stand for.
 
-        They are the numbers of the classes, shape (N,), for a classifier, and the outputs themselves for a regression.
+        A classifier decides on numbers of classes, shape (N,); a regression on the outputs themselves.
         """
         return self.graph.task.decide(outputs)
 
