@@ -78,7 +78,13 @@ def test_inspect_writes_every_promised_number(run: Path, tmp_path: Path, capsys:
             numbers = layer[family]
             assert len(numbers["pearson_r_per_filter"]) == layer["filters"]
             assert {"pearson_r", "predicted_pearson_r", "slope", "sign_disagreement"} <= set(numbers)
-        assert abs(layer["training_sign_disagreement"] - layer["weights_binarized"]["sign_disagreement"]) < 0.05
+        assert (
+            abs(
+                layer["weights_binarized"]["training_sign_disagreement"]
+                - layer["weights_binarized"]["sign_disagreement"]
+            )
+            < 0.05
+        )
     text = capsys.readouterr().out
     assert "conv2" in text
     assert "counted on training images: conv1" in " ".join(text.split())

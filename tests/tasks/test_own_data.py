@@ -356,7 +356,7 @@ def test_what_the_commands_do_for_images_they_do_for_any_run(case, tmp_path):
     opened = load(run.path, data=data, model=model)
     geometry = inspect(opened, images=30)
     assert geometry.accuracy == inspect(run.load_model(), data.batches(data.test[:30], 10), task=data.task).accuracy
-    assert len(geometry.layers[0].covariance_pearson_r) == geometry.layers[0].filters
+    assert len(geometry.layers[0].weights_binarized.predicted_pearson_r_per_filter) == geometry.layers[0].filters
     ablation, _ = ablate_run(opened, images=30, reestimate_images=40, rounds=1)
     assert ablation.images == 30
 

@@ -122,7 +122,9 @@ def write(
         confusion=confusion,
         rows=table_rows(geometry) if geometry else [],
         columns={
-            "training_signs": any(math.isfinite(layer.training_sign_disagreement) for layer in layers),
+            "training_signs": any(
+                math.isfinite(layer.weights_binarized.training_sign_disagreement) for layer in layers
+            ),
             "dimension": any(math.isfinite(layer.effective_dimension) for layer in layers),
         },
         marks=f"mark differences of more than {CORRELATION_MARGIN:g}",
