@@ -55,7 +55,7 @@ LONG = (
 """Lines of the walked pages that run with HYPERSIGN_LONG alone, which .ci/long sets."""
 
 ALL = os.environ.get("HYPERSIGN_LONG") == "1"
-"""Everything as it is typed, in processes of its own; else in this one, with one epoch per training and no figures."""
+"""Everything as typed, in processes of its own; else in this one, one epoch per training and no figures."""
 
 
 @pytest.fixture(scope="module")
