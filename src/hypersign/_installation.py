@@ -1,4 +1,4 @@
-"""What can be typed in this installation: the command, and how pip adds an extra to it."""
+"""Commands as they can be typed in this installation: `hypersign` itself, and pip for an extra."""
 
 import contextlib
 import json
