@@ -1,4 +1,4 @@
-"""Commands as they can be typed in this installation: `hypersign` itself, and pip for an extra."""
+"""The words to type in this installation: the command, and how pip adds an extra to it."""
 
 import contextlib
 import json
