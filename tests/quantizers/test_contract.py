@@ -563,8 +563,11 @@ def test_prepared_weights_learned_scales_and_shifted_inputs_pack_and_verify(tmp_
 @pytest.mark.parametrize(
     ("inputs", "weights", "message"),
     [
-        (Sign(), Sign(offset=MeanOffset()), "quantizer Sign with an offset"),
-        (Sign(scale=Learned(torch.ones(()))), Sign(), "quantizer Sign with a scale of inputs"),
+        (
+            Sign(scale=Learned(torch.ones(()))),
+            Sign(),
+            "quantizer Sign: the scale or offset of inputs must be a LearnedNumber",
+        ),
         (Sign(), Eight(), r"quantizer Eight: its levels are \(-4, -3"),
         (Rounded(), Sign(), "quantizer Rounded, which states no levels"),
         (Sign(), Rotated(Sign(), HadamardRotation(54)), "quantizer Rotated"),

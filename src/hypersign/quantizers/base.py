@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.quantizers.scales import Fitted, MeanScale
+from hypersign.quantizers.scales import ConstantScale, Fitted, LearnedNumber, MeanScale
 from hypersign.quantizers.surrogates import HardTanh, Surrogate
 
 __all__ = ["PackedForm", "Quantizer", "Rule"]
@@ -21,12 +21,13 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class PackedForm:
-    """How a quantizer's values are packed: "float" as float32, "binary" as one bit, "ternary" as two.
+    """How a quantizer's values are packed: "float" as float32, "binary" as one bit, "ternary" as two, "planes" as
+    several planes of one bit, each with a scale per filter.
 
     `kind` is None if there is no packed form; `reason` then says why, as the end of a sentence.
     """
 
-    kind: Literal["float", "binary", "ternary"] | None
+    kind: Literal["float", "binary", "ternary", "planes"] | None
     reason: str = ""
 
 
@@ -209,8 +210,10 @@ class Quantizer(nn.Module):
     def packed_form(self, inputs: bool = False) -> PackedForm:
         """How these weights (or `inputs`) are packed, or why they have no packed form.
 
-        By default, levels -1 and +1 take one bit, levels -1, 0 and +1 take two, and a scale per filter goes into the
-        thresholds after the layer. Inputs are packed by comparing with thresholds, so `thresholds` must be stated.
+        By default, levels -1 and +1 take one bit, and levels -1, 0 and +1 two. A scale per filter, or a fixed or learned number
+        for all inputs, goes into the thresholds after the layer. An offset needs the sums of windows or filters, so
+        the layer's outputs become real numbers. Inputs are packed by comparing with thresholds, so `thresholds` must
+        be stated.
         """
         kind: Literal["binary", "ternary"] | None = _KINDS.get(tuple(self.levels))
         name = f"no packed form is known of the quantizer {type(self).__name__}"
@@ -218,10 +221,12 @@ class Quantizer(nn.Module):
             return PackedForm(None, f"{name}, which states no levels")
         if kind is None:
             return PackedForm(None, f"{name}: its levels are {self.levels}, not (-1, 1) or (-1, 0, 1)")
-        if self.offset is not None:
-            return PackedForm(None, f"{name} with an offset, which is no multiple of the levels")
-        if inputs and self.scale is not None:
-            return PackedForm(None, f"{name} with a scale of inputs")
+        if inputs and not all(
+            r is None or isinstance(r, ConstantScale | LearnedNumber) for r in (self.scale, self.offset)
+        ):
+            return PackedForm(
+                None, f"{name}: the scale or offset of inputs must be a LearnedNumber or a ConstantScale"
+            )
         if inputs and type(self).thresholds is Quantizer.thresholds:
             return PackedForm(None, f"{name} for inputs: it states no thresholds")
         return PackedForm(kind)
