@@ -210,10 +210,10 @@ class Quantizer(nn.Module):
     def packed_form(self, inputs: bool = False) -> PackedForm:
         """How these weights (or `inputs`) are packed, or why they have no packed form.
 
-        By default, levels -1 and +1 take one bit, and levels -1, 0 and +1 two. A scale per filter, or a fixed or learned number
-        for all inputs, goes into the thresholds after the layer. An offset needs the sums of windows or filters, so
-        the layer's outputs become real numbers. Inputs are packed by comparing with thresholds, so `thresholds` must
-        be stated.
+        By default, levels -1 and +1 take one bit, and levels -1, 0 and +1 two. A scale per filter, or a fixed or
+        learned number for all inputs, goes into the thresholds after the layer. An offset needs the sums of windows
+        or filters, so the layer's outputs become real numbers. Inputs are packed by comparing with thresholds, so
+        `thresholds` must be stated.
         """
         kind: Literal["binary", "ternary"] | None = _KINDS.get(tuple(self.levels))
         name = f"no packed form is known of the quantizer {type(self).__name__}"
