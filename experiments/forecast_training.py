@@ -3,8 +3,8 @@
     HYPERSIGN_DATA=... python experiments/forecast_training.py [--images 50000] [--seeds 3] [--json [FILE]]
 
 The quarter-width CIFAR-10 VGG, trained binary for five epochs. For k = 1 and 2: the k layers whose binary weights
-alone, repaired, change the float twin's logits most keep their weights in float; so do, for comparison, k other layers
-drawn at random, twice per seed. The forecast of the twin is the cell that experiments/forecast.py keeps in --folder.
+alone, repaired, change the float twin's logits most keep their weights in float. For comparison, k layers drawn at
+random do so, twice per seed. The forecast of the twin is the cell that experiments/forecast.py keeps in --folder.
 Finished runs are kept there too, so it can be stopped and started again.
 """
 
@@ -123,7 +123,7 @@ def main() -> None:
     write_json(result, arguments.json)
     if prints_text(arguments.json):
         table = rich.table.Table("kept in float", "accuracy", "gain over random layers", "gain over binary")
-        for row in result["gains"]:  # type: ignore[attr-defined]
+        for row in result["gains"]:
             over = (f"{100 * row[key]:+.2f} ± {100 * row[f'{key}_error']:.2f}" for key in ("random", "binary"))
             table.add_row(", ".join(layers[: row["k"]]), f"{row['accuracy']:.2%}", *over)
         rich.print(table)
