@@ -506,13 +506,15 @@ def draw(result: Cell, target: Path) -> None:
     """Predicted against measured r and agreement, one point per mixture, one panel per network."""
     from matplotlib import pyplot as plt
 
+    from hypersign.figures.style import GUIDE, MEASURED, PREDICTED
+
     networks = result["networks"]
     figure, axes = plt.subplots(2, len(networks), figsize=(2.6 * len(networks), 5.2), squeeze=False)
     for column, found in enumerate(networks.values()):
         for row, number in enumerate(("r", "agreement")):
             axis = axes[row][column]
-            axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, zorder=0)
-            for side, colour in zip(SIDES, ("#b5541c", "#1f6f8b"), strict=True):
+            axis.plot([0, 1], [0, 1], color=GUIDE, linewidth=0.8, zorder=0)
+            for side, colour in zip(SIDES, (PREDICTED, MEASURED), strict=True):
                 points = found["assignments"][side]["points"]
                 x, y = ([point[f"{kind}_{number}"] for point in points] for kind in ("measured", "predicted"))
                 axis.scatter(x, y, s=9, color=colour, label=side, alpha=0.8, linewidths=0)
@@ -525,7 +527,7 @@ def draw(result: Cell, target: Path) -> None:
         axes[0][column].set_title(found["title"].replace(", ", "\n", 1), fontsize=8)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
-    figure.savefig(target)
+    figure.savefig(target, dpi=110)
 
 
 if __name__ == "__main__":
