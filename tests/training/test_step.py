@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Identity, Sign, Tanh
 from hypersign.tasks import Classification, cross_entropy
-from hypersign.training import Recipe
+from hypersign.training import RECIPES
 from hypersign.training.step import Step, latent_weights, make_optimizer
 
 
@@ -22,7 +23,7 @@ def network(**options):
 
 
 def stepper(model, guard=True, **fields):
-    recipe = Recipe(loss="cross-entropy", **fields)
+    recipe = dataclasses.replace(RECIPES["anderson-berg-2018"], loss="cross-entropy", **fields)
     optimizer = make_optimizer(recipe, list(model.parameters()))
     return Step(model, recipe, Classification(), optimizer, contextlib.nullcontext, guard=guard)
 
@@ -156,3 +157,27 @@ def test_anneals_every_surrogate():
     model = network()
     stepper(model).anneal(0.5)
     assert model[0].weight_quantizer.surrogate.t == pytest.approx(1.0)
+
+
+def test_rounding_seeds_depend_on_run_step_and_layer():
+    def seeds(run):
+        model = nn.Sequential(*(QuantLinear(6, 6) for _ in range(3)), nn.Linear(6, 3))
+        for layer in model[:3]:
+            layer.rounding_seed = torch.tensor(0)
+        step = stepper(model, seed=run)
+        found = []
+
+        def forward(x, y):
+            found.append([int(layer.rounding_seed) for layer in model[:3]])
+            return cross_entropy(model[3](x), y), {}
+
+        step._forward = forward
+        for t in range(4):
+            step(*batch(t), 0.1)
+        return found
+
+    runs = [seeds(run) for run in (0, 1, 2, 2**23 - 1)]
+    assert runs[1] == seeds(1)
+    flat = [seed for found in runs for step in found for seed in step]
+    assert len(set(flat)) == 4 * 4 * 3  # no two calls of a product round alike
+    assert min(flat) >= 0

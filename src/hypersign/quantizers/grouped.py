@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
 from hypersign.quantizers.base import PackedForm, Quantizer
+from hypersign.quantizers.scales import divisor
 from hypersign.quantizers.surrogates import Surrogate
 
 __all__ = ["GroupScaled"]
@@ -79,7 +80,7 @@ class GroupScaled(Quantizer):
         """The scaled levels of filters, shape `(filters, ...)` as `x`."""
         w, q = (self._grouped(values) for values in (x, self.quantizer(x)))  # (filters, groups, size)
         fixed = q.detach()
-        alpha = (w * fixed).sum(2, keepdim=True) / fixed.square().sum(2, keepdim=True).clamp(min=1)
+        alpha = (w * fixed).sum(2, keepdim=True) / divisor(fixed.square().sum(2, keepdim=True))
         return (alpha * q).flatten(1)[:, : x[0].numel()].view_as(x)
 
     def _grouped(self, values: Tensor) -> Tensor:

@@ -67,6 +67,11 @@ class Fitted(nn.Module):
         raise NotImplementedError
 
 
+def divisor(square: Tensor) -> Tensor:
+    """A sum of squared levels, as a divisor: if all levels are 0, so is what it divides, and the scale is 0."""
+    return square.clamp(min=torch.finfo(square.dtype).tiny)
+
+
 @dataclasses.dataclass(frozen=True)
 class MeanScale:
     """The least-squares scale of each filter, differentiable in the latent weights.
@@ -85,7 +90,7 @@ class MeanScale:
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         """Scales of shape `(filters,)` for `weight` and its `levels`, both `(filters, ...)`."""
         levels = levels.detach().flatten(1)
-        return (weight.flatten(1) * levels).sum(1) / levels.square().sum(1).clamp(min=1)
+        return (weight.flatten(1) * levels).sum(1) / divisor(levels.square().sum(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +107,7 @@ class TensorScale:
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         """The scale, once per filter: shape `(filters,)`, for `weight` and its `levels`, both `(filters, ...)`."""
         levels = levels.detach()
-        scale = (weight * levels).sum() / levels.square().sum().clamp(min=1)
+        scale = (weight * levels).sum() / divisor(levels.square().sum())
         return scale.expand(len(weight))
 
 
