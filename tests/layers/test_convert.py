@@ -369,6 +369,24 @@ def test_an_encoder_with_a_padding_mask_calls_its_layers() -> None:
     torch.testing.assert_close(evaluated, trained)
 
 
+def test_a_shared_layer_is_named_by_any_of_its_names():
+    layer = nn.Linear(4, 4)
+    found = convert(
+        nn.Sequential(layer, nn.ReLU(), layer), weight_quantizer=Sign(), input_quantizer={"2": Ternary(0.5)}
+    )
+    assert found.converted == ("0", "2")
+    assert found.model[0] is found.model[2]
+    assert isinstance(found.model[0].input_quantizer, Ternary)
+
+
+def test_a_layer_of_ours_without_quantizers_is_converted():
+    model = nn.Sequential(QuantLinear(4, 4), QuantLinear(4, 4, weight_quantizer=Sign()))
+    found = convert(model, weight_quantizer=Ternary(0.1), input_quantizer=Sign())
+    assert (found.converted, found.kept) == (("0",), {"1": "already a quantized layer"})
+    assert isinstance(found.model[0].weight_quantizer, Ternary)
+    assert isinstance(found.model[0].input_quantizer, Sign)
+
+
 def test_a_dictionary_gives_each_layer_its_own_quantizer() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2), nn.PReLU())
     result = convert(net, weight_quantizer={"0": Sign(), "2": Ternary(0.5)}, input_quantizer={"2": Sign()})
