@@ -30,7 +30,7 @@ MOST = 128
 """EfficientNet is measured on at most this many other inputs: a pass costs ten times that of the small networks."""
 
 SHARE_OF_CROPS = 4
-"""One in so many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
+"""One of this many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
 
 TWIN = Recipe(
     data="cifar-10",
