@@ -27,10 +27,10 @@ CURVE_LEVELS = (2, 3, 4, 5, 6, 7, 8, 16)
 CURVE_FILTERS = 32
 """Curves are medians over this number of filters, evenly spread over the layer (over each group)."""
 
-CURVE_SAMPLE = 512
+CURVE_SAMPLE = 256
 """Sign flips in curves are counted on this number of inputs."""
 
-INPUT_FAN_IN = 1152
+INPUT_FAN_IN = 576
 """Curves for input quantizers are left out above this fan-in, because each value needs a covariance of its own."""
 
 INPUT_THRESHOLDS = (0.0, 0.3, 0.6, 0.9, 1.2)
@@ -57,7 +57,7 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
     Lloyd-Max levels. R is the identity ("none") or three rounds of a randomized Hadamard transform ("hadamard"). r
     and sign flips are those of `what_if`. The curves for inputs keep the layer's own levels of the weights (signs, if
     it has none) and quantize the real inputs by thresholds and Lloyd-Max levels, in standard deviations of all inputs
-    of the layer; above a fan-in of 1,152 they are left out.
+    of the layer; above a fan-in of 576 they are left out.
 
     Args:
         layer: the covariance of a layer's inputs, with its latent filters.
@@ -127,7 +127,8 @@ def components(layer: LayerCovariance) -> Components:
     """
     if layer.fan_in > COMPONENTS_FAN_IN:
         return Components()
-    found = spectrum(layer)
+    single = layer.covariance.astype(np.float32)  # shares need no more digits, and it takes half the time
+    found = spectrum(dataclasses.replace(layer, covariance=single))
     numbers = [1]
     while numbers[-1] < layer.fan_in:
         numbers.append(min(2 * numbers[-1], layer.fan_in))

@@ -69,9 +69,9 @@ class WhatIf:
     q that the layer sees and its real inputs a: `pearson_r` is the predicted correlation of q.w and q.b (weights
     binarized), `activations_pearson_r` of a.b and q.b, and `both_pearson_r` of a.w and q.b. Without an input
     quantizer q is a. `sign_flip_share` is the share of dot products whose signs differ between q.w and q.b, counted
-    on a sample of the inputs, with a standard error of up to .5/sqrt(n) for n vectors; without a sample, or for another
-    input quantizer, it is that of jointly normal products with these means. A value is NaN if w or b is zero or NaN,
-    if the products do not vary, or if there is no prediction.
+    on a sample of the inputs, with a standard error of up to .5/sqrt(n) for n vectors; without a sample, or for
+    another input quantizer, it is that of jointly normal products with these means. A value is NaN if w or b is zero
+    or NaN, if the products do not vary, or if there is no prediction.
     """
 
     quantizer: str
