@@ -260,7 +260,7 @@ page.start((data) => {
     } else note("across-correlations", empty);
     if (spread.length) {
       draw("across-spread", {
-        ...byLayer, label: "Spread of the angle against fan-in, with a guide of slope -1/2", height: 240,
+        ...byLayer, label: "Spread of the angle against fan-in, with a guide of slope -1/2", height: 225,
         x: { title: "fan-in d", log: true, pad: .12 }, y: { title: "std of the angle (degrees)", log: true, pad: .1 },
         legend: [{ text: "measured", colour: "var(--measured)", shape: "circle" }, { text: "predicted", colour: "var(--predicted)", shape: "cross" }],
         marks: [
@@ -275,7 +275,7 @@ page.start((data) => {
     if (scatter.length) {
       const names = [...new Set(scatter.map((row) => row.layer))];
       draw("across-scatter", {
-        ...byLayer, label: "Measured against predicted correlation, one point per filter, and the diagonal", height: 250,
+        ...byLayer, label: "Measured against predicted correlation, one point per filter, and the diagonal", height: 235,
         x: { title: "r predicted" }, y: { title: "r measured" },
         legend: names.length < 25 ? names.map((text) => ({ text, ...lookOf.get(text), dash: null })) : [],
         marks: [diagonal(scatter), ...names.map((name) => ({
