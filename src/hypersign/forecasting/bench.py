@@ -72,8 +72,10 @@ class Bench:
 
     def __init__(self, model: nn.Module, batches: Iterable[Any]) -> None:
         self.model = model
-        self.batches = [batch for batch in batches if batch_size(batch)]
-        self.inputs = sum(map(batch_size, self.batches))
+        sized = [(batch, size) for batch in batches if (size := batch_size(batch))]
+        self.batches = [batch for batch, _ in sized]
+        self.sizes = [size for _, size in sized]
+        self.inputs = sum(self.sizes)
         if self.inputs < 2:
             raise HypersignError(f"a forecast needs at least two inputs, for its standard errors; got {self.inputs}")
         found = quantizable_layers(model)
@@ -114,7 +116,7 @@ class Bench:
                 if number == 0:
                     for module, layer in by_module.items():
                         layer.first = replay.first.get(module, -1)
-                        layer.macs //= batch_size(batch)
+                        layer.macs //= self.sizes[0]
                 rows.append(self._kept(logits, "the network's logits"))
         for name, layer in list(self.layers.items()):
             if not layer.calls:
@@ -169,7 +171,7 @@ class Bench:
         found: tuple[dict[Key, list], dict[Key, list]] = ({key: [] for key in changes}, {key: [] for key in changes})
         done = 0
         with prepared(self.model):
-            for batch in self.batches:
+            for batch, size in zip(self.batches, self.sizes, strict=True):
                 replay, moments = Replay(self.model), self._moments()
                 replay.record(batch, {layer.module: _adding(moments) for layer in self.repairable()})
                 for key, formats in changes.items():
@@ -182,7 +184,7 @@ class Bench:
                             with matching(later):
                                 logits = replay.again(layer.module, batch)
                             found[1][key].append(self._kept(logits, f"{key[0]}: logits"))
-                    done += batch_size(batch)
+                    done += size
                     if progress is not None:
                         progress(done)
         raws, repairs = ({key: np.concatenate(rows) for key, rows in part.items() if rows} for part in found)

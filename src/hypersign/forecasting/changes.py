@@ -14,6 +14,12 @@ from hypersign.quantizers import Grid, Identity
 
 __all__ = ["Change", "Moments", "change_of", "channel_axis", "given_weight", "match", "matched", "matching"]
 
+MAX_SCALE = 10.0
+"""The largest factor by which a channel is stretched: a channel that lost its variation would only gain noise."""
+
+TINY = 1e-12
+"""A channel whose variance is at most this share of the layer's largest counts as constant."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Change:
@@ -86,17 +92,19 @@ class Moments:
 
     def add(self, layer: Any, output: Tensor) -> None:
         """Adds a layer's output."""
-        rows = output.detach().movedim(channel_axis(layer, output), 0).flatten(1)
-        var, mean = torch.var_mean(rows, 1, correction=0)
-        self._join(rows.shape[1], mean.double(), var.double() * rows.shape[1])
+        axes = [axis for axis in range(output.dim()) if axis != channel_axis(layer, output)]
+        count = output.numel() // max(1, output.shape[channel_axis(layer, output)])
+        var, mean = torch.var_mean(output.detach(), axes, correction=0)
+        self.join(count, mean, var)
 
     def merge(self, other: "Moments") -> None:
         """Adds the values that another accumulator saw."""
         assert other.mean is not None
-        assert other.squares is not None
-        self._join(other.count, other.mean, other.squares)
+        self.join(other.count, other.mean, other.variance)
 
-    def _join(self, count: int, mean: Tensor, squares: Tensor) -> None:
+    def join(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Adds `count` values per channel with this mean and variance."""
+        mean, squares = mean.double(), variance.double() * count
         if self.mean is None or self.squares is None:
             self.count, self.mean, self.squares = count, mean, squares
             return
@@ -115,15 +123,15 @@ class Moments:
 def match(wanted: Moments, came: Moments) -> tuple[Tensor, Tensor]:
     """Scale g and shift h per channel such that g y + h has the wanted mean and deviation.
 
-        g = sd(wanted) / sd(came),   h = mean(wanted) - g mean(came)
+        g = min(sd(wanted) / sd(came), 10),   h = mean(wanted) - g mean(came)
 
-    A channel that does not vary in one of the two only gets the shift.
+    A channel that (almost) does not vary in one of the two only gets the shift.
     """
     assert wanted.mean is not None
     assert came.mean is not None
-    largest = float(came.variance.max()) if len(came.variance) else 0.0
-    known = (came.variance > 1e-12 * largest) & (wanted.variance > 0)
-    scale = torch.where(known, (wanted.variance / came.variance.clamp(min=1e-300)).sqrt(), 1.0)
+    known = (came.variance > TINY * came.variance.max()) & (wanted.variance > 0)
+    ratio = (wanted.variance / came.variance.clamp(min=1e-300)).sqrt().clamp(max=MAX_SCALE)
+    scale = torch.where(known, ratio, 1.0)
     return scale, wanted.mean - scale * came.mean
 
 
@@ -142,11 +150,11 @@ def matching(wanted: Mapping[Any, Moments], came: Mapping[Any, Moments] | None =
         moments = Moments()
         moments.add(layer, output)
         if came is not None:
-            came[layer].add(layer, output)
+            came[layer].merge(moments)
         shape = [1] * output.dim()
         shape[channel_axis(layer, output)] = -1
         scale, shift = (value.to(output).view(shape) for value in match(wanted[layer], moments))
-        return output * scale + shift
+        return torch.addcmul(shift, output, scale)
 
     with contextlib.ExitStack() as hooks:
         for layer in wanted:

@@ -27,17 +27,21 @@ class _Call:
     module: nn.Module
     end: int
     output: Any
+    versions: list[int]
 
 
 class Replay:
-    """Records one batch of a network, and runs it again with one layer changed. Use it within `prepared`."""
+    """Records one batch of a network, and runs it again with one layer changed. Use it within `prepared`.
+
+    Outputs are kept as they are. Those that the network changes in place later are copied in a second pass.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.calls: dict[int, _Call] = {}
         self.first: dict[nn.Module, int] = {}
         self.clock = 0
-        self._copies: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self.changed_in_place: set[int] = set()
         self._observing = False
 
     def record(self, batch: Any, observers: Mapping[nn.Module, Observer], *, keep: bool = True) -> Tensor:
@@ -46,7 +50,17 @@ class Replay:
         An observer is called with a layer, its input and its output. It may call the layer itself. Without `keep` the
         outputs are not kept, and the network cannot run again.
         """
-        self.calls, self.first, self.clock, self._copies = {}, {}, 0, {}
+        self.changed_in_place = set()
+        logits = self._pass(batch, observers, keep)
+        self.changed_in_place = {
+            start for start, call in self.calls.items() if call.versions != _versions(call.output)
+        }
+        if self.changed_in_place:
+            self._pass(batch, {}, keep)
+        return logits
+
+    def _pass(self, batch: Any, observers: Mapping[nn.Module, Observer], keep: bool) -> Tensor:
+        self.calls, self.first, self.clock = {}, {}, 0
 
         def call(module: nn.Module, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
             if self._observing:
@@ -60,14 +74,13 @@ class Replay:
                 observers[module](module, args[0] if args else next(iter(kwargs.values())), output)
                 self._observing = False
             if keep:
-                self.calls[start] = _Call(module, self.clock, self._copy(output))
+                kept = _fresh(output) if start in self.changed_in_place else output
+                self.calls[start] = _Call(module, self.clock, kept, _versions(kept))
             self.clock += 1
             return output
 
         with _forwards(self.model, call):
-            output = run(self.model, batch)
-        self._copies = {}
-        return logits_of(output)
+            return logits_of(run(self.model, batch))
 
     def again(self, layer: nn.Module, batch: Any) -> Tensor:
         """The logits of the recorded batch after `layer` was changed."""
@@ -85,7 +98,7 @@ class Replay:
                 )
             if known.end < target:
                 self.clock = known.end + 1
-                return _fresh(known.output)
+                return _fresh(known.output) if start in self.changed_in_place else known.output
             self.clock += 1
             output = forward(*args, **kwargs)
             self.clock = max(self.clock, known.end + 1)
@@ -93,17 +106,6 @@ class Replay:
 
         with _forwards(self.model, call):
             return logits_of(run(self.model, batch))
-
-    def _copy(self, value: Any) -> Any:
-        """A copy that later in-place changes do not reach; a tensor that several modules return is copied once."""
-        if isinstance(value, Tensor):
-            known = self._copies.get(id(value))
-            if known is not None and known[0] is value and known[1] == value._version:
-                return known[2]
-            copy = value.detach().clone()
-            self._copies[id(value)] = value, value._version, copy
-            return copy
-        return _mapped(value, self._copy)
 
 
 def run(model: nn.Module, batch: Any) -> Any:
@@ -201,6 +203,20 @@ def _forwards(model: nn.Module, call: Callable[..., Any]) -> Iterator[None]:
 def _fresh(value: Any) -> Any:
     """A copy of a recorded output, because the network may change it in place."""
     return value.clone() if isinstance(value, Tensor) else _mapped(value, _fresh)
+
+
+def _versions(value: Any) -> list[int]:
+    """How often each tensor in a value was changed in place."""
+    found: list[int] = []
+
+    def note(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            found.append(item._version)
+            return item
+        return _mapped(item, note)
+
+    note(value)
+    return found
 
 
 def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypersign import theory
 from hypersign._checks import HypersignError, check_real
 from hypersign.quantizers.base import Quantizer
 from hypersign.quantizers.scales import sized
@@ -89,9 +90,10 @@ class Chosen(Quantizer):
         signs = torch.where(x.detach() >= 0, 1.0, -1.0).to(x.dtype)
         return signs * _Mask.apply(self.scores, max(1, round(self.keep * x.numel())))
 
-    def predicted_cosine(self, d: float, moments: Any) -> float | None:
-        """sqrt(2 keep/pi): scores that do not depend on the weights keep a random share of them."""
-        return math.sqrt(2 * self.keep / math.pi)
+    def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
+        """That of the signs times sqrt(keep): scores that do not depend on the weights keep a random share of
+        them."""
+        return float(theory.limit_cosine(moments)) * math.sqrt(self.keep)
 
     def input_refusal(self) -> str:
         return "must not be chosen, whose scores belong to weights"

@@ -275,7 +275,7 @@ class BiPer(Sign):
         return False
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """None: it depends on the size of the weights, see `theory.biper_cosine`."""
+        """None: it depends on the size of the weights, see `theory.sine_sign_cosine`."""
         return None
 
     def packed_form(self, inputs: bool = False) -> PackedForm:

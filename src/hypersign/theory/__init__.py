@@ -59,6 +59,15 @@ from hypersign.theory.levels import (
     lloyd_max_cosine_std,
     lloyd_max_error,
 )
+from hypersign.theory.methods import (
+    adabin_cosine,
+    clipped_cosine,
+    kept_cosine,
+    relaxed_cosine,
+    sine_cosine,
+    sine_sign_cosine,
+    two_values_cosine,
+)
 from hypersign.theory.pairs import (
     binary_pair_angle_std,
     pair_angle_density,
@@ -115,6 +124,13 @@ __all__ = [
     "greedy_cosine",
     "greedy_error",
     "group_cosine",
+    "adabin_cosine",
+    "clipped_cosine",
+    "kept_cosine",
+    "relaxed_cosine",
+    "sine_cosine",
+    "sine_sign_cosine",
+    "two_values_cosine",
     "weights_binarized_r",
     "activations_binarized_r",
     "both_binarized_r",
