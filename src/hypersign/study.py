@@ -27,6 +27,7 @@ from hypersign.packed import PackedModel
 from hypersign.packing import pack
 from hypersign.report import Pictures
 from hypersign.runs import Run
+from hypersign.runs import load as load_run
 from hypersign.simulation import Simulation
 from hypersign.summaries import summary
 
@@ -35,6 +36,7 @@ __all__ = [
     "compare_runs",
     "paper_simulations",
     "pictures_of",
+    "refresh_report",
     "write_comparison",
     "write_report",
     "write_training_page",
@@ -135,6 +137,18 @@ def write_report(
             pictures=pictures_of(run),
             play=_playground(run),
         )
+
+
+def refresh_report(run: Run) -> Path | None:
+    """Writes the report of an inspected run again, with what was measured since; None if it was not inspected.
+
+    The report of a float twin's network also shows the twin's forecast, so that report is written too.
+    """
+    above = run.path.resolve().parent
+    if run.name == "twin" and (above / "run.json").is_file():
+        refresh_report(load_run(above, data=run.given_data))
+    path = run.results_folder / "geometry.json"
+    return write_report(run, Geometry.load(path)) if path.is_file() else None
 
 
 def _playground(run: Run) -> str | None:

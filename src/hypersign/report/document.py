@@ -95,6 +95,9 @@ def write(
             "columns": COLUMNS,
         }
     test = info.get("results", {}).get("test", {})
+    accuracy, tested = test.get("accuracy"), next(iter(test.values()), 0)  # the number of images comes first
+    if geometry is not None and accuracy is None:
+        accuracy, tested = geometry.accuracy, geometry.images
     confusion = confusion_content(test.get("confusion") or (), info.get("data", {}).get("classes") or ())
     layers = geometry.layers if geometry else ()
     text = render(
@@ -105,6 +108,8 @@ def write(
         geometry=geometry,
         progress=_progress(info, training),
         test=test,
+        accuracy=accuracy,
+        tested=tested,
         twin=info.get("twin"),
         size=_size(info, summary),
         exactness=exactness(geometry) if geometry else (0, math.nan),

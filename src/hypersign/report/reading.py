@@ -99,9 +99,7 @@ def _worst_layer(geometry: Geometry) -> Action | None:
     worst = min(layers, key=lambda layer: layer.weights_binarized.pearson_r)
     text = f"{worst.name} loses the most: r = {worst.weights_binarized.pearson_r:.2f} with quantized weights"
     if worst.recommendation == "ternarize":
-        best = max((max(curve.pearson_r) for curve in worst.what_if if curve.kind == "threshold"), default=math.nan)
-        gain = f", where r is {best:.2f}" if math.isfinite(best) else ""
-        return Action(f"{text}. Give it ternary levels{gain}.", "hypersign train … --levels 3")
+        return Action(f"{text}. Give it ternary levels: {worst.reason}.", "hypersign train … --levels 3")
     if worst.recommendation == "keep in float":
         return Action(f"{text}. Keep its weights in float.", f"hypersign train … --float-weights {worst.name}")
     return None
@@ -142,7 +140,9 @@ def _look(confusion: Mapping[str, Any] | None) -> Action | None:
     if not confusion or not top or top[0] < 2:
         return None
     count, truth, decision = top
-    return Action(f"Look at class {truth}: {count} of {confusion['errors']} wrong decisions take it for {decision}.")
+    return Action(
+        f"Look at class {truth}: {count:,} of {confusion['errors']:,} wrong decisions take it for {decision}."
+    )
 
 
 def _pack(run: "Run | None") -> Action | None:
