@@ -31,10 +31,11 @@ recipe = Recipe(
     widths=(16, 32),
     pools=(1, 2),
     hidden=(),
+    flip=False,  # a mirrored stripe is one of another class
+    crop_padding=0,
     epochs=8,
-    loss="cross-entropy",
+    batch_size=50,
     learning_rate=3e-3,
-    schedule="cosine",
 )
 run = train(recipe, folder / "run")
 found = inspect(run)

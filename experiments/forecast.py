@@ -242,19 +242,15 @@ def r_parts(original: Array, changed: Array) -> Array:
 
 
 def mixtures_of(layers: Sequence[str], count: int, seed: int = 1) -> list[dict[str, str]]:
-    """Random assignments: a share u^1.5 of the layers changes (u uniform), in random proportions of the formats."""
+    """Random assignments: L^u of the L layers change (u uniform), in random proportions of the formats."""
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(count):
-        share, proportions = generator.uniform() ** 1.5, generator.dirichlet(np.ones(len(MIXED)))
-        chosen = {
-            layer: MIXED[int(generator.choice(len(MIXED), p=proportions))]
-            for layer in layers
-            if generator.uniform() < share
-        }
-        if not chosen:
-            chosen = {layers[int(generator.integers(len(layers)))]: MIXED[int(generator.integers(len(MIXED)))]}
-        found.append(chosen)
+        number = round(len(layers) ** generator.uniform())
+        proportions = generator.dirichlet(np.ones(len(MIXED)))
+        chosen = set(generator.permutation(len(layers))[:number].tolist())
+        texts = [MIXED[int(i)] for i in generator.choice(len(MIXED), len(layers), p=proportions)]
+        found.append({layer: texts[i] for i, layer in enumerate(layers) if i in chosen})
     return found
 
 

@@ -123,7 +123,7 @@ def hessian_trace(bench: Bench, keys: list[Key]) -> Scored:
                         slopes, list(weights.values()), signs, retain_graph=probe + 1 < PROBES, materialize_grads=True
                     )
                     for name, sign, product in zip(weights, signs, products, strict=True):
-                        traces[name] += float((sign * product).sum()) * len(part)
+                        traces[name] += float((sign * product).sum()) * len(part) / (PROBES * bench.inputs)
     scores = {key: traces[key[0]] / apart[key].numel() * float(apart[key].square().sum()) for key in keys}
     return {"scores": scores, "passes": 1 + BACKWARD * (1 + 2 * PROBES), "seconds": time.perf_counter() - start}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import hypersign
+from hypersign._installation import pip_install
 from hypersign.cli.main import PACKAGES, main
 
 ROOT = Path(__file__).parents[1]
@@ -62,10 +63,10 @@ def test_all_is_every_extra_of_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "package", "what"),
-    [("PIL", "pillow", "pillow"), ("sklearn", "scikit-learn", "'hypersign[hash]'"), ("other", "other", "other")],
+    ("module", "package", "extra"),
+    [("PIL", "pillow", ""), ("sklearn", "scikit-learn", "pipelines"), ("other", "other", "")],
 )
-def test_a_missing_package_is_called_as_pip_calls_it(module, package, what, monkeypatch, capsys) -> None:
+def test_a_missing_package_is_called_as_pip_calls_it(module, package, extra, monkeypatch, capsys) -> None:
     def missing(words):
         raise ModuleNotFoundError(f"No module named '{module}'", name=f"{module}.part")
 
@@ -74,5 +75,6 @@ def test_a_missing_package_is_called_as_pip_calls_it(module, package, what, monk
         main(["run"])
     assert end.value.code == 1
     assert capsys.readouterr().err == (
-        f"hypersign run: this command needs the package {package}; install it with: pip install {what}\n"
+        f"hypersign run: this command needs the package {package}, which is not installed; install it with: "
+        f"{pip_install(extra, package)}\n"
     )

@@ -23,6 +23,8 @@ ORDER = [
     "_arrays",
     "_lazy",
     "_machine",
+    "_installation",
+    "_display",
     "_pictures",
     "_native",  # the compiled kernels
     "bits",
@@ -63,6 +65,8 @@ WITHOUT_TORCH = {
     "_locks",
     "_arrays",
     "_json",
+    "_installation",
+    "_display",
     "_pictures",
     "_safetensors",
     "bits",

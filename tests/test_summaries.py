@@ -59,14 +59,14 @@ def numbers(row: LayerSummary) -> dict[str, int | None]:
 @pytest.mark.parametrize(
     ("quantizer", "expected"),
     [
-        (Sign(), {"1bit": 350, "32bit": 5, "packed_bytes": 80 + 20, "binary_macs": 350}),
-        (Ternary(0.1), {"2bit": 350, "32bit": 5, "packed_bytes": 160 + 20, "binary_macs": 350}),
+        (Sign(), {"1bit": 350, "32bit": 5, "packed_bytes": 80 + 20, "mixed_macs": 350}),
+        (Ternary(0.1), {"2bit": 350, "32bit": 5, "packed_bytes": 160 + 20, "mixed_macs": 350}),
         (Eight(), {"3bit": 350, "32bit": 5, "packed_bytes": 240 + 20, "float_macs": 350}),
         (Rounded(), {"unknown": 350, "32bit": 5, "packed_bytes": None, "float_macs": 350}),
         (None, {"32bit": 355, "packed_bytes": 4 * 355, "float_macs": 350}),
         (GroupScaled(Sign(), 7), {"32bit": 355, "packed_bytes": 4 * 355, "float_macs": 350}),
-        (Sign(scale=MeanScale()), {"1bit": 350, "32bit": 5, "packed_bytes": 80 + 20 + 20, "binary_macs": 350}),
-        (Sign(scale=Learned()), {"1bit": 350, "32bit": 6, "packed_bytes": 80 + 24, "binary_macs": 350}),
+        (Sign(scale=MeanScale()), {"1bit": 350, "32bit": 5, "packed_bytes": 80 + 20 + 20, "mixed_macs": 350}),
+        (Sign(scale=Learned()), {"1bit": 350, "32bit": 6, "packed_bytes": 80 + 24, "mixed_macs": 350}),
     ],
     ids=lambda value: value.describe() if isinstance(value, Quantizer) else "",
 )
@@ -127,15 +127,16 @@ def test_operations_of_convolutions_are_their_linear_maps(layer: nn.Module, shap
         entries = int(sum(plain(x[None]).sum() for x in basis))
         output = plain(basis[:1]).shape[1:]
     assert row.output_shape == tuple(output)
-    binary = isinstance(layer, QuantConv1d | QuantConv2d)
-    assert (row.binary_macs, row.float_macs) == ((entries, 0) if binary else (0, entries))
+    kind = "float" if not isinstance(layer, QuantConv1d | QuantConv2d) else "mixed"
+    kind = "binary" if getattr(plain, "input_quantizer", None) and layer.quantizes_inputs else kind
+    assert (row.macs, getattr(row, f"{kind}_macs")) == (entries, entries)
 
 
 def test_two_to_the_power_of_slopes() -> None:
     model = fast_transform((1, 8, 8), 3, hidden=(64, 64))
     rows = {row.name: row for row in summary(model, (1, 8, 8)).layers}
     assert numbers(rows["switch1"]) == {"3bit": 2 * 64, "packed_bytes": 2 * 3 * 8}
-    assert numbers(rows["fc"]) == {"1bit": 3 * 64, "packed_bytes": 3 * 8, "binary_macs": 3 * 64}
+    assert numbers(rows["fc"]) == {"1bit": 3 * 64, "packed_bytes": 3 * 8, "mixed_macs": 3 * 64}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,12 @@ def test_bytes_of_quantized_layers_are_those_of_the_packed_file(model, shape, tm
     }
     whole = file_size(model, shape, pixel_range=(-1.0, 1.0))
     assert whole == (tmp_path / "net").stat().st_size > sum(held.values())
+    with_pixels = summary(model, shape, pixel_range=(-1.0, 1.0))
+    assert with_pixels.file_bytes == with_pixels.total.packed_bytes == whole
+    assert with_pixels.compression == found.float_bytes / whole
+    assert with_pixels.layers[0].input_bits == 8
+    assert f"{whole:,} bytes" in str(with_pixels)
+    assert f"{whole:,} bytes" in with_pixels._repr_html_()
     assert found.float_bytes == 4 * sum(p.numel() for p in model.parameters())
 
 
@@ -181,7 +188,7 @@ def test_every_network_by_name(name: str) -> None:
 def test_a_layer_used_twice_is_stored_once_and_works_twice() -> None:
     layer = QuantLinear(6, 6, False, weight_quantizer=Sign())
     (row,) = summary(nn.Sequential(layer, nn.ReLU(), layer), (6,)).layers
-    assert numbers(row) == {"1bit": 36, "packed_bytes": 6 * 8, "binary_macs": 72}
+    assert numbers(row) == {"1bit": 36, "packed_bytes": 6 * 8, "mixed_macs": 72}
     assert row.calls == 2
 
 
@@ -316,6 +323,29 @@ def test_operations_of_recurrent_layers_and_attention() -> None:
     assert macs["decoder"] == 5 * 4 * 64 + (2 * 5 + 2 * 6) * 64 + 5 * 2 * 8 * 16
     assert macs["two inputs"] == 3 * 4 * 5
     assert macs["weight norm"] == 12 + 6
+
+
+def test_one_size_and_the_kinds_of_products() -> None:
+    """By hand: 64 pixels to 64 units, 64 bits to 10 logits; the rows of the table add up to the file."""
+    model = mlp((1, 8, 8), 10, hidden=(64,))
+    found = summary(model, (1, 8, 8), pixel_range=(0.0, 1.0))
+    total = found.total
+    assert (total.binary_macs, total.mixed_macs, total.float_macs) == (640, 4096, 0)
+    assert found.binary_share == 640 / 4736
+    assert "8 x 1-bit" in str(found)
+    assert "13.5% of 4.74 k MACs are binary" in str(found)
+    assert "32 x 1-bit" in str(summary(model, (1, 8, 8)))
+    rest = found.file_bytes - sum(row.packed_bytes for row in found.layers)
+    assert f"{rest:,}" in str(found).replace(" k", "") or f"{rest / 1e3:.3g} k" in str(found)
+    assert found.as_dict()["file_bytes"] == total.packed_bytes == found.file_bytes
+
+
+def test_without_a_packed_form_the_size_is_that_of_the_weights() -> None:
+    found = summary(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.GELU()), (1, 2, 2))
+    assert found.file_bytes is None
+    assert found.total.packed_bytes == 60
+    assert "Packed weights: 60 bytes; as float32: 60" in str(found)
+    assert found.compression == 1
 
 
 def test_inputs_that_do_not_fit() -> None:

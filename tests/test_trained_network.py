@@ -95,8 +95,9 @@ def test_geometry_is_as_predicted(run, model, data):
     foretold = inspect(model, batches(data.test[:400]), name=run.name, dataset="cifar-10", covariances=others)
     for layer, later in zip(found.layers, foretold.layers, strict=True):
         measured = np.array(layer.weights_binarized.pearson_r_per_filter)
-        assert np.abs(measured - layer.covariance_pearson_r).max() < 1e-5, layer.name
-        difference = np.abs(np.array(later.weights_binarized.pearson_r_per_filter) - later.covariance_pearson_r)
+        assert np.abs(measured - layer.weights_binarized.predicted_pearson_r_per_filter).max() < 1e-5, layer.name
+        weights = later.weights_binarized
+        difference = np.abs(np.array(weights.pearson_r_per_filter) - weights.predicted_pearson_r_per_filter)
         assert np.median(difference) < (0.01 if layer.kind == "QuantConv2d" else 0.03), layer.name
         assert layer.angle_degrees.mean == pytest.approx(layer.angle_degrees.moments_mean, abs=2), layer.name
     # the paper's exception: inputs of the first layer are correlated, so r falls below the cosine

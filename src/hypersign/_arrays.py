@@ -4,6 +4,7 @@ A header is matched against what `numpy.save` writes and is never evaluated, so 
 pickled objects are refused too.
 """
 
+import io
 import math
 import re
 import struct
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from hypersign._checks import HypersignError
 from hypersign._files import open_file
 
-__all__ = ["is_npz", "npz_names", "is_npy", "open_npy", "read_npz"]
+__all__ = ["is_npy", "is_npz", "npy_bytes", "npz_names", "open_npy", "read_npz"]
 
 MOST_UNPACKED = 1 << 30
 """Bytes that the arrays of a .npz file may unpack to, whatever its size: past it, 100 times that size."""
@@ -35,6 +36,13 @@ _REAL = re.compile(r"[<>=|]?[?bBhHiIlLqQefdgu]\d{0,3}")  # real numbers, in NumP
 _LONGEST_HEADER = 1 << 16
 _DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error)
 """What zipfile raises of damaged files."""
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """What `numpy.save` writes of an array."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    return content.getvalue()
 
 
 def is_npy(path: Path) -> bool:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.tasks import Classification, Task, inputs_and_targets
 
 __all__ = ["Evaluation", "evaluate", "reestimate_batch_norm"]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Result of a network on `examples` examples: the mean loss, and each metric of its task by name.

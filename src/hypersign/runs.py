@@ -14,6 +14,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,21 @@ class Run:
     info: dict[str, Any]
     given_data: Data | None = None
     given_model: Callable[[], nn.Module] | None = None
+
+    def __repr__(self) -> str:
+        test = self.info.get("results", {}).get("test", {})
+        state = "finished" if self.finished else "not finished"
+        if "accuracy" in test:
+            state += f", {test['accuracy']:.2%} of {test[self.unit]:,} test {self.unit}"
+        return f"Run({str(self.path)!r}: {self.info['model']['name']} on {self.info['data']['name']}, {state})"
+
+    def _repr_html_(self) -> str:
+        recipe = {key: value for key, value in self.info["recipe"].items() if value is not None}
+        facts = {"run": repr(self), "recipe": "  ".join(f"{key}={value}" for key, value in recipe.items())}
+        rows = (
+            f"<tr><th>{key}</th><td style='text-align:left'>{escape(text)}</td></tr>" for key, text in facts.items()
+        )
+        return f"<table>{''.join(rows)}</table>"
 
     @property
     def name(self) -> str:

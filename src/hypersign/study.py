@@ -1,42 +1,56 @@
-"""The work of the commands as plain functions, for a notebook or a script: ablate, compare, reproduce, report.
+"""The work of the commands as plain functions, for a notebook or a script: ablate, compare, twin, report.
 
 Each function takes runs and returns results. `progress` is called with the name of the current work, how much of it
 is done, and how much there is. The commands only add words, tables and files.
 """
 
+import dataclasses
+import hashlib
 import itertools
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from torch import Tensor, nn
 
 from hypersign import _defaults, playground, report, simulation
 from hypersign._checks import HypersignError, check_int
-from hypersign._files import open_file
+from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object, plain
-from hypersign._locks import writing_file
+from hypersign._locks import writing_file, writing_folder
+from hypersign._machine import machine
 from hypersign.data import ImageData
 from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import StageProgress, silent
+from hypersign.geometry.results import from_plain
 from hypersign.layers import quant_layers
+from hypersign.models import options_of
 from hypersign.packed import PackedModel
+from hypersign.packed.profile import profile
 from hypersign.packing import pack
 from hypersign.report import Pictures
-from hypersign.runs import Run
+from hypersign.runs import WEIGHTS, Run
 from hypersign.runs import load as load_run
 from hypersign.simulation import Simulation
 from hypersign.summaries import summary
+from hypersign.training import Recipe, resume, train
 
 __all__ = [
     "ablate_run",
     "compare_runs",
+    "keep_ablation",
+    "kept_ablation",
     "paper_simulations",
     "pictures_of",
     "refresh_report",
+    "train_twin",
+    "twin_recipe",
     "write_comparison",
     "write_report",
     "write_training_page",
@@ -53,6 +67,9 @@ SEARCHED_IMAGES = 500
 
 REESTIMATION_BATCH = 500
 """Training images per batch when batch norm is re-estimated."""
+
+TWIN_BATCH = 32
+"""Images per batch when a network's speed is compared with that of its float twin."""
 
 
 def ablate_run(
@@ -110,8 +127,12 @@ def write_report(
     *,
     ablation: Ablation | None = None,
     depth: Depth | None = None,
+    weights: str = "last",
 ) -> Path:
     """Writes geometry.json and report.html of an inspected run, and returns the path of the page.
+
+    An ablation is kept in ablation.json. Without a new one, the page shows the one that is there, if it measured the
+    weights that the run has now.
 
     Args:
         run: the run that was inspected.
@@ -119,6 +140,7 @@ def write_report(
         folder: the folder to write to; the run's `results_folder` if None.
         ablation: the result of ablation, for the page.
         depth: the accumulated errors, for the page.
+        weights: the weights that were inspected: "last" or "best".
 
     Raises:
         HypersignError: another process is writing these files, or `report.write` fails.
@@ -126,6 +148,10 @@ def write_report(
     folder = run.results_folder if folder is None else folder
     with writing_file(folder / "geometry.json"):
         found.save(folder / "geometry.json")
+        if ablation is not None:
+            keep_ablation(folder, run, weights, ablation, depth)
+        else:
+            ablation, depth = kept_ablation(folder, run, weights)
         return report.write(
             folder / "report.html",
             found,
@@ -134,8 +160,8 @@ def write_report(
             ablation=ablation,
             depth=depth,
             forecast=_kept_forecast(run),
-            pictures=pictures_of(run),
-            play=_playground(run),
+            pictures=pictures_of(run, weights),
+            play=_playground(run, weights),
         )
 
 
@@ -151,7 +177,168 @@ def refresh_report(run: Run) -> Path | None:
     return write_report(run, Geometry.load(path)) if path.is_file() else None
 
 
-def _playground(run: Run) -> str | None:
+def keep_ablation(folder: Path, run: Run, weights: str, ablation: Ablation, depth: Depth | None) -> None:
+    """Writes an ablation of a run's weights ("last" or "best") to `folder/ablation.json`, for later reports."""
+    content = {
+        "weights": weights,
+        "weights_sha256": _hash(run, weights),
+        "ablation": dataclasses.asdict(ablation),
+        "depth": None if depth is None else dataclasses.asdict(depth),
+    }
+    write_atomic(folder / "ablation.json", json.dumps(plain(content), allow_nan=False) + "\n")
+
+
+def kept_ablation(folder: Path, run: Run, weights: str) -> tuple[Ablation | None, Depth | None]:
+    """What `folder/ablation.json` holds, if it was measured on these weights of the run; else nothing.
+
+    Raises:
+        HypersignError: the file is damaged or from another version.
+    """
+    path = folder / "ablation.json"
+    if not path.is_file():
+        return None, None
+    with open_file(path) as file:
+        content = parse_object(str(path), file.read())
+    if content.get("weights_sha256") != _hash(run, weights):
+        return None, None
+    depth = content.get("depth")
+    return (
+        from_plain(Ablation, content.get("ablation"), str(path)),
+        None if depth is None else from_plain(Depth, depth, str(path)),
+    )
+
+
+def _hash(run: Run, weights: str) -> str:
+    return hashlib.sha256((run.path / WEIGHTS[weights]).read_bytes()).hexdigest()
+
+
+def twin_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of a network's float twin: the same network, data and training, without quantizers.
+
+    Weights are real, a ReLU takes the place of each quantizer of inputs, the first layer reads plain pixels, and
+    training is in float32.
+
+    Raises:
+        HypersignError: the network has no float form.
+
+    >>> twin = twin_recipe(Recipe(levels=3, threshold="optimal"))
+    >>> twin.weights, twin.inputs, twin.threshold
+    ('float', 'relu', None)
+    """
+    if not {"weights", "inputs"} <= set(options_of(recipe.model)):
+        raise HypersignError(f"{recipe.model} has no float twin: without its levels it is another network")
+    low_bit: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(Recipe) if field.name in _LOW_BIT
+    }
+    return dataclasses.replace(recipe, **low_bit, weights="float", inputs="relu", precision="float32")
+
+
+_LOW_BIT = (
+    "method",
+    "levels",
+    "threshold",
+    "continuous",
+    "activation",
+    "latent_rule",
+    "teacher",
+    "start",
+    "float_weights",
+    "float_inputs",
+    "surrogate",
+    "sign_zero",
+    "weight_scale",
+    "first_layer",
+    "first_dimensions",
+)
+"""Options of a recipe that a float network does not have."""
+
+
+def train_twin(
+    run: Run, *, device: str | None = None, console: Console | None = None, repeats: int = _defaults.PROFILE_REPEATS
+) -> Run:
+    """Trains the float twin of a run into the run's folder `twin`, and measures what low bits cost and gain.
+
+    Returns the run with a new section `twin` in run.json: `folder`, and for the twin `accuracy`, `loss`,
+    `float_bytes` (its parameters in float32) and `seconds_per_image` (in torch, float32). If the run's network can be
+    packed, it also has `packed_bytes` (the packed file) and `packed_seconds_per_image`, else `packed_reason`. Both
+    times are the minimum over interleaved repeats, for batches of `batch` images on one thread. A finished twin is
+    not trained again.
+
+    Args:
+        run: a finished run of a named network and a named data set.
+        device, console: as in `hypersign.train`.
+        repeats: number of repeats of the timing.
+
+    Raises:
+        HypersignError: the run is not finished, its network was made in Python or has no float form, or another
+            process writes to the folder; also those of `hypersign.train`.
+    """
+    if not run.finished:
+        raise HypersignError(f"{run.path} is not finished; first: hypersign train --resume {run.path}")
+    if run.info["model"].get("given") or run.unit != "images":
+        raise HypersignError(
+            f"a float twin is made of a named network for images; {run.name} is {run.info['model']['name']} on "
+            f"{run.unit}: train its twin yourself"
+        )
+    recipe = twin_recipe(Recipe(**run.info["recipe"]))
+    folder = run.path / "twin"
+    given: dict[str, Any] = {"data": run.given_data, "device": device, "console": console}
+    with writing_folder(run.path):
+        begun = (folder / "run.json").exists()
+        twin = resume(folder, **given) if begun else train(recipe, folder, **given)
+        return run.update(twin=_twin_facts(run, twin, repeats))
+
+
+def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
+    test = twin.info["results"]["test"]
+    facts: dict[str, Any] = {
+        "folder": twin.path.name,
+        "accuracy": test["accuracy"],
+        "loss": test["loss"],
+        "float_bytes": summary(twin).float_bytes,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder) / "packed"
+        try:
+            pack(run, packed)
+        except HypersignError as error:
+            return {**facts, "packed_reason": str(error)}
+        model, size = PackedModel.load(packed), packed.stat().st_size
+    times = profile(
+        model, images=TWIN_BATCH, repeats=repeats, rivals={"twin": _call(twin.load_model(), tuple(model.shape))}
+    )
+    return {
+        **facts,
+        "packed_bytes": size,
+        "seconds_per_image": times.rivals["twin"] / TWIN_BATCH,
+        "packed_seconds_per_image": times.seconds_per_image,
+        "batch": TWIN_BATCH,
+        "threads": 1,
+        "backend": times.backend,
+        "machine": machine(),
+    }
+
+
+def _call(model: nn.Module, shape: tuple[int, ...]) -> Any:
+    """A call of a float network on a batch of random images, on one thread."""
+    network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((TWIN_BATCH, *shape), generator=generator).to(memory_format=torch.channels_last)
+
+    def call() -> Tensor:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                result: Tensor = network(images)
+                return result
+        finally:
+            torch.set_num_threads(threads)
+
+    return call
+
+
+def _playground(run: Run, weights: str) -> str | None:
     """The page that runs the packed network in a browser; None if it cannot be packed or has no such page."""
     data = run.data()
     if not isinstance(data, ImageData):
@@ -164,7 +351,7 @@ def _playground(run: Run) -> str | None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "packed"
-            pack(run, path)
+            pack(run, path, weights=weights)
             return playground.page(PackedModel.load(path), title=run.name, samples=samples)
     except HypersignError:
         return None

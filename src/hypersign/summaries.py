@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign._display import as_html, as_text
 from hypersign.evaluate import as_input, example_weight, mode
 from hypersign.layers import QuantLayer
 from hypersign.models.fast_transform import Switch
+from hypersign.packing import file_size
 from hypersign.quantizers import Quantizer
 from hypersign.runs import Run
 
@@ -36,8 +38,10 @@ class LayerSummary:
     is unknown. Each filter's levels, and each side of a switch's slopes, take whole 64-bit words per bit; a float
     takes 4 bytes.
 
-    `binary_macs` counts multiply-accumulates with weights -1, 0, +1 (or -a, 0, +a), which need no multiplier.
-    `float_macs` counts those with other weights.
+    Multiply-accumulates are of three kinds. `binary_macs`: weights and inputs are low-bit levels, weights -1, 0, +1
+    (or -a, 0, +a), so they are products of bits. `mixed_macs`: such weights with inputs of 8 bits (pixels) or real
+    ones, so they are additions. `float_macs`: other weights. `input_bits` is the width of an input: of its levels, 8
+    for pixels, 32 for real numbers.
 
     `calls` says how often the pass calls the layer. If it is 0, shapes are empty and no operations are counted; the
     network may still use the weights without a call, as attention does with its output projection.
@@ -59,6 +63,13 @@ class LayerSummary:
     packed_bytes: int | None
     binary_macs: int
     float_macs: int
+    mixed_macs: int = 0
+    input_bits: int | None = 32
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of every kind."""
+        return self.binary_macs + self.mixed_macs + self.float_macs
 
     @property
     def parameters(self) -> int:
@@ -79,23 +90,32 @@ PARAMETERS = (
     "parameters_unknown",
     "parameters_32bit",
 )
-COUNTS = (*PARAMETERS, "packed_bytes", "binary_macs", "float_macs")
+MACS = ("binary_macs", "mixed_macs", "float_macs")
+COUNTS = (*PARAMETERS, "packed_bytes", *MACS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a network that own parameters, in the order of their first call; uncalled layers come last."""
+    """The layers of a network that own parameters, in the order of their first call; uncalled layers come last.
+
+    `file_bytes` is the size of the packed file (`hypersign.packing.file_size`), with thresholds, graph and header;
+    None if the network has no packed form.
+    """
 
     layers: tuple[LayerSummary, ...]
+    file_bytes: int | None = None
 
     @property
     def total(self) -> LayerSummary:
         """The sums over all layers, with the first input shape and the last output shape.
 
         A sum is None if the value of one layer is unknown. `parameters` counts each parameter of the network once.
+        `packed_bytes` is the size of the packed file; without one, the sum over layers.
         """
         columns = {name: [getattr(layer, name) for layer in self.layers] for name in COUNTS}
         sums: dict[str, Any] = {name: None if None in column else sum(column) for name, column in columns.items()}
+        if self.file_bytes is not None:
+            sums["packed_bytes"] = self.file_bytes
         called = [layer for layer in self.layers if layer.calls] or self.layers
         shapes = called[0].input_shape, called[-1].output_shape
         return LayerSummary("total", "", sum(layer.calls for layer in self.layers), *shapes, "", "", **sums)
@@ -105,22 +125,48 @@ class Summary:
         """The size of all parameters as float32, to compare with the packed bytes."""
         return self.total.float_bytes
 
+    @property
+    def compression(self) -> float | None:
+        """How many times smaller the packed network is than its parameters in float32; None if unknown."""
+        packed = self.total.packed_bytes
+        return self.float_bytes / packed if packed else None
+
+    @property
+    def binary_share(self) -> float:
+        """The share of multiply-accumulates that are products of bits; 0 if there are none."""
+        return self.total.binary_macs / self.total.macs if self.total.macs else 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """Layers and totals as plain data."""
         return {
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "total": {name: getattr(self.total, name) for name in COUNTS},
             "float_bytes": self.float_bytes,
+            "file_bytes": self.file_bytes,
+            "compression": self.compression,
+            "binary_share": self.binary_share,
         }
+
+    def sentence(self) -> str:
+        """Size, compression and share of binary MACs, in words."""
+        packed, float_bytes, times = self.total.packed_bytes, self.float_bytes, self.compression
+        if packed is None or times is None:
+            size = f"Packed size unknown; {float_bytes:,} bytes as float32"
+        else:
+            what = "Packed weights" if self.file_bytes is None else "Packed file"
+            ratio = f", {times:.1f} times smaller" if times >= 1.05 else ""
+            size = f"{what}: {packed:,} bytes{ratio}; as float32: {float_bytes:,}"
+        return size + (
+            f"\n{self.binary_share:.1%} of {_short(self.total.macs)} MACs are binary" if self.total.macs else ""
+        )
 
     def table(self) -> Table:
         """The summary as a table for a terminal."""
         total = self.total
         used = [name for name in COUNTS if getattr(total, name) != 0]
-        names = ("1-bit", "2-bit", "3-bit", "other", "unknown", "32-bit")
-        titles = dict(zip(COUNTS, (*names, "packed\nbytes", "binary\nMACs", "float\nMACs"), strict=True))
-        packed = "size unknown" if total.packed_bytes is None else f"{total.packed_bytes:,} bytes"
-        table = Table(caption=f"{packed} packed, {self.float_bytes:,} as float32", show_footer=True)
+        names = ("1-bit", "2-bit", "3-bit", "other", "unknown", "32-bit", "packed\nbytes")
+        titles = dict(zip(COUNTS, (*names, "binary\nMACs", f"{self._mixed()}\nMACs", "float\nMACs"), strict=True))
+        table = Table(caption=self.sentence(), caption_justify="left", show_footer=True, padding=(0, 1, 0, 0))
         table.add_column("layer", "total", no_wrap=True)
         table.add_column("output", justify="right", no_wrap=True)
         table.add_column("inputs/\nweights", no_wrap=True)
@@ -131,10 +177,39 @@ class Summary:
             cells = [_short(getattr(layer, name)) if getattr(layer, name) != 0 else "" for name in used]
             output = "x".join(map(str, layer.output_shape)) if layer.calls else "not called"
             table.add_row(escape(layer.name or layer.kind), output, quantizers, *cells)
+        if self.file_bytes is not None and (
+            rest := self.file_bytes - sum(row.packed_bytes or 0 for row in self.layers)
+        ):
+            sign = "-" if rest < 0 else ""  # thresholds may take less than the batch norms that they replace
+            cells = [sign + _short(abs(rest)) if name == "packed_bytes" else "" for name in used]
+            table.add_row("rest of file", "", "", *cells)
         return table
 
+    def _mixed(self) -> str:
+        """The widths of inputs and weights in `mixed_macs`, as 8 x 1-bit."""
+        rows = [row for row in self.layers if row.mixed_macs]
+        widths = {row.input_bits for row in rows}
+        bits = {2 if row.parameters_2bit else 1 for row in rows}
+        inputs = f"{widths.pop()}" if len(widths) == 1 else "real"
+        return f"{inputs} x {bits.pop() if len(bits) == 1 else 'low'}-bit"
 
-def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, example: Any = None) -> Summary:
+    def __str__(self) -> str:
+        """The table."""
+        return as_text(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
+
+
+def summary(
+    model: nn.Module | Run,
+    shape: tuple[int, ...] | None = None,
+    *,
+    example: Any = None,
+    pixel_range: tuple[float, float] | None = None,
+) -> Summary:
     """Summarises a network by running it once on zeros, or on an example.
 
     The total of `parameters` is `sum(p.numel() for p in model.parameters())`.
@@ -144,23 +219,30 @@ def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, exa
         shape: the shape of one input without the batch, such as (channels, height, width) for images.
         example: an example to use instead of a shape, such as tokens: a tensor, a tuple of positional arguments, or
             a dictionary of keyword arguments. Operations are counted for this call.
+        pixel_range: the values of pixels 0 and 255, as `hypersign.pack` takes them: the first layer then reads 8-bit
+            pixels. A run brings its own.
 
     Raises:
         HypersignError: the network cannot process such an input or owns no parameters; neither shape nor example is
             given, or both are.
 
     >>> from hypersign.models import vgg
-    >>> result = summary(vgg(), (3, 32, 32))
-    >>> result.total.binary_macs, sum(layer.packed_bytes for layer in result.layers if layer.weight_quantizer)
-    (616966144, 1753344)
+    >>> result = summary(vgg(), (3, 32, 32), pixel_range=(-1.0, 1.0))
+    >>> result.total.binary_macs, result.total.mixed_macs, result.layers[0].input_bits
+    (613427200, 3538944, 8)
+    >>> result.file_bytes, sum(layer.packed_bytes for layer in result.layers if layer.weight_quantizer)
+    (1778184, 1753344)
     >>> summary(nn.Embedding(50, 8), example=torch.zeros(1, 20, dtype=torch.int64)).total.parameters
     400
     """
+    classes: Sequence[str] | None = None
     if isinstance(model, Run):
         if shape is None and example is None:
             shape = tuple(model.info["model"]["shape"])
             if model.info["data"].get("integer_inputs"):  # tokens
                 example, shape = torch.zeros((1, *shape), dtype=torch.int64), None
+        pixels, classes = model.info["data"].get("pixel_range"), model.info["data"].get("classes")
+        pixel_range = None if pixels is None else (pixels[0], pixels[1])
         model = model.build_model()
     if (shape is None) == (example is None):
         raise HypersignError(
@@ -169,6 +251,7 @@ def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, exa
         )
     if next(model.parameters(), None) is None:
         raise HypersignError("a network to summarise must own parameters; this one has none")
+    size = _file_bytes(model, shape, pixel_range, classes)
     inside = {part for module in model.modules() for part in _inside(module)}
     names = {
         module: name
@@ -182,7 +265,24 @@ def summary(model: nn.Module | Run, shape: tuple[int, ...] | None = None, *, exa
             _summarise(names[module], module, calls.get(module, []), counted)
             for module in dict.fromkeys([*calls, *names])
         ]
-    return Summary(tuple(rows))
+    if pixel_range is not None and rows[0].input_bits == 32:
+        rows[0] = dataclasses.replace(rows[0], input_bits=8)
+    return Summary(tuple(rows), size)
+
+
+def _file_bytes(
+    model: nn.Module,
+    shape: tuple[int, ...] | None,
+    pixel_range: tuple[float, float] | None,
+    classes: Sequence[str] | None,
+) -> int | None:
+    """The size of the packed file; None without one: no images, or a layer without a packed form."""
+    if shape is None or len(shape) != 3:
+        return None
+    try:
+        return file_size(model, shape, pixel_range=pixel_range, classes=classes or None)
+    except HypersignError:
+        return None
 
 
 Call = tuple[list[tuple[int, ...]], tuple[int, ...]]
@@ -267,7 +367,9 @@ def _summarise(name: str, module: nn.Module, calls: list[Call], counted: set[int
         inputs, weights = _name(module.input_quantizer), _name(module.weight_quantizer)
     sizes = _sizes(module, new)
     macs = sum(_macs(module, *call) for call in calls)
-    binary = isinstance(module, QuantLayer) and _needs_no_multiplier(module.weight_quantizer)
+    low_bit = isinstance(module, QuantLayer) and _needs_no_multiplier(module.weight_quantizer)
+    input_bits = module.input_quantizer.bits_per_level if isinstance(module, QuantLayer) else 32
+    kind = "float" if not low_bit else "binary" if (input_bits or 32) < 8 else "mixed"
     first_inputs, output = calls[0] if calls else ([], ())
     return LayerSummary(
         name=name,
@@ -278,8 +380,10 @@ def _summarise(name: str, module: nn.Module, calls: list[Call], counted: set[int
         input_quantizer=inputs,
         weight_quantizer=weights,
         packed_bytes=sizes.packed,
-        binary_macs=macs if binary else 0,
-        float_macs=0 if binary else macs,
+        binary_macs=macs if kind == "binary" else 0,
+        mixed_macs=macs if kind == "mixed" else 0,
+        float_macs=macs if kind == "float" else 0,
+        input_bits=input_bits,
         **{key: sizes.counts.get(key, 0) for key in PARAMETERS},
     )
 

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from hypersign import study
+from hypersign._installation import program
 from hypersign.cli import main
 from hypersign.cli.demo import recipe
+from hypersign.geometry import Geometry
 from hypersign.runs import load
+from hypersign.study import kept_ablation
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,13 @@ def test_inspect_writes_every_promised_number(run: Path, tmp_path: Path, capsys:
             numbers = layer[family]
             assert len(numbers["pearson_r_per_filter"]) == layer["filters"]
             assert {"pearson_r", "predicted_pearson_r", "slope", "sign_disagreement"} <= set(numbers)
-        assert abs(layer["training_sign_disagreement"] - layer["weights_binarized"]["sign_disagreement"]) < 0.05
+        assert (
+            abs(
+                layer["weights_binarized"]["training_sign_disagreement"]
+                - layer["weights_binarized"]["sign_disagreement"]
+            )
+            < 0.05
+        )
     text = capsys.readouterr().out
     assert "conv2" in text
     assert "counted on training images: conv1" in " ".join(text.split())
@@ -105,13 +115,61 @@ def test_reproduce_draws_everything_and_judges_every_claim(
     assert {"weights_binarized", "angle_density", "pairs_histograms", "rotated_histograms", "quantizer_sign"} <= names
 
 
-def test_demo_recognises_the_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["demo", "--output", str(tmp_path / "demo")])
-    done = load(tmp_path / "demo")
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+def test_demo_recognises_the_digits(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both networks do; and the commands that it says to type next work as typed."""
+    monkeypatch.chdir(here)
+    main(["demo"])
+    done = load(here / "runs/demo")
     assert done.info["results"]["test"]["accuracy"] >= 0.96
     assert done.info["recipe"]["epochs"] == recipe().epochs
     assert {"report.html", "geometry.json"} <= {file.name for file in done.path.iterdir()}
-    assert f"{done.info['results']['test']['accuracy']:.2%}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"{done.info['results']['test']['accuracy']:.2%}" in text
+    twin = done.info["twin"]
+    assert twin["accuracy"] == load(done.path / "twin").info["results"]["test"]["accuracy"] >= 0.96
+    assert f"{twin['accuracy']:.2%} in float32" in text
+    typed = [line.split("#")[0].split() for line in text.partition("Next,")[2].splitlines() if program() in line]
+    assert [words[1] for words in typed] == ["info", "pack", "data", "run", "bench"]
+    for words in typed:
+        assert words[0] == program()
+        main([*words[1:], *(["--repeats", "1"] if words[1] == "bench" else [])])
+    assert len((here / "predictions.csv").read_text().splitlines()) == 360
+    text = capsys.readouterr().out
+    size = (here / "digits.hypersign").stat().st_size
+    assert twin["packed_bytes"] == size
+    assert text.count(f"{size:,} bytes") >= 3  # info: the twin's row and the table; pack
+
+
+def test_inspection_keeps_an_earlier_ablation(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same weights; one of other weights is left out."""
+    monkeypatch.chdir(here)
+    run = load("runs/demo")
+    kept = (run.path / "ablation.json").read_bytes()
+    main(["inspect", "runs/demo", "--images", "50"])
+    assert (run.path / "ablation.json").read_bytes() == kept
+    ablation, depth = kept_ablation(run.path, run, "last")
+    assert [layer.name for layer in depth.layers] == ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"]
+    assert ablation.images == 300
+    shown = {}
+    monkeypatch.setattr("hypersign.report.write", lambda path, found, **parts: shown.update(parts))
+    found = Geometry.load(run.path / "geometry.json")
+    study.write_report(run, found)
+    assert shown["ablation"] == ablation
+    assert shown["depth"] is not None
+    other = here / "other"
+    shutil.copytree(run.path, other)
+    weights = load_file(other / "model.safetensors")
+    weights["fc1.weight"][0] *= -1
+    save_file(weights, other / "model.safetensors")
+    study.write_report(load(other), found)
+    assert (shown["ablation"], shown["depth"]) == (None, None)
 
 
 def test_demo_keeps_off_another_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

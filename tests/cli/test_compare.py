@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hypersign._installation import program
 from hypersign.cli import main
 
 
@@ -62,7 +63,7 @@ def test_runs_stand_side_by_side(
     assert "80.00% ± 4.00%" in text
     assert f"{ours.angle_degrees.mean:.1f} / {ours.angle_degrees.predicted_mean:.1f}" in text
     assert "stopped: not finished, 1 of 12 epochs are done" in text
-    assert "stopped: no geometry.json, so no angles and r; make it with: hypersign inspect" in text
+    assert f"stopped: no geometry.json, so no angles and r; make it with: {program()} inspect" in text
     assert found["runs"]["stopped"]["layers"] == {}
     assert len(found["runs"]["stopped"]["missing"]) == 2
 

@@ -1,16 +1,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
 from hypersign._checks import HypersignError
-from hypersign.cli.data import fetch, list_
-from hypersign.data import NAMES
+from hypersign.cli.data import export, fetch, list_
+from hypersign.data import NAMES, load
 
 
 def run(*words):
-    tyro.extras.subcommand_cli_from_dict({"fetch": fetch, "list": list_}, args=list(words))
+    tyro.extras.subcommand_cli_from_dict({"export": export, "fetch": fetch, "list": list_}, args=list(words))
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +33,45 @@ def test_fetch_of_an_unknown_set():
 def test_list_is_a_table(capsys):
     run("list")
     shown = capsys.readouterr().out
-    for word in (*NAMES, "50000", "3x32x32", "absent, 170 MB", "scikit-learn"):
+    for word in (*NAMES, "50,000", "3x32x32", "170 MB to download", "scikit-learn"):
         assert word in shown
+
+
+def test_list_at_80_columns_keeps_paths_and_numbers_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    run("list")
+    lines = capsys.readouterr().out.splitlines()
+    (path,) = (line for line in lines if line.startswith("digits: "))
+    assert Path(path.removeprefix("digits: "), "digits.csv.gz").exists()
+    (row,) = (line for line in lines if "│ cifar-10" in line)
+    assert "170 MB to download" in row
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_export_is_what_load_gives(split, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("export", "digits", "images.npy", "--split", split)
+    wanted = getattr(load("digits"), split)
+    images = np.load("images.npy")
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, wanted.images.numpy())
+    np.testing.assert_array_equal(np.load("images-labels.npy"), wanted.labels.numpy())
+    assert "images-labels.npy" in capsys.readouterr().out
+    run("export", "digits", "vectors.npy", "--split", split, "--vectors")
+    vectors = np.load("vectors.npy")
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, images.reshape(len(images), 64))
+
+
+def test_export_of_a_wrong_name_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HypersignError, match=r"must end in \.npy; got images\.png"):
+        run("export", "digits", "images.png")
+    with pytest.raises(HypersignError, match="must be one of digits"):
+        run("export", "nope", "images.npy")
+    with pytest.raises(HypersignError, match="a folder that exists"):
+        run("export", "digits", "none/images.npy")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_list_as_json_alone(capsys):

@@ -134,6 +134,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     compare: [],
     data.fetch: [],
     data.list_: [],
+    data.export: [],
     demo: [],
     evaluate: [Run.load_model],
     forecast: [forecasting.forecast],
@@ -165,7 +166,8 @@ RENAMED = {(hash_, "neighbours"): "k", (hash_, "queries"): "sample", (search, "n
 OWN = {
     ablate: {"figures", "json"},
     bench: {"batch_sizes", "json"},
-    compare: {"json"},
+    compare: {"json", "report"},
+    data.export: {"split", "vectors"},
     data.list_: {"json"},
     demo: {"output"},
     evaluate: {"split", "images", "batch_size", "json"},

@@ -79,4 +79,5 @@ def test_importing_figures_does_not_import_matplotlib_and_its_absence_names_the_
         "except f.style.HypersignError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'hypersign[report]'" in done.stdout
+    assert "pip install " in done.stdout
+    assert "[report]" in done.stdout

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from hypersign.forecasting import Law, Mixture, effect, fit, forecast
-from hypersign.forecasting.effects import centred
+from hypersign.forecasting import Effect, Estimate, Law, Mixture, effect, fit, forecast
+from hypersign.forecasting.bench import Bench
+from hypersign.forecasting.effects import centred, unseen
+from hypersign.forecasting.formats import sides_of
 
 
 def linear() -> tuple[nn.Module, np.ndarray, list[np.ndarray]]:
@@ -97,3 +99,32 @@ def test_a_fit_learns_a_power_law_and_its_own_error() -> None:
     assert np.mean(better) < 0.6 * np.mean(plain)
     assert fitted.predict(range(6)).r.error >= fitted.spread[0] > 0
     assert fit(law, []).r(range(3)) == law.r(range(3))
+
+
+def test_halves_measure_repair_on_inputs_that_it_has_not_seen() -> None:
+    model, x, _ = linear()
+    batches = [torch.from_numpy(part).float() for part in (x[:40], x[40:])]
+    bench = Bench(model, batches)
+    assignment = {name: sides_of("binary") for name in "012"}
+    original, same, other = bench.halves(assignment)
+    halves = [[batch[start::2] for batch in batches] for start in (0, 1)]
+    for start, (fitted, unseen_half) in enumerate((halves, halves[::-1])):
+        alone = Bench(model, fitted)
+        rows = slice(100 * start, 100 * start + 100)
+        assert original[rows] == pytest.approx(alone.original, abs=1e-5)
+        assert same[rows] == pytest.approx(alone.together(assignment, repaired=True), abs=1e-4)
+        rows = slice(100 * (1 - start), 100 * (1 - start) + 100)
+        others = alone.together(assignment, repaired=True, batches=unseen_half)
+        assert other[rows] == pytest.approx(others, abs=1e-4)
+
+
+def test_repair_by_n_inputs_from_repairs_by_half_of_them() -> None:
+    """Errors that go as 1/n on other inputs, and as -1/n on the same, are met exactly."""
+    limit, k, n = 0.2, 3.0, 100
+
+    def effect_of(minus_log_r: float) -> Effect:
+        return Effect(Estimate(math.exp(-minus_log_r), 0.1), Estimate(2 * minus_log_r, 0.1), Estimate(1.0, 0.1))
+
+    found = unseen(effect_of(limit - k / (n / 2)), effect_of(limit + k / (n / 2)))
+    assert -math.log(found.r.value) == pytest.approx(limit + k / n)
+    assert found.kl.value == pytest.approx(2 * (limit + k / n))

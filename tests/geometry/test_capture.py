@@ -103,7 +103,7 @@ def test_products_are_bare_whatever_the_output_is(option):
         layer.register_forward_hook(lambda m, a, y: y + 100)
     x = torch.randn(30, 8)
     (found,) = capture(nn.Sequential(layer), [(x, torch.zeros(30).long())]).layers
-    means = found.products._means["a_b.w_b"]
+    means = found.products.means("a_b.w_b")
     np.testing.assert_allclose(means, (x @ layer.quantized_weight().T).mean(0).detach().numpy(), atol=1e-6)
 
 
@@ -129,10 +129,10 @@ def test_progress_counts_images():
 
 def test_autocast_is_switched_off():
     model, batches = _model(), _batches()
-    plain = capture(model, batches).layers[1].products.result("both_binarized", predicted_pearson_r=1)
+    plain = capture(model, batches).layers[1].products.result("both_binarized")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = capture(model, batches).layers[1].products.result("both_binarized", predicted_pearson_r=1)
-    assert plain == cast
+        cast = capture(model, batches).layers[1].products.result("both_binarized")
+    assert repr(plain) == repr(cast)
 
 
 def test_a_layer_used_twice_counts_twice():
@@ -153,6 +153,4 @@ def test_layers_that_share_a_quantizer_are_told_apart():
     together[0].weight_quantizer = together[4].weight_quantizer = together[4].input_quantizer = Sign()
     found = [capture(model, _batches()).layers for model in (apart, together)]
     for one, other in zip(*found, strict=True):
-        assert one.products.result("both_binarized", predicted_pearson_r=0.0) == other.products.result(
-            "both_binarized", predicted_pearson_r=0.0
-        )
+        assert repr(one.products.result("both_binarized")) == repr(other.products.result("both_binarized"))

@@ -54,11 +54,11 @@ def test_each_claim_takes_its_numbers_from_its_measure(geometry) -> None:
         permuted = of(claims, "brings r to")[layer.name]
         assert (permuted.measured, permuted.predicted) == (
             layer.permuted.pearson_r,
-            layer.permuted.predicted_pearson_r,
+            layer.permuted.independent_pearson_r,
         )
         filters = of(claims, "brings each filter")[layer.name]
         assert filters.measured == pytest.approx(np.nanmean(layer.permuted.pearson_r_per_filter))
-        assert filters.predicted == layer.permuted.predicted_pearson_r
+        assert filters.predicted == layer.permuted.independent_pearson_r
         signs = of(claims, "change sign")[layer.name]
         assert signs.predicted == pytest.approx(math.acos(layer.weights_binarized.pearson_r) / math.pi)
 

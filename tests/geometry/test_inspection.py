@@ -79,7 +79,7 @@ def test_theory_meets_independent_weights_and_inputs():
         (result,) = inspect(nn.Sequential(layer), batches).layers
         for family in ("weights_binarized", "activations_binarized", "both_binarized", "permuted"):
             found = getattr(result, family)
-            assert found.pearson_r == pytest.approx(found.predicted_pearson_r, abs=0.008), (quantizer, family)
+            assert found.pearson_r == pytest.approx(found.independent_pearson_r, abs=0.008), (quantizer, family)
             assert found.sign_disagreement == pytest.approx(found.predicted_sign_disagreement, abs=0.008)
             assert np.mean(found.pearson_r_per_filter) == pytest.approx(found.pearson_r, abs=0.01)
 
@@ -95,7 +95,7 @@ def test_correlated_inputs_lower_r_and_permutation_restores_it():
     (result,) = inspect(nn.Sequential(layer), [(x, torch.zeros(3000, dtype=torch.long))]).layers
     found, permuted = result.weights_binarized, result.permuted
     assert np.mean(found.pearson_r_per_filter) < 0.72
-    assert np.mean(permuted.pearson_r_per_filter) == pytest.approx(found.predicted_pearson_r, abs=0.02)
+    assert np.mean(permuted.pearson_r_per_filter) == pytest.approx(found.independent_pearson_r, abs=0.02)
 
 
 class _Everything(nn.Module):
@@ -150,7 +150,7 @@ def test_every_layer_kind_against_a_plain_writing():
             assert found.sign_disagreement == pytest.approx(np.mean((x < 0) != (y < 0)), abs=2e-3)
     assert result.layers[1].angle_degrees.mean == 0
     assert result.layers[1].weights_binarized.pearson_r == pytest.approx(1)
-    assert result.layers[2].activations_binarized.predicted_pearson_r == 1
+    assert result.layers[2].activations_binarized.independent_pearson_r == 1
     assert result.layers[2].activations_binarized.slope == pytest.approx(1)
     assert set(result.layers[0].level_shares) == {"-1", "0", "+1"}
 

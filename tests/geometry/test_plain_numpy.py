@@ -124,7 +124,7 @@ def test_every_product_is_the_loops(plain) -> None:
     for layer in seen.layers:
         for kind, values in plain.products[layer.name].items():
             name = f"a_{kind[0]}.w_{kind[1]}"
-            np.testing.assert_allclose(layer.products._means[name], [np.mean(v) for v in values], atol=1e-5)
+            np.testing.assert_allclose(layer.products.means(name), [np.mean(v) for v in values], atol=1e-5)
         assert layer.products.count == len(plain.products[layer.name]["bb"][0])
 
 

@@ -19,8 +19,11 @@ from hypersign.geometry.results import (
 def _geometry() -> Geometry:
     density = Density((0.0, 1.0), (0.25, 0.75))
     products = DotProducts(
-        0.8, (0.7, 0.9), 0.79, 1.5, -0.1, 0.2, 0.21, Histogram((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), ((1, 2), (3, 4)))
-    )
+        0.8, (0.7, 0.9), 1.5, -0.1, 0.2, Histogram((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), ((1, 2), (3, 4))),
+        pearson_r_error=0.01, training_pearson_r=0.81, training_pearson_r_error=0.01, predicted_pearson_r=0.79,
+        training_pearson_r_per_filter=(0.7, 0.9), predicted_pearson_r_per_filter=(0.7, 0.9),
+        independent_pearson_r=0.8, training_sign_disagreement=0.2, predicted_sign_disagreement=0.21,
+    )  # fmt: skip
     angle = AngleStats(37.0, 0.5, 36.9, 37.07, 0.6, 36.0, 0.7, (36.5, 37.5), density, density)
     weights = WeightStats(0.0, 0.1, 0.0, 3.0, 0.08, density, (-0.02, 0.02))
     layer = LayerGeometry(
@@ -46,7 +49,8 @@ def test_the_keys_of_the_file_are_the_fields(tmp_path):
     assert {"mean", "std", "peak", "predicted_mean", "predicted_std"} <= set(layer["angle_degrees"])
     for family in ("weights_binarized", "activations_binarized", "both_binarized", "permuted"):
         assert {
-            "pearson_r", "pearson_r_per_filter", "predicted_pearson_r", "slope", "sign_disagreement",
+            "pearson_r", "pearson_r_per_filter", "pearson_r_error", "training_pearson_r", "predicted_pearson_r",
+            "independent_pearson_r", "slope", "sign_disagreement",
         } <= set(layer[family])  # fmt: skip
 
 

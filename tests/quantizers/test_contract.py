@@ -155,9 +155,9 @@ def test_round_alone_is_measured_and_not_predicted() -> None:
         assert set(layer.angle_degrees.predicted_density.density) == {0.0}
         assert layer.level_shares == {}
         assert layer.latent_weights.thresholds == ()
-        assert math.isfinite(layer.weights_binarized.predicted_pearson_r)  # by the measured angle
+        assert math.isfinite(layer.weights_binarized.independent_pearson_r)  # by the measured angle
     assert found.layers[1].weight_quantizer == "Rounded()"
-    assert math.isnan(found.layers[1].activations_binarized.predicted_pearson_r)
+    assert math.isnan(found.layers[1].activations_binarized.independent_pearson_r)
     for claim in network_claims(found):
         assert math.isfinite(claim.predicted)
     tracked = Tracker(model)(batch[0])

@@ -106,7 +106,7 @@ def test_options_of_surrogates_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cubic", "quantizer must be one of float, sign, ternary, .*; got 'cubic'"),
+        ("cubic", "quantizer must be one of float, relu, sign, ternary, .*; got 'cubic'"),
         ("sign:thresh=1", "options of the quantizer sign must be option=value with scale, offset, surrogate, zero"),
         ("sign:zero", "got 'zero'"),
         ("float:zero=1", "with no option at all; got 'zero=1'"),
@@ -231,5 +231,5 @@ def test_recipes_make_one_quantization() -> None:
     assert (found.float_weights, found.first_layer) == (("conv1",), "haar")
     assert Recipe(weights="sign:scale=filter", inputs="float").quantization().weights.scale == MeanScale()
     assert isinstance(Recipe().quantization().weights.surrogate, HardTanh)
-    with pytest.raises(HypersignError, match=r"quantizer must be one of float, sign, ternary, .*; got 'cubic'"):
+    with pytest.raises(HypersignError, match=r"quantizer must be one of float, relu, sign, ternary, .*; got 'cubic'"):
         Recipe(weights="cubic")

@@ -220,7 +220,6 @@ def _layer(
     quantized = real if first else np.where(np.abs(real) > threshold, np.sign(real), 0.0)
     permuted = generator.permuted(quantized, axis=1)
 
-    weights_binarized = _products(quantized @ levels.T, quantized @ latent.T, 0.8)
     cosine = (latent * levels).sum(1) / np.sqrt((latent**2).sum(1) * (levels**2).sum(1))
     angle = np.degrees(np.arccos(cosine))
     predicted = 37.071 - 23.66 / fan_in - (3.4 if ternary else 0.0)
@@ -267,7 +266,6 @@ def _layer(
         activations_binarized=_products(real @ levels.T, quantized @ levels.T, real_input),
         both_binarized=_products(real @ latent.T, quantized @ levels.T, expected * real_input),
         permuted=_products(permuted @ levels.T, permuted @ latent.T, expected),
-        covariance_pearson_r=tuple(r - 0.01 for r in weights_binarized.pearson_r_per_filter),
         effective_dimension=fan_in / 3,
         components=Components((1, 2, fan_in), (0.5, 0.7, 1.0), (0.1, 0.2, 1.0), (0.12, 0.22, 1.0)),
         what_if=tuple(
@@ -290,15 +288,23 @@ def _layer(
 
 def _products(x: np.ndarray, y: np.ndarray, predicted: float) -> DotProducts:
     per_filter = [float(np.corrcoef(x[:, f], y[:, f])[0, 1]) for f in range(x.shape[1])]
+    r = float(np.corrcoef(x.ravel(), y.ravel())[0, 1])
     slope, intercept = np.polyfit(x.ravel(), y.ravel(), 1)
     x_limit, y_limit = 3.5 * x.std(), 3.5 * y.std()
     x_edges, y_edges = np.linspace(-x_limit, x_limit, BINS + 1), np.linspace(-y_limit, y_limit, BINS + 1)
     inside_x, inside_y = (np.clip(v, -t * 0.999, t * 0.999).ravel() for v, t in ((x, x_limit), (y, y_limit)))
     counts, _, _ = np.histogram2d(inside_x, inside_y, bins=(x_edges, y_edges))
     return DotProducts(
-        pearson_r=float(np.corrcoef(x.ravel(), y.ravel())[0, 1]),
+        pearson_r=r,
         pearson_r_per_filter=tuple(per_filter),
+        pearson_r_error=0.002,
+        training_pearson_r=r + 0.001,
+        training_pearson_r_error=0.002,
+        training_pearson_r_per_filter=tuple(value + 0.001 for value in per_filter),
         predicted_pearson_r=predicted,
+        predicted_pearson_r_per_filter=tuple(value - 0.01 for value in per_filter),
+        independent_pearson_r=predicted,
+        training_sign_disagreement=float((np.sign(x) != np.sign(y)).mean()) + 0.001,
         slope=float(slope),
         intercept=float(intercept),
         sign_disagreement=float((np.sign(x) != np.sign(y)).mean()),

@@ -100,11 +100,14 @@ def test_training_rows_skip_what_is_missing(synthetic):
 
 def test_prediction_rows_are_filters_that_have_both(geometry):
     layer = geometry.layers[1]
-    r = (math.nan, *layer.covariance_pearson_r[1:])
-    rows = layer_content(dataclasses.replace(layer, covariance_pearson_r=r))["prediction"]
+    products = layer.weights_binarized
+    r = (math.nan, *products.predicted_pearson_r_per_filter[1:])
+    changed = dataclasses.replace(products, predicted_pearson_r_per_filter=r)
+    rows = layer_content(dataclasses.replace(layer, weights_binarized=changed))["prediction"]
     assert [row["filter"] for row in rows] == list(range(1, layer.filters))
     assert rows[0]["measured"] - rows[0]["predicted"] == pytest.approx(0.01, abs=1e-4)
-    bare = dataclasses.replace(layer, covariance_pearson_r=())
+    changed = dataclasses.replace(products, predicted_pearson_r_per_filter=())
+    bare = dataclasses.replace(layer, weights_binarized=changed)
     assert filter_predictions(bare) == []
     count, error = exactness(geometry)
     assert count == sum(layer.filters for layer in geometry.layers)
@@ -171,7 +174,7 @@ def test_permuted_r_is_the_median_filters(geometry):
     assert row["permuted"][0] == 0.71
 
 
-@pytest.mark.parametrize(("gap", "mark"), [(0.06, "above"), (-0.06, "below"), (0.04, ""), (math.nan, "")])
+@pytest.mark.parametrize(("gap", "mark"), [(0.01, "above"), (-0.01, "below"), (0.008, ""), (math.nan, "")])
 def test_a_departure_is_marked(geometry, gap, mark):
     layer = geometry.layers[1]
     products = dataclasses.replace(layer.both_binarized, pearson_r=0.7 + gap, predicted_pearson_r=0.7)

@@ -16,11 +16,13 @@ def change(layer, *, angle=None, predicted_angle=37.0, moments=37.0, r=None, pre
             weights,
             pearson_r=r,
             pearson_r_per_filter=(r, math.nan, 1.0, 0.0),
-            predicted_pearson_r=predicted,
+            independent_pearson_r=predicted,
             sign_disagreement=0.25,
         )
     each = (permuted, math.nan, 1.0, 0.0)  # over all filters together r is elsewhere where inputs have a mean
-    shuffled = dataclasses.replace(layer.permuted, pearson_r=0.5, pearson_r_per_filter=each, predicted_pearson_r=0.8)
+    shuffled = dataclasses.replace(
+        layer.permuted, pearson_r=0.5, pearson_r_per_filter=each, independent_pearson_r=0.8
+    )
     return dataclasses.replace(layer, angle_degrees=stats, weights_binarized=weights, permuted=shuffled)
 
 

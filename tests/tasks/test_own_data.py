@@ -24,7 +24,7 @@ from hypersign.runs import load, read_tensors
 from hypersign.study import ablate_run, write_report
 from hypersign.summaries import summary
 from hypersign.tasks import Classification, NextToken, Regression
-from hypersign.training import InterruptedTrainingError, Recipe, resume, train
+from hypersign.training import RECIPES, InterruptedTrainingError, Recipe, resume, train
 from hypersign.training.step import Step
 
 QUIET = {"device": "cpu", "console": Console(quiet=True)}
@@ -84,6 +84,7 @@ def case(request):
 def recipe(**fields):
     return Recipe(
         **{
+            **RECIPES["anderson-berg-2018"].as_dict(),
             "epochs": 6,
             "batch_size": 20,
             "validation": 40,
@@ -355,7 +356,7 @@ def test_what_the_commands_do_for_images_they_do_for_any_run(case, tmp_path):
     opened = load(run.path, data=data, model=model)
     geometry = inspect(opened, images=30)
     assert geometry.accuracy == inspect(run.load_model(), data.batches(data.test[:30], 10), task=data.task).accuracy
-    assert len(geometry.layers[0].covariance_pearson_r) == geometry.layers[0].filters
+    assert len(geometry.layers[0].weights_binarized.predicted_pearson_r_per_filter) == geometry.layers[0].filters
     ablation, _ = ablate_run(opened, images=30, reestimate_images=40, rounds=1)
     assert ablation.images == 30
 

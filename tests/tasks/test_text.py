@@ -17,7 +17,7 @@ from hypersign.layers import QuantLinear
 from hypersign.quantizers import Sign
 from hypersign.runs import load
 from hypersign.tasks import NextToken
-from hypersign.training import Recipe, train
+from hypersign.training import RECIPES, train
 
 QUIET = {"device": "cpu", "console": Console(quiet=True)}
 LENGTH = 16
@@ -101,7 +101,8 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-RECIPE = Recipe(
+RECIPE = dataclasses.replace(
+    RECIPES["anderson-berg-2018"],
     data="rhyme",
     epochs=8,
     batch_size=8,

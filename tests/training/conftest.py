@@ -5,10 +5,22 @@ import torch
 from rich.console import Console
 
 from hypersign.runs import read_tensors
-from hypersign.training import Recipe, train
+from hypersign.training import RECIPES, Recipe, train
 
-MLP = {"data": "digits", "model": "mlp", "hidden": (16,), "epochs": 2, "images": 100, "reestimate_images": 100}
+PAPER = {**RECIPES["anderson-berg-2018"].as_dict(), "validation": 0}
+"""Its settings are what these tests count on."""
+
+MLP = {
+    **PAPER,
+    "data": "digits",
+    "model": "mlp",
+    "hidden": (16,),
+    "epochs": 2,
+    "images": 100,
+    "reestimate_images": 100,
+}
 VGG = {
+    **PAPER,
     "data": "digits",
     "model": "vgg",
     "widths": (4, 8),

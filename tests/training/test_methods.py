@@ -136,7 +136,7 @@ def test_the_rate_warms_up_and_falls_linearly():
     )
     rates = [recipe.rate(epoch=epoch, progress=0.5) for epoch in (1, 2, 3, 4)]
     assert rates == [0.25 * 0.875, 0.75 * 0.625, 0.375, 0.125]
-    per_epoch = Recipe(schedule="linear", epochs=4, learning_rate=1.0, final_learning_rate=0.0)
+    per_epoch = Recipe(schedule="linear", schedule_per="epoch", epochs=4, learning_rate=1.0)
     assert [per_epoch.rate(epoch=epoch, progress=1.0) for epoch in (1, 2, 3, 4)] == [1.0, 0.75, 0.5, 0.25]
 
 

@@ -10,7 +10,8 @@ from hypersign.layers import QuantLinear
 from hypersign.models import build
 from hypersign.quantizers import Sign, Ternary
 from hypersign.tasks import Classification, NextToken
-from hypersign.training.monitor import Monitor, first_broken_layer, layer_metrics, negative_signs
+from hypersign.training.monitor import Monitor, StepClock, first_broken_layer, layer_metrics, negative_signs
+from hypersign.training.recipe import RECIPES, Recipe
 
 ROW = {
     "epoch": 1,
@@ -129,3 +130,34 @@ def test_tensorboard(tmp_path):
     assert (loss.step, loss.value) == (7, 0.25)
     tags = events.Tags()["scalars"]
     assert not any("validation" in tag or math.isnan(events.Scalars(tag)[0].value) for tag in tags)
+
+
+def told(clock: StepClock, times: list[float]) -> list[tuple[int, str]]:
+    """The steps after which the clock says something, and what."""
+    said = [(i, clock.step(now)) for i, now in enumerate(times, 1)]
+    return [(i, text) for i, text in said if text]
+
+
+def test_the_clock_says_once_how_long_the_rest_takes():
+    """Steps of half a second after two slow ones: due after 2 s, at step 6; 494 steps are left."""
+    times = [10.0, 20.0, *(20 + 0.5 * i for i in range(1, 60))]
+    assert told(StepClock(Recipe(), 500, faster_on_bits=True), times) == [
+        (6, "494 more steps of 50 at 0.5 s: about 4 min on this machine")
+    ]
+    quick = [0.001 * i for i in range(1, 100)]
+    ((step, text),) = told(StepClock(Recipe(), 10_000, faster_on_bits=True), quick)
+    assert step == StepClock.WARM_UP + StepClock.STEPS == 22
+    assert text == "9,978 more steps of 50 at 0.001 s: about 10 s on this machine"
+    assert told(StepClock(Recipe(), 10, faster_on_bits=True), quick[:10]) == []
+
+
+def test_the_clock_says_what_would_be_faster():
+    times = [0.0, 4.3, 8.6, 12.9]
+    ((step, text),) = told(StepClock(RECIPES["modern"], 50_000, faster_on_bits=True), times)
+    assert step == 3
+    assert text == (
+        "49,997 more steps of 100 at 4.3 s: about 2.5 days on this machine; faster: "
+        "--precision bits (up to 4 times), fewer --epochs (now 100), smaller --widths or --hidden"
+    )
+    ((_, text),) = told(StepClock(RECIPES["modern"], 50_000, faster_on_bits=False), times)
+    assert "--precision" not in text

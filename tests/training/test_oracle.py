@@ -1,6 +1,7 @@
 """The same variables and inputs, and the same 30 steps, as the original authors' code computed them."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from hypersign.models import build
 from hypersign.tasks import LOSSES, Classification
-from hypersign.training.recipe import Recipe
+from hypersign.training.recipe import RECIPES, Recipe
 from hypersign.training.step import Step, make_optimizer
 
 FOLDER = Path(os.environ.get("HYPERSIGN_ORACLE", Path(__file__).parents[2] / ".." / "shared" / "oracle"))
@@ -83,7 +84,9 @@ def recipe(info: dict, **changes) -> Recipe:
         "latent_clip": "before-forward",
         "adam_epsilon": "uncorrected",
     }
-    return Recipe(**{**values, **changes})
+    return dataclasses.replace(
+        RECIPES["anderson-berg-2018"], **{"data": "digits", "validation": 0, **values, **changes}
+    )
 
 
 def network(recipe: Recipe, arrays: dict[str, np.ndarray], prefix: str) -> nn.Sequential:

@@ -52,7 +52,7 @@ def test_the_paper_s_recipe():
         ({"learning_rate": 0.0}, r"learning_rate must be a number > 0; got 0"),
         ({"learning_rate": math.nan}, r"learning_rate must be a number > 0; got nan"),
         ({"final_learning_rate": -1e-3}, r"final_learning_rate must be a number >= 0; got -0\.001"),
-        ({"final_learning_rate": 0.0}, r"final_learning_rate must be > 0 with the exponential schedule; got 0"),
+        ({"schedule": "exponential"}, r"final_learning_rate must be > 0 with the exponential schedule; got 0"),
         ({"weight_decay": -1.0}, r"weight_decay must be a number >= 0; got -1"),
         ({"weight_decay": 0.1}, r"adam takes no weight decay; got weight_decay 0\.1: use adamw or sgd"),
         ({"gradient_clip": 0.0}, r"gradient_clip must be a number > 0; got 0"),
@@ -91,7 +91,9 @@ def test_model_options_are_those_that_are_set():
 
 
 def test_exponential_rate_decays_once_in_the_first_epoch_and_ends_at_the_last_rate():
-    recipe = Recipe(epochs=500, learning_rate=1e-3, final_learning_rate=3e-7)
+    recipe = Recipe(
+        epochs=500, learning_rate=1e-3, final_learning_rate=3e-7, schedule="exponential", schedule_per="epoch"
+    )
     factor = (3e-7 / 1e-3) ** (1 / 500)
     rate = 1e-3
     for epoch in range(1, 501):
@@ -102,14 +104,14 @@ def test_exponential_rate_decays_once_in_the_first_epoch_and_ends_at_the_last_ra
 
 
 def test_exponential_rate_by_the_step():
-    recipe = Recipe(epochs=4, learning_rate=1.0, final_learning_rate=2.0**-16, schedule_per="step")
+    recipe = Recipe(epochs=4, learning_rate=1.0, final_learning_rate=2.0**-16, schedule="exponential")
     # 16 halvings over 4 epochs: 4 an epoch, 1 a quarter of an epoch
     found = [recipe.rate(epoch=e, progress=p) for e, p in [(1, 0.25), (1, 1.0), (2, 0.25), (3, 0.5), (4, 1.0)]]
     assert found == [2.0**-n for n in (1, 4, 5, 10, 16)]
 
 
 def test_cosine_rate_by_the_epoch_starts_at_the_first_rate():
-    recipe = Recipe(epochs=4, learning_rate=1.0, final_learning_rate=0.2, schedule="cosine")
+    recipe = Recipe(epochs=4, learning_rate=1.0, final_learning_rate=0.2, schedule_per="epoch")
     for epoch, expected in [(1, 1.0), (2, 0.6 + 0.4 * math.sqrt(0.5)), (3, 0.6), (4, 0.6 - 0.4 * math.sqrt(0.5))]:
         assert recipe.rate(epoch=epoch, progress=1.0) == pytest.approx(expected, rel=1e-12)
 

@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Identity, Sign, Tanh
 from hypersign.tasks import Classification, cross_entropy
-from hypersign.training import Recipe
+from hypersign.training import RECIPES
 from hypersign.training.step import Step, latent_weights, make_optimizer
 
 
@@ -22,7 +23,7 @@ def network(**options):
 
 
 def stepper(model, guard=True, **fields):
-    recipe = Recipe(loss="cross-entropy", **fields)
+    recipe = dataclasses.replace(RECIPES["anderson-berg-2018"], loss="cross-entropy", **fields)
     optimizer = make_optimizer(recipe, list(model.parameters()))
     return Step(model, recipe, Classification(), optimizer, contextlib.nullcontext, guard=guard)
 

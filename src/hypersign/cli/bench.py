@@ -106,11 +106,20 @@ def bench_table(times: Profile) -> Table:
     if times.peak:
         notes.append(f"peak: {times.peak / 1e12:.2f} T binary multiply-accumulates per second (registers only)")
     table.caption = "\n".join(notes)
-    table.add_column("operation", no_wrap=True)
+    table.show_footer = True
+    summed = sum(node.seconds for node in times.nodes)
+    total = max(times.seconds, summed)  # the shortest times of the nodes may add up to more than that of the whole
+    table.add_column("operation", "whole batch", no_wrap=True)
     table.add_column("arithmetic", no_wrap=True)
-    for name in ("MACs per\nimage", "µs per\nbatch", "share", "T MAC/s", "of\npeak"):
-        table.add_column(name, justify="right", no_wrap=True)
-    total = sum(node.seconds for node in times.nodes)
+    macs = sum(node.macs for node in times.nodes)
+    for name, footer in (
+        ("MACs per\nimage", f"{macs:,}"),
+        ("µs per\nbatch", f"{total * 1e6:,.1f}"),
+        ("share", "100%"),
+        ("T MAC/s", f"{macs * times.images / total / 1e12:.3f}"),
+        ("of\npeak", ""),
+    ):
+        table.add_column(name, footer, justify="right", no_wrap=True)
     for node in times.nodes:
         rate = node.macs * times.images / node.seconds
         table.add_row(
@@ -122,4 +131,6 @@ def bench_table(times: Profile) -> Table:
             f"{rate / 1e12:.3f}" if node.macs else "",
             f"{rate / times.peak:.0%}" if times.peak and node.arithmetic == "bits" else "",
         )
+    between = total - summed
+    table.add_row("the rest", "copies, calls", "", f"{between * 1e6:,.1f}", f"{between / total:.0%}", "", "")
     return table

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from rich.table import Table
 
+from hypersign._installation import as_typed
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, Option, parse
 from hypersign.cli.printing import console
@@ -28,7 +29,7 @@ def compare(runs_: RunPaths, /, *, report: PageTarget = None, json: JsonTarget =
     Angles and r come from the geometry.json that hypersign inspect wrote; runs without one are named.
 
     Example:
-        hypersign compare runs/digits-vgg-binary runs/digits-vgg-ternary --report compared.html
+        hypersign compare runs/demo runs/demo/twin --report compared.html
     """
     from hypersign import runs, study
 
@@ -47,7 +48,7 @@ def compare(runs_: RunPaths, /, *, report: PageTarget = None, json: JsonTarget =
         out.print(_layers(measured))
     for label, facts in found.items():
         for missing in facts["missing"]:
-            out.print(f"{label}: {missing}", soft_wrap=True)
+            out.print(as_typed(f"{label}: {missing}"), soft_wrap=True)
     if report is not None:
         out.print(f"Page: {report}", soft_wrap=True)
 
@@ -60,7 +61,7 @@ def _overview(found: dict[str, dict[str, Any]], differences: dict[str, dict[str,
         caption="± one binomial standard error of the accuracy, over test images",
         caption_justify="left",
     )
-    table.add_column("", no_wrap=True)
+    table.add_column("result or setting", no_wrap=True)
     for label in found:
         table.add_column(label, justify="right", overflow="fold")
     tests = [facts["test"] for facts in found.values()]
@@ -90,15 +91,16 @@ def _accuracy(test: dict[str, Any]) -> str:
 def _layers(measured: dict[str, dict[str, Any]]) -> Table:
     """One row per layer: angle and r in each run, measured beside predicted."""
     table = Table(
-        title="angle between latent and quantized filters in degrees, r with quantized weights",
+        title="angle and r",
         title_justify="left",
-        caption="each measured / predicted",
+        caption="each measured / predicted; angle: between latent and quantized filters, in degrees;\n"
+        "r: correlation of dot products with quantized and with latent weights",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
     for label in measured:
-        table.add_column(f"{label}: angle", justify="right", overflow="fold")
-        table.add_column("r", justify="right", no_wrap=True)
+        for number in ("angle", "r"):
+            table.add_column(f"{label}:\n{number}", justify="right", overflow="fold")
     for name in dict.fromkeys(name for layers in measured.values() for name in layers):
         cells = []
         for layers in measured.values():

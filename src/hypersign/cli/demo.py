@@ -7,8 +7,9 @@ from typing import Annotated
 
 from hypersign._checks import HypersignError
 from hypersign._locks import is_lock, writing_file, writing_folder
+from hypersign.cli.info import twin_words
 from hypersign.cli.options import Option, parse, progress_bars
-from hypersign.cli.printing import console
+from hypersign.cli.printing import console, say, say_next
 from hypersign.training.recipe import Recipe
 
 
@@ -35,7 +36,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def demo(*, output: Annotated[Path, Option(metavar="FOLDER")] = Path("runs/demo")) -> None:
-    """Train a small binary network on scikit-learn's scanned digits, measure its geometry, write the report.
+    """Train a small binary network on scikit-learn's scanned digits, and its float twin; measure, write the report.
 
     It takes about a minute on 2 cores and needs no download. It replaces an earlier demo in the same folder.
 
@@ -81,10 +82,12 @@ def _demo(output: Path) -> None:
     try:
         out.print("1. Training a binary convolutional network on scanned digits", style="bold")
         trained = train(recipe(), output, device="cpu", console=progress)
-        out.print("2. Measuring what one bit did to its geometry", style="bold")
+        out.print("2. Training its float twin: the same network without quantizers", style="bold")
+        trained = study.train_twin(trained, device="cpu", console=progress)
+        out.print("3. Measuring what one bit did to its geometry", style="bold")
         with progress_bars() as bars:
             found = geometry.inspect(trained, progress=bars)
-        out.print("3. Putting layers back to float, one at a time", style="bold")
+        out.print("4. Putting layers back to float, one at a time", style="bold")
         with progress_bars() as bars:
             ablation, depth = study.ablate_run(
                 trained, images=300, reestimate_images=300, rounds=2, depth=True, progress=bars
@@ -93,4 +96,16 @@ def _demo(output: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     out.print(geometry_table(found))
+    out.print("What one bit cost, and saved", style="bold")
+    say(twin_words(trained.info))
     out.print(f"Report: {page}\nNumbers: {output / 'geometry.json'}", soft_wrap=True)
+    say_next(
+        "Next, a few seconds each:",
+        {
+            f"hypersign info {output}": "network, sizes, recipe, results",
+            f"hypersign pack {output} -o digits.hypersign --verify": "one file of bits, checked",
+            "hypersign data export digits images.npy": "the test images",
+            "hypersign run digits.hypersign -i images.npy -o predictions.csv": "predict, without torch",
+            "hypersign bench digits.hypersign": "time each layer",
+        },
+    )

@@ -1,6 +1,7 @@
 """`hypersign info`: what a run folder holds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -50,6 +51,8 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
             facts.add_row(
                 f"{split} accuracy", f"{result['accuracy']:.2%} of {result[unit]:,}, loss {result['loss']:.4f}"
             )
+    if "twin" in found:
+        facts.add_row("float twin", twin_words(found))
     if rows:
         facts.add_row(
             "training", f"{len(rows)} epochs in {rows[-1]['seconds']:,.0f} s, last loss {rows[-1]['loss']:.4f}"
@@ -59,3 +62,23 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
     out = console()
     out.print(facts)
     out.print(network.table())
+
+
+def twin_words(info: dict[str, Any]) -> str:
+    """What low bits cost and saved, beside the float twin: accuracy, size and speed."""
+    twin, accuracy = info["twin"], info["results"]["test"]["accuracy"]
+    levels = {2: "one bit", 3: "ternary levels"}[info["recipe"]["levels"]]
+    lines = [
+        f"{accuracy:.2%} of the test images with {levels}, {twin['accuracy']:.2%} in float32 "
+        f"({100 * (accuracy - twin['accuracy']):+.2f} points)"
+    ]
+    if "packed_bytes" not in twin:
+        return f"{lines[0]}\nnot packed: {twin['packed_reason']}"
+    packed, real = twin["packed_bytes"], twin["float_bytes"]
+    lines.append(f"{packed:,} bytes packed, {real:,} as float32: {real / packed:.1f} times smaller")
+    fast, slow = twin["packed_seconds_per_image"], twin["seconds_per_image"]
+    lines.append(
+        f"{fast * 1e6:,.1f} µs per image packed, {slow * 1e6:,.1f} µs in float32 by torch: {slow / fast:.1f} times "
+        f"faster (batches of {twin['batch']}, one thread, {twin['backend']})"
+    )
+    return "\n".join(lines)

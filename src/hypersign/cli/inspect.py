@@ -16,7 +16,7 @@ from hypersign.cli.options import Option, RunPath, Seed, Weights, parse, progres
 from hypersign.cli.printing import beside, console
 
 if TYPE_CHECKING:
-    from hypersign.geometry import Geometry
+    from hypersign.geometry import DotProducts, Geometry, LayerGeometry
 
 
 def run(words: Sequence[str]) -> None:
@@ -73,15 +73,16 @@ def inspect(
                     seed=seed,
                     progress=progress,
                 )
-        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth)
+        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth, weights=weights)
         out.print(geometry_table(found))
         for remark in zero_filters(found):
             out.print(remark)
         out.print(covariance_table(found))
-        if shares := sign_flips(found):
-            out.print(shares)
+        for sentence in (sampling(found), independence(found), sign_flips(found)):
+            if sentence:
+                out.print(sentence)
         for layer in found.layers:
-            if layer.reason and not layer.covariance_pearson_r:
+            if layer.reason and not layer.what_if:
                 out.print(f"{layer.name}: {layer.reason}")
         if figures:
             from hypersign.figures import save_analysis
@@ -96,7 +97,7 @@ def sign_flips(found: "Geometry") -> str:
     shares = [
         f"{layer.name} {beside(100 * layer.weights_binarized.sign_disagreement, counted, 1)}"
         for layer in found.layers
-        if not math.isnan(counted := 100 * layer.training_sign_disagreement)
+        if not math.isnan(counted := 100 * layer.weights_binarized.training_sign_disagreement)
     ]
     return f"Signs that differ, %, measured / counted on training images: {', '.join(shares)}" if shares else ""
 
@@ -111,55 +112,116 @@ def zero_filters(found: "Geometry") -> list[str]:
     ]
 
 
+def sampling(found: "Geometry") -> str:
+    """How far r on training images is from r on test images, in words; empty without training images."""
+    gaps = [
+        (abs(products.training_pearson_r - products.pearson_r), layer.name, name)
+        for layer in found.layers
+        for name, products in families(layer).items()
+        if not math.isnan(products.training_pearson_r)
+    ]
+    if not gaps:
+        return ""
+    gap, layer, name = max(gaps)
+    return (
+        f"The same r on {found.covariance_images:,} training images is {gap:.3f} apart at most ({layer}, {name}): "
+        "what is measured holds for other images."
+    )
+
+
+def independence(found: "Geometry") -> str:
+    """What independent inputs would give, and what the difference means, in words; may be empty."""
+    rows = [
+        (layer.name, layer.weights_binarized)
+        for layer in found.layers
+        if layer.quantizes_weights and math.isfinite(layer.weights_binarized.independent_pearson_r)
+    ]
+    better = [name for name, r in rows if r.pearson_r > r.independent_pearson_r + 3 * r.pearson_r_error]
+    worse = [name for name, r in rows if r.pearson_r < r.independent_pearson_r - 3 * r.pearson_r_error]
+    if not better and not worse:
+        return ""
+    mean = float(np.mean([r.independent_pearson_r for _, r in rows]))
+    text = f"If inputs were independent, binary weights would give r = {mean:.2f} (mean over layers)."
+    if better:
+        text += f" They lose less in {_names(better)}: the filters point where the inputs vary most."
+    if worse:
+        text += (
+            f" {_names(worse)} lose more: their inputs share a component, such as brightness, that latent filters "
+        )
+        text += "cancel and binary ones do not."
+    return text
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} other layers"
+
+
+def families(layer: "LayerGeometry") -> "dict[str, DotProducts]":
+    """The dot products of the families that a layer has: "weights", "activations" and "both"."""
+    found = {"weights": layer.weights_binarized} if layer.quantizes_weights else {}
+    if layer.quantizes_inputs:
+        found["activations"] = layer.activations_binarized
+    return found | {"both": layer.both_binarized}
+
+
 def geometry_table(found: "Geometry") -> Table:
     """One row per layer: measured and predicted angle and correlations of dot products."""
     table = Table(
         title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
-        caption="each measured / predicted; angle: between latent and quantized filters,\n"
-        "in degrees; r: Pearson correlation of dot products when weights,\n"
-        "activations or both are binarized",
+        caption="each measured / predicted; angle: between latent and quantized filters, in\n"
+        "degrees; r: correlation of dot products when weights, activations or both\n"
+        "are binarized, predicted before that from the inputs' covariance;\n"
+        "* apart by more than three standard errors",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
-    table.add_column("fan-in", justify="right", no_wrap=True)
     table.add_column("angle", justify="right", no_wrap=True)
     for name in ("weights", "activations", "both"):
         table.add_column(f"r {name}", justify="right", no_wrap=True)
     for layer in found.layers:
-        families = (layer.weights_binarized, layer.activations_binarized, layer.both_binarized)
+        known = families(layer)
         table.add_row(
             layer.name,
-            str(layer.fan_in),
             beside(layer.angle_degrees.mean, layer.angle_degrees.predicted_mean, 1),
-            *(beside(family.pearson_r, family.predicted_pearson_r, 2) for family in families),
+            *(_cell(known[name]) if name in known else "-" for name in ("weights", "activations", "both")),
         )
     return table
 
 
+def _cell(products: "DotProducts") -> str:
+    text = beside(products.pearson_r, products.predicted_pearson_r, 3)
+    return f"{text}*" if products.departs else f"{text} "
+
+
 def covariance_table(found: "Geometry") -> Table:
-    """One row per layer: the inputs' effective dimension, and measured and predicted r with quantized weights."""
+    """One row per layer: the inputs' effective dimension, the distance of predictions per filter, and the advice."""
     table = Table(
-        caption="r: medians over filters, as measured and as predicted from\n"
-        f"the inputs' covariance over {found.covariance_images:,} training images;\n"
-        "effective dimension: number of directions in which inputs vary",
+        caption=f"predictions are from {found.covariance_images:,} training images; apart: median over filters\n"
+        "of the distance between measured and predicted r; effective dimension:\n"
+        "number of directions in which inputs vary",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
-    for name in ("fan-in", "effective\ndimension", "r weights,\nmeasured", "predicted", "apart"):
+    for name in ("fan-in", "effective\ndimension", "apart:\nweights", "activa-\ntions", "both"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("latent weights: advice")
     for layer in found.layers:
-        if not layer.covariance_pearson_r:
+        if not layer.what_if:
             continue
-        r = np.array([layer.weights_binarized.pearson_r_per_filter, layer.covariance_pearson_r])
-        r = r[:, np.isfinite(r).all(0)]
-        known = r.size > 0
-        cells = (*np.median(r, axis=1), np.median(np.abs(r[0] - r[1]))) if known else (np.nan,) * 3
+        known = families(layer)
         table.add_row(
             layer.name,
             str(layer.fan_in),
             f"{layer.effective_dimension:.1f}",
-            *(f"{cell:.3f}" for cell in cells),
+            *(_apart(known[name]) if name in known else "-" for name in ("weights", "activations", "both")),
             layer.recommendation,
         )
     return table
+
+
+def _apart(products: "DotProducts") -> str:
+    if not products.predicted_pearson_r_per_filter:
+        return "-"
+    distances = np.abs(np.subtract(products.pearson_r_per_filter, products.predicted_pearson_r_per_filter))
+    known = distances[np.isfinite(distances)]
+    return f"{np.median(known):.3f}" if len(known) else "-"

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypersign import __version__
 from hypersign._checks import HypersignError
+from hypersign._installation import as_typed, missing
 from hypersign.cli.printing import command_table, console, say
 
 __all__ = ["main"]
@@ -41,13 +42,13 @@ PACKAGES = {
     "pooch": ("pooch", "train"),
     "requests": ("requests", "train"),
     "urllib3": ("urllib3", "train"),
-    "sklearn": ("scikit-learn", "hash"),
+    "sklearn": ("scikit-learn", "pipelines"),
     "matplotlib": ("matplotlib", "report"),
     "jinja2": ("jinja2", "report"),
     "gguf": ("gguf", "gguf"),
     "PIL": ("pillow", ""),
 }
-"""Module -> (package to install, the extra that brings it; none for the packages of the base install)."""
+"""Module -> (distribution to install, the extra that brings it; none for those of the base install)."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -68,14 +69,15 @@ def main(words: Sequence[str] | None = None) -> None:
         run: Callable[[Sequence[str]], Any] = importlib.import_module(f"hypersign.cli.{verb}").run
         run(words[1:])
     except HypersignError as error:
-        _fail(f"hypersign {verb}: {error}", 130 if type(error).__name__ == "InterruptedTrainingError" else 1)
+        _fail(
+            f"hypersign {verb}: {as_typed(str(error))}",
+            130 if type(error).__name__ == "InterruptedTrainingError" else 1,
+        )
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module == "hypersign" or not module:
             raise
-        package, extra = PACKAGES.get(module, (module, ""))
-        what = f"'hypersign[{extra}]'" if extra else package
-        _fail(f"hypersign {verb}: this command needs the package {package}; install it with: pip install {what}", 1)
+        _fail(f"hypersign {verb}: {missing('this command', *PACKAGES.get(module, (module, '')))}", 1)
     except MemoryError as error:
         _fail(f"hypersign {verb}: there is not enough memory; make numbers or files smaller ({error})", 1)
     except BrokenPipeError:  # the reader, such as head, has enough

@@ -186,12 +186,9 @@ def option_class(cls: type, default: Any) -> type:
     fields = []
     for field in dataclasses.fields(cls):
         value = getattr(default, field.name)
+        text = texts.get(field.name, "")
         hint = _annotation(
-            hints[field.name],
-            value,
-            texts.get(field.name, ""),
-            says_none=field.default is not None,
-            name=field.metadata.get("option"),
+            hints[field.name], value, text, says_none="none: " in text, name=field.metadata.get("option")
         )
         fields.append((field.name, hint, dataclasses.field(default=value)))
     return dataclasses.make_dataclass(cls.__name__, fields, frozen=True)

@@ -1,6 +1,7 @@
 """What commands print: names as they are, without markup, and without characters that move a terminal's cursor."""
 
 import math
+import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["beside", "command_table", "console", "number", "printable", "say"]
+from hypersign._installation import program
+
+__all__ = ["beside", "command_table", "console", "number", "printable", "say", "say_next"]
 
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that reverse the direction of writing: they make one name look like another."""
@@ -70,6 +73,22 @@ def command_table(name: str, rows: Mapping[str, str], text: str, note: str) -> T
     for command, sentence in rows.items():
         table.add_row(command, sentence)
     return table
+
+
+def say_next(title: str, rows: Mapping[str, str]) -> None:
+    """Prints commands to type next, and what each does as the shell's comment, which may be typed too.
+
+    `hypersign` is written as it can be typed here.
+    """
+    typed = {
+        f"{program()} {words.removeprefix('hypersign ')}" if words.startswith("hypersign ") else words: text
+        for words, text in rows.items()
+    }
+    width = max(map(len, typed))
+    beside = width + max(map(len, typed.values())) + 7 <= shutil.get_terminal_size().columns
+    say(title)
+    for words, text in typed.items():
+        say(f"  {words:{width}}   # {text}" if beside else f"  # {text}\n  {words}")
 
 
 def say(text: str, *, error: bool = False) -> None:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from hypersign import _defaults
-from hypersign._arrays import open_npy
+from hypersign._arrays import npy_bytes, open_npy
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._pictures import SUFFIXES, opened
@@ -20,6 +21,9 @@ from hypersign.cli.printing import console, printable
 from hypersign.packed import PackedModel
 
 MODES = {1: "L", 3: "RGB"}
+
+SHOWN = 10
+"""Predictions in the table."""
 
 MOST_IMAGES = 1 << 24
 """The most images in a batch."""
@@ -35,26 +39,28 @@ def predict(
     /,
     *,
     input: Annotated[Path, Option(short="-i")],
-    output: Annotated[Path, Option(metavar="FILE", short="-o", written="file")],
+    output: Annotated[Path | None, Option(metavar="FILE", short="-o", written="file")] = None,
     batch_size: int = _defaults.PACKED_BATCH,
     threads: Threads = 1,
 ) -> None:
-    """Predict with a packed network and write the predictions. It needs no torch.
+    """Predict with a packed network. It needs no torch.
 
-    Example:
-        hypersign run digits.hypersign --input images.npy --output labels.csv
+    Examples:
+        hypersign run digits.hypersign --input images.npy --output predictions.csv
+        hypersign run digits.hypersign --input digit.png
 
     Args:
-        input: images: an array (.npy), uint8 of shape (N, channels, height, width), or a folder of image files, also
-            in folders below it, all of the network's size; float32 vectors (N, features) for a network of vectors.
-        output: .csv (one row per image: name or number, label, logits; a regression has no label) or .npy (logits,
-            float32 of shape (N, classes)); names that a spreadsheet would compute, as =1+1, get an apostrophe in
-            front.
+        input: images: an array (.npy), uint8 of shape (N, channels, height, width), an image file, or a folder of
+            them, also in folders below it, all of the network's size; float32 vectors (N, features) for a network of
+            vectors.
+        output: file to write: .csv (one row per image: name or number, label, logits; a regression has no label) or
+            .npy (logits, float32 of shape (N, classes)); names that a spreadsheet would compute, as =1+1, get an
+            apostrophe in front. Without it, the first 10 predictions are printed.
         batch_size: images per batch; results do not depend on it.
     """
     check_int("--batch-size", batch_size, min=1, max=MOST_IMAGES)
     check_threads(threads, "--threads")
-    if output.suffix not in (".npy", ".csv"):
+    if output is not None and output.suffix not in (".npy", ".csv"):
         raise HypersignError(f"--output must end in .npy or .csv; got {output}")
     model = load_packed(file)
     names, read = open_images(input, model)
@@ -66,9 +72,32 @@ def predict(
             logits[rows] = model.predict(read(rows), batch_size=batch_size, threads=threads)
             progress("predicting", min(first + batch_size, len(names)), len(names))
     seconds = time.perf_counter() - start
-    write_atomic(output, _npy(logits) if output.suffix == ".npy" else _csv(names, logits, model))
+    if output is not None:
+        write_atomic(output, npy_bytes(logits) if output.suffix == ".npy" else _csv(names, logits, model))
+    out = console()
+    if output is None and len(names):
+        out.print(_table(names, logits, model))
+    images = f"{len(names):,} image{'s'[: len(names) != 1]}"
     speed = f" in {seconds:.2g} s, {len(names) / seconds:,.0f} per second" if len(names) else ""
-    console().print(f"{len(names):,} images{speed}: {output}", soft_wrap=True)
+    out.print(f"{images}{speed}" + (f": {output}" if output is not None else ""), soft_wrap=True)
+
+
+def _table(names: list[str], outputs: NDArray[np.float32], model: PackedModel) -> Table:
+    """The first predictions: the class, its logit and its lead over the next one; of a regression its numbers."""
+    table = Table()
+    table.add_column("image", overflow="fold")
+    if not model.classes:
+        table.add_column("outputs", overflow="fold")
+        for name, row in zip(names[:SHOWN], outputs[:SHOWN], strict=True):
+            table.add_row(name, "  ".join(f"{value:.4g}" for value in row))
+        return table
+    table.add_column("class", overflow="fold")
+    table.add_column("logit", justify="right", no_wrap=True)
+    table.add_column("ahead of the next", justify="right", no_wrap=True)
+    for name, row in zip(names[:SHOWN], outputs[:SHOWN], strict=True):
+        *_, second, first = sorted([-np.inf, *map(float, row)])
+        table.add_row(name, model.classes[int(row.argmax())], f"{first:.3g}", f"{first - second:.3g}")
+    return table
 
 
 Read = Callable[[slice], NDArray[Any]]
@@ -76,19 +105,20 @@ Read = Callable[[slice], NDArray[Any]]
 
 
 def open_images(path: Path, model: PackedModel, option: str = "--input") -> tuple[list[str], Read]:
-    """The names of the images in a .npy file or a folder, and a function that reads some of them.
+    """The names of the images in a .npy file, a folder or an image file, and a function that reads some of them.
 
     Raises:
         HypersignError: there are no images that fit the network. The message names the option.
     """
-    return _folder(path, model, option) if path.is_dir() else _array(path, option)
+    pictures = path.is_dir() or path.suffix.lower() in SUFFIXES
+    return _pictures(path, model, option) if pictures else _array(path, option)
 
 
 def _array(path: Path, option: str) -> tuple[list[str], Read]:
     try:
         images = open_npy(path)
     except HypersignError as error:
-        raise HypersignError(f"{option} must be a .npy file or a folder of images; {error}") from error
+        raise HypersignError(f"{option} must be a .npy file, an image or a folder of images; {error}") from error
     if images.ndim not in (2, 4):
         raise HypersignError(
             f"{option} must hold one array: images (N, channels, height, width) or vectors (N, features); the shape "
@@ -98,12 +128,16 @@ def _array(path: Path, option: str) -> tuple[list[str], Read]:
     return [str(i) for i in range(len(images))], lambda rows: np.asarray(images[rows], kind)
 
 
-def _folder(folder: Path, model: PackedModel, option: str) -> tuple[list[str], Read]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+def _pictures(path: Path, model: PackedModel, option: str) -> tuple[list[str], Read]:
+    """The image file `path`, or those in the folder `path`."""
+    files, folder = [path], path.parent
+    if path.is_dir():
+        folder = path
+        files = sorted(
+            file
+            for file in folder.rglob("*")
+            if file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+        )
     if not files:
         raise HypersignError(
             f"{option} must be a folder with images ({', '.join(sorted(SUFFIXES))}); {folder} has none"
@@ -130,12 +164,6 @@ def _image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
             )
         pixels = np.asarray(image)
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def _npy(logits: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, logits)
-    return buffer.getvalue()
 
 
 def _csv(names: list[str], outputs: NDArray[np.float32], model: PackedModel) -> str:

@@ -20,6 +20,9 @@ from hypersign.hashing import HammingIndex, Neighbours, open_vectors
 SHOWN = 10
 """Queries in the table."""
 
+SHOWN_NEIGHBOURS = 8
+"""Neighbours in the table, as many as 80 columns hold."""
+
 
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign search`'s options and searches."""
@@ -80,15 +83,30 @@ def search(
     if prints_text(json):
         out = console()
         out.print(_table(found))
-        unit = "Hamming distance, in bits" if rescore is None else "Euclidean distance"
-        hidden = len(found.indices) - SHOWN
-        out.print(f"row number: {unit}" + (f"; {hidden} more queries" if hidden > 0 else ""))
+        out.print(_caption(found, "Hamming distance in bits" if rescore is None else "Euclidean distance"))
+
+
+def _caption(found: Neighbours, unit: str) -> str:
+    queries, neighbours = found.indices.shape
+    caption = f"1, 2, ...: nearest neighbours; each: row of the neighbour, over its {unit}"
+    if neighbours > SHOWN_NEIGHBOURS:
+        caption += f"; {neighbours - SHOWN_NEIGHBOURS:,} more neighbours"
+    if queries > SHOWN:
+        caption += f"; {queries - SHOWN:,} more queries"
+    return caption
 
 
 def _table(found: Neighbours) -> Table:
-    table = Table(title="Nearest")
-    table.add_column("query", justify="right")
-    table.add_column("neighbours", overflow="fold")
-    for i, (distances, indices) in enumerate(zip(found.distances[:SHOWN], found.indices[:SHOWN], strict=True)):
-        table.add_row(str(i), "  ".join(f"{j}: {d:.4g}" for d, j in zip(distances, indices, strict=True)))
+    """A row per query, a column per neighbour: its row in the file over its distance."""
+    table = Table(padding=(0, 1, 0, 0))
+    table.add_column("query", justify="right", no_wrap=True)
+    for i in range(min(found.indices.shape[1], SHOWN_NEIGHBOURS)):
+        table.add_column(str(i + 1), justify="right", no_wrap=True)
+    for query, (distances, indices) in enumerate(zip(found.distances[:SHOWN], found.indices[:SHOWN], strict=True)):
+        pairs = list(zip(indices, distances, strict=True))[:SHOWN_NEIGHBOURS]
+        table.add_row(str(query), *(f"{j:,}\n{_distance(d)}" for j, d in pairs), end_section=True)
     return table
+
+
+def _distance(distance: float) -> str:
+    return f"{distance:,}" if isinstance(distance, int | np.integer) else f"{distance:.4g}"

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import tyro
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
 from hypersign.cli.options import Option, option_class, parse
-from hypersign.cli.printing import say
+from hypersign.cli.printing import say, say_next
 from hypersign.training.methods import METHODS
 from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
@@ -27,7 +28,9 @@ def run(words: Sequence[str]) -> None:
     """Parses `hypersign train`'s options and trains."""
     named = _named(words, "--recipe", RECIPES) or DEFAULT
     method = _named(words, "--method", METHODS)
-    found = vars(RECIPES[named]) if method is None else method_defaults(method, RECIPES[named])
+    data = _value_of("--data", words)
+    start = Recipe(data=data) if data and named == DEFAULT else RECIPES[named]  # flips and crops depend on the data
+    found = vars(start) if method is None else method_defaults(method, start)
     recipe_options: Any = option_class(Recipe, SimpleNamespace(**found))
     defaults = recipe_options()
 
@@ -39,6 +42,7 @@ def run(words: Sequence[str]) -> None:
         recipe: Annotated[str, Option(metavar="{" + ",".join(RECIPES) + "}")] = DEFAULT,
         output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
         resume: Annotated[Path | None, Option(metavar="RUN")] = None,
+        twin: Annotated[Path | None, Option(metavar="RUN")] = None,
         device: Literal["cpu", "cuda", "mps"] | None = None,
         deterministic: bool = False,
         tensorboard: bool = False,
@@ -47,17 +51,19 @@ def run(words: Sequence[str]) -> None:
     ) -> None:
         """Train a binary or ternary network into a run folder, or resume a run.
 
-        --recipe sets the defaults of all recipe options, and --method those that make a method of the field. Ctrl-C
-        and SIGTERM save the state and stop. With several processes, each takes its share of every batch: torchrun
-        --nproc-per-node 2 -m hypersign train ...
+        --recipe sets the defaults of all recipe options, and --method those that make a method of the field. After a
+        few steps it says how long the rest takes. Ctrl-C and SIGTERM save the state and stop. With several
+        processes, each takes its share of every batch: torchrun --nproc-per-node 2 -m hypersign train ...
 
         Example:
-            hypersign train --data digits --epochs 2 --no-flip --crop-padding 0
+            hypersign train --data digits --widths 32 64 --pools 1 2 --epochs 15
 
         Args:
             recipe: named recipe, which sets the defaults below.
             output: run folder to write; by default runs/DATA-MODEL-METHOD (without a method: binary, ternary).
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
+            twin: finished run, whose float twin is trained into its folder twin/ with the saved recipe; accuracy,
+                size and speed of both are saved in the run.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
             report: keep report.html in the run folder up to date; the open page shows each epoch by itself.
@@ -74,15 +80,21 @@ def run(words: Sequence[str]) -> None:
             "tensorboard": tensorboard,
             "save_seconds": save_seconds,
         }
+        own = next((f"--{name}" for name, run in (("resume", resume), ("twin", twin)) if run is not None), None)
+        if own and (output is not None or recipe != DEFAULT or method is not None or chosen != RECIPES[named]):
+            raise HypersignError(
+                f"{own} uses the run's own recipe and folder; leave out --output and the recipe's options"
+            )
+        if twin is not None:
+            if resume is not None or deterministic or tensorboard or report:
+                raise HypersignError("--twin repeats a run's own training: it takes no other option than --device")
+            _train_twin(twin, device)
+            return
         if report:
             how["each_epoch"] = _page_writer()
         if resume is None:
             folder = output or _folder(chosen)
             start = functools.partial(training.train, chosen, folder, **how)
-        elif output is not None or recipe != DEFAULT or method is not None or chosen != RECIPES[named]:
-            raise HypersignError(
-                "--resume uses the run's own recipe and folder; leave out --output and the recipe's options"
-            )
         else:
             folder = resume
             start = functools.partial(training.resume, resume, **how)
@@ -99,9 +111,24 @@ def run(words: Sequence[str]) -> None:
         test = done.info["results"]["test"]
         loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
         say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
-        say(f"Next: hypersign inspect {done.path}")
+        say_next(
+            "Next:",
+            {
+                f"hypersign inspect {done.path}": "geometry and report",
+                f"hypersign train --twin {done.path}": "what low bits cost: as long as this training in float32",
+            },
+        )
 
     parse(train, words, "train")
+
+
+def _train_twin(run: Path, device: str | None) -> None:
+    from hypersign import runs, study
+    from hypersign.cli.info import twin_words
+
+    found = study.train_twin(runs.load(run), device=device)
+    say(twin_words(found.info))
+    say_next("Next:", {f"hypersign inspect {run}": "a report with both networks"})
 
 
 def _page_writer() -> Callable[[Any], None]:
@@ -147,9 +174,13 @@ def _folder(recipe: Recipe) -> Path:
 def _named(words: Sequence[str], wanted: str, table: Mapping[str, Any]) -> str | None:
     """The value of an option that sets the other options' defaults, so that it is read before them; None without
     it."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    name = _value_of(wanted, words)
+    return None if name in (None, "none", "None") else check_choice(wanted, name, table)
+
+
+def _value_of(wanted: str, words: Sequence[str]) -> str | None:
+    for word, following in itertools.pairwise([*words, ""]):
         option, equals, value = word.partition("=")
         if option == wanted:
-            name = value if equals else following
-            return None if name in ("none", "None") else check_choice(wanted, name, table)
+            return value if equals else following
     return None

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from hypersign._checks import HypersignError
+from hypersign._installation import missing
 from hypersign.data.images import ImageData, fingerprint, stratified_split
 from hypersign.data.splits import Split
 
@@ -21,7 +22,7 @@ def folder() -> Path:
     """Returns the folder of scikit-learn that holds the file `digits.csv.gz`."""
     spec = importlib.util.find_spec("sklearn")  # finds the folder without the import, which takes a second
     if spec is None or spec.origin is None:
-        raise HypersignError("digits come with scikit-learn, which is missing; pip install 'hypersign[train]'")
+        raise HypersignError(missing("the data set digits", "scikit-learn", "train"))
     return Path(spec.origin).parent / "datasets" / "data"
 
 

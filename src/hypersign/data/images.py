@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign.data.base import Data
 from hypersign.data.batches import Batches
 from hypersign.data.splits import Split
@@ -21,6 +22,7 @@ __all__ = ["ImageData", "divide", "fingerprint", "stratified_split"]
 TEST_SHARE = 0.2
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageData(Data):
     """A data set of images with labels: the names of the classes, and the range that pixels are scaled to.

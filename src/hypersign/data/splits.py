@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.tasks.base import is_whole
 
 __all__ = ["Split", "TensorSplit"]
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorSplit:
     """Inputs of any kind with their targets.
@@ -53,6 +55,7 @@ class TensorSplit:
         return TensorSplit(self.inputs[rows], self.targets[rows])
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """Images with their labels.

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.data.base import Data
 from hypersign.data.batches import TensorBatches
 from hypersign.data.splits import TensorSplit
@@ -17,6 +18,7 @@ from hypersign.tasks.base import is_whole
 __all__ = ["TensorData"]
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorData(Data):
     """A data set of tensors, for any task.

@@ -1,4 +1,4 @@
-"""The figure that compares predictions from the covariance of the inputs with measurements."""
+"""The figure that compares predicted with measured r."""
 
 from typing import TYPE_CHECKING
 
@@ -13,20 +13,26 @@ if TYPE_CHECKING:
 __all__ = ["predicted_r"]
 
 
-def predicted_r(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
-    """Draws the measured correlation of each filter's dot products against its prediction from covariance.
+def predicted_r(geometry: Geometry, ax: "Axes | None" = None, *, family: str = "weights_binarized") -> "Axes":
+    """Draws the measured correlation of each filter's dot products against the predicted one.
 
     There is one point per filter and one colour per layer. On the dashed diagonal both agree. The legend gives the
-    median distance for each layer. Layers without a covariance are left out, and the title names them.
+    median distance for each layer. Layers without a prediction are left out, and the title names them.
+
+    Args:
+        geometry: the result of inspection.
+        ax: where to draw; a new figure if None.
+        family: "weights_binarized", "activations_binarized" or "both_binarized".
     """
     ax = axes(ax, size=(4.6, 4.6))
     left_out, lowest = [], 1.0
     for layer, colour in zip(geometry.layers, layer_colours(len(geometry.layers)), strict=True):
-        if not layer.covariance_pearson_r:
+        products = getattr(layer, family)
+        if not products.predicted_pearson_r_per_filter:
             left_out.append(layer.name)
             continue
-        predicted = np.asarray(layer.covariance_pearson_r)
-        measured = np.asarray(layer.weights_binarized.pearson_r_per_filter)
+        predicted = np.asarray(products.predicted_pearson_r_per_filter)
+        measured = np.asarray(products.pearson_r_per_filter)
         known = np.isfinite(predicted) & np.isfinite(measured)
         predicted, measured = predicted[known], measured[known]
         apart = f"{np.median(np.abs(predicted - measured)):.4f}" if len(predicted) else "no r"
@@ -35,8 +41,8 @@ def predicted_r(geometry: Geometry, ax: "Axes | None" = None) -> "Axes":
     limits = lowest - 0.05 * (1 - lowest) - 0.005, 1 + 0.05 * (1 - lowest) + 0.005
     ax.plot(limits, limits, color=GUIDE, linestyle="--", linewidth=1, zorder=1)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
-    ax.set(xlabel="r predicted from the inputs' covariance", ylabel="r measured")
+    ax.set(xlabel="r predicted", ylabel="r measured")
     if left_out:
-        ax.set_title(f"without a covariance: {', '.join(left_out)}", fontsize="small")
+        ax.set_title(f"without a prediction: {', '.join(left_out)}", fontsize="small")
     legend(ax, title="layer (median distance)", title_fontsize="small", loc="upper left")
     return ax

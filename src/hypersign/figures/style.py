@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
+from hypersign._installation import missing
 from hypersign._locks import writing_file
 
 if TYPE_CHECKING:
@@ -128,7 +129,5 @@ def _figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise HypersignError(
-            "figures need matplotlib, which is not installed; run: pip install 'hypersign[report]'"
-        ) from error
+        raise HypersignError(missing("a figure", "matplotlib", "report")) from error
     return Figure(figsize=(width, height), layout="constrained")

@@ -15,7 +15,7 @@ from hypersign._checks import HypersignError
 from hypersign.forecasting.changes import Change, Moments, change_of, match, matched, matching
 from hypersign.forecasting.effects import centred
 from hypersign.forecasting.formats import Format
-from hypersign.forecasting.replay import Replay, batch_size, logits_of, prepared, run
+from hypersign.forecasting.replay import Replay, batch_size, every, logits_of, prepared, run
 from hypersign.layers import QuantLayer
 from hypersign.layers.layer import quantizable_layers
 
@@ -197,14 +197,35 @@ class Bench:
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
         if repaired:
-            changes = self.repair(changes)
+            changes = self.repair(changes, self.batches)
         rows = []
         with prepared(self.model), _all_applied(self.layers, changes):
             for batch in self.batches if batches is None else batches:
                 rows.append(self._kept(logits_of(run(self.model, batch)), "the changed network's logits"))
         return np.concatenate(rows)
 
-    def repair(self, changes: Mapping[str, Change]) -> dict[str, Change]:
+    def halves(self, assignment: Assignment) -> tuple[Any, Any, Any]:
+        """Logits after repair on each half of the inputs: the original's, those of the same half, those of the other.
+
+        All three are in one order: the even inputs of each batch, then the odd ones.
+        """
+        changes = {name: self.change(name, formats) for name, formats in assignment.items()}
+        halves = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
+        same: list[Any] = []
+        other: list[Any] = []
+        for fitted, unseen in (halves, halves[::-1]):
+            repaired = self.repair(changes, fitted)
+            with prepared(self.model), _all_applied(self.layers, repaired):
+                for batches, rows in ((fitted, same), (unseen, other)):
+                    what = "the changed network's logits"
+                    logits = [self._kept(logits_of(run(self.model, batch)), what) for batch in batches]
+                    rows.append(np.concatenate(logits))
+        sizes = np.cumsum([batch_size(batch) for batch in self.batches])[:-1]
+        parts = np.split(self.original, sizes)
+        original = [part[start::2] for start in (0, 1) for part in parts]
+        return np.concatenate(original), np.concatenate(same), np.concatenate(other[::-1])
+
+    def repair(self, changes: Mapping[str, Change], batches: Sequence[Any]) -> dict[str, Change]:
         """The changes with the output channels matched to the original network, and so for all later layers."""
         if not changes:
             return {}
@@ -212,7 +233,7 @@ class Bench:
         layers = self.repairable(first)
         wanted, came = self._moments(), self._moments()
         with prepared(self.model):
-            for batch in self.batches:
+            for batch in batches:
                 moments = self._moments()
                 with observing(moments):
                     run(self.model, batch)

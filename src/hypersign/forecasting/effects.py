@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DESTROYED", "Effect", "Estimate", "centred", "effect", "kl_divergence", "log_softmax"]
+__all__ = ["DESTROYED", "Effect", "Estimate", "centred", "effect", "kl_divergence", "log_softmax", "unseen"]
 
 DESTROYED = 0.6
 """Below this r of the logits, forecasts are too optimistic to be shown as a number."""
@@ -93,6 +93,25 @@ def effect(original: Array, changed: Array) -> Effect:
         _mean(kl_divergence(original, changed).mean(1)),
         _mean(agree),
     )
+
+
+def unseen(same: Effect, other: Effect) -> Effect:
+    """The effect of a repair by n inputs on inputs that it has not seen, from repairs by n/2 of them.
+
+        e + k/n = (1/4) (e - 2k/n) + (3/4) (e + 2k/n)
+
+    e is what repair by very many inputs leaves. Repair by m inputs does better by k/m on these (`same`), and worse by
+    k/m on others (`other`); here m = n/2. This holds for -ln r, for KL and for agreement.
+    """
+
+    def mixed(name: str) -> Estimate:
+        first, second = getattr(same, name), getattr(other, name)
+        return Estimate(0.25 * first.value + 0.75 * second.value, second.error)
+
+    if min(same.r.value, other.r.value) <= 0:
+        return other
+    r = same.r.value**0.25 * other.r.value**0.75
+    return Effect(Estimate(r, other.r.error), mixed("kl"), mixed("agreement"))
 
 
 def _mean(values: Array) -> Estimate:

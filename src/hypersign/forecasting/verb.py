@@ -12,11 +12,12 @@ from torch import nn
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign.forecasting.bench import Bench, Key, Layer
-from hypersign.forecasting.effects import Effect, effect
+from hypersign.forecasting.effects import Effect, effect, unseen
 from hypersign.forecasting.formats import FORMATS, Format, formats_of, sides_of, weight_bytes
 from hypersign.forecasting.law import Law, Mixture, fit
 from hypersign.forecasting.plan import Plan, call_text
 from hypersign.forecasting.planning import Option, cheapest, smallest
+from hypersign.forecasting.replay import batch_size, every
 from hypersign.forecasting.sizes import file_size_of
 from hypersign.quantizers import Quantizer
 from hypersign.runs import Run
@@ -31,6 +32,9 @@ QUICK = 12
 
 BATCH = 128
 """Inputs of a run per batch."""
+
+SPLIT = 16
+"""Batches of fewer inputs are not split to measure repair on inputs that it has not seen."""
 
 Progress = Callable[[str, int, int], object]
 """Called with the name of the current work, how much of it is done, and how much there is."""
@@ -431,7 +435,7 @@ def forecast(
     chosen = formats_of(formats)
     held = list(batches)
     if quick:
-        held = _part(held)
+        held = [every(batch, QUICK) for batch in held]
     bench = Bench(model, held)
     changes = _changes(bench, chosen)
     if not changes:
@@ -470,19 +474,6 @@ def forecast(
         bench=bench,
         keys=keys,
     )
-
-
-def _part(batches: list[Any]) -> list[Any]:
-    """Every twelfth input of each batch."""
-
-    def part(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: part(item) for name, item in value.items()}
-        if isinstance(value, tuple | list):
-            return type(value)(map(part, value))
-        return value[::QUICK] if hasattr(value, "dim") and value.dim() else value
-
-    return [part(batch) for batch in batches]
 
 
 def _changes(bench: Bench, formats: Sequence[Format]) -> dict[Key, Sides]:
@@ -538,14 +529,14 @@ def _mixtures(
     seed: int,
     progress: Progress,
 ) -> list[Mixture]:
-    """Random mixtures, from few changed layers to all, and their measured effects."""
+    """Random mixtures, from one changed layer to all in equal ratios, and their measured effects."""
     generator = np.random.default_rng(seed)
     numbers = {key: number for number, key in enumerate(keys)}
     weights = [key for key in keys if changes[key][0] is not None] or list(keys)
     names = list(dict.fromkeys(key[0] for key in weights))
     found = []
     for index in range(count if len(names) > 1 else 0):
-        share = (index + 1) / count
+        share = len(names) ** ((index + 1) / count - 1)
         assignment: dict[str, Sides] = {}
         picks = []
         for name in names:
@@ -555,9 +546,17 @@ def _mixtures(
                 assignment[name] = changes[key]
                 picks.append(numbers[key])
         if picks:
-            found.append(Mixture(tuple(picks), effect(bench.original, bench.together(assignment, repaired=repaired))))
+            found.append(Mixture(tuple(picks), _together(bench, assignment, repaired)))
         progress(f"mixtures{', repaired' if repaired else ''}", index + 1, count)
     return found
+
+
+def _together(bench: Bench, assignment: Mapping[str, Sides], repaired: bool) -> Effect:
+    """The measured effect of a mixture; with repair, as on inputs that repair has not seen."""
+    if not repaired or min(map(batch_size, bench.batches)) < SPLIT:
+        return effect(bench.original, bench.together(assignment, repaired=repaired))
+    original, same, other = bench.halves(assignment)
+    return unseen(effect(original, same), effect(original, other))
 
 
 def _other_bytes(model: nn.Module, layers: Sequence[LayerForecast]) -> int:
@@ -579,5 +578,5 @@ def _passes(
         after[layer.name] = left / total
         left -= layer.macs
     kinds = sum(law is not None for law in laws)
-    together = mixtures * (1 + 3 * (laws[1] is not None) - (laws[0] is None)) if len(layers) > 1 else 0
+    together = mixtures * (1 + 4 * (laws[1] is not None) - (laws[0] is None)) if len(layers) > 1 else 0
     return 2 + kinds * sum(after[key[0]] for key in changes) + together

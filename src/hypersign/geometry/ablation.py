@@ -17,6 +17,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.evaluate import as_input, example_weight, full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Progress
 from hypersign.geometry.depth import LayerR, accumulated_r, back_to_float, check_repeatable, layer_r
@@ -107,6 +108,7 @@ class Ranking:
     disturbance_in_order: int
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Ablation:
     """Result of `ablate`: the unchanged network, every ablated one, and how well the order of layers was predicted.

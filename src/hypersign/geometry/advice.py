@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import nn
 
 from hypersign import theory
+from hypersign._display import shown
 from hypersign.geometry.covariance import (
     LayerCovariance,
     WhatIf,
@@ -34,6 +35,7 @@ equally in all directions, r is .798 with one bit and .900 with three levels, so
 more than one bit has to cost."""
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LayerAdvice:
     """Predictions for a layer's weights, and a recommendation: "binarize", "ternarize" or "keep in float".
@@ -56,6 +58,7 @@ class LayerAdvice:
     reason: str
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Advice:
     """One row per layer that could be quantized, in the network's order, from one pass over `images` images."""

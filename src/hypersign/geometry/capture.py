@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.evaluate import as_input, full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
+from hypersign.geometry.products import FAMILIES, LayerProducts, filters_last
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.tasks import Task, inputs_and_targets
 
@@ -26,12 +28,6 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 Progress = Callable[[int], Any]
 Hook = Callable[[nn.Module, tuple, dict[str, Any], Any], None]
 
-# family -> (x, y); a kind of product names its inputs, then its weights: c for continuous, b for quantized
-_FAMILIES = {
-    "weights_binarized": ("a_b.w_b", "a_b.w_c"),
-    "activations_binarized": ("a_c.w_b", "a_b.w_b"),
-    "both_binarized": ("a_c.w_c", "a_b.w_b"),
-}
 _PERMUTED = {"permuted": ("a_b.w_b", "a_b.w_c")}
 
 
@@ -41,17 +37,14 @@ class LayerCapture:
     def __init__(self, name: str, layer: QuantLayer, generator: torch.Generator) -> None:
         self.name = name
         self.layer = layer
-        self.products = DotProductAccumulator(layer.filters, _FAMILIES)
+        self.products = DotProductAccumulator(layer.filters, FAMILIES)
         self.permuted = DotProductAccumulator(layer.filters, _PERMUTED)
         self._generator = generator
-        self._latent = _filters_last(layer.weight.detach())
-        if not torch.isfinite(self._latent.sum()):  # far cheaper than checking every element
+        self._layer_products = LayerProducts(layer)
+        if not torch.isfinite(self._layer_products.latent.sum()):  # far cheaper than checking every element
             raise HypersignError(
                 f"{name}.weight must hold finite numbers; it holds NaN or infinity: inspect another checkpoint"
             )
-        self._levels = self._latent
-        if layer.quantizes_weights:
-            self._levels = _filters_last(layer.effective_weight().detach())
 
     def hook(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
         """A forward hook: accumulates the dot products of the layer's current input."""
@@ -63,43 +56,19 @@ class LayerCapture:
             )
         if continuous.dim() < self.layer.weight.dim():  # one image without a batch dimension
             continuous, output = continuous[None], output[None]
-        continuous = _filters_last(continuous)
-        same_inputs = not self.layer.quantizes_inputs
-        same_weights = self._levels is self._latent
-        quantized = continuous if same_inputs else self.layer.effective_input(continuous)
-        # Products that coincide are computed once, and the forward pass has just computed one of them.
-        bb = self._rows(output) if self._computes_bare_products() else self._product(quantized, self._levels)
-        bc = bb if same_weights else self._product(quantized, self._latent)
-        cb = bb if same_inputs else self._product(continuous, self._levels)
-        cc = bc if same_inputs else cb if same_weights else self._product(continuous, self._latent)
-        self.products.update({"a_b.w_b": bb, "a_b.w_c": bc, "a_c.w_b": cb, "a_c.w_c": cc})
+        products, quantized = self._layer_products.of(continuous, output)
+        self.products.update(products, images=len(quantized))
 
-        positions = len(bb) // len(quantized)
+        positions = len(products["a_b.w_b"]) // max(1, len(quantized))
         if positions:
             shuffled = permuted(quantized, -(-PERMUTED_PRODUCTS // positions), self._generator)
-            bb = self._product(shuffled, self._levels)
-            bc = bb if same_weights else self._product(shuffled, self._latent)
-            self.permuted.update({"a_b.w_b": bb, "a_b.w_c": bc})
-
-    def _computes_bare_products(self) -> bool:
-        """Whether the layer's output is exactly a_b.w_b: no scale, no bias, no other hook, no overridden forward."""
-        layer = self.layer
-        return (
-            layer.bias is None
-            and not layer.rescales
-            and type(layer).forward is QuantLayer.forward
-            and len(layer._forward_hooks) == 1
-        )
-
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self._rows(self.layer.product(x, weight))
-
-    def _rows(self, output: Tensor) -> Tensor:
-        """Reshapes an output of the layer to (dot products, filters)."""
-        filters_axis = 1 - self.layer.weight.dim()  # the last one of a fully connected layer
-        return output.movedim(filters_axis, -1).reshape(-1, self.layer.filters)
+            latent, levels = self._layer_products.latent, self._layer_products.levels
+            bb = self._layer_products.product(shuffled, levels)
+            bc = bb if levels is latent else self._layer_products.product(shuffled, latent)
+            self.permuted.update({"a_b.w_b": bb, "a_b.w_c": bc}, images=len(shuffled))
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Capture:
     """Result of `capture`: the number of examples, the share of correct decisions, and every layer's statistics.
@@ -151,7 +120,7 @@ def capture(
             inputs, targets = inputs_and_targets(batch)
             if not len(inputs):
                 continue
-            outputs = model(_filters_last(as_input(inputs, example)))
+            outputs = model(filters_last(as_input(inputs, example)))
             if not torch.isfinite(outputs).all():
                 raise HypersignError("the network's outputs must be finite numbers; NaN or infinity came")
             if task is not None:
@@ -185,11 +154,3 @@ def watching(model: nn.Module, device: str) -> Iterator[Callable[[nn.Module, Hoo
             hooks.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
 
         yield watch
-
-
-def _filters_last(x: Tensor) -> Tensor:
-    """Stores a 4-D `x` in channels-last order; other tensors do not change.
-
-    Convolutions are then faster by a third or more, and their outputs are rows of filters without a copy.
-    """
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -156,7 +156,7 @@ def _products(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
             claim = "binarizing weights nearly keeps dot products"
             yield _correlation(claim, layer, layer.weights_binarized, "at least", CORRELATION)
     for layer in layers:
-        if layer.quantizes_inputs and not math.isnan(layer.activations_binarized.predicted_pearson_r):
+        if layer.quantizes_inputs and not math.isnan(layer.activations_binarized.independent_pearson_r):
             claim = "binarizing activations nearly keeps dot products"
             yield _correlation(claim, layer, layer.activations_binarized, "at least", CORRELATION)
 
@@ -186,7 +186,7 @@ def _permuted(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
             layer.name,
             "Pearson r, mean over filters",
             _mean(layer.permuted.pearson_r_per_filter),
-            layer.permuted.predicted_pearson_r,
+            layer.permuted.independent_pearson_r,
             "near",
             PERMUTED,
         )
@@ -210,7 +210,7 @@ def _correlation(
     claim: str, layer: LayerGeometry, products: DotProducts, relation: Literal["near", "at least"], tolerance: float
 ) -> Claim:
     return Claim(
-        claim, layer.name, "Pearson r", products.pearson_r, products.predicted_pearson_r, relation, tolerance
+        claim, layer.name, "Pearson r", products.pearson_r, products.independent_pearson_r, relation, tolerance
     )
 
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign.evaluate import as_input, example_weight, full_precision, mode, reestimate_batch_norm
 from hypersign.geometry.capture import Batches, Progress, capture
-from hypersign.geometry.dot_products import DotProductAccumulator
+from hypersign.geometry.dot_products import ProductSums
 from hypersign.geometry.permutation import permutation_tests, product_rows
 from hypersign.geometry.weights import input_threshold
 from hypersign.layers import QuantLayer, quant_layers
@@ -60,6 +61,7 @@ class PermutedR:
     predicted_r: float
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LayerDepth:
     """How far a layer of the quantized network is from the same layer of the float replica.
@@ -79,6 +81,7 @@ class LayerDepth:
     permuted: tuple[PermutedR, ...]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Depth:
     """Result of `measure_depth` on `images` images."""
@@ -144,8 +147,8 @@ def layer_r(model: nn.Module, batches: Batches, *, progress: Progress | None = N
     found = []
     for seen in capture(model, batches, progress=progress).layers:
         families = ("weights_binarized", "activations_binarized", "both_binarized")
-        results = [seen.products.result(family, predicted_pearson_r=np.nan) for family in families]
-        weights, inputs, both = (_mean(result.pearson_r_per_filter) for result in results)
+        results = [seen.products.correlation(family)[1] for family in families]
+        weights, inputs, both = (_mean(result) for result in results)
         found.append(LayerR(seen.name, weights, inputs, both, input_threshold(seen.layer)))
     return tuple(found)
 
@@ -262,7 +265,7 @@ def measure_depth(
     own = layer_r(quantized, batches, progress=progress)
     predicted = accumulated_r(own, weights=names, inputs=names)
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
-    accumulators: dict[str, DotProductAccumulator] = {}
+    accumulators: dict[str, ProductSums] = {}
     flips = dict.fromkeys(names, 0)
     inputs_seen = dict.fromkeys(names, 0)
     images = 0
@@ -278,7 +281,7 @@ def measure_depth(
                 (a, z), (a_float, z_float) = ours.seen.pop(name), theirs.seen.pop(name)
                 layer = ours.layers[name]
                 rows, rows_float = (product_rows(layer, values) for values in (z, z_float))
-                accumulators.setdefault(name, DotProductAccumulator(layer.filters, {"depth": ("float", "quantized")}))
+                accumulators.setdefault(name, ProductSums(layer.filters, {"depth": ("float", "quantized")}))
                 accumulators[name].update({"float": rows_float, "quantized": rows})
                 flips[name] += int(((a < 0) != (a_float < 0)).sum())
                 inputs_seen[name] += a.numel()
@@ -290,13 +293,13 @@ def measure_depth(
     generator = torch.Generator().manual_seed(seed)
     found = []
     for i, name in enumerate(names):
-        measured = accumulators[name].result("depth", predicted_pearson_r=np.nan)
+        measured = accumulators[name].correlation("depth")[1]
         tests = permutation_tests(ours.layers[name], torch.cat(kept[name]), generator)
         found.append(
             LayerDepth(
                 name=name,
                 own_r=own[i].both,
-                r=_mean(measured.pearson_r_per_filter),
+                r=_mean(measured),
                 predicted_r=predicted[i],
                 input_flips=flips[name] / inputs_seen[name],
                 predicted_input_flips=float(theory.sign_disagreement(predicted[i - 1])) if i else 0.0,

@@ -1,5 +1,6 @@
 """Inspection: everything that HyperSign measures in a network, beside the prediction of theory."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,10 @@ from hypersign.geometry.covariance import (
     LayerCovariance,
     components,
     input_covariances,
-    predicted_r,
+    predict,
     what_if_curves,
 )
-from hypersign.geometry.results import Geometry, LayerGeometry
+from hypersign.geometry.results import DotProducts, Geometry, LayerGeometry
 from hypersign.runs import Run
 from hypersign.tasks import Classification, Task
 
@@ -84,7 +85,7 @@ def inspect(
     >>> _ = nn.init.normal_(model[0].weight)
     >>> batch = torch.randn(100, 256), torch.zeros(100, dtype=torch.long)
     >>> found = inspect(model, [batch], name="example").layers[0].weights_binarized
-    >>> round(found.pearson_r, 1), round(found.predicted_pearson_r, 1)
+    >>> round(found.pearson_r, 1), round(found.independent_pearson_r, 1)
     (0.8, 0.8)
     """
     if isinstance(model, Run):
@@ -138,6 +139,18 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, 
     weight_r = float(np.nanmean(cosines)) if not np.isnan(cosines).all() else np.nan
     input_r = weights.input_cosine(layer)
     products = captured.products
+    predicted = {} if covariance is None else predict(covariance)
+
+    def family(name: str, independent: float) -> DotProducts:
+        found = predicted.get(name)
+        return products.result(
+            name,
+            training=None if covariance is None else covariance.products,
+            predicted=None if found is None else (found.pooled, found.per_filter),
+            independent=independent,
+        )
+
+    permuted = captured.permuted.result("permuted", independent=weight_r)
     return LayerGeometry(
         name=captured.name,
         kind=type(layer).__name__,
@@ -148,10 +161,10 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, 
         angle_degrees=angle,
         level_shares=weights.level_shares(layer),
         latent_weights=weights.weight_stats(layer),
-        weights_binarized=products.result("weights_binarized", predicted_pearson_r=weight_r),
-        activations_binarized=products.result("activations_binarized", predicted_pearson_r=input_r),
-        both_binarized=products.result("both_binarized", predicted_pearson_r=weight_r * input_r),
-        permuted=captured.permuted.result("permuted", predicted_pearson_r=weight_r),
+        weights_binarized=family("weights_binarized", weight_r),
+        activations_binarized=family("activations_binarized", input_r),
+        both_binarized=family("both_binarized", weight_r * input_r),
+        permuted=dataclasses.replace(permuted, predicted_pearson_r=weight_r),
         **_from_covariance(covariance, unmeasured),
     )
 
@@ -162,8 +175,6 @@ def _from_covariance(covariance: LayerCovariance | None, unmeasured: str) -> dic
         return {"reason": f"no covariance: {unmeasured}" if unmeasured else ""}
     advice = layer_advice(covariance)
     return {
-        "covariance_pearson_r": tuple(predicted_r(covariance).tolist()),
-        "training_sign_disagreement": float(covariance.sign_flips.mean()) if len(covariance.sign_flips) else np.nan,
         "effective_dimension": advice.effective_dimension,
         "components": components(covariance),
         "what_if": what_if_curves(covariance),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypersign.geometry.dot_products import DotProductAccumulator
+from hypersign.geometry.dot_products import ProductSums
 from hypersign.layers import QuantLayer
 
 __all__ = [
@@ -123,12 +123,12 @@ def permutation_tests(
     latent, levels = layer.weight.detach(), layer.effective_weight().detach()
     found = {}
     for kept, draw in permutations.items():
-        products = DotProductAccumulator(layer.filters, {"permuted": ("quantized", "latent")})
+        products = ProductSums(layer.filters, {"permuted": ("quantized", "latent")})
         while products.count < PERMUTED_PRODUCTS:
             shuffled = draw()
             pair = {"quantized": levels, "latent": latent}
             products.update({kind: product_rows(layer, layer.product(shuffled, w)) for kind, w in pair.items()})
-        measured = products.result("permuted", predicted_pearson_r=np.nan).pearson_r_per_filter
+        measured = products.correlation("permuted")[1]
         found[kept] = np.asarray(measured), permuted_r(layer, activations, kept)
     return found
 

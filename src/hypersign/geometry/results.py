@@ -12,7 +12,10 @@ import typing
 from pathlib import Path
 from typing import Any, Self
 
+from rich.table import Table
+
 from hypersign._checks import HypersignError
+from hypersign._display import as_html, as_text, shown
 from hypersign._files import write_atomic
 from hypersign._json import plain
 
@@ -28,9 +31,11 @@ __all__ = [
     "Components",
 ]
 
+T = typing.TypeVar("T")
 Floats = tuple[float, ...]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Density:
     """A density estimate: `density[i]` is the density at `grid[i]`, per unit of `grid`. Both have the same length."""
@@ -39,6 +44,7 @@ class Density:
     density: Floats
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Histogram:
     """A 2-D histogram: `counts[i][j]` pairs have x in `[x_edges[i], x_edges[i+1])` and y in `[y_edges[j], ...)`.
@@ -51,6 +57,7 @@ class Histogram:
     counts: tuple[tuple[int, ...], ...]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class AngleStats:
     """The angle between each latent filter and its quantized version, over the filters of a layer, in degrees.
@@ -77,6 +84,7 @@ class AngleStats:
     predicted_density: Density
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class WeightStats:
     """The latent weights of a layer: moments (`kurtosis` is 3 for a Gaussian), density and thresholds.
@@ -94,44 +102,76 @@ class WeightStats:
     thresholds: Floats
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class DotProducts:
     """Two versions y and x of a layer's dot products, compared over images, positions and filters.
 
-    `pearson_r` pools everything. `pearson_r_per_filter` has one value per filter (NaN, written as null, if the
-    filter's products do not vary). `slope` and `intercept` describe the least-squares line of y on x.
-    `sign_disagreement` is the share of pairs whose signs differ; 0 counts as positive.
+    r is pooled over filters in `pearson_r`, and there is one for each filter in `pearson_r_per_filter` (NaN, written
+    as null, if the filter's products do not vary). There are three numbers, and a reference:
 
-    `predicted_pearson_r` is the theory for uncorrelated inputs of unit variance (correlation matrix R = I):
+        pearson_r              measured on test images
+        training_pearson_r     the same formula on training images: it checks that the result holds for other images
+        predicted_pearson_r    before anything is quantized, from mean and covariance of the layer's real inputs and
+                               the rules of the quantizers (`geometry.predictions`)
+        independent_pearson_r  the reference if inputs were independent and normal, with mean 0 and variance 1: the
+                               cosine between latent and quantized filter, averaged over filters, for weights and
+                               permuted; between a normal and its quantized version (sqrt(2/pi) for the sign) for
+                               activations; the product of the two for both
 
-        weights binarized, permuted   the cosine between latent and quantized filter, averaged over filters
-        activations binarized         the cosine between a standard normal and its quantized version (sqrt(2/pi) for
-                                      the sign); 1 without an input quantizer
-        both binarized                the product of the two
+    `permuted` inputs are independent, so there the prediction is the reference. `..._error` is a standard error, from
+    a jackknife over groups of images (NaN for a single image). Without training images the other numbers are NaN and
+    the tuples empty.
 
-    `predicted_sign_disagreement` is arccos(predicted_pearson_r)/pi, for normal products of zero mean. Those of first
-    and last layers are often not normal.
+    `slope` and `intercept` describe the least-squares line of y on x. `sign_disagreement` is the share of pairs whose
+    signs differ (0 counts as positive); `training_sign_disagreement` is that of the training images.
+    `predicted_sign_disagreement` is a reference for jointly normal products with the r and the means of each filter
+    on training images, averaged over filters. Products of first and last layers are often not normal.
     """
 
     pearson_r: float
     pearson_r_per_filter: Floats
-    predicted_pearson_r: float
     slope: float
     intercept: float
     sign_disagreement: float
-    predicted_sign_disagreement: float
     histogram: Histogram
+    pearson_r_error: float = math.nan
+    training_pearson_r: float = math.nan
+    training_pearson_r_error: float = math.nan
+    training_pearson_r_per_filter: Floats = ()
+    predicted_pearson_r: float = math.nan
+    predicted_pearson_r_per_filter: Floats = ()
+    independent_pearson_r: float = math.nan
+    training_sign_disagreement: float = math.nan
+    predicted_sign_disagreement: float = math.nan
+
+    @property
+    def difference_error(self) -> float:
+        """The standard error of a difference between test and training images."""
+        return math.hypot(self.pearson_r_error, self.training_pearson_r_error)
+
+    @property
+    def departs(self) -> bool:
+        """Whether measured and predicted r differ by more than three standard errors."""
+        return abs(self.pearson_r - self.predicted_pearson_r) > 3 * self.difference_error
+
+    @property
+    def training_departs(self) -> bool:
+        """Whether r on test and on training images differ by more than three standard errors."""
+        return abs(self.pearson_r - self.training_pearson_r) > 3 * self.difference_error
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class WhatIfCurve:
     """The predicted effect of a quantizer on a layer, as a function of its threshold or its number of levels.
 
-    `kind` is "threshold" (ternary, in standard deviations of each filter; 0 is the sign) or "levels". `rotation` is
-    applied to the filters before quantizing and undone after it: "none" or "hadamard". Each of `values` has three
-    medians over `filters` filters, evenly spread over the layer: the angle between latent and quantized filter, the
-    predicted correlation of dot products, and the predicted share of flipped signs. A median is NaN if no filter has
-    a value.
+    `kind` is "threshold" (ternary weights, in standard deviations of each filter; 0 is the sign) or "levels" (of the
+    weights); or "input threshold" and "input levels", where the inputs change instead (in standard deviations of the
+    layer's inputs). `rotation` is applied to the filters before quantizing and undone after it: "none" or "hadamard".
+    Each of `values` has medians over `filters` filters, evenly spread over the layer: the angle between latent and
+    quantized filter, the predicted correlation of dot products with weights, activations and both binarized, and the
+    share of signs that weights change, counted on a sample of the inputs. A median is NaN if no filter has a value.
     """
 
     rotation: str
@@ -141,8 +181,11 @@ class WhatIfCurve:
     angle_degrees: Floats
     pearson_r: Floats
     sign_flip_share: Floats
+    activations_pearson_r: Floats = ()
+    both_pearson_r: Floats = ()
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Components:
     """Shares in the k leading principal components of a layer's inputs, for each k of `numbers`.
@@ -158,6 +201,7 @@ class Components:
     level_energy: Floats = ()
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LayerGeometry:
     """Everything measured about one quantized layer.
@@ -172,9 +216,7 @@ class LayerGeometry:
         permuted                as `weights_binarized`, with permuted activations
 
     The other fields come from the covariance C of the layer's inputs a_b over `Geometry.covariance_images` training
-    images. `covariance_pearson_r` is w'Cb / sqrt(w'Cw b'Cb), which predicts
-    `weights_binarized.pearson_r_per_filter`. `training_sign_disagreement` is counted on those images (NaN if it was
-    not): a check that `weights_binarized.sign_disagreement` holds for other images.
+    images, as do the predictions among the dot products.
     `effective_dimension` is (trace C)^2 / |C|_F^2, the number of directions in which the inputs vary.
     `components` says how much of the filters lies in the leading directions.
     `what_if` predicts the effect of other quantizers. `recommendation` ("binarize", "ternarize" or "keep in float")
@@ -195,8 +237,6 @@ class LayerGeometry:
     activations_binarized: DotProducts
     both_binarized: DotProducts
     permuted: DotProducts
-    covariance_pearson_r: Floats = ()
-    training_sign_disagreement: float = math.nan
     effective_dimension: float = math.nan
     components: Components = Components()
     what_if: tuple[WhatIfCurve, ...] = ()
@@ -228,6 +268,29 @@ class Geometry:
     layers: tuple[LayerGeometry, ...]
     covariance_images: int = 0
 
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for name in ("layer", "fan-in", "angle", "predicted", "r", "predicted"):
+            table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=True)
+        for layer in self.layers:
+            angle, r = layer.angle_degrees, layer.weights_binarized
+            numbers = (angle.mean, angle.predicted_mean, r.pearson_r, r.predicted_pearson_r)
+            cells = (f"{x:.{digits}f}" for x, digits in zip(numbers, (1, 1, 2, 2), strict=True))
+            table.add_row(layer.name, f"{layer.fan_in:,}", *cells)
+        return table
+
+    def _head(self) -> str:
+        return (
+            f"Geometry of {self.run}: {self.accuracy:.2%} of {self.images:,} {self.dataset} test images; "
+            "angle in degrees and r with quantized weights"
+        )
+
+    def __repr__(self) -> str:
+        return as_text(self._head(), self._table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._head(), self._table())
+
     def save(self, path: Path) -> None:
         """Writes these fields to `geometry.json`, with NaN as null. A failed write leaves no partial file.
 
@@ -254,12 +317,21 @@ class Geometry:
             raise HypersignError(
                 f"{path} must be JSON as `hypersign inspect` writes it; {error}; inspect again"
             ) from error
-        try:
-            return _typed(cls, value, "")
-        except _Mismatch as error:
-            raise HypersignError(
-                f"{path} must be as this version of HyperSign writes it; {error}; inspect again"
-            ) from None
+        return from_plain(cls, value, str(path))
+
+
+def from_plain(kind: type[T], value: Any, origin: str) -> T:
+    """An object of a dataclass of results, from what JSON holds of it: null is NaN.
+
+    Raises:
+        HypersignError: a field is missing or has another type; the message begins with `origin`.
+    """
+    try:
+        return typing.cast(T, _typed(kind, value, ""))
+    except _Mismatch as error:
+        raise HypersignError(
+            f"{origin} must be as this version of HyperSign writes it; {error}; inspect again"
+        ) from None
 
 
 class _Mismatch(Exception):

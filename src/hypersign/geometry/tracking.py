@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.geometry.covariance import (
     effective_dimension,
     input_covariances,
@@ -24,6 +25,7 @@ from hypersign.quantizers import Sign
 __all__ = ["TrackedLayer", "Tracker"]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class TrackedLayer:
     """A layer at one moment of training; values that could not be measured are NaN.

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypersign import bits
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign._files import write_atomic
 from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.vectors import read_codes, write_codes
@@ -16,6 +17,7 @@ from hypersign.hashing.vectors import read_codes, write_codes
 __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
     """The k nearest of every query, nearest first; of equal distances the lower index first.
@@ -28,6 +30,7 @@ class Neighbours:
     indices: NDArray[np.int64]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Within:
     """All codes within a radius of every query, nearest first; of equal distances the lower index first.

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign._display import shown
 from hypersign.bits.hadamard import next_power_of_two
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, block_rows, check_share
 from hypersign.hashing.index import HammingIndex, differences, recall
@@ -23,6 +24,7 @@ SAMPLE = 10_000
 """Vectors on which spectrum and code angles are measured."""
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Row:
     """Predictions for codes of one length.
@@ -43,6 +45,7 @@ class Row:
     measured_recall: dict[int, float] | None = None
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """Geometry of a set of vectors, and the recall to expect of their codes.

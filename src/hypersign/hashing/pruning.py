@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign.hashing.estimators import code_cosines, rabitq_cosine
 from hypersign.hashing.hasher import SignHasher, block_rows
 from hypersign.hashing.index import Neighbours, squared_distances
@@ -20,6 +21,7 @@ ROUNDING = 1e-6
 """Largest float32 error of a bound, as a share of |x|^2 + |q|^2: it must not hide a vector as near as the k-th."""
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Pruned:
     """Neighbours found, and what finding them took.

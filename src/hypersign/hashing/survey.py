@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.hashing.hasher import MOST_BITS
 from hypersign.hashing.prediction import predicted_recall
@@ -63,6 +64,7 @@ class CodeRecall:
     centred_rotated_predicted: float
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class VectorsGeometry:
     """Measures of `sampled` of the `vectors` of a file, evenly spaced; `zero_vectors` of them were left out.

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.functional_use import copy_module, read_without_call
 from hypersign.layers.layer import QuantLayer
@@ -28,6 +29,7 @@ _QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Conversion:
     """A quantized network, the names of the converted layers, and the reasons why other layers were not converted.

@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -144,6 +145,21 @@ class PackedModel:
             HypersignError: the file is missing, truncated, damaged or no packed network.
         """
         return cls(read(Path(file) if isinstance(file, str) else file))
+
+    def __repr__(self) -> str:
+        nodes = self.graph.nodes
+        size = sum(len(part) for part in self._parts)
+        shape = " x ".join(map(str, self.shape))
+        what = "classes" if self.classes else "numbers"
+        return f"PackedModel({shape} -> {self.outputs} {what}, {len(nodes)} operations, {size:,} bytes)"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(node.name)}</td><td>{node.op}</td><td>{escape(str(self.values[node.name]))}</td></tr>"
+            for node in self.graph.nodes
+        )
+        head = "<tr><th>node</th><th>operation</th><th>output</th></tr>"
+        return f"<table><caption>{escape(repr(self))}</caption>{head}{rows}</table>"
 
     @classmethod
     def pretrained(cls, name: str) -> "PackedModel":

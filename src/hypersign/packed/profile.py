@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hypersign import _defaults, bits
 from hypersign._checks import check_int, check_threads
+from hypersign._display import shown
 from hypersign.bits.backend import native
 from hypersign.packed.model import PackedModel
 from hypersign.packed.operations import OPERATIONS
@@ -34,6 +35,7 @@ class NodeTime:
     seconds: float
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Profile:
     """The times of a packed network for batches of `images` on `threads` threads, on the back end `backend`.

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.evaluate import full_precision, mode
 from hypersign.layers import quant_layers
@@ -72,6 +73,7 @@ class Difference:
         return self.wrong_step is None
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Certificate:
     """A float network and its packed form compared on the same images.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hypersign.quantizers.methods import QUANTIZERS, SURROGATES, Quantization, quantizer_of, surrogate_of
     from hypersign.quantizers.planes import Greedy, LeastSquaresPlanes
     from hypersign.quantizers.relaxed import PARQ, BinaryRelax, RealUntil
+    from hypersign.quantizers.relu import ReLU
     from hypersign.quantizers.rotated import Rotated
     from hypersign.quantizers.scales import (
         ConstantScale,
@@ -80,6 +81,7 @@ __all__ = [
     "ImageSign",
     "Rotated",
     "Identity",
+    "ReLU",
     "MeanScale",
     "MatrixScale",
     "LearnedScale",
@@ -139,6 +141,7 @@ _MODULES = {
         "BinaryRelax",
         "RealUntil",
     ),
+    "relu": ("ReLU",),
     "rotated": ("Rotated",),
     "scales": (
         "MeanScale",

@@ -16,6 +16,7 @@ __all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "made", "
 
 QUANTIZERS = {
     "float": "Identity",
+    "relu": "ReLU",
     "sign": "Sign",
     "ternary": "Ternary",
     "uniform": "Uniform",

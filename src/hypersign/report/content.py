@@ -153,9 +153,10 @@ def _scattered(layer: LayerGeometry) -> list[dict[str, Any]]:
 
 def filter_predictions(layer: LayerGeometry) -> list[dict[str, Any]]:
     """The measured and the predicted r of each filter that has both, by family."""
-    if not layer.covariance_pearson_r or not layer.quantizes_weights:
+    products = layer.weights_binarized
+    if not products.predicted_pearson_r_per_filter or not layer.quantizes_weights:
         return []
-    pairs = zip(layer.covariance_pearson_r, layer.weights_binarized.pearson_r_per_filter, strict=True)
+    pairs = zip(products.predicted_pearson_r_per_filter, products.pearson_r_per_filter, strict=True)
     return [
         {"family": "weights", "filter": i, "predicted": finite(predicted), "measured": finite(measured)}
         for i, (predicted, measured) in enumerate(pairs)
@@ -226,7 +227,7 @@ def table_rows(geometry: Geometry) -> list[dict[str, Any]]:
             "fan_in": layer.fan_in,
             "filters": layer.filters,
             "dimension": layer.effective_dimension,
-            "training_signs": layer.training_sign_disagreement,
+            "training_signs": weights.training_sign_disagreement,
             **dict.fromkeys(("weights", "activations", "angle", "signs", "permuted")),
             **families,
         }
@@ -243,9 +244,10 @@ def table_rows(geometry: Geometry) -> list[dict[str, Any]]:
 
 
 def _mark(products: DotProducts) -> str:
-    """ "above" or "below" if the measured r departs from the prediction; otherwise ""."""
-    gap = products.pearson_r - products.predicted_pearson_r
-    return "above" if gap > CORRELATION_MARGIN else "below" if gap < -CORRELATION_MARGIN else ""  # NaN: neither
+    """ "above" or "below" if the measured r departs from the prediction by three standard errors; otherwise ""."""
+    if not products.departs:
+        return ""
+    return "above" if products.pearson_r > products.predicted_pearson_r else "below"
 
 
 def confusion_content(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hypersign
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
+from hypersign._installation import missing
 from hypersign.geometry.results import Geometry
 from hypersign.report.content import (
     CORRELATION_MARGIN,
@@ -126,7 +127,9 @@ def write(
         confusion=confusion,
         rows=table_rows(geometry) if geometry else [],
         columns={
-            "training_signs": any(math.isfinite(layer.training_sign_disagreement) for layer in layers),
+            "training_signs": any(
+                math.isfinite(layer.weights_binarized.training_sign_disagreement) for layer in layers
+            ),
             "dimension": any(math.isfinite(layer.effective_dimension) for layer in layers),
         },
         marks=f"mark differences of more than {CORRELATION_MARGIN:g}",
@@ -163,9 +166,7 @@ def render(template: str, data: Mapping[str, Any], **values: Any) -> str:
     try:
         import jinja2
     except ImportError as error:
-        raise HypersignError(
-            "the report needs jinja2, which is not installed; run: pip install 'hypersign[report]'"
-        ) from error
+        raise HypersignError(missing("the report", "jinja2", "report")) from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hypersign.report", "page"),
         autoescape=True,

@@ -201,7 +201,7 @@ def _correlations(layers: Sequence[LayerGeometry]) -> str:
         "them change sign."
     )
     gaps = [
-        (layer.weights_binarized.pearson_r - layer.weights_binarized.predicted_pearson_r, layer) for layer in known
+        (layer.weights_binarized.pearson_r - layer.weights_binarized.independent_pearson_r, layer) for layer in known
     ]
     above = [(gap, layer) for gap, layer in gaps if gap > CORRELATION_MARGIN]
     below = [(-gap, layer) for gap, layer in gaps if gap < -CORRELATION_MARGIN]
@@ -225,7 +225,7 @@ def _permuted(layers: Sequence[LayerGeometry]) -> str:
     # Computed for each filter, because a mean of the inputs changes r pooled over filters, permuted or not.
     pairs = [
         tuple(
-            abs(median(products.pearson_r_per_filter) - products.predicted_pearson_r)
+            abs(median(products.pearson_r_per_filter) - products.independent_pearson_r)
             for products in (layer.permuted, layer.weights_binarized)
         )
         for layer in layers

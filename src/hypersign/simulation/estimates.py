@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hypersign._checks import check_int
+from hypersign._display import shown
 from hypersign._json import plain
 
 __all__ = ["Estimate", "SimulatedAngle", "Simulation", "Tally"]
@@ -43,6 +44,7 @@ class Estimate:
         return _distance(self.std, self.predicted_std, self.std_error)
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class SimulatedAngle:
     """One case of a simulation: the cosine and the angle (in degrees) of `draws` pairs of vectors.
@@ -62,6 +64,7 @@ class SimulatedAngle:
     sample_degrees: np.ndarray = dataclasses.field(repr=False, compare=False)
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Simulation:
     """Result of an experiment, case by case.

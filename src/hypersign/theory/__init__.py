@@ -34,6 +34,7 @@ from hypersign.theory.correlated import (
 from hypersign.theory.dot_products import (
     activations_binarized_r,
     both_binarized_r,
+    pooled_r,
     sign_disagreement,
     sign_flip_share,
     weights_binarized_r,
@@ -74,6 +75,7 @@ from hypersign.theory.pairs import (
     pair_angle_std,
     pair_cosine_std,
 )
+from hypersign.theory.quantized_normals import NormalMixture, QuantizedNormals, Steps
 from hypersign.theory.sign import (
     sign_angle,
     sign_angle_density,
@@ -134,8 +136,12 @@ __all__ = [
     "weights_binarized_r",
     "activations_binarized_r",
     "both_binarized_r",
+    "pooled_r",
     "sign_disagreement",
     "sign_flip_share",
+    "NormalMixture",
+    "QuantizedNormals",
+    "Steps",
     "pair_cosine_std",
     "pair_angle_std",
     "pair_angle_density",

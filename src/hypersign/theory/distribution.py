@@ -25,6 +25,8 @@ from scipy import special
 
 from hypersign.theory.angle import angle_moments, beta_parameters
 
+__all__ = ["Distribution", "SizeCounts"]
+
 _Array = NDArray[np.float64]
 
 _STEP = 0.3  # of log u and log v

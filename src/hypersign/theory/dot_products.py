@@ -16,6 +16,7 @@ __all__ = [
     "weights_binarized_r",
     "activations_binarized_r",
     "both_binarized_r",
+    "pooled_r",
     "sign_disagreement",
     "sign_flip_share",
 ]
@@ -96,6 +97,31 @@ def both_binarized_r(weights: ArrayLike, levels: ArrayLike, covariance: ArrayLik
     arcsine = np.arcsin(np.clip(c * inverse * inverse[:, None], -1, 1))
     cw = w @ c
     return _ratio((cw * inverse * b).sum(-1), (cw * w).sum(-1) * ((b @ arcsine) * b).sum(-1))
+
+
+def pooled_r(
+    covariance: ArrayLike, x_variance: ArrayLike, y_variance: ArrayLike, x_mean: ArrayLike, y_mean: ArrayLike
+) -> tuple[float, np.ndarray]:
+    """Correlation of x and y pooled over filters, and of each filter, from the moments of each filter.
+
+        pooled = (<c> + cov(m, n)) / sqrt((<v> + var m) (<s> + var n)),   per filter = c / sqrt(v s)
+
+    <> is the mean over filters, and cov and var are over filters. Every filter has the same number of pairs.
+
+    Args:
+        covariance: c, the covariance of x and y for each filter, shape (filters,).
+        x_variance, y_variance: v and s, their variances; 0 if a filter's products do not vary.
+        x_mean, y_mean: m and n, their means.
+
+    Returns r pooled (a float) and per filter, clipped to [-1, 1]; NaN where x or y does not vary.
+
+    >>> pooled_r([0.5, 0.5], [1.0, 1.0], [1.0, 1.0], [0.0, 2.0], [0.0, 2.0])
+    (0.75, array([0.5, 0.5]))
+    """
+    c, v, s, m, n = (np.asarray(a, dtype=np.float64) for a in (covariance, x_variance, y_variance, x_mean, y_mean))
+    m, n = m - m.mean(), n - n.mean()
+    pooled = _ratio(c.mean() + (m * n).mean(), (v.mean() + (m * m).mean()) * (s.mean() + (n * n).mean()))
+    return float(pooled), np.asarray(_ratio(c, v * s))
 
 
 def _checked(*arrays: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

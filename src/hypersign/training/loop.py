@@ -26,10 +26,11 @@ from hypersign.bits import backend
 from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.evaluate import Evaluation, evaluate, finite, reestimate_batch_norm
+from hypersign.layers import quant_layers
 from hypersign.runs import Run, check_given, float32_default, load, write_tensors
 from hypersign.training.checkpoint import Belongs, state_path
 from hypersign.training.divergence import FiniteCheck, look_every
-from hypersign.training.monitor import Monitor, layer_metrics, negative_signs, tensorboard_writer
+from hypersign.training.monitor import Monitor, StepClock, layer_metrics, negative_signs, tensorboard_writer
 from hypersign.training.processes import any_process, first_process_first, make_accelerator
 from hypersign.training.recipe import Recipe
 from hypersign.training.setup import (
@@ -242,6 +243,9 @@ class _Training:
                 remove_parts(self.run.path)
                 monitor = stack.enter_context(self._monitor(tensorboard, console))
             self.saved = time.monotonic()
+            at, batches = self.state.counters, len(self.stream.training)
+            left = (self.recipe.epochs - at.epoch + 1) * batches - at.batch
+            self.clock = StepClock(self.recipe, left, faster_on_bits=self._faster_on_bits())
             tell = each_epoch if self.writes else None
             if tell is not None:
                 tell(self.run)
@@ -254,6 +258,11 @@ class _Training:
                 self._close()
         self.accelerator.wait_for_everyone()
         return load(self.run.path, data=self.run.given_data, model=self.run.given_model)
+
+    def _faster_on_bits(self) -> bool:
+        layers = quant_layers(self.state.model).values()
+        low_bit = any(layer.quantizes_weights and layer.quantizes_inputs for layer in layers)
+        return low_bit and self.recipe.precision == "float32" and self.accelerator.device.type == "cpu"
 
     def _monitor(self, tensorboard: bool, console: Console | None) -> Monitor:
         monitor = Monitor(
@@ -285,6 +294,8 @@ class _Training:
             self._anneal()
             now = time.monotonic()
             at.epoch_seconds = before + now - started
+            if (text := self.clock.step(now)) and monitor is not None:
+                monitor.say(text)
             if monitor is not None and now - shown > 0.2:
                 shown = now
                 mean_loss, *metrics = state.means(at.batch, self.stream.training.decisions)

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
+from hypersign._installation import missing
 from hypersign.geometry.weights import angles
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Quantizer
 from hypersign.tasks import Task
+from hypersign.training.recipe import Recipe
 from hypersign.training.step import latent_weights
 
-__all__ = ["Monitor", "first_broken_layer", "layer_metrics", "negative_signs", "tensorboard_writer"]
+__all__ = ["Monitor", "StepClock", "first_broken_layer", "layer_metrics", "negative_signs", "tensorboard_writer"]
 
 
 def negative_signs(model: nn.Module) -> dict[str, Tensor]:
@@ -57,10 +59,64 @@ def tensorboard_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise HypersignError(
-            "--tensorboard needs the package tensorboard; install it: pip install 'hypersign[tensorboard]'"
-        ) from error
+        raise HypersignError(missing("--tensorboard", "tensorboard", "tensorboard")) from error
     return SummaryWriter
+
+
+class StepClock:
+    """Times the first steps, and says once how long the rest will take and what would be faster.
+
+    The first steps do not count: they allocate memory and compile. It speaks after 2 seconds or 20 steps.
+
+    Args:
+        recipe: the run's recipe.
+        left: number of steps to come.
+        faster_on_bits: whether `--precision bits` would help: on the CPU, with levels for weights and inputs.
+    """
+
+    WARM_UP, STEPS, SECONDS = 2, 20, 2.0
+
+    def __init__(self, recipe: Recipe, left: int, *, faster_on_bits: bool) -> None:
+        self.recipe, self.left, self.faster_on_bits = recipe, left, faster_on_bits
+        self.done, self.start = 0, 0.0
+
+    def step(self, now: float) -> str:
+        """Counts a step that ended at `now`, in seconds; returns the estimate where it is due, else nothing."""
+        self.done += 1
+        if self.done == self.WARM_UP:
+            self.start = now
+        counted = self.done - self.WARM_UP
+        due = counted == self.STEPS or (0 < counted < self.STEPS and now - self.start >= self.SECONDS)
+        if not due:
+            return ""
+        self.done = self.WARM_UP + self.STEPS  # never due again
+        return self._words((now - self.start) / counted, self.left - self.WARM_UP - counted)
+
+    def _words(self, per_step: float, left: int) -> str:
+        seconds = per_step * left
+        size = self.recipe.batch_size
+        text = f"{left:,} more steps of {size} at {per_step:.2g} s: about {duration(seconds)} on this machine"
+        if seconds < SOON:
+            return text
+        bits = ["--precision bits (up to 4 times)"] if self.faster_on_bits else []
+        options = [*bits, f"fewer --epochs (now {self.recipe.epochs})", "smaller --widths or --hidden"]
+        return f"{text}; faster: {', '.join(options)}"
+
+
+SOON = 600
+"""Seconds of training that need no advice."""
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> duration(42), duration(1500), duration(7e4), duration(1e6)
+    ('42 s', '25 min', '19 hours', '12 days')
+    """
+    if seconds < 6000:
+        return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    value, unit = (seconds / 3600, "hours") if seconds < 48 * 3600 else (seconds / 86400, "days")
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 class Monitor:
@@ -114,6 +170,10 @@ class Monitor:
         self.progress.stop()
         if self.writer is not None:
             self.writer.close()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def batch(
         self, epoch: int, done: int, total: int, *, loss: float, metrics: list[float], rate: float, speed: float

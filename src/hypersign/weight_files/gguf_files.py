@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hypersign._checks import HypersignError
+from hypersign._installation import missing
 from hypersign.weight_files.stored import FLOATS, Decode, StoredTensor, TensorFile, mapped, undecoded
 
 __all__ = ["open_gguf"]
@@ -129,9 +130,7 @@ def _part(path: Path) -> TensorFile:
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as error:
-        raise HypersignError(
-            f"{path} needs the package gguf to be read; install it with: pip install 'hypersign[gguf]'"
-        ) from error
+        raise HypersignError(missing(str(path), "gguf", "gguf")) from error
 
     data = mapped(path)
     try:

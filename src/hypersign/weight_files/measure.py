@@ -19,6 +19,7 @@ from scipy import special
 
 from hypersign import _defaults, theory
 from hypersign._checks import check_int
+from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.bits.backend import native
 from hypersign.rotations import HadamardRotation
@@ -111,6 +112,7 @@ class RotatedAngle:
     predicted: float
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class TensorGeometry:
     """Measures of one tensor: `rows` vectors of `row_length` weights each.
@@ -149,6 +151,7 @@ class Unmeasured:
     reason: str
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class WeightsGeometry:
     """Measures of a weight file.

@@ -16,6 +16,7 @@ from scipy import special
 
 from hypersign import theory
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.weight_files.measure import Unmeasured, why_not
 from hypersign.weight_files.stored import StoredTensor, TensorFile
@@ -87,6 +88,7 @@ class TensorPair:
     autocorrelation_std: float
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class PairGeometry:
     """Two files by tensors; `unmeasured` are those of the first, `missing` names that only the second has."""

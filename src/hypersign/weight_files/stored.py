@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hypersign._checks import HypersignError
+from hypersign._display import shown
 from hypersign._files import open_file
 
 __all__ = ["Decode", "FLOATS", "StoredTensor", "TensorFile", "mapped", "undecoded"]
@@ -71,6 +72,7 @@ class StoredTensor:
             return self._decode(self._bytes.reshape(self.rows, -1)[which])
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorFile:
     """Result of `open_tensors`: tensors by name, in the file's order, and a GGUF file's plain metadata."""

@@ -13,6 +13,8 @@ from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
 from hypersign.geometry.covariance.curves import components, what_if_curves
 from hypersign.geometry.covariance.measure import MOST_FAN_IN, Covariances, LayerCovariance, input_covariances
 from hypersign.geometry.covariance.patches import input_patches, quantizable_layers
+from hypersign.geometry.covariance.predictions import Prediction, predict
+from hypersign.geometry.covariance.real_inputs import RealInputs
 from hypersign.geometry.covariance.spectrum import Spectrum, effective_dimension, spectrum
 from hypersign.geometry.covariance.what_if import (
     LloydMax,
@@ -35,7 +37,10 @@ __all__ = [
     "WhatIf",
     "usual_quantizers",
     "LloydMax",
+    "predict",
     "predicted_r",
+    "Prediction",
+    "RealInputs",
     "effective_dimension",
     "spectrum",
     "Spectrum",

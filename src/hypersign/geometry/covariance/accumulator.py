@@ -28,6 +28,7 @@ class CovarianceAccumulator:
     Args:
         groups: the number of independent sets of vectors, all of the same dimension.
         dimension: the dimension d of the vectors.
+        single: compute and keep C in float32, which takes half the memory and time; means stay float64.
         levels: True if every component is -1, 0 or +1. Then sums of products are integers and exact in float32,
             which takes half the time.
         device: the device that holds the accumulators; the CPU is used if it has no float64.
@@ -52,6 +53,7 @@ class CovarianceAccumulator:
         dimension: int,
         *,
         levels: bool = False,
+        single: bool = False,
         device: torch.device | str = "cpu",
         mapped: bool = False,
     ) -> None:
@@ -60,7 +62,8 @@ class CovarianceAccumulator:
         device = torch.device("cpu" if mapped or torch.device(device).type == "mps" else device)
         self._mean = torch.zeros(groups, dimension, dtype=torch.float64, device=device)
         shape = (groups, dimension, dimension)
-        self._scatter = _mapped(shape) if mapped else torch.zeros(shape, dtype=torch.float64, device=device)
+        dtype = torch.float32 if single else torch.float64
+        self._scatter = _mapped(shape, dtype) if mapped else torch.zeros(shape, dtype=dtype, device=device)
         self._pending: list[Tensor] = []
 
     @property
@@ -80,17 +83,18 @@ class CovarianceAccumulator:
     def _reduce(self) -> None:
         if not self._pending:
             return
-        dtype = torch.float32 if self.levels else torch.float64
+        kept = self._scatter.dtype
+        dtype = torch.float32 if self.levels else kept
         chunk = torch.cat(self._pending, dim=2).to(self._mean.device, dtype)
         self._pending = []
         n = chunk.shape[2]
         mean = chunk.sum(2, dtype=torch.float64) / n
         if not self.levels:
-            chunk = chunk - mean[..., None]
+            chunk = chunk - mean[..., None].to(dtype)
         total = self._reduced + n
         shift = mean - self._mean
         for rows in self._blocks():
-            block = (chunk[:, rows] @ chunk[:, rows.start :].mT).double()
+            block = (chunk[:, rows] @ chunk[:, rows.start :].mT).to(kept)
             if self.levels:  # levels were not centred
                 block -= n * mean[:, rows, None] * mean[:, None, rows.start :]
             block += self._reduced * n / total * shift[:, rows, None] * shift[:, None, rows.start :]
@@ -126,7 +130,7 @@ class CovarianceAccumulator:
         self._reduced = total
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean, of shape (groups, d), and the symmetric covariance, of shape (groups, d, d), both in float64.
+        """The mean, of shape (groups, d), and the symmetric covariance, of shape (groups, d, d).
 
         The result uses the accumulator's memory, so do not use the accumulator again. Raises HypersignError if
         nothing was added.
@@ -143,13 +147,13 @@ class CovarianceAccumulator:
         return self._mean.cpu().numpy(), c.cpu().numpy()
 
 
-def _mapped(shape: tuple[int, ...]) -> Tensor:
+def _mapped(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Zeros in a mapped temporary file; the operating system writes pages that do not fit in memory to disk."""
-    size, free = 8 * int(np.prod(shape)), shutil.disk_usage(tempfile.gettempdir()).free
+    size, free = dtype.itemsize * int(np.prod(shape)), shutil.disk_usage(tempfile.gettempdir()).free
     if size > free:  # checked here, because a full disk would end the process at a later write
         raise HypersignError(
             f"a covariance of shape {shape} needs {size / 1e9:.1f} GB in {tempfile.gettempdir()}, which has "
             f"{free / 1e9:.1f} GB left: name a larger folder in TMPDIR, or raise memory_bytes"
         )
     with tempfile.TemporaryFile() as file:
-        return torch.from_numpy(np.memmap(file, np.float64, "w+", shape=shape))
+        return torch.from_numpy(np.memmap(file, str(dtype).removeprefix("torch."), "w+", shape=shape))

@@ -9,9 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign.geometry.capture import watching
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
-from hypersign.geometry.covariance.patches import NUMBERS, groups_of, input_patches, quantizable_layers
+from hypersign.geometry.covariance.patches import groups_of, input_patches, quantizable_layers
+from hypersign.geometry.covariance.real_inputs import RealInputs, RealInputSums, sample_size
+from hypersign.geometry.covariance.sample import VectorSample
+from hypersign.geometry.dot_products import ProductSums
+from hypersign.geometry.products import FAMILIES, LayerProducts
 from hypersign.layers import QuantLayer
 
 __all__ = ["MOST_FAN_IN", "Covariances", "LayerCovariance", "input_covariances"]
@@ -22,16 +27,19 @@ MOST_FAN_IN = 8192
 Batch = Tensor | tuple | list | Mapping[str, Any]
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerCovariance:
     """Mean and covariance of the inputs of a layer's product, and its filters: enough to predict r.
 
     `patches` is the number of input vectors per group. `mean` has shape (groups, d), where d is the fan-in.
     `covariance` is C, centred and symmetric, of shape (groups, d, d). `weights` are the latent filters and `levels`
-    the quantized ones (the same without a weight quantizer), both of shape (filters, d). `sign_flips` is counted on
-    these very inputs: per filter, the share of dot products whose sign differs between latent and quantized weights;
-    empty if it was not counted. Filter f is multiplied with the inputs of group f // (filters / groups). All arrays
-    are float64. `kind` is the layer's class.
+    the quantized ones (the same without a weight quantizer), both of shape (filters, d). Filter f is multiplied with
+    the inputs of group f // (filters / groups). These arrays are float64. `kind` is the layer's class.
+
+    `sample` holds some of the inputs, evenly spread, of shape (groups, d, n) in float32; empty if none were kept.
+    `real` describes the inputs before the layer's input quantizer; None if it has none. `products` are the sums of
+    the dot products of a quantized layer over all these inputs; None if they were not computed.
     """
 
     name: str
@@ -41,7 +49,17 @@ class LayerCovariance:
     covariance: np.ndarray
     weights: np.ndarray
     levels: np.ndarray
-    sign_flips: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
+    sample: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((1, 1, 0), np.float32))
+    real: RealInputs | None = None
+    products: ProductSums | None = None
+
+    @property
+    def sign_flips(self) -> np.ndarray:
+        """The share of each filter's dot products whose sign the layer's own weight quantizer changes, on all inputs.
+
+        Empty if the products were not computed.
+        """
+        return np.empty(0) if self.products is None else self.products.sign_flips("weights_binarized")
 
     @property
     def groups(self) -> int:
@@ -59,6 +77,7 @@ class LayerCovariance:
         return len(self.weights)
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covariances:
     """Result of one pass over `images` images: the measured layers by name, and the reason for each other layer."""
@@ -84,7 +103,8 @@ def input_covariances(
 
     The model runs in evaluation mode and in float32 (or its own type). Its hooks, modes, weights and the random
     state are the same afterwards, also after an exception. Accumulators are float64; results do not depend on the
-    batch size. The covariance of a layer with fan-in d takes 8 d^2 bytes. If all of them need more than
+    batch size. The covariance of a layer with fan-in d takes 8 d^2 bytes, and that of its real inputs 4 d^2, if it
+    quantizes them. If all of them need more than
     `memory_bytes`, those of the largest layers are kept in mapped temporary files and computed in blocks of 512
     rows. Besides the covariances, memory holds one batch, 8 MiB of inputs per layer, and one block.
 
@@ -139,22 +159,29 @@ def input_covariances(
 
 
 class _LayerSums:
-    """Accumulates the inputs of one layer."""
+    """Accumulates the inputs of one layer, and the products of a quantized layer."""
 
     def __init__(self, name: str, layer: Any, continuous: bool, mapped: bool) -> None:
         self.name, self.layer = name, layer
-        self.quantizes = isinstance(layer, QuantLayer) and layer.quantizes_inputs and not continuous
+        quantized = isinstance(layer, QuantLayer) and not continuous
         self.sums: CovarianceAccumulator | None = None
-        self.flips = torch.zeros(layer.weight.shape[0], dtype=torch.int64, device=layer.weight.device)
-        self.filters: tuple[Tensor, ...] = ()  # latent and quantized
+        self.real: RealInputSums | None = None
+        self.products: ProductSums | None = None
+        self.multiply: LayerProducts | None = None
         self.reason = ""
         if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
             return
+        self.quantizes = quantized and layer.quantizes_inputs
         levels = self.quantizes and layer.input_quantizer.packed_form(inputs=True).kind in ("binary", "ternary")
         self.sums = CovarianceAccumulator(
             groups_of(layer), fan_in, levels=levels, device=layer.weight.device, mapped=mapped
         )
+        self.sample = VectorSample(sample_size(fan_in))
+        if self.quantizes:
+            self.real = RealInputSums(layer, mapped=mapped)
+        if quantized and (self.quantizes or layer.quantizes_weights) and torch.isfinite(layer.weight.sum()):
+            self.products, self.multiply = ProductSums(layer.filters, FAMILIES), LayerProducts(layer)
 
     @property
     def unmeasured(self) -> str:
@@ -174,29 +201,26 @@ class _LayerSums:
         ):  # far cheaper than checking every element
             self.reason, self.sums = "its input holds NaN or infinity", None
             return
-        if self.quantizes:
-            x = self.layer.effective_input(x)
-        for patches in input_patches(layer, x):
+        seen = x
+        if self.products is not None and self.multiply is not None:
+            if x.dim() < self.layer.weight.dim():  # one image without a batch dimension
+                x, output = x[None], output[None]
+            products, seen = self.multiply.of(x, output)
+            self.products.update(products, images=len(x))
+        elif self.quantizes:
+            seen = self.layer.effective_input(x)
+        for patches in input_patches(layer, seen):
             self.sums.update(patches)
-            self._count_flips(patches)
-
-    def _count_flips(self, patches: Tensor) -> None:
-        """Counts products of patches (groups, d, n) that are negative with latent or with quantized weights alone."""
-        if not (isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights):
-            return
-        if not self.filters:
-            shape = patches.shape[0], -1, patches.shape[1]
-            both = self.layer.weight, self.layer.effective_weight()
-            self.filters = tuple(weight.detach().reshape(shape).to(patches) for weight in both)
-        latent, levels = self.filters
-        for part in patches.split(max(1, NUMBERS // len(self.flips)), dim=2):
-            self.flips += ((latent @ part < 0) != (levels @ part < 0)).sum(2).flatten()
+            self.sample.update(patches)
+        if self.real is not None:
+            self.real.update(x)
 
     def result(self) -> LayerCovariance:
         """The covariance. The accumulators cannot be used afterwards."""
         assert self.sums is not None
         mean, covariance = self.sums.result()
         patches, self.sums = self.sums.count, None  # frees the accumulators' memory on a device
+        real, self.real = None if self.real is None else self.real.result(), None
         latent = self.layer.weight.detach()
         quantized = isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights
         levels = self.layer.effective_weight().detach() if quantized else latent
@@ -209,13 +233,18 @@ class _LayerSums:
             covariance,
             weights,
             weights if levels is latent else _rows(levels),
-            (self.flips / patches).cpu().numpy() if quantized else np.empty(0),
+            self.sample.vectors.float().numpy(),
+            real,
+            self.products,
         )
 
 
 def _sums(modules: Mapping[str, Any], continuous: bool, memory_bytes: int) -> list[_LayerSums]:
     """One `_LayerSums` per layer, in order. The smallest covariances stay in memory, as many as fit."""
-    size = {name: 8 * groups_of(layer) * layer.weight[0].numel() ** 2 for name, layer in modules.items()}
+    size = {}
+    for name, layer in modules.items():
+        twice = isinstance(layer, QuantLayer) and layer.quantizes_inputs and not continuous
+        size[name] = (12 if twice else 8) * groups_of(layer) * layer.weight[0].numel() ** 2
     held, mapped = 0, set()
     for name in sorted(size, key=lambda name: size[name]):
         held += size[name]

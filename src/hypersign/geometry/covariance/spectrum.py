@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from hypersign import theory
+from hypersign._display import shown
 from hypersign.geometry.covariance.measure import LayerCovariance
 
 __all__ = ["Spectrum", "effective_dimension", "spectrum"]
@@ -24,6 +25,7 @@ def effective_dimension(layer: LayerCovariance) -> float:
     return float(dimensions[varies].mean()) if varies.any() else np.nan
 
 
+@shown
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectrum:
     """Principal components of a layer's inputs, and their cosines with the latent filters and the levels.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
+from hypersign._display import shown
 from hypersign.geometry.covariance.measure import LayerCovariance
 from hypersign.quantizers import GroupScaled, Optimal, Quantizer, Rotated, Sign, Ternary
 from hypersign.rotations import HadamardRotation
@@ -26,6 +27,7 @@ __all__ = [
 WeightQuantizer = Callable[[Tensor], Tensor]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LloydMax:
     """The k levels with the smallest mean squared error for Gaussian weights, scaled by each filter's size.
@@ -57,6 +59,7 @@ class LloydMax:
         return sigma * levels[torch.bucketize((weights / sigma).nan_to_num(), thresholds, right=True)]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class WhatIf:
     """The predicted effect of a quantizer on a layer, with one value per filter.
