@@ -282,7 +282,8 @@ def train_twin(
         )
     recipe = twin_recipe(Recipe(**run.info["recipe"]))
     folder = run.path / "twin"
-    given: dict[str, Any] = {"data": run.given_data, "device": device, "console": console}
+    own = run.given_data if run.info["data"]["source"] is None else None  # a named data set is named in the twin too
+    given: dict[str, Any] = {"data": own, "device": device, "console": console}
     with writing_folder(run.path):
         begun = (folder / "run.json").exists()
         twin = resume(folder, **given) if begun else train(recipe, folder, **given)
