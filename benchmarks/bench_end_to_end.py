@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleaved import installed, least_seconds, limit, show
+from interleaved import installed, least_seconds, peak, show
 
 from hypersign._json import prints_text
 from hypersign._machine import machine, versions
@@ -40,20 +40,20 @@ def images(model: PackedModel, batch: int) -> np.ndarray:
 
 
 def compare(model: PackedModel, batch: int, seconds: float) -> dict[str, float]:
-    """Milliseconds an image of all ways, and how many times faster the packed network is."""
+    """Milliseconds per image in every runtime, and how many times faster the packed network is."""
     x = images(model, batch)
-    loop, loop_macs = limit(float("inf"))
+    loop, loop_macs = peak(float("inf"))
     ways: dict[str, Callable[[], Any]] = {
         "packed": lambda: model.predict(x, batch_size=batch),
         **peers(model, batch),
-        "limit": loop,
+        "peak": loop,
     }
     least = least_seconds(ways, seconds, 1)
-    # the time that the binary products alone would take at the limit
+    # the time that the binary products alone would take at peak
     nodes = profile(model, images=1, repeats=1).nodes
     macs = sum(node.macs for node in nodes if node.arithmetic == "bits")
-    times = {name: 1e3 * spent / batch for name, spent in least.items() if name != "limit"}
-    row = {"milliseconds": times["packed"], "at_the_limit": 1e3 * macs * least["limit"] / loop_macs}
+    times = {name: 1e3 * spent / batch for name, spent in least.items() if name != "peak"}
+    row = {"milliseconds": times["packed"], "at_peak": 1e3 * macs * least["peak"] / loop_macs}
     for name, spent in times.items():
         if name != "packed":
             row |= {name: spent, f"{name}, times": spent / times["packed"]}
@@ -61,16 +61,16 @@ def compare(model: PackedModel, batch: int, seconds: float) -> dict[str, float]:
 
 
 def layers(model: PackedModel, batch: int, repeats: int) -> dict[str, float]:
-    """Least microseconds an image of each operation of the packed network."""
+    """Minimum microseconds per image of each operation of the packed network."""
     x = images(model, batch)
     found = [model.times(x) for _ in range(repeats)]
     return {name: 1e6 * min(times[name] for times in found) / batch for name in found[0]}
 
 
 def gain(model: PackedModel, batch: int, seconds: float) -> dict[str, float]:
-    """What a second thread gains: for a prediction, and for two copies of the limit's loop, a thread each."""
+    """What a second thread gains: for a prediction, and for two copies of the peak loop, one per thread."""
     x = images(model, batch)
-    loop, _ = limit(float("inf"))
+    loop, _ = peak(float("inf"))
 
     def loops() -> None:
         for _ in range(100):
@@ -90,8 +90,8 @@ def gain(model: PackedModel, batch: int, seconds: float) -> dict[str, float]:
         "two loops": two,
     }
     least = least_seconds(ways, seconds, 2)
-    predict, limits = least["one"] / least["two"], 2 * least["loop"] / least["two loops"]
-    return {"gain": predict, "gain_of_the_limit": limits, "share": predict / limits}
+    predict, loops_gain = least["one"] / least["two"], 2 * least["loop"] / least["two loops"]
+    return {"gain": predict, "gain_of_peak_loops": loops_gain, "share": predict / loops_gain}
 
 
 def start(file: Path, model: PackedModel) -> dict[str, float]:

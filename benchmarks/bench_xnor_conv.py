@@ -3,7 +3,7 @@
     python benchmarks/bench_xnor_conv.py [--batches 1 32] [--threads 1] [--seconds 2] [--json [FILE]]
 
 3x3 filters, padding 1 by zeros, levels out by a threshold a channel. The unit is 10^12 multiply-accumulates a second;
-`share of limit` compares with the kernels' inner loop on registers alone, in the same run. torch's convolutions take
+`share of peak` compares with the kernels' inner loop on registers alone, in the same run. torch's convolutions take
 and give float32 and bfloat16 numbers; OpenVINO's BinaryConvolution takes float32 numbers and packs them itself, so
 that the convolution's share of it, by OpenVINO's counters, stands beside the whole.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleaved import least_seconds, limit, show
+from interleaved import least_seconds, peak, show
 from torch.nn import functional
 
 from hypersign._machine import machine, versions
@@ -53,9 +53,9 @@ def compare(layer: str, batch: int, seconds: float, threads: int) -> dict[str, f
     image = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).float()
     weight = torch.from_numpy(w.transpose(0, 3, 1, 2).copy()).float()
     half = image.bfloat16(), weight.bfloat16()
-    loop, loop_macs = limit(macs)
+    loop, loop_macs = peak(macs)
     ways: dict[str, Callable[[], Any]] = {
-        "limit": loop,
+        "peak": loop,
         "binary": lambda: binary.conv2d(bits_x, thresholds=thresholds, threads=threads, **PADDED),  # type: ignore[arg-type]
         "ternary": lambda: ternary.conv2d(planes_x, thresholds=three, threads=threads, **PADDED),  # type: ignore[arg-type]
         "torch float32": lambda: functional.conv2d(image, weight, padding=1),
@@ -76,7 +76,7 @@ def compare(layer: str, batch: int, seconds: float, threads: int) -> dict[str, f
     speed = {name: macs / spent * 1e-12 for name, spent in least.items()}
     return {
         "binary": speed["binary"],
-        "share_of_limit": speed["binary"] / (loop_macs / least["limit"] * 1e-12 * threads),
+        "share_of_peak": speed["binary"] / (loop_macs / least["peak"] * 1e-12 * threads),
         "ternary": speed["ternary"],
         **{f"{name}, times": speed["binary"] / speed[name] for name in speed if name[:5] in ("torch", "openv")},
     }

@@ -3,7 +3,7 @@
     python benchmarks/bench_xnor_matmul.py [--shapes 1024x1024x1024 ...] [--threads 1] [--seconds 2] [--json [FILE]]
 
 A shape MxNxK: M rows with N filters of fan-in K. A multiply-accumulate is one of M N K; the unit is 10^12 a second.
-`share of limit` compares with the kernels' inner loop on registers alone, in the same run. Weights are packed (and
+`share of peak` compares with the kernels' inner loop on registers alone, in the same run. Weights are packed (and
 laid out, by those who do) before; inputs come packed, in the type of each. All results are compared with float32's.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleaved import least_seconds, limit, show
+from interleaved import least_seconds, peak, show
 
 from hypersign._machine import machine, versions
 from hypersign.bits import Filters, backend, pack, pack_ternary
@@ -41,9 +41,9 @@ def compare(shape: str, seconds: float, threads: int) -> dict[str, float]:
         name: (torch.from_numpy(x).to(dtype), torch.from_numpy(w).to(dtype))
         for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("int8", torch.int8))
     }
-    loop, loop_macs = limit(m * n * k)
+    loop, loop_macs = peak(m * n * k)
     ways: dict[str, Callable[[], Any]] = {
-        "limit": loop,
+        "peak": loop,
         "binary": lambda: binary.matmul(bits_x, threads=threads),
         "ternary": lambda: ternary.matmul(planes_x, threads=threads),
         "torch float32": lambda: dense["float32"][0] @ dense["float32"][1].T,
@@ -60,10 +60,10 @@ def compare(shape: str, seconds: float, threads: int) -> dict[str, float]:
         raise SystemExit(f"{shape}: ternary differs")
     least = least_seconds(ways, seconds, threads)
     speed = {name: m * n * k / spent * 1e-12 for name, spent in least.items()}
-    top = loop_macs / least["limit"] * 1e-12 * threads
+    top = loop_macs / least["peak"] * 1e-12 * threads
     return {
         "binary": speed["binary"],
-        "share_of_limit": speed["binary"] / top,
+        "share_of_peak": speed["binary"] / top,
         "ternary": speed["ternary"],
         **{f"{name}, times": speed["binary"] / speed[name] for name in ways if name[:5] in ("torch", "numko")},
     }

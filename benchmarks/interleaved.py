@@ -43,12 +43,14 @@ def least_seconds(functions: Mapping[str, Callable[[], object]], budget: float, 
     return least
 
 
-def limit(macs: float) -> tuple[Callable[[], object], float]:
-    """The kernels' inner loop on registers alone, with about `macs` multiply-accumulates, but at most a fifth of a
-    millisecond of them; and how many those are."""
+def peak(macs: float) -> tuple[Callable[[], object], float]:
+    """The kernels' inner loop on registers alone, and how many multiply-accumulates a call makes.
+
+    They are about `macs`, but take at most a fifth of a millisecond.
+    """
     module = native()
     if module is None:
-        raise SystemExit("the limit is that of compiled kernels; HYPERSIGN_BACKEND is numpy")
+        raise SystemExit("the peak is that of compiled kernels; HYPERSIGN_BACKEND is numpy")
     each = module.product_limit(1)
     rounds = max(1, int(min(macs, 2e8) / each))
     return lambda: module.product_limit(rounds), rounds * each

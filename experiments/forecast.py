@@ -1,4 +1,4 @@
-"""The forecast, held against the world: predicted and measured effects of formats on whole networks.
+"""The forecast, compared with the world: predicted and measured effects of formats on whole networks.
 
     HYPERSIGN_DATA=... python experiments/forecast.py [--networks resnet20 vgg] [--folder runs/forecast] [--json FILE]
 

@@ -27,7 +27,7 @@ PIXELS = 96
 """Height and width of EfficientNet's inputs. It was trained on 224; 96 costs a ninth of that."""
 
 SHARE_OF_CROPS = 4
-"""One in so many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
+"""One of this many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
 
 TWIN = Recipe(
     data="cifar-10",

@@ -41,7 +41,7 @@ LONGEST = 6
 
 
 def shown(cls: type[T]) -> type[T]:
-    """Gives a dataclass of results a short representation: long sequences and nested results in a word each.
+    """Gives a dataclass of results a short representation: long sequences and nested results in one word.
 
     >>> import dataclasses
     >>> @shown

@@ -1,4 +1,4 @@
-"""What can be typed in this installation: the command, and how pip adds an extra to it."""
+"""The words to type in this installation: the command, and how pip adds an extra to it."""
 
 import contextlib
 import json

@@ -29,7 +29,7 @@ def test_hash_and_search(files, capsys):
     assert found["indices"] == index.search(x[:12], 3).indices.tolist()
     output = str(files[3]) + ".npz"
     main(["search", codes, queries, "-k", "3", "--rescore", vectors, "--factor", "10", "-o", output])
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "Euclidean distance" in out
     assert "2 more queries" in out
     with np.load(output) as saved:

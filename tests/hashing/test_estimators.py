@@ -114,3 +114,17 @@ def test_what_cannot_be_estimated():
     for fails in (lambda: code_cosines(plain, x), lambda: asymmetric_cosine(plain, q, codes)):
         with pytest.raises(HypersignError, match="need a hasher with a random rotation"):
             fails()
+
+
+@pytest.mark.parametrize(("n", "bits"), [(2, 2), (4, 4), (8, 5)])
+def test_asymmetric_cosine_in_few_dimensions_by_hand(n, bits):
+    """There the mean |r|_1 of a random unit vector is well above its limit, sqrt(2 n/pi)."""
+    random = np.random.default_rng(0)
+    x, q = random.standard_normal((20, n)), random.standard_normal((3, n))
+    hasher = SignHasher(bits, rotation="haar", center=False, seed=1).fit(x)
+    signs = np.where(hasher.project(x) < 0, -1, 1)
+    projected = hasher.project(q / np.linalg.norm(q, axis=1, keepdims=True))
+    r = random.standard_normal((1_000_000, n))
+    mean_l1 = np.mean(np.abs(r).sum(1) / np.linalg.norm(r, axis=1))
+    expected = projected @ signs.T * n / (bits * mean_l1)
+    np.testing.assert_allclose(asymmetric_cosine(hasher, q, hasher.transform(x)), expected, rtol=1e-3, atol=1e-4)

@@ -201,7 +201,7 @@ def test_round_alone_has_an_unknown_size() -> None:
     assert found.total.packed_bytes is None
     assert found.total.parameters_unknown == 6 * 27 + 8 * 96 + 4 * 8
     assert found.total.binary_macs == 0
-    assert "size unknown packed" in str(found.table().caption)
+    assert "Packed size unknown" in str(found.table().caption)
     assert found.as_dict()["total"]["packed_bytes"] is None
 
 
@@ -563,8 +563,11 @@ def test_prepared_weights_learned_scales_and_shifted_inputs_pack_and_verify(tmp_
 @pytest.mark.parametrize(
     ("inputs", "weights", "message"),
     [
-        (Sign(), Sign(offset=MeanOffset()), "quantizer Sign with an offset"),
-        (Sign(scale=Learned(torch.ones(()))), Sign(), "quantizer Sign with a scale of inputs"),
+        (
+            Sign(scale=Learned(torch.ones(()))),
+            Sign(),
+            "quantizer Sign: the scale or offset of inputs must be a LearnedNumber",
+        ),
         (Sign(), Eight(), r"quantizer Eight: its levels are \(-4, -3"),
         (Rounded(), Sign(), "quantizer Rounded, which states no levels"),
         (Sign(), Rotated(Sign(), HadamardRotation(54)), "quantizer Rotated"),

@@ -7,7 +7,7 @@ from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.geometry.weights import angle_stats, level_shares
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.quantizers import MeanScale, Rotated, Sign, Ternary
+from hypersign.quantizers import Deviations, MeanScale, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
 from hypersign.summaries import summary
 
@@ -70,3 +70,13 @@ def test_what_cannot_be_rotated():
         Rotated(Sign(), HadamardRotation(27, outputs=27))
     with pytest.raises(HypersignError, match=r"of shape \(\.\.\., 24\); got shape \(2, 5\)"):
         Rotated(Sign(), ROTATIONS[0])(torch.ones(2, 5))
+
+
+def test_thresholds_are_those_of_the_rotated_frame():
+    rotation = HaarRotation(16, seed=0)
+    x = torch.from_numpy(np.random.default_rng(0).normal(3, 1, (5, 16)))  # a rotation changes what a mean takes away
+    rotated = rotation(x.numpy())
+    expected = rotated.std(1)
+    assert abs(expected / x.numpy().std(1) - 1).max() > 1
+    found = Rotated(Ternary(Deviations(1.0)), rotation).thresholds(x)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)

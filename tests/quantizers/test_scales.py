@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypersign.quantizers import MeanScale, Optimal, Sign, Ternary
+from hypersign.quantizers import GroupScaled, MeanScale, Optimal, Quantizer, Sign, TensorScale, Ternary
 
 QUANTIZERS = {"sign": Sign(), "sign-zero": Sign(zero=0), "ternary": Ternary(0.3), "optimal": Ternary(Optimal())}
 cases = pytest.mark.parametrize("quantizer", QUANTIZERS.values(), ids=QUANTIZERS)
@@ -59,3 +59,24 @@ def test_bf16_scale_stays_near_the_exact_one() -> None:
     exact = weight.abs().mean(1)
     scales = MeanScale()(weight.bfloat16(), Sign()(weight.bfloat16()))
     torch.testing.assert_close(scales.double(), exact, rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("rule", [MeanScale(), TensorScale()])
+def test_few_or_small_levels(rule) -> None:
+    """<q, q> may be 1, or below 1: the scale stays the least-squares one."""
+    one = torch.tensor([[0.1, -0.7, 0.2]])
+    assert rule(one, torch.tensor([[0.0, -1.0, 0.0]])).tolist() == pytest.approx([0.7])
+    weight = torch.tensor([[1.0, -3.0]])
+    levels = torch.tensor([[0.25, -0.25]])
+    assert rule(weight, levels).tolist() == [8.0]  # 8 * .25 is the mean magnitude
+    assert rule(weight, 0 * levels).tolist() == [0.0]
+
+
+def test_group_scales_of_small_levels() -> None:
+    class Quarter(Quantizer):
+        levels = (-0.25, 0.25)
+
+        def round(self, x: torch.Tensor) -> torch.Tensor:
+            return 0.25 * x.sign()
+
+    assert GroupScaled(Quarter(), 2)(torch.tensor([[1.0, -3.0, 0.5]])).tolist() == [[2.0, -2.0, 0.5]]

@@ -8,7 +8,7 @@ import torch
 
 from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.quantizers import MeanScale, Optimal, Ternary
+from hypersign.quantizers import Deviations, MeanScale, Optimal, Ternary
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -88,3 +88,8 @@ def test_levels_and_repr() -> None:
     assert repr(Ternary(0.5)).startswith("Ternary(\n  threshold=0.5")
     assert "scale=MeanScale()" in repr(Ternary(Optimal(), scale=MeanScale()))
     assert Optimal().deviations == theory.OPTIMAL_THRESHOLD
+
+
+def test_weights_at_a_threshold_in_deviations_are_zero() -> None:
+    weight = torch.tensor([[1.0, -1.0, 1.0, -1.0], [3.0, -3.0, 1.0, -1.0]])  # standard deviations 1 and sqrt(5)
+    assert Ternary(Deviations(1.0))(weight).tolist() == [[0, 0, 0, 0], [1, -1, 0, 0]]

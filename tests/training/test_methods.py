@@ -25,15 +25,9 @@ SMALL = (
 )
 
 REFUSED = {
-    "ls-2": "its weights are 2 planes of signs",
-    "greedy": "its weights are 2 planes of signs",
     "hadanets": "no packed form is known of the quantizer GroupScaled",
-    "adabin": "with an offset, which is no multiple of the levels",
-    "distribution-aware": "with an offset, which is no multiple of the levels",
     "siman": "its inputs are standardised by each image's own mean",
     "bitnet": "its 8-bit inputs have one scale per token",
-    "bit": "with a scale of inputs",
-    "reactnet": "no packed form is known of RPReLU",
 }
 """Methods whose networks do not pack, and why."""
 

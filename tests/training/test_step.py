@@ -157,3 +157,27 @@ def test_anneals_every_surrogate():
     model = network()
     stepper(model).anneal(0.5)
     assert model[0].weight_quantizer.surrogate.t == pytest.approx(1.0)
+
+
+def test_rounding_seeds_depend_on_run_step_and_layer():
+    def seeds(run):
+        model = nn.Sequential(*(QuantLinear(6, 6) for _ in range(3)), nn.Linear(6, 3))
+        for layer in model[:3]:
+            layer.rounding_seed = torch.tensor(0)
+        step = stepper(model, seed=run)
+        found = []
+
+        def forward(x, y):
+            found.append([int(layer.rounding_seed) for layer in model[:3]])
+            return cross_entropy(model[3](x), y), {}
+
+        step._forward = forward
+        for t in range(4):
+            step(*batch(t), 0.1)
+        return found
+
+    runs = [seeds(run) for run in (0, 1, 2, 2**23 - 1)]
+    assert runs[1] == seeds(1)
+    flat = [seed for found in runs for step in found for seed in step]
+    assert len(set(flat)) == 4 * 4 * 3  # no two calls of a product round alike
+    assert min(flat) >= 0

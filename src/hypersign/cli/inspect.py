@@ -194,7 +194,7 @@ def _cell(products: "DotProducts") -> str:
 
 
 def covariance_table(found: "Geometry") -> Table:
-    """One row per layer: the inputs' effective dimension, the distance of predictions per filter, and the advice."""
+    """One row per layer: the inputs' effective dimension, the distance of predictions per filter, and remarks."""
     table = Table(
         caption=f"predictions are from {found.covariance_images:,} training images; apart: median over filters\n"
         "of the distance between measured and predicted r; effective dimension:\n"
@@ -204,7 +204,7 @@ def covariance_table(found: "Geometry") -> Table:
     table.add_column("layer", no_wrap=True)
     for name in ("fan-in", "effective\ndimension", "apart:\nweights", "activa-\ntions", "both"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("latent weights: advice")
+    table.add_column("remark")
     for layer in found.layers:
         if not layer.what_if:
             continue
@@ -214,7 +214,7 @@ def covariance_table(found: "Geometry") -> Table:
             str(layer.fan_in),
             f"{layer.effective_dimension:.1f}",
             *(_apart(known[name]) if name in known else "-" for name in ("weights", "activations", "both")),
-            layer.recommendation,
+            layer.reason,
         )
     return table
 

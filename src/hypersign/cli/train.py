@@ -104,22 +104,25 @@ def run(words: Sequence[str]) -> None:
             if report:  # it stops loading itself again
                 _last_page(folder)
             raise
-        if int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
-            return
-        if report:
-            say(f"Report: {_last_page(done.path)}")
-        test = done.info["results"]["test"]
-        loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
-        say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
-        say_next(
-            "Next:",
-            {
-                f"hypersign inspect {done.path}": "geometry and report",
-                f"hypersign train --twin {done.path}": "what low bits cost: as long as this training in float32",
-            },
-        )
+        if not int(os.environ.get("RANK", "0")):  # only the first of torchrun's processes prints
+            _print_result(done, report)
 
     parse(train, words, "train")
+
+
+def _print_result(done: Any, report: bool) -> None:
+    if report:
+        say(f"Report: {_last_page(done.path)}")
+    test = done.info["results"]["test"]
+    loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
+    say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
+    say_next(
+        "Next:",
+        {
+            f"hypersign inspect {done.path}": "geometry and report",
+            f"hypersign train --twin {done.path}": "what low bits cost: as long as this training in float32",
+        },
+    )
 
 
 def _train_twin(run: Path, device: str | None) -> None:

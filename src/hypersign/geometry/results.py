@@ -219,9 +219,9 @@ class LayerGeometry:
     images, as do the predictions among the dot products.
     `effective_dimension` is (trace C)^2 / |C|_F^2, the number of directions in which the inputs vary.
     `components` says how much of the filters lies in the leading directions.
-    `what_if` predicts the effect of other quantizers. `recommendation` ("binarize", "ternarize" or "keep in float")
-    and its `reason` are those of `layer_advice` for the latent weights. If no covariance was measured, these fields
-    are empty or NaN, and `reason` says why.
+    `what_if` predicts the effect of other quantizers. `recommendation` is "keep in float" for a layer that would lose
+    everything; `reason` says why, and remarks on filters and inputs that do nothing. If no covariance was measured,
+    these fields are empty or NaN, and `reason` says why.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""Sign hashing: vectors to packed bits, search by Hamming distance, and the recall to expect before hashing.
+"""Sign hashing: vectors become packed bits, search uses the Hamming distance, and recall is predicted before hashing.
 
-A random rotation spreads a vector evenly over its components; their signs are its code. Two vectors at an angle
-theta differ in a share theta/pi of their bits, so that Hamming distance sorts by angle, at a bit a component and
-one xor and popcount per word. Rescoring a few times as many candidates with the original vectors repairs most of
-what is lost; `plan` says beforehand how much.
+A random rotation spreads a vector evenly over its components, and the signs of the components are its code. Two
+vectors at an angle theta differ in a share theta/pi of their bits. So the Hamming distance sorts vectors by angle,
+with one bit per component and one xor and popcount per word. Rescoring a few times as many candidates with the
+original vectors restores most of the lost recall; `plan` predicts how much.
 
-Neighbours are those of the least Euclidean distance. Scaled to length 1 beforehand, vectors are compared by cosine.
+Neighbours are nearest by Euclidean distance. Scale vectors to length 1 first to compare them by cosine.
 """
 
 from hypersign.hashing.estimators import (

@@ -1,8 +1,9 @@
-"""Estimates from codes: angle and cosine from signs of both, from signs of one, and without bias.
+"""Estimates of angles and cosines from codes.
 
-All cosines are between centred vectors, x - mean and q - mean. Symmetric: both are hashed. Asymmetric: the query
-stays real, which is more accurate. RaBitQ: a number stored with each code tells how well it stands for its vector;
-its error vanishes as the two get near, where that of the asymmetric estimate does not, and has a bound.
+All cosines are between centred vectors, x - mean and q - mean. There are three kinds. Symmetric: both vectors are
+hashed. Asymmetric: the query stays real, which is more accurate. RaBitQ: a number stored with each code says how
+close the code is to its vector. RaBitQ's estimate has no bias and a bound on its error; the error vanishes as query
+and vector come together, while that of the asymmetric estimate does not.
 """
 
 import dataclasses
@@ -19,17 +20,17 @@ from hypersign.hashing.hasher import SignHasher
 __all__ = ["Estimate", "asymmetric_cosine", "code_cosines", "hamming_angle", "hamming_cosine", "rabitq_cosine"]
 
 PLANES = 4
-"""Bits of a component of RaBitQ's quantized query."""
+"""Bits per component of RaBitQ's quantized query."""
 
 
 def hamming_angle(distances: ArrayLike, bits: int) -> NDArray[np.float64]:
-    """The angle in radians of two vectors, estimated from the Hamming distance of their codes.
+    """Estimates the angle between two vectors, in radians, from the Hamming distance of their codes.
 
         theta = pi h/m,   std below sqrt(theta (pi - theta)/m) (`theory.orthogonal_hash_angle_std`)
 
     Args:
-        distances: h, differing bits.
-        bits: m, length of a code.
+        distances: h, the number of differing bits.
+        bits: m, the length of a code.
 
     >>> round(float(hamming_angle(32, 128)), 4)
     0.7854
@@ -39,7 +40,7 @@ def hamming_angle(distances: ArrayLike, bits: int) -> NDArray[np.float64]:
 
 
 def hamming_cosine(distances: ArrayLike, bits: int) -> NDArray[np.float64]:
-    """The cosine of two vectors, estimated from the signs of both: cos(pi h/m).
+    """Estimates the cosine of two vectors from the Hamming distance of their codes: cos(pi h/m).
 
     >>> round(float(hamming_cosine(32, 128)), 4)
     0.7071
@@ -48,13 +49,13 @@ def hamming_cosine(distances: ArrayLike, bits: int) -> NDArray[np.float64]:
 
 
 def asymmetric_cosine(hasher: SignHasher, queries: ArrayLike, codes: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Cosines of real queries and codes.
+    """Estimates the cosines of real queries and hashed vectors.
 
-        <s, R q> n / (m E||r||_1),   s the code as -1/+1, q a centred unit vector, r a random unit vector of dimension
-        n, that of the rotation, whose E||r||_1 = n Gamma(n/2) / (sqrt(pi) Gamma((n+1)/2))
+        <s, R q> n / (m E|r|_1),   E|r|_1 = n Gamma(n/2) / (sqrt(pi) Gamma((n+1)/2))
 
-    Returns float32 (q, codes). Its mean over rotations is the cosine.
-    Raises HypersignError for bad queries, codes of another width, or a hasher without a rotation.
+    s is the code as -1/+1, q the centred query over its length, and r a random unit vector of the rotation's
+    dimension n. Returns float32 (q, codes); the mean over rotations is the cosine.
+    Raises HypersignError if queries are bad, codes have another width, or the hasher has no rotation.
 
     >>> x = np.eye(64)
     >>> hasher = SignHasher(bits=64, center=False).fit(x)
@@ -63,7 +64,7 @@ def asymmetric_cosine(hasher: SignHasher, queries: ArrayLike, codes: NDArray[np.
     """
     projected = _unit_projections(hasher, queries)
     n = hasher.size()
-    # The closed form of theory.sign_cosine times sqrt(n), here so that searching imports no more than it needs.
+    # theory.sign_cosine(n) * sqrt(n), written out so that a search imports no more than it needs.
     mean_l1 = n / math.sqrt(math.pi) * math.exp(math.lgamma(n / 2) - math.lgamma((n + 1) / 2))
     return _products(projected, codes, hasher.bits) * np.float32(n / (hasher.bits * mean_l1))
 
@@ -71,11 +72,11 @@ def asymmetric_cosine(hasher: SignHasher, queries: ArrayLike, codes: NDArray[np.
 def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
     """The number that RaBitQ stores with each code: how close the code is to its vector.
 
-        c = <s, R o>/sqrt(m),   o the centred vector over its length, s = sign(R o); mean sqrt(m/n) sqrt(2/pi)
+        c = <s, R o>/sqrt(m),   s = sign(R o);   on average sqrt(m/n) sqrt(2/pi)
 
-    for m bits of a rotation of n dimensions; where m = n it is the cosine of the vector and its code.
-
-    Returns float32 (n,). Raises HypersignError for bad vectors, or a hasher without a rotation.
+    o is the centred vector over its length, for m bits of a rotation of n dimensions. If m = n, c is the cosine of
+    the vector and its code. Returns float32 (vectors,).
+    Raises HypersignError if vectors are bad, or the hasher has no rotation.
     """
     projected = _unit_projections(hasher, vectors)
     return np.abs(projected).sum(1) / np.float32(math.sqrt(hasher.bits))
@@ -83,7 +84,7 @@ def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Cosines, and bounds on their errors.
+    """Estimated cosines, and bounds on their errors.
 
     Attributes: `cosine` and `bound`, each float32 (queries, codes).
     """
@@ -102,29 +103,30 @@ def rabitq_cosine(
     seed: int = 0,
     threads: int = 1,
 ) -> Estimate:
-    """Cosines of queries and codes without bias, by popcounts alone, each with a bound on its error.
+    """Estimates the cosines of queries and hashed vectors without bias, by popcounts, with a bound on each error.
 
         <o, q> ~ <s, v> step/2 / (sqrt(m) c),   bound^2 = epsilon^2 [(1 - c^2)/((n - 1) c^2) + rounding/(m c^2)]
 
-    v is the rotated query R q in steps of step/2: odd integers from -15 to 15, so 4 bits, rounded up or down at
-    random so that their mean is R q. Bit plane j of v against the codes is a Hamming distance h_j, and
-    <s, v> = sum_j 2^j (m - 2 h_j). `rounding` is the variance that rounding adds, known exactly for every query,
-    about 5 % of the whole. The bound holds for at least the share of pairs that `theory.rabitq_bound_share` gives.
+    v is the rotated query R q in units of step/2: odd integers from -15 to 15, so 4 bits each. They are rounded up or
+    down at random, so that their mean is R q. Bit plane j of v has the Hamming distance h_j from a code, and
+    <s, v> = sum_j 2^j (m - 2 h_j). `rounding` is the variance that rounding adds; it is known exactly for each query,
+    and is about 5 % of the total. The bound holds for at least the share of pairs that `theory.rabitq_bound_share`
+    gives.
 
     Args:
-        hasher: fitted, with a rotation, of n dimensions.
+        hasher: a fitted hasher with a rotation of n dimensions.
         queries: vectors (q, dimension).
-        codes: uint64 (codes, words).
-        cosines: c of `code_cosines`, float32 (codes,).
-        epsilon: how many standard deviations, about, the bound is wide.
-        seed: of the rounding.
+        codes: packed codes, uint64 (codes, words).
+        cosines: c from `code_cosines`, float32 (codes,).
+        epsilon: width of the bound, about in standard deviations.
+        seed: seed of the rounding.
         threads: number of threads.
 
     Raises:
-        HypersignError: bad queries; codes and cosines that do not fit each other or the hasher.
+        HypersignError: queries are bad, or codes and cosines do not fit each other or the hasher.
 
-    Source: Gao & Long 2024, "RaBitQ" (SIGMOD; arXiv 2405.12497), with levels that are symmetric about zero, and
-    the rounding in the bound.
+    Source: Gao & Long 2024, "RaBitQ" (SIGMOD; arXiv 2405.12497); here the levels are symmetric about zero, and the
+    bound includes the rounding.
     """
     epsilon = check_real("epsilon", epsilon, above=0)
     cosines = np.asarray(cosines, np.float32)
@@ -136,7 +138,7 @@ def rabitq_cosine(
     m = hasher.bits
     step = 2 * np.abs(projected).max(1, keepdims=True) / (2**PLANES - 1)
     steps = projected / step + (2**PLANES - 1) / 2  # from 0 to 15
-    # One row of random numbers serves all queries: a query's estimates do not depend on its neighbours.
+    # All queries use one row of random numbers, so that the estimates of a query do not depend on the others.
     random = np.random.Generator(np.random.Philox(check_int("seed", seed, min=0))).random(m, dtype=np.float32)
     levels = np.clip(np.floor(steps + random), 0, 2**PLANES - 1)
     part = steps - np.floor(steps)
@@ -153,7 +155,7 @@ def rabitq_cosine(
 
 
 def _unit_projections(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
-    """R o of the centred vectors scaled to length 1, float32."""
+    """R o, o the centred vectors over their lengths; float32."""
     if hasher.rotation is None:
         raise HypersignError("estimates of cosines need a hasher with a random rotation; this one has none")
     x = np.asarray(vectors)
@@ -163,7 +165,7 @@ def _unit_projections(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.floa
 
 
 def _products(projected: NDArray[np.float32], codes: NDArray[np.uint64], m: int) -> NDArray[Any]:
-    """<s, y> of every row y and every code, codes unpacked a block at a time."""
+    """<s, y> for every row y and every code s; codes are unpacked block by block."""
     found = np.empty((len(projected), len(codes)), np.float32)
     for start in range(0, len(codes), rows := max(1, (1 << 22) // m)):
         signs = bits.unpack(codes[start : start + rows], m).astype(np.float32)

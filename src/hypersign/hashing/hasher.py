@@ -1,8 +1,8 @@
 """The hasher: centre, rotate, take signs, pack.
 
-Follows scikit-learn's conventions. Where scikit-learn is installed, it is one of its transformers and stands in
-pipelines. Packed codes are uint64 words by the bit convention of `hypersign.bits`, for `HammingIndex`; codes of one
-column per bit are for scikit-learn's own estimators.
+The hasher follows scikit-learn's conventions. If scikit-learn is installed, it is one of its transformers and works
+in pipelines. Packed codes are uint64 words in the bit convention of `hypersign.bits`, for `HammingIndex`. Codes with
+one column per bit are for scikit-learn's own estimators.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from hypersign.rotations import HaarRotation, HadamardRotation
 __all__ = ["MOST_BITS", "SignHasher"]
 
 BLOCK = 1 << 22
-"""Components that are read at a time."""
+"""Components read at a time."""
 
 _SCALE = "divide all vectors by one number"
 
@@ -28,46 +28,46 @@ MOST_BITS = 1 << 20
 """Length of the longest code."""
 
 MOST_ROUNDS = 100
-"""Rounds of signs and transforms; angles are those of a random rotation after three."""
+"""Maximum number of rounds of signs and transforms. Three rounds already give the angles of a random rotation."""
 
 MOST_HAAR = 2**26
-"""Numbers of a Haar rotation's matrix, which takes 8 bytes for each."""
+"""Maximum number of entries in a Haar rotation's matrix, 8 bytes each."""
 
 PIECE = 1 << 19
-"""Components that are rotated at a time: 2 MB of float32 or int32, which caches hold."""
+"""Components rotated at a time: 2 MB of float32 or int32, which fit into the caches."""
 
 
 class SignHasher(Transformer):
-    """Signs of the components of centred, rotated vectors: one bit each.
+    """Hashes vectors: one bit for the sign of each component, after centring and a rotation.
 
         code(x) = sign(R (x - share mean)),   bit 1 where negative;   sign(0) = +1
 
-    R is a corner of a random rotation, a function of the seed alone (`hypersign.rotations`). With the Hadamard
-    rotation integers, such as uint8 descriptors, need sign flips, additions and comparisons alone: R's integer sums
-    of x are compared with those of the mean. Vectors of integers whose sums could leave int64 are rotated in float64.
+    R is the first rows and columns of a random rotation, which depends only on the seed (`hypersign.rotations`). With
+    the Hadamard rotation, integer vectors such as uint8 descriptors need only sign flips, additions and comparisons:
+    the integer sums R x are compared with those of the mean. If such sums could overflow int64, float64 is used.
 
-    Packed codes are no features: scikit-learn's estimators take their words for numbers, and a `ColumnTransformer`
-    rounds them to float64. In a pipeline use `output="bits"`. Hamming distance sorts vectors by angle, after
-    centring; a vector's length is not in its code.
+    Packed codes are not features: scikit-learn's estimators would read their words as numbers, and a
+    `ColumnTransformer` rounds them to float64. Use `output="bits"` in a pipeline. The Hamming distance sorts centred
+    vectors by angle; a code does not contain the length of its vector.
 
     Args:
         bits: length m of a code.
-        rotation: "hadamard", "haar", or None for the signs of the components themselves, which are then as many
-            as the bits.
-        rounds: of signs and transforms, for "hadamard".
-        center: the share of the mean, of the vectors that `fit` saw, to subtract: True is 1, False 0. All of it
-            spreads vectors over the most angles, but leaves their lengths unseen; long codes of vectors whose lengths
-            differ, or are all the same before centring, gain by less (`plan` says which).
+        rotation: "hadamard", "haar", or None. None takes the signs of the components themselves, so `bits` must be
+            the dimension.
+        rounds: number of rounds of signs and transforms, for "hadamard".
+        center: share of the mean of the vectors given to `fit` that is subtracted; True is 1, False is 0. The full
+            mean spreads vectors over the widest range of angles, but hides their lengths. A smaller share can be
+            better for long codes, if lengths differ or if all were equal before centring (`plan` compares shares).
         seed: seed of the rotation.
-        output: form of the codes of `transform`: "packed", uint64 (n, ceil(bits/64)), for `HammingIndex`; or "bits",
-            uint8 (n, bits), 1 where negative, for estimators that follow in a pipeline. The Manhattan distance of
-            two rows of bits, and the square of their Euclidean distance, is the Hamming distance.
+        output: form of the codes from `transform`. "packed" gives uint64 (n, ceil(bits/64)), for `HammingIndex`.
+            "bits" gives uint8 (n, bits), 1 where negative, for estimators that follow in a pipeline. The Hamming
+            distance is the Manhattan distance of two rows of bits, and the square of their Euclidean distance.
 
     Attributes: `mean_`, the vector that is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
 
     Raises:
-        HypersignError: an option out of its range; vectors that hold NaN or infinity, or that lie at the mean and
-            so have no direction (zero vectors, without centring).
+        HypersignError: an option is out of range; a vector has NaN or infinity; or a vector equals the subtracted
+            mean and so has no direction (without centring: a zero vector).
 
     Source: Charikar 2002, "Similarity estimation techniques from rounding algorithms"; rotations as in section 2 of
     Anderson & Berg (arXiv 1705.07199).
@@ -98,17 +98,17 @@ class SignHasher(Transformer):
         self.output = output
 
     def fit(self, X: ArrayLike, y: object = None) -> "SignHasher":
-        """Takes the mean of vectors of shape (n, dimension), a block at a time, and makes the rotation."""
+        """Computes the mean of vectors of shape (n, dimension), block by block, and makes the rotation."""
         x = self._validated(X, reset=True)
         return self.fit_blocks(_blocks(x), x.shape[1])
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint64] | NDArray[np.uint8]:
-        """The codes of vectors (n, dimension): packed, uint64 (n, ceil(bits/64)), or bits, uint8 (n, bits)."""
+        """The codes of vectors (n, dimension): packed uint64 (n, ceil(bits/64)), or bits uint8 (n, bits)."""
         codes = self.codes(X)
         return codes if self.output == "packed" else (words.unpack(codes, self.bits) < 0).view(np.uint8)
 
     def codes(self, X: ArrayLike) -> NDArray[np.uint64]:
-        """The packed codes of vectors (n, dimension), whatever `output` and `set_output` say: uint64 (n, words)."""
+        """The packed codes of vectors (n, dimension), uint64 (n, words); `output` and `set_output` have no effect."""
         self._check_fitted()
         x = self._validated(X, reset=False)
         codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
@@ -119,7 +119,7 @@ class SignHasher(Transformer):
         return codes
 
     def project(self, X: ArrayLike) -> NDArray[Any]:
-        """R (x - mean), whose signs are the code: (n, bits), float32 unless the vectors need float64."""
+        """R (x - mean), shape (n, bits): its signs are the code. float32, or float64 for vectors that need it."""
         self._check_fitted()
         x = self._validated(X, reset=False)
         _check_finite(x, 0)
@@ -127,7 +127,7 @@ class SignHasher(Transformer):
         return self._rotated(x)
 
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
-        """`fit`, for vectors that come in blocks (rows, dimension) and are never in memory together."""
+        """Does what `fit` does, for vectors that come in blocks (rows, dimension), as from a large file."""
         share = self.check_options(dimension)
         total, count = np.zeros(dimension), 0
         for block in blocks if share else ():
@@ -140,7 +140,7 @@ class SignHasher(Transformer):
         return self.restore(share * total / max(count, 1))
 
     def check_options(self, dimension: int) -> float:
-        """Raises HypersignError for options that do not fit vectors of this dimension; returns the mean's share."""
+        """Returns the share of the mean. Raises HypersignError if an option does not fit this dimension."""
         check_int("bits", self.bits, min=1, max=MOST_BITS)
         if self.rotation is not None:
             check_choice("rotation", self.rotation, ("hadamard", "haar"))
@@ -161,7 +161,7 @@ class SignHasher(Transformer):
         return share
 
     def restore(self, mean: NDArray[np.float64]) -> "SignHasher":
-        """The hasher that was fitted to vectors of which this is subtracted: for codes that are read from a file."""
+        """Sets the vector that is subtracted, and makes the rotation: for codes that are read from a file."""
         self.mean_ = mean
         self.n_features_in_ = len(mean)
         self.rotation_: HaarRotation | HadamardRotation | None = None
@@ -173,7 +173,7 @@ class SignHasher(Transformer):
         return self
 
     def hash_block(self, block: NDArray[Any], first: int) -> NDArray[np.uint64]:
-        """The codes of a block in memory; `first` is the number of its first row, for messages."""
+        """The packed codes of a block in memory; `first` is the number of its first row, for messages."""
         _check_finite(block, first)
         _check_rows(block, self.mean_, first)
         codes = np.empty((len(block), -(-self.bits // 64)), np.uint64)
@@ -183,11 +183,11 @@ class SignHasher(Transformer):
         return codes
 
     def size(self) -> int:
-        """The dimension of the rotation that R is a corner of, which predictions go by."""
+        """The dimension of the full rotation that R is taken from; predictions need it."""
         return getattr(self.rotation_, "size", max(self.bits, self.n_features_in_))
 
     def difference(self, other: "SignHasher") -> str:
-        """The differences of two fitted hashers, in words; empty if their codes can be compared."""
+        """How two fitted hashers differ, in words; empty if their codes can be compared."""
         names: tuple[str, ...] = ("bits", "rotation", "rounds", "center", "seed", "n_features_in_")
         if self.rotation != "hadamard":
             names = tuple(name for name in names if name != "rounds")
@@ -214,14 +214,14 @@ class SignHasher(Transformer):
             codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
             codes[fits], codes[~fits] = self._codes(x[fits]), words.pack(self._rotated(x[~fits]))
             return codes
-        # R x < R mean as integers, both times n^(k/2): no multiplication, no rounding of x.
+        # R x < R mean in integers, both multiplied by n^(k/2): no multiplication is needed, and x is not rounded.
         return words.pack(self._sums(x), threshold=self._threshold)
 
     def _sums(self, x: NDArray[Any]) -> NDArray[Any]:
         return self.rotation_.sums(x) if isinstance(self.rotation_, HadamardRotation) else x
 
     def _rotated(self, x: NDArray[Any]) -> NDArray[Any]:
-        """R (x - mean) in float32, or float64 where the numbers need it."""
+        """R (x - mean) in float32, or in float64 if the numbers need it."""
         kind = np.float64 if x.dtype.itemsize > (2 if x.dtype.kind in "iub" else 4) else np.float32
         with np.errstate(over="ignore", invalid="ignore"):
             centred = x.astype(kind) - self.mean_.astype(kind)
@@ -244,7 +244,7 @@ def check_share(center: bool | float) -> float:
 
 
 def block_rows(dimension: int) -> int:
-    """Rows of a block of vectors of this dimension."""
+    """Number of rows in a block of vectors of this dimension."""
     return max(1, BLOCK // dimension)
 
 
@@ -254,7 +254,7 @@ def _blocks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _all_finite(x: NDArray[Any]) -> bool:
-    """Whether all numbers are finite. A finite sum says so at once; a sum that overflows says nothing."""
+    """Whether all numbers are finite. If their sum is finite, they are; if it is not, each one is checked."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
 

@@ -1,4 +1,4 @@
-"""Search: the nearest codes by comparing with all of them, and rescoring with the original vectors."""
+"""Search: compares a query with all codes, and rescores the nearest with the original vectors."""
 
 import dataclasses
 from pathlib import Path
@@ -20,10 +20,10 @@ __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
 @shown
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The k nearest of every query, nearest first; of equal distances the lower index first.
+    """The k nearest vectors of each query, nearest first; at equal distances the lower index comes first.
 
-    Attributes: `distances`, shape (q, k): differing bits (int32), or Euclidean (float64) after rescoring;
-    `indices`, int64 (q, k).
+    Attributes: `distances`, shape (q, k): number of differing bits (int32), or Euclidean distance (float64) after
+    rescoring; `indices`, int64 (q, k).
     """
 
     distances: NDArray[Any]
@@ -33,10 +33,10 @@ class Neighbours:
 @shown
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """All codes within a radius of every query, nearest first; of equal distances the lower index first.
+    """All codes within a radius of each query, nearest first; at equal distances the lower index comes first.
 
-    Attributes: those of query i are `indices[starts[i]:starts[i + 1]]` at `distances[...]`; `starts` int64 (q + 1,),
-    `distances` int32, `indices` int64.
+    Attributes: `starts`, int64 (q + 1,); `indices`, int64; `distances`, int32. Query i found
+    `indices[starts[i]:starts[i + 1]]`, at the same places of `distances`.
     """
 
     starts: NDArray[np.int64]
@@ -45,17 +45,17 @@ class Within:
 
 
 class HammingIndex:
-    """Codes and the hasher that made them; searched exactly, by the xor and popcount of every pair of words.
+    """Codes and the hasher that made them. Search is exact: it compares each query with every code.
+
+    Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher.
 
     Args:
-        hasher: fitted.
-        codes: its codes of the vectors: packed, uint64 (n, words), or bits, uint8 (n, bits); a data frame will do.
-
-    Queries are vectors (q, dimension), which are hashed, or another HammingIndex of the same hasher.
+        hasher: a fitted hasher.
+        codes: its codes of the vectors: packed uint64 (n, words), or bits uint8 (n, bits); also as a data frame.
 
     Raises:
-        HypersignError: there are no codes, or of another width; in calls, queries of another dimension, or codes
-            of another hasher; k larger than the index.
+        HypersignError: there are no codes, or their width is not the hasher's. In searches: the queries have another
+            dimension or another hasher, or k is larger than the index.
 
     >>> x = np.random.default_rng(0).standard_normal((1000, 32))
     >>> hasher = SignHasher(bits=128).fit(x)
@@ -80,38 +80,38 @@ class HammingIndex:
 
     @classmethod
     def load(cls, path: Path | str) -> "HammingIndex":
-        """Reads a codes file. Raises HypersignError if it is none, or of another version."""
+        """Reads a codes file. Raises HypersignError if the file is not one, or is of another version."""
         return cls(*read_codes(Path(path)))
 
     def save(self, path: Path | str) -> None:
-        """Writes a codes file, whole or not at all."""
+        """Writes a codes file; if writing fails, no file appears."""
         write_atomic(Path(path), lambda part: write_codes(part, self.hasher, self.codes))
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def search(self, queries: "ArrayLike | HammingIndex", k: int, *, threads: int = 1) -> Neighbours:
-        """The k nearest codes of every query by Hamming distance, exactly."""
+        """The k nearest codes of each query by Hamming distance."""
         self._check_k(k)
         return Neighbours(*bits.hamming_topk(self._codes(queries), self.codes, k, threads=threads))
 
     def range_search(self, queries: "ArrayLike | HammingIndex", radius: int, *, threads: int = 1) -> Within:
-        """All codes that differ from a query in at most `radius` bits."""
+        """All codes that differ from each query in at most `radius` bits."""
         return Within(*bits.hamming_within(self._codes(queries), self.codes, radius, threads=threads))
 
     def rescore(self, queries: ArrayLike, found: Neighbours, vectors: NDArray[Any], k: int) -> Neighbours:
-        """The k nearest of the candidates found, by Euclidean distance of the original vectors.
+        """Sorts candidates by the Euclidean distance of the original vectors, and keeps the k nearest.
 
         Args:
             queries: vectors (q, dimension).
-            found: candidates of each, `search(queries, factor * k)`.
-            vectors: those that were hashed, in their order; a memory-mapped file will do (`open_vectors`), of which
-                the candidates' rows alone are read.
-            k: how many to keep.
+            found: the candidates of each query: `search(queries, factor * k)`.
+            vectors: the hashed vectors, in the same order; may be a memory-mapped file (`open_vectors`). Only the
+                candidates' rows are read.
+            k: number of neighbours to keep.
 
         Raises:
-            HypersignError: vectors that are not those of the index by their shape, or not finite, or fewer than k
-                candidates.
+            HypersignError: the shape of the vectors does not fit the index, a vector is not finite, or there are
+                fewer than k candidates.
         """
         queries = np.asarray(queries)
         dimension = self.hasher.n_features_in_
@@ -154,12 +154,12 @@ class HammingIndex:
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
-    """Squared Euclidean distances of vectors (n, d) to one, in float64."""
+    """Squared Euclidean distances between vectors (n, d) and one vector, in float64."""
     return np.square(differences(x, query)).sum(1)
 
 
 def differences(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-    """x - y in float64, rounded once: integers of 64 bits are subtracted before they are rounded."""
+    """x - y in float64, rounded once: 64-bit integers are subtracted before they are rounded."""
     if x.dtype.kind not in "iu" or y.dtype.kind not in "iu" or max(x.itemsize, y.itemsize) < 8:
         return np.asarray(x.astype(np.float64) - y.astype(np.float64))
     # float64 holds each half of 64 bits, and the differences of halves
@@ -176,12 +176,12 @@ def _low(x: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def recall(indices: NDArray[np.int64], truth: NDArray[np.integer], k: int) -> float:
-    """Recall@k: the share of the k true neighbours of every query that are among the indices found for it.
+    """Recall@k: the mean share of a query's k true neighbours that were found.
 
     Args:
-        indices: found, shape (q, any number).
-        truth: true neighbours, nearest first, shape (q, k or more).
-        k: how many of them count.
+        indices: the indices found for each query, shape (q, any number).
+        truth: the true neighbours, nearest first, shape (q, k or more).
+        k: number of true neighbours that count.
 
     >>> recall(np.array([[1, 5, 2]]), np.array([[1, 2, 3, 4]]), k=4)
     0.5

@@ -1,4 +1,4 @@
-"""The plan of sign codes: recall by bits and rescoring factor, predicted before hashing, measured after."""
+"""Plans sign codes: recall by code length and rescoring factor, predicted before hashing and measured after."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ CENTERS = (1.0, 0.5, 0.0)
 """Shares of the mean that are compared."""
 
 SAMPLE = 10_000
-"""Vectors on which spectrum and code angles are measured."""
+"""Number of vectors on which the effective dimension and the angles are measured."""
 
 
 @shown
@@ -29,10 +29,10 @@ SAMPLE = 10_000
 class Row:
     """Predictions for codes of one length.
 
-    Attributes: `bits`; `bytes` per vector; `smaller`, how many times smaller than the vectors; `recall`, the
-    predicted recall@k by rescoring factor; `standard_error` of it, over the queries (NaN for a single one);
-    `recall_by_center`, the same by the share of the mean that is subtracted; `best_center`, the share of the
-    greatest recall; `measured_recall`, after hashing, or None.
+    Attributes: `bits`; `bytes` per vector; `smaller`, the vectors' size divided by the codes' size; `recall`, the
+    predicted recall@k by rescoring factor; `standard_error`, its standard error over the queries (NaN for one query);
+    `recall_by_center`, the recall by the share of the mean that is subtracted; `best_center`, the share with the
+    highest recall; `measured_recall`, the recall measured after hashing, or None.
     """
 
     bits: int
@@ -48,22 +48,23 @@ class Row:
 @shown
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Geometry of a set of vectors, and the recall to expect of their codes.
+    """The geometry of a set of vectors, and the recall that its codes should have.
 
     Attributes:
-        vectors, dimension: how many there are, and of how many components.
-        k: neighbours that count.
-        metric: "Euclidean", of the true neighbours. Scale vectors to length 1 beforehand for neighbours by angle, as
-            by cosine; where lengths differ, recall differs too.
-        nearest, all: angles between queries and their k true neighbours, and all vectors, after centring if asked.
-        effective_dimension: (tr C)^2 / tr C^2 of the covariance C: that of isotropic vectors with the same spread
-            of cosines.
-        code_angle: mean angle in degrees of a vector and its signs: `plain` as it is, `centred`, `rotated` (centred
-            if asked, then rotated), and `predicted` for the last.
-        rows: one for each length of code.
-        queries: the query vectors, (q, dimension).
-        query_rows: their rows among the vectors, where they were drawn from them; not their own neighbours.
-        truth: their true neighbours, int64 (q, k).
+        vectors, dimension: number of vectors, and of their components.
+        k: number of neighbours that count.
+        metric: metric of the true neighbours, "Euclidean". Scale vectors to length 1 first to search by angle
+            (cosine); if lengths differ, the recall is another one.
+        nearest, all: angles between queries and their k true neighbours, and between queries and all vectors, after
+            centring if asked.
+        effective_dimension: (tr C)^2 / tr C^2, C the covariance. Isotropic vectors of that dimension have the same
+            spread of cosines.
+        code_angle: mean angle between a vector and its signs, in degrees: `plain`, `centred`, `rotated` (centred if
+            asked, then rotated), and `predicted` for rotated vectors.
+        rows: one row per code length.
+        queries: the query vectors, shape (q, dimension).
+        query_rows: rows of the queries, if they were drawn from the vectors. A query is not its own neighbour.
+        truth: the true neighbours of each query, int64 (q, k).
     """
 
     vectors: int
@@ -80,7 +81,7 @@ class Plan:
     metric: str = "Euclidean"
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as JSON has it, without the queries."""
+        """The plan for JSON, with the number of queries in place of the queries."""
         found = dataclasses.asdict(self)
         for name in ("queries", "query_rows", "truth"):
             del found[name]
@@ -99,26 +100,25 @@ def plan(
     sample: int = _defaults.PLAN_QUERIES,
     seed: int = 0,
 ) -> Plan:
-    """Predicts recall@k by length of code and rescoring factor: the share of the k nearest vectors that are among
-    the nearest factor * k codes. "Nearest" is Euclidean: scale vectors to length 1 beforehand to search by angle.
+    """Predicts recall@k by code length and rescoring factor, without hashing.
 
-    Reads all vectors, a block at a time, for a sample of queries; hashes nothing.
+    It is the share of the k nearest vectors that are among the factor * k nearest codes. "Nearest" is Euclidean:
+    scale vectors to length 1 first to search by angle. All vectors are read, block by block, for a sample of queries.
 
     Args:
-        vectors: shape (n, dimension); a memory-mapped file will do (`open_vectors`).
-        queries: shape (q, dimension); rows of `vectors` drawn at random if None, each left out of its own neighbours.
-        bits: lengths of codes.
+        vectors: shape (n, dimension); may be a memory-mapped file (`open_vectors`).
+        queries: shape (q, dimension). By default random rows of `vectors`; a row is not its own neighbour.
+        bits: code lengths.
         factors: rescoring factors: candidates per neighbour.
-        k: neighbours that count.
-        rotation: "hadamard" (three rounds are like Haar's rotation) or "haar".
-        center: the share of the mean that the hasher will subtract; 1, 0.5 and 0 are compared with it, but for those
-            that leave a vector without a direction.
-        sample: queries to draw.
-        seed: of the draws.
+        k: number of neighbours that count.
+        rotation: "hadamard" (three rounds, as good as Haar's rotation) or "haar".
+        center: share of the mean that the hasher will subtract. The shares 1, 0.5 and 0 are compared with it, unless
+            one leaves a vector without a direction.
+        sample: number of queries to draw.
+        seed: seed of the draws.
 
     Raises:
-        HypersignError: fewer vectors than k and a query need, vectors that cannot be hashed, or an option out of
-            its range.
+        HypersignError: there are fewer than k + 2 vectors, a vector cannot be hashed, or an option is out of range.
 
     >>> x = np.random.default_rng(0).standard_normal((2000, 32))
     >>> expected = plan(x, bits=(128,), sample=50).rows[0].recall
@@ -131,22 +131,9 @@ def plan(
             raise HypersignError(f"{name} must name at least one; got none")
         for value in values:
             check_int(name, value, min=1, max=MOST_BITS)
-    vectors = np.asanyarray(vectors)
-    if vectors.ndim != 2:
-        raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
-    check_int("k", k, min=1)
-    if len(vectors) < k + 2:
-        raise HypersignError(f"{k} neighbours of a query need at least {k + 2} vectors; got {len(vectors)}")
-    n, d = vectors.shape
     random = np.random.default_rng(check_int("seed", seed, min=0))
-    rows = None
-    if queries is None:
-        rows = np.sort(random.choice(n, min(check_int("sample", sample, min=1), n), replace=False))
-        queries = vectors[rows]
-    asked = np.asarray(queries)
-    if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:
-        raise HypersignError(f"queries must be of shape (q, {d}); got {asked.shape}")
-
+    vectors, asked, rows = _asked(vectors, queries, k, sample, random)
+    n, d = vectors.shape
     share = check_share(center)
     fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed).fit(vectors)
     truth = _true_neighbours(vectors, asked, rows, k)
@@ -155,25 +142,14 @@ def plan(
     for s in sorted({*CENTERS, share}, reverse=True):
         try:
             crowds[s] = meet(vectors, asked, rows, truth, companions, s * fitted.mean_)
-        except HypersignError:  # a vector that lies at this centre could not be hashed
+        except HypersignError:  # a vector at this centre could not be hashed
             if s == share:
                 raise
     table = []
     for m in bits:
         size = next_power_of_two(max(d, m)) if rotation == "hadamard" else max(d, m)
         by_query = {s: recall_by_factor(crowd, m, size, k, factors) for s, crowd in crowds.items()}
-        expected = {s: {f: float(found[f].mean()) for f in factors} for s, found in by_query.items()}
-        table.append(
-            Row(
-                bits=m,
-                bytes=8 * -(-m // 64),
-                smaller=d * vectors.dtype.itemsize / (8 * -(-m // 64)),
-                recall=expected[share],
-                standard_error={f: _standard_error(by_query[share][f]) for f in factors},
-                recall_by_center=expected,
-                best_center=max(expected, key=lambda s: sum(expected[s].values())),
-            )
-        )
+        table.append(_row(m, by_query, share, d * vectors.dtype.itemsize))
     few = np.asarray(vectors[np.sort(random.choice(n, min(SAMPLE, n), replace=False))], np.float64)
     return Plan(
         vectors=n,
@@ -190,10 +166,45 @@ def plan(
     )
 
 
-def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
-    """The plan with the recall that an index of its vectors has for its queries, in the row of its bits.
+def _asked(
+    vectors: NDArray[Any], queries: ArrayLike | None, k: int, sample: int, random: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64] | None]:
+    """The vectors, the queries, and the rows of the queries if they were drawn from the vectors."""
+    vectors = np.asanyarray(vectors)
+    if vectors.ndim != 2:
+        raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
+    check_int("k", k, min=1)
+    if len(vectors) < k + 2:
+        raise HypersignError(f"{k} neighbours of a query need at least {k + 2} vectors; got {len(vectors)}")
+    n, d = vectors.shape
+    rows = None
+    if queries is None:
+        rows = np.sort(random.choice(n, min(check_int("sample", sample, min=1), n), replace=False))
+        queries = vectors[rows]
+    asked = np.asarray(queries)
+    if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:
+        raise HypersignError(f"queries must be of shape (q, {d}); got {asked.shape}")
+    return vectors, asked, rows
 
-    Raises HypersignError if the index is of other vectors, by their number and dimension, or no row has its bits.
+
+def _row(m: int, by_query: dict[float, dict[int, NDArray[np.float64]]], share: float, vector_bytes: int) -> Row:
+    """The plan's row for m bits, from the recall of each query by centre and factor."""
+    expected = {s: {f: float(values.mean()) for f, values in found.items()} for s, found in by_query.items()}
+    return Row(
+        bits=m,
+        bytes=8 * -(-m // 64),
+        smaller=vector_bytes / (8 * -(-m // 64)),
+        recall=expected[share],
+        standard_error={f: _standard_error(values) for f, values in by_query[share].items()},
+        recall_by_center=expected,
+        best_center=max(expected, key=lambda s: sum(expected[s].values())),
+    )
+
+
+def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
+    """Returns the plan with the measured recall of an index of the same vectors, in the row of its code length.
+
+    Raises HypersignError if the index has another number of vectors or another dimension, or no row has its length.
     """
     hasher = index.hasher
     if (len(index), hasher.n_features_in_) != (planned.vectors, planned.dimension):
@@ -219,7 +230,7 @@ def _measured(index: HammingIndex, planned: Plan, factors: Sequence[int], thread
     own = 0 if planned.query_rows is None else 1
     found = index.search(planned.queries, min(max(factors) * planned.k + own, len(index)), threads=threads).indices
     if planned.query_rows is not None:
-        # Out goes the query itself, or the last where it was not found among the nearest.
+        # Drop the query itself, or the last candidate if the query was not found.
         keep = found != planned.query_rows[:, None]
         keep[keep.all(1), -1] = False
         found = found[keep].reshape(len(found), -1)

@@ -1,10 +1,11 @@
 """The recall of sign codes, predicted from angles before anything is hashed.
 
-A query and a vector at the angle theta differ in a random number h of the m bits. Its mean is m theta/pi and its
-variance is known (`theory.orthogonal_hash_angle_std`). The distances of one query share part of their noise, because
-P(both bits differ) = (p_i + p_j - p_ij)/2 with p = theta/pi of each pair. That part moves all candidates alike and
-changes no order. The rest decides whether a true neighbour stays ahead of the crowd. The crowd is a histogram of the
-angles between each query and all vectors. Rows of a rotation are orthogonal and share less noise (`_covariances`).
+A query and a vector at the angle theta differ in h of m bits. The mean of h is m theta/pi, and its variance is known
+(`theory.orthogonal_hash_angle_std`). The distances of one query share part of their noise, because
+P(both bits differ) = (p_i + p_j - p_ij)/2, with p = theta/pi of each pair. The shared part moves all candidates alike
+and does not change their order. The rest decides whether a true neighbour stays ahead of the crowd, a histogram of
+the angles between the query and all vectors. The rows of a rotation are orthogonal, so they share less noise
+(`_covariances`).
 """
 
 import dataclasses
@@ -25,13 +26,13 @@ BINS = 512
 """Bins of a histogram of angles from 0 to pi: .35 degrees each, a seventh of the noise of 512 bits or less."""
 
 NEAR, FAR = 128, 256
-"""Vectors on which the shared noise of a query's distances is measured: the nearest by angle, and random ones."""
+"""Numbers of vectors on which the shared noise of a query is measured: the nearest by angle, and random ones."""
 
 COARSE = 8
-"""Bins of the histogram in one bin of that measurement."""
+"""How many bins of the histogram make one bin of that measurement."""
 
 TWINS = 1e-6
-"""Radians below which two angles may be those of equal vectors, which are then compared."""
+"""If two angles differ by less than this, in radians, the vectors may be equal, and are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +45,16 @@ class Angles:
 
 @dataclasses.dataclass(frozen=True)
 class Crowd:
-    """The angles between q queries and all vectors, which are all that a prediction needs.
+    """The angles between q queries and all vectors: all that a prediction needs.
 
     Attributes:
-        counts: histogram of the angles, (q, BINS), without copies of a query's last true neighbour. Equal vectors
-            have equal codes, and of equal codes the lower index comes first, as among the true neighbours.
+        counts: histogram of the angles, (q, BINS), without copies of a query's last true neighbour. (Equal vectors
+            have equal codes. The lower index comes first, among codes and among true neighbours.)
         neighbours: bins of the true neighbours, (q, k).
-        copies, before: how many of a query's true neighbours equal this one, and how many of those come before it,
-            each (q, k).
-        correlation: correlation of the bits of two vectors, summed over pairs, by their coarse bins.
-        quadratic: the part of it that is quadratic in the row, which orthogonal rows do not share.
+        copies, before: for each true neighbour, how many others equal it, and how many of these come before it; each
+            of shape (q, k).
+        correlation: correlation between the bits of two vectors, summed over pairs, by coarse bins.
+        quadratic: the part of the correlation that is quadratic in the row; orthogonal rows do not share it.
         pairs: number of pairs, by coarse bins.
         nearest, all: angles to the true neighbours, and to all vectors.
     """
@@ -76,18 +77,19 @@ def predicted_recall(
 
         recall = mean_j P(h_j is among the k least)
 
-    j runs over a query's nearest vectors. h is the Hamming distance to the query, taken to be normal with the mean
-    and variance that the angle has, less the noise that all distances of the query share.
+    j runs over a query's nearest vectors. h_j is the Hamming distance between j and the query. It is treated as
+    normal, with the mean and variance that follow from the angle, without the noise that all distances of the query
+    share.
 
     Args:
-        queries: as they are hashed (centred, if codes are of centred vectors), shape (q, d).
-        vectors: likewise, shape (n, d), none of them a query.
-        nearest: indices of the vectors that should be found, shape (q, k), nearest first.
-        bits: m, the length of a code: signs of the first m components of a random rotation.
-        dimension: of that rotation, at least 3.
+        queries: the vectors that are hashed as queries (centred, if the codes are), shape (q, d).
+        vectors: the vectors that are hashed, shape (n, d); queries are not among them.
+        nearest: indices of each query's nearest vectors, nearest first, shape (q, k).
+        bits: m, the length of a code: the signs of the first m components of a random rotation.
+        dimension: dimension of that rotation, at least 3.
 
     Raises:
-        HypersignError: shapes do not fit, the bits are fewer than 1, the dimension is below 3, or a vector is zero.
+        HypersignError: shapes do not fit, `bits` is below 1, `dimension` is below 3, or a vector is zero.
 
     Source: normal approximation of the sum of m signs; P(both bits differ) from the three pairs' P = theta/pi.
 
@@ -113,7 +115,7 @@ def predicted_recall(
 
 
 def blocks(vectors: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Blocks of rows in float64, each with the number of its first row."""
+    """Yields blocks of rows in float64, each with the number of its first row."""
     rows = block_rows(vectors.shape[1])
     for start in range(0, len(vectors), rows):
         yield start, np.asarray(vectors[start : start + rows], np.float64)
@@ -138,17 +140,17 @@ def meet(
     companions: NDArray[np.int64],
     mean: NDArray[np.float64],
 ) -> Crowd:
-    """Measures the angles between queries and vectors, both less `mean`, a block of vectors at a time.
+    """Measures the angles between queries and vectors after subtracting `mean`, block by block.
 
     Args:
         vectors: shape (n, d).
         queries: shape (q, d).
-        rows: the queries' own indices among the vectors, or None where they are no vectors.
-        truth: indices of the true neighbours, shape (q, k), nearest first.
+        rows: indices of the queries among the vectors; None if they are not among them.
+        truth: indices of the true neighbours, nearest first, shape (q, k).
         companions: indices of random vectors.
         mean: shape (d,).
 
-    Raises HypersignError where a vector equals the mean, and so has no angle, or is not finite.
+    Raises HypersignError if a vector is not finite, or equals the mean and so has no angle.
     """
     q = _units(queries, mean, "query")
     last = np.asarray(vectors[truth[:, -1]], np.float64)  # the last true neighbour of each query
@@ -177,7 +179,7 @@ def meet(
     for i, query in enumerate(q):
         neighbours[i] = _angles(_units(vectors[truth[i]], mean, "row") @ query)
         copies[:, i] = _copies(vectors[truth[i]])
-        # The nearest count once; the random ones, without the nearest, stand for all others.
+        # Each nearest vector counts once. The random ones that are not among the nearest represent all others.
         apart = ~np.isin(companions, near[i])
         own = np.ones(len(near[i]), bool) if rows is None else near[i] != rows[i]
         others = np.concatenate([_units(vectors[near[i][own]], mean, "row"), common[apart]])
@@ -207,10 +209,10 @@ def recall_by_factor(
     """The expected share of each query's true neighbours among its nearest factor * k codes, shape (q,) per factor.
 
     Args:
-        crowd: what `meet` found.
-        m: bits of a code.
+        crowd: the angles, from `meet`.
+        m: number of bits in a code.
         size: dimension of the rotation.
-        k: neighbours that count.
+        k: number of neighbours that count.
         factors: rescoring factors.
     """
     variance = _variance(m, size)
@@ -221,19 +223,19 @@ def recall_by_factor(
         if wanted >= crowd.counts[0].sum():
             found[factor] = np.ones(len(crowd.counts))  # every vector is a candidate
             continue
-        # The distance that `wanted` codes do not exceed decides: the mean correlation at it counts.
+        # The order is decided near the distance that `wanted` codes do not exceed: take the mean correlation there.
         cdf, pmf = _distances(m, variance, 0.0)
         limit = int(np.searchsorted(crowd.counts.sum(0) @ cdf, wanted * len(crowd.counts)))
         weight = pmf[:, min(limit, m)].reshape(-1, COARSE).mean(1)
         pairs = weight @ crowd.pairs @ weight
         shared = float(weight @ correlation @ weight / pairs) if pairs else 0.0
         cdf, pmf = _distances(m, variance, min(max(shared, 0.0), 0.99))
-        # Codes nearer than t, and half of those at t, because ties go by index.
+        # Codes nearer than t, plus half of those at t, because ties are broken by index.
         ahead = crowd.counts @ (cdf - pmf / 2)
         total = np.zeros(len(crowd.counts))
         for j in range(crowd.neighbours.shape[1]):
             bins = crowd.neighbours[:, j]
-            # Copies of the neighbour are ahead of it exactly if their index is lower.
+            # A copy of the neighbour is ahead of it exactly if its index is lower.
             rivals = ahead - (1 + crowd.copies[:, j, None]) * (cdf - pmf / 2)[bins]
             total += (pmf[bins] * _at_most(wanted - 1 - crowd.before[:, j, None], rivals)).sum(1)
         found[factor] = total / crowd.neighbours.shape[1]
@@ -241,7 +243,7 @@ def recall_by_factor(
 
 
 def _copies(rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For every row, how many others equal it, and how many of those come before it."""
+    """For each row, how many other rows equal it, and how many of these come before it."""
     same = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.argsort(same, kind="stable")
     counts = np.bincount(same)
@@ -253,9 +255,9 @@ def _copies(rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _shared(
     query: NDArray[np.float64], others: NDArray[np.float64], stands: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Correlation, its quadratic part and number of pairs by coarse bins, flat, for one query.
+    """Correlation, its quadratic part, and number of pairs, by coarse bins (flattened), for one query.
 
-    `stands` says how many vectors each of `others` stands for.
+    `stands` says how many vectors each of `others` represents.
     """
     coarse = BINS // COARSE
     cosines = others @ query
@@ -275,16 +277,16 @@ def _shared(
 def _covariances(
     cosines: NDArray[np.float64], between: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Covariance of "the bit differs from the query's" for two vectors, and its part that orthogonality lessens.
+    """Covariance of "the bit differs from the query's" for two vectors, and the part that orthogonal rows reduce.
 
         (p_i + p_j - p_ij)/2 - p_i p_j,   p = theta/pi
         [2 e (1 - c_i^2 - c_j^2) + c_i c_j (c_i^2 + c_j^2 + e^2 - 1)]/(2 pi^2 s_i s_j)
 
-    with c and s the cosines and sines of the angles to the query and e the cosine of i and j. "The bit differs" is an
-    even function of its row's direction, and the second formula is the covariance of two such functions' parts of
-    degree 2. For two rows at right angles the bits have P_2(0) = -1/(n - 1) times it as covariance (Funk and Hecke's
-    formula; higher degrees add terms of the order of 1/n^2). So the distances of m rows have m times (the first less
-    `_orthogonality` times the second) as covariance.
+    c and s are the cosines and sines of the angles to the query, and e is the cosine between i and j. "The bit
+    differs" is an even function of the row's direction. The second formula is the covariance between the degree-2
+    parts of two such functions. For two orthogonal rows, the bits have P_2(0) = -1/(n - 1) times that covariance
+    (Funk and Hecke's formula; higher degrees add terms of order 1/n^2). So the covariance of distances over m rows is
+    m times (the first minus `_orthogonality` times the second).
     """
     angles = _angles(cosines)
     p, sines, squares = angles / np.pi, np.maximum(np.sin(angles), 1e-6), np.square(cosines)
@@ -297,12 +299,12 @@ def _covariances(
 
 
 def _orthogonality(m: int, size: int) -> float:
-    # 1 + 2/n: the directions of rows lie on a sphere.
+    # The factor 1 + 2/n is there because the rows are directions on a sphere.
     return (m - 1) * (1 + 2 / size) / max(size - 1, 1)
 
 
 def _variance(m: int, size: int) -> NDArray[np.float64]:
-    """Variance of the number of differing bits, for every bin of angles."""
+    """Variance of the number of differing bits, for each bin of angles."""
     if size < 3:
         return m * _middles() / np.pi * (1 - _middles() / np.pi)
     return np.square(theory.orthogonal_hash_angle_std(_middles(), m, size) * m / np.pi)
@@ -311,9 +313,9 @@ def _variance(m: int, size: int) -> NDArray[np.float64]:
 def _distances(
     m: int, variance: NDArray[np.float64], shared: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Law of the Hamming distance in every bin, less the shared noise: cdf and pmf, each (BINS, m + 1)."""
+    """Distribution of the Hamming distance in each bin, without the shared noise: cdf and pmf, (BINS, m + 1) each."""
     share = _middles() / np.pi
-    # The shared part is a share of the binomial variance; with orthogonal rows less than the binomial is left.
+    # The shared part is a fraction of the binomial variance; orthogonal rows have less variance than the binomial.
     own = np.maximum(variance - shared * m * share * (1 - share), 1e-9)
     cdf = special.ndtr((np.arange(m + 1) + 0.5 - (m * share)[:, None]) / np.sqrt(own)[:, None])
     cdf[:, -1] = 1
@@ -321,7 +323,7 @@ def _distances(
 
 
 def _at_most(count: NDArray[np.int64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P(a Poisson number with this mean <= count): rivals are many, and each is unlikely to be ahead."""
+    """P(count or fewer rivals are ahead), by a Poisson distribution: many rivals, each unlikely to be ahead."""
     return special.pdtr(count, np.maximum(mean, 0))
 
 

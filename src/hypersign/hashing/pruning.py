@@ -1,4 +1,4 @@
-"""Search by the original vectors, of which bounds from the codes leave few to be read."""
+"""Exact search of the original vectors; bounds from the codes leave few of them to read."""
 
 import dataclasses
 from typing import Any
@@ -15,18 +15,18 @@ from hypersign.hashing.index import Neighbours, squared_distances
 __all__ = ["BoundedIndex", "Pruned"]
 
 QUERIES = 16
-"""Queries whose estimates are in memory together."""
+"""Number of queries whose estimates are in memory at the same time."""
 
 ROUNDING = 1e-6
-"""Largest float32 error of a bound, as a share of |x|^2 + |q|^2: it must not hide a vector as near as the k-th."""
+"""Maximum float32 error of a bound, relative to |x|^2 + |q|^2. It must not exclude a vector as near as the k-th."""
 
 
 @shown
 @dataclasses.dataclass(frozen=True)
 class Pruned:
-    """Neighbours found, and what finding them took.
+    """Neighbours, and the number of vectors read to find them.
 
-    Attributes: `neighbours`, by Euclidean distance; `read`, how many vectors were compared exactly for every query,
+    Attributes: `neighbours`, by Euclidean distance; `read`, how many vectors were compared exactly for each query,
     int64 (q,).
     """
 
@@ -35,21 +35,22 @@ class Pruned:
 
 
 class BoundedIndex:
-    """Codes with two float32 numbers beside each, from which every distance has a lower bound.
+    """Codes with two float32 numbers each, which give a lower bound on every distance.
 
         |x - q|^2 >= |x|^2 + |q|^2 - 2 |x| |q| min(1, cosine + bound)
 
-    with x and q less what the hasher subtracts, and cosine and bound those of `rabitq_cosine`. Vectors are read in
-    the order of their lower bounds, until the next bound is farther than the k-th nearest found. So a neighbour is
-    missed only where a bound does not hold; a larger epsilon misses fewer, and reads more.
+    x and q are centred as the hasher does; cosine and bound come from `rabitq_cosine`. Vectors are read in the order
+    of their lower bounds, until the next bound exceeds the k-th smallest distance. So a neighbour is missed only if
+    its bound does not hold. A larger epsilon misses fewer neighbours and reads more vectors.
 
     Args:
-        hasher: fitted, with a rotation.
-        vectors: shape (n, dimension), memory-mapped if they are large: read in blocks here, and by `search` where
-            the bounds ask for it.
+        hasher: a fitted hasher with a rotation.
+        vectors: shape (n, dimension); memory-mapped if they are large. They are read in blocks here, and row by row
+            in `search`.
 
     Raises:
-        HypersignError: as the hasher's `transform` does; in `search`, bad queries, or k larger than the index.
+        HypersignError: the hasher cannot hash the vectors. In `search`: queries are bad, or k is larger than the
+            index.
 
     Source: Gao & Long 2024, "RaBitQ" (SIGMOD; arXiv 2405.12497), section 4.
 
@@ -74,13 +75,13 @@ class BoundedIndex:
         return len(self.codes)
 
     def search(self, queries: ArrayLike, k: int, *, epsilon: float = 1.9, seed: int = 0, threads: int = 1) -> Pruned:
-        """The k nearest vectors of every query by Euclidean distance; of equal distances the lower index first.
+        """The k nearest vectors of each query by Euclidean distance; at equal distances the lower index comes first.
 
         Args:
             queries: vectors (q, dimension).
-            k: how many.
-            epsilon: of `rabitq_cosine`: how wide the bounds are.
-            seed: of its rounding.
+            k: number of neighbours.
+            epsilon: width of the bounds, as in `rabitq_cosine`.
+            seed: seed of the rounding in `rabitq_cosine`.
             threads: number of threads.
         """
         check_int("k", k, min=1)

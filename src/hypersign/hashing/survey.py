@@ -1,10 +1,10 @@
 """Surveys a set of vectors, such as embeddings: the angles to their signs, and the recall of sign codes.
 
-Signs of the components as they are suit vectors whose components vary equally about 0. Centring takes out a common
-mean, a random rotation evens out the components: after it every vector lies at the angle to its signs that theory
-has for Gaussian ones, and the share of bits in which two vectors differ estimates the angle between them with a
-known spread. From that spread and the angles in the set follows, before any code is made, how many of the nearest
-neighbours codes of a given length find.
+The signs of the components themselves are good codes if the components vary equally about 0. Centring removes a
+common mean, and a random rotation makes the components vary equally. After a rotation, every vector has the angle to
+its signs that theory gives for Gaussian vectors, and the share of bits in which two vectors differ estimates the
+angle between them with a known spread. This spread and the angles in the set predict the recall of codes, before any
+code is made.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ from hypersign.rotations import HadamardRotation
 __all__ = ["inspect_vectors", "CodeRecall", "VectorAngles", "VectorsGeometry"]
 
 NEIGHBOURS = 10
-"""Of each query, that codes are to find."""
+"""Number of nearest vectors per query that codes should find."""
 
 QUERIES = 100
-"""Vectors of the sample, at most, whose neighbours are looked for among the others."""
+"""Maximum number of sampled vectors that are queries; their neighbours are searched among the others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +48,11 @@ class VectorAngles:
 
 @dataclasses.dataclass(frozen=True)
 class CodeRecall:
-    """Share of the 10 nearest neighbours, by angle, that are among the 10 nearest codes of `bits` bits.
+    """The share of the 10 nearest neighbours by angle that are among the 10 nearest codes of `bits` bits.
 
-    Measured on the sample, ties in Hamming distance counting in part: with the signs of the first components as
-    they are (`signs`) or centred, NaN where there are fewer components than bits; and with signs after a Hadamard
-    rotation (of one seed) of the vectors as they are or centred, beside `predicted_recall`.
+    It is measured on the sample; ties in the Hamming distance count in part. `signs` and `centred` use the signs of
+    the first components (NaN if there are fewer components than bits). `rotated` and `centred_rotated` use the signs
+    after a Hadamard rotation with one seed, beside `predicted_recall`.
     """
 
     bits: int
@@ -67,14 +67,13 @@ class CodeRecall:
 @shown
 @dataclasses.dataclass(frozen=True)
 class VectorsGeometry:
-    """Measures of `sampled` of the `vectors` of a file, evenly spaced; `zero_vectors` of them were left out.
+    """Measures of `sampled` evenly spaced vectors out of `vectors`; `zero_vectors` of them were left out.
 
-    Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 if vectors
-    are centred, near 1 in a narrow cone. `effective_dimension` is the participation ratio (tr C)^2/tr(C^2) of the
-    covariance: `dimension` if all directions vary equally. Rotations are to `rotated_dimension`, a power of two.
-    `metric` is that of the true neighbours: "angular" (the order of cosines).
-    `recalls` are over `queries` of the sampled vectors, taken out as queries to the others: with more vectors than
-    the sample they are lower.
+    Norms are Euclidean. `mean_share` is the squared length of the mean over the mean squared length: 0 for centred
+    vectors, near 1 in a narrow cone. `effective_dimension` is (tr C)^2/tr(C^2), C the covariance: `dimension` if all
+    directions vary equally. Rotations have `rotated_dimension` dimensions, a power of two. `metric` is the metric of
+    the true neighbours: "angular" (the order of cosines). `recalls` are for `queries` of the sampled vectors,
+    searched among the other ones; recall among more vectors is lower.
     """
 
     file: str
@@ -110,17 +109,17 @@ def inspect_vectors(
     sample: int = _defaults.SAMPLED_VECTORS,
     seed: int = 0,
 ) -> VectorsGeometry:
-    """Measures vectors against their signs, beside theory, and the recall of codes by length.
+    """Measures the angles between vectors and their signs, beside theory, and the recall of codes by length.
 
     Args:
-        vectors: real numbers, shape (n, d), as `open_vectors` gives them.
-        name: of the set, for the result.
-        bits: lengths of codes; by default a quarter of, half of and the dimension, as a power of two.
-        sample: largest number of vectors to read, evenly spaced; memory is that of a few copies of them.
+        vectors: real numbers, shape (n, d), as from `open_vectors`.
+        name: name of the set, for the result.
+        bits: code lengths; by default the dimension, rounded up to a power of two, its half and its quarter.
+        sample: maximum number of vectors to read, evenly spaced. They are in memory, in a few copies.
         seed: seed of the rotations and of the shuffled components.
 
     Raises:
-        HypersignError: fewer than 12 vectors are not zero, or fewer than 2 dimensions, or a number is not finite.
+        HypersignError: there are fewer than 12 nonzero vectors or fewer than 2 dimensions, or a number is not finite.
 
     >>> x = np.random.default_rng(0).standard_normal((500, 64)) + 1
     >>> found = inspect_vectors(x, bits=[256])
@@ -198,7 +197,7 @@ def _mean_and_std(units: np.ndarray) -> tuple[float, float]:
 
 
 def _queries(n: int) -> np.ndarray:
-    """Which of n vectors are queries: at most every other one."""
+    """Which of n vectors are queries: every other one at most."""
     return np.unique(np.linspace(0, n - 1, min(QUERIES, (n - NEIGHBOURS) // 2)).round().astype(np.int64))
 
 
@@ -235,7 +234,7 @@ def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], see
 
 
 def _found(distances: np.ndarray, nearest: np.ndarray) -> float:
-    """Mean share of `nearest`, shape (queries, k), among the k least of `distances`, ties in random order."""
+    """Mean share of `nearest`, shape (queries, k), among the k smallest `distances`, with ties in random order."""
     k = nearest.shape[1]
     shares = []
     for row, wanted in zip(distances.astype(np.int64), nearest, strict=True):

@@ -1,4 +1,4 @@
-"""What `SignHasher` is made of: scikit-learn's transformer, or a plain one where scikit-learn is not installed."""
+"""The base of `SignHasher`: scikit-learn's transformer, or a plain one if scikit-learn is not installed."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ __all__ = ["Transformer"]
 
 
 class PlainTransformer:
-    """Fits, transforms and checks vectors as scikit-learn does, without its pipelines, `clone` and `set_output`."""
+    """Has the methods of scikit-learn's transformers, but works without pipelines, `clone` and `set_output`."""
 
     n_features_in_: int
 
@@ -30,7 +30,7 @@ class PlainTransformer:
             raise HypersignError(f"this {type(self).__name__} is not fitted; call fit with vectors first")
 
     def _validated(self, x: ArrayLike, reset: bool) -> NDArray[Any]:
-        """Vectors as an array (n, dimension) of numbers; `reset` sets the dimension, without it they must have it."""
+        """Vectors as an array (n, dimension) of numbers. `reset` sets the dimension; otherwise they must have it."""
         try:
             array = np.asarray(x)
             array = array.astype(np.float64) if array.dtype.kind in "OUS" else array
@@ -58,18 +58,20 @@ except ModuleNotFoundError as error:
 else:
 
     class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-        """scikit-learn's, whose refusals are `HypersignError`s."""
+        """scikit-learn's transformer, with its errors turned into `HypersignError`s."""
 
         def _check_fitted(self) -> None:
             check_is_fitted(self)
 
         def _validated(self, x: ArrayLike, reset: bool) -> NDArray[Any]:
             try:
-                # Finite numbers are looked for a block at a time, by ourselves: a file is read once, memory is flat.
+                # The hasher checks block by block that numbers are finite: a file is read once, in constant memory.
                 return validate_data(self, x, reset=reset, dtype="numeric", ensure_all_finite=False)
             except ValueError as error:
                 why = str(error).replace("\n", " ")
-                if why.startswith("Expected 2D array"):  # scikit-learn asks for the words "Reshape your data"
+                if why.startswith(
+                    "Expected 2D array"
+                ):  # scikit-learn's own checks ask for the words "Reshape your data"
                     why = (
                         f"vectors must be of shape (n, dimension); got shape {np.shape(x)}: Reshape your data, one "
                         "vector x to [x]"
@@ -78,7 +80,7 @@ else:
 
         def __sklearn_tags__(self) -> Any:
             tags = super().__sklearn_tags__()
-            tags.transformer_tags.preserves_dtype = []  # words, whatever came
+            tags.transformer_tags.preserves_dtype = []  # codes have their own type
             return tags
 
     Transformer = _Transformer

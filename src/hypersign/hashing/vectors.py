@@ -1,8 +1,8 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with two tensors, `mean` float64 (dimension,) and `codes` uint64 (n, words). Its
-metadata hold the hasher's options, as JSON under the key `hypersign`. While a codes file is written it has a hidden
-name of its own, which depends on the vectors and on the fitted hasher.
+A codes file is a safetensors file with two tensors: `mean`, float64 (dimension,), and `codes`, uint64 (n, words). Its
+metadata has the hasher's options, as JSON under the key `hypersign`. While a codes file is being written, it has a
+hidden name that depends on the vectors and on the fitted hasher.
 """
 
 import glob
@@ -39,22 +39,22 @@ def hash_file(
 ) -> SignHasher:
     """Hashes the vectors of a .npy file, which may be larger than memory, into a codes file.
 
-    Two passes: the mean, if the hasher centres, and the codes. Killed at any moment it leaves no file under the
-    name `output`; run again, with the same hasher and the same vectors, it continues after the last whole block.
-    With another hasher or other vectors it starts again. Vectors that cannot be hashed leave nothing. One process
-    at a time writes to `output`.
+    The file is read twice: for the mean, if the hasher centres, and for the codes. A killed process leaves no file
+    named `output`. Call the function again with the same hasher and vectors, and it continues after the last complete
+    block; with others it starts anew. If a vector cannot be hashed, no file remains. Only one process at a time can
+    write to `output`.
 
     Args:
         vectors: .npy file, shape (n, dimension).
-        output: codes file, which `HammingIndex.load` reads.
-        hasher: its options; it is fitted to these vectors.
-        progress: called with (vectors done, vectors) after each block of the second pass.
+        output: codes file to write; `HammingIndex.load` reads it.
+        hasher: a hasher; it is fitted to these vectors.
+        progress: called with (vectors done, all vectors) after each block of the second pass.
 
     Returns the fitted hasher.
 
     Raises:
-        HypersignError: of `open_vectors` and `SignHasher`, or the codes cannot be written, or `output` is a folder
-            or the file of the vectors, or another process is writing it (the message names it).
+        HypersignError: `open_vectors` or `SignHasher` refuses the vectors, the codes cannot be written, `output` is a
+            folder or the file of the vectors, or another process is writing it (the message names it).
     """
     source, output = Path(vectors), Path(output)
     mapped = open_vectors(source)
@@ -78,12 +78,12 @@ def _write_codes(
     status = source.stat()
     hasher.fit_blocks(_read(source, mapped, 0), dimension)
     prefix = _prefix(hasher, count)
-    # A part belongs to one version of the vectors and to one fitted hasher.
+    # A partial file is for one version of the vectors and one fitted hasher.
     origin = f"{source.resolve()} {status.st_size} {status.st_mtime_ns} ".encode()
     part = output.with_name(f".{output.name}.{hashlib.sha256(origin + prefix).hexdigest()[:16]}.part")
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
         if other != part:
-            other.unlink(missing_ok=True)  # left by a killed process that was given something else
+            other.unlink(missing_ok=True)  # left by a killed process that had other vectors or another hasher
     rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
     try:
         with open(part, "r+b" if part.exists() else "w+b") as file:
@@ -105,7 +105,9 @@ def _write_codes(
                     progress(done, count)
         os.replace(part, output)
     except HypersignError:
-        part.unlink(missing_ok=True)  # corrected vectors are another file, which does not resume here
+        part.unlink(
+            missing_ok=True
+        )  # after a correction the vectors are another file, which could not resume this one
         raise
     except OSError as error:
         raise HypersignError(
@@ -115,14 +117,14 @@ def _write_codes(
 
 
 def write_codes(path: Path, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:
-    """Writes a codes file's bytes to `path`."""
+    """Writes a codes file to `path`."""
     with open(path, "wb") as file:
         file.write(_prefix(hasher, len(codes)))
         file.write(np.ascontiguousarray(codes, "<u8").data)
 
 
 def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
-    """Reads a codes file: its hasher, fitted, and its codes. Raises HypersignError if it is none."""
+    """Reads a codes file: the fitted hasher and the codes. Raises HypersignError if the file is not one."""
     with open_file(path, " as a codes file") as file:
         try:
             header = read_header(file)
@@ -155,7 +157,7 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
 
 
 def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[int, ...]:
-    """Checks types, shapes and options before anything is read, or a rotation made; returns the codes' shape."""
+    """Checks types, shapes and options before a tensor is read or a rotation made; returns the shape of the codes."""
     mean, codes = tensors["mean"], tensors["codes"]
     if (mean.dtype, codes.dtype) != ("F64", "U64"):
         raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
@@ -177,7 +179,7 @@ def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
 
 
 def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
-    """Blocks of rows from `start` on, by plain reads: pages that were mapped would count as memory in use."""
+    """Yields blocks of rows from `start` on. It reads the file, because mapped pages would count as memory in use."""
     (count, dimension), rows = mapped.shape, block_rows(mapped.shape[1])
     offset, size = getattr(mapped, "offset", 0), mapped.dtype.itemsize
     for first in range(start, count, rows):
@@ -185,7 +187,7 @@ def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]
         if mapped.flags.c_contiguous:
             skip = offset + first * dimension * size
             block = np.fromfile(path, mapped.dtype, wanted * dimension, offset=skip).reshape(-1, dimension)
-        else:  # Fortran order: a column lies together
+        else:  # Fortran order: columns are contiguous
             columns = (offset + (column * count + first) * size for column in range(dimension))
             block = np.stack([np.fromfile(path, mapped.dtype, wanted, offset=skip) for skip in columns], axis=1)
         yield block.astype(block.dtype.newbyteorder("="), copy=False)

@@ -43,7 +43,7 @@ def use_kernels(model: nn.Module) -> Conversion:
     model = copy_module(model).eval()
     kept, packed = {}, []
     for name, layer in quant_layers(model).items():
-        reason = _reason(layer) or _threshold_reason(layer.input_quantizer)
+        reason = _reason(layer) or _threshold_reason(layer.input_quantizer) or _offset_reason(layer)
         if reason is None:
             _become(layer, PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer))
             packed.append(name)
@@ -114,6 +114,14 @@ _NEEDS = "must have a layer whose weights and inputs are quantized; this one has
 
 def _reasons(kept: dict[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in kept.items()) or "it has no quantized layers"
+
+
+def _offset_reason(layer: QuantLayer) -> str | None:
+    """Why the kernels cannot scale the output of a layer; None if they can: by a number per filter."""
+    inputs, weights = layer.input_quantizer, layer.weight_quantizer
+    if inputs.scale is not None or inputs.offset is not None:
+        return f"its inputs have a scale or an offset: {inputs.describe()}"
+    return None if weights.offset is None else f"its weights have an offset: {weights.describe()}"
 
 
 def _threshold_reason(quantizer: Quantizer) -> str | None:

@@ -228,7 +228,7 @@ class PackedModel:
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the decisions that outputs of `predict` stand for.
 
-        Of a classifier these are the numbers of the classes, shape (N,); of a regression the outputs themselves.
+        A classifier decides on numbers of classes, shape (N,); a regression on the outputs themselves.
         """
         return self.graph.task.decide(outputs)
 

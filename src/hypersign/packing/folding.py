@@ -45,7 +45,8 @@ class Monotone:
     """A monotone function of each channel that waits to be folded: `apply` maps float32 (channels,) to the same.
 
     Where it must be computed in float32 instead, one of these says how: `affine` gives scale and shift, `clip` has
-    the bounds, `pool` has the options of a max pool (no function of one number, so its `apply` is the identity).
+    the bounds, `pool` has the options of a max pool (no function of one number, so its `apply` is the identity),
+    `real` adds the nodes of another function.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Monotone:
     affine: Callable[[], tuple[Tensor, Tensor]] | None = None
     clip: tuple[float | None, float | None] | None = None
     pool: dict[str, Any] | None = None
+    real: "Callable[[Folding, Flow], Flow] | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +195,8 @@ class Folding:
             affine = []
             if function.pool is not None:
                 y = self.pooled(function, y)
+            elif function.real is not None:
+                y = function.real(self, y)
             else:
                 assert function.clip is not None
                 low, high = function.clip

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from hypersign import bits
 from hypersign._checks import HypersignError
-from hypersign.layers import QuantConv2d, QuantLayer, QuantLinear, Rotation
+from hypersign.layers import Maxout, QuantConv2d, QuantLayer, QuantLinear, Rotation, RPReLU
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
@@ -189,20 +189,36 @@ class _Pass:
         main = self.module(f"{name}.norm", module.norm, self.module(f"{name}.conv", module.conv, x))
         shortcut = self.module(f"{name}.shortcut", module.shortcut, x)
         value = main.value + shortcut.value
-        return self.settle(f"{name}.add", _Number(value, main.error + shortcut.error + U * value.abs()))
+        y = self.settle(f"{name}.add", _Number(value, main.error + shortcut.error + U * value.abs()))
+        return y if module.act is None else self.module(f"{name}.act", module.act, y)
+
+    def slopes(self, name: str, module: RPReLU | Maxout, x: _Number) -> _Number:
+        """Two slopes between two shifts; where it has nodes of its own, each rounds."""
+        shape = (1, -1, *[1] * (x.value.dim() - 2))
+        before, left, right, after = (values.detach().double().view(shape) for values in module.pieces())
+        shifted = x.value + before
+        value = torch.where(shifted >= 0, right, left) * shifted + after
+        steep = torch.maximum(left.abs(), right.abs())
+        error = x.error + 2 * U * (x.value.abs() + before.abs())
+        return self.settle(name, _Number(value, error * steep + 8 * U * (steep * shifted.abs() + after.abs())))
 
     def product(self, name: str, module: Any, x: _Number) -> _Number:
         """A convolution or fully connected layer: the bare product, its scale and its bias, one step for each."""
         node = self.node(name, "conv2d", "image_conv2d", "real_conv2d", "signed_sum")
         weight = module.weight.detach().double()
         scale = None
+        general = False
         if isinstance(module, QuantLayer):
             if module.quantizes_inputs:
                 x = self.quantized(name, module.input_quantizer, x)
             if module.quantizes_weights:
                 # The levels and scales of float32 are the network's: in float64 some thresholds would be others.
                 weight, scale = module.quantized_weight().detach().double(), module.weight_scale()
+            general = _is_general(module)
         fan_in = weight[0].numel()
+        if general:
+            y = self.settle_general(name, module, x, weight, scale, integers=node.op != "real_conv2d")
+            return self.biased(name, module, y)
         if node.op == "real_conv2d":
             value = _product(module, x.value, weight)
             rounding = (fan_in + 1) * U * _product(module, x.value.abs(), weight.abs())
@@ -216,9 +232,45 @@ class _Pass:
         y = self.in_float32(name, self.settle(name, y))
         if scale is not None:
             y = self.affine(f"{name}.scale", y, scale.detach().double(), torch.zeros(len(weight)))
-        if module.bias is not None:
-            y = self.affine(f"{name}.bias", y, torch.ones(len(weight)), module.bias.detach().double())
-        return y
+        if isinstance(module, QuantLayer) and (rule := module.input_quantizer.scale) is not None:
+            number = _number(rule, x).expand(len(weight))
+            y = self.affine(f"{name}.input_scale", y, number, torch.zeros(len(weight)))
+        return self.biased(name, module, y)
+
+    def biased(self, name: str, module: Any, y: _Number) -> _Number:
+        """`y` plus the layer's bias, if it has one."""
+        if module.bias is None:
+            return y
+        return self.affine(f"{name}.bias", y, torch.ones(len(module.bias)), module.bias.detach().double())
+
+    def settle_general(
+        self, name: str, module: Any, x: _Number, levels: Tensor, scale: Tensor | None, *, integers: bool
+    ) -> _Number:
+        """A product with offsets, or of several planes: the product of the numbers that the levels stand for.
+
+        The packed network adds parts, each a product of integers times a scale, so each part rounds a few times. Real
+        inputs round once per term.
+        """
+        inputs, weights = module.input_quantizer, module.weight_quantizer
+        shape = (-1, *[1] * (levels.dim() - 1))
+        s = torch.ones(len(levels)) if scale is None else scale.detach()
+        o = torch.zeros(len(levels))
+        if weights.offset is not None:
+            o = weights.offset(module.weight, module.quantized_weight()).detach()
+        s, o = s.double().view(shape), o.double().view(shape)
+        a, b = _number(inputs.scale, x), _number(inputs.offset, x, 0.0)
+        value = module.product(a * x.value + b, s * levels + o)
+        size = module.product(a.abs() * x.value.abs() + b.abs(), s.abs() * levels.abs() + o.abs())
+        terms = 32 if integers else levels[0].numel() + 32
+        if hasattr(weights, "plane_levels"):  # in planes the terms are larger than their sum
+            size = sum(
+                module.product(a.abs() * x.value.abs() + b.abs(), v.double().view(shape) * signs.double().abs())
+                for v, signs in weights.plane_levels(module.weight)
+            )
+        carried = module.product(x.error * a.abs(), s.abs() * levels.abs() + o.abs())
+        sums = (f"{name}.{part}{i}" for part in ("sum", "plane_sum") for i in range(8, 0, -1))
+        last = next(node for node in sums if node in self.nodes)
+        return self.settle(last, _Number(value, carried + terms * U * size))
 
     def affine(self, name: str, x: _Number, scale: Tensor, shift: Tensor) -> _Number:
         """x times scale plus shift. Composed with others and rounded, or one after the other: at most 8 roundings."""
@@ -321,6 +373,21 @@ class _Pass:
         return torch.from_numpy(own.astype(np.float64)).permute(0, 3, 1, 2).reshape(value.shape)
 
 
+def _is_general(module: QuantLayer) -> bool:
+    """Whether the packed layer adds parts: for offsets, or for planes of weights."""
+    offsets = module.weight_quantizer.offset, module.input_quantizer.offset
+    planes = getattr(module.weight_quantizer, "planes", 1)
+    return planes > 1 or any(offset is not None for offset in offsets)
+
+
+def _number(rule: Any, x: _Number, default: float = 1.0) -> Tensor:
+    """The scale or offset of inputs, in float64."""
+    if rule is None:
+        return torch.tensor(default, dtype=torch.float64)
+    empty = torch.zeros(1)
+    return rule(empty, empty).detach().double().reshape(())
+
+
 def _product(module: Any, x: Tensor, weight: Tensor) -> Tensor:
     """The bare product of a layer, quantized or not."""
     if isinstance(module, QuantLayer):
@@ -350,6 +417,8 @@ STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
     nn.ReLU: _Pass.clip,
     nn.ReLU6: _Pass.clip,
     nn.Hardtanh: _Pass.clip,
+    RPReLU: _Pass.slopes,
+    Maxout: _Pass.slopes,
     nn.MaxPool2d: _Pass.max_pool,
     nn.AvgPool2d: _Pass.avg_pool,
     nn.AdaptiveAvgPool2d: _Pass.avg_pool,

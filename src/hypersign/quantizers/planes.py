@@ -61,12 +61,17 @@ class Greedy(Quantizer):
         """That of infinitely many Gaussian weights."""
         return float(theory.greedy_cosine(self.planes))
 
+    def plane_levels(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The scale of each plane, shape `(filters,)`, and its signs, of the shape of `x`; without gradients."""
+        rest, found = x.detach(), []
+        for v in self.scales(x):
+            signs = self.round(rest)
+            found.append((v, signs))
+            rest = rest - v.view(-1, *[1] * (x.dim() - 1)) * signs
+        return found
+
     def packed_form(self, inputs: bool = False) -> PackedForm:
-        return PackedForm(
-            None,
-            f"its weights are {self.bits} planes of signs with scales of their own, which need {self.bits} products, "
-            "and a packed layer has one",
-        )
+        return PackedForm("planes")
 
     def input_refusal(self) -> str:
         return f"must not be {type(self).__name__}, whose scales are per filter: inputs have no filters"

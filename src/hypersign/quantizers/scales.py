@@ -67,14 +67,19 @@ class Fitted(nn.Module):
         raise NotImplementedError
 
 
+def divisor(square: Tensor) -> Tensor:
+    """The sum of squared levels, as a divisor: at least a tiny number, so that levels of 0 give the scale 0."""
+    return square.clamp(min=torch.finfo(square.dtype).tiny)
+
+
 @dataclasses.dataclass(frozen=True)
 class MeanScale:
     """The least-squares scale of each filter, differentiable in the latent weights.
 
         alpha = argmin_a |w - a q|^2 = <w, q> / <q, q>
 
-    `w` is a latent filter, `q` its levels: for the sign that is the mean of `|w|`, for ternary levels the mean
-    over those that are not zero. A filter whose levels are all zero has scale 0.
+    `w` is a latent filter, `q` its levels. For the sign, alpha is the mean of `|w|`; for ternary levels, it is the
+    mean over the weights whose level is not zero. A filter whose levels are all zero has scale 0.
     Source: Rastegari et al. 2016 (XNOR-Net, arXiv 1603.05279), eq. 6; Li et al. 2016 (arXiv 1605.04711), eq. 5.
 
     >>> import torch
@@ -85,7 +90,7 @@ class MeanScale:
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         """Scales of shape `(filters,)` for `weight` and its `levels`, both `(filters, ...)`."""
         levels = levels.detach().flatten(1)
-        return (weight.flatten(1) * levels).sum(1) / levels.square().sum(1).clamp(min=1)
+        return (weight.flatten(1) * levels).sum(1) / divisor(levels.square().sum(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +107,7 @@ class TensorScale:
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         """The scale, once per filter: shape `(filters,)`, for `weight` and its `levels`, both `(filters, ...)`."""
         levels = levels.detach()
-        scale = (weight * levels).sum() / levels.square().sum().clamp(min=1)
+        scale = (weight * levels).sum() / divisor(levels.square().sum())
         return scale.expand(len(weight))
 
 

@@ -119,13 +119,13 @@ def clipped_cosine(rho: ArrayLike) -> Array:
     >>> np.degrees(np.arccos(clipped_cosine([1.0, 0.5, 0.0]))).round(2).tolist()
     [21.6, 29.09, 37.07]
     """
-    rho = np.maximum(_share(rho, "rho"), 1e-9)
-    a = rho * _MEAN
+    slope = np.maximum(_share(rho, "rho"), 1e-9)
+    a = slope * _MEAN
     density, tail = np.exp(-(a**2) / 2) / np.sqrt(2 * np.pi), special.ndtr(-a)
     # a^3/3 sqrt(2/pi) for small a, where the difference loses its digits
     inside = np.where(a < 1e-3, a**3 / 3 * _MEAN, 1 - 2 * (a * density + tail))
-    product = inside / rho + 2 * _MEAN * density
-    return product / np.sqrt(inside / rho**2 + 2 * _MEAN**2 * tail)
+    product = inside / slope + 2 * _MEAN * density
+    return product / np.sqrt(inside / slope**2 + 2 * _MEAN**2 * tail)
 
 
 def relaxed_cosine(theta: ArrayLike) -> Array:
@@ -138,9 +138,9 @@ def relaxed_cosine(theta: ArrayLike) -> Array:
     >>> np.degrees(np.arccos(relaxed_cosine([0.0, 0.5, 1.0]))).round(2).tolist()
     [0.0, 16.38, 37.07]
     """
-    theta, square = _share(theta, "theta"), 2 / np.pi
-    size = (1 - theta) ** 2 + 2 * theta * (1 - theta) * square + theta**2 * square
-    return np.minimum((1 - theta + theta * square) / np.sqrt(size), 1.0)
+    share, square = _share(theta, "theta"), 2 / np.pi
+    size = (1 - share) ** 2 + 2 * share * (1 - share) * square + share**2 * square
+    return np.minimum((1 - share + share * square) / np.sqrt(size), 1.0)
 
 
 def kept_cosine(keep: ArrayLike) -> Array:

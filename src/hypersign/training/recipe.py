@@ -208,6 +208,8 @@ class Recipe:
         """
         if base is None and "data" in options:  # flips and crops depend on it
             base = cls(data=options["data"])
+        if base is None and "data" in options:  # flips and crops depend on the data
+            base = cls(data=options["data"])
         return cls(**{**method_defaults(method, base), **options})
 
     def _check_model_options(self) -> None:

@@ -230,67 +230,89 @@ def _row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
 
 
-def _measured(
-    low: StoredTensor, high: StoredTensor, low_order: np.ndarray, high_order: np.ndarray
-) -> TensorPair | str:
-    rows, d = low.rows, low.row_length
-    product, low_square, high_square = np.zeros((3, rows))
-    kept = np.zeros((len(_GROUPS) + 1, rows))  # of the original's square by its own signs, for every group size
-    ternary = np.zeros(rows)  # and by as many of its largest weights as the low-bit row has that are not 0
-    uniform = np.ones(len(_GROUPS) + 1, bool)
-    agreed = nonzero = nonzero_in_rows = 0
-    neighbours = np.zeros((2, 2))  # sum and number of products of neighbouring signs, in either file
-    width = -(-d // _GROUPS[-1]) * _GROUPS[-1]
-    counts = [np.clip(d - np.arange(0, width, size), 1, size) for size in (*_GROUPS, width)]
-    step = max(1, _BLOCK // width)
-    for start in range(0, rows, step):
-        here = slice(start, min(start + step, rows))
+class _Sums:
+    """What a pair of tensors of `rows` rows of `d` weights adds up to, block by block."""
+
+    def __init__(self, rows: int, d: int) -> None:
+        self.d = d
+        self.product, self.low_square, self.high_square = np.zeros((3, rows))
+        self.kept = np.zeros((len(_GROUPS) + 1, rows))  # of the original's square by its own signs, by group size
+        self.ternary = np.zeros(rows)  # and by as many of its largest weights as the low-bit row has nonzero ones
+        self.uniform = np.ones(len(_GROUPS) + 1, bool)  # every group has one magnitude, or 0 besides
+        self.agreed = self.nonzero = self.nonzero_in_rows = 0
+        self.neighbours = np.zeros((2, 2))  # sum and number of products of neighbouring signs, in either file
+        self.width = -(-d // _GROUPS[-1]) * _GROUPS[-1]
+        self.counts = [np.clip(d - np.arange(0, self.width, size), 1, size) for size in (*_GROUPS, self.width)]
+
+    def add(self, here: slice, a: np.ndarray, b: np.ndarray) -> None:
+        """Adds the rows `here`: `a` of the low-bit tensor, `b` of the original."""
+        self.product[here], self.low_square[here], self.high_square[here] = (
+            np.einsum("ij,ij->i", x, y) for x, y in ((a, b), (a, a), (b, b))
+        )
+        signs, other_signs = np.sign(a), np.where(b >= 0, 1.0, -1.0)
+        self.nonzero += int(np.count_nonzero(signs))
+        self.nonzero_in_rows += int(np.count_nonzero(signs[self.low_square[here] > 0]))
+        self.agreed += int(np.count_nonzero(signs == other_signs))
+        for i, s in enumerate((signs, other_signs)):
+            products = s[:, 1:] * s[:, :-1]
+            self.neighbours[i] += products.sum(), np.count_nonzero(products)
+        self._add_groups(here, np.abs(a), np.abs(b))
+        if self.uniform.any():
+            count = np.maximum(np.count_nonzero(a, axis=1), 1)
+            best = np.cumsum(np.sort(np.abs(b), axis=1)[:, ::-1], axis=1)[np.arange(len(b)), count - 1]
+            self.ternary[here] = best**2 / count
+
+    def _add_groups(self, here: slice, low: np.ndarray, high: np.ndarray) -> None:
+        """Adds what depends on the size of groups, from magnitudes."""
+        padded = [np.pad(x, ((0, 0), (0, self.width - self.d))).reshape(len(x), -1, _UNIT) for x in (low, high)]
+        size, high_size = padded[0], padded[1].sum(2)
+        largest, smallest = size.max(2), np.where(size > 0, size, np.inf).min(2)
+        for i, count in enumerate(self.counts):
+            shape = (len(low), len(count), -1)
+            self.kept[i, here] = (high_size.reshape(shape).sum(2) ** 2 / count).sum(1)
+            most, least = largest.reshape(shape).max(2), smallest.reshape(shape).min(2)
+            self.uniform[i] &= bool(np.all((most == 0) | (most - least <= 1e-3 * most)))
+
+
+def _sums(low: StoredTensor, high: StoredTensor, low_order: np.ndarray, high_order: np.ndarray) -> _Sums | str:
+    """The sums over all rows, or why there are none."""
+    sums = _Sums(low.rows, low.row_length)
+    step = max(1, _BLOCK // sums.width)
+    for start in range(0, low.rows, step):
+        here = slice(start, min(start + step, low.rows))
         a, b = _read(low, low_order[here]), _read(high, high_order[here])
         for name, values in ((low.name, a), (high.name, b)):
             if not np.isfinite(values).all():
                 return f"weights of {name} are NaN or infinite, in rows {here.start} to {here.stop - 1} first"
             if np.abs(values).max() > _MOST:
                 return f"weights of {name} are too large for their fourth powers to be float64"
-        product[here], low_square[here], high_square[here] = (
-            np.einsum("ij,ij->i", x, y) for x, y in ((a, b), (a, a), (b, b))
-        )
-        signs, other_signs = np.sign(a), np.where(b >= 0, 1.0, -1.0)
-        nonzero += int(np.count_nonzero(signs))
-        nonzero_in_rows += int(np.count_nonzero(signs[low_square[here] > 0]))
-        agreed += int(np.count_nonzero(signs == other_signs))
-        for i, s in enumerate((signs, other_signs)):
-            products = s[:, 1:] * s[:, :-1]
-            neighbours[i] += products.sum(), np.count_nonzero(products)
-        size = np.pad(np.abs(a), ((0, 0), (0, width - d))).reshape(len(a), -1, _UNIT)
-        high_size = np.pad(np.abs(b), ((0, 0), (0, width - d))).reshape(len(a), -1, _UNIT).sum(2)
-        largest, smallest = size.max(2), np.where(size > 0, size, np.inf).min(2)
-        for i, count in enumerate(counts):
-            shape = (len(a), len(count), -1)
-            kept[i, here] = (high_size.reshape(shape).sum(2) ** 2 / count).sum(1)
-            most, least = largest.reshape(shape).max(2), smallest.reshape(shape).min(2)
-            uniform[i] &= bool(np.all((most == 0) | (most - least <= 1e-3 * most)))
-        if uniform.any():
-            count = np.maximum(np.count_nonzero(a, axis=1), 1)
-            best = np.cumsum(np.sort(np.abs(b), axis=1)[:, ::-1], axis=1)[np.arange(len(b)), count - 1]
-            ternary[here] = best**2 / count
-
-    used = (low_square > 0) & (high_square > 0)
-    if not used.any():
+        sums.add(here, a, b)
+    if not np.any((sums.low_square > 0) & (sums.high_square > 0)):
         return "in every row all weights are 0 in one of the files"
-    share = nonzero_in_rows / (np.count_nonzero(low_square) * d)
-    group, levels, which = 0, 0, -1
-    if uniform.any():
-        which = int(np.flatnonzero(uniform)[-1])
-        group, levels = min((*_GROUPS, d)[which], d), 2 if share == 1 else 3
-    cosines = product[used] / np.sqrt(low_square[used] * high_square[used])
+    return sums
+
+
+def _measured(
+    low: StoredTensor, high: StoredTensor, low_order: np.ndarray, high_order: np.ndarray
+) -> TensorPair | str:
+    sums = _sums(low, high, low_order, high_order)
+    if isinstance(sums, str):
+        return sums
+    rows, d = low.rows, low.row_length
+    used = (sums.low_square > 0) & (sums.high_square > 0)
+    share = sums.nonzero_in_rows / (np.count_nonzero(sums.low_square) * d)
+    group = levels = 0
     direct = math.nan
-    if levels:
-        best = kept[which] if levels == 2 else ternary
-        direct = float(np.sqrt(np.clip(best[used] / high_square[used], 0, 1)).mean())
+    if sums.uniform.any():
+        which = int(np.flatnonzero(sums.uniform)[-1])
+        group, levels = min((*_GROUPS, d)[which], d), 2 if share == 1 else 3
+        best = sums.kept[which] if levels == 2 else sums.ternary
+        direct = float(np.sqrt(np.clip(best[used] / sums.high_square[used], 0, 1)).mean())
+    cosines = sums.product[used] / np.sqrt(sums.low_square[used] * sums.high_square[used])
     expected, spread, threshold = _expected(levels, group, share, d)
     mean = float(cosines.mean())
     latent = float(np.clip(mean / direct, -1, 1))
-    ratios = product[used] / low_square[used]
+    ratios = sums.product[used] / sums.low_square[used]
     return TensorPair(
         name=low.name,
         original_name=high.name,
@@ -302,7 +324,7 @@ def _measured(
         rotary_order=not np.array_equal(low_order, high_order),
         levels=levels,
         group=group,
-        zeros=1 - nonzero / (rows * d),
+        zeros=1 - sums.nonzero / (rows * d),
         cosine=RowCosines(
             mean=mean,
             std=float(cosines.std(ddof=1)) if len(cosines) > 1 else math.nan,
@@ -312,13 +334,13 @@ def _measured(
             direct_mean=direct,
         ),
         latent_cosine=latent,
-        sign_agreement=agreed / nonzero,
+        sign_agreement=sums.agreed / sums.nonzero,
         predicted_sign_agreement=_agreement(latent, threshold),
         scale_ratio=float(ratios.mean()),
         scale_ratio_std=float(ratios.std(ddof=1)) if len(ratios) > 1 else math.nan,
-        autocorrelation=_ratio(*neighbours[0]),
-        original_autocorrelation=_ratio(*neighbours[1]),
-        autocorrelation_std=float(neighbours[0, 1] ** -0.5) if neighbours[0, 1] else math.nan,
+        autocorrelation=_ratio(*sums.neighbours[0]),
+        original_autocorrelation=_ratio(*sums.neighbours[1]),
+        autocorrelation_std=float(sums.neighbours[0, 1] ** -0.5) if sums.neighbours[0, 1] else math.nan,
     )
 
 

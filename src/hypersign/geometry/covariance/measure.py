@@ -173,7 +173,11 @@ class _LayerSums:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
             return
         self.quantizes = quantized and layer.quantizes_inputs
-        levels = self.quantizes and layer.input_quantizer.packed_form(inputs=True).kind in ("binary", "ternary")
+        levels = (
+            self.quantizes
+            and layer.input_quantizer.packed_form(inputs=True).kind in ("binary", "ternary")
+            and layer.input_quantizer.scale is layer.input_quantizer.offset is None
+        )
         self.sums = CovarianceAccumulator(
             groups_of(layer), fan_in, levels=levels, device=layer.weight.device, mapped=mapped
         )

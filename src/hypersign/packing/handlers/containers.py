@@ -23,7 +23,8 @@ def block(folding: Folding, name: str, module: BinaryBlock, x: Flow) -> Flow:
     conv = folding.module(f"{name}.conv", module.conv, x)
     main = folding.real(folding.module(f"{name}.norm", module.norm, conv))
     shortcut = folding.real(folding.module(f"{name}.shortcut", module.shortcut, x))
-    return main.after(folding.node("add", f"{name}.add", main.name, shortcut.name))
+    y = main.after(folding.node("add", f"{name}.add", main.name, shortcut.name))
+    return y if module.act is None else folding.module(f"{name}.act", module.act, y)
 
 
 def flatten(folding: Folding, name: str, module: nn.Flatten, x: Flow) -> Flow:

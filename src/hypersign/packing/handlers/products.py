@@ -4,6 +4,7 @@ A fully connected layer is a convolution whose kernel is the whole image.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,23 +61,154 @@ def _product(folding: Folding, name: str, module: Any, x: Flow, window: dict[str
     quantizer, weights = _quantizers(name, module)
     if quantizer.packed_form(inputs=True).kind != "float":
         x = folding.levels(f"{name}.input_quantizer", quantizer, x)
-    x, y = _node(folding, name, module, x, window)
     form = weights.packed_form().kind
-    if form == "float":
-        shape = (y.channels, *window["kernel"], x.channels // getattr(module, "groups", 1))
-        folding.tensor(name, "weight", np.float32, shape, lambda: _rows(name, module.weight, x))
+    if form == "planes":
+        y = _planes(folding, name, module, x, window)
     else:
-        planes = () if form == "binary" else (2,)
-        words = (*planes, y.channels, -(-module.weight[0].numel() // 64))
-        folding.tensor(name, "weight", np.uint64, words, lambda: _packed(name, module, x))
+        x, y = _node(folding, name, module, x, window)
+        if form == "float":
+            shape = (y.channels, *window["kernel"], x.channels // getattr(module, "groups", 1))
+            folding.tensor(name, "weight", np.float32, shape, lambda: _rows(name, module.weight, x))
+        else:
+            _words(folding, name, module, x, form == "ternary", lambda: module.quantized_weight())
     if weights.scale is not None:
-        scale = functools.cache(lambda: module.weight_scale().detach())
-        affine = lambda: (scale(), torch.zeros_like(scale()))  # noqa: E731
-        y = y.then(Monotone(f"{name}.scale", lambda v: v * scale(), affine=affine))
+        y = y.then(_scaled(f"{name}.scale", functools.cache(lambda: module.weight_scale().detach())))
+    if weights.offset is not None or quantizer.offset is not None:
+        y = _with_offsets(folding, name, module, x, y, window)
+    elif quantizer.scale is not None:
+        y = y.then(_scaled(f"{name}.input_scale", lambda: _input_number(quantizer.scale).expand(module.filters)))
     if module.bias is not None:
         bias: Tensor = module.bias.detach()
         y = y.then(Monotone(f"{name}.bias", lambda v: v + bias, affine=lambda: (torch.ones_like(bias), bias)))
     return y
+
+
+def _scaled(name: str, scale: Callable[[], Tensor]) -> Monotone:
+    """A scale per filter, which waits to be folded."""
+    return Monotone(name, lambda v: v * scale(), affine=lambda: (scale(), torch.zeros_like(scale())))
+
+
+def _input_number(rule: Any, default: float = 1.0) -> Tensor:
+    """The scale or the offset of inputs: one number, which depends on no input."""
+    if rule is None:
+        return torch.tensor(default)
+    empty = torch.zeros(1)
+    return rule(empty, empty).detach().reshape(())
+
+
+def _words(folding: Folding, name: str, module: Any, x: Flow, ternary: bool, levels: Callable[[], Tensor]) -> None:
+    """Adds the packed weight of a node."""
+    words = (*((2,) if ternary else ()), len(module.weight), -(-module.weight[0].numel() // 64))
+    folding.tensor(name, "weight", np.uint64, words, lambda: _packed(name, module, x, levels, ternary))
+
+
+def _planes(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
+    """One product per plane of the weights, each times its scale per filter; their sum is real.
+
+    The first product has the layer's name.
+    """
+    found = functools.cache(lambda: module.weight_quantizer.plane_levels(module.weight))
+    total: Flow | None = None
+    for i in range(module.weight_quantizer.planes):
+        node = f"{name}.plane{i + 1}" if i else name
+        x, y = _node(folding, node, module, x, window)
+        _words(folding, node, module, x, False, functools.partial(lambda i: found()[i][1], i))
+        y = folding.real(y.then(_scaled(f"{node}.scale", functools.partial(lambda i: found()[i][0], i))))
+        if total is not None:
+            y = y.after(folding.node("add", f"{name}.plane_sum{i}", total.name, y.name))
+        total = y
+    assert total is not None
+    return total
+
+
+def _with_offsets(folding: Folding, name: str, module: Any, x: Flow, y: Flow, window: dict[str, list[int]]) -> Flow:
+    """`y`, the product of levels times the scale per filter, with the offsets of weights and inputs; real.
+
+        s_a y + (s_a o) m + o_a b,    m = the sum of the levels of each window,  b = product(1, s q + o)
+
+    m is a product with one filter of ones. b is one number per filter inside the image and others at zero padding,
+    so it is a convolution of ones; these come from a product with a filter of one weight.
+    """
+    if getattr(module, "groups", 1) > 1:
+        raise refusal(name, module, "its offset needs the sums of each group's windows; use one group")
+    inputs, weights = module.input_quantizer, module.weight_quantizer
+    scale = lambda: _input_number(inputs.scale).expand(module.filters)  # noqa: E731
+    total = folding.real(y.then(_scaled(f"{name}.input_scale", scale)))
+    parts = []
+    if weights.offset is not None:
+        parts.append(_weight_offset(folding, name, module, x, window))
+    if inputs.offset is not None:
+        if x.kind != "levels":
+            raise refusal(name, module, "an offset of inputs that are not packed has no packed form")
+        parts.append(_input_offset(folding, name, module, x, window))
+    for i, part in enumerate(parts, start=1):
+        total = total.after(folding.node("add", f"{name}.sum{i}", total.name, part.name))
+    return total
+
+
+def _weight_offset(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
+    """(s_a o) m, real."""
+    shape = (module.filters, 1, 1, 1)
+
+    def weight() -> Tensor:
+        offset = module.weight_quantizer.offset(module.weight, module.quantized_weight())
+        return (offset * _input_number(module.input_quantizer.scale)).view(shape)
+
+    return _real_product(
+        folding, f"{name}.offset", _of_ones(folding, f"{name}.window", module, x, window), _POINT, shape, weight
+    )
+
+
+def _input_offset(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
+    """o_a b, real."""
+    any_number = _of_ones(folding, f"{name}.ones", module, x, _POINT)
+    ones = any_number.after(folding.node("affine", f"{name}.one", any_number.name))
+    for role, value in (("scale", 0.0), ("shift", 1.0)):
+        folding.tensor(ones.name, role, np.float32, (1,), functools.partial(np.full, 1, value, np.float32))
+    shape = (module.filters, *window["kernel"], 1)
+
+    def weight() -> Tensor:
+        return (_channel_sums(module, window) * _input_number(module.input_quantizer.offset)).view(shape)
+
+    return _real_product(folding, f"{name}.input_offset", ones, window, shape, weight)
+
+
+_POINT = {"kernel": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+
+
+def _of_ones(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
+    """The product with one filter of ones, real."""
+    size = window["kernel"][0] * window["kernel"][1] * x.channels
+    _, y = _node(folding, name, module, x, window, size=size, filters=1)
+    folding.tensor(name, "weight", np.uint64, (1, -(-size // 64)), lambda: bits.pack(np.ones((1, size), np.float32)))
+    return folding.real(y)
+
+
+def _real_product(
+    folding: Folding,
+    name: str,
+    x: Flow,
+    window: dict[str, list[int]],
+    shape: tuple[int, ...],
+    make: Callable[[], Tensor],
+) -> Flow:
+    """A convolution of one real channel."""
+    folding.node("real_conv2d", name, x.name, **window, groups=1)
+    folding.tensor(name, "weight", np.float32, shape, lambda: make().detach().float().contiguous().numpy())
+    size, stride, padding, dilation = ((pair[0], pair[1]) for pair in window.values())
+    height, width = output_size((x.height, x.width), size, stride=stride, padding=padding, dilation=dilation)
+    return Flow(name, "real", height, width, shape[0])
+
+
+def _channel_sums(module: Any, window: dict[str, list[int]]) -> Tensor:
+    """The quantized weights with scale and offset, summed over channels: (filters, kernel height, kernel width)."""
+    weights, levels = module.weight_quantizer, module.quantized_weight().detach()
+    values = levels.view(module.filters, -1, *window["kernel"]).double()
+    if weights.scale is not None:
+        values = values * module.weight_scale().detach().double().view(-1, 1, 1, 1)
+    if weights.offset is not None:
+        values = values + weights.offset(module.weight, levels).detach().double().view(-1, 1, 1, 1)
+    return values.sum(1)
 
 
 def _quantizers(name: str, module: Any) -> tuple[Quantizer, Quantizer]:
@@ -90,12 +222,24 @@ def _quantizers(name: str, module: Any) -> tuple[Quantizer, Quantizer]:
     return inputs, weights
 
 
-def _node(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> tuple[Flow, Flow]:
-    """Adds the product's node, by what it reads; returns its input and its output."""
+def _node(
+    folding: Folding,
+    name: str,
+    module: Any,
+    x: Flow,
+    window: dict[str, list[int]],
+    *,
+    size: int | None = None,
+    filters: int | None = None,
+) -> tuple[Flow, Flow]:
+    """Adds the product's node, by what it reads; returns its input and its output.
+
+    `size` and `filters` are those of the node, if they are not the layer's.
+    """
     groups, pad_value = getattr(module, "groups", 1), getattr(module, "pad_value", 0)
     real_weights = not (isinstance(module, QuantLayer) and module.quantizes_weights)
     pixels = integer_pixels(folding.pixel_range)
-    fan_in = module.weight[0].numel()
+    fan_in = module.weight[0].numel() if size is None else size
     no_ones = not pad_value or window["padding"] == [0, 0]
     kind: Kind = "sums"
     unit, largest = 1.0, 0
@@ -117,9 +261,10 @@ def _node(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, l
         x = folding.real(x)
         folding.node("real_conv2d", name, x.name, **window, groups=groups)
         kind = "real"
-    size, stride, padding, dilation = ((pair[0], pair[1]) for pair in window.values())
-    height, width = output_size((x.height, x.width), size, stride=stride, padding=padding, dilation=dilation)
-    return x, Flow(name, kind, height, width, module.weight.shape[0], unit=unit, largest=largest)
+    kernel, stride, padding, dilation = ((pair[0], pair[1]) for pair in window.values())
+    height, width = output_size((x.height, x.width), kernel, stride=stride, padding=padding, dilation=dilation)
+    count = module.weight.shape[0] if filters is None else filters
+    return x, Flow(name, kind, height, width, count, unit=unit, largest=largest)
 
 
 def _rows(name: str, weight: Tensor, x: Flow) -> NDArray[np.float32]:
@@ -131,11 +276,9 @@ def _rows(name: str, weight: Tensor, x: Flow) -> NDArray[np.float32]:
     return weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _packed(name: str, layer: Any, x: Flow) -> NDArray[np.uint64]:
-    """The packed levels of a layer's weights."""
+def _packed(name: str, layer: Any, x: Flow, levels: Callable[[], Tensor], ternary: bool) -> NDArray[np.uint64]:
+    """Levels of a layer's weights, packed."""
     _rows(name, layer.weight, x)  # checks for NaN, which has no level
     with torch.no_grad():
-        levels = _rows(name, layer.quantized_weight(), x).reshape(layer.filters, -1)
-    if layer.weight_quantizer.packed_form().kind == "binary":
-        return bits.pack(levels)
-    return bits.pack_ternary(levels, low=0, high=1)
+        rows = _rows(name, levels(), x).reshape(layer.filters, -1)
+    return bits.pack_ternary(rows, low=0, high=1) if ternary else bits.pack(rows)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hypersign.layers import QuantConv2d, QuantLinear, Rotation
+from hypersign.layers import Maxout, QuantConv2d, QuantLinear, Rotation, RPReLU
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
@@ -18,6 +18,7 @@ from hypersign.packing.handlers.containers import block, flatten, identity, sequ
 from hypersign.packing.handlers.norms import batch_norm
 from hypersign.packing.handlers.pools import adaptive_avg_pool, avg_pool, max_pool
 from hypersign.packing.handlers.products import convolution, linear
+from hypersign.packing.handlers.slopes import slopes
 from hypersign.packing.handlers.transforms import rotation, switch, transform
 from hypersign.quantizers import Identity
 
@@ -45,6 +46,8 @@ HANDLERS: dict[type[nn.Module], Handler] = {
     nn.ReLU: relu,
     nn.ReLU6: hardtanh,
     nn.Hardtanh: hardtanh,
+    RPReLU: slopes,
+    Maxout: slopes,
     nn.MaxPool2d: max_pool,
     nn.AvgPool2d: avg_pool,
     nn.AdaptiveAvgPool2d: adaptive_avg_pool,
