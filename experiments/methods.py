@@ -3,15 +3,15 @@
     HYPERSIGN_DATA=... python experiments/methods.py [--methods bnn ir-net] [--seeds 3] [--network vgg]
         [--images 20000] [--epochs 5] [--cells docs/results/methods] [--folder runs/methods] [--figure FILE]
 
-Trains each method once per seed on one core. A finished cell is one JSON file in --cells; it is not trained again, and
-two processes with different --methods may work at once. `--epochs 0` trains nothing and prints the table of the
-finished cells. Each cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of
-signs that flipped per epoch, and the size and speed of the packed network, or why there is none.
+Trains each method once per seed on one core. A finished cell is one JSON file in --cells, and is not trained again.
+Two processes with different --methods may work at once. `--epochs 0` trains nothing and prints the table of the
+finished cells. Each cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of signs
+that flipped per epoch, and the size and speed of the packed network, or why there is none.
 
 Weights and inputs are quantized in every cell: methods for weights alone get `sign` as inputs and no activation
 function. Training is the method's own, with these epochs and batches of 100, without warm-up; AskewSGD's interval,
-which its paper narrows over hundreds of epochs, narrows in these. So the order says which method learns fast, not which
-one is best after 400 epochs.
+which its paper narrows over hundreds of epochs, narrows in these. So the order says which method learns fast, and not
+which one is best after 400 epochs.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def recipe_of(method: str, seed: int, arguments: argparse.Namespace) -> Recipe:
 
 
 def cell(run: Run) -> dict[str, Any]:
-    """What is measured of a finished run."""
+    """The measures of a finished run."""
     data, model = run.data(), run.load_model()
     found = inspect(model, data.batches(data.test[:INSPECTED], 100), task=run.task())
     layers = [layer for layer in found.layers if layer.quantizes_weights]
