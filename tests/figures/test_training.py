@@ -30,3 +30,9 @@ def test_training_curves_of_little_or_nothing_draw(metrics):
 def test_training_curves_hold_five_panels(synthetic):
     labels = [ax.get_ylabel() for ax in figures.training_curves(synthetic.metrics()).axes]
     assert labels == ["loss", "accuracy", "learning rate", "share of signs flipped", "mean angle (degrees)"]
+
+
+def test_a_single_epoch_that_ends_at_rate_zero_draws():
+    """As a recipe of one epoch whose cosine ends at 0; matplotlib would warn of a log axis."""
+    figure = figures.training_curves([{"epoch": 1, "learning_rate": 0.0, "layers": {"fc1": {"flipped_signs": 0.0}}}])
+    figure.draw_without_rendering()

@@ -47,9 +47,12 @@ def legend(ax: "Axes", **options: Any) -> None:
 
 
 def logarithmic(ax: "Axes", which: Literal["x", "y"]) -> None:
-    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5."""
+    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5; if its lines have no positive value, it stays."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+    values = [value for line in ax.lines for value in getattr(line, f"get_{which}data")()]
+    if values and not any(value is not None and value > 0 for value in values):
+        return
     ax.set(**{f"{which}scale": "log"})
     axis = getattr(ax, f"{which}axis")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
