@@ -5,8 +5,8 @@
 
 Trains each method once per seed on one core. A finished cell is one JSON file in --cells, and is not trained again.
 Two processes with different --methods may work at once. `--epochs 0` trains nothing and prints the table of the
-finished cells. Each cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of signs
-that flipped per epoch, and the size and speed of the packed network, or why there is none.
+finished cells. A cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of
+signs that flipped per epoch, and the size and speed of the packed network, or why there is none.
 
 Weights and inputs are quantized in every cell: methods for weights alone get `sign` as inputs and no activation
 function. Training is the method's own, with these epochs and batches of 100, without warm-up; AskewSGD's interval,
