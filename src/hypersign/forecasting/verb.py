@@ -577,20 +577,25 @@ def _mixtures(
     seed: int,
     progress: Progress,
 ) -> list[Mixture]:
-    """Random mixtures, from one changed layer to all in equal ratios, and their measured effects."""
+    """Random mixtures, from one changed layer to all in equal ratios, and their measured effects.
+
+    Each has its own random proportions of the formats, so some are nearly all binary: there errors add up most.
+    """
     generator = np.random.default_rng(seed)
     numbers = {key: number for number, key in enumerate(keys)}
     weights = [key for key in keys if changes[key][0] is not None] or list(keys)
-    names = list(dict.fromkeys(key[0] for key in weights))
+    names, texts = (list(dict.fromkeys(key[i] for key in weights)) for i in (0, 1))
     found = []
     for index in range(count if len(names) > 1 else 0):
         share = len(names) ** ((index + 1) / count - 1)
+        proportions = dict(zip(texts, generator.dirichlet(np.ones(len(texts))), strict=True))
         assignment: dict[str, Sides] = {}
         picks = []
         for name in names:
             mine = [key for key in weights if key[0] == name]
             if generator.random() < share:
-                key = mine[generator.integers(len(mine))]
+                odds = np.array([proportions[key[1]] for key in mine])
+                key = mine[generator.choice(len(mine), p=odds / odds.sum())]
                 assignment[name] = changes[key]
                 picks.append(numbers[key])
         if picks:
