@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--train", type=int, default=1000, help="training images (default 1000)")
     parser.add_argument("--test", type=int, default=2000, help="test images (default 2000)")
-    parser.add_argument("--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
+    )
     options = parser.parse_args()
     found = measured(load(options.run), options.train, options.test)
     layers: dict[str, Any] = {
