@@ -41,9 +41,9 @@ class VectorSample:
             self._keep(places, vectors)
 
     def _keep(self, places: Tensor, vectors: Tensor) -> None:
-        kept = (places.double() * _GOLDEN) % 1 < self._share
+        kept = ((places.double() * _GOLDEN) % 1 < self._share).nonzero()[:, 0]
         self._places.append(places[kept])
-        self._vectors.append(vectors[:, :, kept.to(vectors.device)].cpu())
+        self._vectors.append(vectors.index_select(2, kept.to(vectors.device)).cpu())
 
     @property
     def places(self) -> Tensor:
