@@ -64,7 +64,7 @@ def forecast(
         emit: write the Python code that makes the planned network.
         seed: seed of the mixtures.
     """
-    from hypersign import runs
+    from hypersign import runs, study
     from hypersign.forecasting import check_real_weights
     from hypersign.forecasting import forecast as measure
 
@@ -108,6 +108,7 @@ def forecast(
         write_json(answer, json)
         if emit is not None and plan is not None:
             write_atomic(emit, code(plan, run, images, weights))
+    page = study.refresh_report(opened)
     if not prints_text(json):
         return
     out = console()
@@ -120,6 +121,8 @@ def forecast(
         for line in plan_words(plan, opened.unit):
             out.print(line)
     out.print(f"Numbers: {folder / 'forecast.json'}", soft_wrap=True)
+    if page is not None:
+        out.print(f"Report: {page}", soft_wrap=True)
     if emit is not None:
         out.print(f"Code: {emit}", soft_wrap=True)
 
