@@ -92,6 +92,6 @@ def test_mixtures_on_other_inputs(case, repaired: bool) -> None:
         agree.append(abs(predicted.agreement.value - predicted.agreement.bias - measured.agreement.value))
         ranks.append((predicted.r.value, measured.r.value))
     assert np.mean(apart) <= LIMITS[kind][0 if repaired else 1]
-    assert np.mean(agree) <= 0.06
+    assert np.mean(agree) <= 0.07
     order = [np.argsort(np.argsort(column)) for column in np.array(ranks).T]
     assert np.corrcoef(order)[0, 1] > 0.9
