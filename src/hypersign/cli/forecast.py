@@ -64,7 +64,7 @@ def forecast(
         emit: write the Python code that makes the planned network.
         seed: seed of the mixtures.
     """
-    from hypersign import runs
+    from hypersign import runs, study
     from hypersign.forecasting import forecast as measure
 
     goals = [goal for goal in (bytes, bits_per_weight, agreement) if goal is not None]
@@ -104,6 +104,7 @@ def forecast(
         write_json(answer, json)
         if emit is not None and plan is not None:
             write_atomic(emit, code(plan, opened.path, images, weights))
+    page = study.refresh_report(opened)
     if not prints_text(json):
         return
     out = console()
@@ -116,6 +117,8 @@ def forecast(
         for line in plan_words(plan, opened.unit):
             out.print(line)
     out.print(f"Numbers: {opened.path / 'forecast.json'}", soft_wrap=True)
+    if page is not None:
+        out.print(f"Report: {page}", soft_wrap=True)
     if emit is not None:
         out.print(f"Code: {emit}", soft_wrap=True)
 
