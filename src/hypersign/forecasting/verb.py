@@ -631,5 +631,5 @@ def _passes(
         after[layer.name] = left / total
         left -= layer.macs
     kinds = sum(law is not None for law in laws)
-    together = mixtures * (1 + 4 * (laws[1] is not None) - (laws[0] is None)) if len(layers) > 1 else 0
+    together = mixtures * (1 + 3 * (laws[1] is not None) - (laws[0] is None)) if len(layers) > 1 else 0
     return 2 + kinds * sum(after[key[0]] for key in changes) + together
