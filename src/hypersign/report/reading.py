@@ -137,7 +137,7 @@ def _from_training(run: "Run | None") -> list[Action]:
 def _look(confusion: Mapping[str, Any] | None) -> Action | None:
     """The two classes that the network confuses most often."""
     top = confusion and confusion["top"]
-    if not confusion or not top or top[0] < 2:
+    if not confusion or not top or top[0] < 3:
         return None
     count, truth, decision = top
     return Action(
