@@ -506,7 +506,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _layer_facts(layer: LayerGeometry) -> dict[str, Any]:
-    """What is compared of a layer: angle and r, measured and predicted; r with quantized inputs where they are."""
+    """The angle and the r of a layer, measured and predicted; r with quantized inputs if the layer quantizes them."""
     facts = {
         "fan_in": layer.fan_in,
         "angle_degrees": layer.angle_degrees.mean,
