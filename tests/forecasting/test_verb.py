@@ -288,6 +288,6 @@ def test_a_layer_that_convert_refuses_is_measured_and_its_code_says_so() -> None
     model = nn.Sequential(Same(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
     result = forecast(model, [torch.randn(40, 3, 6, 6)], formats=["binary"], mixtures=0, repaired=True)
     assert result.layers[0].kind == "Same"
-    plan = result.plan(bits_per_weight=1.9)
+    plan = result.plan(bits_per_weight=2.0)
     assert plan.call.startswith("# convert refuses this plan: the layer '0' cannot be converted: Same is a subclass")
     assert plan.file_bytes is None
