@@ -1,11 +1,14 @@
 """`hypersign forecast`, as a user would run it, on a small network with real weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from hypersign import study
 from hypersign.cli import main
+from hypersign.runs import load
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,24 @@ def test_a_plan_with_its_forecast_and_its_code(
     assert r == pytest.approx(plan["measured"]["r"], abs=2e-3)
 
 
+def test_reports_show_it_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic) -> None:
+    """The run's own report, and that of the network whose float twin the run is."""
+    written = []
+    monkeypatch.setattr(
+        study, "write_report", lambda run, found: written.append(run.name) or run.path / "report.html"
+    )
+    network = tmp_path / "network"
+    shutil.copytree(run, network)
+    shutil.copytree(run, network / "twin")
+    twin = load(network / "twin")
+    assert study.refresh_report(twin) is None
+    assert written == []
+    synthetic.geometry().save(network / "geometry.json")
+    assert study.refresh_report(twin) is None
+    assert written == ["network"]
+    assert study.refresh_report(load(network)) == network / "report.html"
+
+
 def test_json_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["forecast", str(run), *OPTIONS, "--quick", "--raw", "--json"])
     found = json.loads(capsys.readouterr().out)
@@ -68,3 +89,17 @@ def test_bad_options_are_one_sentence(run: Path, capsys: pytest.CaptureFixture[s
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("hypersign forecast: ")
         assert message in line
+
+
+def test_a_binary_run_has_nothing_to_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main(["forecast", "digits", "--bits-per-weight", "2"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hypersign forecast: a plan needs a network with layers in float")
+    main(["forecast", "digits", "--images", "40", "--mixtures", "0", "--formats", "ternary"])
+    assert "The weights of all layers are quantized already." in capsys.readouterr().out
+    found = json.loads((tmp_path / "digits" / "forecast.json").read_text())
+    assert [layer["quantized"] for layer in found["layers"]] == [True] * 6
