@@ -142,12 +142,13 @@ class World:
 
         def make() -> Cell:
             found = forecast(self.subject.model, self.subject.others, repaired=False, mixtures=0)
-            return {"kl": [_of(found, key).kl.value for key in found.keys], "passes": found.passes}
+            kl = [_of(found, key).kl.value for key in found.keys]
+            return {"kl": kl, "passes": found.passes, "inputs": found.inputs}
 
         return cell(self.folder / "singles.json", make)
 
     def rivals(self) -> Cell:
-        """Scores of the rivals, of the quick mode, and of direct measurement on the forecast's own inputs."""
+        """Scores of the rivals and of the quick mode, with their cost."""
 
         def make() -> Cell:
             keys = [tuple(key) for key in self.alone()["keys"]]
@@ -159,14 +160,13 @@ class World:
                     found[name] = {"why_not": str(error)[:200]}
                     continue
                 found[name] = {**made, "scores": [made["scores"][key] for key in keys]}
-            for name, quick in (("forecast, quick", True), ("forecast", False)):
-                one = forecast(self.subject.model, self.subject.calibration, repaired=False, mixtures=0, quick=quick)
-                share = one.inputs / self.bench.inputs
-                found[name] = {
-                    "scores": [_of(one, key).kl.value for key in keys],
-                    "passes": one.passes * share,
-                    "seconds": one.seconds,
-                }
+            start = time.process_time()
+            quick = forecast(self.subject.model, self.subject.calibration, repaired=False, mixtures=0, quick=True)
+            found["forecast, quick"] = {
+                "scores": [_of(quick, key).kl.value for key in keys],
+                "passes": quick.passes * quick.inputs / self.bench.inputs,
+                "seconds": time.process_time() - start,
+            }
             return found
 
         return cell(self.folder / "rivals.json", make)
@@ -279,9 +279,16 @@ def plan_of(
 def ranks(world: World) -> Cell:
     """Rank correlation of each score with direct KL on other inputs: over all changes, and within formats."""
     keys = [tuple(key) for key in world.alone()["keys"]]
-    truth = np.array(world.singles()["kl"])
+    rows = {row["name"]: row["raw"] for row in world.alone()["forecast"]["layers"]}
+    direct = world.singles()
+    truth = np.array(direct["kl"])
+    own = {
+        "scores": [rows[layer][text]["kl"] for layer, text in keys],
+        "passes": direct["passes"],
+        "seconds": direct["processor_seconds"] * world.bench.inputs / direct["inputs"],
+    }
     found: Cell = {}
-    for name, made in world.rivals().items():
+    for name, made in {"forecast": own, **world.rivals()}.items():
         if not isinstance(made, dict):
             continue
         if "why_not" in made:
@@ -456,9 +463,9 @@ def measure(world: World) -> Cell:
         "passes": world.alone()["forecast"]["passes"],
         "seconds": world.alone()["forecast"]["seconds"],
     }
-    found["ranks"] = ranks(world)
-    found["assignments"] = assignments(world)
     found["plans"] = plan_rows(world)
+    found["assignments"] = assignments(world)
+    found["ranks"] = ranks(world)
     return found
 
 
@@ -499,13 +506,15 @@ def draw(result: Cell, target: Path) -> None:
     """Predicted against measured r and agreement, one point per mixture, one panel per network."""
     from matplotlib import pyplot as plt
 
+    from hypersign.figures.style import GUIDE, MEASURED, PREDICTED
+
     networks = result["networks"]
     figure, axes = plt.subplots(2, len(networks), figsize=(2.6 * len(networks), 5.2), squeeze=False)
     for column, found in enumerate(networks.values()):
         for row, number in enumerate(("r", "agreement")):
             axis = axes[row][column]
-            axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, zorder=0)
-            for side, colour in zip(SIDES, ("#b5541c", "#1f6f8b"), strict=True):
+            axis.plot([0, 1], [0, 1], color=GUIDE, linewidth=0.8, zorder=0)
+            for side, colour in zip(SIDES, (PREDICTED, MEASURED), strict=True):
                 points = found["assignments"][side]["points"]
                 x, y = ([point[f"{kind}_{number}"] for point in points] for kind in ("measured", "predicted"))
                 axis.scatter(x, y, s=9, color=colour, label=side, alpha=0.8, linewidths=0)
@@ -518,7 +527,7 @@ def draw(result: Cell, target: Path) -> None:
         axes[0][column].set_title(found["title"].replace(", ", "\n", 1), fontsize=8)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
-    figure.savefig(target)
+    figure.savefig(target, dpi=110)
 
 
 if __name__ == "__main__":

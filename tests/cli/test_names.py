@@ -86,7 +86,7 @@ def test_images_of_any_name_are_predicted(name: str, capsys) -> None:
     Image.new("L", (4, 4)).save("plain.png")
     os.rename("plain.png", f"in/{name}.png")
     main(["run", "net", "-i", "in", "-o", "out.csv"])
-    assert "1 images" in capsys.readouterr().out
+    assert "1 image " in capsys.readouterr().out
     (row,) = csv.DictReader(io.StringIO(Path("out.csv").read_bytes().decode(), newline=""))
     assert row["image"] == f"{printable(name)}.png"
 

@@ -13,13 +13,8 @@ def patterns(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return means[labels] + 3.0 * torch.randn(count, 3, 6, 6, generator=generator), labels
 
 
-def trained(norm: bool) -> nn.Module:
-    torch.manual_seed(0)
-    norms = [nn.BatchNorm2d(12)] if norm else []
-    model = nn.Sequential(
-        nn.Conv2d(3, 12, 3, padding=1, bias=not norm), *norms, nn.ReLU(), nn.Conv2d(12, 8, 3), nn.ReLU(),
-        nn.Flatten(), nn.Linear(128, 10),
-    )  # fmt: skip
+def fitted(model: nn.Module) -> nn.Module:
+    """The network after eight epochs on 640 patterns."""
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     x, labels = patterns(640, 1)
     for _ in range(8):
@@ -28,6 +23,27 @@ def trained(norm: bool) -> nn.Module:
             nn.functional.cross_entropy(model(part), wanted).backward()
             optimizer.step()
     return model.eval()
+
+
+def trained(norm: bool) -> nn.Module:
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm2d(12)] if norm else []
+    return fitted(
+        nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1, bias=not norm), *norms, nn.ReLU(), nn.Conv2d(12, 8, 3), nn.ReLU(),
+            nn.Flatten(), nn.Linear(128, 10),
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def train_on_patterns():
+    return fitted
+
+
+@pytest.fixture(scope="session")
+def draw_patterns():
+    return patterns
 
 
 @pytest.fixture(scope="session")

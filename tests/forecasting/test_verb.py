@@ -98,6 +98,16 @@ def test_file_bytes_are_those_of_the_file(net, images, tmp_path) -> None:
     )
 
 
+def test_file_bytes_of_a_network_that_repair_gives_biases(images, tmp_path) -> None:
+    torch.manual_seed(0)
+    bare = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10, bias=False))
+    plan = forecast(bare, [images[:64]], formats=["binary"], repaired=True, mixtures=0).plan(bits_per_weight=2)
+    namespace = {"model": bare, "batches": [images[:64]]}
+    exec(plan.call, namespace)
+    hypersign.pack(namespace["quantized"], tmp_path / "net.hypersign", (3, 6, 6))
+    assert (tmp_path / "net.hypersign").stat().st_size == plan.file_bytes
+
+
 def test_an_agreement_is_the_smallest_size_that_reaches_it(found) -> None:
     plan = found.plan(agreement=0.97)
     reached = plan.predicted.agreement
@@ -162,6 +172,14 @@ def test_the_result_is_plain_data(found) -> None:
     assert curve["kl"][-1] == pytest.approx(0, abs=1e-12)
     assert all(np.diff(curve["kl"]) < 0)
     assert plain["words"]["repaired"] == found.words()
+
+
+def test_a_forecast_shows_its_table(found) -> None:
+    text = str(found)
+    assert " ".join(text.split()).startswith(found.words())
+    effect = found.layers[1].repaired["4-level"]
+    assert f"{effect.r.value:.3f} / {100 * (1 - effect.agreement.value):.1f}" in text
+    assert "<table" in found._repr_html_() or "<pre" in found._repr_html_()
 
 
 def test_words_name_the_layers_that_matter(found) -> None:
@@ -232,7 +250,7 @@ def test_plans_that_cannot_be(found, net, images) -> None:
     with pytest.raises(HypersignError, match="only measured without repair"):
         raw.plan(bits_per_weight=2)
     with pytest.raises(HypersignError, match="at least 2 values per channel"):
-        forecast(net, images[:4].split(1), formats=["binary"])
+        forecast(net, images[:4].split(1), formats=["binary"], mixtures=0)
 
 
 def test_repair_is_public() -> None:

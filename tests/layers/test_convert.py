@@ -367,3 +367,46 @@ def test_an_encoder_with_a_padding_mask_calls_its_layers() -> None:
     with torch.no_grad():
         evaluated = quantized.eval()(x, src_key_padding_mask=mask)
     torch.testing.assert_close(evaluated, trained)
+
+
+def test_a_shared_layer_is_named_by_any_of_its_names():
+    layer = nn.Linear(4, 4)
+    found = convert(
+        nn.Sequential(layer, nn.ReLU(), layer), weight_quantizer=Sign(), input_quantizer={"2": Ternary(0.5)}
+    )
+    assert found.converted == ("0", "2")
+    assert found.model[0] is found.model[2]
+    assert isinstance(found.model[0].input_quantizer, Ternary)
+
+
+def test_a_layer_of_ours_without_quantizers_is_converted():
+    model = nn.Sequential(QuantLinear(4, 4), QuantLinear(4, 4, weight_quantizer=Sign()))
+    found = convert(model, weight_quantizer=Ternary(0.1), input_quantizer=Sign())
+    assert (found.converted, found.kept) == (("0",), {"1": "already a quantized layer"})
+    assert isinstance(found.model[0].weight_quantizer, Ternary)
+    assert isinstance(found.model[0].input_quantizer, Sign)
+
+
+def test_a_dictionary_gives_each_layer_its_own_quantizer() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2), nn.PReLU())
+    result = convert(net, weight_quantizer={"0": Sign(), "2": Ternary(0.5)}, input_quantizer={"2": Sign()})
+    assert result.converted == ("0", "2")
+    assert result.kept == {"1": "no quantizer names it", "3": "PReLU has no quantized form here"}
+    first, last = result.model[0], result.model[2]
+    assert (first.weight_quantizer.describe(), first.quantizes_inputs) == ("Sign()", False)
+    assert (last.weight_quantizer.describe(), last.input_quantizer.describe()) == ("Ternary(threshold=0.5)", "Sign()")
+    both = convert(net, weight_quantizer={"0": Sign()}, input_quantizer=Sign())
+    assert both.converted == ("0", "1", "2")
+    assert [layer.quantizes_weights for layer in both.model[:3]] == [True, False, False]
+
+
+def test_a_dictionary_fills_the_real_side_of_a_quantized_layer() -> None:
+    net = nn.Sequential(QuantLinear(4, 4, input_quantizer=Sign()), QuantLinear(4, 2))
+    (first, second) = convert(net, weight_quantizer={"0": Ternary(), "1": Sign()}).model
+    assert isinstance(first.input_quantizer, Sign)
+    assert isinstance(first.weight_quantizer, Ternary)
+    assert isinstance(second.weight_quantizer, Sign)
+    with pytest.raises(HypersignError, match="layer '0' cannot be converted: already a quantized layer"):
+        convert(net, input_quantizer={"0": Sign()})
+    with pytest.raises(HypersignError, match="must name layers of the network; 'fc' is none"):
+        convert(net, input_quantizer={"fc": Sign()})

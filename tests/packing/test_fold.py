@@ -217,6 +217,18 @@ def test_sequences_of_layers(name: str, tmp_path: Path) -> None:
     assert_equal(unsettle(model), tmp_path)
 
 
+def test_norms_after_the_last_layer_become_one_affine_node(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    last = QuantLinear(int(np.prod(SHAPE)), 5, input_quantizer=Sign(), weight_quantizer=Sign(scale=MeanScale()))
+    model = unsettle(nn.Sequential(nn.Flatten(), last, nn.BatchNorm1d(5), nn.BatchNorm1d(5)))
+    with torch.no_grad():
+        for norm in model[2:]:
+            norm.bias.copy_(torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0]))
+            norm.weight.copy_(torch.tensor([2.0, 0.5, -3.0, 1.0, 0.7]))
+    packed = assert_equal(model, tmp_path)
+    assert [node.op for node in packed.graph.nodes].count("affine") == 1
+
+
 def test_average_over_all_and_real_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(

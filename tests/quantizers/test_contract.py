@@ -201,7 +201,7 @@ def test_round_alone_has_an_unknown_size() -> None:
     assert found.total.packed_bytes is None
     assert found.total.parameters_unknown == 6 * 27 + 8 * 96 + 4 * 8
     assert found.total.binary_macs == 0
-    assert "size unknown packed" in str(found.table().caption)
+    assert "Packed size unknown" in str(found.table().caption)
     assert found.as_dict()["total"]["packed_bytes"] is None
 
 

@@ -277,6 +277,7 @@ def _layer(
                 angle_degrees=tuple(37.0 - 5 * i for i in range(len(values))),
                 pearson_r=tuple(base + 0.1 * i for i in range(len(values))),
                 sign_flip_share=tuple(0.2 - 0.05 * i for i in range(len(values))),
+                both_pearson_r=tuple(base - 0.1 + 0.1 * i for i in range(len(values))),
             )
             for rotation, base in (("none", 0.7), ("hadamard", 0.75))
             for kind, values in (("threshold", (0.0, 0.5, 1.0)), ("levels", (2.0, 3.0, 4.0)))

@@ -104,11 +104,12 @@ def test_prediction_rows_are_filters_that_have_both(geometry):
     r = (math.nan, *products.predicted_pearson_r_per_filter[1:])
     changed = dataclasses.replace(products, predicted_pearson_r_per_filter=r)
     rows = layer_content(dataclasses.replace(layer, weights_binarized=changed))["prediction"]
-    assert [row["filter"] for row in rows] == list(range(1, layer.filters))
+    assert [row["filter"] for row in rows if row["family"] == "weights"] == list(range(1, layer.filters))
+    assert [row["filter"] for row in rows if row["family"] == "both"] == list(range(layer.filters))
     assert rows[0]["measured"] - rows[0]["predicted"] == pytest.approx(0.01, abs=1e-4)
     changed = dataclasses.replace(products, predicted_pearson_r_per_filter=())
     bare = dataclasses.replace(layer, weights_binarized=changed)
-    assert filter_predictions(bare) == []
+    assert {row["family"] for row in filter_predictions(bare)} == {"activations", "both"}
     count, error = exactness(geometry)
     assert count == sum(layer.filters for layer in geometry.layers)
     assert error == pytest.approx(0.01, abs=1e-4)

@@ -87,6 +87,7 @@ def test_the_answer_and_the_tables_hold_the_numbers(page, geometry):
             f"{layer.weights_binarized.pearson_r:.3f}",
             f"{layer.both_binarized.predicted_pearson_r:.3f}",
             f"{100 * layer.weights_binarized.sign_disagreement:.1f} %",
+            f"{100 * layer.weights_binarized.training_sign_disagreement:.1f} %",
         ):
             assert value in text
     assert "demo vgg with 5 quantized layers, inspected on 250 images of digits" in text

@@ -140,8 +140,8 @@ def test_every_view_of_a_layer_is_drawn(opened):
             seen.add(drawn(page, "view"))
         assert len(seen) == 9
         view(page, "prediction")
-        assert page.locator("#view .point path").count() == 32
-        assert "median distance 0.0100" in page.inner_text("#caption-view")
+        assert page.locator("#view .point path").count() == 96  # 32 filters in three families
+        assert "weights: 32 filters, median distance 0.0100; activations: 32" in page.inner_text("#caption-view")
 
 
 def test_picking_a_layer_changes_its_charts(opened):
@@ -155,7 +155,11 @@ def test_picking_a_layer_changes_its_charts(opened):
             assert page.inner_text("#caption-view") != caption or name in ("filters", "components"), name
         assert "32 filters of 288" in page.inner_text("#about")
         assert page.get_attribute("#table tbody tr:nth-child(2)", "aria-current") == "true"
-        assert page.locator("#numbers tbody tr").count() == 3
+        rows = page.locator("#numbers tr")
+        assert rows.nth(0).inner_text().split("\t") == [
+            "r", "measured", "from training images", "predicted", "if independent",
+        ]  # fmt: skip
+        assert rows.count() == 4
 
 
 def test_table_buttons_arrows_and_charts_pick_too(opened):
@@ -199,25 +203,31 @@ def test_layers_without_numbers_or_quantizers_say_so(opened):
         assert "weights real, inputs real." in page.inner_text("#about")
 
 
-def test_sliders_recompute_every_layer_from_stored_curves(opened):
+def test_the_slider_recomputes_every_layer_from_stored_curves(opened):
     with opened() as page:
         page.click("#what-if > summary")
-        page.locator("#what-if-threshold").fill("0.25")  # half-way between the curve's .7 at 0 and .8 at .5
-        words = page.inner_text("#what-if-words")
-        assert words.startswith("With ternary levels at 0.25 σ: the median r over layers is 0.750")
+
+        def words():
+            return page.inner_text("#what-if-words")
+
+        page.locator("#what-if-value").fill("0.25")  # half-way between the curve's .7 at 0 and .8 at .5
+        assert words().startswith("With ternary levels at 0.25 σ: the median r over layers is 0.750")
         assert "conv1: r = 0.750, angle 34.5°, 17.5 % of signs flip" in page.inner_text("#caption-what-if")
         assert page.locator("#what-if-layers .point path").count() == 4  # the fifth layer has no curves
+        page.select_option("#what-if-field", "both")
+        assert words().startswith("With ternary levels at 0.25 σ: the median r over layers is 0.650")
+        page.select_option("#what-if-field", "weights")
         page.check("#what-if-rotation")
-        assert "in a rotated frame: the median r over layers is 0.800" in page.inner_text("#what-if-words")
-        page.locator("#what-if-levels").fill("2")
-        assert page.is_checked("#what-if input[value=levels]")
-        words = page.inner_text("#what-if-words")
-        assert "With 4 levels in a rotated frame: the median r over layers is 0.950" in words
-        page.locator("#what-if-threshold").fill("0")
+        assert "in a rotated frame: the median r over layers is 0.800" in words()
+        page.select_option("#what-if-kind", "levels")
+        page.locator("#what-if-value").fill("2")
+        assert "With 4 levels in a rotated frame: the median r over layers is 0.950" in words()
         page.uncheck("#what-if-rotation")
-        assert "With signs: the median r over layers is 0.700" in page.inner_text("#what-if-words")
-        page.locator("#what-if-threshold").fill("1.5")  # beyond the curve: nothing is made up
-        assert "no layer has an r" in page.inner_text("#what-if-words")
+        page.select_option("#what-if-kind", "threshold")
+        page.locator("#what-if-value").fill("0")
+        assert "With signs: the median r over layers is 0.700" in words()
+        page.locator("#what-if-value").fill("1.5")  # beyond the curve: nothing is made up
+        assert "no layer has an r" in words()
         page.select_option("#layer", label="fc2")
         assert "no covariance to predict from" in page.inner_text("#what-if-curve")
 

@@ -53,12 +53,37 @@ def test_correlations_name_worst_and_best_and_both_kinds_of_departure(read):
     text = read({"r": 0.61}, {"r": 0.95})
     assert "conv1 has the lowest correlation of dot products: r = 0.61, and 25 % of them change sign" in text
     assert "conv2 has the highest, r = 0.95" in text
-    assert "conv2 does better than the angle predicts, by up to 0.15" in text
-    assert "conv1 does worse, by up to 0.19" in text
+    assert "If inputs were independent, r would be 0.80." in text
+    assert "conv2 does better, by up to 0.15: the inputs vary most" in text
+    assert "conv1 does worse, by up to 0.19: the inputs share one strong component" in text
 
 
-def test_correlations_as_predicted_say_so(read):
-    assert "All layers are within 0.05" in read({"r": 0.79}, {"r": 0.82})
+def test_independent_inputs_are_spoken_of_only_where_they_differ(read):
+    assert "independent" not in read({"r": 0.79}, {"r": 0.82})
+
+
+def test_predictions_state_their_distance_and_name_what_departs(geometry):
+    def said(gap):
+        layers = [
+            dataclasses.replace(
+                layer,
+                **{
+                    family: dataclasses.replace(
+                        getattr(layer, family),
+                        predicted_pearson_r=getattr(layer, family).pearson_r + gap * (family == "both_binarized"),
+                    )
+                    for family in ("weights_binarized", "activations_binarized", "both_binarized")
+                },
+            )
+            for layer in geometry.layers
+        ]
+        return reading(dataclasses.replace(geometry, layers=tuple(layers)))[0]
+
+    close, far = said(0.008), said(0.01)  # three standard errors are .0085
+    assert "predicted to within 0.000 (weights), 0.000 (activations), 0.008 (both), mean over layers" in close
+    assert "No difference is larger than three standard errors" in close
+    assert "On training images the same r is 0.001 apart" in close
+    assert "differ: conv1 (both), conv2 (both), conv3 (both), 2 others." in far
 
 
 def test_permuting_is_spoken_of_only_where_it_explains(read):
@@ -81,4 +106,4 @@ def test_nothing_is_said_of_nothing(geometry):
 def test_numbers_that_are_missing_are_not_spoken_of(read):
     text = read({"angle": math.nan, "r": math.nan}, {"angle": 37.2, "predicted_angle": math.nan, "r": 0.9})
     assert "nan" not in text
-    assert "conv1" not in text
+    assert "conv1 has" not in text

@@ -64,7 +64,7 @@ def forecast(
         emit: write the Python code that makes the planned network.
         seed: seed of the mixtures.
     """
-    from hypersign import runs
+    from hypersign import runs, study
     from hypersign.forecasting import forecast as measure
 
     goals = [goal for goal in (bytes, bits_per_weight, agreement) if goal is not None]
@@ -103,12 +103,13 @@ def forecast(
         write_json(answer, opened.path / "forecast.json")
         write_json(answer, json)
         if emit is not None and plan is not None:
-            write_atomic(emit, plan.call)
+            write_atomic(emit, code(plan, opened.path, images, weights))
+    page = study.refresh_report(opened)
     if not prints_text(json):
         return
     out = console()
-    out.print(sentence(found, repaired=not raw))
-    out.print(forecast_table(found, opened.name, repaired=not raw))
+    out.print(f"{opened.name}: {found.words(repaired=not raw)}")
+    out.print(found.table(repaired=not raw))
     for name, reason in found.unmeasured.items():
         out.print(f"{name}: not measured, because {reason}")
     if plan is not None:
@@ -116,33 +117,20 @@ def forecast(
         for line in plan_words(plan, opened.unit):
             out.print(line)
     out.print(f"Numbers: {opened.path / 'forecast.json'}", soft_wrap=True)
+    if page is not None:
+        out.print(f"Report: {page}", soft_wrap=True)
     if emit is not None:
         out.print(f"Code: {emit}", soft_wrap=True)
 
 
-def sentence(found: "Forecast", *, repaired: bool) -> str:
-    """Which layers matter, in a sentence with an action."""
-    return found.words(repaired=repaired)
-
-
-def forecast_table(found: "Forecast", name: str, *, repaired: bool) -> Table:
-    """One row per layer: its weights, and the r and the share of changed decisions of each format alone."""
-    table = Table(
-        title=f"{name}: one layer changed, {'repaired' if repaired else 'without repair'}",
-        title_justify="left",
-        caption=f"r of the logits / decisions that change, %; from {found.inputs:,} inputs,\n"
-        f"{found.passes:.0f} passes, {found.seconds:.0f} s; standard errors in forecast.json",
-        caption_justify="left",
+def code(plan: "Plan", run: Path, images: int, weights: str) -> str:
+    """The Python code that makes the planned network of a run."""
+    return (
+        f"import hypersign\n\nrun = hypersign.load({str(run)!r})\n"
+        f"model, data = run.load_model({weights!r}), run.data()\n"
+        f"inputs = data.train[:: max(1, len(data.train) // {images})][:{images}]\n"
+        f"batches = data.batches(inputs, 128)\n\n" + plan.call.removeprefix("import hypersign\n")
     )
-    table.add_column("layer", overflow="fold")
-    table.add_column("weights", justify="right", no_wrap=True)
-    for text in found.formats:
-        table.add_column(text.replace(":", ":\n").replace("+", "\n+"), justify="right", no_wrap=True)
-    for layer in found.layers:
-        effects = layer.repaired if repaired else layer.raw
-        cells = [_cell(effects[text]) if text in effects else "-" for text in found.formats]
-        table.add_row(layer.name or layer.kind, f"{layer.weights:,}", *cells)
-    return table
 
 
 def plan_table(found: "Forecast", plan: "Plan") -> Table:
@@ -182,9 +170,3 @@ def _effect(effect: "Effect") -> str:
 
 def _estimate(value: "Estimate", digits: int) -> str:
     return f"{number(value.value - value.bias, digits)} ± {number(value.error, digits)}"
-
-
-def _cell(effect: "Effect") -> str:
-    if effect.destroyed:
-        return "destroyed"
-    return f"{effect.r.value:.3f} / {100 * (1 - effect.agreement.value):.1f}"

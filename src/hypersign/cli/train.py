@@ -43,6 +43,8 @@ def run(words: Sequence[str]) -> None:
         output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
         resume: Annotated[Path | None, Option(metavar="RUN")] = None,
         twin: Annotated[Path | None, Option(metavar="RUN")] = None,
+        members: int = 1,
+        ensemble: Literal["bagging", "boosting"] = "bagging",
         device: Literal["cpu", "cuda", "mps"] | None = None,
         deterministic: bool = False,
         tensorboard: bool = False,
@@ -64,6 +66,8 @@ def run(words: Sequence[str]) -> None:
             resume: run folder to resume; it uses the saved recipe, so recipe options are rejected.
             twin: finished run, whose float twin is trained into its folder twin/ with the saved recipe; accuracy,
                 size and speed of both are saved in the run.
+            members: number of networks to train, which then vote; run folders in members/ of the output.
+            ensemble: how the images of each member are drawn, if there are several.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
             report: keep report.html in the run folder up to date; the open page shows each epoch by itself.
@@ -89,6 +93,14 @@ def run(words: Sequence[str]) -> None:
             if resume is not None or deterministic or tensorboard or report:
                 raise HypersignError("--twin repeats a run's own training: it takes no other option than --device")
             _train_twin(twin, device)
+            return
+        if members != 1:
+            if own or report:
+                raise HypersignError(f"--members trains new networks, without {own or '--report'}: leave that out")
+            _print_result(
+                training.train_ensemble(chosen, output or _folder(chosen), members=members, scheme=ensemble, **how),
+                report,
+            )
             return
         if report:
             how["each_epoch"] = _page_writer()

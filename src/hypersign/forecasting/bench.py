@@ -174,6 +174,8 @@ class Bench:
             for batch, size in zip(self.batches, self.sizes, strict=True):
                 replay, moments = Replay(self.model), self._moments()
                 replay.record(batch, {layer.module: _adding(moments) for layer in self.repairable()})
+                if repaired:
+                    _check_values(self.repairable(), moments)
                 for key, formats in changes.items():
                     layer = self.layers[key[0]]
                     with self.change(key[0], formats).applied(layer.module):

@@ -37,7 +37,14 @@ class Change:
         hook = None
         if self.grid is not None:
             grid = self.grid
-            hook = layer.register_forward_pre_hook(lambda _, args: (grid.values(args[0]), *args[1:]))
+
+            def quantize(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+                if args:
+                    return (grid.values(args[0]), *args[1:]), kwargs
+                name, x = next(iter(kwargs.items()))
+                return args, {**kwargs, name: grid.values(x)}
+
+            hook = layer.register_forward_pre_hook(quantize, with_kwargs=True)
         try:
             if self.weight is not None:
                 parameters["weight"] = nn.Parameter(self.weight, requires_grad=False)

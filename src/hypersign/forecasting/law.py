@@ -162,6 +162,8 @@ def fit(law: Law, mixtures: Sequence[Mixture]) -> Law:
     if len(apart) < 2:
         return law
     bias, spread = np.mean(apart, 0), np.std(apart, 0, ddof=1)
+    noise = spread**2 / len(apart)  # variance of the mean; James and Stein shrink the bias by it
+    bias = bias * np.clip(1 - noise / np.maximum(bias**2, 1e-30), 0, 1)
     return dataclasses.replace(law, bias=_three(bias), spread=_three(spread))
 
 

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
+from rich.table import Table
 from torch import nn
 
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int, check_real
+from hypersign._display import as_html, as_text, shown
+from hypersign.data import ImageData
 from hypersign.forecasting.bench import Bench, Key, Layer
 from hypersign.forecasting.effects import Effect, effect, unseen
 from hypersign.forecasting.formats import FORMATS, Format, formats_of, sides_of, weight_bytes
@@ -18,7 +22,7 @@ from hypersign.forecasting.law import Law, Mixture, fit
 from hypersign.forecasting.plan import Plan, call_text
 from hypersign.forecasting.planning import Option, cheapest, smallest
 from hypersign.forecasting.replay import batch_size, every
-from hypersign.forecasting.sizes import file_size_of
+from hypersign.forecasting.sizes import Images, file_size_of
 from hypersign.quantizers import Quantizer
 from hypersign.runs import Run
 
@@ -46,6 +50,7 @@ def silent(what: str, done: int, total: int) -> None:
     """Shows no progress."""
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class LayerForecast:
     """One layer: what each format of it alone does to the network's decisions.
@@ -66,7 +71,7 @@ class LayerForecast:
     bytes: dict[str, int | None]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Forecast:
     """What formats of each layer do at the network's output: alone (measured), and together (predicted).
 
@@ -87,8 +92,41 @@ class Forecast:
     passes: float
     raw_law: Law | None
     repaired_law: Law | None
-    bench: Bench = dataclasses.field(repr=False)
+    bench: Bench
     keys: tuple[Key, ...] = ()
+    images: Images | None = None
+
+    def __str__(self) -> str:
+        """Which layers matter, and the table."""
+        return as_text(*self._shown())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, Table]:
+        repaired = self.repaired_law is not None
+        return self.words(repaired=repaired), self.table(repaired=repaired)
+
+    def table(self, *, repaired: bool = True) -> Table:
+        """One row per layer: r of the logits, and the share of decisions that change, for each format alone."""
+        table = Table(
+            title=f"one layer changed, {'repaired' if repaired else 'without repair'}",
+            title_justify="left",
+            caption=f"r of the logits / decisions that change, %; from {self.inputs:,} inputs,\n"
+            f"{self.passes:.0f} passes, {self.seconds:.0f} s",
+            caption_justify="left",
+        )
+        table.add_column("layer", overflow="fold")
+        table.add_column("weights", justify="right", no_wrap=True)
+        for text in self.formats:
+            table.add_column(text.replace(":", ":\n").replace("+", "\n+"), justify="right", no_wrap=True)
+        for layer in self.layers:
+            effects = layer.repaired if repaired else layer.raw
+            cells = [_cell(effects[text]) if text in effects else "-" for text in self.formats]
+            table.add_row(escape(layer.name or layer.kind), f"{layer.weights:,}", *cells)
+        return table
 
     def law(self, repaired: bool = True) -> Law:
         """The law that combines changes, after repair or before."""
@@ -257,7 +295,7 @@ class Forecast:
         for layer in self.layers:
             bits = _format_bits(weights[layer.name]) if layer.name in weights else self._given_bits(layer.name)
             macs[bits or 32] = macs.get(bits or 32, 0) + layer.macs
-        file_bytes, reason = file_size_of(self.bench, weights)
+        file_bytes, reason = file_size_of(self.bench, weights, self.images, repaired=repaired)
         return Plan(
             assignment=assignment,
             predicted=self.predict(assignment, repaired=repaired),
@@ -354,6 +392,12 @@ def law_dict(law: Law, keys: Sequence[Key]) -> dict[str, Any]:
     }
 
 
+def _cell(found: Effect) -> str:
+    if found.destroyed:
+        return "destroyed"
+    return f"{found.r.value:.3f} / {100 * (1 - found.agreement.value):.1f}"
+
+
 def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
@@ -420,6 +464,8 @@ def forecast(
     >>> found.predict({"0": "binary", "2": "8-level"}).r.value < found.layers[0].repaired["binary"].r.value
     True
     """
+    start = time.perf_counter()
+    stated: Images | None = None
     if isinstance(model, Run):
         if batches is not None:
             raise HypersignError("a run brings its own inputs; leave batches out")
@@ -427,9 +473,10 @@ def forecast(
         data, model = model.data(), model.load_model(weights)
         train = data.train[:: max(1, len(data.train) // count)][:count]
         batches = data.batches(train, BATCH)
+        if isinstance(data, ImageData):
+            stated = Images(data.shape, data.pixel_range, data.classes)
     elif batches is None:
         raise HypersignError("a network is forecast on batches of inputs; got none")
-    start = time.perf_counter()
     check_int("mixtures", mixtures, min=0)
     check_int("seed", seed, min=0)
     chosen = formats_of(formats)
@@ -473,6 +520,7 @@ def forecast(
         repaired_law=laws[1],
         bench=bench,
         keys=keys,
+        images=stated,
     )
 
 
@@ -529,20 +577,25 @@ def _mixtures(
     seed: int,
     progress: Progress,
 ) -> list[Mixture]:
-    """Random mixtures, from one changed layer to all in equal ratios, and their measured effects."""
+    """Random mixtures, from one changed layer to all in equal ratios, and their measured effects.
+
+    Each has its own random proportions of the formats, so some are nearly all binary: there errors add up most.
+    """
     generator = np.random.default_rng(seed)
     numbers = {key: number for number, key in enumerate(keys)}
     weights = [key for key in keys if changes[key][0] is not None] or list(keys)
-    names = list(dict.fromkeys(key[0] for key in weights))
+    names, texts = (list(dict.fromkeys(key[i] for key in weights)) for i in (0, 1))
     found = []
     for index in range(count if len(names) > 1 else 0):
         share = len(names) ** ((index + 1) / count - 1)
+        proportions = dict(zip(texts, generator.dirichlet(np.ones(len(texts))), strict=True))
         assignment: dict[str, Sides] = {}
         picks = []
         for name in names:
             mine = [key for key in weights if key[0] == name]
             if generator.random() < share:
-                key = mine[generator.integers(len(mine))]
+                odds = np.array([proportions[key[1]] for key in mine])
+                key = mine[generator.choice(len(mine), p=odds / odds.sum())]
                 assignment[name] = changes[key]
                 picks.append(numbers[key])
         if picks:

@@ -29,6 +29,10 @@ _QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+Sides = tuple[Quantizer | Mapping[str, Quantizer] | None, Quantizer | Mapping[str, Quantizer] | None]
+"""The quantizers of weights and of inputs: one for all layers, or by layer."""
+
+
 @shown
 @dataclasses.dataclass(frozen=True)
 class Conversion:
@@ -80,12 +84,12 @@ def convert(
             f"(its modules: {', '.join(names)})"
         )
     model = copy_module(model)
+    sides = (weight_quantizer, input_quantizer)
     reads = read_without_call(model)
     reasons: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if any(p is not None for p in module._parameters.values()):
-            reasons[name] = _kept_reason(name, module, patterns, reads)
-    sides = (weight_quantizer, input_quantizer)
+            reasons[name] = _kept_reason(name, module, patterns, reads) or _taken(name, module, sides)
     if named := [side for side in sides if isinstance(side, Mapping)]:
         _check_named(named, reasons)
         if not any(isinstance(side, Quantizer) for side in sides):
@@ -132,8 +136,6 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
         return f"kept by request ({match})"
     if module in reads:
         return reads[module]
-    if isinstance(module, QuantLayer) and (module.quantizes_weights or module.quantizes_inputs):
-        return "already a quantized layer"
     if isinstance(module, ParametrizationList):
         return "the parametrization of a weight"
     if type(module) not in (*_QUANTIZED, *_QUANTIZED.values()):
@@ -143,6 +145,16 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
     if "forward" in vars(module):
         return "its forward was replaced on the object, as device hooks do; remove the hook first"
     return ""
+
+
+def _taken(name: str, module: nn.Module, sides: Sides) -> str:
+    """Why a layer that has quantizers already gets none; empty if the named sides of it are real."""
+    if not isinstance(module, QuantLayer):
+        return ""
+    quantized = (module.quantizes_weights, module.quantizes_inputs)
+    named = [isinstance(side, Mapping) and name in side for side in sides]
+    wanted = quantized if not any(named) else [a and b for a, b in zip(quantized, named, strict=True)]
+    return "already a quantized layer" if any(wanted) else ""
 
 
 def _leave_fused_paths(model: nn.Module, converted: set[nn.Module]) -> None:
@@ -181,6 +193,9 @@ def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quanti
     if plain:
         layer.__class__ = _QUANTIZED[type(layer)]
     assert isinstance(layer, QuantLayer)
+    if not plain:  # a side that is not named stays as it is
+        input_quantizer = layer.input_quantizer if input_quantizer is None else input_quantizer
+        weight_quantizer = layer.weight_quantizer if weight_quantizer is None else weight_quantizer
     layer.set_quantizers(copy.deepcopy(input_quantizer), copy.deepcopy(weight_quantizer))
     for quantizer in (layer.input_quantizer, layer.weight_quantizer):
         quantizer.to(layer.weight.device).train(layer.training)

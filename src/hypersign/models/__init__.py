@@ -2,6 +2,7 @@
 
 from hypersign.models.associative_memory import AssociativeMemory, associative_memory, one_pass_recall
 from hypersign.models.build import MODELS, build, options_of
+from hypersign.models.ensemble import Ensemble
 from hypersign.models.fast_transform import FastTransform, Switch, Transform, fast_transform
 from hypersign.models.norm import ShiftBatchNorm1d, ShiftBatchNorm2d
 from hypersign.models.resnet import BinaryBlock, resnet18, resnet20
@@ -23,6 +24,7 @@ __all__ = [
     "AssociativeMemory",
     "one_pass_recall",
     "BinaryBlock",
+    "Ensemble",
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",
 ]

@@ -178,7 +178,9 @@ class Folding:
         affine: list[Monotone] = []
         y = dataclasses.replace(x, waiting=())
         if y.kind == "image":
-            y = dataclasses.replace(y, name=self.node("pixels", "pixels", y.name), kind="real")
+            if all(node.name != "pixels" for node in self.nodes):  # members of an ensemble share it
+                self.node("pixels", "pixels", y.name)
+            y = dataclasses.replace(y, name="pixels", kind="real")
         elif y.kind == "levels":
             y = dataclasses.replace(y, name=self.node("unpack", f"{y.name}.unpack", y.name), kind="real")
         if y.kind == "sums" and y.unit != 1:

@@ -37,6 +37,7 @@ from hypersign.layers import Maxout, QuantConv2d, QuantLayer, QuantLinear, Rotat
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
+    Ensemble,
     FastTransform,
     ShiftBatchNorm1d,
     ShiftBatchNorm2d,
@@ -201,6 +202,20 @@ class _Pass:
         steep = torch.maximum(left.abs(), right.abs())
         error = x.error + 2 * U * (x.value.abs() + before.abs())
         return self.settle(name, _Number(value, error * steep + 8 * U * (steep * shifted.abs() + after.abs())))
+
+    def ensemble(self, name: str, module: Ensemble, x: _Number) -> _Number:
+        total = None
+        for i, member in enumerate(module.members):
+            part = child_name(name, f"members.{i}")
+            y = self.module(part, member, x)
+            vote = module.votes[i].double().expand(y.value.shape[1])
+            y = self.affine(f"{part}.vote", y, vote, torch.zeros_like(vote))
+            if total is not None:
+                value = total.value + y.value
+                y = self.settle(child_name(name, f"sum{i}"), _Number(value, total.error + y.error + U * value.abs()))
+            total = y
+        assert total is not None
+        return total
 
     def product(self, name: str, module: Any, x: _Number) -> _Number:
         """A convolution or fully connected layer: the bare product, its scale and its bias, one step for each."""
@@ -400,6 +415,7 @@ STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
     FastTransform: _Pass.sequence,
     AssociativeMemory: _Pass.sequence,
     BinaryBlock: _Pass.block,
+    Ensemble: _Pass.ensemble,
     nn.Flatten: _Pass.flatten,
     nn.Identity: _Pass.identity,
     Identity: _Pass.identity,

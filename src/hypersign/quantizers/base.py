@@ -1,4 +1,4 @@
-"""The contract of every quantizer: one class, of which a subclass implements `round` and whatever else it knows."""
+"""The contract of every quantizer: one base class. A subclass implements `round`, and states what else is known."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ class PackedForm:
     """How a quantizer's values are packed: "float" as float32, "binary" as one bit, "ternary" as two, "planes" as
     several planes of one bit, each with a scale per filter.
 
-    `kind` is None where there is no packed form; `reason` then says why, as the end of a sentence.
+    `kind` is None if there is no packed form; `reason` then says why, as the end of a sentence.
     """
 
     kind: Literal["float", "binary", "ternary", "planes"] | None
@@ -32,10 +32,10 @@ class PackedForm:
 
 
 class _Quantize(torch.autograd.Function):
-    """Levels forward, the surrogate's derivative backward.
+    """Gives levels in the forward pass, and the surrogate's derivative in the backward pass.
 
-    There is no forward-mode rule: torch.compile cannot trace a Function that has one. The surrogate's state is an
-    operand of its own: if `backward` read it from the object, a compiled graph would bake in the value of tracing.
+    There is no forward-mode rule, because torch.compile cannot trace a Function that has one. The surrogate's state
+    is an operand: if `backward` read it from the object, a compiled graph would keep the value at tracing for ever.
     """
 
     generate_vmap_rule = True
@@ -65,8 +65,8 @@ class Quantizer(nn.Module):
         values = scale * round(prepare(x)) + offset
 
     Calling a quantizer gives the levels `round(prepare(x))`. A layer multiplies and adds `scale` and `offset` to its
-    output, outside the product, so that sums of levels stay integers. What a subclass states, the rest of HyperSign
-    uses; what it does not state is unknown, and no number is shown for it:
+    output, outside the product, so that sums of levels stay integers. HyperSign uses what a subclass states. What it
+    does not state is unknown, and no number is shown for it:
 
     - `round(x)`: the levels, without a gradient.
     - `prepare(x)`: a differentiable transform before rounding (standardise, clamp, shift).
@@ -75,13 +75,13 @@ class Quantizer(nn.Module):
       for inputs numbers that broadcast against the layer's output, such as one for all. A rule that learns is a
       module with parameters; these get gradients and are saved.
     - `thresholds(x)`: where levels change, if they are sign(x) [|x| > t]. Then angles are predicted.
-    - `predicted_cosine(d, moments)`: for other levels.
-    - `packed_form(inputs)`: how it is packed, or why not.
+    - `predicted_cosine(d, moments)`: predicts the angle for other levels.
+    - `packed_form(inputs)`: how it is packed, or why it cannot be.
     - `fit(weight, channels)`: sizes what it learns to a layer. `anneal(progress)` and `refresh(weight)`: what changes
       during training.
 
-    Parameters that `prepare`, a rule or the surrogate's state uses get gradients. One that only `round` uses gets
-    none. `forward` may be overridden as a whole: what it returns is what the product sees.
+    Parameters that `prepare`, a rule or the surrogate's state uses get gradients. Parameters that only `round` uses
+    get none. A subclass may override all of `forward`; the product sees what it returns.
 
     Args:
         scale, offset: rules, or None.
@@ -117,7 +117,7 @@ class Quantizer(nn.Module):
         self.surrogate = surrogate
 
     def fit(self, weight: Tensor, channels: int | None = None) -> None:
-        """Sizes what the quantizer learns to a layer, and sets its starting values.
+        """Gives learned parameters the size of a layer, and sets their starting values.
 
         Layers call it when they get their quantizers; models call it again after their weights are drawn. By default
         it calls `fit` of a scale and an offset that have one.
@@ -131,13 +131,13 @@ class Quantizer(nn.Module):
                 rule.fit(weight, channels)
 
     def anneal(self, progress: float) -> None:
-        """The training calls this with the share of it that is done, from 0 to 1. Does nothing by default.
+        """Training calls this with the share of training that is done, from 0 to 1. By default it does nothing.
 
-        A quantizer that moves is made as it is at the end, so that a loaded network computes with its last form.
+        A new quantizer has the form of the end of training, so that a loaded network computes with its last form.
         """
 
     def refresh(self, weight: Tensor) -> None:
-        """The training calls this at the start of each epoch, with the latent weight. Does nothing by default."""
+        """Training calls this at the start of each epoch, with the latent weight. By default it does nothing."""
 
     def prepare(self, x: Tensor) -> Tensor:
         """The value to round, of the same shape, differentiable in `x`. By default `x` itself."""
@@ -145,7 +145,7 @@ class Quantizer(nn.Module):
 
     @property
     def transforms(self) -> bool:
-        """Whether it transforms before rounding: `prepare` is not the default."""
+        """Whether the quantizer transforms before rounding: whether `prepare` is not the default."""
         return type(self).prepare is not Quantizer.prepare
 
     def round(self, x: Tensor) -> Tensor:
@@ -159,9 +159,9 @@ class Quantizer(nn.Module):
         return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
 
     def effective(self, weight: Tensor) -> Tensor:
-        """What geometry compares with the latent filters: their levels; with an offset `scale * levels + offset`.
+        """What geometry compares with the latent filters: their levels, or with an offset `scale * levels + offset`.
 
-        A scale turns no filter and is left out where there is no offset.
+        A scale alone does not change the direction of a filter, so it is left out if there is no offset.
         """
         levels = self(weight)
         if self.offset is None:
@@ -171,16 +171,16 @@ class Quantizer(nn.Module):
         return scaled + self.offset(weight, levels).view(shape)
 
     def thresholds(self, x: Tensor) -> Tensor | None:
-        """The t in `round(x) = sign(x) [|x| > t]`, or None where levels are not of that form.
+        """The t in `round(x) = sign(x) [|x| > t]`, or None if levels do not have that form.
 
-        For weights `(filters, ...)` one per filter, shape `(filters,)`. For inputs one for all, shape `(1,)`, or one
-        per channel; they do not depend on `x`.
+        For weights `(filters, ...)` there is one per filter, shape `(filters,)`. For inputs there is one for all,
+        shape `(1,)`, or one per channel, and they do not depend on `x`.
         """
         return None
 
     @property
     def bits_per_level(self) -> int | None:
-        """Bits of a level: `bits`, or as many as `levels` need (8 levels: 3); None if neither is stated."""
+        """Bits per level: `bits`, or as many as `levels` need (3 for 8 levels); None if neither is stated."""
         if self.bits is not None or not self.levels:
             return self.bits
         return max(1, math.ceil(math.log2(len(self.levels))))
@@ -192,28 +192,28 @@ class Quantizer(nn.Module):
 
     @property
     def predicted_by_thresholds(self) -> bool:
-        """Whether predictions follow from `thresholds`: a quantizer with a `predicted_cosine` of its own says no."""
+        """Whether angles are predicted from `thresholds`: not if the quantizer has its own `predicted_cosine`."""
         kind = type(self)
         return kind.thresholds is not Quantizer.thresholds and kind.predicted_cosine is Quantizer.predicted_cosine
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """Mean cosine between d independent numbers and what they are quantized to, or None: no prediction.
+        """Mean cosine between d independent numbers and their quantized values; None if it is not predicted.
 
-        By default that of the thresholds, to order 1/d.
+        By default it follows from the thresholds (`theory.mean_cosine`).
 
         Args:
             d: length of a filter; infinity for inputs.
-            moments: of the numbers that are rounded (after `prepare`), above the threshold.
+            moments: moments of the numbers that are rounded, after `prepare`, at the quantizer's threshold.
         """
         return float(theory.mean_cosine(moments, d)) if self.predicted_by_thresholds else None
 
     def packed_form(self, inputs: bool = False) -> PackedForm:
         """How these weights (or `inputs`) are packed, or why they have no packed form.
 
-        By default: levels -1, +1 take one bit, levels -1, 0, +1 two. A scale per filter, or a fixed or learned number
-        for all inputs, goes into the thresholds after the layer. An offset needs the sums of windows or filters, so
-        the layer's outputs become real numbers. Inputs are packed by comparing with thresholds: `thresholds` must be
-        stated.
+        By default, levels -1 and +1 take one bit, and levels -1, 0 and +1 two. A scale per filter, or a fixed or
+        learned number for all inputs, goes into the thresholds after the layer. An offset needs the sums of windows
+        or filters, so the layer's outputs become real numbers. Inputs are packed by comparing with thresholds, so
+        `thresholds` must be stated.
         """
         kind: Literal["binary", "ternary"] | None = _KINDS.get(tuple(self.levels))
         name = f"no packed form is known of the quantizer {type(self).__name__}"

@@ -19,19 +19,18 @@ class GroupScaled(Quantizer):
 
         q_s(w)_i = alpha_g q(w)_i,   alpha_g = <w, q>_g / <q, q>_g   over the group g of i
 
-    The last group of a filter has the rest; a convolution's weights are ordered by channel, row, column. For
-    Gaussian weights and the sign, the cosine between w and q_s(w) is sqrt(2/pi + (1 - 2/pi)/size), a little more than
-    sqrt(2/pi). Gradients flow through q by its surrogate, and through alpha.
+    The last group of a filter has the remaining weights. A convolution's weights are ordered by channel, row, column.
+    For Gaussian weights and the sign, the cosine between w and q_s(w) is sqrt(2/pi + (1 - 2/pi)/size), a little more
+    than sqrt(2/pi). Gradients flow through q by its surrogate, and through alpha.
 
-    `levels` is empty, because the product sees scaled levels. A packed product per group is not supported: no packed
-    form is known.
+    `levels` is empty, because the product sees scaled levels. For the same reason there is no packed form.
 
     Args:
-        quantizer: what quantizes the weights, such as `Sign()`; without scale and offset of its own.
-        size: weights of a group.
+        quantizer: quantizer of the weights, such as `Sign()`, without a scale or offset.
+        size: number of weights per group.
 
     Raises:
-        HypersignError: a quantizer of another kind, or with a scale or offset; a size below 1.
+        HypersignError: `quantizer` is no quantizer, or has a scale or offset; `size` is below 1.
 
     Source: `theory.group_cosine`; Rastegari et al. 2016 (arXiv 1603.05279), eq. 6, group by group.
 
@@ -64,7 +63,7 @@ class GroupScaled(Quantizer):
         self.quantizer.fit(weight, channels)
 
     def thresholds(self, x: Tensor) -> Tensor | None:
-        """Those of `quantizer`."""
+        """The thresholds of `quantizer`."""
         return self.quantizer.thresholds(x)
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
@@ -77,7 +76,7 @@ class GroupScaled(Quantizer):
         return PackedForm(None, "no packed form is known of the quantizer GroupScaled")
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scaled levels of filters, shape `(filters, ...)` as `x`."""
+        """The scaled levels, in the shape of `x`, `(filters, ...)`."""
         w, q = (self._grouped(values) for values in (x, self.quantizer(x)))  # (filters, groups, size)
         fixed = q.detach()
         alpha = (w * fixed).sum(2, keepdim=True) / divisor(fixed.square().sum(2, keepdim=True))

@@ -126,7 +126,7 @@ def made(what: str, table: Mapping[str, str], text: str, defaults: Mapping[str, 
 
 
 def _value(option: str, text: Any) -> Any:
-    """A text as the value of an option; what is no text is one already."""
+    """The value of an option from its text; other values are returned as they are."""
     if not isinstance(text, str):
         return text
     if option == "surrogate":
@@ -152,9 +152,8 @@ class Quantization:
         weights, inputs: the quantizers; each layer gets copies.
         float_weights, float_inputs: names of layers whose weights, or inputs, stay real (`"conv1"`, `"fc2"`).
         float_convolutions: convolutions stay real, and so do the inputs of the first fully connected layer.
-        first_layer: what the first convolution reads: pixels as they are ("plain"); `Thermometer` levels or
-            `BitPlanes` of them; or the signs of their rotated patches ("haar", "hadamard"). All but the first make it
-            a product of levels.
+        first_layer: the input of the first convolution: pixels ("plain"), their `Thermometer` levels or `BitPlanes`,
+            or the signs of rotated patches ("haar", "hadamard"). All but "plain" make it a product of levels.
         first_dimensions: levels per pixel of the thermometer (8), or dimensions that patches are rotated to (64).
         pixel_range: values of pixels 0 and 255, for the two codes; `hypersign.training` fills it in from the data.
 
@@ -254,7 +253,7 @@ class Quantization:
         return quantizers.Identity() if layer in self.float_inputs else copy.deepcopy(self.inputs)
 
     def check_fields(self, model: str, *known: str) -> None:
-        """Raises HypersignError where a field other than weights, inputs and `known` is not its default."""
+        """Raises HypersignError if a field other than weights, inputs and `known` is not its default."""
         fields = dataclasses.fields(self)[2:]
         wrong = [f.name for f in fields if f.name not in known and getattr(self, f.name) != f.default]
         if wrong:

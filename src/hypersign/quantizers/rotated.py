@@ -16,24 +16,25 @@ class Rotated(Quantizer):
 
         theta_R(x) = R' theta(R x)          dtheta_R/dx := R' diag(dtheta) R
 
-    R is `rotation`, theta is `quantizer`. A rotated vector is about 37 degrees from its sign, whatever the vector
-    was, so inputs along few directions (the pixels of a first layer) keep theirs. Everything behind the first
-    dimension of `x` is one vector: an image, an input of a fully connected layer, a filter.
+    R is `rotation`, theta is `quantizer`. After a rotation, the angle between a vector and its sign is about 37
+    degrees for every vector. So inputs that vary in few directions, such as the pixels of a first layer, keep their
+    directions. Each element of the first dimension of `x` is one vector: an image, an input of a fully connected
+    layer, a filter.
 
-    With a `HadamardRotation` there are sign flips, additions and comparisons, and no multiplication except by one
-    common power of sqrt(2). Because R'R = 1 where a rotation drops no output, a product of two vectors quantized in
-    one frame is the product of their levels: theta_R(w).theta_R(x) = theta(R w).theta(R x).
+    A `HadamardRotation` needs sign flips, additions and comparisons, and only one multiplication, by a power of
+    sqrt(2). R'R = 1 if the rotation keeps all outputs. Then the product of two vectors that are quantized in the same
+    frame is the product of their levels: theta_R(w).theta_R(x) = theta(R w).theta(R x).
 
-    `levels` is empty: the levels are exact in the rotated frame, not in that of `x`. The scale is that of
-    `quantizer`, which a rotation does not change.
+    `levels` is empty, because the levels are exact in the rotated frame, and not in the frame of `x`. The scale is
+    that of `quantizer`: a rotation does not change it.
 
     Args:
-        quantizer: what quantizes the rotated vectors, such as `Sign()`; without an offset.
-        rotation: of the vectors' dimension; it must drop no output.
+        quantizer: quantizer of the rotated vectors, such as `Sign()`, without an offset.
+        rotation: a rotation of the vectors' dimension that keeps all outputs.
 
     Raises:
-        HypersignError: a quantizer or rotation of another kind, or a rotation that drops outputs; in calls, vectors
-            of another dimension.
+        HypersignError: `quantizer` or `rotation` has another type, or the rotation drops outputs. In calls: the
+            vectors have another dimension.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), the generalized binarization transformation.
 
@@ -93,11 +94,11 @@ class Rotated(Quantizer):
 
     @property
     def predicted_by_thresholds(self) -> bool:
-        """As for `quantizer`: an angle is the same in both frames."""
+        """The same as for `quantizer`: a rotation does not change angles."""
         return self.quantizer.predicted_by_thresholds
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """That of `quantizer`."""
+        """The prediction of `quantizer`: a rotation does not change angles."""
         return self.quantizer.predicted_cosine(d, moments)
 
     def packed_form(self, inputs: bool = False) -> PackedForm:
@@ -107,7 +108,7 @@ class Rotated(Quantizer):
         return self.quantizer.input_refusal()
 
     def forward(self, x: Tensor) -> Tensor:
-        """theta_R of every vector of `x`, of the shape of `x`."""
+        """theta_R of every vector, in the shape of `x`."""
         rotated = self.rotation(x.flatten(1))
         return self.rotation.inverse(self.quantizer(rotated)).view_as(x)
 

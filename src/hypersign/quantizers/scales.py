@@ -68,7 +68,7 @@ class Fitted(nn.Module):
 
 
 def divisor(square: Tensor) -> Tensor:
-    """A sum of squared levels, as a divisor: if all levels are 0, so is what it divides, and the scale is 0."""
+    """The sum of squared levels, as a divisor: at least a tiny number, so that levels of 0 give the scale 0."""
     return square.clamp(min=torch.finfo(square.dtype).tiny)
 
 
@@ -78,8 +78,8 @@ class MeanScale:
 
         alpha = argmin_a |w - a q|^2 = <w, q> / <q, q>
 
-    `w` is a latent filter, `q` its levels: for the sign that is the mean of `|w|`, for ternary levels the mean
-    over those that are not zero. A filter whose levels are all zero has scale 0.
+    `w` is a latent filter, `q` its levels. For the sign, alpha is the mean of `|w|`; for ternary levels, it is the
+    mean over the weights whose level is not zero. A filter whose levels are all zero has scale 0.
     Source: Rastegari et al. 2016 (XNOR-Net, arXiv 1603.05279), eq. 6; Li et al. 2016 (arXiv 1605.04711), eq. 5.
 
     >>> import torch

@@ -15,16 +15,16 @@ class Sign(Quantizer):
         q(x) = +1 if x >= 0 else -1             sign(0) = sign(-0) = +1: one bit has no zero
 
     The angle between a vector of d independent normals and its sign tends to arccos(sqrt(2/pi)) = 37.07
-    degrees as d grows. A NaN comes out as +1: training, evaluation and inspection look for NaN themselves.
+    degrees as d grows. NaN becomes +1; training, evaluation and inspection check for NaN themselves.
 
     Args:
         scale, offset: rules such as `MeanScale()`, one least-squares factor per filter (weights only), or None.
         surrogate: the backward rule; `HardTanh(clip=1.0)` if None.
-        zero: the level of 0. `0` is the original code's rule, for comparisons with it: such a network has
-            three levels and cannot be packed to one bit.
+        zero: the level of 0. `0` is the original code's rule, for comparisons with it; such a network has three
+            levels and cannot be packed to one bit.
 
     Raises:
-        HypersignError: `zero` is neither 1 nor 0; a scale, offset or surrogate of another kind.
+        HypersignError: `zero` is neither 1 nor 0, or a scale, an offset or the surrogate has another type.
 
     Source: Courbariaux & Hubara 2016 (arXiv 1602.02830), eq. 1; Anderson & Berg 2018 (arXiv 1705.07199).
 

@@ -1,8 +1,8 @@
 """Surrogate gradients: what the backward pass of a quantizer uses in place of a derivative that is zero.
 
-The sign has derivative 0 everywhere but at one point, so a network of signs cannot be trained by its true
-gradient. A surrogate replaces the derivative `dq/dx` by that of a smoother function. Every surrogate here
-states the derivative it uses; `gradient(x)` returns it, `backward(grad, x)` multiplies it in.
+The derivative of the sign is 0 everywhere except at one point, so the true gradient cannot train a network of signs.
+A surrogate replaces `dq/dx` by the derivative of a smoother function. Every surrogate here states its derivative;
+`gradient(x)` returns it, and `backward(grad, x)` multiplies a gradient by it.
 """
 
 import math
@@ -41,11 +41,11 @@ class Surrogate(nn.Module):
         return None
 
     def state(self) -> Tensor | None:
-        """The tensor that `backward` reads, if any: passed as an operand so that compiled graphs see it change."""
+        """The tensor that `backward` reads, if any. It is an operand, so that compiled graphs see it change."""
         return None
 
     def anneal(self, progress: float) -> None:
-        """The training calls this with the share of it that is done, from 0 to 1. Does nothing by default."""
+        """Training calls this with the share of training that is done, from 0 to 1. By default it does nothing."""
 
     def gradient(self, x: Tensor) -> Tensor:
         """The surrogate's derivative at `x`, elementwise; same shape as `x`.
@@ -57,7 +57,7 @@ class Surrogate(nn.Module):
 
 
 class HardTanh(Surrogate):
-    """Derivative of `clip(x, -c, c)`: passes the gradient where `|x| < c` and nothing from the clip on.
+    """Derivative of `clip(x, -c, c)`: passes the gradient if `|x| < c`, and 0 otherwise.
 
         dq/dx := 1 if |x| < c else 0            c = `clip`
 
@@ -136,7 +136,7 @@ class _Annealed(Surrogate):
         raise NotImplementedError
 
     def _apply(self, fn: Any, recurse: bool = True) -> "_Annealed":
-        # The buffer is in no state dict: to_empty, after a construction on the meta device, leaves it undefined.
+        # The buffer is not in the state dict, so to_empty (after building on the meta device) leaves it undefined.
         super()._apply(fn, recurse)
         self.t.fill_(self._now)
         return self
@@ -171,8 +171,8 @@ class Tanh(_Geometric):
 
         dq/dx := k t (1 - tanh(t x)^2),    t = first (last/first)^progress,    k = max(1/t, 1)
 
-    `progress` is the share of training that is done; `anneal(progress)` sets it, and the training loop calls
-    that after every step. A new surrogate stands at progress 0.
+    `progress` is the share of training that is done. The training loop sets it after every step, by
+    `anneal(progress)`; in a new surrogate it is 0.
     Source: Qin et al. 2020 (IR-Net, arXiv 1909.10788), eqs. 10-12, with t from .1 to 10.
 
     Raises:
@@ -190,7 +190,7 @@ class Tanh(_Geometric):
     def backward(self, grad: Tensor, x: Tensor, state: Tensor | None) -> Tensor:
         assert state is not None
         t = state.to(x.dtype)
-        # 1 - tanh(u)^2 = 4 s(2u) s(-2u), s the sigmoid: no difference of near numbers, which bfloat16 would lose.
+        # 1 - tanh(u)^2 = 4 s(2u) s(-2u), s the sigmoid: this avoids a difference of nearly equal numbers in bfloat16.
         u = 2 * t * x
         return grad * (4 * t * t.reciprocal().clamp(min=1) * torch.sigmoid(u) * torch.sigmoid(-u))
 

@@ -16,7 +16,7 @@ __all__ = ["Deviations", "LeastSquares", "Optimal", "Ternary"]
 
 @dataclasses.dataclass(frozen=True)
 class Deviations:
-    """A threshold in standard deviations of each filter, about its mean: it moves with the weights.
+    """A threshold per filter, in standard deviations of its weights about their mean.
 
     Raises:
         HypersignError: `deviations` is not a number >= 0.
@@ -34,8 +34,10 @@ class Deviations:
 
 @dataclasses.dataclass(frozen=True)
 class Optimal(Deviations):
-    """The threshold at which a Gaussian filter's ternary levels keep most of its direction: .612 of its
-    standard deviation. There the angle is 25.86 degrees, and 45.9 % of the weights are zero.
+    """The threshold at which the ternary levels of a Gaussian filter are nearest to its direction.
+
+    It is .612 of the filter's standard deviation. The angle is then 25.86 degrees, and 45.9 % of the weights are
+    zero.
 
     Source: `theory.OPTIMAL_THRESHOLD`, the maximum over t of sqrt(2/pi) exp(-t^2/2) / sqrt(2 Q(t)), Q the normal
     upper tail.
@@ -67,7 +69,7 @@ class LeastSquares:
 
 
 class Ternary(Quantizer):
-    """The sign where the magnitude exceeds a threshold, zero elsewhere, with a surrogate gradient.
+    """The sign if the magnitude exceeds a threshold, else zero; with a surrogate gradient.
 
         q(x) = sign(x) [ |x| > t ]
 
@@ -82,7 +84,7 @@ class Ternary(Quantizer):
         surrogate: the backward rule; `HardTanh(clip=1.0)` if None.
 
     Raises:
-        HypersignError: `threshold` is none of these; a scale, offset or surrogate of another kind.
+        HypersignError: `threshold` is none of these, or a scale, an offset or the surrogate has another type.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), section 3; Li et al. 2016 (arXiv 1605.04711).
 

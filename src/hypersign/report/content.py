@@ -140,7 +140,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def exactness(geometry: Geometry) -> tuple[int, float]:
-    """How many filters have a predicted r, and the median distance between it and the measured r."""
+    """How many filters have a predicted r with quantized weights, and its median distance from the measured r."""
     rows = [row for layer in geometry.layers for row in filter_predictions(layer) if row["family"] == "weights"]
     return len(rows), median([abs(row["predicted"] - row["measured"]) for row in rows])
 
@@ -153,13 +153,13 @@ def _scattered(layer: LayerGeometry) -> list[dict[str, Any]]:
 
 def filter_predictions(layer: LayerGeometry) -> list[dict[str, Any]]:
     """The measured and the predicted r of each filter that has both, by family."""
-    products = layer.weights_binarized
-    if not products.predicted_pearson_r_per_filter or not layer.quantizes_weights:
-        return []
-    pairs = zip(products.predicted_pearson_r_per_filter, products.pearson_r_per_filter, strict=True)
     return [
-        {"family": "weights", "filter": i, "predicted": finite(predicted), "measured": finite(measured)}
-        for i, (predicted, measured) in enumerate(pairs)
+        {"family": name, "filter": i, "predicted": finite(predicted), "measured": finite(measured)}
+        for name, products in families_of(layer)
+        if products.predicted_pearson_r_per_filter
+        for i, (predicted, measured) in enumerate(
+            zip(products.predicted_pearson_r_per_filter, products.pearson_r_per_filter, strict=True)
+        )
         if math.isfinite(predicted) and math.isfinite(measured)
     ]
 
@@ -195,18 +195,22 @@ def families_of(layer: LayerGeometry) -> list[tuple[str, DotProducts]]:
     shown = (
         ("weights", layer.weights_binarized, layer.quantizes_weights),
         ("activations", layer.activations_binarized, layer.quantizes_inputs),
-        ("both", layer.both_binarized, True),
+        ("both", layer.both_binarized, layer.quantizes_weights or layer.quantizes_inputs),
     )
     return [(name, products) for name, products, there in shown if there]
 
 
 def numbers(layer: LayerGeometry) -> list[dict[str, Any]]:
-    """The r of each family in a layer."""
+    """The r of each family in a layer: measured, from training images, predicted, and if inputs were independent."""
     return [
         {
             "family": name,
             "measured": finite(products.pearson_r),
+            "error": finite(products.pearson_r_error),
+            "training": finite(products.training_pearson_r),
             "predicted": finite(products.predicted_pearson_r),
+            "independent": finite(products.independent_pearson_r),
+            "mark": _mark(products),
         }
         for name, products in families_of(layer)
     ]
@@ -227,15 +231,14 @@ def table_rows(geometry: Geometry) -> list[dict[str, Any]]:
             "fan_in": layer.fan_in,
             "filters": layer.filters,
             "dimension": layer.effective_dimension,
-            "training_signs": weights.training_sign_disagreement,
-            **dict.fromkeys(("weights", "activations", "angle", "signs", "permuted")),
+            **dict.fromkeys(("weights", "activations", "both", "angle", "signs", "permuted")),
             **families,
         }
         if layer.quantizes_weights:
             permuted = layer.permuted
             row |= {
                 "angle": (angle.mean, angle.predicted_mean, 1, "", "°"),
-                "signs": (100 * weights.sign_disagreement, 100 * weights.predicted_sign_disagreement, 1, "", " %"),
+                "signs": (100 * weights.sign_disagreement, 100 * weights.training_sign_disagreement, 1, "", " %"),
                 # Over all filters together r depends on the inputs' mean, which is not what is predicted.
                 "permuted": (median(permuted.pearson_r_per_filter), permuted.predicted_pearson_r, 3),
             }
@@ -323,7 +326,9 @@ def layer_content(layer: LayerGeometry) -> dict[str, Any]:
                 "filters": curve.filters,
                 "values": _numbers(curve.values),
                 "angle": _numbers(curve.angle_degrees),
-                "r": _numbers(curve.pearson_r),
+                "weights": _numbers(curve.pearson_r),
+                "activations": _numbers(curve.activations_pearson_r),
+                "both": _numbers(curve.both_pearson_r),
                 "flips": _numbers(curve.sign_flip_share),
             }
             for curve in layer.what_if
@@ -457,6 +462,7 @@ def _products(products: DotProducts) -> dict[str, Any]:
     return {
         "r": finite(products.pearson_r),
         "predicted": finite(products.predicted_pearson_r),
+        "training_differ": finite(products.training_sign_disagreement),
         "slope": finite(products.slope),
         "intercept": finite(products.intercept),
         "differ": finite(products.sign_disagreement),

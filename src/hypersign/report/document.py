@@ -15,7 +15,6 @@ from hypersign._files import write_atomic
 from hypersign._installation import missing
 from hypersign.geometry.results import Geometry
 from hypersign.report.content import (
-    CORRELATION_MARGIN,
     FAMILIES,
     VIEWS,
     ablation_content,
@@ -96,6 +95,9 @@ def write(
             "columns": COLUMNS,
         }
     test = info.get("results", {}).get("test", {})
+    accuracy, tested = test.get("accuracy"), next(iter(test.values()), 0)  # the number of images comes first
+    if geometry is not None and accuracy is None:
+        accuracy, tested = geometry.accuracy, geometry.images
     confusion = confusion_content(test.get("confusion") or (), info.get("data", {}).get("classes") or ())
     layers = geometry.layers if geometry else ()
     text = render(
@@ -106,6 +108,8 @@ def write(
         geometry=geometry,
         progress=_progress(info, training),
         test=test,
+        accuracy=accuracy,
+        tested=tested,
         twin=info.get("twin"),
         size=_size(info, summary),
         exactness=exactness(geometry) if geometry else (0, math.nan),
@@ -122,13 +126,10 @@ def write(
         confusion=confusion,
         rows=table_rows(geometry) if geometry else [],
         columns={
-            "training_signs": any(
-                math.isfinite(layer.weights_binarized.training_sign_disagreement) for layer in layers
-            ),
             "dimension": any(math.isfinite(layer.effective_dimension) for layer in layers),
         },
-        marks=f"mark differences of more than {CORRELATION_MARGIN:g}",
-        scattered=bool(geometry and geometry.covariance_images),
+        marks="mark differences of more than three standard errors",
+        scattered=exactness(geometry)[0] > 0 if geometry else False,
         sentences=reading(geometry) if geometry else [],
         views=VIEWS,
         details=list(_flat(info)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hypersign.geometry.results import Geometry, LayerGeometry
-from hypersign.report.content import CORRELATION_MARGIN, median
+from hypersign.report.content import CORRELATION_MARGIN, families_of, median
 
 if TYPE_CHECKING:
     from hypersign.geometry.ablation import Ablation
@@ -99,9 +99,7 @@ def _worst_layer(geometry: Geometry) -> Action | None:
     worst = min(layers, key=lambda layer: layer.weights_binarized.pearson_r)
     text = f"{worst.name} loses the most: r = {worst.weights_binarized.pearson_r:.2f} with quantized weights"
     if worst.recommendation == "ternarize":
-        best = max((max(curve.pearson_r) for curve in worst.what_if if curve.kind == "threshold"), default=math.nan)
-        gain = f", where r is {best:.2f}" if math.isfinite(best) else ""
-        return Action(f"{text}. Give it ternary levels{gain}.", "hypersign train … --levels 3")
+        return Action(f"{text}. Give it ternary levels: {worst.reason}.", "hypersign train … --levels 3")
     if worst.recommendation == "keep in float":
         return Action(f"{text}. Keep its weights in float.", f"hypersign train … --float-weights {worst.name}")
     return None
@@ -142,7 +140,9 @@ def _look(confusion: Mapping[str, Any] | None) -> Action | None:
     if not confusion or not top or top[0] < 2:
         return None
     count, truth, decision = top
-    return Action(f"Look at class {truth}: {count} of {confusion['errors']} wrong decisions take it for {decision}.")
+    return Action(
+        f"Look at class {truth}: {count:,} of {confusion['errors']:,} wrong decisions take it for {decision}."
+    )
 
 
 def _pack(run: "Run | None") -> Action | None:
@@ -153,7 +153,14 @@ def _pack(run: "Run | None") -> Action | None:
 def reading(geometry: Geometry) -> list[str]:
     """Sentences about angles, dot products and levels; each names its layers."""
     layers = [layer for layer in geometry.layers if layer.quantizes_weights]
-    spoken = (_angles(layers), _correlations(layers), _permuted(layers), _both(layers), _zeros(layers))
+    spoken = (
+        _predictions(geometry.layers),
+        _correlations(layers),
+        _independent(layers),
+        _angles(layers),
+        _permuted(layers),
+        _zeros(layers),
+    )
     return [text for text in spoken if text]
 
 
@@ -191,7 +198,7 @@ def _correlations(layers: Sequence[LayerGeometry]) -> str:
         return ""
     by_r = sorted(known, key=lambda layer: layer.weights_binarized.pearson_r)
     worst, best = by_r[0], by_r[-1]
-    text = (
+    return (
         f"With quantized weights {worst.name} has the lowest correlation of dot products: r = "
         f"{worst.weights_binarized.pearson_r:.2f}, and {100 * worst.weights_binarized.sign_disagreement:.0f} % "
         f"of them change sign; {best.name} has the highest, r = {best.weights_binarized.pearson_r:.2f}."
@@ -200,24 +207,57 @@ def _correlations(layers: Sequence[LayerGeometry]) -> str:
         f"{worst.weights_binarized.pearson_r:.2f}; {100 * worst.weights_binarized.sign_disagreement:.0f} % of "
         "them change sign."
     )
-    gaps = [
-        (layer.weights_binarized.pearson_r - layer.weights_binarized.independent_pearson_r, layer) for layer in known
-    ]
+
+
+def _predictions(layers: Sequence[LayerGeometry]) -> str:
+    """How far the predicted r are from the measured ones, by family, and how far those of training images are."""
+    gaps: dict[str, list[float]] = {"weights": [], "activations": [], "both": []}
+    departures, checks = [], []
+    for layer in layers:
+        for name, products in families_of(layer):
+            gap = abs(products.pearson_r - products.predicted_pearson_r)
+            if math.isfinite(gap):
+                gaps[name].append(gap)
+                if products.departs:
+                    departures.append(f"{layer.name} ({name})")
+            check = abs(products.pearson_r - products.training_pearson_r)
+            if math.isfinite(check):
+                checks.append(check)
+    if not any(gaps.values()):
+        return ""
+    far = ", ".join(f"{sum(each) / len(each):.3f} ({name})" for name, each in gaps.items() if each)
+    text = f"Before anything is quantized, r of a layer is predicted to within {far}, mean over layers."
+    if departures:
+        shown = departures if len(departures) < 5 else [*departures[:3], f"{len(departures) - 3} others"]
+        text += f" By more than three standard errors differ: {', '.join(shown)}."
+    else:
+        text += " No difference is larger than three standard errors."
+    if checks:
+        text += f" On training images the same r is {sum(checks) / len(checks):.3f} apart: it holds for other images."
+    return text
+
+
+def _independent(layers: Sequence[LayerGeometry]) -> str:
+    """What independent inputs would give, and what the difference teaches."""
+    rows = [(layer, layer.weights_binarized) for layer in layers]
+    gaps = [(r.pearson_r - r.independent_pearson_r, layer) for layer, r in rows]
     above = [(gap, layer) for gap, layer in gaps if gap > CORRELATION_MARGIN]
     below = [(-gap, layer) for gap, layer in gaps if gap < -CORRELATION_MARGIN]
+    if not above and not below:
+        return ""
+    known = [r.independent_pearson_r for _, r in rows if math.isfinite(r.independent_pearson_r)]
+    text = f"If inputs were independent, r would be {_range(known, '.2f', '')}."
     if above:
         text += (
-            f" {_names(above)} {'do' if len(above) > 1 else 'does'} better than the angle predicts, by up to "
-            f"{max(gap for gap, _ in above):.2f}, because their inputs vary most in the directions of the filters."
+            f" {_names(above)} {'do' if len(above) > 1 else 'does'} better, by up to "
+            f"{max(gap for gap, _ in above):.2f}: the inputs vary most in the directions of the filters."
         )
     if below:
         text += (
             f" {_names(below)} {'do' if len(below) > 1 else 'does'} worse, by up to "
-            f"{max(gap for gap, _ in below):.2f}, because their inputs share one strong "
-            "component, such as brightness, that cancels in latent filters but not in quantized ones."
+            f"{max(gap for gap, _ in below):.2f}: the inputs share one strong component, such as brightness, that "
+            "cancels in latent filters but not in quantized ones."
         )
-    if not above and not below and all(math.isfinite(gap) for gap, _ in gaps):
-        text += f" All layers are within {CORRELATION_MARGIN:g} of the prediction from their angle."
     return text
 
 
@@ -237,21 +277,9 @@ def _permuted(layers: Sequence[LayerGeometry]) -> str:
     if original <= CORRELATION_MARGIN or permuted > original / 2:
         return ""
     return (
-        "With permuted activations the largest difference between measured and predicted r (median filter of a "
-        f"layer) falls from {original:.2f} to {permuted:.2f}: the structure of the inputs causes it, not the weights "
-        "alone."
+        "With permuted activations the largest difference from r of independent inputs (median filter of a layer) "
+        f"falls from {original:.2f} to {permuted:.2f}: the structure of the inputs causes it, not the weights alone."
     )
-
-
-def _both(layers: Sequence[LayerGeometry]) -> str:
-    values = [
-        layer.both_binarized.pearson_r
-        for layer in layers
-        if layer.quantizes_inputs and math.isfinite(layer.both_binarized.pearson_r)
-    ]
-    if not values:
-        return ""
-    return f"With weights and activations both binarized, r is {_range(values, '.2f', '')}."
 
 
 def _zeros(layers: Sequence[LayerGeometry]) -> str:

@@ -6,6 +6,7 @@ from hypersign._lazy import lazily
 
 if TYPE_CHECKING:
     from hypersign.training.divergence import DivergedError
+    from hypersign.training.ensembles import train_ensemble
     from hypersign.training.loop import InterruptedTrainingError, resume, train
     from hypersign.training.methods import METHODS, Method
     from hypersign.training.recipe import RECIPES, Recipe, method_defaults
@@ -18,6 +19,7 @@ __all__ = [
     "method_defaults",
     "train",
     "resume",
+    "train_ensemble",
     "DivergedError",
     "InterruptedTrainingError",
 ]
@@ -27,6 +29,7 @@ _MODULES = {
     "InterruptedTrainingError": "loop",
     "resume": "loop",
     "train": "loop",
+    "train_ensemble": "ensembles",
     "METHODS": "methods",
     "Method": "methods",
     "RECIPES": "recipe",

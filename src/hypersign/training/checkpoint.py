@@ -2,11 +2,12 @@
 
 Tensors: `model/...` (weights and batch-norm statistics), `optimizer/<parameter>/<slot>`, `signs/<layer>` (the
 levels' signs at the start of the epoch, one bit each), `sums` (loss and metrics so far in the epoch).
-Its header holds the counters and what the state belongs to, as JSON. One file, so that no kill can part what belongs
-together. Orders, flips and crops are functions of the seed and the epoch, so no generator's state is needed.
+Its header holds the counters, and the recipe and data that the state belongs to, as JSON. It is one file, so that a
+kill cannot leave parts of two states. The order, flips and crops of images depend only on the seed and the epoch, so
+no random generator's state is needed.
 
-The fused optimizers walk through memory by the parameter's shape: a moment of another shape makes them read and write
-outside of it. So everything is checked before anything is loaded.
+The fused optimizers address memory by the parameter's shape. A moment of another shape would make them read and write
+outside it. So everything is checked before anything is loaded.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ __all__ = ["Belongs", "Counters", "load_state", "save_state", "state_path"]
 
 @dataclasses.dataclass
 class Counters:
-    """Where a training run stands: `epoch` (from 1) has had `batch` of its batches."""
+    """The position of a training run: in `epoch` (from 1), after `batch` of its batches."""
 
     epoch: int = 1
     batch: int = 0
@@ -43,21 +44,21 @@ class Counters:
 
 @dataclasses.dataclass(frozen=True)
 class Belongs:
-    """What a state belongs to: a recipe and the SHA-256 of its data; `batches` of an epoch follow from both."""
+    """What a state belongs to: a recipe and the SHA-256 of its data. Both decide the number of batches per epoch."""
 
     recipe: Recipe
     data: str
     batches: int
 
     def saved(self) -> dict[str, Any]:
-        """For JSON; where the data lie is no part of it, for their hash says which they are."""
+        """As JSON. The location of the data is left out, because their hash identifies them."""
         recipe = {name: value for name, value in self.recipe.as_dict().items() if name != "data"}
         recipe = {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.items()}
         return {"recipe": recipe, "data": self.data}
 
 
 def state_path(folder: Path) -> Path:
-    """Where the state of the run in `folder` is."""
+    """The path of the state of the run in `folder`."""
     return folder / "state" / "state.safetensors"
 
 
@@ -70,7 +71,7 @@ def save_state(
     signs: dict[str, Tensor],
     sums: Tensor,
 ) -> None:
-    """Writes the state of a run, whole or not at all."""
+    """Writes the state of a run; if writing fails, the old state stays."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, slots in optimizer.state.items():
@@ -99,12 +100,12 @@ def load_state(
     sums: Tensor,
     slots: Mapping[str, Sequence[str]] | None = None,
 ) -> Counters:
-    """Reads the state of a run into a model, its optimizer, `signs` and `sums`, all or nothing.
+    """Reads the state of a run into a model, its optimizer, `signs` and `sums`; after an error, none has changed.
 
-    `slots` names what is kept of each parameter after a step (`hypersign.training.step.slots_of`); by default what
-    the recipe's optimizer keeps.
+    `slots` names the tensors kept for each parameter after a step (`hypersign.training.step.slots_of`); by default
+    those of the recipe's optimizer.
 
-    States written before version 0.2 do not say what they belong to; they are loaded if everything else fits.
+    States from before version 0.2 do not say what they belong to. They are loaded if everything else fits.
 
     Raises:
         HypersignError: the file is missing or truncated, belongs to another run (the message says what differs), or
@@ -136,7 +137,7 @@ def load_state(
 
 
 def _check_belongs(path: Path, saved: Any, ours: dict[str, Any]) -> None:
-    """Raises HypersignError where a state says that it belongs to another run."""
+    """Raises HypersignError if a state belongs to another run."""
     if saved is None:
         return
     if not isinstance(saved, dict) or not isinstance(saved.get("recipe"), dict):
@@ -157,7 +158,7 @@ def _check_belongs(path: Path, saved: Any, ours: dict[str, Any]) -> None:
 
 
 def _counters(header: Mapping[str, Any], belongs: Belongs) -> Counters:
-    """The counters of a header, in range and consistent with each other and the recipe."""
+    """The counters in a header, after checking their ranges and that they fit each other and the recipe."""
     found = Counters(**{field.name: header[field.name] for field in dataclasses.fields(Counters)})
     epochs, batches = belongs.recipe.epochs, belongs.batches
     check_int("epoch", found.epoch, min=1, max=epochs + 1)
@@ -174,9 +175,9 @@ def _counters(header: Mapping[str, Any], belongs: Belongs) -> Counters:
 def _wanted(
     model: nn.Module, signs: dict[str, Tensor], sums: Tensor, slots: Mapping[str, Sequence[str]], idle: Any
 ) -> dict[str, Tensor]:
-    """For each tensor that a state must hold, one of the shape and type that it must have.
+    """For each tensor of a state, a tensor with the required shape and type.
 
-    `idle` names the parameters that had no gradient yet, so that the optimizer keeps nothing of them.
+    `idle` names the parameters that had no gradient yet: the optimizer keeps no tensors for them.
     """
     wanted = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
@@ -190,7 +191,7 @@ def _wanted(
 
 
 def _bad_values(tensors: Mapping[str, Tensor], counters: Counters) -> list[str]:
-    """The faults of the numbers of tensors, in words."""
+    """The faults of the numbers in tensors, in words."""
     problems = []
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
@@ -200,7 +201,7 @@ def _bad_values(tensors: Mapping[str, Tensor], counters: Counters) -> list[str]:
             if not (1 <= float(tensor) <= counters.step and float(tensor).is_integer()):
                 problems.append(f"{name} is {float(tensor):g}, and the run is at step {counters.step}")
         elif not tensor.isfinite().all() if slot != "exp_avg_sq" else not (tensor >= 0).all():
-            # a mean of squares may overflow to inf in a run that goes on
+            # a mean of squares may be inf in a run that can still continue
             problems.append(f"{name} has numbers that no training gives")
     if not counters.batch and tensors["sums"].any():
         problems.append("sums must be 0 at the start of an epoch")
@@ -214,7 +215,7 @@ def _load(
     signs: dict[str, Tensor],
     sums: Tensor,
 ) -> None:
-    """Puts tensors that were checked in their places."""
+    """Loads tensors that were checked."""
     with torch.no_grad():
         model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
     parameters = dict(model.named_parameters())
@@ -225,7 +226,7 @@ def _load(
             parameter = parameters[parameter_name]
             tensor = tensor.to(parameter.device)
             if slot != "step":
-                # In the parameter's memory format: the fused kernels read both as they lie.
+                # In the parameter's memory format: the fused kernels read both in memory order.
                 tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
             # Adam's step counter stays a float32 scalar; on CUDA the fused kernels want it there.
             state.setdefault(parameter, {})[slot] = tensor

@@ -1,4 +1,4 @@
-"""Finds the step and the layer in which a training stopped being finite."""
+"""Finds the step and the layer in which training first gave a number that is not finite."""
 
 from pathlib import Path
 
@@ -12,26 +12,26 @@ from hypersign.training.monitor import first_broken_layer
 __all__ = ["DivergedError", "FiniteCheck", "look_every"]
 
 LOOK_EVERY = 20
-"""Steps between looks at the loss where a look stalls the device."""
+"""Steps between checks of the loss, if a check stalls the device."""
 
 
 class DivergedError(HypersignError):
-    """Loss or gradients stopped being finite; the last good state is kept."""
+    """The loss or a gradient is not finite; the last good state is kept."""
 
 
 def look_every(device: torch.device) -> int:
-    """Steps between looks: on CUDA a look in every step would leave the device waiting."""
+    """Steps between checks: on CUDA, a check in every step would leave the device waiting."""
     return LOOK_EVERY if device.type == "cuda" else 1
 
 
 class FiniteCheck:
-    """Collects which steps stayed finite, and looks at them every `every` steps.
+    """Collects which steps were finite, and checks them every `every` steps.
 
     Args:
         model: the network that is trained.
         folder: its run folder, for the message.
-        every: steps between looks. If it is 1, updates that are not finite are held back, so that the layer can be
-            found by a second forward pass.
+        every: steps between checks. If it is 1, updates that are not finite are skipped, so that a second forward
+            pass can find the layer.
     """
 
     def __init__(self, model: nn.Module, folder: Path, every: int) -> None:
@@ -39,7 +39,7 @@ class FiniteCheck:
         self.pending: list[Tensor] = []
 
     def add(self, finite: Tensor, inputs: Tensor, counters: Counters) -> None:
-        """Notes a step: whether its loss and each parameter's gradient were finite.
+        """Adds a step: whether its loss and each parameter's gradient were finite.
 
         Raises:
             DivergedError: as `look`.
@@ -49,11 +49,11 @@ class FiniteCheck:
             self.look(counters, inputs)
 
     def look(self, counters: Counters, inputs: Tensor | None = None) -> None:
-        """Looks at the steps since the last look.
+        """Checks the steps since the last check.
 
         Args:
             counters: where the run stands.
-            inputs: those of the last step.
+            inputs: the inputs of the last step.
 
         Raises:
             DivergedError: one of them was not finite; names the step and the layer.

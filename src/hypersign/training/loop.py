@@ -1,8 +1,8 @@
-"""The training loop: a recipe and an empty folder in, a run folder out; resumable at any moment.
+"""The training loop: a recipe and an empty folder become a run folder. It can be resumed at any moment.
 
-Everything that decides the result is in the recipe; everything random is a function of its seed and the epoch. So a
-run that is killed and resumed ends with the same bits as one that was not, on the same type of machine with the same
-threads and versions.
+The recipe decides the result, and everything random depends only on its seed and the epoch. So a run that is killed
+and resumed ends with the same bits as an uninterrupted one, on the same type of machine with the same number of
+threads and the same versions.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def train(
             initial weights.
         device: "cpu", "cuda" or "mps"; the best available if None. In a process group started by `torchrun` or
             `accelerate launch`, each process takes its own device, and its share of every batch.
-        deterministic: make CUDA repeat itself bit by bit, at some cost in speed (a CPU does anyway).
+        deterministic: make CUDA runs repeatable bit by bit, at some cost in speed (CPU runs always are).
         tensorboard: also write TensorBoard's event files, to `folder/tensorboard`.
         save_seconds: seconds between saves of the state. It is saved at the end of the first epoch after that time,
             and within epochs that take longer.
@@ -86,10 +86,10 @@ def train(
         console: where progress is shown; the terminal's standard error if None.
 
     Raises:
-        InterruptedTrainingError: Ctrl-C or SIGTERM came; the state is saved.
-        DivergedError: the loss or a gradient stopped being finite; names the step and the layer.
-        HypersignError: the folder is in use, another process writes to it (the message names it), the data cannot be
-            had, or recipe, data and network do not fit together.
+        InterruptedTrainingError: Ctrl-C or SIGTERM arrived; the state is saved.
+        DivergedError: the loss or a gradient is not finite; the message names the step and the layer.
+        HypersignError: the folder is not empty, another process writes to it (the message names it), the data cannot
+            be loaded, or recipe, data and network do not fit together.
 
     >>> import tempfile
     >>> recipe = Recipe(data="digits", model="mlp", hidden=(32,), epochs=1, loss="cross-entropy")
@@ -114,7 +114,7 @@ def train(
 
         loaded = first_process_first(accelerator, prepare)
         run = new_run(recipe, path, loaded, given=data is not None, model=model)
-        # Whatever does not fit together fails here, before the folder gets its first file.
+        # If something does not fit, it fails here, before the folder gets its first file.
         training = _Training(run, accelerator, deterministic, save_seconds)
         first_process_first(accelerator, training.create_folder)
         return training.finish(tensorboard, console, each_epoch)
@@ -132,17 +132,17 @@ def resume(
     each_epoch: Callable[[Run], None] | None = None,
     console: Console | None = None,
 ) -> Run:
-    """Resumes a run that was stopped, from its last saved state; arguments as in `train`.
+    """Resumes a stopped run from its last saved state; the arguments are those of `train`.
 
     Raises:
-        HypersignError: the folder is no run folder or its state is damaged; also those of `train`.
+        HypersignError: the folder is not a run folder, or its state is damaged; and the errors of `train`.
     """
     path = load(folder).path
     accelerator = make_accelerator(device)
     with float32_default(), contextlib.ExitStack() as locks:
 
         def opened() -> Run:
-            """The run, as it is once nobody else writes to it; a finished one may be read-only."""
+            """The run, read after its folder is locked. A finished run may be read-only, so it is not locked."""
             run = load(path, data=data, model=model)
             if run.finished:
                 return run
@@ -177,7 +177,7 @@ def _check_empty(path: Path) -> None:
 
 
 class _Training:
-    """One process's part in a training run: the examples, the step, and the state that steps change."""
+    """The part of one process in a training run: its examples, its step, and the state that steps change."""
 
     def __init__(self, run: Run, accelerator: Any, deterministic: bool, save_seconds: float) -> None:
         self.run, self.accelerator = run, accelerator
@@ -198,7 +198,7 @@ class _Training:
         optimizer = make_optimizer(self.recipe, list(model.parameters()), alone)
         self.state = TrainingState.start(model, optimizer, len(self.task.metrics))
         self.finite = FiniteCheck(model, run.path, look_every(accelerator.device))
-        # In one process there is nothing to wrap, and a second of imports to spare.
+        # One process needs no wrapper, and this saves a second of imports.
         wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
         teacher = load_teacher(self.recipe, run, accelerator.device)
         self.step = Step(
@@ -234,7 +234,7 @@ class _Training:
     def finish(
         self, tensorboard: bool, console: Console | None, each_epoch: Callable[[Run], None] | None = None
     ) -> Run:
-        """Trains from where the counters stand to the end."""
+        """Trains from the current counters to the end."""
         monitor: Monitor | None = None
         with contextlib.ExitStack() as stack:
             self.stop: StopRequest = stack.enter_context(stoppable(self.accelerator.num_processes))
@@ -279,7 +279,7 @@ class _Training:
         return monitor
 
     def _epoch(self, monitor: Monitor | None) -> float:
-        """Trains to the end of the present epoch; returns the last learning rate."""
+        """Trains to the end of the current epoch; returns the last learning rate."""
         state, at, total = self.state, self.state.counters, len(self.stream.training)
         state.model.train()
         if not at.batch:
@@ -306,7 +306,7 @@ class _Training:
         return rate
 
     def _save_if_asked(self, more_to_come: bool) -> None:
-        """Saves where it is time to, and stops where that was asked for; at the end of an epoch only to stop."""
+        """Saves the state if it is due, and stops if asked to; at the end of an epoch it saves only to stop."""
         stop, save = self._asked()
         if not stop and not (save and more_to_come):
             return
@@ -319,7 +319,7 @@ class _Training:
             )
 
     def _asked(self) -> tuple[bool, ...]:
-        """Whether to stop, and whether to save; in a group, what any process wants, so that all do it at once."""
+        """Whether to stop, and whether to save. In a group, all processes do what one of them wants."""
         due = time.monotonic() - self.saved > self.save_seconds
         if self.accelerator.num_processes > 1 and self.state.counters.batch % self.finite.every:
             return False, False
@@ -343,7 +343,7 @@ class _Training:
             self._save()
 
     def _row(self, means: list[float], rate: float) -> dict[str, Any]:
-        """What `metrics.jsonl` holds of the epoch that ends; keeps its weights if they are the best."""
+        """The row of `metrics.jsonl` for the epoch that ends; keeps its weights if they are the best."""
         state, at = self.state, self.state.counters
         found = self._evaluate(self.stream.validation) if len(self.stream.validation) else None
         row = {
@@ -364,7 +364,7 @@ class _Training:
         return row
 
     def _save(self) -> None:
-        """Saves the state; all processes of a group come here together."""
+        """Saves the state; all processes of a group call this together."""
         self.finite.look(self.state.counters)
         self.state.sums = self.accelerator.reduce(self.state.sums, "mean")
         first_process_first(
@@ -401,7 +401,7 @@ def _remove_state(run: Run) -> None:
 
 
 def _remove_left_over(run: Run) -> None:
-    """Removes what a kill after the last epoch left; where others write to the folder, or none can, it stays."""
+    """Removes what a kill after the last epoch left, unless the folder is locked or read-only."""
     with contextlib.suppress(HypersignError), writing_folder(run.path):
         _remove_state(run)
 

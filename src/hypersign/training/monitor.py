@@ -24,7 +24,7 @@ __all__ = ["Monitor", "StepClock", "first_broken_layer", "layer_metrics", "negat
 
 
 def negative_signs(model: nn.Module) -> dict[str, Tensor]:
-    """Which latent weights are negative, by layer: what sign flips are counted against."""
+    """Which latent weights are negative, by layer; sign flips are counted against these."""
     return {name: weight.detach() < 0 for name, weight in latent_weights(model).items()}
 
 
@@ -54,7 +54,7 @@ def tensorboard_writer() -> Any:
     """TensorBoard's class of writers.
 
     Raises:
-        HypersignError: it is not installed.
+        HypersignError: TensorBoard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -81,7 +81,7 @@ class StepClock:
         self.done, self.start = 0, 0.0
 
     def step(self, now: float) -> str:
-        """Counts a step that ended at `now`, in seconds; returns the estimate where it is due, else nothing."""
+        """Counts a step that ended at `now`, in seconds; returns the estimate if it is due, else an empty text."""
         self.done += 1
         if self.done == self.WARM_UP:
             self.start = now
@@ -108,7 +108,7 @@ SOON = 600
 
 
 def duration(seconds: float) -> str:
-    """A time in words.
+    """A duration in words.
 
     >>> duration(42), duration(1500), duration(7e4), duration(1e6)
     ('42 s', '25 min', '19 hours', '12 days')
@@ -120,15 +120,15 @@ def duration(seconds: float) -> str:
 
 
 class Monitor:
-    """Shows and records a run; one process of a run has a monitor, the others have none.
+    """Shows and records a run. Only one process of a run has a monitor.
 
-    On a terminal an epoch is a progress bar; elsewhere (a log file) it is a line.
+    In a terminal an epoch is a progress bar; in a log file it is a line.
 
     Args:
         folder: the run folder.
-        epochs: of the whole training.
-        task: names and formats of the metrics.
-        unit: name of an example.
+        epochs: number of epochs in the whole training.
+        task: the task, for names and formats of its metrics.
+        unit: what an example is called.
         tensorboard: also write TensorBoard's event files.
         console: where progress is shown; the terminal's standard error if None.
     """
@@ -153,7 +153,7 @@ class Monitor:
             self.writer = tensorboard_writer()(str(folder / "tensorboard"))
         self.progress = Progress(
             TextColumn("{task.fields[epoch]}"),
-            BarColumn(bar_width=8),  # all of it fits into 80 columns
+            BarColumn(bar_width=8),  # the whole line fits into 80 columns
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(compact=True),
             console=self.console,
@@ -178,7 +178,7 @@ class Monitor:
     def batch(
         self, epoch: int, done: int, total: int, *, loss: float, metrics: list[float], rate: float, speed: float
     ) -> None:
-        """Moves the bar to batch `done` of `total`; loss and metrics are means over the epoch so far."""
+        """Moves the bar to batch `done` of `total`. Loss and metrics are means over the epoch so far."""
         first = self._words(next(iter(self.formats)), metrics[0])
         text = f"loss {loss:.4f}  {first}  rate {rate:.0e}  {speed:,.0f} {self.unit}/s"
         self.progress.update(self.task, epoch=f"{epoch}/{self.epochs}", completed=done, total=total, text=text)
@@ -227,7 +227,7 @@ def first_broken_layer(model: nn.Module, inputs: Tensor) -> str | None:
         return look
 
     for name, module in model.named_modules():
-        # Quantized layers stand for their quantizers; of the other modules those without children are watched.
+        # Watches quantized layers (not the quantizers in them), and other modules without children.
         if isinstance(module, QuantLayer) or not (list(module.children()) or isinstance(module, Quantizer)):
             hooks.append(module.register_forward_hook(hook(name)))
     try:

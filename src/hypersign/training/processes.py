@@ -1,4 +1,4 @@
-"""Several processes that train one network: started by `torchrun` or `accelerate launch`, or just one."""
+"""Processes that train one network: several, started by `torchrun` or `accelerate launch`, or just one."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def make_accelerator(device: str | None) -> Any:
-    """This process's accelerate: its device, its number in the group, and the group's sums.
+    """The accelerator of this process: its device, its number in the group, and sums over the group.
 
     Raises:
         HypersignError: the machine, or this build of torch, has no such device.
@@ -26,7 +26,7 @@ def make_accelerator(device: str | None) -> Any:
         # accelerate keeps the device that a process asked for first; the next training may ask for another.
         AcceleratorState._reset_state(reset_partial_state=True)
     # The recipe decides on precision and compilation, not the launcher's environment.
-    # Without CUDA, accelerate takes each process of a group for one alone unless it is told to use the CPU.
+    # Without CUDA, accelerate ignores the group unless it is told to use the CPU.
     gloo = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
     accelerator = Accelerator(cpu=device == "cpu" or gloo, mixed_precision="no")
     if device is not None and accelerator.device.type != device:
@@ -38,7 +38,7 @@ def make_accelerator(device: str | None) -> Any:
 
 
 def any_process(accelerator: Any, *flags: bool) -> tuple[bool, ...]:
-    """Of each flag, whether it is true in any process of the group; every process must ask at the same point."""
+    """For each flag, whether it is true in any process of the group; all processes must call this together."""
     if accelerator.num_processes == 1:
         return flags
     shares = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
@@ -49,7 +49,7 @@ def first_process_first(accelerator: Any, action: Callable[[], Result]) -> Resul
     """Does something in the first process, then in the others; a failure in one stops them all.
 
     Raises:
-        HypersignError: the action's own where it failed, and one that points to it in the other processes.
+        HypersignError: the error of the action, in the process where it failed; the others get one that refers to it.
     """
     result: list[Result] = []
     problem: HypersignError | None = None

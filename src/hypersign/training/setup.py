@@ -1,4 +1,4 @@
-"""The start of a training run: its `run.json`, its recipe, its network, and whether all of it fits together."""
+"""The start of a training run: `run.json`, recipe and network, and the check that they fit together."""
 
 import re
 import time
@@ -42,13 +42,13 @@ EVALUATION_BATCH = 500
 def new_run(
     recipe: Recipe, path: Path, data: Data, *, given: bool, model: Callable[[], nn.Module] | None = None
 ) -> Run:
-    """The run that a recipe begins; nothing is written yet.
+    """The run that a recipe starts; nothing is written yet.
 
     Args:
-        recipe: what is trained.
+        recipe: the recipe.
         path: the run folder.
         data: the data set.
-        given: whether the data set was made in Python, so that no name or path leads to it.
+        given: whether the data set was made in Python, so that it has no name or path to load it by.
         model: the function that builds the network, in place of the recipe's.
     """
     name = recipe.model if model is None else getattr(model, "__qualname__", type(model).__name__)
@@ -88,7 +88,7 @@ def new_run(
 
 
 def _pixel_range(recipe: Recipe, data: Data) -> dict[str, Any]:
-    """The model's option for codes of pixels, which depends on the data."""
+    """The network's option for codes of pixels; it depends on the data."""
     if recipe.first_layer not in ("thermometer", "bit-planes"):
         return {}
     facts = data.facts()
@@ -101,7 +101,7 @@ def recipe_of(run: Run) -> Recipe:
     """The recipe of a run.
 
     Raises:
-        HypersignError: it is one of another version.
+        HypersignError: the recipe is from another version.
     """
     try:
         return Recipe(**run.info["recipe"])
@@ -113,7 +113,7 @@ def recipe_of(run: Run) -> Recipe:
 
 
 def build_network(run: Run, recipe: Recipe, device: torch.device) -> tuple[nn.Module, dict[str, str] | None]:
-    """A run's network with its initial weights, and which layers stay in float32, and why, if it trains on bits."""
+    """A run's network with its initial weights; on bits, also the layers that stay in float32, with the reason."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = run.build_model()
@@ -221,7 +221,7 @@ class Stream:
 
 
 def check_fit(model: nn.Module, task: Task, stream: Stream, share: int) -> None:
-    """Tries the network on one example before anything is written; the network is left as it was.
+    """Tries the network on one example before anything is written; this does not change the network.
 
     Args:
         model: the network.
@@ -246,5 +246,5 @@ def check_fit(model: nn.Module, task: Task, stream: Stream, share: int) -> None:
 
 
 def channels_last(inputs: Tensor) -> Tensor:
-    """Images with their channels last in memory, where convolutions are faster; other inputs as they are."""
+    """Images in channels-last memory format, which makes convolutions faster; other inputs do not change."""
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs

@@ -1,4 +1,4 @@
-"""All that changes while a network trains: one object in memory, one file on disk."""
+"""Everything that changes while a network trains: one object in memory, one file on disk."""
 
 import dataclasses
 import math
@@ -25,8 +25,8 @@ class TrainingState:
         model, optimizer: the network and its update rule.
         signs: which latent weights were negative at the start of the epoch, by layer.
         sums: loss and metrics, summed over the steps of the epoch so far.
-        counters: where the run stands.
-        rows: the epochs that are done, as `metrics.jsonl` holds them.
+        counters: the position of the run.
+        rows: the rows of `metrics.jsonl` for the finished epochs.
         best: the weights with the best validation score; empty before the first.
     """
 
@@ -46,7 +46,7 @@ class TrainingState:
         return cls(model, optimizer, negative_signs(model), sums)
 
     def add(self, loss: Tensor, measured: Mapping[str, Tensor]) -> None:
-        """Counts a step: its loss, and its metrics summed over decisions."""
+        """Adds a step: its loss, and its metrics summed over decisions."""
         self.sums += torch.stack([value.to(self.sums) for value in (loss, *measured.values())])
         self.counters.batch += 1
         self.counters.step += 1
@@ -57,7 +57,7 @@ class TrainingState:
         return [loss, *(value / decisions for value in measured)]
 
     def keep_if_best(self, score: float) -> None:
-        """Copies the weights if no earlier epoch had so high a score; NaN is none."""
+        """Copies the weights if the score is higher than in all earlier epochs; NaN does not count."""
         at = self.counters
         if score > at.best_score or (not at.best_epoch and not math.isnan(score)):
             at.best_score, at.best_epoch = score, at.epoch
@@ -71,7 +71,7 @@ class TrainingState:
         at.epoch, at.batch, at.epoch_seconds = at.epoch + 1, 0, 0.0
 
     def save(self, run: Run, belongs: Belongs) -> None:
-        """Writes weights and state into the run folder, each file whole or not at all."""
+        """Writes weights and state into the run folder; if a file cannot be written, the old one stays."""
         # The state comes last: a run killed before it resumes from an older state and writes the others again.
         if self.best:
             write_tensors(run.path / "best.safetensors", self.best)
@@ -82,8 +82,8 @@ class TrainingState:
         """Reads the saved state of a run, if it has one; returns whether it has.
 
         Raises:
-            HypersignError: the state is damaged, does not fit, or belongs to another run; or epochs that are done are
-                missing.
+            HypersignError: the state is damaged, does not fit, or belongs to another run; or rows of finished epochs
+                are missing.
         """
         if not state_path(run.path).exists():
             return False

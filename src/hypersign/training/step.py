@@ -116,8 +116,8 @@ class Step:
         autocast: context in which the forward pass runs in a lower precision.
         teacher: a network whose soft answers take the place of the labels in the loss, if any.
         rule: what happens to latent weights around the optimizer's step, if anything.
-        guard: look at `finite` before updating, and leave the weights alone where it is false. Off on CUDA,
-            where looking stalls the device.
+        guard: check `finite` before updating, and skip the update if it is false. Off on CUDA, where the check
+            would stall the device.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Step:
             return loss, task.measure(outputs.detach(), targets)
 
         cuda = self.parameters[0].device.type == "cuda"
-        # CUDA graphs replay a whole pass: at batch 50 launching its kernels one by one costs more than they do.
+        # CUDA graphs replay a whole pass: at batch 50, launching single kernels takes longer than running them.
         self._forward = (
             torch.compile(forward, dynamic=False, mode="reduce-overhead" if cuda else "default")
             if recipe.compile
@@ -174,7 +174,7 @@ class Step:
         if self._clip_before:
             self._clip_latent()
         self.steps += 1
-        for i, seed in enumerate(self.seeds):  # a function of the step, so that a resumed run rounds alike
+        for i, seed in enumerate(self.seeds):  # depends on the step, so that a resumed run rounds in the same way
             seed.fill_((self.recipe.seed * 2**40 + self.steps * len(self.seeds) + i) % 2**63)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

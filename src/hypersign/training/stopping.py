@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests that the training loop answers at a moment of its own."""
+"""Ctrl-C and SIGTERM as requests, which the training loop answers between two steps."""
 
 import contextlib
 import signal
@@ -20,7 +20,7 @@ class StopRequest:
 def stoppable(processes: int) -> Iterator[StopRequest]:
     """The first Ctrl-C or SIGTERM makes the request; a second Ctrl-C stops at once.
 
-    Outside the main thread signals are left alone, because Python delivers them to the main thread only.
+    In other threads than the main one nothing changes, because Python delivers signals to the main thread only.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -28,7 +28,7 @@ def stoppable(processes: int) -> Iterator[StopRequest]:
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        # Launchers pass a Ctrl-C on that the terminal has sent to every process already.
+        # A launcher passes on a Ctrl-C that the terminal has already sent to every process.
         if request.made and number == signal.SIGINT and processes == 1:
             raise KeyboardInterrupt
         request.made = True

@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from hypersign.models import BinaryBlock
-from hypersign.packing.folding import Flow, Folding, child_name, refusal
+from hypersign.models import BinaryBlock, Ensemble
+from hypersign.packing.folding import Flow, Folding, Monotone, child_name, refusal
 
-__all__ = ["block", "flatten", "identity", "sequence"]
+__all__ = ["block", "ensemble", "flatten", "identity", "sequence"]
 
 
 def sequence(folding: Folding, name: str, module: nn.Sequential, x: Flow) -> Flow:
@@ -25,6 +26,22 @@ def block(folding: Folding, name: str, module: BinaryBlock, x: Flow) -> Flow:
     shortcut = folding.real(folding.module(f"{name}.shortcut", module.shortcut, x))
     y = main.after(folding.node("add", f"{name}.add", main.name, shortcut.name))
     return y if module.act is None else folding.module(f"{name}.act", module.act, y)
+
+
+def ensemble(folding: Folding, name: str, module: Ensemble, x: Flow) -> Flow:
+    """Each member's output times its vote, and their sum."""
+    total = None
+    for i, member in enumerate(module.members):
+        part = child_name(name, f"members.{i}")
+        y = folding.module(part, member, x)
+        y = folding.real(y.then(_times(f"{part}.vote", module.votes[i].expand(y.channels))))
+        total = y if total is None else y.after(folding.node("add", child_name(name, f"sum{i}"), total.name, y.name))
+    assert total is not None
+    return total
+
+
+def _times(name: str, scale: Tensor) -> Monotone:
+    return Monotone(name, lambda v: v * scale, affine=lambda: (scale, torch.zeros_like(scale)))
 
 
 def flatten(folding: Folding, name: str, module: nn.Flatten, x: Flow) -> Flow:

@@ -6,6 +6,7 @@ from hypersign.layers import Maxout, QuantConv2d, QuantLinear, Rotation, RPReLU
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
+    Ensemble,
     FastTransform,
     ShiftBatchNorm1d,
     ShiftBatchNorm2d,
@@ -14,7 +15,7 @@ from hypersign.models import (
 )
 from hypersign.packing.folding import Handler
 from hypersign.packing.handlers.clips import hardtanh, relu
-from hypersign.packing.handlers.containers import block, flatten, identity, sequence
+from hypersign.packing.handlers.containers import block, ensemble, flatten, identity, sequence
 from hypersign.packing.handlers.norms import batch_norm
 from hypersign.packing.handlers.pools import adaptive_avg_pool, avg_pool, max_pool
 from hypersign.packing.handlers.products import convolution, linear
@@ -29,6 +30,7 @@ HANDLERS: dict[type[nn.Module], Handler] = {
     FastTransform: sequence,
     AssociativeMemory: sequence,
     BinaryBlock: block,
+    Ensemble: ensemble,
     nn.Flatten: flatten,
     nn.Identity: identity,
     Identity: identity,

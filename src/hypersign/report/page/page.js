@@ -111,7 +111,7 @@ const page = (() => {
       const every = Math.ceil(last / 8);
       charts.draw(`training-${name}`, {
         label: `${titles[name]} by epoch, one line for each of: ${series.join(", ")}`,
-        height: 165,
+        height: 150,
         x: { title: "epoch", whole: true, grid: false, pad: .02 },
         y: { title: "", log: name === "rate" || name === "flipped" },
         legend: series.length > 1 ? looks : [],

@@ -62,7 +62,7 @@ page.start((data) => {
     }
     say(`${data.families[family].title}: how often each pair of dot products occurs; the sign differs in the shaded quarters`,
       `r = ${number(products.r, 3)}, predicted ${number(products.predicted, 3)}; ${percent(products.differ)} of signs differ` +
-      `${products.predicted_differ == null ? "" : `, predicted ${percent(products.predicted_differ)}`}`);
+      `${products.training_differ == null ? "" : `, ${percent(products.training_differ)} on training images`}`);
     const rows = cells(products);
     if (!rows.length) return note("view", "No pair of dot products was counted.");
     const most = Math.max(...rows.map((row) => row.log), 1e-9);
@@ -205,7 +205,8 @@ page.start((data) => {
     table.tHead.replaceChildren(head);
     table.tBodies[0].replaceChildren(...numbers.map((row) => {
       const made = document.createElement("tr");
-      made.append(cell("th", row.family, { scope: "row" }), ...columns.map(([key]) => cell("td", number(row[key], 3), { className: key === "independent" ? "reference" : "" })));
+      made.append(cell("th", row.family, { scope: "row" }), ...columns.map(([key]) => cell("td", number(row[key], 4) + (key === "measured" && row.error != null ? ` ± ${number(row.error, 4)}` : ""), { className: key === "independent" ? "reference" : "" })));
+      if (row.mark) made.cells[1].append(" ", cell("span", row.mark === "above" ? "▲" : "▼", { className: "arrow", title: `${row.mark} prediction` }));
       return made;
     }));
     table.hidden = !numbers.length;
@@ -247,20 +248,27 @@ page.start((data) => {
       draw("across-correlations", {
         ...byLayer, label: "Correlation of dot products for each layer, measured and predicted", step: Math.max(34, Math.min(40, 220 / layerNames.length)),
         x: { title: "r" }, y: { band: [...new Set(correlations.map((row) => row.layer))] },
-        legend: [...families.map((family) => ({ text: family, ...FAMILIES[family] })), { text: "predicted", shape: "tick", colour: "var(--muted)" }],
+        legend: [...families.map((family) => ({ text: family, ...FAMILIES[family] })), { text: "predicted", shape: "tick", colour: "var(--muted)" },
+          ...(correlations.some((row) => row.independent != null) ? [{ text: "if inputs were independent", shape: "cross", colour: "var(--line-strong)" }] : [])],
         marks: families.flatMap((family) => {
           const own = { rows: correlations.filter((row) => row.family === family), y: "layer", lane: lanes[family], ...FAMILIES[family] };
           return [
             { kind: "rule", ...own, rows: own.rows.filter((row) => row.predicted != null), x: "predicted", x2: "measured", width: 1.5, opacity: .5 },
-            { kind: "tick", ...own, x: "predicted", size: 5 },
-            { kind: "point", name: family, ...own, x: "measured", tip: (row) => [`${row.layer}, ${family}`, `measured ${number(row.measured, 3)}`, `predicted ${number(row.predicted, 3)}`] },
+            { kind: "point", ...own, x: "independent", colour: "var(--line-strong)", shape: "cross", size: 3 },
+            { kind: "tick", ...own, x: "predicted", size: 6 },
+            {
+              kind: "point", name: family, ...own, x: "measured",
+              tip: (row) => [`${row.layer}, ${family}`, `measured ${number(row.measured, 3)}`,
+                ...(row.training == null ? [] : [`from training images ${number(row.training, 3)}`]), `predicted ${number(row.predicted, 3)}`,
+                ...(row.independent == null ? [] : [`if inputs were independent ${number(row.independent, 3)}`])],
+            },
           ];
         }),
       });
     } else note("across-correlations", empty);
     if (spread.length) {
       draw("across-spread", {
-        ...byLayer, label: "Spread of the angle against fan-in, with a guide of slope -1/2", height: 240,
+        ...byLayer, label: "Spread of the angle against fan-in, with a guide of slope -1/2", height: 225,
         x: { title: "fan-in d", log: true, pad: .12 }, y: { title: "std of the angle (degrees)", log: true, pad: .1 },
         legend: [{ text: "measured", colour: "var(--measured)", shape: "circle" }, { text: "predicted", colour: "var(--predicted)", shape: "cross" }],
         marks: [
@@ -275,7 +283,7 @@ page.start((data) => {
     if (scatter.length) {
       const names = [...new Set(scatter.map((row) => row.layer))];
       draw("across-scatter", {
-        ...byLayer, label: "Measured against predicted correlation, one point per filter, and the diagonal", height: 250,
+        ...byLayer, label: "Measured against predicted correlation, one point per filter, and the diagonal", height: 235,
         x: { title: "r predicted" }, y: { title: "r measured" },
         legend: names.length < 25 ? names.map((text) => ({ text, ...lookOf.get(text), dash: null })) : [],
         marks: [diagonal(scatter), ...names.map((name) => ({
@@ -337,74 +345,91 @@ page.start((data) => {
   }
 
   // What if --------------------------------------------------------------------------------------------
-  const curveOf = (layer, kind, rotation) =>
-    layer.what_if.find((curve) => curve.kind === kind && curve.rotation === rotation);
+  const KINDS = {
+    threshold: "weights: ternary threshold, σ", levels: "weights: number of levels",
+    "input threshold": "inputs: ternary threshold, σ", "input levels": "inputs: number of levels",
+  };
+  const curveOf = (layer, kind, rotation) => layer.what_if.find((curve) => curve.kind === kind && curve.rotation === rotation);
 
   // The value of a stored curve at `value`, by linear interpolation.
   function read(curve, field, value) {
+    if (!curve?.[field].length || value > curve.values.at(-1) + 1e-9) return null;
     const { values } = curve;
-    if (value > values.at(-1) + 1e-9) return null;
     const after = Math.max(1, values.findIndex((at) => at >= value - 1e-9));
     const [a, b] = [curve[field][after - 1], curve[field][after]];
     if (a == null || b == null) return Math.abs(values[after] - value) < 1e-9 ? b : null;
     return a + (b - a) * (value - values[after - 1]) / (values[after] - values[after - 1]);
   }
 
-  function choice() {
-    const kind = document.querySelector("#what-if input[name=kind]:checked").value;
-    const rotation = element("what-if-rotation").checked ? "hadamard" : "none";
-    const threshold = Number(element("what-if-threshold").value);
-    const levels = data.layers.find((layer) => layer.what_if.length).what_if
-      .find((curve) => curve.kind === "levels").values[Number(element("what-if-levels").value)];
-    return { kind, rotation, threshold, levels, value: kind === "threshold" ? threshold : levels };
+  const changes = (kind) => kind.endsWith("levels");
+
+  // The slider moves along thresholds, or from one stored number of levels to the next.
+  function setSlider() {
+    const kind = element("what-if-kind").value;
+    const slider = element("what-if-value");
+    const { values } = data.layers.flatMap((layer) => layer.what_if).find((curve) => curve.kind === kind);
+    Object.assign(slider, changes(kind) ? { min: 0, max: values.length - 1, step: 1, value: 1 }
+      : { min: 0, max: 1.5, step: .05, value: .6 });
+    drawWhatIf();
   }
 
   function drawWhatIf() {
     if (!element("what-if")) return;
-    const { kind, rotation, threshold, levels, value } = choice();
-    element("what-if-threshold-value").textContent = threshold ? `${threshold.toFixed(2)} σ` : "0: sign";
-    element("what-if-levels-value").textContent = String(levels);
-    const rows = data.layers.filter((layer) => layer.what_if.length).map((layer) => {
+    const kind = element("what-if-kind").value;
+    const field = element("what-if-field").value;
+    const rotated = element("what-if-rotation");
+    rotated.disabled = kind.startsWith("input");
+    const rotation = rotated.checked && !rotated.disabled ? "hadamard" : "none";
+    const at = Number(element("what-if-value").value);
+    const value = changes(kind) ? data.layers.flatMap((layer) => layer.what_if).find((curve) => curve.kind === kind).values[at] : at;
+    element("what-if-value-words").textContent = changes(kind) ? `${value} levels` : value ? `${value.toFixed(2)} σ` : "0: sign";
+    const now = kind.startsWith("input") ? "input threshold" : "threshold";
+    const rows = data.layers.filter((layer) => curveOf(layer, kind, rotation)).map((layer) => {
       const curve = curveOf(layer, kind, rotation);
       return {
-        layer: layer.name, sign: curveOf(layer, "threshold", "none").r[0], r: read(curve, "r", value),
+        layer: layer.name, sign: read(curveOf(layer, now, "none"), field, 0), r: read(curve, field, value),
         angle: read(curve, "angle", value), flips: read(curve, "flips", value),
       };
     }).filter((row) => row.sign != null && row.r != null);
-    const what = kind === "levels" ? `${levels} levels` : threshold ? `ternary levels at ${threshold.toFixed(2)} σ` : "signs";
+    const what = (changes(kind) ? `${value} levels` : value ? `ternary levels at ${value.toFixed(2)} σ` : "signs") + (kind.startsWith("input") ? " of the inputs" : "");
     const where = rotation === "none" ? "" : " in a rotated frame";
     const worst = rows.reduce((least, row) => !least || row.r < least.r ? row : least, null);
+    const flips = (row) => row.flips == null ? "" : `, ${percent(row.flips)} of signs flip`;
     element("what-if-words").textContent = worst
       ? `With ${what}${where}: the median r over layers is ${number(median(rows.map((row) => row.r)), 3)}; ` +
-        `the lowest is ${number(worst.r, 3)} in ${worst.layer}, where ${percent(worst.flips)} of signs flip.`
+        `the lowest is ${number(worst.r, 3)} in ${worst.layer}${worst.flips == null ? "" : `, where ${percent(worst.flips)} of signs flip`}.`
       : `With ${what}${where} no layer has an r.`;
+    const title = `r, ${field} binarized, median over filters`;
     if (rows.length) {
       draw("what-if-layers", {
         ...byLayer, chosen: layerNames[chosen], label: "Predicted correlation of each layer, with signs and with the levels chosen",
         step: Math.max(24, Math.min(44, 190 / rows.length)),
-        x: { title: "r, median over filters" }, y: { band: rows.map((row) => row.layer) },
+        x: { title }, y: { band: rows.map((row) => row.layer) },
         marks: [
           { kind: "rule", rows, x: "sign", x2: "r", y: "layer", colour: "var(--predicted)", width: 1.5, opacity: .5 },
           { kind: "tick", rows, x: "sign", y: "layer", colour: "var(--muted)", size: 8 },
-          { kind: "point", rows, x: "r", y: "layer", colour: "var(--predicted)", shape: "circle", size: 5, tip: (row) => [row.layer, `with signs ${number(row.sign, 3)}`, `with these ${number(row.r, 3)}`, `angle ${number(row.angle, 1)}°`, `${percent(row.flips)} of signs flip`] },
+          {
+            kind: "point", rows, x: "r", y: "layer", colour: "var(--predicted)", shape: "circle", size: 5,
+            tip: (row) => [row.layer, `with signs ${number(row.sign, 3)}`, `with these ${number(row.r, 3)}`, `angle ${number(row.angle, 1)}°${flips(row)}`],
+          },
         ],
       });
     } else note("what-if-layers", "No layer has an r.");
     const layer = data.layers[chosen];
     const row = rows.find((each) => each.layer === layer.name);
     element("caption-what-if").textContent = row
-      ? `${layer.name}: r = ${number(row.r, 3)}, angle ${number(row.angle, 1)}°, ${percent(row.flips)} of signs flip ` +
+      ? `${layer.name}: r = ${number(row.r, 3)}, angle ${number(row.angle, 1)}°${flips(row)} ` +
         `(with signs r = ${number(row.sign, 3)}); medians over ${curveOf(layer, kind, rotation).filters} filters`
       : layer.name;
-    const points = layer.what_if.filter((curve) => curve.kind === kind).flatMap((curve) =>
-      curve.values.map((at, i) => ({ value: at, r: curve.r[i], angle: curve.angle[i], rotation: curve.rotation }))).filter((point) => point.r != null);
+    const points = layer.what_if.filter((curve) => curve.kind === kind && curve[field].length).flatMap((curve) =>
+      curve.values.map((at, i) => ({ value: at, r: curve[field][i], angle: curve.angle[i], rotation: curve.rotation }))).filter((point) => point.r != null);
     if (!points.length) return note("what-if-curve", "This layer has no covariance to predict from.");
     const series = [["none", "no rotation"], ["hadamard", "Hadamard rotation"]].filter(([key]) => points.some((point) => point.rotation === key));
     draw("what-if-curve", {
       label: "Predicted correlation of the layer against threshold or number of levels", height: 220,
-      x: { title: kind === "threshold" ? "threshold, in σ of the filter (0: sign)" : "levels", grid: false, pad: .02 },
-      y: { title: "r, median over filters" },
-      legend: series.map(([, text], i) => ({ text, ...look(3 * i), line: true })),
+      x: { title: KINDS[kind], grid: false, pad: .02 },
+      y: { title: "r, median" },
+      legend: series.length > 1 ? series.map(([, text], i) => ({ text, ...look(3 * i), line: true })) : [],
       marks: [
         { kind: "rule", rows: [{ value }], x: "value", colour: "var(--predicted)", width: 1.5 },
         ...series.flatMap(([key, text], i) => {
@@ -416,6 +441,18 @@ page.start((data) => {
         }),
       ],
     });
+  }
+
+  function startWhatIf() {
+    const curves = data.layers.flatMap((layer) => layer.what_if);
+    const fill = (id, options) => element(id).replaceChildren(...options.map(([value, text]) => Object.assign(document.createElement("option"), { value, textContent: text })));
+    fill("what-if-kind", Object.entries(KINDS).filter(([kind]) => curves.some((curve) => curve.kind === kind)));
+    fill("what-if-field", Object.keys(FAMILIES).filter((field) => curves.some((curve) => curve[field].length)).map((field) => [field, field]));
+    element("what-if-kind").addEventListener("change", setSlider);
+    element("what-if-field").addEventListener("change", drawWhatIf);
+    element("what-if-value").addEventListener("input", drawWhatIf);
+    element("what-if-rotation").addEventListener("change", drawWhatIf);
+    setSlider();
   }
 
   // Picking a layer ------------------------------------------------------------------------------------
@@ -452,19 +489,7 @@ page.start((data) => {
     element("next").addEventListener("click", () => pick(chosen + 1));
     rows.forEach((row, i) => row.addEventListener("click", () => pickName(layerNames[i])));
     for (const input of document.querySelectorAll(".views input")) input.addEventListener("change", drawLayer);
-    if (element("what-if")) {
-      const stored = data.layers.find((layer) => layer.what_if.length).what_if.find((curve) => curve.kind === "levels");
-      element("what-if-levels").max = String(stored.values.length - 1);
-      for (const [id, kind] of [["what-if-threshold", "threshold"], ["what-if-levels", "levels"]]) {
-        element(id).addEventListener("input", () => {
-          document.querySelector(`#what-if input[value=${kind}]`).checked = true;
-          drawWhatIf();
-        });
-      }
-      for (const input of document.querySelectorAll("#what-if input:not([type=range])")) {
-        input.addEventListener("change", drawWhatIf);
-      }
-    }
+    if (element("what-if")) startWhatIf();
     drawAcross();
     if (data.forecast) drawForecast(data.forecast, byLayer);
     drawAblation();
