@@ -31,6 +31,9 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"HyperSign {release}"
+html_static_path = ["_static"]
+html_css_files = ["page.css"]
+html_js_files = ["copy.js"]
 
 
 def plain_text(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
