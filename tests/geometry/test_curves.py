@@ -23,7 +23,8 @@ def layer():
 
 def test_points_are_the_what_ifs_of_the_same_filters(layer):
     found = {(c.rotation, c.kind): c for c in what_if_curves(layer)}
-    assert set(found) == {(r, k) for r in ("none", "hadamard") for k in ("threshold", "levels")}
+    kinds = {(r, k) for r in ("none", "hadamard") for k in ("threshold", "levels")}
+    assert set(found) == kinds | {("none", "input threshold"), ("none", "input levels")}
     rotation = HadamardRotation(40, rounds=3, seed=0)
     sigma = layer.weights.std(1, keepdims=True)
     expected = {

@@ -99,8 +99,8 @@ def test_errors_of_random_layers_accumulate_as_predicted(batches):
     np.testing.assert_allclose([layer.own_r for layer in found.layers], [C, C * C, C * C], atol=0.02)
     np.testing.assert_allclose([layer.r for layer in found.layers], [C, C**3, C**5], atol=0.03)
     for layer in found.layers:
-        assert layer.r == pytest.approx(layer.predicted_r, abs=0.03)
-        assert layer.input_flips == pytest.approx(layer.predicted_input_flips, abs=0.01)
+        assert layer.r == pytest.approx(layer.training_r, abs=0.03)
+        assert layer.input_flips == pytest.approx(layer.training_input_flips, abs=0.01)
         assert [test.kept for test in layer.permuted] == ["global", "sample", "position"]
         for test in layer.permuted:
             assert test.r == pytest.approx(test.predicted_r, abs=0.01)
@@ -137,7 +137,7 @@ def test_depth_does_not_depend_on_the_batches_and_leaves_the_model(batches):
     )
     for a, b in zip(one.layers, other.layers, strict=True):
         assert a.r == pytest.approx(b.r, abs=1e-5)
-        assert a.predicted_r == pytest.approx(b.predicted_r, abs=1e-5)
+        assert a.training_r == pytest.approx(b.training_r, abs=1e-5)
         assert a.permuted == b.permuted
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(module.training and not module._forward_hooks for module in model.modules())

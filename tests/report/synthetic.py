@@ -66,9 +66,9 @@ def depth() -> Depth:
                 name=name,
                 own_r=0.85,
                 r=0.8 - 0.05 * i,
-                predicted_r=0.8 - 0.06 * i,
+                training_r=0.8 - 0.06 * i,
                 input_flips=0.1,
-                predicted_input_flips=0.12,
+                training_input_flips=0.12,
                 permuted=tuple(PermutedR(kept, 0.8, 0.8) for kept in ("global", "sample", "position")),
             )
             for i, (name, _, _) in enumerate(LAYERS)

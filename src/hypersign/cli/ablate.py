@@ -150,10 +150,10 @@ def depth_table(found: "Depth") -> Table:
     table = Table(
         title=f"depth: all layers quantized against a float replica, {found.images:,} images",
         title_justify="left",
-        caption="each measured / predicted. r: correlation of the layer's dot products in the two networks;\n"
-        "alone: without the errors of earlier layers; flips: inputs whose sign differs. Permuted:\n"
-        "r with quantized weights, inputs permuted over everything; within each image; over the\n"
-        "images, for each channel and position.",
+        caption="r: correlation of the layer's dot products in the two networks, and flips: inputs whose sign\n"
+        "differs, each on test / training images; alone: without the errors of earlier layers. Permuted:\n"
+        "r with quantized weights, measured / predicted, inputs permuted over everything; within each\n"
+        "image; over the images, for each channel and position.",
         caption_justify="left",
     )
     table.add_column("layer", no_wrap=True)
@@ -163,8 +163,8 @@ def depth_table(found: "Depth") -> Table:
         table.add_row(
             layer.name,
             f"{layer.own_r:.2f}",
-            beside(layer.r, layer.predicted_r, 2),
-            beside(100 * layer.input_flips, 100 * layer.predicted_input_flips, 1),
+            beside(layer.r, layer.training_r, 2),
+            beside(100 * layer.input_flips, 100 * layer.training_input_flips, 1),
             *(beside(test.r, test.predicted_r, 3) for test in layer.permuted),
         )
     return table

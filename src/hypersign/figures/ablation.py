@@ -49,11 +49,11 @@ def ablated_layers(
 
 
 def depth_r(depth: Depth, ax: "Axes | None" = None) -> "Axes":
-    """Draws each layer's correlation with the float replica, beside its prediction and the layer's own r."""
+    """Draws each layer's correlation with the float replica, beside that on training images and the layer's own r."""
     ax = axes(ax)
     names = [layer.name for layer in depth.layers]
     ax.plot(names, [layer.own_r for layer in depth.layers], ":", color=GUIDE, marker=".", label="this layer alone")
-    ax.plot(names, [layer.predicted_r for layer in depth.layers], "--", color=PREDICTED, label="predicted")
+    ax.plot(names, [layer.training_r for layer in depth.layers], "--", color=PREDICTED, label="training images")
     ax.plot(names, [layer.r for layer in depth.layers], color=MEASURED, marker="o", markersize=4, label="measured")
     ax.set(ylim=(0, 1.02), ylabel="r with the float replica")
     ax.tick_params(axis="x", labelrotation=45 if len(names) > 6 else 0)

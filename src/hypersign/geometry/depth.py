@@ -1,4 +1,4 @@
-"""Errors that accumulate through a network: measured layer by layer against a float replica, and predicted.
+"""Errors that accumulate through a network: measured layer by layer against a float replica.
 
 Inspection measures what one bit does to a layer on the inputs that the layer has in this network. But those inputs
 already carry the errors of all layers before it. The float replica, the same network without quantizers, shows what
@@ -67,21 +67,21 @@ class LayerDepth:
     """How far a layer of the quantized network is from the same layer of the float replica.
 
     `r` is the correlation of the layer's dot products in the two networks, per filter (so batch norm does not change
-    it) and averaged over filters. `predicted_r` is `accumulated_r` for the layers up to this one. `own_r` is what
-    this layer alone does, on inputs without errors. `input_flips` is the share of its inputs whose sign differs
-    between the networks. `predicted_input_flips` is arccos(predicted r of the layer before)/pi, 0 in the first layer.
+    it) and averaged over filters. `own_r` is what this layer alone does, on inputs without errors. `input_flips` is
+    the share of its inputs whose sign differs between the networks. `training_r` and `training_input_flips` are the
+    same on the images that batch norm was re-estimated on: they check that r holds for other images. The product of
+    the layers' own r is no prediction of r: trained filters average errors out, so it is far too low.
     """
 
     name: str
     own_r: float
     r: float
-    predicted_r: float
+    training_r: float
     input_flips: float
-    predicted_input_flips: float
+    training_input_flips: float
     permuted: tuple[PermutedR, ...]
 
 
-@shown
 @dataclasses.dataclass(frozen=True)
 class Depth:
     """Result of `measure_depth` on `images` images."""
@@ -229,7 +229,8 @@ def measure_depth(
         model: a network with quantized layers.
         batches: pairs of images and labels to measure on. They are read twice, so pass a list or `Batches`, not a
             generator.
-        reestimation: pairs of images and labels to re-estimate batch norm on; not a generator either.
+        reestimation: pairs of training images and labels to re-estimate batch norm on, and for `training_r`; not a
+            generator either.
         seed: the seed of the permutation tests.
         permuted_images: the permutation tests use the first `permuted_images` images.
         progress: called after each batch with the number of images seen, in two passes.
@@ -248,7 +249,7 @@ def measure_depth(
     >>> model = nn.Sequential(QuantLinear(512, 512, **binary), QuantLinear(512, 10, **binary))
     >>> for layer in model: _ = nn.init.normal_(layer.weight)
     >>> batch = torch.randn(300, 512), torch.zeros(300, dtype=torch.long)
-    >>> [(round(layer.r, 1), round(layer.predicted_r, 1)) for layer in measure_depth(model, [batch], [batch]).layers]
+    >>> [(round(layer.r, 1), round(layer.training_r, 1)) for layer in measure_depth(model, [batch], [batch]).layers]
     [(0.6, 0.6), (0.4, 0.4)]
     """
     check_int("permuted_images", permuted_images, min=1)
@@ -263,56 +264,76 @@ def measure_depth(
         for network in (quantized, replica):
             reestimate_batch_norm(network, reestimation)
     own = layer_r(quantized, batches, progress=progress)
-    predicted = accumulated_r(own, weights=names, inputs=names)
-    kept: dict[str, list[Tensor]] = {name: [] for name in names}
-    accumulators: dict[str, ProductSums] = {}
-    flips = dict.fromkeys(names, 0)
-    inputs_seen = dict.fromkeys(names, 0)
-    images = 0
     with full_precision(device), mode(quantized, False), mode(replica, False), torch.no_grad():
         ours, theirs = _Watch(quantized, names), _Watch(replica, names)
+        found = _Accumulated(ours, theirs, permuted_images)
+        found.read(batches, example, progress)
+        training = _Accumulated(ours, theirs, 0)
+        training.read(reestimation, example, None)
+    generator = torch.Generator().manual_seed(seed)
+    layers = []
+    for i, name in enumerate(names):
+        tests = permutation_tests(ours.layers[name], torch.cat(found.kept[name]), generator)
+        layers.append(
+            LayerDepth(
+                name=name,
+                own_r=own[i].both,
+                r=found.r(name),
+                training_r=training.r(name),
+                input_flips=found.input_flips(name),
+                training_input_flips=training.input_flips(name),
+                permuted=tuple(PermutedR(what, _mean(r), _mean(expected)) for what, (r, expected) in tests.items()),
+            )
+        )
+    return Depth(found.images, tuple(layers))
+
+
+class _Accumulated:
+    """Compares the layers of the network and of its replica on images."""
+
+    def __init__(self, ours: "_Watch", theirs: "_Watch", keep: int) -> None:
+        self.ours, self.theirs, self.keep = ours, theirs, keep
+        self.images = 0
+        self.kept: dict[str, list[Tensor]] = {name: [] for name in ours.layers}  # quantized inputs of some images
+        self._products = {
+            name: ProductSums(layer.filters, {"depth": ("float", "quantized")}) for name, layer in ours.layers.items()
+        }
+        self._flips = dict.fromkeys(ours.layers, 0)
+        self._inputs = dict.fromkeys(ours.layers, 0)
+
+    def read(self, batches: Iterable[Any], example: Any, progress: Progress | None) -> None:
         for batch in batches:
             x = as_input(inputs_and_targets(batch)[0], example)
             if not len(x):
                 continue
-            quantized(x)
-            replica(x)
-            for name in names:
-                (a, z), (a_float, z_float) = ours.seen.pop(name), theirs.seen.pop(name)
-                layer = ours.layers[name]
+            self.ours.model(x)
+            self.theirs.model(x)
+            for name, layer in self.ours.layers.items():
+                (a, z), (a_float, z_float) = self.ours.seen.pop(name), self.theirs.seen.pop(name)
                 rows, rows_float = (product_rows(layer, values) for values in (z, z_float))
-                accumulators.setdefault(name, ProductSums(layer.filters, {"depth": ("float", "quantized")}))
-                accumulators[name].update({"float": rows_float, "quantized": rows})
-                flips[name] += int(((a < 0) != (a_float < 0)).sum())
-                inputs_seen[name] += a.numel()
-                if images < permuted_images:
-                    kept[name].append(layer.effective_input(a[: permuted_images - images]))
-            images += len(x)
+                self._products[name].update({"float": rows_float, "quantized": rows})
+                self._flips[name] += int(((a < 0) != (a_float < 0)).sum())
+                self._inputs[name] += a.numel()
+                if self.images < self.keep:
+                    self.kept[name].append(layer.effective_input(a[: self.keep - self.images]))
+            self.images += len(x)
             if progress is not None:
-                progress(images)
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for i, name in enumerate(names):
-        measured = accumulators[name].correlation("depth")[1]
-        tests = permutation_tests(ours.layers[name], torch.cat(kept[name]), generator)
-        found.append(
-            LayerDepth(
-                name=name,
-                own_r=own[i].both,
-                r=_mean(measured),
-                predicted_r=predicted[i],
-                input_flips=flips[name] / inputs_seen[name],
-                predicted_input_flips=float(theory.sign_disagreement(predicted[i - 1])) if i else 0.0,
-                permuted=tuple(PermutedR(what, _mean(r), _mean(expected)) for what, (r, expected) in tests.items()),
-            )
-        )
-    return Depth(images, tuple(found))
+                progress(self.images)
+
+    def r(self, name: str) -> float:
+        """The correlation of a layer's products in both networks, averaged over filters."""
+        return _mean(self._products[name].correlation("depth")[1])
+
+    def input_flips(self, name: str) -> float:
+        """The share of a layer's inputs whose sign differs."""
+        return self._flips[name] / self._inputs[name]
 
 
 class _Watch:
     """Keeps each quantized layer's current input and output. It hooks layers, because layers may share quantizers."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.model = model
         self.layers: dict[str, QuantLayer] = {name: model.get_submodule(name) for name in names}  # type: ignore[misc]
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
         for name, layer in self.layers.items():

@@ -120,8 +120,8 @@ class DotProducts:
                                activations; the product of the two for both
 
     `permuted` inputs are independent, so there the prediction is the reference. `..._error` is a standard error, from
-    a jackknife over groups of images (NaN for a single image). Without training images the other numbers are NaN and
-    the tuples empty.
+    a jackknife over groups of images (NaN for up to five images). Without training images the other numbers are NaN
+    and the tuples empty.
 
     `slope` and `intercept` describe the least-squares line of y on x. `sign_disagreement` is the share of pairs whose
     signs differ (0 counts as positive); `training_sign_disagreement` is that of the training images.

@@ -394,7 +394,7 @@ def depth_content(found: Depth | None) -> list[dict[str, Any]]:
         for series, value in (
             ("alone", layer.own_r),
             ("all, measured", layer.r),
-            ("all, predicted", layer.predicted_r),
+            ("all, training images", layer.training_r),
         )
         if math.isfinite(value)
     ]

@@ -21,7 +21,7 @@ __all__ = ["NormalMixture", "QuantizedNormals", "Steps"]
 ORDER = 17
 """Terms of the series in the correlation; an odd number, because the sign has odd terms only."""
 
-_BLOCK = 512  # rows per block of a covariance
+_BLOCK = 256  # rows per block of a covariance
 _FAR = 38.0  # standard deviations beyond which the normal density is 0 in float64
 _LEAST = 0.02  # the share of a variance that groups leave within them, at least
 
@@ -83,12 +83,20 @@ class NormalMixture:
         """The mean of each number inside, of shape (d,)."""
         return np.asarray(self.shares @ self.means)
 
+    @property
+    def padded_mean(self) -> np.ndarray:
+        """The mean of each number, padding included, of shape (d,)."""
+        share = self.present.diagonal()[np.arange(self.means.shape[1]) % len(self.present)]
+        return np.asarray(share * (self.mean - self.padding) + self.padding)
+
     def inside(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of the covariance without padding; the shares of pairs inside; and these less their product.
 
         cov(x_i, x_j) = (C_ij - (p_ij - p_i p_j) m_i m_j) / p_ij,   m the mean inside less the padding
         """
         kernel = np.arange(self.means.shape[1]) % len(self.present)
+        if len(self.present) == 1:
+            return self.covariance[rows].astype(np.float64), np.ones((1, 1)), np.zeros((1, 1))
         both = self.present[kernel[rows]][:, kernel]
         share = self.present.diagonal()[kernel]
         apart = both - share[rows, None] * share
@@ -164,38 +172,59 @@ class QuantizedNormals:
         self._rest = np.sqrt(np.maximum(shares @ (squares - expected**2) - series, 0))
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Yields (rows, cov(x_i, q_j), cov(q_i, q_j)) for 512 rows i at a time and all columns j."""
+        """Yields (rows, cov(x_i, q_j), cov(q_i, q_j)) for 256 rows i at a time.
+
+        The first has all columns j. The second, which is symmetric, has the columns from rows.start on.
+        """
+        for rows, cross, covariance in self._blocks(levels=True):
+            assert covariance is not None
+            yield rows, cross, covariance
+
+    def cross_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yields (rows, cov(x_i, q_j)) alone, which takes far less time."""
+        for rows, cross, _ in self._blocks(levels=False):
+            yield rows, cross
+
+    def _blocks(self, levels: bool) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
         numbers = self._numbers
         weights = numbers.shares[:, None]
         inverse = np.divide(1, self._spread, out=np.zeros_like(self._spread), where=self._spread > 0)
         stein = inverse * (weights * numbers.spreads[:, None] * self._terms[0]).sum(0)
         deviation = self._expected - self._levels
-        means, levels = numbers.mean - numbers.padding, self._levels - numbers.padding
+        means, values = numbers.mean - numbers.padding, self._levels - numbers.padding
+        root = np.sqrt(numbers.shares)[:, None]
+        terms = (root * self._terms).astype(np.float32)
         for start in range(0, len(means), _BLOCK):
             rows = slice(start, min(start + _BLOCK, len(means)))
             inside, both, apart = numbers.inside(rows)
             shift = (weights * self._shift[:, rows]).T
             within = inside - shift @ self._shift
-            rho = np.clip(within * inverse[rows, None] * inverse, -1, 1)
             cross = shift @ self._expected + within * stein
-            covariance = self._series(rows, rho) + (weights * deviation[:, rows]).T @ deviation
-            own = np.arange(rows.start, rows.stop)
-            covariance[own - start, own] = self._variance[rows]
+            own = np.arange(rows.stop - start)
             shares = numbers.shares @ (self._shift[:, rows] * self._expected[:, rows])
-            cross[own - start, own] = shares + self._spread[rows] ** 2 * stein[rows]
-            yield (
-                rows,
-                both * cross + apart * means[rows, None] * levels,
-                both * covariance + apart * levels[rows, None] * levels,
-            )
+            cross[own, own + start] = shares + self._spread[rows] ** 2 * stein[rows]
+            padded = len(numbers.present) > 1
+            if padded:
+                cross = both * cross + apart * means[rows, None] * values
+            if not levels:
+                yield rows, cross, None
+                continue
+            rho = within[:, start:] * inverse[rows, None]
+            rho *= inverse[start:]
+            covariance = self._series(rows, np.clip(rho, -1, 1, out=rho).astype(np.float32), terms).astype(np.float64)
+            covariance += (weights * deviation[:, rows]).T @ deviation[:, start:]
+            covariance[own, own] = self._variance[rows]
+            if padded:
+                covariance = both[:, start:] * covariance + apart[:, start:] * values[rows, None] * values[start:]
+            yield rows, cross, covariance
 
-    def _series(self, rows: slice, rho: np.ndarray) -> np.ndarray:
-        """The sum over k of rho^k sum_g pi_g b_kgi b_kgj, by Horner's rule, with the remainder."""
-        root = np.sqrt(self._numbers.shares)[:, None]
-        total = self._rest[rows, None] * self._rest * np.interp(np.abs(rho), *_tail())
-        for terms in self._terms[::-1]:
-            scaled = root * terms
-            total += scaled[:, rows].T @ scaled
+    def _series(self, rows: slice, rho: np.ndarray, terms: np.ndarray) -> np.ndarray:
+        """The sum over k of rho^k sum_g pi_g b_kgi b_kgj, by Horner's rule, with the remainder, in float32."""
+        rest = self._rest.astype(np.float32)
+        tail = np.interp(np.abs(rho), *_tail()).astype(np.float32)
+        total = tail * rest[rows, None] * rest[rows.start :]
+        for own in terms[::-1]:
+            total += own[:, rows].T @ own[:, rows.start :]
             total *= rho
         return total
 

@@ -1,12 +1,13 @@
 """What-ifs as functions of the threshold, the number of levels and a rotation, for the sliders of a report."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hypersign import theory
 from hypersign._checks import check_int
 from hypersign.geometry.covariance.measure import LayerCovariance
 from hypersign.geometry.covariance.spectrum import spectrum
@@ -26,8 +27,22 @@ CURVE_LEVELS = (2, 3, 4, 5, 6, 7, 8, 16)
 CURVE_FILTERS = 32
 """Curves are medians over this number of filters, evenly spread over the layer (over each group)."""
 
+CURVE_SAMPLE = 256
+"""Sign flips in curves are counted on this number of inputs."""
+
+INPUT_FAN_IN = 576
+"""Curves for input quantizers are left out above this fan-in, because each value needs a covariance of its own."""
+
+INPUT_THRESHOLDS = (0.0, 0.3, 0.6, 0.9, 1.2)
+"""The thresholds of input curves, in standard deviations of the layer's inputs."""
+
+INPUT_LEVELS = (2, 3, 4, 8)
+"""The numbers of levels of input curves."""
+
 COMPONENTS_FAN_IN = 2304
 """Principal components are left out above this fan-in, because they need of the order of d^3 operations."""
+
+FIELDS = ("angle_degrees", "pearson_r", "sign_flip_share", "activations_pearson_r", "both_pearson_r")
 
 ROTATIONS: dict[str, Callable[[int], HadamardRotation] | None] = {
     "none": None,
@@ -36,11 +51,13 @@ ROTATIONS: dict[str, Callable[[int], HadamardRotation] | None] = {
 
 
 def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tuple[WhatIfCurve, ...]:
-    """Predicts angle, r and sign flips for each threshold and number of levels, with and without a rotation.
+    """Predicts angle, r and sign flips for each threshold and number of levels, of weights and of inputs.
 
     A filter w becomes R' q(R w). For a threshold t, q is sign(x) [|x| > t sigma]; for k levels, q rounds to the k
     Lloyd-Max levels. R is the identity ("none") or three rounds of a randomized Hadamard transform ("hadamard"). r
-    and sign flips follow from the covariance of the inputs, as in `what_if`.
+    and sign flips are those of `what_if`. The curves for inputs keep the layer's own levels of the weights (signs, if
+    it has none) and quantize the real inputs by thresholds and Lloyd-Max levels, in standard deviations of all inputs
+    of the layer; above a fan-in of 576 they are left out.
 
     Args:
         layer: the covariance of a layer's inputs, with its latent filters.
@@ -74,12 +91,27 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
                 levels = quantizer(turned)
                 back = levels if rotation is None else rotation.inverse(levels)
                 rows.append(products.against("", np.where(broken, np.nan, back.numpy())))
-            columns = {
-                field: tuple(row.median(field) for row in rows)
-                for field in ("angle_degrees", "pearson_r", "sign_flip_share")
-            }
+            columns = {field: tuple(row.median(field) for row in rows) for field in FIELDS}
             curves.append(WhatIfCurve(name, kind, len(few.weights), tuple(quantizers), **columns))
-    return tuple(curves)
+    return (*curves, *_input_curves(few))
+
+
+def _input_curves(few: LayerCovariance) -> Iterator[WhatIfCurve]:
+    """The curves for quantizers of inputs."""
+    if few.real is None or few.fan_in > INPUT_FAN_IN or not few.real.deviation > 0:
+        return
+    own = few.levels if few.levels is not few.weights else np.where(few.weights < 0, -1.0, 1.0)
+    families = {
+        "input threshold": {t: theory.Steps.of([-t, t], [-1, 0, 1]) for t in INPUT_THRESHOLDS},
+        "input levels": {float(k): _lloyd_max(k) for k in INPUT_LEVELS},
+    }
+    for kind, rules in families.items():
+        rows = []
+        for rule in rules.values():
+            steps = theory.Steps(few.real.deviation * rule.thresholds, rule.levels)
+            rows.append(_Products(few, (steps,) * few.groups).against("", own))
+        columns = {field: tuple(row.median(field) for row in rows) for field in FIELDS}
+        yield WhatIfCurve("none", kind, len(few.weights), tuple(rules), **columns)
 
 
 def components(layer: LayerCovariance) -> Components:
@@ -95,7 +127,8 @@ def components(layer: LayerCovariance) -> Components:
     """
     if layer.fan_in > COMPONENTS_FAN_IN:
         return Components()
-    found = spectrum(layer)
+    single = layer.covariance.astype(np.float32)  # shares need no more digits, and it takes half the time
+    found = spectrum(dataclasses.replace(layer, covariance=single))
     numbers = [1]
     while numbers[-1] < layer.fan_in:
         numbers.append(min(2 * numbers[-1], layer.fan_in))
@@ -113,10 +146,18 @@ def components(layer: LayerCovariance) -> Components:
     )
 
 
+def _lloyd_max(k: int) -> theory.Steps:
+    found = theory.lloyd_max(k)
+    return theory.Steps.of(found.thresholds, found.levels)
+
+
 def _few(layer: LayerCovariance, count: int) -> LayerCovariance:
     """The layer with about `count` of its filters: the same number from each group, at least one."""
     each = layer.filters // layer.groups
     taken = min(each, -(-count // layer.groups))
     places = np.linspace(0, each - 1, taken).round().astype(int)
     chosen = (each * np.arange(layer.groups)[:, None] + places).ravel()
-    return dataclasses.replace(layer, weights=layer.weights[chosen], levels=layer.levels[chosen])
+    every = max(1, layer.sample.shape[2] // CURVE_SAMPLE)
+    weights = layer.weights[chosen]
+    levels = weights if layer.levels is layer.weights else layer.levels[chosen]
+    return dataclasses.replace(layer, weights=weights, levels=levels, sample=layer.sample[:, :, ::every])

@@ -38,8 +38,9 @@ class LayerCovariance:
     the inputs of group f // (filters / groups). These arrays are float64. `kind` is the layer's class.
 
     `sample` holds some of the inputs, evenly spread, of shape (groups, d, n) in float32; empty if none were kept.
-    `real` describes the inputs before the layer's input quantizer; None if it has none. `products` are the sums of
-    the dot products of a quantized layer over all these inputs; None if they were not computed.
+    `real` describes the inputs before the layer's input quantizer, if `quantizes_inputs`, else these inputs; None if
+    it is unknown. `products` are the sums of the dot products of a quantized layer over all these inputs; None if
+    they were not computed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class LayerCovariance:
     levels: np.ndarray
     sample: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((1, 1, 0), np.float32))
     real: RealInputs | None = None
+    quantizes_inputs: bool = False
     products: ProductSums | None = None
 
     @property
@@ -182,8 +184,12 @@ class _LayerSums:
             groups_of(layer), fan_in, levels=levels, device=layer.weight.device, mapped=mapped
         )
         self.sample = VectorSample(sample_size(fan_in))
+        self.real = RealInputSums(layer, self.sums, self.sample)
         if self.quantizes:
-            self.real = RealInputSums(layer, mapped=mapped)
+            real = CovarianceAccumulator(
+                groups_of(layer), fan_in, single=True, device=layer.weight.device, mapped=mapped
+            )
+            self.real = RealInputSums(layer, real, VectorSample(sample_size(fan_in)))
         if quantized and (self.quantizes or layer.quantizes_weights) and torch.isfinite(layer.weight.sum()):
             self.products, self.multiply = ProductSums(layer.filters, FAMILIES), LayerProducts(layer)
 
@@ -213,18 +219,23 @@ class _LayerSums:
             self.products.update(products, images=len(x))
         elif self.quantizes:
             seen = self.layer.effective_input(x)
+        assert self.real is not None
+        if self.quantizes:
+            self.real.update(x)
+        else:
+            self.real.note(x)
         for patches in input_patches(layer, seen):
             self.sums.update(patches)
             self.sample.update(patches)
-        if self.real is not None:
-            self.real.update(x)
 
     def result(self) -> LayerCovariance:
         """The covariance. The accumulators cannot be used afterwards."""
         assert self.sums is not None
         mean, covariance = self.sums.result()
         patches, self.sums = self.sums.count, None  # frees the accumulators' memory on a device
-        real, self.real = None if self.real is None else self.real.result(), None
+        assert self.real is not None
+        moments = self.real.sums.result() if self.quantizes else (mean, covariance)
+        real, self.real = self.real.result(*moments, quantized=self.quantizes), None
         latent = self.layer.weight.detach()
         quantized = isinstance(self.layer, QuantLayer) and self.layer.quantizes_weights
         levels = self.layer.effective_weight().detach() if quantized else latent
@@ -239,6 +250,7 @@ class _LayerSums:
             weights if levels is latent else _rows(levels),
             self.sample.vectors.float().numpy(),
             real,
+            self.quantizes,
             self.products,
         )
 

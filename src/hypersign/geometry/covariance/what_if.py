@@ -12,6 +12,7 @@ from hypersign import theory
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign.geometry.covariance.measure import LayerCovariance
+from hypersign.geometry.covariance.real_inputs import RealInputs, steps_of
 from hypersign.quantizers import GroupScaled, Optimal, Quantizer, Rotated, Sign, Ternary
 from hypersign.rotations import HadamardRotation
 
@@ -64,21 +65,24 @@ class LloydMax:
 class WhatIf:
     """The predicted effect of a quantizer on a layer, with one value per filter.
 
-    `angle_degrees` is the angle between the latent filter w and the quantized filter b. `pearson_r` is the predicted
-    correlation of the dot products a.w and a.b over the inputs a. `sign_flip_share` is the predicted share of dot
-    products whose signs differ, for jointly normal products with these means. Products of first and last layers are
-    often not normal: for a network on CIFAR-10, .267 and .191 were predicted there, and .300 and .208 counted on the
-    same images; single filters were off by .18. `LayerCovariance.sign_flips` counts them for a layer's own quantizer.
-    A value is NaN if w or b is zero or NaN, or if the products do not vary.
+    `angle_degrees` is the angle between the latent filter w and the quantized filter b. The others are for the inputs
+    q that the layer sees and its real inputs a: `pearson_r` is the predicted correlation of q.w and q.b (weights
+    binarized), `activations_pearson_r` of a.b and q.b, and `both_pearson_r` of a.w and q.b. Without an input
+    quantizer q is a. `sign_flip_share` is the share of dot products whose signs differ between q.w and q.b, counted
+    on a sample of the inputs, with a standard error of up to .5/sqrt(n) for n vectors; without a sample, or for
+    another input quantizer, it is that of jointly normal products with these means. A value is NaN if w or b is zero
+    or NaN, if the products do not vary, or if there is no prediction.
     """
 
     quantizer: str
     angle_degrees: tuple[float, ...]
     pearson_r: tuple[float, ...]
     sign_flip_share: tuple[float, ...]
+    activations_pearson_r: tuple[float, ...] = ()
+    both_pearson_r: tuple[float, ...] = ()
 
     def median(self, field: str) -> float:
-        """The median of one of the three fields over the filters where it is not NaN; NaN if there are none."""
+        """The median of one of the fields over the filters where it is not NaN; NaN if there are none."""
         values = np.asarray(getattr(self, field))
         known = values[~np.isnan(values)]
         return float(np.median(known)) if len(known) else np.nan
@@ -105,23 +109,30 @@ def usual_quantizers(fan_in: int) -> dict[str, WeightQuantizer]:
     }
 
 
-def what_if(layer: LayerCovariance, quantizers: Mapping[str, WeightQuantizer] | None = None) -> tuple[WhatIf, ...]:
+def what_if(
+    layer: LayerCovariance,
+    quantizers: Mapping[str, WeightQuantizer] | None = None,
+    *,
+    inputs: WeightQuantizer | None = None,
+) -> tuple[WhatIf, ...]:
     """Predicts what quantizing the weights would do to a layer: the angle, r and sign flips of every filter.
 
         r = w'Cb / sqrt(w'Cw b'Cb),   b = q(w),   C the covariance of the layer's inputs
-        flips = mass of the bivariate normal where one of a.w, a.b is negative, the other not
 
-    For the inputs from which C was computed, r is exact, whatever their distribution. Flips are exact if the
-    products are normal. A scale per filter changes neither.
+    For the inputs from which C was computed, r with binarized weights is exact, whatever their distribution. r with
+    binarized activations, or both, follows from the real inputs (`theory.QuantizedNormals`). A scale per filter
+    changes neither.
 
     Args:
         layer: one of the layers that `input_covariances` returns.
         quantizers: maps names to quantizers such as `Ternary(0.1)`, `LloydMax(4)`, `GroupScaled(Sign(), 64)` or
             `Rotated(Sign(), HaarRotation(fan_in, seed=0))`, which is the generalized binarization R' sign(R w). Any
             function that maps filters `(filters, d)` to quantized filters will do. `usual_quantizers` if None.
+        inputs: a quantizer of inputs in place of the layer's own, such as `Ternary(0.5)`: any function of single
+            numbers. The inputs that the layer then sees are predicted too.
 
     Returns one `WhatIf` per quantizer. Raises:
-        HypersignError: a quantizer returns another shape.
+        HypersignError: a quantizer returns another shape; `inputs` is no function of single numbers.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199), sections 2.2 and 3.5; `theory.weights_binarized_r`.
 
@@ -132,9 +143,13 @@ def what_if(layer: LayerCovariance, quantizers: Mapping[str, WeightQuantizer] | 
     >>> rows = what_if(layer, {"sign": Sign(), "4 levels": LloydMax(4)})
     >>> [(row.quantizer, round(row.median("pearson_r"), 2)) for row in rows]  # uniform weights: .866
     [('sign', 0.86), ('4 levels', 0.96)]
+    >>> (row,) = what_if(layer, {"sign": Sign()}, inputs=Sign())
+    >>> round(row.median("activations_pearson_r"), 2), round(row.median("both_pearson_r"), 2)
+    (0.8, 0.69)
     """
     quantizers = usual_quantizers(layer.fan_in) if quantizers is None else quantizers
-    products = _Products(layer)
+    steps = None if inputs is None else _steps(layer, inputs)
+    products = _Products(layer, steps)
     latent = torch.from_numpy(layer.weights)
     # A quantizer may map NaN to +1, but a filter that contains NaN has no levels.
     broken = ~np.isfinite(layer.weights).all(1, keepdims=True)
@@ -149,6 +164,15 @@ def what_if(layer: LayerCovariance, quantizers: Mapping[str, WeightQuantizer] | 
             )
         found.append(products.against(name, np.where(broken, np.nan, levels.numpy())))
     return tuple(found)
+
+
+def _steps(layer: LayerCovariance, quantizer: WeightQuantizer) -> tuple[theory.Steps, ...]:
+    if layer.real is None:
+        raise HypersignError(f"the real inputs of {layer.name} are unknown; measure them with input_covariances")
+    found = steps_of(quantizer, 1, layer.real.reach, torch.empty(0, dtype=torch.float64))
+    if found is None:
+        raise HypersignError(f"a quantizer of inputs must be a function of single numbers; got {quantizer!r}")
+    return (found,) * layer.groups
 
 
 def predicted_r(layer: LayerCovariance) -> np.ndarray:
@@ -175,12 +199,12 @@ def what_if_table(rows: Sequence[WhatIf], title: str = "") -> Table:
     """The what-ifs as a table for a terminal: medians over filters, and the smallest r."""
     table = Table(
         title=title,
-        caption="medians over filters; least r: of all filters;\n"
-        "signs flipped: if products are normal (off by up to .03 in first and last layers)",
+        caption="medians over filters; r: with quantized weights, real or own inputs; least r:\n"
+        "of all filters; both: also the inputs; signs flipped: counted on a sample",
         caption_justify="left",
     )
     table.add_column("weights", no_wrap=True)
-    for name in ("angle", "r", "least r", "signs\nflipped"):
+    for name in ("angle", "r", "least r", "both", "signs\nflipped"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         least = np.nanmin(row.pearson_r) if not np.isnan(row.pearson_r).all() else np.nan
@@ -189,21 +213,52 @@ def what_if_table(rows: Sequence[WhatIf], title: str = "") -> Table:
             f"{row.median('angle_degrees'):.1f}°",
             f"{row.median('pearson_r'):.3f}",
             f"{least:.3f}",
+            f"{row.median('both_pearson_r'):.3f}",
             f"{100 * row.median('sign_flip_share'):.1f} %",
         )
     return table
 
 
 class _Products:
-    """Means, variances and covariances of a layer's dot products; those with latent weights are computed once."""
+    """Means, variances and covariances of a layer's dot products; those with latent weights are computed once.
 
-    def __init__(self, layer: LayerCovariance) -> None:
-        self.layer = layer
+    With `steps` the inputs are quantized by these instead of the layer's own input quantizer.
+    """
+
+    def __init__(self, layer: LayerCovariance, steps: Sequence[theory.Steps] | None = None) -> None:
+        self.layer, self.steps = layer, steps
         shape = (layer.groups, -1, layer.fan_in)
         self.latent = layer.weights.reshape(shape)
-        self.spread = np.sqrt(layer.covariance.diagonal(axis1=1, axis2=2))[:, None]  # (groups, 1, d)
-        self.latent_c = self.latent @ layer.covariance
-        self.variance, self.mean = self._moments(self.latent, self.latent_c)
+        self.sample = layer.sample if steps is None else layer.sample[:, :, :0]
+        if self.sample.shape[2]:
+            self.negative = self.latent.astype(np.float32) @ self.sample < 0
+        self.real_latent: np.ndarray | None = None  # w'C for real inputs
+        if steps is None:
+            self.covariance, self.mean = layer.covariance, layer.mean
+            own = layer.real.steps if layer.real is not None and layer.quantizes_inputs else None
+            if own is not None and layer.real is not None:
+                self._cross(layer.real, own)
+        else:
+            assert layer.real is not None
+            laws = [theory.QuantizedNormals(m, s) for m, s in zip(layer.real.mixtures, steps, strict=True)]
+            self.covariance, self.mean = (
+                np.stack([_matrix(law) for law in laws]),
+                np.stack([law.mean for law in laws]),
+            )
+            self._cross(layer.real, steps)
+        self.spread = np.sqrt(np.maximum(self.covariance.diagonal(axis1=1, axis2=2), 0))[:, None]  # (groups, 1, d)
+        self.latent_c = self.latent @ self.covariance
+        self.variance, self.means = self._moments(self.latent, self.latent_c)
+
+    def _cross(self, real: RealInputs, steps: Sequence[theory.Steps]) -> None:
+        """Prepares what depends on the real inputs: their covariance and cov(a_i, q_j), in float32."""
+        laws = [theory.QuantizedNormals(m, s) for m, s in zip(real.mixtures, steps, strict=True)]
+        self.cross = [np.concatenate([block.astype(np.float32) for _, block in law.cross_blocks()]) for law in laws]
+        self.real = [m.covariance.astype(np.float32, copy=False) for m in real.mixtures]
+        single = self.latent.astype(np.float32)
+        self.real_latent = np.stack([w @ c for w, c in zip(single, self.real, strict=True)])
+        self.real_variance = (self.real_latent * single).sum(2)
+        self.latent_cross = np.stack([w @ k for w, k in zip(single, self.cross, strict=True)])
 
     def _moments(self, weights: np.ndarray, weights_c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Variance and mean of the products with `weights`; `weights_c` is `weights` times C.
@@ -211,22 +266,51 @@ class _Products:
         A variance no larger than its rounding error becomes 0.
         """
         variance = (weights_c * weights).sum(2)
-        mean = (weights * self.layer.mean[:, None]).sum(2)
+        mean = (weights * self.mean[:, None]).sum(2)
         size = np.abs(weights)
-        rounding = 1e-7 * (size * self.spread).sum(2) + 1e-12 * (size * np.abs(self.layer.mean[:, None])).sum(2)
+        rounding = 1e-7 * (size * self.spread).sum(2) + 1e-12 * (size * np.abs(self.mean[:, None])).sum(2)
         return np.where(variance > rounding**2, variance, np.where(np.isnan(variance), np.nan, 0.0)), mean
 
     def against(self, name: str, values: np.ndarray) -> WhatIf:
         """The what-if for the quantized filters `values`, of shape (filters, d)."""
         levels = values.reshape(self.latent.shape)
-        variance, mean = self._moments(levels, levels @ self.layer.covariance)
+        variance, mean = self._moments(levels, levels @ self.covariance)
         r = _ratio((self.latent_c * levels).sum(2), self.variance * variance)
         cosine = _ratio((self.latent * levels).sum(2), (self.latent**2).sum(2) * (levels**2).sum(2))
-        with np.errstate(divide="ignore", invalid="ignore"):  # means of products that do not vary
-            first, second = self.mean / np.sqrt(self.variance), mean / np.sqrt(variance)
-        flips = theory.sign_flip_share(r, first, second)
         angle = np.degrees(np.arccos(cosine))
-        return WhatIf(name, *(tuple(found.ravel().tolist()) for found in (angle, r, flips)))
+        found = (angle, r, self._flips(levels, r, mean, variance), *self._inputs_too(levels, r, variance))
+        return WhatIf(name, *(tuple(array.ravel().tolist()) for array in found))
+
+    def _flips(self, levels: np.ndarray, r: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        if self.sample.shape[2]:
+            negative = np.nan_to_num(levels).astype(np.float32) @ self.sample < 0
+            return np.where(np.isnan(r), np.nan, (negative != self.negative).mean(2))
+        with np.errstate(divide="ignore", invalid="ignore"):  # means of products that do not vary
+            first, second = self.means / np.sqrt(self.variance), mean / np.sqrt(variance)
+        return np.asarray(theory.sign_flip_share(r, first, second))
+
+    def _inputs_too(self, levels: np.ndarray, r: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """r with binarized activations, and with both binarized."""
+        if self.real_latent is None:
+            if self.layer.quantizes_inputs:
+                return np.full_like(r, np.nan), np.full_like(r, np.nan)
+            return np.where(np.isnan(r), np.nan, 1.0), r
+        single = levels.astype(np.float32)
+        real = np.stack([((b @ c) * b).sum(1) for b, c in zip(single, self.real, strict=True)])
+        cross = np.stack([((b @ k) * b).sum(1) for b, k in zip(single, self.cross, strict=True)])
+        both = (self.latent_cross * single).sum(2)
+        known = np.where(np.isnan(r), np.nan, variance)
+        return _ratio(cross, real * known), _ratio(both, self.real_variance * known)
+
+
+def _matrix(law: theory.QuantizedNormals) -> np.ndarray:
+    """The whole covariance of the quantized inputs."""
+    d = len(law.mean)
+    found = np.empty((d, d))
+    for rows, _, covariance in law.blocks():
+        found[rows, rows.start :] = covariance
+        found[rows.start :, rows] = covariance.T
+    return found
 
 
 def _ratio(product: np.ndarray, squares: np.ndarray) -> np.ndarray:

@@ -330,7 +330,7 @@ page.start((data) => {
     const { depth } = data;
     if (!depth.length) return note("depth-r", "No correlation is known.");
     const series = [...new Set(depth.map((row) => row.series))];
-    const looks = { "all, measured": { colour: "var(--measured)", shape: "circle", dash: "" }, "all, predicted": { colour: "var(--predicted)", shape: "cross", dash: "5 4" }, alone: { colour: "var(--muted)", shape: "square", dash: "2 3" } };
+    const looks = { "all, measured": { colour: "var(--measured)", shape: "circle", dash: "" }, "all, training images": { colour: "var(--predicted)", shape: "cross", dash: "5 4" }, alone: { colour: "var(--muted)", shape: "square", dash: "2 3" } };
     const names = [...new Set(depth.map((row) => row.layer))];
     draw("depth-r", {
       ...byLayer, label: "Correlation of each layer's dot products with those of the float replica", height: 250,
