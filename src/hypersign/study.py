@@ -28,7 +28,7 @@ from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import StageProgress, silent
-from hypersign.geometry.results import from_plain
+from hypersign.geometry.results import LayerGeometry, from_plain
 from hypersign.layers import quant_layers
 from hypersign.models import options_of
 from hypersign.packed import PackedModel
@@ -494,16 +494,7 @@ def _facts(run: Run) -> dict[str, Any]:
     geometry = Geometry.load(path) if path.exists() else None
     if geometry is None:
         missing.append(f"no geometry.json, so no angles and r; make it with: hypersign inspect {run.path}")
-    layers = {
-        layer.name: {
-            "fan_in": layer.fan_in,
-            "angle_degrees": layer.angle_degrees.mean,
-            "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
-            "r": layer.weights_binarized.pearson_r,
-            "predicted_r": layer.weights_binarized.predicted_pearson_r,
-        }
-        for layer in (geometry.layers if geometry else ())
-    }
+    layers = {layer.name: _layer_facts(layer) for layer in (geometry.layers if geometry else ())}
     return {
         "settings": settings,
         "finished": run.finished,
@@ -512,3 +503,19 @@ def _facts(run: Run) -> dict[str, Any]:
         "layers": plain(layers),
         "missing": missing,
     }
+
+
+def _layer_facts(layer: LayerGeometry) -> dict[str, Any]:
+    """The angle and the r of a layer, measured and predicted; r with quantized inputs if the layer quantizes them."""
+    facts = {
+        "fan_in": layer.fan_in,
+        "angle_degrees": layer.angle_degrees.mean,
+        "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
+        "r": layer.weights_binarized.pearson_r,
+        "predicted_r": layer.weights_binarized.predicted_pearson_r,
+    }
+    if layer.quantizes_inputs:
+        for family, products in (("activations", layer.activations_binarized), ("both", layer.both_binarized)):
+            facts[f"{family}_r"] = products.pearson_r
+            facts[f"predicted_{family}_r"] = products.predicted_pearson_r
+    return facts
