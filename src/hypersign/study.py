@@ -28,7 +28,7 @@ from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import StageProgress, silent
-from hypersign.geometry.results import from_plain
+from hypersign.geometry.results import LayerGeometry, from_plain
 from hypersign.layers import quant_layers
 from hypersign.models import options_of
 from hypersign.packed import PackedModel
@@ -46,6 +46,7 @@ __all__ = [
     "compare_runs",
     "keep_ablation",
     "kept_ablation",
+    "network_call",
     "paper_simulations",
     "pictures_of",
     "refresh_report",
@@ -306,7 +307,10 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
             return {**facts, "packed_reason": str(error)}
         model, size = PackedModel.load(packed), packed.stat().st_size
     times = profile(
-        model, images=TWIN_BATCH, repeats=repeats, rivals={"twin": _call(twin.load_model(), tuple(model.shape))}
+        model,
+        images=TWIN_BATCH,
+        repeats=repeats,
+        rivals={"twin": network_call(twin.load_model(), tuple(model.shape))},
     )
     return {
         **facts,
@@ -320,7 +324,7 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
     }
 
 
-def _call(model: nn.Module, shape: tuple[int, ...]) -> Any:
+def network_call(model: nn.Module, shape: tuple[int, ...]) -> Any:
     """A call of a float network on a batch of random images, on one thread."""
     network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(0)
@@ -494,16 +498,7 @@ def _facts(run: Run) -> dict[str, Any]:
     geometry = Geometry.load(path) if path.exists() else None
     if geometry is None:
         missing.append(f"no geometry.json, so no angles and r; make it with: hypersign inspect {run.path}")
-    layers = {
-        layer.name: {
-            "fan_in": layer.fan_in,
-            "angle_degrees": layer.angle_degrees.mean,
-            "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
-            "r": layer.weights_binarized.pearson_r,
-            "predicted_r": layer.weights_binarized.predicted_pearson_r,
-        }
-        for layer in (geometry.layers if geometry else ())
-    }
+    layers = {layer.name: _layer_facts(layer) for layer in (geometry.layers if geometry else ())}
     return {
         "settings": settings,
         "finished": run.finished,
@@ -512,3 +507,19 @@ def _facts(run: Run) -> dict[str, Any]:
         "layers": plain(layers),
         "missing": missing,
     }
+
+
+def _layer_facts(layer: LayerGeometry) -> dict[str, Any]:
+    """The angle and the r of a layer, measured and predicted; r with quantized inputs if the layer quantizes them."""
+    facts = {
+        "fan_in": layer.fan_in,
+        "angle_degrees": layer.angle_degrees.mean,
+        "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
+        "r": layer.weights_binarized.pearson_r,
+        "predicted_r": layer.weights_binarized.predicted_pearson_r,
+    }
+    if layer.quantizes_inputs:
+        for family, products in (("activations", layer.activations_binarized), ("both", layer.both_binarized)):
+            facts[f"{family}_r"] = products.pearson_r
+            facts[f"predicted_{family}_r"] = products.predicted_pearson_r
+    return facts
