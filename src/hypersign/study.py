@@ -167,15 +167,19 @@ def write_report(
 
 
 def refresh_report(run: Run) -> Path | None:
-    """Writes the report of an inspected run again, with what was measured since; None if it was not inspected.
+    """Writes the report of an inspected run again, with what was measured since; None if it was not
+    inspected, or by an earlier version.
 
     The report of a float twin's network also shows the twin's forecast, so that report is written too.
     """
     above = run.path.resolve().parent
     if run.name == "twin" and (above / "run.json").is_file():
         refresh_report(load_run(above, data=run.given_data))
-    path = run.results_folder / "geometry.json"
-    return write_report(run, Geometry.load(path)) if path.is_file() else None
+    try:
+        found = Geometry.load(run.results_folder / "geometry.json")
+    except HypersignError:  # there is none, or an earlier version wrote it
+        return None
+    return write_report(run, found)
 
 
 def keep_ablation(folder: Path, run: Run, weights: str, ablation: Ablation, depth: Depth | None) -> None:
