@@ -65,6 +65,10 @@ PLAYED_IMAGES = 12
 SEARCHED_IMAGES = 500
 """Test images among which wrongly classified ones are looked for."""
 
+FAMILIES = {"": "weights_binarized", "activations_": "activations_binarized", "both_": "both_binarized"}
+NUMBERS = {"r": "pearson_r", "training_r": "training_pearson_r", "predicted_r": "predicted_pearson_r"}
+"""The keys of `compare_runs` for each layer: the family, then the number."""
+
 REESTIMATION_BATCH = 500
 """Training images per batch when batch norm is re-estimated."""
 
@@ -499,8 +503,11 @@ def _facts(run: Run) -> dict[str, Any]:
             "fan_in": layer.fan_in,
             "angle_degrees": layer.angle_degrees.mean,
             "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
-            "r": layer.weights_binarized.pearson_r,
-            "predicted_r": layer.weights_binarized.predicted_pearson_r,
+            **{
+                f"{name}{number}": getattr(getattr(layer, family), field)
+                for name, family in FAMILIES.items()
+                for number, field in NUMBERS.items()
+            },
         }
         for layer in (geometry.layers if geometry else ())
     }
