@@ -7,16 +7,16 @@
 #include <nanobind/stl/pair.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <optional>
-#include <thread>
 #include <type_traits>
 #include <utility>
 
 #include "call.hpp"
 
 namespace nb = nanobind;
+
+extern "C" void hypersign_restore_thread(PyThreadState *state);
 
 namespace hypersign {
 
@@ -38,19 +38,12 @@ int64_t length(const A &array, size_t axis) {
     return static_cast<int64_t>(array.shape(axis));
 }
 
-// Other Python threads run while this exists. Use it in place of nb::gil_scoped_release: when the interpreter ends,
-// Python before 3.14 ends a daemon thread that comes back from a kernel by unwinding its stack, and a destructor that
-// is unwound aborts the process. Such a thread sleeps until the process has ended, as it does from Python 3.14 on.
+// Other Python threads run while this exists. Use it in place of nb::gil_scoped_release, which aborts the process where
+// Python ends a daemon thread that comes back from a kernel (restore_thread.c).
 class GilReleased {
    public:
     GilReleased() : state_(PyEval_SaveThread()) {}
-    ~GilReleased() {
-        try {
-            PyEval_RestoreThread(state_);
-        } catch (...) {  // glibc's pthread_exit
-            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-        }
-    }
+    ~GilReleased() { hypersign_restore_thread(state_); }
     GilReleased(const GilReleased &) = delete;
     GilReleased &operator=(const GilReleased &) = delete;
 

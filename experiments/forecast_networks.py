@@ -20,9 +20,6 @@ from hypersign.training import Recipe, resume, train
 
 __all__ = ["NETWORKS", "Network", "network"]
 
-KEPT = Path(__file__).parents[1] / "tests" / "data" / "cifar10-vgg-quarter"
-"""The quarter-width CIFAR-10 VGG, trained binary, that the repository keeps."""
-
 PIXELS = 96
 """Height and width of EfficientNet's inputs. It was trained on 224; 96 costs a ninth of that."""
 
@@ -220,6 +217,6 @@ NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "resnet20": ("ResNet-20, float, CIFAR-10", resnet20),
     "efficientnet": ("EfficientNet-lite0, float, ImageNet", efficientnet),
     "vgg": ("VGG, quarter width, float twin", vgg),
-    "binary": ("VGG, quarter width, trained binary", lambda: load(KEPT).load_model()),
+    "binary": ("VGG, quarter width, trained binary", lambda: load("cifar10-quarter").load_model()),
 }
 """Networks by key: a title, and the function that builds or loads them."""

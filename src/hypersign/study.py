@@ -28,7 +28,7 @@ from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import StageProgress, silent
-from hypersign.geometry.results import from_plain
+from hypersign.geometry.results import LayerGeometry, from_plain
 from hypersign.layers import quant_layers
 from hypersign.models import options_of
 from hypersign.packed import PackedModel
@@ -64,10 +64,6 @@ PLAYED_IMAGES = 12
 
 SEARCHED_IMAGES = 500
 """Test images among which wrongly classified ones are looked for."""
-
-FAMILIES = {"": "weights_binarized", "activations_": "activations_binarized", "both_": "both_binarized"}
-NUMBERS = {"r": "pearson_r", "training_r": "training_pearson_r", "predicted_r": "predicted_pearson_r"}
-"""The keys of `compare_runs` for each layer: the family, then the number."""
 
 REESTIMATION_BATCH = 500
 """Training images per batch when batch norm is re-estimated."""
@@ -498,19 +494,7 @@ def _facts(run: Run) -> dict[str, Any]:
     geometry = Geometry.load(path) if path.exists() else None
     if geometry is None:
         missing.append(f"no geometry.json, so no angles and r; make it with: hypersign inspect {run.path}")
-    layers = {
-        layer.name: {
-            "fan_in": layer.fan_in,
-            "angle_degrees": layer.angle_degrees.mean,
-            "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
-            **{
-                f"{name}{number}": getattr(getattr(layer, family), field)
-                for name, family in FAMILIES.items()
-                for number, field in NUMBERS.items()
-            },
-        }
-        for layer in (geometry.layers if geometry else ())
-    }
+    layers = {layer.name: _layer_facts(layer) for layer in (geometry.layers if geometry else ())}
     return {
         "settings": settings,
         "finished": run.finished,
@@ -519,3 +503,21 @@ def _facts(run: Run) -> dict[str, Any]:
         "layers": plain(layers),
         "missing": missing,
     }
+
+
+def _layer_facts(layer: LayerGeometry) -> dict[str, Any]:
+    """The angle and the r of a layer, measured and predicted; r with quantized inputs if the layer quantizes them."""
+    facts = {
+        "fan_in": layer.fan_in,
+        "angle_degrees": layer.angle_degrees.mean,
+        "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
+        "r": layer.weights_binarized.pearson_r,
+        "training_r": layer.weights_binarized.training_pearson_r,
+        "predicted_r": layer.weights_binarized.predicted_pearson_r,
+    }
+    if layer.quantizes_inputs:
+        for family, products in (("activations", layer.activations_binarized), ("both", layer.both_binarized)):
+            facts[f"{family}_r"] = products.pearson_r
+            facts[f"training_{family}_r"] = products.training_pearson_r
+            facts[f"predicted_{family}_r"] = products.predicted_pearson_r
+    return facts

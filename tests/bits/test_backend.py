@@ -1,8 +1,10 @@
 """The environment chooses the back end; without compiled kernels the reference serves and says so once."""
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +70,19 @@ def test_forcing_lasts_as_long_as_its_block() -> None:
 def test_back_ends_are_ordered() -> None:
     order = ["numpy", "portable", "neon", "avx2", "avx512"]
     assert list(available_backends()) == [name for name in order if name in available_backends()]
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="reads /proc/cpuinfo"
+)
+def test_the_instruction_sets_are_those_that_the_system_names() -> None:
+    if native() is None:
+        pytest.skip("the kernels are not compiled")
+    (flags,) = {line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")}
+    has = set(flags.partition(":")[2].split())
+    avx2 = has >= {"avx2", "popcnt", "fma", "bmi2"}
+    names = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vpopcntdq", "avx512_bitalg", "avx512_vnni"}
+    expected = (
+        {"numpy", "portable"} | ({"avx2"} if avx2 else set()) | ({"avx512"} if avx2 and has >= names else set())
+    )
+    assert set(available_backends()) == expected

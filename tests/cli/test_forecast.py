@@ -89,3 +89,17 @@ def test_bad_options_are_one_sentence(run: Path, capsys: pytest.CaptureFixture[s
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("hypersign forecast: ")
         assert message in line
+
+
+def test_a_binary_run_has_nothing_to_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main(["forecast", "digits", "--bits-per-weight", "2"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hypersign forecast: a plan needs a network with layers in float")
+    main(["forecast", "digits", "--images", "40", "--mixtures", "0", "--formats", "ternary"])
+    assert "The weights of all layers are quantized already." in capsys.readouterr().out
+    found = json.loads((tmp_path / "digits" / "forecast.json").read_text())
+    assert [layer["quantized"] for layer in found["layers"]] == [True] * 6

@@ -256,3 +256,24 @@ def test_plans_that_cannot_be(found, net, images) -> None:
 def test_repair_is_public() -> None:
     assert hypersign.forecast is forecast
     assert hypersign.forecasting.repair is repair
+
+
+def test_weights_that_something_computes_are_listed_with_the_reason() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), nn.ReLU(), nn.Linear(6, 3))
+    result = forecast(model, [torch.randn(20, 6)], formats=["binary"], mixtures=0)
+    assert [layer.name for layer in result.layers] == ["2"]
+    assert result.unmeasured == {"0": "a hook or a parametrization computes its weight: remove it first"}
+
+
+def test_the_network_its_mode_and_the_random_state_stay_as_they_are(net, images) -> None:
+    net.train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    forecast(net, [images[:40]], formats=["binary", "inputs:binary"], mixtures=2)
+    assert all(module.training for module in net.modules())
+    net.eval()
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    assert not any("forward" in vars(module) or module._forward_hooks for module in net.modules())
+    assert all(parameter.requires_grad for parameter in net.parameters())

@@ -6,7 +6,15 @@ import pytest
 from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.hashing import HammingIndex, SignHasher, measure, plan
-from hypersign.hashing.prediction import _covariances, _orthogonality, meet, predicted_recall, recall_by_factor
+from hypersign.hashing.prediction import (
+    BINS,
+    _covariances,
+    _distances,
+    _orthogonality,
+    meet,
+    predicted_recall,
+    recall_by_factor,
+)
 
 
 def vectors(n=3000, d=48):
@@ -256,3 +264,16 @@ def test_neighbours_share_noise():
     )[1]
     assert predicted == pytest.approx(np.mean(found), abs=0.03)
     assert alone.mean() < predicted - 0.05
+
+
+def test_noise_that_a_query_shares_leaves_the_variance_of_the_distance():
+    """Orthogonal rows have less than the binomial variance; the shared part is a share of the binomial one."""
+    m, bin_ = 256, BINS // 2
+    p = (bin_ + 0.5) / BINS
+    binomial = m * p * (1 - p)
+    for shared in (0.0, 0.2, 0.4):
+        _, pmf = _distances(m, np.full(BINS, binomial / 2), shared)
+        h = np.arange(m + 1)
+        mean = pmf[bin_] @ h
+        assert mean == pytest.approx(m * p, abs=0.1)
+        assert pmf[bin_] @ (h - mean) ** 2 == pytest.approx((0.5 - shared) * binomial + 1 / 12, rel=0.01)

@@ -83,7 +83,7 @@ def test_predictions_state_their_distance_and_name_what_departs(geometry):
     assert "predicted to within 0.000 (weights), 0.000 (activations), 0.008 (both), mean over layers" in close
     assert "No difference is larger than three standard errors" in close
     assert "On training images the same r is 0.001 apart" in close
-    assert "differ: conv1 (both), conv2 (both), conv3 (both), 2 others." in far
+    assert "standard errors: conv1 (both), conv2 (both), conv3 (both), 2 others." in far
 
 
 def test_permuting_is_spoken_of_only_where_it_explains(read):

@@ -313,7 +313,7 @@ class Idle(nn.Module):
 def test_parameters_without_moments(
     quiet: Any, train_quietly: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = Recipe(epochs=2, images=100, loss="cross-entropy", reestimate_images=0)
+    recipe = Recipe(epochs=2, images=100, batch_size=50, loss="cross-entropy", reestimate_images=0)
     stop_at(monkeypatch, 3)
     with pytest.raises(InterruptedTrainingError):
         train_quietly(recipe, "run", model=Idle)

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from hypersign._installation import program
 from hypersign.runs import load
 
 # Imports once, then forks a process for each training: the real command, without seconds of imports each time.
@@ -148,7 +149,7 @@ def test_at_random_moments(run_command, tmp_path, recipe, number):
         elif "its state is saved" in output:
             assert status == 130, output
             assert in_training
-            assert f"Resume with: hypersign train --resume {folder}\n" in output
+            assert f"Resume with: {program()} train --resume {folder}\n" in output
         else:  # before the training began
             assert status == 130, output
             assert "hypersign train: interrupted\n" in output

@@ -141,11 +141,11 @@ def told(clock: StepClock, times: list[float]) -> list[tuple[int, str]]:
 def test_the_clock_says_once_how_long_the_rest_takes():
     """Steps of half a second after two slow ones: due after 2 s, at step 6; 494 steps are left."""
     times = [10.0, 20.0, *(20 + 0.5 * i for i in range(1, 60))]
-    assert told(StepClock(Recipe(), 500, faster_on_bits=True), times) == [
+    assert told(StepClock(Recipe(batch_size=50), 500, faster_on_bits=True), times) == [
         (6, "494 more steps of 50 at 0.5 s: about 4 min on this machine")
     ]
     quick = [0.001 * i for i in range(1, 100)]
-    ((step, text),) = told(StepClock(Recipe(), 10_000, faster_on_bits=True), quick)
+    ((step, text),) = told(StepClock(Recipe(batch_size=50), 10_000, faster_on_bits=True), quick)
     assert step == StepClock.WARM_UP + StepClock.STEPS == 22
     assert text == "9,978 more steps of 50 at 0.001 s: about 10 s on this machine"
     assert told(StepClock(Recipe(), 10, faster_on_bits=True), quick[:10]) == []

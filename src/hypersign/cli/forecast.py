@@ -65,6 +65,7 @@ def forecast(
         seed: seed of the mixtures.
     """
     from hypersign import runs, study
+    from hypersign.forecasting import check_real_weights
     from hypersign.forecasting import forecast as measure
 
     goals = [goal for goal in (bytes, bits_per_weight, agreement) if goal is not None]
@@ -75,7 +76,10 @@ def forecast(
     check_int("--images", images, min=2)
     check_int("--held-out", held_out, min=2)
     opened = runs.load(run)
-    with writing_file(opened.path / "forecast.json"):
+    folder = opened.results_folder
+    if goals:
+        check_real_weights(opened.load_model(weights))
+    with writing_file(folder / "forecast.json"):
         with progress_bars() as progress:
             found = measure(
                 opened,
@@ -100,10 +104,10 @@ def forecast(
             )
         answer = {"run": opened.name, "weights": weights, "seed": seed, "unit": opened.unit, **found.as_dict()}
         answer["plan"] = None if plan is None else plan.as_dict()
-        write_json(answer, opened.path / "forecast.json")
+        write_json(answer, folder / "forecast.json")
         write_json(answer, json)
         if emit is not None and plan is not None:
-            write_atomic(emit, code(plan, opened.path, images, weights))
+            write_atomic(emit, code(plan, run, images, weights))
     page = study.refresh_report(opened)
     if not prints_text(json):
         return
@@ -116,7 +120,7 @@ def forecast(
         out.print(plan_table(found, plan))
         for line in plan_words(plan, opened.unit):
             out.print(line)
-    out.print(f"Numbers: {opened.path / 'forecast.json'}", soft_wrap=True)
+    out.print(f"Numbers: {folder / 'forecast.json'}", soft_wrap=True)
     if page is not None:
         out.print(f"Report: {page}", soft_wrap=True)
     if emit is not None:

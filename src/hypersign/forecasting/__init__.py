@@ -6,7 +6,7 @@ from hypersign.forecasting.law import Law, Mixture, fit
 from hypersign.forecasting.plan import Plan
 from hypersign.forecasting.planning import Option, cheapest
 from hypersign.forecasting.repairs import repair
-from hypersign.forecasting.verb import Forecast, LayerForecast, forecast
+from hypersign.forecasting.verb import Forecast, LayerForecast, check_real_weights, forecast
 
 __all__ = [
     "forecast",
@@ -17,6 +17,7 @@ __all__ = [
     "effect",
     "DESTROYED",
     "repair",
+    "check_real_weights",
     "Plan",
     "Format",
     "FORMATS",

@@ -93,6 +93,8 @@ class Bench:
         self.layers = {name: Layer(name, module) for name, module in found.items() if name not in self.unmeasured}
         self.original = self._first_pass()
         self._changes: dict[Any, Change] = {}
+        self._originals: dict[int, tuple[Any, dict[Any, Moments]]] = {}
+        self._split: list[list[Any]] = []
         self._held = 0
 
     def _first_pass(self) -> NDArray[Any]:
@@ -212,7 +214,9 @@ class Bench:
         All three are in one order: the even inputs of each batch, then the odd ones.
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
-        halves = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
+        if not self._split:
+            self._split = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
+        halves = self._split
         same: list[Any] = []
         other: list[Any] = []
         for fitted, unseen in (halves, halves[::-1]):
@@ -236,9 +240,7 @@ class Bench:
         wanted, came = self._moments(), self._moments()
         with prepared(self.model):
             for batch in batches:
-                moments = self._moments()
-                with observing(moments):
-                    run(self.model, batch)
+                moments = self._original_moments(batch)
                 _check_values(layers, moments)
                 for layer in layers:
                     wanted[layer.module].merge(moments[layer.module])
@@ -261,6 +263,15 @@ class Bench:
         with prepared(self.model):
             rows = [self._kept(logits_of(run(self.model, batch)), "the network's logits") for batch in held]
         return held, np.concatenate(rows)
+
+    def _original_moments(self, batch: Any) -> dict[Any, Moments]:
+        """The moments of the original network on a batch, which is kept: it is run once."""
+        if id(batch) not in self._originals:
+            moments = self._moments()
+            with observing(moments):
+                run(self.model, batch)
+            self._originals[id(batch)] = batch, moments
+        return self._originals[id(batch)][1]
 
     def _moments(self) -> dict[Any, Moments]:
         return {layer.module: Moments() for layer in self.repairable()}

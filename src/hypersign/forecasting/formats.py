@@ -168,8 +168,8 @@ def fit_grid(levels: int, x: Tensor) -> Grid:
 
     It starts from the sample's range, with few levels from its quartiles.
 
-    >>> fit_grid(2, torch.tensor([0.0, 0.2, 1.8, 2.0]))
-    Grid(2, low=0.1, step=1.8)
+    >>> fit_grid(2, torch.tensor([0.0, 0.2, 1.8, 2.0])).describe()
+    'Grid(2, low=0.1, step=1.8)'
     """
     values = x.detach().flatten().double()
     if len(values) > _SAMPLE:

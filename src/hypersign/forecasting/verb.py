@@ -23,10 +23,11 @@ from hypersign.forecasting.plan import Plan, call_text
 from hypersign.forecasting.planning import Option, cheapest, smallest
 from hypersign.forecasting.replay import batch_size, every
 from hypersign.forecasting.sizes import Images, file_size_of
+from hypersign.layers.layer import quantizable_layers
 from hypersign.quantizers import Quantizer
 from hypersign.runs import Run
 
-__all__ = ["Forecast", "LayerForecast", "Progress", "forecast"]
+__all__ = ["Forecast", "LayerForecast", "Progress", "check_real_weights", "forecast"]
 
 MIXTURES = 12
 """Random mixtures that are measured to fit the law and to know its error."""
@@ -243,11 +244,7 @@ class Forecast:
 
     def _options(self, repaired: bool) -> list[list[Option]]:
         self.law(repaired)
-        if all(layer.quantized for layer in self.layers):
-            raise HypersignError(
-                "a plan needs a network with layers in float; the weights of all layers are quantized already: "
-                "plan for the float network it came from"
-            )
+        check_real_weights(self.bench.model)
         found = []
         for layer in self.layers:
             given = layer.bytes["float"]
@@ -367,6 +364,16 @@ class Forecast:
                 for name, law in (("raw", self.raw_law), ("repaired", self.repaired_law))
             },
         }
+
+
+def check_real_weights(model: nn.Module) -> None:
+    """Raises HypersignError if the weights of all layers are quantized, so that a plan has nothing to choose."""
+    layers = quantizable_layers(model)
+    if layers and all(Layer(name, module).quantized for name, module in layers.items()):
+        raise HypersignError(
+            "a plan needs a network with layers in float; the weights of all layers are quantized already: "
+            "plan for the float network it came from"
+        )
 
 
 def _layer_dict(layer: LayerForecast) -> dict[str, Any]:
@@ -631,5 +638,5 @@ def _passes(
         after[layer.name] = left / total
         left -= layer.macs
     kinds = sum(law is not None for law in laws)
-    together = mixtures * (1 + 4 * (laws[1] is not None) - (laws[0] is None)) if len(layers) > 1 else 0
+    together = mixtures * (1 + 3 * (laws[1] is not None) - (laws[0] is None)) if len(layers) > 1 else 0
     return 2 + kinds * sum(after[key[0]] for key in changes) + together

@@ -68,8 +68,8 @@ class Fitted(nn.Module):
 
 
 def divisor(square: Tensor) -> Tensor:
-    """The sum of squared levels, as a divisor: at least a tiny number, so that levels of 0 give the scale 0."""
-    return square.clamp(min=torch.finfo(square.dtype).tiny)
+    """The sum of squared levels, as a divisor: 1 in place of 0, so that levels of 0 give the scale 0."""
+    return square.masked_fill(square == 0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,8 @@ __all__ = ["write_comparison"]
 QUANTITIES = {
     "angle": ("Angle, latent to quantized", "angle (degrees)", "angle_degrees", "predicted_angle_degrees"),
     "weights": ("r, weights binarized", "r", "r", "predicted_r"),
+    "activations": ("r, activations binarized", "r", "activations_r", "predicted_activations_r"),
+    "both": ("r, both binarized", "r", "both_r", "predicted_both_r"),
 }
 """For each chart its title, the title of its axis, and a layer's keys of the measured and the predicted value."""
 

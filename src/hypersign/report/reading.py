@@ -137,7 +137,7 @@ def _from_training(run: "Run | None") -> list[Action]:
 def _look(confusion: Mapping[str, Any] | None) -> Action | None:
     """The two classes that the network confuses most often."""
     top = confusion and confusion["top"]
-    if not confusion or not top or top[0] < 2:
+    if not confusion or not top or top[0] < 3:
         return None
     count, truth, decision = top
     return Action(
@@ -229,7 +229,7 @@ def _predictions(layers: Sequence[LayerGeometry]) -> str:
     text = f"Before anything is quantized, r of a layer is predicted to within {far}, mean over layers."
     if departures:
         shown = departures if len(departures) < 5 else [*departures[:3], f"{len(departures) - 3} others"]
-        text += f" By more than three standard errors differ: {', '.join(shown)}."
+        text += f" These differ by more than three standard errors: {', '.join(shown)}."
     else:
         text += " No difference is larger than three standard errors."
     if checks:

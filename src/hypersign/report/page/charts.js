@@ -66,7 +66,7 @@ const charts = (() => {
     if (axis.zero) [low, high] = [Math.min(low, 0), Math.max(high, 0)];
     if (!(low < high)) {
       const around = axis.log ? low / 2 : Math.abs(low) / 10 || 1;
-      [low, high] = axis.log ? [low / 2, high * 2] : [low - around, high + around];
+      [low, high] = axis.log ? [low / 2, high * 2] : axis.zero ? [0, around] : [low - around, high + around];
     }
     const place = axis.log ? Math.log10 : (value) => value;
     if (!axis.domain && axis.pad !== 0) {

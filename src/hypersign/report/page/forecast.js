@@ -12,12 +12,18 @@ function drawForecast(forecast, byLayer) {
       low: Math.max(0, 1 - effect.agreement - effect.agreement_error), high: Math.min(1, 1 - effect.agreement + effect.agreement_error),
     })));
     if (!rows.length) return charts.note("forecast-effects", "No layer was measured.");
+    // Where hardly a decision changes, the logits still tell the layers apart.
+    const decides = Math.max(...rows.map((row) => row.changed)) >= .01;
+    if (!decides) {
+      for (const row of rows) Object.assign(row, { changed: 1 - row.r, low: Math.max(0, 1 - row.r - row.r_error), high: 1 - row.r + row.r_error });
+    }
     const formats = forecast.formats.filter((format) => rows.some((row) => row.format === format));
     const lane = (i) => (i - (formats.length - 1) / 2) * 7;
     charts.draw("forecast-effects", {
       ...byLayer, label: "Share of decisions that change with one layer quantized, for each layer and format",
       step: Math.max(24, 7 * formats.length + 8),
-      x: { title: "decisions that change, ± one standard error", zero: true, format: (value) => `${Number((100 * value).toPrecision(3))} %` },
+      x: decides ? { title: "decisions that change, ± one standard error", zero: true, format: (value) => `${Number((100 * value).toPrecision(3))} %` }
+        : { title: "change of the logits, 1 − r (decisions hardly change)", zero: true },
       y: { band: [...new Set(rows.map((row) => row.layer))] },
       legend: formats.map((text) => ({ text, ...looks.get(text), dash: null })),
       marks: formats.flatMap((format, i) => {
@@ -27,7 +33,7 @@ function drawForecast(forecast, byLayer) {
           {
             kind: "point", ...own, x: "changed", size: 4,
             tip: (row) => [`${row.layer}, ${format}`, ...(row.destroyed ? ["destroyed: r of the logits below .6"] : [
-              `${percent(row.changed)} ± ${percent(row.agreement_error)} of decisions change`, `r of the logits ${number(row.r, 3)} ± ${number(row.r_error, 3)}`])],
+              `${percent(1 - row.agreement)} ± ${percent(row.agreement_error)} of decisions change`, `r of the logits ${number(row.r, 3)} ± ${number(row.r_error, 3)}`])],
           },
         ];
       }),
