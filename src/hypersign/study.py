@@ -46,6 +46,7 @@ __all__ = [
     "compare_runs",
     "keep_ablation",
     "kept_ablation",
+    "network_call",
     "paper_simulations",
     "pictures_of",
     "refresh_report",
@@ -306,7 +307,10 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
             return {**facts, "packed_reason": str(error)}
         model, size = PackedModel.load(packed), packed.stat().st_size
     times = profile(
-        model, images=TWIN_BATCH, repeats=repeats, rivals={"twin": _call(twin.load_model(), tuple(model.shape))}
+        model,
+        images=TWIN_BATCH,
+        repeats=repeats,
+        rivals={"twin": network_call(twin.load_model(), tuple(model.shape))},
     )
     return {
         **facts,
@@ -320,7 +324,7 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
     }
 
 
-def _call(model: nn.Module, shape: tuple[int, ...]) -> Any:
+def network_call(model: nn.Module, shape: tuple[int, ...]) -> Any:
     """A call of a float network on a batch of random images, on one thread."""
     network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(0)

@@ -164,7 +164,8 @@ def test_the_result_is_plain_data(found) -> None:
     picks = found.picks({"0": "binary", "5": "binary"})
     products = np.array(law["products"])
     error = 0.5 * math.log1p(products[np.ix_(picks, picks)].sum())
-    r = math.exp(-law["factor"] * error ** law["power"])
+    largest = 0.5 * math.log1p(max(products[i, i] for i in picks))
+    r = math.exp(-law["factor"] * error ** law["power"] * (error / largest) ** law["crowding"])
     assert r == pytest.approx(found.predict({"0": "binary", "5": "binary"}).r.value, abs=1e-5)
     curve = law["curve"]
     assert curve["r"][-1] == 1
@@ -277,3 +278,17 @@ def test_the_network_its_mode_and_the_random_state_stay_as_they_are(net, images)
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
     assert not any("forward" in vars(module) or module._forward_hooks for module in net.modules())
     assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_a_layer_that_convert_refuses_is_measured_and_its_code_says_so() -> None:
+    class Same(nn.Conv2d):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(nn.functional.pad(input, (0, 1, 0, 1)))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Same(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    result = forecast(model, [torch.randn(40, 3, 6, 6)], formats=["binary"], mixtures=0, repaired=True)
+    assert result.layers[0].kind == "Same"
+    plan = result.plan(bits_per_weight=2.0)
+    assert plan.call.startswith("# convert refuses this plan: the layer '0' cannot be converted: Same is a subclass")
+    assert plan.file_bytes is None

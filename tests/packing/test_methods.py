@@ -100,6 +100,20 @@ def test_packed_equals_torch(weights, inputs, tmp_path):
     check(randomised(network(WEIGHTS[weights], INPUTS[inputs])), tmp_path / "net")
 
 
+def test_an_offset_of_inputs_without_padding_folds_into_integer_thresholds(tmp_path):
+    inputs = INPUTS["ternary-scale"]
+    model = nn.Sequential(
+        nn.Flatten(),
+        QuantLinear(128, 9, bias=False, weight_quantizer=Sign()),
+        nn.BatchNorm1d(9),
+        QuantLinear(9, 7, bias=False, input_quantizer=inputs(), weight_quantizer=Sign(scale=MeanScale())),
+        nn.BatchNorm1d(7),
+        QuantLinear(7, 4, bias=False, input_quantizer=inputs(), weight_quantizer=Sign()),
+    )
+    packed = check(randomised(model), tmp_path / "net")
+    assert [node.op for node in packed.graph.nodes] == ["image_conv2d", "conv2d", "conv2d", "affine"]
+
+
 @pytest.mark.parametrize("signs", ["mixed", "positive"])
 @pytest.mark.parametrize("activation", [RPReLU, Maxout])
 def test_learned_activations(activation, signs, tmp_path):

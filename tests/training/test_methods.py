@@ -72,6 +72,25 @@ def test_each_method_trains_resumes_inspects_and_packs(
     assert verify(model, PackedModel.load(file), data.test.images[:100].numpy()).wrong == 0
 
 
+FLOAT32 = {
+    **dict.fromkeys(("ls-2", "greedy", "hadanets"), "its weights are not binary or ternary"),
+    **dict.fromkeys(("bitnet", "paretoq", "lab"), "its inputs are not binary or ternary"),
+    **dict.fromkeys(("proxquant", "parq", "binary-relax", "askew-sgd"), "its inputs are not binary or ternary"),
+    "biper": "its weights are real until training ends or hardens",
+}
+"""Methods that cannot train on bits, and why."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_on_bits(method, vgg, train_quietly):
+    recipe = Recipe.of(method, vgg(), precision="bits", epochs=1, batch_size=25, crop_padding=0, flip=False, warmup=0)
+    if method in FLOAT32:
+        with pytest.raises(HypersignError, match=rf"a network to train on bits must .*conv2: {FLOAT32[method]}"):
+            train_quietly(recipe)
+    else:
+        assert train_quietly(recipe).finished
+
+
 def test_levels_that_a_method_has():
     assert Recipe.of("parq").levels == 2
     assert Recipe.of("parq", levels=3).weights == "parq:count=3"

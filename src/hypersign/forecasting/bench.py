@@ -93,9 +93,9 @@ class Bench:
         self.layers = {name: Layer(name, module) for name, module in found.items() if name not in self.unmeasured}
         self.original = self._first_pass()
         self._changes: dict[Any, Change] = {}
-        self._originals: dict[int, tuple[Any, dict[Any, Moments]]] = {}
-        self._split: list[list[Any]] = []
         self._held = 0
+        self._halves = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
+        self._original_moments: dict[int, list[dict[Any, Moments]]] = {}
 
     def _first_pass(self) -> NDArray[Any]:
         """The original logits; notes each layer's calls, operations, order, and a sample of its inputs."""
@@ -201,7 +201,7 @@ class Bench:
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
         if repaired:
-            changes = self.repair(changes, self.batches)
+            changes, _ = self._repaired(changes, self.batches)
         rows = []
         with prepared(self.model), _all_applied(self.layers, changes):
             for batch in self.batches if batches is None else batches:
@@ -214,46 +214,60 @@ class Bench:
         All three are in one order: the even inputs of each batch, then the odd ones.
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
-        if not self._split:
-            self._split = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
-        halves = self._split
+        what = "the changed network's logits"
         same: list[Any] = []
         other: list[Any] = []
-        for fitted, unseen in (halves, halves[::-1]):
-            repaired = self.repair(changes, fitted)
+        for fitted, unseen in (self._halves, self._halves[::-1]):
+            repaired, logits = self._repaired(changes, fitted)
             with prepared(self.model), _all_applied(self.layers, repaired):
-                for batches, rows in ((fitted, same), (unseen, other)):
-                    what = "the changed network's logits"
-                    logits = [self._kept(logits_of(run(self.model, batch)), what) for batch in batches]
-                    rows.append(np.concatenate(logits))
-        sizes = np.cumsum([batch_size(batch) for batch in self.batches])[:-1]
-        parts = np.split(self.original, sizes)
+                if len(fitted) > 1:  # in one batch, the matching pass is the repaired network's
+                    logits = [self._kept(logits_of(run(self.model, batch)), what) for batch in fitted]
+                same.append(np.concatenate(logits))
+                rows = [self._kept(logits_of(run(self.model, batch)), what) for batch in unseen]
+                other.append(np.concatenate(rows))
+        parts = np.split(self.original, np.cumsum(self.sizes)[:-1])
         original = [part[start::2] for start in (0, 1) for part in parts]
         return np.concatenate(original), np.concatenate(same), np.concatenate(other[::-1])
 
-    def repair(self, changes: Mapping[str, Change], batches: Sequence[Any]) -> dict[str, Change]:
-        """The changes with the output channels matched to the original network, and so for all later layers."""
-        if not changes:
-            return {}
-        first = min(self.layers[name].first for name in changes)
-        layers = self.repairable(first)
+    def _repaired(
+        self, changes: Mapping[str, Change], batches: Sequence[Any]
+    ) -> tuple[dict[str, Change], list[NDArray[Any]]]:
+        """The changes with the output channels matched to the original network, and so for all later layers.
+
+        Also the logits of the pass that matches each batch by itself.
+        """
+        first = min((self.layers[name].first for name in changes), default=0)
+        layers = self.repairable(first) if changes else []
         wanted, came = self._moments(), self._moments()
+        rows = []
         with prepared(self.model):
-            for batch in batches:
-                moments = self._original_moments(batch)
+            for batch, moments in zip(batches, self._moments_of(batches), strict=True):
                 _check_values(layers, moments)
                 for layer in layers:
                     wanted[layer.module].merge(moments[layer.module])
                 with (
                     _all_applied(self.layers, changes),
-                    matching({la.module: moments[la.module] for la in layers}, came),
+                    matching({layer.module: moments[layer.module] for layer in layers}, came),
                 ):
-                    run(self.model, batch)
+                    rows.append(self._kept(logits_of(run(self.model, batch)), "the changed network's logits"))
             found = dict(changes)
             for layer in layers:
                 scale, shift = match(wanted[layer.module], came[layer.module])
                 found[layer.name] = matched(layer.module, changes.get(layer.name, Change()), scale, shift)
-        return found
+        return found, rows
+
+    def _moments_of(self, batches: Sequence[Any]) -> list[dict[Any, Moments]]:
+        """The original network's moments on each batch; kept, because every repair needs them."""
+        if id(batches) not in self._original_moments:
+            found = []
+            with prepared(self.model):
+                for batch in batches:
+                    moments = self._moments()
+                    with observing(moments):
+                        run(self.model, batch)
+                    found.append(moments)
+            self._original_moments[id(batches)] = found  # of lists that the bench holds
+        return self._original_moments[id(batches)]
 
     def others(self, batches: Iterable[Any]) -> tuple[list[Any], NDArray[Any]]:
         """Other batches as a list, and the original network's centred logits on them."""
@@ -263,15 +277,6 @@ class Bench:
         with prepared(self.model):
             rows = [self._kept(logits_of(run(self.model, batch)), "the network's logits") for batch in held]
         return held, np.concatenate(rows)
-
-    def _original_moments(self, batch: Any) -> dict[Any, Moments]:
-        """The moments of the original network on a batch, which is kept: it is run once."""
-        if id(batch) not in self._originals:
-            moments = self._moments()
-            with observing(moments):
-                run(self.model, batch)
-            self._originals[id(batch)] = batch, moments
-        return self._originals[id(batch)][1]
 
     def _moments(self) -> dict[Any, Moments]:
         return {layer.module: Moments() for layer in self.repairable()}

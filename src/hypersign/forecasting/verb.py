@@ -293,6 +293,9 @@ class Forecast:
             bits = _format_bits(weights[layer.name]) if layer.name in weights else self._given_bits(layer.name)
             macs[bits or 32] = macs.get(bits or 32, 0) + layer.macs
         file_bytes, reason = file_size_of(self.bench, weights, self.images, repaired=repaired)
+        call = call_text(weights, {}, repaired=repaired)
+        if "cannot be converted" in reason:
+            call = f"# convert refuses this plan: {reason}\n{call}"
         return Plan(
             assignment=assignment,
             predicted=self.predict(assignment, repaired=repaired),
@@ -303,7 +306,7 @@ class Forecast:
             macs=dict(sorted(macs.items())),
             file_bytes=file_bytes,
             no_file=reason,
-            call=call_text(weights, {}, repaired=repaired),
+            call=call,
         )
 
     def _given_bits(self, name: str) -> int | None:
@@ -393,6 +396,7 @@ def law_dict(law: Law, keys: Sequence[Key]) -> dict[str, Any]:
         "gains": law.gains.tolist(),
         "factor": law.factor,
         "power": law.power,
+        "crowding": law.crowding,
         "bias": dict(zip(("r", "log_kl", "agreement"), law.bias, strict=True)),
         "spread": dict(zip(("r", "log_kl", "agreement"), law.spread, strict=True)),
         "curve": law.curve(),
@@ -638,5 +642,5 @@ def _passes(
         after[layer.name] = left / total
         left -= layer.macs
     kinds = sum(law is not None for law in laws)
-    together = mixtures * (1 + 3 * (laws[1] is not None) - (laws[0] is None)) if len(layers) > 1 else 0
+    together = mixtures * (2 * (laws[1] is not None) + (laws[0] is not None)) if len(layers) > 1 else 0
     return 2 + kinds * sum(after[key[0]] for key in changes) + together

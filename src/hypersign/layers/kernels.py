@@ -95,7 +95,7 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
     kept = {}
     layers = quant_layers(model)
     for number, (name, layer) in enumerate(layers.items()):
-        reason = _reason(layer)
+        reason = _reason(layer, training=True)
         if reason is None and isinstance(layer, QuantConv2d) and layer.groups > 1:
             reason = "it has groups of channels"
         if reason is None and layer.weight_quantizer.relaxes:
@@ -140,18 +140,26 @@ def _threshold(quantizer: Quantizer) -> Tensor:
     return thresholds
 
 
-def _reason(layer: QuantLayer) -> str | None:
-    """Why a layer cannot run on bits; None if it can."""
+def _reason(layer: QuantLayer, *, training: bool = False) -> str | None:
+    """Why a layer cannot run on bits; None if it can.
+
+    In training the quantizers compute as they are, so levels of one or two bits are enough.
+    """
     if not isinstance(layer, QuantLinear | QuantConv2d):
         return f"{type(layer).__name__} has no kernel"
     inputs, weights = layer.input_quantizer, layer.weight_quantizer
     for side, quantizer in (("inputs", inputs), ("weights", weights)):
+        if training and tuple(quantizer.levels) in _LEVELS:
+            continue
         form = quantizer.packed_form(inputs=quantizer is inputs)
         if form.kind not in ("binary", "ternary"):
             return f"its {side} are not binary or ternary: {form.reason or quantizer.describe()}"
     if isinstance(layer, QuantConv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
         return f"padding {layer.padding!r} in mode {layer.padding_mode!r} has no kernel"
     return None
+
+
+_LEVELS = ((-1.0, 1.0), (-1.0, 0.0, 1.0))
 
 
 class _Packed(nn.Module):

@@ -284,7 +284,8 @@ class _Pass:
             )
         carried = module.product(x.error * a.abs(), s.abs() * levels.abs() + o.abs())
         sums = (f"{name}.{part}{i}" for part in ("sum", "plane_sum") for i in range(8, 0, -1))
-        last = next(node for node in sums if node in self.nodes)
+        # without a sum it is a shift per filter, which may wait to be folded
+        last = next((node for node in sums if node in self.nodes), f"{name}.input_offset")
         return self.settle(last, _Number(value, carried + terms * U * size))
 
     def affine(self, name: str, x: _Number, scale: Tensor, shift: Tensor) -> _Number:

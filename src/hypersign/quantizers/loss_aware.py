@@ -31,7 +31,7 @@ class _CurvatureScale(Fitted):
         self.alpha = alpha.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def forward(self, weight: Tensor, levels: Tensor) -> Tensor:
-        return self.alpha.expand(len(weight))
+        return self.alpha.expand(weight.shape[0])
 
 
 class LossAware(Sign):

@@ -38,7 +38,7 @@ class _KeptMean:
 
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         kept = (levels.detach() != 0).to(weight.dtype)
-        return ((weight.detach().abs() * kept).sum() / kept.sum().clamp(min=1)).expand(len(weight))
+        return ((weight.detach().abs() * kept).sum() / kept.sum().clamp(min=1)).expand(weight.shape[0])
 
 
 class Chosen(Quantizer):

@@ -108,7 +108,7 @@ class TensorScale:
         """The scale, once per filter: shape `(filters,)`, for `weight` and its `levels`, both `(filters, ...)`."""
         levels = levels.detach()
         scale = (weight * levels).sum() / divisor(levels.square().sum())
-        return scale.expand(len(weight))
+        return scale.expand(weight.shape[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ class MatrixScale:
 
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         """The same scale for each of the filters, shape `(filters,)`."""
-        return weight.detach().abs().mean().clamp(min=1e-5).expand(len(weight))
+        return weight.detach().abs().mean().clamp(min=1e-5).expand(weight.shape[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +227,7 @@ class LearnedScale(Fitted):
 
     def forward(self, weight: Tensor, levels: Tensor) -> Tensor:
         """The scales, shape `(filters,)`."""
-        return self.alpha.expand(len(weight))
+        return self.alpha.expand(weight.shape[0])
 
     def extra_repr(self) -> str:
         return f"start={self.start}"

@@ -122,28 +122,42 @@ def _planes(folding: Folding, name: str, module: Any, x: Flow, window: dict[str,
 
 
 def _with_offsets(folding: Folding, name: str, module: Any, x: Flow, y: Flow, window: dict[str, list[int]]) -> Flow:
-    """`y`, the product of levels times the scale per filter, with the offsets of weights and inputs; real.
+    """`y`, the product of levels times the scale per filter, with the offsets of weights and inputs.
 
         s_a y + (s_a o) m + o_a b,    m = the sum of the levels of each window,  b = product(1, s q + o)
 
     m is a product with one filter of ones. b is one number per filter inside the image and others at zero padding,
-    so it is a convolution of ones; these come from a product with a filter of one weight.
+    so it is a convolution of ones; these come from a product with a filter of one weight. The sum is real, except
+    where it is only a shift per filter.
     """
     if getattr(module, "groups", 1) > 1:
         raise refusal(name, module, "its offset needs the sums of each group's windows; use one group")
     inputs, weights = module.input_quantizer, module.weight_quantizer
-    scale = lambda: _input_number(inputs.scale).expand(module.filters)  # noqa: E731
-    total = folding.real(y.then(_scaled(f"{name}.input_scale", scale)))
+    y = y.then(_scaled(f"{name}.input_scale", lambda: _input_number(inputs.scale).expand(module.filters)))
     parts = []
     if weights.offset is not None:
         parts.append(_weight_offset(folding, name, module, x, window))
-    if inputs.offset is not None:
-        if x.kind != "levels":
-            raise refusal(name, module, "an offset of inputs that are not packed has no packed form")
+    if inputs.offset is not None and x.kind != "levels":
+        raise refusal(name, module, "an offset of inputs that are not packed has no packed form")
+    if inputs.offset is not None and window["padding"] == [0, 0]:  # the same number everywhere
+        y = y.then(_shifted(f"{name}.input_offset", functools.partial(_input_shift, module, window)))
+    elif inputs.offset is not None:
         parts.append(_input_offset(folding, name, module, x, window))
     for i, part in enumerate(parts, start=1):
-        total = total.after(folding.node("add", f"{name}.sum{i}", total.name, part.name))
-    return total
+        y = folding.real(y)
+        y = y.after(folding.node("add", f"{name}.sum{i}", y.name, part.name))
+    return y
+
+
+def _shifted(name: str, shift: Callable[[], Tensor]) -> Monotone:
+    """A number per filter that is added, which waits to be folded."""
+    return Monotone(name, lambda v: v + shift(), affine=lambda: (torch.ones_like(shift()), shift()))
+
+
+def _input_shift(module: Any, window: dict[str, list[int]]) -> Tensor:
+    """o_a b where windows lie inside the image, one number per filter."""
+    sums = _channel_sums(module, window).sum((1, 2))
+    return (sums * _input_number(module.input_quantizer.offset)).float()
 
 
 def _weight_offset(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
