@@ -520,10 +520,12 @@ def _layer_facts(layer: LayerGeometry) -> dict[str, Any]:
         "angle_degrees": layer.angle_degrees.mean,
         "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
         "r": layer.weights_binarized.pearson_r,
+        "training_r": layer.weights_binarized.training_pearson_r,
         "predicted_r": layer.weights_binarized.predicted_pearson_r,
     }
     if layer.quantizes_inputs:
         for family, products in (("activations", layer.activations_binarized), ("both", layer.both_binarized)):
             facts[f"{family}_r"] = products.pearson_r
+            facts[f"training_{family}_r"] = products.training_pearson_r
             facts[f"predicted_{family}_r"] = products.predicted_pearson_r
     return facts
