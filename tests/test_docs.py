@@ -18,6 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from hypersign import pretrained
 from hypersign.cli import main
 from hypersign.cli.demo import recipe as demo_recipe
 from hypersign.cli.main import VERBS
@@ -229,6 +230,16 @@ def test_results_table_is_what_the_files_hold() -> None:
         assert cells[2] == {2: "binary", 3: "ternary"}[run["recipe"]["levels"]], line
         assert cells[3] == str(run["recipe"]["epochs"]), line
         assert cells[4] == f"{100 * run['results']['test']['accuracy']:.2f} %", line
+
+
+def test_the_gallery_names_every_network_that_comes_along() -> None:
+    page = (ROOT / "docs/gallery.md").read_text()
+    for name in pretrained.names():
+        run = load(name).info
+        size = (pretrained.folder(name) / pretrained.PACKED).stat().st_size
+        (row,) = (line for line in page.splitlines() if f'"gallery/{name}.html"' in line)
+        assert f"{100 * run['results']['test']['accuracy']:.2f} %" in row, name
+        assert f"{size:,} bytes" in row, name
 
 
 def test_hooks_run_what_make_lint_runs() -> None:

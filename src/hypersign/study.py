@@ -46,6 +46,7 @@ __all__ = [
     "compare_runs",
     "keep_ablation",
     "kept_ablation",
+    "network_call",
     "paper_simulations",
     "pictures_of",
     "refresh_report",
@@ -167,15 +168,19 @@ def write_report(
 
 
 def refresh_report(run: Run) -> Path | None:
-    """Writes the report of an inspected run again, with what was measured since; None if it was not inspected.
+    """Writes the report of an inspected run again, with what was measured since; None if it was not
+    inspected, or by an earlier version.
 
     The report of a float twin's network also shows the twin's forecast, so that report is written too.
     """
     above = run.path.resolve().parent
     if run.name == "twin" and (above / "run.json").is_file():
         refresh_report(load_run(above, data=run.given_data))
-    path = run.results_folder / "geometry.json"
-    return write_report(run, Geometry.load(path)) if path.is_file() else None
+    try:
+        found = Geometry.load(run.results_folder / "geometry.json")
+    except HypersignError:  # there is none, or an earlier version wrote it
+        return None
+    return write_report(run, found)
 
 
 def keep_ablation(folder: Path, run: Run, weights: str, ablation: Ablation, depth: Depth | None) -> None:
@@ -308,7 +313,10 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
             return {**facts, "packed_reason": str(error)}
         model, size = PackedModel.load(packed), packed.stat().st_size
     times = profile(
-        model, images=TWIN_BATCH, repeats=repeats, rivals={"twin": _call(twin.load_model(), tuple(model.shape))}
+        model,
+        images=TWIN_BATCH,
+        repeats=repeats,
+        rivals={"twin": network_call(twin.load_model(), tuple(model.shape))},
     )
     return {
         **facts,
@@ -322,7 +330,7 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
     }
 
 
-def _call(model: nn.Module, shape: tuple[int, ...]) -> Any:
+def network_call(model: nn.Module, shape: tuple[int, ...]) -> Any:
     """A call of a float network on a batch of random images, on one thread."""
     network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(0)
@@ -522,10 +530,12 @@ def _layer_facts(layer: LayerGeometry) -> dict[str, Any]:
         "angle_degrees": layer.angle_degrees.mean,
         "predicted_angle_degrees": layer.angle_degrees.predicted_mean,
         "r": layer.weights_binarized.pearson_r,
+        "training_r": layer.weights_binarized.training_pearson_r,
         "predicted_r": layer.weights_binarized.predicted_pearson_r,
     }
     if layer.quantizes_inputs:
         for family, products in (("activations", layer.activations_binarized), ("both", layer.both_binarized)):
             facts[f"{family}_r"] = products.pearson_r
+            facts[f"training_{family}_r"] = products.training_pearson_r
             facts[f"predicted_{family}_r"] = products.predicted_pearson_r
     return facts

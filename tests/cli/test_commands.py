@@ -127,6 +127,8 @@ def test_demo_recognises_the_digits(
     monkeypatch.chdir(here)
     main(["demo"])
     done = load(here / "runs/demo")
+    recorded = json.loads((Path(__file__).parents[2] / "docs/results/digits-demo.json").read_text())
+    assert done.info["recipe"].items() >= recorded["recipe"].items()  # its numbers are those of README
     assert done.info["results"]["test"]["accuracy"] >= 0.96
     assert done.info["recipe"]["epochs"] == recipe().epochs
     assert {"report.html", "geometry.json"} <= {file.name for file in done.path.iterdir()}

@@ -110,3 +110,9 @@ def test_bad_input_is_one_sentence(words, message, files, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"hypersign inspect: {message}")
     assert error.count("\n") == 1
+
+
+def test_inspect_without_words_says_what_it_takes(capsys) -> None:
+    main(["inspect"])
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("RUN", "WEIGHTS", "VECTORS", "hypersign inspect runs/demo"))

@@ -21,6 +21,7 @@ def recipe() -> Recipe:
         pools=(2, 4),
         hidden=(64,),
         epochs=25,
+        batch_size=50,
         loss="cross-entropy",
         learning_rate=3e-3,
         final_learning_rate=0.0,

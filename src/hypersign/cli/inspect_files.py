@@ -26,12 +26,29 @@ from hypersign.weight_files import (
 )
 from hypersign.weight_files import inspect_weights as measure_weights
 
+SUBJECTS = {
+    "RUN": "a run's geometry, with its report; as in: hypersign inspect runs/demo",
+    "WEIGHTS": "a .safetensors or .gguf file: hypersign inspect model.safetensors",
+    "VECTORS": "a .npy file: hypersign inspect vectors.npy",
+}
+"""What the command measures, by its first word."""
+
 FilePath = Annotated[Path, Option(metavar="FILE")]
 """The file, the command's first word."""
 
 
 def run(words: Sequence[str]) -> bool:
-    """Inspects a file, if the first word is one that can be, and says whether it was."""
+    """Inspects a file, if the first word is one that can be, and says whether it was.
+
+    Without words it says what can be inspected.
+    """
+    if not words:
+        table = Table(title="hypersign inspect RUN|WEIGHTS|VECTORS [options]: measure beside theory", box=None)
+        table.title_justify, table.show_header = "left", False
+        for subject, text in SUBJECTS.items():
+            table.add_row(subject, text)
+        console().print(table)
+        return True
     path = Path(words[0]) if words else Path()
     if path.suffix.lower() == ".npy" or is_npy(path):
         parse(inspect_vectors, words, "inspect")
