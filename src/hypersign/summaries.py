@@ -165,7 +165,7 @@ class Summary:
         total = self.total
         used = [name for name in COUNTS if getattr(total, name) != 0]
         names = ("1-bit", "2-bit", "3-bit", "other", "unknown", "32-bit", "packed\nbytes")
-        titles = dict(zip(COUNTS, (*names, "binary\nMACs", f"{self._mixed()}\nMACs", "float\nMACs"), strict=True))
+        titles = dict(zip(COUNTS, (*names, "binary\nMACs", f"{self.mixed_widths}\nMACs", "float\nMACs"), strict=True))
         table = Table(caption=self.sentence(), caption_justify="left", show_footer=True, padding=(0, 1, 0, 0))
         table.add_column("layer", "total", no_wrap=True)
         table.add_column("output", justify="right", no_wrap=True)
@@ -185,7 +185,8 @@ class Summary:
             table.add_row("rest of file", "", "", *cells)
         return table
 
-    def _mixed(self) -> str:
+    @property
+    def mixed_widths(self) -> str:
         """The widths of inputs and weights in `mixed_macs`, as 8 x 1-bit."""
         rows = [row for row in self.layers if row.mixed_macs]
         widths = {row.input_bits for row in rows}

@@ -117,7 +117,8 @@ def summary() -> SimpleNamespace:
             packed_bytes=fan_in * filters // 8 + 4 * filters,
             float_bytes=4 * (fan_in + 1) * filters,
             binary_macs=0 if name == "conv1" else fan_in * filters * 64,
-            float_macs=fan_in * filters * 64 if name == "conv1" else 0,
+            mixed_macs=fan_in * filters * 64 if name == "conv1" else 0,
+            float_macs=0,
         )
         for name, fan_in, filters in LAYERS
     )
@@ -131,10 +132,18 @@ def summary() -> SimpleNamespace:
         "packed_bytes",
         "float_bytes",
         "binary_macs",
+        "mixed_macs",
         "float_macs",
     )
     total = SimpleNamespace(name="total", **{key: sum(getattr(row, key) for row in rows) for key in counted})
-    return SimpleNamespace(layers=rows, total=total)
+    return SimpleNamespace(
+        layers=rows,
+        total=total,
+        file_bytes=None,
+        compression=total.float_bytes / total.packed_bytes,
+        binary_share=0.99,
+        mixed_widths="8 x 1-bit",
+    )
 
 
 def forecast() -> dict[str, Any]:
@@ -161,6 +170,7 @@ def forecast() -> dict[str, Any]:
         "products": [[size if i == j else 0.0 for j in range(4)] for i, size in enumerate((1.0, 0.25, 0.5, 0.25))],
         "factor": 1.0,
         "power": 1.0,
+        "crowding": 0.0,
         "curve": {"r": [0.3, 0.6, 1.0], "kl": [2.0, 1.0, 0.0], "agreement": [0.4, 0.7, 1.0]},
         "bias": {"r": 0.01, "log_kl": 0.0, "agreement": 0.02},
         "spread": {"r": 0.03, "log_kl": 0.2, "agreement": 0.04},

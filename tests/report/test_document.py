@@ -92,6 +92,9 @@ def test_the_answer_and_the_tables_hold_the_numbers(page, geometry):
             assert value in text
     assert "demo vgg with 5 quantized layers, inspected on 250 images of digits" in text
     assert "recipe.epochs 12" in text
+    assert "The packed parameters are 31.4 times smaller than the parameters in float32; 99.0 % of" in text
+    assert "Binary multiply-accumulates 8 × 1-bit multiply-accumulates" in text
+    assert " 2 bits" not in text
     assert "model.options.widths 32, 32, 64" in text
 
 

@@ -332,12 +332,12 @@ const twin = given.twin && loadNetwork(given.twin);
   const SHOWN = ["image_conv2d", "conv2d", "real_conv2d", "quantize", "max_pool2d", "add"];
   const shownNodes = network.nodes.slice(0, -1).filter((node) => SHOWN.includes(node.op));
 
-  // A unit as a share from -1 to 1: its level, or its number relative to the largest of the layer.
-  function reader(value) {
-    if (value.kind === "levels") return (y, x, c) => Packed.level(value, y, x, c);
+  // Units as shares from -1 to 1: their levels, or their numbers relative to the largest of the layer.
+  function unitsOf(value) {
+    if (value.kind === "levels") return Packed.levels(value);
     let most = 1e-30;
-    for (const number of value.data) most = Math.max(most, Math.abs(number));
-    return (y, x, c) => value.data[(y * value.width + x) * value.channels + c] / most;
+    for (let i = 0; i < value.data.length; i++) most = Math.max(most, Math.abs(value.data[i]));
+    return Float32Array.from(value.data, (number) => number / most);
   }
 
   function shade(unit) {
@@ -412,26 +412,23 @@ const twin = given.twin && loadNetwork(given.twin);
 
     draw() {
       this.stale = false;
-      const value = this.value(), read = reader(value), before = share ? reader(clean[this.node.name]) : read;
+      const value = this.value(), units = unitsOf(value), before = share ? unitsOf(clean[this.node.name]) : units;
       const { h, w, n, unit, gap, columns, rows: lines, ratio } = (this.placed = this.layout());
       const wide = columns * (w * unit + gap) - gap, tall = lines * (h * unit + gap) - gap, canvas = this.canvas;
       if (canvas.width !== wide || canvas.height !== tall) Object.assign(canvas, { width: wide, height: tall });
       canvas.style.width = `${wide / ratio}px`;
       const context = canvas.getContext("2d"), image = context.createImageData(wide, tall);
       const words = new Int32Array(image.data.buffer), levels = value.kind === "levels";
-      const colours = { 1: word(palette.plus), 0: word(palette.zero), "-1": word(palette.minus) };
+      const colours = [palette.minus, palette.zero, palette.plus].map(word);
       const [gained, lost] = [word(palette.gained), word(palette.lost)];
       let plus = 0;
       for (let c = 0; c < n; c++) {
         const left = (c % columns) * (w * unit + gap), top = Math.floor(c / columns) * (h * unit + gap);
-        for (let y = 0; y < h; y++)
-          for (let x = 0; x < w; x++) {
-            const now = read(y, x, c);
-            let paint = levels ? colours[now] : word(diverging(now));
-            if (levels && share) {
-              const was = before(y, x, c);
-              if (was !== now) paint = now > was ? gained : lost;
-            }
+        for (let y = 0, at = c; y < h; y++)
+          for (let x = 0; x < w; x++, at += n) {
+            const now = units[at];
+            let paint = levels ? colours[now + 1] : word(diverging(now));
+            if (levels && before[at] !== now) paint = now > before[at] ? gained : lost;
             plus += now > 0;
             for (let i = 0; i < unit; i++) {
               const from = (top + y * unit + i) * wide + left + x * unit;
@@ -441,9 +438,8 @@ const twin = given.twin && loadNetwork(given.twin);
       }
       context.putImageData(image, 0, 0);
       this.outline(context);
-      const units = h * w * n;
       const changed = share && levels ? `; ${percent(Packed.changedShare(value, clean[this.node.name]))} changed` : "";
-      this.facts.textContent = `${count(units)} ${levels ? (value.nonzero ? "ternary levels" : "bits") : value.kind === "sums" ? "sums" : "numbers"}, ${percent(plus / units, 0)} ${levels ? "are +1" : "positive"}${changed}`;
+      this.facts.textContent = `${count(units.length)} ${levels ? (value.nonzero ? "ternary levels" : "bits") : value.kind === "sums" ? "sums" : "numbers"}, ${percent(plus / units.length, 0)} ${levels ? "are +1" : "positive"}${changed}`;
       canvas.setAttribute("aria-label", `${this.node.name}: ${this.facts.textContent}`);
       if (this.margins) this.drawMargins();
     }

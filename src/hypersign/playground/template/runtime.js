@@ -87,6 +87,17 @@ const Packed = (() => {
     return 1 - 2 * ((value.sign[word] >>> bit) & 1);
   }
 
+  // All levels, in the order (row, column, channel).
+  function levels(value) {
+    const n = value.channels, words = wordsFor(n), out = new Int8Array(value.height * value.width * n);
+    for (let p = 0, i = 0; p < value.height * value.width; p++)
+      for (let c = 0; c < n; c++, i++) {
+        const word = p * words + (c >>> 5), bit = c & 31;
+        out[i] = value.nonzero && !((value.nonzero[word] >>> bit) & 1) ? 0 : 1 - 2 * ((value.sign[word] >>> bit) & 1);
+      }
+    return out;
+  }
+
   function threshold(x, { low, high, flip }) {
     const y = makeLevels(x.height, x.width, x.channels, Boolean(high)), words = wordsFor(x.channels);
     for (let p = 0, i = 0; p < x.height * x.width; p++)
@@ -488,5 +499,5 @@ const Packed = (() => {
     return stays;
   }
 
-  return { load, run, logits, best, level, flip, predict, changedShare, outputs, OPERATIONS: Object.keys(OPERATIONS) };
+  return { load, run, logits, best, level, levels, flip, predict, changedShare, outputs, OPERATIONS: Object.keys(OPERATIONS) };
 })();
