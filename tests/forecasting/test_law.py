@@ -128,3 +128,19 @@ def test_repair_by_n_inputs_from_repairs_by_half_of_them() -> None:
     found = unseen(effect_of(limit - k / (n / 2)), effect_of(limit + k / (n / 2)))
     assert -math.log(found.r.value) == pytest.approx(limit + k / n)
     assert found.kl.value == pytest.approx(2 * (limit + k / n))
+
+
+def test_a_fit_learns_that_errors_saturate_and_keeps_single_ones() -> None:
+    c, changed = independent(8, 0.35)
+    law = Law.of(c, changed)
+    mixtures = []
+    for count in (1, 2, 3, 4, 5, 6, 7, 8):
+        picks = tuple(range(count))
+        r = math.exp(-law.error(picks) * law.crowd(picks) ** -0.6)
+        noise = sum(changed[i] - c for i in picks)
+        mixtures.append(Mixture(picks, effect(c, law._scaled(noise, r))))
+    fitted = fit(law, mixtures)
+    assert law.crowd([3]) == pytest.approx(1)
+    assert fitted.crowding < -0.3
+    assert fitted.r([7]) == pytest.approx(law.r([7]), abs=0.01)  # alone, nothing saturates
+    assert fitted.r(range(8)) == pytest.approx(mixtures[-1].measured.r.value, abs=0.02)

@@ -164,7 +164,8 @@ def test_the_result_is_plain_data(found) -> None:
     picks = found.picks({"0": "binary", "5": "binary"})
     products = np.array(law["products"])
     error = 0.5 * math.log1p(products[np.ix_(picks, picks)].sum())
-    r = math.exp(-law["factor"] * error ** law["power"])
+    largest = 0.5 * math.log1p(max(products[i, i] for i in picks))
+    r = math.exp(-law["factor"] * error ** law["power"] * (error / largest) ** law["crowding"])
     assert r == pytest.approx(found.predict({"0": "binary", "5": "binary"}).r.value, abs=1e-5)
     curve = law["curve"]
     assert curve["r"][-1] == 1

@@ -105,3 +105,17 @@ def test_simulations_agree_with_theory_and_wrong_theory_shows() -> None:
 def test_a_network_without_quantized_layers_has_no_claims(geometry) -> None:
     with pytest.raises(HypersignError, match="claims are about quantized layers"):
         network_claims(dataclasses.replace(geometry, layers=()))
+
+
+def test_r_is_claimed_on_training_images_and_from_the_covariance(geometry):
+    claims = [claim for claim in network_claims(geometry) if claim.claim.startswith("r with ")]
+    kinds = {claim.claim for claim in claims if claim.subject == geometry.layers[0].name}
+    assert kinds == {
+        "r with weights binarized is the same on training images",
+        "r with weights binarized follows from the inputs' covariance",
+    }  # its inputs are real
+    products = geometry.layers[1].both_binarized
+    (training, predicted) = [c for c in claims if c.subject == "conv2" and "weights and activations" in c.claim]
+    assert training.tolerance == 3 * products.difference_error
+    assert training.holds == (not products.training_departs)
+    assert (predicted.measured, predicted.predicted) == (products.pearson_r, products.predicted_pearson_r)

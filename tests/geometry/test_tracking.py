@@ -36,8 +36,10 @@ def test_measures_what_inspection_measures(network):
         layer = layers[name]
         assert row.angle_degrees == pytest.approx(layer.angle_degrees.mean)
         assert row.predicted_angle_degrees == pytest.approx(layer.angle_degrees.predicted_mean)
-        r = np.array(layer.weights_binarized.pearson_r_per_filter)
-        assert row.pearson_r == pytest.approx(np.median(r[~np.isnan(r)]), abs=1e-5)
+        assert row.pearson_r == pytest.approx(layer.weights_binarized.pearson_r, abs=1e-6)
+        assert row.activations_pearson_r == pytest.approx(layer.activations_binarized.pearson_r, abs=1e-6)
+        assert row.both_pearson_r == pytest.approx(layer.both_binarized.pearson_r, abs=1e-6)
+        assert row.predicted_both_pearson_r == pytest.approx(row.both_pearson_r, abs=0.1)
         assert row.effective_dimension > 0
 
 

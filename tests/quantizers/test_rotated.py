@@ -7,7 +7,7 @@ from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.geometry.weights import angle_stats, level_shares
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.quantizers import Deviations, MeanScale, Rotated, Sign, Ternary
+from hypersign.quantizers import Deviations, GroupScaled, MeanScale, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
 from hypersign.summaries import summary
 
@@ -80,3 +80,10 @@ def test_thresholds_are_those_of_the_rotated_frame():
     assert abs(expected / x.numpy().std(1) - 1).max() > 1
     found = Rotated(Ternary(Deviations(1.0)), rotation).thresholds(x)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_a_prediction_is_that_of_the_quantizer():
+    inner = GroupScaled(Sign(), 4)
+    moments = theory.Moments.gaussian()
+    found = Rotated(inner, HaarRotation(16, seed=0)).predicted_cosine(16, moments)
+    assert found == inner.predicted_cosine(16, moments) > 0.8

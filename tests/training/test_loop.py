@@ -25,6 +25,7 @@ from hypersign.tasks import Classification, squared_hinge
 from hypersign.training import DivergedError, InterruptedTrainingError, Recipe, resume
 from hypersign.training.checkpoint import Belongs, load_state, state_path
 from hypersign.training.divergence import FiniteCheck
+from hypersign.training.setup import build_network, new_run
 from hypersign.training.step import Step
 
 
@@ -576,3 +577,15 @@ def test_a_relative_path_of_data_is_read_from_elsewhere(mlp, train_quietly, tmp_
     monkeypatch.chdir("/")
     assert load(run.path).data().sha256 == run.info["data"]["sha256"]
     assert train_quietly(mlp(epochs=1), "named").info["data"]["source"] == "digits"
+
+
+def test_initial_weights_follow_from_the_seed(tmp_path):
+    data = load_data("digits")
+
+    def weights_of(seed):
+        recipe = Recipe(data="digits", model="mlp", hidden=(8,), seed=seed)
+        run = new_run(recipe, tmp_path / "run", data, given=False)
+        return build_network(run, recipe, torch.device("cpu"))[0].state_dict()["fc1.weight"]
+
+    assert torch.equal(weights_of(3), weights_of(3))
+    assert not torch.equal(weights_of(3), weights_of(4))

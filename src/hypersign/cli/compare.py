@@ -106,11 +106,12 @@ def _layers(measured: dict[str, dict[str, Any]]) -> Table:
         for layers in measured.values():
             layer = layers.get(name)
             cells += (
-                ["-", "-"]
+                ["-"] * 3
                 if layer is None
                 else [
                     " / ".join(_text(layer[key], 1) for key in ("angle_degrees", "predicted_angle_degrees")),
-                    " / ".join(_text(layer[key], 2) for key in ("r", "predicted_r")),
+                    " / ".join(_text(layer[key], 3) for key in ("r", "predicted_r")),
+                    " / ".join(_text(layer.get(key), 3) for key in ("both_r", "predicted_both_r")),
                 ]
             )
         table.add_row(name, *cells)

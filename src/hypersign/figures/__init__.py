@@ -3,7 +3,7 @@
 from hypersign.figures.ablation import ablated_layers, depth_r
 from hypersign.figures.analysis import save_analysis
 from hypersign.figures.angles import angle_density, angle_density_zoomed, angle_spread
-from hypersign.figures.covariance import predicted_r
+from hypersign.figures.covariance import predicted_r, predicted_r_families
 from hypersign.figures.dot_products import (
     activations_binarized,
     both_binarized,
@@ -34,6 +34,7 @@ __all__ = [
     "both_binarized",
     "permuted",
     "predicted_r",
+    "predicted_r_families",
     "angle_density",
     "angle_density_zoomed",
     "angle_spread",

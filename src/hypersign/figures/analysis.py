@@ -35,7 +35,7 @@ def save_analysis(geometry: Geometry, folder: Path | str, *, metrics: training.M
     if fed_levels:
         drawn["activations_binarized"] = panels(dot_products.activations_binarized, fed_levels)
     if any(layer.weights_binarized.predicted_pearson_r_per_filter for layer in layers):
-        drawn["predicted_r"] = covariance.predicted_r(geometry).get_figure()
+        drawn["predicted_r"] = covariance.predicted_r_families(geometry)
     if metrics:
         drawn["training_curves"] = training.training_curves(metrics)
     with writing_file(Path(folder) / "analysis"):

@@ -1,16 +1,24 @@
 """The figure that compares predicted with measured r."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hypersign.figures.style import GUIDE, axes, layer_colours, legend
+from hypersign.figures.style import GUIDE, axes, layer_colours, legend, panels
 from hypersign.geometry.results import Geometry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["predicted_r"]
+__all__ = ["predicted_r", "predicted_r_families"]
+
+TITLES = {
+    "weights_binarized": "weights binarized",
+    "activations_binarized": "activations binarized",
+    "both_binarized": "both binarized",
+}
 
 
 def predicted_r(geometry: Geometry, ax: "Axes | None" = None, *, family: str = "weights_binarized") -> "Axes":
@@ -46,3 +54,21 @@ def predicted_r(geometry: Geometry, ax: "Axes | None" = None, *, family: str = "
         ax.set_title(f"without a prediction: {', '.join(left_out)}", fontsize="small")
     legend(ax, title="layer (median distance)", title_fontsize="small", loc="upper left")
     return ax
+
+
+def predicted_r_families(geometry: Geometry) -> "Figure":
+    """Draws `predicted_r` for weights, activations and both binarized, side by side.
+
+    A family without any prediction is left out; so are layers with real inputs where activations are binarized.
+    """
+    shown = {}
+    for family in TITLES:
+        layers = [layer for layer in geometry.layers if family == "weights_binarized" or layer.quantizes_inputs]
+        if any(getattr(layer, family).predicted_pearson_r_per_filter for layer in layers):
+            shown[family] = dataclasses.replace(geometry, layers=tuple(layers))
+
+    def draw(family: str, ax: "Axes") -> None:
+        predicted_r(shown[family], ax, family=family)
+        ax.set_title("\n".join(filter(None, (TITLES[family], ax.get_title()))), fontsize="small")
+
+    return panels(draw, tuple(shown), size=(4.6, 4.6))

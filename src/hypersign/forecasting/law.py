@@ -3,15 +3,18 @@
 With c the original's centred logits and s_i those with change i alone:
 
     gain a_i = <s_i, c>/<c, c>          residual N_i = s_i/a_i - c
-    E = ln(1 + |sum N_i|^2/|c|^2)/2     -ln r = factor E^power
+    E = ln(1 + |sum N_i|^2/|c|^2)/2     -ln r = factor E^power n^crowding,   n = E/max_i E_i
     decisions are those of z = c + t sum N_i,   t such that z has this r
 
-Residuals add, with their correlations; gains multiply and leave r as it is. `factor` and `power` are 1, or fitted to
-a few random mixtures that were measured. Decisions use each input's own residuals: errors are large where margins are
+Residuals add, with their correlations; gains multiply and leave r as it is. E_i is the error of change i alone, and n
+the number of errors that count. `factor` and `power` are 1 and `crowding` is 0, or all are fitted to a few random
+mixtures that were measured: together, errors cost more than their sum without repair (crowding > 0), and less where
+signs saturate (< 0). Decisions use each input's own residuals: errors are large where margins are
 large, and Gaussian errors of the same covariance, or the residuals with random signs, change too few decisions.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +31,9 @@ Array = NDArray[Any]
 MIN_GAIN = 0.05
 """The smallest gain: below it a change destroys the logits, and its residual would be noise over nothing."""
 
+MIN_CROWD = 0.3
+"""The smallest n: residuals that cancel leave an error smaller than one of them."""
+
 CURVES = 8
 """Random mixtures of a curve."""
 
@@ -40,7 +46,7 @@ class Law:
         original: centred logits, shape `(inputs, rows, classes)`.
         residuals: N of each change, shape `(changes, inputs, rows, classes)`.
         gains: a of each change.
-        factor, power: see above.
+        factor, power, crowding: see above.
         bias, spread: mean and deviation of predicted minus measured r, ln KL and agreement, over measured mixtures.
         mixtures: those that `fit` used.
     """
@@ -50,6 +56,7 @@ class Law:
     gains: Array
     factor: float = 1.0
     power: float = 1.0
+    crowding: float = 0.0
     bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
     spread: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mixtures: "tuple[Mixture, ...]" = ()
@@ -65,6 +72,12 @@ class Law:
             residuals[i] = s / gains[i] - original
         return cls(original, residuals, gains)
 
+    @functools.cached_property
+    def alone(self) -> Array:
+        """E of each change alone."""
+        squares = np.array([float((part.astype(np.float64) ** 2).sum()) for part in self.residuals])
+        return 0.5 * np.log1p(squares / (self.original.astype(np.float64) ** 2).sum())
+
     def error(self, picks: Sequence[int]) -> float:
         """E, the error of these changes before the fit."""
         if not len(picks):
@@ -72,9 +85,16 @@ class Law:
         total = self.residuals[np.asarray(picks)].sum(0, dtype=np.float64)
         return 0.5 * math.log1p(float((total**2).sum() / (self.original.astype(np.float64) ** 2).sum()))
 
+    def crowd(self, picks: Sequence[int]) -> float:
+        """n, the number of errors that count: E of all, over the largest of one; at least MIN_CROWD."""
+        largest = float(self.alone[np.asarray(picks)].max())
+        return max(self.error(picks) / largest, MIN_CROWD) if largest else 1.0
+
     def r(self, picks: Sequence[int]) -> float:
         """The predicted r of the logits."""
-        return math.exp(-self.factor * self.error(picks) ** self.power) if len(picks) else 1.0
+        if not len(picks):
+            return 1.0
+        return math.exp(-self.factor * self.error(picks) ** self.power * self.crowd(picks) ** self.crowding)
 
     def predict(self, picks: Sequence[int]) -> Effect:
         """The predicted effect of these changes together, with standard errors and known bias."""
@@ -132,19 +152,20 @@ class Mixture:
 def fit(law: Law, mixtures: Sequence[Mixture]) -> Law:
     """The law with `factor` and `power` fitted to measured mixtures, and with its error on them.
 
-    ln(-ln r) = ln factor + power ln E by least squares, drawn towards factor = power = 1 as by two more mixtures.
-    Mixtures below r = .3 are left out.
+    ln(-ln r) = ln factor + power ln E + crowding ln n by least squares, drawn towards 1, 1 and 0 as by a few more
+    mixtures. Mixtures below r = .3 are left out.
     """
     used = [m for m in mixtures if 0.3 <= m.measured.r.value < 1 and law.error(m.picks) > 0]
     if used:
         x = np.log([law.error(m.picks) for m in used])
         y = np.log([-math.log(m.measured.r.value) for m in used]) - x
         middle = x.mean()
-        design = np.stack([np.ones(len(x)), x - middle], 1)
-        left = design.T @ design + np.diag([0.5, 2.0])
-        level, slope = np.linalg.solve(left, design.T @ y)
-        power = max(1 + float(slope), 0.5)
-        law = dataclasses.replace(law, power=power, factor=math.exp(float(level) + (1 - power) * middle))
+        design = np.stack([np.ones(len(x)), x - middle, np.log([law.crowd(m.picks) for m in used])], 1)
+        left = design.T @ design + np.diag([0.5, 2.0, 0.5])
+        level, slope, crowding = map(float, np.linalg.solve(left, design.T @ y))
+        power = max(1 + slope, 0.5)
+        factor = math.exp(level + (1 - power) * middle)
+        law = dataclasses.replace(law, factor=factor, power=power, crowding=crowding)
     law = dataclasses.replace(law, mixtures=tuple(mixtures))
     apart = []
     for mixture in mixtures:

@@ -396,6 +396,7 @@ def law_dict(law: Law, keys: Sequence[Key]) -> dict[str, Any]:
         "gains": law.gains.tolist(),
         "factor": law.factor,
         "power": law.power,
+        "crowding": law.crowding,
         "bias": dict(zip(("r", "log_kl", "agreement"), law.bias, strict=True)),
         "spread": dict(zip(("r", "log_kl", "agreement"), law.spread, strict=True)),
         "curve": law.curve(),

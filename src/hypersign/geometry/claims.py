@@ -20,6 +20,12 @@ SLOPE = 0.1
 CORRELATION = 0.05
 PERMUTED = 0.03
 DISAGREEMENT = 0.03
+PREDICTED = 0.03
+FAMILIES = {
+    "weights": "weights_binarized",
+    "activations": "activations_binarized",
+    "weights and activations": "both_binarized",
+}
 STANDARD_ERRORS = 4.0
 
 
@@ -73,6 +79,9 @@ def network_claims(geometry: Geometry) -> tuple[Claim, ...]:
     Two claims have a second form, for weights that are not Gaussian and activations that have a mean: the angle from
     the layer's own moments, and the permuted r of each filter.
 
+    - r is the same on training images (within three standard errors), and near its prediction from the covariance of
+      the inputs (within .03).
+
     Layers without a prediction have no claim.
 
     Raises:
@@ -94,6 +103,7 @@ def network_claims(geometry: Geometry) -> tuple[Claim, ...]:
             *_first_layer(geometry.layers),
             *_permuted(quantized),
             *_disagreement(quantized),
+            *_predicted(geometry.layers),
         ]
     )
 
@@ -204,6 +214,23 @@ def _disagreement(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
             "at most",
             DISAGREEMENT,
         )
+
+
+def _predicted(layers: Sequence[LayerGeometry]) -> Iterator[Claim]:
+    for name, family in FAMILIES.items():
+        for layer in layers:
+            products = getattr(layer, family)
+            changes = layer.quantizes_weights, layer.quantizes_inputs
+            if changes != (True, True) and name != ("weights" if layer.quantizes_weights else "activations"):
+                continue
+            rows = (
+                ("is the same on training images", products.training_pearson_r, 3 * products.difference_error),
+                ("follows from the inputs' covariance", products.predicted_pearson_r, PREDICTED),
+            )
+            for claim, value, tolerance in rows:
+                if math.isfinite(value) and math.isfinite(tolerance):
+                    words = f"r with {name} binarized {claim}"
+                    yield Claim(words, layer.name, "Pearson r", products.pearson_r, value, "near", tolerance)
 
 
 def _correlation(

@@ -11,9 +11,10 @@ from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign._display import shown
 from hypersign.geometry.covariance import (
+    LayerCovariance,
     effective_dimension,
     input_covariances,
-    predicted_r,
+    predict,
     quantizable_layers,
     what_if,
 )
@@ -24,6 +25,9 @@ from hypersign.quantizers import Sign
 
 __all__ = ["TrackedLayer", "Tracker"]
 
+FAMILIES = {"weights_binarized": "", "activations_binarized": "activations_", "both_binarized": "both_"}
+"""The beginning of a field's name for each family."""
+
 
 @shown
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +36,22 @@ class TrackedLayer:
 
     `angle_degrees` is the angle between latent and quantized filter, averaged over filters;
     `predicted_angle_degrees` is its prediction for Gaussian weights. `flipped_signs` is the share of latent weights
-    whose sign has changed since the previous call, or since the tracker was made. With images there are two more
-    values. `pearson_r` is the correlation between dot products with latent and with quantized weights, the median
-    over filters. `effective_dimension` describes the layer's inputs.
+    whose sign has changed since the previous call, or since the tracker was made. With images there are more values.
+    `pearson_r`, `activations_pearson_r` and `both_pearson_r` are the correlations of dot products when weights,
+    activations or both are binarized, pooled over filters and measured on these images; `predicted_...` is the
+    prediction of the last two from mean and covariance of the layer's real inputs on these images (for weights it
+    would be the measured value). In a network without quantized weights, they are medians over filters, predicted for
+    signs as weights and the inputs as they are. `effective_dimension` describes the layer's inputs.
     """
 
     angle_degrees: float
     predicted_angle_degrees: float
     flipped_signs: float
     pearson_r: float = math.nan
+    activations_pearson_r: float = math.nan
+    both_pearson_r: float = math.nan
+    predicted_activations_pearson_r: float = math.nan
+    predicted_both_pearson_r: float = math.nan
     effective_dimension: float = math.nan
 
 
@@ -94,18 +105,16 @@ class Tracker:
         before, self._negative = self._negative, self._signs()
         found = {}
         for name, layer in self.layers.items():
-            r = dimension = math.nan
+            r: dict[str, float] = {}
             if covariances is not None and name in covariances.layers:
                 seen = covariances.layers[name]
-                values = predicted_r(seen) if _is_quantized(layer) else what_if(seen, {"": Sign()})[0].pearson_r
-                r, dimension = _middle(np.asarray(values)), effective_dimension(seen)
+                r = _correlations(seen) | {"effective_dimension": effective_dimension(seen)}
             angle, predicted = _angles(layer)
             found[name] = TrackedLayer(
                 angle_degrees=angle,
                 predicted_angle_degrees=predicted,
                 flipped_signs=float((self._negative[name] != before[name]).float().mean()),
-                pearson_r=r,
-                effective_dimension=dimension,
+                **r,
             )
         return found
 
@@ -127,6 +136,20 @@ def _is_quantized(layer: nn.Module) -> bool:
     return isinstance(layer, QuantLayer) and layer.quantizes_weights
 
 
+def _correlations(layer: LayerCovariance) -> dict[str, float]:
+    """The fields of `TrackedLayer` about r."""
+    if layer.products is None:
+        (row,) = what_if(layer, {"": Sign()})
+        return {"pearson_r": row.median("pearson_r")}
+    predicted, found = predict(layer), {}
+    for family, prefix in FAMILIES.items():
+        found[f"{prefix}pearson_r"] = layer.products.correlation(family)[0]
+        prediction = predicted[family]
+        if prefix and prediction is not None:
+            found[f"predicted_{prefix}pearson_r"] = prediction.pooled
+    return found
+
+
 def _angles(layer: Any) -> tuple[float, float]:
     """The mean angle of the layer's filters, and the prediction for Gaussian filters, in degrees."""
     if _is_quantized(layer):
@@ -138,8 +161,3 @@ def _angles(layer: Any) -> tuple[float, float]:
         measured, predicted = np.arccos(np.clip(cosine, -1, 1)), float(theory.sign_angle(rows.shape[1]))
     known = measured[~np.isnan(measured)]
     return float(np.degrees(known.mean())) if len(known) else math.nan, math.degrees(predicted)
-
-
-def _middle(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else math.nan

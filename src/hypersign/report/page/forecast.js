@@ -47,7 +47,10 @@ function drawForecast(forecast, byLayer) {
     if (picks.includes(-1)) return null;
     let sum = 0;
     for (const i of picks) for (const j of picks) sum += law.products[i][j];
-    const r = picks.length ? Math.exp(-law.factor * (Math.log1p(Math.max(sum, 0)) / 2) ** law.power) : 1;
+    const error = Math.log1p(Math.max(sum, 0)) / 2;
+    const largest = Math.max(0, ...picks.map((i) => Math.log1p(law.products[i][i]) / 2));
+    const crowd = largest ? Math.max(error / largest, .3) : 1;
+    const r = picks.length ? Math.exp(-law.factor * error ** law.power * crowd ** (law.crowding ?? 0)) : 1;
     const { curve, bias, spread } = law;
     const at = Math.max(1, curve.r.findIndex((value) => value >= r));
     const part = Math.min(1, Math.max(0, (r - curve.r[at - 1]) / (curve.r[at] - curve.r[at - 1])));
