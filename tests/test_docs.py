@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -229,7 +230,16 @@ def test_results_table_is_what_the_files_hold() -> None:
         assert cells[1].startswith(run["model"]["name"]), line
         assert cells[2] == {2: "binary", 3: "ternary"}[run["recipe"]["levels"]], line
         assert cells[3] == str(run["recipe"]["epochs"]), line
-        assert cells[4] == f"{100 * run['results']['test']['accuracy']:.2f} %", line
+        assert cells[4].startswith(f"{100 * run['results']['test']['accuracy']:.2f} %"), line
+        if "seeds" in run:
+            for cell, name in ((cells[4], "accuracy"), (cells[5], "twin_accuracy")):
+                values = [100 * row[name] for row in run["seeds"]]
+                mean, spread = statistics.mean(values), statistics.stdev(values)
+                assert cell.endswith(f"{len(values)} seeds {mean:.2f} ± {spread:.2f}"), line
+        bench = json.loads((ROOT / "docs/results/bench-results.json").read_text())["rows"][file.name]
+        assert cells[6].startswith(f"{bench['packed_bytes'] / 1000:,.0f} kB"), line
+        fast, slow = bench["packed_seconds_per_image"], bench.get("seconds_per_image")
+        assert cells[7] == f"{fast * 1e6:,.0f}" + (f", {slow / fast:.0f}" if slow else ""), line
 
 
 def test_the_gallery_names_every_network_that_comes_along() -> None:

@@ -52,6 +52,7 @@ __all__ = [
     "refresh_report",
     "train_twin",
     "twin_recipe",
+    "weights_hash",
     "write_comparison",
     "write_report",
     "write_training_page",
@@ -167,22 +168,25 @@ def write_report(
 
 
 def refresh_report(run: Run) -> Path | None:
-    """Writes the report of an inspected run again, with what was measured since; None if it was not inspected.
+    """Writes an inspected run's report again, with what was measured since; None without a current geometry.json.
 
     The report of a float twin's network also shows the twin's forecast, so that report is written too.
     """
     above = run.path.resolve().parent
     if run.name == "twin" and (above / "run.json").is_file():
         refresh_report(load_run(above, data=run.given_data))
-    path = run.results_folder / "geometry.json"
-    return write_report(run, Geometry.load(path)) if path.is_file() else None
+    try:
+        found = Geometry.load(run.results_folder / "geometry.json")
+    except HypersignError:  # there is none, or an earlier version wrote it
+        return None
+    return write_report(run, found)
 
 
 def keep_ablation(folder: Path, run: Run, weights: str, ablation: Ablation, depth: Depth | None) -> None:
     """Writes an ablation of a run's weights ("last" or "best") to `folder/ablation.json`, for later reports."""
     content = {
         "weights": weights,
-        "weights_sha256": _hash(run, weights),
+        "weights_sha256": weights_hash(run, weights),
         "ablation": dataclasses.asdict(ablation),
         "depth": None if depth is None else dataclasses.asdict(depth),
     }
@@ -200,7 +204,7 @@ def kept_ablation(folder: Path, run: Run, weights: str) -> tuple[Ablation | None
         return None, None
     with open_file(path) as file:
         content = parse_object(str(path), file.read())
-    if content.get("weights_sha256") != _hash(run, weights):
+    if content.get("weights_sha256") != weights_hash(run, weights):
         return None, None
     depth = content.get("depth")
     return (
@@ -209,7 +213,8 @@ def kept_ablation(folder: Path, run: Run, weights: str) -> tuple[Ablation | None
     )
 
 
-def _hash(run: Run, weights: str) -> str:
+def weights_hash(run: Run, weights: str) -> str:
+    """The SHA-256 of the file with a run's weights, "last" or "best"."""
     return hashlib.sha256((run.path / WEIGHTS[weights]).read_bytes()).hexdigest()
 
 
@@ -363,12 +368,20 @@ def _playground(run: Run, weights: str) -> str | None:
 
 
 def _kept_forecast(run: Run) -> dict[str, Any] | None:
-    """What `hypersign forecast` wrote about the run or about its float twin; None if there is none."""
-    for folder in (run.path, run.path / "twin"):
+    """What `hypersign forecast` wrote about the run or about its float twin; None if there is none.
+
+    A forecast of other weights than those of today is left out.
+    """
+    twin = run.path / "twin"
+    for folder, owner in ((run.results_folder, run.path), (twin, twin)):
         path = folder / "forecast.json"
-        if path.is_file():
-            with open_file(path) as file:
-                return parse_object(str(path), file.read())
+        if not path.is_file():
+            continue
+        with open_file(path) as file:
+            content = parse_object(str(path), file.read())
+        stated, weights = content.get("weights_sha256"), owner / WEIGHTS.get(str(content.get("weights")), "")
+        if stated is None or (weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == stated):
+            return content
     return None
 
 

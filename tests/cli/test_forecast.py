@@ -103,3 +103,19 @@ def test_a_binary_run_has_nothing_to_plan(
     assert "The weights of all layers are quantized already." in capsys.readouterr().out
     found = json.loads((tmp_path / "digits" / "forecast.json").read_text())
     assert [layer["quantized"] for layer in found["layers"]] == [True] * 6
+
+
+def test_a_forecast_of_other_weights_is_not_shown(run: Path) -> None:
+    from hypersign import runs, study
+
+    main(["forecast", str(run), *OPTIONS, "--quick", "--json", str(run.parent / "other.json")])
+    opened = runs.load(run)
+    kept = study._kept_forecast(opened)
+    assert kept is not None
+    assert kept["weights_sha256"] == study.weights_hash(opened, "last")
+    weights = (run / "model.safetensors").read_bytes()
+    try:
+        (run / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+        assert study._kept_forecast(opened) is None
+    finally:
+        (run / "model.safetensors").write_bytes(weights)

@@ -54,6 +54,18 @@ def test_the_keys_of_the_file_are_the_fields(tmp_path):
         } <= set(layer[family])  # fmt: skip
 
 
+def test_a_file_of_an_earlier_version_is_refused(tmp_path):
+    """Its predicted_pearson_r is what is now called independent_pearson_r."""
+    path = tmp_path / "geometry.json"
+    _geometry().save(path)
+    value = json.loads(path.read_text())
+    for layer in value["layers"]:
+        del layer["weights_binarized"]["independent_pearson_r"]
+    path.write_text(json.dumps(value))
+    with pytest.raises(HypersignError, match="weights_binarized lacks independent_pearson_r; inspect again"):
+        Geometry.load(path)
+
+
 def test_nan_is_null(tmp_path):
     geometry = _geometry()
     layer = geometry.layers[0]

@@ -102,7 +102,14 @@ def forecast(
                 repaired=not raw,
                 held_out=data.batches(data.test[:held_out], 128),
             )
-        answer = {"run": opened.name, "weights": weights, "seed": seed, "unit": opened.unit, **found.as_dict()}
+        answer = {
+            "run": opened.name,
+            "weights": weights,
+            "weights_sha256": study.weights_hash(opened, weights),
+            "seed": seed,
+            "unit": opened.unit,
+            **found.as_dict(),
+        }
         answer["plan"] = None if plan is None else plan.as_dict()
         write_json(answer, folder / "forecast.json")
         write_json(answer, json)

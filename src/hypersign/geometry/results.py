@@ -135,13 +135,13 @@ class DotProducts:
     intercept: float
     sign_disagreement: float
     histogram: Histogram
+    independent_pearson_r: float  # required: files of earlier versions lack it, and their predicted_pearson_r is this
     pearson_r_error: float = math.nan
     training_pearson_r: float = math.nan
     training_pearson_r_error: float = math.nan
     training_pearson_r_per_filter: Floats = ()
     predicted_pearson_r: float = math.nan
     predicted_pearson_r_per_filter: Floats = ()
-    independent_pearson_r: float = math.nan
     training_sign_disagreement: float = math.nan
     predicted_sign_disagreement: float = math.nan
 
