@@ -4,13 +4,14 @@
 #   make test    run every test
 #   make lint    ruff, mypy and a list of words to avoid
 #   make docs    the pages and the API, into docs/_build/html
+#   make gallery docs, and the reports of the networks that come with HyperSign; minutes
 #   make clean   remove .venv and everything built
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := CMakeLists.txt $(wildcard csrc/* csrc/*/*)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs gallery clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypersign demo
@@ -26,6 +27,9 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+gallery: docs
+	$(BIN)/python docs/make_gallery.py docs/_build/html/gallery
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HyperSign needs Python 3.11 or newer; this is %d.%d. Name another with: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -1,9 +1,6 @@
 """Sphinx's settings; `make docs` builds the pages, warnings being errors."""
 
 import re
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -65,26 +62,7 @@ def short_types(
     return signature and signature.replace(written_out, "ArrayLike"), returns
 
 
-def write_gallery(app: Any, exception: Exception | None) -> None:
-    """Writes the report page of each network that comes with HyperSign, if its data are here and it is not there."""
-    if exception is not None or app.builder.format != "html":
-        return
-    from hypersign import data, geometry, pretrained, study
-
-    here = {status.name for status in data.status() if status.path is not None}
-    for name in pretrained.names():
-        page = Path(app.outdir) / "gallery" / f"{name}.html"
-        run = hypersign.load(name)
-        if page.exists() or run.info["data"]["name"] not in here:
-            continue
-        page.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            found = geometry.inspect(run, images=200)
-            shutil.copy(study.write_report(run, found, Path(folder)), page)
-
-
 def setup(app: Any) -> None:
-    app.connect("build-finished", write_gallery)
     # Before napoleon (priority 500), which takes sections such as Args apart.
     app.connect("autodoc-process-docstring", plain_text, priority=400)
     app.connect("autodoc-process-signature", short_types)

@@ -18,7 +18,6 @@ import rich.table
 from hypersign import geometry
 from hypersign._json import plain, prints_text, write_json
 from hypersign._machine import machine, versions
-from hypersign.geometry.results import DotProducts
 from hypersign.runs import Run, load
 
 FAMILIES = ("weights_binarized", "activations_binarized", "both_binarized")
@@ -33,7 +32,7 @@ def measured(run: Run, train: int, test: int) -> geometry.Geometry:
     return geometry.inspect(model, data.batches(data.test[:test], BATCH), name=run.name, covariances=covariances)
 
 
-def differences(products: DotProducts) -> dict[str, float]:
+def differences(products: geometry.DotProducts) -> dict[str, float]:
     """The numbers of one layer and family."""
     each = np.array(
         [

@@ -168,8 +168,7 @@ def write_report(
 
 
 def refresh_report(run: Run) -> Path | None:
-    """Writes the report of an inspected run again, with what was measured since; None if it was not
-    inspected, or by an earlier version.
+    """Writes an inspected run's report again, with what was measured since; None without a current geometry.json.
 
     The report of a float twin's network also shows the twin's forecast, so that report is written too.
     """

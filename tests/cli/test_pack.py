@@ -122,6 +122,22 @@ def test_run_on_a_folder(run: Path, file: Path, tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "out2.csv").exists()
 
 
+def test_run_on_one_image_prints_its_class(
+    run: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = load(run).data().test.images.numpy()[:1]
+    Image.fromarray(image[0, 0]).save(tmp_path / "digit.png")
+    capsys.readouterr()
+    main(["run", str(file), "--input", str(tmp_path / "digit.png")])
+    text = capsys.readouterr().out
+    logits = np.sort(PackedModel.load(file).predict(image)[0])
+    (row,) = ([cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "digit.png" in line)
+    assert row[1] == str(PackedModel.load(file).predict(image).argmax())
+    assert row[2:] == [f"{logits[-1]:.3g}", f"{float(logits[-1]) - float(logits[-2]):.3g}"]
+    assert "1 image in" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digit.png"]
+
+
 def test_bad_input_is_said(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def line(source: Path, *words: str) -> str:
         return fails(["run", str(file), "--input", str(source), *words], capsys)

@@ -32,9 +32,9 @@ def test_what_was_not_ablated_is_named(ablation):
         figures.ablated_layers(ablation, side="inputs", scope="all but one")
 
 
-def test_depth_draws_measured_predicted_and_own():
+def test_depth_draws_measured_training_and_own():
     layers = [LayerDepth(f"fc{i}", 0.8, 0.8**i + 0.02, 0.8**i, 0.1, 0.1, ()) for i in (1, 2, 3)]
     lines = {line.get_label(): line.get_ydata() for line in figures.depth_r(Depth(10, tuple(layers))).lines}
-    np.testing.assert_allclose(lines["predicted"], [0.8, 0.64, 0.512])
+    np.testing.assert_allclose(lines["training images"], [0.8, 0.64, 0.512])
     np.testing.assert_allclose(lines["measured"], [0.82, 0.66, 0.532])
     np.testing.assert_allclose(lines["this layer alone"], 0.8)

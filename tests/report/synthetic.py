@@ -168,8 +168,8 @@ def forecast() -> dict[str, Any]:
     law = {
         "changes": changes,
         "products": [[size if i == j else 0.0 for j in range(4)] for i, size in enumerate((1.0, 0.25, 0.5, 0.25))],
-        "factor": 1.0,
-        "power": 1.0,
+        "factor": 0.9,
+        "power": 0.8,
         "crowding": 0.0,
         "curve": {"r": [0.3, 0.6, 1.0], "kl": [2.0, 1.0, 0.0], "agreement": [0.4, 0.7, 1.0]},
         "bias": {"r": 0.01, "log_kl": 0.0, "agreement": 0.02},

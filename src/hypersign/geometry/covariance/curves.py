@@ -33,10 +33,10 @@ CURVE_SAMPLE = 256
 INPUT_FAN_IN = 576
 """Curves for input quantizers are left out above this fan-in, because each value needs a covariance of its own."""
 
-INPUT_THRESHOLDS = (0.0, 0.3, 0.6, 0.9, 1.2)
+INPUT_THRESHOLDS = (0.0, 0.3, 0.6, 1.0)
 """The thresholds of input curves, in standard deviations of the layer's inputs."""
 
-INPUT_LEVELS = (2, 3, 4, 8)
+INPUT_LEVELS = (2, 4, 8)
 """The numbers of levels of input curves."""
 
 COMPONENTS_FAN_IN = 2304
