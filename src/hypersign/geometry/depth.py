@@ -82,6 +82,7 @@ class LayerDepth:
     permuted: tuple[PermutedR, ...]
 
 
+@shown
 @dataclasses.dataclass(frozen=True)
 class Depth:
     """Result of `measure_depth` on `images` images."""
