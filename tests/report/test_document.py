@@ -108,7 +108,9 @@ def test_the_forecast_says_which_layers_matter_first(page, synthetic):
     assert read.data["forecast"]["laws"] == synthetic.forecast()["laws"]
     quantized = [{**layer, "quantized": True} for layer in synthetic.forecast()["layers"]]
     assert "Choose a format" in read.text
-    assert "Choose a format" not in page(forecast={**synthetic.forecast(), "layers": quantized}).text
+    text = page(forecast={**synthetic.forecast(), "layers": quantized}).text
+    assert "Choose a format" not in text
+    assert "--agreement" not in text  # no plan is left to make
 
 
 def test_the_playground_is_inside(page):

@@ -58,7 +58,7 @@ def _forecast(forecast: Mapping[str, Any] | None, run: "Run | None") -> Action |
     """What the forecast says of the layers, and how to plan with it."""
     words = (forecast or {}).get("words") or {}
     text = words.get("repaired") or words.get("raw")
-    if not text:
+    if not text or all(layer["quantized"] for layer in (forecast or {})["layers"]):  # no plan is left to make
         return None
     if run is None:
         return Action(text)
