@@ -88,8 +88,8 @@ class Card:
             "Data": f"{self.data}: {DATA_TERMS.get(self.data, 'see its own terms')}",
             "Network": f"{self.network} with {_listed(self.options)}",
             "Accuracy": f"{self.accuracy:.2%} of {self.test_images:,} test images",
-            "Float twin": f"{twin} (the same layers and recipe with real weights and inputs: linear but for "
-            "its max pools)",
+            "Float twin": f"{twin} (the same layers and recipe with real weights and a ReLU for "
+            "each quantizer of inputs)",
             "Size": f"{self._size()}; {self.float_bytes:,} bytes in float32",
             "Speed": self._speed(),
             "Training": f"{self.training_seconds:,.0f} s",
