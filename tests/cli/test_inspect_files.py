@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from hypersign._installation import program
 from hypersign.cli import main
 
 
@@ -92,7 +93,7 @@ def test_vectors(files, capsys):
         (["model.safetensors", "--against", "vectors.npy"], "weights are read from .safetensors and .gguf files"),
         (
             ["model.safetensors", "model.safetensors"],
-            "inspect takes one file; compare two with: ",
+            "inspect takes one file; compare two with: PROGRAM inspect model.safetensors --against",
         ),
         (["bias.safetensors"], "bias.safetensors must hold a tensor that can be measured; none of its 1 tensors can"),
         (["model.bin"], "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or "),
@@ -108,7 +109,7 @@ def test_bad_input_is_one_sentence(words, message, files, capsys):
     with pytest.raises(SystemExit, match=r"^1$"):
         main(["inspect", *words])
     error = capsys.readouterr().err
-    assert error.startswith(f"hypersign inspect: {message}")
+    assert error.startswith(f"hypersign inspect: {message.replace('PROGRAM', program())}")
     assert error.count("\n") == 1
 
 

@@ -1,5 +1,6 @@
 """`hypersign forecast`: what each format of each layer does to a run's decisions, and the plan for a size."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -174,10 +175,16 @@ def _effect(effect: "Effect") -> str:
     if effect.destroyed:
         return "destroyed (r of the logits below .6)"
     return (
-        f"r {_estimate(effect.r, 3)}, {_estimate(effect.agreement, 3)} of decisions unchanged, "
+        f"r {_estimate(effect.r, 3, most=1.0)}, {_estimate(effect.agreement, 3, most=1.0)} of decisions unchanged, "
         f"KL {_estimate(effect.kl, 4)} nats"
     )
 
 
-def _estimate(value: "Estimate", digits: int) -> str:
-    return f"{number(value.value - value.bias, digits)} ± {number(value.error, digits)}"
+def _estimate(value: "Estimate", digits: int, most: float = math.inf) -> str:
+    """The estimate less its known bias, which must not push a share or a correlation past 1.
+
+    >>> from hypersign.forecasting import Estimate
+    >>> _estimate(Estimate(1.0, 0.002, -0.001), 3, most=1.0)
+    '1.000 ± 0.002'
+    """
+    return f"{number(min(value.value - value.bias, most), digits)} ± {number(value.error, digits)}"
