@@ -3,10 +3,10 @@
 from hypersign.forecasting.effects import DESTROYED, Effect, Estimate, effect
 from hypersign.forecasting.formats import FORMATS, Format, format_of
 from hypersign.forecasting.law import Law, Mixture, fit
+from hypersign.forecasting.network import Forecast, LayerForecast, check_real_weights, forecast
 from hypersign.forecasting.plan import Plan
 from hypersign.forecasting.planning import Option, cheapest
 from hypersign.forecasting.repairs import repair
-from hypersign.forecasting.verb import Forecast, LayerForecast, check_real_weights, forecast
 
 __all__ = [
     "forecast",
