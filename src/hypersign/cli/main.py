@@ -27,6 +27,7 @@ VERBS = {
     "compare": "show runs side by side: settings that differ, accuracy, angles and r",
     "pack": "write a run's network as one file of bits, and verify it",
     "run": "predict with a packed file, without torch",
+    "generate": "continue a text with a run that was trained on one",
     "play": "write a page that runs a packed file on what you draw",
     "bench": "time a packed network and its layers, beside the float network",
     "theory": "print the closed forms: angles, ternary levels, the reference tables",
