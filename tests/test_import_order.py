@@ -42,6 +42,7 @@ ORDER = [
     "data",
     "evaluate",
     "runs",
+    "generation",
     "simulation",
     "weight_files",
     "hashing",

@@ -222,7 +222,7 @@ def _quantize_recurrent(
 ) -> None:
     """The same for a recurrent layer: every matrix gets the quantizers."""
     if not isinstance(layer, QuantRecurrent):
-        layer.__class__ = _QUANTIZED[type(layer)]
+        layer.__class__ = _QUANTIZED[type(layer)]  # type: ignore[assignment]
         assert isinstance(layer, QuantRecurrent)
         layer.equip((input_quantizer, weight_quantizer), (input_quantizer, weight_quantizer))
     else:  # a side that is not named stays as it is

@@ -213,7 +213,8 @@ class Recipe:
             )
         if self.adam_epsilon == "uncorrected" and self.optimizer == "sgd":
             raise HypersignError("adam_epsilon belongs to adam and adamw; got it with the optimizer sgd")
-        if self.model_options() != {"levels": 2}:  # a recipe without options of the network needs no torch
+        # A recipe without options of the network needs no torch, and nor do the named recipes.
+        if _checking and self.model_options() != {"levels": 2}:
             self._check_model_options()
 
     def _check_rule(self) -> None:
@@ -303,6 +304,9 @@ class Recipe:
         """The recipe as plain data; `Recipe(**recipe.as_dict()) == recipe`, also by way of JSON."""
         return dataclasses.asdict(self)
 
+
+_checking = False
+"""Whether options of the network are checked: from the end of this module on."""
 
 _MODEL_OPTIONS = (
     "widths",
@@ -436,6 +440,8 @@ RECIPES = {
     ),
 }
 """Named recipes: starting points whose every field can be changed."""
+
+_checking = True
 
 
 def method_defaults(method: str, base: Recipe | None = None) -> dict[str, Any]:
