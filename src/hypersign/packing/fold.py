@@ -1,12 +1,12 @@
 """Folding a trained network into the graph of a packed file."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from hypersign._checks import HypersignError
+from hypersign.layers.copying import copy_module
 from hypersign.packed import decisions
 from hypersign.packed.graph import INPUT, Graph, check_graph
 from hypersign.packing.folding import Flow, Folding, LazyTensor
@@ -55,7 +55,7 @@ def fold(
     start = Flow(INPUT, "real" if pixel_range is None else "image", height, width, channels)
     # A container gives names to its layers. A network of one layer is named after its type.
     name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
-    end = folding.real(folding.module(name, copy.deepcopy(model).cpu().eval(), start))
+    end = folding.real(folding.module(name, copy_module(model).cpu().eval(), start))
     if (end.height, end.width) != (1, 1):
         raise HypersignError(f"the network must end with logits; it ends with images of {end.height} x {end.width}")
     if isinstance(decision, decisions.Regression):

@@ -14,7 +14,6 @@ For each image that was judged the certificate also says how far either network 
 network with levels of its own.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +28,7 @@ from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.evaluate import full_precision, mode
 from hypersign.layers import quant_layers
+from hypersign.layers.copying import copy_module
 from hypersign.packed import PackedModel
 from hypersign.packing.replica import Replica
 
@@ -152,7 +152,7 @@ def verify(
     check_int("batch_size", batch_size, min=1)
     if not len(images):
         raise HypersignError("verification needs at least one image; got none")
-    model = copy.deepcopy(model).cpu()
+    model = copy_module(model).cpu()
     judged = _Judged(model, packed, threads)
     difference = largest = 0.0
     with full_precision("cpu"), mode(model, False), torch.no_grad():
