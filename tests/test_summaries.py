@@ -365,7 +365,7 @@ def test_inputs_that_do_not_fit() -> None:
             summary(model, shape)  # type: ignore[arg-type]
     with pytest.raises(HypersignError, match="got str"):
         summary("model", (3,))  # type: ignore[arg-type]
-    with pytest.raises(HypersignError, match="division by zero"):
+    with pytest.raises(HypersignError, match="by zero"):
         summary(Divides(), (3,))
     assert not any(module._forward_hooks for module in model.modules())
     assert torch.backends.mha.get_fastpath_enabled()

@@ -30,6 +30,7 @@ from hypersign.evaluate import full_precision, mode
 from hypersign.layers import quant_layers
 from hypersign.layers.copying import copy_module
 from hypersign.packed import PackedModel
+from hypersign.packing.fold import check_float32, fold
 from hypersign.packing.replica import Replica
 
 __all__ = ["Certificate", "Difference", "verify"]
@@ -152,6 +153,7 @@ def verify(
     check_int("batch_size", batch_size, min=1)
     if not len(images):
         raise HypersignError("verification needs at least one image; got none")
+    check_float32(model)
     model = copy_module(model).cpu()
     judged = _Judged(model, packed, threads)
     difference = largest = 0.0
@@ -224,6 +226,10 @@ class _Judged:
     ) -> None:
         """Judges those `rows` of a batch, whose first image has the number `start`."""
         theirs: list[Tensor] | None = None
+        if len(rows):
+            # The replica computes each layer anew, so the network must be what its layers say. Folding refuses
+            # others, such as those with hooks or another forward, by name.
+            fold(self.model, self.packed.shape, pixel_range=self.packed.graph.pixel_range)
         for chunk in np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else ():
             exact = self.replica.logits(images[chunk]).numpy()
             differ = ~self.task.same(expected[chunk], found[chunk])
