@@ -43,7 +43,7 @@ def test_nothing_is_cut(width: int, synthetic) -> None:
 def test_depth_is_two_tables() -> None:
     permuted = tuple(PermutedR(mode, 0.81, 0.812) for mode in ("all", "within", "over"))
     layer = LayerDepth(LONG, 0.9, 0.76, 0.77, 0.1, 0.11, permuted)
-    found = Depth((layer,), 200)
+    found = Depth(200, (layer,))
     assert any("0.76 / 0.77" in line and "10.0 / 11.0" in line for line in lines(depth_table(found)))
     assert any(line.count("0.810 / 0.812") == 3 for line in lines(permutation_table(found)))
 

@@ -287,7 +287,7 @@ def _windows(words: np.ndarray, model: PackedModel, name: str) -> tuple[np.ndarr
 @needs_browser
 def test_the_twin_stands_beside_each_unit(opened, tmp_path):
     model = digits_network(tmp_path)
-    twin = digits_network(tmp_path, weights="float", inputs="float")
+    twin = digits_network(tmp_path, weights="float", inputs="relu")
     images = images_for(model, 1)
     value = twin.trace(images)["conv2"][0, 2, 4, 9]
     with opened(model, {"twin": twin, "samples": [Sample("one", images[0])]}) as page:

@@ -21,14 +21,19 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class PackedForm:
-    """How a quantizer's values are packed: "float" as float32, "binary" as one bit, "ternary" as two, "planes" as
-    several planes of one bit, each with a scale per filter.
+    """How a quantizer's values are packed: "float" as float32, "rectified" as float32 after max(x, 0), "binary" as
+    one bit, "ternary" as two, "planes" as several planes of one bit, each with a scale per filter.
 
     `kind` is None if there is no packed form; `reason` then says why, as the end of a sentence.
     """
 
-    kind: Literal["float", "binary", "ternary", "planes"] | None
+    kind: Literal["float", "rectified", "binary", "ternary", "planes"] | None
     reason: str = ""
+
+    @property
+    def levels(self) -> bool:
+        """Whether the values are levels, not real numbers."""
+        return self.kind not in ("float", "rectified", None)
 
 
 class _Quantize(torch.autograd.Function):
