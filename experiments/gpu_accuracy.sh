@@ -35,8 +35,8 @@ second="reste reactnet bitnet paretoq bit bop bop-second-order proxquant parq bi
         echo "$name: $accuracy $name --seconds {left} --folder $folder --results $results"
     done
     for seed in 0 1 2; do
-        echo "methods-1-$seed: $methods --only $seed --methods $first"
-        echo "methods-2-$seed: $methods --only $seed --methods $second"
+        echo "methods-1-$seed: $methods --only $seed --methods $first; touch $folder/methods-1-$seed.done"
+        echo "methods-2-$seed: $methods --only $seed --methods $second; touch $folder/methods-2-$seed.done"
     done
     for name in cifar10-quarter digits mnist fashion-mnist; do
         for seed in 0 1 2; do echo "$name-$seed: $twins $folder/twins/$name --only $seed"; done
@@ -45,7 +45,10 @@ second="reste reactnet bitnet paretoq bit bop bop-second-order proxquant parq bi
         echo "forecast: $PYTHON experiments/forecast.py --networks vgg --folder $folder/forecast"
     fi
     for seed in 0 1 2; do echo "forecast-$seed: $forecast --only $seed"; done
-    for seed in 0 1 2; do echo "methods-resnet20-$seed: $methods --only $seed --network resnet20 --best 6"; done
+    wait="while [ \$(ls $folder/methods-*.done | wc -l) -lt 6 ]; do sleep 1; done"
+    for seed in 0 1 2; do
+        echo "methods-resnet20-$seed: $wait; $methods --only $seed --network resnet20 --best 6"
+    done
     echo "resnet18: $accuracy resnet18 --seconds {left} --folder $folder --results $results"
     cat "${EXTRA_JOBS:-/dev/null}"
 } > "$jobs"

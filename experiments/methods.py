@@ -38,7 +38,7 @@ from hypersign.geometry import inspect
 from hypersign.packed import PackedModel
 from hypersign.packing import pack, verify
 from hypersign.runs import Run
-from hypersign.training import METHODS, Recipe
+from hypersign.training import METHODS, DivergedError, Recipe
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg": {"model": "vgg", "widths": (32, 32, 64, 64, 128, 128), "hidden": (256, 256)},
@@ -194,9 +194,14 @@ def main() -> None:
                     continue
                 recipe = recipe_of(method, seed, arguments)
                 folder = arguments.folder / f"{arguments.network}-{method}-seed-{seed}"
-                run = trained(folder, recipe, arguments.device)
+                try:
+                    run = trained(folder, recipe, arguments.device)
+                except DivergedError as error:
+                    Console(stderr=True).print(f"seed {seed}, {method}: {error}", highlight=False)
+                    continue
                 file.parent.mkdir(parents=True, exist_ok=True)
-                found = {"method": method, "recipe": recipe.as_dict(), **cell(run)}
+                device = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
+                found = {"method": method, "recipe": recipe.as_dict(), "device": device, **cell(run)}
                 write_json(found | {"machine": machine(), "versions": versions("torch", "numpy")}, file)
                 Console(stderr=True).print(f"seed {seed}, {method}: {found['accuracy']:.2%}", highlight=False)
             cells.setdefault(method, []).append(parse_object(str(file), file.read_text()))
