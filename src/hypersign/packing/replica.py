@@ -37,6 +37,7 @@ from hypersign.layers import Maxout, QuantConv2d, QuantLayer, QuantLinear, Rotat
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
+    ChannelCopies,
     Ensemble,
     FastTransform,
     ShiftBatchNorm1d,
@@ -192,6 +193,9 @@ class _Pass:
         value = main.value + shortcut.value
         y = self.settle(f"{name}.add", _Number(value, main.error + shortcut.error + U * value.abs()))
         return y if module.act is None else self.module(f"{name}.act", module.act, y)
+
+    def copies(self, name: str, module: ChannelCopies, x: _Number) -> _Number:
+        return self.settle(name, _Number(module(x.value), module(x.error)))
 
     def slopes(self, name: str, module: RPReLU | Maxout, x: _Number) -> _Number:
         """Two slopes between two shifts; where it has nodes of its own, each rounds."""
@@ -418,6 +422,7 @@ STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
     FastTransform: _Pass.sequence,
     AssociativeMemory: _Pass.sequence,
     BinaryBlock: _Pass.block,
+    ChannelCopies: _Pass.copies,
     Ensemble: _Pass.ensemble,
     nn.Flatten: _Pass.flatten,
     nn.Identity: _Pass.identity,
