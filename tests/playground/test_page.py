@@ -410,7 +410,8 @@ def test_layers_drawn_one_after_another_are_those_drawn_at_once(opened, tmp_path
 
     def shown(page: Any) -> list[str]:
         page.evaluate(
-            "() => new Promise((done) => { let n = 30; (function f() { --n ? requestAnimationFrame(f) : done() })(); })"
+            "() => new Promise((done) => { let n = 30; "
+            "(function f() { --n ? requestAnimationFrame(f) : done(); })(); })"
         )
         return page.evaluate(
             "() => [...document.querySelectorAll('#flow canvas')].map((canvas) => canvas.toDataURL())"
