@@ -51,6 +51,20 @@ PIXELS = np.full((256, *SHAPE), 255, np.uint8)
 PIXELS[:, 0, 0, 0] = np.arange(256)
 
 
+def test_a_float_twin(tmp_path: Path) -> None:
+    """The ReLU of its inputs is packed as a clip, in front of every layer but the first."""
+    torch.manual_seed(0)
+    model = vgg((1, 8, 8), widths=(8, 8), pools=(2,), hidden=(16,), weights="float", inputs="relu").eval()
+    packed = packed_from(model, tmp_path, (1, 8, 8))
+    assert sum(node.op == "clip" for node in packed.graph.nodes) == 3
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8)).astype(np.uint8)
+    found = verify(model, packed, images)
+    assert found.holds
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images).float().div(255)).numpy()
+    np.testing.assert_allclose(packed.predict(images), expected, atol=1e-5)
+
+
 def test_the_same_network(tmp_path: Path) -> None:
     model = step_at(99.5)
     found = verify(model, packed_from(model, tmp_path, SHAPE), PIXELS, batch_size=100)

@@ -306,7 +306,9 @@ def _float_levels(model: nn.Module, x: Tensor) -> list[Tensor]:
         levels.append(layer.input_quantizer(inputs[0]).double())
 
     handles = [
-        layer.register_forward_pre_hook(keep) for layer in quant_layers(model).values() if layer.quantizes_inputs
+        layer.register_forward_pre_hook(keep)
+        for layer in quant_layers(model).values()
+        if layer.input_quantizer.packed_form(inputs=True).levels
     ]
     try:
         model(x)

@@ -59,7 +59,10 @@ def linear(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
 
 def _product(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
     quantizer, weights = _quantizers(name, module)
-    if quantizer.packed_form(inputs=True).kind != "float":
+    inputs = quantizer.packed_form(inputs=True)
+    if inputs.kind == "rectified":
+        x = x.then(Monotone(f"{name}.input_quantizer", quantizer, clip=(0.0, None)))
+    elif inputs.levels:
         x = folding.levels(f"{name}.input_quantizer", quantizer, x)
     form = weights.packed_form().kind
     if form == "planes":
