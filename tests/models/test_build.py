@@ -15,11 +15,15 @@ from hypersign.models import (
     associative_memory,
     build,
     fast_transform,
+    gpt,
+    lstm,
     mlp,
     options_of,
+    reactnet_a,
     resnet18,
     resnet20,
     vgg,
+    vgg_small,
 )
 from hypersign.quantizers import SURROGATES, Identity, Optimal, Quantization, Quantizer, surrogate_of
 
@@ -65,7 +69,7 @@ OPTIONS = {
     },
     **{
         name: {
-            "widths": [4, 6],
+            "widths": [4, 8],
             "levels": 3,
             "threshold": "optimal",
             "surrogate": "triangle",
@@ -76,14 +80,22 @@ OPTIONS = {
             "inputs": "ternary:threshold=0.4",
             "sign_zero": 0,
             "weight_scale": "filter",
+            **own,
         }
-        for name in ("resnet20", "resnet18")
+        for name, own in {
+            "resnet20": {"form": "adabin"},
+            "resnet18": {"form": "recu"},
+            "reactnet-a": {},
+            "vgg-small": {"float_first": False, "float_last": False},
+        }.items()
     },
     **{
         name: {"hidden": [512], "levels": 3, "threshold": 0.3, "surrogate": "triangle", side: "ternary:threshold=0.2"}
         for name, side in (("fast-transform", "weights"), ("associative-memory", "inputs"))
     },
 }
+IMAGES = [name for name in MODELS if name not in ("lstm", "gpt")]
+"""Networks for images; test_sequences.py has the others."""
 BESIDE = {
     "threshold": {"levels": 3},
     "inputs": {"levels": 3, "threshold": 0.1},
@@ -100,7 +112,7 @@ SMALL = {
 """Options of a small network; the others take widths."""
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_every_option_by_name_after_a_trip_through_json(name: str) -> None:
     assert set(OPTIONS[name]) == set(options_of(name))  # the list above forgets none
     options = json.loads(json.dumps(OPTIONS[name]))
@@ -116,7 +128,7 @@ def test_every_option_by_name_after_a_trip_through_json(name: str) -> None:
     assert repr(model) == repr(MODELS[name]((3, 8, 8), 5, quantization, **own))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_each_option_alone_changes_the_network(name: str) -> None:
     base = SMALL.get(name, {"widths": (4, 4)})
     plain = repr(build(name, (3, 8, 8), 5, **base))
@@ -131,10 +143,14 @@ def test_the_names() -> None:
     assert dict(MODELS) == {
         "vgg": vgg,
         "mlp": mlp,
+        "vgg-small": vgg_small,
         "resnet20": resnet20,
         "resnet18": resnet18,
+        "reactnet-a": reactnet_a,
         "fast-transform": fast_transform,
         "associative-memory": associative_memory,
+        "lstm": lstm,
+        "gpt": gpt,
     }
 
 
@@ -146,7 +162,7 @@ def test_surrogates_by_name(surrogate: str) -> None:
     assert all(type(quantizer.surrogate).__name__ == SURROGATES[surrogate] for quantizer in quantizers)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_trains_a_step_with_every_parameter(name: str) -> None:
     """Gradients reach every parameter, as training in several processes needs; buffers are no parameters."""
     model: nn.Module = build(name, (3, 8, 8), 5, **SMALL.get(name, {"widths": (4, 4)}), surrogate="straight-through")
@@ -162,7 +178,8 @@ def test_trains_a_step_with_every_parameter(name: str) -> None:
         (
             "vgg16",
             {},
-            "model must be one of vgg, mlp, resnet20, resnet18, fast-transform, associative-memory; got 'vgg16'",
+            "model must be one of vgg, mlp, vgg-small, resnet20, resnet18, reactnet-a, fast-transform, "
+            "associative-memory, lstm, gpt; got 'vgg16'",
         ),
         ("mlp", {"widths": [4], "depth": 3}, "mlp has no option depth, widths; its options are hidden, norm_scale"),
         ("resnet20", {"norm_scale": True}, "resnet20 has no option norm_scale; its options are widths"),

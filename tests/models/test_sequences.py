@@ -6,7 +6,7 @@ from torch import nn
 
 from hypersign import HypersignError
 from hypersign.layers import QuantLinear, carrying, quant_layers
-from hypersign.models import build, gpt, lstm
+from hypersign.models import build, gpt, lstm, options_of
 from hypersign.models.gpt import rotated
 from hypersign.quantizers import BitNet, Int8, ParetoQ, RandomLevels, Sign
 
@@ -83,6 +83,63 @@ def test_images_are_read_row_by_row_or_pixel_by_pixel():
     assert rows(image).shape == pixels(image).shape == (1, 10)
     steps = lstm((1, 3, 4), 10, hidden=(5,), norm="batch", step_statistics=True)
     assert len(steps.layer1.norm_hh_l0.at) == 3
+
+
+OPTIONS = {
+    "lstm": {
+        "hidden": [8, 8],
+        "cell": "gru",
+        "embedding": 7,
+        "norm": "layer",
+        "step_statistics": False,
+        "dropout": 0.1,
+        "scan": "pixels",
+        "levels": 3,
+        "threshold": 0.3,
+        "surrogate": "tanh",
+        "weights": "ternary",
+        "inputs": "sign",
+        "sign_zero": 0,
+        "weight_scale": "filter",
+        "float_weights": ["layer1.ih"],
+        "float_inputs": ["layer1.hh"],
+    },
+    "gpt": {
+        "width": 32,
+        "blocks": 2,
+        "heads": 2,
+        "feed_forward": "gelu",
+        "inner_norm": False,
+        "dropout": 0.1,
+        "levels": 3,
+        "threshold": 0.3,
+        "surrogate": "tanh",
+        "weights": "ternary",
+        "inputs": "sign",
+        "sign_zero": 0,
+        "weight_scale": "filter",
+        "float_weights": ["block1.attention.key"],
+        "float_inputs": ["block1.attention.key"],
+    },
+}
+SMALL = {"lstm": {"hidden": [8]}, "gpt": {"width": 16, "blocks": 1, "heads": 1}}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_by_name_changes_the_network(name):
+    assert set(OPTIONS[name]) == set(options_of(name))
+    for option, value in OPTIONS[name].items():
+        if option in ("step_statistics", "scan"):  # of images
+            continue
+        beside = {**SMALL[name], **({"levels": 3} if option == "threshold" else {})}
+        beside |= {"inputs": "sign"} if option == "float_inputs" else {}
+        assert repr(build(name, (9,), 11, **{**beside, option: value})) != repr(build(name, (9,), 11, **beside)), (
+            option
+        )
+    torch.manual_seed(0)
+    model = build(name, (9,), 11, **OPTIONS[name])
+    model(TOKENS).square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_names_of_layers_choose_what_stays_real():

@@ -7,8 +7,9 @@ from hypersign.models.fast_transform import FastTransform, Switch, Transform, fa
 from hypersign.models.gpt import GPT, gpt
 from hypersign.models.norm import ShiftBatchNorm1d, ShiftBatchNorm2d
 from hypersign.models.recurrent import RecurrentNetwork, lstm
-from hypersign.models.resnet import BinaryBlock, resnet18, resnet20
+from hypersign.models.resnet import BinaryBlock, ChannelCopies, reactnet_a, resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
+from hypersign.models.vgg_small import vgg_small
 
 __all__ = [
     "build",
@@ -20,8 +21,10 @@ __all__ = [
     "RecurrentNetwork",
     "gpt",
     "GPT",
+    "vgg_small",
     "resnet20",
     "resnet18",
+    "reactnet_a",
     "fast_transform",
     "FastTransform",
     "Switch",
@@ -30,6 +33,7 @@ __all__ = [
     "AssociativeMemory",
     "one_pass_recall",
     "BinaryBlock",
+    "ChannelCopies",
     "Ensemble",
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",

@@ -98,6 +98,9 @@ class Attention(_Linears):
         mixed = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=start == 0 and length > 1)
         return self.output(self.norm(mixed.transpose(1, 2).reshape(count, length, width))), (keys, values)
 
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
 
 class FeedForward(_Linears):
     """SwiGLU: y = W_d N(silu(W_g x) * W_u x) with 8/3 width units; or GELU: y = W_d N(gelu(W_u x)) with 4 width."""

@@ -12,14 +12,30 @@ from hypersign.training.methods import METHODS
 
 __all__ = ["RECIPES", "Recipe", "method_defaults"]
 
+MODEL_NAMES = (
+    "vgg",
+    "mlp",
+    "vgg-small",
+    "resnet20",
+    "resnet18",
+    "reactnet-a",
+    "fast-transform",
+    "associative-memory",
+    "lstm",
+    "gpt",
+)
+"""The networks of `hypersign.models.MODELS`, which imports torch."""
+
 if TYPE_CHECKING:
     SurrogateName = str
     FirstLayerName = str
     MethodName = str
+    ModelName = str
 else:  # the command line shows the names of the tables
     SurrogateName = Literal[tuple(SURROGATES)]
     FirstLayerName = Literal[FIRST_LAYERS]
     MethodName = Literal[tuple(METHODS)]
+    ModelName = Literal[MODEL_NAMES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +54,8 @@ class Recipe:
     """
 
     data: str = "digits"
-    """Data set: digits, mnist, fashion-mnist, cifar-10, a folder of class folders, or an .npz file; or a text:
-    tinyshakespeare, war-and-peace, text:FILE (its characters), bytes:FILE."""
+    """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, a folder of class folders, or an .npz file; or a
+    text: tinyshakespeare, war-and-peace, text:FILE (its characters), bytes:FILE."""
     images: int | None = None
     """Train on the first INT training images (the original's debug mode: 100); by default on all."""
     validation: int = 0
@@ -55,14 +71,18 @@ class Recipe:
     """A method of the field: it sets quantizers, surrogate, activation and latent rule where they are left out, and
     the defaults of levels and training."""
 
-    model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory", "lstm", "gpt"] = (
-        "vgg"
-    )
-    """Network: the paper's vgg, an mlp of fully connected layers, a residual network of binary blocks, or one
-    without multiplications: fast transforms and switches, or an associative memory; a recurrent network for texts or
-    for images as sequences; a small transformer for texts."""
+    model: ModelName = "vgg"
+    """Network: the paper's vgg, an mlp of fully connected layers, the field's vgg-small, residual networks of binary
+    blocks (resnet20, resnet18, reactnet-a), or one without multiplications: fast transforms and switches, or an
+    associative memory. For texts: lstm, which also reads images as sequences, and gpt."""
+    form: Literal["bi-real", "recu", "adabin"] | None = None
+    """Paper that draws resnet20 and resnet18 (bi-real): their shortcuts, first activation and last batch norm."""
+    float_first: bool | None = None
+    """Whether the first convolution has float weights (vgg-small: yes); if not, 8-bit pixels times 1 bit."""
+    float_last: bool | None = None
+    """Whether the classifier has float weights and inputs (vgg-small: yes)."""
     widths: tuple[int, ...] | None = None
-    """Filters per convolution (vgg: 128 128 256 256 512 512) or stage (resnets)."""
+    """Filters per convolution (vgg, vgg-small: 128 128 256 256 512 512), stage (resnets) or block (reactnet-a)."""
     pools: tuple[int, ...] | None = None
     """Convolutions, counted from 1, that a 2x2 max pool follows (vgg: 2 4 6)."""
     filter_size: int | None = None
@@ -141,8 +161,7 @@ class Recipe:
     """Update rule; sgd has Nesterov momentum 0.9."""
     latent_rule: str | None = None
     """What happens to latent weights around each step: bop, proxquant, askew-sgd, ovsw, lab, centred, percentiles;
-    with
-    options: bop:gamma=1e-4."""
+    with options: bop:gamma=1e-4."""
     adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
     """Whether Adam adds its 1e-8 to the bias-corrected root (torch) or to the uncorrected one (the original)."""
     weight_decay: float = 0.0
@@ -185,7 +204,7 @@ class Recipe:
                 object.__setattr__(self, name, default)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if name not in _UNSET or value is not None:
+            if name not in _OPTIONAL or value is not None:
                 check_choice(name, value, choices)
         if self.method is not None:
             for name, value in METHODS[self.method].fill(self.method, vars(self)).items():
@@ -239,7 +258,7 @@ class Recipe:
         >>> recipe.weights, recipe.optimizer, recipe.warmup, recipe.epochs
         ('recu', 'sgd', 5, 5)
         """
-        if base is None and "data" in options:  # flips and crops depend on it
+        if base is None and "data" in options:  # flips and crops depend on the data
             base = cls(data=options["data"])
         return cls(**{**method_defaults(method, base), **options})
 
@@ -309,6 +328,9 @@ _checking = False
 """Whether options of the network are checked: from the end of this module on."""
 
 _MODEL_OPTIONS = (
+    "form",
+    "float_first",
+    "float_last",
     "widths",
     "pools",
     "filter_size",
@@ -342,10 +364,14 @@ _MODEL_OPTIONS = (
     "dropout",
 )
 
+_OPTIONAL = ("method", "surrogate", "first_layer", "activation", "form", "cell", "norm", "scan", "feed_forward")
+"""Fields that may be None."""
+
 _CHOICES = {
     "method": tuple(METHODS),
     "activation": ("none", "hardtanh", "rprelu", "maxout"),
-    "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory", "lstm", "gpt"),
+    "model": MODEL_NAMES,
+    "form": ("bi-real", "recu", "adabin"),
     "cell": ("lstm", "gru", "rnn"),
     "norm": ("none", "weight", "layer", "batch"),
     "scan": ("rows", "pixels", "permuted"),
@@ -360,9 +386,6 @@ _CHOICES = {
     "latent_clip": ("after-step", "before-forward", "none"),
     "precision": ("float32", "bf16", "bits"),
 }
-
-_UNSET = ("method", "surrogate", "first_layer", "activation", "cell", "norm", "scan", "feed_forward")
-"""Choices that may be left out."""
 
 NOT_AUGMENTED = ("digits", "mnist", "fashion-mnist", "tinyshakespeare", "war-and-peace")
 """Data sets that are not mirrored and cropped unless a recipe says so: texts, and images that are small, centred and

@@ -175,8 +175,9 @@ class Step:
     def __call__(self, inputs: Tensor, targets: Tensor, rate: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """One step at a learning rate.
 
-        Returns, on the device, the loss, the task's metrics summed over decisions, and whether the loss and each
-        parameter's gradient were finite (shape `(1 + parameters,)`).
+        Returns, on the device, the loss, the task's metrics summed over decisions, and whether these were finite: the
+        loss, each parameter's gradient, and each latent weight after the update, which a sign would hide (shape
+        `(1 + parameters + latent weights,)`).
         """
         if self._clip_before:
             self._clip_latent()
@@ -196,7 +197,7 @@ class Step:
         norms = torch._foreach_norm(gradients)
         finite = torch.stack([loss.detach(), *norms]).isfinite()
         if self.guard and not finite.all():
-            return loss.detach(), measured, finite
+            return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
         if self.recipe.gradient_clip is not None:
             torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
             torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
@@ -206,6 +207,8 @@ class Step:
         self._update(rate)
         if self._clip_after:
             self._clip_latent()
+        if self.latent:
+            finite = torch.cat([finite, torch.stack(torch._foreach_norm(self.latent)).isfinite()])
         return loss.detach(), measured, finite
 
     def _update(self, rate: float) -> None:
