@@ -11,6 +11,7 @@ struct PackKernels;
 struct ProductKernels;
 struct ImageKernels;
 struct RealKernels;
+struct ElementwiseKernels;
 struct HadamardKernels;
 struct HammingKernels;
 struct GaussianKernels;
@@ -23,6 +24,7 @@ struct Kernels {
     const ProductKernels *product;
     const ImageKernels *image;
     const RealKernels *real;
+    const ElementwiseKernels *elementwise;
     const HadamardKernels *hadamard;
     const HammingKernels *hamming;
     const GaussianKernels *gaussian;

@@ -13,7 +13,7 @@ from hypersign.bits.windows import check_pair
 from hypersign.bits.words import Planned
 from hypersign.packed.values import MOST_NUMBERS, Kind, Node, Tensor, Value
 
-__all__ = ["NodeData", "NodeShapes", "Operation", "Plan", "Run"]
+__all__ = ["NodeData", "NodeShapes", "Operation", "Plan", "Product", "Run"]
 
 Run = Callable[..., NDArray[Any]]
 """Maps the inputs' arrays and `threads` to a new array."""
@@ -137,17 +137,48 @@ class NodeData:
 
 
 @dataclasses.dataclass(frozen=True)
+class Product:
+    """A product of levels whose sums other nodes can read before they reach memory.
+
+    Args:
+        words: the packed filters.
+        shape: (kernel height, kernel width, channels per group).
+        groups: number of groups of channels.
+        window: the options of `Filters.planned`.
+        flat: whether an image is one row of the product.
+    """
+
+    words: NDArray[np.uint64]
+    shape: tuple[int, int, int]
+    groups: int
+    window: Mapping[str, Any]
+    flat: bool
+
+    def matches(self, other: "Product") -> bool:
+        """Whether both are one product of more filters: they have the same windows, and groups do not matter."""
+        same = (self.shape, self.window, self.flat) == (other.shape, other.window, other.flat)
+        return same and self.groups == other.groups == 1 and self.words.ndim == other.words.ndim
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
-    """A node made ready to run, in one of two ways.
+    """A node made ready to run, in one of two ways; the compiled kernels can run some nodes together.
 
     Args:
         bind: takes the arrays that it reads and writes, and returns the call; bound calls of the compiled kernels
             that follow one another run without Python in between.
         run: takes the input arrays and `threads`, and returns a new array.
+        emit: adds the node to a program of elementwise operations: takes the program, the number of the output in
+            it, and those of the inputs.
+        product: the product that the node is, if it gives sums.
+        constant: what the node gives for all sums, one number per channel, if it does not depend on them.
     """
 
     bind: Planned | None = None
     run: Run | None = None
+    emit: Callable[..., None] | None = None
+    product: Product | None = None
+    constant: NDArray[np.float32] | None = None
 
 
 class Operation(abc.ABC):
