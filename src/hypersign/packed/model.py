@@ -31,7 +31,7 @@ __all__ = ["PackedModel"]
 class _Batch:
     """The arrays for one batch size, and the passes bound to them.
 
-    Arrays share memory as soon as nobody reads one of them again, so memory grows with the widest place of the network
+    An array that no later pass reads gives its memory to others, so memory grows with the widest place of the network
     and not with its depth. With `keep`, every array has its own.
     """
 
@@ -98,7 +98,9 @@ class _Batch:
             elif one is not None:
                 (of,) = one.nodes
                 assert of.plan.run is not None
-                self.arrays[of.name][...] = of.plan.run(*(self.arrays[key] for key in of.node.inputs), threads=threads)
+                self.arrays[of.name][...] = of.plan.run(
+                    *(self.arrays[key] for key in of.node.inputs), threads=threads
+                )
             if seconds is not None and one is not None:
                 seconds[one.name] = time.perf_counter() - start
         return self.arrays

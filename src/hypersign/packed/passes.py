@@ -9,6 +9,7 @@ the same inputs and windows (the planes of a weight, the sums of windows) become
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,13 @@ from hypersign import bits
 from hypersign.bits.backend import native
 from hypersign.bits.words import Bound
 from hypersign.packed.operations import Plan
+from hypersign.packed.transforms import LARGEST_SUM
 from hypersign.packed.values import Node, Value
 
 __all__ = ["Pass", "Planned", "apart", "empty", "passes"]
 
-INPUT = "input"
+BOUNDED = 1e30
+"""Numbers below this stay finite in an affine node: 0 times them is 0."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -52,6 +55,7 @@ class Pass:
         inputs: the values that it reads, of other passes.
         outputs: the values that others read.
         constants: the values that it reads and that depend on no image, with one image.
+        filters: those of several products in one, made when first needed.
     """
 
     nodes: list[Planned]
@@ -77,7 +81,7 @@ class Pass:
         return self.nodes[-1].value.height, self.nodes[-1].value.width
 
     def overwrites(self) -> dict[str, str]:
-        """For each real output, an input that it may overwrite, if sizes are equal: its last reader comes no later."""
+        """For each real output, an input of its size that it may overwrite: its last reader comes no later."""
         if not self.together:
             return {}
         last = {name: i for i, of in enumerate(self.nodes) for name in of.node.inputs}
@@ -139,12 +143,14 @@ class Pass:
         window |= product.window
         if product.flat:
             x = x.reshape(*x.shape[:-3], 1, 1, -1)
-        if self.filters is None:
-            every = [of.plan.product.words for of in self.products if of.plan.product]
-            words = every[0] if len(every) == 1 else np.concatenate(every, axis=-2)
-            self.filters = bits.Filters(words, shape=product.shape, groups=product.groups)
-        bound = program.call_after(self.filters._kernels(), x, (height, width), *window.values())
-        return bound
+        filters = product.filters
+        if len(self.products) > 1:
+            if self.filters is None:
+                words = [of.plan.product.filters.words for of in self.products if of.plan.product]
+                self.filters = bits.Filters(np.concatenate(words, axis=-2), shape=filters.shape)
+            filters = self.filters
+        bound = program.call_after(filters._kernels(), x, (height, width), *window.values())
+        return bound  # noqa: RET504
 
     def _read(self, program: Any, name: str, arrays: Arrays) -> int:
         """The number of a value that comes from another pass."""
@@ -201,21 +207,26 @@ def _reads(found: Iterable[Pass]) -> set[str]:
 def _constants(nodes: Sequence[Planned], values: Mapping[str, Value]) -> dict[str, NDArray[Any]]:
     """The real values that depend on no image: what an affine node with scales of 0 gives, and what follows it."""
     found: dict[str, NDArray[Any]] = {}
+    most = {
+        name: float(LARGEST_SUM) for name, value in values.items() if value.kind == "sums"
+    }  # magnitude, if bounded
     for of in nodes:
         inputs, value = of.node.inputs, of.value
         if value.kind != "real":
             continue
-        constant = of.plan.constant if values[inputs[0]].kind == "sums" else None
         shape, dtype = empty(value, 1)
-        if constant is not None:
-            found[of.name] = np.ascontiguousarray(np.broadcast_to(constant, shape), dtype)
-        elif all(name in found for name in inputs):
+        if all(name in found for name in inputs):
             arrays = [found[name] for name in inputs]
             if of.plan.bind is not None:
                 found[of.name] = np.empty(shape, dtype)
                 of.plan.bind(arrays[0], found[of.name])(1)
             elif of.plan.run is not None:
                 found[of.name] = np.ascontiguousarray(of.plan.run(*arrays, threads=1), dtype)
+        elif of.plan.affine is not None and most.get(inputs[0], math.inf) < BOUNDED:
+            scale, shift = of.plan.affine
+            if not scale.any():
+                found[of.name] = np.ascontiguousarray(np.broadcast_to(shift, shape), dtype)
+            most[of.name] = most[inputs[0]] * float(np.abs(scale).max()) + float(np.abs(shift).max())
     return found
 
 
@@ -255,7 +266,10 @@ def _one_product(a: Pass, b: Pass) -> bool:
     """Whether the products of two passes are one product of more filters."""
     products = [(of.plan.product, of.node.inputs) for of in (*a.products, *b.products)]
     return all(
-        product is not None and products[0][0] is not None and products[0][0].matches(product) and inputs == products[0][1]
+        product is not None
+        and products[0][0] is not None
+        and products[0][0].matches(product)
+        and inputs == products[0][1]
         for product, inputs in products[1:]
     )
 

@@ -24,7 +24,8 @@ __all__ = ["NodeTime", "Profile", "profile"]
 class NodeTime:
     """One operation of a packed network and its shortest time for a batch, in seconds.
 
-    Operations that run together (`PackedModel.passes`) are one, with the name of their product. `macs` counts the multiply-accumulates for one image, 0 if the operation has none. `arithmetic` is their kind:
+    Operations that run together (`PackedModel.passes`) are one, with the name of their product.
+    `macs` counts the multiply-accumulates for one image, 0 if the operation has none. `arithmetic` is their kind:
     "bits", "integers" (8-bit pixels), "float32", or "" if there are none.
     """
 

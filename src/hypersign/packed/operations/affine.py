@@ -31,5 +31,5 @@ class Affine(Operation):
         return Plan(
             bind=planned_affine(scale, shift),
             emit=lambda program, y, x: program.affine(y, x, scale, shift),
-            constant=None if scale.any() else shift,
+            affine=(scale, shift),
         )

@@ -51,10 +51,10 @@ class Conv2d(Operation):
             # The image's words are the filter's words: rows of a matrix product.
             rows = bits.Filters(words, shape=(1, 1, math.prod(kernel) * x.channels))
             planned = rows.planned(thresholds=thresholds)
-            product = None if thresholds else Product(words, rows.shape, 1, {}, flat=True)
+            product = None if thresholds else Product(rows, {}, flat=True)
             return Plan(bind=lambda v, out: planned(v.reshape(*v.shape[:-3], 1, 1, -1), out), product=product)
         filters = bits.Filters(words, shape=(*kernel, x.channels // groups), groups=groups)
-        product = None if thresholds else Product(words, filters.shape, groups, options, flat=False)
+        product = None if thresholds else Product(filters, options, flat=False)
         return Plan(bind=filters.planned(**options, thresholds=thresholds), product=product)
 
     def macs(self, options: Mapping[str, Any], x: Value, y: Value) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError, check_int
+from hypersign.bits import Filters
 from hypersign.bits.windows import check_pair
 from hypersign.bits.words import Planned
 from hypersign.packed.values import MOST_NUMBERS, Kind, Node, Tensor, Value
@@ -141,23 +142,20 @@ class Product:
     """A product of levels whose sums other nodes can read before they reach memory.
 
     Args:
-        words: the packed filters.
-        shape: (kernel height, kernel width, channels per group).
-        groups: number of groups of channels.
+        filters: the packed filters.
         window: the options of `Filters.planned`.
         flat: whether an image is one row of the product.
     """
 
-    words: NDArray[np.uint64]
-    shape: tuple[int, int, int]
-    groups: int
+    filters: Filters
     window: Mapping[str, Any]
     flat: bool
 
     def matches(self, other: "Product") -> bool:
-        """Whether both are one product of more filters: they have the same windows, and groups do not matter."""
-        same = (self.shape, self.window, self.flat) == (other.shape, other.window, other.flat)
-        return same and self.groups == other.groups == 1 and self.words.ndim == other.words.ndim
+        """Whether both can be one product of more filters: they have the same windows, and no groups."""
+        a, b = self.filters, other.filters
+        one = (self.window, self.flat, a.shape, a.ternary) == (other.window, other.flat, b.shape, b.ternary)
+        return one and a.groups == b.groups == 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,14 +169,14 @@ class Plan:
         emit: adds the node to a program of elementwise operations: takes the program, the number of the output in
             it, and those of the inputs.
         product: the product that the node is, if it gives sums.
-        constant: what the node gives for all sums, one number per channel, if it does not depend on them.
+        affine: the scale and the shift per channel that the node is.
     """
 
     bind: Planned | None = None
     run: Run | None = None
     emit: Callable[..., None] | None = None
     product: Product | None = None
-    constant: NDArray[np.float32] | None = None
+    affine: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 class Operation(abc.ABC):

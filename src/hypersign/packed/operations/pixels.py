@@ -23,6 +23,4 @@ class Pixels(Operation):
         low, high = node.pixel_range
         scale, shift = np.float32((high - low) / 255), np.float32(low)
         rows = np.full(node.input.channels, scale), np.full(node.input.channels, shift)
-        return Plan(
-            run=lambda v, threads: v * scale + shift, emit=lambda program, y, x: program.affine(y, x, *rows)
-        )
+        return Plan(run=lambda v, threads: v * scale + shift, emit=lambda program, y, x: program.affine(y, x, *rows))

@@ -45,9 +45,7 @@ class RealConv2d(Operation):
             weight = bits.Filters(weight, shape=shape).levels().astype(np.float32)
         if x.channels == 1 and kernel == (1, 1) == options["stride"] and options["padding"] == (0, 0):
             scales = weight.reshape(-1)  # one product per number, which float32 rounds as a float64 sum is rounded
-            return Plan(
-                run=lambda v, threads: v * scales, emit=lambda program, y, x: program.outer(y, x, scales)
-            )
+            return Plan(run=lambda v, threads: v * scales, emit=lambda program, y, x: program.outer(y, x, scales))
         bias = np.zeros(len(weight), np.float32)
         if covers_image(node.options, x):
             planned = planned_real_conv2d(np.ascontiguousarray(weight.reshape(len(weight), 1, 1, -1)), bias)
