@@ -61,6 +61,8 @@ class Recipe:
     """Convolutions, counted from 1, that a 2x2 max pool follows (vgg: 2 4 6)."""
     filter_size: int | None = None
     """Height and width of the filters, odd (vgg: 3)."""
+    padding: Literal["zeros", "ones", "valid"] | None = None
+    """Padding of convolutions: zeros (vgg), ones (+1 around signs), or valid (no padding)."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
     associative-memory: 8192)."""
@@ -154,7 +156,7 @@ class Recipe:
                 object.__setattr__(self, name, default)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if name not in ("method", "surrogate", "first_layer", "activation") or value is not None:
+            if name not in ("method", "padding", "surrogate", "first_layer", "activation") or value is not None:
                 check_choice(name, value, choices)
         if self.method is not None:
             for name, value in METHODS[self.method].fill(self.method, vars(self)).items():
@@ -275,6 +277,7 @@ _MODEL_OPTIONS = (
     "widths",
     "pools",
     "filter_size",
+    "padding",
     "hidden",
     "levels",
     "threshold",
@@ -298,6 +301,7 @@ _CHOICES = {
     "method": tuple(METHODS),
     "activation": ("none", "hardtanh", "rprelu", "maxout"),
     "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"),
+    "padding": ("zeros", "ones", "valid"),
     "surrogate": tuple(SURROGATES),
     "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),

@@ -1,0 +1,1 @@
+"""Packed networks in the formats of other tools: ONNX, QONNX, and C for microcontrollers."""
