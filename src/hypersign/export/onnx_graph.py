@@ -173,7 +173,9 @@ class _Standard:
     def op(self, kind: str, *inputs: str, out: str = "", domain: str = "", **attributes: Any) -> str:
         """Adds an operator; returns its output's name."""
         out = self.unique(out or f"{inputs[0]}_{kind.lower()}")
-        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=f"{kind}_{len(self.nodes)}", domain=domain, **attributes))
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), [out], name=f"{kind}_{len(self.nodes)}", domain=domain, **attributes)
+        )
         return out
 
     def constant(self, name: str, numbers: Any, dtype: Any = np.float32) -> str:
@@ -342,7 +344,9 @@ class _Qonnx(_Standard):
             shifted = self.op("Sub", x, self.channels(f"{name}_threshold", start, x))
             return self.same(x, self.bipolar(self.same(x, shifted), name))
         if not integers:
-            raise HypersignError("QONNX's IntQuant rounds a tie at a real threshold to 0; export it as multithreshold")
+            raise HypersignError(
+                "QONNX's IntQuant rounds a tie at a real threshold to 0; export it as multithreshold"
+            )
         stop = _limits(high).astype(np.float64) - half
         width = np.maximum(stop - start, 0.25)  # without a level 0: any sum is more than half a width away
         middle = np.where(stop > start, (start + stop) / 2, start)
