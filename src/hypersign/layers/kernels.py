@@ -10,7 +10,7 @@ from hypersign import bits, ops
 from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv2d
 from hypersign.layers.conversion import Conversion
-from hypersign.layers.functional_use import copy_module
+from hypersign.layers.copying import copy_module
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
 from hypersign.quantizers import Int8, Quantizer
