@@ -177,6 +177,27 @@ def tiny_cifar(server: Server, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     return install_cifar(Tiny(real, images, labels, files, archives), server, monkeypatch)
 
 
+@pytest.fixture
+def tiny_cifar_100(server: Server, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """Stands in for cifar-100: 5 + 2 images; its archive is at the server's address once a test puts it there."""
+    generator = np.random.default_rng(3)
+    images = generator.integers(256, size=(7, 3, 32, 32), dtype=np.uint8)
+    labels = generator.integers(100, size=7, dtype=np.uint8)
+    records = np.concatenate([labels[:, None] // 5, labels[:, None], images.reshape(7, -1)], axis=1)
+    real = SOURCES["cifar-100"]
+    files = {"train.bin": records[:5].tobytes(), "test.bin": records[5:].tobytes()}
+    name = real.archives[0].name
+    archives = {name: tar({f"{real.folder}/{file}": data for file, data in files.items()}, "w:gz")}
+    source = dataclasses.replace(
+        real,
+        files=tuple(stored(file, data) for file, data in files.items()),
+        archives=(stored(name, archives[name], server.address),),
+        images=(5, 2),
+    )
+    monkeypatch.setitem(SOURCES, "cifar-100", source)
+    return Tiny(source, images, labels, files, archives)
+
+
 def install_cifar(tiny: Tiny, server: Server, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     (first, second) = tiny.archives.items()
     source = dataclasses.replace(

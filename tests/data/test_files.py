@@ -3,6 +3,7 @@ import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from hypersign._checks import HypersignError
@@ -279,7 +280,9 @@ def test_the_given_folder_must_exist(monkeypatch):
 
 
 def test_fetch_names_what_it_knows():
-    with pytest.raises(HypersignError, match="must be one of digits, mnist, fashion-mnist, cifar-10; got 'cifar'"):
+    with pytest.raises(
+        HypersignError, match="must be one of digits, mnist, fashion-mnist, cifar-10, cifar-100; got 'cifar'"
+    ):
         fetch("cifar")
 
 
@@ -300,3 +303,18 @@ def test_status_before_and_after(tiny_mnist, tiny_cifar, home, given):
     assert (after["cifar-10"].place, after["cifar-10"].path) == ("HYPERSIGN_DATA", str(given / "cifar-10"))
     assert after["mnist"].download_bytes == after["cifar-10"].download_bytes == 0
     assert (after["mnist"].train_images, after["mnist"].test_images) == (6, 4)
+
+
+@pytest.mark.parametrize("how", ["archive", "files", "downloaded"])
+def test_cifar_100(how, tiny_cifar_100, server, given):
+    """The archive is given or downloaded, or the two files are given."""
+    tiny = tiny_cifar_100
+    if how == "downloaded":
+        server.contents |= tiny.archives
+    else:
+        tiny.write(given / "cifar-100", *(tiny.files if how == "files" else tiny.archives))
+    data = load("cifar-100")
+    assert data.train.labels.tolist() + data.test.labels.tolist() == tiny.labels.tolist()
+    assert np.array_equal(data.train.images.numpy(), tiny.images[:5])
+    assert (len(data.classes), data.classes[0], data.classes[99]) == (100, "apple", "worm")
+    assert list(data.classes) == sorted(set(data.classes))

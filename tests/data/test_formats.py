@@ -43,6 +43,19 @@ def test_cifar_planes_are_red_green_blue_row_by_row():
     assert np.array_equal(images[1, 2, :, 0], np.arange(160, 192))
 
 
+def test_cifar_100_has_a_coarse_label_before_the_class():
+    record = bytes([19, 99]) + bytes(range(256)) * 12
+    images, labels = read_cifar(bytes([0, 3]) + bytes(3072) + record, "two.bin", classes=100, label_bytes=2)
+    assert labels.tolist() == [3, 99]
+    assert images[1].reshape(-1)[:3].tolist() == [0, 1, 2]
+    for data, message in (
+        (record[:-1], "a CIFAR-100 file must hold whole records of 3074 bytes; it has 3073"),
+        (bytes([0, 100]) + bytes(3072), "labels must be from 0 to 99; record 0 has 100"),
+    ):
+        with pytest.raises(HypersignError, match=message):
+            read_cifar(data, "x.bin", classes=100, label_bytes=2)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -24,6 +24,8 @@ from hypersign.geometry.covariance import (
     what_if,
     what_if_table,
 )
+from hypersign.geometry.covariance.convolutions import add_inputs
+from hypersign.geometry.covariance.sample import VectorSample
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear
 from hypersign.quantizers import GroupScaled, MeanScale, Optimal, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
@@ -85,6 +87,37 @@ def test_patches_of_one_dimension(shape):
     expected = layer.product(x, layer.weight).view(-1, 6, 6).transpose(0, 1).flatten(1)
     found = (layer.weight.view(2, 3, -1) @ patches).flatten(0, 1)
     np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [False, True])
+@pytest.mark.parametrize("numbers", [1 << 21, 200], ids=["at once", "row by row"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_sums_over_rows_are_those_of_patches(name, numbers, levels, monkeypatch):
+    monkeypatch.setattr(covariance.patches, "NUMBERS", numbers)
+    torch.manual_seed(0)
+    layer = QuantConv2d(4, 6, bias=False, **CONVOLUTIONS[name])
+    x = torch.randn(7, 4, 12, 11) + 0.5
+    x = x.sign() if levels else x
+    kinds = [CovarianceAccumulator(layer.groups, layer.fan_in, levels=levels) for _ in range(2)]
+    samples = [VectorSample(30) for _ in range(2)]
+    for part in x.split(3):
+        add_inputs(layer, part, kinds[0], samples[0])
+        for patches in input_patches(layer, part):
+            kinds[1].update(patches)
+            samples[1].update(patches)
+    assert kinds[0].count == kinds[1].count
+    for first, second in zip(*(sums.result() for sums in kinds), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-13)
+    assert torch.equal(samples[0].places, samples[1].places)
+    assert torch.equal(samples[0].vectors, samples[1].vectors)
+
+
+def test_a_constant_input_inside_padding_has_no_variance_at_all():
+    layer = QuantConv2d(1, 1, 3, padding=1)
+    sums = CovarianceAccumulator(1, 9)
+    for n in (3, 2):
+        add_inputs(layer, torch.full((n, 1, 8, 8), 0.1), sums, VectorSample(4))
+    assert sums.result()[1][0, 4, 4] == 0  # the middle of the kernel never meets the padding
 
 
 def test_patches_are_copies():

@@ -17,9 +17,11 @@ from hypersign.models import (
     fast_transform,
     mlp,
     options_of,
+    reactnet_a,
     resnet18,
     resnet20,
     vgg,
+    vgg_small,
 )
 from hypersign.quantizers import SURROGATES, Identity, Optimal, Quantization, Quantizer, surrogate_of
 
@@ -28,6 +30,7 @@ OPTIONS = {
         "widths": [4, 6],
         "pools": [1],
         "filter_size": 5,
+        "padding": "ones",
         "hidden": [8],
         "levels": 3,
         "threshold": "optimal",
@@ -65,7 +68,7 @@ OPTIONS = {
     },
     **{
         name: {
-            "widths": [4, 6],
+            "widths": [4, 8],
             "levels": 3,
             "threshold": "optimal",
             "surrogate": "triangle",
@@ -76,8 +79,14 @@ OPTIONS = {
             "inputs": "ternary:threshold=0.4",
             "sign_zero": 0,
             "weight_scale": "filter",
+            **own,
         }
-        for name in ("resnet20", "resnet18")
+        for name, own in {
+            "resnet20": {"form": "adabin"},
+            "resnet18": {"form": "recu"},
+            "reactnet-a": {},
+            "vgg-small": {"float_first": False, "float_last": False},
+        }.items()
     },
     **{
         name: {"hidden": [512], "levels": 3, "threshold": 0.3, "surrogate": "triangle", side: "ternary:threshold=0.2"}
@@ -131,8 +140,10 @@ def test_the_names() -> None:
     assert dict(MODELS) == {
         "vgg": vgg,
         "mlp": mlp,
+        "vgg-small": vgg_small,
         "resnet20": resnet20,
         "resnet18": resnet18,
+        "reactnet-a": reactnet_a,
         "fast-transform": fast_transform,
         "associative-memory": associative_memory,
     }
@@ -162,7 +173,8 @@ def test_trains_a_step_with_every_parameter(name: str) -> None:
         (
             "vgg16",
             {},
-            "model must be one of vgg, mlp, resnet20, resnet18, fast-transform, associative-memory; got 'vgg16'",
+            "model must be one of vgg, mlp, vgg-small, resnet20, resnet18, reactnet-a, fast-transform, "
+            "associative-memory; got 'vgg16'",
         ),
         ("mlp", {"widths": [4], "depth": 3}, "mlp has no option depth, widths; its options are hidden, norm_scale"),
         ("resnet20", {"norm_scale": True}, "resnet20 has no option norm_scale; its options are widths"),

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
 from hypersign.layers import quant_layers
-from hypersign.models import BinaryBlock, build
-from hypersign.quantizers import Optimal, Polynomial, Sign, Ternary
+from hypersign.models import BinaryBlock, ChannelCopies, build, reactnet_a
+from hypersign.quantizers import MeanScale, Optimal, Polynomial, Quantization, ShiftedSign, Sign, Ternary
+from hypersign.summaries import summary
 
 
 def resnet20(shape=(3, 32, 32), classes=10, **options):
@@ -57,6 +58,107 @@ def test_the_networks_of_the_papers() -> None:
     assert sum(layer.weight.numel() for layer in eighteen.values()) == 10_985_472
     assert type(resnet18().conv) is nn.Conv2d
     assert type(resnet18().fc) is nn.Linear
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_parameter_counts_of_the_published_networks() -> None:
+    """He's counts: 269,722 for ResNet-20 without weights in shortcuts, 11,173,962 for ResNet-18 with them. ReCU's and
+    AdaBin's forms add a batch norm of the last channels."""
+    assert parameters(resnet20(form="recu")) == parameters(resnet20(form="adabin")) == 269_722 + 2 * 64
+    assert parameters(resnet18()) == 11_173_962
+    assert parameters(resnet18(form="adabin")) == 11_173_962 + 2 * 512
+    assert parameters(resnet18(form="recu")) == 11_173_962 + 2 * 512 - (172_032 + 2 * (128 + 256 + 512))
+    # ReActNet's table: 4.82e9 binary and 0.12e8 float multiply-accumulates for images of 224 x 224
+    quantization = Quantization(Sign(scale=MeanScale()), ShiftedSign())
+    model = reactnet_a((3, 224, 224), 1000, quantization)
+    macs = summary(model, (3, 224, 224)).total
+    assert round(macs.binary_macs / 1e9, 2) == 4.82
+    assert round(macs.float_macs / 1e8, 2) == 0.12
+    shifts = sum(layer.input_quantizer.beta.numel() for layer in quant_layers(model).values())
+    assert shifts == 2 * sum(layer.filters for name, layer in quant_layers(model).items() if "3x3" in name)
+
+
+@pytest.mark.parametrize("form", ["recu", "adabin"])
+@pytest.mark.parametrize("make", [resnet20, resnet18])
+def test_forms_match_a_naive_writing(make, form: str) -> None:
+    """The network in functions of torch, with the shortcut that the form's public code has."""
+    torch.manual_seed(0)
+    model = make((3, 9, 7), 5, widths=[4, 8], form=form, activation="hardtanh").eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    x = images(3, 3, 9, 7)
+
+    def signs(y: Tensor) -> Tensor:
+        return torch.where(y >= 0, 1.0, -1.0)
+
+    y = F.hardtanh(model.norm(model.conv(x)))
+    for name, block in model.named_children():
+        if not name.startswith("stage"):
+            continue
+        shortcut = y
+        if name == "stage2_block1":
+            if form == "recu":
+                shortcut = F.avg_pool2d(y, 2, ceil_mode=True)
+            elif make is resnet20:
+                shortcut = y[:, :, ::2, ::2]
+            if form == "adabin" and make is resnet18:
+                shortcut = block.shortcut[1](F.conv2d(y, block.shortcut[0].weight, stride=2))
+            else:
+                shortcut = F.pad(shortcut, (0, 0, 0, 0, 2, 2))  # as many zeros before as after
+        stride = 2 if name == "stage2_block1" else 1
+        product = F.conv2d(signs(y), signs(block.conv.weight), stride=stride, padding=1)
+        y = F.hardtanh(block.norm(product) + shortcut)
+    expected = model.fc(model.last_norm(y.mean((2, 3))))
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_reactnet_a_matches_a_naive_writing() -> None:
+    """As its public code: two 1x1 convolutions side by side where the width doubles."""
+    torch.manual_seed(0)
+    model = reactnet_a((3, 8, 8), 5, widths=(4, 8, 16)).eval()
+    x = images(2, 3, 8, 8)
+    y = model.norm(model.conv(x))
+    for i, stride in ((1, 1), (2, 2)):
+        three, one = (model.get_submodule(f"block{i}_{size}") for size in ("3x3", "1x1"))
+        assert three.conv.stride == (stride, stride)
+        shortcut = F.avg_pool2d(y, 2) if stride == 2 else y
+        y = three.act(three.norm(three.conv(y)) + shortcut)
+        products = one.norm(one.conv(y))
+        half = y.shape[1]
+        y = one.act(torch.cat([products[:, :half] + y, products[:, half:] + y], 1))
+    torch.testing.assert_close(model(x), model.fc(y.mean((2, 3))))
+    assert model.conv.stride == (1, 1)
+    assert reactnet_a((3, 64, 80), 5, widths=(4, 4)).conv.stride == (2, 2)
+    assert model.block2_1x1.act is not None
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(1, 1), (2, 4), (2, 5), (3, 9)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_copies_are_a_convolution_with_their_matrix(channels: int, filters: int, stride: int) -> None:
+    x = images(2, channels, 5, 4)
+    for repeat in [False] if filters % channels else [False, True]:
+        copies = ChannelCopies(channels, filters, stride=stride, repeat=repeat)
+        expected = F.conv2d(x, copies.matrix()[:, :, None, None], stride=stride)
+        assert torch.equal(copies(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet20", {"widths": (8, 4), "form": "recu"}, "needs at least 8 channels here; got 4"),
+        ("resnet20", {"form": "he"}, "form must be one of bi-real, recu, adabin; got 'he'"),
+        ("reactnet-a", {"widths": (4, 6)}, "the width before or twice that; got 6 after 4"),
+        ("reactnet-a", {"widths": ()}, "widths must name at least one"),
+    ],
+)
+def test_errors_of_forms(name: str, options: dict, message: str) -> None:
+    with pytest.raises(HypersignError, match=message):
+        build(name, (3, 8, 8), 10, **options)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

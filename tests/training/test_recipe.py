@@ -60,7 +60,7 @@ def test_the_paper_s_recipe():
             {"optimizer": "sgd", "adam_epsilon": "uncorrected"},
             r"adam_epsilon belongs to adam and adamw; got it with the optimizer sgd",
         ),
-        ({"model": "lenet"}, r"model must be one of vgg, mlp, resnet20, .*; got 'lenet'"),
+        ({"model": "lenet"}, r"model must be one of vgg, mlp, vgg-small, .*; got 'lenet'"),
         ({"model": None}, r"model must be one of vgg, .*; got None"),
         ({"surrogate": "relu"}, r"surrogate must be one of hardtanh, .*; got 'relu'"),
         ({"loss": "hinge"}, r"loss must be one of squared-hinge, cross-entropy; got 'hinge'"),

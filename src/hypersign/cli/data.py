@@ -28,7 +28,7 @@ def fetch(name: Annotated[str, Option(metavar="NAME")], /) -> None:
         hypersign data fetch digits
 
     Args:
-        name: digits, mnist, fashion-mnist or cifar-10.
+        name: digits, mnist, fashion-mnist, cifar-10 or cifar-100.
     """
     from hypersign import data
 
@@ -52,7 +52,7 @@ def export(
         hypersign data export digits vectors.npy --split train --vectors
 
     Args:
-        name: digits, mnist, fashion-mnist, cifar-10, a folder of class folders, or a .npz file.
+        name: digits, mnist, fashion-mnist, cifar-10, cifar-100, a folder of class folders, or a .npz file.
         file: array to write: uint8 of shape (N, channels, height, width).
         split: test or training images.
         vectors: write each image as a row of float32, shape (N, channels * height * width).
@@ -97,7 +97,7 @@ def list_(*, json: JsonTarget = None) -> None:
 
 def _table(found: list[Any]) -> Table:
     table = Table(title="Data sets", title_justify="left")
-    table.add_column("name", no_wrap=True)
+    table.add_column("name", overflow="fold")
     for column in ("training", "test", "shape", "classes"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("where")

@@ -1,4 +1,4 @@
-"""Decodes the two binary formats of the official data sets: idx (MNIST) and CIFAR-10's records."""
+"""Decodes the two binary formats of the official data sets: idx (MNIST) and CIFAR's records."""
 
 import math
 import struct
@@ -47,20 +47,23 @@ def read_idx(data: bytes, origin: str) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def read_cifar(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images and the labels of one file of CIFAR-10's binary version.
+def read_cifar(data: bytes, origin: str, *, classes: int = 10, label_bytes: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images and the labels of one file of the binary version of CIFAR-10 or CIFAR-100.
 
-    A record is one label byte, then 3072 bytes: the red, green and blue plane of a 32x32 image, row by row.
+    A record is the labels, then 3072 bytes: the red, green and blue plane of a 32x32 image, row by row. CIFAR-10 has
+    one label of one byte. CIFAR-100 has two: the coarse one of 20, which is left out, and the fine one of 100.
 
     Args:
         data: the content of the whole file.
         origin: the path of the file, for messages.
+        classes: the number of classes.
+        label_bytes: the number of labels; the last is the class.
 
     Returns:
         The images, uint8 of shape `(N, 3, 32, 32)`, and the labels, uint8 of shape `(N,)`.
 
     Raises:
-        HypersignError: the data is empty, does not consist of whole records, or has a label above 9.
+        HypersignError: the data is empty, does not consist of whole records, or has a label that is no class.
 
     Example:
         >>> images, labels = read_cifar(bytes([6]) + bytes(3072), "one.bin")
@@ -69,16 +72,17 @@ def read_cifar(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    if not data or len(data) % 3073:
+    size = label_bytes + 3072
+    if not data or len(data) % size:
         raise HypersignError(
-            f"{origin}: a CIFAR-10 file must hold whole records of 3073 bytes; "
+            f"{origin}: a CIFAR-{classes} file must hold whole records of {size} bytes; "
             f"it has {len(data)} bytes; replace the file"
         )
-    records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
-    labels = records[:, 0]
-    if labels.max() > 9:
-        first = int(np.argmax(labels > 9))
+    records = np.frombuffer(data, np.uint8).reshape(-1, size)
+    labels = records[:, label_bytes - 1]
+    if labels.max() >= classes:
+        first = int(np.argmax(labels >= classes))
         raise HypersignError(
-            f"{origin}: labels must be from 0 to 9; record {first} has {labels[first]}; replace the file"
+            f"{origin}: labels must be from 0 to {classes - 1}; record {first} has {labels[first]}; replace the file"
         )
-    return records[:, 1:].reshape(-1, 3, 32, 32), labels
+    return records[:, label_bytes:].reshape(-1, 3, 32, 32), labels

@@ -90,7 +90,7 @@ def _parts(source: Source, located: dict[str, Path]) -> Iterator[tuple[np.ndarra
     contents = ((read_file(source, file, located[file.name]), str(located[file.name])) for file in source.files)
     if source.folder:
         for data, origin in contents:
-            yield read_cifar(data, origin)
+            yield read_cifar(data, origin, classes=len(source.classes), label_bytes=source.label_bytes)
     else:
         for data, origin in contents:  # a file of images, then a file of their labels
             yield read_idx(data, origin)[:, None], read_idx(*next(contents))

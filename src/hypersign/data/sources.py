@@ -3,8 +3,9 @@
 Addresses appear only in this table. They are the authors' own; for MNIST it is the mirror of PyTorch, because the
 original address no longer serves the files. The addresses were NOT tested, because they could not be reached when
 the table was written. The checksums were tested: every file in the table was read and decoded, except
-`cifar-10-binary.tar.gz`, of which only the six files inside were. Every file that is downloaded or found must match
-its checksum.
+`cifar-10-binary.tar.gz`, of which only the six files inside were, and CIFAR-100. The checksums of CIFAR-100 are those
+that public code states: that of the archive in many projects, those of the two files inside in one. Every file that
+is downloaded or found must match its checksum.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ class Source:
     `files` are the decoded files, those of the training split first. They come from `archives`. A `.gz` holds the one
     file of its name and is read directly. A tar holds all files and is extracted into a cache folder called
     `folder`. If there are several archives, any one of them is enough, and the first one is downloaded. `shape` is
-    (channels, height, width).
+    (channels, height, width). `label_bytes` is the number of labels in CIFAR's records.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     pixel_range: tuple[float, float]
+    label_bytes: int = 1
 
 
 def _idx(address: str, *rows: tuple[str, int, str, int, str]) -> tuple[tuple[Stored, ...], tuple[Stored, ...]]:
@@ -139,6 +141,21 @@ _CIFAR_10 = (
     ),
 )
 
+_CIFAR_100 = (
+    (
+        Stored("train.bin", 153700000, "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29"),
+        Stored("test.bin", 30740000, "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a"),
+    ),
+    (
+        Stored(
+            "cifar-100-binary.tar.gz",
+            168513733,
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            "https://www.cs.toronto.edu/~kriz/",
+        ),
+    ),
+)
+
 _DIGITS = tuple("0123456789")
 _GARMENTS = (
     "T-shirt/top",
@@ -153,6 +170,16 @@ _GARMENTS = (
     "Ankle boot",
 )
 _THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_FINE_LABELS = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly "
+    "camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup "
+    "dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower "
+    "leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid "
+    "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray "
+    "road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar "
+    "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle "
+    "wardrobe whale willow_tree wolf woman worm"
+)
 
 SOURCES = {
     source.name: source
@@ -160,6 +187,16 @@ SOURCES = {
         Source("mnist", *_MNIST, "", (60000, 10000), (1, 28, 28), _DIGITS, (0.0, 1.0)),
         Source("fashion-mnist", *_FASHION_MNIST, "", (60000, 10000), (1, 28, 28), _GARMENTS, (0.0, 1.0)),
         Source("cifar-10", *_CIFAR_10, "cifar-10-batches-bin", (50000, 10000), (3, 32, 32), _THINGS, (-1.0, 1.0)),
+        Source(
+            "cifar-100",
+            *_CIFAR_100,
+            "cifar-100-binary",
+            (50000, 10000),
+            (3, 32, 32),
+            tuple(_FINE_LABELS.split()),
+            (-1.0, 1.0),
+            label_bytes=2,
+        ),
     )
 }
 """The known data sets that must be fetched, by name."""

@@ -5,8 +5,9 @@ from hypersign.models.build import MODELS, build, options_of
 from hypersign.models.ensemble import Ensemble
 from hypersign.models.fast_transform import FastTransform, Switch, Transform, fast_transform
 from hypersign.models.norm import ShiftBatchNorm1d, ShiftBatchNorm2d
-from hypersign.models.resnet import BinaryBlock, resnet18, resnet20
+from hypersign.models.resnet import BinaryBlock, ChannelCopies, reactnet_a, resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
+from hypersign.models.vgg_small import vgg_small
 
 __all__ = [
     "build",
@@ -14,8 +15,10 @@ __all__ = [
     "options_of",
     "vgg",
     "mlp",
+    "vgg_small",
     "resnet20",
     "resnet18",
+    "reactnet_a",
     "fast_transform",
     "FastTransform",
     "Switch",
@@ -24,6 +27,7 @@ __all__ = [
     "AssociativeMemory",
     "one_pass_recall",
     "BinaryBlock",
+    "ChannelCopies",
     "Ensemble",
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",

@@ -14,8 +14,9 @@ from hypersign import quantizers
 from hypersign._checks import HypersignError, check_choice
 from hypersign.models.associative_memory import associative_memory
 from hypersign.models.fast_transform import fast_transform
-from hypersign.models.resnet import resnet18, resnet20
+from hypersign.models.resnet import reactnet_a, resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
+from hypersign.models.vgg_small import vgg_small
 from hypersign.quantizers import Quantization
 
 __all__ = ["MODELS", "build", "options_of"]
@@ -23,8 +24,10 @@ __all__ = ["MODELS", "build", "options_of"]
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg": vgg,
     "mlp": mlp,
+    "vgg-small": vgg_small,
     "resnet20": resnet20,
     "resnet18": resnet18,
+    "reactnet-a": reactnet_a,
     "fast-transform": fast_transform,
     "associative-memory": associative_memory,
 }
@@ -35,8 +38,10 @@ _LAYERS = (*_BOTH, "float_weights", "float_inputs")
 _QUANTIZATION: dict[str, tuple[str, ...]] = {
     "vgg": (*_LAYERS, "continuous", "first_layer", "first_dimensions", "pixel_range"),
     "mlp": _LAYERS,
+    "vgg-small": _BOTH,
     "resnet20": _BOTH,
     "resnet18": _BOTH,
+    "reactnet-a": _BOTH,
     "fast-transform": (*_COMMON, "weights"),
     "associative-memory": (*_COMMON, "inputs"),
 }

@@ -37,6 +37,7 @@ from hypersign.layers import Maxout, QuantConv2d, QuantLayer, QuantLinear, Rotat
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
+    ChannelCopies,
     Ensemble,
     FastTransform,
     ShiftBatchNorm1d,
@@ -193,6 +194,9 @@ class _Pass:
         y = self.settle(f"{name}.add", _Number(value, main.error + shortcut.error + U * value.abs()))
         return y if module.act is None else self.module(f"{name}.act", module.act, y)
 
+    def copies(self, name: str, module: ChannelCopies, x: _Number) -> _Number:
+        return self.settle(name, _Number(module(x.value), module(x.error)))
+
     def slopes(self, name: str, module: RPReLU | Maxout, x: _Number) -> _Number:
         """Two slopes between two shifts; where it has nodes of its own, each rounds."""
         shape = (1, -1, *[1] * (x.value.dim() - 2))
@@ -224,8 +228,10 @@ class _Pass:
         scale = None
         general = False
         if isinstance(module, QuantLayer):
-            if module.quantizes_inputs:
+            if module.input_quantizer.packed_form(inputs=True).levels:
                 x = self.quantized(name, module.input_quantizer, x)
+            elif module.quantizes_inputs:
+                x = self.clip(f"{name}.input_quantizer", module.input_quantizer, x)
             if module.quantizes_weights:
                 # The levels and scales of float32 are the network's: in float64 some thresholds would be others.
                 weight, scale = module.quantized_weight().detach().double(), module.weight_scale()
@@ -416,6 +422,7 @@ STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
     FastTransform: _Pass.sequence,
     AssociativeMemory: _Pass.sequence,
     BinaryBlock: _Pass.block,
+    ChannelCopies: _Pass.copies,
     Ensemble: _Pass.ensemble,
     nn.Flatten: _Pass.flatten,
     nn.Identity: _Pass.identity,

@@ -12,14 +12,28 @@ from hypersign.training.methods import METHODS
 
 __all__ = ["RECIPES", "Recipe", "method_defaults"]
 
+MODEL_NAMES = (
+    "vgg",
+    "mlp",
+    "vgg-small",
+    "resnet20",
+    "resnet18",
+    "reactnet-a",
+    "fast-transform",
+    "associative-memory",
+)
+"""The networks of `hypersign.models.MODELS`, which imports torch."""
+
 if TYPE_CHECKING:
     SurrogateName = str
     FirstLayerName = str
     MethodName = str
+    ModelName = str
 else:  # the command line shows the names of the tables
     SurrogateName = Literal[tuple(SURROGATES)]
     FirstLayerName = Literal[FIRST_LAYERS]
     MethodName = Literal[tuple(METHODS)]
+    ModelName = Literal[MODEL_NAMES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Recipe:
     """
 
     data: str = "digits"
-    """Data set: digits, mnist, fashion-mnist, cifar-10, a folder of class folders, or an .npz file."""
+    """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, a folder of class folders, or an .npz file."""
     images: int | None = None
     """Train on the first INT training images (the original's debug mode: 100); by default on all."""
     validation: int = 0
@@ -52,15 +66,24 @@ class Recipe:
     """A method of the field: it sets quantizers, surrogate, activation and latent rule where they are left out, and
     the defaults of levels and training."""
 
-    model: Literal["vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"] = "vgg"
-    """Network: the paper's vgg, an mlp of fully connected layers, a residual network of binary blocks, or one
-    without multiplications: fast transforms and switches, or an associative memory."""
+    model: ModelName = "vgg"
+    """Network: the paper's vgg, an mlp of fully connected layers, the field's vgg-small, residual networks of binary
+    blocks (resnet20, resnet18, reactnet-a), or one without multiplications: fast transforms and switches, or an
+    associative memory."""
+    form: Literal["bi-real", "recu", "adabin"] | None = None
+    """Paper that draws resnet20 and resnet18 (bi-real): their shortcuts, first activation and last batch norm."""
+    float_first: bool | None = None
+    """Whether the first convolution has float weights (vgg-small: yes); if not, 8-bit pixels times 1 bit."""
+    float_last: bool | None = None
+    """Whether the classifier has float weights and inputs (vgg-small: yes)."""
     widths: tuple[int, ...] | None = None
-    """Filters per convolution (vgg: 128 128 256 256 512 512) or stage (resnets)."""
+    """Filters per convolution (vgg, vgg-small: 128 128 256 256 512 512), stage (resnets) or block (reactnet-a)."""
     pools: tuple[int, ...] | None = None
     """Convolutions, counted from 1, that a 2x2 max pool follows (vgg: 2 4 6)."""
     filter_size: int | None = None
     """Height and width of the filters, odd (vgg: 3)."""
+    padding: Literal["zeros", "ones", "valid"] | None = None
+    """Padding of convolutions: zeros (vgg), ones (+1 around signs), or valid (no padding)."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
     associative-memory: 8192)."""
@@ -112,8 +135,7 @@ class Recipe:
     """Update rule; sgd has Nesterov momentum 0.9."""
     latent_rule: str | None = None
     """What happens to latent weights around each step: bop, proxquant, askew-sgd, ovsw, lab, centred, percentiles;
-    with
-    options: bop:gamma=1e-4."""
+    with options: bop:gamma=1e-4."""
     adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
     """Whether Adam adds its 1e-8 to the bias-corrected root (torch) or to the uncorrected one (the original)."""
     weight_decay: float = 0.0
@@ -154,7 +176,7 @@ class Recipe:
                 object.__setattr__(self, name, default)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if name not in ("method", "surrogate", "first_layer", "activation") or value is not None:
+            if name not in _OPTIONAL or value is not None:
                 check_choice(name, value, choices)
         if self.method is not None:
             for name, value in METHODS[self.method].fill(self.method, vars(self)).items():
@@ -206,8 +228,6 @@ class Recipe:
         >>> recipe.weights, recipe.optimizer, recipe.warmup, recipe.epochs
         ('recu', 'sgd', 5, 5)
         """
-        if base is None and "data" in options:  # flips and crops depend on it
-            base = cls(data=options["data"])
         if base is None and "data" in options:  # flips and crops depend on the data
             base = cls(data=options["data"])
         return cls(**{**method_defaults(method, base), **options})
@@ -272,9 +292,13 @@ class Recipe:
 
 
 _MODEL_OPTIONS = (
+    "form",
+    "float_first",
+    "float_last",
     "widths",
     "pools",
     "filter_size",
+    "padding",
     "hidden",
     "levels",
     "threshold",
@@ -294,10 +318,15 @@ _MODEL_OPTIONS = (
     "first_dimensions",
 )
 
+_OPTIONAL = ("method", "padding", "surrogate", "first_layer", "activation", "form")
+"""Fields that may be None."""
+
 _CHOICES = {
     "method": tuple(METHODS),
     "activation": ("none", "hardtanh", "rprelu", "maxout"),
-    "model": ("vgg", "mlp", "resnet20", "resnet18", "fast-transform", "associative-memory"),
+    "model": MODEL_NAMES,
+    "form": ("bi-real", "recu", "adabin"),
+    "padding": ("zeros", "ones", "valid"),
     "surrogate": tuple(SURROGATES),
     "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -67,6 +68,21 @@ class CovarianceAccumulator:
         self._pending: list[Tensor] = []
 
     @property
+    def device(self) -> torch.device:
+        """The device of the sums."""
+        return self._mean.device
+
+    @property
+    def kept(self) -> torch.dtype:
+        """The type of the sums."""
+        return self._scatter.dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which products of vectors are summed within a chunk."""
+        return torch.float32 if self.levels else self.kept
+
+    @property
     def count(self) -> int:
         """The number of vectors added to each group."""
         return self._reduced + sum(part.shape[2] for part in self._pending)
@@ -83,21 +99,31 @@ class CovarianceAccumulator:
     def _reduce(self) -> None:
         if not self._pending:
             return
-        kept = self._scatter.dtype
-        dtype = torch.float32 if self.levels else kept
-        chunk = torch.cat(self._pending, dim=2).to(self._mean.device, dtype)
+        chunk = torch.cat(self._pending, dim=2).to(self.device, self.dtype)
         self._pending = []
         n = chunk.shape[2]
         mean = chunk.sum(2, dtype=torch.float64) / n
         if not self.levels:
-            chunk = chunk - mean[..., None].to(dtype)
+            chunk = chunk - mean[..., None].to(self.dtype)
+
+        def scatter(rows: slice) -> Tensor:
+            block = (chunk[:, rows] @ chunk[:, rows.start :].mT).to(self.kept)
+            if self.levels:  # levels were not centred
+                block -= n * mean[:, rows, None] * mean[:, None, rows.start :]
+            return block
+
+        self._combine(n, mean, scatter)
+
+    def combine(self, n: int, mean: Tensor, scatter: Tensor) -> None:
+        """Adds n vectors by their mean, of shape (groups, d), and sum (x - mean)(x - mean)', (groups, d, d)."""
+        self._combine(n, mean, lambda rows: scatter[:, rows, rows.start :])
+
+    def _combine(self, n: int, mean: Tensor, scatter: Callable[[slice], Tensor]) -> None:
+        """Adds n vectors; `scatter` gives rows of their scatter, from the diagonal on."""
         total = self._reduced + n
         shift = mean - self._mean
         for rows in self._blocks():
-            block = (chunk[:, rows] @ chunk[:, rows.start :].mT).to(kept)
-            if self.levels:  # levels were not centred
-                block -= n * mean[:, rows, None] * mean[:, None, rows.start :]
-            block += self._reduced * n / total * shift[:, rows, None] * shift[:, None, rows.start :]
+            block = scatter(rows) + self._reduced * n / total * shift[:, rows, None] * shift[:, None, rows.start :]
             self._scatter[:, rows, rows.start :] += block
         self._mean += shift * (n / total)
         self._reduced = total

@@ -12,7 +12,8 @@ from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign.geometry.capture import watching
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
-from hypersign.geometry.covariance.patches import groups_of, input_patches, quantizable_layers
+from hypersign.geometry.covariance.convolutions import add_inputs
+from hypersign.geometry.covariance.patches import groups_of, quantizable_layers
 from hypersign.geometry.covariance.real_inputs import RealInputs, RealInputSums, sample_size
 from hypersign.geometry.covariance.sample import VectorSample
 from hypersign.geometry.dot_products import ProductSums
@@ -224,9 +225,7 @@ class _LayerSums:
             self.real.update(x)
         else:
             self.real.note(x)
-        for patches in input_patches(layer, seen):
-            self.sums.update(patches)
-            self.sample.update(patches)
+        add_inputs(layer, seen, self.sums, self.sample)
 
     def result(self) -> LayerCovariance:
         """The covariance. The accumulators cannot be used afterwards."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hypersign.layers.layer import quantizable_layers
 
-__all__ = ["NUMBERS", "groups_of", "input_patches", "quantizable_layers"]
+__all__ = ["NUMBERS", "groups_of", "input_patches", "padded", "quantizable_layers"]
 
 NUMBERS = 1 << 21
 """The size of a chunk of patches, in numbers (8 MiB in float32), unless a single row of outputs has more."""
@@ -46,7 +46,7 @@ def input_patches(layer: Any, x: Tensor) -> Iterator[Tensor]:
         return
     if x.dim() < layer.weight.dim():  # one image without a batch dimension
         x = x[None]
-    x = _padded(layer, x)
+    x = padded(layer, x)
     kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
     if isinstance(layer, nn.Conv1d):
         x = x[:, :, None]
@@ -72,7 +72,8 @@ def input_patches(layer: Any, x: Tensor) -> Iterator[Tensor]:
             yield patches.view(layer.groups, -1, len(part) * count * width)
 
 
-def _padded(layer: Any, x: Tensor) -> Tensor:
+def padded(layer: Any, x: Tensor) -> Tensor:
+    """The input of a convolution with its padding."""
     both_sides = layer._reversed_padding_repeated_twice  # torch lists the last dimension first; "same" is resolved
     if not any(both_sides):
         return x

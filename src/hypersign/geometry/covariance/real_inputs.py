@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hypersign import theory
 from hypersign.geometry.covariance.accumulator import CovarianceAccumulator
+from hypersign.geometry.covariance.convolutions import add_inputs
 from hypersign.geometry.covariance.patches import groups_of, input_patches
 from hypersign.geometry.covariance.sample import VectorSample, similar_groups
 from hypersign.layers import QuantLayer
@@ -59,9 +60,7 @@ class RealInputSums:
     def update(self, x: Tensor) -> None:
         """Adds an input of the layer, as it is before the input quantizer."""
         self.note(x)
-        for patches in input_patches(self.layer, x):
-            self.sums.update(patches)
-            self.sample.update(patches)
+        add_inputs(self.layer, x, self.sums, self.sample)
 
     def note(self, x: Tensor) -> None:
         """Notes which kernel positions are inside, for the patches of one image of this size; before it is added."""

@@ -1,5 +1,7 @@
 """An evenly spread sample of a stream of vectors, and groups of similar vectors in it."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,19 +33,26 @@ class VectorSample:
 
     def update(self, vectors: Tensor) -> None:
         """Adds vectors of shape (groups, d, n)."""
-        places = torch.arange(self._count, self._count + vectors.shape[2])
-        self._count += vectors.shape[2]
-        self._keep(places, vectors)
-        while sum(map(len, self._places)) > 2 * self.size:
-            self._share /= 2
-            places, vectors = self.places, self.vectors
-            self._places, self._vectors = [], []
-            self._keep(places, vectors)
+        self.extend(vectors.shape[2], lambda places: vectors.index_select(2, places.to(vectors.device)))
 
-    def _keep(self, places: Tensor, vectors: Tensor) -> None:
-        kept = ((places.double() * _GOLDEN) % 1 < self._share).nonzero()[:, 0]
-        self._places.append(places[kept])
-        self._vectors.append(vectors.index_select(2, kept.to(vectors.device)).cpu())
+    def extend(self, count: int, vectors_at: Callable[[Tensor], Tensor]) -> None:
+        """Adds `count` vectors, of which `vectors_at` gives those at some places, of shape (groups, d, places)."""
+        new = self._chosen(torch.arange(self._count, self._count + count))
+        while sum(map(len, self._places)) + len(new) > 2 * self.size:
+            self._share /= 2
+            new = self._chosen(new)
+            if self._places:
+                places, vectors = self.places, self.vectors
+                kept = self._chosen(places)
+                self._places = [kept]
+                self._vectors = [vectors[:, :, torch.isin(places, kept)]]
+        self._places.append(new)
+        self._vectors.append(vectors_at(new - self._count).cpu())
+        self._count += count
+
+    def _chosen(self, places: Tensor) -> Tensor:
+        """Those of some places that are kept at the current share."""
+        return places[(places.double() * _GOLDEN) % 1 < self._share]
 
     @property
     def places(self) -> Tensor:

@@ -6,6 +6,7 @@ from hypersign.layers import Maxout, QuantConv2d, QuantLinear, Rotation, RPReLU
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
+    ChannelCopies,
     Ensemble,
     FastTransform,
     ShiftBatchNorm1d,
@@ -14,6 +15,7 @@ from hypersign.models import (
     Transform,
 )
 from hypersign.packing.folding import Handler
+from hypersign.packing.handlers.channels import channel_copies
 from hypersign.packing.handlers.clips import hardtanh, relu
 from hypersign.packing.handlers.containers import block, ensemble, flatten, identity, sequence
 from hypersign.packing.handlers.norms import batch_norm
@@ -30,6 +32,7 @@ HANDLERS: dict[type[nn.Module], Handler] = {
     FastTransform: sequence,
     AssociativeMemory: sequence,
     BinaryBlock: block,
+    ChannelCopies: channel_copies,
     Ensemble: ensemble,
     nn.Flatten: flatten,
     nn.Identity: identity,
