@@ -9,6 +9,7 @@ namespace hypersign {
 
 struct PackKernels;
 struct ProductKernels;
+struct Product8Kernels;
 struct ImageKernels;
 struct RealKernels;
 struct HadamardKernels;
@@ -21,6 +22,7 @@ struct GradientKernels;
 struct Kernels {
     const PackKernels *pack;
     const ProductKernels *product;
+    const Product8Kernels *product8;
     const ImageKernels *image;
     const RealKernels *real;
     const HadamardKernels *hadamard;

@@ -11,6 +11,7 @@
 namespace hypersign {
 void bind_pack(nb::module_ &m);
 void bind_product(nb::module_ &m);
+void bind_product8(nb::module_ &m);
 void bind_pool(nb::module_ &m);
 void bind_hadamard(nb::module_ &m);
 void bind_hamming(nb::module_ &m);
@@ -50,6 +51,7 @@ NB_MODULE(_native, m) {
     });
     bind_pack(m);
     bind_product(m);
+    bind_product8(m);
     bind_pool(m);
     bind_hadamard(m);
     bind_hamming(m);

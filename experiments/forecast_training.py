@@ -5,7 +5,8 @@
 The quarter-width CIFAR-10 VGG, trained binary for five epochs. For k = 1 and 2: the k layers whose binary weights
 alone, repaired, change the float twin's logits most keep their weights in float. For comparison, k layers drawn at
 random do so, twice per seed. The forecast of the twin is the cell that experiments/forecast.py keeps in --folder.
-Finished runs are kept there too, so it can be stopped and started again.
+Finished runs are kept there too, so it can be stopped and started again; several processes may each train one seed
+(--only), and a last call without it prints the table.
 """
 
 import argparse
@@ -72,16 +73,16 @@ def choices(layers: list[str], seed: int) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def accuracy(folder: Path, recipe: Recipe) -> float:
+def accuracy(folder: Path, recipe: Recipe, device: str) -> float:
     """The test accuracy of the finished run in `folder`; trained or resumed if needed."""
     quiet = Console(quiet=True)
     if (folder / "run.json").exists():
         run = load(folder)
         if Recipe(**run.info["recipe"]) != recipe:
             raise SystemExit(f"{folder} holds another run: name another --folder, or remove it")
-        run = run if run.finished else resume(folder, device="cpu", console=quiet)
+        run = run if run.finished else resume(folder, device=device, console=quiet)
     else:
-        run = train(recipe, folder, device="cpu", console=quiet)
+        run = train(recipe, folder, device=device, console=quiet)
     return float(run.info["results"]["test"]["accuracy"])
 
 
@@ -89,6 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50_000, help="training images (default 50000)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", type=int, metavar="SEED", help="train the runs of this seed and stop")
+    parser.add_argument("--device", default="cpu", help="device that trains (default cpu)")
     parser.add_argument("--folder", type=Path, default=Path("runs/forecast"), help="of experiments/forecast.py")
     parser.add_argument(
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
@@ -98,7 +101,7 @@ def main() -> None:
     torch.set_num_threads(1)
     layers = order(arguments.folder)
     found: list[dict[str, Any]] = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.seeds) if arguments.only is None else [arguments.only]:
         for name, kept in choices(layers, seed).items():
             recipe = dataclasses.replace(
                 BINARY,
@@ -106,9 +109,12 @@ def main() -> None:
                 images=arguments.images,
                 float_weights=tuple(x for x in sorted(layers) if x in kept),
             )
-            value = accuracy(arguments.folder / "training" / f"{arguments.images}-{seed}-{name}", recipe)
+            folder = arguments.folder / "training" / f"{arguments.images}-{seed}-{name}"
+            value = accuracy(folder, recipe, arguments.device)
             found.append({"seed": seed, "name": name, "float_weights": kept, "accuracy": value})
             Console(stderr=True).print(f"seed {seed}, {name} {kept}: {value:.2%}", highlight=False)
+    if arguments.only is not None:
+        return
     result = {
         "benchmark": "forecast-training",
         "machine": machine(),

@@ -4,8 +4,9 @@
         [--images 20000] [--epochs 5] [--cells docs/results/methods] [--folder runs/methods] [--figure FILE]
 
 Trains each method once per seed on one core. A finished cell is one JSON file in --cells, and is not trained again.
-Two processes with different --methods may work at once. `--epochs 0` trains nothing and prints the table of the
-finished cells. A cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of
+Processes with different --methods, or each with another seed (--only), may work at once. `--epochs 0` trains nothing
+and prints the table of the finished cells. `--network resnet20 --best 6` takes the six methods that are best on the
+VGG. A cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of
 signs that flipped per epoch, and the size and speed of the packed network, or why there is none.
 
 Weights and inputs are quantized in every cell: methods for weights alone get `sign` as inputs and no activation
@@ -37,7 +38,7 @@ from hypersign.geometry import inspect
 from hypersign.packed import PackedModel
 from hypersign.packing import pack, verify
 from hypersign.runs import Run
-from hypersign.training import METHODS, Recipe
+from hypersign.training import METHODS, DivergedError, Recipe
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg": {"model": "vgg", "widths": (32, 32, 64, 64, 128, 128), "hidden": (256, 256)},
@@ -138,6 +139,15 @@ def row(cells: list[dict[str, Any]]) -> dict[str, Any]:
     return {**means, **refused, "accuracies": values, "accuracy_error": error}
 
 
+def best(cells: Path, count: int) -> list[str]:
+    """The methods of the highest mean accuracy over the finished cells of the VGG, best first."""
+    found: dict[str, list[float]] = {}
+    for file in cells.glob("vgg-*.json"):
+        one = parse_object(str(file), file.read_text())
+        found.setdefault(one["method"], []).append(one["accuracy"])
+    return sorted(found, key=lambda method: -statistics.fmean(found[method]))[:count]
+
+
 def draw(rows: dict[str, dict[str, Any]], file: Path) -> None:
     """Accuracy over angle, one point per method."""
     from matplotlib.figure import Figure
@@ -157,12 +167,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default 3)")
+    parser.add_argument("--best", type=int, metavar="N", help="the N methods that are best on the VGG, by its cells")
+    parser.add_argument("--only", type=int, metavar="SEED", help="train and show the cells of this seed alone")
     parser.add_argument("--network", choices=list(NETWORKS), default="vgg")
     parser.add_argument("--data", default="cifar-10")
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=5, help="0: print the finished cells")
     parser.add_argument("--cells", type=Path, default=Path("docs/results/methods"), help="of the finished cells")
     parser.add_argument("--folder", type=Path, default=Path("runs/methods"), help="of the runs")
+    parser.add_argument("--device", default="cpu", help="device that trains (default cpu)")
     parser.add_argument("--figure", type=Path, help="draws accuracy over angle")
     parser.add_argument(
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
@@ -170,17 +183,25 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
+    if arguments.best is not None:
+        arguments.methods = best(arguments.cells, arguments.best)
     cells: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.seeds) if arguments.only is None else [arguments.only]:
         for method in arguments.methods:
             file = arguments.cells / f"{arguments.network}-{method}-seed-{seed}.json"
             if not file.exists():
                 if not arguments.epochs:
                     continue
                 recipe = recipe_of(method, seed, arguments)
-                run = trained(arguments.folder / f"{arguments.network}-{method}-seed-{seed}", recipe)
+                folder = arguments.folder / f"{arguments.network}-{method}-seed-{seed}"
+                try:
+                    run = trained(folder, recipe, arguments.device)
+                except DivergedError as error:
+                    Console(stderr=True).print(f"seed {seed}, {method}: {error}", highlight=False)
+                    continue
                 file.parent.mkdir(parents=True, exist_ok=True)
-                found = {"method": method, "recipe": recipe.as_dict(), **cell(run)}
+                device = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
+                found = {"method": method, "recipe": recipe.as_dict(), "device": device, **cell(run)}
                 write_json(found | {"machine": machine(), "versions": versions("torch", "numpy")}, file)
                 Console(stderr=True).print(f"seed {seed}, {method}: {found['accuracy']:.2%}", highlight=False)
             cells.setdefault(method, []).append(parse_object(str(file), file.read_text()))

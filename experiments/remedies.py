@@ -89,14 +89,14 @@ def options(name: str, seed: int, binary: Run | None) -> dict[str, Any]:
     return {"float_weights": tuple(layer for layer in quant_layers(binary.build_model()) if layer in chosen)}
 
 
-def trained(folder: Path, recipe: Recipe) -> Run:
+def trained(folder: Path, recipe: Recipe, device: str = "cpu") -> Run:
     """The finished run of this recipe in `folder`; trained or resumed if needed."""
     if not (folder / "run.json").exists():
-        return train(recipe, folder, device="cpu", console=Console(quiet=True))
+        return train(recipe, folder, device=device, console=Console(quiet=True))
     run = load(folder)
     if Recipe(**run.info["recipe"]) != recipe:
         raise SystemExit(f"{folder} holds another run than this remedy: name another --folder, or remove it")
-    return run if run.finished else resume(folder, device="cpu", console=Console(quiet=True))
+    return run if run.finished else resume(folder, device=device, console=Console(quiet=True))
 
 
 def main() -> None:

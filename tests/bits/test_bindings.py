@@ -94,6 +94,16 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "image_conv2d to sums": (call_image, [*IMAGE, i32(2, 5, 6, 40), None, None, None, 40]),
     "image_conv2d to levels": (call_image, [*IMAGE, None, i32(1, 48), u64(1), u64(1, 2, 5, 6, 1), 40]),
     "image_conv2d to ternary levels": (call_image, [*IMAGE, None, i32(2, 48), u64(1), u64(2, 2, 5, 6, 1), 40]),
+    "Product8Filters": (lambda *a: native().Product8Filters(*a), [u64(6, 2), 70, None, 70]),
+    "Product8Filters, ternary": (lambda *a: native().Product8Filters(*a), [u64(2, 6, 2), 70, f32(6, 3), 32]),
+    "sums of Product8Filters": (
+        lambda *a: native().Product8Filters(u64(2, 6, 2), 70, None, 70).sums(*a),
+        [i8(3, 70), i32(3, 6), 1],
+    ),
+    "scaled sums of Product8Filters": (
+        lambda *a: native().Product8Filters(u64(6, 2), 70, f32(6, 3), 32).scaled(*a),
+        [i8(3, 70), f32(3), f32(3, 6), 1],
+    ),
     "real_conv2d": (
         function("real_conv2d"),
         [f32(2, 5, 6, 4), f32(6, 3, 3, 2), f32(6), f32(2, 5, 6, 6), ONE, ONE, ONE, 2, 1],

@@ -15,6 +15,7 @@
 #include "integers.hpp"
 #include "pack/pack.hpp"
 #include "product/filters.hpp"
+#include "product8/product8.hpp"
 #include "real/real.hpp"
 
 using namespace hypersign;
@@ -177,6 +178,29 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
     }
 }
 
+void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
+    const int bits = 1 + static_cast<int>(up_to(1));
+    const int64_t groups = 1 + up_to(2), steps = 1 + up_to(20), count = 1 + up_to(kProduct8Lanes - 1);
+    const auto weights = random_values<uint8_t>(groups * steps * kProduct8Step, 0, 255);
+    for (int64_t rows = kernels.rows; rows > 0; rows = rows > 8 ? 8 : rows / 2) {
+        const auto x = random_values<int8_t>(groups * steps * kProduct8Quad * (8 / bits) * rows, -128, 127);
+        const auto x_sums = random_values<int32_t>(rows * groups, -1000, 1000);
+        const auto scale = random_values<float>(groups * kProduct8Lanes, -9, 9), x_scale = random_values<float>(rows, 0, 9);
+        std::vector<int32_t> sums[2];
+        std::vector<float> scaled[2];
+        for (int i = 0; i < 2; ++i) {
+            sums[i].resize(static_cast<size_t>(rows * 40));
+            scaled[i].resize(static_cast<size_t>(rows * 40));
+            for (const bool integer : {true, false})
+                (i ? kernels : truth)
+                    .tile({weights.data(), bits, groups, steps, x.data(), rows, x_sums.data(),
+                           integer ? sums[i].data() : nullptr, integer ? nullptr : scaled[i].data(), scale.data(),
+                           x_scale.data(), count, 40});
+        }
+        expect(sums[0] == sums[1] && scaled[0] == scaled[1], "product8");
+    }
+}
+
 template <typename T, typename Kernel>
 void hadamard(Kernel kernel, Kernel truth, const char *what) {
     const int64_t rows = 3, n = int64_t{1} << up_to(12);
@@ -208,6 +232,7 @@ int main(int count, char **names) {
             hamming(*set.kernels.hamming, hamming_portable);
             image(*set.kernels.image, image_portable);
             real(*set.kernels.real, real_portable);
+            product8(*set.kernels.product8, product8_portable);
             const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {
                 return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };

@@ -118,7 +118,7 @@ class Forecast:
         table = Table(
             title=f"one layer changed, {'repaired' if repaired else 'without repair'}",
             title_justify="left",
-            caption=f"r of the logits / decisions that change, %; from {self.inputs:,} inputs,\n"
+            caption=f"r of the logits / decisions that change, %; from {self.inputs:,} inputs, "
             f"{self.passes:.0f} passes, {self.seconds:.0f} s",
             caption_justify="left",
         )

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# About ten minutes of one GPU with 16 CPU cores: every result of this project that needs one, side by side.
+#
+#     HYPERSIGN_DATA=... experiments/gpu_accuracy.sh [SECONDS] [FOLDER] [RESULTS]
+#
+# Networks of published size train as far as the budget goes (gpu_accuracy.py). Beside them run the comparison of the
+# methods (methods.py), float twins with three seeds (twins.py), and the networks with the layers in float that a
+# forecast names (forecast_training.py). Runs and logs go to FOLDER (runs/gpu), JSON files to RESULTS (docs/results).
+# Where NVIDIA's multi-process service is installed, it lets the small networks share the GPU with the large ones.
+set -eu
+cd "$(dirname "$0")/.."
+seconds=${1:-600} folder=${2:-runs/gpu} results=${3:-docs/results}
+export OMP_NUM_THREADS=1 PYTHON=${PYTHON:-python3}
+mkdir -p "$folder/twins" "$results"
+
+if command -v nvidia-cuda-mps-control > /dev/null; then
+    export CUDA_MPS_PIPE_DIRECTORY=${CUDA_MPS_PIPE_DIRECTORY:-/tmp/hypersign-mps}
+    export CUDA_MPS_LOG_DIRECTORY=$CUDA_MPS_PIPE_DIRECTORY
+    mkdir -p "$CUDA_MPS_PIPE_DIRECTORY"
+    nvidia-cuda-mps-control -d && trap 'echo quit | nvidia-cuda-mps-control' EXIT
+fi
+for name in digits mnist fashion-mnist cifar10-quarter; do
+    [ -e "$folder/twins/$name" ] || cp -r "src/hypersign/pretrained/networks/$name" "$folder/twins/$name"
+done
+
+jobs=$folder/jobs.txt
+accuracy="$PYTHON experiments/gpu_accuracy.py"
+methods="$PYTHON experiments/methods.py --device cuda --cells $results/methods --folder $folder/methods"
+twins="$PYTHON experiments/twins.py --device cuda"
+forecast="$PYTHON experiments/forecast_training.py --device cuda --folder $folder/forecast"
+first="bnn xnor ls-1 ls-2 ls-t greedy adabin ir-net recu siman rbnn hadanets distribution-aware biper"
+second="reste reactnet bitnet paretoq bit bop bop-second-order proxquant parq binary-relax askew-sgd ovsw lab mpt"
+{
+    for name in vgg-small resnet20 vgg; do
+        echo "$name: $accuracy $name --seconds {left} --folder $folder --results $results"
+    done
+    for seed in 0 1 2; do
+        echo "methods-1-$seed: $methods --only $seed --methods $first; touch $folder/methods-1-$seed.done"
+        echo "methods-2-$seed: $methods --only $seed --methods $second; touch $folder/methods-2-$seed.done"
+    done
+    for name in cifar10-quarter digits mnist fashion-mnist; do
+        for seed in 0 1 2; do echo "$name-$seed: $twins $folder/twins/$name --only $seed"; done
+    done
+    if [ ! -e "$folder/forecast/vgg/alone.json" ]; then
+        echo "forecast: $PYTHON experiments/forecast.py --networks vgg --folder $folder/forecast"
+    fi
+    for seed in 0 1 2; do echo "forecast-$seed: $forecast --only $seed"; done
+    wait="while [ \$(ls $folder/methods-*.done | wc -l) -lt 6 ]; do sleep 1; done"
+    for seed in 0 1 2; do
+        echo "methods-resnet20-$seed: $wait; $methods --only $seed --network resnet20 --best 6"
+    done
+    echo "resnet18: $accuracy resnet18 --seconds {left} --folder $folder --results $results"
+    cat "${EXTRA_JOBS:-/dev/null}"
+} > "$jobs"
+$PYTHON experiments/parallel_jobs.py "$jobs" --slots "${SLOTS:-15}" --seconds "$seconds" --logs "$folder/logs"
+
+# What is finished becomes tables and JSON files.
+for network in vgg resnet20; do
+    out=$results/methods.json; [ $network = vgg ] || out=$results/methods-resnet20.json
+    $methods --epochs 0 --network $network --json "$out" || true
+done
