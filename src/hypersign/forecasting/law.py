@@ -39,7 +39,7 @@ MIN_COHERENCE = 0.1
 """The smallest q."""
 
 RIDGE = (0.02, 2.0, 0.2, 0.2)
-"""How strongly a fit draws ln factor, power, crowding and coherence to 0, 1, 0 and 0, in mixtures that would do so."""
+"""How strongly a fit draws ln factor, power, crowding and coherence to 0, 1, 0 and 0, in mixtures."""
 
 PRIOR = (0.15, 0.15, 0.03)
 """Deviations of -ln r (its logarithm), ln KL and agreement from the law that count as much as two mixtures."""
