@@ -87,6 +87,8 @@ class Recipe:
     """Convolutions, counted from 1, that a 2x2 max pool follows (vgg: 2 4 6)."""
     filter_size: int | None = None
     """Height and width of the filters, odd (vgg: 3)."""
+    padding: Literal["zeros", "ones", "valid"] | None = None
+    """Padding of convolutions: zeros (vgg), ones (+1 around signs), or valid (no padding)."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
     associative-memory: 8192), or units of the recurrent layers (lstm: 512)."""
@@ -334,6 +336,7 @@ _MODEL_OPTIONS = (
     "widths",
     "pools",
     "filter_size",
+    "padding",
     "hidden",
     "levels",
     "threshold",
@@ -364,7 +367,18 @@ _MODEL_OPTIONS = (
     "dropout",
 )
 
-_OPTIONAL = ("method", "surrogate", "first_layer", "activation", "form", "cell", "norm", "scan", "feed_forward")
+_OPTIONAL = (
+    "method",
+    "padding",
+    "surrogate",
+    "first_layer",
+    "activation",
+    "form",
+    "cell",
+    "norm",
+    "scan",
+    "feed_forward",
+)
 """Fields that may be None."""
 
 _CHOICES = {
@@ -376,6 +390,7 @@ _CHOICES = {
     "norm": ("none", "weight", "layer", "batch"),
     "scan": ("rows", "pixels", "permuted"),
     "feed_forward": ("swiglu", "gelu"),
+    "padding": ("zeros", "ones", "valid"),
     "surrogate": tuple(SURROGATES),
     "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),
