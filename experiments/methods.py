@@ -38,7 +38,7 @@ from hypersign.geometry import inspect
 from hypersign.packed import PackedModel
 from hypersign.packing import pack, verify
 from hypersign.runs import Run
-from hypersign.training import METHODS, DivergedError, Recipe
+from hypersign.training import METHODS, Recipe
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg": {"model": "vgg", "widths": (32, 32, 64, 64, 128, 128), "hidden": (256, 256)},
@@ -196,7 +196,7 @@ def main() -> None:
                 folder = arguments.folder / f"{arguments.network}-{method}-seed-{seed}"
                 try:
                     run = trained(folder, recipe, arguments.device)
-                except DivergedError as error:
+                except (HypersignError, RuntimeError) as error:  # it diverged, or this device cannot train it
                     Console(stderr=True).print(f"seed {seed}, {method}: {error}", highlight=False)
                     continue
                 file.parent.mkdir(parents=True, exist_ok=True)
