@@ -360,5 +360,28 @@ def test_inputs_that_do_not_fit() -> None:
         summary(model, (3,), example=torch.zeros(1, 3))
     with pytest.raises(HypersignError, match="for tokens or several inputs give example="):
         summary(nn.Embedding(3, 2), (3,))
+    for shape in (3, "3", (-3,), (3.0,)):
+        with pytest.raises(HypersignError, match=r"shape"):
+            summary(model, shape)  # type: ignore[arg-type]
+    with pytest.raises(HypersignError, match="got str"):
+        summary("model", (3,))  # type: ignore[arg-type]
+    with pytest.raises(HypersignError, match="by zero"):
+        summary(Divides(), (3,))
     assert not any(module._forward_hooks for module in model.modules())
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Divides(nn.Linear):
+    """Its forward divides by zero."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input / (1 // 0)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_filters() -> None:
+    found = summary(nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 0)), (4,))
+    assert (found.total.parameters, found.total.float_macs) == (10, 8)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_int
 from hypersign._display import as_html, as_text
 from hypersign.evaluate import as_input, example_weight, mode
 from hypersign.layers import QuantLayer
@@ -245,6 +245,14 @@ def summary(
         pixels, classes = model.info["data"].get("pixel_range"), model.info["data"].get("classes")
         pixel_range = None if pixels is None else (pixels[0], pixels[1])
         model = model.build_model()
+    if not isinstance(model, nn.Module):
+        raise HypersignError(f"summary takes a torch network or a run; got {type(model).__name__}")
+    if shape is not None:
+        if not isinstance(shape, tuple | list):
+            raise HypersignError(
+                f"the shape of one input must be a tuple of sizes, as (3, 32, 32); got {shape!r:.60}"
+            )
+        shape = tuple(check_int("a size of the shape", size, min=0) for size in shape)
     if (shape is None) == (example is None):
         raise HypersignError(
             "a network is summarised for one input: give its shape, as (3, 32, 32), or an example; "
@@ -316,7 +324,15 @@ def _calls(
     try:
         with mode(model, False), torch.no_grad():
             model(*args, **options)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+        ArithmeticError,
+    ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         wanted = "this example" if shape is None else f"an input of shape {tuple(shape)}"
         hint = "" if shape is None else "; for tokens or several inputs give example="
@@ -415,9 +431,9 @@ def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
 def _macs(module: nn.Module, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
     """The multiply-accumulates of one call with the module's weights; 0 for modules that are not listed here."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return math.prod(inputs[0]) * module.weight[0].numel()
+        return math.prod(inputs[0]) * module.weight.shape[1:].numel()
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear):
-        return math.prod(output) * module.weight[0].numel()
+        return math.prod(output) * module.weight.shape[1:].numel()
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         matrices = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
         return math.prod(inputs[0]) // module.input_size * matrices

@@ -14,6 +14,7 @@ from hypersign._checks import HypersignError
 from hypersign.layers import QuantConv1d, QuantConv2d, QuantLayer, QuantLinear, quant_layers
 from hypersign.models import build
 from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Tanh, Ternary
+from hypersign.training import METHODS, Recipe
 
 # torch's, on even kernels with padding="same"
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
@@ -342,6 +343,21 @@ def test_pad_value_1_needs_plain_padding(kind: type) -> None:
 def test_base_class_says_what_to_implement() -> None:
     with pytest.raises(NotImplementedError):
         QuantLayer().product(numbers(1), numbers(1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_torch_fx_traces_every_method(method: str) -> None:
+    options = Recipe.of(method, widths=(4, 6), pools=(1,), hidden=(8,)).model_options()
+    model = build("vgg", (3, 8, 8), 5, **options).eval()
+    traced = torch.fx.symbolic_trace(model)
+    x = numbers(4, 3, 8, 8)
+    assert torch.equal(traced(x), model(x))
+    model(x).sum().backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    traced(x).sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name])
 
 
 def test_padding_comes_after_the_input_quantizer() -> None:

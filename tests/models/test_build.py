@@ -30,6 +30,7 @@ OPTIONS = {
         "widths": [4, 6],
         "pools": [1],
         "filter_size": 5,
+        "padding": "ones",
         "hidden": [8],
         "levels": 3,
         "threshold": "optimal",

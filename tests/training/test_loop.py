@@ -439,8 +439,9 @@ def test_resume_with_a_recipe_of_another_version(stopped, quiet):
         (lambda _, images: images.fill_(torch.nan), "the output of flatten"),
         (lambda s, _: s.layers["fc1"].weight.register_hook(lambda g: g + torch.nan), "the gradient of fc1.weight"),
         (lambda s, _: setattr(s, "_forward", broken_loss(s._forward)), "the gradient of norm2.bias"),
+        (lambda s, _: s.layers["fc1"].weight.data[0].fill_(torch.nan), "the latent weight fc1.weight"),
     ],
-    ids=["weight", "shift", "images", "gradient", "loss"],
+    ids=["weight", "shift", "images", "gradient", "loss", "latent"],
 )
 def test_divergence(mlp, train_quietly, quiet, tmp_path, monkeypatch, weights, assert_same, breaks, where):
     recipe = mlp(float_weights=("fc2",), epochs=3)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from hypersign import training
 from hypersign._checks import HypersignError
 from hypersign.cli import train as command
 from hypersign.geometry import inspect
@@ -15,7 +16,7 @@ from hypersign.packed import PackedModel
 from hypersign.packing import pack, verify
 from hypersign.quantizers import Sign, quantizer_of
 from hypersign.runs import load
-from hypersign.training import METHODS, InterruptedTrainingError, Recipe, resume
+from hypersign.training import METHODS, DivergedError, InterruptedTrainingError, Recipe, resume
 from hypersign.training.step import Step
 
 SMALL = (
@@ -70,6 +71,32 @@ def test_each_method_trains_resumes_inspects_and_packs(
         return
     pack(run, file)
     assert verify(model, PackedModel.load(file), data.test.images[:100].numpy()).wrong == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_tells_of_divergence_with_the_layer(method, tmp_path, quiet, monkeypatch):
+    """NaN in the images, or in a latent weight, which some methods' levels hide, ends training in that step."""
+    options = {"data": "digits", "images": 100, "epochs": 2, "batch_size": 25, "warmup": 0, "reestimate_images": 0}
+    network = {"widths": (4, 8), "pools": (1, 2), "hidden": (16,), "flip": False, "crop_padding": 0}
+    recipe = Recipe.of(method, **options, **network)
+    call = Step.__call__
+    poisons = (
+        (lambda step, images: images.fill_(torch.nan), "the output of conv1"),
+        (
+            lambda step, images: step.latents[1].weight.data[0].fill_(torch.nan),
+            r"the (output|gradient|latent weight) (of )?conv2",
+        ),
+    )
+    for number, (poison, where) in enumerate(poisons):
+
+        def poisoned(self, images, labels, rate, poison=poison):
+            if self.steps == 2:
+                poison(self, images)
+            return call(self, images, labels, rate)
+
+        monkeypatch.setattr(Step, "__call__", poisoned)
+        with pytest.raises(DivergedError, match=rf"must stay finite, but in step 3 \(epoch 1\) {where}"):
+            training.train(recipe, tmp_path / str(number), **quiet)
 
 
 FLOAT32 = {

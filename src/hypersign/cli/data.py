@@ -97,7 +97,7 @@ def list_(*, json: JsonTarget = None) -> None:
 
 def _table(found: list[Any]) -> Table:
     table = Table(title="Data sets", title_justify="left")
-    table.add_column("name", no_wrap=True)
+    table.add_column("name", overflow="fold")
     for column in ("training", "test", "shape", "classes"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("where")

@@ -145,10 +145,11 @@ def independence(found: "Geometry") -> str:
     if better:
         text += f" They lose less in {_names(better)}: the filters point where the inputs vary most."
     if worse:
+        verb = "loses" if len(worse) == 1 else "lose"
         text += (
-            f" {_names(worse)} lose more: their inputs share a component, such as brightness, that latent filters "
+            f" {_names(worse)} {verb} more: the inputs share a component, such as brightness, that latent filters "
+            "cancel and binary ones do not."
         )
-        text += "cancel and binary ones do not."
     return text
 
 
@@ -168,13 +169,12 @@ def geometry_table(found: "Geometry") -> Table:
     """One row per layer: measured and predicted angle and correlations of dot products."""
     table = Table(
         title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
-        caption="each measured / predicted; angle: between latent and quantized filters, in\n"
-        "degrees; r: correlation of dot products when weights, activations or both\n"
-        "are binarized, predicted before that from the inputs' covariance;\n"
-        "* apart by more than three standard errors",
+        caption="each measured / predicted; angle: between latent and quantized filters, in degrees; "
+        "r: correlation of dot products when weights, activations or both are binarized, predicted before that from "
+        "the inputs' covariance; * apart by more than three standard errors",
         caption_justify="left",
     )
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     table.add_column("angle", justify="right", no_wrap=True)
     for name in ("weights", "activations", "both"):
         table.add_column(f"r {name}", justify="right", no_wrap=True)
@@ -196,12 +196,12 @@ def _cell(products: "DotProducts") -> str:
 def covariance_table(found: "Geometry") -> Table:
     """One row per layer: the inputs' effective dimension, the distance of predictions per filter, and remarks."""
     table = Table(
-        caption=f"predictions are from {found.covariance_images:,} training images; apart: median over filters\n"
-        "of the distance between measured and predicted r; effective dimension:\n"
-        "number of directions in which inputs vary",
+        caption=f"predictions are from {found.covariance_images:,} training images; apart: median over filters of "
+        "the distance between measured and predicted r; effective dimension: number of directions in which inputs "
+        "vary",
         caption_justify="left",
     )
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     for name in ("fan-in", "effective\ndimension", "apart:\nweights", "activa-\ntions", "both"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("remark")

@@ -39,7 +39,7 @@ def models(*, card: Annotated[str | None, Option(metavar="NAME")] = None, json: 
 
 def _table(cards: Sequence[pretrained.Card]) -> Table:
     table = Table(
-        caption="float twin: the same network with real weights and inputs;\nµs: per image on one core",
+        caption="float twin: the same network with real weights and inputs; µs: per image on one core",
         caption_justify="left",
     )
     for title in ("name", "data"):

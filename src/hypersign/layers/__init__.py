@@ -4,7 +4,7 @@ from hypersign.layers.activations import Maxout, RPReLU, activation
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.conversion import Conversion, convert
 from hypersign.layers.input_codes import BitPlanes, Thermometer
-from hypersign.layers.kernels import PackedConv2d, PackedLinear, train_on_bits, use_kernels
+from hypersign.layers.kernels import Packed8Linear, PackedConv2d, PackedLinear, train_on_bits, use_kernels
 from hypersign.layers.layer import QuantLayer, fit_quantizers, quant_layers
 from hypersign.layers.linear import QuantLinear
 from hypersign.layers.rotation import PatchRotation, Rotation
@@ -28,5 +28,6 @@ __all__ = [
     "use_kernels",
     "train_on_bits",
     "PackedLinear",
+    "Packed8Linear",
     "PackedConv2d",
 ]

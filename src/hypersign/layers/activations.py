@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import check_choice
+from hypersign.quantizers.base import traced
 
 __all__ = ["ACTIVATIONS", "Maxout", "RPReLU", "activation"]
 
@@ -20,6 +21,8 @@ class _Slopes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(N, channels, ...)` to the same shape."""
+        if isinstance(x, torch.fx.Proxy):
+            return traced(self, x)
         before, left, right, after = (values.view(-1, *[1] * (x.dim() - 2)) for values in self.pieces())
         x = x + before
         return torch.where(x >= 0, right * x, left * x) + after

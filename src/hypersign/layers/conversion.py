@@ -15,7 +15,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from hypersign._checks import HypersignError
 from hypersign._display import shown
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
-from hypersign.layers.functional_use import copy_module, read_without_call
+from hypersign.layers.copying import copy_module, held_outside
+from hypersign.layers.functional_use import read_without_call
 from hypersign.layers.layer import QuantLayer
 from hypersign.layers.linear import QuantLinear
 from hypersign.quantizers import Quantizer
@@ -75,7 +76,9 @@ def convert(
     >>> result.converted, result.kept
     (('2',), {'0': 'kept by request (0)'})
     """
-    patterns = [keep] if isinstance(keep, str) else list(keep)
+    if not isinstance(model, nn.Module):
+        raise HypersignError(f"convert needs a torch network; got {type(model).__name__}")
+    patterns = [keep] if isinstance(keep, str) else [str(pattern) for pattern in keep]
     names = [name for name, _ in model.named_modules() if name]
     unknown = [p for p in patterns if not any(fnmatchcase(name, p) for name in names)]
     if unknown:
@@ -85,7 +88,7 @@ def convert(
         )
     model = copy_module(model)
     sides = (weight_quantizer, input_quantizer)
-    reads = read_without_call(model)
+    reads = {**held_outside(model), **read_without_call(model)}
     reasons: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if any(p is not None for p in module._parameters.values()):
@@ -100,8 +103,10 @@ def convert(
             }
     converted = {name: model.get_submodule(name) for name, reason in reasons.items() if not reason}
     if not converted:
+        why = "; ".join(f"{name or 'the network'}: {reason}" for name, reason in list(reasons.items())[:3])
         raise HypersignError(
             "convert needs at least one nn.Linear, nn.Conv1d or nn.Conv2d that keep does not name; found none"
+            f"{why and f' ({why})'}"
         )
     for layer in dict.fromkeys(converted.values()):  # a layer with two names is converted once
         names_of = [name for name, other in converted.items() if other is layer]
@@ -142,6 +147,8 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
         return _reason(module)
     if "weight" not in module._parameters:
         return "a hook computes its weight (weight_norm, spectral_norm, pruning); remove the hook first"
+    if module.get_parameter("weight").is_complex():
+        return "its weights are complex numbers"
     if "forward" in vars(module):
         return "its forward was replaced on the object, as device hooks do; remove the hook first"
     return ""

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.quantizers import Identity, Quantizer
+from hypersign.quantizers import Identity, Quantizer, Rule
+from hypersign.quantizers.base import traced
 
 __all__ = ["QuantLayer", "fit_quantizers", "quant_layers", "quantizable_layers"]
 
@@ -88,7 +89,7 @@ class QuantLayer(nn.Module):
 
     def quantized_weight(self) -> Tensor:
         """The levels of the latent weight that the product uses: the same shape, without scale and offset."""
-        return self.weight_quantizer(self.weight)
+        return _quantized(self.weight_quantizer, self.weight)
 
     def weight_scale(self) -> Tensor | None:
         """The scale of each filter, of shape `(filters,)`, or None if the weight quantizer has none."""
@@ -121,13 +122,14 @@ class QuantLayer(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Computes the formula of the class; the argument has the same name as in torch."""
         rule, levels = self.input_quantizer, self.quantized_weight()
-        x = rule(input)
+        x = _quantized(rule, input)
         y = self._scaled_product(x, levels)
         if rule.scale is not None:
-            y = y * rule.scale(input, x).to(y.dtype)
+            y = y * _numbers(rule.scale, input, x).to(y.dtype)
         if rule.offset is not None:
-            one = torch.ones_like(x[:1] if x.dim() >= self.weight.dim() else x)  # one example of a batch
-            y = y + rule.offset(input, x).to(y.dtype) * self._scaled_product(one, levels)
+            # One example of a batch is enough, but torch.fx does not know whether there is a batch.
+            one = torch.ones_like(x if isinstance(x, torch.fx.Proxy) or x.dim() < self.weight.dim() else x[:1])
+            y = y + _numbers(rule.offset, input, x).to(y.dtype) * self._scaled_product(one, levels)
         if self.bias is not None:
             y = y + self._per_filter(self.bias, y)
         return y
@@ -138,13 +140,13 @@ class QuantLayer(nn.Module):
         y = product(x, levels)
         rule = self.weight_quantizer
         if rule.scale is not None:
-            y = y * self._per_filter(rule.scale(self.weight, levels), y)
+            y = y * self._per_filter(_numbers(rule.scale, self.weight, levels), y)
         if rule.offset is not None:
             groups = getattr(self, "groups", 1)
             axis = 1 - self.weight.dim()  # the axis of the filters
             sums = self.product(x, torch.ones_like(levels[:groups]))  # one filter of ones per group
             sums = sums.repeat_interleave(self.filters // groups, axis) if groups > 1 else sums
-            y = y + self._per_filter(rule.offset(self.weight, levels), y) * sums
+            y = y + self._per_filter(_numbers(rule.offset, self.weight, levels), y) * sums
         return y
 
     def _next_seed(self) -> Tensor:
@@ -159,6 +161,24 @@ class QuantLayer(nn.Module):
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
         # By the kernel's dimensions: under torch.fx those of `weight` are not known.
         return values.view(-1, *[1] * len(getattr(self, "kernel_size", ()))).to(y.dtype)
+
+
+def _quantized(quantizer: Quantizer, x: Tensor) -> Tensor:
+    """What a quantizer gives; one node under torch.fx."""
+    return traced(quantizer, x) if isinstance(x, torch.fx.Proxy) else quantizer(x)
+
+
+def _numbers(rule: Rule, x: Tensor, levels: Tensor) -> Tensor:
+    """What a scale or an offset gives; one node under torch.fx."""
+    if not isinstance(levels, torch.fx.Proxy):
+        return rule(x, levels)
+    if isinstance(rule, nn.Module):
+        return traced(rule, x, levels)
+
+    def numbers(x: Tensor, levels: Tensor) -> Tensor:
+        return rule(x, levels)
+
+    return levels.tracer.create_proxy("call_function", numbers, (x, levels), {})
 
 
 def fit_quantizers(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from hypersign._checks import HypersignError
 from hypersign.quantizers.scales import ConstantScale, Fitted, LearnedNumber, MeanScale
 from hypersign.quantizers.surrogates import HardTanh, Surrogate
 
-__all__ = ["PackedForm", "Quantizer", "Rule"]
+__all__ = ["PackedForm", "Quantizer", "Rule", "traced"]
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """A rule for a scale or an offset: a function of the tensor and its levels, or a module where it learns something."""
@@ -21,14 +21,24 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class PackedForm:
-    """How a quantizer's values are packed: "float" as float32, "binary" as one bit, "ternary" as two, "planes" as
-    several planes of one bit, each with a scale per filter.
+    """How a quantizer's values are packed: "float" as float32, "rectified" as float32 after max(x, 0), "binary" as
+    one bit, "ternary" as two, "planes" as several planes of one bit, each with a scale per filter.
 
     `kind` is None if there is no packed form; `reason` then says why, as the end of a sentence.
     """
 
-    kind: Literal["float", "binary", "ternary", "planes"] | None
+    kind: Literal["float", "rectified", "binary", "ternary", "planes"] | None
     reason: str = ""
+
+    @property
+    def levels(self) -> bool:
+        """Whether the values are levels, not real numbers."""
+        return self.kind not in ("float", "rectified", None)
+
+
+def traced(module: nn.Module, x: Any, *others: Any) -> Any:
+    """What torch.fx sees of a module: one node. It cannot look into autograd functions, or where sizes decide."""
+    return x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x, *others), {})
 
 
 class _Quantize(torch.autograd.Function):
@@ -154,8 +164,8 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The levels of `x`, differentiable through the surrogate."""
-        if isinstance(x, torch.fx.Proxy):  # torch.fx cannot look into an autograd function: a quantizer is one node
-            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
+        if isinstance(x, torch.fx.Proxy):
+            return traced(self, x)
         return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
 
     def effective(self, weight: Tensor) -> Tensor:

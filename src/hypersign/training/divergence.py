@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign.training.checkpoint import Counters, state_path
 from hypersign.training.monitor import first_broken_layer
+from hypersign.training.step import latent_weights
 
 __all__ = ["DivergedError", "FiniteCheck", "look_every"]
 
@@ -16,7 +17,7 @@ LOOK_EVERY = 20
 
 
 class DivergedError(HypersignError):
-    """The loss or a gradient is not finite; the last good state is kept."""
+    """The loss, a gradient or a latent weight is not finite; the last good state is kept."""
 
 
 def look_every(device: torch.device) -> int:
@@ -39,7 +40,7 @@ class FiniteCheck:
         self.pending: list[Tensor] = []
 
     def add(self, finite: Tensor, inputs: Tensor, counters: Counters) -> None:
-        """Adds a step: whether its loss and each parameter's gradient were finite.
+        """Adds a step: whether its loss, each parameter's gradient and each latent weight were finite.
 
         Raises:
             DivergedError: as `look`.
@@ -61,15 +62,26 @@ class FiniteCheck:
         pending, self.pending = self.pending, []
         if not pending:
             return
-        finite = torch.stack(pending).cpu()  # (steps, 1 + parameters)
+        finite = torch.stack(pending).cpu()  # (steps, 1 + parameters + latent weights)
         bad = (~finite).any(1)
         if not bad.any():
             return
         first = int(bad.int().argmax())
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        gradients = [name for name, fine in zip(names, finite[first, 1:].tolist(), strict=True) if not fine]
+        border = 1 + len(names)
+        gradients = [name for name, fine in zip(names, finite[first, 1:border].tolist(), strict=True) if not fine]
+        latents = zip(latent_weights(self.model), finite[first, border:].tolist(), strict=True)
+        weights = [f"{name}.weight" if name else "weight" for name, fine in latents if not fine]
         layer = first_broken_layer(self.model, inputs) if self.every == 1 and inputs is not None else None
-        where = f"the output of {layer}" if layer else f"the gradient of {gradients[-1]}" if gradients else "the loss"
+        where = (
+            f"the output of {layer}"
+            if layer
+            else f"the gradient of {gradients[-1]}"
+            if gradients
+            else f"the latent weight {weights[0]}"
+            if weights
+            else "the loss"
+        )
         kept = (
             f"the last good state is kept: hypersign train --resume {self.folder} resumes from it"
             if state_path(self.folder).exists()

@@ -82,6 +82,8 @@ class Recipe:
     """Convolutions, counted from 1, that a 2x2 max pool follows (vgg: 2 4 6)."""
     filter_size: int | None = None
     """Height and width of the filters, odd (vgg: 3)."""
+    padding: Literal["zeros", "ones", "valid"] | None = None
+    """Padding of convolutions: zeros (vgg), ones (+1 around signs), or valid (no padding)."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
     associative-memory: 8192)."""
@@ -296,6 +298,7 @@ _MODEL_OPTIONS = (
     "widths",
     "pools",
     "filter_size",
+    "padding",
     "hidden",
     "levels",
     "threshold",
@@ -315,7 +318,7 @@ _MODEL_OPTIONS = (
     "first_dimensions",
 )
 
-_OPTIONAL = ("method", "surrogate", "first_layer", "activation", "form")
+_OPTIONAL = ("method", "padding", "surrogate", "first_layer", "activation", "form")
 """Fields that may be None."""
 
 _CHOICES = {
@@ -323,6 +326,7 @@ _CHOICES = {
     "activation": ("none", "hardtanh", "rprelu", "maxout"),
     "model": MODEL_NAMES,
     "form": ("bi-real", "recu", "adabin"),
+    "padding": ("zeros", "ones", "valid"),
     "surrogate": tuple(SURROGATES),
     "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),

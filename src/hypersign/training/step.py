@@ -168,8 +168,9 @@ class Step:
     def __call__(self, inputs: Tensor, targets: Tensor, rate: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """One step at a learning rate.
 
-        Returns, on the device, the loss, the task's metrics summed over decisions, and whether the loss and each
-        parameter's gradient were finite (shape `(1 + parameters,)`).
+        Returns, on the device, the loss, the task's metrics summed over decisions, and whether these were finite: the
+        loss, each parameter's gradient, and each latent weight after the update, which a sign would hide (shape
+        `(1 + parameters + latent weights,)`).
         """
         if self._clip_before:
             self._clip_latent()
@@ -186,13 +187,15 @@ class Step:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         finite = torch.stack([loss.detach(), *torch._foreach_norm(gradients)]).isfinite()
         if self.guard and not finite.all():
-            return loss.detach(), measured, finite
+            return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
         if self.recipe.gradient_clip is not None:
             torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
             torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
         self._update(rate)
         if self._clip_after:
             self._clip_latent()
+        if self.latent:
+            finite = torch.cat([finite, torch.stack(torch._foreach_norm(self.latent)).isfinite()])
         return loss.detach(), measured, finite
 
     def _update(self, rate: float) -> None:
