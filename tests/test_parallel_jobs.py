@@ -21,7 +21,8 @@ def test_jobs_leave_their_output_and_status(tmp_path):
     assert {row["job"]: row["status"] for row in found["jobs"]} == {"fails": 3, "left": 0, "last": 0}
     assert found["not_started"] == []
     left, unit = (tmp_path / "logs" / "left.log").read_text().split()
-    assert 0 < int(left) <= 1000 and unit == "s"
+    assert 0 < int(left) <= 1000
+    assert unit == "s"
     assert (tmp_path / "logs" / "last.log").read_text() == "a: b\n"
 
 
