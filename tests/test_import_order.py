@@ -43,6 +43,7 @@ ORDER = [
     "data",
     "evaluate",
     "runs",
+    "generation",
     "simulation",
     "weight_files",
     "hashing",

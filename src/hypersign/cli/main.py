@@ -27,6 +27,7 @@ VERBS = {
     "compare": "show runs side by side: settings that differ, accuracy, angles and r",
     "pack": "write a run's network as one file of bits, and verify it",
     "run": "predict with a packed file, without torch",
+    "generate": "continue a text with a run that was trained on one",
     "export": "write a packed file for ONNX Runtime, FINN and hls4ml (QONNX), or a C compiler",
     "play": "write a page that runs a packed file on what you draw",
     "bench": "time a packed network and its layers, beside the float network",
