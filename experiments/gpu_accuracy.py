@@ -167,7 +167,6 @@ def main() -> None:
         "held_back": {"images": arguments.held_back, "epochs": arguments.trial_epochs, "accuracy": found},
         "recipe": recipe.as_dict(),
         "accuracy": run.info["results"]["test"]["accuracy"],
-        **packed(run, arguments.folder / f"{arguments.network}.hypersign", arguments.threads),
         "binary_share_of_macs": parts["binary_share"],
         "training_seconds": run.info["results"]["seconds"],
         "budget_seconds": arguments.seconds,
@@ -176,7 +175,10 @@ def main() -> None:
         "machine": machine(),
         "versions": versions("torch", "numpy"),
     }
-    write_json(result, arguments.results / f"gpu-accuracy-{arguments.network}.json")
+    file = arguments.results / f"gpu-accuracy-{arguments.network}.json"
+    write_json(result, file)  # before packing, which takes a while
+    result |= packed(run, arguments.folder / f"{arguments.network}.hypersign", arguments.threads)
+    write_json(result, file)
     print({key: value for key, value in result.items() if key in ("accuracy", "packed_accuracy", "packed_refused")})
 
 
