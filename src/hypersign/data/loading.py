@@ -1,8 +1,9 @@
-"""Loads every data set with one call: a known name, a folder of class folders, or a `.npz` file."""
+"""Loads every data set with one call: a known name, a folder of class folders, a `.npz` file, or a text."""
 
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,20 +16,23 @@ from hypersign.data.folder import load_folder
 from hypersign.data.formats import read_cifar, read_idx
 from hypersign.data.images import ImageData, fingerprint
 from hypersign.data.npz import load_npz
-from hypersign.data.sources import SOURCES, Source
+from hypersign.data.sources import SOURCES, TEXTS, Source
 from hypersign.data.splits import Split
+from hypersign.data.text import LENGTH, load_text, load_text_file
 
 __all__ = ["load", "locate"]
 
 
-def load(name_or_path: str, *, seed: int = 0) -> ImageData:
+def load(name_or_path: str, *, seed: int = 0, length: int | None = None) -> Any:
     """Loads a whole data set into memory; downloads or extracts it first if necessary.
 
     Args:
         name_or_path: a name in `NAMES`, or the path of a folder of class folders (`load_folder`) or of a `.npz` file
             (`load_npz`). Names have priority over paths: write `./digits` for a folder called digits.
+            `text:FILE` loads the characters of any UTF-8 file, and `bytes:FILE` its bytes.
         seed: the seed that divides `digits`, and your own data without a test split, into training and test, and
-            puts both in random order. The official data sets keep their split and order.
+            puts both in random order. The official data sets and texts keep their split and order.
+        length: characters per sequence of a text; 100 if None. Images have none.
 
     Raises:
         HypersignError: there is no such data set, or its files are missing, damaged or not as described.
@@ -43,6 +47,11 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
         return load_digits(seed)
     if name_or_path in SOURCES:
         return _load_official(SOURCES[name_or_path])
+    if name_or_path in TEXTS:
+        return load_text(TEXTS[name_or_path], length or LENGTH)
+    kind, colon, file = name_or_path.partition(":")
+    if colon and kind in ("text", "bytes"):
+        return load_text_file(kind, file, length or LENGTH)
     path = Path(name_or_path)
     if path.is_dir():
         return load_folder(path, seed)
@@ -51,7 +60,8 @@ def load(name_or_path: str, *, seed: int = 0) -> ImageData:
     near = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1)
     found = "not a .npz file" if path.exists() else "none of these"
     raise HypersignError(
-        f"the data set must be one of {', '.join(NAMES)}, a folder of class folders, or a .npz file; "
+        f"the data set must be one of {', '.join(NAMES)}, a folder of class folders, a .npz file, or "
+        f"text:FILE; "
         f"{name_or_path!r} is {found}" + (f"; did you mean {near[0]}?" if near else "")
     )
 
@@ -62,7 +72,12 @@ def locate(name_or_path: str) -> str:
     >>> locate("cifar-10")
     'cifar-10'
     """
-    return name_or_path if name_or_path in NAMES else str(Path(name_or_path).resolve())
+    if name_or_path in NAMES:
+        return name_or_path
+    kind, colon, file = name_or_path.partition(":")
+    if colon and kind in ("text", "bytes"):
+        return f"{kind}:{Path(file).resolve()}"
+    return str(Path(name_or_path).resolve())
 
 
 def _load_official(source: Source) -> ImageData:

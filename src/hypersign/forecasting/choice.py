@@ -9,7 +9,9 @@ from torch import nn
 
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign.forecasting.bench import Layer
-from hypersign.forecasting.formats import formats_of
+from hypersign.forecasting.effects import Effect
+from hypersign.forecasting.formats import formats_of, sides_of
+from hypersign.forecasting.mixtures import SPLIT, together
 from hypersign.forecasting.plan import Plan, call_text
 from hypersign.forecasting.planning import Option, cheapest, smallest
 from hypersign.forecasting.sizes import file_size_of
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Goal", "check_real_weights", "choose"]
 
+CORRECTIONS = 4
+"""Times that a plan for an agreement is corrected, at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
@@ -29,7 +34,7 @@ class Goal:
     Args:
         bytes: at most this many bytes for all parameters.
         bits_per_weight: at most this many bits per weight, scales included, over the layers.
-        agreement: at least this share of equal decisions, predicted, bias taken off.
+        agreement: at least this share of equal decisions, predicted.
     """
 
     bytes: int | None = None
@@ -49,9 +54,31 @@ def choose(found: "Forecast", goal: Goal, *, repaired: bool, held_out: Iterable[
     found.law(repaired)
     check_real_weights(found.bench.model)
     options = _options(found, repaired)
-    chosen = cheapest(options, _budget(found, options, goal, repaired))
-    assert chosen is not None
-    return _described(found, chosen, repaired, held_out)
+    chosen = _cheapest(options, _budget(found, options, goal, repaired))
+    predicted = _expected(found, chosen, repaired)
+    if goal.agreement is not None:
+        wanted = aim = goal.agreement
+        for _ in range(CORRECTIONS):  # the law's own aim is corrected by what the plan measures
+            if (short := wanted - predicted.agreement.value) <= 0:
+                break
+            aim = min(aim + short, 1.0)
+            chosen = _cheapest(options, _budget_for(found, options, aim, repaired))
+            predicted = _expected(found, chosen, repaired)
+    return _described(found, chosen, predicted, repaired, held_out)
+
+
+def _cheapest(options: list[list[Option]], budget: int) -> Sequence[Option]:
+    chosen = cheapest(options, budget)
+    assert chosen is not None  # the budget is at least the smallest choice
+    return chosen
+
+
+def _expected(found: "Forecast", chosen: Sequence[Option], repaired: bool) -> Effect:
+    """The effect of a choice, measured as the mixtures of the fit are."""
+    sides = {name: sides_of(text) for name, text in _named(found, chosen).items() if text != "float"}
+    if not sides or (repaired and found.bench.smallest < SPLIT):
+        return found.predict(_named(found, chosen), repaired=repaired)
+    return together(found.bench, sides, repaired=repaired)
 
 
 def check_real_weights(model: nn.Module) -> None:
@@ -110,9 +137,7 @@ def _budget_for(found: "Forecast", options: list[list[Option]], wanted: float, r
     low, high = smallest(options), sum(choices[0].bytes for choices in options)
 
     def reaches(budget: int) -> bool:
-        chosen = cheapest(options, budget)
-        assert chosen is not None
-        agreement = found.predict(_named(found, chosen), repaired=repaired).agreement
+        agreement = found.predict(_named(found, _cheapest(options, budget)), repaired=repaired).agreement
         return agreement.value - agreement.bias >= wanted
 
     if reaches(low):
@@ -128,7 +153,13 @@ def _named(found: "Forecast", chosen: Sequence[Option]) -> dict[str, str]:
     return {layer.name: option.name for layer, option in zip(found.layers, chosen, strict=True)}
 
 
-def _described(found: "Forecast", chosen: Sequence[Option], repaired: bool, held_out: Iterable[Any] | None) -> Plan:
+def _described(
+    found: "Forecast",
+    chosen: Sequence[Option],
+    predicted: Effect,
+    repaired: bool,
+    held_out: Iterable[Any] | None,
+) -> Plan:
     """The plan of these formats, with its predicted effect, sizes and Python call."""
     assignment = _named(found, chosen)
     size = sum(option.bytes for option in chosen)
@@ -147,7 +178,7 @@ def _described(found: "Forecast", chosen: Sequence[Option], repaired: bool, held
         call = f"# convert refuses this plan: {reason}\n{call}"
     return Plan(
         assignment=assignment,
-        predicted=found.predict(assignment, repaired=repaired),
+        predicted=predicted,
         measured=None if held_out is None else found.measure(assignment, held_out, repaired=repaired),
         repaired=repaired,
         bytes=size + found.other_bytes,

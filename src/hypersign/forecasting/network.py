@@ -11,10 +11,11 @@ from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
 from hypersign.data import ImageData
 from hypersign.forecasting.bench import Bench, Key, Layer
-from hypersign.forecasting.effects import Effect, effect, unseen
+from hypersign.forecasting.effects import effect
 from hypersign.forecasting.formats import FORMATS, Format, formats_of, weight_bytes
 from hypersign.forecasting.law import Law, Mixture, fit
-from hypersign.forecasting.replay import batch_size, every
+from hypersign.forecasting.mixtures import together
+from hypersign.forecasting.replay import every
 from hypersign.forecasting.results import Forecast, LayerForecast
 from hypersign.forecasting.sizes import Images
 from hypersign.runs import Run
@@ -29,9 +30,6 @@ QUICK = 12
 
 BATCH = 128
 """Inputs of a run per batch."""
-
-SPLIT = 16
-"""Batches of fewer inputs are not split to measure repair on inputs that it has not seen."""
 
 Progress = Callable[[str, int, int], object]
 """Called with the name of the current work, how much of it is done, and how much there is."""
@@ -230,17 +228,9 @@ def _mixtures(
                 assignment[name] = changes[key]
                 picks.append(numbers[key])
         if picks:
-            found.append(Mixture(tuple(picks), _together(bench, assignment, repaired)))
+            found.append(Mixture(tuple(picks), together(bench, assignment, repaired=repaired)))
         progress(f"mixtures{', repaired' if repaired else ''}", index + 1, count)
     return found
-
-
-def _together(bench: Bench, assignment: Mapping[str, Sides], repaired: bool) -> Effect:
-    """The measured effect of a mixture; with repair, as on inputs that repair has not seen."""
-    if not repaired or min(map(batch_size, bench.batches)) < SPLIT:
-        return effect(bench.original, bench.together(assignment, repaired=repaired))
-    original, same, other = bench.halves(assignment)
-    return unseen(effect(original, same), effect(original, other))
 
 
 def _other_bytes(model: nn.Module, layers: Sequence[LayerForecast]) -> int:

@@ -169,12 +169,16 @@ class Forecast:
         """The assignment with the smallest predicted damage for a size, or the smallest one for an agreement.
 
         Of all choices of one format per layer it takes the one with the smallest sum of -log r of its changes alone,
-        an exact knapsack. Only formats of weights are chosen; layers whose weights are quantized stay as given.
+        an exact knapsack. Only formats of weights are chosen, because those of inputs change no size; layers whose
+        weights are quantized stay as given.
+
+        The law finds the plan. Its predicted effect is then measured like a mixture of the fit: on the forecast's own
+        inputs, where repair by one half of them is measured on the other half.
 
         Args:
             bytes: at most this many bytes for all parameters.
             bits_per_weight: at most this many bits per weight, scales included, over the layers.
-            agreement: the smallest size whose predicted agreement, bias taken off, is at least this share.
+            agreement: the smallest size whose predicted agreement is at least this share.
             repaired: after repair.
             held_out: other inputs on which the plan is measured once.
 
@@ -217,7 +221,7 @@ class Forecast:
     def as_dict(self) -> dict[str, Any]:
         """The forecast as plain data; docs/forecast.md lists the entries."""
         return {
-            "version": 1,
+            "version": 2,
             "inputs": self.inputs,
             "decisions": self.decisions,
             "classes": self.classes,
@@ -257,8 +261,9 @@ def law_dict(law: Law, keys: Sequence[Key]) -> dict[str, Any]:
         "factor": law.factor,
         "power": law.power,
         "crowding": law.crowding,
-        "bias": dict(zip(("r", "log_kl", "agreement"), law.bias, strict=True)),
-        "spread": dict(zip(("r", "log_kl", "agreement"), law.spread, strict=True)),
+        "coherence": law.coherence,
+        "bias": dict(zip(("log_kl", "agreement"), law.bias, strict=True)),
+        "spread": dict(zip(("log_r", "log_kl", "agreement"), law.spread, strict=True)),
         "curve": law.curve(),
     }
 
