@@ -51,9 +51,9 @@ def peak(macs: float) -> tuple[Callable[[], object], float]:
     module = native()
     if module is None:
         raise SystemExit("the peak is that of compiled kernels; HYPERSIGN_BACKEND is numpy")
-    each = module.product_limit(1)
+    each = module.product_peak(1)
     rounds = max(1, int(min(macs, 2e8) / each))
-    return lambda: module.product_limit(rounds), rounds * each
+    return lambda: module.product_peak(rounds), rounds * each
 
 
 def installed(*packages: str) -> list[str]:
