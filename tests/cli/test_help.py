@@ -19,6 +19,7 @@ from hypersign.cli.bench import bench
 from hypersign.cli.compare import compare
 from hypersign.cli.demo import demo
 from hypersign.cli.evaluate import evaluate
+from hypersign.cli.export import export
 from hypersign.cli.forecast import forecast
 from hypersign.cli.hash import hash_
 from hypersign.cli.info import info
@@ -31,6 +32,7 @@ from hypersign.cli.play import play
 from hypersign.cli.reproduce import reproduce
 from hypersign.cli.run import predict
 from hypersign.cli.search import search
+from hypersign.export import c_code, onnx_graph
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
 from hypersign.runs import Run
@@ -137,6 +139,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     data.export: [],
     demo: [],
     evaluate: [Run.load_model],
+    export: [onnx_graph.qonnx_model, c_code.write_c],
     forecast: [forecasting.forecast],
     hash_: [hashing.SignHasher, hashing.plan],
     info: [],
@@ -170,6 +173,7 @@ OWN = {
     data.export: {"split", "vectors"},
     data.list_: {"json"},
     demo: {"output"},
+    export: {"output", "format", "images"},
     evaluate: {"split", "images", "batch_size", "json"},
     forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
     hash_: {"output", "plan", "json"},

@@ -273,6 +273,38 @@ def test_batches_of_one(tmp_path: Path) -> None:
     assert seen == [1, 2, 3]
 
 
+class Negated(nn.Sequential):
+    """Its forward is not that of its layers."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return -super().forward(input)
+
+
+@pytest.mark.parametrize("way", ["subclass", "forward", "hook", "double", "str"])
+def test_a_network_that_computes_something_else_than_its_layers(way: str, tmp_path: Path) -> None:
+    model: Any = step_at(100)
+    packed = packed_from(model, tmp_path, SHAPE)
+    if way == "subclass":
+        model = Negated(*model)
+    elif way == "forward":
+        model.forward = lambda x, forward=model.forward: -forward(x)
+    elif way == "hook":
+        model[-1].register_forward_hook(lambda _, inputs, output: -output)
+    elif way == "double":
+        model.double()
+    else:
+        model = "network"
+    messages = {
+        "subclass": "no packed form is known of Negated",
+        "forward": "its forward was replaced",
+        "hook": "it has a forward hook",
+        "double": "must be float32",
+        "str": "got str",
+    }
+    with pytest.raises(HypersignError, match=messages[way]):
+        verify(model, packed, PIXELS)
+
+
 def test_what_cannot_be_verified(tmp_path: Path) -> None:
     model = step_at(100)
     packed = packed_from(model, tmp_path, SHAPE)

@@ -28,7 +28,7 @@ def fetch(name: Annotated[str, Option(metavar="NAME")], /) -> None:
         hypersign data fetch digits
 
     Args:
-        name: digits, mnist, fashion-mnist, cifar-10 or cifar-100.
+        name: digits, mnist, fashion-mnist, cifar-10, cifar-100, tinyshakespeare or war-and-peace.
     """
     from hypersign import data
 
@@ -63,6 +63,8 @@ def export(
     if file.suffix != ".npy":
         raise HypersignError(f"the file must end in .npy; got {file}")
     check_file("the file", file)
+    if data.is_text(name):
+        raise HypersignError(f"export writes images; {name} is a text: read its file, in the folder of data fetch")
     loaded = data.read(name)
     chosen = loaded.test if split == "test" else loaded.train
     images = chosen.images
@@ -97,7 +99,7 @@ def list_(*, json: JsonTarget = None) -> None:
 
 
 def _table(found: list[Any]) -> Table:
-    table = Table(title="Data sets", title_justify="left")
+    table = Table(title="Data sets", title_justify="left", padding=(0, 1, 0, 0))
     table.add_column("name", overflow="fold")
     for column in ("training", "test", "shape", "classes"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -109,7 +111,7 @@ def _table(found: list[Any]) -> Table:
         counts = (
             f"{item.train_images:,}",
             f"{item.test_images:,}",
-            "x".join(map(str, item.shape)),
+            "x".join(map(str, item.shape)) or "text",
             str(item.classes),
         )
         table.add_row(item.name, *counts, where)

@@ -27,6 +27,8 @@ VERBS = {
     "compare": "show runs side by side: settings that differ, accuracy, angles and r",
     "pack": "write a run's network as one file of bits, and verify it",
     "run": "predict with a packed file, without torch",
+    "generate": "continue a text with a run that was trained on one",
+    "export": "write a packed file for ONNX Runtime, FINN and hls4ml (QONNX), or a C compiler",
     "play": "write a page that runs a packed file on what you draw",
     "bench": "time a packed network and its layers, beside the float network",
     "theory": "print the closed forms: angles, ternary levels, the reference tables",
@@ -46,6 +48,9 @@ PACKAGES = {
     "matplotlib": ("matplotlib", "report"),
     "jinja2": ("jinja2", "report"),
     "gguf": ("gguf", "gguf"),
+    "onnx": ("onnx", "export"),
+    "onnxruntime": ("onnxruntime", "export"),
+    "qonnx": ("qonnx", "export"),
     "PIL": ("pillow", ""),
 }
 """Module -> (distribution to install, the extra that brings it; none for those of the base install)."""

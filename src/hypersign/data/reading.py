@@ -14,13 +14,13 @@ from hypersign.data.files import NAMES, obtain, read_file
 from hypersign.data.folder import read_folder
 from hypersign.data.formats import read_cifar, read_idx
 from hypersign.data.npz import read_npz_images
-from hypersign.data.sources import SOURCES, Source
+from hypersign.data.sources import SOURCES, TEXTS, Source
 
-__all__ = ["locate", "read"]
+__all__ = ["is_text", "locate", "read"]
 
 
 def read(name_or_path: str, *, seed: int = 0) -> ImageArrays:
-    """Reads a whole data set into memory, as `load` does, but as NumPy arrays and without torch.
+    """Reads a whole data set of images into memory, as `load` does, but as NumPy arrays and without torch.
 
     Args:
         name_or_path: a name in `NAMES`, or the path of a folder of class folders (`load_folder`) or of a `.npz` file
@@ -49,9 +49,19 @@ def read(name_or_path: str, *, seed: int = 0) -> ImageArrays:
     near = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1)
     found = "not a .npz file" if path.exists() else "none of these"
     raise HypersignError(
-        f"the data set must be one of {', '.join(NAMES)}, a folder of class folders, or a .npz file; "
+        f"the data set must be one of {', '.join(NAMES)}, a folder of class folders, a .npz file, or "
+        f"text:FILE; "
         f"{name_or_path!r} is {found}" + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def is_text(name_or_path: str) -> bool:
+    """Whether this names a text: a known one, `text:FILE` or `bytes:FILE`.
+
+    >>> is_text("digits"), is_text("text:mine.txt")
+    (False, True)
+    """
+    return name_or_path in TEXTS or name_or_path.startswith(("text:", "bytes:"))
 
 
 def locate(name_or_path: str) -> str:
@@ -60,7 +70,12 @@ def locate(name_or_path: str) -> str:
     >>> locate("cifar-10")
     'cifar-10'
     """
-    return name_or_path if name_or_path in NAMES else str(Path(name_or_path).resolve())
+    if name_or_path in NAMES:
+        return name_or_path
+    kind, colon, file = name_or_path.partition(":")
+    if colon and kind in ("text", "bytes"):
+        return f"{kind}:{Path(file).resolve()}"
+    return str(Path(name_or_path).resolve())
 
 
 def _read_official(source: Source) -> ImageArrays:

@@ -144,6 +144,11 @@ class Bench:
             logits = logits[:, np.linspace(0, count - 1, most).round().astype(int).tolist()]
         return centred(logits.cpu().numpy())
 
+    @property
+    def smallest(self) -> int:
+        """The size of the smallest batch."""
+        return min(self.sizes)
+
     def change(self, name: str, formats: tuple[Format | None, Format | None]) -> Change:
         """The change that gives a layer these formats."""
         key = name, formats

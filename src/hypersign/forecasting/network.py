@@ -21,7 +21,7 @@ from hypersign.forecasting.formats import FORMATS, Format, formats_of, sides_of,
 from hypersign.forecasting.law import Law, Mixture, fit
 from hypersign.forecasting.plan import Plan, call_text
 from hypersign.forecasting.planning import Option, cheapest, smallest
-from hypersign.forecasting.replay import batch_size, every
+from hypersign.forecasting.replay import every
 from hypersign.forecasting.sizes import Images, file_size_of
 from hypersign.layers.layer import quantizable_layers
 from hypersign.quantizers import Quantizer
@@ -37,6 +37,9 @@ QUICK = 12
 
 BATCH = 128
 """Inputs of a run per batch."""
+
+CORRECTIONS = 4
+"""Times that a plan for an agreement is corrected, at most."""
 
 SPLIT = 16
 """Batches of fewer inputs are not split to measure repair on inputs that it has not seen."""
@@ -199,12 +202,16 @@ class Forecast:
         """The assignment with the smallest predicted damage for a size, or the smallest one for an agreement.
 
         Of all choices of one format per layer it takes the one with the smallest sum of -log r of its changes alone,
-        an exact knapsack. Only formats of weights are chosen; layers whose weights are quantized stay as given.
+        an exact knapsack. Only formats of weights are chosen, because those of inputs change no size; layers whose
+        weights are quantized stay as given.
+
+        The law finds the plan. Its predicted effect is then measured like a mixture of the fit: on the forecast's own
+        inputs, where repair by one half of them is measured on the other half.
 
         Args:
             bytes: at most this many bytes for all parameters.
             bits_per_weight: at most this many bits per weight, scales included, over the layers.
-            agreement: the smallest size whose predicted agreement, bias taken off, is at least this share.
+            agreement: the smallest size whose predicted agreement is at least this share.
             repaired: after repair.
             held_out: other inputs on which the plan is measured once.
 
@@ -228,10 +235,28 @@ class Forecast:
                 options, budget, "bits_per_weight", f"{bits:g}", f"{8 * smallest(options) / weights:.4f}"
             )
         else:
-            budget = self._budget_for(options, check_real("agreement", agreement, min=0, max=1), repaired)
+            wanted = check_real("agreement", agreement, min=0, max=1)
+            budget = self._budget_for(options, wanted, repaired)
         chosen = cheapest(options, budget)
         assert chosen is not None
-        return self._described(chosen, repaired, held_out)
+        predicted = self._expected(chosen, repaired)
+        if agreement is not None:
+            aim = wanted
+            for _ in range(CORRECTIONS):  # the law's own aim is corrected by what the plan measures
+                if (short := wanted - predicted.agreement.value) <= 0:
+                    break
+                aim = min(aim + short, 1.0)
+                chosen = cheapest(options, self._budget_for(options, aim, repaired))
+                assert chosen is not None
+                predicted = self._expected(chosen, repaired)
+        return self._described(chosen, predicted, repaired, held_out)
+
+    def _expected(self, chosen: Sequence[Option], repaired: bool) -> Effect:
+        """The effect of a choice, measured as the mixtures of the fit are."""
+        sides = {name: sides_of(text) for name, text in self._named(chosen).items() if text != "float"}
+        if not sides or (repaired and self.bench.smallest < SPLIT):
+            return self.predict(self._named(chosen), repaired=repaired)
+        return _together(self.bench, sides, repaired)
 
     def _check_budget(
         self, options: Sequence[Sequence[Option]], budget: int, what: str, came: str, least: str
@@ -280,7 +305,9 @@ class Forecast:
     def _named(self, chosen: Sequence[Option]) -> dict[str, str]:
         return {layer.name: option.name for layer, option in zip(self.layers, chosen, strict=True)}
 
-    def _described(self, chosen: Sequence[Option], repaired: bool, held_out: Iterable[Any] | None) -> Plan:
+    def _described(
+        self, chosen: Sequence[Option], predicted: Effect, repaired: bool, held_out: Iterable[Any] | None
+    ) -> Plan:
         assignment = self._named(chosen)
         size = sum(option.bytes for option in chosen)
         weights = {
@@ -298,7 +325,7 @@ class Forecast:
             call = f"# convert refuses this plan: {reason}\n{call}"
         return Plan(
             assignment=assignment,
-            predicted=self.predict(assignment, repaired=repaired),
+            predicted=predicted,
             measured=None if held_out is None else self.measure(assignment, held_out, repaired=repaired),
             repaired=repaired,
             bytes=size + self.other_bytes,
@@ -347,7 +374,7 @@ class Forecast:
     def as_dict(self) -> dict[str, Any]:
         """The forecast as plain data; docs/forecast.md lists the entries."""
         return {
-            "version": 1,
+            "version": 2,
             "inputs": self.inputs,
             "decisions": self.decisions,
             "classes": self.classes,
@@ -397,8 +424,9 @@ def law_dict(law: Law, keys: Sequence[Key]) -> dict[str, Any]:
         "factor": law.factor,
         "power": law.power,
         "crowding": law.crowding,
-        "bias": dict(zip(("r", "log_kl", "agreement"), law.bias, strict=True)),
-        "spread": dict(zip(("r", "log_kl", "agreement"), law.spread, strict=True)),
+        "coherence": law.coherence,
+        "bias": dict(zip(("log_kl", "agreement"), law.bias, strict=True)),
+        "spread": dict(zip(("log_r", "log_kl", "agreement"), law.spread, strict=True)),
         "curve": law.curve(),
     }
 
@@ -617,7 +645,7 @@ def _mixtures(
 
 def _together(bench: Bench, assignment: Mapping[str, Sides], repaired: bool) -> Effect:
     """The measured effect of a mixture; with repair, as on inputs that repair has not seen."""
-    if not repaired or min(map(batch_size, bench.batches)) < SPLIT:
+    if not repaired or bench.smallest < SPLIT:
         return effect(bench.original, bench.together(assignment, repaired=repaired))
     original, same, other = bench.halves(assignment)
     return unseen(effect(original, same), effect(original, other))

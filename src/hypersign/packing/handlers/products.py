@@ -298,4 +298,7 @@ def _packed(name: str, layer: Any, x: Flow, levels: Callable[[], Tensor], ternar
     _rows(name, layer.weight, x)  # checks for NaN, which has no level
     with torch.no_grad():
         rows = _rows(name, levels(), x).reshape(layer.filters, -1)
+    if not np.isin(rows, (-1, 0, 1) if ternary else (-1, 1)).all():
+        quantizer = type(layer.weight_quantizer).__name__
+        raise refusal(name, layer, f"the quantizer {quantizer} gives other levels than it states")
     return bits.pack_ternary(rows, low=0, high=1) if ternary else bits.pack(rows)
