@@ -10,7 +10,7 @@ import pytest
 
 from hypersign._arrays import is_npy, is_npz, npz_names, open_npy, read_npz
 from hypersign._checks import HypersignError
-from hypersign.data.npz import load_npz
+from hypersign.data import load_npz
 from hypersign.hashing import open_vectors
 
 X = np.random.default_rng(0).integers(0, 100, (12, 3, 5)).astype(np.int16)
