@@ -45,17 +45,17 @@ second="reste reactnet bitnet paretoq bit bop bop-second-order proxquant parq bi
     fi
     for seed in 0 1 2; do echo "forecast-$seed: $forecast --only $seed"; done
     cat "${EXTRA_JOBS:-/dev/null}"
-    for name in digits mnist fashion-mnist; do
-        for seed in 0 1 2; do echo "$name-$seed: $twins $folder/twins/$name --only $seed"; done
-    done
     wait="while [ \$(ls $folder/methods-*.done | wc -l) -lt 6 ]; do sleep 1; done"
     for seed in 0 1 2; do
         echo "methods-resnet20-1-$seed: $wait; $methods --only $seed --network resnet20 --best 1 3"
         echo "methods-resnet20-2-$seed: $wait; $methods --only $seed --network resnet20 --best 4 6"
     done
+    for name in digits mnist fashion-mnist; do
+        for seed in 0 1 2; do echo "$name-$seed: $twins $folder/twins/$name --only $seed"; done
+    done
     echo "resnet18: $accuracy resnet18"
 } > "$jobs"
-$PYTHON experiments/parallel_jobs.py "$jobs" --slots "${SLOTS:-15}" --seconds "$seconds" --logs "$folder/logs"
+$PYTHON experiments/parallel_jobs.py "$jobs" --slots "${SLOTS:-18}" --seconds "$seconds" --logs "$folder/logs"
 
 # What is finished becomes JSON files; what is not is left for another call.
 finish="timeout 30 env"
