@@ -54,7 +54,17 @@ def take_twins() -> None:
         write_card(folder, card)
         write_json(found, RESULTS / file)
         path.unlink()
+        explain(file, card.command)
         print(f"{path.name} -> {file}, card of {name}")
+
+
+def explain(file: str, command: str) -> None:
+    """The command of a file of results, in docs/results/README.md, if it has no row there."""
+    path = RESULTS / "README.md"
+    text = path.read_text()
+    if f"| `{file}` |" not in text:
+        head, row = "| `mnist-vgg-binary.json` |", f"| `{file}` | `{command}` |"
+        write_atomic(path, text.replace(head, f"{row}\n{head}"))
 
 
 def write_card(folder: Path, card: pretrained.Card) -> None:
