@@ -10,7 +10,7 @@ S^k exp(-uQ - vN) is then k! times the coefficient of z^k in
     (sum_j E[(|x| q)^j exp(-u x^2 - v q^2)] z^j/j!)^d
 
 The trapezoidal rule in log u and log v computes the integrals; it converges exponentially. The mean angle is that of
-the Gauss rule with the cosine's first five moments, corrected by the rule's error for a beta distribution. Where a few
+the Gauss rule with the cosine's first five moments, corrected by the rule's error for a beta distribution. Where few
 weights decide (one outlier, or nearly all levels 0), the cosine has a peak that three nodes miss. There the angle is
 that of drawn rows, with the exact moments as control variates.
 """
