@@ -38,8 +38,8 @@ class TrackedLayer:
     `predicted_angle_degrees` is its prediction for Gaussian weights. `flipped_signs` is the share of latent weights
     whose sign has changed since the previous call, or since the tracker was made. With images there are more values.
     `pearson_r`, `activations_pearson_r` and `both_pearson_r` are the correlations of dot products when weights,
-    activations or both are binarized, pooled over filters and measured on these images. `training_...` are those on the
-    training images, if there are any. `predicted_...` are predictions from mean and covariance of the layer's
+    activations or both are binarized, pooled over filters and measured on these images. `training_...` are those on
+    the training images, if there are any. `predicted_...` are predictions from mean and covariance of the layer's
     inputs on the training images, or else on the images (for weights that would be the measured value, so it is NaN).
     In a network without quantized weights, r is a median over filters, predicted for signs as weights and the inputs
     as they are. `effective_dimension` describes the layer's inputs.
