@@ -12,6 +12,7 @@ struct ProductKernels;
 struct Product8Kernels;
 struct ImageKernels;
 struct RealKernels;
+struct ElementwiseKernels;
 struct HadamardKernels;
 struct HammingKernels;
 struct GaussianKernels;
@@ -25,6 +26,7 @@ struct Kernels {
     const Product8Kernels *product8;
     const ImageKernels *image;
     const RealKernels *real;
+    const ElementwiseKernels *elementwise;
     const HadamardKernels *hadamard;
     const HammingKernels *hamming;
     const GaussianKernels *gaussian;

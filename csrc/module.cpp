@@ -17,6 +17,7 @@ void bind_hadamard(nb::module_ &m);
 void bind_hamming(nb::module_ &m);
 void bind_image(nb::module_ &m);
 void bind_real(nb::module_ &m);
+void bind_elementwise(nb::module_ &m);
 void bind_gaussian(nb::module_ &m);
 void bind_moments(nb::module_ &m);
 void bind_gradient(nb::module_ &m);
@@ -57,6 +58,7 @@ NB_MODULE(_native, m) {
     bind_hamming(m);
     bind_image(m);
     bind_real(m);
+    bind_elementwise(m);
     bind_gaussian(m);
     bind_moments(m);
     bind_gradient(m);

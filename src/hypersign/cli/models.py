@@ -22,8 +22,9 @@ def models(*, card: Annotated[str | None, Option(metavar="NAME")] = None, json: 
 
     A name stands for a packed file in hypersign run, bench and play, and for a run in every command that takes one.
 
-    Example:
+    Examples:
         hypersign models
+        hypersign models --card digits
 
     Args:
         card: print the whole card of this network: data, recipe, accuracy, size, speed, licence.
