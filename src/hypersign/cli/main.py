@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 VERBS = {
     "demo": "train a small binary network on scanned digits and write its report (a minute)",
-    "data": "list or download data sets",
+    "data": "list, download and export data sets",
     "train": "train a binary or ternary network into a run folder, or resume a run",
     "models": "list the networks that come with HyperSign",
     "evaluate": "print accuracy, loss and confusion matrix of a run",

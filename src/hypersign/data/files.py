@@ -14,9 +14,11 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import lzma
 import os
 import shutil
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -40,9 +42,9 @@ class Status:
     """Where a known data set is.
 
     `place` is "scikit-learn" (inside that package), "HYPERSIGN_DATA", "cache" or "absent". `path` is the folder with
-    its files, or with an archive that is not extracted yet. `download_bytes` is the number of bytes that loading must
-    download first. This search only compares names; loading checks the SHA-256. `shape` is (channels, height,
-    width); for a text it is (), and its characters are counted in place of images.
+    its files, or with an archive that is not extracted yet; None if there is none. `download_bytes` is the number of
+    bytes that loading must download first. This search only compares names; loading checks the SHA-256. `shape` is
+    (channels, height, width); for a text it is (), and its characters are counted in place of images.
     """
 
     name: str
@@ -89,10 +91,9 @@ def status() -> list[Status]:
         >>> status()[0].name, status()[0].place
         ('digits', 'scikit-learn')
     """
-    train, test = digits.IMAGES
-    place = str(digits.folder())
+    place = str(digits.folder()) if importlib.util.find_spec("sklearn") else None
     return [
-        Status("digits", train, test, digits.SHAPE, len(digits.CLASSES), "scikit-learn", place, 0),
+        Status("digits", *digits.IMAGES, digits.SHAPE, len(digits.CLASSES), "scikit-learn", place, 0),
         *(_status(source) for source in SOURCES.values()),
         *(_text_status(source) for source in TEXTS.values()),
     ]
@@ -135,9 +136,12 @@ def _status(source: Source) -> Status:
 
 def cache_folder() -> Path:
     """Returns the folder for downloads and extracted archives: `hypersign` in the user's cache folder."""
-    import pooch
-
-    return Path(pooch.os_cache("hypersign"))
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return root / "hypersign" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "hypersign"
+    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "hypersign"
 
 
 def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:

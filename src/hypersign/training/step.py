@@ -93,6 +93,19 @@ def make_optimizer(
     return torch.optim.Adam(parameters, rate, BETAS, EPSILON, fused=True)
 
 
+def _seed(run: int, count: int) -> int:
+    """The seed of the count-th draw of a run, from 0 to 2^63 - 1: others than those of all other runs.
+
+        run 2^40 + count + (run div 2^23) c    modulo 2^63
+
+    The last term, with an odd number c, tells runs apart whose seeds differ by a multiple of 2^23.
+
+    >>> _seed(1, 5) - 2**40, _seed(1 + 2**23, 5) == _seed(1, 5)
+    (5, False)
+    """
+    return ((run << 40) + count + (run >> 23) * 0x1E3779B97F4A7C15) % 2**63
+
+
 def _soft_loss(outputs: Tensor, teacher: nn.Module, inputs: Tensor) -> Tensor:
     """Cross-entropy against a teacher: mean over the batch of -sum_c softmax(teacher)_c log softmax(outputs)_c.
 
@@ -183,9 +196,9 @@ class Step:
             self._clip_latent()
         self.steps += 1
         for i, seed in enumerate(self.seeds):  # depends on the step, so that a resumed run rounds in the same way
-            seed.fill_((self.recipe.seed * 2**40 + self.steps * len(self.seeds) + i) % 2**63)
+            seed.fill_(_seed(self.recipe.seed, self.steps * len(self.seeds) + i))
         if self.draws:
-            torch.manual_seed((self.recipe.seed * 2**40 + self.steps) % 2**63)
+            torch.manual_seed(_seed(self.recipe.seed, self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             if self.recipe.adam_epsilon == "uncorrected":
