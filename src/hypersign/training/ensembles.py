@@ -41,9 +41,10 @@ def train_ensemble(
                    vote = (log((1 - e)/e) + log(classes - 1))/2;  p <- p exp(-vote) where right, p exp(vote) where not
 
     The ensemble's logits are the members' logits, each times its vote, added up. The term log(classes - 1) is
-    SAMME's: with two classes the vote is AdaBoost's; with more it is positive for every member that is better than chance.
-    Members are run folders in `folder/members`. After an interruption, the same call continues with the first member
-    that is not finished. The ensemble is a run folder like any other: it can be inspected, and packs into one file.
+    SAMME's: with two classes the vote is AdaBoost's; with more it is positive for every member that is better than
+    chance. Members are run folders in `folder/members`. After an interruption, the same call continues with the first
+    member that is not finished. The ensemble is a run folder like any other: it can be inspected, and packs into one
+    file.
 
     Args:
         recipe: the recipe of each member; the seed of member i is `seed + i`.
