@@ -5,7 +5,7 @@
 
 Trains each method once per seed on one core. A finished cell is one JSON file in --cells, and is not trained again.
 Processes with different --methods, or each with another seed (--only), may work at once. `--epochs 0` trains nothing
-and prints the table of the finished cells. `--network resnet20 --best 6` takes the six methods that are best on the
+and prints the table of the finished cells. `--network resnet20 --best 1 6` takes the six methods that are best on the
 VGG. A cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of
 signs that flipped per epoch, and the size and speed of the packed network, or why there is none.
 
@@ -38,7 +38,7 @@ from hypersign.geometry import inspect
 from hypersign.packed import PackedModel
 from hypersign.packing import pack, verify
 from hypersign.runs import Run
-from hypersign.training import METHODS, DivergedError, Recipe
+from hypersign.training import METHODS, Recipe
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg": {"model": "vgg", "widths": (32, 32, 64, 64, 128, 128), "hidden": (256, 256)},
@@ -139,13 +139,13 @@ def row(cells: list[dict[str, Any]]) -> dict[str, Any]:
     return {**means, **refused, "accuracies": values, "accuracy_error": error}
 
 
-def best(cells: Path, count: int) -> list[str]:
-    """The methods of the highest mean accuracy over the finished cells of the VGG, best first."""
+def best(cells: Path) -> list[str]:
+    """The methods by mean accuracy over the finished cells of the VGG, best first."""
     found: dict[str, list[float]] = {}
     for file in cells.glob("vgg-*.json"):
         one = parse_object(str(file), file.read_text())
         found.setdefault(one["method"], []).append(one["accuracy"])
-    return sorted(found, key=lambda method: -statistics.fmean(found[method]))[:count]
+    return sorted(found, key=lambda method: -statistics.fmean(found[method]))
 
 
 def draw(rows: dict[str, dict[str, Any]], file: Path) -> None:
@@ -167,7 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default 3)")
-    parser.add_argument("--best", type=int, metavar="N", help="the N methods that are best on the VGG, by its cells")
+    parser.add_argument(
+        "--best", type=int, nargs=2, metavar=("A", "B"), help="the Ath to Bth best methods on the VGG, by its cells"
+    )
     parser.add_argument("--only", type=int, metavar="SEED", help="train and show the cells of this seed alone")
     parser.add_argument("--network", choices=list(NETWORKS), default="vgg")
     parser.add_argument("--data", default="cifar-10")
@@ -184,7 +186,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     if arguments.best is not None:
-        arguments.methods = best(arguments.cells, arguments.best)
+        first, last = arguments.best
+        arguments.methods = best(arguments.cells)[first - 1 : last]
     cells: dict[str, list[dict[str, Any]]] = {}
     for seed in range(arguments.seeds) if arguments.only is None else [arguments.only]:
         for method in arguments.methods:
@@ -196,7 +199,7 @@ def main() -> None:
                 folder = arguments.folder / f"{arguments.network}-{method}-seed-{seed}"
                 try:
                     run = trained(folder, recipe, arguments.device)
-                except DivergedError as error:
+                except (HypersignError, RuntimeError) as error:  # it diverged, or this device cannot train it
                     Console(stderr=True).print(f"seed {seed}, {method}: {error}", highlight=False)
                     continue
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -370,7 +370,7 @@ def _playground(run: Run, weights: str) -> str | None:
 def _kept_forecast(run: Run) -> dict[str, Any] | None:
     """What `hypersign forecast` wrote about the run or about its float twin; None if there is none.
 
-    A forecast of other weights than those of today is left out.
+    A forecast of other weights than those of today, or of another version, is left out.
     """
     twin = run.path / "twin"
     for folder, owner in ((run.results_folder, run.path), (twin, twin)):
@@ -379,6 +379,8 @@ def _kept_forecast(run: Run) -> dict[str, Any] | None:
             continue
         with open_file(path) as file:
             content = parse_object(str(path), file.read())
+        if content.get("version") != 2:  # of Forecast.as_dict
+            continue
         stated, weights = content.get("weights_sha256"), owner / WEIGHTS.get(str(content.get("weights")), "")
         if stated is None or (weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == stated):
             return content

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hypersign import forecasting, geometry, hashing, packing, playground, simulation, study, training, weight_files
+from hypersign import (
+    forecasting,
+    generation,
+    geometry,
+    hashing,
+    packing,
+    playground,
+    simulation,
+    study,
+    training,
+    weight_files,
+)
 from hypersign.cli import data, main, options, simulate, theory
 from hypersign.cli.ablate import ablate
 from hypersign.cli.bench import bench
@@ -22,6 +33,7 @@ from hypersign.cli.demo import demo
 from hypersign.cli.evaluate import evaluate
 from hypersign.cli.export import export
 from hypersign.cli.forecast import forecast
+from hypersign.cli.generate import generate as generate_text
 from hypersign.cli.hash import hash_
 from hypersign.cli.info import info
 from hypersign.cli.inspect import inspect as inspect_run
@@ -146,6 +158,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     forecast: [forecasting.forecast],
     hash_: [hashing.SignHasher, hashing.plan],
     import_: [qonnx_import.import_qonnx],
+    generate_text: [generation.generate],
     info: [],
     inspect_run: [geometry.inspect],
     inspect_vectors: [hashing.inspect_vectors],
@@ -180,6 +193,7 @@ OWN = {
     export: {"output", "format", "images"},
     evaluate: {"split", "images", "batch_size", "json"},
     forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
+    generate_text: {"prompt"},
     hash_: {"output", "plan", "json"},
     import_: {"output", "images"},
     info: {"json"},

@@ -46,7 +46,7 @@ class Bop(LatentRule):
         """Where the quantizer has other levels, or passes no gradient at -1 and +1."""
         if latent.quantizer.levels != (-1.0, 1.0):
             return f"it flips signs, and the weights' levels are {latent.quantizer.levels or 'unknown'}"
-        if not latent.quantizer.surrogate.gradient(torch.tensor([-1.0, 1.0])).all():
+        if not latent.quantizer.surrogate.gradient(latent.weight.new_tensor([-1.0, 1.0])).all():
             return (
                 "it keeps weights at -1 and +1, where the surrogate of weights passes no gradient: use "
                 "--weights sign:surrogate=straight-through"

@@ -48,10 +48,12 @@ class Method:
             raise HypersignError(
                 f"levels must be {counts} with the method {key}, whose weights have no other; got {levels!r}"
             )
+        # An activation function follows batch norm: networks without it have none to choose.
+        without = ("activation",) if options["model"] in ("lstm", "gpt") else ()
         return {
             part: value.format(levels=levels) if isinstance(value, str) else value
             for part, value in self.parts.items()
-            if options[part] is None
+            if options[part] is None and part not in without
         }
 
 
