@@ -52,9 +52,9 @@ def peak(macs: float, *, of: str = "product") -> tuple[Callable[[], object], flo
     module = native()
     if module is None:
         raise SystemExit("the peak is that of compiled kernels; HYPERSIGN_BACKEND is numpy")
-    limit = getattr(module, f"{of}_limit")
-    rounds = max(1, int(min(macs, 2e8) / limit(1)))
-    return lambda: limit(rounds), rounds * limit(1)
+    loop = getattr(module, f"{of}_peak")
+    rounds = max(1, int(min(macs, 2e8) / loop(1)))
+    return lambda: loop(rounds), rounds * loop(1)
 
 
 def installed(*packages: str) -> list[str]:

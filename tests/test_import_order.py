@@ -43,6 +43,7 @@ ORDER = [
     "data",
     "evaluate",
     "runs",
+    "generation",
     "simulation",
     "weight_files",
     "hashing",
@@ -161,6 +162,10 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
         ["train", "--help"],
         ["run", "--help"],
         ["search", "--help"],
+        ["data", "list"],
+        ["data", "export", "digits", "images.npy"],
+        ["simulate", "sign", "--draws", "100"],
+        ["simulate", "rotated", "--dimensions", "16", "--rotations", "none", "haar", "hadamard-2", "--draws", "100"],
     ],
     ids=" ".join,
 )

@@ -49,7 +49,7 @@ void bind_product8(nb::module_ &m) {
                       GilReleased released;
                       self.multiply(x.data(), length(x, 0), nullptr, y.data(), x_scale.data(), threads);
                   });
-    define(m, "product8_limit", [](int64_t rounds) {
+    define(m, "product8_peak", [](int64_t rounds) {
         require(rounds >= 0, "rounds must be at least 0");
         GilReleased released;
         return current_kernels().product8->peak(rounds);

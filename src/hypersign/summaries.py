@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import as_html, as_text
 from hypersign.evaluate import as_input, example_weight, mode
-from hypersign.layers import QuantLayer
+from hypersign.layers import QuantLayer, QuantRecurrent, RecurrentProduct
 from hypersign.models.fast_transform import Switch
 from hypersign.packing import file_size
 from hypersign.quantizers import Quantizer
@@ -318,7 +318,14 @@ def _calls(
         options = example
     else:
         args = example if isinstance(example, tuple) else (example,)
+
+    def step(product: nn.Module, t: int, inputs: Tensor, output: Tensor) -> None:
+        look(product, (inputs,), {}, output)
+
     hooks = [module.register_forward_hook(look, with_kwargs=True) for module in modules]
+    recurrent = [module for module in model.modules() if isinstance(module, QuantRecurrent)]
+    for layer in recurrent:  # its products are no calls of modules
+        layer.observer = step
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fast path reads weights of sublayers without calling them
     try:
@@ -341,6 +348,8 @@ def _calls(
         torch.backends.mha.set_fastpath_enabled(fused)
         for hook in hooks:
             hook.remove()
+        for layer in recurrent:
+            layer.observer = None
     return calls
 
 
@@ -363,8 +372,12 @@ def _inside(module: nn.Module) -> list[nn.Module]:
 
 
 def _parameters(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters that count as the module's own; the matrices of a recurrent layer belong to its products."""
+    apart = module.products() if isinstance(module, QuantRecurrent) else {}
+    if isinstance(module, RecurrentProduct):
+        yield module.weight
     for part in [module, *_inside(module)]:
-        yield from (p for p in part._parameters.values() if p is not None)
+        yield from (p for name, p in part._parameters.items() if p is not None and name not in apart)
 
 
 @dataclasses.dataclass
@@ -412,7 +425,8 @@ def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
         sides, units = module.slopes.shape
         return _Sizes({"parameters_3bit": count}, 3 * sides * _row_bytes(units))
     # A weight that a hook or a parametrization computes has no levels to store: its parameters are floats.
-    if not isinstance(module, QuantLayer) or id(module._parameters.get("weight")) not in new:
+    weight = module.weight if isinstance(module, RecurrentProduct) else module._parameters.get("weight")
+    if not isinstance(module, QuantLayer) or id(weight) not in new:
         return _Sizes({"parameters_32bit": count}, 4 * count)
     quantizer, weights = module.weight_quantizer, module.weight.numel()
     real, bits = count - weights, quantizer.bits_per_level
@@ -432,7 +446,9 @@ def _macs(module: nn.Module, inputs: list[tuple[int, ...]], output: tuple[int, .
     """The multiply-accumulates of one call with the module's weights; 0 for modules that are not listed here."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return math.prod(inputs[0]) * module.weight.shape[1:].numel()
-    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear):
+    if isinstance(module, QuantRecurrent):  # counted in its products
+        return 0
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear | RecurrentProduct):
         return math.prod(output) * module.weight.shape[1:].numel()
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         matrices = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))

@@ -246,7 +246,7 @@ def test_calls_take_at_least_one_thread() -> None:
         with pytest.raises(ValueError, match="a list of calls"):
             native().sequence([call, None])
         with pytest.raises(ValueError, match="rounds must be at least 0"):
-            native().product_limit(-1)
+            native().product_peak(-1)
 
 
 def test_misaligned_arrays_are_refused() -> None:

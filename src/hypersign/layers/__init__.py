@@ -7,12 +7,23 @@ from hypersign.layers.input_codes import BitPlanes, Thermometer
 from hypersign.layers.kernels import Packed8Linear, PackedConv2d, PackedLinear, train_on_bits, use_kernels
 from hypersign.layers.layer import QuantLayer, fit_quantizers, quant_layers
 from hypersign.layers.linear import QuantLinear
+from hypersign.layers.recurrent import QuantGRU, QuantLSTM, QuantRecurrent, QuantRNN, RecurrentProduct, StepNorm
 from hypersign.layers.rotation import PatchRotation, Rotation
+from hypersign.layers.stateful import SequenceNetwork, Stateful, carrying
 
 __all__ = [
     "QuantLinear",
     "QuantConv1d",
     "QuantConv2d",
+    "QuantRNN",
+    "QuantLSTM",
+    "QuantGRU",
+    "QuantRecurrent",
+    "RecurrentProduct",
+    "StepNorm",
+    "SequenceNetwork",
+    "Stateful",
+    "carrying",
     "QuantLayer",
     "quant_layers",
     "fit_quantizers",

@@ -126,7 +126,7 @@ def _peak() -> float:
     if kernels is None:
         return 0.0
     start = time.perf_counter()
-    macs = kernels.product_limit(20_000)
+    macs = kernels.product_peak(20_000)
     return float(macs / (time.perf_counter() - start))
 
 

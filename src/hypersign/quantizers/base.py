@@ -109,6 +109,8 @@ class Quantizer(nn.Module):
 
     levels: tuple[float, ...] = ()
     bits: int | None = None
+    draws: bool = False
+    """Whether levels are random in training. Each step seeds torch's generators, so that runs repeat."""
     relaxes: bool = False
     """Whether the product sees real numbers during a part of training, and levels only from some `anneal` on."""
 
