@@ -20,10 +20,11 @@ RunPaths = Annotated[tuple[Path, ...], Option("two or more run folders", "RUN ..
 
 QUANTITIES = (
     ("angle between latent and quantized filters, in degrees", ("angle_degrees", "predicted_angle_degrees"), 1),
-    ("r of dot products, weights quantized", ("r", "predicted_r"), 3),
-    ("r of dot products, weights and inputs quantized", ("both_r", "predicted_both_r"), 3),
+    ("r of dot products, weights quantized", ("r", "training_r", "predicted_r"), 3),
+    ("r, inputs quantized", ("activations_r", "training_activations_r", "predicted_activations_r"), 3),
+    ("r, weights and inputs quantized", ("both_r", "training_both_r", "predicted_both_r"), 3),
 )
-"""Title, keys of the measured and the predicted value, and digits of each table."""
+"""Title, keys of the measured and the predicted value (and between them the one of training images), and digits."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -96,9 +97,10 @@ def _accuracy(test: dict[str, Any]) -> str:
     return f"{p:.2%} ± {math.sqrt(p * (1 - p) / n):.2%}"
 
 
-def _layers(title: str, measured: dict[str, dict[str, Any]], keys: tuple[str, str], digits: int) -> Table:
+def _layers(title: str, measured: dict[str, dict[str, Any]], keys: tuple[str, ...], digits: int) -> Table:
     """One row per layer, one column per run: measured beside predicted."""
-    table = Table(title=f"{title}: measured / predicted", title_justify="left")
+    words = "measured / predicted" if len(keys) == 2 else "measured / from training images / predicted"
+    table = Table(title=f"{title}:\n{words}", title_justify="left")
     table.add_column("layer", overflow="fold")
     for label in measured:
         table.add_column(label, justify="right", overflow="fold")

@@ -180,7 +180,8 @@ class Bench:
         with prepared(self.model):
             for batch, size in zip(self.batches, self.sizes, strict=True):
                 replay, moments = Replay(self.model), self._moments()
-                replay.record(batch, {layer.module: _adding(moments) for layer in self.repairable()})
+                watched = self.repairable() if repaired else []
+                replay.record(batch, {layer.module: _adding(moments) for layer in watched})
                 if repaired:
                     _check_values(self.repairable(), moments)
                 for key, formats in changes.items():

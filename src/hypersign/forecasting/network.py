@@ -68,7 +68,8 @@ def forecast(
             arguments. 128 diverse inputs in one batch or a few serve well. None for a run.
         formats: names of formats, see `format_of`.
         repaired: True measures with repair alone, False without alone, None both.
-        quick: measure on every twelfth input: a twelfth of the time, and larger standard errors.
+        quick: measure on every twelfth input: a twelfth of the passes, and larger standard errors. Rank changes by r
+            then: it needs fewer inputs than KL and agreement.
         mixtures: number of random mixtures that are measured too, to fit the law and to know its error.
         images: of a run: training images, spread over all of them.
         weights: of a run: "last", or "best" by validation accuracy.
