@@ -74,7 +74,7 @@ class LayerOverTime:
 @shown
 @dataclasses.dataclass(frozen=True)
 class OverTime:
-    """A network's recurrent layers over time, from so many test and training sequences."""
+    """A network's recurrent layers over time, and how many sequences they were measured on and predicted from."""
 
     layers: tuple[LayerOverTime, ...]
     test_sequences: int
