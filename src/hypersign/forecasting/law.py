@@ -30,7 +30,7 @@ __all__ = ["Law", "Mixture", "fit"]
 Array = NDArray[Any]
 
 MIN_GAIN = 0.05
-"""The smallest gain: below it a change destroys the logits, and its residual would be noise divided by almost zero."""
+"""The smallest gain: below it a change destroys the logits, and its residual is noise divided by almost zero."""
 
 MIN_CROWD = 0.3
 """The smallest n: residuals that cancel leave an error smaller than one of them."""
