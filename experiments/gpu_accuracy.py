@@ -58,7 +58,9 @@ _FORMS = {"adabin": "adabin", "recu": "recu"}
 _RESIDUAL = {method: {**options, "form": _FORMS.get(method, "bi-real")} for method, options in _CANDIDATES.items()}
 NETWORKS = {
     "vgg-small": Network(
-        {"model": "vgg-small"}, _CANDIDATES, "92.2 ReCU, 92.3 AdaBin (400 to 600 epochs), 92.55 ReSTE (1000 epochs)"
+        {"model": "vgg-small"},
+        {method: _CANDIDATES[method] for method in ("recu", "reste", "reactnet")},
+        "92.2 ReCU, 92.3 AdaBin (400 to 600 epochs), 92.55 ReSTE (1000 epochs)",
     ),
     "vgg": Network(
         {"model": "vgg"},

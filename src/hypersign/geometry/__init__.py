@@ -25,6 +25,7 @@ from hypersign.geometry.covariance import (
 from hypersign.geometry.depth import Depth, LayerDepth, LayerR, PermutedR, accumulated_r, layer_r, measure_depth
 from hypersign.geometry.inspection import inspect
 from hypersign.geometry.permutation import permutation_tests, permuted_r
+from hypersign.geometry.recurrence import LayerOverTime, OverTime, over_time
 from hypersign.geometry.results import (
     AngleStats,
     Components,
@@ -64,6 +65,9 @@ __all__ = [
     "Ablated",
     "Change",
     "Ranking",
+    "over_time",
+    "OverTime",
+    "LayerOverTime",
     "measure_depth",
     "Depth",
     "LayerDepth",
