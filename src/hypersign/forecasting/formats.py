@@ -36,6 +36,7 @@ _LEVELS = {"binary": Sign, "ternary": Ternary, "4-level": Uniform, "8-level": Un
 _INPUTS = {"inputs:binary": 2, "inputs:ternary": 3, "inputs:8-bit": 256}
 _SCALES = ("tensor", "filter", "32", "64", "128")
 _METHOD = "method:"
+_SCORES_SEED = 7919_000_003  # no seed that drew the weights: scores must not depend on them
 _SAMPLE = 1 << 16
 """Inputs that a grid is fitted to."""
 
@@ -152,9 +153,9 @@ def weight_values(quantizer: Quantizer, latent: Tensor, given: Tensor | None = N
 
 
 def fitted(quantizer: Quantizer, latent: Tensor) -> Quantizer:
-    """The quantizer, with what it learns started from these latent weights; random scores come from seed 0."""
+    """The quantizer, with what it learns started from these latent weights; random scores have a fixed seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(_SCORES_SEED)
         quantizer.fit(latent)
     return quantizer
 
