@@ -9,8 +9,10 @@ namespace hypersign {
 
 struct PackKernels;
 struct ProductKernels;
+struct Product8Kernels;
 struct ImageKernels;
 struct RealKernels;
+struct ElementwiseKernels;
 struct HadamardKernels;
 struct HammingKernels;
 struct GaussianKernels;
@@ -21,8 +23,10 @@ struct GradientKernels;
 struct Kernels {
     const PackKernels *pack;
     const ProductKernels *product;
+    const Product8Kernels *product8;
     const ImageKernels *image;
     const RealKernels *real;
+    const ElementwiseKernels *elementwise;
     const HadamardKernels *hadamard;
     const HammingKernels *hamming;
     const GaussianKernels *gaussian;

@@ -11,11 +11,13 @@
 namespace hypersign {
 void bind_pack(nb::module_ &m);
 void bind_product(nb::module_ &m);
+void bind_product8(nb::module_ &m);
 void bind_pool(nb::module_ &m);
 void bind_hadamard(nb::module_ &m);
 void bind_hamming(nb::module_ &m);
 void bind_image(nb::module_ &m);
 void bind_real(nb::module_ &m);
+void bind_elementwise(nb::module_ &m);
 void bind_gaussian(nb::module_ &m);
 void bind_moments(nb::module_ &m);
 void bind_gradient(nb::module_ &m);
@@ -50,11 +52,13 @@ NB_MODULE(_native, m) {
     });
     bind_pack(m);
     bind_product(m);
+    bind_product8(m);
     bind_pool(m);
     bind_hadamard(m);
     bind_hamming(m);
     bind_image(m);
     bind_real(m);
+    bind_elementwise(m);
     bind_gaussian(m);
     bind_moments(m);
     bind_gradient(m);

@@ -20,11 +20,8 @@ from hypersign.training import Recipe, resume, train
 
 __all__ = ["NETWORKS", "Network", "network"]
 
-PIXELS = 96
-"""Height and width of EfficientNet's inputs. It was trained on 224; 96 costs a ninth of that."""
-
-MOST = 128
-"""EfficientNet is measured on at most this many other inputs: a pass costs ten times that of the small networks."""
+PIXELS = 224
+"""Height and width of EfficientNet's inputs, as it was trained."""
 
 SHARE_OF_CROPS = 4
 """One of this many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
@@ -147,7 +144,7 @@ def cifar(split: str, count: int) -> Tensor:
     return found.contiguous(memory_format=torch.channels_last)
 
 
-def crops(count: int, right: bool, seed: int) -> Tensor:
+def crops(count: int, pixels: int, right: bool, seed: int) -> Tensor:
     """Crops of scikit-learn's two photographs, from their left or right halves, which share no pixel."""
     from sklearn.datasets import load_sample_images
 
@@ -161,16 +158,16 @@ def crops(count: int, right: bool, seed: int) -> Tensor:
         top = int(generator.integers(0, picture.shape[2] - size + 1))
         left = int(generator.integers(0, picture.shape[3] - size + 1))
         crop = picture[..., top : top + size, left : left + size]
-        crop = F.interpolate(crop, (PIXELS, PIXELS), mode="bilinear", antialias=True)
+        crop = F.interpolate(crop, (pixels, pixels), mode="bilinear", antialias=True)
         found.append(crop.flip(-1) if generator.integers(2) else crop)
     return (torch.cat(found) - 127) / 128
 
 
-def natural(split: str, count: int) -> Tensor:
+def natural(split: str, count: int, pixels: int) -> Tensor:
     """Natural images for EfficientNet: crops of photographs and enlarged CIFAR-10 images, shuffled."""
     some = count // SHARE_OF_CROPS
-    large = F.interpolate(cifar(split, count - some), (PIXELS, PIXELS), mode="bicubic").clamp(-1, 1)
-    images = torch.cat([crops(some, split == "test", seed=split == "test"), large])
+    large = F.interpolate(cifar(split, count - some), (pixels, pixels), mode="bicubic").clamp(-1, 1)
+    images = torch.cat([crops(some, pixels, split == "test", seed=split == "test"), large])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return images[order].contiguous(memory_format=torch.channels_last)
 
@@ -192,7 +189,9 @@ def efficientnet() -> nn.Module:
     return model
 
 
-def network(name: str, folder: Path, *, inputs: int, others: int, epochs: int) -> Network:
+def network(
+    name: str, folder: Path, *, inputs: int, others: int, epochs: int, device: str = "cpu", pixels: int = PIXELS
+) -> Network:
     """The network of that name, trained in `folder` if needed.
 
     Args:
@@ -201,16 +200,21 @@ def network(name: str, folder: Path, *, inputs: int, others: int, epochs: int) -
         inputs: the number of inputs to forecast on.
         others: the number of inputs to measure on.
         epochs: of training.
+        device: of the network and its inputs.
+        pixels: height and width of EfficientNet's inputs.
     """
     title, build = NETWORKS[name]
     model: Any
     if name == "efficientnet":
-        model, images, others = build(), natural, min(others, MOST)
+        model, given, held = build(), natural("train", inputs, pixels), natural("test", others, pixels)
     else:
         model = build() if name == "binary" else trained(folder / name / "run", build, epochs).load_model()
-        images = cifar
-    model = model.eval().to(memory_format=torch.channels_last)
-    return Network(name, title, model, [images("train", inputs)], list(images("test", others).split(100)))
+        given, held = cifar("train", inputs), cifar("test", others)
+    model = model.eval().to(device, memory_format=torch.channels_last)
+    held = held.to(device)
+    return Network(
+        name, title, model, [given.to(device)], list(held.split(100 if held.device.type == "cpu" else 500))
+    )
 
 
 NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {

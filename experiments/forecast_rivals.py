@@ -97,7 +97,9 @@ def fisher(bench: Bench, keys: list[Key]) -> Scored:
         for batch in bench.batches:
             for part in batch.split(BATCH):
                 logits = bench.model(part)
-                drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
+                drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(
+                    logits.device
+                )
                 loss = F.cross_entropy(logits, drawn, reduction="sum")
                 for name, slope in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
                     squares[name] = squares.get(name, 0) + slope.square()
@@ -118,7 +120,9 @@ def hessian_trace(bench: Bench, keys: list[Key]) -> Scored:
                 loss = F.cross_entropy(logits, logits.detach().argmax(1))
                 slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
                 for probe in range(PROBES):
-                    signs = [2.0 * torch.randint(0, 2, s.shape, generator=generator) - 1 for s in slopes]
+                    signs = [
+                        (2.0 * torch.randint(0, 2, s.shape, generator=generator) - 1).to(s.device) for s in slopes
+                    ]
                     products = torch.autograd.grad(
                         slopes, list(weights.values()), signs, retain_graph=probe + 1 < PROBES, materialize_grads=True
                     )

@@ -5,7 +5,7 @@
 
 Trains each method once per seed on one core. A finished cell is one JSON file in --cells, and is not trained again.
 Processes with different --methods, or each with another seed (--only), may work at once. `--epochs 0` trains nothing
-and prints the table of the finished cells. `--network resnet20 --best 6` takes the six methods that are best on the
+and prints the table of the finished cells. `--network resnet20 --best 1 6` takes the six methods that are best on the
 VGG. A cell has the accuracy on the test images, the time, the mean angle and r over layers, the share of
 signs that flipped per epoch, and the size and speed of the packed network, or why there is none.
 
@@ -38,7 +38,7 @@ from hypersign.geometry import inspect
 from hypersign.packed import PackedModel
 from hypersign.packing import pack, verify
 from hypersign.runs import Run
-from hypersign.training import METHODS, DivergedError, Recipe
+from hypersign.training import METHODS, Recipe
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg": {"model": "vgg", "widths": (32, 32, 64, 64, 128, 128), "hidden": (256, 256)},
@@ -49,6 +49,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 }
 GEOMETRY = ("angle_degrees", "r_weights", "r_both", "flips_per_epoch", "flips_in_last_epoch")
 """Quantities whose rank correlation with accuracy over methods is printed."""
+R_BOTH = "mean r, weights and inputs quantized"
+LAST_FLIPS = "share of signs that flip in the last epoch"
 INSPECTED = 500
 """Test images of the inspection."""
 
@@ -139,35 +141,50 @@ def row(cells: list[dict[str, Any]]) -> dict[str, Any]:
     return {**means, **refused, "accuracies": values, "accuracy_error": error}
 
 
-def best(cells: Path, count: int) -> list[str]:
-    """The methods of the highest mean accuracy over the finished cells of the VGG, best first."""
+def best(cells: Path) -> list[str]:
+    """The methods by mean accuracy over the finished cells of the VGG, best first."""
     found: dict[str, list[float]] = {}
     for file in cells.glob("vgg-*.json"):
         one = parse_object(str(file), file.read_text())
         found.setdefault(one["method"], []).append(one["accuracy"])
-    return sorted(found, key=lambda method: -statistics.fmean(found[method]))[:count]
+    return sorted(found, key=lambda method: -statistics.fmean(found[method]))
 
 
-def draw(rows: dict[str, dict[str, Any]], file: Path) -> None:
-    """Accuracy over angle, one point per method."""
+def draw(rows: dict[str, dict[str, Any]], correlations: dict[str, dict[str, float]], file: Path) -> None:
+    """Accuracy of each method, and accuracy over r of both quantized and over the flips of the last epoch."""
     from matplotlib.figure import Figure
 
-    ax = Figure(figsize=(7, 5)).subplots()
-    for name, values in rows.items():
-        if values.get("angle_degrees") is not None:
-            ax.errorbar(
-                values["angle_degrees"], 100 * values["accuracy"], 100 * (values["accuracy_error"] or 0), fmt="o"
-            )
-            ax.annotate(name, (values["angle_degrees"], 100 * values["accuracy"]), fontsize="x-small")
-    ax.set(xlabel="mean angle between latent and quantized filters (degrees)", ylabel="test accuracy (%)")
-    ax.figure.savefig(file)  # type: ignore[union-attr]
+    from hypersign.figures.style import GUIDE, MEASURED
+    from hypersign.figures.style import axes as styled
+
+    names = sorted(rows, key=lambda name: rows[name]["accuracy"])
+    figure = Figure(figsize=(11, 0.19 * len(names) + 1.6))
+    first, *others = (styled(ax) for ax in figure.subplots(1, 3, width_ratios=(1.2, 1, 1)))
+    values = [100 * rows[name]["accuracy"] for name in names]
+    errors = [100 * (rows[name]["accuracy_error"] or 0) for name in names]
+    first.errorbar(values, range(len(names)), xerr=errors, fmt="o", color=MEASURED, markersize=4)
+    first.set_yticks(range(len(names)), names, fontsize="x-small")
+    first.set(xlabel="test accuracy (%)")
+    for ax, quantity, words in zip(others, ("r_both", "flips_in_last_epoch"), (R_BOTH, LAST_FLIPS), strict=True):
+        known = [name for name in names if rows[name].get(quantity) is not None]
+        points = [(rows[name][quantity], 100 * rows[name]["accuracy"]) for name in known]
+        ax.scatter(*zip(*points, strict=True), s=14, color=MEASURED)
+        for name, point in zip(known, points, strict=True):
+            ax.annotate(name, point, (2, 2), textcoords="offset points", fontsize=5, color=GUIDE)
+        rho = correlations.get(quantity, {}).get("rank_correlation", math.nan)
+        ax.set(xlabel=words, ylabel="test accuracy (%)", title=f"rank correlation {rho:+.2f}")
+        ax.title.set_fontsize("small")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default 3)")
-    parser.add_argument("--best", type=int, metavar="N", help="the N methods that are best on the VGG, by its cells")
+    parser.add_argument(
+        "--best", type=int, nargs=2, metavar=("A", "B"), help="the Ath to Bth best methods on the VGG, by its cells"
+    )
     parser.add_argument("--only", type=int, metavar="SEED", help="train and show the cells of this seed alone")
     parser.add_argument("--network", choices=list(NETWORKS), default="vgg")
     parser.add_argument("--data", default="cifar-10")
@@ -184,7 +201,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     if arguments.best is not None:
-        arguments.methods = best(arguments.cells, arguments.best)
+        first, last = arguments.best
+        arguments.methods = best(arguments.cells)[first - 1 : last]
     cells: dict[str, list[dict[str, Any]]] = {}
     for seed in range(arguments.seeds) if arguments.only is None else [arguments.only]:
         for method in arguments.methods:
@@ -196,7 +214,7 @@ def main() -> None:
                 folder = arguments.folder / f"{arguments.network}-{method}-seed-{seed}"
                 try:
                     run = trained(folder, recipe, arguments.device)
-                except DivergedError as error:
+                except (HypersignError, RuntimeError) as error:  # it diverged, or this device cannot train it
                     Console(stderr=True).print(f"seed {seed}, {method}: {error}", highlight=False)
                     continue
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -208,9 +226,21 @@ def main() -> None:
 
     rows = {method: row(found) for method, found in cells.items()}
     correlations = rank_correlations(rows)
-    write_json({"benchmark": "methods", "rows": rows, "rank_correlations": correlations}, arguments.json)
+    one = next(iter(cells.values()))[0] if cells else {}
+    made = {key: one.get(key) for key in ("device", "machine", "versions")}
+    write_json(
+        {
+            "benchmark": "methods",
+            "network": arguments.network,
+            "seeds": arguments.seeds,
+            **made,
+            "rows": rows,
+            "rank_correlations": correlations,
+        },
+        arguments.json,
+    )
     if arguments.figure is not None:
-        draw(rows, arguments.figure)
+        draw(rows, correlations, arguments.figure)
     if prints_text(arguments.json):
         show(rows, correlations)
 

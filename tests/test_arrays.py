@@ -10,7 +10,7 @@ import pytest
 
 from hypersign._arrays import is_npy, is_npz, npz_names, open_npy, read_npz
 from hypersign._checks import HypersignError
-from hypersign.data.npz import load_npz
+from hypersign.data import load_npz
 from hypersign.hashing import open_vectors
 
 X = np.random.default_rng(0).integers(0, 100, (12, 3, 5)).astype(np.int16)
@@ -163,3 +163,12 @@ def test_damaged_npz(tmp_path, mutations):
     count = mutations.cases(500)
     refused = mutations.refusals(tmp_path / "x.npz", make, lambda path: load_npz(path, seed=0), count)
     assert count // 3 < refused < count
+
+
+@pytest.mark.parametrize("version", [0, 4, 255])
+def test_versions_that_numpy_does_not_write(tmp_path, version):
+    content = bytearray(npy(X))
+    content[6] = version
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(HypersignError, match=f"its version is {version}, and 1 to 3 are read"):
+        open_npy(tmp_path / "x.npy")

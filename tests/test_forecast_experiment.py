@@ -124,7 +124,9 @@ def test_a_summary_counts_what_it_says(experiment: ModuleType) -> None:
             for kind, v in (("predicted", predicted), ("measured", measured))
             for n in ("r", "agreement")
         }
-        return {**found, "predicted_kl": 1.0, "measured_kl": 2.0, "error_r": 0.05}
+        errors = {f"error_{n}": 0.03 for n in ("r", "kl", "agreement")}
+        others = {f"measured_{n}_error": 0.04 for n in ("r", "kl", "agreement")}
+        return {**found, **errors, **others, "predicted_kl": 1.0, "measured_kl": 2.0}
 
     found = experiment.summary_of(
         [point(0.9, 0.8), point(0.7, 0.72), point(0.5, 0.3), point(0.5, 0.65), point(0.7, 0.4)]
@@ -132,6 +134,8 @@ def test_a_summary_counts_what_it_says(experiment: ModuleType) -> None:
     assert found["alive"] == 3
     assert found["r"] == pytest.approx((0.1 + 0.02 + 0.15) / 3)
     assert found["log_kl"] == pytest.approx(math.log(2))
+    assert found["within_2_errors"]["r"] == pytest.approx(2 / 3)  # both errors together are .05
+    assert found["within_2_errors"]["kl"] == 0
     assert (found["destroyed"], found["wrongly_destroyed"], found["missed_destroyed"]) == (2, 1, 1)
 
 

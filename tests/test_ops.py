@@ -42,6 +42,11 @@ def test_filters_follow_words_that_change_in_place() -> None:
 
 LINEAR = (ops.pack(torch.randn(4, 70)), ops.pack(torch.randn(5, 70)), 70)
 CONV = (ops.pack(torch.randn(2, 6, 5, 8)), ops.pack(torch.randn(4, 36)), 8, [3, 3], [2, 1], [1, 0], [1, 2], 2, 0)
+LEVELS8 = (
+    torch.randint(-127, 128, (4, 70)).float().requires_grad_(),
+    torch.randn(5, 70).sign().requires_grad_(),
+    False,
+)
 TERNARY = (ops.pack_ternary(torch.randn(2, 6, 5, 8), 0.3), ops.pack_ternary(torch.randn(4, 72), 0.3), 8)
 
 
@@ -51,10 +56,12 @@ TERNARY = (ops.pack_ternary(torch.randn(2, 6, 5, 8), 0.3), ops.pack_ternary(torc
         (ops.pack, (torch.randn(3, 65),)),
         (ops.pack_ternary, (torch.randn(3, 65), 0.2)),
         (ops.packed_linear, LINEAR),
+        (ops.packed_linear8, (torch.randint(-128, 128, (4, 70), dtype=torch.int8), *LINEAR[1:])),
+        (ops.linear_of_levels8, LEVELS8),
         (ops.packed_conv2d, CONV),
         (ops.packed_conv2d, (*TERNARY, [3, 3], [1, 1], [1, 1], [1, 1], 1, 1)),
     ],
-    ids=["pack", "pack_ternary", "linear", "conv", "ternary conv"],
+    ids=["pack", "pack_ternary", "linear", "linear8", "levels8", "conv", "ternary conv"],
 )
 def test_torch_finds_no_fault(operator, arguments) -> None:
     result = opcheck(operator, arguments)

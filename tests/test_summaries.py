@@ -178,9 +178,11 @@ def test_bytes_of_quantized_layers_are_those_of_the_packed_file(model, shape, tm
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_network_by_name(name: str) -> None:
-    shape = (1, 16, 16)
+    text = name == "gpt"
+    shape = (8,) if text else (1, 16, 16)
     model = build(name, shape=shape, classes=3)
-    total = summary(model, shape).total
+    example = torch.zeros(1, 8, dtype=torch.int64)
+    total = (summary(model, example=example) if text else summary(model, shape)).total
     assert total.parameters == sum(p.numel() for p in model.parameters())
     assert sum(getattr(total, column) for column in PARAMETERS) == total.parameters
 
@@ -360,5 +362,28 @@ def test_inputs_that_do_not_fit() -> None:
         summary(model, (3,), example=torch.zeros(1, 3))
     with pytest.raises(HypersignError, match="for tokens or several inputs give example="):
         summary(nn.Embedding(3, 2), (3,))
+    for shape in (3, "3", (-3,), (3.0,)):
+        with pytest.raises(HypersignError, match=r"shape"):
+            summary(model, shape)  # type: ignore[arg-type]
+    with pytest.raises(HypersignError, match="got str"):
+        summary("model", (3,))  # type: ignore[arg-type]
+    with pytest.raises(HypersignError, match="by zero"):
+        summary(Divides(), (3,))
     assert not any(module._forward_hooks for module in model.modules())
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Divides(nn.Linear):
+    """Its forward divides by zero."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input / (1 // 0)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_filters() -> None:
+    found = summary(nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 0)), (4,))
+    assert (found.total.parameters, found.total.float_macs) == (10, 8)

@@ -67,7 +67,7 @@ void bind_product(nb::module_ &m) {
             return convolve(self, x, stride, padding, dilation, pad_value, low, high, flip, out);
         },
         nb::keep_alive<0, 1>());  // the call's filters
-    define(m, "product_limit", [](int64_t rounds) {
+    define(m, "product_peak", [](int64_t rounds) {
         require(rounds >= 0, "rounds must be at least 0");
         GilReleased released;
         return current_kernels().product->peak(rounds);

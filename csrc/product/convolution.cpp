@@ -1,5 +1,7 @@
 // A convolution: divides the output among threads, as tiles or as lookup passes.
+#include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "integers.hpp"
 #include "parallel.hpp"
@@ -22,9 +24,10 @@ struct TileRun {
         first_word = -1;
     }
 
-    void multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size) {
+    void multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size,
+                  int32_t *sums = nullptr) {
         const ProductKernels &kernels = plan.filters.kernels;
-        ProductTile tile = plan.tile(block, pixel, size, thresholds);
+        ProductTile tile = plan.tile(block, pixel, size, thresholds, sums);
         tile.x = x.data();
         if (kernels.write_table_offsets) {
             if (first_word != block.first_word || words != block.words) {
@@ -66,6 +69,35 @@ void multiply_runs(const ConvolutionPlan &plan, const std::vector<int64_t> &begi
     });
 }
 
+// A run meets all blocks on one thread, which then has its sums in the cache.
+template <typename Run>
+void multiply_and_take(const ConvolutionPlan &plan, const std::vector<int64_t> &begin, int threads,
+                       const ProductFilters::TakeSums &take) {
+    parallel_for(begin.size() - 1, threads, [&](int64_t first, int64_t last) {
+        Run run;
+        std::vector<int32_t> sums;
+        for (int64_t i = first; i < last; ++i) {
+            const int64_t pixel = begin[i], size = begin[i + 1] - pixel;
+            sums.resize(std::max<size_t>(sums.size(), static_cast<size_t>(size * plan.filters.filters)));
+            run.prepare(plan, pixel, size);
+            for (const FilterBlock &block : plan.filters.blocks) run.multiply(plan, block, pixel, size, sums.data());
+            take(pixel, size, sums.data());
+        }
+    });
+}
+
+void convolve_and_take(const ConvolutionPlan &plan, int threads, const ProductFilters::TakeSums &take) {
+    if (filters_look_up(plan)) {  // of few pixels
+        std::vector<int32_t> sums(static_cast<size_t>(plan.pixels * plan.filters.filters));
+        convolve_by_filter_lookup(plan, threads, sums.data());
+        take(0, plan.pixels, sums.data());
+    } else if (pixels_look_up(plan)) {
+        multiply_and_take<LookupRun>(plan, lookup_runs(plan, threads), threads, take);
+    } else {
+        multiply_and_take<TileRun>(plan, tile_runs(plan, threads), threads, take);
+    }
+}
+
 void convolve(const ConvolutionPlan &plan, int threads) {
     if (filters_look_up(plan)) {
         convolve_by_filter_lookup(plan, threads);
@@ -85,6 +117,13 @@ std::function<void(int)> ProductFilters::convolve(const PackedImages &images, co
     return [plan = std::make_shared<ConvolutionPlan>(*this, images, window, thresholds, out)](int threads) {
         hypersign::convolve(*plan, threads);
     };
+}
+
+std::function<void(int)> ProductFilters::convolve(const PackedImages &images, const Window &window,
+                                                  TakeSums take) const {
+    if (images.n == 0 || filters == 0) return [](int) {};
+    return [plan = std::make_shared<ConvolutionPlan>(*this, images, window, ProductThresholds{}, nullptr),
+            take = std::move(take)](int threads) { convolve_and_take(*plan, threads, take); };
 }
 
 }  // namespace hypersign

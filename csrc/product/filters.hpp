@@ -62,6 +62,11 @@ struct ProductFilters {
     std::function<void(int)> convolve(const PackedImages &images, const Window &window,
                                       const ProductThresholds &thresholds, void *out) const;
 
+    // The same for sums that stay in the cache: each run of pixels, (size, filters) sums from the first pixel on, goes to
+    // `take` on the thread that made it.
+    using TakeSums = std::function<void(int64_t pixel, int64_t size, const int32_t *sums)>;
+    std::function<void(int)> convolve(const PackedImages &images, const Window &window, TakeSums take) const;
+
     const ProductKernels &kernels;
     const int64_t filters, rows, columns, channels;
     bool ternary;    // also where groups made it so

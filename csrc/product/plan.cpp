@@ -129,7 +129,7 @@ void ConvolutionPlan::find_pixels(int64_t pixel, int64_t size, std::vector<const
 }
 
 ProductTile ConvolutionPlan::tile(const FilterBlock &block, int64_t pixel, int64_t size,
-                                  const RunThresholds &thresholds) const {
+                                  const RunThresholds &thresholds, int32_t *sums) const {
     ProductTile tile{};
     tile.ternary_x = images.ternary;
     tile.ternary_w = filters.ternary;
@@ -150,7 +150,7 @@ ProductTile ConvolutionPlan::tile(const FilterBlock &block, int64_t pixel, int64
         tile.levels_stride = pieces;
         tile.levels_plane = ternary_levels ? pixels * pieces : 0;
     } else {
-        tile.sums = static_cast<int32_t *>(out) + pixel * filters.filters + block.first_filter;
+        tile.sums = (sums ? sums : static_cast<int32_t *>(out) + pixel * filters.filters) + block.first_filter;
         tile.sums_stride = filters.filters;
     }
     return tile;

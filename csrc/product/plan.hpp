@@ -49,7 +49,9 @@ struct ConvolutionPlan {
     void find_pixels(int64_t pixel, int64_t size, std::vector<const uint32_t *> &x) const;
 
     // The product of a run of pixels with a block of filters, without inputs.
-    ProductTile tile(const FilterBlock &block, int64_t pixel, int64_t size, const RunThresholds &thresholds) const;
+    // Sums go to `sums`, (size, filters), where that is given.
+    ProductTile tile(const FilterBlock &block, int64_t pixel, int64_t size, const RunThresholds &thresholds,
+                     int32_t *sums = nullptr) const;
 
     // Clears the bits of the last word of levels that no register of filters reaches.
     void clear_rest(int64_t pixel, int64_t size) const;

@@ -21,7 +21,7 @@ void bind_real(nb::module_ &m) {
     using Images = Array<const float, 4>;
     define(m, "real_conv2d",
            [](Images x, Images weight, Array<const float, 1> bias, Array<float, 4> y, Pair stride, Pair padding,
-              Pair dilation, int64_t groups, int threads) {
+              Pair dilation, int64_t groups) {
                const RealTask task{x.data(),
                                    length(x, 0),
                                    length(x, 1),
@@ -36,8 +36,7 @@ void bind_real(nb::module_ &m) {
                                    {stride.first, stride.second},
                                    {padding.first, padding.second},
                                    {dilation.first, dilation.second},
-                                   y.data(),
-                                   checked_threads(threads)};
+                                   y.data()};
                require_fit(in_range(groups, 1) && in_range(length(weight, 3), 1) &&
                            task.channels == length(weight, 3) * groups && task.filters % groups == 0 &&
                            length(bias, 0) == task.filters && length(y, 0) == task.images &&
@@ -45,8 +44,7 @@ void bind_real(nb::module_ &m) {
                require(window_fits({task.height, task.width}, {task.size[0], task.size[1]}, stride, padding, dilation,
                                    {task.out[0], task.out[1]}),
                        "a window that slides over the images and fits the output was expected");
-               GilReleased released;
-               real_conv2d(task);
+               return Call{[run = real_conv2d(task), x, y](int threads) { run(threads); }};
            });
     bind_affine<int32_t>(m);
     bind_affine<float>(m);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "integers.hpp"
@@ -10,62 +11,99 @@ namespace {
 
 constexpr int64_t kBytes = 1 << 17;  // of patches made at once: they stay in the second cache
 
-}  // namespace
-
-void real_conv2d(const RealTask &task) {
-    const RealKernels &kernels = *current_kernels().real;
-    const int64_t share = task.filters / task.groups, channels = task.channels / task.groups;
-    const int64_t blocks = ceil_div(share, kRealLanes);  // of a group
-    const int64_t taps = task.size[0] * task.size[1], depth = taps * channels;
-
+// A convolution made ready: its filters as the kernels read them.
+struct RealConvolution {
+    RealTask task;
+    int64_t share, channels;  // filters and channels of a group
+    int64_t blocks, taps, depth, pitch;
     // (groups, blocks, depth, 16), the last block of a group filled up with zeros
-    std::vector<double> weights(static_cast<size_t>(task.groups * blocks * depth * kRealLanes));
-    std::vector<double> bias(static_cast<size_t>(task.groups * blocks * kRealLanes));
-    double *to = weights.data();
-    for (int64_t block = 0; block < task.groups * blocks; ++block) {
-        const int64_t filter = block / blocks * share + block % blocks * kRealLanes;
-        const int64_t count = std::min(kRealLanes, share - block % blocks * kRealLanes);
-        std::copy_n(task.bias + filter, count, bias.data() + block * kRealLanes);
-        for (int64_t k = 0; k < depth; ++k, to += kRealLanes)
-            for (int64_t i = 0; i < count; ++i) to[i] = task.weight[(filter + i) * depth + k];
+    std::vector<double> weights, bias;
+
+    explicit RealConvolution(const RealTask &given)
+        : task(given),
+          share(task.filters / task.groups),
+          channels(task.channels / task.groups),
+          blocks(ceil_div(share, kRealLanes)),
+          taps(task.size[0] * task.size[1]),
+          depth(taps * channels),
+          pitch(task.groups * depth),
+          weights(static_cast<size_t>(task.groups * blocks * depth * kRealLanes)),
+          bias(static_cast<size_t>(task.groups * blocks * kRealLanes)) {
+        double *to = weights.data();
+        for (int64_t block = 0; block < task.groups * blocks; ++block) {
+            const int64_t filter = block / blocks * share + block % blocks * kRealLanes;
+            const int64_t count = std::min(kRealLanes, share - block % blocks * kRealLanes);
+            std::copy_n(task.bias + filter, count, bias.data() + block * kRealLanes);
+            for (int64_t k = 0; k < depth; ++k, to += kRealLanes)
+                for (int64_t i = 0; i < count; ++i) to[i] = task.weight[(filter + i) * depth + k];
+        }
     }
 
-    const int64_t pixels = task.images * task.out[0] * task.out[1];
-    const int64_t pitch = task.groups * depth;  // a patch: (groups, taps, channels of a group)
-    const int64_t at_once = std::clamp<int64_t>(kBytes / (pitch * 8), 8, 64);
-    parallel_for(ceil_div(pixels, at_once), task.threads, [&](int64_t first_tile, int64_t last_tile) {
-        std::vector<double> patches(static_cast<size_t>(at_once * pitch));
-        for (int64_t tile = first_tile; tile < last_tile; ++tile) {
-            const int64_t first = tile * at_once, count = std::min(at_once, pixels - first);
-            for (int64_t p = 0; p < count; ++p) {
-                const int64_t place = (first + p) % (task.out[0] * task.out[1]);
-                const int64_t image = (first + p) / (task.out[0] * task.out[1]);
-                const int64_t top = place / task.out[1] * task.stride[0] - task.padding[0];
-                const int64_t left = place % task.out[1] * task.stride[1] - task.padding[1];
-                for (int64_t tap = 0; tap < taps; ++tap) {
-                    const int64_t row = top + tap / task.size[1] * task.dilation[0];
-                    const int64_t column = left + tap % task.size[1] * task.dilation[1];
-                    const bool inside = row >= 0 && row < task.height && column >= 0 && column < task.width;
-                    const float *from =
-                        inside ? task.x + ((image * task.height + row) * task.width + column) * task.channels : nullptr;
-                    for (int64_t group = 0; group < task.groups; ++group) {
-                        double *to = patches.data() + p * pitch + group * depth + tap * channels;
-                        if (inside)
-                            std::copy_n(from + group * channels, channels, to);
-                        else
-                            std::fill_n(to, channels, 0.0);
-                    }
+    // The numbers under the filter at an output pixel: (groups, taps, channels of a group).
+    void make_patch(int64_t pixel, double *patch) const {
+        const int64_t place = pixel % (task.out[0] * task.out[1]), image = pixel / (task.out[0] * task.out[1]);
+        const int64_t top = place / task.out[1] * task.stride[0] - task.padding[0];
+        const int64_t left = place % task.out[1] * task.stride[1] - task.padding[1];
+        // Neighbouring pixels of one group lie side by side, in the patch as in the image.
+        const bool side_by_side = task.groups == 1 && task.dilation[1] == 1;
+        const int64_t first = side_by_side ? std::clamp<int64_t>(-left, 0, task.size[1]) : 0;
+        const int64_t last = side_by_side ? std::clamp<int64_t>(task.width - left, first, task.size[1]) : 0;
+        for (int64_t i = 0; i < task.size[0]; ++i) {
+            const int64_t row = top + i * task.dilation[0];
+            const bool on = row >= 0 && row < task.height;
+            const float *line = on ? task.x + (image * task.height + row) * task.width * task.channels : nullptr;
+            if (side_by_side) {
+                double *to = patch + i * task.size[1] * channels;
+                if (on && first == 0 && last == task.size[1]) {
+                    const float *from = line + left * channels;
+                    for (int64_t k = 0; k < task.size[1] * channels; ++k) to[k] = from[k];
+                    continue;
+                }
+                const int64_t begin = on ? first * channels : 0, end = on ? last * channels : 0;
+                std::fill_n(to, begin, 0.0);
+                if (on) std::copy_n(line + (left + first) * channels, end - begin, to + begin);
+                std::fill(to + end, to + task.size[1] * channels, 0.0);
+                continue;
+            }
+            for (int64_t j = 0; j < task.size[1]; ++j) {
+                const int64_t column = left + j * task.dilation[1];
+                const bool inside = on && column >= 0 && column < task.width;
+                for (int64_t group = 0; group < task.groups; ++group) {
+                    double *to = patch + group * depth + (i * task.size[1] + j) * channels;
+                    if (inside)
+                        std::copy_n(line + column * task.channels + group * channels, channels, to);
+                    else
+                        std::fill_n(to, channels, 0.0);
                 }
             }
-            for (int64_t block = 0; block < task.groups * blocks; ++block) {
-                const int64_t group = block / blocks, filter = block % blocks * kRealLanes;
-                kernels.tile({patches.data() + group * depth, count, depth, pitch,
-                              weights.data() + block * depth * kRealLanes, bias.data() + block * kRealLanes,
-                              task.y + first * task.filters + group * share + filter,
-                              std::min(kRealLanes, share - filter), task.filters});
-            }
         }
-    });
+    }
+
+    void run(int threads) const {
+        const RealKernels &kernels = *current_kernels().real;
+        const int64_t pixels = task.images * task.out[0] * task.out[1];
+        const int64_t at_once = std::clamp<int64_t>(kBytes / (pitch * 8), 8, 64);
+        parallel_for(ceil_div(pixels, at_once), threads, [&](int64_t first_tile, int64_t last_tile) {
+            std::vector<double> patches(static_cast<size_t>(at_once * pitch));
+            for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+                const int64_t first = tile * at_once, count = std::min(at_once, pixels - first);
+                for (int64_t p = 0; p < count; ++p) make_patch(first + p, patches.data() + p * pitch);
+                for (int64_t block = 0; block < task.groups * blocks; ++block) {
+                    const int64_t group = block / blocks, filter = block % blocks * kRealLanes;
+                    kernels.tile({patches.data() + group * depth, count, depth, pitch,
+                                  weights.data() + block * depth * kRealLanes, bias.data() + block * kRealLanes,
+                                  task.y + first * task.filters + group * share + filter,
+                                  std::min(kRealLanes, share - filter), task.filters});
+                }
+            }
+        });
+    }
+};
+
+}  // namespace
+
+std::function<void(int)> real_conv2d(const RealTask &task) {
+    return [made = std::make_shared<RealConvolution>(task)](int threads) { made->run(threads); };
 }
 
 }  // namespace hypersign

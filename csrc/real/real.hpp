@@ -39,10 +39,10 @@ struct RealTask {
     int64_t filters, groups, size[2], out[2];
     int64_t stride[2], padding[2], dilation[2];
     float *y;  // (images, out, filters)
-    int threads;
 };
 
-void real_conv2d(const RealTask &task);
+// Made ready: weight and bias are copied.
+std::function<void(int)> real_conv2d(const RealTask &task);
 
 // Made ready: y = x scale + shift, of numbers (size / channels, channels); product and sum are each rounded.
 template <typename T>

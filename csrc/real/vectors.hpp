@@ -26,7 +26,10 @@ void real_pixels(const RealTile &tile, int64_t pixel) {
         double sums[kRealLanes];
         for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Unaligned *>(sums + v * kLanes) = sum[p][v];
         float *y = tile.y + (pixel + p) * tile.y_pitch;
-        for (int64_t i = 0; i < tile.count; ++i) y[i] = static_cast<float>(sums[i]);
+        if (tile.count == kRealLanes)
+            for (int64_t i = 0; i < kRealLanes; ++i) y[i] = static_cast<float>(sums[i]);
+        else
+            for (int64_t i = 0; i < tile.count; ++i) y[i] = static_cast<float>(sums[i]);
     }
 }
 

@@ -159,7 +159,12 @@ def _described(what: str, start: bytes, size: int) -> tuple[np.dtype[Any], tuple
         raise HypersignError(
             f"{what} could not be read as a .npy file: it does not begin like one; write it by numpy.save"
         )
-    width = 2 if start[len(_MAGIC)] == 1 else 4  # bytes of the header's length, by the format's version
+    version = start[len(_MAGIC)]
+    if version not in (1, 2, 3):
+        raise HypersignError(
+            f"{what} could not be read as a .npy file: its version is {version}, and 1 to 3 are read"
+        )
+    width = 2 if version == 1 else 4  # bytes of the header's length
     length = int.from_bytes(start[_VERSION : _VERSION + width], "little")
     offset = _VERSION + width + length
     text = start[_VERSION + width : min(offset, _VERSION + width + _LONGEST_HEADER)].decode("latin-1")

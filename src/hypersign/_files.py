@@ -16,7 +16,16 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_file", "check_folder", "is_part", "make_folder", "open_file", "remove_parts", "write_atomic"]
+__all__ = [
+    "as_utf8",
+    "check_file",
+    "check_folder",
+    "is_part",
+    "make_folder",
+    "open_file",
+    "remove_parts",
+    "write_atomic",
+]
 
 PART = ".part"
 
@@ -29,7 +38,7 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
 
     Args:
         path: path of the file.
-        write: the content, or a function that writes the content to the path passed to it.
+        write: the content (text as UTF-8), or a function that writes the content to the path passed to it.
 
     Raises:
         HypersignError: the file cannot be written. No incomplete file remains, and an existing file does not change.
@@ -40,7 +49,7 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
         remove_parts(path.parent, path.name)
         descriptor, part = _make_part(path)
         if isinstance(write, bytes | str):
-            part.write_bytes(write.encode() if isinstance(write, str) else write)
+            part.write_bytes(as_utf8(write) if isinstance(write, str) else write)
         else:
             write(part)
         # Open the path again, because `write` may have replaced the file that mkstemp made.
@@ -63,6 +72,15 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], object]) -> N
                 part.unlink()
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def as_utf8(text: str) -> bytes:
+    r"""A text as UTF-8; what is no text, such as a byte of a file name that is no UTF-8, is escaped.
+
+    >>> as_utf8("a\udcff")
+    b'a\\udcff'
+    """
+    return text.encode(errors="backslashreplace")
 
 
 def check_file(name: str, path: Path) -> None:

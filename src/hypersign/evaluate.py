@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hypersign._checks import HypersignError
 from hypersign._display import shown
+from hypersign.layers.stateful import carrying
 from hypersign.tasks import Classification, Task, inputs_and_targets
 
 __all__ = ["Evaluation", "evaluate", "reestimate_batch_norm"]
@@ -24,6 +25,8 @@ __all__ = ["Evaluation", "evaluate", "reestimate_batch_norm"]
 class Evaluation:
     """Result of a network on `examples` examples: the mean loss, and each metric of its task by name.
 
+    `decisions` counts the targets: as many as examples for images, and the characters of a text.
+
     `confusion[i][j]` counts the examples of class i that the network assigns to class j; None without classes.
     """
 
@@ -31,6 +34,7 @@ class Evaluation:
     loss: float
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None
+    decisions: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -40,7 +44,8 @@ class Evaluation:
     def as_dict(self, unit: str = "examples") -> dict[str, Any]:
         """The result for JSON: the number of examples under `unit`, then metrics and loss; None if not finite."""
         numbers = {**self.metrics, "loss": self.loss}
-        found: dict[str, Any] = {unit: self.examples, **{name: finite(value) for name, value in numbers.items()}}
+        counted = self.decisions if unit in ("characters", "bytes") else self.examples
+        found: dict[str, Any] = {unit: counted, **{name: finite(value) for name, value in numbers.items()}}
         if self.confusion is not None:
             found["confusion"] = [list(row) for row in self.confusion]
         return found
@@ -118,7 +123,8 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
     sums = dict.fromkeys(task.metrics, 0.0)
     confusion: Tensor | None = None
     example = example_weight(model)
-    with full_precision("cpu" if example is None else example.device.type), mode(model, False), torch.no_grad():
+    device = "cpu" if example is None else example.device.type
+    with full_precision(device), mode(model, False), carrying(model, batches), torch.no_grad():
         for batch in batches:
             inputs, targets = inputs_and_targets(batch)
             if not len(inputs):
@@ -145,6 +151,7 @@ def evaluate(model: nn.Module, batches: Iterable[Any], *, task: Task | None = No
         loss=total / decisions,
         metrics={name: value / decisions for name, value in sums.items()},
         confusion=None if confusion is None else tuple(tuple(row) for row in confusion.tolist()),
+        decisions=decisions,
     )
 
 
@@ -177,7 +184,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
     momenta = [norm.momentum for norm in norms]
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     example, examples, done = example_weight(model), 0, False
-    with mode(model, False), values_per_channel(model, least=2), torch.no_grad():
+    with mode(model, False), values_per_channel(model, least=2), carrying(model, batches), torch.no_grad():
         # Only the batch norms go into training mode, so that dropout stays off.
         for norm in norms:
             norm.training = True

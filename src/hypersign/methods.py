@@ -1,4 +1,4 @@
-"""The field's methods by name: bundles of a recipe's options. Each option can still be set on its own."""
+"""Published methods by name: bundles of a recipe's options. Each option can still be set on its own."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ class Method:
     """A named choice of quantizers, surrogate, activation function, rule for latent weights, and training.
 
     Args:
-        name: how its paper calls it.
+        name: its name in its paper.
         source: year and arXiv number.
-        parts: options of a recipe that make the method; they apply where the recipe leaves an option out. "{levels}"
-            stands for the recipe's levels.
-        training: the paper's training; defaults of the recipe's options, where the paper or its public code says.
-        levels: level counts of the weights that it has; the first is the default.
+        parts: the options of a recipe that make the method. They apply where the recipe leaves an option out.
+            "{levels}" stands for the recipe's levels.
+        training: defaults of the recipe's options for training, as far as the paper or its public code states them.
+        levels: the level counts of weights that it has; the first is the default.
     """
 
     name: str
@@ -57,10 +57,12 @@ class Method:
             raise HypersignError(
                 f"levels must be {counts} with the method {key}, whose weights have no other; got {levels!r}"
             )
+        # An activation function follows batch norm: networks without it have none to choose.
+        without = ("activation",) if options["model"] in ("lstm", "gpt") else ()
         return {
             part: value.format(levels=levels) if isinstance(value, str) else value
             for part, value in self.parts.items()
-            if options[part] is None
+            if options[part] is None and part not in without
         }
 
 

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from hypersign import bits
 from hypersign._checks import check_threads
-from hypersign.bits import Filters
+from hypersign.bits import Filters, Filters8
 from hypersign.bits.hadamard import check_hadamard, transform
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "pack_ternary",
     "packed_conv2d",
     "packed_linear",
+    "packed_linear8",
+    "linear_of_levels8",
 ]
 
 
@@ -98,6 +100,69 @@ def packed_linear(x: Tensor, filters: Tensor, features: int) -> Tensor:
 @packed_linear.register_fake
 def _(x: Tensor, filters: Tensor, features: int) -> Tensor:
     return x.new_empty((x.shape[-2], filters.shape[-2]), dtype=torch.int32)
+
+
+@torch.library.custom_op("hypersign::packed_linear8", mutates_args=(), device_types="cpu")
+def packed_linear8(x: Tensor, filters: Tensor, features: int) -> Tensor:
+    """Dot products of 8-bit rows with packed filters: s_ij = sum_k x_ik w_jk, exact.
+
+    Args:
+        x: integers from -128 to 127 as int8, shape (M, features).
+        filters: packed filters: words (F, ceil(features/64)), or planes (2, F, ...) of ternary ones.
+        features: number of levels in a row.
+
+    Returns int32, shape (M, F).
+
+    >>> x, filters = torch.tensor([[100, -7]], dtype=torch.int8), pack(torch.tensor([[1.0, -1.0]]))
+    >>> packed_linear8(x, filters, 2).tolist()
+    [[107]]
+    """
+    found = _filters8(filters, features)
+    return torch.from_numpy(found.sums(x.contiguous().numpy(), threads=torch.get_num_threads()))
+
+
+@packed_linear8.register_fake
+def _(x: Tensor, filters: Tensor, features: int) -> Tensor:
+    return x.new_empty((x.shape[0], filters.shape[-2]), dtype=torch.int32)
+
+
+@torch.library.custom_op("hypersign::linear_of_levels8", mutates_args=(), device_types="cpu")
+def linear_of_levels8(x: Tensor, weight: Tensor, ternary: bool) -> Tensor:
+    """The product of 8-bit levels with binary or ternary ones, for training on the CPU: exact, like its gradients.
+
+    Args:
+        x: integers from -128 to 127 of any floating type, shape (M, K).
+        weight: levels, shape (F, K), of any floating type.
+        ternary: whether `weight` has zeros besides -1 and +1.
+
+    Returns (M, F), with the type of `x`. bfloat16 and float16 round large sums. Gradients are those of
+    `x @ weight.T`.
+
+    >>> linear_of_levels8(torch.tensor([[100.0, -7.0]]), torch.tensor([[1.0, -1.0]]), False).tolist()
+    [[107.0]]
+    """
+    filters = Filters8(_words(_levels(weight.float(), ternary)), weight.shape[1])
+    sums = filters.sums(x.to(torch.int8).contiguous().numpy(), threads=torch.get_num_threads())
+    return torch.from_numpy(sums).to(x.dtype)
+
+
+@linear_of_levels8.register_fake
+def _(x: Tensor, weight: Tensor, ternary: bool) -> Tensor:
+    return x.new_empty((len(x), len(weight)))
+
+
+def _levels8_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _levels8_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    to_x = gradient @ weight.to(gradient.dtype) if ctx.needs_input_grad[0] else None
+    to_weight = (gradient.T @ x.to(gradient.dtype)).to(weight.dtype) if ctx.needs_input_grad[1] else None
+    return to_x, to_weight, None
+
+
+linear_of_levels8.register_autograd(_levels8_backward, setup_context=_levels8_context)
 
 
 @torch.library.custom_op("hypersign::packed_conv2d", mutates_args=(), device_types="cpu")
@@ -390,12 +455,25 @@ _built: WeakIdKeyDictionary = WeakIdKeyDictionary()
 from."""
 
 
+_built8: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""The same for products with 8-bit inputs."""
+
+
 def _filters(words: Tensor, shape: tuple[int, int, int], groups: int) -> Filters:
     key = (words._version, shape, groups)
     if words in _built and _built[words][0] == key:
         return _built[words][1]
     filters = Filters(_words(words), shape=shape, groups=groups)
     _built[words] = (key, filters)
+    return filters
+
+
+def _filters8(words: Tensor, features: int) -> Filters8:
+    key = (words._version, features)
+    if words in _built8 and _built8[words][0] == key:
+        return _built8[words][1]
+    filters = Filters8(_words(words), features)
+    _built8[words] = (key, filters)
     return filters
 
 

@@ -129,13 +129,22 @@ class Run:
                 f"load({str(self.path)!r}, data=...)"
             )
         else:
-            data = load_data(source, seed=wanted["seed"])
+            data = load_data(source, seed=wanted["seed"], **self._text_length())
         if data.sha256 != wanted["sha256"]:
             raise HypersignError(
                 f"{self.name} was trained on data with hash {wanted['sha256'][:12]}, but {source or data.name} now "
                 f"gives {data.sha256[:12]}: put the data it was trained on back in place"
             )
         return data
+
+    def _text_length(self) -> dict[str, int]:
+        """The length of sequences, as an option of `load_data`; empty for data other than texts."""
+        return {"length": self.info["recipe"]["length"]} if self.reads_text else {}
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it is a network for text: its data are counted in characters or bytes."""
+        return self.unit in ("characters", "bytes")
 
     def data(self) -> Any:
         """The data set the run was trained on.

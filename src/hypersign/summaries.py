@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_int
 from hypersign._display import as_html, as_text
 from hypersign.evaluate import as_input, example_weight, mode
-from hypersign.layers import QuantLayer
+from hypersign.layers import QuantLayer, QuantRecurrent, RecurrentProduct
 from hypersign.models.fast_transform import Switch
 from hypersign.packing import file_size
 from hypersign.quantizers import Quantizer
@@ -245,6 +245,14 @@ def summary(
         pixels, classes = model.info["data"].get("pixel_range"), model.info["data"].get("classes")
         pixel_range = None if pixels is None else (pixels[0], pixels[1])
         model = model.build_model()
+    if not isinstance(model, nn.Module):
+        raise HypersignError(f"summary takes a torch network or a run; got {type(model).__name__}")
+    if shape is not None:
+        if not isinstance(shape, tuple | list):
+            raise HypersignError(
+                f"the shape of one input must be a tuple of sizes, as (3, 32, 32); got {shape!r:.60}"
+            )
+        shape = tuple(check_int("a size of the shape", size, min=0) for size in shape)
     if (shape is None) == (example is None):
         raise HypersignError(
             "a network is summarised for one input: give its shape, as (3, 32, 32), or an example; "
@@ -310,13 +318,28 @@ def _calls(
         options = example
     else:
         args = example if isinstance(example, tuple) else (example,)
+
+    def step(product: nn.Module, t: int, inputs: Tensor, output: Tensor) -> None:
+        look(product, (inputs,), {}, output)
+
     hooks = [module.register_forward_hook(look, with_kwargs=True) for module in modules]
+    recurrent = [module for module in model.modules() if isinstance(module, QuantRecurrent)]
+    for layer in recurrent:  # its products are no calls of modules
+        layer.observer = step
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fast path reads weights of sublayers without calling them
     try:
         with mode(model, False), torch.no_grad():
             model(*args, **options)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+        ArithmeticError,
+    ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         wanted = "this example" if shape is None else f"an input of shape {tuple(shape)}"
         hint = "" if shape is None else "; for tokens or several inputs give example="
@@ -325,6 +348,8 @@ def _calls(
         torch.backends.mha.set_fastpath_enabled(fused)
         for hook in hooks:
             hook.remove()
+        for layer in recurrent:
+            layer.observer = None
     return calls
 
 
@@ -347,8 +372,12 @@ def _inside(module: nn.Module) -> list[nn.Module]:
 
 
 def _parameters(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters that count as the module's own; the matrices of a recurrent layer belong to its products."""
+    apart = module.products() if isinstance(module, QuantRecurrent) else {}
+    if isinstance(module, RecurrentProduct):
+        yield module.weight
     for part in [module, *_inside(module)]:
-        yield from (p for p in part._parameters.values() if p is not None)
+        yield from (p for name, p in part._parameters.items() if p is not None and name not in apart)
 
 
 @dataclasses.dataclass
@@ -396,7 +425,8 @@ def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
         sides, units = module.slopes.shape
         return _Sizes({"parameters_3bit": count}, 3 * sides * _row_bytes(units))
     # A weight that a hook or a parametrization computes has no levels to store: its parameters are floats.
-    if not isinstance(module, QuantLayer) or id(module._parameters.get("weight")) not in new:
+    weight = module.weight if isinstance(module, RecurrentProduct) else module._parameters.get("weight")
+    if not isinstance(module, QuantLayer) or id(weight) not in new:
         return _Sizes({"parameters_32bit": count}, 4 * count)
     quantizer, weights = module.weight_quantizer, module.weight.numel()
     real, bits = count - weights, quantizer.bits_per_level
@@ -415,9 +445,11 @@ def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
 def _macs(module: nn.Module, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
     """The multiply-accumulates of one call with the module's weights; 0 for modules that are not listed here."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return math.prod(inputs[0]) * module.weight[0].numel()
-    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear):
-        return math.prod(output) * module.weight[0].numel()
+        return math.prod(inputs[0]) * module.weight.shape[1:].numel()
+    if isinstance(module, QuantRecurrent):  # counted in its products
+        return 0
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear | RecurrentProduct):
+        return math.prod(output) * module.weight.shape[1:].numel()
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         matrices = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
         return math.prod(inputs[0]) // module.input_size * matrices

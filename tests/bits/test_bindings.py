@@ -43,6 +43,45 @@ def function(name: str) -> Callable[..., Any]:
     return lambda *arguments: getattr(native(), name)(*arguments)
 
 
+def program(name: str) -> Callable[..., Any]:
+    """An operation of a program of 30 pixels: its values are an output, a scratch, words, and one channel."""
+
+    def call(*arguments: Any) -> Any:
+        found = native().Elementwise(30)
+        found.output(f32(30, 4), 4)
+        found.scratch(4)
+        found.words(u64(30, 1), 4, False)
+        found.scratch(1)
+        found.affine(1, 0, f32(4), f32(4))
+        found.affine(3, found.array(f32(30, 1), 1, 0), f32(1), f32(1))
+        getattr(found, name)(*arguments)
+        return found.call()
+
+    return call
+
+
+def program_of_arrays(
+    pixels: Any, x: Any, whole: Any, byte: Any, words: Any, repeated: Any, channels: Any, period: Any
+) -> Any:
+    found = native().Elementwise(pixels)
+    to = found.output(f32(30, 4), channels)
+    for each in (
+        found.array(x, channels, 0),
+        found.array_int32(whole, channels),
+        found.array_uint8(byte, channels),
+        found.array(repeated, channels, period),
+    ):
+        found.affine(to, each, f32(4), f32(4))
+    found.levels(found.words(words, channels, False), to, f32(4), None, u64(1))
+    return found.call()
+
+
+def after_product(*arguments: Any) -> Any:
+    found = native().Elementwise(30)
+    found.affine(found.output(f32(30, 4), 4), found.product(2, 4), f32(4), f32(4))
+    return found.call_after(native().Filters(u64(6, 81), 3, 3, 576, 1), *arguments)
+
+
 CONV = [u64(2, 5, 6, 1), ONE, ONE, ONE, 0]
 LEVELS = [u64(2, 5, 6, 2)]
 IMAGE = [u8(2, 5, 6, 3), i8(3, 7, 16, 4), i32(3, 3, 48), ONE, ONE, ONE]
@@ -94,10 +133,33 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "image_conv2d to sums": (call_image, [*IMAGE, i32(2, 5, 6, 40), None, None, None, 40]),
     "image_conv2d to levels": (call_image, [*IMAGE, None, i32(1, 48), u64(1), u64(1, 2, 5, 6, 1), 40]),
     "image_conv2d to ternary levels": (call_image, [*IMAGE, None, i32(2, 48), u64(1), u64(2, 2, 5, 6, 1), 40]),
+    "Product8Filters": (lambda *a: native().Product8Filters(*a), [u64(6, 2), 70, None, 70]),
+    "Product8Filters, ternary": (lambda *a: native().Product8Filters(*a), [u64(2, 6, 2), 70, f32(6, 3), 32]),
+    "sums of Product8Filters": (
+        lambda *a: native().Product8Filters(u64(2, 6, 2), 70, None, 70).sums(*a),
+        [i8(3, 70), i32(3, 6), 1],
+    ),
+    "scaled sums of Product8Filters": (
+        lambda *a: native().Product8Filters(u64(6, 2), 70, f32(6, 3), 32).scaled(*a),
+        [i8(3, 70), f32(3), f32(3, 6), 1],
+    ),
     "real_conv2d": (
         function("real_conv2d"),
-        [f32(2, 5, 6, 4), f32(6, 3, 3, 2), f32(6), f32(2, 5, 6, 6), ONE, ONE, ONE, 2, 1],
+        [f32(2, 5, 6, 4), f32(6, 3, 3, 2), f32(6), f32(2, 5, 6, 6), ONE, ONE, ONE, 2],
     ),
+    **{
+        f"Elementwise, {name}": (program(name), arguments)
+        for name, arguments in (
+            ("affine", [0, 1, f32(4), f32(4)]),
+            ("add", [0, 1, 0]),
+            ("clip", [0, 1, -1.0, 1.0]),
+            ("outer", [0, 3, f32(4)]),
+            ("levels", [2, 0, f32(4), None, u64(1)]),
+        )
+    },
+    "Elementwise, arrays": (program_of_arrays, [30, f32(30, 4), i32(30, 4), u8(30, 4), u64(30, 1), f32(6, 4), 4, 6]),
+    "Elementwise after a product": (after_product, [u64(2, 3, 5, 9), (3, 5), ONE, ONE, ONE, 0]),
+    "real_pool": (function("real_pool"), [f32(2, 5, 6, 4), f32(2, 3, 3, 4), (2, 2), (2, 2), (1, 0), f32(3, 3) + 1]),
     "real_affine, int32": (function("real_affine"), [i32(2, 5, 4), f32(4), f32(4), f32(2, 5, 4)]),
     "real_affine, float32": (function("real_affine"), [f32(2, 5, 4), f32(4), f32(4), f32(2, 5, 4)]),
     "gaussian_rows": (function("gaussian_rows"), [f32(70, 40), 7, 3, 1]),
@@ -184,7 +246,7 @@ def test_calls_take_at_least_one_thread() -> None:
         with pytest.raises(ValueError, match="a list of calls"):
             native().sequence([call, None])
         with pytest.raises(ValueError, match="rounds must be at least 0"):
-            native().product_limit(-1)
+            native().product_peak(-1)
 
 
 def test_misaligned_arrays_are_refused() -> None:

@@ -62,6 +62,10 @@ def test_runs_stand_side_by_side(
     )
     assert "80.00% ± 4.00%" in text
     assert f"{ours.angle_degrees.mean:.1f} / {ours.angle_degrees.predicted_mean:.1f}" in text
+    inner = next(layer for layer in synthetic.geometry(ternary=True).layers if layer.quantizes_inputs)
+    for products in (ours.weights_binarized, inner.activations_binarized, inner.both_binarized):
+        three = products.pearson_r, products.training_pearson_r, products.predicted_pearson_r
+        assert " / ".join("-" if value != value else f"{value:.3f}" for value in three) in text
     assert "stopped: not finished, 1 of 12 epochs are done" in text
     assert f"stopped: no geometry.json, so no angles and r; make it with: {program()} inspect" in text
     assert found["runs"]["stopped"]["layers"] == {}

@@ -43,7 +43,7 @@ def test_list_at_80_columns_keeps_paths_and_numbers_whole(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     (path,) = (line for line in lines if line.startswith("digits: "))
     assert Path(path.removeprefix("digits: "), "digits.csv.gz").exists()
-    (row,) = (line for line in lines if "│ cifar-10 " in line)
+    (row,) = (line for line in lines if line.startswith("│cifar-10 "))
     assert "170 MB to download" in row
 
 

@@ -1,5 +1,6 @@
 """Every command's help: width, words, example; every option's default against the function behind the command."""
 
+import importlib
 import inspect
 import shlex
 import subprocess
@@ -12,14 +13,27 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hypersign import forecasting, geometry, hashing, packing, playground, simulation, study, training, weight_files
+from hypersign import (
+    forecasting,
+    generation,
+    geometry,
+    hashing,
+    packing,
+    playground,
+    simulation,
+    study,
+    training,
+    weight_files,
+)
 from hypersign.cli import data, main, options, simulate, theory
 from hypersign.cli.ablate import ablate
 from hypersign.cli.bench import bench
 from hypersign.cli.compare import compare
 from hypersign.cli.demo import demo
 from hypersign.cli.evaluate import evaluate
+from hypersign.cli.export import export
 from hypersign.cli.forecast import forecast
+from hypersign.cli.generate import generate as generate_text
 from hypersign.cli.hash import hash_
 from hypersign.cli.info import info
 from hypersign.cli.inspect import inspect as inspect_run
@@ -31,10 +45,13 @@ from hypersign.cli.play import play
 from hypersign.cli.reproduce import reproduce
 from hypersign.cli.run import predict
 from hypersign.cli.search import search
+from hypersign.export import c_code, onnx_graph, qonnx_import
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
 from hypersign.runs import Run
 from hypersign.training.recipe import RECIPES, Recipe
+
+import_ = importlib.import_module("hypersign.cli.import").import_
 
 GROUPS = {"data": data.COMMANDS, "simulate": simulate.COMMANDS, "theory": theory.COMMANDS}
 COMMANDS = [
@@ -137,8 +154,11 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     data.export: [],
     demo: [],
     evaluate: [Run.load_model],
+    export: [onnx_graph.qonnx_model, c_code.write_c],
     forecast: [forecasting.forecast],
     hash_: [hashing.SignHasher, hashing.plan],
+    import_: [qonnx_import.import_qonnx],
+    generate_text: [generation.generate],
     info: [],
     inspect_run: [geometry.inspect],
     inspect_vectors: [hashing.inspect_vectors],
@@ -170,9 +190,12 @@ OWN = {
     data.export: {"split", "vectors"},
     data.list_: {"json"},
     demo: {"output"},
+    export: {"output", "format", "images"},
     evaluate: {"split", "images", "batch_size", "json"},
     forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
+    generate_text: {"prompt"},
     hash_: {"output", "plan", "json"},
+    import_: {"output", "images"},
     info: {"json"},
     inspect_run: {"output", "figures", "ablate"},
     inspect_vectors: {"json"},

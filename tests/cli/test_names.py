@@ -14,10 +14,12 @@ from torch import nn
 
 from hypersign.cli import main, search
 from hypersign.cli.printing import console, printable
+from hypersign.hashing import HammingIndex
 from hypersign.layers import QuantLinear
 from hypersign.packed import PackedModel
 from hypersign.packing import pack
 from hypersign.quantizers import Sign
+from hypersign.report.document import save
 
 HOSTILE = ["a[red]b", "[/]", "[bold]", ":smile:", "x\x1b[2Jy", "\x9b31m", "tab\rback\b", "\u202egnp.exe", "caf\udce9"]
 
@@ -171,3 +173,24 @@ def test_json_is_json(capsys) -> None:
         except SystemExit:
             continue
         json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_files_and_classes_whose_names_are_no_text(capsys) -> None:
+    """Linux takes any bytes as a name; Python shows those that are no UTF-8 as single surrogates."""
+    np.save("plain.npy", np.random.default_rng(0).standard_normal((30, 8)))
+    os.rename("plain.npy", "\udcff.npy")
+    main(["hash", "\udcff.npy", "-o", "codes", "--bits", "64"])
+    assert len(HammingIndex.load("codes")) == 30
+    save(Path("page.html"), "a class called \udcff, and one called é")
+    assert Path("page.html").read_bytes() == b"a class called \\udcff, and one called \xc3\xa9"
+
+
+def test_no_images_still_have_a_shape(capsys) -> None:
+    network()
+    np.save("in.npy", np.zeros((0, 1, 4, 4), np.uint8))
+    main(["run", "net", "-i", "in.npy"])
+    assert "0 images" in capsys.readouterr().out
+    np.save("in.npy", np.zeros((0, 10**9), np.float32))
+    with pytest.raises(SystemExit):
+        main(["run", "net", "-i", "in.npy"])
+    assert "images must be uint8 of shape (N, 1, 4, 4)" in capsys.readouterr().err

@@ -90,6 +90,7 @@ def words_of(recipe: Recipe) -> list[str]:
             widths=(8, 16),
             pools=(2,),
             filter_size=5,
+            padding="valid",
             hidden=(32,),
             levels=3,
             threshold="optimal",

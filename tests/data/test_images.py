@@ -6,7 +6,8 @@ import torch
 
 from hypersign._checks import HypersignError
 from hypersign.data import ImageData, Split, fingerprint, stratified_split
-from hypersign.data.images import divide
+from hypersign.data.arrays import Labelled, divide
+from hypersign.data.images import image_data
 
 
 def split(n=6, classes=3, size=(1, 2, 2)):
@@ -114,8 +115,8 @@ def test_stratified_split_needs_two_of_each():
 
 
 def test_divide_keeps_a_given_test_split_and_shuffles_both():
-    train, test = split(60), split(30)
-    divided = divide("own", [train, test], ("a", "b", "c"), 0, origin="x")
+    train, test = (Labelled(part.images.numpy(), part.labels.numpy()) for part in (split(60), split(30)))
+    divided = image_data(divide("own", [train, test], ("a", "b", "c"), 0, origin="x"))
     assert [len(divided.train), len(divided.test)] == [60, 30]
     rows = divided.train.images[:, 0, 0, 0].long() // 4
     assert sorted(rows.tolist()) == list(range(60))
@@ -123,4 +124,4 @@ def test_divide_keeps_a_given_test_split_and_shuffles_both():
     assert torch.equal(divided.train.labels, rows % 3)
     assert divided.pixel_range == (-1.0, 1.0)
     with pytest.raises(HypersignError, match=r"^x: a class must have at least 2"):
-        divide("own", [split(3)], ("a", "b", "c"), 0, origin="x")
+        divide("own", [Labelled(train.images[:3], train.labels[:3])], ("a", "b", "c"), 0, origin="x")

@@ -97,7 +97,8 @@ def test_a_fit_learns_a_power_law_and_its_own_error() -> None:
     plain = [abs(law.r(m.picks) - m.measured.r.value) for m in mixtures]
     better = [abs(fitted.r(m.picks) - m.measured.r.value) for m in mixtures]
     assert np.mean(better) < 0.6 * np.mean(plain)
-    assert fitted.predict(range(6)).r.error >= fitted.spread[0] > 0
+    found = fitted.predict(range(6)).r
+    assert found.error >= -found.value * math.log(found.value) * fitted.spread[0] > 0
     assert fit(law, []).r(range(3)) == law.r(range(3))
 
 
@@ -144,3 +145,37 @@ def test_a_fit_learns_that_errors_saturate_and_keeps_single_ones() -> None:
     assert fitted.crowding < -0.3
     assert fitted.r([7]) == pytest.approx(law.r([7]), abs=0.01)  # alone, nothing saturates
     assert fitted.r(range(8)) == pytest.approx(mixtures[-1].measured.r.value, abs=0.02)
+
+
+def test_a_fit_learns_that_correlations_count_less() -> None:
+    """Errors that are all alike would add to k^2 times one; here they add to k^1."""
+    generator = np.random.default_rng(4)
+    c = centred(generator.standard_normal((300, 1, 8))).astype(np.float32)
+    shared, own = (centred(generator.standard_normal((8, *c.shape))).astype(np.float32) for _ in range(2))
+    law = Law.of(c, [c + 0.25 * (shared[0] if i < 4 else own[i]) for i in range(8)])
+    mixtures = []
+    for picks in ((0,), (0, 1), (0, 1, 2), (0, 1, 2, 3), (4, 5), (4, 5, 6), (4, 5, 6, 7), (0, 1, 6), (0, 1, 2, 5)):
+        r = math.exp(-law.error(picks) / law.correlation(picks))
+        mixtures.append(Mixture(picks, effect(c, law._scaled(law.residuals[list(picks)].sum(0), r))))
+    fitted = fit(law, mixtures)
+    assert law.correlation((0, 1, 2, 3)) == pytest.approx(4)
+    assert law.correlation((4, 5, 6, 7)) == pytest.approx(1, abs=0.1)
+    assert fitted.coherence < -0.5
+    for mixture in mixtures:
+        assert fitted.r(mixture.picks) == pytest.approx(mixture.measured.r.value, abs=0.02)
+
+
+def test_the_stated_error_is_that_of_mixtures_left_out() -> None:
+    """-ln r that is off by random factors: the spread is their deviation, also with few mixtures."""
+    c, changed = independent(10, 0.35)
+    law = Law.of(c, changed)
+    generator = np.random.default_rng(5)
+    spreads = []
+    for _ in range(20):
+        mixtures = []
+        for _ in range(8):
+            picks = tuple(generator.choice(10, generator.integers(1, 6), replace=False))
+            r = math.exp(-law.error(picks) * math.exp(0.2 * generator.standard_normal()))
+            mixtures.append(Mixture(picks, effect(c, law._scaled(law.residuals[list(picks)].sum(0), r))))
+        spreads.append(fit(law, mixtures).spread[0])
+    assert 0.17 < np.mean(spreads) < 0.32  # .2, and what the fit to eight of them adds

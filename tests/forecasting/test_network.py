@@ -165,7 +165,9 @@ def test_the_result_is_plain_data(found) -> None:
     products = np.array(law["products"])
     error = 0.5 * math.log1p(products[np.ix_(picks, picks)].sum())
     largest = 0.5 * math.log1p(max(products[i, i] for i in picks))
-    r = math.exp(-law["factor"] * error ** law["power"] * (error / largest) ** law["crowding"])
+    coherence = products[np.ix_(picks, picks)].sum() / sum(products[i, i] for i in picks)
+    together = (error / largest) ** law["crowding"] * coherence ** law["coherence"]
+    r = math.exp(-law["factor"] * error ** law["power"] * together)
     assert r == pytest.approx(found.predict({"0": "binary", "5": "binary"}).r.value, abs=1e-5)
     curve = law["curve"]
     assert curve["r"][-1] == 1

@@ -43,6 +43,22 @@ def test_measures_what_inspection_measures(network):
         assert row.effective_dimension > 0
 
 
+def test_training_images_give_their_own_r_and_the_predictions(network):
+    x, other = torch.rand(40, 1, 8, 8), torch.rand(50, 1, 8, 8)
+    found = Tracker(network)(x, training=other)
+    batches = [(x, torch.zeros(40, dtype=torch.long))]
+    geometry = inspect(network, batches, covariances=input_covariances(network, [other]))
+    layers = {layer.name: layer for layer in geometry.layers}
+    for name, row in found.items():
+        for prefix, family in (("", "weights"), ("activations_", "activations"), ("both_", "both")):
+            wanted = getattr(layers[name], f"{family}_binarized")
+            for kind in ("", "training_", "predicted_"):
+                expected = getattr(wanted, f"{kind}pearson_r")
+                assert getattr(row, f"{kind}{prefix}pearson_r") == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert found["fc1"].training_both_pearson_r != found["fc1"].both_pearson_r
+    assert math.isnan(Tracker(network)(x)["fc1"].training_pearson_r)
+
+
 def test_flips_count_from_call_to_call(network):
     track = Tracker(network)
     with torch.no_grad():

@@ -148,3 +148,13 @@ def test_bad_vectors_and_options(tmp_path):
         inspect_vectors(x[10:], bits=[0])
     with pytest.raises(HypersignError, match=r"with k <= n; got \(2, 3\), \(4, 3\) and \(2, 5\)"):
         predicted_recall(np.ones((2, 3)), np.ones((4, 3)), np.zeros((2, 5), int), 8, 8)
+
+
+@pytest.mark.parametrize("scale", [2.0**1000, 2.0**-1000])
+def test_very_large_and_small_numbers(scale):
+    """Angles and recalls do not depend on a common factor; lengths are multiplied by it."""
+    x = np.random.default_rng(0).standard_normal((60, 16))
+    plain, scaled = inspect_vectors(x, bits=[32]), inspect_vectors(x * scale, bits=[32])
+    lengths = ("norm_mean", "norm_std", "norm_least", "norm_most")
+    for name, value in plain.as_dict().items():
+        assert getattr(scaled, name) == value * scale if name in lengths else scaled.as_dict()[name] == value

@@ -1,6 +1,8 @@
 """convert: the same keys and weights, results of the network built by hand, and a reason for what stays float."""
 
 import copy
+import functools
+import threading
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 from hypersign._checks import HypersignError
 from hypersign.layers import Conversion, QuantConv1d, QuantConv2d, QuantLinear, convert, quant_layers
+from hypersign.layers.copying import copy_module
 from hypersign.models import build
 from hypersign.quantizers import Identity, MeanScale, Sign, Tanh, Ternary
 
@@ -140,11 +143,11 @@ def test_all_patterns_that_match_nothing_are_named() -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)), nn.Identity(), nn.LSTM(2, 2), nn.Sequential()],
-    ids=["norm", "nothing", "lstm", "empty"],
+    [nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)), nn.Identity(), nn.Embedding(2, 2), nn.Sequential()],
+    ids=["norm", "nothing", "embedding", "empty"],
 )
 def test_nothing_to_convert(model: nn.Module) -> None:
-    with pytest.raises(HypersignError, match=r"convert needs at least one nn.Linear, nn.Conv1d or nn.Conv2d"):
+    with pytest.raises(HypersignError, match=r"convert needs at least one nn.Linear, nn.Conv1d, nn.Conv2d or rec"):
         convert(model, weight_quantizer=Sign())
 
 
@@ -327,6 +330,188 @@ def test_weights_that_are_read_without_calling_the_layer_are_named() -> None:
     assert result.converted == ("0.both", "0.asked")
     assert set(result.kept) == {"0.qkv", "0.blocks.0", "0.blocks.1"}
     assert set(result.kept.values()) == {"Functional reads its weight without calling it"}
+
+
+def product(x: Tensor, layer: nn.Linear) -> Tensor:
+    return F.linear(x, layer.weight, layer.bias)
+
+
+def named(module: nn.Module) -> Tensor:
+    return module.get_parameter("a.weight")
+
+
+class Pair(nn.Module):
+    """Two layers; `way` says how the first is used."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.a, self.b, self.rows = nn.Linear(4, 4), nn.Linear(4, 4), nn.ModuleList([nn.Linear(4, 4)])
+        self.way = way
+        self.setup()
+
+    def setup(self) -> None:
+        pass
+
+
+class ByLocalName(Pair):
+    def forward(this, x: Tensor) -> Tensor:
+        layer, other = this.a, this.b
+        return other(F.linear(x, layer.weight))
+
+
+class ByLoop(Pair):
+    def forward(self, x: Tensor) -> Tensor:
+        for _, (row, b) in enumerate(zip(self.rows, [self.b], strict=True)):
+            x = b(x @ row.weight.t())
+        return self.a(x)
+
+
+class ByGetattr(Pair):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.linear(x, getattr(self, "a").weight))  # noqa: B009
+
+
+class ByTable(Pair):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.linear(x, self._modules["a"].weight))
+
+
+class ByHelper(Pair):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(product(x, layer=self.a))
+
+
+class ByMethod(Pair):
+    @staticmethod
+    def apply_layer(layer: nn.Linear, x: Tensor) -> Tensor:
+        return F.linear(x, layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.apply_layer(self.a, x))
+
+
+class ByProperty(Pair):
+    @property
+    def first(self) -> Tensor:
+        return self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.linear(x, self.first))
+
+
+class ByFullName(Pair):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.linear(x, dict(self.named_parameters())["a.weight"]))
+
+
+class ByFullNameElsewhere(Pair):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.linear(x, named(self)))
+
+
+class ByClass(Pair):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(nn.Linear.forward(self.a, x))
+
+
+class ByKeptWeight(Pair):
+    def setup(self) -> None:
+        self.kept = {"first": [self.a.weight]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.linear(x, self.kept["first"][0]))
+
+
+class ByKeptForward(Pair):
+    def setup(self) -> None:
+        self.run = self.a.forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.run(x))
+
+
+class ByPartial(Pair):
+    def setup(self) -> None:
+        self.run = functools.partial(nn.Linear.forward, self.a)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.run(x))
+
+
+WAYS = [
+    *(ByLocalName, ByLoop, ByGetattr, ByTable, ByHelper, ByMethod, ByProperty, ByFullName, ByFullNameElsewhere),
+    *(ByClass, ByKeptWeight, ByKeptForward, ByPartial),
+]
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_weights_used_in_other_ways_are_named(kind: type[Pair]) -> None:
+    result = convert(kind("way"), weight_quantizer=Sign())
+    calls: list[str] = []
+    for name in result.converted:
+        result.model.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    result.model(torch.randn(2, 4))
+    unused = set() if kind is ByLoop else {"rows.0"}
+    assert set(calls) == set(result.converted) - unused
+    reason = result.kept["rows.0" if kind is ByLoop else "a"]
+    assert "reads its weight without calling it" in reason or "holds its" in reason
+
+
+class Called(Pair):
+    """Every layer is called, in ways that must not be taken for reads."""
+
+    def setup(self) -> None:
+        self.run = functools.partial(self.a)
+        self.late = lambda x: self.b(x)
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.net(x) + self.net[0].weight.sum()
+        for row in self.rows:
+            x = row.forward(x) + row.weight.norm()
+        return self.late(self.run(x.to(self.a.weight.dtype)))
+
+
+def test_layers_that_are_called_are_converted() -> None:
+    model = Called("way")
+    result = convert(model, weight_quantizer=Sign())
+    assert set(result.converted) == {"a", "b", "rows.0", "net.0"}
+    assert result.kept == {}
+
+
+def test_functions_of_the_copy_refer_to_the_copy() -> None:
+    model, x = Called("way"), torch.randn(2, 4)
+    copied = copy_module(model)
+    expected = model(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(copied(x), expected)
+    with torch.no_grad():
+        copied.b.bias.add_(1)
+    torch.testing.assert_close(copied(x), expected + 1)
+    assert not model(x).any()
+
+
+def test_tensors_with_a_history_are_copied_by_value() -> None:
+    model = Pair("way")
+    model.results = [{"twice": 2 * model.a.weight}]
+    model.register_buffer("thrice", 3 * model.a.weight, persistent=False)
+    copied = copy_module(model)
+    assert torch.equal(copied.results[0]["twice"], model.results[0]["twice"])
+    assert torch.equal(copied.thrice, model.thrice)
+    assert copied.thrice is not model.thrice
+
+
+def test_what_cannot_be_copied_or_converted_is_said() -> None:
+    model = Pair("way")
+    model.lock = threading.Lock()
+    with pytest.raises(HypersignError, match=r"cannot pickle '_thread\.lock' object"):
+        convert(model, weight_quantizer=Sign())
+    with pytest.raises(HypersignError, match="its weights are complex numbers"):
+        convert(nn.Linear(2, 2, dtype=torch.complex64), weight_quantizer=Sign())
+    with pytest.raises(HypersignError, match="needs a torch network; got str"):
+        convert("network", weight_quantizer=Sign())
 
 
 def test_load_hooks_belong_to_the_copy() -> None:

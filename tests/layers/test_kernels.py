@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from hypersign._checks import HypersignError
-from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear, use_kernels
+from hypersign.layers import QuantConv1d, QuantConv2d, QuantLinear, train_on_bits, use_kernels
 from hypersign.models import resnet20, vgg
-from hypersign.quantizers import GroupScaled, Identity, MeanScale, Optimal, Sign, Ternary
+from hypersign.quantizers import BitNet, GroupScaled, Identity, Int8, MeanScale, Optimal, Sign, Ternary
 
 
 @pytest.mark.parametrize("inputs", [Sign(), Ternary(0.3)], ids=["binary", "ternary"])
@@ -166,3 +166,28 @@ def test_whoever_holds_a_layer_holds_the_packed_one() -> None:
     assert packed.order[0] is packed[0]
     packed(torch.randn(2, 8))
     assert seen == [packed[0]]
+
+
+@pytest.mark.parametrize("weights", [BitNet(), Sign(), Sign(scale=MeanScale()), Ternary(0.02)])
+@pytest.mark.parametrize("shape", [(70,), (1, 70), (5, 9, 70), (0, 70)])
+def test_8_bit_inputs_bit_for_bit(weights: nn.Module, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer = QuantLinear(70, 33, input_quantizer=Int8(), weight_quantizer=weights)
+    packed = use_kernels(nn.Sequential(layer))
+    x = torch.randn(shape)
+    assert packed.kept == {}
+    assert torch.equal(packed.model(x), layer(x))
+    assert torch.equal(packed.model[0].weight, layer.quantized_weight())
+
+
+@pytest.mark.parametrize("weights", [BitNet(), Sign()])
+def test_training_with_8_bit_inputs_is_that_of_float32(weights: nn.Module) -> None:
+    torch.manual_seed(0)
+    layer = QuantLinear(70, 33, input_quantizer=Int8(), weight_quantizer=weights)
+    x, upstream = torch.randn(6, 5, 70, requires_grad=True), torch.randn(6, 5, 33)
+    expected = torch.autograd.grad(y := layer(x), (x, *layer.parameters()), upstream)
+    assert train_on_bits(nn.Sequential(layer)) == {}
+    found = torch.autograd.grad(z := layer(x), (x, *layer.parameters()), upstream)
+    assert torch.equal(y, z)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b)

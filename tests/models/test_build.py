@@ -15,6 +15,8 @@ from hypersign.models import (
     associative_memory,
     build,
     fast_transform,
+    gpt,
+    lstm,
     mlp,
     options_of,
     reactnet_a,
@@ -30,6 +32,7 @@ OPTIONS = {
         "widths": [4, 6],
         "pools": [1],
         "filter_size": 5,
+        "padding": "ones",
         "hidden": [8],
         "levels": 3,
         "threshold": "optimal",
@@ -92,6 +95,8 @@ OPTIONS = {
         for name, side in (("fast-transform", "weights"), ("associative-memory", "inputs"))
     },
 }
+IMAGES = [name for name in MODELS if name not in ("lstm", "gpt")]
+"""Networks for images; test_sequences.py has the others."""
 BESIDE = {
     "threshold": {"levels": 3},
     "inputs": {"levels": 3, "threshold": 0.1},
@@ -108,7 +113,7 @@ SMALL = {
 """Options of a small network; the others take widths."""
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_every_option_by_name_after_a_trip_through_json(name: str) -> None:
     assert set(OPTIONS[name]) == set(options_of(name))  # the list above forgets none
     options = json.loads(json.dumps(OPTIONS[name]))
@@ -124,7 +129,7 @@ def test_every_option_by_name_after_a_trip_through_json(name: str) -> None:
     assert repr(model) == repr(MODELS[name]((3, 8, 8), 5, quantization, **own))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_each_option_alone_changes_the_network(name: str) -> None:
     base = SMALL.get(name, {"widths": (4, 4)})
     plain = repr(build(name, (3, 8, 8), 5, **base))
@@ -145,6 +150,8 @@ def test_the_names() -> None:
         "reactnet-a": reactnet_a,
         "fast-transform": fast_transform,
         "associative-memory": associative_memory,
+        "lstm": lstm,
+        "gpt": gpt,
     }
 
 
@@ -156,7 +163,7 @@ def test_surrogates_by_name(surrogate: str) -> None:
     assert all(type(quantizer.surrogate).__name__ == SURROGATES[surrogate] for quantizer in quantizers)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_trains_a_step_with_every_parameter(name: str) -> None:
     """Gradients reach every parameter, as training in several processes needs; buffers are no parameters."""
     model: nn.Module = build(name, (3, 8, 8), 5, **SMALL.get(name, {"widths": (4, 4)}), surrogate="straight-through")
@@ -173,7 +180,7 @@ def test_trains_a_step_with_every_parameter(name: str) -> None:
             "vgg16",
             {},
             "model must be one of vgg, mlp, vgg-small, resnet20, resnet18, reactnet-a, fast-transform, "
-            "associative-memory; got 'vgg16'",
+            "associative-memory, lstm, gpt; got 'vgg16'",
         ),
         ("mlp", {"widths": [4], "depth": 3}, "mlp has no option depth, widths; its options are hidden, norm_scale"),
         ("resnet20", {"norm_scale": True}, "resnet20 has no option norm_scale; its options are widths"),

@@ -92,6 +92,23 @@ def test_filter_size_keeps_the_image_size(filter_size: int) -> None:
     assert model(images(2, 2, 6, 5)).shape == (2, 3)
 
 
+def test_without_padding_the_network_is_cnv() -> None:
+    """FINN's CNV: 64-64-pool-128-128-pool-256-256 without padding leaves one pixel of 256 channels."""
+    model = vgg(widths=(64, 64, 128, 128, 256, 256), pools=(2, 4), hidden=(512, 512), padding="valid")
+    assert [layer.fan_in for layer in quant_layers(model).values()] == [27, 576, 576, 1152, 1152, 2304, 256, 512, 512]
+    assert {layer.padding for layer in quant_layers(model).values() if hasattr(layer, "padding")} == {(0, 0)}
+    assert model(images(2, 3, 32, 32)).shape == (2, 10)
+    with pytest.raises(HypersignError, match="conv2 needs images of at least 3 x 3; its inputs are 2 x 3"):
+        vgg((1, 4, 5), padding="valid")
+
+
+def test_padding_by_ones_surrounds_signs_only() -> None:
+    model = vgg((2, 6, 5), 3, **SMALL, padding="ones")
+    assert (model.conv1.pad_value, model.conv2.pad_value) == (0, 1)
+    assert model.conv2.padding == (1, 1)
+    assert vgg((2, 6, 5), 3, **SMALL, float_inputs=["conv2"], padding="ones").conv2.pad_value == 0
+
+
 def test_no_convolutions_or_no_hidden_layers() -> None:
     assert [n for n, _ in vgg((1, 4, 4), 3, widths=(), pools=(), hidden=()).named_children()] == [
         "flatten",

@@ -9,12 +9,14 @@
 #include <type_traits>
 #include <vector>
 
+#include "elementwise/elementwise.hpp"
 #include "hadamard/hadamard.hpp"
 #include "hamming/hamming.hpp"
 #include "image/image.hpp"
 #include "integers.hpp"
 #include "pack/pack.hpp"
 #include "product/filters.hpp"
+#include "product8/product8.hpp"
 #include "real/real.hpp"
 
 using namespace hypersign;
@@ -143,6 +145,45 @@ void real(const RealKernels &kernels, const RealKernels &truth) {
     expect(y[0] == y[1], "real");
 }
 
+void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &truth) {
+    const int64_t pixels = up_to(20), channels = 1 + up_to(80), n = pixels * channels, words = ceil_div(channels, 64);
+    std::normal_distribution<float> normal;
+    const auto numbers = [&](int64_t count) {
+        std::vector<float> values(static_cast<size_t>(count));
+        for (float &value : values) value = normal(generator);
+        return values;
+    };
+    const auto x = numbers(n), other = numbers(n), scale = numbers(channels), shift = numbers(channels);
+    const auto low = numbers(round_up(channels, 16)), high = numbers(round_up(channels, 16));
+    const auto whole = random_values<int32_t>(n, -999, 999), byte = random_values<int32_t>(n, 0, 255);
+    const std::vector<uint8_t> pixel(byte.begin(), byte.end());
+    const std::vector<uint64_t> flip(static_cast<size_t>(words), channels % 64 ? (uint64_t{1} << channels % 64) - 1 : 0);
+    std::vector<float> y[2];
+    std::vector<uint64_t> bits[2];
+    for (int i = 0; i < 2; ++i) {
+        const ElementwiseKernels &each = i ? kernels : truth;
+        y[i].resize(static_cast<size_t>(10 * n + 1));
+        float *to = y[i].data();
+        each.affine_float32(x.data(), scale.data(), shift.data(), channels, to, n);
+        each.affine_int32(whole.data(), scale.data(), shift.data(), channels, to + n, n);
+        each.affine_uint8(pixel.data(), scale.data(), shift.data(), channels, to + 2 * n, n);
+        each.add(x.data(), other.data(), to + 3 * n, n);
+        each.clip(x.data(), -0.5F, 1, to + 4 * n, n);
+        each.outer(other.data(), scale.data(), channels, to + 5 * n, pixels);
+        const float *rows[] = {x.data(), other.data(), x.data()};
+        each.mean(rows, 3, 7, to + 6 * n, n);
+        each.max(rows, 3, to + 7 * n, n);
+        each.affine_add_float32(x.data(), scale.data(), shift.data(), channels, other.data(), to + 8 * n, n);
+        each.affine_add_int32(whole.data(), scale.data(), shift.data(), channels, other.data(), to + 9 * n, n);
+        bits[i].resize(static_cast<size_t>(3 * pixels * words));
+        uint64_t *sign = bits[i].data();
+        to[10 * n] = each.levels(x.data(), low.data(), nullptr, flip.data(), sign, nullptr, pixels, channels);
+        sign += pixels * words;
+        each.levels(x.data(), low.data(), high.data(), flip.data(), sign, sign + pixels * words, pixels, channels);
+    }
+    expect(y[0] == y[1] && bits[0] == bits[1], "elementwise");
+}
+
 void product(const ProductKernels &kernels, const ProductKernels &truth) {
     const int64_t groups = up_to(2) ? 1 : 1 + up_to(40), depth = 1 + up_to(groups > 1 ? 40 : 200);
     const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : 150)), rows = 1 + up_to(2), columns = 1 + up_to(2);
@@ -177,6 +218,29 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
     }
 }
 
+void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
+    const int bits = 1 + static_cast<int>(up_to(1));
+    const int64_t groups = 1 + up_to(2), steps = 1 + up_to(20), count = 1 + up_to(kProduct8Lanes - 1);
+    const auto weights = random_values<uint8_t>(groups * steps * kProduct8Step, 0, 255);
+    for (int64_t rows = kernels.rows; rows > 0; rows = rows > 8 ? 8 : rows / 2) {
+        const auto x = random_values<int8_t>(groups * steps * kProduct8Quad * (8 / bits) * rows, -128, 127);
+        const auto x_sums = random_values<int32_t>(rows * groups, -1000, 1000);
+        const auto scale = random_values<float>(groups * kProduct8Lanes, -9, 9), x_scale = random_values<float>(rows, 0, 9);
+        std::vector<int32_t> sums[2];
+        std::vector<float> scaled[2];
+        for (int i = 0; i < 2; ++i) {
+            sums[i].resize(static_cast<size_t>(rows * 40));
+            scaled[i].resize(static_cast<size_t>(rows * 40));
+            for (const bool integer : {true, false})
+                (i ? kernels : truth)
+                    .tile({weights.data(), bits, groups, steps, x.data(), rows, x_sums.data(),
+                           integer ? sums[i].data() : nullptr, integer ? nullptr : scaled[i].data(), scale.data(),
+                           x_scale.data(), count, 40});
+        }
+        expect(sums[0] == sums[1] && scaled[0] == scaled[1], "product8");
+    }
+}
+
 template <typename T, typename Kernel>
 void hadamard(Kernel kernel, Kernel truth, const char *what) {
     const int64_t rows = 3, n = int64_t{1} << up_to(12);
@@ -208,6 +272,8 @@ int main(int count, char **names) {
             hamming(*set.kernels.hamming, hamming_portable);
             image(*set.kernels.image, image_portable);
             real(*set.kernels.real, real_portable);
+            elementwise(*set.kernels.elementwise, elementwise_portable);
+            product8(*set.kernels.product8, product8_portable);
             const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {
                 return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };

@@ -244,6 +244,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: sign_conv(3, 4, 3, input_quantizer=type("Mine", (Quantizer,), {})()), "known of the quantizer Mine"
     ),
     "hook": (lambda: _hooked(nn.Conv2d(3, 4, 3)), "a forward hook"),
+    "forward of its own": (lambda: _with_forward(nn.Conv2d(3, 4, 3)), "its forward was replaced on the object"),
     "padding mode": (lambda: sign_conv(3, 4, 3, padding=1, padding_mode="circular"), "padding_mode='circular'"),
     "asymmetric": (lambda: sign_conv(3, 4, 2, padding="same"), "not symmetric"),
     "ones around pixels": (
@@ -267,6 +268,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }  # fmt: skip
 
 
+def _with_forward(layer: nn.Module) -> nn.Module:
+    layer.forward = lambda x, forward=layer.forward: -forward(x)
+    return layer
+
+
 def _hooked(module: nn.Module) -> nn.Module:
     module.register_forward_hook(lambda *_: None)
     return module
@@ -277,6 +283,22 @@ def test_what_cannot_be_packed_is_refused_by_name_and_reason(name: str) -> None:
     model, message = REFUSED[name]
     with pytest.raises(HypersignError, match=message):
         fold(model(), SHAPE, pixel_range=(-1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel_range", "message"),
+    [
+        ("abc", None, "got the shape abc"),
+        ((3, 9, 9.0), None, "a size of the shape must be an integer"),
+        ((3, 0, 9), None, "must be an integer >= 1"),
+        (SHAPE, (1.0, 1.0), "low < high"),
+        (SHAPE, (0.0, np.inf), "low < high"),
+        (SHAPE, (np.nan, 1.0), "must be a number"),
+    ],
+)
+def test_shapes_and_ranges_that_are_none(shape: Any, pixel_range: Any, message: str) -> None:
+    with pytest.raises(HypersignError, match=message):
+        fold(nn.Flatten(), shape, pixel_range=pixel_range)
 
 
 def test_broken_numbers_are_refused(tmp_path: Path) -> None:
@@ -300,3 +322,30 @@ def test_the_papers_network_has_the_papers_bytes() -> None:
     _, tensors = fold(vgg(), (3, 32, 32), pixel_range=(-1.0, 1.0))
     weights = [tensor for name, tensor in tensors.items() if name.endswith(".weight")]
     assert sum(8 * int(np.prod(tensor.shape)) for tensor in weights) == 1_753_344
+
+
+class Centred(Sign):
+    """Inputs minus their mean: no threshold per channel says when the sign changes."""
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean()
+
+
+class Untrue(Quantizer):
+    """It gives another level than it states."""
+
+    levels = (-1.0, 1.0)
+
+    def round(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x >= 0, 2.0, -1.0)
+
+
+def test_quantizers_whose_statements_do_not_hold(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), QuantLinear(243, 4, weight_quantizer=Sign(), input_quantizer=Centred()))
+    with pytest.raises(HypersignError, match="levels must change at one threshold per channel"):
+        pack(model, tmp_path / "net", SHAPE)
+    weights = nn.Sequential(nn.Flatten(), QuantLinear(243, 4, weight_quantizer=Centred(), input_quantizer=Sign()))
+    pack(weights, tmp_path / "net", SHAPE)  # weights are packed as the levels that they are
+    model = nn.Sequential(nn.Flatten(), QuantLinear(243, 4, weight_quantizer=Untrue(), input_quantizer=Sign()))
+    with pytest.raises(HypersignError, match="the quantizer Untrue gives other levels than it states"):
+        pack(model, tmp_path / "net", SHAPE)

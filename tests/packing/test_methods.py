@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from hypersign._checks import HypersignError
+from hypersign.bits import available_backends
+from hypersign.bits.backend import forced
 from hypersign.layers import Maxout, QuantConv2d, QuantLinear, RPReLU, train_on_bits, use_kernels
 from hypersign.models import resnet20
 from hypersign.packed import PackedModel
@@ -89,6 +91,9 @@ def check(model: nn.Module, path, shape=(2, 8, 8), images: int = 40) -> PackedMo
     with torch.no_grad():
         expected = model(x).numpy()
     found = packed.predict(pixels)
+    for name in available_backends():  # with and without passes: the same numbers
+        with forced(name):
+            assert np.array_equal(packed.predict(pixels, batch_size=7, threads=2), found)
     near = np.abs(found - expected).max(1) <= 1e-4 * np.abs(expected).max()
     assert near.mean() > 0.9  # the others have a number within rounding of a threshold, which the certificate judged
     return packed

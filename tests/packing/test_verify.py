@@ -51,6 +51,20 @@ PIXELS = np.full((256, *SHAPE), 255, np.uint8)
 PIXELS[:, 0, 0, 0] = np.arange(256)
 
 
+def test_a_float_twin(tmp_path: Path) -> None:
+    """The ReLU of its inputs is packed as a clip, in front of every layer but the first."""
+    torch.manual_seed(0)
+    model = vgg((1, 8, 8), widths=(8, 8), pools=(2,), hidden=(16,), weights="float", inputs="relu").eval()
+    packed = packed_from(model, tmp_path, (1, 8, 8))
+    assert sum(node.op == "clip" for node in packed.graph.nodes) == 3
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8)).astype(np.uint8)
+    found = verify(model, packed, images)
+    assert found.holds
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images).float().div(255)).numpy()
+    np.testing.assert_allclose(packed.predict(images), expected, atol=1e-5)
+
+
 def test_the_same_network(tmp_path: Path) -> None:
     model = step_at(99.5)
     found = verify(model, packed_from(model, tmp_path, SHAPE), PIXELS, batch_size=100)
@@ -257,6 +271,38 @@ def test_batches_of_one(tmp_path: Path) -> None:
     seen: list[int] = []
     assert verify(model, packed, images, batch_size=1, progress=seen.append).holds
     assert seen == [1, 2, 3]
+
+
+class Negated(nn.Sequential):
+    """Its forward is not that of its layers."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return -super().forward(input)
+
+
+@pytest.mark.parametrize("way", ["subclass", "forward", "hook", "double", "str"])
+def test_a_network_that_computes_something_else_than_its_layers(way: str, tmp_path: Path) -> None:
+    model: Any = step_at(100)
+    packed = packed_from(model, tmp_path, SHAPE)
+    if way == "subclass":
+        model = Negated(*model)
+    elif way == "forward":
+        model.forward = lambda x, forward=model.forward: -forward(x)
+    elif way == "hook":
+        model[-1].register_forward_hook(lambda _, inputs, output: -output)
+    elif way == "double":
+        model.double()
+    else:
+        model = "network"
+    messages = {
+        "subclass": "no packed form is known of Negated",
+        "forward": "its forward was replaced",
+        "hook": "it has a forward hook",
+        "double": "must be float32",
+        "str": "got str",
+    }
+    with pytest.raises(HypersignError, match=messages[way]):
+        verify(model, packed, PIXELS)
 
 
 def test_what_cannot_be_verified(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def _windows(words: np.ndarray, model: PackedModel, name: str) -> tuple[np.ndarr
 @needs_browser
 def test_the_twin_stands_beside_each_unit(opened, tmp_path):
     model = digits_network(tmp_path)
-    twin = digits_network(tmp_path, weights="float", inputs="float")
+    twin = digits_network(tmp_path, weights="float", inputs="relu")
     images = images_for(model, 1)
     value = twin.trace(images)["conv2"][0, 2, 4, 9]
     with opened(model, {"twin": twin, "samples": [Sample("one", images[0])]}) as page:
@@ -400,3 +400,35 @@ def test_the_command_writes_the_page(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*words, "--images", str(tmp_path / "images.npy")])
     assert "--images must be uint8 of shape (N, 1, 8, 8)" in capsys.readouterr().err
+
+
+@needs_browser
+def test_layers_drawn_one_after_another_are_those_drawn_at_once(opened, tmp_path):
+    """A layer repaints only the units that changed: the picture must not depend on what stood there before."""
+    model = digits_network(tmp_path)
+    samples = [Sample(name, image) for name, image in zip("abc", images_for(model, 3), strict=True)]
+
+    def shown(page: Any) -> list[str]:
+        page.evaluate(
+            "() => new Promise((done) => { let n = 30; "
+            "(function f() { --n ? requestAnimationFrame(f) : done(); })(); })"
+        )
+        return page.evaluate(
+            "() => [...document.querySelectorAll('#flow canvas')].map((canvas) => canvas.toDataURL())"
+        )
+
+    def choose_unit(page: Any) -> None:  # it is outlined
+        page.set_viewport_size({"width": 1200, "height": 6000})
+        page.select_option("#unit-layer", label="conv2")
+        for name in "cyx":
+            page.fill(f"#unit-{name}", "3")
+            page.press(f"#unit-{name}", "Tab")
+
+    with opened(model, {"samples": samples[2:]}) as page:
+        choose_unit(page)
+        expected = shown(page)
+    with opened(model, {"samples": samples}) as page:
+        choose_unit(page)
+        for i in (1, 0, 2):
+            page.click(f"#samples button:nth-child({i + 1})")
+            assert (shown(page) == expected) == (i == 2)

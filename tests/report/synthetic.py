@@ -171,9 +171,10 @@ def forecast() -> dict[str, Any]:
         "factor": 0.9,
         "power": 0.8,
         "crowding": 0.0,
+        "coherence": 0.0,
         "curve": {"r": [0.3, 0.6, 1.0], "kl": [2.0, 1.0, 0.0], "agreement": [0.4, 0.7, 1.0]},
-        "bias": {"r": 0.01, "log_kl": 0.0, "agreement": 0.02},
-        "spread": {"r": 0.03, "log_kl": 0.2, "agreement": 0.04},
+        "bias": {"log_kl": 0.0, "agreement": 0.02},
+        "spread": {"log_r": 0.1, "log_kl": 0.2, "agreement": 0.04},
     }
     return {
         "run": "float",

@@ -246,13 +246,13 @@ def test_choosing_formats_moves_size_and_prediction(opened):
         def words():
             return page.inner_text("#forecast-words")
 
-        # conv1 binary, conv3 as trained: 500 + 100 + 2 × 3200 bytes. r = exp(-.9 (ln(2) / 2)^.8) = .6801, less .01.
-        assert words().startswith("7 kB, 1.4 times smaller. Predicted: r of the logits 0.670 ± 0.030; ")
+        # conv1 binary, conv3 as trained: 500 + 100 + 2 × 3200 bytes. r = exp(-.9 (ln(2) / 2)^.8) = .6801.
+        assert words().startswith("7 kB, 1.4 times smaller. Predicted: r of the logits 0.680 ± 0.026; ")
         assert "26.0 % ± 4.7 % of decisions change." in words()  # .7 + .3 (.6801 - .6) / .4 - .02 agree
         page.select_option("select[aria-label='format of conv1']", "ternary")
-        assert words().startswith("7.1 kB, 1.4 times smaller. Predicted: r of the logits 0.846 ± 0.030; ")
+        assert words().startswith("7.1 kB, 1.4 times smaller. Predicted: r of the logits 0.856 ± 0.013; ")
         page.click("#forecast-presets button:has-text('all binary')")
-        assert words().startswith("3.9 kB, 2.6 times smaller. Predicted: r of the logits 0.608 ± 0.030; ")
+        assert words().startswith("3.9 kB, 2.6 times smaller. Predicted: r of the logits 0.618 ± 0.030; ")
         page.click("#forecast-presets button:has-text('all float')")
         assert "r of the logits 1.000 ± 0.000; 0.0 % ± 0.0 % of decisions change." in words()
         page.click("#forecast-presets button:has-text('the plan')")

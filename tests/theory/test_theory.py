@@ -250,3 +250,19 @@ def test_an_infinite_threshold_leaves_no_angle(d: float) -> None:
     assert np.isnan(theory.ternary_cosine_std(np.inf, d))
     assert theory.ternary_nonzero_share(np.inf) == 0
     assert np.isnan(theory.ternary_level(np.inf))
+
+
+@pytest.mark.parametrize("d", [1e9, 1e17, 1e23, 1e150, np.inf])
+def test_very_large_dimensions(d):
+    """cos ~ sqrt(2/pi), and both deviations fall like 1/sqrt(d); nothing overflows (warnings are errors)."""
+    assert theory.sign_cosine(d) == pytest.approx(np.sqrt(2 / np.pi), rel=1e-9)
+    assert theory.sign_angle(d) == pytest.approx(np.arccos(np.sqrt(2 / np.pi)), rel=1e-8)
+    cosine_std = np.sqrt((1 - 3 / np.pi) / d)
+    assert theory.sign_cosine_std(d) == pytest.approx(cosine_std, rel=1e-6)
+    assert theory.sign_angle_std(d) == pytest.approx(cosine_std / np.sqrt(1 - 2 / np.pi), rel=1e-6)
+
+
+@pytest.mark.parametrize("t", [1e-320, 1e-17])
+def test_thresholds_near_zero_are_the_sign(t):
+    assert theory.ternary_cosine(t, 27) == pytest.approx(theory.ternary_cosine(0, 27), rel=1e-12)
+    assert np.isnan(theory.ternary_cosine(1e308, 27))

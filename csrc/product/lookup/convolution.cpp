@@ -42,7 +42,7 @@ const std::vector<uint8_t> &filter_indices(const ProductFilters &filters) {
 }
 
 // Filters [first, last), whole registers, with all pixels.
-void multiply_filters(const ConvolutionPlan &plan, int64_t first, int64_t last) {
+void multiply_filters(const ConvolutionPlan &plan, int64_t first, int64_t last, int32_t *sums) {
     const ProductFilters &filters = plan.filters;
     const LookupKernels &kernels = lookup_of(plan);
     FilterBlock block = filters.blocks.front();
@@ -54,7 +54,7 @@ void multiply_filters(const ConvolutionPlan &plan, int64_t first, int64_t last) 
     plan.find_thresholds(0, plan.pixels, thresholds);
     plan.find_pixels(0, plan.pixels, pointers);
     LookupTask task{};
-    task.tile = plan.tile(block, 0, plan.pixels, thresholds);
+    task.tile = plan.tile(block, 0, plan.pixels, thresholds, sums);
     const int64_t taps = task.tile.taps, tap_words = block.words * plan.planes * kLookupPixels;
     const AlignedWords pixels = aligned_words(taps * tap_words);
     for (int64_t tap = 0; tap < taps; ++tap) {
@@ -113,14 +113,15 @@ void LookupRun::prepare(const ConvolutionPlan &plan, int64_t pixel, int64_t size
     first_word = -1;
 }
 
-void LookupRun::multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size) {
+void LookupRun::multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size,
+                         int32_t *sums) {
     if (first_word != block.first_word || words != block.words) {
         write_indices(plan, block, pixel, size);
         first_word = block.first_word;
         words = block.words;
     }
     LookupTask task{};
-    task.tile = plan.tile(block, pixel, size, thresholds);
+    task.tile = plan.tile(block, pixel, size, thresholds, sums);
     task.block = task.tile.weights;
     task.rows = size;
     task.indices = indices.data();
@@ -202,12 +203,12 @@ bool filters_look_up(const ConvolutionPlan &plan) {
            filters.lookup.uses++ >= kUsesBeforeIndices;
 }
 
-void convolve_by_filter_lookup(const ConvolutionPlan &plan, int threads) {
+void convolve_by_filter_lookup(const ConvolutionPlan &plan, int threads, int32_t *sums) {
     const int64_t lanes = plan.filters.kernels.lanes, registers = plan.filters.padded / lanes;
     const int64_t parts = std::max(ceil_div(plan.filters.padded, kMaxRun), std::min<int64_t>(threads, registers));
     parallel_for(parts, threads, [&](int64_t first, int64_t last) {
         for (int64_t part = first; part < last; ++part)
-            multiply_filters(plan, part * registers / parts * lanes, (part + 1) * registers / parts * lanes);
+            multiply_filters(plan, part * registers / parts * lanes, (part + 1) * registers / parts * lanes, sums);
     });
 }
 

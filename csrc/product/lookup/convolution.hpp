@@ -23,7 +23,8 @@ struct LookupRun {
     int64_t first_word, words;  // that the indices are of
 
     void prepare(const ConvolutionPlan &plan, int64_t pixel, int64_t size);
-    void multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size);
+    void multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size,
+                  int32_t *sums = nullptr);
 
    private:
     void write_indices(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size);
@@ -32,6 +33,6 @@ struct LookupRun {
 // Whether filters should look up tables of the pixels. Each call counts as a use: writing the filters' indices takes
 // as long as some ten products, so it waits until they are used again and again.
 bool filters_look_up(const ConvolutionPlan &plan);
-void convolve_by_filter_lookup(const ConvolutionPlan &plan, int threads);
+void convolve_by_filter_lookup(const ConvolutionPlan &plan, int threads, int32_t *sums = nullptr);
 
 }  // namespace hypersign

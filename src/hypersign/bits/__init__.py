@@ -15,6 +15,7 @@ from hypersign.bits.hadamard import hadamard_transform
 from hypersign.bits.hamming import hamming, hamming_topk, hamming_within
 from hypersign.bits.images import image_conv2d
 from hypersign.bits.pooling import max_pool2d
+from hypersign.bits.product8 import Filters8
 from hypersign.bits.real import real_conv2d, real_matmul
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.words import pack, pack_ternary, unpack, unpack_ternary
@@ -28,6 +29,7 @@ __all__ = [
     "unpack",
     "unpack_ternary",
     "Filters",
+    "Filters8",
     "Thresholds",
     "max_pool2d",
     "image_conv2d",

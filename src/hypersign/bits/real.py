@@ -68,13 +68,17 @@ def real_conv2d(
     if offset.shape != (filters,):
         raise HypersignError(f"bias must be ({filters},), one number for each filter; got shape {offset.shape}")
     out = output_size(x.shape[1:3], weight.shape[1:3], stride=stride, padding=padding, dilation=dilation)
-    kernels = native()
-    if kernels is not None:
-        y = np.empty((len(x), *out, filters), np.float32)
-        arrays = (np.require(array, requirements=["C", "A"]) for array in (x, weight, offset))
-        kernels.real_conv2d(*arrays, y, stride, padding, dilation, groups, threads)
-        return y
-    return reference.real_conv2d(x, weight, offset, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    y = np.empty((len(x), *out, filters), np.float32)
+    planned = planned_real_conv2d(
+        np.require(weight, requirements=["C", "A"]),
+        np.require(offset, requirements=["C", "A"]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    planned(np.require(x, requirements=["C", "A"]), y)(threads)
+    return y
 
 
 def real_matmul(
@@ -96,6 +100,33 @@ def real_matmul(
             f"real_matmul multiplies (M, d) with (filters, d); got shapes {x.shape} and {weight.shape}"
         )
     return real_conv2d(x[:, None, None], weight[:, None, None], bias=bias, threads=threads)[:, 0, 0]
+
+
+def planned_real_conv2d(
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Planned:
+    """`real_conv2d` without checks, for networks that check everything once."""
+
+    def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
+        kernels = native()
+        if kernels is not None:
+            bound: Bound = kernels.real_conv2d(x, weight, bias, out, stride, padding, dilation, groups)
+            return bound
+
+        def run(threads: int) -> None:
+            out[:] = reference.real_conv2d(
+                x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+            )
+
+        return run
+
+    return bind
 
 
 def planned_affine(scale: NDArray[np.float32], shift: NDArray[np.float32]) -> Planned:

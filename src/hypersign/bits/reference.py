@@ -264,3 +264,24 @@ def nearest(distances: NDArray[np.int32], k: int) -> tuple[NDArray[np.int32], ND
     """The k smallest distances of each row, smallest first, and their columns. Ties keep the order of columns."""
     indices = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(distances, indices, 1), indices.astype(np.int64)
+
+
+def product8(x: NDArray[np.int8], levels: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Dot products of 8-bit rows (M, d) with levels (filters, d). float64 holds every such sum exactly."""
+    return (x.astype(np.float64) @ levels.T.astype(np.float64)).astype(np.int32)
+
+
+def scaled_product8(
+    x: NDArray[np.int8],
+    levels: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    x_scale: NDArray[np.float32],
+    *,
+    group: int,
+) -> NDArray[np.float32]:
+    """`product8` of each group, times its scale (filters, groups), summed in order, times the scale of the row."""
+    y = np.zeros((len(x), len(levels)), np.float32)
+    for g, first in enumerate(range(0, x.shape[1], group)):
+        sums = product8(x[:, first : first + group], levels[:, first : first + group]).astype(np.float32)
+        y = sums * scale[:, g] if g == 0 else y + sums * scale[:, g]
+    return y * x_scale[:, None]

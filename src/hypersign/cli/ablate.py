@@ -90,6 +90,7 @@ def ablate(
         out.print(ranking_words(ranking))
     if deep is not None:
         out.print(depth_table(deep))
+        out.print(permutation_table(deep))
 
 
 def ablation_table(found: "Ablation", side: str, scope: str) -> Table:
@@ -98,12 +99,12 @@ def ablation_table(found: "Ablation", side: str, scope: str) -> Table:
     table = Table(
         title=f"{side} back to float: " + ("one layer's" if alone else "all but one layer's"),
         title_justify="left",
-        caption=f"change against {'the network as it is' if alone else 'all layers in float'}, ± one standard error\n"
-        "of the paired difference, over images and rounds; disturbance: the part of the loss change\n"
-        "that the size of the logits' change decides; r: correlation of the two networks' logits",
+        caption=f"change against {'the network as it is' if alone else 'all layers in float'}, ± one standard error "
+        "of the paired difference, over images and rounds; disturbance: the part of the loss change that the size of "
+        "the logits' change decides; r: correlation of the two networks' logits",
         caption_justify="left",
     )
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     for name in ("loss", "accuracy, %", "disturbance", "r", "predicted"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.ablated:
@@ -146,18 +147,16 @@ def ranking_words(ranking: "Ranking") -> str:
 
 
 def depth_table(found: "Depth") -> Table:
-    """One row per layer: correlation with the float replica, and the permutation tests."""
+    """One row per layer: correlation with the float replica, and signs that differ."""
     table = Table(
         title=f"depth: all layers quantized against a float replica, {found.images:,} images",
         title_justify="left",
-        caption="r: correlation of the layer's dot products in the two networks, and flips: inputs whose sign\n"
-        "differs, each on test / training images; alone: without the errors of earlier layers. Permuted:\n"
-        "r with quantized weights, measured / predicted, inputs permuted over everything; within each\n"
-        "image; over the images, for each channel and position.",
+        caption="r: correlation of the layer's dot products in the two networks; flips: inputs whose sign differs; "
+        "both on test / training images; alone: without the errors of earlier layers",
         caption_justify="left",
     )
-    table.add_column("layer", no_wrap=True)
-    for name in ("alone", "r", "flips %", "permuted", "in image", "over images"):
+    table.add_column("layer", overflow="fold")
+    for name in ("r alone", "r", "flips, %"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in found.layers:
         table.add_row(
@@ -165,8 +164,24 @@ def depth_table(found: "Depth") -> Table:
             f"{layer.own_r:.2f}",
             beside(layer.r, layer.training_r, 2),
             beside(100 * layer.input_flips, 100 * layer.training_input_flips, 1),
-            *(beside(test.r, test.predicted_r, 3) for test in layer.permuted),
         )
+    return table
+
+
+def permutation_table(found: "Depth") -> Table:
+    """One row per layer: r with quantized weights on permuted inputs."""
+    table = Table(
+        title="r with quantized weights, if inputs are permuted",
+        title_justify="left",
+        caption="each measured / predicted; inputs are permuted over everything, within each image, or over the "
+        "images for each channel and position",
+        caption_justify="left",
+    )
+    table.add_column("layer", overflow="fold")
+    for name in ("over everything", "within images", "over images"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in found.layers:
+        table.add_row(layer.name, *(beside(test.r, test.predicted_r, 3) for test in layer.permuted))
     return table
 
 

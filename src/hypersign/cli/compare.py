@@ -18,6 +18,15 @@ PageTarget = Annotated[
 RunPaths = Annotated[tuple[Path, ...], Option("two or more run folders", "RUN ...")]
 
 
+QUANTITIES = (
+    ("angle between latent and quantized filters, in degrees", ("angle_degrees", "predicted_angle_degrees"), 1),
+    ("r of dot products, weights quantized", ("r", "training_r", "predicted_r"), 3),
+    ("r, inputs quantized", ("activations_r", "training_activations_r", "predicted_activations_r"), 3),
+    ("r, weights and inputs quantized", ("both_r", "training_both_r", "predicted_both_r"), 3),
+)
+"""Title, keys of the measured and the predicted value (and between them the one of training images), and digits."""
+
+
 def run(words: Sequence[str]) -> None:
     """Parses `hypersign compare`'s options and prints."""
     parse(compare, words, "compare")
@@ -44,8 +53,8 @@ def compare(runs_: RunPaths, /, *, report: PageTarget = None, json: JsonTarget =
     out = console()
     out.print(_overview(found, differences))
     measured = {label: facts["layers"] for label, facts in found.items() if facts["layers"]}
-    if measured:
-        out.print(_layers(measured))
+    for title, keys, digits in QUANTITIES if measured else ():
+        out.print(_layers(title, measured, keys, digits))
     for label, facts in found.items():
         for missing in facts["missing"]:
             out.print(as_typed(f"{label}: {missing}"), soft_wrap=True)
@@ -61,7 +70,7 @@ def _overview(found: dict[str, dict[str, Any]], differences: dict[str, dict[str,
         caption="± one binomial standard error of the accuracy, over test images",
         caption_justify="left",
     )
-    table.add_column("result or setting", no_wrap=True)
+    table.add_column("result or setting", overflow="fold")
     for label in found:
         table.add_column(label, justify="right", overflow="fold")
     tests = [facts["test"] for facts in found.values()]
@@ -88,33 +97,19 @@ def _accuracy(test: dict[str, Any]) -> str:
     return f"{p:.2%} ± {math.sqrt(p * (1 - p) / n):.2%}"
 
 
-def _layers(measured: dict[str, dict[str, Any]]) -> Table:
-    """One row per layer: angle and r in each run, measured beside predicted."""
-    table = Table(
-        title="angle and r",
-        title_justify="left",
-        caption="each measured / predicted; angle: between latent and quantized filters, in degrees;\n"
-        "r: correlation of dot products with quantized and with latent weights",
-        caption_justify="left",
-    )
-    table.add_column("layer", no_wrap=True)
+def _layers(title: str, measured: dict[str, dict[str, Any]], keys: tuple[str, ...], digits: int) -> Table:
+    """One row per layer, one column per run: measured beside predicted."""
+    words = "measured / predicted" if len(keys) == 2 else "measured / from training images / predicted"
+    table = Table(title=f"{title}:\n{words}", title_justify="left")
+    table.add_column("layer", overflow="fold")
     for label in measured:
-        for number in ("angle", "r"):
-            table.add_column(f"{label}:\n{number}", justify="right", overflow="fold")
+        table.add_column(label, justify="right", overflow="fold")
     for name in dict.fromkeys(name for layers in measured.values() for name in layers):
-        cells = []
-        for layers in measured.values():
-            layer = layers.get(name)
-            cells += (
-                ["-"] * 3
-                if layer is None
-                else [
-                    " / ".join(_text(layer[key], 1) for key in ("angle_degrees", "predicted_angle_degrees")),
-                    " / ".join(_text(layer[key], 3) for key in ("r", "predicted_r")),
-                    " / ".join(_text(layer.get(key), 3) for key in ("both_r", "predicted_both_r")),
-                ]
-            )
-        table.add_row(name, *cells)
+        found = [layers.get(name) for layers in measured.values()]
+        table.add_row(
+            name,
+            *("-" if layer is None else " / ".join(_text(layer.get(key), digits) for key in keys) for layer in found),
+        )
     return table
 
 

@@ -28,7 +28,7 @@ def fetch(name: Annotated[str, Option(metavar="NAME")], /) -> None:
         hypersign data fetch digits
 
     Args:
-        name: digits, mnist, fashion-mnist, cifar-10 or cifar-100.
+        name: digits, mnist, fashion-mnist, cifar-10, cifar-100, tinyshakespeare or war-and-peace.
     """
     from hypersign import data
 
@@ -50,6 +50,7 @@ def export(
     Examples:
         hypersign data export digits images.npy
         hypersign data export digits vectors.npy --split train --vectors
+        hypersign data export digits queries.npy --vectors
 
     Args:
         name: digits, mnist, fashion-mnist, cifar-10, cifar-100, a folder of class folders, or a .npz file.
@@ -62,13 +63,15 @@ def export(
     if file.suffix != ".npy":
         raise HypersignError(f"the file must end in .npy; got {file}")
     check_file("the file", file)
-    loaded = data.load(name)
+    if data.is_text(name):
+        raise HypersignError(f"export writes images; {name} is a text: read its file, in the folder of data fetch")
+    loaded = data.read(name)
     chosen = loaded.test if split == "test" else loaded.train
-    images = chosen.images.numpy()
+    images = chosen.images
     if vectors:
         images = images.reshape(len(images), -1).astype(np.float32)
     labels = file.with_name(f"{file.stem}-labels.npy")
-    for path, array in ((file, images), (labels, chosen.labels.numpy())):
+    for path, array in ((file, images), (labels, chosen.labels)):
         write_atomic(path, npy_bytes(array))
     shape = " x ".join(map(str, images.shape))
     say(f"{file}: {shape}, {images.dtype}; labels: {labels}")
@@ -96,17 +99,19 @@ def list_(*, json: JsonTarget = None) -> None:
 
 
 def _table(found: list[Any]) -> Table:
-    table = Table(title="Data sets", title_justify="left")
-    table.add_column("name", no_wrap=True)
+    table = Table(title="Data sets", title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("name", overflow="fold")
     for column in ("training", "test", "shape", "classes"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("where")
     for item in found:
-        where = item.place if item.path is not None else f"{item.download_bytes / 1e6:,.0f} MB to download"
+        where = item.place
+        if item.path is None:
+            where = f"{item.download_bytes / 1e6:,.0f} MB to download" if item.download_bytes else f"needs {where}"
         counts = (
             f"{item.train_images:,}",
             f"{item.test_images:,}",
-            "x".join(map(str, item.shape)),
+            "x".join(map(str, item.shape)) or "text",
             str(item.classes),
         )
         table.add_row(item.name, *counts, where)

@@ -9,7 +9,7 @@ from rich.text import Text
 from hypersign._checks import check_int
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, Weights, parse
-from hypersign.cli.printing import console
+from hypersign.cli.printing import bits_words, console
 
 
 def run(words: Sequence[str]) -> None:
@@ -46,21 +46,24 @@ def evaluate(
     data = opened.data()
     chosen = (data.test if split == "test" else data.train)[:images]
     result = measure(opened.load_model(weights), data.batches(chosen, batch_size), task=opened.task())
-    write_json({"run": opened.name, "weights": weights, "split": split, **result.as_dict(data.unit)}, json)
+    found = result.as_dict(data.unit)
+    write_json({"run": opened.name, "weights": weights, "split": split, **found}, json)
     if not prints_text(json):
+        return
+    out = console()
+    out.print(
+        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {found[data.unit]:,} {split} {data.unit}, "
+        f"loss {result.loss:.4f}{bits_words(found, data.unit)}",
+    )
+    if result.confusion is None or not data.classes:
         return
     table = Table(title="rows: class of the label; columns: predicted class", title_justify="left")
     table.add_column("")
     for name in data.classes:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("right", justify="right")
-    for i, (name, row) in enumerate(zip(data.classes, result.confusion or (), strict=True)):
+    for i, (name, row) in enumerate(zip(data.classes, result.confusion, strict=True)):
         share = f"{row[i] / sum(row):.1%}" if sum(row) else "-"
         cells = [Text(str(count), "bold") if i == j else str(count) if count else "" for j, count in enumerate(row)]
         table.add_row(name, *cells, share)
-    out = console()
-    out.print(
-        f"{opened.name}, {weights} weights: {result.accuracy:.2%} of {result.examples:,} {split} {data.unit}, "
-        f"loss {result.loss:.4f}",
-    )
     out.print(table)

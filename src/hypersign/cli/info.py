@@ -7,7 +7,7 @@ from rich.table import Table
 
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, RunPath, parse
-from hypersign.cli.printing import console
+from hypersign.cli.printing import bits_words, console
 
 
 def run(words: Sequence[str]) -> None:
@@ -49,7 +49,8 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
         result = found["results"].get(split)
         if result:
             facts.add_row(
-                f"{split} accuracy", f"{result['accuracy']:.2%} of {result[unit]:,}, loss {result['loss']:.4f}"
+                f"{split} accuracy",
+                f"{result['accuracy']:.2%} of {result[unit]:,}, loss {result['loss']:.4f}{bits_words(result, unit)}",
             )
     if "twin" in found:
         facts.add_row("float twin", twin_words(found))

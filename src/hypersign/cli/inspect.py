@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from rich.table import Table
@@ -13,7 +13,7 @@ from hypersign._checks import check_int
 from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
 from hypersign.cli.options import Option, RunPath, Seed, Weights, parse, progress_bars
-from hypersign.cli.printing import beside, console
+from hypersign.cli.printing import beside, bits_words, console
 
 if TYPE_CHECKING:
     from hypersign.geometry import DotProducts, Geometry, LayerGeometry
@@ -41,6 +41,7 @@ def inspect(
 
     In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy).
     These have their own options: hypersign inspect model.safetensors --help, hypersign inspect vectors.npy --help.
+    A recurrent network is measured over time, into recurrence.json.
 
     Example:
         hypersign inspect runs/demo --images 200 --figures
@@ -62,6 +63,9 @@ def inspect(
     check_int("--images", images, min=1)
     folder = output or opened.results_folder
     out = console()
+    if study.is_recurrent(opened):
+        _over_time(opened, folder, images=images, weights=weights, seed=seed)
+        return
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
         with progress_bars() as progress:
@@ -98,6 +102,33 @@ def inspect(
             paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
             out.print(f"{len(paths)} figures in {folder / 'figures'}", soft_wrap=True)
         out.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", soft_wrap=True)
+
+
+def _over_time(opened: Any, folder: Path, **options: Any) -> None:
+    """Inspects recurrent layers over time; writes report.html and recurrence.json."""
+    from hypersign import report, study
+    from hypersign.report.recurrence import TITLES, answer, layer_words, shown_rows
+
+    with writing_file(folder / "recurrence.json"):
+        found = study.inspect_over_time(opened, **options)
+        found.save(folder / "recurrence.json")
+        test = opened.info["results"].get("test") or {}
+        result = f"Loss {test['loss']:.4f}{bits_words(test, opened.unit)}." if test.get("loss") is not None else ""
+        page = report.write_over_time(folder / "report.html", found, opened.name, result)
+    out = console()
+    for layer in found.layers:
+        table = Table(
+            title=f"{layer.name}: dot products of {found.test_sequences} test sequences over time",
+            caption=layer_words(layer),
+            caption_justify="left",
+        )
+        for title in TITLES:
+            table.add_column(title, justify="right")
+        for row in shown_rows(layer):
+            table.add_row(*row)
+        out.print(table)
+    out.print(answer(found))
+    out.print(f"Report: {page}\nNumbers: {folder / 'recurrence.json'}", soft_wrap=True)
 
 
 def sign_flips(found: "Geometry") -> str:
@@ -153,10 +184,11 @@ def independence(found: "Geometry") -> str:
     if better:
         text += f" They lose less in {_names(better)}: the filters point where the inputs vary most."
     if worse:
+        verb = "loses" if len(worse) == 1 else "lose"
         text += (
-            f" {_names(worse)} lose more: their inputs share a component, such as brightness, that latent filters "
+            f" {_names(worse)} {verb} more: the inputs share a component, such as brightness, that latent filters "
+            "cancel and binary ones do not."
         )
-        text += "cancel and binary ones do not."
     return text
 
 
@@ -176,13 +208,12 @@ def geometry_table(found: "Geometry") -> Table:
     """One row per layer: measured and predicted angle and correlations of dot products."""
     table = Table(
         title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
-        caption="each measured / predicted; angle: between latent and quantized filters, in\n"
-        "degrees; r: correlation of dot products when weights, activations or both\n"
-        "are binarized, predicted before that from the inputs' covariance;\n"
-        "* apart by more than three standard errors",
+        caption="each measured / predicted; angle: between latent and quantized filters, in degrees; "
+        "r: correlation of dot products when weights, activations or both are binarized, predicted before that from "
+        "the inputs' covariance; * apart by more than three standard errors",
         caption_justify="left",
     )
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     table.add_column("angle", justify="right", no_wrap=True)
     for name in ("weights", "activations", "both"):
         table.add_column(f"r {name}", justify="right", no_wrap=True)
@@ -204,12 +235,12 @@ def _cell(products: "DotProducts") -> str:
 def covariance_table(found: "Geometry") -> Table:
     """One row per layer: the inputs' effective dimension, the distance of predictions per filter, and remarks."""
     table = Table(
-        caption=f"predictions are from {found.covariance_images:,} training images; apart: median over filters\n"
-        "of the distance between measured and predicted r; effective dimension:\n"
-        "number of directions in which inputs vary",
+        caption=f"predictions are from {found.covariance_images:,} training images; apart: median over filters of "
+        "the distance between measured and predicted r; effective dimension: number of directions in which inputs "
+        "vary",
         caption_justify="left",
     )
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     for name in ("fan-in", "effective\ndimension", "apart:\nweights", "activa-\ntions", "both"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("remark")

@@ -80,7 +80,7 @@ def inspect_weights(
     """Measure the weights of a file beside theory, or compare a low-bit file with its float original.
 
     Example:
-        hypersign inspect model.safetensors --json model.json
+        hypersign inspect runs/demo/model.safetensors --json model.json
 
     Args:
         file: a .safetensors or .gguf file, or a folder with one .safetensors file or with shards and their index.
@@ -187,21 +187,30 @@ def _print_weights(found: WeightsGeometry, opened: TensorFile, out: Console) -> 
     if not found.tensors:
         return
     out.print(
-        f"{found.measured_bytes / 1e9:.3g} GB of {len(found.tensors)} tensors measured in {found.seconds:.2f} s, "
+        f"{_bytes(found.measured_bytes)} of {len(found.tensors)} tensors measured in {found.seconds:.2f} s, "
         f"{found.bytes_per_second / 1e9:.2f} GB/s; samples took {found.sample_seconds:.2f} s more",
         soft_wrap=True,
     )
 
 
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
 def _print_unmeasured(unmeasured: Sequence[Unmeasured], out: Console) -> None:
+    """One row per type and reason; the JSON names every tensor."""
     if not unmeasured:
         return
-    table = _table("Not measured", "", "tensor")
-    table.add_column("type")
-    table.add_column("shape")
-    table.add_column("reason", overflow="fold")
+    groups: dict[tuple[str, str], list[Unmeasured]] = {}
     for tensor in unmeasured:
-        table.add_row(tensor.name, tensor.dtype, _shape(tensor.shape), tensor.reason)
+        groups.setdefault((tensor.dtype, tensor.reason), []).append(tensor)
+    table = Table(title="Not measured", title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("tensors", justify="right")
+    table.add_column("type")
+    table.add_column("first, and its shape", overflow="fold")
+    table.add_column("reason")
+    for (dtype, reason), group in groups.items():
+        table.add_row(f"{len(group):,}", dtype, f"{group[0].name}, {_shape(group[0].shape)}", reason)
     out.print(table)
 
 

@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 VERBS = {
     "demo": "train a small binary network on scanned digits and write its report (a minute)",
-    "data": "list or download data sets",
+    "data": "list, download and export data sets",
     "train": "train a binary or ternary network into a run folder, or resume a run",
     "models": "list the networks that come with HyperSign",
     "evaluate": "print accuracy, loss and confusion matrix of a run",
@@ -27,6 +27,9 @@ VERBS = {
     "compare": "show runs side by side: settings that differ, accuracy, angles and r",
     "pack": "write a run's network as one file of bits, and verify it",
     "run": "predict with a packed file, without torch",
+    "generate": "continue a text with a run that was trained on one",
+    "export": "write a packed file for ONNX Runtime, FINN and hls4ml (QONNX), or a C compiler",
+    "import": "read a QONNX network of binary and ternary layers as a packed file",
     "play": "write a page that runs a packed file on what you draw",
     "bench": "time a packed network and its layers, beside the float network",
     "theory": "print the closed forms: angles, ternary levels, the reference tables",
@@ -46,6 +49,9 @@ PACKAGES = {
     "matplotlib": ("matplotlib", "report"),
     "jinja2": ("jinja2", "report"),
     "gguf": ("gguf", "gguf"),
+    "onnx": ("onnx", "export"),
+    "onnxruntime": ("onnxruntime", "export"),
+    "qonnx": ("qonnx", "export"),
     "PIL": ("pillow", ""),
 }
 """Module -> (distribution to install, the extra that brings it; none for those of the base install)."""

@@ -9,6 +9,7 @@ import itertools
 import re
 import shutil
 import sys
+import tempfile
 import textwrap
 import types
 import typing
@@ -37,6 +38,7 @@ __all__ = [
     "Threads",
     "Weights",
     "load_packed",
+    "load_packed_or_run",
     "option_class",
     "parse",
     "parse_one_of",
@@ -148,6 +150,21 @@ def load_packed(file: Path) -> PackedModel:
     if not file.exists() and str(file) in pretrained.names():
         return PackedModel.pretrained(str(file))
     return PackedModel.load(file)
+
+
+def load_packed_or_run(path: Path) -> PackedModel:
+    """The network of a packed file or of `hypersign models`; that of a run folder is packed first."""
+    if not path.is_dir():
+        return load_packed(path)
+    from hypersign import packing, runs
+
+    opened = runs.load(path)
+    data, model = opened.info["data"], opened.info["model"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.hypersign"
+        shape, classes = tuple(model["shape"]), data.get("classes")
+        packing.pack(opened.load_model(), file, shape, pixel_range=data["pixel_range"], classes=classes)
+        return PackedModel.load(file)
 
 
 def parse(function: Callable[..., None], words: Sequence[str], name: str) -> None:

@@ -141,7 +141,7 @@ def _sentence(found: "Certificate") -> str:
 def _table(packed: PackedModel) -> Table:
     """One row per operation: its output and its arithmetic."""
     table = Table(
-        caption="bits: products of packed levels; integers: sums of pixels;\n"
+        caption="bits: products of packed levels; integers: sums of pixels; "
         "float32: real weights or inputs, with multiplications",
         caption_justify="left",
     )

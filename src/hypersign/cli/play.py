@@ -7,10 +7,9 @@ from typing import Annotated
 import numpy as np
 
 from hypersign._checks import HypersignError, check_int
-from hypersign.cli.options import Option, PackedFile, load_packed, parse
+from hypersign.cli.options import Option, PackedFile, load_packed, load_packed_or_run, parse
 from hypersign.cli.printing import console
 from hypersign.cli.run import open_images
-from hypersign.packed import PackedModel
 from hypersign.playground import Sample, write
 
 
@@ -55,22 +54,6 @@ def play(
                 f"{pixels.dtype} of shape {pixels.shape}"
             )
         samples = [Sample(name, image) for name, image in zip(names, pixels, strict=False)]
-    other = None if twin is None else PackedModel.load(twin) if twin.is_file() else _packed_run(twin)
+    other = None if twin is None else load_packed_or_run(twin)
     path = write(output, model, title=file.stem, twin=other, samples=samples)
     console().print(f"{path}: {path.stat().st_size:,} bytes. Open it in a browser and draw.", soft_wrap=True)
-
-
-def _packed_run(run: Path) -> PackedModel:
-    """The packed network of a run folder."""
-    import tempfile
-
-    from hypersign import packing, runs
-
-    opened = runs.load(run)
-    shape, classes = opened.info["model"]["shape"], opened.info["data"].get("classes")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "twin.hypersign"
-        packing.pack(
-            opened.load_model(), path, tuple(shape), pixel_range=opened.info["data"]["pixel_range"], classes=classes
-        )
-        return PackedModel.load(path)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hypersign._installation import program
 
-__all__ = ["beside", "command_table", "console", "number", "printable", "say", "say_next"]
+__all__ = ["beside", "bits_words", "command_table", "console", "number", "printable", "say", "say_next"]
 
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that reverse the direction of writing: they make one name look like another."""
@@ -56,6 +56,17 @@ def number(value: float, digits: int) -> str:
 def beside(measured: float, predicted: float, digits: int) -> str:
     """A measured number beside the predicted one."""
     return f"{number(measured, digits)} / {number(predicted, digits)}"
+
+
+def bits_words(result: Mapping[str, Any], unit: str) -> str:
+    """The end of a sentence on a text's loss: bits per character or byte; empty for other results.
+
+    >>> bits_words({"bits_per_token": 2.0}, "characters"), bits_words({"accuracy": 0.9}, "images")
+    (', 2.000 bits per character', '')
+    """
+    bits = result.get("bits_per_token")
+    what = unit.removesuffix("s") if unit in ("characters", "bytes") else "token"
+    return "" if bits is None else f", {bits:.3f} bits per {what}"
 
 
 def command_table(name: str, rows: Mapping[str, str], text: str, note: str) -> Table:

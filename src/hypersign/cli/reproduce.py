@@ -89,7 +89,7 @@ def reproduce(
 
 
 def claims_table(name: str, claims: Sequence["Claim"]) -> Table:
-    """One row per claim; those that do not hold are marked."""
+    """One row per claim, with a line for each layer or case; those that do not hold are marked."""
     held = sum(claim.holds for claim in claims)
     table = Table(title=f"{name}: {held} of {len(claims)} claims hold", caption_justify="left")
     table.caption = "should be: the prediction with its tolerance, or a bound that follows from it"
@@ -98,23 +98,26 @@ def claims_table(name: str, claims: Sequence["Claim"]) -> Table:
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("should be", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    last = ""
-    for claim in claims:
-        bound = {
-            "near": f"{claim.predicted:.3f} ± {claim.tolerance:.3f}",
-            "at least": f">= {claim.predicted - claim.tolerance:.3f}",
-            "at most": f"<= {claim.predicted + claim.tolerance:.3f}",
-            "below": f"< {claim.predicted:.3f}",
-        }[claim.relation]
+    for name in dict.fromkeys(claim.claim for claim in claims):
+        rows = [claim for claim in claims if claim.claim == name]
         table.add_row(
-            "" if claim.claim == last else claim.claim,
-            claim.subject,
-            f"{claim.measured:.3f}",
-            bound,
-            "holds" if claim.holds else Text("no", "bold red"),
+            name,
+            "\n".join(claim.subject for claim in rows),
+            "\n".join(f"{claim.measured:.3f}" for claim in rows),
+            "\n".join(map(_bound, rows)),
+            Text("\n").join(Text("holds") if claim.holds else Text("no", "bold red") for claim in rows),
+            end_section=True,
         )
-        last = claim.claim
     return table
+
+
+def _bound(claim: "Claim") -> str:
+    return {
+        "near": f"{claim.predicted:.3f} ± {claim.tolerance:.3f}",
+        "at least": f">= {claim.predicted - claim.tolerance:.3f}",
+        "at most": f"<= {claim.predicted + claim.tolerance:.3f}",
+        "below": f"< {claim.predicted:.3f}",
+    }[claim.relation]
 
 
 def _draw(opened: "Run", found: "Geometry", simulations: Sequence["Simulation"], folder: Path) -> list[Path]:

@@ -65,6 +65,8 @@ def predict(
     model = load_packed(file)
     names, read = open_images(input, model)
     logits = np.empty((len(names), model.outputs), np.float32)
+    if not names:
+        model.predict(read(slice(0)))  # even no images have a type and a shape
     start = time.perf_counter()
     with progress_bars() as progress:
         for first in range(0, len(names), batch_size):

@@ -109,4 +109,4 @@ def _table(found: Neighbours) -> Table:
 
 
 def _distance(distance: float) -> str:
-    return f"{distance:,}" if isinstance(distance, int | np.integer) else f"{distance:.4g}"
+    return f"{distance:,}" if isinstance(distance, int | np.integer) else f"{distance:#.4g}".removesuffix(".")

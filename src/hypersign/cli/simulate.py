@@ -201,6 +201,8 @@ def _table(found: "Simulation") -> Table:
     table = Table(
         title=f"{found.title}: {found.cases[0].draws:,} draws per case",
         caption=f"angles in degrees ± standard error; off: distance from theory in standard errors{note}",
+        title_justify="left",
+        caption_justify="left",
         box=rich.box.SIMPLE,
         padding=(0, 1, 0, 0),
     )

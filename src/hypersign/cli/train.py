@@ -14,7 +14,7 @@ import tyro
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
 from hypersign.cli.options import Option, option_class, parse
-from hypersign.cli.printing import say, say_next
+from hypersign.cli.printing import bits_words, say, say_next
 from hypersign.methods import METHODS
 from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
@@ -127,10 +127,12 @@ def _print_result(done: Any, report: bool) -> None:
         say(f"Report: {_last_page(done.path)}")
     test = done.info["results"]["test"]
     loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
-    say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}")
+    bits = bits_words(test, done.unit)
+    say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}{bits}")
     say_next(
         "Next:",
         {
+            **({f"hypersign generate {done.path}": "a text by the network"} if done.reads_text else {}),
             f"hypersign inspect {done.path}": "geometry and report",
             f"hypersign train --twin {done.path}": "what low bits cost: as long as this training in float32",
         },

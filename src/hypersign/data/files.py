@@ -14,9 +14,11 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import lzma
 import os
 import shutil
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -27,11 +29,11 @@ from hypersign._checks import HypersignError, check_choice
 from hypersign._locks import writing_folder
 from hypersign.data import digits
 from hypersign.data.download import byte_progress, download
-from hypersign.data.sources import SOURCES, Source, Stored
+from hypersign.data.sources import SOURCES, TEXTS, Source, Stored, TextSource
 
-__all__ = ["NAMES", "Status", "fetch", "status", "cache_folder", "obtain", "read_file"]
+__all__ = ["NAMES", "Status", "fetch", "status", "cache_folder", "obtain", "obtain_text", "read_file"]
 
-NAMES: tuple[str, ...] = ("digits", *SOURCES)
+NAMES: tuple[str, ...] = ("digits", *SOURCES, *TEXTS)
 """The data sets known by name."""
 
 
@@ -40,15 +42,15 @@ class Status:
     """Where a known data set is.
 
     `place` is "scikit-learn" (inside that package), "HYPERSIGN_DATA", "cache" or "absent". `path` is the folder with
-    its files, or with an archive that is not extracted yet. `download_bytes` is the number of bytes that loading must
-    download first. This search only compares names; loading checks the SHA-256. `shape` is (channels, height,
-    width).
+    its files, or with an archive that is not extracted yet; None if there is none. `download_bytes` is the number of
+    bytes that loading must download first. This search only compares names; loading checks the SHA-256. `shape` is
+    (channels, height, width); for a text it is (), and its characters are counted in place of images.
     """
 
     name: str
     train_images: int
     test_images: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     place: str
     path: str | None
@@ -70,6 +72,10 @@ def fetch(name: str) -> Path:
     check_choice("the data set", name, NAMES)
     if name == "digits":
         return digits.folder()
+    if name in TEXTS:
+        path = obtain_text(TEXTS[name])
+        read_file(TEXTS[name], TEXTS[name].files[0], path)
+        return path.parent
     source = SOURCES[name]
     located = obtain(source, check=True)
     return located[source.files[0].name].parent
@@ -85,12 +91,27 @@ def status() -> list[Status]:
         >>> status()[0].name, status()[0].place
         ('digits', 'scikit-learn')
     """
-    train, test = digits.IMAGES
-    place = str(digits.folder())
+    place = str(digits.folder()) if importlib.util.find_spec("sklearn") else None
     return [
-        Status("digits", train, test, digits.SHAPE, len(digits.CLASSES), "scikit-learn", place, 0),
+        Status("digits", *digits.IMAGES, digits.SHAPE, len(digits.CLASSES), "scikit-learn", place, 0),
         *(_status(source) for source in SOURCES.values()),
+        *(_text_status(source) for source in TEXTS.values()),
     ]
+
+
+def _text_status(source: TextSource) -> Status:
+    path = next((path for path in _text_places(source) if path.is_file()), None)
+    train = int(source.characters * source.shares[0])
+    return Status(
+        source.name,
+        train,
+        source.characters - int(source.characters * sum(source.shares[:-1])),
+        (),
+        source.classes,
+        "absent" if path is None else "cache" if _in_cache(path) else "HYPERSIGN_DATA",
+        None if path is None else str(path.parent),
+        source.files[0].size if path is None else 0,
+    )
 
 
 def _status(source: Source) -> Status:
@@ -115,9 +136,12 @@ def _status(source: Source) -> Status:
 
 def cache_folder() -> Path:
     """Returns the folder for downloads and extracted archives: `hypersign` in the user's cache folder."""
-    import pooch
-
-    return Path(pooch.os_cache("hypersign"))
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return root / "hypersign" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "hypersign"
+    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "hypersign"
 
 
 def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:
@@ -150,11 +174,36 @@ def obtain(source: Source, *, check: bool = False) -> dict[str, Path]:
     return _locate(source)
 
 
+def obtain_text(source: TextSource) -> Path:
+    """Returns the path of a text that is known by name; downloads it if it is missing.
+
+    Raises:
+        HypersignError: the download fails, or the cache cannot be written.
+    """
+    found = next((path for path in _text_places(source) if path.is_file()), None)
+    if found is not None:
+        return found
+    folder = cache_folder() / source.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with writing_folder(folder, wait=_say):
+            return _download(source, source.files[0], folder)
+    except OSError as error:
+        raise HypersignError(
+            f"{source.name}: {folder} cannot be written ({error.strerror or error}); "
+            "make room, or let XDG_CACHE_HOME name another cache folder"
+        ) from error
+
+
+def _text_places(source: TextSource) -> list[Path]:
+    return [home / source.files[0].name for home in _homes(source)]
+
+
 def _say(sentence: str) -> None:
     Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
-def read_file(source: Source, file: Stored, path: Path) -> bytes:
+def read_file(source: Source | TextSource, file: Stored, path: Path) -> bytes:
     """Returns the checked content of a file of `source`, unpacked if `path` is its `.gz`.
 
     Raises:
@@ -178,7 +227,7 @@ class _DamagedError(HypersignError):
     """A file that differs from the file that its authors published."""
 
 
-def _compare(source: Source, stored: Stored, path: Path, size: int, sha256: str) -> None:
+def _compare(source: Source | TextSource, stored: Stored, path: Path, size: int, sha256: str) -> None:
     if sha256 == stored.sha256:
         return
     short = size != stored.size
@@ -189,7 +238,7 @@ def _compare(source: Source, stored: Stored, path: Path, size: int, sha256: str)
     raise _DamagedError(f"{path}: damaged, or not the official file: {expected} expected, {found} found; {remedy}")
 
 
-def _by_hand(source: Source, stored: Stored) -> str:
+def _by_hand(source: Source | TextSource, stored: Stored) -> str:
     """Says where to get a file and where to put it."""
     if stored.address is None:  # a file that only comes in an archive
         stored = source.archives[0] if source.folder else _packed(source, stored)
@@ -211,7 +260,7 @@ def _in_cache(path: Path) -> bool:
     return cache_folder() in path.parents
 
 
-def _homes(source: Source) -> list[Path]:
+def _homes(source: Source | TextSource) -> list[Path]:
     """The folders that may hold the data set, `HYPERSIGN_DATA` first."""
     return [root / source.name for root in (_given_folder(), cache_folder()) if root is not None]
 
@@ -240,7 +289,7 @@ def _locate(source: Source, *, check: bool = False, remove: bool = False) -> dic
     return located
 
 
-def _packed(source: Source, file: Stored) -> Stored:
+def _packed(source: Source | TextSource, file: Stored) -> Stored:
     return next(archive for archive in source.archives if archive.name == f"{file.name}.gz")
 
 
@@ -272,7 +321,7 @@ def _archive(source: Source, folder: Path) -> tuple[Path, Stored]:
     return found
 
 
-def _download(source: Source, stored: Stored, folder: Path) -> Path:
+def _download(source: Source | TextSource, stored: Stored, folder: Path) -> Path:
     try:
         return download(stored, folder)
     except HypersignError as error:

@@ -3,20 +3,18 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hypersign._checks import HypersignError
 from hypersign._pictures import SUFFIXES, opened
-from hypersign.data.images import ImageData, divide
-from hypersign.data.splits import Split
+from hypersign.data.arrays import ImageArrays, Labelled, divide
 
-__all__ = ["load_folder"]
+__all__ = ["read_folder"]
 
 CHANNELS = {"L": 1, "RGB": 3}
 
 
-def load_folder(path: Path, seed: int) -> ImageData:
-    """Loads `path/CLASS/IMAGE`, or `path/train/CLASS/IMAGE` and `path/test/CLASS/IMAGE`.
+def read_folder(path: Path, seed: int) -> ImageArrays:
+    """Reads `path/CLASS/IMAGE`, or `path/train/CLASS/IMAGE` and `path/test/CLASS/IMAGE`.
 
     The classes are the names of the folders in alphabetical order. All images have the same size and the same mode,
     grey (L) or RGB. Hidden files, and files without an image suffix, are ignored. Without train and test folders, a
@@ -45,8 +43,8 @@ def load_folder(path: Path, seed: int) -> ImageData:
     first = files[0][0][0]
     parts = []
     for listed in files:
-        images = torch.from_numpy(_read_images([file for file, _ in listed], first))
-        parts.append(Split(images, torch.tensor([label for _, label in listed])))
+        images = _read_images([file for file, _ in listed], first)
+        parts.append(Labelled(images, np.array([label for _, label in listed], np.int64)))
     return divide(path.resolve().name, parts, classes, seed, origin=str(path))
 
 

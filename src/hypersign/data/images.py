@@ -9,17 +9,17 @@ import hashlib
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError
 from hypersign._display import shown
+from hypersign.data.arrays import ImageArrays
 from hypersign.data.base import Data
 from hypersign.data.batches import Batches
 from hypersign.data.splits import Split
 from hypersign.tasks import LOSSES, Classification, Task
 
-__all__ = ["ImageData", "divide", "fingerprint", "stratified_split"]
-
-TEST_SHARE = 0.2
+__all__ = ["ImageData", "fingerprint", "image_data"]
 
 
 @shown
@@ -106,58 +106,13 @@ def fingerprint(train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
-def stratified_split(labels: np.ndarray, seed: int, *, share: float = TEST_SHARE) -> tuple[np.ndarray, np.ndarray]:
-    """Divides images at random into a training and a test split, with the same proportion of each class.
-
-    From a class of n images, `round(share * n)` go to the test split, at least 1 and at most n - 1. Both splits are
-    in random order, so the last images (held out for validation) and the first ones (inspected) contain every class.
-
-    Args:
-        labels: the labels, integers of shape `(N,)`.
-        seed: the seed of the division; the same seed divides the same labels in the same way.
-        share: the share of each class that goes to the test split.
-
-    Returns:
-        The positions of the training images and of the test images.
+def image_data(arrays: ImageArrays) -> ImageData:
+    """The data set as tensors, which share the arrays' memory, with its hash.
 
     Raises:
-        HypersignError: a class has fewer than two images.
-
-    Example:
-        >>> train, test = stratified_split(np.repeat([0, 1], [40, 10]), seed=0)
-        >>> len(train), len(test)
-        (40, 10)
+        HypersignError: for the same reasons as in `ImageData`.
     """
-    generator = np.random.default_rng(check_int("seed", seed, min=0))
-    train, test = [], []
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        if len(members) < 2:
-            raise HypersignError(
-                f"a class must have at least 2 images to be divided into training and test; "
-                f"class {label} has {len(members)}"
-            )
-        border = min(max(round(share * len(members)), 1), len(members) - 1)
-        test.append(members[:border])
-        train.append(members[border:])
-    return generator.permutation(np.concatenate(train)), generator.permutation(np.concatenate(test))
-
-
-def divide(name: str, parts: list[Split], classes: tuple[str, ...], seed: int, *, origin: str) -> ImageData:
-    """Makes a data set from a user's images: `parts` holds a training and a test split, or one split to divide.
-
-    Raises:
-        HypersignError: for the same reasons as in `ImageData` and `stratified_split`; the message begins with
-            `origin`.
-    """
-    try:
-        if len(parts) == 1:
-            train_rows, test_rows = stratified_split(parts[0].labels.numpy(), seed)
-        else:
-            generator = np.random.default_rng(seed)
-            train_rows, test_rows = (generator.permutation(len(part)) for part in parts)
-    except HypersignError as error:
-        raise HypersignError(f"{origin}: {error}") from error
-    train = Split(parts[0].images[train_rows], parts[0].labels[train_rows])
-    test = Split(parts[-1].images[test_rows], parts[-1].labels[test_rows])
-    return ImageData(name, train, test, classes, (-1.0, 1.0), fingerprint(train, test))
+    train, test = (
+        Split(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in (arrays.train, arrays.test)
+    )
+    return ImageData(arrays.name, train, test, arrays.classes, arrays.pixel_range, fingerprint(train, test))

@@ -3,21 +3,19 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hypersign._arrays import npz_names, read_npz
 from hypersign._checks import HypersignError
-from hypersign.data.images import ImageData, divide
-from hypersign.data.splits import Split
+from hypersign.data.arrays import ImageArrays, Labelled, divide
 
-__all__ = ["load_npz"]
+__all__ = ["read_npz_images"]
 
 KEYS = ("images", "labels")
 TEST_KEYS = ("test_images", "test_labels")
 
 
-def load_npz(path: Path, seed: int) -> ImageData:
-    """Loads the arrays `images` and `labels`, and `test_images` and `test_labels` if they are there.
+def read_npz_images(path: Path, seed: int) -> ImageArrays:
+    """Reads the arrays `images` and `labels`, and `test_images` and `test_labels` if they are there.
 
     Images are uint8 of shape `(N, H, W)` (grey), `(N, H, W, C)` or `(N, C, H, W)` with C = 1 or 3. With four axes,
     the channels are the second or the last axis, whichever has 1 or 3 entries. Labels are integers of shape `(N,)`,
@@ -48,7 +46,7 @@ def load_npz(path: Path, seed: int) -> ImageData:
                     f"{path}: {labels_key} must be from 0 to {classes - 1}, as labels has {classes} classes; "
                     f"got {worst}"
                 )
-            parts.append(Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))))
+            parts.append(Labelled(images, labels.astype(np.int64)))
     names = tuple(str(label) for label in range(classes))
     return divide(path.stem, parts, names, seed, origin=str(path))
 

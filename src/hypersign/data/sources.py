@@ -10,7 +10,7 @@ is downloaded or found must match its checksum.
 
 import dataclasses
 
-__all__ = ["Stored", "Source", "SOURCES"]
+__all__ = ["SOURCES", "TEXTS", "Source", "Stored", "TextSource"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,19 @@ class Source:
     classes: tuple[str, ...]
     pixel_range: tuple[float, float]
     label_bytes: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSource:
+    """A text that is known by name: one file, and the shares of training, (validation) and test in its characters."""
+
+    name: str
+    files: tuple[Stored]
+    shares: tuple[float, ...]
+    characters: int
+    classes: int
+    archives: tuple[Stored, ...] = ()
+    folder: str = ""
 
 
 def _idx(address: str, *rows: tuple[str, int, str, int, str]) -> tuple[tuple[Stored, ...], tuple[Stored, ...]]:
@@ -200,3 +213,41 @@ SOURCES = {
     )
 }
 """The known data sets that must be fetched, by name."""
+
+TEXTS = {
+    source.name: source
+    for source in (
+        # As nanoGPT splits it: nine tenths and one tenth.
+        TextSource(
+            "tinyshakespeare",
+            (
+                Stored(
+                    "input.txt",
+                    1115394,
+                    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                    "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/"
+                    "data/tinyshakespeare/",
+                ),
+            ),
+            (0.9, 0.1),
+            1115394,
+            65,
+        ),
+        # As Hou et al. 2017 split it. It begins with a byte-order mark, which is one of its 84 characters.
+        TextSource(
+            "war-and-peace",
+            (
+                Stored(
+                    "input.txt",
+                    3258246,
+                    "fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
+                    "https://raw.githubusercontent.com/houlu369/Loss-aware-Binarization/8a5bede/RNN/data/warpeace_",
+                ),
+            ),
+            (0.8, 0.1, 0.1),
+            3258227,
+            84,
+        ),
+    )
+}
+"""The texts that are known by name."""

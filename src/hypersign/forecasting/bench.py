@@ -144,6 +144,11 @@ class Bench:
             logits = logits[:, np.linspace(0, count - 1, most).round().astype(int).tolist()]
         return centred(logits.cpu().numpy())
 
+    @property
+    def smallest(self) -> int:
+        """The size of the smallest batch."""
+        return min(self.sizes)
+
     def change(self, name: str, formats: tuple[Format | None, Format | None]) -> Change:
         """The change that gives a layer these formats."""
         key = name, formats
@@ -175,7 +180,8 @@ class Bench:
         with prepared(self.model):
             for batch, size in zip(self.batches, self.sizes, strict=True):
                 replay, moments = Replay(self.model), self._moments()
-                replay.record(batch, {layer.module: _adding(moments) for layer in self.repairable()})
+                watched = self.repairable() if repaired else []
+                replay.record(batch, {layer.module: _adding(moments) for layer in watched})
                 if repaired:
                     _check_values(self.repairable(), moments)
                 for key, formats in changes.items():

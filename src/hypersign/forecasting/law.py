@@ -3,14 +3,15 @@
 With c the original's centred logits and s_i those with change i alone:
 
     gain a_i = <s_i, c>/<c, c>          residual N_i = s_i/a_i - c
-    E = ln(1 + |sum N_i|^2/|c|^2)/2     -ln r = factor E^power n^crowding,   n = E/max_i E_i
+    E = ln(1 + |sum N_i|^2/|c|^2)/2     -ln r = factor E^power n^crowding q^coherence
+    n = E/max_i E_i                     q = |sum N_i|^2/sum |N_i|^2
     decisions are those of z = c + t sum N_i,   t such that z has this r
 
-Residuals add, with their correlations; gains multiply and leave r as it is. E_i is the error of change i alone, and n
-the number of errors that count. `factor` and `power` are 1 and `crowding` is 0, or all are fitted to a few random
-mixtures that were measured: together, errors cost more than their sum without repair (crowding > 0), and less where
-signs saturate (< 0). Decisions use each input's own residuals: errors are large where margins are
-large, and Gaussian errors of the same covariance, or the residuals with random signs, change too few decisions.
+Residuals add, with their correlations; gains multiply and leave r as it is. E_i is the error of change i alone, n the
+number of errors that count, and q what their correlations add. `factor` and `power` are 1, `crowding` and `coherence`
+are 0, or all are fitted to a few measured random mixtures: together, errors cost more than their sum without repair
+(crowding > 0), and less where signs saturate (< 0). Decisions use each input's own residuals: errors are large where
+margins are large. Gaussian errors of the same covariance, or residuals with random signs, change too few decisions.
 """
 
 import dataclasses
@@ -34,6 +35,15 @@ MIN_GAIN = 0.05
 MIN_CROWD = 0.3
 """The smallest n: residuals that cancel leave an error smaller than one of them."""
 
+MIN_COHERENCE = 0.1
+"""The smallest q."""
+
+RIDGE = (0.02, 2.0, 0.2, 0.2)
+"""How strongly a fit draws ln factor, power, crowding and coherence to 0, 1, 0 and 0, in mixtures."""
+
+PRIOR = (0.15, 0.15, 0.03)
+"""Deviations of -ln r (its logarithm), ln KL and agreement from the law that count as much as two mixtures."""
+
 CURVES = 8
 """Random mixtures of a curve."""
 
@@ -46,8 +56,10 @@ class Law:
         original: centred logits, shape `(inputs, rows, classes)`.
         residuals: N of each change, shape `(changes, inputs, rows, classes)`.
         gains: a of each change.
-        factor, power, crowding: see above.
-        bias, spread: mean and deviation of predicted minus measured r, ln KL and agreement, over measured mixtures.
+        factor, power, crowding, coherence: see above.
+        bias: mean of predicted minus measured ln KL and agreement, over measured mixtures.
+        spread: deviations of predicted minus measured ln(-ln r), ln KL and agreement; each mixture is predicted from
+            the others.
         mixtures: those that `fit` used.
     """
 
@@ -57,7 +69,8 @@ class Law:
     factor: float = 1.0
     power: float = 1.0
     crowding: float = 0.0
-    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    coherence: float = 0.0
+    bias: tuple[float, float] = (0.0, 0.0)
     spread: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mixtures: "tuple[Mixture, ...]" = ()
 
@@ -90,25 +103,37 @@ class Law:
         largest = float(self.alone[np.asarray(picks)].max())
         return max(self.error(picks) / largest, MIN_CROWD) if largest else 1.0
 
+    def correlation(self, picks: Sequence[int]) -> float:
+        """q, the square of the summed residuals over the sum of their squares; at least MIN_COHERENCE."""
+        chosen = self.residuals[np.asarray(picks)].astype(np.float64)
+        squares = float((chosen**2).sum())
+        return max(float((chosen.sum(0) ** 2).sum()) / squares, MIN_COHERENCE) if squares else 1.0
+
     def r(self, picks: Sequence[int]) -> float:
         """The predicted r of the logits."""
         if not len(picks):
             return 1.0
-        return math.exp(-self.factor * self.error(picks) ** self.power * self.crowd(picks) ** self.crowding)
+        together = self.crowd(picks) ** self.crowding * self.correlation(picks) ** self.coherence
+        return math.exp(-self.factor * self.error(picks) ** self.power * together)
 
     def predict(self, picks: Sequence[int]) -> Effect:
         """The predicted effect of these changes together, with standard errors and known bias."""
         if not len(picks):
             return Effect(Estimate(1.0, 0.0), Estimate(0.0, 0.0), Estimate(1.0, 0.0))
+        return self.at(picks, self.r(picks))
+
+    def at(self, picks: Sequence[int], r: float) -> Effect:
+        """The effect of these changes together if they have this r."""
         c, chosen = self.original, np.asarray(picks)
-        r = self.r(picks)
         z = self._scaled(self.residuals[chosen].sum(0), r)
         found = effect(c, z)
         kl = kl_divergence(c, float(np.prod(self.gains[chosen])) * z).mean(1)
+        kl_error = float(kl.std(ddof=1) / math.sqrt(len(c)))
+        size, mean = -r * math.log(r), float(kl.mean())  # the derivative of r by ln(-ln r), without its sign
         return Effect(
-            self._estimate(0, r, found.r.error),
-            self._estimate(1, float(kl.mean()), float(kl.std(ddof=1) / math.sqrt(len(c)))),
-            self._estimate(2, found.agreement.value, found.agreement.error),
+            Estimate(r, math.hypot(found.r.error, size * self.spread[0])),
+            Estimate(mean, math.hypot(kl_error, mean * self.spread[1]), mean * self.bias[0]),
+            Estimate(found.agreement.value, math.hypot(found.agreement.error, self.spread[2]), self.bias[1]),
         )
 
     def curve(self, points: int = 41) -> dict[str, list[float]]:
@@ -127,12 +152,6 @@ class Law:
             found["agreement"].append(float(np.mean([(z.argmax(-1) == decided).mean() for z in changed])))
         return found
 
-    def _estimate(self, which: int, value: float, error: float) -> Estimate:
-        spread, bias = self.spread[which], self.bias[which]
-        if which == 1:  # of the logarithm
-            spread, bias = spread * value, bias * value
-        return Estimate(value, math.hypot(error, spread), bias)
-
     def _scaled(self, noise: Array, r: float) -> Array:
         """c + t noise, with t such that the noise has the size that belongs to r."""
         size = float((noise.astype(np.float64) ** 2).sum())
@@ -150,44 +169,45 @@ class Mixture:
 
 
 def fit(law: Law, mixtures: Sequence[Mixture]) -> Law:
-    """The law with `factor` and `power` fitted to measured mixtures, and with its error on them.
+    """The law with its exponents fitted to measured mixtures, and with its error on them.
 
-    ln(-ln r) = ln factor + power ln E + crowding ln n by least squares, drawn towards 1, 1 and 0 as by a few more
-    mixtures. Mixtures below r = .3 are left out.
+    ln(-ln r) = ln factor + power ln E + crowding ln n + coherence ln q by ridge regression, see RIDGE. Mixtures below
+    r = .3 are left out. The law's error is that of leaving one mixture out of the fit.
     """
     used = [m for m in mixtures if 0.3 <= m.measured.r.value < 1 and law.error(m.picks) > 0]
-    if used:
-        x = np.log([law.error(m.picks) for m in used])
-        y = np.log([-math.log(m.measured.r.value) for m in used]) - x
-        middle = x.mean()
-        design = np.stack([np.ones(len(x)), x - middle, np.log([law.crowd(m.picks) for m in used])], 1)
-        left = design.T @ design + np.diag([0.5, 2.0, 0.5])
-        level, slope, crowding = map(float, np.linalg.solve(left, design.T @ y))
-        power = max(1 + slope, 0.5)
-        factor = math.exp(level + (1 - power) * middle)
-        law = dataclasses.replace(law, factor=factor, power=power, crowding=crowding)
     law = dataclasses.replace(law, mixtures=tuple(mixtures))
-    apart = []
-    for mixture in mixtures:
-        if mixture.measured.destroyed:
-            continue
-        plain = dataclasses.replace(law, bias=(0.0,) * 3, spread=(0.0,) * 3)
-        found, real = plain.predict(mixture.picks), mixture.measured
-        apart.append(
-            (
-                found.r.value - real.r.value,
-                math.log(max(found.kl.value, 1e-9) / max(real.kl.value, 1e-9)),
-                found.agreement.value - real.agreement.value,
-            )
-        )
-    if len(apart) < 2:
+    if len(used) < 2:
         return law
-    bias, spread = np.mean(apart, 0), np.std(apart, 0, ddof=1)
-    noise = spread**2 / len(apart)  # variance of the mean; James and Stein shrink the bias by it
-    bias = bias * np.clip(1 - noise / np.maximum(bias**2, 1e-30), 0, 1)
-    return dataclasses.replace(law, bias=_three(bias), spread=_three(spread))
+    x = np.log([[law.error(m.picks), law.crowd(m.picks), law.correlation(m.picks)] for m in used])
+    y = np.log([-math.log(m.measured.r.value) for m in used]) - x[:, 0]
+    middle = np.array([x[:, 0].mean(), 0, 0])
+    design = np.column_stack([np.ones(len(x)), x - middle])
+    solve = np.linalg.solve(design.T @ design + np.diag(RIDGE), design.T)
+    level, slope, crowding, coherence = map(float, solve @ y)
+    power = max(1 + slope, 0.5)
+    factor = math.exp(level + (1 - power) * middle[0])
+    law = dataclasses.replace(law, factor=factor, power=power, crowding=crowding, coherence=coherence)
+    apart = (design @ solve @ y - y) / (1 - np.einsum("ij,ji->i", design, solve))
+    others: list[tuple[float, float]] = []
+    for mixture, off in zip(used, apart, strict=True):
+        real = mixture.measured
+        if real.destroyed:
+            continue
+        found = law.at(mixture.picks, real.r.value ** math.exp(off))
+        logs = math.log(max(found.kl.value, 1e-9) / max(real.kl.value, 1e-9))
+        others.append((logs, found.agreement.value - real.agreement.value))
+    columns = [apart, *np.array(others).reshape(-1, 2).T]
+    (_, r_spread), (kl, kl_spread), (agreement, agreement_spread) = map(_error_of, columns, PRIOR)
+    return dataclasses.replace(law, bias=(kl, agreement), spread=(r_spread, kl_spread, agreement_spread))
 
 
-def _three(values: Array) -> tuple[float, float, float]:
-    r, kl, agreement = map(float, values)
-    return r, kl, agreement
+def _error_of(apart: Array, prior: float) -> tuple[float, float]:
+    """Bias and deviation of predictions that were off by `apart`.
+
+    James and Stein shrink the bias by the variance of the mean.
+    """
+    n = len(apart)
+    bias = float(apart.mean()) if n else 0.0
+    variance = (float(((apart - bias) ** 2).sum()) + 2 * prior**2) / (max(n - 1, 0) + 2)
+    kept = bias * max(1 - variance / n / bias**2, 0.0) if bias else 0.0
+    return kept, math.sqrt(variance + (bias - kept) ** 2)

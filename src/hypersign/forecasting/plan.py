@@ -17,7 +17,7 @@ class Plan:
 
     Args:
         assignment: layer -> format of its weights; "float" where it stays as given.
-        predicted: the effect that the forecast predicts for it.
+        predicted: its effect on the forecast's own inputs, for repair as on inputs that repair has not seen.
         measured: the effect on other inputs, if it was measured.
         repaired: whether both are meant after repair.
         bytes: of all parameters: levels in whole 64-bit words per filter and bit, 4 bytes per scale, 4 bytes per

@@ -7,7 +7,7 @@ reshapes) runs each time. So it works for any network whose `forward` calls the 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class Replay:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.modules = list(model.modules())
         self.calls: dict[int, _Call] = {}
         self.first: dict[nn.Module, int] = {}
         self.clock = 0
@@ -79,7 +80,7 @@ class Replay:
             self.clock += 1
             return output
 
-        with _forwards(self.model, call):
+        with _forwards(self.modules, call):
             return logits_of(run(self.model, batch))
 
     def again(self, layer: nn.Module, batch: Any) -> Tensor:
@@ -104,7 +105,7 @@ class Replay:
             self.clock = max(self.clock, known.end + 1)
             return output
 
-        with _forwards(self.model, call):
+        with _forwards(self.modules, call):
             return logits_of(run(self.model, batch))
 
 
@@ -193,9 +194,8 @@ def prepared(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _forwards(model: nn.Module, call: Callable[..., Any]) -> Iterator[None]:
+def _forwards(modules: Sequence[nn.Module], call: Callable[..., Any]) -> Iterator[None]:
     """Sends the `forward` of every module through `call`."""
-    modules = list(model.modules())
     before = {module: vars(module).get("forward") for module in modules}
 
     def routed(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,5 @@
 """The size of the packed file of a planned network."""
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from hypersign._checks import HypersignError
 from hypersign.forecasting.bench import Bench
 from hypersign.forecasting.repairs import repair
 from hypersign.layers import convert
+from hypersign.layers.copying import copy_module
 from hypersign.packing import file_size
 from hypersign.quantizers import Quantizer
 
@@ -41,7 +41,7 @@ def file_size_of(
     if images is None:
         return None, "packed files are for networks of images"
     try:
-        model = convert(bench.model, weight_quantizer=weights).model if weights else copy.deepcopy(bench.model)
+        model = convert(bench.model, weight_quantizer=weights).model if weights else copy_module(bench.model)
         if repaired and weights:
             repair(model, bench.batches[:1], original=bench.model)
         return file_size(model, images.shape, pixel_range=images.pixel_range, classes=images.classes), ""

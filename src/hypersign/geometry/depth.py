@@ -5,7 +5,6 @@ already carry the errors of all layers before it. The float replica, the same ne
 the inputs would have been.
 """
 
-import copy
 import dataclasses
 import itertools
 import math
@@ -25,6 +24,7 @@ from hypersign.geometry.dot_products import ProductSums
 from hypersign.geometry.permutation import permutation_tests, product_rows
 from hypersign.geometry.weights import input_threshold
 from hypersign.layers import QuantLayer, quant_layers
+from hypersign.layers.copying import copy_module
 from hypersign.quantizers import Identity
 from hypersign.tasks import inputs_and_targets
 
@@ -116,7 +116,7 @@ def back_to_float(model: nn.Module, *, weights: Collection[str] = (), inputs: Co
     >>> back_to_float(nn.Sequential(layer), weights=["0"])[0].weight.data  # .7/.25 times as large
     tensor([[ 0.8400, -1.1200]])
     """
-    replica = copy.deepcopy(model)
+    replica = copy_module(model)
     layers = quant_layers(replica)
     unknown = [name for name in (*weights, *inputs) if name not in layers]
     if unknown:
@@ -256,7 +256,7 @@ def measure_depth(
     check_int("permuted_images", permuted_images, min=1)
     check_repeatable("batches", batches)
     check_repeatable("reestimation", reestimation)
-    quantized = copy.deepcopy(model)
+    quantized = copy_module(model)
     names = list(quant_layers(quantized))
     replica = back_to_float(model, weights=names, inputs=names)
     example = example_weight(model)

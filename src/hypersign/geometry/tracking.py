@@ -38,10 +38,11 @@ class TrackedLayer:
     `predicted_angle_degrees` is its prediction for Gaussian weights. `flipped_signs` is the share of latent weights
     whose sign has changed since the previous call, or since the tracker was made. With images there are more values.
     `pearson_r`, `activations_pearson_r` and `both_pearson_r` are the correlations of dot products when weights,
-    activations or both are binarized, pooled over filters and measured on these images; `predicted_...` is the
-    prediction of the last two from mean and covariance of the layer's real inputs on these images (for weights it
-    would be the measured value). In a network without quantized weights, they are medians over filters, predicted for
-    signs as weights and the inputs as they are. `effective_dimension` describes the layer's inputs.
+    activations or both are binarized, pooled over filters and measured on these images. `training_...` are those on
+    the training images, if there are any. `predicted_...` are predictions from mean and covariance of the layer's
+    inputs on the training images, or else on the images (for weights that would be the measured value, so it is NaN).
+    In a network without quantized weights, r is a median over filters, predicted for signs as weights and the inputs
+    as they are. `effective_dimension` describes the layer's inputs.
     """
 
     angle_degrees: float
@@ -50,6 +51,10 @@ class TrackedLayer:
     pearson_r: float = math.nan
     activations_pearson_r: float = math.nan
     both_pearson_r: float = math.nan
+    training_pearson_r: float = math.nan
+    training_activations_pearson_r: float = math.nan
+    training_both_pearson_r: float = math.nan
+    predicted_pearson_r: float = math.nan
     predicted_activations_pearson_r: float = math.nan
     predicted_both_pearson_r: float = math.nan
     effective_dimension: float = math.nan
@@ -91,24 +96,27 @@ class Tracker:
             )
         self._negative = self._signs()
 
-    def __call__(self, images: Batch | None = None) -> dict[str, TrackedLayer]:
+    def __call__(self, images: Batch | None = None, training: Batch | None = None) -> dict[str, TrackedLayer]:
         """Measures the layers now, and returns them by name in the network's order.
 
         Args:
             images: a batch in a form that `input_covariances` accepts, with a few hundred inputs, preferably the
                 same at every call. Without images there is no r.
+            training: another batch, of training images, for r to be compared with and predicted from.
 
         Raises:
-            HypersignError: the batch has another form.
+            HypersignError: a batch has another form.
         """
         covariances = None if images is None else input_covariances(self.model, [images])
+        trained = None if training is None else input_covariances(self.model, [training])
         before, self._negative = self._negative, self._signs()
         found = {}
         for name, layer in self.layers.items():
             r: dict[str, float] = {}
             if covariances is not None and name in covariances.layers:
                 seen = covariances.layers[name]
-                r = _correlations(seen) | {"effective_dimension": effective_dimension(seen)}
+                known = None if trained is None else trained.layers.get(name)
+                r = _correlations(seen, known) | {"effective_dimension": effective_dimension(seen)}
             angle, predicted = _angles(layer)
             found[name] = TrackedLayer(
                 angle_degrees=angle,
@@ -118,9 +126,9 @@ class Tracker:
             )
         return found
 
-    def scalars(self, images: Batch | None = None) -> dict[str, float]:
+    def scalars(self, images: Batch | None = None, training: Batch | None = None) -> dict[str, float]:
         """The same values as a flat dictionary for a logger, with keys such as "pearson_r/conv1"; NaN is left out."""
-        rows = {name: dataclasses.asdict(layer) for name, layer in self(images).items()}
+        rows = {name: dataclasses.asdict(layer) for name, layer in self(images, training).items()}
         return {
             f"{key}/{name}": value
             for name, row in rows.items()
@@ -136,16 +144,18 @@ def _is_quantized(layer: nn.Module) -> bool:
     return isinstance(layer, QuantLayer) and layer.quantizes_weights
 
 
-def _correlations(layer: LayerCovariance) -> dict[str, float]:
+def _correlations(layer: LayerCovariance, training: LayerCovariance | None) -> dict[str, float]:
     """The fields of `TrackedLayer` about r."""
     if layer.products is None:
         (row,) = what_if(layer, {"": Sign()})
         return {"pearson_r": row.median("pearson_r")}
-    predicted, found = predict(layer), {}
+    predicted, found = predict(training or layer), {}
     for family, prefix in FAMILIES.items():
         found[f"{prefix}pearson_r"] = layer.products.correlation(family)[0]
+        if training is not None and training.products is not None:
+            found[f"training_{prefix}pearson_r"] = training.products.correlation(family)[0]
         prediction = predicted[family]
-        if prefix and prediction is not None:
+        if prediction is not None and (prefix or training is not None):
             found[f"predicted_{prefix}pearson_r"] = prediction.pooled
     return found
 

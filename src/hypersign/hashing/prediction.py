@@ -329,13 +329,13 @@ def _at_most(count: NDArray[np.int64], mean: NDArray[np.float64]) -> NDArray[np.
 
 def _units(x: NDArray[Any], mean: NDArray[np.float64], what: str, first: int | None = None) -> NDArray[np.float64]:
     centred: NDArray[np.float64] = x.astype(np.float64) - mean
-    lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # an infinite length is refused below
+        lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
     if not np.isfinite(lengths).all() or not lengths.all():
         row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0]) + (first or 0)
-        raise HypersignError(
-            f"{what} {row} is {'not finite' if not np.isfinite(lengths).all() else 'zero, or the mean,'} and has no "
-            "angle to others; leave such vectors out"
-        )
+        broken = not np.isfinite(lengths).all()
+        why = "not finite, or too long for float64," if broken else "zero, or the mean,"
+        raise HypersignError(f"{what} {row} is {why} and has no angle to others; leave such vectors out")
     return np.asarray(centred / lengths, np.float64)
 
 

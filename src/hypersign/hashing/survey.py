@@ -144,6 +144,9 @@ def inspect_vectors(
             f"vectors must be finite; {len(bad):,} of the {len(x):,} read are not, first number {places[bad[0]]:,}; "
             "leave them out"
         )
+    # A power of two changes no digit, and the squares of very large or small numbers stay in float64's range.
+    exponent = int(np.frexp(np.abs(x).max(initial=0.0))[1])
+    x = np.ldexp(x, -exponent)
     norms = np.linalg.norm(x, axis=1)
     x, zero = x[norms > 0], int((norms == 0).sum())
     if len(x) < NEIGHBOURS + 2:
@@ -160,10 +163,10 @@ def inspect_vectors(
         dimension=d,
         sampled=len(norms),
         zero_vectors=zero,
-        norm_mean=float(norms.mean()),
-        norm_std=float(norms.std()),
-        norm_least=float(norms.min()),
-        norm_most=float(norms.max()),
+        norm_mean=float(np.ldexp(norms.mean(), exponent)),
+        norm_std=float(np.ldexp(norms.std(), exponent)),
+        norm_least=float(np.ldexp(norms.min(), exponent)),
+        norm_most=float(np.ldexp(norms.max(), exponent)),
         mean_share=float(mean @ mean / (norms @ norms) * len(x)),
         effective_dimension=theory.effective_dimension(covariance),
         rotated_dimension=size,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
-from hypersign._files import open_file
+from hypersign._files import as_utf8, open_file
 from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
@@ -79,7 +79,7 @@ def _write_codes(
     hasher.fit_blocks(_read(source, mapped, 0), dimension)
     prefix = _prefix(hasher, count)
     # A partial file is for one version of the vectors and one fitted hasher.
-    origin = f"{source.resolve()} {status.st_size} {status.st_mtime_ns} ".encode()
+    origin = as_utf8(f"{source.resolve()} {status.st_size} {status.st_mtime_ns} ")
     part = output.with_name(f".{output.name}.{hashlib.sha256(origin + prefix).hexdigest()[:16]}.part")
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
         if other != part:

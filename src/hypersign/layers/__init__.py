@@ -4,15 +4,26 @@ from hypersign.layers.activations import Maxout, RPReLU, activation
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
 from hypersign.layers.conversion import Conversion, convert
 from hypersign.layers.input_codes import BitPlanes, Thermometer
-from hypersign.layers.kernels import PackedConv2d, PackedLinear, train_on_bits, use_kernels
+from hypersign.layers.kernels import Packed8Linear, PackedConv2d, PackedLinear, train_on_bits, use_kernels
 from hypersign.layers.layer import QuantLayer, fit_quantizers, quant_layers
 from hypersign.layers.linear import QuantLinear
+from hypersign.layers.recurrent import QuantGRU, QuantLSTM, QuantRecurrent, QuantRNN, RecurrentProduct, StepNorm
 from hypersign.layers.rotation import PatchRotation, Rotation
+from hypersign.layers.stateful import SequenceNetwork, Stateful, carrying
 
 __all__ = [
     "QuantLinear",
     "QuantConv1d",
     "QuantConv2d",
+    "QuantRNN",
+    "QuantLSTM",
+    "QuantGRU",
+    "QuantRecurrent",
+    "RecurrentProduct",
+    "StepNorm",
+    "SequenceNetwork",
+    "Stateful",
+    "carrying",
     "QuantLayer",
     "quant_layers",
     "fit_quantizers",
@@ -28,5 +39,6 @@ __all__ = [
     "use_kernels",
     "train_on_bits",
     "PackedLinear",
+    "Packed8Linear",
     "PackedConv2d",
 ]

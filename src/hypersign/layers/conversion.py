@@ -15,9 +15,11 @@ from torch.nn.utils.parametrize import ParametrizationList
 from hypersign._checks import HypersignError
 from hypersign._display import shown
 from hypersign.layers.conv import QuantConv1d, QuantConv2d
-from hypersign.layers.functional_use import copy_module, read_without_call
+from hypersign.layers.copying import copy_module, held_outside
+from hypersign.layers.functional_use import read_without_call
 from hypersign.layers.layer import QuantLayer
 from hypersign.layers.linear import QuantLinear
+from hypersign.layers.recurrent import QuantGRU, QuantLSTM, QuantRecurrent, QuantRNN
 from hypersign.quantizers import Quantizer
 
 __all__ = ["Conversion", "convert"]
@@ -26,6 +28,9 @@ _QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: QuantLinear,
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,
+    nn.RNN: QuantRNN,
+    nn.LSTM: QuantLSTM,
+    nn.GRU: QuantGRU,
 }
 
 
@@ -55,8 +60,9 @@ def convert(
 ) -> Conversion:
     """Returns a quantized copy of a float network; its weights become the latent weights, and keys do not change.
 
-    Every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` becomes a quantized layer with copies of the two quantizers. Other
-    modules with parameters do not change, and the result lists them with the reason. `model` itself does not change.
+    Every `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` becomes a quantized layer with copies of the two quantizers. So
+    does every `nn.RNN`, `nn.LSTM` and `nn.GRU`: all its matrices, its inputs and its hidden states are quantized.
+    Other modules with parameters do not change; the result lists them with the reason. `model` does not change.
 
     Args:
         model: any torch network.
@@ -75,7 +81,9 @@ def convert(
     >>> result.converted, result.kept
     (('2',), {'0': 'kept by request (0)'})
     """
-    patterns = [keep] if isinstance(keep, str) else list(keep)
+    if not isinstance(model, nn.Module):
+        raise HypersignError(f"convert needs a torch network; got {type(model).__name__}")
+    patterns = [keep] if isinstance(keep, str) else [str(pattern) for pattern in keep]
     names = [name for name, _ in model.named_modules() if name]
     unknown = [p for p in patterns if not any(fnmatchcase(name, p) for name in names)]
     if unknown:
@@ -85,7 +93,7 @@ def convert(
         )
     model = copy_module(model)
     sides = (weight_quantizer, input_quantizer)
-    reads = read_without_call(model)
+    reads = {**held_outside(model), **read_without_call(model)}
     reasons: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if any(p is not None for p in module._parameters.values()):
@@ -100,8 +108,10 @@ def convert(
             }
     converted = {name: model.get_submodule(name) for name, reason in reasons.items() if not reason}
     if not converted:
+        why = "; ".join(f"{name or 'the network'}: {reason}" for name, reason in list(reasons.items())[:3])
         raise HypersignError(
-            "convert needs at least one nn.Linear, nn.Conv1d or nn.Conv2d that keep does not name; found none"
+            "convert needs at least one nn.Linear, nn.Conv1d, nn.Conv2d or recurrent layer that keep does not name; "
+            f"found none{why and f' ({why})'}"
         )
     for layer in dict.fromkeys(converted.values()):  # a layer with two names is converted once
         names_of = [name for name, other in converted.items() if other is layer]
@@ -140,8 +150,11 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
         return "the parametrization of a weight"
     if type(module) not in (*_QUANTIZED, *_QUANTIZED.values()):
         return _reason(module)
-    if "weight" not in module._parameters:
+    weights = module._flat_weights_names if isinstance(module, nn.RNNBase) else ["weight"]
+    if any(name not in module._parameters for name in weights):
         return "a hook computes its weight (weight_norm, spectral_norm, pruning); remove the hook first"
+    if any(module.get_parameter(name).is_complex() for name in weights):
+        return "its weights are complex numbers"
     if "forward" in vars(module):
         return "its forward was replaced on the object, as device hooks do; remove the hook first"
     return ""
@@ -149,9 +162,13 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
 
 def _taken(name: str, module: nn.Module, sides: Sides) -> str:
     """Why a layer that has quantizers already gets none; empty if the named sides of it are real."""
-    if not isinstance(module, QuantLayer):
+    if isinstance(module, QuantRecurrent):
+        products = module.products().values()
+        quantized = (any(p.quantizes_weights for p in products), any(p.quantizes_inputs for p in products))
+    elif isinstance(module, QuantLayer):
+        quantized = (module.quantizes_weights, module.quantizes_inputs)
+    else:
         return ""
-    quantized = (module.quantizes_weights, module.quantizes_inputs)
     named = [isinstance(side, Mapping) and name in side for side in sides]
     wanted = quantized if not any(named) else [a and b for a, b in zip(quantized, named, strict=True)]
     return "already a quantized layer" if any(wanted) else ""
@@ -189,6 +206,9 @@ def _reason(module: nn.Module) -> str:
 
 def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None) -> None:
     """Turns `layer` into its quantized subclass in place; its parameters, hooks, mode and settings do not change."""
+    if isinstance(layer, nn.RNNBase):
+        _quantize_recurrent(layer, weight_quantizer, input_quantizer)
+        return
     plain = not isinstance(layer, QuantLayer)
     if plain:
         layer.__class__ = _QUANTIZED[type(layer)]
@@ -201,3 +221,22 @@ def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quanti
         quantizer.to(layer.weight.device).train(layer.training)
     if plain and isinstance(layer, QuantConv1d | QuantConv2d):
         layer._set_pad_value(0)
+
+
+def _quantize_recurrent(
+    layer: nn.RNNBase, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None
+) -> None:
+    """The same for a recurrent layer: every matrix gets the quantizers."""
+    if not isinstance(layer, QuantRecurrent):
+        layer.__class__ = _QUANTIZED[type(layer)]  # type: ignore[assignment]
+        assert isinstance(layer, QuantRecurrent)
+        layer.equip((input_quantizer, weight_quantizer), (input_quantizer, weight_quantizer))
+    else:  # a side that is not named stays as it is
+        for product in layer.products().values():
+            product.set_quantizers(
+                product.input_quantizer if input_quantizer is None else copy.deepcopy(input_quantizer),
+                product.weight_quantizer if weight_quantizer is None else copy.deepcopy(weight_quantizer),
+            )
+    weight = next(layer.parameters())
+    for product in layer.products().values():
+        product.to(weight.device).train(layer.training)

@@ -10,21 +10,22 @@ from hypersign import bits, ops
 from hypersign._checks import HypersignError
 from hypersign.layers.conv import QuantConv2d
 from hypersign.layers.conversion import Conversion
-from hypersign.layers.functional_use import copy_module
+from hypersign.layers.copying import copy_module
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
-from hypersign.quantizers import Quantizer
+from hypersign.quantizers import Int8, Quantizer
 
-__all__ = ["PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
+__all__ = ["Packed8Linear", "PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
 
 
 def use_kernels(model: nn.Module) -> Conversion:
     """Returns a copy of a trained network whose quantized layers run on the kernels of `hypersign.bits`.
 
-    A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`. These are for
-    inference on the CPU. Their outputs are the same bit for bit, because every sum is an integer; convolutions return
-    them in channels-last memory order. Outputs have the type of the inputs. Other layers do not change, and the
-    result lists the quantized ones among them with the reason. The copy works under torch.compile and torch.export.
+    A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`. A fully connected
+    one with 8-bit inputs (`Int8()`) becomes a `Packed8Linear`. These are for inference on the CPU. Their outputs
+    are the same bit for bit, because every sum is an integer; convolutions return them in channels-last memory
+    order. Outputs have the type of the inputs. Other layers do not change, and the result lists the quantized ones
+    among them with the reason. The copy works under torch.compile and torch.export.
 
     Args:
         model: the network, which does not change; its current latent weights are packed.
@@ -43,9 +44,15 @@ def use_kernels(model: nn.Module) -> Conversion:
     model = copy_module(model).eval()
     kept, packed = {}, []
     for name, layer in quant_layers(model).items():
-        reason = _reason(layer) or _threshold_reason(layer.input_quantizer) or _offset_reason(layer)
-        if reason is None:
-            _become(layer, PackedConv2d(layer) if isinstance(layer, QuantConv2d) else PackedLinear(layer))
+        if (reason := _inference_reason(layer)) is None:
+            kind = (
+                Packed8Linear
+                if _has_8_bits(layer)
+                else PackedConv2d
+                if isinstance(layer, QuantConv2d)
+                else PackedLinear
+            )
+            _become(layer, kind(layer))
             packed.append(name)
         else:
             kept[name] = reason
@@ -73,11 +80,12 @@ def _become(layer: nn.Module, packed: nn.Module) -> None:
 def train_on_bits(model: nn.Module) -> dict[str, str]:
     """Makes the quantized layers of a network compute on bits on the CPU, also in training.
 
-    Forward passes give exactly the same results, because sums of levels are integers. In backward passes the gradient
-    of a layer's product is rounded at random to 6 bits, without bias, and multiplied with levels by table lookup
-    (`hypersign.ops.conv2d_of_levels`). This is several times faster than float32 and adds some noise to the
-    gradients. Each differentiated call of a layer rounds with the next seed, `layer.rounding_seed`, an int64 tensor.
-    Set it to repeat a training from some step on, as `hypersign train` does in every step.
+    Forward passes give exactly the same results, because sums of levels are integers. In backward passes the
+    gradient of a layer's product is rounded at random to 6 bits, without bias, and multiplied with levels by table
+    lookup (`hypersign.ops.conv2d_of_levels`). This is several times faster than float32 and adds some noise to the
+    gradients. Fully connected layers with 8-bit inputs (`Int8()`) have the gradients of float32. Each
+    differentiated call of a layer rounds with the next seed, `layer.rounding_seed`, an int64 tensor. Set it to
+    repeat a training from some step on, as `hypersign train` does in every step.
 
     Args:
         model: the network; it is changed in place.
@@ -107,6 +115,20 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
     if len(kept) == len(layers):
         raise HypersignError(f"a network to train on bits {_NEEDS} ({_reasons(kept)})")
     return kept
+
+
+def _inference_reason(layer: QuantLayer) -> str | None:
+    """Why a layer cannot run on the kernels for inference; None if it can."""
+    reason = _reason(layer)
+    if reason is None and _has_8_bits(layer):
+        rule = layer.weight_quantizer
+        return None if rule.offset is None else f"its weights have an offset: {rule.describe()}"
+    return reason or _threshold_reason(layer.input_quantizer) or _offset_reason(layer)
+
+
+def _has_8_bits(layer: QuantLayer) -> bool:
+    """Whether a layer multiplies 8-bit inputs with its weights."""
+    return isinstance(layer, QuantLinear) and isinstance(layer.input_quantizer, Int8)
 
 
 _NEEDS = "must have a layer whose weights and inputs are quantized; this one has none"
@@ -151,6 +173,8 @@ def _reason(layer: QuantLayer, *, training: bool = False) -> str | None:
     for side, quantizer in (("inputs", inputs), ("weights", weights)):
         if training and tuple(quantizer.levels) in _LEVELS:
             continue
+        if quantizer is inputs and _has_8_bits(layer):
+            continue
         form = quantizer.packed_form(inputs=quantizer is inputs)
         if form.kind not in ("binary", "ternary"):
             return f"its {side} are not binary or ternary: {form.reason or quantizer.describe()}"
@@ -182,7 +206,7 @@ class _Packed(nn.Module):
         self.register_buffer("scale", None if scale is None else scale.detach().clone())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.threshold: float | None = None
-        if layer.input_quantizer.packed_form(inputs=True).kind == "ternary":
+        if not _has_8_bits(layer) and layer.input_quantizer.packed_form(inputs=True).kind == "ternary":
             self.threshold = float(_threshold(layer.input_quantizer))
         self.eval()
 
@@ -223,6 +247,30 @@ class PackedLinear(_Packed):
         """Maps `x` of shape (..., in_features) to (..., out_features)."""
         sums = ops.packed_linear(self.levels(x.reshape(-1, self.in_features)), self.words, self.in_features)
         return self.output(sums, x.dtype).reshape(*x.shape[:-1], self.words.shape[-2])
+
+
+class Packed8Linear(_Packed):
+    """A `QuantLinear` with 8-bit inputs that multiplies packed weights, for inference; `use_kernels` makes it."""
+
+    def __init__(self, layer: QuantLinear) -> None:
+        super().__init__(layer)
+        self.in_features = layer.in_features
+        self.input_quantizer = layer.input_quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `x` of shape (..., in_features) to (..., out_features)."""
+        rule = self.input_quantizer
+        levels = rule(x)
+        rows = levels.reshape(-1, self.in_features).to(torch.int8)
+        sums = ops.packed_linear8(rows, self.words, self.in_features).view(*x.shape[:-1], self.words.shape[-2])
+        y = sums.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        if self.scale is not None:
+            y = y * self.scale.to(y.dtype)
+        assert rule.scale is not None
+        y = y * rule.scale(x, levels).to(y.dtype)
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)
+        return y.to(x.dtype)
 
 
 class PackedConv2d(_Packed):

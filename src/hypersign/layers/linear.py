@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from hypersign import ops
 from hypersign.layers.layer import QuantLayer
-from hypersign.quantizers import Quantizer
+from hypersign.quantizers import Int8, Quantizer
 
 __all__ = ["QuantLinear"]
 
@@ -53,6 +53,9 @@ class QuantLinear(QuantLayer, nn.Linear):
         return F.linear(x, weight)
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
+        if isinstance(self.input_quantizer, Int8):
+            y = ops.linear_of_levels8(x.reshape(-1, self.in_features), weight, self._ternary()[1])
+            return y.view(*x.shape[:-1], self.out_features)
         rows = x.reshape(-1, self.in_features, 1, 1)
         y = ops.conv2d_of_levels(rows, weight[:, :, None, None], self._next_seed(), ternary=self._ternary())
         return y.view(*x.shape[:-1], self.out_features)

@@ -14,6 +14,8 @@ from hypersign import quantizers
 from hypersign._checks import HypersignError, check_choice
 from hypersign.models.associative_memory import associative_memory
 from hypersign.models.fast_transform import fast_transform
+from hypersign.models.gpt import gpt
+from hypersign.models.recurrent import lstm
 from hypersign.models.resnet import reactnet_a, resnet18, resnet20
 from hypersign.models.vgg import mlp, vgg
 from hypersign.models.vgg_small import vgg_small
@@ -30,7 +32,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "reactnet-a": reactnet_a,
     "fast-transform": fast_transform,
     "associative-memory": associative_memory,
+    "lstm": lstm,
+    "gpt": gpt,
 }
+
+SEQUENCES = ("lstm", "gpt")
+"""Networks that read texts."""
 
 _COMMON = ("levels", "threshold", "surrogate")
 _BOTH = (*_COMMON, "weights", "inputs", "sign_zero", "weight_scale")
@@ -44,6 +51,8 @@ _QUANTIZATION: dict[str, tuple[str, ...]] = {
     "reactnet-a": _BOTH,
     "fast-transform": (*_COMMON, "weights"),
     "associative-memory": (*_COMMON, "inputs"),
+    "lstm": _LAYERS,
+    "gpt": _LAYERS,
 }
 """The arguments of `Quantization.of` that are options of each network."""
 
@@ -59,8 +68,10 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY) + _QUANTIZATION[name]
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) -> nn.Module:
+def build(name: str, shape: tuple[int, ...], classes: int, **options: Any) -> nn.Module:
     """Builds the network `name` for images of `shape` (channels, height, width) and `classes` classes.
+
+    For texts the shape is `(length,)` and `classes` is the size of the vocabulary.
 
     Options are plain data, as in recipes and run folders: the keyword arguments of the network's function and of
     `Quantization.of`.
@@ -85,6 +96,8 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) 
             "out"
         )
     _check_kinds(name, options)
+    if name in SEQUENCES:  # in such networks "binary" means the weights alone
+        options.setdefault("inputs", "float")
     plain = {option: options.pop(option) for option in _QUANTIZATION[name] if option in options}
     return MODELS[name](shape, classes, Quantization.of(**plain), **options)
 
@@ -113,6 +126,8 @@ def _is(value: Any, kind: Any) -> bool:
         return any(_is(value, one) for one in arguments)
     if kind is Any:
         return True
+    if origin is typing.Literal:
+        return value in arguments
     if origin is not None:  # Sequence[int], tuple[str, ...], tuple[float, float]: JSON has lists
         length = len(arguments) if origin is tuple and arguments[-1] is not ... else None
         return (

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign.layers import BitPlanes, PatchRotation, QuantConv2d, QuantLinear, Thermometer, fit_quantizers
 from hypersign.layers import activation as activation_of
 from hypersign.models.norm import batch_norm, check_norm
@@ -17,6 +17,7 @@ from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["mlp", "vgg"]
 
+PADDINGS = ("zeros", "ones", "valid")
 MOST_FILTER_SIZE = 255
 MOST_ROTATION = 2**24  # numbers of the matrix, or of a patch, of a rotated first layer
 
@@ -29,6 +30,7 @@ def vgg(
     widths: Sequence[int] = (128, 128, 256, 256, 512, 512),
     pools: Sequence[int] = (2, 4, 6),
     filter_size: int = 3,
+    padding: str = "zeros",
     hidden: Sequence[int] = (1024, 1024),
     norm_scale: bool = False,
     norm_epsilon: float = 1e-3,
@@ -53,7 +55,10 @@ def vgg(
         quantization: the quantizers; signs for all weights and inputs if None.
         widths: the number of filters of each convolution; an empty sequence gives an mlp.
         pools: the convolutions, counted from 1, that are followed by a 2x2 max pool (odd sizes round up).
-        filter_size: the height and width of the filters, an odd number; zero padding keeps the size of images.
+        filter_size: the height and width of the filters, an odd number.
+        padding: "zeros" (the paper) and "ones" keep the size of images. "ones" pads signs with +1, so that they stay
+            signs, and pixels and real inputs with zeros. "valid" is no padding: each convolution takes
+            filter_size - 1 from the height and the width.
         hidden: the widths of the fully connected layers before the last.
         norm_scale: whether batch norm learns a scale; in the paper it does not.
         norm_epsilon: the epsilon of batch norm.
@@ -70,6 +75,7 @@ def vgg(
     quantization = Quantization() if quantization is None else quantization
     channels, height, width = check_shape(shape)
     _check_sizes(classes, widths, pools, filter_size, hidden)
+    check_choice("padding", padding, PADDINGS)
     check_norm(norm_epsilon, norm_momentum)
     names = [f"conv{i}" for i in range(1, len(widths) + 1)] + [f"fc{i}" for i in range(1, len(hidden) + 2)]
     first, channels, first_size = _first_layer(quantization, channels, filter_size, bool(widths))
@@ -94,9 +100,17 @@ def vgg(
         modules["norm0"] = norm(2, channels)
     for i, filters in enumerate(widths, start=1):
         size = first_size if i == 1 else filter_size
-        modules[f"conv{i}"] = QuantConv2d(
-            channels, filters, size, padding=size // 2, bias=False, **quantizers(f"conv{i}")
-        )
+        options: dict[str, Any] = quantizers(f"conv{i}")
+        signs = (options["input_quantizer"].levels or (0,))[0] == -1  # not pixels, and not levels of 0 and 1
+        options["pad_value"] = int(padding == "ones" and signs)
+        around = 0 if padding == "valid" else size // 2
+        modules[f"conv{i}"] = QuantConv2d(channels, filters, size, padding=around, bias=False, **options)
+        height, width = (length - size + 1 + 2 * around for length in (height, width))
+        if min(height, width) < 1:
+            raise HypersignError(
+                f"without padding, conv{i} needs images of at least {size} x {size}; its inputs are "
+                f"{height + size - 1} x {width + size - 1}: use fewer convolutions or pools, or padding"
+            )
         if i in pools:
             modules[f"pool{i}"] = nn.MaxPool2d(2, ceil_mode=True)
             height, width = -(-height // 2), -(-width // 2)
@@ -156,7 +170,7 @@ def _check_sizes(
     check_int("classes", classes, min=1, max=MOST_UNITS)
     check_int("filter_size", filter_size, min=1, max=MOST_FILTER_SIZE)
     if filter_size % 2 == 0:
-        raise HypersignError(f"filter_size must be odd, so that zero padding keeps sizes; got {filter_size}")
+        raise HypersignError(f"filter_size must be odd, so that padding keeps sizes; got {filter_size}")
     for number in widths:
         check_int("widths and hidden", number, min=1, max=MOST_FILTERS)
     for number in hidden:

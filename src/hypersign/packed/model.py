@@ -1,9 +1,9 @@
 """The runtime of packed networks: load a network once, then predict on bits."""
 
-import dataclasses
 import functools
 import io
 import itertools
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -21,99 +21,99 @@ from hypersign.bits.images import channels_last
 from hypersign.bits.words import Bound
 from hypersign.packed.format import Contents, read
 from hypersign.packed.graph import INPUT
-from hypersign.packed.operations import OPERATIONS, Plan
-from hypersign.packed.values import Node, Value
+from hypersign.packed.operations import OPERATIONS
+from hypersign.packed.passes import Pass, Planned, apart, empty, passes
+from hypersign.packed.values import Value
 
 __all__ = ["PackedModel"]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    """A node ready to run.
-
-    `done` names the values that no later node reads. `kept` tells whether a batch keeps the node's array for the next
-    call: it keeps integers and the outputs, but not float32 between layers, which takes too much memory.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    done: tuple[str, ...]
-    value: Value
-    plan: Plan
-    kept: bool
-
-    def array(self, images: int) -> NDArray[Any]:
-        """Returns an empty array for the node's output."""
-        shape = (images, self.value.height, self.value.width)
-        if self.value.kind != "levels":
-            return np.empty((*shape, self.value.channels), np.int32 if self.value.kind == "sums" else np.float32)
-        return np.empty(((2,) if self.value.ternary else ()) + (*shape, -(-self.value.channels // 64)), np.uint64)
+REAL_BYTES = 2**18
+"""Of the largest real value between layers; that many bytes and a few more arrays fit in a core's second cache."""
 
 
 class _Batch:
-    """The arrays for one batch size, and the steps bound to these arrays."""
+    """The arrays for one batch size, and the passes bound to them.
 
-    def __init__(self, steps: Sequence[_Step], images: NDArray[Any]) -> None:
+    An array that no later pass reads gives its memory to others, so memory grows with the widest place of the network
+    and not with its depth. With `keep`, every array has its own.
+    """
+
+    def __init__(
+        self, found: Sequence[Pass], values: dict[str, Value], images: NDArray[Any], *, keep: bool = False
+    ) -> None:
         count, channels, height, width = images.shape
         self.images, self.backend = count, bits.backend()
-        self.buffers = {INPUT: np.empty((count, height, width, channels), images.dtype)}
-        self.steps = [(step, self._bind(step, count)) for step in steps]
+        self.passes, self.values = found, values
+        self.arrays = {INPUT: np.empty((count, height, width, channels), images.dtype)}
+        self._place(keep)
+        self.bound = [each.bind(self.arrays, count) for each in found]
 
-    def _bind(self, step: _Step, images: int) -> Bound | None:
-        """Returns a call that runs a step from buffer to buffer; None if its input or output has no buffer."""
-        if not step.kept:
-            return None
-        assert step.plan.bind is not None
-        buffer = self.buffers[step.name] = step.array(images)
-        x = self.buffers.get(step.inputs[0])
-        return None if x is None else step.plan.bind(x, buffer)
+    def _place(self, keep: bool) -> None:
+        """Gives every value its array."""
+        last = {name: i for i, each in enumerate(self.passes) for name in each.inputs}
+        free: list[NDArray[np.uint8]] = []
+        memory: dict[str, NDArray[np.uint8]] = {}
+        for i, each in enumerate(self.passes):
+            done = {name for name in each.inputs if last[name] == i and name in memory and not keep}
+            overwrites = each.overwrites()
+            for name in each.outputs:
+                shape, dtype = empty(self.values[name], self.images)
+                size = math.prod(shape) * np.dtype(dtype).itemsize
+                old = overwrites.get(name)
+                if old in done and self.arrays[old].shape == shape:
+                    memory[name] = memory.pop(old)
+                    done.remove(old)
+                else:
+                    memory[name] = _taken(free, size)
+                self.arrays[name] = memory[name][:size].view(dtype).reshape(shape)
+            free += [memory.pop(name) for name in done]
 
     @functools.cached_property
-    def joined(self) -> list[tuple[_Step | None, Bound | None]]:
-        """The steps, with consecutive compiled steps joined into one call.
+    def joined(self) -> list[tuple[Pass | None, Bound | None]]:
+        """The passes, with consecutive compiled ones joined into one call.
 
         Between two calls, Python takes as long as a small layer.
         """
         module = native()
-        joined: list[tuple[_Step | None, Bound | None]] = []
-        for compiled, steps in itertools.groupby(self.steps, lambda of: module and isinstance(of[1], module.Call)):
-            together = list(steps)
+        joined: list[tuple[Pass | None, Bound | None]] = []
+        each = zip(self.passes, self.bound, strict=True)
+        for compiled, run in itertools.groupby(each, lambda of: module and isinstance(of[1], module.Call)):
+            together = list(run)
             joined += [(None, module.sequence([bound for _, bound in together]))] if compiled else together
         return joined
 
     def run(
-        self,
-        images: NDArray[Any],
-        threads: int,
-        *,
-        keep: bool = False,
-        seconds: dict[str, float] | None = None,
+        self, images: NDArray[Any], threads: int, *, seconds: dict[str, float] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the last node's output, or with `keep` all outputs, by name.
+        """Runs all passes and returns the arrays by name; most hold something else by then, unless all are kept.
 
-        It stores the time of each node in `seconds`.
+        It stores the time of each pass in `seconds`.
         """
-        channels_last(images, self.buffers[INPUT])
-        values = dict(self.buffers)
-        for step, bound in self.joined if seconds is None else self.steps:
+        channels_last(images, self.arrays[INPUT])
+        each = zip(self.passes, self.bound, strict=True)
+        for one, bound in self.joined if seconds is None else each:
             start = time.perf_counter()
             if bound is not None:
-                bound(threads)
-            elif step is not None and step.plan.bind is not None:
-                if step.name not in values:
-                    values[step.name] = step.array(self.images)
-                step.plan.bind(values[step.inputs[0]], values[step.name])(threads)
-            elif step is not None and step.plan.run is not None:
-                values[step.name] = step.plan.run(*(values[key] for key in step.inputs), threads=threads)
-            if step is None:
-                continue
-            if seconds is not None:
-                seconds[step.name] = time.perf_counter() - start
-            if not keep:
-                for key in step.done:
-                    if key not in self.buffers:
-                        del values[key]
-        return values
+                try:
+                    bound(threads)
+                except ValueError as error:  # the kernels met a NaN
+                    raise HypersignError(str(error)) from error
+            elif one is not None:
+                (of,) = one.nodes
+                assert of.plan.run is not None
+                self.arrays[of.name][...] = of.plan.run(
+                    *(self.arrays[key] for key in of.node.inputs), threads=threads
+                )
+            if seconds is not None and one is not None:
+                seconds[one.name] = time.perf_counter() - start
+        return self.arrays
+
+
+def _taken(free: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    """The smallest free memory of at least this size, or new memory."""
+    fits = [i for i, each in enumerate(free) if each.size >= size]
+    return free.pop(min(fits, key=lambda i: free[i].size)) if fits else np.empty(size, np.uint8)
 
 
 class PackedModel:
@@ -129,12 +129,10 @@ class PackedModel:
         self.sha256 = contents.sha256
         self._parts = contents.parts
         nodes = self.graph.nodes
-        plans = [OPERATIONS[node.op].plan(data) for node, data in zip(nodes, contents.nodes, strict=True)]
-        self._steps = []
-        for node, plan, done in zip(nodes, plans, _last_reads(nodes), strict=True):
-            value = self.values[node.name]
-            kept = plan.bind is not None and (value.kind != "real" or node is nodes[-1])
-            self._steps.append(_Step(node.name, node.inputs, done, value, plan, kept))
+        self._nodes = [
+            Planned(node, OPERATIONS[node.op].plan(data), self.values[node.name])
+            for node, data in zip(nodes, contents.nodes, strict=True)
+        ]
         self._own = threading.local()  # each thread's batch
 
     @classmethod
@@ -208,8 +206,9 @@ class PackedModel:
         Args:
             images: images, uint8 (N, channels, height, width); float32 if the network was packed for real inputs;
                 vectors may be (N, features).
-            batch_size: number of images per batch. Results do not depend on it, but memory grows with it: each thread
-                keeps the integer arrays between layers for its next call.
+            batch_size: largest number of images per batch. Results do not depend on it, but memory grows with it:
+                each thread keeps the arrays between layers for its next call. Networks with real numbers between
+                layers run in smaller batches, whose numbers fit in the cache.
             threads: number of threads that share a batch.
 
         Raises:
@@ -219,10 +218,11 @@ class PackedModel:
         check_threads(threads)
         images = self._images(images)
         outputs = np.empty((len(images), self.outputs), np.float32)
+        batch_size = min(batch_size, self._at_once * threads)
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            values = self._batch(images[rows]).run(images[rows], threads)
-            outputs[rows] = values[self.graph.nodes[-1].name].reshape(-1, outputs.shape[1])
+            arrays = self._batch(images[rows]).run(images[rows], threads)
+            outputs[rows] = arrays[self.graph.nodes[-1].name].reshape(-1, outputs.shape[1])
         return outputs
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
@@ -236,15 +236,41 @@ class PackedModel:
         """Returns the output of every node for images, by name: words, sums or float32 numbers, channels last."""
         check_threads(threads)
         images = self._images(images)
-        values = _Batch(self._steps, images).run(images, threads, keep=True)
-        return {name: values[name] for name in (INPUT, *(step.name for step in self._steps))}
+        return _Batch(apart(self._nodes), self.values, images, keep=True).run(images, threads)
+
+    @property
+    def passes(self) -> dict[str, tuple[str, ...]]:
+        """The nodes that run together, by the name of their product or of the last of them.
+
+        The compiled kernels run elementwise operations while the numbers are in the cache. Nodes whose outputs depend
+        on no image are in no pass.
+        """
+        return {each.name: tuple(of.name for of in each.nodes) for each in self._passes()}
 
     def times(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, float]:
-        """Returns the time in seconds that every node takes for images, by name."""
+        """Returns the time in seconds that every pass takes for images, by the names in `passes`."""
         seconds: dict[str, float] = {}
-        images = self._images(images)
-        self._batch(images).run(images, threads, seconds=seconds)
+        images, size = self._images(images), self._at_once * threads
+        for start in range(0, len(images), size):
+            each: dict[str, float] = {}
+            part = images[start : start + size]
+            self._batch(part).run(part, threads, seconds=each)
+            seconds = {name: seconds.get(name, 0.0) + spent for name, spent in each.items()}
         return seconds
+
+    @functools.cached_property
+    def _at_once(self) -> int:
+        """The number of images per batch up to which real numbers between layers stay in a core's second cache."""
+        real = (value for value in self.values.values() if value.kind == "real")
+        largest = max((4 * value.height * value.width * value.channels for value in real), default=0)
+        return max(1, REAL_BYTES // max(1, largest))
+
+    def _passes(self) -> list[Pass]:
+        return apart(self._nodes) if native() is None else self._together
+
+    @functools.cached_property
+    def _together(self) -> list[Pass]:
+        return passes(self._nodes, self.values)
 
     def _images(self, images: NDArray[Any]) -> NDArray[Any]:
         images = np.asarray(images)
@@ -265,19 +291,9 @@ class PackedModel:
         """Returns the arrays of the calling thread. They are kept until the batch size changes."""
         batch: _Batch | None = getattr(self._own, "batch", None)
         if batch is None or batch.images != len(images) or batch.backend != bits.backend():
-            batch = self._own.batch = _Batch(self._steps, images)
+            batch = self._own.batch = _Batch(self._passes(), self.values, images)
         return batch
 
 
 def _load_bytes(data: bytes) -> PackedModel:
     return PackedModel.load(io.BytesIO(data))
-
-
-def _last_reads(nodes: Sequence[Node]) -> list[tuple[str, ...]]:
-    """Returns, for each node, the inputs that no later node reads."""
-    read_later: set[str] = set()
-    found = []
-    for node in reversed(nodes):
-        found.append(tuple(set(node.inputs) - read_later))
-        read_later.update(node.inputs)
-    return found[::-1]

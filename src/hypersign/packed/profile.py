@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = ["NodeTime", "Profile", "profile"]
 class NodeTime:
     """One operation of a packed network and its shortest time for a batch, in seconds.
 
+    Operations that run together (`PackedModel.passes`) are one, with the name of their product.
     `macs` counts the multiply-accumulates for one image, 0 if the operation has none. `arithmetic` is their kind:
     "bits", "integers" (8-bit pixels), "float32", or "" if there are none.
     """
@@ -96,7 +97,7 @@ def profile(
     for call in rivals.values():
         call()
     whole, peak = math.inf, 0.0
-    least = {node.name: math.inf for node in model.graph.nodes}
+    least = dict.fromkeys(model.passes, math.inf)
     beside = dict.fromkeys(rivals, math.inf)
     for _ in range(repeats):
         whole = min(whole, _seconds(lambda: model.predict(batch, batch_size=images, threads=threads)))
@@ -105,7 +106,11 @@ def profile(
         peak = max(peak, _peak())
         for name, call in rivals.items():
             beside[name] = min(beside[name], _seconds(call))
-    nodes = tuple(_node_time(node, model.values, least[node.name]) for node in model.graph.nodes)
+    node = {node.name: node for node in model.graph.nodes}
+    nodes = tuple(
+        _node_time(node[name], [node[of] for of in together], model.values, least[name])
+        for name, together in model.passes.items()
+    )
     return Profile(bits.backend(), images, threads, whole, nodes, peak * threads, beside)
 
 
@@ -121,7 +126,7 @@ def _peak() -> float:
     if kernels is None:
         return 0.0
     start = time.perf_counter()
-    macs = kernels.product_limit(20_000)
+    macs = kernels.product_peak(20_000)
     return float(macs / (time.perf_counter() - start))
 
 
@@ -133,7 +138,6 @@ def _images(model: PackedModel, images: int, seed: int) -> NDArray[Any]:
     return generator.integers(0, 256, shape, dtype=np.uint8)
 
 
-def _node_time(node: Node, values: dict[str, Value], seconds: float) -> NodeTime:
-    x, y = values[node.inputs[0]], values[node.name]
-    operation = OPERATIONS[node.op]
-    return NodeTime(node.name, node.op, operation.arithmetic, operation.macs(node.options, x, y), seconds)
+def _node_time(node: Node, together: Sequence[Node], values: dict[str, Value], seconds: float) -> NodeTime:
+    macs = sum(OPERATIONS[of.op].macs(of.options, values[of.inputs[0]], values[of.name]) for of in together)
+    return NodeTime(node.name, node.op, OPERATIONS[node.op].arithmetic, macs, seconds)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision
 from hypersign.packed.values import Kind, Node
-from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of
+from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of, thresholds_hold
 from hypersign.quantizers import Quantizer
 
 __all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "child_name", "refusal"]
@@ -137,6 +137,8 @@ class Folding:
         """
         if module._forward_hooks or module._forward_pre_hooks:
             raise refusal(name, module, "it has a forward hook, which a file cannot hold: remove the hook")
+        if "forward" in vars(module):
+            raise refusal(name, module, "its forward was replaced on the object, as device hooks do: remove the hook")
         # a subclass may compute something else, so types must match exactly
         handler = self.handlers.get(type(module))
         if handler is None:
@@ -265,9 +267,16 @@ class _Thresholds:
         first, last = {"image": (0, 255), "sums": (-x.largest, x.largest), "real": FLOATS}[x.kind]
         # Contiguous rows: torch's batch norm rounds otherwise where a stride is 0.
         with full_precision("cpu"), torch.no_grad():
-            low, high, flip = find_thresholds(
-                lambda n: self.quantizer(self._value(n, count)[None])[0], first, last, x.channels
-            )
+
+            def level(n: Tensor) -> Tensor:
+                return self.quantizer(self._value(n, count)[None])[0]
+
+            low, high, flip = find_thresholds(level, first, last, x.channels)
+            if not thresholds_hold(level, (low, high, flip), first, last):
+                raise HypersignError(
+                    f"{self.name} ({type(self.quantizer).__name__}) cannot be packed: its levels must change at one "
+                    "threshold per channel, two if ternary; they depend on other channels, or change more often"
+                )
             ends = [torch.full((x.channels,), end) for end in (first, last)]
             falls = [self._value(ends[1], k) < self._value(ends[0], k) for k in range(1, count)] + [flip]
         # how each segment changes the direction of those before it

@@ -228,8 +228,10 @@ class _Pass:
         scale = None
         general = False
         if isinstance(module, QuantLayer):
-            if module.quantizes_inputs:
+            if module.input_quantizer.packed_form(inputs=True).levels:
                 x = self.quantized(name, module.input_quantizer, x)
+            elif module.quantizes_inputs:
+                x = self.clip(f"{name}.input_quantizer", module.input_quantizer, x)
             if module.quantizes_weights:
                 # The levels and scales of float32 are the network's: in float64 some thresholds would be others.
                 weight, scale = module.quantized_weight().detach().double(), module.weight_scale()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "find_thresholds", "float_of"]
+__all__ = ["FLOATS", "find_thresholds", "float_of", "thresholds_hold"]
 
 Level = Callable[[Tensor], Tensor]
 
@@ -51,6 +51,23 @@ def find_thresholds(level: Level, first: int, last: int, channels: int) -> tuple
         return start
 
     return least(-1), least(0), flip
+
+
+def thresholds_hold(level: Level, found: tuple[Tensor, Tensor, Tensor], first: int, last: int) -> bool:
+    """Whether thresholds give the levels of some integers at and around them, drawn by channel.
+
+    They do not for a quantizer that mixes channels (by their mean, say) or whose levels are not monotone.
+    """
+    low, high, flip = found
+    generator = torch.Generator().manual_seed(0)
+    for edge in (low, high) * 2:
+        near = edge - torch.randint(0, 2, edge.shape, generator=generator)
+        anywhere = torch.randint(first, last + 1, edge.shape, generator=generator)
+        n = torch.where(torch.rand(edge.shape, generator=generator) < 0.7, near, anywhere).clamp(first, last)
+        expected = (n >= low).int() + (n >= high).int() - 1
+        if not torch.equal(level(n).int(), torch.where(flip, -expected, expected)):
+            return False
+    return True
 
 
 def float_of(n: Tensor) -> Tensor:

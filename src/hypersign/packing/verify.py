@@ -14,7 +14,6 @@ For each image that was judged the certificate also says how far either network 
 network with levels of its own.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,9 @@ from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.evaluate import full_precision, mode
 from hypersign.layers import quant_layers
+from hypersign.layers.copying import copy_module
 from hypersign.packed import PackedModel
+from hypersign.packing.fold import check_float32, fold
 from hypersign.packing.replica import Replica
 
 __all__ = ["Certificate", "Difference", "verify"]
@@ -152,7 +153,8 @@ def verify(
     check_int("batch_size", batch_size, min=1)
     if not len(images):
         raise HypersignError("verification needs at least one image; got none")
-    model = copy.deepcopy(model).cpu()
+    check_float32(model)
+    model = copy_module(model).cpu()
     judged = _Judged(model, packed, threads)
     difference = largest = 0.0
     with full_precision("cpu"), mode(model, False), torch.no_grad():
@@ -224,6 +226,10 @@ class _Judged:
     ) -> None:
         """Judges those `rows` of a batch, whose first image has the number `start`."""
         theirs: list[Tensor] | None = None
+        if len(rows):
+            # The replica computes each layer anew, so the network must be what its layers say. Folding refuses
+            # others, such as those with hooks or another forward, by name.
+            fold(self.model, self.packed.shape, pixel_range=self.packed.graph.pixel_range)
         for chunk in np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else ():
             exact = self.replica.logits(images[chunk]).numpy()
             differ = ~self.task.same(expected[chunk], found[chunk])
@@ -300,7 +306,9 @@ def _float_levels(model: nn.Module, x: Tensor) -> list[Tensor]:
         levels.append(layer.input_quantizer(inputs[0]).double())
 
     handles = [
-        layer.register_forward_pre_hook(keep) for layer in quant_layers(model).values() if layer.quantizes_inputs
+        layer.register_forward_pre_hook(keep)
+        for layer in quant_layers(model).values()
+        if layer.input_quantizer.packed_form(inputs=True).levels
     ]
     try:
         model(x)

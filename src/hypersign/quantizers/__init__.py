@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hypersign.quantizers.masks import Chosen
     from hypersign.quantizers.methods import QUANTIZERS, SURROGATES, Quantization, quantizer_of, surrogate_of
     from hypersign.quantizers.planes import Greedy, LeastSquaresPlanes
+    from hypersign.quantizers.random_levels import RandomLevels
     from hypersign.quantizers.relaxed import PARQ, BinaryRelax, RealUntil
     from hypersign.quantizers.relu import ReLU
     from hypersign.quantizers.rotated import Rotated
@@ -75,6 +76,7 @@ __all__ = [
     "RealUntil",
     "LossAware",
     "Chosen",
+    "RandomLevels",
     "Turned",
     "ShiftedSign",
     "AdaBinInputs",
@@ -136,6 +138,7 @@ _MODULES = {
         "Greedy",
         "LeastSquaresPlanes",
     ),
+    "random_levels": ("RandomLevels",),
     "relaxed": (
         "PARQ",
         "BinaryRelax",

@@ -21,14 +21,19 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class PackedForm:
-    """How a quantizer's values are packed: "float" as float32, "binary" as one bit, "ternary" as two, "planes" as
-    several planes of one bit, each with a scale per filter.
+    """How a quantizer's values are packed: "float" as float32, "rectified" as float32 after max(x, 0), "binary" as
+    one bit, "ternary" as two, "planes" as several planes of one bit, each with a scale per filter.
 
     `kind` is None if there is no packed form; `reason` then says why, as the end of a sentence.
     """
 
-    kind: Literal["float", "binary", "ternary", "planes"] | None
+    kind: Literal["float", "rectified", "binary", "ternary", "planes"] | None
     reason: str = ""
+
+    @property
+    def levels(self) -> bool:
+        """Whether the values are levels, not real numbers."""
+        return self.kind not in ("float", "rectified", None)
 
 
 def traced(module: nn.Module, x: Any, *others: Any) -> Any:
@@ -104,6 +109,8 @@ class Quantizer(nn.Module):
 
     levels: tuple[float, ...] = ()
     bits: int | None = None
+    draws: bool = False
+    """Whether levels are random in training. Each step seeds torch's generators, so that runs repeat."""
     relaxes: bool = False
     """Whether the product sees real numbers during a part of training, and levels only from some `anneal` on."""
 

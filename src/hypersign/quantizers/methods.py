@@ -37,6 +37,7 @@ QUANTIZERS = {
     "binary-relax": "BinaryRelax",
     "real-until": "RealUntil",
     "lab": "LossAware",
+    "random-levels": "RandomLevels",
     "chosen": "Chosen",
     "rsign": "ShiftedSign",
     "adabin-inputs": "AdaBinInputs",

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from hypersign.quantizers.base import Quantizer
+from hypersign.quantizers.base import PackedForm, Quantizer
 from hypersign.quantizers.surrogates import StraightThrough
 
 __all__ = ["ReLU"]
@@ -34,3 +34,6 @@ class ReLU(Quantizer):
     def forward(self, x: Tensor) -> Tensor:
         """max(x, 0)."""
         return x.relu()
+
+    def packed_form(self, inputs: bool = False) -> PackedForm:
+        return PackedForm("rectified") if inputs else super().packed_form()

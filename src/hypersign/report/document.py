@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypersign
 from hypersign._checks import HypersignError
-from hypersign._files import write_atomic
+from hypersign._files import as_utf8, write_atomic
 from hypersign._installation import missing
 from hypersign.geometry.results import Geometry
 from hypersign.report.content import (
@@ -191,7 +191,7 @@ def _contents(page: str) -> list[tuple[str, str]]:
 
 def _packed(text: str) -> str:
     """Compresses text to base64: smaller, and no text in it can end its script element."""
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(as_utf8(text), 9, mtime=0)).decode()
 
 
 def _about(geometry: Geometry | None, info: Mapping[str, Any]) -> str:

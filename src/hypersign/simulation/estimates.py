@@ -5,9 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from hypersign._checks import check_int
 from hypersign._display import shown
@@ -130,15 +128,15 @@ class Tally:
         self.sample: list[np.ndarray] = []
         self.kept = 0
 
-    def add(self, cosine: Tensor, group: int | None = None) -> None:
+    def add(self, cosine: NDArray[np.float64], group: int | None = None) -> None:
         """Adds the cosines of a block. A cosine is NaN if all levels of its vector are zero."""
-        values = cosine.double().cpu().numpy()
+        values = cosine
         undefined = np.isnan(values)
         if undefined.any():
             self.undefined += int(undefined.sum())
             values = values[~undefined]
         values = values.clip(-1, 1)
-        angles = torch.from_numpy(values).acos().numpy()  # torch's acos is vectorized, NumPy's is not
+        angles = np.arccos(values)
         self.cosine.add(values)
         self.angle.add(angles)
         if group is not None:

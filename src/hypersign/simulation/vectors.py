@@ -4,24 +4,23 @@ Each function is an experiment of Anderson & Berg 2018, or a related one. It dra
 only sums, so memory does not grow with the number of draws. For every case it returns the mean and the standard
 deviation, their standard errors, and the predictions of theory.
 
-The draws depend on the seed and on the kind of device, because CPU and GPU have different generators. A CPU draws on
-as many threads as torch has (`torch.set_num_threads`); numbers and sums do not depend on the number of threads.
-Vectors are float32, sums are float64.
+The draws depend on the seed and on the kind of device, because CPU and GPU have different generators. A CPU needs no
+torch. It draws on as many threads as torch has, if torch is imported (`torch.set_num_threads`), else on
+`OMP_NUM_THREADS` or all; numbers and sums do not depend on the number of threads. Vectors are float32, sums float64.
 """
 
-import dataclasses
 import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
-from hypersign.ops import hadamard_transform
+from hypersign.bits import hadamard_transform
 from hypersign.simulation import gaussian
 from hypersign.simulation.estimates import Simulation, Tally
 from hypersign.theory.angle import angle_moments
@@ -66,14 +65,14 @@ def pairs(
     cases = []
     for number, d in enumerate(_dimensions(dimensions)):
         tally = Tally(draws)
-        square = torch.empty(0)
+        square = np.empty(0)
         left = draws
-        for sums in _Source(device, seed, number).sums((draws + 1) // 2 + 2, d, products=True):
-            square = torch.cat([square[-2:], sums.square])
+        for sums in _source(device, seed, number).sums((draws + 1) // 2 + 2, d, products=True):
+            square = np.concatenate([square[-2:], sums.square])
             rows = len(square) - 2  # the first two vectors of the case have no vectors before them
-            products = torch.stack([sums.product, sums.product_two_before], 1)[len(sums.product) - rows :]
-            before = torch.stack([square[1:-1], square[:-2]], 1)
-            tally.add((products / (square[2:, None] * before).sqrt()).flatten()[:left])
+            products = np.stack([sums.product, sums.product_two_before], 1)[len(sums.product) - rows :]
+            before = np.stack([square[1:-1], square[:-2]], 1)
+            tally.add((products / np.sqrt(square[2:, None] * before)).flatten()[:left])
             left -= 2 * rows
         spread = float(theory.pair_angle_std(d))
         cases.append(tally.case(f"d = {d}", d, d, 0.0, theory.pair_cosine_std(d), np.pi / 2, spread))
@@ -99,10 +98,10 @@ def binary_pairs(
         words = -(-d // 64)
         mask = np.full(words, ~np.uint64(0))
         mask[-1] >>= np.uint64(-d % 64)  # ignore the bits past d
-        for rows in _block_rows(draws, words, "cpu"):
+        for rows in block_rows(draws, words, "cpu"):
             u, v = (bits.random_raw(rows * words).reshape(rows, words) for _ in range(2))
             differ = np.bitwise_count((u ^ v) & mask).sum(1, dtype=np.int64)
-            tally.add(torch.from_numpy(1 - 2 * differ / d))
+            tally.add(1 - 2 * differ / d)
         spread = float(theory.binary_pair_angle_std(d))
         cases.append(tally.case(f"d = {d}", d, d, 0.0, theory.pair_cosine_std(d), np.pi / 2, spread))
     return Simulation("binary-pairs", "Two random binary vectors", "dimension", seed, tuple(cases))
@@ -126,8 +125,8 @@ def sign(
     cases = []
     for number, d in enumerate(_dimensions(dimensions)):
         tally = Tally(draws)
-        for sums in _Source(device, seed, number).sums(draws, d):
-            tally.add(sums.absolute / (d * sums.square).sqrt())
+        for sums in _source(device, seed, number).sums(draws, d):
+            tally.add(sums.absolute / np.sqrt(d * sums.square))
         cases.append(tally.case(f"d = {d}", d, d, *_sign_theory(d)))
     return Simulation("sign", "A vector and its sign", "dimension", seed, tuple(cases))
 
@@ -152,8 +151,9 @@ def ternary(
     (d,) = _dimensions([dimension])
     limits = [check_real("a threshold", t, min=0) for t in _some("thresholds", thresholds)]
     tallies = [Tally(draws) for _ in limits]
-    for sums in _Source(device, seed, 0).sums(draws, d, thresholds=limits):
-        cosines = sums.above / (sums.number * sums.square[:, None]).sqrt()
+    for sums in _source(device, seed, 0).sums(draws, d, thresholds=limits):
+        with np.errstate(invalid="ignore"):  # all levels are zero: no angle
+            cosines = sums.above / np.sqrt(sums.number * sums.square[:, None])
         for i, tally in enumerate(tallies):
             tally.add(cosines[:, i])
     cases = [
@@ -192,15 +192,16 @@ def levels(
     every = [edge for some in edges for edge in some]
     # A scale of 1 makes the kernel sum squares one by one. Without a scale it sums the squared radius of each pair,
     # whose error of 1e-6 would be visible with many levels.
-    source = _Source(device, seed, 0)
-    for sums in source.sums(draws, d, scale=torch.ones(d, device=device), thresholds=every):
+    source = _source(device, seed, 0)
+    for sums in source.sums(draws, d, scale=np.ones(d, np.float32), thresholds=every):
         start = 0
         for size, some, tally in zip(sizes, edges, tallies, strict=True):
             beyond = slice(start, start := start + len(some))
-            steps = torch.from_numpy(np.diff([size, size**2]))
+            steps = np.diff([size, size**2])
             product = size[0] * sums.absolute + sums.above[:, beyond] @ steps[0]
             square = size[0] ** 2 * d + sums.number[:, beyond] @ steps[1]
-            tally.add(product / (square * sums.square).sqrt())
+            with np.errstate(invalid="ignore"):  # all levels are zero: no angle
+                tally.add(product / np.sqrt(square * sums.square))
     cases = [
         tally.case(
             f"k = {k}", k, d, *_with_angle(theory.lloyd_max_cosine(k, d), theory.lloyd_max_cosine_std(k, d), d)
@@ -261,41 +262,44 @@ def rotated(
             raise HypersignError(f"a Hadamard rotation's dimension must be a power of two; got {d}")
         # Scale the largest to 1: a factor changes no angle, and float32 holds nothing above 1e38.
         shape = np.exp(2 * rate * np.arange(d) - 2 * max(0.0, rate * (d - 1))) if given is None else given
-        spread, root = _components(shape, device)
+        spread, factor = _components(shape)
         for place, rotation in enumerate(rotations):
             tally = Tally(draws)
-            source = _Source(device, seed, number, place)
-            if rotation == "none" and root.dim() == 1:
+            source = _source(device, seed, number, place)
+            if rotation == "none" and factor.ndim == 1:
                 for sums in source.sums(draws, len(spread), scale=spread):
-                    tally.add(sums.absolute / (d * sums.square).sqrt())
+                    tally.add(sums.absolute / np.sqrt(d * sums.square))
             elif rotation == "haar":
                 for group, cosines in _haar_blocks(spread, d, draws, source):
                     tally.add(cosines, group)
             else:
                 rounds = 0 if rotation == "none" else int(rotation[-1])
-                for x in _gaussian_blocks(root.shape[-1], draws, source, width=d):
-                    y = x * root if root.dim() == 1 else x @ root.T
+                root = source.array(factor)
+                for x in gaussian_blocks(root.shape[-1], draws, source, width=d):
+                    y = x * root if factor.ndim == 1 else x @ root.T
                     for _ in range(rounds):
-                        y = hadamard_transform(y * source.signs(len(y), d))
-                    tally.add(_sign_cosine(y, y))
+                        y = source.hadamard(y * source.signs(len(y), d))
+                    tally.add(source.sign_cosine(y, y))
             cases.append(tally.case(f"d = {d}, {rotation}", d, d, *_rotation_theory(rotation, shape)))
     what = f"standard deviations exp({rate:g} i)" if given is None else "the given covariance"
     return Simulation("rotated", f"A vector with {what} and its sign", "rotation", seed, tuple(cases))
 
 
-def _haar_blocks(spread: Tensor, d: int, draws: int, source: "_Source") -> Iterator[tuple[int, Tensor]]:
+def _haar_blocks(
+    spread: NDArray[np.float32], d: int, draws: int, source: "Source"
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Yields blocks (rotation number, cosines) of the cosines between rotated vectors of dimension d and their signs.
 
     The Haar rotation is uniform, so the components may lie along the first axes. Then only the first k rows of the
     rotation are drawn and multiplied, where k is the number of independent components.
     """
-    groups = min(HAAR_ROTATIONS, draws)
+    groups, scale = min(HAAR_ROTATIONS, draws), source.array(spread)
     for group in range(groups):
         frame = source.frame(len(spread), d)
         share = draws * (group + 1) // groups - draws * group // groups
-        for x in _gaussian_blocks(len(spread), share, source, width=d):
-            x *= spread
-            yield group, _sign_cosine(x @ frame, x)
+        for x in gaussian_blocks(len(spread), share, source, width=d):
+            x *= scale
+            yield group, source.sign_cosine(x @ frame, x)
 
 
 def _rotation_theory(rotation: str, covariance: np.ndarray) -> tuple[float, float, float, float]:
@@ -325,15 +329,7 @@ def _with_angle(mean: float, std: float, d: int) -> tuple[float, float, float, f
     return mean, std, float(angle), float(spread)
 
 
-def _sign_cosine(y: Tensor, x: Tensor) -> Tensor:
-    """Cosine between each vector y and its sign, where x has the same length as y.
-
-    y sign(y) is |y|, so the sign of 0 does not matter.
-    """
-    return y.abs().sum(1) / (y.shape[1] * torch.linalg.vecdot(x, x)).sqrt()
-
-
-def _components(covariance: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+def _components(covariance: np.ndarray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Standard deviations of the independent components, shape (k,), and the factor that turns normals into vectors.
 
     The factor is a matrix (d, k), or a vector (d,) with zeros if variances are given. Components too small for
@@ -348,7 +344,7 @@ def _components(covariance: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
     spread[ascending[unseen]] = 0
     seen = spread > 0
     root = spread if vectors is None else vectors[:, seen] * spread[seen]
-    return torch.from_numpy(spread[seen]).float().to(device), torch.from_numpy(root).float().to(device)
+    return spread[seen].astype(np.float32), root.astype(np.float32)
 
 
 def _dimensions(values: Sequence[int]) -> list[int]:
@@ -367,19 +363,35 @@ CPU_BLOCK = 1 << 19
 GPU_BLOCK = 1 << 25
 
 
-def _block_rows(draws: int, width: int, device: str) -> Iterator[int]:
+def _source(device: str, *streams: int) -> "Source":
+    """The random numbers of one stream on a device; only another device than the CPU needs torch."""
+    if device == "cpu":
+        return Source(*streams)
+    from hypersign.simulation.devices import DeviceSource
+
+    return DeviceSource(device, *streams)
+
+
+def _threads() -> int:
+    if (torch := sys.modules.get("torch")) is not None:
+        return torch.get_num_threads()
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
+
+
+def block_rows(draws: int, width: int, device: str) -> Iterator[int]:
     """Yields the number of vectors in each block."""
     rows = max(1, (CPU_BLOCK if device == "cpu" else GPU_BLOCK) // width)
     for start in range(0, draws, rows):
         yield min(rows, draws - start)
 
 
-def _gaussian_blocks(d: int, draws: int, source: "_Source", *, width: int | None = None) -> Iterator[Tensor]:
+def gaussian_blocks(d: int, draws: int, source: "Source", *, width: int | None = None) -> Iterator[Any]:
     """Yields blocks of vectors of d independent standard normals: float32, shape (rows, d), on the source's device.
 
     `width` is the length that a vector has later; the number of rows per block follows from it.
     """
-    for rows in _block_rows(draws, width or d, source.device):
+    for rows in block_rows(draws, width or d, source.device):
         yield source.normals(rows, d)
 
 
@@ -387,81 +399,46 @@ def _bit_generator(*streams: int) -> np.random.SFC64:
     return np.random.SFC64(np.random.SeedSequence([check_int("seed", stream, min=0) for stream in streams]))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sums:
-    """`gaussian.RowSums` as float64 tensors on the CPU."""
+class Source:
+    """Random numbers of one stream, as NumPy arrays on the CPU."""
 
-    absolute: Tensor
-    square: Tensor
-    product: Tensor
-    product_two_before: Tensor
-    above: Tensor
-    number: Tensor
+    device = "cpu"
 
-
-class _Source:
-    """Random numbers of one stream on one device."""
-
-    def __init__(self, device: str, *streams: int) -> None:
+    def __init__(self, *streams: int) -> None:
         self._bits = _bit_generator(*streams)
         self._key = int(self._bits.random_raw(1)[0])
         self._row = 0
-        try:
-            self._generator = torch.Generator(device).manual_seed(self._key >> 1)
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
-            raise HypersignError(
-                f"device must be one that torch finds here, such as cpu or cuda; got {device!r}"
-            ) from error
-        self.device = device
 
-    def normals(self, rows: int, d: int) -> Tensor:
+    def array(self, values: NDArray[np.float32]) -> Any:
+        """The values where this source draws."""
+        return values
+
+    def normals(self, rows: int, d: int) -> Any:
         """Independent standard normals, float32, shape (rows, d)."""
-        if self.device != "cpu":
-            return torch.randn(rows, d, generator=self._generator, device=self.device)
         first, self._row = self._row, self._row + rows
-        return torch.from_numpy(gaussian.normals(self._key, first, rows, d, threads=torch.get_num_threads()))
+        return gaussian.normals(self._key, first, rows, d, threads=_threads())
 
     def sums(
         self,
         draws: int,
         d: int,
         *,
-        scale: Tensor | None = None,
+        scale: NDArray[np.float32] | None = None,
         thresholds: Sequence[float] = (),
         products: bool = False,
-    ) -> Iterator[_Sums]:
+    ) -> Iterator[gaussian.RowSums]:
         """Yields sums over `draws` vectors of d normals (times `scale`) in blocks. The first two have no products."""
-        if self.device == "cpu":
-            options: dict[str, Any] = {
-                "scale": None if scale is None else scale.numpy(),
-                "thresholds": np.array(thresholds, np.float32),
-                "products": products,
-                "threads": torch.get_num_threads(),
-            }
-            for rows in _block_rows(draws, 16 + 2 * len(thresholds), self.device):
-                first, self._row = self._row, self._row + rows
-                found = gaussian.row_sums(self._key, first, rows, d, **options)
-                yield _Sums(**{name: torch.from_numpy(value) for name, value in vars(found).items()})
-            return
-        last = None
-        for x in _gaussian_blocks(d, draws, self):
-            x = x if scale is None else x * scale
-            size = x.abs()
-            over = [size > t for t in thresholds]
-            before = torch.cat([x[:1].expand(2, -1) if last is None else last, x]) if products else x
-            last = before[-2:].clone()
-            values = (
-                size.sum(1),
-                torch.linalg.vecdot(x, x),
-                torch.linalg.vecdot(x, before[1:-1] if products else x),
-                torch.linalg.vecdot(x, before[:-2] if products else x),
-                torch.stack([(size * level).sum(1) for level in over], 1) if over else x[:, :0],
-                torch.stack([level.sum(1) for level in over], 1) if over else x[:, :0],
-            )
-            yield _Sums(*(value.double().cpu() for value in values))
+        options: dict[str, Any] = {
+            "scale": scale,
+            "thresholds": np.array(thresholds, np.float32),
+            "products": products,
+            "threads": _threads(),
+        }
+        for rows in block_rows(draws, 16 + 2 * len(thresholds), self.device):
+            first, self._row = self._row, self._row + rows
+            yield gaussian.row_sums(self._key, first, rows, d, **options)
 
-    def frame(self, k: int, d: int) -> Tensor:
+    def frame(self, k: int, d: int) -> Any:
         """The first k rows of a Haar rotation of d dimensions, float32, up to signs that change no angle here.
 
         The rotation is a product of k Householder reflections along vectors of d, d - 1, ... normals (Stewart 1980,
@@ -469,23 +446,33 @@ class _Source:
         are these vectors, and T is the inverse of the upper triangle of V' V with half its diagonal (Puglisi 1992,
         "Modification of the Householder method based on the compact WY representation").
         """
-        vectors = self.normals(k, d).triu_()  # V'
-        length = torch.linalg.vecdot(vectors, vectors).sqrt()
-        first = vectors.diagonal()
-        first += torch.copysign(torch.where(length > 0, length, 1), first)
+        from scipy.linalg import solve_triangular
+
+        vectors = np.triu(self.normals(k, d))  # V'
+        length = np.sqrt(np.linalg.vecdot(vectors, vectors))
+        first = np.einsum("ii->i", vectors[:, :k])  # a view of the diagonal
+        first += np.copysign(np.where(length > 0, length, np.float32(1)), first)
         gram = vectors @ vectors.T
-        gram.diagonal().mul_(0.5)
-        mixed = torch.linalg.solve_triangular(gram, vectors[:, :k], upper=True)
-        frame = mixed.T @ vectors
-        frame.neg_().diagonal().add_(1)
+        np.einsum("ii->i", gram)[:] *= 0.5
+        mixed = solve_triangular(gram, vectors[:, :k])
+        frame = -(mixed.T @ vectors)
+        np.einsum("ii->i", frame[:, :k])[:] += 1
         return frame
 
-    def signs(self, rows: int, d: int) -> Tensor:
+    def signs(self, rows: int, d: int) -> Any:
         """Independent random signs, float32, shape (rows, d)."""
-        if self.device != "cpu":
-            shape = (rows, d)
-            bits = torch.randint(0, 2, shape, generator=self._generator, device=self.device, dtype=torch.int8)
-        else:
-            words = self._bits.random_raw(-(-rows * d // 64))
-            bits = torch.from_numpy(np.unpackbits(words.view(np.uint8), count=rows * d)).view(rows, d)
-        return bits.float().mul_(-2).add_(1)
+        words = self._bits.random_raw(-(-rows * d // 64))
+        bits = np.unpackbits(words.view(np.uint8), count=rows * d).reshape(rows, d)
+        return 1 - 2 * bits.astype(np.float32)
+
+    def hadamard(self, x: Any) -> Any:
+        """The orthonormal Hadamard transform of each vector."""
+        return hadamard_transform(x, threads=_threads())
+
+    def sign_cosine(self, y: Any, x: Any) -> NDArray[np.float64]:
+        """Cosine between each vector y and its sign, where x has the same length as y.
+
+        y sign(y) is |y|, so the sign of 0 does not matter.
+        """
+        cosine = np.abs(y).sum(1) / np.sqrt(y.shape[1] * np.linalg.vecdot(x, x))
+        return cosine.astype(np.float64)

@@ -42,7 +42,7 @@ def angle_moments(mean: ArrayLike, std: ArrayLike, d: ArrayLike) -> tuple[np.nda
     """Returns `angle_mean` and `angle_std` from one quadrature."""
     mean, std, d = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (mean, std, fan_in(d))))
     centre = np.arccos(np.clip(mean, -1, 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         spread = np.where(std > 0, std / np.sqrt(1 - mean**2), 0)
     # Gauss-Legendre over 12 standard deviations on either side, clipped to the possible angles.
     x, w = _gauss_legendre()
@@ -50,12 +50,14 @@ def angle_moments(mean: ArrayLike, std: ArrayLike, d: ArrayLike) -> tuple[np.nda
     stop = np.minimum(centre + 12 * spread, np.arccos(d**-0.5))[..., None]
     angles = (start + stop) / 2 + (stop - start) / 2 * x
     a, b, low = (v[..., None] for v in beta_parameters(mean, std, d))
-    weights = _beta_density(angles, a, b, low) * w
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = _beta_density(angles, a, b, low) * w
         weights /= weights.sum(-1, keepdims=True)
         first = (weights * angles).sum(-1)
         second = np.sqrt((weights * (angles - first[..., None]) ** 2).sum(-1))
     certain = ~((std > 0) & (mean < 1))  # no spread (d = 1, or all weights of equal size), or NaN
+    narrow = (spread > 0) & (spread < 1e-6)  # float64 does not resolve the density of such a large d
+    first, second = np.where(narrow, centre, first), np.where(narrow, spread, second)
     return np.where(certain, centre, first), np.where(certain, np.where(np.isnan(mean), np.nan, 0.0), second)
 
 

@@ -31,8 +31,10 @@ def _log_mean_ratio(d: np.ndarray) -> np.ndarray:
     grows, so an asymptotic series is used from d = 64 on. Its first omitted term is below 1e-16 there.
     """
     x = d / 2
-    exact = 0.5 * np.log(x) + special.gammaln(x) - special.gammaln(x + 0.5)
-    series = 1 / (8 * x) - 1 / (192 * x**3) + 1 / (640 * x**5) - 17 / (14336 * x**7)
+    few = np.minimum(x, 32)  # where the series is used, the exact form overflows for very large d
+    exact = 0.5 * np.log(few) + special.gammaln(few) - special.gammaln(few + 0.5)
+    with np.errstate(over="ignore"):  # powers of a very large d are infinite, and their terms 0
+        series = 1 / (8 * x) - 1 / (192 * x**3) + 1 / (640 * x**5) - 17 / (14336 * x**7)
     return np.where(d < 64, exact, series)
 
 

@@ -53,7 +53,7 @@ def ternary_cosine_std(threshold: ArrayLike, d: ArrayLike) -> Array:
 def _ternary_moments(threshold: ArrayLike, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     t, d = np.broadcast_arrays(np.asarray(threshold, dtype=np.float64), d)
     # In logarithms, so that a very large threshold does not divide 0 by 0.
-    with np.errstate(invalid="ignore"):  # an infinite threshold leaves nothing: NaN
+    with np.errstate(invalid="ignore", over="ignore"):  # an infinite threshold leaves nothing: NaN
         limit = np.exp(0.5 * np.log(2 / np.pi) - t * t / 2 - 0.5 * (np.log(2) + special.log_ndtr(-t)))
     mean, second = np.array(limit), np.array(limit**2)
     for i in np.ndindex(t.shape):
@@ -73,7 +73,8 @@ def _finite_ternary_moments(t: float, d: float) -> tuple[float, float]:
     where f, a, b are the means of exp(-u x^2 - v [|x| > t]) times 1, |x| [|x| > t], x^2 [|x| > t]. The trapezoidal
     rule in log u and log v computes both integrals; it converges exponentially.
     """
-    reached = -np.expm1(d * np.log1p(-2 * special.ndtr(-t))) if t > 0 else 1.0  # P(N > 0)
+    inside = 1 - 2 * special.ndtr(-t)  # 0 also for thresholds too small for float64
+    reached = -np.expm1(d * np.log1p(inside - 1)) if inside > 0 else 1.0  # P(N > 0)
     if reached == 0:  # in float64, no mass lies beyond a threshold this large
         return np.nan, np.nan
     step = 0.3
@@ -115,5 +116,5 @@ def ternary_level(threshold: ArrayLike) -> Array:
     1.224
     """
     t = np.asarray(threshold, dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # nothing lies beyond an infinite threshold: NaN
+    with np.errstate(invalid="ignore", over="ignore"):  # nothing lies beyond an infinite threshold: NaN
         return np.exp(-t * t / 2 - 0.5 * np.log(2 * np.pi) - special.log_ndtr(-t))

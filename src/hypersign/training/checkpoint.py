@@ -1,7 +1,8 @@
 """The state for resuming, in one file: `state/state.safetensors`.
 
 Tensors: `model/...` (weights and batch-norm statistics), `optimizer/<parameter>/<slot>`, `signs/<layer>` (the
-levels' signs at the start of the epoch, one bit each), `sums` (loss and metrics so far in the epoch).
+levels' signs at the start of the epoch, one bit each), `sums` (loss and metrics so far in the epoch), `carried/...`
+(the states that a recurrent network carries to the next batch).
 Its header holds the counters, and the recipe and data that the state belongs to, as JSON. It is one file, so that a
 kill cannot leave parts of two states. The order, flips and crops of images depend only on the seed and the epoch, so
 no random generator's state is needed.
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign._files import make_folder
+from hypersign.layers.stateful import Memory, Stateful
 from hypersign.runs import listed, misfits, read_tensors, write_tensors
 from hypersign.training.recipe import Recipe
 from hypersign.training.step import SLOTS
@@ -49,6 +51,8 @@ class Belongs:
     recipe: Recipe
     data: str
     batches: int
+    validated: bool | None = None
+    """Whether there is validation; if None, by the recipe."""
 
     def saved(self) -> dict[str, Any]:
         """As JSON. The location of the data is left out, because their hash identifies them."""
@@ -81,6 +85,8 @@ def save_state(
     for name, negative in signs.items():
         tensors[f"signs/{name}"] = torch.from_numpy(np.packbits(negative.cpu().numpy()))
     tensors["sums"] = sums
+    for number, part in enumerate(_carried(model)):
+        tensors[f"carried/{number}"] = part
     path = state_path(folder)
     make_folder(path.parent)
     header = {
@@ -129,11 +135,23 @@ def load_state(
     if slots is None:
         slots = dict.fromkeys((name for name, _ in model.named_parameters()), SLOTS[belongs.recipe.optimizer])
     wanted = _wanted(model, signs, sums, slots if counters.step else {}, idle)
+    if counters.batch and isinstance(model, Stateful) and model.carry:
+        initial = model.initial(belongs.recipe.batch_size)
+        wanted |= {f"carried/{number}": part for number, part in enumerate(_flat(initial))}
     problems = misfits(wanted, tensors) or _bad_values(tensors, counters)
     if problems:
         raise HypersignError(f"{path} does not fit the network: {listed(problems, '; ')}")
     _load(tensors, model, optimizer, signs, sums)
     return counters
+
+
+def _flat(states: Memory) -> list[Tensor]:
+    return [part for parts in states for part in parts]
+
+
+def _carried(model: nn.Module) -> list[Tensor]:
+    """The states that a network carries to the next batch."""
+    return _flat(model.states or []) if isinstance(model, Stateful) and model.carry else []
 
 
 def _check_belongs(path: Path, saved: Any, ours: dict[str, Any]) -> None:
@@ -167,7 +185,8 @@ def _counters(header: Mapping[str, Any], belongs: Belongs) -> Counters:
     check_int(f"step, after {found.epoch - 1} epochs and {found.batch} batches,", found.step, min=step, max=step)
     for name in ("seconds", "epoch_seconds"):
         check_real(name, getattr(found, name), min=0, below=math.inf)
-    check_int("best_epoch", found.best_epoch, min=0, max=found.epoch - 1 if belongs.recipe.validation else 0)
+    validated = bool(belongs.recipe.validation) if belongs.validated is None else belongs.validated
+    check_int("best_epoch", found.best_epoch, min=0, max=found.epoch - 1 if validated else 0)
     check_real("best_score", found.best_score, below=math.inf)
     return found
 
@@ -218,6 +237,13 @@ def _load(
     """Loads tensors that were checked."""
     with torch.no_grad():
         model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
+    if isinstance(model, Stateful) and "carried/0" in tensors:
+        count = tensors["carried/0"].shape[1]
+        parts = iter(range(len(tensors)))
+        model.states = [
+            tuple(tensors[f"carried/{next(parts)}"].to(zero.device) for zero in zeros)
+            for zeros in model.initial(count)
+        ]
     parameters = dict(model.named_parameters())
     state: dict[Tensor, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -23,10 +23,11 @@ from hypersign._checks import HypersignError, check_real
 from hypersign._files import is_part, make_folder, remove_parts
 from hypersign._locks import is_lock, writing_folder
 from hypersign.bits import backend
-from hypersign.data import Data
+from hypersign.data import Data, TextData
 from hypersign.data import load as load_data
+from hypersign.data.text import LENGTH
 from hypersign.evaluate import Evaluation, evaluate, finite, reestimate_batch_norm
-from hypersign.layers import quant_layers
+from hypersign.layers import Stateful, quant_layers
 from hypersign.runs import Run, check_given, float32_default, load, write_tensors
 from hypersign.training.checkpoint import Belongs, state_path
 from hypersign.training.divergence import FiniteCheck, look_every
@@ -110,7 +111,7 @@ def train(
             if path.is_dir() or not path.exists():
                 _lock(locks, accelerator, path)
             _check_empty(path)
-            return load_data(recipe.data, seed=DATA_SEED) if data is None else data
+            return load_data(recipe.data, seed=DATA_SEED, **_length(recipe)) if data is None else data
 
         loaded = first_process_first(accelerator, prepare)
         run = new_run(recipe, path, loaded, given=data is not None, model=model)
@@ -158,6 +159,11 @@ def resume(
         return _Training(run, accelerator, deterministic, save_seconds).finish(tensorboard, console, each_epoch)
 
 
+def _length(recipe: Recipe) -> dict[str, int]:
+    """The length of sequences, as an option of `load_data`; left out where it is the default."""
+    return {} if recipe.length == LENGTH else {"length": recipe.length}
+
+
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
@@ -191,7 +197,15 @@ class _Training:
         model, self.kept = build_network(run, self.recipe, accelerator.device)
         if self.recipe.start is not None and not state_path(run.path).exists():
             load_start(model, self.recipe.start)
-        self.stream = Stream(run.data(), self.recipe, accelerator)
+        carries = isinstance(model, Stateful) and isinstance(run.data(), TextData)
+        if carries and accelerator.num_processes > 1:
+            raise HypersignError(
+                "a network that carries its state from batch to batch trains in one process; got "
+                f"{accelerator.num_processes}: start one"
+            )
+        self.stream = Stream(run.data(), self.recipe, accelerator, streams=carries)
+        if isinstance(model, Stateful):
+            model.carry = carries
         check_fit(model, self.task, self.stream, self.recipe.batch_size // accelerator.num_processes)
         rule = make_rule(self.recipe, model)
         alone = list(latent_weights(model).values()) if rule is not None and rule.alone else []
@@ -211,7 +225,8 @@ class _Training:
             rule=rule,
             teacher=teacher,
         )
-        self.belongs = Belongs(self.recipe, self.stream.data.sha256, len(self.stream.training))
+        validated = bool(len(self.stream.validation))
+        self.belongs = Belongs(self.recipe, self.stream.data.sha256, len(self.stream.training), validated)
         if self.state.load(run, self.belongs, slots_of(self.recipe, model, rule)):
             self.step.steps = self.state.counters.step
         else:
@@ -239,6 +254,9 @@ class _Training:
         with contextlib.ExitStack() as stack:
             self.stop: StopRequest = stack.enter_context(stoppable(self.accelerator.num_processes))
             stack.enter_context(_deterministic(self.deterministic))
+            if self.step.draws:  # steps seed torch's generators
+                devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+                stack.enter_context(torch.random.fork_rng(devices))
             if self.writes:
                 remove_parts(self.run.path)
                 monitor = stack.enter_context(self._monitor(tensorboard, console))
@@ -284,6 +302,8 @@ class _Training:
         state.model.train()
         if not at.batch:
             self.step.begin_epoch()
+            if isinstance(state.model, Stateful):
+                state.model.states = None
         started, shown, before = time.monotonic(), 0.0, at.epoch_seconds
         rate = self.recipe.rate(epoch=at.epoch, progress=max(at.batch, 1) / total)
         for inputs, targets in self.stream.training.epoch(at.epoch, start=at.batch):
@@ -299,7 +319,7 @@ class _Training:
             if monitor is not None and now - shown > 0.2:
                 shown = now
                 mean_loss, *metrics = state.means(at.batch, self.stream.training.decisions)
-                speed = at.batch * self.recipe.batch_size / at.epoch_seconds
+                speed = at.batch * self.stream.examples_per_step / at.epoch_seconds
                 monitor.batch(at.epoch, at.batch, total, loss=mean_loss, metrics=metrics, rate=rate, speed=speed)
             self._save_if_asked(at.batch < total)
         self.finite.look(at)
@@ -351,7 +371,7 @@ class _Training:
             "step": at.step,
             "seconds": at.seconds,
             f"{self.stream.data.unit}_per_second": len(self.stream.training)
-            * self.recipe.batch_size
+            * self.stream.examples_per_step
             / at.epoch_seconds,
             "learning_rate": rate,
             **dict(zip(("loss", *self.task.metrics), means, strict=True)),

@@ -20,7 +20,15 @@ from hypersign.tasks import Task
 from hypersign.training.recipe import Recipe
 from hypersign.training.step import latent_weights
 
-__all__ = ["Monitor", "StepClock", "first_broken_layer", "layer_metrics", "negative_signs", "tensorboard_writer"]
+__all__ = [
+    "Monitor",
+    "StepClock",
+    "first_broken_layer",
+    "layer_metrics",
+    "metric_words",
+    "negative_signs",
+    "tensorboard_writer",
+]
 
 
 def negative_signs(model: nn.Module) -> dict[str, Tensor]:
@@ -119,6 +127,16 @@ def duration(seconds: float) -> str:
     return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
+def metric_words(name: str, unit: str) -> str:
+    """A metric's name in words; the tokens of a text are its characters or bytes.
+
+    >>> metric_words("bits_per_token", "characters"), metric_words("accuracy", "images")
+    ('bits per character', 'accuracy')
+    """
+    words = name.replace("_", " ")
+    return words.replace("token", unit.removesuffix("s")) if unit in ("characters", "bytes") else words
+
+
 class Monitor:
     """Shows and records a run. Only one process of a run has a monitor.
 
@@ -201,7 +219,7 @@ class Monitor:
         self.progress.console.print("  ".join(parts), highlight=False, soft_wrap=True)
 
     def _words(self, name: str, value: float) -> str:
-        return f"{name.replace('_', ' ')} {value:{self.formats[name]}}"
+        return f"{metric_words(name, self.unit)} {value:{self.formats[name]}}"
 
     def _tensorboard(self, row: dict[str, Any]) -> None:
         step = row["step"]

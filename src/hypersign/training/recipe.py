@@ -21,6 +21,8 @@ MODEL_NAMES = (
     "reactnet-a",
     "fast-transform",
     "associative-memory",
+    "lstm",
+    "gpt",
 )
 """The networks of `hypersign.models.MODELS`, which imports torch."""
 
@@ -52,11 +54,14 @@ class Recipe:
     """
 
     data: str = "digits"
-    """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, a folder of class folders, or an .npz file."""
+    """Data set: digits, mnist, fashion-mnist, cifar-10, cifar-100, a folder of class folders, or an .npz file; or a
+    text: tinyshakespeare, war-and-peace, text:FILE (its characters), bytes:FILE."""
     images: int | None = None
     """Train on the first INT training images (the original's debug mode: 100); by default on all."""
     validation: int = 0
-    """Hold out the last INT training images for validation."""
+    """Hold out the last INT training images (of a text, characters) for validation; war-and-peace has its own."""
+    length: int = 100
+    """Characters per sequence of a text."""
     flip: bool = typing.cast(bool, None)
     """Mirror each training image with probability 1/2; by default not digits, mnist and fashion-mnist."""
     crop_padding: int = typing.cast(int, None)
@@ -69,7 +74,7 @@ class Recipe:
     model: ModelName = "vgg"
     """Network: the paper's vgg, an mlp of fully connected layers, the field's vgg-small, residual networks of binary
     blocks (resnet20, resnet18, reactnet-a), or one without multiplications: fast transforms and switches, or an
-    associative memory."""
+    associative memory. For texts: lstm, which also reads images as sequences, and gpt."""
     form: Literal["bi-real", "recu", "adabin"] | None = None
     """Paper that draws resnet20 and resnet18 (bi-real): their shortcuts, first activation and last batch norm."""
     float_first: bool | None = None
@@ -82,9 +87,11 @@ class Recipe:
     """Convolutions, counted from 1, that a 2x2 max pool follows (vgg: 2 4 6)."""
     filter_size: int | None = None
     """Height and width of the filters, odd (vgg: 3)."""
+    padding: Literal["zeros", "ones", "valid"] | None = None
+    """Padding of convolutions: zeros (vgg), ones (+1 around signs), or valid (no padding)."""
     hidden: tuple[int, ...] | None = None
     """Widths of the fully connected layers before the last (vgg: 1024 1024; mlp, fast-transform: 4096 4096 4096;
-    associative-memory: 8192)."""
+    associative-memory: 8192), or units of the recurrent layers (lstm: 512)."""
     levels: int = 2
     """2: binary weights and activations, 3: ternary weights and activations."""
     threshold: float | Literal["optimal"] | None = None
@@ -119,6 +126,29 @@ class Recipe:
     first_dimensions: int | None = None
     """Levels per pixel of the thermometer code (8), or dimensions that patches are rotated to (64)."""
 
+    cell: Literal["lstm", "gru", "rnn"] | None = None
+    """Recurrent layer (lstm)."""
+    norm: Literal["none", "weight", "layer", "batch"] | None = None
+    """Normalisation of recurrent layers (weight)."""
+    step_statistics: bool | None = None
+    """Batch norm of recurrent layers with statistics for each step; for images as sequences (no)."""
+    scan: Literal["rows", "pixels", "permuted"] | None = None
+    """How the recurrent network reads an image: rows, pixels, or pixels in a random order (rows)."""
+    embedding: int | None = None
+    """Length of a character's vector before the recurrent layers (64)."""
+    width: int | None = None
+    """Numbers per character in the transformer (384)."""
+    blocks: int | None = None
+    """Blocks of the transformer (6)."""
+    heads: int | None = None
+    """Heads of the transformer's attention (6)."""
+    feed_forward: Literal["swiglu", "gelu"] | None = None
+    """Feed-forward part of the transformer (swiglu)."""
+    inner_norm: bool | None = None
+    """RMS norm before every quantized product of the transformer, not just before each part (yes)."""
+    dropout: float | None = None
+    """Share of a layer's outputs that are dropped in training (lstm, gpt: 0)."""
+
     epochs: int = 100
     """Passes over the training images."""
     batch_size: int = 100
@@ -150,6 +180,8 @@ class Recipe:
     """Whether the learning rate changes after each epoch or after each step."""
     gradient_clip: float | None = None
     """Clip every gradient entry to [-c, c]; none: no clipping."""
+    gradient_norm: float | None = None
+    """Scale all gradients together down to this length, if they are longer; none: no scaling."""
     latent_clip: Literal["after-step", "before-forward", "none"] = "after-step"
     """When latent weights are clipped to [-1, 1]; the original's order is before-forward."""
     reestimate_images: int = 10_000
@@ -168,7 +200,7 @@ class Recipe:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
-        still = self.data in NOT_AUGMENTED
+        still = self.data in NOT_AUGMENTED or self.data.partition(":")[0] in ("text", "bytes")
         for name, default in (("flip", not still), ("crop_padding", 0 if still else 4)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
@@ -181,7 +213,7 @@ class Recipe:
                 object.__setattr__(self, name, value)
         if self.latent_rule is not None:
             self._check_rule()
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "length"):
             check_int(name, getattr(self, name), min=1)
         for name in ("validation", "crop_padding", "reestimate_images", "warmup"):
             check_int(name, getattr(self, name), min=0)
@@ -191,8 +223,9 @@ class Recipe:
         check_real("learning_rate", self.learning_rate, above=0)
         check_real("final_learning_rate", self.final_learning_rate, min=0)
         check_real("weight_decay", self.weight_decay, min=0)
-        if self.gradient_clip is not None:
-            check_real("gradient_clip", self.gradient_clip, above=0)
+        for name in ("gradient_clip", "gradient_norm"):
+            if getattr(self, name) is not None:
+                check_real(name, getattr(self, name), above=0)
         if self.schedule == "exponential" and self.final_learning_rate == 0:
             raise HypersignError("final_learning_rate must be > 0 with the exponential schedule; got 0")
         if self.weight_decay and self.optimizer == "adam":
@@ -201,7 +234,8 @@ class Recipe:
             )
         if self.adam_epsilon == "uncorrected" and self.optimizer == "sgd":
             raise HypersignError("adam_epsilon belongs to adam and adamw; got it with the optimizer sgd")
-        if self.model_options() != {"levels": 2}:  # a recipe without options of the network needs no torch
+        # A recipe without options of the network needs no torch, and nor do the named recipes.
+        if _checking and self.model_options() != {"levels": 2}:
             self._check_model_options()
 
     def _check_rule(self) -> None:
@@ -250,7 +284,10 @@ class Recipe:
         """
         known = inspect.signature(Quantization.of).parameters
         fields = {field.name for field in dataclasses.fields(Quantization)} | set(known)
-        return Quantization.of(**{name: value for name, value in self.model_options().items() if name in fields})
+        options = {name: value for name, value in self.model_options().items() if name in fields}
+        if self.model in ("lstm", "gpt"):
+            options.setdefault("inputs", "float")
+        return Quantization.of(**options)
 
     def model_options(self) -> dict[str, Any]:
         """The options of the network that are set, as `hypersign.models.build` takes them."""
@@ -289,6 +326,9 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+_checking = False
+"""Whether options of the network are checked: from the end of this module on."""
+
 _MODEL_OPTIONS = (
     "form",
     "float_first",
@@ -296,6 +336,7 @@ _MODEL_OPTIONS = (
     "widths",
     "pools",
     "filter_size",
+    "padding",
     "hidden",
     "levels",
     "threshold",
@@ -313,9 +354,31 @@ _MODEL_OPTIONS = (
     "weight_scale",
     "first_layer",
     "first_dimensions",
+    "cell",
+    "norm",
+    "step_statistics",
+    "scan",
+    "embedding",
+    "width",
+    "blocks",
+    "heads",
+    "feed_forward",
+    "inner_norm",
+    "dropout",
 )
 
-_OPTIONAL = ("method", "surrogate", "first_layer", "activation", "form")
+_OPTIONAL = (
+    "method",
+    "padding",
+    "surrogate",
+    "first_layer",
+    "activation",
+    "form",
+    "cell",
+    "norm",
+    "scan",
+    "feed_forward",
+)
 """Fields that may be None."""
 
 _CHOICES = {
@@ -323,6 +386,11 @@ _CHOICES = {
     "activation": ("none", "hardtanh", "rprelu", "maxout"),
     "model": MODEL_NAMES,
     "form": ("bi-real", "recu", "adabin"),
+    "cell": ("lstm", "gru", "rnn"),
+    "norm": ("none", "weight", "layer", "batch"),
+    "scan": ("rows", "pixels", "permuted"),
+    "feed_forward": ("swiglu", "gelu"),
+    "padding": ("zeros", "ones", "valid"),
     "surrogate": tuple(SURROGATES),
     "first_layer": FIRST_LAYERS,
     "loss": ("squared-hinge", "cross-entropy"),
@@ -334,8 +402,9 @@ _CHOICES = {
     "precision": ("float32", "bf16", "bits"),
 }
 
-NOT_AUGMENTED = ("digits", "mnist", "fashion-mnist")
-"""Data sets whose images are not mirrored and cropped unless a recipe says so: small, centred, of one orientation."""
+NOT_AUGMENTED = ("digits", "mnist", "fashion-mnist", "tinyshakespeare", "war-and-peace")
+"""Data sets that are not mirrored and cropped unless a recipe says so: texts, and images that are small, centred and
+of one orientation."""
 
 RECIPES = {
     # Anderson & Berg 2018: squared hinge, Adam, 1e-3 -> 3e-7 exponentially over 500 epochs of batches of 50,
@@ -358,8 +427,59 @@ RECIPES = {
     # The usual choices for such networks today: augmentation, cross-entropy, a cosine that ends at 0. How rate,
     # loss, schedule and surrogate were chosen: experiments/tune_recipe.py, docs/recipe.md. They are the defaults.
     "modern": Recipe(data="cifar-10"),
+    # Ardakani et al. 2019 (arXiv 1809.11086), on text: levels drawn at random, batch norm in the recurrent layer,
+    # Adam, 200 epochs of batches of 64 sequences of 100. Here all steps share the statistics, and evaluation is
+    # deterministic.
+    "ardakani-2019": Recipe(
+        data="war-and-peace",
+        model="lstm",
+        hidden=(512,),
+        norm="batch",
+        weights="random-levels",
+        epochs=200,
+        batch_size=64,
+        learning_rate=2e-3,
+        final_learning_rate=1e-3,
+        schedule="exponential",
+        latent_clip="none",
+        reestimate_images=640,
+    ),
+    # Hou et al. 2019 (NeurIPS): Adam, batches of 64 sequences of 100, gradients clipped at 5, weight normalisation.
+    "hou-2019": Recipe(
+        data="war-and-peace",
+        model="lstm",
+        hidden=(512,),
+        norm="weight",
+        weights="sign",
+        epochs=200,
+        batch_size=64,
+        learning_rate=2e-3,
+        final_learning_rate=2e-5,
+        schedule="exponential",
+        gradient_norm=5.0,
+    ),
+    # BitNet b1.58 (Ma et al. 2024, arXiv 2402.17764) at the size of nanoGPT's character model, with its training.
+    "bitnet": Recipe(
+        data="tinyshakespeare",
+        model="gpt",
+        method="bitnet",
+        levels=3,
+        length=256,
+        dropout=0.2,
+        epochs=80,
+        batch_size=64,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        final_learning_rate=1e-4,
+        warmup=2,
+        gradient_norm=1.0,
+        latent_clip="none",
+        reestimate_images=0,
+    ),
 }
 """Named recipes: starting points whose every field can be changed."""
+
+_checking = True
 
 
 def method_defaults(method: str, base: Recipe | None = None) -> dict[str, Any]:

@@ -182,8 +182,8 @@ class Stream:
         HypersignError: the recipe asks for more examples than there are.
     """
 
-    def __init__(self, data: Data, recipe: Recipe, accelerator: Any) -> None:
-        self.data, self.device = data, accelerator.device
+    def __init__(self, data: Data, recipe: Recipe, accelerator: Any, *, streams: bool = False) -> None:
+        self.data, self.device, self.streams = data, accelerator.device, streams
         train, self.validation = data.hold_out(recipe.validation)
         self.train = train[: recipe.images]
         augmentation = Augmentation(recipe.flip, recipe.crop_padding) if recipe.flip or recipe.crop_padding else None
@@ -196,13 +196,17 @@ class Stream:
             rank=accelerator.process_index,
             processes=accelerator.num_processes,
         )
-        self.reestimated = min(recipe.reestimate_images, len(self.train))
+        self.length = getattr(self.training, "length", 1)
+        self.examples_per_step = recipe.batch_size * self.length
+        """Examples of the data per step: images, or characters."""
+        self.batch_size = recipe.batch_size
+        self.reestimated = min(recipe.reestimate_images * self.length, len(self.train))
         """How many examples batch norm is re-estimated on; 0 if it is not."""
 
     @property
     def reestimation_batch(self) -> int:
-        """Examples per batch of the re-estimation."""
-        return min(EVALUATION_BATCH, self.reestimated)
+        """Examples per batch of the re-estimation; for a text, sequences."""
+        return min(EVALUATION_BATCH if self.length == 1 else self.batch_size, self.reestimated // self.length)
 
     def reestimation(self) -> EpochBatches:
         """The batches that batch norm is re-estimated on: full ones, without augmentation."""
@@ -213,10 +217,13 @@ class Stream:
         return self._batches(split, EVALUATION_BATCH)
 
     def example(self) -> tuple[Tensor, Tensor]:
-        """The first training example, as a batch of one."""
-        return next(iter(self._batches(self.train[:1], 1)))
+        """A training example, as a batch of one."""
+        inputs, targets = next(iter(self._batches(self.train[: 1 if self.length == 1 else self.length + 1], 1)))
+        return inputs[:1], targets[:1]
 
     def _batches(self, split: Any, size: int, **options: Any) -> EpochBatches:
+        if self.streams:
+            options["streams"] = True
         return self.data.batches(split, size, device=self.device, **options)
 
 

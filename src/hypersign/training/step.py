@@ -70,8 +70,9 @@ def slots_of(recipe: Recipe, model: nn.Module, rule: LatentRule | None) -> dict[
     """Names of the tensors that optimizer and rule keep per parameter, by the parameter's name."""
     slots = {name: SLOTS[recipe.optimizer] for name, _ in model.named_parameters()}
     if rule is not None:
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
         for latent in latents(model):
-            name = f"{latent.name}.weight"
+            name = names[id(latent.weight)]
             slots[name] = rule.slots if rule.alone else (*slots[name], *rule.slots)
     return slots
 
@@ -90,6 +91,19 @@ def make_optimizer(
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, rate, BETAS, EPSILON, weight_decay=recipe.weight_decay, fused=True)
     return torch.optim.Adam(parameters, rate, BETAS, EPSILON, fused=True)
+
+
+def _seed(run: int, count: int) -> int:
+    """The seed of the count-th draw of a run, from 0 to 2^63 - 1: others than those of all other runs.
+
+        run 2^40 + count + (run div 2^23) c    modulo 2^63
+
+    The last term, with an odd number c, tells runs apart whose seeds differ by a multiple of 2^23.
+
+    >>> _seed(1, 5) - 2**40, _seed(1 + 2**23, 5) == _seed(1, 5)
+    (5, False)
+    """
+    return ((run << 40) + count + (run >> 23) * 0x1E3779B97F4A7C15) % 2**63
 
 
 def _soft_loss(outputs: Tensor, teacher: nn.Module, inputs: Tensor) -> Tensor:
@@ -147,6 +161,12 @@ class Step:
             if isinstance(module, QuantLayer) and module.rounding_seed is not None
         ]
         self.steps = 0
+        # Steps that draw random numbers are seeded by their number, so that a resumed run draws the same.
+        self.draws = any(
+            (isinstance(module, Quantizer) and module.draws)
+            or (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0)
+            for module in model.modules()
+        )
         self._clip_before = recipe.latent_clip == "before-forward"
         self._clip_after = recipe.latent_clip == "after-step"
 
@@ -176,7 +196,9 @@ class Step:
             self._clip_latent()
         self.steps += 1
         for i, seed in enumerate(self.seeds):  # depends on the step, so that a resumed run rounds in the same way
-            seed.fill_((self.recipe.seed * 2**40 + self.steps * len(self.seeds) + i) % 2**63)
+            seed.fill_(_seed(self.recipe.seed, self.steps * len(self.seeds) + i))
+        if self.draws:
+            torch.manual_seed(_seed(self.recipe.seed, self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             if self.recipe.adam_epsilon == "uncorrected":
@@ -185,12 +207,16 @@ class Step:
         loss, measured = self._forward(inputs, targets)
         loss.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        finite = torch.stack([loss.detach(), *torch._foreach_norm(gradients)]).isfinite()
+        norms = torch._foreach_norm(gradients)
+        finite = torch.stack([loss.detach(), *norms]).isfinite()
         if self.guard and not finite.all():
             return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
         if self.recipe.gradient_clip is not None:
             torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
             torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
+        if self.recipe.gradient_norm is not None:
+            length = torch.linalg.vector_norm(torch.stack(norms))
+            torch._foreach_mul_(gradients, (self.recipe.gradient_norm / (length + 1e-6)).clamp(max=1.0))
         self._update(rate)
         if self._clip_after:
             self._clip_latent()

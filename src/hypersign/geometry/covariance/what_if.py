@@ -199,7 +199,7 @@ def what_if_table(rows: Sequence[WhatIf], title: str = "") -> Table:
     """The what-ifs as a table for a terminal: medians over filters, and the smallest r."""
     table = Table(
         title=title,
-        caption="medians over filters; r: with quantized weights, real or own inputs; least r:\n"
+        caption="medians over filters; r: with quantized weights, real or own inputs; least r: "
         "of all filters; both: also the inputs; signs flipped: counted on a sample",
         caption_justify="left",
     )

@@ -19,4 +19,4 @@ class Add(Operation):
         return x
 
     def plan(self, node: NodeData) -> Plan:
-        return Plan(run=lambda a, b, threads: a + b)
+        return Plan(run=lambda a, b, threads: a + b, emit=lambda program, y, a, b: program.add(y, a, b))

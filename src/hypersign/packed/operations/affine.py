@@ -27,4 +27,9 @@ class Affine(Operation):
         node.check_finite(*self.tensors)
 
     def plan(self, node: NodeData) -> Plan:
-        return Plan(bind=planned_affine(node.tensors["scale"], node.tensors["shift"]))
+        scale, shift = node.tensors["scale"], node.tensors["shift"]
+        return Plan(
+            bind=planned_affine(scale, shift),
+            emit=lambda program, y, x: program.affine(y, x, scale, shift),
+            affine=(scale, shift),
+        )

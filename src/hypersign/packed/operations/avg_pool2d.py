@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign.packed.operations.operation import NodeData, NodeShapes, Operation, Plan
-from hypersign.packed.operations.pooling import POOLING, check_pool, reduce_windows
+from hypersign.packed.operations.pooling import POOLING, check_pool, planned_pool, reduce_windows
 from hypersign.packed.values import Value
 
 __all__ = ["AvgPool2d"]
@@ -31,8 +31,9 @@ class AvgPool2d(Operation):
             inside = np.minimum(stop, length) - np.maximum(start, 0)
             counts.append(stop - start if options["count_include_pad"] else inside)
 
-        def run(v: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-            divisor = np.outer(*counts).astype(np.float32)[:, :, None]
-            return reduce_windows(v, (y.height, y.width), np.add, 0.0, **window) / divisor
+        divisors = np.outer(*counts).astype(np.float32)
 
-        return Plan(run=run)
+        def reference(v: NDArray[np.float32]) -> NDArray[np.float32]:
+            return reduce_windows(v, (y.height, y.width), np.add, 0.0, **window) / divisors[:, :, None]
+
+        return Plan(bind=planned_pool(reference, **window, divisors=divisors))

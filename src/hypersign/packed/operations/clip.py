@@ -26,4 +26,7 @@ class Clip(Operation):
 
     def plan(self, node: NodeData) -> Plan:
         low, high = (node.options[name] for name in self.options)
-        return Plan(run=lambda v, threads: np.clip(v, low, high))
+        ends = -np.inf if low is None else low, np.inf if high is None else high
+        return Plan(
+            run=lambda v, threads: np.clip(v, low, high), emit=lambda program, y, x: program.clip(y, x, *ends)
+        )

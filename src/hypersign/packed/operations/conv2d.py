@@ -14,7 +14,7 @@ from hypersign.packed.operations.convolution import (
     fan_in,
     kernel_bytes,
 )
-from hypersign.packed.operations.operation import NodeData, NodeShapes, Operation, Plan
+from hypersign.packed.operations.operation import NodeData, NodeShapes, Operation, Plan, Product
 from hypersign.packed.operations.thresholds import THRESHOLDS, check_threshold_content, sum_thresholds
 from hypersign.packed.values import Value
 
@@ -50,10 +50,12 @@ class Conv2d(Operation):
         if covers_image(node.options, x) and (x.channels % 64 == 0 or kernel == (1, 1)):
             # The image's words are the filter's words: rows of a matrix product.
             rows = bits.Filters(words, shape=(1, 1, math.prod(kernel) * x.channels))
-            product = rows.planned(thresholds=thresholds)
-            return Plan(bind=lambda v, out: product(v.reshape(*v.shape[:-3], 1, 1, -1), out))
+            planned = rows.planned(thresholds=thresholds)
+            product = None if thresholds else Product(rows, {}, flat=True)
+            return Plan(bind=lambda v, out: planned(v.reshape(*v.shape[:-3], 1, 1, -1), out), product=product)
         filters = bits.Filters(words, shape=(*kernel, x.channels // groups), groups=groups)
-        return Plan(bind=filters.planned(**options, thresholds=thresholds))
+        product = None if thresholds else Product(filters, options, flat=False)
+        return Plan(bind=filters.planned(**options, thresholds=thresholds), product=product)
 
     def macs(self, options: Mapping[str, Any], x: Value, y: Value) -> int:
         return convolution_macs(options, x, y)

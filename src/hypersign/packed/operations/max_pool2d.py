@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hypersign.bits.pooling import flip_mask, planned_max_pool2d
 from hypersign.packed.operations.operation import NodeData, NodeShapes, Operation, Plan
-from hypersign.packed.operations.pooling import POOLING, check_pool, reduce_windows
+from hypersign.packed.operations.pooling import POOLING, check_pool, planned_pool, reduce_windows
 from hypersign.packed.values import Value
 
 __all__ = ["MaxPool2d"]
@@ -33,8 +33,10 @@ class MaxPool2d(Operation):
             mask = flip_mask(node.tensors["flip"], -(-x.channels // 64))
             return Plan(bind=planned_max_pool2d(mask, **options))
 
-        def run(v: NDArray[Any], threads: int) -> NDArray[Any]:
+        def largest(v: NDArray[Any]) -> NDArray[Any]:
             lowest = -np.inf if v.dtype.kind == "f" else np.iinfo(v.dtype).min
             return reduce_windows(v, (y.height, y.width), np.maximum, lowest, **options)
 
-        return Plan(run=run)
+        if x.kind == "real":
+            return Plan(bind=planned_pool(largest, **options))
+        return Plan(run=lambda v, threads: largest(v))

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError, check_int
+from hypersign.bits import Filters
 from hypersign.bits.windows import check_pair
 from hypersign.bits.words import Planned
 from hypersign.packed.values import MOST_NUMBERS, Kind, Node, Tensor, Value
 
-__all__ = ["NodeData", "NodeShapes", "Operation", "Plan", "Run"]
+__all__ = ["NodeData", "NodeShapes", "Operation", "Plan", "Product", "Run"]
 
 Run = Callable[..., NDArray[Any]]
 """Maps the inputs' arrays and `threads` to a new array."""
@@ -137,17 +138,45 @@ class NodeData:
 
 
 @dataclasses.dataclass(frozen=True)
+class Product:
+    """A product of levels whose sums other nodes can read before they reach memory.
+
+    Args:
+        filters: the packed filters.
+        window: the options of `Filters.planned`.
+        flat: whether an image is one row of the product.
+    """
+
+    filters: Filters
+    window: Mapping[str, Any]
+    flat: bool
+
+    def matches(self, other: "Product") -> bool:
+        """Whether both can be one product of more filters: they have the same windows, and no groups."""
+        a, b = self.filters, other.filters
+        one = (self.window, self.flat, a.shape, a.ternary) == (other.window, other.flat, b.shape, b.ternary)
+        return one and a.groups == b.groups == 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
-    """A node made ready to run, in one of two ways.
+    """A node made ready to run, in one of two ways; the compiled kernels can run some nodes together.
 
     Args:
         bind: takes the arrays that it reads and writes, and returns the call; bound calls of the compiled kernels
             that follow one another run without Python in between.
         run: takes the input arrays and `threads`, and returns a new array.
+        emit: adds the node to a program of elementwise operations: takes the program, the number of the output in
+            it, and those of the inputs.
+        product: the product that the node is, if it gives sums.
+        affine: the scale and the shift per channel that the node is.
     """
 
     bind: Planned | None = None
     run: Run | None = None
+    emit: Callable[..., None] | None = None
+    product: Product | None = None
+    affine: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 class Operation(abc.ABC):

@@ -22,4 +22,5 @@ class Pixels(Operation):
         assert node.pixel_range is not None
         low, high = node.pixel_range
         scale, shift = np.float32((high - low) / 255), np.float32(low)
-        return Plan(run=lambda v, threads: v * scale + shift)
+        rows = np.full(node.input.channels, scale), np.full(node.input.channels, shift)
+        return Plan(run=lambda v, threads: v * scale + shift, emit=lambda program, y, x: program.affine(y, x, *rows))

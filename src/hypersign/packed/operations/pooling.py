@@ -1,18 +1,20 @@
 """Sliding windows: their checks, and pools of numbers in NumPy."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
+from hypersign.bits.backend import native
 from hypersign.bits.windows import output_size
+from hypersign.bits.words import Bound, Planned
 from hypersign.packed.operations.operation import NodeShapes
 from hypersign.packed.values import Value, check_size
 
-__all__ = ["POOLING", "check_pool", "check_window", "reduce_windows"]
+__all__ = ["POOLING", "check_pool", "check_window", "planned_pool", "reduce_windows"]
 
 POOLING = ("size", "stride", "padding", "ceil_mode")
 """The options of every pool."""
@@ -45,6 +47,30 @@ def check_pool(node: NodeShapes, x: Value) -> Value:
     if padding[0] > size[0] // 2 or padding[1] > size[1] // 2:
         raise HypersignError(f"padding must be at most half of the window {size}; got {padding}")
     return dataclasses.replace(x, height=height, width=width, norm=0)
+
+
+def planned_pool(
+    reference: Callable[[NDArray[Any]], NDArray[Any]],
+    *,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    divisors: NDArray[np.float32] | None = None,
+) -> Planned:
+    """Plans a pool of float32 numbers: the maximum, or the sum divided by the number of its place in `divisors`."""
+
+    def bind(x: NDArray[Any], out: NDArray[Any]) -> Bound:
+        kernels = native()
+        if kernels is not None:
+            bound: Bound = kernels.real_pool(x, out, size, stride, padding, divisors)
+            return bound
+
+        def run(threads: int) -> None:
+            out[...] = reference(x)
+
+        return run
+
+    return bind
 
 
 def reduce_windows(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from hypersign.bits import reference
 from hypersign.bits.words import planned_pack
 from hypersign.packed.operations.operation import NodeData, NodeShapes, Operation, Plan
 from hypersign.packed.operations.thresholds import THRESHOLDS, check_threshold_content, check_thresholds
@@ -36,5 +37,9 @@ class Quantize(Operation):
 
     def plan(self, node: NodeData) -> Plan:
         limits = [node.tensors[name] for name in ("low", "high") if name in node.tensors]
-        x = node.input
-        return Plan(bind=planned_pack(DTYPES[x.kind], x.channels, limits, node.tensors["flip"]))
+        x, flip = node.input, node.tensors["flip"]
+        bind = planned_pack(DTYPES[x.kind], x.channels, limits, flip)
+        if x.kind != "real":
+            return Plan(bind=bind)
+        flips, high = reference.pack_bits(flip), limits[1] if len(limits) == 2 else None
+        return Plan(bind=bind, emit=lambda program, y, x: program.levels(y, x, limits[0], high, flips))

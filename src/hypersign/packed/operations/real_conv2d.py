@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from hypersign import bits
+from hypersign.bits.real import planned_real_conv2d
 from hypersign.packed.operations.convolution import (
     WINDOW,
     check_convolution,
@@ -44,13 +45,12 @@ class RealConv2d(Operation):
             weight = bits.Filters(weight, shape=shape).levels().astype(np.float32)
         if x.channels == 1 and kernel == (1, 1) == options["stride"] and options["padding"] == (0, 0):
             scales = weight.reshape(-1)  # one product per number, which float32 rounds as a float64 sum is rounded
-            return Plan(run=lambda v, threads: v * scales)
+            return Plan(run=lambda v, threads: v * scales, emit=lambda program, y, x: program.outer(y, x, scales))
+        bias = np.zeros(len(weight), np.float32)
         if covers_image(node.options, x):
-            rows = np.ascontiguousarray(weight.reshape(len(weight), -1))
-            return Plan(
-                run=lambda v, threads: bits.real_matmul(v.reshape(len(v), -1), rows, threads=threads)[:, None, None]
-            )
-        return Plan(run=lambda v, threads: bits.real_conv2d(v, weight, **options, threads=threads))
+            planned = planned_real_conv2d(np.ascontiguousarray(weight.reshape(len(weight), 1, 1, -1)), bias)
+            return Plan(bind=lambda v, out: planned(v.reshape(len(v), 1, 1, -1), out))
+        return Plan(bind=planned_real_conv2d(np.ascontiguousarray(weight), bias, **options))
 
     def macs(self, options: Mapping[str, Any], x: Value, y: Value) -> int:
         return convolution_macs(options, x, y)

@@ -59,7 +59,10 @@ def linear(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
 
 def _product(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
     quantizer, weights = _quantizers(name, module)
-    if quantizer.packed_form(inputs=True).kind != "float":
+    inputs = quantizer.packed_form(inputs=True)
+    if inputs.kind == "rectified":
+        x = x.then(Monotone(f"{name}.input_quantizer", quantizer, clip=(0.0, None)))
+    elif inputs.levels:
         x = folding.levels(f"{name}.input_quantizer", quantizer, x)
     form = weights.packed_form().kind
     if form == "planes":
@@ -295,4 +298,7 @@ def _packed(name: str, layer: Any, x: Flow, levels: Callable[[], Tensor], ternar
     _rows(name, layer.weight, x)  # checks for NaN, which has no level
     with torch.no_grad():
         rows = _rows(name, levels(), x).reshape(layer.filters, -1)
+    if not np.isin(rows, (-1, 0, 1) if ternary else (-1, 1)).all():
+        quantizer = type(layer.weight_quantizer).__name__
+        raise refusal(name, layer, f"the quantizer {quantizer} gives other levels than it states")
     return bits.pack_ternary(rows, low=0, high=1) if ternary else bits.pack(rows)

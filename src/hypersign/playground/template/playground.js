@@ -277,13 +277,27 @@ const twin = given.twin && loadNetwork(given.twin);
     redraw();
   }
 
-  // Draws the layers in view now, the others when they come into view.
+  // The answer stands at once; the layers in view follow, some 8 ms of them per frame, and then the chosen unit. The
+  // others are drawn when they come into view.
+  let turn = 0, unitStale = false, frame = 0;
   function redraw() {
-    for (const stage of stages) {
-      stage.stale = true;
-      if (stage.visible) stage.draw();
+    for (const stage of stages) stage.stale = true;
+    unitStale = true;
+    frame ||= requestAnimationFrame(() => paint(performance.now() + 8));
+  }
+
+  function paint(until) {
+    frame = 0;
+    for (let i = 0; i < stages.length; i++) {
+      const stage = stages[(turn + i) % stages.length];
+      if (!stage.visible || !stage.stale) continue;
+      stage.draw();
+      if (performance.now() < until) continue;
+      turn = (turn + i + 1) % stages.length;
+      frame = requestAnimationFrame(() => paint(performance.now() + 8));
+      return;
     }
-    showUnit();
+    if (unitStale) showUnit();
   }
 
   const observer = new IntersectionObserver((entries) => {
@@ -410,14 +424,29 @@ const twin = given.twin && loadNetwork(given.twin);
       return { h, w, n, unit: unit * ratio, gap: gap * ratio, columns, ratio, rows: Math.ceil(n / columns) };
     }
 
+    // A new image to draw into, if the page's width has changed; the sizes are read once, as reading them lays out.
+    place() {
+      if (this.placedFor === laidOut) return;
+      this.placedFor = laidOut;
+      const { h, w, n, unit, gap, columns, rows: lines, ratio } = (this.placed = this.layout());
+      const wide = columns * (w * unit + gap) - gap, tall = lines * (h * unit + gap) - gap;
+      Object.assign(this.canvas, { width: wide, height: tall });
+      this.canvas.style.width = `${wide / ratio}px`;
+      this.image = this.canvas.getContext("2d").createImageData(wide, tall);
+      this.paints = new Int32Array(h * w * n);
+      if (!this.margins) return;
+      const dots = window.devicePixelRatio || 1;
+      this.box = [this.margins.clientWidth, this.margins.clientHeight];
+      Object.assign(this.margins, { width: Math.round(this.box[0] * dots), height: Math.round(this.box[1] * dots) });
+      this.margins.getContext("2d").scale(dots, dots);
+    }
+
     draw() {
       this.stale = false;
+      this.place();
       const value = this.value(), units = unitsOf(value), before = share ? unitsOf(clean[this.node.name]) : units;
-      const { h, w, n, unit, gap, columns, rows: lines, ratio } = (this.placed = this.layout());
-      const wide = columns * (w * unit + gap) - gap, tall = lines * (h * unit + gap) - gap, canvas = this.canvas;
-      if (canvas.width !== wide || canvas.height !== tall) Object.assign(canvas, { width: wide, height: tall });
-      canvas.style.width = `${wide / ratio}px`;
-      const context = canvas.getContext("2d"), image = context.createImageData(wide, tall);
+      const { h, w, n, unit, gap, columns } = this.placed, { canvas, image, paints } = this, wide = canvas.width;
+      const context = canvas.getContext("2d");
       const words = new Int32Array(image.data.buffer), levels = value.kind === "levels";
       const colours = [palette.minus, palette.zero, palette.plus].map(word);
       const [gained, lost] = [word(palette.gained), word(palette.lost)];
@@ -430,6 +459,8 @@ const twin = given.twin && loadNetwork(given.twin);
             let paint = levels ? colours[now + 1] : word(diverging(now));
             if (levels && before[at] !== now) paint = now > before[at] ? gained : lost;
             plus += now > 0;
+            if (paints[at] === paint) continue; // as it was
+            paints[at] = paint;
             for (let i = 0; i < unit; i++) {
               const from = (top + y * unit + i) * wide + left + x * unit;
               words.fill(paint, from, from + unit);
@@ -439,8 +470,11 @@ const twin = given.twin && loadNetwork(given.twin);
       context.putImageData(image, 0, 0);
       this.outline(context);
       const changed = share && levels ? `; ${percent(Packed.changedShare(value, clean[this.node.name]))} changed` : "";
-      this.facts.textContent = `${count(units.length)} ${levels ? (value.nonzero ? "ternary levels" : "bits") : value.kind === "sums" ? "sums" : "numbers"}, ${percent(plus / units.length, 0)} ${levels ? "are +1" : "positive"}${changed}`;
-      canvas.setAttribute("aria-label", `${this.node.name}: ${this.facts.textContent}`);
+      const facts = `${count(units.length)} ${levels ? (value.nonzero ? "ternary levels" : "bits") : value.kind === "sums" ? "sums" : "numbers"}, ${percent(plus / units.length, 0)} ${levels ? "are +1" : "positive"}${changed}`;
+      if (this.facts.textContent !== facts) {
+        this.facts.textContent = facts;
+        canvas.setAttribute("aria-label", `${this.node.name}: ${facts}`);
+      }
       if (this.margins) this.drawMargins();
     }
 
@@ -466,10 +500,8 @@ const twin = given.twin && loadNetwork(given.twin);
             if (m > highest[c]) { highest[c] = m; where[c] = y * w + x; }
           }
       this.where = where;
-      const ratio = window.devicePixelRatio || 1, canvas = this.margins, box = [canvas.clientWidth, canvas.clientHeight];
-      Object.assign(canvas, { width: Math.round(box[0] * ratio), height: Math.round(box[1] * ratio) });
-      const context = canvas.getContext("2d");
-      context.scale(ratio, ratio);
+      const { box } = this, context = this.margins.getContext("2d");
+      context.clearRect(0, 0, box[0], box[1]);
       const limits = [...lowest, ...highest].map(Math.abs).filter(Number.isFinite).sort((a, b) => a - b);
       const most = limits[Math.floor(0.98 * (limits.length - 1))] || root, zero = box[1] / 2, step = box[0] / n;
       const at = (m) => zero - Math.max(-1.05, Math.min(1.05, m / most)) * (zero - 3);
@@ -489,13 +521,23 @@ const twin = given.twin && loadNetwork(given.twin);
       }
       context.fillStyle = palette.predicted;
       context.fillRect(0, zero - 0.5, box[0], 1);
-      const order = [...highest.keys()].sort((a, b) => highest[b] - highest[a]).slice(0, 5);
-      this.strongest.replaceChildren("answered most:", ...order.map((c) => {
-        const button = make("button", { type: "button" }, `filter ${c} `, make("b", {}, signed(highest[c])));
-        button.setAttribute("aria-label", `filter ${c}, ${signed(highest[c])} beyond its threshold`);
-        button.addEventListener("click", () => this.pickFilter(c));
-        return button;
-      }));
+      [...highest.keys()].sort((a, b) => highest[b] - highest[a]).slice(0, 5).forEach((c, i) => this.showAnswer(i, c, signed(highest[c])));
+    }
+
+    // The button of a filter that answered; the five buttons stay, their words change.
+    showAnswer(i, c, beyond) {
+      if (!this.strongest.firstChild) this.strongest.append("answered most:");
+      let button = this.strongest.children[i];
+      if (!button) {
+        button = make("button", { type: "button" }, "", make("b"));
+        button.addEventListener("click", () => this.pickFilter(Number(button.value)));
+        this.strongest.append(button);
+      }
+      if (button.value === String(c) && button.lastChild.textContent === beyond) return;
+      button.value = c;
+      button.firstChild.data = `filter ${c} `;
+      button.lastChild.textContent = beyond;
+      button.setAttribute("aria-label", `filter ${c}, ${beyond} beyond its threshold`);
     }
 
     pickFilter(c) {
@@ -525,6 +567,7 @@ const twin = given.twin && loadNetwork(given.twin);
   };
   inputStage.canvas.setAttribute("role", "img");
   inputStage.canvas.setAttribute("aria-label", "the image that the network reads");
+  let laidOut = 0; // counts changes of the page's width
   const stages = [inputStage, ...shownNodes.map((node) => new Stage(node))];
   const flow = element("flow");
   const first = make("section", { className: "stage picture" },
@@ -574,6 +617,7 @@ const twin = given.twin && loadNetwork(given.twin);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") element("unit").classList.remove("open"); });
 
   function showUnit() {
+    unitStale = false;
     if (!chosen || !element("unit").clientHeight) return;
     const { stage, y, x, c } = chosen, { node } = stage, value = values[node.name];
     const flat = stage.size.height * stage.size.width === 1;
@@ -852,6 +896,7 @@ const twin = given.twin && loadNetwork(given.twin);
   if (given.samples.length) take(bytes(given.samples[0].pixels));
   else firstDrawing();
   start?.draw();
+  paint(Infinity);
   if (start?.where) start.pickFilter(start.where.length && Number(start.strongest.querySelector("button").textContent.match(/\d+/)[0]));
   element("unit").classList.remove("open");
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
@@ -859,6 +904,7 @@ const twin = given.twin && loadNetwork(given.twin);
   new ResizeObserver(() => {
     if (flow.clientWidth === seen) return;
     seen = flow.clientWidth;
+    laidOut++;
     schedule(redraw);
   }).observe(flow);
   document.documentElement.dataset.ready = "";

@@ -45,19 +45,21 @@ function drawForecast(forecast, byLayer) {
     const law = forecast.laws[side];
     const picks = changes.map(({ layer, format }) => law.changes.findIndex((change) => change.layer === layer && change.format === format));
     if (picks.includes(-1)) return null;
-    let sum = 0;
+    let sum = 0, squares = 0;
+    for (const i of picks) squares += law.products[i][i];
     for (const i of picks) for (const j of picks) sum += law.products[i][j];
     const error = Math.log1p(Math.max(sum, 0)) / 2;
     const largest = Math.max(0, ...picks.map((i) => Math.log1p(law.products[i][i]) / 2));
     const crowd = largest ? Math.max(error / largest, .3) : 1;
-    const r = picks.length ? Math.exp(-law.factor * error ** law.power * crowd ** (law.crowding ?? 0)) : 1;
+    const coherence = squares ? Math.max(sum / squares, .1) : 1;
+    const r = picks.length ? Math.exp(-law.factor * error ** law.power * crowd ** law.crowding * coherence ** law.coherence) : 1;
     const { curve, bias, spread } = law;
     const at = Math.max(1, curve.r.findIndex((value) => value >= r));
     const part = Math.min(1, Math.max(0, (r - curve.r[at - 1]) / (curve.r[at] - curve.r[at - 1])));
     const agreement = curve.agreement[at - 1] + part * (curve.agreement[at] - curve.agreement[at - 1]);
     const n = forecast.decisions;
     return picks.length
-      ? { r: Math.min(1, r - bias.r), agreement: Math.min(1, agreement - bias.agreement), r_error: spread.r, error: Math.hypot(spread.agreement, Math.sqrt(agreement * (1 - agreement) / n)) }
+      ? { r, agreement: Math.min(1, agreement - bias.agreement), r_error: -r * Math.log(r) * spread.log_r, error: Math.hypot(spread.agreement, Math.sqrt(agreement * (1 - agreement) / n)) }
       : { r: 1, agreement: 1, r_error: 0, error: 0 };
   }
 

@@ -1,0 +1,45 @@
+"""`hypersign generate`: continue a text with a trained network."""
+
+from collections.abc import Sequence
+
+from hypersign.cli.options import RunPath, Seed, Weights, parse
+from hypersign.cli.printing import printable
+
+
+def run(words: Sequence[str]) -> None:
+    """Parses `hypersign generate`'s options and prints."""
+    parse(generate, words, "generate")
+
+
+def generate(
+    run: RunPath,
+    /,
+    *,
+    prompt: str = "",
+    count: int = 500,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: Seed = 0,
+    weights: Weights = "last",
+) -> None:
+    """Continue a text with a run that was trained on one; print the prompt and what follows.
+
+    Example:
+        hypersign generate runs/shakespeare --prompt "ROMEO:" --temperature 0.8
+
+    Args:
+        prompt: text to continue.
+        count: characters to draw (bytes, if the run was trained on bytes).
+        temperature: divides the logits: below 1 the text gets safer, 0 always takes the likeliest character.
+        top_k: draw from the INT likeliest characters alone.
+    """
+    from hypersign import generation, runs
+
+    found = generation.generate(
+        runs.load(run), prompt, count=count, temperature=temperature, top_k=top_k, seed=seed, weights=weights
+    )
+    first = next(found, "")  # errors come before the prompt is printed
+    print(printable(prompt + first), end="", flush=True)
+    for piece in found:
+        print(printable(piece), end="", flush=True)
+    print()

@@ -1,0 +1,124 @@
+"""Continues a text, token by token, with a trained language model."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from hypersign._checks import HypersignError, check_int, check_real
+from hypersign.data.text import decode, encode
+from hypersign.evaluate import mode
+from hypersign.layers import SequenceNetwork
+from hypersign.runs import Run
+
+__all__ = ["continued", "generate"]
+
+
+def generate(
+    run: Run,
+    prompt: str,
+    *,
+    count: int = 500,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    weights: str = "last",
+) -> Iterator[str]:
+    """Continues a prompt with a run's network: yields one character (or some bytes' characters) at a time.
+
+    Args:
+        run: a run that was trained on a text.
+        prompt: the text to continue; empty for the network's first character class.
+        count: tokens to draw.
+        temperature: logits are divided by it; 0 takes the likeliest token.
+        top_k: draw from the k likeliest tokens alone.
+        seed: seed of the draws.
+        weights: "last" or "best".
+
+    Raises:
+        HypersignError: the network predicts no text, or the prompt has a character that it does not know.
+    """
+    if not run.reads_text:
+        raise HypersignError(f"generate continues a text; {run.name} was trained on {run.unit}: train it on a text")
+    model = run.load_model(weights)
+    classes, unit = tuple(run.info["data"]["classes"]), run.unit
+    tokens = encode(prompt, classes, unit) or [0]
+    drawn = continued(model, tokens, count, temperature=temperature, top_k=top_k, seed=seed)
+    yield from _pieces(drawn, classes, unit)
+
+
+def _pieces(tokens: Iterator[int], classes: tuple[str, ...], unit: str) -> Iterator[str]:
+    """The text of tokens as they come: bytes are held back until they make whole characters."""
+    waiting: list[int] = []
+    for token in tokens:
+        waiting.append(token)
+        text = decode(waiting, classes, unit)
+        if unit != "bytes" or "�" not in text or len(waiting) >= 4:
+            yield text
+            waiting = []
+    if waiting:
+        yield decode(waiting, classes, unit)
+
+
+def continued(
+    model: Any,
+    tokens: Sequence[int],
+    count: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> Iterator[int]:
+    """Draws the tokens that follow, one at a time, from softmax(logits / temperature).
+
+    A recurrent network keeps its state and a transformer its keys and values, so each token costs one step. When the
+    transformer's context is full, it starts again from the last half of it.
+
+    Args:
+        model: a network with `read(tokens, memory)`, as `lstm` and `gpt` build them.
+        tokens: what to continue, at least one token.
+        count, temperature, top_k, seed: as in `generate`.
+
+    Raises:
+        HypersignError: the network cannot read in pieces, there is no token, or a number is outside its range.
+
+    >>> from hypersign.models import gpt
+    >>> model = gpt((8,), 5, width=8, blocks=1, heads=1)
+    >>> list(continued(model, [1, 2], 20)) == list(continued(model, [1, 2], 20))
+    True
+    """
+    if not isinstance(model, SequenceNetwork):
+        raise HypersignError(
+            f"generate needs a network that reads a text in pieces, such as lstm and gpt; got {type(model).__name__}"
+        )
+    check_int("count", count, min=0)
+    check_real("temperature", temperature, min=0)
+    check_int("seed", seed, min=0)
+    if top_k is not None:
+        check_int("top_k", top_k, min=1)
+    if not tokens:
+        raise HypersignError("a text to continue must have at least one token; got none")
+    generator = torch.Generator().manual_seed(seed)
+    context = getattr(model, "context", None)
+    seen, piece, memory = list(tokens), list(tokens), None
+    if context is not None and len(piece) > context:
+        piece = piece[-context:]
+    used = 0
+    for _ in range(count):
+        if context is not None and used + len(piece) > context:
+            piece, memory, used = seen[-max(1, context // 2) :], None, 0
+        with mode(model, False), torch.no_grad():
+            logits, memory = model.read(torch.tensor([piece]), memory)
+        used += len(piece)
+        token = _draw(logits[0, -1].double(), temperature, top_k, generator)
+        seen.append(token)
+        piece = [token]
+        yield token
+
+
+def _draw(logits: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    if top_k is not None and top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
+    return int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))
