@@ -31,7 +31,7 @@ class Change:
 
     @contextlib.contextmanager
     def applied(self, layer: Any) -> Iterator[None]:
-        """The layer with the replacements; afterwards it is as before."""
+        """Makes the replacements in the layer, and restores it afterwards."""
         parameters, modules = layer._parameters, layer._modules
         before, quantizer = dict(parameters), modules.get("weight_quantizer")
         hook = None
