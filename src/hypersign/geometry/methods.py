@@ -26,8 +26,8 @@ class MethodGeometry:
 
     `angle_degrees` is the mean angle between filters and their quantized values. `normal_degrees` is predicted for
     normal weights of the layer's fan-in, `moments_degrees` from the moments of these weights. `pearson_r` and
-    `sign_flip_share` are medians over filters of `what_if`, from the covariance of the layer's inputs. What is not
-    known is NaN.
+    `sign_flip_share` are medians over filters of `what_if`, from the covariance of the layer's inputs. Unknown values
+    are NaN.
     """
 
     method: str
