@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "inline.hpp"
+#include "product8/order.hpp"
 #include "product8/product8.hpp"
 
 namespace hypersign {
@@ -100,6 +101,6 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const Product8Kernels product8_avx2{tile, 4, peak};
+const Product8Kernels product8_avx2{tile, order<>, 4, peak};
 
 }  // namespace hypersign

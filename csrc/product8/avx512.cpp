@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include "inline.hpp"
+#include "product8/order.hpp"
 #include "product8/product8.hpp"
 
 namespace hypersign {
@@ -37,12 +38,24 @@ HYPERSIGN_INLINE void put(const Product8Tile &tile, int64_t row, int64_t group, 
     _mm512_mask_storeu_ps(y, valid, term);
 }
 
+// Fetches the rows of the result, which may lie in memory.
+template <int R>
+HYPERSIGN_INLINE void prefetch(const Product8Tile &tile) {
+    for (int r = 0; r < R; ++r)
+        for (int b = 0; b < kBlocks; ++b)
+            if (tile.sums != nullptr)
+                __builtin_prefetch(tile.sums + r * tile.pitch_y + 16 * b, 1);
+            else
+                __builtin_prefetch(tile.scaled + r * tile.pitch_y + 16 * b, 1);
+}
+
 // R rows, with both registers of filters, Q positions at a time.
 template <int bits, int R, int Q>
 void rows_of(const Product8Tile &tile) {
     constexpr int kPositions = 8 / bits;
     constexpr int kFours = R * kProduct8Quad;  // bytes of the inputs of a step
     const int64_t part = tile.steps * kFours;
+    prefetch<R>(tile);
     for (int64_t group = 0; group < tile.groups; ++group) {
         const uint8_t *weights = tile.weights + group * tile.group_bytes();
         __m512i codes[R][kBlocks][Q];
@@ -121,6 +134,6 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const Product8Kernels product8_avx512{tile, kRows, peak};
+const Product8Kernels product8_avx512{tile, order<>, kRows, peak};
 
 }  // namespace hypersign

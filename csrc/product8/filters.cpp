@@ -39,7 +39,7 @@ uint32_t four_bits(const uint64_t *words, int64_t i, int64_t count) {
 // Four bits as four bytes.
 uint32_t spread(uint32_t bits) { return (bits * 0x00204081U) & 0x01010101U; }
 
-constexpr int64_t kChunk = 1 << 18;   // bytes of inputs
+constexpr int64_t kChunk = 1 << 17;   // bytes of inputs
 constexpr size_t kKept = size_t{1} << 26;  // bytes of ordered inputs that a thread keeps at most
 
 }  // namespace
@@ -112,7 +112,8 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
     parallel_for(chunks, rows * depth > 1 << 16 ? threads : 1, [&](int64_t from, int64_t to) {
         for (int64_t chunk = from; chunk < to; ++chunk)
             tiles(chunk, [&](int64_t row, int64_t size) {
-                order(x + row * depth, size, ordered + row * pitch, x_sums + row * groups);
+                kernels.order({x + row * depth, size, depth, group, groups, padded, ordered + row * pitch,
+                               x_sums + row * groups});
             });
     });
     parallel_for(chunks * blocks, threads, [&](int64_t from, int64_t to) {
@@ -123,7 +124,11 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
             tile.bits = bits, tile.groups = groups, tile.steps = steps;
             tile.scale = scale_.get() + block * groups * kProduct8Lanes;
             tile.count = std::min(kProduct8Lanes, filters - first), tile.pitch_y = filters;
+            // The next block of filters arrives while this one is multiplied.
+            const int64_t bytes = groups * steps * kProduct8Step, share = bytes / ceil_div(at_once, kernels.rows);
+            const uint8_t *next = tile.weights + bytes, *const end = block + 1 < blocks ? next + bytes : next;
             tiles(i / blocks, [&](int64_t row, int64_t size) {
+                for (const uint8_t *to = std::min(next + share, end); next < to; next += 64) __builtin_prefetch(next, 0, 2);
                 const int64_t at = row * filters + first;
                 tile.x = ordered + row * pitch;
                 tile.rows = size;
@@ -136,29 +141,6 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
         }
     });
     if (kept.size() > kKept) kept = {}, kept_sums = {};
-}
-
-// Four adjacent inputs of each row side by side, and zeros up to whole steps.
-void Product8Filters::order(const int8_t *x, int64_t rows, int8_t *to, int32_t *x_sums) const {
-    const int64_t padded = group_inputs();
-    for (int64_t row = 0; row < rows; ++row)
-        for (int64_t g = 0; g < groups; ++g) {
-            const int64_t count = std::min(group, depth - g * group);
-            const int8_t *from = x + row * depth + g * group;
-            int8_t *quads = to + (g * padded * rows + row * kProduct8Quad);
-            int64_t k = 0;
-            if (rows == 1)
-                std::memcpy(quads, from, static_cast<size_t>(k = count / kProduct8Quad * kProduct8Quad));
-            for (; k + kProduct8Quad <= count; k += kProduct8Quad) std::memcpy(quads + k * rows, from + k, kProduct8Quad);
-            for (; k < padded; k += kProduct8Quad) {
-                const int64_t left = std::clamp<int64_t>(count - k, 0, kProduct8Quad);
-                std::memset(quads + k * rows, 0, kProduct8Quad);
-                if (left > 0) std::memcpy(quads + k * rows, from + k, static_cast<size_t>(left));
-            }
-            int32_t sum = 0;
-            for (int64_t i = 0; i < count; ++i) sum += from[i];
-            x_sums[row * groups + g] = sum;
-        }
 }
 
 }  // namespace hypersign

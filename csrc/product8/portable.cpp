@@ -1,3 +1,4 @@
+#include "product8/order.hpp"
 #include "product8/product8.hpp"
 
 namespace hypersign {
@@ -32,6 +33,6 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const Product8Kernels product8_portable{tile, 4, peak};
+const Product8Kernels product8_portable{tile, order<>, 4, peak};
 
 }  // namespace hypersign

@@ -48,8 +48,17 @@ struct Product8Tile {
     int64_t part_bytes() const { return steps * rows * kProduct8Quad; }  // of the inputs of a position
 };
 
+// Rows of inputs in the order of a tile.
+struct Product8Order {
+    const int8_t *x;  // (rows, depth)
+    int64_t rows, depth, group, groups, padded;  // padded: inputs of a group, with zeros up to whole steps
+    int8_t *to;       // (groups, padded / 4, rows, 4)
+    int32_t *x_sums;  // (rows, groups)
+};
+
 struct Product8Kernels {
     void (*tile)(const Product8Tile &tile);
+    void (*order)(const Product8Order &order);
     int64_t rows;                     // the most rows of a tile: 4 or more
     int64_t (*peak)(int64_t rounds);  // multiply-accumulates of the loop that speeds are compared with
 };
@@ -73,7 +82,6 @@ struct Product8Filters {
         void operator()(void *p) const;
     };
     int64_t group_inputs() const { return steps * kProduct8Quad * (8 / bits); }
-    void order(const int8_t *x, int64_t rows, int8_t *to, int32_t *x_sums) const;
 
     std::unique_ptr<uint8_t[], Free> weights_;  // (blocks, groups, steps, 32, 4)
     std::unique_ptr<float[], Free> scale_;      // (blocks, groups, 32)

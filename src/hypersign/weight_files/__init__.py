@@ -15,12 +15,16 @@ from hypersign.weight_files.measure import (
 from hypersign.weight_files.pair import PairGeometry, RowCosines, TensorPair, inspect_pair
 from hypersign.weight_files.stored import StoredTensor, TensorFile
 from hypersign.weight_files.tensors import is_tensor_file, open_tensors
+from hypersign.weight_files.writing import Levels, write_bitnet, write_gguf
 
 __all__ = [
     "open_tensors",
     "is_tensor_file",
     "TensorFile",
     "StoredTensor",
+    "Levels",
+    "write_gguf",
+    "write_bitnet",
     "inspect_weights",
     "WeightsGeometry",
     "TensorGeometry",

@@ -16,6 +16,7 @@ import numpy as np
 
 from hypersign._checks import HypersignError
 from hypersign._installation import missing
+from hypersign.weight_files.gguf_types import OLD_Q2_0, OWN_TYPES, Q2_0, OwnType
 from hypersign.weight_files.stored import FLOATS, Decode, StoredTensor, TensorFile, mapped, undecoded
 
 __all__ = ["open_gguf"]
@@ -134,28 +135,45 @@ def _part(path: Path) -> TensorFile:
 
     data = mapped(path)
     try:
-        cursor = _Cursor(data)
-        _check_version(cursor)
-        count, keys = cursor.scalar("Q"), cursor.scalar("Q")
-        metadata = {}
-        for _ in range(keys):
-            key = cursor.string()
-            metadata[key] = cursor.value(cursor.scalar("I"))
-        entries = [_entry(cursor) for _ in range(count)]
-        alignment = metadata.get("general.alignment", 32)
-        if type(alignment) is not int or alignment < 1:
-            raise _DamageError(f"its alignment is {alignment!r:.40}, no number of bytes")
-        data = data[-(-cursor.place // alignment) * alignment :]
-        tensors: dict[str, StoredTensor] = {}
-        sizes = [_size(entry) for entry in entries]
-        ends = _ends(entries, sizes, alignment, len(data))
-        for entry, end in zip(entries, ends, strict=True):
-            if entry.name in tensors:
-                raise _DamageError(f"{_shown(entry)} is in it twice")
-            tensors[entry.name] = _tensor(entry, data[entry.offset : end])
+        metadata, entries, place, alignment = _header(data)
+        data = data[-(-place // alignment) * alignment :]
+        try:
+            tensors = _tensors(entries, data, alignment, OWN_TYPES)
+        except _DamageError:
+            if all(entry.kind != Q2_0 for entry in entries):
+                raise
+            tensors = _tensors(entries, data, alignment, OWN_TYPES | {Q2_0: OLD_Q2_0})  # an older fork's blocks
     except _DamageError as error:
         raise HypersignError(f"{path} is no whole GGUF file ({error}); download or convert it again") from error
     return TensorFile(path, tensors, metadata)
+
+
+def _header(data: np.ndarray) -> tuple[dict[str, Any], list[_Entry], int, int]:
+    """The metadata, the tensors, where the header ends, and the alignment of tensors."""
+    cursor = _Cursor(data)
+    _check_version(cursor)
+    count, keys = cursor.scalar("Q"), cursor.scalar("Q")
+    metadata = {}
+    for _ in range(keys):
+        key = cursor.string()
+        metadata[key] = cursor.value(cursor.scalar("I"))
+    entries = [_entry(cursor) for _ in range(count)]
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or alignment < 1:
+        raise _DamageError(f"its alignment is {alignment!r:.40}, no number of bytes")
+    return metadata, entries, cursor.place, alignment
+
+
+def _tensors(
+    entries: list[_Entry], data: np.ndarray, alignment: int, own: dict[int, OwnType]
+) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    ends = _ends(entries, [_size(entry, own) for entry in entries], alignment, len(data))
+    for entry, end in zip(entries, ends, strict=True):
+        if entry.name in tensors:
+            raise _DamageError(f"{_shown(entry)} is in it twice")
+        tensors[entry.name] = _tensor(entry, data[entry.offset : end], own)
+    return tensors
 
 
 def _check_version(cursor: _Cursor) -> None:
@@ -178,18 +196,22 @@ def _entry(cursor: _Cursor) -> _Entry:
     return _Entry(name, shape, cursor.scalar("I"), cursor.scalar("Q"))
 
 
-def _size(entry: _Entry) -> int | None:
-    """Bytes of a tensor; None of a type that the package does not know."""
+def _size(entry: _Entry, own: dict[int, OwnType]) -> int | None:
+    """Bytes of a tensor; None of a type that is not known."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    if entry.kind not in set(GGMLQuantizationType):
+    extra = 0
+    if entry.kind in own:
+        name, block, size, extra = own[entry.kind][:4]
+    elif entry.kind in set(GGMLQuantizationType):
+        kind = GGMLQuantizationType(entry.kind)
+        name, (block, size) = kind.name, GGML_QUANT_SIZES[kind]
+    else:
         return None
-    kind = GGMLQuantizationType(entry.kind)
-    block, size = GGML_QUANT_SIZES[kind]
     elements, row = math.prod(entry.shape), math.prod(entry.shape[-1:])
     if elements and row % block:
-        raise _DamageError(f"{_shown(entry)} has rows of {row}, no multiple of {kind.name}'s {block}")
-    return elements // block * size
+        raise _DamageError(f"{_shown(entry)} has rows of {row}, no multiple of {name}'s {block}")
+    return elements // block * size + extra
 
 
 def _ends(entries: list[_Entry], sizes: list[int | None], alignment: int, there: int) -> list[int]:
@@ -222,9 +244,17 @@ def _ends(entries: list[_Entry], sizes: list[int | None], alignment: int, there:
     return ends
 
 
-def _tensor(entry: _Entry, raw: np.ndarray) -> StoredTensor:
+def _tensor(entry: _Entry, raw: np.ndarray, own: dict[int, OwnType]) -> StoredTensor:
     from gguf import GGMLQuantizationType
 
+    if entry.kind in own:
+        found = own[entry.kind]
+        rows = raw[: len(raw) - found.extra]
+        decode: Decode | None = found.decode(raw[len(rows) :])
+        unreadable = (
+            "" if decode else f"its {found.name} has no scale behind its weights, so that it is another program's"
+        )
+        return StoredTensor(entry.name, found.name, entry.shape, len(raw), unreadable, rows, decode or undecoded)
     if entry.kind in set(GGMLQuantizationType):
         kind = GGMLQuantizationType(entry.kind)
         word, decode = kind.name, _decoder(kind)
@@ -246,21 +276,8 @@ def _decoder(kind: Any) -> Decode | None:
 
     if kind.name in FLOATS:
         return FLOATS[kind.name]
-    if kind.name == "Q1_0":
-        return _q1_0
     try:
         dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
     except NotImplementedError:
         return None
     return lambda raw: dequantize(np.ascontiguousarray(raw), kind)
-
-
-def _q1_0(raw: np.ndarray) -> np.ndarray:
-    """Blocks of 128 weights: a float16 d, then 128 bits, lowest first; 1 is +d, 0 is -d.
-
-    The package knows the type's size but does not decode it. Source: llama.cpp, ggml-quants.c.
-    """
-    blocks = raw.reshape(-1, 18)
-    scale = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)  # (blocks, 1)
-    bits = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little")
-    return (scale * (np.float32(2) * bits - np.float32(1))).reshape(len(raw), -1)

@@ -8,6 +8,7 @@ low-bit ones are, have moved from the original.
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypersign._checks import HypersignError
 from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.weight_files.measure import Unmeasured, why_not
-from hypersign.weight_files.stored import StoredTensor, TensorFile
+from hypersign.weight_files.stored import StoredTensor, TensorFile, stacked
 
 __all__ = ["inspect_pair", "PairGeometry", "TensorPair", "RowCosines"]
 
@@ -111,6 +112,7 @@ def inspect_pair(
 
     Either may be safetensors or GGUF. Between the two kinds, names are matched as the `gguf` package maps them for
     the architecture that the GGUF file states, and rows that llama.cpp reorders for rotary embeddings are put back.
+    Experts that one file stacks and the other has apart (`experts.0.up_proj.weight`) are stacked in both.
 
     Args:
         file: the low-bit file, as `open_tensors` opened it.
@@ -133,6 +135,7 @@ def inspect_pair(
     >>> pair.levels, round(pair.cosine.mean, 3), round(pair.cosine.predicted_mean, 3), pair.sign_agreement
     (2, 0.799, 0.798, 1.0)
     """
+    file, original = _stacked(file, original), _stacked(original, file)
     names = _matched(file, original)
     pairs, unmeasured = [], []
     done = 0
@@ -149,6 +152,29 @@ def inspect_pair(
     taken = {names[name] for name in file.tensors if name in names}
     missing = tuple(name for name in original.tensors if name not in taken)
     return PairGeometry(str(file.path), str(original.path), tuple(pairs), tuple(unmeasured), missing)
+
+
+_EXPERT = re.compile(r"(.*\bexperts)\.(\d+)\.(.+)")
+
+
+def _stacked(file: TensorFile, other: TensorFile) -> TensorFile:
+    """The file with experts that lie apart as one stack, where the other file has no tensors of these names."""
+    found: dict[str, dict[int, str]] = {}
+    for name in file.tensors:
+        if (expert := _EXPERT.fullmatch(name)) and name not in other.tensors:
+            found.setdefault(f"{expert[1]}.{expert[3]}", {})[int(expert[2])] = name
+    tensors = dict(file.tensors)
+    for name, experts in found.items():
+        parts = [file.tensors[experts[i]] for i in sorted(experts)]
+        alike = len({(part.shape, part.dtype, part.unreadable, part.part_of) for part in parts}) == 1
+        if sorted(experts) != list(range(len(parts))) or not alike or len(parts[0].shape) != 2 or name in tensors:
+            continue
+        for part in parts:
+            del tensors[part.name]
+        short = name.removesuffix(".weight")
+        stack = stacked(short if short in other.tensors else name, parts)
+        tensors[stack.name] = stack
+    return dataclasses.replace(file, tensors=tensors)
 
 
 def _matched(file: TensorFile, original: TensorFile) -> dict[str, str]:

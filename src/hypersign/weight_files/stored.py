@@ -8,7 +8,7 @@ stack of matrices, such as experts (three dimensions, the last at least 64 long)
 import dataclasses
 import math
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypersign._checks import HypersignError
 from hypersign._display import shown
 from hypersign._files import open_file
 
-__all__ = ["Decode", "FLOATS", "StoredTensor", "TensorFile", "mapped", "undecoded"]
+__all__ = ["Decode", "FLOATS", "StoredTensor", "TensorFile", "mapped", "stacked", "undecoded"]
 
 _STACK = 64  # the last dimension from which three dimensions are a stack of matrices, not a 1-D convolution
 
@@ -47,11 +47,17 @@ class StoredTensor:
     _bytes: np.ndarray = dataclasses.field(repr=False)
     _decode: Decode = dataclasses.field(repr=False)
     part_of: str = ""
+    _rows: Callable[[Any], np.ndarray] | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def raw(self) -> np.ndarray:
+        """Its bytes in the file."""
+        return self._bytes
 
     @property
     def rows(self) -> int:
         """How many rows the tensor has; 1 for a vector."""
-        if len(self.shape) == 3 and self.shape[-1] >= _STACK:
+        if len(self.shape) == 3 and (self.shape[-1] >= _STACK or self._rows is not None):
             return self.shape[0] * self.shape[1]
         return self.shape[0] if len(self.shape) > 1 else 1
 
@@ -69,7 +75,32 @@ class StoredTensor:
         if self.unreadable:
             raise HypersignError(f"{self.name} cannot be read as weights: {self.unreadable}")
         with np.errstate(invalid="ignore", over="ignore"):  # measures report NaN and infinity
+            if self._rows is not None:  # made of several tensors
+                return self._rows(which)
             return self._decode(self._bytes.reshape(self.rows, -1)[which])
+
+
+def stacked(name: str, parts: Sequence[StoredTensor]) -> StoredTensor:
+    """Matrices of one shape and type as one tensor (matrices, rows, row length)."""
+    rows = parts[0].rows
+
+    def read(which: slice | np.ndarray) -> np.ndarray:
+        wanted = np.arange(rows * len(parts))[which]
+        matrix, row = np.divmod(wanted, rows)
+        read = {i: parts[i].read(row[matrix == i]) for i in np.unique(matrix)}
+        out = np.empty((len(wanted), parts[0].row_length), next(iter(read.values())).dtype if read else np.float32)
+        for i, values in read.items():
+            out[matrix == i] = values
+        return out
+
+    first = parts[0]
+    return dataclasses.replace(
+        first,
+        name=name,
+        shape=(len(parts), *first.shape),
+        nbytes=sum(part.nbytes for part in parts),
+        _rows=read,
+    )
 
 
 @shown

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from hypersign._checks import HypersignError
 from hypersign._files import open_file
@@ -9,6 +10,7 @@ from hypersign._json import parse_object
 from hypersign._safetensors import read_header
 from hypersign.weight_files.companions import mark_companions
 from hypersign.weight_files.gguf_files import open_gguf
+from hypersign.weight_files.packed_formats import assemble
 from hypersign.weight_files.stored import FLOATS, StoredTensor, TensorFile, mapped, undecoded
 
 __all__ = ["is_tensor_file", "open_tensors"]
@@ -47,7 +49,17 @@ def open_tensors(path: Path) -> TensorFile:
         )
     if path.suffix.lower() == ".gguf" and not path.is_dir():
         return open_gguf(path)
-    return TensorFile(path, mark_companions(_folder(path) if path.is_dir() else _safetensors(path)))
+    tensors = _folder(path) if path.is_dir() else _safetensors(path)
+    return TensorFile(path, assemble(mark_companions(tensors), _config(path)))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The config.json in the folder of a checkpoint; empty if there is none."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    if not file.is_file():
+        return {}
+    with open_file(file) as opened:
+        return parse_object(f"{file}", opened.read())
 
 
 def _safetensors(path: Path) -> dict[str, StoredTensor]:

@@ -1,0 +1,287 @@
+"""Quantized checkpoints of others, packed here by plain loops, are read as the weights they stand for."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from hypersign._checks import HypersignError
+from hypersign.weight_files import Levels, inspect_pair, inspect_weights, open_tensors, write_bitnet, write_gguf
+
+GENERATOR = np.random.default_rng(0)
+
+
+def words(values, bits, axis):
+    """Integers packed along an axis into 32-bit words, lowest bits first."""
+    values = np.moveaxis(np.asarray(values, np.uint64), axis, -1)
+    each = 32 // bits
+    packed = np.zeros((*values.shape[:-1], values.shape[-1] // each), np.uint64)
+    for i in range(each):
+        packed |= values[..., i::each] << np.uint64(bits * i)
+    return np.ascontiguousarray(np.moveaxis(packed, -1, axis)).astype(np.uint32)
+
+
+def opened(tmp_path, tensors, config=None):
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, tmp_path / "model.safetensors")
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    return open_tensors(tmp_path / "model.safetensors")
+
+
+def read_all_ways(tensor, expected):
+    """All rows, a slice and single rows."""
+    assert tensor.unreadable == ""
+    assert (tensor.rows, tensor.row_length) == expected.shape
+    np.testing.assert_allclose(tensor.read(slice(None)), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(tensor.read(slice(3, 7)), expected[3:7], rtol=1e-6, atol=1e-6)
+    rows = np.array([11, 0, 5])
+    np.testing.assert_allclose(tensor.read(rows), expected[rows], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "group"), [(4, 64), (2, 64), (8, 32), (1, 128)])
+def test_mlx(bits, group, tmp_path):
+    q = GENERATOR.integers(0, 2**bits, (16, 256))
+    scale, bias = GENERATOR.standard_normal((2, 16, 256 // group)).astype(np.float16)
+    expected = q * np.repeat(scale, group, 1).astype(float) + np.repeat(bias, group, 1)
+    tensors = {"X.weight": words(q, bits, 1), "X.scales": scale, "X.biases": bias}
+    config = None if group == 64 else {"quantization": {"group_size": group, "bits": bits}}
+    file = opened(tmp_path, tensors, config)
+    read_all_ways(file.tensors["X.weight"], expected)
+    found = inspect_weights(file)
+    assert [tensor.name for tensor in found.tensors] == ["X.weight"]
+    assert len(found.unmeasured) == 2
+
+
+@pytest.mark.parametrize("version", [None, "gptq", "gptq_v2"])
+@pytest.mark.parametrize(("bits", "reordered"), [(4, False), (2, True), (8, True)])
+def test_gptq(bits, reordered, version, tmp_path):
+    inputs, outputs, group = 128, 32, 64
+    q, zero = GENERATOR.integers(0, 2**bits, (inputs, outputs)), GENERATOR.integers(1, 2**bits, (2, outputs))
+    scale = GENERATOR.random((2, outputs)).astype(np.float16)
+    index = np.arange(inputs) // group
+    tensors = {}
+    if reordered:
+        index = GENERATOR.permutation(index)
+        tensors["X.g_idx"] = index.astype(np.int32)
+    stored = zero - (version != "gptq_v2")
+    tensors |= {
+        "X.qweight": words(q, bits, 0).view(np.int32),
+        "X.qzeros": words(stored, bits, 1).view(np.int32),
+        "X.scales": scale,
+    }
+    config = {"quantization_config": {"checkpoint_format": version}} if version else None
+    file = opened(tmp_path, tensors, config)
+    read_all_ways(file.tensors["X.qweight"], ((q - zero[index]) * scale[index].astype(float)).T)
+
+
+def test_awq(tmp_path):
+    inputs, outputs, group = 128, 32, 64
+    q, zero = GENERATOR.integers(0, 16, (inputs, outputs)), GENERATOR.integers(0, 16, (2, outputs))
+    scale = GENERATOR.random((2, outputs)).astype(np.float16)
+
+    def packed(values):
+        words = np.zeros((len(values), outputs // 8), np.uint32)
+        for word in range(outputs // 8):
+            for place, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
+                words[:, word] |= values[:, 8 * word + output].astype(np.uint32) << np.uint32(4 * place)
+        return words.view(np.int32)
+
+    file = opened(tmp_path, {"X.qweight": packed(q), "X.qzeros": packed(zero), "X.scales": scale})
+    index = np.arange(inputs) // group
+    assert file.tensors["X.qweight"].dtype == "AWQ, 4 bits"
+    read_all_ways(file.tensors["X.qweight"], ((q - zero[index]) * scale[index].astype(float)).T)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_compressed_tensors(groups, tmp_path):
+    q = GENERATOR.integers(-8, 8, (16, 128))
+    scale = GENERATOR.random((16, groups)).astype(np.float32)
+    tensors = {
+        "X.weight_packed": words(q + 8, 4, 1).view(np.int32),
+        "X.weight_scale": scale,
+        "X.weight_shape": np.array([16, 128]),
+    }
+    expected = q * np.repeat(scale, 128 // groups, 1)
+    read_all_ways(opened(tmp_path, tensors).tensors["X.weight_packed"], expected)
+    tensors["X.weight_zero_point"] = np.zeros((2, groups), np.int32)
+    assert "zero points" in opened(tmp_path, tensors).tensors["X.weight_packed"].unreadable
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("scaled", ["tensor", "row", "block"])
+def test_fp8(kind, scaled, tmp_path):
+    from safetensors.torch import save_file as save
+
+    shape = (200, 300)
+    w = torch.from_numpy(GENERATOR.standard_normal(shape)).to(getattr(torch, kind))
+    scale = torch.rand({"tensor": (1,), "row": (200, 1), "block": (2, 3)}[scaled])
+    spread = scale.repeat_interleave(128, 0).repeat_interleave(128, 1)[:200, :300] if scaled == "block" else scale
+    name = "X.weight_scale_inv" if scaled == "block" else "X.weight_scale"
+    save({"X.weight": w, name: scale}, tmp_path / "model.safetensors")
+    read_all_ways(open_tensors(tmp_path / "model.safetensors").tensors["X.weight"], (w.float() * spread).numpy())
+
+
+def test_every_8_bit_float(tmp_path):
+    from safetensors.torch import save_file as save
+
+    for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
+        w = torch.arange(256, dtype=torch.uint8).view(kind).reshape(16, 16)
+        save({"X.weight": w, "X.weight_scale": torch.ones(1)}, tmp_path / "model.safetensors")
+        read = open_tensors(tmp_path / "model.safetensors").tensors["X.weight"].read(slice(None))
+        assert np.array_equal(read, w.float().numpy(), equal_nan=True)
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("bitlinear", 0.25), ("autobitlinear", 4.0), (None, 0.25)])
+def test_bitnet(kind, factor, tmp_path):
+    levels = GENERATOR.integers(-1, 2, (16, 70))
+    packed = np.zeros((4, 70), np.uint8)
+    for row, output in enumerate(levels):
+        packed[row % 4] |= (output + 1).astype(np.uint8) << (2 * (row // 4))
+    config = {"quantization_config": {"quant_method": "bitnet"} | ({"linear_class": kind} if kind else {})}
+    tensors = {"X.weight": packed, "X.weight_scale": np.array([4.0], np.float32)}
+    file = opened(tmp_path, tensors, config)
+    read_all_ways(file.tensors["X.weight"], levels * factor)
+    (tmp_path / "config.json").unlink()
+    assert "config.json" in open_tensors(tmp_path / "model.safetensors").tensors["X.weight"].unreadable
+
+
+def test_what_does_not_fit_is_not_read(tmp_path):
+    q = words(np.zeros((16, 256)), 4, 1)
+    for scales, config in (
+        (np.zeros((15, 4), np.float32), None),
+        (np.zeros((16, 3), np.float32), None),
+        (np.zeros((16, 4), np.float32), {"quantization": {"group_size": 0}}),
+        (np.zeros((16, 4), np.int32), None),
+    ):
+        tensors = {"X.weight": q, "X.scales": scales, "X.biases": scales}
+        assert opened(tmp_path, tensors, config or {}).tensors["X.weight"].unreadable
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(HypersignError, match=r"config\.json"):
+        open_tensors(tmp_path / "model.safetensors")
+
+
+def test_bitnet_comes_back(tmp_path):
+    levels, norm = GENERATOR.integers(-1, 2, (16, 70)), GENERATOR.standard_normal(9).astype(np.float32)
+    write_bitnet(tmp_path, {"X.weight": Levels(levels, 0.3), "norm.weight": norm})
+    file = open_tensors(tmp_path)
+    read_all_ways(file.tensors["X.weight"], levels * np.float32(0.3))
+    assert np.array_equal(file.tensors["norm.weight"].read(slice(None))[0], norm)
+    for wrong in (
+        Levels(levels[:3], 1.0),
+        Levels(levels, np.arange(1, 17)),
+        Levels(levels, -1.0),
+        Levels(2 * levels),
+    ):
+        with pytest.raises(HypersignError):
+            write_bitnet(tmp_path / "wrong", {"X.weight": wrong})
+
+
+@pytest.mark.parametrize("kind", ["Q1_0", "TQ1_0", "TQ2_0"])
+def test_gguf_comes_back(kind, tmp_path):
+    pytest.importorskip("gguf")
+    levels = GENERATOR.choice([-1, 1], (16, 512)) if kind == "Q1_0" else GENERATOR.integers(-1, 2, (16, 512))
+    if kind != "Q1_0":
+        levels[3, :256] = 0
+    scale, norm = GENERATOR.random(16) + 0.1, GENERATOR.standard_normal(9).astype(np.float32)
+    tensors = {"X.weight": Levels(levels, scale), "Y.weight": Levels(levels, 0.5), "norm.weight": norm}
+    write_gguf(tmp_path / "m.gguf", tensors, kind=kind, metadata={"llama.block_count": 1, "general.name": "a"})
+    file = open_tensors(tmp_path / "m.gguf")
+    assert (file.tensors["X.weight"].dtype, file.metadata["general.name"]) == (kind, "a")
+    read_all_ways(file.tensors["X.weight"], levels * scale.astype(np.float16).astype(np.float32)[:, None])
+    read_all_ways(file.tensors["Y.weight"], levels * 0.5)
+    assert np.array_equal(file.tensors["norm.weight"].read(slice(None))[0], norm)
+
+
+@pytest.mark.parametrize(
+    ("weights", "kind", "message"),
+    [
+        (Levels(np.ones((2, 100), np.int8)), "TQ2_0", "a multiple of 256"),
+        (Levels(np.zeros((2, 256), np.int8)), "Q1_0", "which has no zeros"),
+        (Levels(np.ones((2, 256), np.int8), 1e-9), "TQ1_0", "that float16 holds"),
+        (Levels(np.ones((2, 256), np.int8), 1e6), "TQ1_0", "that float16 holds"),
+        (Levels(np.ones((2, 256), np.int8), [1, 2, 3]), "TQ1_0", "one per row"),
+        (Levels(np.full((2, 256), 0.5)), "TQ1_0", "levels -1, 0 and"),
+        (Levels(np.ones((2, 256), np.int8)), "Q8_0", "kind must be one of"),
+    ],
+)
+def test_what_gguf_cannot_hold(weights, kind, message, tmp_path):
+    pytest.importorskip("gguf")
+    with pytest.raises(HypersignError, match=message):
+        write_gguf(tmp_path / "m.gguf", {"X.weight": weights}, kind=kind)
+    assert not list(tmp_path.iterdir())
+
+
+def save_typed(path, tensors):
+    """A GGUF file by hand: name -> (number of the type, shape, bytes)."""
+    header = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), 0)
+    body = b""
+    for name, (kind, shape, data) in tensors.items():
+        header += struct.pack("<Q", len(name)) + name.encode() + struct.pack("<I", len(shape))
+        header += struct.pack(f"<{len(shape)}Q", *reversed(shape)) + struct.pack("<IQ", kind, len(body))
+        body += data + bytes(-len(data) % 32)
+    path.write_bytes(header + bytes(-len(header) % 32) + body)
+    return path
+
+
+@pytest.mark.parametrize("block", [64, 128])
+def test_q2_0_of_both_forks(block, tmp_path):
+    pytest.importorskip("gguf")
+    q, data = GENERATOR.integers(0, 4, (16, 256)), b""
+    scale = GENERATOR.random((16, 256 // block)).astype(np.float16)
+    for row in range(16):
+        for i in range(256 // block):
+            part = q[row, i * block : (i + 1) * block]
+            data += scale[row, i].tobytes()
+            data += bytes(
+                int(sum(int(v) << (2 * j) for j, v in enumerate(part[4 * k : 4 * k + 4]))) for k in range(block // 4)
+            )
+    path = save_typed(tmp_path / "m.gguf", {"a": (42, (16, 256), data), "b": (0, (1, 8), bytes(32))})
+    read_all_ways(open_tensors(path).tensors["a"], (q - 1) * np.repeat(scale.astype(float), block, 1))
+    with pytest.raises(HypersignError, match="no whole GGUF file"):
+        open_tensors(save_typed(path, {"a": (42, (16, 256), data[:-32]), "b": (0, (1, 8), bytes(32))}))
+
+
+def test_i2_s(tmp_path):
+    pytest.importorskip("gguf")
+    q = GENERATOR.integers(0, 3, (16, 256))
+    packed = np.zeros((16, 2, 32), np.uint8)
+    for place in range(256):
+        block, i = divmod(place, 128)
+        packed[:, block, i % 32] |= (q[:, place] << (6 - 2 * (i // 32))).astype(np.uint8)
+    data = packed.tobytes() + np.array([0.75, 0, 0, 0, 0, 0, 0, 0], np.float32).tobytes()
+    path = save_typed(tmp_path / "m.gguf", {"a": (36, (16, 256), data)})
+    read_all_ways(open_tensors(path).tensors["a"], (q - 1) * 0.75)
+    path = save_typed(tmp_path / "m.gguf", {"a": (36, (16, 256), data[:-32] + bytes(32))})
+    assert "another program" in open_tensors(path).tensors["a"].unreadable
+
+
+@pytest.mark.parametrize("apart", ["low", "high"])
+@pytest.mark.parametrize("short", [False, True])
+def test_experts_stacked_on_one_side(apart, short, tmp_path):
+    w = GENERATOR.standard_normal((3, 16, 128)).astype(np.float32)
+    low = np.where(w >= 0, 1, -1) * np.abs(w).mean((1, 2), keepdims=True)
+    name = "model.layers.0.mlp.experts.{}up_proj.weight"
+    for side, values in (("low", low), ("high", w)):
+        tensors = {name.format("").removesuffix(".weight" if short else "!"): values}
+        if side == apart:
+            tensors = {name.format(f"{i}."): np.ascontiguousarray(value) for i, value in enumerate(values)}
+        save_file({key: value.astype(np.float32) for key, value in tensors.items()}, tmp_path / f"{side}.safetensors")
+    found = inspect_pair(*(open_tensors(tmp_path / f"{side}.safetensors") for side in ("low", "high")))
+    (pair,) = found.tensors
+    assert (pair.rows, pair.row_length, pair.levels, pair.sign_agreement) == (48, 128, 2, 1)
+    assert not found.missing
+    assert not found.unmeasured
+
+
+def test_experts_stacked_in_gguf(tmp_path):
+    pytest.importorskip("gguf")
+    levels = GENERATOR.integers(-1, 2, (4, 64, 256)).astype(np.int8)
+    apart = {f"model.layers.0.mlp.experts.{i}.up_proj.weight": x.astype(np.float32) for i, x in enumerate(levels)}
+    save_file(apart, tmp_path / "apart.safetensors")
+    stack = {"blk.0.ffn_up_exps.weight": levels.astype(np.float32)}
+    write_gguf(tmp_path / "m.gguf", stack, architecture="qwen2moe", metadata={"qwen2moe.block_count": 1})
+    (pair,) = inspect_pair(open_tensors(tmp_path / "m.gguf"), open_tensors(tmp_path / "apart.safetensors")).tensors
+    assert (pair.rows, round(pair.cosine.mean, 6)) == (256, 1)
