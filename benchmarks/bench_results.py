@@ -65,12 +65,13 @@ def _seconds(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", nargs="+", metavar="FILE", help="measure these files alone; keep the other rows")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     words = parser.parse_args()
-    rows = {}
+    rows = json.loads(words.json.read_text())["rows"] if words.only and words.json else {}
     for file in sorted(RESULTS.glob("*.json")):
         run = json.loads(file.read_text())
-        if "recipe" in run:
+        if "recipe" in run and (not words.only or file.name in words.only):
             rows[file.name] = found = measure(run, words.repeats)
             print(file.name, found, flush=True)
     write_json(
@@ -79,7 +80,7 @@ def main() -> None:
             "threads": 1,
             "machine": machine(),
             "versions": versions("torch", "numpy"),
-            "rows": rows,
+            "rows": dict(sorted(rows.items())),
         },
         words.json,
     )

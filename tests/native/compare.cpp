@@ -162,7 +162,7 @@ void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &tr
     std::vector<uint64_t> bits[2];
     for (int i = 0; i < 2; ++i) {
         const ElementwiseKernels &each = i ? kernels : truth;
-        y[i].resize(static_cast<size_t>(8 * n + 1));
+        y[i].resize(static_cast<size_t>(10 * n + 1));
         float *to = y[i].data();
         each.affine_float32(x.data(), scale.data(), shift.data(), channels, to, n);
         each.affine_int32(whole.data(), scale.data(), shift.data(), channels, to + n, n);
@@ -173,9 +173,11 @@ void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &tr
         const float *rows[] = {x.data(), other.data(), x.data()};
         each.mean(rows, 3, 7, to + 6 * n, n);
         each.max(rows, 3, to + 7 * n, n);
+        each.affine_add_float32(x.data(), scale.data(), shift.data(), channels, other.data(), to + 8 * n, n);
+        each.affine_add_int32(whole.data(), scale.data(), shift.data(), channels, other.data(), to + 9 * n, n);
         bits[i].resize(static_cast<size_t>(3 * pixels * words));
         uint64_t *sign = bits[i].data();
-        to[8 * n] = each.levels(x.data(), low.data(), nullptr, flip.data(), sign, nullptr, pixels, channels);
+        to[10 * n] = each.levels(x.data(), low.data(), nullptr, flip.data(), sign, nullptr, pixels, channels);
         sign += pixels * words;
         each.levels(x.data(), low.data(), high.data(), flip.data(), sign, sign + pixels * words, pixels, channels);
     }

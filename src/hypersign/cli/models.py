@@ -40,20 +40,21 @@ def models(*, card: Annotated[str | None, Option(metavar="NAME")] = None, json: 
 
 def _table(cards: Sequence[pretrained.Card]) -> Table:
     table = Table(
-        caption="float twin: the same network with real weights and inputs; µs: per image on one core",
+        caption="float twin: the same network with real weights and ReLUs; seeds: number of trainings, whose mean "
+        "the card has; µs: per image on one core, packed, and the float twin in torch",
         caption_justify="left",
     )
-    for title in ("name", "data"):
-        table.add_column(title, no_wrap=True)
-    for title in ("accuracy", "float\ntwin", "packed\nbytes", "µs"):
+    table.add_column("name", no_wrap=True)
+    for title in ("accuracy", "float\ntwin", "seeds", "packed\nbytes", "times\nsmaller", "µs", "float\nµs"):
         table.add_column(title, justify="right", no_wrap=True)
     for card in cards:
         table.add_row(
             card.name,
-            card.data,
             f"{card.accuracy:.2%}",
             "-" if card.twin_accuracy is None else f"{card.twin_accuracy:.2%}",
+            str(max(len(card.seeds), 1)),
             "-" if card.packed_bytes is None else f"{card.packed_bytes:,}",
-            "-" if card.seconds_per_image is None else f"{1e6 * card.seconds_per_image:,.0f}",
+            "-" if card.packed_bytes is None else f"{card.float_bytes / card.packed_bytes:.1f}",
+            *("-" if s is None else f"{1e6 * s:,.0f}" for s in (card.seconds_per_image, card.twin_seconds_per_image)),
         )
     return table

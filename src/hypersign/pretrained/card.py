@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,15 @@ class Card:
         twin_accuracy: accuracy of the float network that was trained in the same way; None if none was trained.
         packed_bytes: size of the packed file; None if the network cannot be packed.
         float_bytes: size of the weights in float32.
-        seconds_per_image: time of one image in one thread, the minimum of many; None if the network cannot be packed.
+        seconds_per_image: time per image in one thread, the minimum of many; None if the network cannot be packed.
         processor: processor and kernels of that time.
         training_seconds: time of training.
         recipe: the recipe's options.
         command: the command that made the network; "" if it is not known.
         licence: the licence of the weights.
+        twin_seconds_per_image: the float twin's time per image in torch, measured in the same way; None if unknown.
+        batch: number of images at once in both times.
+        seeds: seed, accuracy and twin_accuracy of each training with this recipe; empty for one seed.
     """
 
     name: str
@@ -59,6 +63,9 @@ class Card:
     recipe: dict[str, Any]
     command: str = ""
     licence: str = "apache-2.0"
+    twin_seconds_per_image: float | None = None
+    batch: int = 1
+    seeds: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "Card":
@@ -71,7 +78,11 @@ class Card:
         with open_file(path) as file:
             found = parse_object(str(path), file.read()).get("hypersign")
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+        needed = {
+            name
+            for name, field in fields.items()
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        }
         if not isinstance(found, dict) or not needed <= set(found) <= set(fields):
             raise HypersignError(f"{path} must hold the card of a network under hypersign; restore the file")
         return cls(**found)
@@ -83,11 +94,11 @@ class Card:
 
     def text(self) -> str:
         """The card as Markdown, with the metadata that model hubs read."""
-        twin = "not trained" if self.twin_accuracy is None else f"{self.twin_accuracy:.2%}"
+        twin = "not trained" if self.twin_accuracy is None else self._accuracy(self.twin_accuracy, "twin_accuracy")
         rows = {
             "Data": f"{self.data}: {DATA_TERMS.get(self.data, 'see its own terms')}",
             "Network": f"{self.network} with {_listed(self.options)}",
-            "Accuracy": f"{self.accuracy:.2%} of {self.test_images:,} test images",
+            "Accuracy": f"{self._accuracy(self.accuracy, 'accuracy')}, of {self.test_images:,} test images",
             "Float twin": f"{twin} (the same layers and recipe with real weights and a ReLU for "
             "each quantizer of inputs)",
             "Size": f"{self._size()}; {self.float_bytes:,} bytes in float32",
@@ -125,6 +136,13 @@ model = run.load_model()
 ```
 """
 
+    def _accuracy(self, own: float, name: str) -> str:
+        """This network's accuracy, and mean and standard deviation over seeds."""
+        if len(self.seeds) < 2:
+            return f"{own:.2%}, one seed"
+        values = [100 * row[name] for row in self.seeds]
+        return f"{own:.2%}; {len(values)} seeds {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %"
+
     def _size(self) -> str:
         if self.packed_bytes is None:
             return "cannot be packed"
@@ -133,7 +151,12 @@ model = run.load_model()
     def _speed(self) -> str:
         if self.seconds_per_image is None:
             return "not measured"
-        return f"{1e6 * self.seconds_per_image:,.0f} µs per image on one core ({self.processor})"
+        text = f"{1e6 * self.seconds_per_image:,.0f} µs per image"
+        if self.twin_seconds_per_image is not None:
+            times = self.twin_seconds_per_image / self.seconds_per_image
+            text += f", {1e6 * self.twin_seconds_per_image:,.0f} in float32 by torch: {times:.0f} times faster"
+        several = f"{self.batch} images at once, " if self.batch > 1 else ""
+        return f"{text} ({several}one core of {self.processor})"
 
 
 def _listed(options: dict[str, Any]) -> str:
