@@ -41,7 +41,7 @@ uint32_t spread(uint32_t bits) { return (bits * 0x00204081U) & 0x01010101U; }
 
 constexpr int64_t kChunk = 1 << 17;   // bytes of inputs
 constexpr int64_t kLookupRows = 32;
-constexpr int64_t kFewRows = 8, kManyFilters = 1024;  // so many rows or fewer, filters or more: tables pay
+constexpr int64_t kFewRows = 8, kManyFilters = 1024;  // tables pay for at most 8 rows, or for at least 1024 filters
 constexpr size_t kKept = size_t{1} << 26;  // bytes of ordered inputs that a thread keeps at most
 
 }  // namespace

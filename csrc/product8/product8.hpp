@@ -59,7 +59,7 @@ struct Product8Order {
 // Lookup tables for few rows with binary weights. 64 filters share a vector of bytes; byte 2 i belongs to filter
 // product8_filter(i), and byte 2 i + 1 to the one 32 after it. Each byte holds a code of eight parts of the inputs.
 constexpr int64_t kProduct8Bytes = 64;   // filters of a block
-constexpr int64_t kProduct8Triple = 12;  // vectors of a block come in multiples of so many: triples and quads
+constexpr int64_t kProduct8Triple = 12;  // a block has a multiple of 12 vectors, which are triples and quads
 constexpr int64_t product8_filter(int64_t i) { return i / 4 % 2 * 16 + i / 8 * 4 + i % 4; }
 
 struct Product8Row {
