@@ -7,8 +7,8 @@ import typing
 from typing import TYPE_CHECKING, Any, Literal
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
+from hypersign.methods import METHODS
 from hypersign.quantizers.methods import FIRST_LAYERS, SURROGATES, Quantization
-from hypersign.training.methods import METHODS
 
 __all__ = ["RECIPES", "Recipe", "method_defaults"]
 
