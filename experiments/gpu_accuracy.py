@@ -32,7 +32,7 @@ from hypersign.packing import pack
 from hypersign.runs import Run, load
 from hypersign.training import Recipe, train
 
-CLOSING = 25.0
+CLOSING = 45.0
 """Seconds for loading, packing, and reading the packed file."""
 
 
@@ -97,11 +97,12 @@ def trial(method: str, arguments: argparse.Namespace) -> Run:
 
 
 def trials(arguments: argparse.Namespace) -> dict[str, float]:
-    """The accuracy of each candidate on the held-back images; the candidates train side by side."""
+    """The accuracy of each candidate on the held-back images; the candidates train side by side, once."""
     methods = arguments.candidates
     if len(methods) < 2:
         return {}
-    commands = [[sys.executable, *sys.argv, "--trial", method] for method in methods]
+    new = [m for m in methods if not (arguments.folder / f"{arguments.network}-trial-{m}").exists()]
+    commands = [[sys.executable, *sys.argv, "--trial", method] for method in new]
     processes = [subprocess.Popen(command) for command in commands]
     for process in processes:
         process.wait()

@@ -46,8 +46,9 @@ def forecast(
     """Forecast what quantizing each layer of a run does to its decisions; plan for a size; write forecast.json.
 
     Formats: binary, ternary, 4-level, 8-level; then perhaps what shares a scale, :tensor, :filter, :32, :64 or :128;
-    then perhaps +hadamard. Inputs: inputs:binary, inputs:ternary, inputs:8-bit. Repair matches the mean and deviation
-    of each output channel to the float network's; it needs no labels.
+    then perhaps +hadamard. method:NAME is what a method of the field (hypersign train --method) makes of weights;
+    methods stands for all of them. Inputs: inputs:binary, inputs:ternary, inputs:8-bit. Repair matches the mean and
+    deviation of each output channel to the float network's; it needs no labels.
 
     Examples:
         hypersign forecast runs/digits/twin --bits-per-weight 2

@@ -34,6 +34,7 @@ def inspect(
     output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
     figures: bool = False,
     ablate: bool = False,
+    methods: bool = False,
     seed: Seed = 0,
 ) -> None:
     """Measure a run's geometry beside theory, on its test images; write report.html and geometry.json.
@@ -52,6 +53,8 @@ def inspect(
         figures: also draw the paper's figures, as PDF and PNG, into figures/ in that folder.
         ablate: also turn layers back to float, as hypersign ablate --depth does, and show it in the report; takes
             several times as long.
+        methods: also print what each method of the field (hypersign train --method) would do to these latent weights:
+            the angle, measured and predicted, r and sign flips.
         seed: seed of the permutation test and of the training images that batch norm is re-estimated on.
     """
     from hypersign import geometry, runs, study  # torch: files of weights and of vectors are inspected without it
@@ -66,7 +69,9 @@ def inspect(
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
         with progress_bars() as progress:
-            found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=progress)
+            found = geometry.inspect(
+                opened, images=images, weights=weights, seed=seed, methods=methods, progress=progress
+            )
             if ablate:
                 ablation, depth = study.ablate_run(
                     opened,
@@ -85,6 +90,9 @@ def inspect(
         for sentence in (sampling(found), independence(found), sign_flips(found)):
             if sentence:
                 out.print(sentence)
+        if methods:
+            layers = [[geometry.MethodGeometry(**row) for row in layer.methods] for layer in found.layers]
+            out.print(geometry.methods_table(layers))
         for layer in found.layers:
             if layer.reason and not layer.what_if:
                 out.print(f"{layer.name}: {layer.reason}")

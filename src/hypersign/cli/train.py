@@ -15,7 +15,7 @@ from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
 from hypersign.cli.options import Option, option_class, parse
 from hypersign.cli.printing import bits_words, say, say_next
-from hypersign.training.methods import METHODS
+from hypersign.methods import METHODS
 from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
 DEFAULT = "modern"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypersign.forecasting.formats import Format, fit_grid, weight_values
+from hypersign.forecasting.formats import Format, fit_grid, fitted, weight_values
 from hypersign.layers import QuantLayer
 from hypersign.quantizers import Grid, Identity
 
@@ -76,7 +76,7 @@ def change_of(layer: Any, formats: tuple[Format | None, Format | None], inputs: 
     if weights is not None:
         latent = layer.weight.detach()
         quantized = isinstance(layer, QuantLayer) and layer.quantizes_weights
-        quantizer = weights.quantizer(latent[0].numel()).to(latent.device)
+        quantizer = fitted(weights.quantizer(latent[0].numel()).to(latent.device), latent)
         weight = weight_values(quantizer, latent, given_weight(layer) if quantized else None)
     if sides is not None:
         assert inputs is not None
