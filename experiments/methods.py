@@ -49,6 +49,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 }
 GEOMETRY = ("angle_degrees", "r_weights", "r_both", "flips_per_epoch", "flips_in_last_epoch")
 """Quantities whose rank correlation with accuracy over methods is printed."""
+R_BOTH = "mean r, weights and inputs quantized"
+LAST_FLIPS = "share of signs that flip in the last epoch"
 INSPECTED = 500
 """Test images of the inspection."""
 
@@ -148,19 +150,32 @@ def best(cells: Path) -> list[str]:
     return sorted(found, key=lambda method: -statistics.fmean(found[method]))
 
 
-def draw(rows: dict[str, dict[str, Any]], file: Path) -> None:
-    """Accuracy over angle, one point per method."""
+def draw(rows: dict[str, dict[str, Any]], correlations: dict[str, dict[str, float]], file: Path) -> None:
+    """Accuracy of each method, and accuracy over r of both quantized and over the flips of the last epoch."""
     from matplotlib.figure import Figure
 
-    ax = Figure(figsize=(7, 5)).subplots()
-    for name, values in rows.items():
-        if values.get("angle_degrees") is not None:
-            ax.errorbar(
-                values["angle_degrees"], 100 * values["accuracy"], 100 * (values["accuracy_error"] or 0), fmt="o"
-            )
-            ax.annotate(name, (values["angle_degrees"], 100 * values["accuracy"]), fontsize="x-small")
-    ax.set(xlabel="mean angle between latent and quantized filters (degrees)", ylabel="test accuracy (%)")
-    ax.figure.savefig(file)  # type: ignore[union-attr]
+    from hypersign.figures.style import GUIDE, MEASURED
+    from hypersign.figures.style import axes as styled
+
+    names = sorted(rows, key=lambda name: rows[name]["accuracy"])
+    figure = Figure(figsize=(11, 0.19 * len(names) + 1.6))
+    first, *others = (styled(ax) for ax in figure.subplots(1, 3, width_ratios=(1.2, 1, 1)))
+    values = [100 * rows[name]["accuracy"] for name in names]
+    errors = [100 * (rows[name]["accuracy_error"] or 0) for name in names]
+    first.errorbar(values, range(len(names)), xerr=errors, fmt="o", color=MEASURED, markersize=4)
+    first.set_yticks(range(len(names)), names, fontsize="x-small")
+    first.set(xlabel="test accuracy (%)")
+    for ax, quantity, words in zip(others, ("r_both", "flips_in_last_epoch"), (R_BOTH, LAST_FLIPS), strict=True):
+        known = [name for name in names if rows[name].get(quantity) is not None]
+        points = [(rows[name][quantity], 100 * rows[name]["accuracy"]) for name in known]
+        ax.scatter(*zip(*points, strict=True), s=14, color=MEASURED)
+        for name, point in zip(known, points, strict=True):
+            ax.annotate(name, point, (2, 2), textcoords="offset points", fontsize=5, color=GUIDE)
+        rho = correlations.get(quantity, {}).get("rank_correlation", math.nan)
+        ax.set(xlabel=words, ylabel="test accuracy (%)", title=f"rank correlation {rho:+.2f}")
+        ax.title.set_fontsize("small")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:
@@ -211,9 +226,21 @@ def main() -> None:
 
     rows = {method: row(found) for method, found in cells.items()}
     correlations = rank_correlations(rows)
-    write_json({"benchmark": "methods", "rows": rows, "rank_correlations": correlations}, arguments.json)
+    one = next(iter(cells.values()))[0] if cells else {}
+    made = {key: one.get(key) for key in ("device", "machine", "versions")}
+    write_json(
+        {
+            "benchmark": "methods",
+            "network": arguments.network,
+            "seeds": arguments.seeds,
+            **made,
+            "rows": rows,
+            "rank_correlations": correlations,
+        },
+        arguments.json,
+    )
     if arguments.figure is not None:
-        draw(rows, arguments.figure)
+        draw(rows, correlations, arguments.figure)
     if prints_text(arguments.json):
         show(rows, correlations)
 

@@ -2,10 +2,11 @@
 
     python experiments/parallel_jobs.py JOBS --slots 12 --seconds 600 --logs runs/logs
 
-Each line of JOBS is `name: command`; empty lines and lines that start with # are ignored. `{left}` in a command
-becomes the seconds that are left when it starts. At the end of the budget, running jobs get SIGTERM (a training run
-saves its state then) and 8 seconds later SIGKILL; jobs that have not started are left out. The output of each job is
-a file in --logs, and jobs.json there has the seconds and the exit status of each.
+Each line of JOBS is `name: command`, or `name xN: command` for a job that takes N slots; empty lines and lines that
+start with # are ignored. `{left}` in a command becomes the seconds that are left when it starts. At the end of the
+budget, running jobs get SIGTERM (a training run saves its state then) and 8 seconds later SIGKILL; jobs that have not
+started are left out. The output of each job is a file in --logs, and jobs.json there has the seconds and the exit
+status of each.
 """
 
 import argparse
@@ -22,11 +23,12 @@ GRACE = 8.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
-def jobs_of(text: str) -> list[tuple[str, str]]:
-    """Names and commands, in order."""
+def jobs_of(text: str) -> list[tuple[str, int, str]]:
+    """Names, slots and commands, in order."""
     lines = [line.strip() for line in text.splitlines()]
     pairs = [line.split(":", 1) for line in lines if line and not line.startswith("#")]
-    return [(name.strip(), command.strip()) for name, command in pairs]
+    split = [(*head.partition(" x"), command.strip()) for head, command in pairs]
+    return [(name.strip(), int(slots or 1), command) for name, _, slots, command in split]
 
 
 def start(name: str, command: str, left: float, logs: Path) -> subprocess.Popen:
@@ -61,6 +63,7 @@ def main() -> None:
     arguments.logs.mkdir(parents=True, exist_ok=True)
     waiting = jobs_of(arguments.jobs.read_text())
     running: dict[str, tuple[subprocess.Popen, float]] = {}
+    taken: dict[str, int] = {}
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
 
@@ -77,15 +80,15 @@ def main() -> None:
         left = arguments.seconds - (time.monotonic() - began)
         if left <= 0:
             break
-        while waiting and len(running) < arguments.slots:
-            name, command = waiting.pop(0)
+        while waiting and (not running or sum(taken[name] for name in running) + waiting[0][1] <= arguments.slots):
+            name, taken[name], command = waiting.pop(0)
             running[name] = start(name, command, left, arguments.logs), time.monotonic()
         time.sleep(0.1)
         finish()
     end(running)
     finish()
-    write_json({"jobs": rows, "not_started": [name for name, _ in waiting]}, arguments.logs / "jobs.json")
-    for name, _ in waiting:
+    write_json({"jobs": rows, "not_started": [name for name, *_ in waiting]}, arguments.logs / "jobs.json")
+    for name, *_ in waiting:
         print(f"{name}: not started")
 
 

@@ -17,7 +17,7 @@ def run(folder, text, seconds):
 
 
 def test_jobs_leave_their_output_and_status(tmp_path):
-    found = run(tmp_path, "# comment\n\nfails: exit 3\nleft: echo {left} s\nlast: echo a: b\n", 1000)
+    found = run(tmp_path, "# comment\n\nfails: exit 3\nleft x2: echo {left} s\nlast: echo a: b\n", 1000)
     assert {row["job"]: row["status"] for row in found["jobs"]} == {"fails": 3, "left": 0, "last": 0}
     assert found["not_started"] == []
     left, unit = (tmp_path / "logs" / "left.log").read_text().split()

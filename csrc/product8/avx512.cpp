@@ -11,6 +11,10 @@
 #include "product8/order.hpp"
 #include "product8/product8.hpp"
 
+#if !defined(HYPERSIGN_REGISTER)
+#define HYPERSIGN_REGISTER "v"
+#endif
+
 namespace hypersign {
 namespace {
 
@@ -125,15 +129,15 @@ int64_t peak(int64_t rounds) {
     for (int64_t round = 0; round < rounds; ++round)
 #pragma GCC unroll 16
         for (int i = 0; i < kSums; ++i) {
-            if (i % 8 == 0) __asm__ volatile("" : "+v"(x));  // as if x were new each time
+            if (i % 8 == 0) __asm__ volatile("" : "+" HYPERSIGN_REGISTER(x));  // as if x were new each time
             sum[i] = _mm512_add_epi16(sum[i], _mm512_maddubs_epi16(x, w[i % 8]));
         }
-    for (int i = 0; i < kSums; ++i) __asm__ volatile("" : : "v"(sum[i]));
+    for (int i = 0; i < kSums; ++i) __asm__ volatile("" : : HYPERSIGN_REGISTER(sum[i]));
     return rounds * kSums * 64;
 }
 
 }  // namespace
 
-const Product8Kernels product8_avx512{tile, order<>, kRows, peak};
+const Product8Kernels product8_avx512{tile, order<>, kRows, &product8_lookup_avx512, peak};
 
 }  // namespace hypersign

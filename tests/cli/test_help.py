@@ -1,5 +1,6 @@
 """Every command's help: width, words, example; every option's default against the function behind the command."""
 
+import importlib
 import inspect
 import shlex
 import subprocess
@@ -44,11 +45,13 @@ from hypersign.cli.play import play
 from hypersign.cli.reproduce import reproduce
 from hypersign.cli.run import predict
 from hypersign.cli.search import search
-from hypersign.export import c_code, onnx_graph
+from hypersign.export import c_code, onnx_graph, qonnx_import
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
 from hypersign.runs import Run
 from hypersign.training.recipe import RECIPES, Recipe
+
+import_ = importlib.import_module("hypersign.cli.import").import_
 
 GROUPS = {"data": data.COMMANDS, "simulate": simulate.COMMANDS, "theory": theory.COMMANDS}
 COMMANDS = [
@@ -154,6 +157,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     export: [onnx_graph.qonnx_model, c_code.write_c],
     forecast: [forecasting.forecast],
     hash_: [hashing.SignHasher, hashing.plan],
+    import_: [qonnx_import.import_qonnx],
     generate_text: [generation.generate],
     info: [],
     inspect_run: [geometry.inspect],
@@ -191,6 +195,7 @@ OWN = {
     forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
     generate_text: {"prompt"},
     hash_: {"output", "plan", "json"},
+    import_: {"output", "images"},
     info: {"json"},
     inspect_run: {"output", "figures", "ablate"},
     inspect_vectors: {"json"},

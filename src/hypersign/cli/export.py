@@ -71,12 +71,7 @@ def export(
         return
     names, rows = read
     found = formats.compare(model, output, form, np.asarray(rows(slice(0, len(names)))))
-    ties = f" ({found.differ - found.wrong} of them ties that rounding decides)" if found.differ else ""
-    out.print(
-        f"{found.tool}: {found.images:,} images, {found.differ:,} with another decision{ties}; outputs differ by at "
-        f"most {found.largest_difference:.1e}",
-        soft_wrap=True,
-    )
+    out.print(found.sentence(), soft_wrap=True)
     if found.wrong:
         raise HypersignError(
             f"{found.wrong:,} of {found.images:,} images have another decision than the packed network, and rounding "

@@ -29,6 +29,7 @@ VERBS = {
     "run": "predict with a packed file, without torch",
     "generate": "continue a text with a run that was trained on one",
     "export": "write a packed file for ONNX Runtime, FINN and hls4ml (QONNX), or a C compiler",
+    "import": "read a QONNX network of binary and ternary layers as a packed file",
     "play": "write a page that runs a packed file on what you draw",
     "bench": "time a packed network and its layers, beside the float network",
     "theory": "print the closed forms: angles, ternary levels, the reference tables",

@@ -45,6 +45,14 @@ class Agreement:
     largest_difference: float
     tool: str
 
+    def sentence(self) -> str:
+        """The comparison in words."""
+        ties = f" ({self.differ - self.wrong} of them ties that rounding decides)" if self.differ else ""
+        return (
+            f"{self.tool}: {self.images:,} images, {self.differ:,} with another decision{ties}; outputs differ by at "
+            f"most {self.largest_difference:.1e}"
+        )
+
 
 def compare(model: PackedModel, path: Path, form: str, images: NDArray[Any]) -> Agreement:
     """Runs the exported file `path` and the packed network on images.
@@ -60,7 +68,8 @@ def compare(model: PackedModel, path: Path, form: str, images: NDArray[Any]) -> 
         HypersignError: the tool is not installed, or it fails.
     """
     expected = model.predict(images)
-    outputs, tool = TOOLS[form](path, images)
+    pixel_range = model.graph.pixel_range
+    outputs, tool = TOOLS[form](path, images, pixel_range)
     difference = np.abs(outputs.astype(np.float64) - expected).max(1, initial=0)
     differ = ~model.graph.task.same(outputs, expected)
     rounding = ROUNDING * np.abs(expected).max(initial=1)
@@ -73,7 +82,10 @@ def compare(model: PackedModel, path: Path, form: str, images: NDArray[Any]) -> 
     )
 
 
-def _onnx(path: Path, images: NDArray[Any]) -> tuple[NDArray[np.float32], str]:
+Pixels = tuple[float, float] | None
+
+
+def _onnx(path: Path, images: NDArray[Any], pixels: Pixels) -> tuple[NDArray[np.float32], str]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -81,26 +93,37 @@ def _onnx(path: Path, images: NDArray[Any]) -> tuple[NDArray[np.float32], str]:
     return np.concatenate(batches), f"ONNX Runtime {onnxruntime.__version__}"
 
 
-def _qonnx(path: Path, images: NDArray[Any]) -> tuple[NDArray[np.float32], str]:
+def _qonnx(path: Path, images: NDArray[Any], pixels: Pixels) -> tuple[NDArray[np.float32], str]:
+    """Files that HyperSign exports get pixels; others the numbers that pixels stand for, one image at a time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from qonnx.core.modelwrapper import ModelWrapper
         from qonnx.core.onnx_exec import execute_onnx
         from qonnx.transformation.change_batchsize import ChangeBatchSize
         from qonnx.transformation.infer_shapes import InferShapes
+        from qonnx.util.cleanup import cleanup_model
+
+        network = ModelWrapper(str(path))
+        own = network.model.producer_name == "hypersign"
+        if not own:
+            network = cleanup_model(network)
+        source, target = network.graph.input[0].name, network.graph.output[0].name
 
         @functools.cache
         def sized(batch: int) -> Any:
             return ModelWrapper(str(path)).transform(ChangeBatchSize(batch)).transform(InferShapes())
 
         outputs = []
-        for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH].astype(np.float32)
-            outputs.append(execute_onnx(sized(len(batch)), {"images": batch})["outputs"])
-    return np.concatenate(outputs), f"qonnx {importlib.metadata.version('qonnx')}"
+        for start in range(0, len(images), BATCH if own else 1):
+            batch = images[start : start + (BATCH if own else 1)]
+            if not own and pixels is not None:
+                batch = pixels[0] + batch.astype(np.float64) * (pixels[1] - pixels[0]) / 255
+            feeds = {source: batch.astype(np.float32)}
+            outputs.append(execute_onnx(sized(len(batch)) if own else network, feeds)[target])
+    return np.concatenate(outputs).reshape(len(images), -1), f"qonnx {importlib.metadata.version('qonnx')}"
 
 
-def _c(path: Path, images: NDArray[Any]) -> tuple[NDArray[np.float32], str]:
+def _c(path: Path, images: NDArray[Any], pixels: Pixels) -> tuple[NDArray[np.float32], str]:
     compiler = shutil.which("cc")
     if compiler is None:
         raise HypersignError(
@@ -120,9 +143,9 @@ def _c(path: Path, images: NDArray[Any]) -> tuple[NDArray[np.float32], str]:
     return np.loadtxt(result.stdout.decode().splitlines(), np.float32, ndmin=2), version
 
 
-TOOLS: dict[str, Callable[[Path, NDArray[Any]], tuple[NDArray[np.float32], str]]] = {
+TOOLS: dict[str, Callable[[Path, NDArray[Any], Pixels], tuple[NDArray[np.float32], str]]] = {
     "onnx": _onnx,
     "qonnx": _qonnx,
     "c": _c,
 }
-"""What runs each format: outputs of images, and the tool's name."""
+"""What runs each format on images whose pixels 0 and 255 stand for two numbers: outputs, and the tool's name."""
