@@ -32,7 +32,7 @@ from hypersign.packing import pack
 from hypersign.runs import Run, load
 from hypersign.training import Recipe, train
 
-CLOSING = 25.0
+CLOSING = 45.0
 """Seconds for loading, packing, and reading the packed file."""
 
 
