@@ -6,6 +6,8 @@
 
 #if defined(HYPERSIGN_X86_64)
 #include <cpuid.h>
+#elif defined(HYPERSIGN_ARM64) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 #ifndef HYPERSIGN_ANY_PROCESSOR
 #define HYPERSIGN_ANY_PROCESSOR false  // true: assume every feature, for tests under an emulator
@@ -19,7 +21,7 @@ namespace {
 // compiler's own __builtin_cpu_supports is not used, because with some runtime libraries it answers no to everything.
 struct Processor {
     bool popcnt = HYPERSIGN_ANY_PROCESSOR, fma = popcnt, avx2 = popcnt, bmi2 = popcnt, avx512f = popcnt,
-         avx512dq = popcnt, avx512bw = popcnt, avx512vl = popcnt, avx512vnni = popcnt, avx512bitalg = popcnt,
+         avx512dq = popcnt, avx512bw = popcnt, avx512vl = popcnt, avx512vnni = popcnt, avx512vbmi = popcnt, avx512bitalg = popcnt,
          avx512vpopcntdq = popcnt;
 
     Processor() {
@@ -38,10 +40,21 @@ struct Processor {
         avx512dq = zmm && bit(b, 17);
         avx512bw = zmm && bit(b, 30);
         avx512vl = zmm && bit(b, 31);
+        avx512vbmi = zmm && bit(c, 1);
         avx512vnni = zmm && bit(c, 11);
         avx512bitalg = zmm && bit(c, 12);
         avx512vpopcntdq = zmm && bit(c, 14);
     }
+};
+#elif defined(HYPERSIGN_ARM64)
+struct Processor {
+#if defined(__linux__)
+    bool dotprod = HYPERSIGN_ANY_PROCESSOR || (getauxval(AT_HWCAP) >> 20 & 1) != 0;  // HWCAP_ASIMDDP
+#elif defined(__APPLE__)
+    bool dotprod = true;
+#else
+    bool dotprod = HYPERSIGN_ANY_PROCESSOR;
+#endif
 };
 #else
 struct Processor {};

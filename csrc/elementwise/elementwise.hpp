@@ -22,6 +22,11 @@ struct ElementwiseKernels {
     void (*affine_float32)(const float *x, const float *scale, const float *shift, int64_t period, float *y, int64_t n);
     void (*affine_int32)(const int32_t *x, const float *scale, const float *shift, int64_t period, float *y, int64_t n);
     void (*affine_uint8)(const uint8_t *x, const float *scale, const float *shift, int64_t period, float *y, int64_t n);
+    // y = (x scale + shift) + other
+    void (*affine_add_float32)(const float *x, const float *scale, const float *shift, int64_t period,
+                               const float *other, float *y, int64_t n);
+    void (*affine_add_int32)(const int32_t *x, const float *scale, const float *shift, int64_t period,
+                             const float *other, float *y, int64_t n);
     void (*add)(const float *a, const float *b, float *y, int64_t n);
     // min(max(x, low), high); NaN stays
     void (*clip)(const float *x, float low, float high, float *y, int64_t n);

@@ -28,6 +28,20 @@ struct ElementwiseLoops {
         }
     }
 
+    template <class T>
+    static void affine_add(const T *x, const float *scale, const float *shift, int64_t period, const float *other,
+                           float *y, int64_t n) {
+        for (int64_t start = 0; start < n; start += period) {
+            const int64_t count = n - start < period ? n - start : period;
+            const T *from = x + start;
+            const float *more = other + start;
+            float *to = y + start;
+            HYPERSIGN_INDEPENDENT
+            for (int64_t i = 0; i < count; ++i)
+                to[i] = (static_cast<float>(from[i]) * scale[i] + shift[i]) + more[i];
+        }
+    }
+
     static void add(const float *a, const float *b, float *y, int64_t n) {
         HYPERSIGN_INDEPENDENT
         for (int64_t i = 0; i < n; ++i) y[i] = a[i] + b[i];
@@ -51,26 +65,38 @@ struct ElementwiseLoops {
 
     static bool levels(const float *x, const float *low, const float *high, const uint64_t *flip, uint64_t *sign,
                        uint64_t *nonzero, int64_t pixels, int64_t channels) {
+        if (high) return rows<true, false>(x, low, high, flip, sign, nonzero, pixels, channels);
+        if (channels % 16) return rows<false, false>(x, low, high, flip, sign, nonzero, pixels, channels);
+        return rows<false, true>(x, low, high, flip, sign, nonzero, pixels, channels);
+    }
+
+    // `whole`: channels come in sixteens.
+    template <bool ternary, bool whole>
+    static bool rows(const float *x, const float *low, const float *high, const uint64_t *flip, uint64_t *sign,
+                     uint64_t *nonzero, int64_t pixels, int64_t channels) {
         bool unordered = false;
         for (int64_t p = 0; p < pixels; ++p, x += channels)
             for (int64_t start = 0; start < channels; start += 64) {
                 uint64_t minus = 0, at_least_high = 0;
                 for (int64_t i = start; i < channels && i < start + 64; i += 16) {
                     const int64_t count = channels - i;
-                    float rest[16] = {};  // of the last register: zeros, whose bits are cleared below
-                    const float *from = x + i;
-                    if (count < 16) {
-                        for (int64_t k = 0; k < count; ++k) rest[k] = from[k];
-                        from = rest;
+                    if (whole || count >= 16) {
+                        minus |= static_cast<uint64_t>(Local::below(x + i, low + i, unordered)) << (i - start);
+                        if (ternary)
+                            at_least_high |= static_cast<uint64_t>(~Local::below(x + i, high + i, unordered) & 0xffffu)
+                                             << (i - start);
+                        continue;
                     }
-                    const uint32_t valid = count < 16 ? (1u << count) - 1 : 0xffffu;
-                    minus |= static_cast<uint64_t>(Local::below(from, low + i, unordered) & valid) << (i - start);
-                    if (high)
-                        at_least_high |= static_cast<uint64_t>(~Local::below(from, high + i, unordered) & valid)
+                    float rest[16] = {};  // the last register: zeros beside its numbers, whose bits are cleared
+                    for (int64_t k = 0; k < count; ++k) rest[k] = x[i + k];
+                    const uint32_t valid = (1u << count) - 1;
+                    minus |= static_cast<uint64_t>(Local::below(rest, low + i, unordered) & valid) << (i - start);
+                    if (ternary)
+                        at_least_high |= static_cast<uint64_t>(~Local::below(rest, high + i, unordered) & valid)
                                          << (i - start);
                 }
                 const uint64_t negated = flip[start / 64];
-                if (!high) {
+                if (!ternary) {
                     *sign++ = minus ^ negated;
                     continue;
                 }
@@ -102,8 +128,9 @@ struct ElementwiseLoops {
         }
     }
 
-    static constexpr ElementwiseKernels kernels{affine<float>, affine<int32_t>, affine<uint8_t>, add, clip,
-                                                outer,         levels,          mean,            max};
+    static constexpr ElementwiseKernels kernels{
+        affine<float>, affine<int32_t>, affine<uint8_t>, affine_add<float>, affine_add<int32_t>, add, clip, outer,
+        levels,        mean,            max};
 };
 
 }  // namespace hypersign

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "integers.hpp"
 #include "parallel.hpp"
@@ -23,7 +24,37 @@ int ElementwiseProgram::add_value(Value value) {
     return static_cast<int>(values_.size()) - 1;
 }
 
+// An affine operation whose result only the next one reads, to add it, becomes one with it.
+void ElementwiseProgram::join_sums() {
+    std::vector<Instruction> joined;
+    for (size_t i = 0; i < instructions_.size(); ++i) {
+        Instruction &each = instructions_[i];
+        const int value = each.to;
+        bool joins = each.operation == Operation::affine && values_[value].kind == Kind::scratch &&
+                     values_[each.from].kind != Kind::uint8 && i + 1 < instructions_.size();
+        if (joins) {
+            const Instruction &next = instructions_[i + 1];
+            joins = next.operation == Operation::add && (next.from == value) != (next.other == value);
+            for (size_t k = i + 2; joins && next.to != value && k < instructions_.size(); ++k) {
+                joins = instructions_[k].from != value && instructions_[k].other != value;
+                if (instructions_[k].to == value) break;
+            }
+        }
+        if (!joins) {
+            joined.push_back(std::move(each));
+            continue;
+        }
+        Instruction &next = instructions_[++i];
+        each.operation = Operation::affine_add;
+        each.other = next.from == value ? next.other : next.from;
+        each.to = next.to;
+        joined.push_back(std::move(each));
+    }
+    instructions_ = std::move(joined);
+}
+
 void ElementwiseProgram::finish() {
+    join_sums();
     int64_t most = 1;
     for (const Value &value : values_) {
         most = std::max(most, value.channels);
@@ -35,7 +66,7 @@ void ElementwiseProgram::finish() {
         if (instruction.operation == Operation::levels) {
             for (std::vector<float> *limits : {&instruction.p, &instruction.q})
                 if (!limits->empty()) limits->resize(round_up(channels, 16));
-        } else if (instruction.operation == Operation::affine) {
+        } else if (instruction.operation == Operation::affine || instruction.operation == Operation::affine_add) {
             const int64_t pixels = std::max<int64_t>(1, kPeriod / channels);
             for (std::vector<float> *row : {&instruction.p, &instruction.q})
                 for (int64_t i = channels; i < pixels * channels; ++i) row->push_back((*row)[i - channels]);
@@ -80,23 +111,31 @@ void ElementwiseProgram::run_tile(int64_t first, int64_t count, const int32_t *s
         const int64_t channels = to.channels, n = count * channels;
         const float *p = instruction.p.data(), *q = instruction.q.data();
         switch (instruction.operation) {
-        case Operation::affine: {
+        case Operation::affine:
+        case Operation::affine_add: {
             const int64_t period = static_cast<int64_t>(instruction.p.size());
+            const bool adds = instruction.operation == Operation::affine_add;
+            const float *other = adds ? at(instruction.other) : nullptr;
             float *y = at(instruction.to);
-            if (from.kind == Kind::product && filters != channels) {
-                for (int64_t i = 0; i < count; ++i)
-                    kernels.affine_int32(sums + i * filters + from.offset, p, q, period, y + i * channels, channels);
-            } else if (from.kind == Kind::product) {
-                kernels.affine_int32(sums, p, q, period, y, n);
-            } else if (from.kind == Kind::int32) {
-                kernels.affine_int32(reinterpret_cast<const int32_t *>(from.data) + first * channels, p, q, period, y,
-                                     n);
-            } else if (from.kind == Kind::uint8) {
+            const auto integers = [&](const int32_t *x, int64_t start, int64_t size) {
+                if (adds)
+                    kernels.affine_add_int32(x, p, q, period, other + start, y + start, size);
+                else
+                    kernels.affine_int32(x, p, q, period, y + start, size);
+            };
+            if (from.kind == Kind::product && filters != channels)
+                for (int64_t i = 0; i < count; ++i) integers(sums + i * filters + from.offset, i * channels, channels);
+            else if (from.kind == Kind::product)
+                integers(sums, 0, n);
+            else if (from.kind == Kind::int32)
+                integers(reinterpret_cast<const int32_t *>(from.data) + first * channels, 0, n);
+            else if (from.kind == Kind::uint8)
                 kernels.affine_uint8(reinterpret_cast<const uint8_t *>(from.data) + first * channels, p, q, period, y,
                                      n);
-            } else {
+            else if (adds)
+                kernels.affine_add_float32(at(instruction.from), p, q, period, other, y, n);
+            else
                 kernels.affine_float32(at(instruction.from), p, q, period, y, n);
-            }
             break;
         }
         case Operation::add:

@@ -28,7 +28,7 @@ class ElementwiseProgram {
     };
     int add_value(Value value);
 
-    enum class Operation { affine, add, clip, outer, levels };
+    enum class Operation { affine, affine_add, add, clip, outer, levels };
     struct Instruction {
         Operation operation;
         int to, from, other = -1;
@@ -53,6 +53,7 @@ class ElementwiseProgram {
     const std::vector<Value> &values() const { return values_; }
 
    private:
+    void join_sums();
     void run_tile(int64_t first, int64_t count, const int32_t *sums, int64_t filters, float *scratch);
 
     std::vector<Value> values_;

@@ -54,6 +54,11 @@ struct RealConvolution {
             const float *line = on ? task.x + (image * task.height + row) * task.width * task.channels : nullptr;
             if (side_by_side) {
                 double *to = patch + i * task.size[1] * channels;
+                if (on && first == 0 && last == task.size[1]) {
+                    const float *from = line + left * channels;
+                    for (int64_t k = 0; k < task.size[1] * channels; ++k) to[k] = from[k];
+                    continue;
+                }
                 const int64_t begin = on ? first * channels : 0, end = on ? last * channels : 0;
                 std::fill_n(to, begin, 0.0);
                 if (on) std::copy_n(line + (left + first) * channels, end - begin, to + begin);

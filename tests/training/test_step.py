@@ -131,7 +131,7 @@ def test_returns_loss_correct_and_finite():
     logits = before(x)
     assert loss == cross_entropy(logits, labels)
     assert measured == {"accuracy": (logits.argmax(1) == labels).sum()}
-    assert finite.tolist() == [True] * 5
+    assert finite.tolist() == [True] * 6  # the loss, four parameters, and the latent weights of one layer
 
 
 @pytest.mark.parametrize("guard", [True, False])

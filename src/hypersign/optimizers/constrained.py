@@ -1,4 +1,4 @@
-"""Rules that pull real weights to levels while they train: a proximal map, and a constraint that tightens."""
+"""Rules that pull real weights to levels during training: a proximal map, and a constraint that tightens."""
 
 import torch
 from torch import Tensor
@@ -10,14 +10,15 @@ __all__ = ["AskewSGD", "ProxQuant"]
 
 
 class ProxQuant(LatentRule):
-    """A proximal step towards the levels after each step of the optimizer; the gradient is that at the weight itself.
+    """A proximal step towards the levels after each step of the optimizer; gradients are taken at the real weights.
 
         binary:  w <- sign(w) (1 + sgn(|w| - 1) max(0, ||w| - 1| - l)),   then w <- clamp(w, -1, 1)
-        ternary: w <- (w + l Q(w))/(1 + l),                               then the same
+        ternary: w <- (w + l Q(w))/(1 + l),                               then w <- clamp(w, -1, 1)
         l = strength * learning rate * epochs done
 
-    From the share `hard_from` of training on, weights are at their levels and no longer trained: batch norm and other
-    real parameters are. The weight quantizer must be `real-until` with the same `hard_from`.
+    Q(w) is the nearest level. After the share `hard_from` of training, weights stay at their levels, and only the
+    real parameters, such as batch norm, are trained. The weight quantizer must be `real-until` with the same
+    `hard_from`.
     Source: Bai, Wang & Liberty 2019 (ProxQuant, arXiv 1810.00861), eqs. 10-12, and its public code for l.
 
     Raises:
@@ -45,7 +46,7 @@ class ProxQuant(LatentRule):
         return ""
 
     def gradient(self, latent: Latent, slots: dict[str, Tensor], at: Moment) -> None:
-        """Holds weights that are hard."""
+        """Holds the weights once they are at their levels."""
         if at.progress >= self.hard_from:
             latent.weight.grad = None
 
@@ -67,13 +68,14 @@ class ProxQuant(LatentRule):
 
 
 class AskewSGD(LatentRule):
-    """Gradient steps that stay in intervals around -1 and +1 which narrow, without a projection.
+    """Gradient steps that keep weights in narrowing intervals around -1 and +1, without a projection.
 
         c = e - (w^2 - 1)^2,    K = alpha c/(4 w (w^2 - 1))
         g stays where w = 0, c >= 0 or -g K > K^2; elsewhere g = -K;  after the step w <- clamp(w, -1, 1)
         e = 1 for `hold` epochs, then decay^(epochs after them)
 
-    The gradient is that at the weight itself: the quantizer must be `real-until`. The optimizer must be sgd.
+    w is a weight, g its gradient, c >= 0 inside the intervals, e their width. The gradient is taken at the real
+    weight, so the quantizer must be `real-until`; the optimizer must be sgd.
     Source: Leconte, Schechtman & Moulines 2023 (AskewSGD, AISTATS), and its toy notebook for e. alpha = 1 is a
     choice.
 
@@ -103,7 +105,7 @@ class AskewSGD(LatentRule):
 
     @torch.no_grad()
     def gradient(self, latent: Latent, slots: dict[str, Tensor], at: Moment) -> None:
-        """Turns gradients that would leave the intervals."""
+        """Replaces gradients that would lead out of the intervals."""
         w, g = latent.weight, latent.weight.grad
         if g is None:
             return
@@ -116,5 +118,5 @@ class AskewSGD(LatentRule):
 
     @torch.no_grad()
     def update(self, latent: Latent, slots: dict[str, Tensor], at: Moment) -> None:
-        """Clamps."""
+        """Clamps the weights to [-1, 1]."""
         latent.weight.clamp_(-1, 1)

@@ -18,7 +18,9 @@ class OvSW(LatentRule):
         g_f <- g_f delta |w_f|/|g_f| where |g_f|/|w_f| < delta;    g <- g + decay w where m < silent
         m <- momentum m + (1 - momentum) [the step flipped the sign]
 
-    m starts at 0, so all weights are silent at first. Source: Xiang et al. 2024 (OvSW, arXiv 2407.05257), with delta
+    w_f is a latent filter, g_f its gradient; w and g are one weight and its gradient, m the average of its flips. m
+    starts at 0, so all weights are silent at first.
+    Source: Xiang et al. 2024 (OvSW, arXiv 2407.05257), with delta
     .04 and decay 9e-4 for ResNet-20 on CIFAR-10.
 
     Raises:
@@ -73,8 +75,9 @@ class LossAwareRule(LatentRule):
 
         d = sqrt(v) + 1e-8,    alpha = sum |d w|/sum d
 
-    v is Adam's mean of squared gradients, not corrected for its start. The quantizer must be `lab`, the optimizer
-    adam or adamw. Source: Hou, Yao & Kwok 2017 (arXiv 1611.01600), algorithm 1.
+    w are the latent weights of a layer, alpha is its scale, and v is Adam's mean of squared gradients, without the
+    correction for its start at 0. The quantizer must be `lab`, the optimizer adam or adamw.
+    Source: Hou, Yao & Kwok 2017 (arXiv 1611.01600), algorithm 1.
 
     >>> from hypersign.quantizers import LossAware
     >>> weight, quantizer = torch.nn.Parameter(torch.tensor([[1.0, -3.0]])), LossAware()
@@ -99,9 +102,9 @@ class LossAwareRule(LatentRule):
 
 
 class Centred(LatentRule):
-    """XNOR-Net's latent weights: their mean over input channels is taken off after each step, and before the first.
+    """XNOR-Net's latent weights: centred over the input channels, before the first step and after each.
 
-        w <- w - mean of w over the second dimension;    then w <- clamp(w, -1, 1)
+        w <- w - mean of w over the second dimension, the input channels;    then w <- clamp(w, -1, 1)
 
     Source: Rastegari et al. 2016 (XNOR-Net, arXiv 1603.05279), public code.
 
@@ -126,6 +129,7 @@ class Percentiles(LatentRule):
 
         w <- w - mean of the filter;    w <- clamp(w, P_p, P_(100 - p)),    p = first (1 - progress)
 
+    P_p is the p-th percentile of the layer's weights; progress is the share of training done.
     Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981), public code, with `first` 15.
 
     Raises:

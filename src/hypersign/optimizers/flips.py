@@ -13,13 +13,14 @@ __all__ = ["Bop", "BopSecondOrder"]
 
 
 class Bop(LatentRule):
-    """The binary optimizer: no latent weights, a moving average of gradients decides on flips.
+    """The binary optimizer: there are no latent weights; a moving average of gradients decides which weights flip.
 
         m <- m + gamma (g - m);    w <- -w where m w > threshold
 
-    Weights start at the signs of the drawn ones and stay at -1 and +1, so the weight quantizer must pass gradients
-    there: `sign:surrogate=straight-through`. m starts at 0. gamma is multiplied by .1 at the start of each of the
-    `stages` equal parts of training but the first.
+    w is a weight, g its gradient and m the moving average, which starts at 0. Weights start at the signs of their
+    initial values and stay at -1 and +1, so the weight quantizer must pass gradients there:
+    `sign:surrogate=straight-through`. Training has `stages` equal parts; gamma is multiplied by .1 from each to the
+    next.
     Source: Helwegen et al. 2019 (arXiv 1906.02107), algorithm 1, with gamma 1e-4, .1 per 100 of 500 epochs, threshold
     1e-8.
 
@@ -55,7 +56,7 @@ class Bop(LatentRule):
 
     @torch.no_grad()
     def start(self, latent: Latent) -> None:
-        """Takes the signs."""
+        """Replaces the weights by their signs."""
         latent.weight.copy_(torch.where(latent.weight >= 0, 1.0, -1.0))
 
     def rate(self, at: Moment) -> float:
@@ -64,7 +65,7 @@ class Bop(LatentRule):
 
     @torch.no_grad()
     def update(self, latent: Latent, slots: dict[str, Tensor], at: Moment) -> None:
-        """Averages the gradient, then flips."""
+        """Averages the gradients, then flips weights."""
         weight, g = latent.weight, latent.weight.grad
         if g is None:
             return
@@ -82,6 +83,7 @@ class BopSecondOrder(Bop):
 
         v <- v + sigma (g^2 - v);    w <- -w where m w / (sqrt v + 1e-10) > threshold
 
+    w, g and m are those of `Bop`; v starts at 0.
     Source: Suarez-Ramirez et al. 2021 (arXiv 2104.05124), the unbiased variant left out: gamma 1e-7, sigma 1e-3,
     threshold 1e-6.
 

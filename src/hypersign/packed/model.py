@@ -28,6 +28,10 @@ from hypersign.packed.values import Value
 __all__ = ["PackedModel"]
 
 
+REAL_BYTES = 2**18
+"""Of the largest real value between layers; that many bytes and a few more arrays fit in a core's second cache."""
+
+
 class _Batch:
     """The arrays for one batch size, and the passes bound to them.
 
@@ -202,8 +206,9 @@ class PackedModel:
         Args:
             images: images, uint8 (N, channels, height, width); float32 if the network was packed for real inputs;
                 vectors may be (N, features).
-            batch_size: number of images per batch. Results do not depend on it, but memory grows with it: each thread
-                keeps the arrays between layers for its next call.
+            batch_size: largest number of images per batch. Results do not depend on it, but memory grows with it:
+                each thread keeps the arrays between layers for its next call. Networks with real numbers between
+                layers run in smaller batches, whose numbers fit in the cache.
             threads: number of threads that share a batch.
 
         Raises:
@@ -213,6 +218,7 @@ class PackedModel:
         check_threads(threads)
         images = self._images(images)
         outputs = np.empty((len(images), self.outputs), np.float32)
+        batch_size = min(batch_size, self._at_once * threads)
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             arrays = self._batch(images[rows]).run(images[rows], threads)
@@ -244,9 +250,20 @@ class PackedModel:
     def times(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, float]:
         """Returns the time in seconds that every pass takes for images, by the names in `passes`."""
         seconds: dict[str, float] = {}
-        images = self._images(images)
-        self._batch(images).run(images, threads, seconds=seconds)
+        images, size = self._images(images), self._at_once * threads
+        for start in range(0, len(images), size):
+            each: dict[str, float] = {}
+            part = images[start : start + size]
+            self._batch(part).run(part, threads, seconds=each)
+            seconds = {name: seconds.get(name, 0.0) + spent for name, spent in each.items()}
         return seconds
+
+    @functools.cached_property
+    def _at_once(self) -> int:
+        """The number of images per batch up to which real numbers between layers stay in a core's second cache."""
+        real = (value for value in self.values.values() if value.kind == "real")
+        largest = max((4 * value.height * value.width * value.channels for value in real), default=0)
+        return max(1, REAL_BYTES // max(1, largest))
 
     def _passes(self) -> list[Pass]:
         return apart(self._nodes) if native() is None else self._together

@@ -16,7 +16,7 @@ class ShiftedSign(Sign):
 
         q(x)_c = sign(x_c + beta_c)
 
-    beta starts at 0. Source: Liu et al. 2020 (ReActNet, arXiv 2003.03488), eq. 1.
+    c is a channel. beta starts at 0. Source: Liu et al. 2020 (ReActNet, arXiv 2003.03488), eq. 1.
 
     >>> quantizer = ShiftedSign()
     >>> quantizer.fit(torch.zeros(5, 2, 3, 3), channels=2)
@@ -50,8 +50,8 @@ class AdaBinInputs(Sign):
 
         a_q = alpha sign((a - beta)/alpha) + beta
 
-    This is the paper's; its public code has alpha (sign(...) + beta). alpha starts at 1, beta at 0. With zero
-    padding, beta is not added in the border: a third level.
+    a are the inputs. This is the paper's formula; its public code has alpha (sign(...) + beta). alpha starts at 1,
+    beta at 0. With zero padding, beta is not added in the border, so the border is a third level, 0.
     Source: Tu et al. 2022 (AdaBin, arXiv 2208.08084), eq. 12.
 
     >>> quantizer, x = AdaBinInputs(), torch.tensor([0.3, -2.0])
@@ -73,7 +73,7 @@ class AdaBinInputs(Sign):
 
 
 class ImageSign(Sign):
-    """The sign of inputs that are standardised by their own image's mean and variance, at test too.
+    """The sign of inputs that are standardised by the mean and variance of their own image, also in evaluation.
 
         q(x) = sign((x - mean)/sqrt(var + 1e-5))        over all values of one image
 

@@ -1,4 +1,4 @@
-"""LAB: binary weights whose scale takes the curvature of the loss into account."""
+"""LAB: binary weights whose scale depends on the curvature of the loss."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ __all__ = ["LossAware"]
 
 
 class _CurvatureScale(Fitted):
-    """One scale per layer, the mean magnitude of the weights in the metric of the curvature d.
+    """One scale per layer: the mean magnitude of the weights, weighted by the curvature d.
 
-    It is a buffer: the rule `lab` of the optimizer sets it after each step, and the network is saved with it.
+    It is a buffer. The latent rule `lab` sets it after each step, and the network is saved with it.
     """
 
     alpha: Tensor
@@ -39,8 +39,8 @@ class LossAware(Sign):
 
         w_q = alpha sign w,    alpha = sum |d w| / sum d;    dw_q/dw := 1
 
-    d is an estimate of the curvature per weight: the root of Adam's mean of squared gradients plus 1e-8, which the
-    rule `lab` reads after each step. Until then, and without that rule, d is 1 and alpha the mean magnitude.
+    d estimates the curvature per weight: the root of Adam's mean of squared gradients, plus 1e-8. The latent rule
+    `lab` reads it after each step. Before the first step, and without that rule, d is 1 and alpha the mean magnitude.
     Source: Hou, Yao & Kwok 2017 (loss-aware binarization, arXiv 1611.01600), proposition 3.1.
 
     >>> quantizer = LossAware()

@@ -16,8 +16,7 @@ __all__ = ["Chosen"]
 
 
 class _Mask(torch.autograd.Function):
-    """1 for the k largest magnitudes of scores, 0 for the others; the gradient goes to the magnitude of each
-    score."""
+    """1 for the k largest magnitudes of scores, 0 for the others; gradients pass to the magnitudes unchanged."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, k: int) -> Tensor:
@@ -34,7 +33,7 @@ class _Mask(torch.autograd.Function):
 
 
 class _KeptMean:
-    """The mean magnitude of the weights of a layer that stay, one scale for all filters."""
+    """The mean magnitude of the weights that stay in a layer; one scale for all filters."""
 
     def __call__(self, weight: Tensor, levels: Tensor) -> Tensor:
         kept = (levels.detach() != 0).to(weight.dtype)
@@ -42,12 +41,13 @@ class _KeptMean:
 
 
 class Chosen(Quantizer):
-    """Signs of the weights that learned scores choose, zero for the others; the weights themselves stay as drawn.
+    """Signs of the weights that learned scores choose, zero for the others; the weights keep their initial values.
 
         q = sign(w) [|score| is among the k largest of the layer],    s = mean |w| of these,    k = keep * weights
 
-    The gradient of a score is that of its level times sign(w), times the score's sign: straight through the choice. A
-    layer sizes the scores, draws them as torch draws weights, and stops training its weights.
+    w are the weights, q their levels, and s is one scale per layer. There is one score per weight; its gradient is
+    that of its level, times sign(w), times the sign of the score (straight through the choice). A layer sizes the
+    scores, draws them as torch draws weights, and stops training its weights.
     Source: Diffenderfer & Kailkhura 2021, multi-prize tickets (arXiv 2103.09377), algorithm 1.
 
     Args:
@@ -74,7 +74,7 @@ class Chosen(Quantizer):
         """Draws scores, and stops the training of the weight."""
         scores = torch.empty_like(weight, requires_grad=False)
         bound = 1 / math.sqrt(weight[0].numel())
-        self.scores = sized(self.scores, scores.uniform_(-bound, bound), "the scores of weights")
+        self.scores = sized(self.scores, scores.uniform_(-bound, bound), "a score per weight")
         weight.requires_grad_(False)
 
     def round(self, x: Tensor) -> Tensor:
@@ -91,8 +91,7 @@ class Chosen(Quantizer):
         return signs * _Mask.apply(self.scores, max(1, round(self.keep * x.numel())))
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """That of the signs times sqrt(keep): scores that do not depend on the weights keep a random share of
-        them."""
+        """The cosine of the signs times sqrt(keep): scores that do not depend on the weights keep a random share."""
         return float(theory.limit_cosine(moments)) * math.sqrt(self.keep)
 
     def input_refusal(self) -> str:

@@ -13,13 +13,13 @@ __all__ = ["Greedy", "LeastSquaresPlanes"]
 
 
 class Greedy(Quantizer):
-    """A sum of `planes` planes of signs, each with the mean magnitude of the rest as scale.
+    """A sum of planes of signs; the scale of each is the mean magnitude of what the planes before it left.
 
         r_1 = w,    s_i = sign(r_i),    v_i = mean |r_i|,    r_(i+1) = r_i - v_i s_i,    w_q = sum of v_i s_i
 
-    Scales are per filter, without a gradient. Each sign has the surrogate's derivative at r_i, which depends on w
-    through the planes before it. `bits` is the number of planes. The product sees the sum, which is no multiple of
-    integers.
+    w is a latent filter, i runs over the planes. Scales are per filter and have no gradient. Each sign has the
+    surrogate's derivative at r_i, which depends on w through the planes before it. `bits` is the number of planes.
+    The product sees the sum, whose values are no multiples of integers; packed, each plane is a product of its own.
     Source: Guo et al. 2017, network sketching (arXiv 1706.02021), direct approximation.
 
     Args:
@@ -58,7 +58,7 @@ class Greedy(Quantizer):
         return total
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """That of infinitely many Gaussian weights."""
+        """The cosine for infinitely many Gaussian weights."""
         return float(theory.greedy_cosine(self.planes))
 
     def plane_levels(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -81,12 +81,12 @@ class Greedy(Quantizer):
 
 
 class LeastSquaresPlanes(Greedy):
-    """Two planes of signs whose scales are nearest to each filter in the sum of squares, found exactly.
+    """Two planes of signs with the scales of least squares per filter, found exactly.
 
         w_q = v1 s1 + v2 s2,    s1 = sign w,    s2 = sign(w - v1 s1),    v1 = (m + M)/2,    v2 = mean ||w| - v1|
 
-    m and M are the means of the magnitudes below and above v1, by the best of all splits of the sorted magnitudes. So
-    v2 = (M - m)/2. Scales have no gradient; signs as in `Greedy`.
+    m and M are the means of the magnitudes below and above v1, for the best of all splits of the sorted magnitudes.
+    So v2 = (M - m)/2. Scales have no gradient; signs have that of `Greedy`.
     Source: Pouransari & Tuzel 2020 (arXiv 2001.02786), LS-2.
 
     >>> LeastSquaresPlanes()(torch.tensor([[1.0, -2.0, 9.0, -10.0]]))
@@ -102,7 +102,7 @@ class LeastSquaresPlanes(Greedy):
         return [(low + high) / 2, (high - low) / 2]
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """That of the four best symmetric levels of infinitely many Gaussian weights."""
+        """The cosine of the four best symmetric levels of infinitely many Gaussian weights."""
         return float(theory.lloyd_max_cosine(4))
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Weights that are real while training starts and levels when it ends."""
+"""Weights that are real at the start of training and levels at its end."""
 
 import math
 
@@ -31,10 +31,10 @@ class _LevelScale:
 
 
 class _Relaxed(Quantizer):
-    """Levels by least squares, and a map between them and the weights that hardens.
+    """Levels by least squares, and a map from the weights to them that hardens during training.
 
-    While it is soft, `forward` gives real numbers, in units of the scale, and the gradient passes unchanged: the
-    latent weights collect gradients taken at the quantized weights.
+    While the map is soft, `forward` gives real numbers, in units of the scale, and the gradient passes unchanged: the
+    latent weights collect gradients taken at the mapped weights.
     """
 
     relaxes = True
@@ -84,13 +84,13 @@ class _Relaxed(Quantizer):
 class PARQ(_Relaxed):
     """Piecewise-affine regularised weights: a proximal map that hardens from slope 1 to a step.
 
-        w = clamp(c + (u - c)/rho, l, h)        between neighbouring levels l < h with middle c; the last level
-        outside
+        w = clamp(c + (u - c)/rho, l, h)    between neighbouring levels l < h with middle c
+        w = the outermost level             beyond it
 
     u are the latent weights, which collect the gradients taken at w. Levels are those of least squares per filter:
-    +-mean |u|, or three (`LeastSquares`). rho falls from 1 to 0 by a mirrored sigmoid of steepness s in the share p
-    of training: rho(p) = (S(s(p - 1/2)) - S(s/2))/(S(-s/2) - S(s/2)), S(x) = 1/(1 + e^x).
-    Source: Jin et al. 2025 (PARQ, arXiv 2503.15748), and its public code for the schedule and outside of the levels.
+    +-mean |u|, or three (`LeastSquares`). rho falls from 1 to 0 by a mirrored sigmoid of steepness s, where p is the
+    share of training done: rho(p) = (S(s(p - 1/2)) - S(s/2))/(S(-s/2) - S(s/2)), S(x) = 1/(1 + e^x).
+    Source: Jin et al. 2025 (PARQ, arXiv 2503.15748); its public code for the schedule and for w beyond the levels.
 
     Args:
         count: levels, 2 or 3.
@@ -128,9 +128,12 @@ class PARQ(_Relaxed):
 
 
 class BinaryRelax(_Relaxed):
-    """Weights on the way from real to quantized: w = (1 - theta) u + theta Q(u), theta the share of training done.
+    """A mixture of real and quantized weights that moves from the first to the second.
 
-    Q(u) are the levels by least squares per filter, scaled. u collects the gradients taken at w.
+        w = (1 - theta) u + theta Q(u)
+
+    u are the latent weights, which collect the gradients taken at w. Q(u) are the scaled levels by least squares per
+    filter. theta is the share of training done.
     Source: Yin et al. 2018 (BinaryRelax, arXiv 1801.06313); linear theta as in PARQ's code.
 
     >>> quantizer = BinaryRelax()
@@ -144,12 +147,15 @@ class BinaryRelax(_Relaxed):
 
 
 class RealUntil(Quantizer):
-    """The weights themselves, clipped by nothing, until a share of training is done; their signs from then on.
+    """Real weights, not clipped, until a share of training is done; their levels from then on.
 
-    Rules of the optimizer that pull weights to -1 and +1 train with it: `ProxQuant`, `AskewSGD`.
+        w_q = w                                   before `hard_from`
+        w_q = sign w, or sign(w) [|w| > 1/2]      from then on
+
+    It goes with the rules that pull weights to -1 and +1 during training: `ProxQuant`, `AskewSGD`.
 
     Args:
-        hard_from: the share of training from which on the product sees levels.
+        hard_from: the share of training after which the product sees levels.
         count: 2 for signs, 3 for ternary levels with threshold 1/2.
 
     Raises:

@@ -27,8 +27,8 @@ class IRNet(Sign):
 
         q = sign((w - mu)/sigma),    s = 2^round(log2 mean |(w - mu)/sigma|)
 
-    Gradients flow through mu and sigma, and not through s. sigma is that of n - 1 degrees of freedom, as in the
-    public code.
+    w is a latent filter of n weights; mu is its mean, sigma its standard deviation with divisor n - 1, as in the
+    public code. Gradients flow through mu and sigma, but not through s.
     Source: Qin et al. 2020 (IR-Net, arXiv 1909.10788).
 
     >>> IRNet()(torch.tensor([[3.0, 4.0, 8.0]]))
@@ -47,7 +47,8 @@ class AdaBin(Sign):
 
         w_q = sigma sign((w - mu)/sigma) + mu
 
-    Gradients flow through mu and sigma. Source: Tu et al. 2022 (AdaBin, arXiv 2208.08084), eqs. 5-8.
+    mu and sigma are mean and standard deviation (divisor n) of the filter w. Gradients flow through both.
+    Source: Tu et al. 2022 (AdaBin, arXiv 2208.08084), eqs. 5-8.
 
     >>> quantizer = AdaBin()
     >>> quantizer.effective(torch.tensor([[1.0, 3.0]])).tolist()
@@ -62,12 +63,13 @@ class AdaBin(Sign):
 
 
 class ReCU(Sign):
-    """The sign of centred and clamped filters, which revives weights far from 0; a learned scale per filter.
+    """The sign of standardised and clamped filters; clamping revives weights far from 0. A learned scale per filter.
 
         z = 2 sqrt(2) (w - mu)/sigma,    q = sign(clamp(z, -Q, Q)),    Q = -mean |z| ln(2 - 2 tau)
 
-    Q is one number per layer, without a gradient. Gradients pass the sign unchanged, so the clamp alone stops them.
-    tau grows from `first` to `last`: tau(p) = first + (last - first)(e^p - 1)/(e - 1), p the share of training done.
+    mu and sigma are those of the filter w; the mean of |z| is over the layer, so Q is one number per layer, without a
+    gradient. Gradients pass the sign unchanged and stop where the clamp acts. tau grows during training:
+    tau(p) = first + (last - first)(e^p - 1)/(e - 1), where p is the share of training done.
     Source: Xu et al. 2021 (ReCU, arXiv 2103.12369), eqs. 8 and 14, and its public code for tau(p).
 
     Args:
@@ -127,8 +129,9 @@ class SiMaN(Quantizer):
 
         q_i = +1 if |z_i| is among the floor(n/2) largest, else -1,    z = (w - mu)/sigma
 
-    The sign of a weight has no influence: levels of Gaussian filters are at 90 degrees to the filters. Gradients pass
-    unchanged to |z|. Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981).
+    w is a filter of n weights, mu and sigma its mean and standard deviation. The sign of a weight has no influence,
+    so Gaussian filters are at 90 degrees to their levels. Gradients pass unchanged to |z|.
+    Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981).
 
     >>> SiMaN()(torch.tensor([[-4.0, 1.0, 0.5, 3.0]]))
     tensor([[ 1., -1., -1.,  1.]])
@@ -157,13 +160,13 @@ class SiMaN(Quantizer):
 
 
 class TwoValues(Sign):
-    """The two free values per filter that are nearest to it.
+    """Two free values per filter, chosen by least squares.
 
-        w_q = mean of the K largest weights for these, mean of the others for the others
+        w_q = the mean of the K largest weights, for each of these; the mean of the others, for each of the others
 
-    K maximises S_K^2/K + (S - S_K)^2/(n - K), S_K the sum of the K largest: that minimises |w - w_q|^2. The levels
-    are the signs on either side of the split; half the difference of the means is the scale, half their sum the
-    offset. Both are differentiable. The split is not.
+    K maximises S_K^2/K + (S - S_K)^2/(n - K), which minimises |w - w_q|^2. n is the number of weights, S their sum,
+    and S_K the sum of the K largest. The levels are +1 above the split and -1 below it. The scale is half the
+    difference of the two means, the offset half their sum; both are differentiable, the split is not.
     Source: Ding et al. 2018, distribution-aware binarization of networks (arXiv 1804.02941).
 
     >>> TwoValues().effective(torch.tensor([[1.0, 2.0, 9.0]])).tolist()
@@ -187,7 +190,7 @@ def split(rows: Tensor) -> Tensor:
 
 
 def two_means(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The two values, ascending, whose nearest is closest to each row in the sum of squares; shape `(rows,)` each.
+    """The two values, ascending, that fit each row best in the sum of squares; shape `(rows,)` each.
 
     An optimal split of numbers into two groups has the smaller ones in one. So one pass over the sorted row finds it.
     """
@@ -205,7 +208,7 @@ def two_means(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _group_means(weight: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of the weights at level -1 and at level +1; both that of the filter where one group is empty."""
+    """Means of the weights at level -1 and at level +1; an empty group gets the mean of the filter."""
     rows, high = weight.flatten(1), (levels.detach().flatten(1) > 0).to(weight.dtype)
     count, n = high.sum(1), rows.shape[1]
     upper, total = (rows * high).sum(1), rows.sum(1)
@@ -227,7 +230,7 @@ def half_sum(weight: Tensor, levels: Tensor) -> Tensor:
 
 
 class BiPer(Sign):
-    """The sign of a sine of the weights; in the first stage of training, the sine itself.
+    """The sign of a sine of the weights; during the first stage of training, the sine itself.
 
         stage 1: w_q = sin(omega w)        stage 2: w_q = sign(sin(omega w)),    dw_q/dw := omega cos(omega w)
 
@@ -235,7 +238,7 @@ class BiPer(Sign):
 
     Args:
         omega: the angular frequency.
-        hard_from: the share of training after which signs take the place of the sine (600 of 900 epochs).
+        hard_from: the share of training after which signs replace the sine (the paper: 600 of 900 epochs).
         scale: a rule, or None.
 
     Raises:

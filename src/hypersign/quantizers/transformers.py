@@ -19,7 +19,8 @@ class BitNet(Quantizer):
 
         q = round(clamp(w/alpha, -1, 1)),    alpha = mean |W|;    d(alpha q)/dw := 1
 
-    So the threshold is alpha/2: .4 standard deviations of Gaussian weights, 31 % zeros.
+    W is the whole matrix and w one of its weights. So the threshold is alpha/2: .4 standard deviations of Gaussian
+    weights, 31 % zeros.
     Source: Ma et al. 2024 (arXiv 2402.17764), eqs. 1-3.
 
     >>> BitNet()(torch.tensor([[0.4, -2.0, 1.6]]))
@@ -45,12 +46,13 @@ class BitNet(Quantizer):
 
 
 class Int8(Quantizer):
-    """8-bit inputs with one scale per token: the last dimension of inputs of linear layers, a whole image otherwise.
+    """8-bit inputs with one scale per token.
 
         q = round(127 x/max |x|),    s = max |x|/127;    d(s q)/dx := 1
 
-    Source: Ma et al. 2024 (BitNet b1.58, arXiv 2402.17764), section 2. Images are a choice of HyperSign: the paper
-    has no convolutions.
+    x is a token: the last dimension of a linear layer's inputs. A convolution has one scale per image.
+    Source: Ma et al. 2024 (BitNet b1.58, arXiv 2402.17764), section 2. One scale per
+    image is HyperSign's choice: the paper has no convolutions.
 
     >>> quantizer, x = Int8(), torch.tensor([[1.0, -2.0]])
     >>> quantizer(x).tolist(), quantizer.scale(x, quantizer(x)).tolist()
@@ -104,7 +106,7 @@ class _Step(Fitted):
 
 
 class ParetoQ(Quantizer):
-    """Weights with a learned step per filter: alpha sign w, or three levels that are stretched to +-2/3 alpha.
+    """Weights with a learned step alpha per filter: two levels +-alpha, or three levels 0 and +-2/3 alpha.
 
         binary:  w_q = alpha sign w;                              dw_q/dw := [|w| <= alpha], dw_q/dalpha := sign w
         ternary: w_q = alpha round(1.5 clamp(w/alpha, -.99, .99))/1.5;   dw_q/dw := [|w| <= .99 alpha],
@@ -204,12 +206,12 @@ class BitInputs(Quantizer):
         return x.new_zeros(1) if self.signed else None
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
-        """That of the sign; 1/2 for levels 0 and 1, which normals reach at 1/2 of the largest."""
+        """The cosine of the sign; None for levels 0 and 1."""
         return super().predicted_cosine(d, moments) if self.signed else None
 
     @property
     def predicted_by_thresholds(self) -> bool:
-        """Whether levels are -1 and +1."""
+        """Only for levels -1 and +1."""
         return self.signed
 
     def extra_repr(self) -> str:

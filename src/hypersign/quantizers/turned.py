@@ -1,4 +1,4 @@
-"""RBNN: filters are turned towards their signs before these are taken."""
+"""RBNN: filters are rotated towards their signs before they are rounded."""
 
 import math
 
@@ -22,17 +22,18 @@ class _FixedMean:
 
 
 class Turned(Sign):
-    """The sign of standardised filters that are turned towards signs by a rotation of their matrix.
+    """The sign of standardised filters, after a rotation of their matrix that brings them nearer to signs.
 
         q = sign(z + |sin phi| (R1' Z R2 - z)),    z = (w - mu)/sigma,    s = mean |w|
 
-    Z is z as an a x b matrix, a the largest divisor of n up to sqrt n. R1 and R2 are orthogonal and shared by the
-    filters of a layer. The bracket has no gradient; phi is learned per filter and starts at pi/2. At the start of
-    each epoch R1 and R2 are fitted from the identity by three rounds of
+    w is a latent filter of n weights with mean mu and standard deviation sigma, s its scale. Z is z as an a x b
+    matrix; a is the largest divisor of n up to sqrt n. R1 (a x a) and R2 (b x b) are orthogonal and shared by the
+    filters of a layer. The bracket has no gradient. phi is learned per filter and starts at pi/2. At the start of
+    each epoch, three rounds fit R1 and R2, from the identity on; U S V' is a singular value decomposition:
 
         B = sign(R1' Z R2);    R1 = V U' of sum B R2' Z' = U S V';    R2 = U V' of sum Z' R1 B = U S V'
 
-    The rotation is no part of what the product undoes: the angle between w and q is that of the mixture.
+    Nothing rotates back after the product, so the angle of a filter is the one between w and q.
     Source: Lin et al. 2020 (RBNN, arXiv 2009.13055), eqs. 6-15.
 
     >>> quantizer = Turned()
@@ -51,7 +52,7 @@ class Turned(Sign):
         self.register_buffer("r2", torch.eye(1))
 
     def fit(self, weight: Tensor, channels: int | None = None) -> None:
-        """One phi per filter, and the rotations of the present weights."""
+        """Gives each filter its phi, and fits the rotations to the weights."""
         self.phi = sized(self.phi, weight.new_full((len(weight),), math.pi / 2), "a learned rotation")
         self.refresh(weight)
 

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from hypersign._lazy import lazily
+from hypersign.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from hypersign.training.divergence import DivergedError
     from hypersign.training.ensembles import train_ensemble
     from hypersign.training.loop import InterruptedTrainingError, resume, train
-    from hypersign.training.methods import METHODS, Method
     from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
 __all__ = [
@@ -30,8 +30,6 @@ _MODULES = {
     "resume": "loop",
     "train": "loop",
     "train_ensemble": "ensembles",
-    "METHODS": "methods",
-    "Method": "methods",
     "RECIPES": "recipe",
     "Recipe": "recipe",
     "method_defaults": "recipe",

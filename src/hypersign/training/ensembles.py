@@ -1,4 +1,4 @@
-"""Ensembles of binary networks: members trained on resampled images, which vote."""
+"""Ensembles of binary networks: members are trained on resampled images, and vote."""
 
 import dataclasses
 import math
@@ -36,22 +36,23 @@ def train_ensemble(
 
     Each member trains on as many images as the recipe has, drawn with replacement with probabilities p:
 
-        bagging:   p is equal;  votes are equal
-        boosting:  p starts equal;  e = sum of p over the images that the member misses
+        bagging:   all p are equal, all votes too
+        boosting:  p starts equal;  e = sum of p over the images that the member gets wrong
                    vote = (log((1 - e)/e) + log(classes - 1))/2;  p <- p exp(-vote) where right, p exp(vote) where not
 
-    The term log(classes - 1) is SAMME's: with two classes the vote is AdaBoost's, with more it is positive for every
-    member that is better than chance. Members are run folders in `folder/members`; called again after an
-    interruption, it continues with the first one that is not finished. The ensemble is a run folder as others are:
-    it is inspected and packed into one file.
+    The ensemble's logits are the members' logits, each times its vote, added up. The term log(classes - 1) is
+    SAMME's: with two classes the vote is AdaBoost's; with more it is positive for every member that is better than
+    chance. Members are run folders in `folder/members`. After an interruption, the same call continues with the first
+    member that is not finished. The ensemble is a run folder like any other: it can be inspected, and packs into one
+    file.
 
     Args:
-        recipe: that of each member; the seed of member i is `seed + i`.
-        folder: of the ensemble.
-        members: their number, 2 to 64.
+        recipe: the recipe of each member; the seed of member i is `seed + i`.
+        folder: the run folder of the ensemble.
+        members: the number of members, 2 to 64.
         scheme: "bagging" or "boosting".
         data: a data set of images made in Python, in place of the recipe's.
-        how: `device`, `save_seconds` and `console` of `train`.
+        how: the options `device`, `save_seconds` and `console` of `train`.
 
     Raises:
         HypersignError: a scheme or number that does not exist, data that are no images, a boosted member that is no
