@@ -4,6 +4,7 @@ from hypersign.packed.operations.add import Add
 from hypersign.packed.operations.affine import Affine
 from hypersign.packed.operations.avg_pool2d import AvgPool2d
 from hypersign.packed.operations.clip import Clip
+from hypersign.packed.operations.concat import Concat
 from hypersign.packed.operations.conv2d import Conv2d
 from hypersign.packed.operations.hadamard import Hadamard
 from hypersign.packed.operations.image_conv2d import ImageConv2d
@@ -37,6 +38,7 @@ OPERATIONS: dict[str, Operation] = {
         MaxPool2d(),
         AvgPool2d(),
         Add(),
+        Concat(),
     )
 }
 """Every operation by the name that files use."""
