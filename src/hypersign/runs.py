@@ -264,7 +264,9 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
         folder = pretrained.folder(str(path))
     file = folder / "run.json"
     if folder.is_file():
-        raise HypersignError(f"a run folder was expected; {folder} is a file: name the folder that holds its run.json")
+        raise HypersignError(
+            f"a run folder was expected; {folder} is a file: name the folder that holds its run.json"
+        )
     if not folder.is_dir():
         raise HypersignError(
             f"a run folder was expected at {folder}; there is none: check the path, or name a network that comes "
