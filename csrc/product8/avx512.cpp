@@ -19,6 +19,7 @@ namespace hypersign {
 namespace {
 
 constexpr int kBlocks = 2;  // registers of filters
+constexpr int kAhead = 4096;  // bytes
 constexpr int kRows = 12;   // 24 accumulators
 
 HYPERSIGN_INLINE void put(const Product8Tile &tile, int64_t row, int64_t group, int block, __m512i codes) {
@@ -73,6 +74,9 @@ void rows_of(const Product8Tile &tile) {
             const int8_t *x = tile.x + (group * kPositions + first) * part;
             for (int64_t step = 0; step < tile.steps; ++step) {
                 __m512i w[kBlocks];
+                if (R <= 4)  // little work per weight: memory is the bottleneck
+                    for (int b = 0; b < kBlocks; ++b)
+                        __builtin_prefetch(weights + step * kProduct8Step + 64 * b + kAhead, 0, 3);
                 for (int b = 0; b < kBlocks; ++b)
                     w[b] = _mm512_loadu_si512(weights + step * kProduct8Step + 64 * b);
                 if (Q == 1)

@@ -65,17 +65,20 @@ HYPERSIGN_INLINE void add(__m512i low, __m512i high, __m512i bias, int32_t *code
     _mm512_storeu_si512(codes + 16, _mm512_add_epi32(_mm512_loadu_si512(codes + 16), _mm512_sub_epi32(second, bias)));
 }
 
-// R rows: tables are `pitch` bytes apart, codes `codes_pitch`.
+// R rows; `next` are the weights to fetch. Tables are `pitch` bytes apart, codes `codes_pitch`.
 template <int R>
-void block(const uint8_t *weights, int64_t triples, const uint8_t *tables, int64_t pitch, int32_t *codes,
+void block(const uint8_t *weights, const uint8_t *next, int64_t triples, const uint8_t *tables, int64_t pitch, int32_t *codes,
            int64_t codes_pitch) {
     const __m512i first_two = _mm512_set1_epi8(0x03), first_four = _mm512_set1_epi8(0x0f);
     __m512i all[R][2], odd[R][2];
     for (int r = 0; r < R; ++r)
         for (int part = 0; part < 2; ++part) all[r][part] = odd[r][part] = _mm512_setzero_si512();
-    for (int64_t t = 0; t < triples; ++t, weights += 3 * 64, tables += kTables * 128) {
+    for (int64_t t = 0; t < triples; ++t, weights += 3 * 64, next += 3 * 64, tables += kTables * 128) {
         __m512i index[kTables];
-        for (int v = 0; v < 3; ++v) index[v] = _mm512_loadu_si512(weights + 64 * v);
+        for (int v = 0; v < 3; ++v) {
+            index[v] = _mm512_loadu_si512(weights + 64 * v);
+            __builtin_prefetch(next + 64 * v, 0, 3);
+        }
         // The two highest bits of each.
         const __m512i two = _mm512_ternarylogic_epi32(first_two, _mm512_srli_epi16(index[0], 6),
                                                       _mm512_srli_epi16(index[1], 4), 0xCA);
@@ -112,7 +115,8 @@ void rows_of(const Product8Row &row, int64_t at) {
         for (int r = 0; r < R; ++r)
             tabulate_chunk(row.x + (at + r) * 8 * row.vectors + 3 * first, row.vectors, count, tables + r * kPitch);
         for (int64_t b = 0; b < row.blocks; ++b)
-            block<R>(row.weights + (b * row.vectors + 3 * first) * kProduct8Bytes, count, tables, kPitch,
+            block<R>(row.weights + (b * row.vectors + 3 * first) * kProduct8Bytes,
+                     row.weights + ((b + 1) * row.vectors + 3 * first) * kProduct8Bytes, count, tables, kPitch,
                      row.codes + at * pitch + b * kProduct8Bytes, pitch);
     }
 }

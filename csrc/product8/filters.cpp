@@ -152,7 +152,7 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
                 tile.weights = quads.data();
             }
             // The next block of filters arrives while this one is multiplied.
-            const int64_t bytes = groups * steps * kProduct8Step, share = bytes / ceil_div(at_once, kernels.rows);
+            const int64_t bytes = groups * steps * kProduct8Step, share = chunks > 1 ? bytes / ceil_div(at_once, kernels.rows) : 0;
             const uint8_t *next = weights_.get() + (block + 1) * bytes;
             const uint8_t *const end = block + 1 < blocks ? next + bytes : next;
             tiles(i / blocks, [&](int64_t row, int64_t size) {

@@ -78,6 +78,11 @@ def forecast(
     check_int("--held-out", held_out, min=2)
     opened = runs.load(run)
     folder = opened.results_folder
+    if opened.reads_text or study.is_recurrent(opened):
+        raise HypersignError(
+            f"a forecast is for networks of images and vectors; {opened.name} reads sequences: hypersign inspect "
+            "measures it"
+        )
     if goal:
         check_real_weights(opened.load_model(weights))
     with writing_file(folder / "forecast.json"):

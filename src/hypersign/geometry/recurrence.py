@@ -19,7 +19,7 @@ from hypersign.evaluate import mode
 from hypersign.layers import QuantRecurrent, RecurrentProduct
 from hypersign.quantizers import Identity
 
-__all__ = ["LayerOverTime", "OverTime", "over_time"]
+__all__ = ["LayerOverTime", "OverTime", "correlation", "over_time"]
 
 GROUPS = 10
 """Groups of sequences that the jackknife leaves out in turn."""
@@ -214,7 +214,7 @@ def _replica(model: nn.Module) -> nn.Module:
     return replica
 
 
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
+def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Correlation per unit over the first axis, in float64; NaN where one of them does not vary."""
     a, b = a.double() - a.double().mean(0), b.double() - b.double().mean(0)
     square = a.square().sum(0) * b.square().sum(0)
@@ -223,12 +223,12 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
 
 def _pooled(a: Tensor, b: Tensor) -> tuple[float, float]:
     """The mean of the units' correlations, and its standard error by leaving out groups of sequences."""
-    value = float(_correlation(a, b).nanmean())
+    value = float(correlation(a, b).nanmean())
     size = len(a) // GROUPS
     without = []
     for group in range(GROUPS):
         kept = torch.cat((torch.arange(group * size), torch.arange((group + 1) * size, len(a)))).to(a.device)
-        without.append(float(_correlation(a[kept], b[kept]).nanmean()))
+        without.append(float(correlation(a[kept], b[kept]).nanmean()))
     mean = sum(without) / GROUPS
     return value, math.sqrt((GROUPS - 1) / GROUPS * sum((each - mean) ** 2 for each in without))
 
@@ -305,9 +305,9 @@ def _measure(
                 _predicted(hh, training.hidden[t]),
                 error,
                 accumulated,
-                float(_correlation(other.products[t], noisy.products[t]).nanmean()),
+                float(correlation(other.products[t], noisy.products[t]).nanmean()),
                 accumulated_error,
-                float(_correlation(h, replica).nanmean()),
+                float(correlation(h, replica).nanmean()),
                 float(h.mean()),
                 float(h.square().mean()),
                 math.degrees(float(cosine.arccos().mean())),

@@ -304,6 +304,14 @@ static void add(int32_t count, const float *a, const float *b, float *y)
         y[i] = a[i] + b[i];
 }
 
+/* PIECE put_channels */
+static void put_channels(int pixels, int channels, int all, const float *x, float *y)
+{
+    for (int at = 0; at < pixels; at++, y += all)
+        for (int c = 0; c < channels; c++)
+            y[c] = *x++;
+}
+
 /* PIECE max_levels */
 /* The largest level of each window: -1 only where all are, +1 where one is. */
 static void max_levels(const window *o, const uint32_t *x, const uint32_t *x_used, const uint32_t *flip, uint32_t *y,
