@@ -25,7 +25,7 @@ for name in digits mnist fashion-mnist cifar10-quarter; do
 done
 
 jobs=${JOBS:-$folder/jobs.txt}
-accuracy="env CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50 $PYTHON experiments/gpu_accuracy.py --compile --seconds {left} --folder $folder --results $results"
+accuracy="env CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50 $PYTHON experiments/gpu_accuracy.py --seconds {left} --folder $folder --results $results"
 low="nice -n 2"
 methods="$low $PYTHON experiments/methods.py --device cuda --cells $results/methods --folder $folder/methods"
 twins="$low $PYTHON experiments/twins.py --device cuda"

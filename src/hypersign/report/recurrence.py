@@ -58,7 +58,8 @@ def answer(found: "OverTime") -> str:
             f"in {layer.name} r {verb} over {len(layer.r)} steps ({first:.3f} to {last:.3f}), and R ends at "
             f"{layer.accumulated[-1]:.3f}"
         )
-    return f"{'; '.join(parts)}.".capitalize()
+    text = f"{'; '.join(parts)}."
+    return text[0].upper() + text[1:]
 
 
 def layer_words(layer: "LayerOverTime") -> str:
