@@ -57,6 +57,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], tuple[f
     "odd pixels": (lambda: build("vgg", (3, 9, 9), 5, **SMALL), (3, 9, 9), (-0.7, 1.1)),
     "mlp": (lambda: mlp((1, 7, 9), 10, hidden=(64, 65)), (1, 7, 9), (-1.0, 1.0)),
     "resnet20": (lambda: build("resnet20", (3, 9, 10), 7, widths=(4, 8)), (3, 9, 10), (-1.0, 1.0)),
+    "images less their mean": (
+        lambda: build("vgg", (3, 9, 9), 5, **SMALL, inputs="image-sign"), (3, 9, 9), (-1.0, 1.0)
+    ),
     "layers": (layers, (3, 9, 9), (-1.0, 1.0)),
 }  # fmt: skip
 

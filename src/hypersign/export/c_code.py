@@ -330,7 +330,8 @@ CALLS |= {
     name: name for name in ("quantize_pixels", "quantize_sums", "quantize_real", "scaled", "pixels_real", "unpack")
 }
 CALLS |= {
-    name: name for name in ("affine_sums", "affine_real", "clip_low", "clip_high", "add", "max_levels", "max_sums")
+    name: name
+    for name in ("affine_sums", "affine_real", "centre", "clip_low", "clip_high", "add", "max_levels", "max_sums")
 }
 CALLS |= {
     name: name
@@ -427,6 +428,10 @@ def _clip(source: _Source, index: int, node: Node, data: NodeData) -> None:
         x = y
 
 
+def _centre(source: _Source, index: int, node: Node, data: NodeData) -> None:
+    source.call("centre", _count(data), source.pointer(node.inputs[0]), source.pointer(node.name))
+
+
 def _add(source: _Source, index: int, node: Node, data: NodeData) -> None:
     source.call("add", _count(data), *map(source.pointer, node.inputs), source.pointer(node.name))
 
@@ -512,6 +517,7 @@ WRITERS: dict[str, Callable[[_Source, int, Node, NodeData], None]] = {
     "unpack": _unpack,
     "affine": _affine,
     "clip": _clip,
+    "centre": _centre,
     "quantize": _quantize,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,

@@ -15,7 +15,7 @@ __all__ = ["DenseNetwork", "has_dense_form"]
 DENSE = {"add", "concat", "max_pool2d", "avg_pool2d", "image_conv2d", "conv2d", "real_conv2d"}
 """Operations that the dense network also has."""
 
-AROUND = {"pixels", "unpack", "affine", "clip", "quantize"}
+AROUND = {"pixels", "unpack", "affine", "clip", "centre", "quantize"}
 """Operations that the dense network omits, or replaces by a batch norm and a hard tanh."""
 
 

@@ -51,7 +51,7 @@ from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.slopes import Sloped, pieces
 from hypersign.packing.handlers.windows import pair
 from hypersign.packing.traced import calls_of, child_name, has_own_forward, root_name
-from hypersign.quantizers import Identity, Quantizer, Sign, Ternary
+from hypersign.quantizers import Identity, ImageSign, Quantizer, Sign, Ternary
 
 __all__ = ["Followed", "Replica"]
 
@@ -261,7 +261,9 @@ class _Pass:
         scale = None
         general = False
         if isinstance(module, QuantLayer):
-            if module.input_quantizer.packed_form(inputs=True).levels:
+            if isinstance(module.input_quantizer, ImageSign):
+                x = self.quantized(name, Sign(), self.centred(f"{name}.centre", x))
+            elif module.input_quantizer.packed_form(inputs=True).levels:
                 x = self.quantized(name, module.input_quantizer, x)
             elif module.quantizes_inputs:
                 x = self.clip(f"{name}.input_quantizer", module.input_quantizer, x)
@@ -326,6 +328,14 @@ class _Pass:
         # without a sum it is a shift per filter, which may wait to be folded
         last = next((node for node in sums if node in self.nodes), f"{name}.input_offset")
         return self.settle(last, _Number(value, carried + terms * U * size))
+
+    def centred(self, name: str, x: _Number) -> _Number:
+        """Numbers less the mean of their image. The mean has the mean error, and rounds once; so does the rest."""
+        dims = tuple(range(1, x.value.dim()))
+        mean = x.value.mean(dims, keepdim=True)
+        value = x.value - mean
+        error = x.error + x.error.mean(dims, keepdim=True) + 2 * U * (mean.abs() + value.abs())
+        return self.settle(name, _Number(value, error))
 
     def affine(self, name: str, x: _Number, scale: Tensor, shift: Tensor) -> _Number:
         """x times scale plus shift. Composed with others and rounded, or one after the other: at most 8 roundings."""

@@ -272,6 +272,17 @@ static void affine_real(int pixels, int channels, const float *x, const float *s
             *y++ = scaled(*x++, scale[c], shift[c]);
 }
 
+/* PIECE centre */
+static void centre(int32_t count, const float *x, float *y)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < count; i++)
+        sum += x[i];
+    const float mean = (float)(sum / count);
+    for (int32_t i = 0; i < count; i++)
+        y[i] = x[i] - mean;
+}
+
 /* PIECE clip_low */
 static void clip_low(int32_t count, const float *x, float low, float *y)
 {

@@ -3,6 +3,7 @@
 from hypersign.packed.operations.add import Add
 from hypersign.packed.operations.affine import Affine
 from hypersign.packed.operations.avg_pool2d import AvgPool2d
+from hypersign.packed.operations.centre import Centre
 from hypersign.packed.operations.clip import Clip
 from hypersign.packed.operations.concat import Concat
 from hypersign.packed.operations.conv2d import Conv2d
@@ -34,6 +35,7 @@ OPERATIONS: dict[str, Operation] = {
         Unpack(),
         Affine(),
         Clip(),
+        Centre(),
         Quantize(),
         MaxPool2d(),
         AvgPool2d(),
