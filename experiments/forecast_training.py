@@ -122,7 +122,7 @@ def main() -> None:
         "benchmark": "forecast-training",
         "machine": machine(),
         "versions": versions("torch", "numpy"),
-        "recipe": BINARY.as_dict(),
+        "binary_recipe": BINARY.as_dict(),
         "images": arguments.images,
         "seeds": arguments.seeds,
         "order": layers,

@@ -40,8 +40,7 @@ uint32_t four_bits(const uint64_t *words, int64_t i, int64_t count) {
 uint32_t spread(uint32_t bits) { return (bits * 0x00204081U) & 0x01010101U; }
 
 constexpr int64_t kChunk = 1 << 17;   // bytes of inputs
-constexpr int64_t kLookupRows = 32;
-constexpr int64_t kFewRows = 8, kManyFilters = 1024;  // tables pay for at most 8 rows, or for at least 1024 filters
+constexpr int64_t kFewRows = 11;           // tables pay for at most that many rows
 constexpr size_t kKept = size_t{1} << 26;  // bytes of ordered inputs that a thread keeps at most
 
 }  // namespace
@@ -105,7 +104,7 @@ Product8Filters::Product8Filters(const Product8Kernels &kernels, const uint64_t 
 void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
                                int threads) const {
     const Product8Kernels &kernels = kernels_;
-    if (by_bytes_ && (rows <= kFewRows || filters >= kManyFilters)) return look_up(x, rows, sums, scaled, x_scale, threads);
+    if (by_bytes_ && rows <= kFewRows) return look_up(x, rows, sums, scaled, x_scale, threads);
     const int64_t padded = group_inputs(), pitch = padded * groups, blocks = ceil_div(filters, kProduct8Lanes);
     // Rows that stay in the second cache together.
     const int64_t at_once = kernels.rows * std::clamp<int64_t>(kChunk / (kernels.rows * pitch), 1, 16);
@@ -171,33 +170,32 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
     if (kept.size() > kKept) kept = {}, kept_sums = {};
 }
 
-// Rows in chunks whose sums stay in the second cache; few rows are divided among threads by filters.
+// Few rows, with the filters divided among threads.
 void Product8Filters::look_up(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
                               int threads) const {
     const int64_t vectors = steps * kProduct8Quad, pairs = ceil_div(filters, kProduct8Bytes), pitch = 8 * vectors;
-    const int64_t chunks = ceil_div(rows, kLookupRows), shares = chunks > 1 ? 1 : std::min<int64_t>(threads, pairs);
-    parallel_for(chunks * shares, threads, [&](int64_t from, int64_t to) {
+    const int64_t shares = std::min<int64_t>(threads, pairs);
+    parallel_for(shares, threads, [&](int64_t from, int64_t to) {
         static thread_local std::vector<int8_t> padded;
         static thread_local std::vector<int32_t> codes, x_sums;
         for (int64_t i = from; i < to; ++i) {
-            const int64_t row = i / shares * kLookupRows, count = std::min(kLookupRows, rows - row);
-            const int64_t first = pairs * (i % shares) / shares, blocks = pairs * (i % shares + 1) / shares - first;
+            const int64_t first = pairs * i / shares, blocks = pairs * (i + 1) / shares - first;
             const int64_t begin = first * kProduct8Bytes, end = std::min(filters, begin + blocks * kProduct8Bytes);
-            padded.resize(static_cast<size_t>(count * pitch));
-            x_sums.resize(static_cast<size_t>(count));
-            codes.assign(static_cast<size_t>(count * blocks * kProduct8Bytes), 0);
-            for (int64_t r = 0; r < count; ++r)
-                kernels_.order({x + (row + r) * depth, 1, depth, depth, 1, pitch, padded.data() + r * pitch,
+            padded.resize(static_cast<size_t>(rows * pitch));
+            x_sums.resize(static_cast<size_t>(rows));
+            codes.assign(static_cast<size_t>(rows * blocks * kProduct8Bytes), 0);
+            for (int64_t r = 0; r < rows; ++r)
+                kernels_.order({x + r * depth, 1, depth, depth, 1, pitch, padded.data() + r * pitch,
                                 &x_sums[static_cast<size_t>(r)]});
-            kernels_.lookup->rows({weights_.get() + begin * vectors, blocks, vectors, padded.data(), count, codes.data()});
-            for (int64_t r = 0; r < count; ++r) {
+            kernels_.lookup->rows({weights_.get() + begin * vectors, blocks, vectors, padded.data(), rows, codes.data()});
+            for (int64_t r = 0; r < rows; ++r) {
                 const int32_t *of_row = codes.data() + r * blocks * kProduct8Bytes;
                 const int32_t x_sum = x_sums[static_cast<size_t>(r)];
-                const int64_t at = (row + r) * filters + begin;
+                const int64_t at = r * filters + begin;
                 if (sums != nullptr)
                     kernels_.lookup->sums(of_row, end - begin, x_sum, sums + at);
                 else
-                    kernels_.lookup->scaled(of_row, end - begin, x_sum, scale_.get() + begin, x_scale[row + r],
+                    kernels_.lookup->scaled(of_row, end - begin, x_sum, scale_.get() + begin, x_scale[r],
                                             scaled + at);
             }
         }
