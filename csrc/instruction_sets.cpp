@@ -20,7 +20,7 @@ namespace {
 struct Processor {
     bool popcnt = HYPERSIGN_ANY_PROCESSOR, fma = popcnt, avx2 = popcnt, bmi2 = popcnt, avx512f = popcnt,
          avx512dq = popcnt, avx512bw = popcnt, avx512vl = popcnt, avx512vnni = popcnt, avx512bitalg = popcnt,
-         avx512vpopcntdq = popcnt;
+         avx512vpopcntdq = popcnt, avx512vbmi = popcnt;
 
     Processor() {
         unsigned a, b, c, d;
@@ -38,6 +38,7 @@ struct Processor {
         avx512dq = zmm && bit(b, 17);
         avx512bw = zmm && bit(b, 30);
         avx512vl = zmm && bit(b, 31);
+        avx512vbmi = zmm && bit(c, 1);
         avx512vnni = zmm && bit(c, 11);
         avx512bitalg = zmm && bit(c, 12);
         avx512vpopcntdq = zmm && bit(c, 14);
