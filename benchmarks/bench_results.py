@@ -71,7 +71,7 @@ def main() -> None:
     rows = json.loads(words.json.read_text())["rows"] if words.only and words.json else {}
     for file in sorted(RESULTS.glob("*.json")):
         run = json.loads(file.read_text())
-        if "recipe" in run and (not words.only or file.name in words.only):
+        if {"recipe", "model"} <= set(run) and (not words.only or file.name in words.only):
             rows[file.name] = found = measure(run, words.repeats)
             print(file.name, found, flush=True)
     write_json(

@@ -6,6 +6,8 @@
 
 #if defined(HYPERSIGN_X86_64)
 #include <cpuid.h>
+#elif defined(HYPERSIGN_ARM64) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 #ifndef HYPERSIGN_ANY_PROCESSOR
 #define HYPERSIGN_ANY_PROCESSOR false  // true: assume every feature, for tests under an emulator
@@ -43,6 +45,16 @@ struct Processor {
         avx512bitalg = zmm && bit(c, 12);
         avx512vpopcntdq = zmm && bit(c, 14);
     }
+};
+#elif defined(HYPERSIGN_ARM64)
+struct Processor {
+#if defined(__linux__)
+    bool dotprod = HYPERSIGN_ANY_PROCESSOR || (getauxval(AT_HWCAP) >> 20 & 1) != 0;  // HWCAP_ASIMDDP
+#elif defined(__APPLE__)
+    bool dotprod = true;
+#else
+    bool dotprod = HYPERSIGN_ANY_PROCESSOR;
+#endif
 };
 #else
 struct Processor {};

@@ -90,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50_000, help="training images (default 50000)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--names", nargs="+", help="with --only: train these runs alone, such as binary random-1-0")
     parser.add_argument("--only", type=int, metavar="SEED", help="train the runs of this seed and stop")
     parser.add_argument("--device", default="cpu", help="device that trains (default cpu)")
     parser.add_argument("--folder", type=Path, default=Path("runs/forecast"), help="of experiments/forecast.py")
@@ -103,6 +104,8 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for seed in range(arguments.seeds) if arguments.only is None else [arguments.only]:
         for name, kept in choices(layers, seed).items():
+            if arguments.names and name not in arguments.names:
+                continue
             recipe = dataclasses.replace(
                 BINARY,
                 seed=seed,
@@ -119,7 +122,7 @@ def main() -> None:
         "benchmark": "forecast-training",
         "machine": machine(),
         "versions": versions("torch", "numpy"),
-        "recipe": BINARY.as_dict(),
+        "binary_recipe": BINARY.as_dict(),
         "images": arguments.images,
         "seeds": arguments.seeds,
         "order": layers,

@@ -25,8 +25,8 @@ for name in digits mnist fashion-mnist cifar10-quarter; do
 done
 
 jobs=${JOBS:-$folder/jobs.txt}
-accuracy="$PYTHON experiments/gpu_accuracy.py --compile --seconds {left} --folder $folder --results $results"
-low="nice -n 5 env CUDA_MPS_CLIENT_PRIORITY=1 CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=25"
+accuracy="env CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50 $PYTHON experiments/gpu_accuracy.py --seconds {left} --folder $folder --results $results"
+low="nice -n 2"
 methods="$low $PYTHON experiments/methods.py --device cuda --cells $results/methods --folder $folder/methods"
 twins="$low $PYTHON experiments/twins.py --device cuda"
 forecast="$low $PYTHON experiments/forecast_training.py --device cuda --folder $folder/forecast"

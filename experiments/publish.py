@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="measure the speeds again")
     words = parser.parse_args()
     take_twins()
-    files = {file.name for file in RESULTS.glob("*.json") if "recipe" in json.loads(file.read_text())}
+    files = {file.name for file in RESULTS.glob("*.json") if {"recipe", "model"} <= set(json.loads(file.read_text()))}
     missing = files - set(json.loads(BENCH.read_text())["rows"])
     if words.measure or missing:
         only = [] if words.measure else ["--only", *sorted(missing)]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,23 @@ def _module(name):
 @pytest.fixture(scope="session")
 def geometry(synthetic):
     return synthetic.geometry()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium, for pages."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as run:
+        browser = run.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def check_contrast():
+    """A function that checks a page's texts, and marks on their grounds, in both colour schemes."""
+    return _module("contrast.py").check

@@ -11,10 +11,15 @@
 #include "product8/order.hpp"
 #include "product8/product8.hpp"
 
+#if !defined(HYPERSIGN_REGISTER)
+#define HYPERSIGN_REGISTER "v"
+#endif
+
 namespace hypersign {
 namespace {
 
 constexpr int kBlocks = 2;  // registers of filters
+constexpr int kAhead = 4096;  // bytes
 constexpr int kRows = 12;   // 24 accumulators
 
 HYPERSIGN_INLINE void put(const Product8Tile &tile, int64_t row, int64_t group, int block, __m512i codes) {
@@ -69,6 +74,9 @@ void rows_of(const Product8Tile &tile) {
             const int8_t *x = tile.x + (group * kPositions + first) * part;
             for (int64_t step = 0; step < tile.steps; ++step) {
                 __m512i w[kBlocks];
+                if (R <= 4)  // little work per weight: memory is the bottleneck
+                    for (int b = 0; b < kBlocks; ++b)
+                        __builtin_prefetch(weights + step * kProduct8Step + 64 * b + kAhead, 0, 3);
                 for (int b = 0; b < kBlocks; ++b)
                     w[b] = _mm512_loadu_si512(weights + step * kProduct8Step + 64 * b);
                 if (Q == 1)
@@ -125,15 +133,15 @@ int64_t peak(int64_t rounds) {
     for (int64_t round = 0; round < rounds; ++round)
 #pragma GCC unroll 16
         for (int i = 0; i < kSums; ++i) {
-            if (i % 8 == 0) __asm__ volatile("" : "+v"(x));  // as if x were new each time
+            if (i % 8 == 0) __asm__ volatile("" : "+" HYPERSIGN_REGISTER(x));  // as if x were new each time
             sum[i] = _mm512_add_epi16(sum[i], _mm512_maddubs_epi16(x, w[i % 8]));
         }
-    for (int i = 0; i < kSums; ++i) __asm__ volatile("" : : "v"(sum[i]));
+    for (int i = 0; i < kSums; ++i) __asm__ volatile("" : : HYPERSIGN_REGISTER(sum[i]));
     return rounds * kSums * 64;
 }
 
 }  // namespace
 
-const Product8Kernels product8_avx512{tile, order<>, kRows, peak};
+const Product8Kernels product8_avx512{tile, order<>, kRows, &product8_lookup_avx512, peak};
 
 }  // namespace hypersign

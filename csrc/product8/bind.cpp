@@ -20,7 +20,7 @@ void construct(Product8Filters *self, Words words, int64_t depth, Scale scale, i
     require_fit(length(words, 1 + ternary) == ceil_div(depth, 64) &&
                 (!scale || (length(*scale, 0) == filters && length(*scale, 1) == ceil_div(depth, group))));
     GilReleased released;
-    new (self) Product8Filters(words.data(), filters, depth, ternary, scale ? scale->data() : nullptr, group);
+    new (self) Product8Filters(*current_kernels().product8, words.data(), filters, depth, ternary, scale ? scale->data() : nullptr, group);
 }
 
 }  // namespace

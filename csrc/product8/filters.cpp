@@ -40,25 +40,37 @@ uint32_t four_bits(const uint64_t *words, int64_t i, int64_t count) {
 uint32_t spread(uint32_t bits) { return (bits * 0x00204081U) & 0x01010101U; }
 
 constexpr int64_t kChunk = 1 << 17;   // bytes of inputs
+constexpr int64_t kFewRows = 11;           // tables pay for at most that many rows
 constexpr size_t kKept = size_t{1} << 26;  // bytes of ordered inputs that a thread keeps at most
 
 }  // namespace
 
 void Product8Filters::Free::operator()(void *p) const { std::free(p); }
 
-Product8Filters::Product8Filters(const uint64_t *words, int64_t filters, int64_t depth, bool ternary,
-                                 const float *scale, int64_t group)
-    : filters(filters), depth(depth), group(group), groups(ceil_div(depth, group)), bits(ternary ? 2 : 1) {
-    const int64_t positions = 8 / bits, blocks = ceil_div(filters, kProduct8Lanes), row = ceil_div(depth, 64);
+Product8Filters::Product8Filters(const Product8Kernels &kernels, const uint64_t *words, int64_t filters, int64_t depth,
+                                 bool ternary, const float *scale, int64_t group)
+    : filters(filters), depth(depth), group(group), groups(ceil_div(depth, group)), bits(ternary ? 2 : 1),
+      kernels_(kernels),
+      by_bytes_(!ternary && groups == 1 && kernels_.lookup != nullptr) {
+    // Blocks of 64 filters are pairs of blocks of 32.
+    const int64_t pairs = ceil_div(filters, kProduct8Bytes), positions = 8 / bits, row = ceil_div(depth, 64);
+    const int64_t blocks = by_bytes_ ? 2 * pairs : ceil_div(filters, kProduct8Lanes);
     steps = ceil_div(group, positions * kProduct8Quad);
+    if (by_bytes_) steps = round_up(steps * kProduct8Quad, kProduct8Triple) / kProduct8Quad;
     const int64_t block_bytes = groups * steps * kProduct8Step;
     weights_.reset(static_cast<uint8_t *>(allocate(static_cast<size_t>(blocks * block_bytes))));
     scale_.reset(static_cast<float *>(allocate(static_cast<size_t>(blocks * groups * kProduct8Lanes) * sizeof(float))));
     std::memset(weights_.get(), 0, static_cast<size_t>(blocks * block_bytes));
     std::fill_n(scale_.get(), blocks * groups * kProduct8Lanes, 1.0F);
+    int64_t place[kProduct8Bytes];  // of a filter's byte in a vector
+    for (int64_t i = 0; i < kProduct8Lanes; ++i) {
+        place[product8_filter(i)] = 2 * i;
+        place[product8_filter(i) + kProduct8Lanes] = 2 * i + 1;
+    }
     for (int64_t f = 0; f < filters; ++f) {
         const uint64_t *sign = words + f * row, *nonzero = words + (filters + f) * row;
         uint8_t *block = weights_.get() + f / kProduct8Lanes * block_bytes + f % kProduct8Lanes * kProduct8Quad;
+        uint8_t *bytes = weights_.get() + f / kProduct8Bytes * 2 * block_bytes + place[f % kProduct8Bytes];
         for (int64_t g = 0; g < groups; ++g) {
             uint8_t *to = block + g * steps * kProduct8Step;
             const int64_t first = g * group, count = std::min(group, depth - first);
@@ -71,9 +83,15 @@ Product8Filters::Product8Filters(const uint64_t *words, int64_t filters, int64_t
                 } else {
                     codes = spread(codes);
                 }
-                std::memcpy(&all, to + step * kProduct8Step, sizeof all);
-                all |= codes << (position * bits);
-                std::memcpy(to + step * kProduct8Step, &all, sizeof all);
+                codes <<= position * bits;
+                if (by_bytes_) {
+                    for (int64_t j = 0; j < kProduct8Quad; ++j)
+                        bytes[(step * kProduct8Quad + j) * kProduct8Bytes] |= static_cast<uint8_t>(codes >> (8 * j));
+                } else {
+                    std::memcpy(&all, to + step * kProduct8Step, sizeof all);
+                    all |= codes;
+                    std::memcpy(to + step * kProduct8Step, &all, sizeof all);
+                }
                 if (++step == steps) step = 0, ++position;
             }
             if (scale != nullptr)
@@ -85,7 +103,8 @@ Product8Filters::Product8Filters(const uint64_t *words, int64_t filters, int64_t
 
 void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
                                int threads) const {
-    const Product8Kernels &kernels = *current_kernels().product8;
+    const Product8Kernels &kernels = kernels_;
+    if (by_bytes_ && rows <= kFewRows) return look_up(x, rows, sums, scaled, x_scale, threads);
     const int64_t padded = group_inputs(), pitch = padded * groups, blocks = ceil_div(filters, kProduct8Lanes);
     // Rows that stay in the second cache together.
     const int64_t at_once = kernels.rows * std::clamp<int64_t>(kChunk / (kernels.rows * pitch), 1, 16);
@@ -124,9 +143,17 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
             tile.bits = bits, tile.groups = groups, tile.steps = steps;
             tile.scale = scale_.get() + block * groups * kProduct8Lanes;
             tile.count = std::min(kProduct8Lanes, filters - first), tile.pitch_y = filters;
+            if (by_bytes_) {
+                static thread_local std::vector<uint8_t> quads;
+                quads.resize(static_cast<size_t>(steps * kProduct8Step));
+                kernels.lookup->to_tile(weights_.get() + block / 2 * 2 * steps * kProduct8Step, steps * kProduct8Quad,
+                                        static_cast<int>(block % 2), quads.data());
+                tile.weights = quads.data();
+            }
             // The next block of filters arrives while this one is multiplied.
-            const int64_t bytes = groups * steps * kProduct8Step, share = bytes / ceil_div(at_once, kernels.rows);
-            const uint8_t *next = tile.weights + bytes, *const end = block + 1 < blocks ? next + bytes : next;
+            const int64_t bytes = groups * steps * kProduct8Step, share = chunks > 1 ? bytes / ceil_div(at_once, kernels.rows) : 0;
+            const uint8_t *next = weights_.get() + (block + 1) * bytes;
+            const uint8_t *const end = block + 1 < blocks ? next + bytes : next;
             tiles(i / blocks, [&](int64_t row, int64_t size) {
                 for (const uint8_t *to = std::min(next + share, end); next < to; next += 64) __builtin_prefetch(next, 0, 2);
                 const int64_t at = row * filters + first;
@@ -141,6 +168,38 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
         }
     });
     if (kept.size() > kKept) kept = {}, kept_sums = {};
+}
+
+// Few rows, with the filters divided among threads.
+void Product8Filters::look_up(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
+                              int threads) const {
+    const int64_t vectors = steps * kProduct8Quad, pairs = ceil_div(filters, kProduct8Bytes), pitch = 8 * vectors;
+    const int64_t shares = std::min<int64_t>(threads, pairs);
+    parallel_for(shares, threads, [&](int64_t from, int64_t to) {
+        static thread_local std::vector<int8_t> padded;
+        static thread_local std::vector<int32_t> codes, x_sums;
+        for (int64_t i = from; i < to; ++i) {
+            const int64_t first = pairs * i / shares, blocks = pairs * (i + 1) / shares - first;
+            const int64_t begin = first * kProduct8Bytes, end = std::min(filters, begin + blocks * kProduct8Bytes);
+            padded.resize(static_cast<size_t>(rows * pitch));
+            x_sums.resize(static_cast<size_t>(rows));
+            codes.assign(static_cast<size_t>(rows * blocks * kProduct8Bytes), 0);
+            for (int64_t r = 0; r < rows; ++r)
+                kernels_.order({x + r * depth, 1, depth, depth, 1, pitch, padded.data() + r * pitch,
+                                &x_sums[static_cast<size_t>(r)]});
+            kernels_.lookup->rows({weights_.get() + begin * vectors, blocks, vectors, padded.data(), rows, codes.data()});
+            for (int64_t r = 0; r < rows; ++r) {
+                const int32_t *of_row = codes.data() + r * blocks * kProduct8Bytes;
+                const int32_t x_sum = x_sums[static_cast<size_t>(r)];
+                const int64_t at = r * filters + begin;
+                if (sums != nullptr)
+                    kernels_.lookup->sums(of_row, end - begin, x_sum, sums + at);
+                else
+                    kernels_.lookup->scaled(of_row, end - begin, x_sum, scale_.get() + begin, x_scale[r],
+                                            scaled + at);
+            }
+        }
+    });
 }
 
 }  // namespace hypersign

@@ -56,10 +56,34 @@ struct Product8Order {
     int32_t *x_sums;  // (rows, groups)
 };
 
+// Lookup tables for few rows with binary weights. 64 filters share a vector of bytes; byte 2 i belongs to filter
+// product8_filter(i), and byte 2 i + 1 to the one 32 after it. Each byte holds a code of eight parts of the inputs.
+constexpr int64_t kProduct8Bytes = 64;   // filters of a block
+constexpr int64_t kProduct8Triple = 12;  // a block has a multiple of 12 vectors, which are triples and quads
+constexpr int64_t product8_filter(int64_t i) { return i / 4 % 2 * 16 + i / 8 * 4 + i % 4; }
+
+struct Product8Row {
+    const uint8_t *weights;  // (blocks, vectors, 64)
+    int64_t blocks, vectors;
+    const int8_t *x;  // (rows, 8, vectors)
+    int64_t rows;
+    int32_t *codes;  // (rows, blocks, 64), sums of codes times x are added
+};
+
+struct Product8Lookup {
+    void (*rows)(const Product8Row &row);
+    // The epilogue of `count` filters of a row.
+    void (*sums)(const int32_t *codes, int64_t count, int32_t x_sum, int32_t *y);
+    void (*scaled)(const int32_t *codes, int64_t count, int32_t x_sum, const float *scale, float x_scale, float *y);
+    // Half of a block, filters 0 to 31 or 32 to 63, in the order of tiles.
+    void (*to_tile)(const uint8_t *block, int64_t vectors, int half, uint8_t *weights);
+};
+
 struct Product8Kernels {
     void (*tile)(const Product8Tile &tile);
     void (*order)(const Product8Order &order);
     int64_t rows;                     // the most rows of a tile: 4 or more
+    const Product8Lookup *lookup;  // for binary weights; null: none
     int64_t (*peak)(int64_t rounds);  // multiply-accumulates of the loop that speeds are compared with
 };
 
@@ -67,7 +91,7 @@ struct Product8Kernels {
 struct Product8Filters {
     // Words (filters, ceil(depth / 64)); the plane of non-zeros comes after that of signs. scale: (filters, groups) or
     // null, of groups of `group` adjacent levels, the last of which may be shorter.
-    Product8Filters(const uint64_t *words, int64_t filters, int64_t depth, bool ternary, const float *scale,
+    Product8Filters(const Product8Kernels &kernels, const uint64_t *words, int64_t filters, int64_t depth, bool ternary, const float *scale,
                     int64_t group);
 
     // x (rows, depth). Writes int32 (rows, filters), or float32 that is scaled by x_scale (rows) too.
@@ -83,9 +107,15 @@ struct Product8Filters {
     };
     int64_t group_inputs() const { return steps * kProduct8Quad * (8 / bits); }
 
-    std::unique_ptr<uint8_t[], Free> weights_;  // (blocks, groups, steps, 32, 4)
+    void look_up(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale, int threads) const;
+
+    const Product8Kernels &kernels_;
+    const bool by_bytes_;                       // whether weights are those of Product8Row
+    std::unique_ptr<uint8_t[], Free> weights_;  // (blocks, groups, steps, 32, 4), or (blocks, vectors, 64)
     std::unique_ptr<float[], Free> scale_;      // (blocks, groups, 32)
 };
+
+extern const Product8Lookup product8_lookup_avx512;
 
 namespace {  // a copy for each file, compiled for its instruction set
 

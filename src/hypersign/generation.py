@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from hypersign._checks import HypersignError, check_int, check_real
+from hypersign._checks import HypersignError
 from hypersign.data.text import decode, encode
 from hypersign.evaluate import mode
 from hypersign.layers import SequenceNetwork
+from hypersign.packed.text import PackedText, Sampling
+from hypersign.packed.text import continued as draw_tokens
 from hypersign.runs import Run
 
 __all__ = ["continued", "generate"]
 
 
 def generate(
-    run: Run,
+    run: Run | PackedText,
     prompt: str,
     *,
     count: int = 500,
@@ -27,7 +30,7 @@ def generate(
     """Continues a prompt with a run's network: yields one character (or some bytes' characters) at a time.
 
     Args:
-        run: a run that was trained on a text.
+        run: a run that was trained on a text, or a packed file of one.
         prompt: the text to continue; empty for the network's first character class.
         count: tokens to draw.
         temperature: logits are divided by it; 0 takes the likeliest token.
@@ -38,10 +41,14 @@ def generate(
     Raises:
         HypersignError: the network predicts no text, or the prompt has a character that it does not know.
     """
-    if not run.reads_text:
+    if isinstance(run, PackedText):
+        model: Any = run
+        classes, unit = run.classes, run.unit
+    elif not run.reads_text:
         raise HypersignError(f"generate continues a text; {run.name} was trained on {run.unit}: train it on a text")
-    model = run.load_model(weights)
-    classes, unit = tuple(run.info["data"]["classes"]), run.unit
+    else:
+        model = run.load_model(weights)
+        classes, unit = tuple(run.info["data"]["classes"]), run.unit
     tokens = encode(prompt, classes, unit) or [0]
     drawn = continued(model, tokens, count, temperature=temperature, top_k=top_k, seed=seed)
     yield from _pieces(drawn, classes, unit)
@@ -75,7 +82,7 @@ def continued(
     transformer's context is full, it starts again from the last half of it.
 
     Args:
-        model: a network with `read(tokens, memory)`, as `lstm` and `gpt` build them.
+        model: a network with `read(tokens, memory)`, as `lstm` and `gpt` build them, or a `PackedText`.
         tokens: what to continue, at least one token.
         count, temperature, top_k, seed: as in `generate`.
 
@@ -87,38 +94,17 @@ def continued(
     >>> list(continued(model, [1, 2], 20)) == list(continued(model, [1, 2], 20))
     True
     """
-    if not isinstance(model, SequenceNetwork):
+    if not isinstance(model, SequenceNetwork | PackedText):
         raise HypersignError(
             f"generate needs a network that reads a text in pieces, such as lstm and gpt; got {type(model).__name__}"
         )
-    check_int("count", count, min=0)
-    check_real("temperature", temperature, min=0)
-    check_int("seed", seed, min=0)
-    if top_k is not None:
-        check_int("top_k", top_k, min=1)
-    if not tokens:
-        raise HypersignError("a text to continue must have at least one token; got none")
-    generator = torch.Generator().manual_seed(seed)
-    context = getattr(model, "context", None)
-    seen, piece, memory = list(tokens), list(tokens), None
-    if context is not None and len(piece) > context:
-        piece = piece[-context:]
-    used = 0
-    for _ in range(count):
-        if context is not None and used + len(piece) > context:
-            piece, memory, used = seen[-max(1, context // 2) :], None, 0
+
+    def read(piece: list[int], memory: Any) -> tuple[Any, Any]:
+        if isinstance(model, PackedText):
+            packed_logits, memory = model.read(np.array([piece]), memory)
+            return packed_logits[0, -1], memory
         with mode(model, False), torch.no_grad():
             logits, memory = model.read(torch.tensor([piece]), memory)
-        used += len(piece)
-        token = _draw(logits[0, -1].double(), temperature, top_k, generator)
-        seen.append(token)
-        piece = [token]
-        yield token
+        return logits[0, -1].numpy(), memory
 
-
-def _draw(logits: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    if top_k is not None and top_k < len(logits):
-        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
-    return int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))
+    yield from draw_tokens(read, tokens, count, Sampling(temperature, top_k, seed), getattr(model, "context", None))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hypersign import bits
-from hypersign._checks import check_threads
+from hypersign._checks import HypersignError, check_threads
 from hypersign.bits import Filters, Filters8
 from hypersign.bits.hadamard import check_hadamard, transform
 from hypersign.bits.words import pack_signs
@@ -248,11 +248,16 @@ def conv2d_of_levels(
 
     Returns (N, F, H', W'), with the type of `x`, channels-last in memory. bfloat16 and float16 round large sums.
 
+    Raises:
+        HypersignError: the inputs have another number of channels than the weights.
+
     >>> x, weight = torch.ones(1, 2, 1, 1), torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1).requires_grad_()
     >>> y = conv2d_of_levels(x, weight, torch.tensor(0))
     >>> y.item(), torch.autograd.grad(y, weight, torch.full_like(y, 0.5))[0].flatten().tolist()
     (2.0, [0.5, 0.5])
     """
+    if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1]:  # words cannot tell 7 channels from 8
+        raise HypersignError(f"the layer takes images of shape (N, {weight.shape[1]}, H, W); got {tuple(x.shape)}")
     options = (list(ternary), list(stride), list(padding), list(dilation), pad_value)
     # Levels are exact in float32, and the rounding of gradients reads float32.
     return _conv2d_of_levels(x.float(), weight.float(), seed, *options)[0].to(x.dtype)

@@ -263,6 +263,10 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
     if not folder.exists() and str(path) in pretrained.names():
         folder = pretrained.folder(str(path))
     file = folder / "run.json"
+    if folder.is_file():
+        raise HypersignError(
+            f"a run folder was expected; {folder} is a file: name the folder that holds its run.json"
+        )
     if not folder.is_dir():
         raise HypersignError(
             f"a run folder was expected at {folder}; there is none: check the path, or name a network that comes "

@@ -28,8 +28,9 @@ from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import StageProgress, silent
+from hypersign.geometry.recurrence import OverTime, over_time
 from hypersign.geometry.results import LayerGeometry, from_plain
-from hypersign.layers import quant_layers
+from hypersign.layers import QuantRecurrent, quant_layers
 from hypersign.models import options_of
 from hypersign.packed import PackedModel
 from hypersign.packed.profile import profile
@@ -44,6 +45,8 @@ from hypersign.training import Recipe, resume, train
 __all__ = [
     "ablate_run",
     "compare_runs",
+    "inspect_over_time",
+    "is_recurrent",
     "keep_ablation",
     "kept_ablation",
     "network_call",
@@ -120,6 +123,41 @@ def ablate_run(
         progress=lambda done: progress("ablating", done, total),
     )
     return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
+
+
+SEQUENCES = 200
+"""The most sequences that a recurrent network is inspected on: memory grows with them."""
+
+
+def is_recurrent(run: Run) -> bool:
+    """Whether the run's network has recurrent layers, which are inspected over time."""
+    with torch.device("meta"):
+        return any(isinstance(module, QuantRecurrent) for module in run.build_model().modules())
+
+
+def inspect_over_time(run: Run, *, images: int = SEQUENCES, weights: str = "last", seed: int = 0) -> OverTime:
+    """Measures the recurrent layers of a run's network over time, on test sequences.
+
+    Args:
+        run: a run of a recurrent network.
+        images: measure on the first `images` test sequences and predict from as many training sequences, at most
+            `SEQUENCES`; a text gives sequences of the recipe's length.
+        weights: "last" or "best".
+        seed: of the noise in the prediction of accumulated errors.
+
+    Raises:
+        HypersignError: the network has no recurrent layer with quantized weights, or there are too few sequences.
+    """
+    data, count = run.data(), min(images, SEQUENCES)
+    sequences = []
+    for split in (data.test, data.train):
+        if run.reads_text:
+            some = min(count, max(1, (len(split) - 1) // data.length))
+            rows = data.batches(split, some, drop_last=True)
+        else:
+            rows = data.batches(split[:count], count)
+        sequences.append(next(iter(rows))[0])
+    return over_time(run.load_model(weights), sequences[0], sequences[1], seed=seed)
 
 
 def write_report(

@@ -27,6 +27,7 @@ def test_sums_equal_plain_integers(name: str, ternary: bool) -> None:
     generator = np.random.default_rng(3)
     shapes = [(*generator.choice(SIZES, 2), generator.choice(SIZES[1:])) for _ in range(150)]
     shapes += [(rows, 33, 65) for rows in range(31)]
+    shapes += [(rows, 1030, 700) for rows in (1, 2, 33, 70)]  # many filters
     for rows, filters, depth in shapes:
         levels, words = levels_and_words(generator, filters, depth, ternary)
         x = generator.integers(-128, 128, (rows, depth), dtype=np.int8)

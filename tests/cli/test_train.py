@@ -205,7 +205,7 @@ def test_the_page_is_written_in_every_epoch_and_at_the_end(command, tmp_path, mo
             "--output must name a folder; got /dev/null/run, but /dev/null is a file",
         ),
         (("--data", "digits", "--save-seconds", "-1"), "save_seconds must be a number >= 0; got -1"),
-        (("--recipe", "nope"), "--recipe must be one of anderson-berg-2018, modern; got 'nope'"),
+        (("--recipe", "nope"), "--recipe must be one of anderson-berg-2018, modern, two-cores, "),
         (("--epochs", "0"), "epochs must be an integer >= 1; got 0"),
         (("--model", "mlp", "--pools", "1"), "mlp has no option pools; its options are"),
         (("--threshold", "1.5"), "threshold (a number, or Optimal()) must be a number >= 0 and < 1; got 1.5"),

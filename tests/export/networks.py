@@ -55,6 +55,24 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], tuple[f
     "every layer": (every_layer, (3, 9, 9), (-1.0, 1.0)),
 }  # fmt: skip
 
+
+class Side(nn.Module):
+    """Two convolutions side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"input_quantizer": Sign(), "weight_quantizer": Sign(), "bias": False}
+        self.first, self.norm = QuantConv2d(3, 6, 3, weight_quantizer=Sign(), bias=False), nn.BatchNorm2d(6)
+        self.left, self.right = QuantConv2d(6, 5, 1, **options), QuantConv2d(6, 3, 1, **options)
+        self.last = QuantLinear(8 * 49, 5, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x))
+        return self.last(torch.flatten(torch.cat([self.left(x), self.right(x)], 1), 1))
+
+
+NETWORKS["side by side"] = (Side, (3, 9, 9), (-1.0, 1.0))
+
 WITHOUT_PRODUCTS = {"fast-transform": (64, 64), "associative-memory": (200,)}
 
 

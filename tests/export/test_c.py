@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from hypersign import HypersignError, packing
@@ -15,7 +16,7 @@ from hypersign.export.c_code import WRITERS
 from hypersign.layers import QuantLinear
 from hypersign.packed import PackedModel
 from hypersign.packed.operations import OPERATIONS
-from hypersign.quantizers import Sign
+from hypersign.quantizers import ImageSign, Sign
 
 from .networks import NETWORKS, WITHOUT_PRODUCTS, images_for, packed
 
@@ -116,3 +117,16 @@ def test_a_cortex_m4_computes_the_same(tmp_path: Path) -> None:
     )
     found = np.array([[int(word, 16) for word in line.split()] for line in result.stdout.splitlines()], np.uint32)
     assert np.array_equal(found.view(np.float32), model.predict(images))
+
+
+@needs_compiler
+def test_images_less_their_mean(tmp_path: Path) -> None:
+    """SiMaN's inputs: the sign of what is left after each image's mean."""
+    torch.manual_seed(0)
+    layer = QuantLinear(12, 3, bias=False, input_quantizer=ImageSign(), weight_quantizer=Sign())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), layer).eval()
+    packing.pack(model, tmp_path / "net", (1, 4, 4), pixel_range=(0.0, 1.0))
+    found = PackedModel.load(tmp_path / "net")
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 4, 4)).astype(np.uint8)
+    for compiler in COMPILERS[:1]:
+        assert np.array_equal(outputs(found, images, tmp_path, compiler), found.predict(images))

@@ -5,7 +5,7 @@ from scipy import stats
 
 from hypersign._checks import HypersignError
 from hypersign.geometry import dot_products
-from hypersign.geometry.dot_products import BINS, DotProductAccumulator
+from hypersign.geometry.dot_products import BINS, DotProductAccumulator, ProductSums
 
 FAMILIES = {"one": ("x", "y"), "two": ("z", "x")}
 
@@ -147,3 +147,17 @@ def test_numbers_that_are_not_finite(bad):
     with pytest.raises(HypersignError, match="must be finite"):
         total.update(dict.fromkeys("xyz", torch.tensor([[1.0], [bad]])))
     assert total.count == 0
+
+
+def test_the_error_of_each_filter_is_that_of_repetitions():
+    """The jackknife of one set of images against the deviation of r over many sets."""
+    torch.manual_seed(0)
+    found, errors = [], []
+    for _ in range(60):
+        sums = ProductSums(2, {"family": ("x", "y")})
+        x = torch.randn(100, 2)
+        sums.update({"x": x, "y": x + torch.tensor([0.3, 2.0]) * torch.randn(100, 2)}, images=100)
+        found.append(sums.correlation("family")[1])
+        errors.append(sums.filter_errors("family"))
+    assert np.mean(errors, 0) == pytest.approx(np.std(found, 0), rel=0.25)
+    assert np.isnan(ProductSums(2, {"family": ("x", "y")}).filter_errors("family")).all()

@@ -191,3 +191,29 @@ def test_training_with_8_bit_inputs_is_that_of_float32(weights: nn.Module) -> No
     assert torch.equal(y, z)
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_inputs_of_another_size_are_refused(training: bool) -> None:
+    """7 and 8 channels take one word each, so the words alone cannot tell."""
+    layers = {"input_quantizer": Sign(), "weight_quantizer": Sign()}
+    convolution, linear = QuantConv2d(8, 4, 3, **layers), QuantLinear(8, 4, **layers)
+    if training:
+        for layer in (convolution, linear):
+            train_on_bits(layer)
+    else:
+        convolution, linear = use_kernels(convolution).model, use_kernels(linear).model
+    assert convolution(torch.randn(8, 5, 5)).shape == (4, 3, 3)
+    for layer, shape in ((convolution, (2, 7, 5, 5)), (convolution, (7, 5, 5)), (linear, (2, 7)), (linear, (16, 4))):
+        with pytest.raises((HypersignError, RuntimeError), match=r"8, H, W|\.\.\., 8|shape|channels"):
+            layer(torch.randn(shape))
+
+
+def test_packed_layers_are_traced() -> None:
+    layers = {"input_quantizer": Sign(), "weight_quantizer": Sign(scale=MeanScale())}
+    net = nn.Sequential(
+        QuantConv2d(3, 8, 3, padding=1, pad_value=1, **layers), nn.Flatten(), QuantLinear(8 * 16, 5, **layers)
+    )
+    packed = use_kernels(net).model
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(torch.fx.symbolic_trace(packed)(x), packed(x))

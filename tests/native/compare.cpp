@@ -219,26 +219,23 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
 }
 
 void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
-    const int bits = 1 + static_cast<int>(up_to(1));
-    const int64_t groups = 1 + up_to(2), steps = 1 + up_to(20), count = 1 + up_to(kProduct8Lanes - 1);
-    const auto weights = random_values<uint8_t>(groups * steps * kProduct8Step, 0, 255);
-    for (int64_t rows = kernels.rows; rows > 0; rows = rows > 8 ? 8 : rows / 2) {
-        const auto x = random_values<int8_t>(groups * steps * kProduct8Quad * (8 / bits) * rows, -128, 127);
-        const auto x_sums = random_values<int32_t>(rows * groups, -1000, 1000);
-        const auto scale = random_values<float>(groups * kProduct8Lanes, -9, 9), x_scale = random_values<float>(rows, 0, 9);
-        std::vector<int32_t> sums[2];
-        std::vector<float> scaled[2];
-        for (int i = 0; i < 2; ++i) {
-            sums[i].resize(static_cast<size_t>(rows * 40));
-            scaled[i].resize(static_cast<size_t>(rows * 40));
-            for (const bool integer : {true, false})
-                (i ? kernels : truth)
-                    .tile({weights.data(), bits, groups, steps, x.data(), rows, x_sums.data(),
-                           integer ? sums[i].data() : nullptr, integer ? nullptr : scaled[i].data(), scale.data(),
-                           x_scale.data(), count, 40});
-        }
-        expect(sums[0] == sums[1] && scaled[0] == scaled[1], "product8");
+    const bool ternary = up_to(1);
+    const int64_t rows = up_to(30), filters = up_to(150), depth = 1 + up_to(up_to(3) ? 200 : 2000);
+    const int64_t group = up_to(1) ? depth : 1 + up_to(depth - 1), groups = ceil_div(depth, group);
+    const int64_t words = filters * ceil_div(depth, 64);
+    const auto w = random_values<uint64_t>(2 * words, 0, INT64_MAX - 1);
+    const auto x = random_values<int8_t>(rows * depth, -128, 127);
+    const auto scale = random_values<float>(filters * groups, -9, 9), x_scale = random_values<float>(rows, 0, 9);
+    std::vector<int32_t> sums[2];
+    std::vector<float> scaled[2];
+    for (int i = 0; i < 2; ++i) {
+        sums[i].resize(static_cast<size_t>(rows * filters));
+        scaled[i].resize(static_cast<size_t>(rows * filters));
+        const Product8Filters packed(i ? kernels : truth, w.data(), filters, depth, ternary, scale.data(), group);
+        packed.multiply(x.data(), rows, sums[i].data(), nullptr, nullptr, 1);
+        packed.multiply(x.data(), rows, nullptr, scaled[i].data(), x_scale.data(), 1);
     }
+    expect(sums[0] == sums[1] && scaled[0] == scaled[1], "product8");
 }
 
 template <typename T, typename Kernel>

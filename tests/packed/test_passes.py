@@ -110,3 +110,12 @@ def test_nan_between_layers_is_an_error() -> None:
     for name in available_backends()[1:]:
         with forced(name), pytest.raises(HypersignError, match="must not hold NaN"):
             model.predict(np.full((1, 2, 4, 5), 9, np.float32))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_pass_writes_over_what_its_product_reads(channels: int) -> None:
+    """With one channel, levels and real numbers have arrays of one shape."""
+    batch = blocks(3, channels)._batch(np.zeros((17, channels, 4, 5), np.float32))
+    for each in batch.passes:
+        read = {name for of in each.products for name in of.node.inputs}
+        assert not any(np.shares_memory(batch.arrays[a], batch.arrays[b]) for a in read for b in each.outputs)

@@ -19,6 +19,7 @@ from hypersign.quantizers import (
     BitNet,
     FilterMean,
     Greedy,
+    ImageSign,
     Int8,
     LearnedNumber,
     LearnedScale,
@@ -46,6 +47,7 @@ INPUTS = {
     "shifted": ShiftedSign,
     "adabin": AdaBinInputs,
     "bit": BitInputs,
+    "image-sign": ImageSign,
     "ternary-scale": lambda: Ternary(0.3, scale=LearnedNumber(0.7), offset=LearnedNumber(-0.4)),
 }
 

@@ -295,7 +295,7 @@ def test_a_network_that_computes_something_else_than_its_layers(way: str, tmp_pa
     else:
         model = "network"
     messages = {
-        "subclass": "no packed form is known of Negated",
+        "subclass": "no packed form is known of neg in its forward",
         "forward": "its forward was replaced",
         "hook": "it has a forward hook",
         "double": "must be float32",

@@ -27,7 +27,6 @@ SMALL = (
 
 REFUSED = {
     "hadanets": "no packed form is known of the quantizer GroupScaled",
-    "siman": "its inputs are standardised by each image's own mean",
     "bitnet": "its 8-bit inputs have one scale per token",
 }
 """Methods whose networks do not pack, and why."""

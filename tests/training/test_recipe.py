@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from hypersign._checks import HypersignError
-from hypersign.training import RECIPES, Recipe
+from hypersign.models import build
+from hypersign.summaries import summary
+from hypersign.training import RECIPES, Recipe, train
 
 
 def test_is_frozen():
@@ -135,3 +137,16 @@ def test_cosine_rate_by_the_step_ends_at_the_last_rate():
 def test_what_is_quantized_is_checked_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(HypersignError, match=message):
         Recipe(**options)
+
+
+def test_two_cores_is_binary_but_for_its_ends(tmp_path):
+    """At least 95 % of multiply-accumulates are products of signs; it trains on bits in one command."""
+    recipe = RECIPES["two-cores"]
+    model = build(recipe.model, (3, 32, 32), 10, **recipe.model_options())
+    found = summary(model, (3, 32, 32))
+    assert found.binary_share > 0.95
+    assert found.total.mixed_macs == 0
+    small = dataclasses.replace(recipe, images=100, epochs=1, batch_size=50, widths=(4, 4), reestimate_images=50)
+    run = train(dataclasses.replace(small, data="digits", flip=False, crop_padding=0), tmp_path / "run", device="cpu")
+    assert run.info["recipe"]["precision"] == "bits"
+    assert run.info["results"]

@@ -174,3 +174,18 @@ def test_named_recipes():
         Recipe(cell="gru")
     with pytest.raises(HypersignError, match="length must be"):
         dataclasses.replace(RECIPES["bitnet"], length=0)
+
+
+def test_commands_for_images_say_so(text, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    words = ["--model", "lstm", "--hidden", "12", "--epochs", "1", "--batch-size", "8", "--length", "16"]
+    main(["train", "--data", text, *words, "--output", run, "--device", "cpu"])
+    capsys.readouterr()
+    for command, message in (
+        (["forecast", run], "a forecast is for networks of images and vectors"),
+        (["ablate", run], "recurrent layers are measured over time"),
+        (["train", "--twin", run], "a float twin is made of a named network for images"),
+    ):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert message in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
@@ -17,6 +17,7 @@ from hypersign.cli.printing import console, number
 
 if TYPE_CHECKING:
     from hypersign.forecasting import Effect, Estimate, Forecast, Plan
+    from hypersign.runs import Run
 
 
 def run(words: Sequence[str]) -> None:
@@ -45,12 +46,13 @@ def forecast(
     """Forecast what quantizing each layer of a run does to its decisions; plan for a size; write forecast.json.
 
     Formats: binary, ternary, 4-level, 8-level; then perhaps what shares a scale, :tensor, :filter, :32, :64 or :128;
-    then perhaps +hadamard. Inputs: inputs:binary, inputs:ternary, inputs:8-bit. Repair matches the mean and deviation
-    of each output channel to the float network's; it needs no labels.
+    then perhaps +hadamard. method:NAME is what a method of the field (hypersign train --method) makes of weights;
+    methods stands for all of them. Inputs: inputs:binary, inputs:ternary, inputs:8-bit. Repair matches the mean and
+    deviation of each output channel to the float network's; it needs no labels.
 
     Examples:
-        hypersign forecast runs/float --bits-per-weight 2
-        hypersign forecast runs/float --agreement .99 --emit plan.py
+        hypersign forecast runs/digits/twin --bits-per-weight 2
+        hypersign forecast runs/digits/twin --agreement .99 --emit plan.py
 
     Args:
         formats: the formats to judge.
@@ -69,16 +71,19 @@ def forecast(
     from hypersign.forecasting import check_real_weights
     from hypersign.forecasting import forecast as measure
 
-    goals = [goal for goal in (bytes, bits_per_weight, agreement) if goal is not None]
-    if len(goals) > 1:
-        raise HypersignError("name one of --bytes, --bits-per-weight and --agreement; got several")
-    if emit is not None and not goals:
+    goal = _goal(bytes, bits_per_weight, agreement)
+    if emit is not None and not goal:
         raise HypersignError("--emit writes a plan: name its goal with --bytes, --bits-per-weight or --agreement")
     check_int("--images", images, min=2)
     check_int("--held-out", held_out, min=2)
     opened = runs.load(run)
     folder = opened.results_folder
-    if goals:
+    if opened.reads_text or study.is_recurrent(opened):
+        raise HypersignError(
+            f"a forecast is for networks of images and vectors; {opened.name} reads sequences: hypersign inspect "
+            "measures it"
+        )
+    if goal:
         check_real_weights(opened.load_model(weights))
     with writing_file(folder / "forecast.json"):
         with progress_bars() as progress:
@@ -94,15 +99,9 @@ def forecast(
                 progress=progress,
             )
         plan = None
-        if goals:
+        if goal:
             data = opened.data()
-            plan = found.plan(
-                bytes=bytes,
-                bits_per_weight=bits_per_weight,
-                agreement=agreement,
-                repaired=not raw,
-                held_out=data.batches(data.test[:held_out], 128),
-            )
+            plan = found.plan(**goal, repaired=not raw, held_out=data.batches(data.test[:held_out], 128))
         answer = {
             "run": opened.name,
             "weights": weights,
@@ -117,22 +116,33 @@ def forecast(
         if emit is not None and plan is not None:
             write_atomic(emit, code(plan, run, images, weights))
     page = study.refresh_report(opened)
-    if not prints_text(json):
-        return
+    if prints_text(json):
+        files = {"Numbers": folder / "forecast.json", "Report": page, "Code": emit}
+        _print(opened, found, plan, not raw, files)
+
+
+def _goal(bytes: int | None, bits_per_weight: float | None, agreement: float | None) -> dict[str, Any]:
+    """The plan's goal by its name; empty without one."""
+    goals = {"bytes": bytes, "bits_per_weight": bits_per_weight, "agreement": agreement}
+    given = {name: goal for name, goal in goals.items() if goal is not None}
+    if len(given) > 1:
+        raise HypersignError("name one of --bytes, --bits-per-weight and --agreement; got several")
+    return given
+
+
+def _print(run: "Run", found: "Forecast", plan: "Plan | None", repaired: bool, files: dict[str, Path | None]) -> None:
     out = console()
-    out.print(f"{opened.name}: {found.words(repaired=not raw)}")
-    out.print(found.table(repaired=not raw))
+    out.print(f"{run.name}: {found.words(repaired=repaired)}")
+    out.print(found.table(repaired=repaired))
     for name, reason in found.unmeasured.items():
         out.print(f"{name}: not measured, because {reason}")
     if plan is not None:
         out.print(plan_table(found, plan))
-        for line in plan_words(plan, opened.unit):
+        for line in plan_words(plan, run.unit):
             out.print(line)
-    out.print(f"Numbers: {folder / 'forecast.json'}", soft_wrap=True)
-    if page is not None:
-        out.print(f"Report: {page}", soft_wrap=True)
-    if emit is not None:
-        out.print(f"Code: {emit}", soft_wrap=True)
+    for what, file in files.items():
+        if file is not None:
+            out.print(f"{what}: {file}", soft_wrap=True)
 
 
 def code(plan: "Plan", run: Path, images: int, weights: str) -> str:

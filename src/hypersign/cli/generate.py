@@ -22,10 +22,11 @@ def generate(
     seed: Seed = 0,
     weights: Weights = "last",
 ) -> None:
-    """Continue a text with a run that was trained on one; print the prompt and what follows.
+    """Continue a text with a run that was trained on one, or with its packed file; print the prompt and what follows.
 
-    Example:
+    Examples:
         hypersign generate runs/shakespeare --prompt "ROMEO:" --temperature 0.8
+        hypersign generate shakespeare.hypersign --prompt "ROMEO:"
 
     Args:
         prompt: text to continue.
@@ -34,9 +35,11 @@ def generate(
         top_k: draw from the INT likeliest characters alone.
     """
     from hypersign import generation, runs
+    from hypersign.packed.text import PackedText
 
+    opened = PackedText.load(run) if run.is_file() else runs.load(run)
     found = generation.generate(
-        runs.load(run), prompt, count=count, temperature=temperature, top_k=top_k, seed=seed, weights=weights
+        opened, prompt, count=count, temperature=temperature, top_k=top_k, seed=seed, weights=weights
     )
     first = next(found, "")  # errors come before the prompt is printed
     print(printable(prompt + first), end="", flush=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from rich.table import Table
@@ -13,7 +13,7 @@ from hypersign._checks import check_int
 from hypersign._locks import writing_file
 from hypersign.cli import inspect_files
 from hypersign.cli.options import Option, RunPath, Seed, Weights, parse, progress_bars
-from hypersign.cli.printing import beside, console
+from hypersign.cli.printing import beside, bits_words, console
 
 if TYPE_CHECKING:
     from hypersign.geometry import DotProducts, Geometry, LayerGeometry
@@ -34,12 +34,14 @@ def inspect(
     output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
     figures: bool = False,
     ablate: bool = False,
+    methods: bool = False,
     seed: Seed = 0,
 ) -> None:
     """Measure a run's geometry beside theory, on its test images; write report.html and geometry.json.
 
     In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy).
     These have their own options: hypersign inspect model.safetensors --help, hypersign inspect vectors.npy --help.
+    A recurrent network is measured over time, into recurrence.json.
 
     Example:
         hypersign inspect runs/demo --images 200 --figures
@@ -51,6 +53,8 @@ def inspect(
         figures: also draw the paper's figures, as PDF and PNG, into figures/ in that folder.
         ablate: also turn layers back to float, as hypersign ablate --depth does, and show it in the report; takes
             several times as long.
+        methods: also print what each method of the field (hypersign train --method) would do to these latent weights:
+            the angle, measured and predicted, r and sign flips.
         seed: seed of the permutation test and of the training images that batch norm is re-estimated on.
     """
     from hypersign import geometry, runs, study  # torch: files of weights and of vectors are inspected without it
@@ -59,10 +63,15 @@ def inspect(
     check_int("--images", images, min=1)
     folder = output or opened.results_folder
     out = console()
+    if study.is_recurrent(opened):
+        _over_time(opened, folder, images=images, weights=weights, seed=seed)
+        return
     with writing_file(folder / "geometry.json"):
         ablation, depth = None, None
         with progress_bars() as progress:
-            found = geometry.inspect(opened, images=images, weights=weights, seed=seed, progress=progress)
+            found = geometry.inspect(
+                opened, images=images, weights=weights, seed=seed, methods=methods, progress=progress
+            )
             if ablate:
                 ablation, depth = study.ablate_run(
                     opened,
@@ -81,6 +90,9 @@ def inspect(
         for sentence in (sampling(found), independence(found), sign_flips(found)):
             if sentence:
                 out.print(sentence)
+        if methods:
+            layers = [[geometry.MethodGeometry(**row) for row in layer.methods] for layer in found.layers]
+            out.print(geometry.methods_table(layers))
         for layer in found.layers:
             if layer.reason and not layer.what_if:
                 out.print(f"{layer.name}: {layer.reason}")
@@ -90,6 +102,33 @@ def inspect(
             paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
             out.print(f"{len(paths)} figures in {folder / 'figures'}", soft_wrap=True)
         out.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", soft_wrap=True)
+
+
+def _over_time(opened: Any, folder: Path, **options: Any) -> None:
+    """Inspects recurrent layers over time; writes report.html and recurrence.json."""
+    from hypersign import report, study
+    from hypersign.report.recurrence import TITLES, answer, layer_words, shown_rows
+
+    with writing_file(folder / "recurrence.json"):
+        found = study.inspect_over_time(opened, **options)
+        found.save(folder / "recurrence.json")
+        test = opened.info["results"].get("test") or {}
+        result = f"Loss {test['loss']:.4f}{bits_words(test, opened.unit)}." if test.get("loss") is not None else ""
+        page = report.write_over_time(folder / "report.html", found, opened.name, result)
+    out = console()
+    for layer in found.layers:
+        table = Table(
+            title=f"{layer.name}: dot products of {found.test_sequences} test sequences over time",
+            caption=layer_words(layer),
+            caption_justify="left",
+        )
+        for title in TITLES:
+            table.add_column(title, justify="right")
+        for row in shown_rows(layer):
+            table.add_row(*row)
+        out.print(table)
+    out.print(answer(found))
+    out.print(f"Report: {page}\nNumbers: {folder / 'recurrence.json'}", soft_wrap=True)
 
 
 def sign_flips(found: "Geometry") -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from rich.table import Table
@@ -13,8 +13,6 @@ from hypersign._checks import HypersignError
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
 from hypersign.cli.printing import console, number
-from hypersign.hashing import VectorsGeometry, open_vectors
-from hypersign.hashing import inspect_vectors as measure_vectors
 from hypersign.weight_files import (
     PairGeometry,
     TensorFile,
@@ -25,6 +23,9 @@ from hypersign.weight_files import (
     open_tensors,
 )
 from hypersign.weight_files import inspect_weights as measure_weights
+
+if TYPE_CHECKING:
+    from hypersign.hashing import VectorsGeometry
 
 SUBJECTS = {
     "RUN": "a run's geometry, with its report; as in: hypersign inspect runs/demo",
@@ -131,7 +132,9 @@ def inspect_vectors(
         sample: measure INT vectors, evenly spaced in the file, or all if there are fewer.
         seed: seed of the rotations.
     """
-    found = measure_vectors(open_vectors(file), name=str(file), bits=bits, sample=sample, seed=seed)
+    from hypersign import hashing  # scikit-learn: runs and files of weights are inspected without it
+
+    found = hashing.inspect_vectors(hashing.open_vectors(file), name=str(file), bits=bits, sample=sample, seed=seed)
     write_json(found.as_dict(), json)
     if prints_text(json):
         _print_vectors(found, console())
@@ -251,7 +254,7 @@ def _print_pair(found: PairGeometry, out: Console) -> None:
         out.print(f"Only in {found.original}: {', '.join(found.missing)}", soft_wrap=True)
 
 
-def _print_vectors(found: VectorsGeometry, out: Console) -> None:
+def _print_vectors(found: "VectorsGeometry", out: Console) -> None:
     out.print(
         f"{found.file}: {found.vectors:,} vectors of {found.dimension} dimensions; {found.sampled:,} measured"
         + (f", of which {found.zero_vectors:,} are zero" if found.zero_vectors else ""),

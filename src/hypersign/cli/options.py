@@ -149,6 +149,10 @@ def load_packed(file: Path) -> PackedModel:
     """The network of a packed file, or one that comes with HyperSign where there is no such file."""
     if not file.exists() and str(file) in pretrained.names():
         return PackedModel.pretrained(str(file))
+    if (file / "run.json").is_file():
+        raise HypersignError(
+            f"a packed file was expected; {file} is a run folder: pack it with: hypersign pack {file} -o FILE"
+        )
     return PackedModel.load(file)
 
 

@@ -1,9 +1,10 @@
 """`hypersign pack`: a run's network as one file of bits."""
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +15,7 @@ from hypersign._locks import writing_file
 from hypersign._machine import machine, versions
 from hypersign.cli.options import Option, RunPath, Threads, Weights, parse, progress_bars
 from hypersign.cli.printing import console
-from hypersign.packed import PackedModel
+from hypersign.packed import PackedModel, PackedText
 
 if TYPE_CHECKING:
     from hypersign.packing import Certificate
@@ -53,6 +54,9 @@ def pack(
     opened = runs.load(run)
     data = opened.data()
     model = opened.load_model(weights)
+    if opened.reads_text:
+        _pack_text(opened, model, data, output, verify)
+        return
     with writing_file(output):
         if verify:
             with contextlib.suppress(OSError):  # it belongs to the file that is replaced
@@ -70,6 +74,44 @@ def pack(
         )
         if verify:
             _verify(opened, weights, packed, output, threads, out)
+
+
+TEXT_DECISIONS = 100_000
+"""Next-token decisions that `--verify` compares."""
+
+
+def _pack_text(opened: "Run", model: Any, data: Any, output: Path, verify: bool) -> None:
+    """Packs a language model, and compares its decisions with the network's, on test sequences."""
+    from hypersign import packing
+    from hypersign.summaries import summary
+
+    with writing_file(output):
+        with contextlib.suppress(OSError):
+            _certificate(output).unlink()
+        packing.pack_text(model, output, data.classes, data.unit)
+        packed, size = PackedText.load(output), output.stat().st_size
+        out = console()
+        floats = summary(opened).float_bytes
+        out.print(f"{output}: {size:,} bytes; {_compared(size, floats)} its float32 weights", soft_wrap=True)
+        if not verify:
+            return
+        count = min(-(-TEXT_DECISIONS // data.length), (len(data.test) - 1) // data.length)
+        tokens = next(iter(data.batches(data.test, max(1, count), drop_last=True)))[0]
+        found = packing.verify_text(model, packed, tokens)
+        certificate = {"file": output.name, **dataclasses.asdict(found), "length": data.length, "run": opened.name}
+        facts = {"data": {"name": data.name, "sha256": data.sha256}, "machine": machine()}
+        write_json({**certificate, **facts, "versions": versions("torch", "numpy")}, _certificate(output))
+        out.print(
+            f"{found.decisions:,} next {data.unit}, the state reset every {data.length}: {found.equal:,} equal, "
+            f"{found.ties:,} ties that rounding decides, {found.wrong:,} wrong; logits differ by at most "
+            f"{found.largest_difference:.1e}\nCertificate: {_certificate(output)}",
+            soft_wrap=True,
+        )
+        if found.wrong:
+            raise HypersignError(
+                f"the packed network is wrong on {found.wrong:,} of {found.decisions:,} next {data.unit}: rounding "
+                f"does not explain them; do not use {output}"
+            )
 
 
 def _verify(opened: "Run", weights: str, packed: PackedModel, output: Path, threads: int, out: Console) -> None:

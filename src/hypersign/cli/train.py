@@ -15,7 +15,7 @@ from hypersign import _defaults
 from hypersign._checks import HypersignError, check_choice
 from hypersign.cli.options import Option, option_class, parse
 from hypersign.cli.printing import bits_words, say, say_next
-from hypersign.training.methods import METHODS
+from hypersign.methods import METHODS
 from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
 DEFAULT = "modern"
@@ -85,7 +85,8 @@ def run(words: Sequence[str]) -> None:
             "save_seconds": save_seconds,
         }
         own = next((f"--{name}" for name, run in (("resume", resume), ("twin", twin)) if run is not None), None)
-        if own and (output is not None or recipe != DEFAULT or method is not None or chosen != RECIPES[named]):
+        given = output is not None or recipe != DEFAULT or method is not None or chosen != RECIPES[named]
+        if own and given:
             raise HypersignError(
                 f"{own} uses the run's own recipe and folder; leave out --output and the recipe's options"
             )
@@ -97,10 +98,8 @@ def run(words: Sequence[str]) -> None:
         if members != 1:
             if own or report:
                 raise HypersignError(f"--members trains new networks, without {own or '--report'}: leave that out")
-            _print_result(
-                training.train_ensemble(chosen, output or _folder(chosen), members=members, scheme=ensemble, **how),
-                report,
-            )
+            folder = output or _folder(chosen)
+            _print_result(training.train_ensemble(chosen, folder, members=members, scheme=ensemble, **how), report)
             return
         if report:
             how["each_epoch"] = _page_writer()

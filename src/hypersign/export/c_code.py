@@ -330,10 +330,12 @@ CALLS |= {
     name: name for name in ("quantize_pixels", "quantize_sums", "quantize_real", "scaled", "pixels_real", "unpack")
 }
 CALLS |= {
-    name: name for name in ("affine_sums", "affine_real", "clip_low", "clip_high", "add", "max_levels", "max_sums")
+    name: name
+    for name in ("affine_sums", "affine_real", "centre", "clip_low", "clip_high", "add", "max_levels", "max_sums")
 }
 CALLS |= {
-    name: name for name in ("max_real", "mean_real", "transform", "shifted", "rotate", "hadamard", "signed_sum")
+    name: name
+    for name in ("max_real", "mean_real", "transform", "shifted", "put_channels", "rotate", "hadamard", "signed_sum")
 }
 CALLS |= {"weight_bit": "weight_level", "threshold": "put_level", "switch": "switch_slopes"}
 """The function of each piece of the runtime."""
@@ -426,8 +428,20 @@ def _clip(source: _Source, index: int, node: Node, data: NodeData) -> None:
         x = y
 
 
+def _centre(source: _Source, index: int, node: Node, data: NodeData) -> None:
+    source.call("centre", _count(data), source.pointer(node.inputs[0]), source.pointer(node.name))
+
+
 def _add(source: _Source, index: int, node: Node, data: NodeData) -> None:
     source.call("add", _count(data), *map(source.pointer, node.inputs), source.pointer(node.name))
+
+
+def _concat(source: _Source, index: int, node: Node, data: NodeData) -> None:
+    channels, start = data.output.channels, 0
+    for name, x in zip(node.inputs, data.inputs, strict=True):
+        target = f"{source.pointer(node.name)} + {start}"
+        source.call("put_channels", x.height * x.width, x.channels, channels, source.pointer(name), target)
+        start += x.channels
 
 
 def _max_pool2d(source: _Source, index: int, node: Node, data: NodeData) -> None:
@@ -503,9 +517,11 @@ WRITERS: dict[str, Callable[[_Source, int, Node, NodeData], None]] = {
     "unpack": _unpack,
     "affine": _affine,
     "clip": _clip,
+    "centre": _centre,
     "quantize": _quantize,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "add": _add,
+    "concat": _concat,
 }
 """What writes each operation of a packed network."""

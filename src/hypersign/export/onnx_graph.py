@@ -473,6 +473,13 @@ def _add(graph: _Standard, node: Node, data: NodeData) -> str:
     return graph.same(a, graph.op("Add", a, b, out=node.name))
 
 
+def _concat(graph: _Standard, node: Node, data: NodeData) -> str:
+    values = [graph.names[name] for name in node.inputs]
+    if not all(value in graph.flat for value in values):
+        values = [graph.image(value, x) for value, x in zip(values, data.inputs, strict=True)]
+    return graph.same(values[0], graph.op("Concat", *values, out=node.name, axis=1))
+
+
 HANDLERS: dict[str, Callable[[_Standard, Node, NodeData], str]] = {
     "image_conv2d": _image_conv2d,
     "conv2d": _conv2d,
@@ -485,5 +492,6 @@ HANDLERS: dict[str, Callable[[_Standard, Node, NodeData], str]] = {
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "add": _add,
+    "concat": _concat,
 }
 """What writes each operation of a packed network."""

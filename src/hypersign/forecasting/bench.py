@@ -201,9 +201,9 @@ class Bench:
         return raws, repairs
 
     def together(self, assignment: Assignment, *, repaired: bool, batches: Sequence[Any] | None = None) -> Any:
-        """The centred logits with all of these formats, on the batches of the bench or on others.
+        """The centred logits with all of these formats, on the bench's batches or on others.
 
-        With `repaired` the outputs are matched on the batches of the bench, and stay so on others.
+        With `repaired` the outputs are matched on the bench's batches; the same match is used on others.
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
         if repaired:

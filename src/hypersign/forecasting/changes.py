@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypersign.forecasting.formats import Format, fit_grid, weight_values
+from hypersign.forecasting.formats import Format, fit_grid, fitted, weight_values
 from hypersign.layers import QuantLayer
 from hypersign.quantizers import Grid, Identity
 
@@ -31,7 +31,7 @@ class Change:
 
     @contextlib.contextmanager
     def applied(self, layer: Any) -> Iterator[None]:
-        """The layer with the replacements; afterwards it is as before."""
+        """Makes the replacements in the layer, and restores it afterwards."""
         parameters, modules = layer._parameters, layer._modules
         before, quantizer = dict(parameters), modules.get("weight_quantizer")
         hook = None
@@ -76,7 +76,7 @@ def change_of(layer: Any, formats: tuple[Format | None, Format | None], inputs: 
     if weights is not None:
         latent = layer.weight.detach()
         quantized = isinstance(layer, QuantLayer) and layer.quantizes_weights
-        quantizer = weights.quantizer(latent[0].numel()).to(latent.device)
+        quantizer = fitted(weights.quantizer(latent[0].numel()).to(latent.device), latent)
         weight = weight_values(quantizer, latent, given_weight(layer) if quantized else None)
     if sides is not None:
         assert inputs is not None

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_choice
+from hypersign.methods import METHODS, distinct
 from hypersign.quantizers import (
     Grid,
     GroupScaled,
@@ -26,7 +27,7 @@ from hypersign.quantizers import (
 from hypersign.quantizers.base import Rule
 from hypersign.rotations import HadamardRotation
 
-__all__ = ["FORMATS", "Format", "fit_grid", "format_of", "formats_of", "weight_bytes", "weight_values"]
+__all__ = ["FORMATS", "Format", "fit_grid", "fitted", "format_of", "formats_of", "weight_bytes", "weight_values"]
 
 FORMATS = ("binary", "ternary", "4-level", "8-level")
 """The formats that a forecast judges if none are named."""
@@ -34,6 +35,8 @@ FORMATS = ("binary", "ternary", "4-level", "8-level")
 _LEVELS = {"binary": Sign, "ternary": Ternary, "4-level": Uniform, "8-level": Uniform}
 _INPUTS = {"inputs:binary": 2, "inputs:ternary": 3, "inputs:8-bit": 256}
 _SCALES = ("tensor", "filter", "32", "64", "128")
+_METHOD = "method:"
+_SCORES_SEED = 7919_000_003  # no seed that drew the weights: scores must not depend on them
 _SAMPLE = 1 << 16
 """Inputs that a grid is fitted to."""
 
@@ -54,6 +57,8 @@ class Format:
 
     def quantizer(self, fan_in: int) -> Quantizer:
         """The quantizer of the weights of a layer with this fan-in."""
+        if self.name.startswith(_METHOD):
+            return quantizer_of(METHODS[self.name.removeprefix(_METHOD)].weights)
         base, _, rotated = self.name.partition("+")
         kind, _, scale = base.partition(":")
         if kind not in _LEVELS or "=" in scale:
@@ -77,8 +82,9 @@ def format_of(text: str) -> Format:
 
     Weights: `binary`, `ternary`, `4-level` or `8-level`; then perhaps the part that shares a least-squares scale:
     `:tensor`, `:filter` (the default), or a group of `:32`, `:64` or `:128` weights; then perhaps `+hadamard`, which
-    quantizes in a rotated frame. Every other text names a quantizer of the table, as `quantizer_of` takes it. Inputs:
-    `inputs:binary`, `inputs:ternary`, `inputs:8-bit`, with equally spaced levels fitted to the layer's inputs.
+    quantizes in a rotated frame. `method:NAME` is what a method of `METHODS` makes of weights. Every other text names
+    a quantizer of the table, as `quantizer_of` takes it. Inputs: `inputs:binary`, `inputs:ternary`, `inputs:8-bit`,
+    with equally spaced levels fitted to the layer's inputs.
 
     Raises:
         HypersignError: the text names no format.
@@ -88,6 +94,9 @@ def format_of(text: str) -> Format:
     """
     if not isinstance(text, str):
         raise HypersignError(f"a format must be a name such as 'binary' or 'ternary:64'; got {text!r:.60}")
+    if text.startswith(_METHOD):
+        check_choice("a format's method", text.removeprefix(_METHOD), METHODS)
+        return Format(text)
     if text in _INPUTS:
         return Format(text, "inputs", _INPUTS[text])
     if text.startswith("inputs:"):
@@ -110,10 +119,15 @@ def format_of(text: str) -> Format:
 def formats_of(texts: Iterable[str] | str) -> tuple[Format, ...]:
     """The formats that texts name, each once, in their order.
 
+    "methods" names those of all methods, once where methods have the same quantizer of weights.
+
     Raises:
         HypersignError: a text names no format, or there is none.
     """
-    found = tuple(dict.fromkeys(format_of(text) for text in ([texts] if isinstance(texts, str) else texts)))
+    named = [texts] if isinstance(texts, str) else list(texts)
+    each = [f"{_METHOD}{name}" for name in distinct()]
+    words = [word for text in named for word in (each if text == "methods" else [text])]
+    found = tuple(dict.fromkeys(format_of(word) for word in words))
     if not found:
         raise HypersignError(f"a forecast needs at least one format, such as {', '.join(FORMATS)}; got none")
     return found
@@ -136,6 +150,14 @@ def weight_values(quantizer: Quantizer, latent: Tensor, given: Tensor | None = N
         flat = values.flatten(1)
         size = (given.flatten(1) * flat).sum(1) / flat.square().sum(1).clamp(min=torch.finfo(flat.dtype).tiny)
         return size.view(shape) * values
+
+
+def fitted(quantizer: Quantizer, latent: Tensor) -> Quantizer:
+    """The quantizer, with what it learns started from these latent weights; random scores have a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SCORES_SEED)
+        quantizer.fit(latent)
+    return quantizer
 
 
 def weight_bytes(quantizer: Quantizer, filters: int, fan_in: int) -> int | None:

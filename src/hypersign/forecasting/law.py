@@ -30,7 +30,7 @@ __all__ = ["Law", "Mixture", "fit"]
 Array = NDArray[Any]
 
 MIN_GAIN = 0.05
-"""The smallest gain: below it a change destroys the logits, and its residual would be noise over nothing."""
+"""The smallest gain: below it a change destroys the logits, and its residual is noise divided by almost zero."""
 
 MIN_CROWD = 0.3
 """The smallest n: residuals that cancel leave an error smaller than one of them."""
@@ -172,7 +172,7 @@ def fit(law: Law, mixtures: Sequence[Mixture]) -> Law:
     """The law with its exponents fitted to measured mixtures, and with its error on them.
 
     ln(-ln r) = ln factor + power ln E + crowding ln n + coherence ln q by ridge regression, see RIDGE. Mixtures below
-    r = .3 are left out. The law's error is that of leaving one mixture out of the fit.
+    r = .3 are left out. The law's error is measured by leaving out one mixture at a time.
     """
     used = [m for m in mixtures if 0.3 <= m.measured.r.value < 1 and law.error(m.picks) > 0]
     law = dataclasses.replace(law, mixtures=tuple(mixtures))
@@ -202,7 +202,7 @@ def fit(law: Law, mixtures: Sequence[Mixture]) -> Law:
 
 
 def _error_of(apart: Array, prior: float) -> tuple[float, float]:
-    """Bias and deviation of predictions that were off by `apart`.
+    """Bias and deviation of predictions with the errors `apart`.
 
     James and Stein shrink the bias by the variance of the mean.
     """

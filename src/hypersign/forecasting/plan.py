@@ -1,6 +1,7 @@
 """A plan: one format per layer, its predicted damage, its bytes and operations, and the Python call that makes it."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,8 @@ def quantizer_text(quantizer: Quantizer) -> str:
         words.append(f"{type(threshold).__name__}()" if type(threshold).__name__ == "Optimal" else repr(threshold))
     if type(quantizer).__name__ == "Uniform":
         words.append(str(len(quantizer.levels)))
+    options = [name for name in ("count", "keep", "planes") if name in inspect.signature(type(quantizer)).parameters]
+    words += [f"{name}={getattr(quantizer, name)!r}" for name in options]
     if isinstance(quantizer.scale, MeanScale | TensorScale):
         words.append(f"scale={type(quantizer.scale).__name__}()")
     return f"{type(quantizer).__name__}({', '.join(words)})"

@@ -22,9 +22,10 @@ __all__ = ["repair"]
 
 
 class GivenScale(nn.Module):
-    """A scale per filter, times that of another rule: repair sets it where twice the weights give the same levels.
+    """A scale per filter that multiplies the scale of another rule.
 
-    It is a parameter, so it is saved, and training refines it.
+    Repair needs it for quantizers whose values do not change when all weights are doubled. It is a parameter, so it
+    is saved, and training refines it.
     """
 
     def __init__(self, values: Tensor, rule: Any = None) -> None:
@@ -112,7 +113,7 @@ def _quantized(layer: Any) -> bool:
 
 
 def _differs(layer: Any, plain: Any) -> bool:
-    """Whether a layer computes something else than the original's."""
+    """Whether a layer computes something other than the original's."""
     return _quantized(layer) or (layer is not plain and not torch.equal(layer.weight, plain.weight))
 
 
@@ -182,7 +183,7 @@ def _fold(layer: Any, scale: Tensor, shift: Tensor, norm: Any) -> None:
 
 
 def _scales_with_weights(layer: Any) -> bool:
-    """Whether twice the latent weights give twice the values."""
+    """Whether doubled latent weights give doubled values."""
     weight = layer.weight.detach()
     once, twice = (weight_values(layer.weight_quantizer, factor * weight) for factor in (1, 2))
     return bool(torch.allclose(2 * once, twice))

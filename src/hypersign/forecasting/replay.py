@@ -182,7 +182,10 @@ def logits_of(output: Any) -> Tensor:
 
 @contextlib.contextmanager
 def prepared(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, float32, and no fused attention, which bypasses layers; then all as before."""
+    """Evaluation mode, no gradients, float32, and no fused attention, which bypasses layers.
+
+    Everything is restored afterwards.
+    """
     example = next((p for p in model.parameters() if p.is_floating_point()), None)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

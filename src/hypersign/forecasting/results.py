@@ -20,6 +20,9 @@ from hypersign.forecasting.sizes import Images
 
 __all__ = ["Forecast", "LayerForecast"]
 
+_MOST_COLUMNS = 5
+"""Formats that a table has as columns."""
+
 
 @shown
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,11 @@ class Forecast:
         return self.words(repaired=repaired), self.table(repaired=repaired)
 
     def table(self, *, repaired: bool = True) -> Table:
-        """One row per layer: r of the logits, and the share of decisions that change, for each format alone."""
+        """One row per layer: r of the logits, and the share of decisions that change, for each format alone.
+
+        With more than 5 formats there is one row per format instead: the layer that it harms most, and all layers
+        together, as predicted.
+        """
         table = Table(
             title=f"one layer changed, {'repaired' if repaired else 'without repair'}",
             title_justify="left",
@@ -89,6 +96,8 @@ class Forecast:
             f"{self.passes:.0f} passes, {self.seconds:.0f} s",
             caption_justify="left",
         )
+        if len(self.formats) > _MOST_COLUMNS:
+            return self._by_format(table, repaired)
         table.add_column("layer", overflow="fold")
         table.add_column("weights", justify="right", no_wrap=True)
         for text in self.formats:
@@ -97,6 +106,26 @@ class Forecast:
             effects = layer.repaired if repaired else layer.raw
             cells = [_cell(effects[text]) if text in effects else "-" for text in self.formats]
             table.add_row(escape(layer.name or layer.kind), f"{layer.weights:,}", *cells)
+        return table
+
+    def _by_format(self, table: Table, repaired: bool) -> Table:
+        """One row per format."""
+        table.add_column("format", no_wrap=True)
+        table.add_column("harms most", overflow="fold")
+        table.add_column("there", justify="right", no_wrap=True)
+        table.add_column("all layers,\npredicted", justify="right", no_wrap=True)
+        for text in self.formats:
+            known = [
+                (effects[text], layer)
+                for layer in self.layers
+                if text in (effects := layer.repaired if repaired else layer.raw)
+            ]
+            if not known:
+                table.add_row(text, "-", "-", "-")
+                continue
+            worst, at = min(known, key=lambda pair: pair[0].r.value)
+            together = self.predict({layer.name: text for _, layer in known}, repaired=repaired)
+            table.add_row(text, escape(at.name or at.kind), _cell(worst), _cell(together))
         return table
 
     def law(self, repaired: bool = True) -> Law:

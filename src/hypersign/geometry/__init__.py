@@ -24,7 +24,10 @@ from hypersign.geometry.covariance import (
 )
 from hypersign.geometry.depth import Depth, LayerDepth, LayerR, PermutedR, accumulated_r, layer_r, measure_depth
 from hypersign.geometry.inspection import inspect
+from hypersign.geometry.methods import MethodGeometry, method_geometry, method_quantizers, methods_table
 from hypersign.geometry.permutation import permutation_tests, permuted_r
+from hypersign.geometry.positions import PositionR, attention_r
+from hypersign.geometry.recurrence import LayerOverTime, OverTime, over_time
 from hypersign.geometry.results import (
     AngleStats,
     Components,
@@ -64,6 +67,11 @@ __all__ = [
     "Ablated",
     "Change",
     "Ranking",
+    "attention_r",
+    "PositionR",
+    "over_time",
+    "OverTime",
+    "LayerOverTime",
     "measure_depth",
     "Depth",
     "LayerDepth",
@@ -85,6 +93,10 @@ __all__ = [
     "predicted_r",
     "what_if",
     "what_if_table",
+    "MethodGeometry",
+    "method_geometry",
+    "method_quantizers",
+    "methods_table",
     "what_if_curves",
     "WhatIf",
     "usual_quantizers",

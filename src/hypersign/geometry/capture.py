@@ -19,7 +19,7 @@ from hypersign.evaluate import as_input, full_precision, mode
 from hypersign.geometry.dot_products import DotProductAccumulator
 from hypersign.geometry.permutation import PERMUTED_PRODUCTS, permuted
 from hypersign.geometry.products import FAMILIES, LayerProducts, filters_last
-from hypersign.layers import QuantLayer, quant_layers
+from hypersign.layers import QuantLayer, RecurrentProduct, quant_layers
 from hypersign.tasks import Task, inputs_and_targets
 
 __all__ = ["Capture", "LayerCapture", "capture", "watching"]
@@ -134,6 +134,11 @@ def capture(
     if not examples:
         raise HypersignError("inspection needs at least one example; none came")
     unreached = [c.name for c in captures if not c.products.count]
+    if any(isinstance(c.layer, RecurrentProduct) for c in captures):
+        raise HypersignError(
+            "recurrent layers are measured over time, not as layers of images: hypersign inspect RUN, or "
+            "geometry.over_time"
+        )
     if unreached:
         raise HypersignError(
             f"every quantized layer must take part in the network's forward pass; {', '.join(unreached)} did not"

@@ -178,6 +178,14 @@ class ProductSums:
             error = float(np.sqrt((len(seen) - 1) / len(seen) * ((without - without.mean()) ** 2).sum()))
         return pooled, per_filter, error
 
+    def filter_errors(self, family: str) -> np.ndarray:
+        """The standard error of each filter's r, by the same jackknife, of shape (filters,)."""
+        seen = np.flatnonzero(self._counts)
+        if len(seen) < 2:
+            return np.full(self.filters, np.nan)
+        without = np.array([self._correlate(family, int(group))[1] for group in seen])
+        return np.asarray(np.sqrt((len(seen) - 1) / len(seen) * ((without - without.mean(0)) ** 2).sum(0)))
+
     def _moments(self, n: float, a: str, b: str, without: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Sum of products of deviations, and mean of kind `a`, over all groups but one."""
         sums = []

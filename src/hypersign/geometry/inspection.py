@@ -20,6 +20,7 @@ from hypersign.geometry.covariance import (
     predict,
     what_if_curves,
 )
+from hypersign.geometry.methods import method_geometry
 from hypersign.geometry.results import DotProducts, Geometry, LayerGeometry
 from hypersign.runs import Run
 from hypersign.tasks import Classification, Task
@@ -48,6 +49,7 @@ def inspect(
     images: int = _defaults.INSPECTED_IMAGES,
     weights: str = "last",
     seed: int = 0,
+    methods: bool = False,
     progress: StageProgress = silent,
 ) -> Geometry:
     """Measures the geometry of every quantized layer of a network, beside its prediction.
@@ -55,8 +57,8 @@ def inspect(
     Memory does not grow with the number of images. The model does not change.
 
     Args:
-        model: a run, for which only `images`, `weights`, `seed` and `progress` are used; or any network with
-            quantized layers.
+        model: a run, for which only `images`, `weights`, `seed`, `methods` and `progress` are used; or any network
+            with quantized layers.
         batches: pairs of inputs `(N, ...)`, in the range the model was trained on, and targets.
         name: the name of the network, written into the result.
         dataset: the name of the data, written into the result.
@@ -67,6 +69,7 @@ def inspect(
             images, spread over all of them.
         weights: the weights of a run to use: "last", or "best" by validation accuracy.
         seed: the seed of the permutation test.
+        methods: also predict what each method of the field would do to each layer's latent weights.
         progress: called after each batch with what is measured, the number of examples seen, and the number of
             examples in all (0 if unknown).
 
@@ -91,7 +94,7 @@ def inspect(
     if isinstance(model, Run):
         if batches is not None:
             raise HypersignError("a run brings its own images; leave the batches out, or pass the run's model")
-        return _inspect_run(model, images, weights, seed, progress)
+        return _inspect_run(model, images, weights, seed, progress, methods)
     if batches is None:
         raise HypersignError("a model is inspected on batches of (inputs, targets); got none")
     task = Classification() if task is None else task
@@ -104,13 +107,14 @@ def inspect(
         images=seen.examples,
         accuracy=seen.accuracy,
         layers=tuple(
-            _layer_geometry(layer, known.get(layer.name), unknown.get(layer.name, "")) for layer in seen.layers
+            _layer_geometry(layer, known.get(layer.name), unknown.get(layer.name, ""), methods)
+            for layer in seen.layers
         ),
         covariance_images=covariances.images if covariances is not None else 0,
     )
 
 
-def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: StageProgress) -> Geometry:
+def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: StageProgress, methods: bool) -> Geometry:
     check_int("images", images, min=1)
     data, model = run.data(), run.load_model(weights)
     train = data.train[:: -(-len(data.train) // images)]
@@ -128,11 +132,14 @@ def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: Stage
         task=run.task(),
         covariances=covariances,
         seed=seed,
+        methods=methods,
         progress=lambda what, seen, _: progress(what, seen, len(test)),
     )
 
 
-def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, unmeasured: str) -> LayerGeometry:
+def _layer_geometry(
+    captured: LayerCapture, covariance: LayerCovariance | None, unmeasured: str, methods: bool
+) -> LayerGeometry:
     layer = captured.layer
     angle = weights.angle_stats(layer)
     cosines = np.cos(np.radians(angle.per_filter))
@@ -165,6 +172,7 @@ def _layer_geometry(captured: LayerCapture, covariance: LayerCovariance | None, 
         activations_binarized=family("activations_binarized", input_r),
         both_binarized=family("both_binarized", weight_r * input_r),
         permuted=dataclasses.replace(permuted, predicted_pearson_r=weight_r),
+        methods=tuple(map(dataclasses.asdict, method_geometry(layer.weight, covariance))) if methods else (),
         **_from_covariance(covariance, unmeasured),
     )
 

@@ -219,7 +219,8 @@ class LayerGeometry:
     images, as do the predictions among the dot products.
     `effective_dimension` is (trace C)^2 / |C|_F^2, the number of directions in which the inputs vary.
     `components` says how much of the filters lies in the leading directions.
-    `what_if` predicts the effect of other quantizers. `recommendation` is "keep in float" for a layer that would lose
+    `what_if` predicts the effect of other quantizers, and `methods`, if it was asked for, that of the methods of the
+    field: the fields of a `MethodGeometry` each. `recommendation` is "keep in float" for a layer that would lose
     everything; `reason` says why, and remarks on filters and inputs that do nothing. If no covariance was measured,
     these fields are empty or NaN, and `reason` says why.
     """
@@ -240,6 +241,7 @@ class LayerGeometry:
     effective_dimension: float = math.nan
     components: Components = Components()
     what_if: tuple[WhatIfCurve, ...] = ()
+    methods: tuple[dict[str, Any], ...] = ()
     recommendation: str = ""
     reason: str = ""
 

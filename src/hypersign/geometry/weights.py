@@ -151,18 +151,24 @@ def _predictions(layer: QuantLayer) -> _Predictions:
     def moments() -> theory.Moments:
         return theory.Moments.of(_filters(prepared), mean)
 
+    of_filters = _of_filters(layer, prepared)
+
     if not quantizer.predicted_by_thresholds:
 
         def angle(moments: theory.Moments) -> tuple[float, float]:
             cosine = quantizer.predicted_cosine(d, moments)
             return (np.nan if cosine is None else float(np.degrees(np.arccos(cosine)))), np.nan
 
-        return _Predictions(angle(theory.Moments.gaussian(ratio)), lambda: angle(moments()), np.zeros_like)
+        def own_angle() -> tuple[float, float]:
+            mean, std = angle(moments())
+            return float(np.degrees(np.arccos(of_filters(np.cos(np.radians(mean)))))), std
+
+        return _Predictions(angle(theory.Moments.gaussian(ratio)), own_angle, np.zeros_like)
     cosine, spread = theory.ternary_cosine(ratio, d), theory.ternary_cosine_std(ratio, d)
 
     def own() -> tuple[float, float]:
         mean, std = theory.moments_angle(moments(), d)
-        return float(np.degrees(mean)), float(np.degrees(std))
+        return float(np.degrees(np.arccos(of_filters(np.cos(mean))))), float(np.degrees(std))
 
     if ratio == 0:  # the sign: exact at small d
         exact = float(np.degrees(theory.sign_angle(d))), float(np.degrees(theory.sign_angle_std(d)))
@@ -170,6 +176,25 @@ def _predictions(layer: QuantLayer) -> _Predictions:
     return _Predictions(
         _angle(cosine, spread, d), own, lambda angles: theory.angle_density(angles, cosine, spread, d)
     )
+
+
+def _of_filters(layer: QuantLayer, prepared: Tensor) -> Callable[[float], float]:
+    """From the cosine of prepared filters and their levels, which moments predict, to that of the filters themselves.
+
+    A mean that was subtracted is orthogonal to the levels, so the cosine is multiplied by that between the filters
+    and the prepared ones. An offset adds the mean again: (m^2 + cosine)/(1 + m^2) with m = mean/standard deviation.
+    """
+    if not layer.weight_quantizer.transforms:
+        return lambda cosine: cosine
+    first, second = _filters(layer.weight), _filters(prepared)
+    if layer.weight_quantizer.offset is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            square = float(np.nanmean(first.mean(1) ** 2 / first.var(1)))
+        return lambda cosine: (square + cosine) / (1 + square) if np.isfinite(square) else cosine
+    size = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    known = size > 0
+    aligned = float(((first * second).sum(1)[known] / size[known]).mean()) if known.any() else 1.0
+    return lambda cosine: cosine * aligned
 
 
 def _angle(cosine: np.ndarray, cosine_std: np.ndarray, d: int) -> tuple[float, float]:

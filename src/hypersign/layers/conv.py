@@ -139,6 +139,8 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
         self._set_pad_value(pad_value)
 
     def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return self.product_on_bits(x[None], weight)[0]
         return ops.conv2d_of_levels(
             x,
             weight,

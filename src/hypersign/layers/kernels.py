@@ -186,6 +186,40 @@ def _reason(layer: QuantLayer, *, training: bool = False) -> str | None:
 _LEVELS = ((-1.0, 1.0), (-1.0, 0.0, 1.0))
 
 
+# torch.fx records the next three as they are: what they do depends on shapes and types, which it does not know.
+
+
+@torch.fx.wrap
+def _rows(x: Tensor, features: int) -> Tensor:
+    """Inputs of shape (..., features) as rows. Words cannot tell 7 features from 8, so the number is checked here."""
+    if not x.dim() or x.shape[-1] != features:
+        raise HypersignError(f"the layer takes inputs of shape (..., {features}); got {tuple(x.shape)}")
+    return x.reshape(-1, features)
+
+
+@torch.fx.wrap
+def _images(x: Tensor, channels: int) -> Tensor:
+    """Images of shape (N, channels, H, W) with the channels last; N may be missing."""
+    if x.dim() not in (3, 4) or x.shape[-3] != channels:
+        raise HypersignError(f"the layer takes images of shape (N, {channels}, H, W); got {tuple(x.shape)}")
+    return (x if x.dim() == 4 else x[None]).movedim(1, -1)
+
+
+@torch.fx.wrap
+def _output(sums: Tensor, x: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Accumulators of shape (..., filters) with scale and bias, in the type of the inputs."""
+    y = sums.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    if scale is not None:
+        y = y * scale.to(y.dtype)
+    if bias is not None:
+        y = y + bias.to(y.dtype)
+    y = y.to(x.dtype)
+    if sums.dim() == 2:  # rows
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+    y = y.movedim(-1, 1)
+    return y if x.dim() == 4 else y[0]
+
+
 class _Packed(nn.Module):
     """The part that both layers share: packed levels, and the scale and bias of each filter."""
 
@@ -215,15 +249,6 @@ class _Packed(nn.Module):
         x = x.float()
         return ops.pack(x) if self.threshold is None else ops.pack_ternary(x, self.threshold)
 
-    def output(self, sums: Tensor, dtype: torch.dtype) -> Tensor:
-        """Applies scale and bias to accumulators of shape (..., filters), and returns the type of the inputs."""
-        y = sums.to(torch.float64 if dtype == torch.float64 else torch.float32)
-        if self.scale is not None:
-            y = y * self.scale.to(y.dtype)
-        if self.bias is not None:
-            y = y + self.bias.to(y.dtype)
-        return y.to(dtype)
-
     @property
     def weight(self) -> Tensor:
         """The levels of the weights, in the type and shape of the latent weights; unpacked at every call."""
@@ -245,8 +270,8 @@ class PackedLinear(_Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `x` of shape (..., in_features) to (..., out_features)."""
-        sums = ops.packed_linear(self.levels(x.reshape(-1, self.in_features)), self.words, self.in_features)
-        return self.output(sums, x.dtype).reshape(*x.shape[:-1], self.words.shape[-2])
+        sums = ops.packed_linear(self.levels(_rows(x, self.in_features)), self.words, self.in_features)
+        return _output(sums, x, self.scale, self.bias)
 
 
 class Packed8Linear(_Packed):
@@ -260,6 +285,7 @@ class Packed8Linear(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         """Maps `x` of shape (..., in_features) to (..., out_features)."""
         rule = self.input_quantizer
+        _rows(x, self.in_features)  # checks
         levels = rule(x)
         rows = levels.reshape(-1, self.in_features).to(torch.int8)
         sums = ops.packed_linear8(rows, self.words, self.in_features).view(*x.shape[:-1], self.words.shape[-2])
@@ -284,10 +310,8 @@ class PackedConv2d(_Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `x` of shape (N, channels, H, W) to (N, filters, H', W') in channels-last order; N is optional."""
-        if x.dim() == 3:
-            return self(x[None])[0]
         sums = ops.packed_conv2d(
-            self.levels(x.movedim(1, -1)),
+            self.levels(_images(x, self.channels)),
             self.words,
             self.channels,
             self.kernel_size,
@@ -297,4 +321,4 @@ class PackedConv2d(_Packed):
             self.groups,
             self.pad_value,
         )
-        return self.output(sums, x.dtype).movedim(-1, 1)
+        return _output(sums, x, self.scale, self.bias)

@@ -22,8 +22,9 @@ NORMS = ("none", "weight", "layer", "batch")
 
 Norm = Literal["none", "weight", "layer", "batch"]
 
-Observer = Callable[["RecurrentProduct", int, Tensor, Tensor], None]
-"""Called at each step with the product, the step, the product's inputs and its outputs before any norm."""
+Observer = Callable[["RecurrentProduct", int, Tensor, Tensor], Tensor | None]
+"""Called at each step with the product, the step, the product's inputs and its outputs before any norm. A tensor that
+it returns takes the place of the outputs."""
 
 
 class RecurrentProduct(QuantLayer):
@@ -257,8 +258,13 @@ class QuantRecurrent(nn.RNNBase):
         """Computes the sequence; arguments and results are torch's.
 
         Raises:
-            HypersignError: with `steps`, a sequence of another length.
+            HypersignError: with `steps`, a sequence of another length; a list of sequences that are not packed.
         """
+        if not isinstance(input, Tensor | PackedSequence):
+            raise HypersignError(
+                "the input must be a tensor, or sequences of unequal length packed by "
+                f"torch.nn.utils.rnn.pack_sequence; got {type(input).__name__}: pack them"
+            )
         if not self.fused:
             return self._unrolled(input, hx)
         found, kept = self.products(), self._flat_weights
@@ -344,8 +350,9 @@ class QuantRecurrent(nn.RNNBase):
             before = tuple(part[:size] for part in state)
             from_inputs, from_hidden = products[t, :size], recur(before[0])
             if self.observer is not None:
-                self.observer(ih, t, x[t, :size], from_inputs)
-                self.observer(hh, t, before[0], from_hidden)
+                changed = self.observer(ih, t, x[t, :size], from_inputs), self.observer(hh, t, before[0], from_hidden)
+                from_inputs = from_inputs if changed[0] is None else changed[0]
+                from_hidden = from_hidden if changed[1] is None else changed[1]
             if norms[0] is not None and norms[1] is not None:
                 from_inputs, from_hidden = norms[0](from_inputs, t), norms[1](from_hidden, t)
             if biases[0] is not None:

@@ -85,9 +85,12 @@ class Pass:
         if not self.together:
             return {}
         last = {name: i for i, of in enumerate(self.nodes) for name in of.node.inputs}
+        windows = {name for of in self.products for name in of.node.inputs}  # other pixels of them are read later
         found: dict[str, str] = {}
         for i, of in enumerate(self.nodes):
             for name in self.inputs if of.name in self.outputs and of.value.kind == "real" else ():
+                if name in windows:
+                    continue
                 if name not in found.values() and last[name] <= i:
                     found[of.name] = name
                     break

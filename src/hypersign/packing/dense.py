@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,10 +12,10 @@ from hypersign.packed.values import Node, Value
 
 __all__ = ["DenseNetwork", "has_dense_form"]
 
-DENSE = {"add", "max_pool2d", "avg_pool2d", "image_conv2d", "conv2d", "real_conv2d"}
+DENSE = {"add", "concat", "max_pool2d", "avg_pool2d", "image_conv2d", "conv2d", "real_conv2d"}
 """Operations that the dense network also has."""
 
-AROUND = {"pixels", "unpack", "affine", "clip", "quantize"}
+AROUND = {"pixels", "unpack", "affine", "clip", "centre", "quantize"}
 """Operations that the dense network omits, or replaces by a batch norm and a hard tanh."""
 
 
@@ -95,4 +96,6 @@ class DenseNetwork(nn.Module):
             x = pool(x, options.pop("size"), **options)
         elif node.op == "add":
             x = x + inputs[1]
+        elif node.op == "concat":
+            x = torch.cat(inputs, 1)
         return F.hardtanh(self.layers[f"{key}_norm"](x)) if self.clipped(node) else x

@@ -8,6 +8,7 @@ from torch import nn
 from hypersign._checks import HypersignError
 from hypersign.packed.format import file_bytes, write
 from hypersign.packing.fold import fold
+from hypersign.packing.text import pack_text
 from hypersign.runs import Run
 from hypersign.tasks import Task
 
@@ -24,7 +25,7 @@ def pack(
     task: Task | None = None,
     weights: str = "last",
 ) -> None:
-    """Writes a trained network as a packed file, for `hypersign.packed.PackedModel`.
+    """Writes a trained network as a packed file, for `hypersign.packed.PackedModel`; a text's, for `PackedText`.
 
     Args:
         model: a run, which brings shape, pixel range, classes and task; or a float32 network, packed as it computes
@@ -54,7 +55,10 @@ def pack(
     if isinstance(model, Run):
         if any(given is not None for given in (shape, pixel_range, classes, task)):
             raise HypersignError("a run brings its own shape, pixel range, classes and task; leave them out")
-        data, task, model = model.data(), model.task(), model.load_model(weights)
+        data, task, run, model = model.data(), model.task(), model, model.load_model(weights)
+        if run.reads_text:
+            pack_text(model, path, data.classes, data.unit)
+            return
         shape, pixel_range, classes = data.shape, getattr(data, "pixel_range", None), data.classes or None
     if shape is None:
         raise HypersignError("a network is packed for inputs of one shape; name (channels, height, width)")

@@ -12,6 +12,7 @@ from hypersign.packed import decisions
 from hypersign.packed.graph import INPUT, Graph, check_graph
 from hypersign.packing.folding import Flow, Folding, LazyTensor
 from hypersign.packing.handlers import HANDLERS
+from hypersign.packing.traced import root_name
 from hypersign.tasks import Classification, Regression, Task
 
 __all__ = ["check_float32", "fold"]
@@ -28,8 +29,8 @@ def fold(
     """Folds a trained network into a graph and its tensors; each tensor is computed when `make` is called.
 
     Args:
-        model: a float32 network: an `nn.Sequential` of supported layers, nested to any depth. It is folded in eval
-            mode and does not change.
+        model: a float32 network of supported layers: an `nn.Sequential`, nested to any depth, or a module with a
+            forward of its own that torch.fx can follow. It is folded in eval mode and does not change.
         shape: shape of an image, (channels, height, width), or of a vector, (features,).
         pixel_range: the values of the pixels 0 and 255 at the input of the first layer; None for float32 inputs.
         classes: names of the classes, in the order of the logits; None for 0, 1, 2, ...
@@ -58,7 +59,7 @@ def fold(
     channels, height, width = (*shape, 1, 1) if len(shape) == 1 else shape
     start = Flow(INPUT, "real" if pixel_range is None else "image", height, width, channels)
     # A container gives names to its layers. A network of one layer is named after its type.
-    name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
+    name = root_name(model, HANDLERS)
     end = folding.real(folding.module(name, copy_module(model).cpu().eval(), start))
     if (end.height, end.width) != (1, 1):
         raise HypersignError(f"the network must end with logits; it ends with images of {end.height} x {end.width}")

@@ -21,9 +21,10 @@ from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision
 from hypersign.packed.values import Kind, Node
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of, thresholds_hold
+from hypersign.packing.traced import calls_of, has_own_forward
 from hypersign.quantizers import Quantizer
 
-__all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "child_name", "refusal"]
+__all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "refusal"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,17 +95,6 @@ Handler = Callable[["Folding", str, Any, Flow], Flow]
 """Folds one type of layer: takes the folding, the layer's name, the layer and its input; returns its output."""
 
 
-def child_name(parent: str, child: str) -> str:
-    """The name of a module in a container, of which its node is called; the graph's own names get a `_`.
-
-    >>> child_name("", "input"), child_name("block", "input")
-    ('input_', 'block.input')
-    """
-    if parent:
-        return f"{parent}.{child}"
-    return f"{child}_" if child in ("input", "pixels") else child
-
-
 def refusal(name: str, module: nn.Module, reason: str) -> HypersignError:
     """The error for a layer that cannot be packed."""
     kind = type(module).__name__
@@ -141,15 +131,47 @@ class Folding:
             raise refusal(name, module, "its forward was replaced on the object, as device hooks do: remove the hook")
         # a subclass may compute something else, so types must match exactly
         handler = self.handlers.get(type(module))
-        if handler is None:
+        if handler is not None:
+            return handler(self, name, module, x)
+        if not has_own_forward(module, self.handlers):
             raise refusal(name, module, f"no packed form is known of {type(module).__name__}")
-        return handler(self, name, module, x)
+        return self.calls(name, module, x)
 
-    def levels(self, name: str, quantizer: Quantizer, x: Flow) -> Flow:
-        """Folds a quantizer and all functions that wait into thresholds."""
+    def calls(self, name: str, module: nn.Module, x: Flow) -> Flow:
+        """Folds a module with a forward of its own, call by call."""
+        found, output = calls_of(name, module, self.handlers)
+        flows = {"": self._shared(x) if sum(call.inputs.count("") for call in found) > 1 else x}
+        for call in found:
+            inputs = [flows[source] for source in call.inputs]
+            if call.module is not None:
+                y = self.module(call.name, call.module, inputs[0])
+            else:
+                y = self.joined(call.name, module, call.join, [self.real(flow) for flow in inputs])
+            flows[call.name] = self._shared(y) if call.readers > 1 else y
+        return flows[output]
+
+    def joined(self, name: str, module: nn.Module, join: str, flows: list[Flow]) -> Flow:
+        """The sum of real flows, or their channels side by side."""
+        first = flows[0]
+        fits = all((flow.height, flow.width, flow.flat) == (first.height, first.width, first.flat) for flow in flows)
+        if not fits or (join == "add" and any(flow.channels != first.channels for flow in flows)):
+            shapes = ", ".join(f"{flow.channels} x {flow.height} x {flow.width}" for flow in flows)
+            raise refusal(name, module, f"{join} takes values of one size; they are {shapes}")
+        if first.flat and join == "concat" and (first.height, first.width) != (1, 1):
+            raise refusal(name, module, "images are concatenated before they are flattened, not after")
+        channels = first.channels if join == "add" else sum(flow.channels for flow in flows)
+        node = self.node(join, name, *(flow.name for flow in flows))
+        return dataclasses.replace(first, name=node, channels=channels)
+
+    def _shared(self, x: Flow) -> Flow:
+        """A value that several calls take: what waits is computed once, in float32."""
+        return x if x.kind in ("image", "levels") and not x.waiting else self.real(x)
+
+    def levels(self, name: str, quantizer: Quantizer, x: Flow, *, own: bool = False) -> Flow:
+        """Folds a quantizer and all functions that wait into thresholds, of the product or (`own`) of a new node."""
         found = _Thresholds(name, quantizer, x, self.numbers)
         node = x.name
-        if x.kind != "sums" or x.norm:
+        if own or x.kind != "sums" or x.norm:
             node = self.node("quantize", name, x.name)
         dtype = np.float32 if x.kind == "real" else np.int32
         ternary = quantizer.packed_form(inputs=True).kind == "ternary"

@@ -118,6 +118,8 @@ def onnx_model(network: DenseNetwork, images: torch.Tensor) -> bytes:
             name = node("MaxPool" if step.op == "max_pool2d" else "AveragePool", inputs, f"{key}.pool", **options)
         elif step.op == "add":
             name = node("Add", inputs, f"{key}.sum")
+        elif step.op == "concat":
+            name = node("Concat", inputs, f"{key}.concat", axis=1)
         else:
             name = inputs[0]
         if network.clipped(step):

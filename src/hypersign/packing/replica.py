@@ -47,10 +47,11 @@ from hypersign.models import (
 )
 from hypersign.packed import PackedModel
 from hypersign.packed.values import Node
-from hypersign.packing.folding import child_name
 from hypersign.packing.handlers.pixels import integer_pixels
+from hypersign.packing.handlers.slopes import Sloped, pieces
 from hypersign.packing.handlers.windows import pair
-from hypersign.quantizers import Identity, Quantizer
+from hypersign.packing.traced import calls_of, child_name, has_own_forward, root_name
+from hypersign.quantizers import Identity, ImageSign, Quantizer, Sign, Ternary
 
 __all__ = ["Followed", "Replica"]
 
@@ -131,7 +132,7 @@ class _Pass:
         self.levels: list[tuple[str, Tensor]] = []
 
     def run(self, model: nn.Module) -> Tensor:
-        name = "" if isinstance(model, nn.Sequential) else type(model).__name__.lower()
+        name = root_name(model, STEPS)
         return self.module(name, model, self.inputs()).value
 
     def inputs(self) -> _Number:
@@ -149,11 +150,32 @@ class _Pass:
 
     def module(self, name: str, module: Any, x: _Number) -> _Number:
         step = STEPS.get(type(module))
+        if step is None and has_own_forward(module, STEPS):
+            return self.calls(name, module, x)
         if step is None:
             raise HypersignError(
                 f"{name} ({type(module).__name__}) cannot be verified: no packed form is known of it"
             )
         return step(self, name, module, x)
+
+    def calls(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        """A module with a forward of its own."""
+        found, output = calls_of(name, module, STEPS)
+        numbers = {"": x}
+        for call in found:
+            inputs = [numbers[source] for source in call.inputs]
+            if call.module is not None:
+                numbers[call.name] = self.module(call.name, call.module, inputs[0])
+            elif call.join == "add":
+                value = sum((number.value for number in inputs[1:]), inputs[0].value)
+                error = sum((number.error for number in inputs), U * value.abs())
+                numbers[call.name] = self.settle(call.name, _Number(value, error))
+            else:
+                value, error = (
+                    torch.cat(parts, 1) for parts in zip(*((n.value, n.error) for n in inputs), strict=True)
+                )
+                numbers[call.name] = self.settle(call.name, _Number(value, error))
+        return numbers[output]
 
     def sequence(self, name: str, module: nn.Sequential, x: _Number) -> _Number:
         for child, part in module._modules.items():
@@ -197,10 +219,21 @@ class _Pass:
     def copies(self, name: str, module: ChannelCopies, x: _Number) -> _Number:
         return self.settle(name, _Number(module(x.value), module(x.error)))
 
-    def slopes(self, name: str, module: RPReLU | Maxout, x: _Number) -> _Number:
+    def smooth(self, name: str, module: nn.Module, x: _Number) -> _Number:
+        """A function whose slope is at most 1, which float32 rounds to a few units."""
+        value = module(x.value)
+        return self.settle(name, _Number(value, x.error + 8 * U * value.abs()))
+
+    def own_levels(self, name: str, quantizer: Quantizer, x: _Number) -> _Number:
+        """A quantizer that is a layer of its own."""
+        return self.quantized(name, quantizer, x, source=name)
+
+    def slopes(self, name: str, module: Sloped, x: _Number) -> _Number:
         """Two slopes between two shifts; where it has nodes of its own, each rounds."""
         shape = (1, -1, *[1] * (x.value.dim() - 2))
-        before, left, right, after = (values.detach().double().view(shape) for values in module.pieces())
+        before, left, right, after = (
+            values.detach().double().view(shape) for values in pieces(module, x.value.shape[1])
+        )
         shifted = x.value + before
         value = torch.where(shifted >= 0, right, left) * shifted + after
         steep = torch.maximum(left.abs(), right.abs())
@@ -228,7 +261,9 @@ class _Pass:
         scale = None
         general = False
         if isinstance(module, QuantLayer):
-            if module.input_quantizer.packed_form(inputs=True).levels:
+            if isinstance(module.input_quantizer, ImageSign):
+                x = self.quantized(name, Sign(), self.centred(f"{name}.centre", x))
+            elif module.input_quantizer.packed_form(inputs=True).levels:
                 x = self.quantized(name, module.input_quantizer, x)
             elif module.quantizes_inputs:
                 x = self.clip(f"{name}.input_quantizer", module.input_quantizer, x)
@@ -294,6 +329,14 @@ class _Pass:
         last = next((node for node in sums if node in self.nodes), f"{name}.input_offset")
         return self.settle(last, _Number(value, carried + terms * U * size))
 
+    def centred(self, name: str, x: _Number) -> _Number:
+        """Numbers less the mean of their image. The mean has the mean error, and rounds once; so does the rest."""
+        dims = tuple(range(1, x.value.dim()))
+        mean = x.value.mean(dims, keepdim=True)
+        value = x.value - mean
+        error = x.error + x.error.mean(dims, keepdim=True) + 2 * U * (mean.abs() + value.abs())
+        return self.settle(name, _Number(value, error))
+
     def affine(self, name: str, x: _Number, scale: Tensor, shift: Tensor) -> _Number:
         """x times scale plus shift. Composed with others and rounded, or one after the other: at most 8 roundings."""
         shape = (1, -1, *[1] * (x.value.dim() - 2))
@@ -345,11 +388,11 @@ class _Pass:
         x = _Number(x.value, x.error + 2 * U * x.value.abs(), x.unit)
         return self.settle(f"{name}.real", self.settle(f"{name}.unit", x))
 
-    def quantized(self, name: str, quantizer: Quantizer, x: _Number) -> _Number:
+    def quantized(self, name: str, quantizer: Quantizer, x: _Number, source: str = "") -> _Number:
         """The levels that a layer reads: the packed network's, once checked."""
         levels = quantizer.round(quantizer.prepare(x.value).detach())
         if self.values is not None:
-            given = self._like(levels, self._levels(name), name)
+            given = self._like(levels, self._levels(name, source), name)
             room = x.error + (2 * U + FLOAT64) * x.value.abs()
             low, high = (quantizer.prepare(end).detach() for end in (x.value - room, x.value + room))
             slack = 4 * U * torch.maximum(low.abs(), high.abs()) if quantizer.transforms else 0.0
@@ -375,10 +418,10 @@ class _Pass:
         for image in (~right.flatten(1).all(1)).nonzero().flatten().tolist():
             self.wrong[image] = self.wrong[image] or name
 
-    def _levels(self, name: str) -> NDArray[Any]:
-        """The levels that the packed layer `name` read, (N, height, width, channels)."""
+    def _levels(self, name: str, source: str) -> NDArray[Any]:
+        """The levels that the packed layer `name` read, or that `source` gave, (N, height, width, channels)."""
         assert self.values is not None
-        (source,) = self.nodes[name].inputs
+        source = source or self.nodes[name].inputs[0]
         kind, levels = self.kinds[source], self.values[source]
         if kind.kind == "levels":
             levels = (bits.unpack_ternary if kind.ternary else bits.unpack)(levels, kind.channels)
@@ -441,11 +484,17 @@ STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
     nn.ReLU: _Pass.clip,
     nn.ReLU6: _Pass.clip,
     nn.Hardtanh: _Pass.clip,
+    nn.Tanh: _Pass.smooth,
     RPReLU: _Pass.slopes,
     Maxout: _Pass.slopes,
+    nn.PReLU: _Pass.slopes,
+    nn.LeakyReLU: _Pass.slopes,
+    Sign: _Pass.own_levels,
+    Ternary: _Pass.own_levels,
     nn.MaxPool2d: _Pass.max_pool,
     nn.AvgPool2d: _Pass.avg_pool,
     nn.AdaptiveAvgPool2d: _Pass.avg_pool,
+    nn.AdaptiveMaxPool2d: _Pass.max_pool,
     Rotation: _Pass.rotation,
     Switch: _Pass.fixed_point,
     Transform: _Pass.fixed_point,

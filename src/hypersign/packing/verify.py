@@ -207,6 +207,7 @@ class _Judged:
         self.replica = Replica(model, packed)
         self.fixed_point = any(node.op in ("signed_sum", "switch") for node in packed.graph.nodes)
         self.rounding = FIXED_POINT if self.fixed_point else ROUNDING
+        self.folds = False  # whether the network was found to be what its layers say
         self.differences: list[Difference] = []
         self.errors: list[tuple[float, float]] = []  # of packed and float32
 
@@ -226,7 +227,8 @@ class _Judged:
     ) -> None:
         """Judges those `rows` of a batch, whose first image has the number `start`."""
         theirs: list[Tensor] | None = None
-        if len(rows):
+        if len(rows) and not self.folds:
+            self.folds = True
             # The replica computes each layer anew, so the network must be what its layers say. Folding refuses
             # others, such as those with hooks or another forward, by name.
             fold(self.model, self.packed.shape, pixel_range=self.packed.graph.pixel_range)

@@ -27,6 +27,7 @@ OPERATIONS = (
     "unpack",
     "affine",
     "clip",
+    "centre",
     "quantize",
     "max_pool2d",
     "avg_pool2d",

@@ -93,9 +93,8 @@ class ImageSign(Sign):
         return (x - mean) / torch.sqrt(variance + 1e-5)
 
     def packed_form(self, inputs: bool = False) -> PackedForm:
-        return PackedForm(
-            None, "its inputs are standardised by each image's own mean, so thresholds differ from image to image"
-        )
+        """One bit, of the sign of what is left after each image's mean; weights have no image."""
+        return PackedForm("binary") if inputs else PackedForm(None, "weights have no image whose mean is subtracted")
 
     def extra_repr(self) -> str:
         return ""

@@ -74,7 +74,7 @@ class Chosen(Quantizer):
         """Draws scores, and stops the training of the weight."""
         scores = torch.empty_like(weight, requires_grad=False)
         bound = 1 / math.sqrt(weight[0].numel())
-        self.scores = sized(self.scores, scores.uniform_(-bound, bound), "the scores of weights")
+        self.scores = sized(self.scores, scores.uniform_(-bound, bound), "a score per weight")
         weight.requires_grad_(False)
 
     def round(self, x: Tensor) -> Tensor:

@@ -14,6 +14,10 @@ class ReLU(Quantizer):
     It makes the float twin of a binary network: the sign is the binary network's only non-linear function, so
     `Identity` in its place would leave layers that are linear together.
 
+    It is no activation function of a network (`activation`), because the place differs. It acts where the sign acts:
+    inside a residual block, so the shortcut keeps its negative numbers. `activation` follows the sum of both. Without
+    shortcuts the two places are one.
+
     >>> import torch
     >>> ReLU()(torch.tensor([-0.5, 0.25]))
     tensor([0.0000, 0.2500])

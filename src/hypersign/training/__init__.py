@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from hypersign._lazy import lazily
 
 if TYPE_CHECKING:
+    from hypersign.methods import METHODS, Method
     from hypersign.training.divergence import DivergedError
     from hypersign.training.ensembles import train_ensemble
     from hypersign.training.loop import InterruptedTrainingError, resume, train
-    from hypersign.training.methods import METHODS, Method
     from hypersign.training.recipe import RECIPES, Recipe, method_defaults
 
 __all__ = [
@@ -25,13 +25,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "METHODS": "hypersign.methods",
+    "Method": "hypersign.methods",
     "DivergedError": "divergence",
     "InterruptedTrainingError": "loop",
     "resume": "loop",
     "train": "loop",
     "train_ensemble": "ensembles",
-    "METHODS": "methods",
-    "Method": "methods",
     "RECIPES": "recipe",
     "Recipe": "recipe",
     "method_defaults": "recipe",

@@ -69,8 +69,31 @@ __m512i convert(uint64_t mask, const V &v) {
     return to.vector();
 }
 
+inline void store_floats(void *to, uint64_t mask, const __m512 &v) {
+    const Numbers<float, __m512> numbers(v);
+    for (int i = 0; i < 16; ++i)
+        if (mask >> i & 1) std::memcpy(static_cast<float *>(to) + i, &numbers.of[i], 4);
+}
+
+inline __m512i shift_right(const __m512i &v, int bits) {
+    Numbers<int32_t, __m512i> numbers(v);
+    for (int32_t &number : numbers.of) number >>= bits;
+    return numbers.vector();
+}
+
+inline __m512 to_floats(const __m512i &v) {
+    const Numbers<int32_t, __m512i> from(v);
+    Numbers<float, __m512> to;
+    for (int i = 0; i < 16; ++i) to.of[i] = static_cast<float>(from.of[i]);
+    return to.vector();
+}
+
 }  // namespace simde_missing
 
+#define _mm512_maskz_loadu_epi32(mask, from) simde_missing::load<int32_t, __m512i>(mask, from)
+#define _mm512_mask_storeu_ps(to, mask, v) simde_missing::store_floats(to, mask, v)
+#define _mm512_srai_epi32(v, bits) simde_missing::shift_right(v, bits)
+#define _mm512_cvtepi32_ps(v) simde_missing::to_floats(v)
 #define _mm512_maskz_loadu_ps(mask, from) simde_missing::load<float, __m512>(mask, from)
 #define _mm512_maskz_loadu_pd(mask, from) simde_missing::load<double, __m512d>(mask, from)
 #define _mm512_maskz_loadu_epi16(mask, from) simde_missing::load<int16_t, __m512i>(mask, from)

@@ -272,6 +272,17 @@ static void affine_real(int pixels, int channels, const float *x, const float *s
             *y++ = scaled(*x++, scale[c], shift[c]);
 }
 
+/* PIECE centre */
+static void centre(int32_t count, const float *x, float *y)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < count; i++)
+        sum += x[i];
+    const float mean = (float)(sum / count);
+    for (int32_t i = 0; i < count; i++)
+        y[i] = x[i] - mean;
+}
+
 /* PIECE clip_low */
 static void clip_low(int32_t count, const float *x, float low, float *y)
 {
@@ -291,6 +302,14 @@ static void add(int32_t count, const float *a, const float *b, float *y)
 {
     for (int32_t i = 0; i < count; i++)
         y[i] = a[i] + b[i];
+}
+
+/* PIECE put_channels */
+static void put_channels(int pixels, int channels, int all, const float *x, float *y)
+{
+    for (int at = 0; at < pixels; at++, y += all)
+        for (int c = 0; c < channels; c++)
+            y[c] = *x++;
 }
 
 /* PIECE max_levels */

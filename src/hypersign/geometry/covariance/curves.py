@@ -80,7 +80,8 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
     curves = []
     for name, make in ROTATIONS.items():
         rotation = None if make is None else make(few.fan_in)
-        turned = latent if rotation is None else rotation(latent)
+        # as arrays: tensors would load torch's compiler, which takes a second
+        turned = latent if rotation is None else torch.from_numpy(rotation(latent.numpy()))
         families: dict[str, dict[float, Callable[[Tensor], Tensor]]] = {
             "threshold": {t: Ternary(Deviations(t)) if t else Sign() for t in CURVE_THRESHOLDS},
             "levels": {float(k): LloydMax(k) for k in CURVE_LEVELS},
@@ -88,9 +89,9 @@ def what_if_curves(layer: LayerCovariance, filters: int = CURVE_FILTERS) -> tupl
         for kind, quantizers in families.items():
             rows: list[WhatIf] = []
             for quantizer in quantizers.values():
-                levels = quantizer(turned)
+                levels = quantizer(turned).numpy()
                 back = levels if rotation is None else rotation.inverse(levels)
-                rows.append(products.against("", np.where(broken, np.nan, back.numpy())))
+                rows.append(products.against("", np.where(broken, np.nan, back)))
             columns = {field: tuple(row.median(field) for row in rows) for field in FIELDS}
             curves.append(WhatIfCurve(name, kind, len(few.weights), tuple(quantizers), **columns))
     return (*curves, *_input_curves(few))

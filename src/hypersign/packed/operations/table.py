@@ -3,7 +3,9 @@
 from hypersign.packed.operations.add import Add
 from hypersign.packed.operations.affine import Affine
 from hypersign.packed.operations.avg_pool2d import AvgPool2d
+from hypersign.packed.operations.centre import Centre
 from hypersign.packed.operations.clip import Clip
+from hypersign.packed.operations.concat import Concat
 from hypersign.packed.operations.conv2d import Conv2d
 from hypersign.packed.operations.hadamard import Hadamard
 from hypersign.packed.operations.image_conv2d import ImageConv2d
@@ -33,10 +35,12 @@ OPERATIONS: dict[str, Operation] = {
         Unpack(),
         Affine(),
         Clip(),
+        Centre(),
         Quantize(),
         MaxPool2d(),
         AvgPool2d(),
         Add(),
+        Concat(),
     )
 }
 """Every operation by the name that files use."""

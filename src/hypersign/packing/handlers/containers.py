@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from hypersign.models import BinaryBlock, Ensemble
-from hypersign.packing.folding import Flow, Folding, Monotone, child_name, refusal
+from hypersign.packing.folding import Flow, Folding, Monotone, refusal
+from hypersign.packing.traced import child_name
+from hypersign.quantizers import Quantizer
 
-__all__ = ["block", "ensemble", "flatten", "identity", "sequence"]
+__all__ = ["block", "ensemble", "flatten", "identity", "quantizer", "sequence"]
 
 
 def sequence(folding: Folding, name: str, module: nn.Sequential, x: Flow) -> Flow:
@@ -54,3 +56,15 @@ def flatten(folding: Folding, name: str, module: nn.Flatten, x: Flow) -> Flow:
 def identity(folding: Folding, name: str, module: nn.Module, x: Flow) -> Flow:
     """No node: the layer changes nothing in eval mode."""
     return x
+
+
+def quantizer(folding: Folding, name: str, module: Quantizer, x: Flow) -> Flow:
+    """Levels, in a node of their own."""
+    form = module.packed_form(inputs=True)
+    if form.kind is None or not form.levels:
+        raise refusal(name, module, form.reason or "it gives no levels")
+    pooled = max((i for i, function in enumerate(x.waiting, start=1) if function.pool is not None), default=0)
+    if pooled:
+        done = folding.real(dataclasses.replace(x, waiting=x.waiting[:pooled]))
+        x = dataclasses.replace(done, waiting=x.waiting[pooled:])
+    return folding.levels(name, module, x, own=True)

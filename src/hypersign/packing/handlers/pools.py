@@ -9,7 +9,7 @@ from hypersign.bits.windows import output_size
 from hypersign.packing.folding import Flow, Folding, Monotone, refusal
 from hypersign.packing.handlers.windows import pair
 
-__all__ = ["adaptive_avg_pool", "avg_pool", "max_pool"]
+__all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "max_pool"]
 
 
 def max_pool(folding: Folding, name: str, module: nn.MaxPool2d, x: Flow) -> Flow:
@@ -34,6 +34,15 @@ def adaptive_avg_pool(folding: Folding, name: str, module: nn.AdaptiveAvgPool2d,
     size = [x.height, x.width]
     options = {"size": size, "stride": size, "padding": [0, 0], "ceil_mode": False, "count_include_pad": True}
     return _averaged(folding, name, options, x)
+
+
+def adaptive_max_pool(folding: Folding, name: str, module: nn.AdaptiveMaxPool2d, x: Flow) -> Flow:
+    """The maximum over the whole image."""
+    if pair(module.output_size) != [1, 1] or module.return_indices:
+        raise refusal(name, module, "only an output of 1 x 1, without indices, is supported")
+    size = [x.height, x.width]
+    options = {"size": size, "stride": size, "padding": [0, 0], "ceil_mode": False}
+    return _pooled(x, options).then(Monotone(name, pool=options))
 
 
 def _averaged(folding: Folding, name: str, options: dict[str, Any], x: Flow) -> Flow:

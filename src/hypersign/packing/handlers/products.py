@@ -21,7 +21,7 @@ from hypersign.packed.values import Kind
 from hypersign.packing.folding import Flow, Folding, Monotone, refusal
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.windows import pair
-from hypersign.quantizers import Identity, Quantizer
+from hypersign.quantizers import Identity, ImageSign, Quantizer, Sign
 
 __all__ = ["convolution", "linear"]
 
@@ -62,6 +62,10 @@ def _product(folding: Folding, name: str, module: Any, x: Flow, window: dict[str
     inputs = quantizer.packed_form(inputs=True)
     if inputs.kind == "rectified":
         x = x.then(Monotone(f"{name}.input_quantizer", quantizer, clip=(0.0, None)))
+    elif isinstance(quantizer, ImageSign):  # the spread of an image changes no sign
+        x = folding.real(x)
+        x = x.after(folding.node("centre", f"{name}.centre", x.name))
+        x = folding.levels(f"{name}.input_quantizer", Sign(), x)
     elif inputs.levels:
         x = folding.levels(f"{name}.input_quantizer", quantizer, x)
     form = weights.packed_form().kind

@@ -16,14 +16,14 @@ from hypersign.models import (
 )
 from hypersign.packing.folding import Handler
 from hypersign.packing.handlers.channels import channel_copies
-from hypersign.packing.handlers.clips import hardtanh, relu
-from hypersign.packing.handlers.containers import block, ensemble, flatten, identity, sequence
+from hypersign.packing.handlers.clips import hardtanh, relu, tanh
+from hypersign.packing.handlers.containers import block, ensemble, flatten, identity, quantizer, sequence
 from hypersign.packing.handlers.norms import batch_norm
-from hypersign.packing.handlers.pools import adaptive_avg_pool, avg_pool, max_pool
+from hypersign.packing.handlers.pools import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from hypersign.packing.handlers.products import convolution, linear
 from hypersign.packing.handlers.slopes import slopes
 from hypersign.packing.handlers.transforms import rotation, switch, transform
-from hypersign.quantizers import Identity
+from hypersign.quantizers import Identity, Sign, Ternary
 
 __all__ = ["HANDLERS"]
 
@@ -51,11 +51,17 @@ HANDLERS: dict[type[nn.Module], Handler] = {
     nn.ReLU: relu,
     nn.ReLU6: hardtanh,
     nn.Hardtanh: hardtanh,
+    nn.Tanh: tanh,
     RPReLU: slopes,
     Maxout: slopes,
+    nn.PReLU: slopes,
+    nn.LeakyReLU: slopes,
+    Sign: quantizer,
+    Ternary: quantizer,
     nn.MaxPool2d: max_pool,
     nn.AvgPool2d: avg_pool,
     nn.AdaptiveAvgPool2d: adaptive_avg_pool,
+    nn.AdaptiveMaxPool2d: adaptive_max_pool,
     Rotation: rotation,
     Switch: switch,
     Transform: transform,

@@ -314,6 +314,10 @@ const Packed = (() => {
       const low = fround(node.options.low ?? -Infinity), high = fround(node.options.high ?? Infinity);
       return each(x, "real", (number) => min(max(number, low), high));
     },
+    centre: (node, x) => {
+      const mean = fround(x.data.reduce((sum, number) => sum + number, 0) / x.data.length);
+      return each(x, "real", (number) => fround(number - mean));
+    },
     quantize: (node, x) => threshold(x, node.tensors),
     max_pool2d: (node, x) => x.kind === "levels" ? poolLevels(x, node) : poolNumbers(x, node.options, max, (number) => number),
     avg_pool2d: (node, x) => {

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypersign._checks import HypersignError
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "distinct"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,15 @@ class Method:
     parts: Mapping[str, Any]
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     levels: tuple[int, ...] = (2,)
+
+    @property
+    def weights(self) -> str:
+        """Its quantizer of weights, as `quantizer_of` takes it, with its first level count.
+
+        >>> METHODS["paretoq"].weights
+        'paretoq:count=2'
+        """
+        return str(self.parts["weights"]).format(levels=self.levels[0])
 
     def defaults(self) -> dict[str, Any]:
         """Defaults of the recipe's options, without the parts."""
@@ -248,3 +257,15 @@ METHODS = {
     ),
 }
 """Methods, each a bundle of options; `Recipe.of("ir-net", epochs=5)` makes a recipe of one."""
+
+
+def distinct() -> dict[str, str]:
+    """The quantizer of weights of each method whose name comes first, of those that have the same one.
+
+    >>> list(distinct())[:3], distinct()["xnor"]
+    (['bnn', 'xnor', 'ls-2'], 'sign:scale=filter')
+    """
+    found: dict[str, str] = {}
+    for name, method in METHODS.items():
+        found.setdefault(method.weights, name)
+    return {name: text for text, name in found.items()}
