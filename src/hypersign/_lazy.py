@@ -13,13 +13,15 @@ def lazily(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], An
 
     Args:
         package: its name.
-        modules: the module of the package that each name comes from. No module may have the name of an object.
+        modules: the module that each name comes from: of the package, or "hypersign." and another's. No module may
+            have the name of an object.
     """
 
     def load(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        module = modules[name] if modules[name].startswith("hypersign.") else f"{package}.{modules[name]}"
+        value = getattr(importlib.import_module(module), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -206,4 +206,6 @@ def test_bad_arguments():
         QuantLSTM(3, 5, norm="layer", steps=4)
     with pytest.raises(RuntimeError, match="Expected hidden"):
         QuantRNN(3, 5, hidden_quantizer=Sign())(torch.zeros(4, 2, 3), torch.zeros(1, 3, 5))
+    with pytest.raises(HypersignError, match=r"sequences of unequal length packed by .*; got list: pack them"):
+        QuantLSTM(3, 5)([torch.zeros(2, 3), torch.zeros(4, 3)])
     assert isinstance(QuantLSTM(3, 5).hh_l0.weight_quantizer, Identity)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from hypersign import HypersignError
 from hypersign.layers import QuantLinear
 from hypersign.quantizers import Identity, Sign, Tanh
 from hypersign.tasks import Classification, cross_entropy
@@ -183,3 +184,35 @@ def test_rounding_seeds_depend_on_run_step_and_layer():
     flat = [seed for found in runs for step in found for seed in step]
     assert len(set(flat)) == 10 * 4 * 3  # no two calls of a product round alike
     assert min(flat) >= 0
+
+
+def test_a_compiled_step_without_gradients_is_told(monkeypatch):
+    """A compiler that cuts the gradient of quantized layers, as torch 2.11 does on CUDA."""
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    norm = next(module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+
+    def cut(function, **options):
+        def compiled(inputs, targets):
+            loss, measured = function(inputs, targets)
+            return loss.detach() + norm.bias.sum(), measured
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", cut)
+    step = stepper(model, compile=True)
+    first = next(iter(latent_weights(model)))
+    with pytest.raises(HypersignError, match=f"loses the gradient of {first}: leave out --compile"):
+        step(*batch(), 0.1)
+    for name in latent_weights(model):
+        torch.testing.assert_close(model.state_dict()[f"{name}.weight"], before[f"{name}.weight"], rtol=0, atol=0)
+
+
+def test_a_compiled_step_with_gradients_passes(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    plain, compiled = network(), network()
+    compiled.load_state_dict(plain.state_dict())
+    stepper(plain)(*batch(), 0.1)
+    stepper(compiled, compile=True)(*batch(), 0.1)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=0, atol=0)

@@ -258,8 +258,13 @@ class QuantRecurrent(nn.RNNBase):
         """Computes the sequence; arguments and results are torch's.
 
         Raises:
-            HypersignError: with `steps`, a sequence of another length.
+            HypersignError: with `steps`, a sequence of another length; a list of sequences that are not packed.
         """
+        if not isinstance(input, Tensor | PackedSequence):
+            raise HypersignError(
+                "the input must be a tensor, or sequences of unequal length packed by "
+                f"torch.nn.utils.rnn.pack_sequence; got {type(input).__name__}: pack them"
+            )
         if not self.fused:
             return self._unrolled(input, hx)
         found, kept = self.products(), self._flat_weights

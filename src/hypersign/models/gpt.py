@@ -42,6 +42,16 @@ def rotated(x: Tensor, start: int) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's RMS norm, y = g x / sqrt(mean(x^2) + 1e-5), with g in the type of x, so that bfloat16 stays fused."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class _Linears(nn.Module):
     """A part of a block whose linear layers are quantized by their names."""
 
@@ -80,7 +90,7 @@ class Attention(_Linears):
         self.heads = heads
         for name in ("query", "key", "value"):
             self.linear(quantization, prefix, name, width, width)
-        self.norm = nn.RMSNorm(width, eps=1e-5) if inner_norm else nn.Identity()
+        self.norm = RMSNorm(width) if inner_norm else nn.Identity()
         self.linear(quantization, prefix, "output", width, width)
 
     def forward(self, x: Tensor, memory: tuple[Tensor, ...] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -115,7 +125,7 @@ class FeedForward(_Linears):
         units = 4 * width if kind == "gelu" else max(1, round(8 * width / 3 / 64)) * 64
         for name in ("up",) if kind == "gelu" else ("gate", "up"):
             self.linear(quantization, prefix, name, width, units)
-        self.norm = nn.RMSNorm(units, eps=1e-5) if inner_norm else nn.Identity()
+        self.norm = RMSNorm(units) if inner_norm else nn.Identity()
         self.linear(quantization, prefix, "down", units, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,9 +141,9 @@ class _Block(nn.Module):
         self, width: int, heads: int, kind: str, quantization: Quantization, prefix: str, inner: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.norm1 = nn.RMSNorm(width, eps=1e-5)
+        self.norm1 = RMSNorm(width)
         self.attention = Attention(width, heads, quantization, f"{prefix}.attention", inner)
-        self.norm2 = nn.RMSNorm(width, eps=1e-5)
+        self.norm2 = RMSNorm(width)
         self.feed_forward = FeedForward(width, kind, quantization, f"{prefix}.feed_forward", inner)
         self.dropout = nn.Dropout(dropout)
 
@@ -180,7 +190,7 @@ class GPT(SequenceNetwork):
         for number in range(1, blocks + 1):
             block = _Block(width, heads, feed_forward, quantization, f"block{number}", inner_norm, dropout)
             self.add_module(f"block{number}", block)
-        self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.norm = RMSNorm(width)
         self.head = nn.Linear(width, classes, bias=False)
         self.dropout = nn.Dropout(dropout)
         known = [name for name, module in self.named_modules() if isinstance(module, QuantLinear)]

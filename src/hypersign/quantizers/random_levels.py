@@ -69,11 +69,11 @@ class RandomLevels(Quantizer):
     def round(self, x: Tensor) -> Tensor:
         sign = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
         if not self.training:
-            return sign if self.count == 2 else sign * (x.abs() > 0.5)
+            return sign if self.count == 2 else sign * (x.abs() > 0.5) + 0.0  # -0 is 0
         drawn = torch.rand_like(x)
         if self.count == 2:
             return torch.where(2 * drawn < x + 1, 1.0, -1.0).to(x.dtype)
-        return sign * (drawn < x.abs())
+        return sign * (drawn < x.abs()) + 0.0
 
     def thresholds(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), 0.0 if self.count == 2 else 0.5)

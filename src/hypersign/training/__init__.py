@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from hypersign._lazy import lazily
-from hypersign.methods import METHODS, Method
 
 if TYPE_CHECKING:
+    from hypersign.methods import METHODS, Method
     from hypersign.training.divergence import DivergedError
     from hypersign.training.ensembles import train_ensemble
     from hypersign.training.loop import InterruptedTrainingError, resume, train
@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "METHODS": "hypersign.methods",
+    "Method": "hypersign.methods",
     "DivergedError": "divergence",
     "InterruptedTrainingError": "loop",
     "resume": "loop",

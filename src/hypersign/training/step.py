@@ -184,6 +184,9 @@ class Step:
             if recipe.compile
             else forward
         )
+        self._plain = forward
+        self._model = model
+        self._unchecked = recipe.compile
 
     def __call__(self, inputs: Tensor, targets: Tensor, rate: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """One step at a learning rate.
@@ -206,14 +209,15 @@ class Step:
                 group["eps"] = EPSILON / (1 - BETAS[1] ** self.steps) ** 0.5
         loss, measured = self._forward(inputs, targets)
         loss.backward()
+        if self._unchecked:
+            self._check_compiled(inputs, targets)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norms = torch._foreach_norm(gradients)
         finite = torch.stack([loss.detach(), *norms]).isfinite()
         if self.guard and not finite.all():
             return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
         if self.recipe.gradient_clip is not None:
-            torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
-            torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
+            _clip(gradients, self.recipe.gradient_clip)
         if self.recipe.gradient_norm is not None:
             length = torch.linalg.vector_norm(torch.stack(norms))
             torch._foreach_mul_(gradients, (self.recipe.gradient_norm / (length + 1e-6)).clamp(max=1.0))
@@ -223,6 +227,31 @@ class Step:
         if self.latent:
             finite = torch.cat([finite, torch.stack(torch._foreach_norm(self.latent)).isfinite()])
         return loss.detach(), measured, finite
+
+    def _check_compiled(self, inputs: Tensor, targets: Tensor) -> None:
+        """Checks once that the compiled step has a gradient for each latent weight that has one in the plain step.
+
+        With torch 2.11 on CUDA the compiled backward pass skipped the quantizers, and only float layers learned.
+
+        Raises:
+            HypersignError: it has none; names the first layer.
+        """
+        self._unchecked = False
+        lost = [latent for latent in self.latents if latent.weight.grad is None or not latent.weight.grad.any()]
+        if not lost:
+            return
+        before = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
+        loss, _ = self._plain(inputs, targets)
+        expected = torch.autograd.grad(loss, [latent.weight for latent in lost], allow_unused=True)
+        for buffer, value in before:  # batch norm averages each batch once
+            buffer.copy_(value)
+        wrong = [latent.name for latent, g in zip(lost, expected, strict=True) if g is not None and g.any()]
+        if wrong:
+            others = f" and {len(wrong) - 1} other layers" if len(wrong) > 1 else ""
+            raise HypersignError(
+                f"torch.compile of torch {torch.__version__} loses the gradient of {wrong[0]}{others}: leave out "
+                "--compile, or use another version of torch"
+            )
 
     def _update(self, rate: float) -> None:
         """The optimizer's step, with what the rule does before and after it."""
@@ -256,5 +285,14 @@ class Step:
         if not self.latent:  # a network of real weights, for comparison
             return
         with torch.no_grad():
-            torch._foreach_clamp_max_(self.latent, 1.0)
-            torch._foreach_clamp_min_(self.latent, -1.0)
+            _clip(self.latent, 1.0)
+
+
+def _clip(tensors: list[Tensor], limit: float) -> None:
+    """Clips to [-limit, limit] in place: on a GPU in two launches for all tensors, on a CPU in one pass over each."""
+    if tensors[0].device.type == "cuda":
+        torch._foreach_clamp_max_(tensors, limit)
+        torch._foreach_clamp_min_(tensors, -limit)
+        return
+    for tensor in tensors:
+        tensor.clamp_(-limit, limit)
