@@ -21,8 +21,8 @@ namespace {
 // compiler's own __builtin_cpu_supports is not used, because with some runtime libraries it answers no to everything.
 struct Processor {
     bool popcnt = HYPERSIGN_ANY_PROCESSOR, fma = popcnt, avx2 = popcnt, bmi2 = popcnt, avx512f = popcnt,
-         avx512dq = popcnt, avx512bw = popcnt, avx512vl = popcnt, avx512vnni = popcnt, avx512vbmi = popcnt, avx512bitalg = popcnt,
-         avx512vpopcntdq = popcnt;
+         avx512dq = popcnt, avx512bw = popcnt, avx512vl = popcnt, avx512vnni = popcnt, avx512bitalg = popcnt,
+         avx512vpopcntdq = popcnt, avx512vbmi = popcnt;
 
     Processor() {
         unsigned a, b, c, d;

@@ -132,7 +132,8 @@ void look(const uint8_t *const *tables, const Segment *segments, int64_t count, 
 
 void look_any(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
               int32_t (*sums)[kBlock]) {
-    (rows == 4 ? look<4> : rows == 3 ? look<3> : rows == 2 ? look<2> : look<1>)(tables, segments, count, sums);
+    for (; rows > 0; rows -= 4, tables += 4, sums += 4)  // as many as registers hold
+        (rows >= 4 ? look<4> : rows == 3 ? look<3> : rows == 2 ? look<2> : look<1>)(tables, segments, count, sums);
 }
 
 inline __m256i magnitude(__m256i bits) { return _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)); }

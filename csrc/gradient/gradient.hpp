@@ -8,7 +8,7 @@
 // the fourth is the sign and selects the mirrored entry. Two such tables fill the 16 bytes that a byte shuffle looks
 // up: neighbouring bytes of the register are one channel's two sums, and a product of neighbouring bytes with their
 // signs, added up (pmaddubsw), is the sum of eight products in 16 bits. 124 times the sum of the signs is taken off
-// at the end; it is the same for every row of tables.
+// at the end; it is the same for every row of tables. (avx512.cpp looks up two tables at once.)
 //
 // The bottleneck: 128 multiply-accumulates, of 16 channels by 8 numbers, take a shuffle, a multiply-add and an
 // addition. Zen 3 does four such instructions per cycle, among them two shuffles and two multiplications: 170
@@ -29,7 +29,7 @@ constexpr int64_t kFlush = 64;           // tables whose sums fit in 16 bits: 64
 constexpr int64_t kBlock = 32;           // channels looked up together
 constexpr int64_t kIndices = 4 * kBlock;  // bytes of their indices into a table and of their signs
 constexpr int64_t kBuild = 32;           // tables built together
-constexpr int64_t kRows = 4;             // rows of tables looked up together
+constexpr int64_t kRows = 8;             // rows of tables looked up together
 
 // A run of tables, one after the other from `offset` on, and their channels' indices.
 struct Segment {

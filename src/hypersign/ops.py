@@ -17,6 +17,7 @@ from hypersign import bits
 from hypersign._checks import HypersignError, check_threads
 from hypersign.bits import Filters, Filters8
 from hypersign.bits.hadamard import check_hadamard, transform
+from hypersign.bits.words import pack_signs
 
 __all__ = [
     "conv2d_of_levels",
@@ -237,8 +238,9 @@ def conv2d_of_levels(
     (`hypersign.bits.gradients`). The products of the rounded gradient with weights and inputs are exact.
 
     Args:
-        x: input levels (N, C, H, W), channels-last in memory, of any floating type.
-        weight: weight levels (F, C, kernel height, kernel width), of any floating type.
+        x: input levels (N, C, H, W), channels-last in memory, of any floating type; where they are binary, any
+            numbers, of which the signs count.
+        weight: weight levels (F, C, kernel height, kernel width), of any floating type; in the same way.
         seed: seed of the rounding, an int64 tensor with one number. The backward pass reads it.
         ternary: two booleans: whether `x` has zeros besides -1 and +1, and whether `weight` has.
         stride, padding, dilation: pairs (vertical, horizontal).
@@ -272,9 +274,9 @@ def _conv2d_of_levels(
     dilation: list[int],
     pad_value: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = _levels(x.movedim(1, -1), ternary[0])
-    filters = _levels(weight.movedim(1, -1).flatten(1), ternary[1])
-    sums = Filters(_words(filters), shape=(*weight.shape[2:], weight.shape[1])).conv2d(
+    inputs = _signs(x.movedim(1, -1), ternary[0])
+    filters = _signs(weight.movedim(1, -1).flatten(1), ternary[1])
+    sums = Filters(_words(filters), shape=(*weight.shape[2:], weight.shape[1])).real_conv2d(
         _words(inputs),
         stride=(stride[0], stride[1]),
         padding=(padding[0], padding[1]),
@@ -282,7 +284,7 @@ def _conv2d_of_levels(
         pad_value=pad_value,
         threads=torch.get_num_threads(),
     )
-    return torch.from_numpy(sums).to(x.dtype).movedim(-1, 1), inputs, filters
+    return torch.from_numpy(sums).movedim(-1, 1), inputs, filters
 
 
 @_conv2d_of_levels.register_fake
@@ -453,6 +455,13 @@ def _output_size(
 def _levels(x: Tensor, ternary: bool) -> Tensor:
     """Packs the levels of the last dimension."""
     return pack_ternary(x, 0.5) if ternary else pack(x)
+
+
+def _signs(x: Tensor, ternary: bool) -> Tensor:
+    """Packs the levels of the last dimension, or the signs of numbers. NaN is +1, as for the quantizer."""
+    if ternary:
+        return pack_ternary(x, 0.5)
+    return _tensor(pack_signs(x.contiguous().numpy(force=True)))
 
 
 _built: WeakIdKeyDictionary = WeakIdKeyDictionary()

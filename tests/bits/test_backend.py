@@ -68,7 +68,7 @@ def test_forcing_lasts_as_long_as_its_block() -> None:
 
 
 def test_back_ends_are_ordered() -> None:
-    order = ["numpy", "portable", "neon", "avx2", "avx512"]
+    order = ["numpy", "portable", "neon", "neondot", "avx2", "avx512"]
     assert list(available_backends()) == [name for name in order if name in available_backends()]
 
 

@@ -3,10 +3,13 @@ import pytest
 import torch
 from torch import nn
 
+from hypersign import quantizers
 from hypersign._checks import HypersignError
 from hypersign.forecasting import format_of
-from hypersign.forecasting.formats import FORMATS, fit_grid, sides_of, weight_bytes, weight_values
+from hypersign.forecasting.formats import FORMATS, fit_grid, fitted, formats_of, sides_of, weight_bytes, weight_values
+from hypersign.forecasting.plan import quantizer_text
 from hypersign.layers import convert
+from hypersign.methods import METHODS, distinct
 from hypersign.quantizers import Sign, Ternary, quantizer_of
 from hypersign.summaries import summary
 
@@ -106,3 +109,27 @@ def test_latent_weights_are_scaled_to_the_network_as_given() -> None:
     assert torch.allclose(weight_values(format_of("binary").quantizer(30), w, given), given)
     ternary = weight_values(format_of("ternary").quantizer(30), w, given)
     assert torch.allclose((ternary * given).sum(1), ternary.square().sum(1))
+
+
+def test_methods_as_formats() -> None:
+    """Each method by name, and all of them once per quantizer; what they learn starts from the weights."""
+    every = formats_of("methods")
+    assert [each.name for each in every] == [f"method:{name}" for name in distinct()]
+    w = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    for each in every:
+        quantizer = fitted(each.quantizer(32), w)
+        assert weight_values(quantizer, w).shape == w.shape
+        assert weight_bytes(quantizer, 4, 32) is not None
+    scores = [fitted(format_of("method:mpt").quantizer(32), w)(w) for _ in range(2)]
+    assert torch.equal(*scores)  # random scores have a seed of their own
+    assert torch.equal(fitted(format_of("method:paretoq").quantizer(32), w)(w), Sign()(w))
+    with pytest.raises(HypersignError, match=r"a format's method must be one of bnn, xnor, .*; got 'adamax'"):
+        format_of("method:adamax")
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_the_text_of_a_method_s_quantizer_makes_it_again(name: str) -> None:
+    quantizer = quantizer_of(METHODS[name].weights)
+    made = eval(quantizer_text(quantizer), {each: getattr(quantizers, each) for each in quantizers.__all__})
+    w = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fitted(made, w)(w), fitted(quantizer, w)(w))

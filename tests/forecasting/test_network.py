@@ -294,3 +294,13 @@ def test_a_layer_that_convert_refuses_is_measured_and_its_code_says_so() -> None
     plan = result.plan(bits_per_weight=2.0)
     assert plan.call.startswith("# convert refuses this plan: the layer '0' cannot be converted: Same is a subclass")
     assert plan.file_bytes is None
+
+
+def test_many_formats_are_rows(net, images) -> None:
+    """More than 5 formats: one row each, with the layer that it harms most and all layers together."""
+    names = ("binary", "ternary", "4-level", "8-level", "method:adabin", "method:ls-2")
+    many = forecast(net, images[:150].split(75), formats=names, mixtures=0)
+    table = many.table()
+    assert list(table.columns[0].cells) == list(names)
+    assert set(table.columns[1].cells) <= {layer.name for layer in many.layers}
+    assert [column.header for column in many.table().columns][:2] == ["format", "harms most"]

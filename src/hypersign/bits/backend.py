@@ -25,7 +25,7 @@ def available_backends() -> tuple[str, ...]:
     """The back ends that this machine and this installation have, slowest first.
 
     "numpy" is the reference. "portable" is compiled C++ without special instructions. "avx2", "avx512" (with
-    VPOPCNTDQ) and "neon" use these instruction sets.
+    VPOPCNTDQ, VNNI and VBMI), "neon" and "neondot" (with dot products) use these instruction sets.
 
     >>> available_backends()[0]
     'numpy'

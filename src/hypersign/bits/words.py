@@ -59,6 +59,21 @@ def pack_ternary(x: ArrayLike, *, low: ArrayLike, high: ArrayLike, flip: ArrayLi
     return _pack(np.asarray(x), {"low": low, "high": high}, flip)
 
 
+def pack_signs(x: NDArray[np.float32]) -> Words:
+    """`pack` of float32 numbers in C order, without checks; NaN is +1."""
+    kernels = native()
+    n = x.shape[-1]
+    words = np.empty((*x.shape[:-1], -(-n // 64)), np.uint64)
+    if kernels is None:
+        words[...] = reference.threshold(np.nan_to_num(x), np.float32(0), None, False)
+    elif words.size:
+        flat = words.reshape(1, -1, words.shape[-1])
+        kernels.pack_float32(
+            x.reshape(-1, n), np.zeros(n, np.float32), None, np.zeros(words.shape[-1], np.uint64), flat
+        )
+    return words
+
+
 def unpack(words: ArrayLike, n: int) -> NDArray[np.int8]:
     """Unpacks words (..., W) into the levels -1 and +1, int8 (..., n). It is the inverse of `pack`.
 

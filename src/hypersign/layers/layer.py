@@ -121,8 +121,8 @@ class QuantLayer(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Computes the formula of the class; the argument has the same name as in torch."""
-        rule, levels = self.input_quantizer, self.quantized_weight()
-        x = _quantized(rule, input)
+        rule = self.input_quantizer
+        x, levels = self._operands(input)
         y = self._scaled_product(x, levels)
         if rule.scale is not None:
             y = y * _numbers(rule.scale, input, x).to(y.dtype)
@@ -133,6 +133,16 @@ class QuantLayer(nn.Module):
         if self.bias is not None:
             y = y + self._per_filter(self.bias, y)
         return y
+
+    def _operands(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """The levels of inputs and weights; on bits also numbers of which the product takes the signs."""
+        found = []
+        for quantizer, numbers in ((self.input_quantizer, input), (self.weight_quantizer, self.weight)):
+            signs = None
+            if self.rounding_seed is not None and not (self.rescales or _is_watched(quantizer)):
+                signs = quantizer.unrounded(numbers)
+            found.append(_quantized(quantizer, numbers) if signs is None else signs)
+        return found[0], found[1]
 
     def _scaled_product(self, x: Tensor, levels: Tensor) -> Tensor:
         """f in the formula of the class."""
@@ -161,6 +171,11 @@ class QuantLayer(nn.Module):
     def _per_filter(self, values: Tensor, y: Tensor) -> Tensor:
         # By the kernel's dimensions: under torch.fx those of `weight` are not known.
         return values.view(-1, *[1] * len(getattr(self, "kernel_size", ()))).to(y.dtype)
+
+
+def _is_watched(quantizer: Quantizer) -> bool:
+    """Whether somebody sees what a quantizer gives: a hook, or a compiler that wants plain operators."""
+    return bool(quantizer._forward_hooks or quantizer._forward_pre_hooks) or torch.compiler.is_compiling()
 
 
 def _quantized(quantizer: Quantizer, x: Tensor) -> Tensor:

@@ -69,6 +69,21 @@ class _Quantize(torch.autograd.Function):
         return ctx.surrogate.backward(grads[0], x, state), learned, None
 
 
+class Unrounded(torch.autograd.Function):
+    """Gives the numbers themselves, with the backward pass of `_Quantize`: for products that take their signs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, state: Tensor | None, surrogate: Surrogate) -> Tensor:
+        ctx.surrogate, ctx.state = surrogate, state
+        ctx.save_for_backward(x)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.surrogate.backward(grads[0], x, ctx.state), None, None
+
+
 class Quantizer(nn.Module):
     """Maps numbers to a few exact levels, with a surrogate gradient. A subclass needs `round` and nothing else.
 
@@ -169,6 +184,13 @@ class Quantizer(nn.Module):
         if isinstance(x, torch.fx.Proxy):
             return traced(self, x)
         return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
+
+    def unrounded(self, x: Tensor) -> Tensor | None:
+        """The numbers whose signs are the levels, differentiable through the surrogate; None where there are none.
+
+        Products on bits read the signs of numbers as fast as those of levels, so they need no levels.
+        """
+        return None
 
     def effective(self, weight: Tensor) -> Tensor:
         """What geometry compares with the latent filters: their levels, or with an offset `scale * levels + offset`.

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from hypersign._checks import HypersignError
-from hypersign.quantizers.base import Quantizer, Rule
+from hypersign.quantizers.base import Quantizer, Rule, Unrounded
 from hypersign.quantizers.surrogates import Surrogate
 
 __all__ = ["Sign"]
@@ -51,6 +51,13 @@ class Sign(Quantizer):
         # In eager mode this is three cheap passes, two of them in place: 2-3x faster than torch.where.
         signs = x.sign()
         return signs.add_(0.5).sign_() if self.zero else signs
+
+    def unrounded(self, x: Tensor) -> Tensor | None:
+        state = self.surrogate.state()
+        rounds = type(self).forward is not Quantizer.forward or type(self).round is not Sign.round or self.transforms
+        if rounds or not self.zero or (state is not None and state.requires_grad):
+            return None
+        return Unrounded.apply(x, state, self.surrogate)
 
     def thresholds(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(x))

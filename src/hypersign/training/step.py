@@ -217,8 +217,7 @@ class Step:
         if self.guard and not finite.all():
             return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
         if self.recipe.gradient_clip is not None:
-            torch._foreach_clamp_max_(gradients, self.recipe.gradient_clip)
-            torch._foreach_clamp_min_(gradients, -self.recipe.gradient_clip)
+            _clip(gradients, self.recipe.gradient_clip)
         if self.recipe.gradient_norm is not None:
             length = torch.linalg.vector_norm(torch.stack(norms))
             torch._foreach_mul_(gradients, (self.recipe.gradient_norm / (length + 1e-6)).clamp(max=1.0))
@@ -286,5 +285,14 @@ class Step:
         if not self.latent:  # a network of real weights, for comparison
             return
         with torch.no_grad():
-            torch._foreach_clamp_max_(self.latent, 1.0)
-            torch._foreach_clamp_min_(self.latent, -1.0)
+            _clip(self.latent, 1.0)
+
+
+def _clip(tensors: list[Tensor], limit: float) -> None:
+    """Clips to [-limit, limit] in place: on a GPU in two launches for all tensors, on a CPU in one pass over each."""
+    if tensors[0].device.type == "cuda":
+        torch._foreach_clamp_max_(tensors, limit)
+        torch._foreach_clamp_min_(tensors, -limit)
+        return
+    for tensor in tensors:
+        tensor.clamp_(-limit, limit)
