@@ -30,6 +30,7 @@ from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
 from hypersign.data import Data
 from hypersign.data import load as load_data
+from hypersign.data.text import LENGTH
 from hypersign.tasks import Task
 
 __all__ = [
@@ -139,7 +140,8 @@ class Run:
 
     def _text_length(self) -> dict[str, int]:
         """The length of sequences, as an option of `load_data`; empty for data other than texts."""
-        return {"length": self.info["recipe"]["length"]} if self.reads_text else {}
+        length = self.info["recipe"].get("length", LENGTH)
+        return {"length": length} if self.reads_text and length != LENGTH else {}
 
     @property
     def reads_text(self) -> bool:

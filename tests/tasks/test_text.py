@@ -138,7 +138,7 @@ def test_a_text_data_set_with_a_name(tmp_path, monkeypatch, capsys):
     """Once `load` knows the name, the run needs nothing given again, and the commands speak of characters."""
     for module in ("hypersign.training.loop.load_data", "hypersign.runs.load_data"):
         monkeypatch.setattr(module, lambda name, seed: {"rhyme": Characters}[name]())
-    monkeypatch.setattr("hypersign.data.loading.NAMES", ("rhyme",))
+    monkeypatch.setattr("hypersign.data.reading.NAMES", ("rhyme",))
     run = training.train(dataclasses.replace(RECIPE, epochs=1), tmp_path / "run", model=network, **QUIET)
     assert load(run.path).task() == NextToken()
     assert load(run.path).data().name == "rhyme"
