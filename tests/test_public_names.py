@@ -104,6 +104,7 @@ INTERNALS = {  # pages and scripts about a part's inside, which import from it
     "experiments/forecast.py",
     "experiments/forecast_rivals.py",
     "experiments/gradient_noise.py",
+    "experiments/methods.py",
 }
 SHOWN = [
     path

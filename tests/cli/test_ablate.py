@@ -41,7 +41,14 @@ def test_tables_json_and_figures(
     assert f"{change['mean']:+.3f} ± {change['error']:.3f}" in text
     assert [layer["name"] for layer in found["depth"]["layers"]] == names["weights"]
     assert found["layers"][0]["threshold"] is None  # real inputs have none
-    for words in ("weights back to float", "inputs back to float", "rank correlation", "float replica", "60 digits"):
+    for words in (
+        "weights back to float",
+        "inputs back to float",
+        "rank correlation",
+        "all layers quantized",
+        "permuted inputs",
+        "60 digits",
+    ):
         assert words in text, words
     assert sorted(file.name for file in figures.iterdir()) == [
         "ablation.pdf", "ablation.png", "depth.pdf", "depth.png",

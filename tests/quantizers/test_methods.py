@@ -142,8 +142,12 @@ def test_any_quantizer_in_any_network() -> None:
         def round(self, x: torch.Tensor) -> torch.Tensor:
             return (2 * x).round() / 2
 
-    options = {"vgg": {"widths": (4,), "pools": (), "hidden": ()}, "mlp": {"hidden": (8,)}}
+    options = {"vgg": {"widths": (4,), "pools": (), "hidden": ()}, "mlp": {"hidden": (8,)}, "lstm": {"hidden": (8,)}}
     for name, model in MODELS.items():
+        if name == "gpt":  # of tokens
+            net = model((7,), 5, Quantization(Halves(), Halves()), width=8, blocks=1, heads=1)
+            net(torch.randint(5, (3, 7))).sum().backward()
+            continue
         small = options.get(name, {"hidden": (256,)} if name in _FLAT else {"widths": (4, 4)})
         net = model((3, 8, 8), 5, Quantization(Halves(), Halves()), **small)
         assert any(isinstance(module, Halves) for module in net.modules())

@@ -149,10 +149,10 @@ def ranking_words(ranking: "Ranking") -> str:
 def depth_table(found: "Depth") -> Table:
     """One row per layer: correlation with the float replica, and signs that differ."""
     table = Table(
-        title=f"depth: all layers quantized against a float replica, {found.images:,} images",
+        title="depth: all layers quantized",
         title_justify="left",
-        caption="r: correlation of the layer's dot products in the two networks; flips: inputs whose sign differs; "
-        "both on test / training images; alone: without the errors of earlier layers",
+        caption=f"r: correlation of the layer's dot products with those of a float replica, {found.images:,} images; "
+        "flips: inputs whose sign differs; both on test / training images; alone: without errors of earlier layers",
         caption_justify="left",
     )
     table.add_column("layer", overflow="fold")
@@ -171,7 +171,7 @@ def depth_table(found: "Depth") -> Table:
 def permutation_table(found: "Depth") -> Table:
     """One row per layer: r with quantized weights on permuted inputs."""
     table = Table(
-        title="r with quantized weights, if inputs are permuted",
+        title="r with quantized weights, on permuted inputs",
         title_justify="left",
         caption="each measured / predicted; inputs are permuted over everything, within each image, or over the "
         "images for each channel and position",

@@ -23,17 +23,11 @@ __all__ = [
     "write_qonnx",
 ]
 
-MODULES = {
-    "Agreement": "check",
-    "c_source": "c_code",
-    "compare": "check",
-    "import_qonnx": "qonnx_import",
-    "onnx_model": "onnx_graph",
-    "pixel_range_of": "qonnx_import",
-    "qonnx_model": "onnx_graph",
-    "write_c": "c_code",
-    "write_onnx": "onnx_graph",
-    "write_qonnx": "onnx_graph",
+_MODULES = {
+    "c_code": ("c_source", "write_c"),
+    "check": ("Agreement", "compare"),
+    "onnx_graph": ("onnx_model", "qonnx_model", "write_onnx", "write_qonnx"),
+    "qonnx_import": ("import_qonnx", "pixel_range_of"),
 }
 
-__getattr__, __dir__ = lazily(__name__, MODULES)
+__getattr__, __dir__ = lazily(__name__, {name: module for module, names in _MODULES.items() for name in names})
