@@ -33,3 +33,9 @@ def test_digits_depend_on_the_seed_alone():
     assert load("digits", seed=1).sha256 == load("digits", seed=1).sha256 != load("digits", seed=2).sha256
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+def test_strides_are_those_of_the_shape():
+    """torch convolves, and rounds, in another way where the channels seem to come last."""
+    assert load("digits").train.images.stride() == (64, 64, 8, 1)
+    assert load("digits").test.images.stride() == (64, 64, 8, 1)

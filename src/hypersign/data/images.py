@@ -112,7 +112,14 @@ def image_data(arrays: ImageArrays) -> ImageData:
     Raises:
         HypersignError: for the same reasons as in `ImageData`.
     """
-    train, test = (
-        Split(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in (arrays.train, arrays.test)
-    )
+    train, test = (Split(_tensor(part.images), torch.from_numpy(part.labels)) for part in (arrays.train, arrays.test))
     return ImageData(arrays.name, train, test, arrays.classes, arrays.pixel_range, fingerprint(train, test))
+
+
+def _tensor(images: np.ndarray) -> torch.Tensor:
+    """Images as a tensor whose strides are those of its shape.
+
+    NumPy gives an axis of size 1 any stride. torch reads from it whether channels come last, and then convolves, and
+    rounds, in another way.
+    """
+    return torch.from_numpy(np.ascontiguousarray(images)).view(-1).view(images.shape)
