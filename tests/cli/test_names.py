@@ -124,7 +124,7 @@ def test_targets_are_checked_before_the_work(capsys, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(search.HammingIndex, "load", works)
     monkeypatch.setattr("hypersign.simulation.sign", works)
-    monkeypatch.setattr("hypersign.cli.inspect_files.open_vectors", works)
+    monkeypatch.setattr("hypersign.hashing.open_vectors", works)
     Path("file").touch()
     np.save("v.npy", np.zeros((3, 4)))
     for words, message in (

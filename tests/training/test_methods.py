@@ -100,7 +100,7 @@ def test_each_method_tells_of_divergence_with_the_layer(method, tmp_path, quiet,
 
 FLOAT32 = {
     **dict.fromkeys(("ls-2", "greedy", "hadanets"), "its weights are not binary or ternary"),
-    **dict.fromkeys(("bitnet", "paretoq", "lab"), "its inputs are not binary or ternary"),
+    **dict.fromkeys(("paretoq", "lab"), "its inputs are not binary or ternary"),
     **dict.fromkeys(("proxquant", "parq", "binary-relax", "askew-sgd"), "its inputs are not binary or ternary"),
     "biper": "its weights are real until training ends or hardens",
 }

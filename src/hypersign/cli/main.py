@@ -52,6 +52,7 @@ PACKAGES = {
     "onnx": ("onnx", "export"),
     "onnxruntime": ("onnxruntime", "export"),
     "qonnx": ("qonnx", "export"),
+    "google": ("protobuf", "export"),
     "PIL": ("pillow", ""),
 }
 """Module -> (distribution to install, the extra that brings it; none for those of the base install)."""
