@@ -130,10 +130,13 @@ def test_the_float_twin_is_in_the_answer(page, synthetic):
         "packed_seconds_per_image": 1e-4,
     }
     text = page(run=synthetic.run(twin=twin)).text
-    assert "(98.61 % in float), in 27.5 kB (22 times smaller), 10 k images/s on bits (4.0 times as fast);" in text
+    assert (
+        "(98.61 % in float, one seed), in 27.5 kB (22 times smaller), 10 k images/s on bits (4.0 times as fast);"
+        in text
+    )
     bare = page(run=synthetic.run(twin={"accuracy": 0.9861, "packed_reason": "no"})).text
     assert "images/s" not in bare
-    assert "(98.61 % in float), in 40.7 kB (31 times smaller);" in bare
+    assert "(98.61 % in float, one seed), in 40.7 kB (31 times smaller);" in bare
 
 
 def test_contents_name_the_parts(page, synthetic):

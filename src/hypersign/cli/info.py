@@ -71,7 +71,7 @@ def twin_words(info: dict[str, Any]) -> str:
     levels = {2: "one bit", 3: "ternary levels"}[info["recipe"]["levels"]]
     lines = [
         f"{accuracy:.2%} of the test images with {levels}, {twin['accuracy']:.2%} in float32 "
-        f"({100 * (accuracy - twin['accuracy']):+.2f} points)"
+        f"({100 * (accuracy - twin['accuracy']):+.2f} points, one seed)"
     ]
     if "packed_bytes" not in twin:
         return f"{lines[0]}\nnot packed: {twin['packed_reason']}"
