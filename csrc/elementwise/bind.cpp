@@ -33,6 +33,8 @@ struct BoundProgram {
     void add(Program::Instruction instruction) { program->add_instruction(std::move(instruction)); }
 };
 
+constexpr int64_t kMaxPixels = int64_t{1} << 32;  // times channels, up to kMaxOption, does not overflow
+
 // An array of rows of numbers, one per pixel; with a period, it repeats after that many pixels.
 template <class T>
 int add_array(BoundProgram &self, Program::Kind kind, const AnyArray<T> &array, int64_t channels, int64_t period) {
@@ -85,7 +87,7 @@ void bind_elementwise(nb::module_ &m) {
     using Operation = Program::Operation;
     nb::class_<Self> type(m, "Elementwise");
     define_method(type, "__init__", [](Self *self, int64_t pixels) {
-        require(pixels >= 0, "pixels must be at least 0");
+        require(pixels >= 0 && pixels <= kMaxPixels, "pixels from 0 to 2^32 were expected");
         new (self) Self{std::make_shared<Program>(pixels), {}};
     });
     // Values: arrays to read, of several types; arrays to write; scratch; the product's sums from a filter on.
