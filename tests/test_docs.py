@@ -233,7 +233,10 @@ def test_results_table_is_what_the_files_hold() -> None:
         assert cells[4].startswith(f"{100 * run['results']['test']['accuracy']:.2f} %"), line
         if "seeds" in run:
             for cell, name in ((cells[4], "accuracy"), (cells[5], "twin_accuracy")):
-                values = [100 * row[name] for row in run["seeds"]]
+                values = [100 * row[name] for row in run["seeds"] if name in row]
+                if not values:  # a network without a float twin
+                    assert cell == "none"
+                    continue
                 mean, spread = statistics.mean(values), statistics.stdev(values)
                 assert cell.endswith(f"{len(values)} seeds {mean:.2f} ± {spread:.2f}"), line
         bench = json.loads((ROOT / "docs/results/bench-results.json").read_text())["rows"][file.name]
