@@ -18,7 +18,7 @@ from hypersign.packed import PackedModel
 from hypersign.packed.operations import OPERATIONS
 from hypersign.quantizers import ImageSign, Sign
 
-from .networks import NETWORKS, WITHOUT_PRODUCTS, images_for, packed
+from ..small_networks import NETWORKS, WITHOUT_PRODUCTS, images_for, packed
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 needs_compiler = pytest.mark.skipif(not COMPILERS, reason="no C compiler is installed")

@@ -16,7 +16,7 @@ from hypersign.export import compare, import_qonnx, pixel_range_of, write_qonnx
 from hypersign.export.onnx_graph import ACTIVATIONS, QONNX_DOMAIN
 from hypersign.packed import PackedModel
 
-from .networks import images_for, packed
+from ..small_networks import images_for, packed
 
 GIVEN = Path(os.environ.get("HYPERSIGN_DATA", "")) / "qonnx"
 LONG = os.environ.get("HYPERSIGN_LONG") == "1"

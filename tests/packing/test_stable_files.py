@@ -7,14 +7,12 @@ file as a script to print the table.
 import hashlib
 import json
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from hypersign._checks import HypersignError
@@ -23,6 +21,8 @@ from hypersign.models import build, mlp, resnet20
 from hypersign.packed import PackedModel
 from hypersign.packing import file_size, pack
 from hypersign.quantizers import Identity, MeanScale, Optimal, Sign, Ternary
+
+from ..small_networks import settled
 
 
 def vgg(shape=(3, 32, 32), classes=10, **options):
@@ -113,16 +113,6 @@ UNPACKED = {
     "hadamard": "first (PatchRotation) cannot be packed: no packed form is known of PatchRotation",
 }
 """First layers that have no packed form, and what is said of them."""
-
-
-def settled(model: nn.Module) -> nn.Module:
-    """The network with parameters and statistics that depend on their names and shapes alone."""
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                uniform = np.random.default_rng(zlib.crc32(name.encode())).random(tuple(tensor.shape))
-                tensor.copy_(torch.from_numpy(2 * uniform + (1 if name.endswith("running_var") else -1)))
-    return model.eval()
 
 
 def images(shape: tuple[int, int, int], pixel_range: tuple[float, float] | None) -> np.ndarray[Any, Any]:

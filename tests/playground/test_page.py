@@ -4,8 +4,6 @@ import contextlib
 import io
 import os
 import re
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,72 +11,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from hypersign import HypersignError, packing, pretrained
 from hypersign.cli.main import main
 from hypersign.data import load
-from hypersign.layers import QuantConv2d, QuantLinear
 from hypersign.models import build, mlp
 from hypersign.packed import PackedModel
 from hypersign.packed.operations import OPERATIONS as PACKED
 from hypersign.playground import Sample, page, write
 from hypersign.playground.page import OPERATIONS
-from hypersign.quantizers import Identity, MeanScale, Sign, Ternary
+
+from ..small_networks import NETWORKS, images_for, packed, settled
 
 GIVEN = os.environ.get("HYPERSIGN_DATA")
-
-SMALL: dict[str, Any] = {"widths": (16, 8, 70), "pools": (2, 3), "hidden": (40,), "norm_scale": True}
-
-
-def layers() -> nn.Module:
-    """Strides, dilations, groups, pads of one, scales, clips, and pools of levels and of real numbers."""
-
-    def conv(*arguments: Any, **options: Any) -> QuantConv2d:
-        return QuantConv2d(*arguments, **{"input_quantizer": Sign(), "weight_quantizer": Sign(), **options})
-
-    ternary = Ternary(0.1, scale=MeanScale())
-    return nn.Sequential(
-        conv(3, 8, (2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2)), nn.BatchNorm2d(8), nn.Hardtanh(),
-        nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(8),
-        conv(8, 12, 3, groups=4, padding=1, pad_value=1, weight_quantizer=ternary), nn.ReLU(), nn.BatchNorm2d(12),
-        conv(12, 70, 2, input_quantizer=Ternary(0.4)), nn.AvgPool2d(2, 1, 1, count_include_pad=False),
-        nn.MaxPool2d(2), nn.Hardtanh(-2, 3), conv(70, 8, 1, input_quantizer=Identity()), nn.ReLU6(), nn.Flatten(),
-        QuantLinear(64, 5, input_quantizer=None, weight_quantizer=Sign()),
-    )  # fmt: skip
-
-
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], tuple[float, float]]] = {
-    "vgg": (lambda: build("vgg", (3, 9, 9), 5, **SMALL), (3, 9, 9), (-1.0, 1.0)),
-    "ternary": (lambda: build("vgg", (3, 9, 9), 5, **SMALL, levels=3, threshold=0.05), (3, 9, 9), (0.0, 1.0)),
-    "float weights": (
-        lambda: build("vgg", (3, 9, 9), 5, **SMALL, float_weights=("conv1", "conv2", "fc1")), (3, 9, 9), (-1.0, 1.0)
-    ),
-    "odd pixels": (lambda: build("vgg", (3, 9, 9), 5, **SMALL), (3, 9, 9), (-0.7, 1.1)),
-    "mlp": (lambda: mlp((1, 7, 9), 10, hidden=(64, 65)), (1, 7, 9), (-1.0, 1.0)),
-    "resnet20": (lambda: build("resnet20", (3, 9, 10), 7, widths=(4, 8)), (3, 9, 10), (-1.0, 1.0)),
-    "images less their mean": (
-        lambda: build("vgg", (3, 9, 9), 5, **SMALL, inputs="image-sign"), (3, 9, 9), (-1.0, 1.0)
-    ),
-    "layers": (layers, (3, 9, 9), (-1.0, 1.0)),
-}  # fmt: skip
-
-
-def settled(model: nn.Module) -> nn.Module:
-    """The network with parameters and statistics that depend on their names and shapes alone."""
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                uniform = np.random.default_rng(zlib.crc32(name.encode())).random(tuple(tensor.shape))
-                tensor.copy_(torch.from_numpy(2 * uniform + (1 if name.endswith("running_var") else -1)))
-    return model.eval()
-
-
-def packed(name: str, folder) -> PackedModel:
-    build_model, shape, pixel_range = NETWORKS[name]
-    path = folder / "net.hypersign"
-    packing.pack(settled(build_model()), path, shape, pixel_range=pixel_range)
-    return PackedModel.load(path)
 
 
 def digits_network(folder, **options: Any) -> PackedModel:
@@ -87,10 +32,6 @@ def digits_network(folder, **options: Any) -> PackedModel:
     model = build("vgg", (1, 8, 8), 10, widths=(48, 48), pools=(2,), hidden=(64,), **options)
     packing.pack(settled(model), path, (1, 8, 8), pixel_range=(-1.0, 1.0))
     return PackedModel.load(path)
-
-
-def images_for(model: PackedModel, count: int) -> np.ndarray:
-    return np.random.default_rng(3).integers(0, 256, (count, *model.shape)).astype(np.uint8)
 
 
 def logits_of_page(page: Any, images: np.ndarray) -> np.ndarray:

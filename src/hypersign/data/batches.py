@@ -15,10 +15,66 @@ from torch import Tensor
 from hypersign._checks import HypersignError, check_int
 from hypersign.data.splits import Split, TensorSplit
 
-__all__ = ["Augmentation", "Batches", "TensorBatches"]
+__all__ = ["Augmentation", "Batches", "Epochs", "TensorBatches"]
 
 
-class TensorBatches:
+class Epochs:
+    """Batches, epoch by epoch, of which each process makes its part. A subclass sets `_length` and has `_batches`.
+
+    Args:
+        batch_size, device, seed, rank, processes: as in `TensorBatches`.
+
+    Raises:
+        HypersignError: an argument is outside its range.
+    """
+
+    _length: int
+
+    def __init__(
+        self, batch_size: int, device: torch.device | str, seed: int | None, rank: int, processes: int
+    ) -> None:
+        self.batch_size = check_int("batch_size", batch_size, min=1)
+        self.processes = check_int("processes", processes, min=1)
+        self.rank = check_int("rank", rank, min=0, max=processes - 1)
+        self.seed = None if seed is None else check_int("seed", seed, min=0)
+        self.device = torch.device(device)
+        if batch_size % processes:
+            raise HypersignError(
+                f"batch_size must be a multiple of the number of processes, {processes}; got {batch_size}"
+            )
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch 0."""
+        return self.epoch(0)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the batches of an epoch, pairs of inputs and targets, starting with the batch of index `start`.
+
+        Raises:
+            HypersignError: the number is negative, or `start` is not between 0 and the number of batches.
+        """
+        check_int("the epoch's number", number, min=0)
+        check_int("start", start, min=0, max=len(self))
+        return self._batches(number, start)
+
+    def _batches(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        raise NotImplementedError
+
+    def _generator(self, seed: int, number: int) -> torch.Generator:
+        """The random numbers of an epoch, on the CPU."""
+        state = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0] >> 1))
+
+    def _part(self, size: int) -> slice:
+        """This process's rows of a batch of `size` rows."""
+        return slice(size * self.rank // self.processes, size * (self.rank + 1) // self.processes)
+
+
+class TensorBatches(Epochs):
     """The batches of a split of tensors, epoch by epoch, on a device.
 
     An epoch depends only on the seed and the epoch's number: not on the device, the batch it starts at, or the number
@@ -53,15 +109,7 @@ class TensorBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.batch_size = check_int("batch_size", batch_size, min=1)
-        self.processes = check_int("processes", processes, min=1)
-        self.rank = check_int("rank", rank, min=0, max=processes - 1)
-        self.seed = None if seed is None else check_int("seed", seed, min=0)
-        self.device = torch.device(device)
-        if batch_size % processes:
-            raise HypersignError(
-                f"batch_size must be a multiple of the number of processes, {processes}; got {batch_size}"
-            )
+        super().__init__(batch_size, device, seed, rank, processes)
         if not len(split):
             raise HypersignError("a split must hold at least one example to make batches; it is empty")
         if drop_last and len(split) < batch_size:
@@ -79,38 +127,16 @@ class TensorBatches:
         """The number of targets in this process's part of a full batch, which sums over a batch are divided by."""
         return self.batch_size // self.processes * self._targets[0].numel()
 
-    def __len__(self) -> int:
-        """The number of batches in an epoch."""
-        return self._length
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch 0."""
-        return self.epoch(0)
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the batches of an epoch, pairs of inputs and targets, starting with the batch of index `start`.
-
-        Raises:
-            HypersignError: the number is negative, or `start` is not between 0 and the number of batches.
-        """
-        check_int("the epoch's number", number, min=0)
-        check_int("start", start, min=0, max=len(self))
-        return self._batches(number, start)
-
     def _batches(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         drawn = None if self.seed is None else self._draw(self._generator(self.seed, number))
         for index in range(start, len(self)):
             first = index * self.batch_size
-            size = min(self.batch_size, self._count - first)
-            part = slice(first + size * self.rank // self.processes, first + size * (self.rank + 1) // self.processes)
+            own = self._part(min(self.batch_size, self._count - first))
+            part = slice(first + own.start, first + own.stop)
             if drawn is None:
                 yield self._in_order(part)
             else:
                 yield self._shuffled(*(values[part] for values in drawn))
-
-    def _generator(self, seed: int, number: int) -> torch.Generator:
-        state = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0] >> 1))
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Draws the order of the examples in an epoch, on the device."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign.data.base import Data
+from hypersign.data.batches import Epochs
 from hypersign.data.files import obtain_text, read_file
 from hypersign.data.sources import TextSource
 from hypersign.tasks import NextToken, Task, check_numbers
@@ -58,7 +59,7 @@ class TextSplit:
         return TextSplit(self.tokens[rows])
 
 
-class TextBatches:
+class TextBatches(Epochs):
     """The batches of a text: tokens, and at each position the token that follows; both int64, shape `(B, T)`.
 
     With `streams`, the text is cut into B long streams, and row b of each batch continues row b of the batch before,
@@ -97,17 +98,9 @@ class TextBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        check_int("batch_size", batch_size, min=1)
-        self.length = check_int("length", length, min=1)
-        self.processes = check_int("processes", processes, min=1)
-        self.rank = check_int("rank", rank, min=0, max=processes - 1)
-        self.seed = None if seed is None else check_int("seed", seed, min=0)
-        self.streams, self.device = streams, torch.device(device)
+        super().__init__(batch_size, device, seed, rank, processes)
+        self.length, self.streams = check_int("length", length, min=1), streams
         pairs = len(split) - 1
-        if batch_size % processes:
-            raise HypersignError(
-                f"batch_size must be a multiple of the number of processes, {processes}; got {batch_size}"
-            )
         if pairs < (batch_size * length if drop_last else 1):
             wanted = f"batch_size x length + 1 = {batch_size * length + 1:,}" if drop_last else "2"
             raise HypersignError(
@@ -132,26 +125,10 @@ class TextBatches:
         """The number of targets in this process's part of a full batch."""
         return self.batch_size // self.processes * self.length
 
-    def __len__(self) -> int:
-        """The number of batches in an epoch."""
-        return self._length
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch 0."""
-        return self.epoch(0)
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the batches of an epoch, starting with the batch of index `start`.
-
-        Raises:
-            HypersignError: the number is negative, or `start` is not between 0 and the number of batches.
-        """
-        check_int("the epoch's number", number, min=0)
-        check_int("start", start, min=0, max=len(self))
+    def _batches(self, number: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         offset, order = 0, None
         if self.seed is not None:
-            state = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(state[0] >> 1))
+            generator = self._generator(self.seed, number)
             offset = int(torch.randint(self._slack + 1, (), generator=generator))
             if not self.streams:
                 order = torch.randperm(self._windows, generator=generator).to(self.device)
@@ -176,10 +153,6 @@ class TextBatches:
                 chosen = numbers[index * self.batch_size : (index + 1) * self.batch_size]
                 piece = self._tokens[offset + self.length * chosen[self._part(len(chosen))][:, None] + steps]
             yield piece[:, :-1], piece[:, 1:]
-
-    def _part(self, size: int) -> slice:
-        """This process's rows of a batch of `size` rows."""
-        return slice(size * self.rank // self.processes, size * (self.rank + 1) // self.processes)
 
 
 @shown

@@ -8,6 +8,7 @@ file. Each tap of a filter begins a new word.
 that no later operation reads.
 """
 
+import functools
 import io
 import keyword
 import re
@@ -139,39 +140,17 @@ class _Source:
             *self.statements,
             "}",
         ]
-        if classes:
-            lines += [
-                "",
-                f"int {name}_class(const {kind} *image)",
-                "{",
-                f"    float outputs[{self.model.outputs}];",
-                "    int best = 0;",
-                f"    {name}_run(image, outputs);",
-                f"    for (int i = 1; i < {self.model.outputs}; i++)",
-                "        if (outputs[i] > outputs[best])",
-                "            best = i;",
-                "    return best;",
-                "}",
-            ]
-        lines += [
-            "",
-            f"#ifdef {name}_MAIN",
-            "#include <stdio.h>",
-            "",
-            "int main(void)",
-            "{",
-            f"    static {kind} image[{x.height * x.width * x.channels}];",
-            f"    float outputs[{self.model.outputs}];",
-            "    while (fread(image, sizeof image, 1, stdin) == 1) {",
-            f"        {name}_run(image, outputs);",
-            f"        for (int i = 0; i < {self.model.outputs}; i++)",
-            '            printf(i ? " %.9g" : "%.9g", (double)outputs[i]);',
-            '        printf("\\n");',
-            "    }",
-            "    return 0;",
-            "}",
-            "#endif",
-        ]
+        tokens = {
+            "PREFIX": name,
+            "INPUT": kind,
+            "OUTPUTS": self.model.outputs,
+            "SIZE": x.height * x.width * x.channels,
+        }
+        for piece in ("class", "main") if classes else ("main",):
+            text = _pieces()[piece]
+            for token, value in tokens.items():
+                text = re.sub(rf"\b{token}(?=\b|_)", str(value), text)
+            lines += ["", text]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines) + "\n")
 
     def _runtime(self) -> list[str]:
@@ -184,7 +163,7 @@ class _Source:
             if name in wanted:
                 continue
             wanted.add(name)
-            open_names += [other for other, call in CALLS.items() if f"{call}(" in pieces[name] and other != name]
+            open_names += [other for other in pieces if f"{other}(" in pieces[name] and other != name]
         return [text.replace("INTEGER", self._integer()) for name, text in pieces.items() if name in wanted]
 
     def _integer(self) -> str:
@@ -252,7 +231,7 @@ class _Source:
     def call(self, piece: str, *arguments: object) -> None:
         """Adds a call of a piece of the runtime."""
         self.pieces.add(piece)
-        self.statements.append(f"    {CALLS[piece]}({', '.join(map(str, arguments))});")
+        self.statements.append(f"    {piece}({', '.join(map(str, arguments))});")
 
     def planes(self, index: int, words: NDArray[np.uint64]) -> tuple[str, str, int]:
         """Adds packed levels as rows of 32-bit words: names of signs and non-zeros (`0` if binary), words per row."""
@@ -318,27 +297,24 @@ FORMS: dict[np.dtype[Any], tuple[str, Callable[[Any], str]]] = {
 """How constants are written, by their type."""
 
 
+TYPES = {"image": ("uint8_t", "int32_t"), "sums": ("int32_t", "int32_t"), "real": ("float", "float")}
+"""The C types of a value's numbers and of their thresholds, by its kind."""
+
+
+@functools.cache
 def _pieces() -> dict[str, str]:
-    """The pieces of the runtime by name."""
+    """The pieces of the runtime by the function that each defines; one for several types is there for each."""
     text = resources.files("hypersign.export").joinpath("template", "runtime.c").read_text("utf-8")
     parts = re.split(r"^/\* PIECE (\w+) \*/\n", text, flags=re.MULTILINE)[1:]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-CALLS = {name: name for name in ("popcount", "put_sum", "conv_bits", "conv_signs", "conv_pixels", "conv_real")}
-CALLS |= {
-    name: name for name in ("quantize_pixels", "quantize_sums", "quantize_real", "scaled", "pixels_real", "unpack")
-}
-CALLS |= {
-    name: name
-    for name in ("affine_sums", "affine_real", "centre", "clip_low", "clip_high", "add", "max_levels", "max_sums")
-}
-CALLS |= {
-    name: name
-    for name in ("max_real", "mean_real", "transform", "shifted", "put_channels", "rotate", "hadamard", "signed_sum")
-}
-CALLS |= {"weight_bit": "weight_level", "threshold": "put_level", "switch": "switch_slopes"}
-"""The function of each piece of the runtime."""
+    found: dict[str, str] = {}
+    for name, piece in zip(parts[::2], parts[1::2], strict=True):
+        if "_NAME(" not in piece:
+            found[name] = piece
+            continue
+        for kind, (number, limit) in TYPES.items():
+            own = piece.replace("NAME", kind).replace("NUMBER", number).replace("LIMIT", limit)
+            found[f"{name}_{kind}"] = own
+    return found
 
 
 def _targets(source: _Source, node: Node) -> list[str]:
@@ -393,10 +369,9 @@ def _real_conv2d(source: _Source, index: int, node: Node, data: NodeData) -> Non
 
 def _quantize(source: _Source, index: int, node: Node, data: NodeData) -> None:
     x = data.input
-    kind = {"image": "quantize_pixels", "sums": "quantize_sums", "real": "quantize_real"}[x.kind]
     target = [source.pointer(node.name), source.used(node.name)]
     arguments = [x.height * x.width, x.channels, source.pointer(node.inputs[0]), *target]
-    source.call(kind, *arguments, *source.thresholds(index, data))
+    source.call(f"quantize_{x.kind}", *arguments, *source.thresholds(index, data))
 
 
 def _pixels(source: _Source, index: int, node: Node, data: NodeData) -> None:
@@ -477,7 +452,7 @@ def _switch(source: _Source, index: int, node: Node, data: NodeData) -> None:
     minus, shifts = slopes(data.tensors["slopes"], data.input.channels)
     table = source.array("slopes", index, (shifts + 4 * minus).astype(np.uint8))
     x, y = source.pointer(node.inputs[0]), source.pointer(node.name)
-    source.call("switch", data.input.channels, x, table, node.options["exponent"], y)
+    source.call("switch_slopes", data.input.channels, x, table, node.options["exponent"], y)
 
 
 def _hadamard(source: _Source, index: int, node: Node, data: NodeData) -> None:

@@ -473,6 +473,13 @@ def _add(graph: _Standard, node: Node, data: NodeData) -> str:
     return graph.same(a, graph.op("Add", a, b, out=node.name))
 
 
+def _centre(graph: _Standard, node: Node, data: NodeData) -> str:
+    x = graph.names[node.inputs[0]]
+    wide = graph.op("Cast", x, to=TensorProto.DOUBLE)
+    mean = graph.op("ReduceMean", wide, axes=[1] if x in graph.flat else [1, 2, 3])
+    return graph.same(x, graph.op("Sub", x, graph.op("Cast", mean, to=TensorProto.FLOAT), out=node.name))
+
+
 def _concat(graph: _Standard, node: Node, data: NodeData) -> str:
     values = [graph.names[name] for name in node.inputs]
     if not all(value in graph.flat for value in values):
@@ -487,6 +494,7 @@ HANDLERS: dict[str, Callable[[_Standard, Node, NodeData], str]] = {
     "pixels": _pixels,
     "unpack": _unpack,
     "affine": _affine,
+    "centre": _centre,
     "clip": _clip,
     "quantize": _quantize,
     "max_pool2d": _max_pool2d,

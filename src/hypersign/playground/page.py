@@ -32,6 +32,7 @@ OPERATIONS = (
     "max_pool2d",
     "avg_pool2d",
     "add",
+    "concat",
 )
 """The operations of packed networks that the page can run."""
 

@@ -12,7 +12,7 @@ static int popcount(uint32_t x)
     return (int)((((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u) >> 24);
 }
 
-/* PIECE weight_bit */
+/* PIECE weight_level */
 /* The level of weight i of a row of packed levels: -1, 0 or +1. `used` is null where no level is 0. */
 static int weight_level(const uint32_t *sign, const uint32_t *used, int32_t i)
 {
@@ -22,7 +22,7 @@ static int weight_level(const uint32_t *sign, const uint32_t *used, int32_t i)
     return (sign[i >> 5] & bit) ? -1 : 1;
 }
 
-/* PIECE threshold */
+/* PIECE put_level */
 /* Writes one level of a pixel: -1 where x < low, else +1 (0 where high exists and x < high), negated where flip. */
 static void put_level(uint32_t *sign, uint32_t *used, int c, int below, int middle, int flip)
 {
@@ -34,6 +34,13 @@ static void put_level(uint32_t *sign, uint32_t *used, int c, int below, int midd
     }
     if (below != flip)
         sign[c >> 5] |= bit;
+}
+
+/* PIECE cleared */
+/* The words of a pixel, set to 0; null where y is. */
+static uint32_t *cleared(uint32_t *y, int32_t at, int words)
+{
+    return y ? memset(y + at * words, 0, (size_t)words * 4) : 0;
 }
 
 /* PIECE put_sum */
@@ -57,11 +64,7 @@ static void conv_bits(const window *o, const uint32_t *x, const uint32_t *x_used
     const int taps = o->kernel_height * o->kernel_width;
     for (int at = 0; at < o->out_height * o->out_width; at++) {
         const int top = at / o->out_width * o->stride_y - o->pad_y, left = at % o->out_width * o->stride_x - o->pad_x;
-        uint32_t *sign = sums ? 0 : y + (int32_t)at * y_words, *used = y_used ? y_used + (int32_t)at * y_words : 0;
-        if (sign)
-            memset(sign, 0, (size_t)y_words * 4);
-        if (used)
-            memset(used, 0, (size_t)y_words * 4);
+        uint32_t *sign = cleared(sums ? 0 : y, at, y_words), *used = cleared(y_used, at, y_words);
         for (int f = 0; f < o->out_channels; f++) {
             const uint32_t *row = weight + (int32_t)f * taps * words;
             const uint32_t *mask = counts ? counts + (int32_t)f * taps * words : 0;
@@ -97,11 +100,7 @@ static void conv_signs(const window *o, const uint32_t *x, const uint32_t *weigh
     const int taps = o->kernel_height * o->kernel_width;
     for (int at = 0; at < o->out_height * o->out_width; at++) {
         const int top = at / o->out_width * o->stride_y - o->pad_y, left = at % o->out_width * o->stride_x - o->pad_x;
-        uint32_t *sign = sums ? 0 : y + (int32_t)at * y_words, *used = y_used ? y_used + (int32_t)at * y_words : 0;
-        if (sign)
-            memset(sign, 0, (size_t)y_words * 4);
-        if (used)
-            memset(used, 0, (size_t)y_words * 4);
+        uint32_t *sign = cleared(sums ? 0 : y, at, y_words), *used = cleared(y_used, at, y_words);
         for (int f = 0; f < o->out_channels; f++) {
             const uint32_t *row = weight + (int32_t)f * taps * words;
             int32_t inside = 0, differ = 0;
@@ -131,11 +130,7 @@ static void conv_pixels(const window *o, const uint8_t *x, int32_t multiplier, i
     const int y_words = (o->out_channels + 31) / 32;
     for (int at = 0; at < o->out_height * o->out_width; at++) {
         const int top = at / o->out_width * o->stride_y - o->pad_y, left = at % o->out_width * o->stride_x - o->pad_x;
-        uint32_t *sign = sums ? 0 : y + (int32_t)at * y_words, *used = y_used ? y_used + (int32_t)at * y_words : 0;
-        if (sign)
-            memset(sign, 0, (size_t)y_words * 4);
-        if (used)
-            memset(used, 0, (size_t)y_words * 4);
+        uint32_t *sign = cleared(sums ? 0 : y, at, y_words), *used = cleared(y_used, at, y_words);
         for (int f = 0; f < o->out_channels; f++) {
             const uint32_t *filter = weight + (int32_t)f * row;
             const uint32_t *filter_used = weight_used ? weight_used + (int32_t)f * row : 0;
@@ -189,46 +184,17 @@ static void conv_real(const window *o, int groups, const float *x, const float *
     }
 }
 
-/* PIECE quantize_pixels */
-static void quantize_pixels(int pixels, int channels, const uint8_t *x, uint32_t *y, uint32_t *y_used,
-                            const int32_t *low, const int32_t *high, const uint8_t *flip)
+/* PIECE quantize */
+/* Levels of pixels, sums or floats by thresholds of their own type. */
+static void quantize_NAME(int pixels, int channels, const NUMBER *x, uint32_t *y, uint32_t *y_used, const LIMIT *low,
+                          const LIMIT *high, const uint8_t *flip)
 {
     const int words = (channels + 31) / 32;
-    memset(y, 0, (size_t)pixels * (size_t)words * 4);
-    if (y_used)
-        memset(y_used, 0, (size_t)pixels * (size_t)words * 4);
-    for (int at = 0; at < pixels; at++, x += channels)
+    for (int32_t at = 0; at < pixels; at++, x += channels) {
+        uint32_t *sign = cleared(y, at, words), *used = cleared(y_used, at, words);
         for (int c = 0; c < channels; c++)
-            put_level(y + (int32_t)at * words, y_used ? y_used + (int32_t)at * words : 0, c, x[c] < low[c],
-                      high && x[c] >= low[c] && x[c] < high[c], flip[c]);
-}
-
-/* PIECE quantize_sums */
-static void quantize_sums(int pixels, int channels, const int32_t *x, uint32_t *y, uint32_t *y_used,
-                          const int32_t *low, const int32_t *high, const uint8_t *flip)
-{
-    const int words = (channels + 31) / 32;
-    memset(y, 0, (size_t)pixels * (size_t)words * 4);
-    if (y_used)
-        memset(y_used, 0, (size_t)pixels * (size_t)words * 4);
-    for (int at = 0; at < pixels; at++, x += channels)
-        for (int c = 0; c < channels; c++)
-            put_level(y + (int32_t)at * words, y_used ? y_used + (int32_t)at * words : 0, c, x[c] < low[c],
-                      high && x[c] >= low[c] && x[c] < high[c], flip[c]);
-}
-
-/* PIECE quantize_real */
-static void quantize_real(int pixels, int channels, const float *x, uint32_t *y, uint32_t *y_used, const float *low,
-                          const float *high, const uint8_t *flip)
-{
-    const int words = (channels + 31) / 32;
-    memset(y, 0, (size_t)pixels * (size_t)words * 4);
-    if (y_used)
-        memset(y_used, 0, (size_t)pixels * (size_t)words * 4);
-    for (int at = 0; at < pixels; at++, x += channels)
-        for (int c = 0; c < channels; c++)
-            put_level(y + (int32_t)at * words, y_used ? y_used + (int32_t)at * words : 0, c, x[c] < low[c],
-                      high && x[c] >= low[c] && x[c] < high[c], flip[c]);
+            put_level(sign, used, c, x[c] < low[c], high && x[c] >= low[c] && x[c] < high[c], flip[c]);
+    }
 }
 
 /* PIECE scaled */
@@ -256,20 +222,12 @@ static void unpack(int pixels, int channels, const uint32_t *sign, const uint32_
             *y++ = (float)weight_level(sign + (int32_t)at * words, used ? used + (int32_t)at * words : 0, c);
 }
 
-/* PIECE affine_sums */
-static void affine_sums(int pixels, int channels, const int32_t *x, const float *scale, const float *shift, float *y)
+/* PIECE affine */
+static void affine_NAME(int pixels, int channels, const NUMBER *x, const float *scale, const float *shift, float *y)
 {
     for (int at = 0; at < pixels; at++)
         for (int c = 0; c < channels; c++)
             *y++ = scaled((float)*x++, scale[c], shift[c]);
-}
-
-/* PIECE affine_real */
-static void affine_real(int pixels, int channels, const float *x, const float *scale, const float *shift, float *y)
-{
-    for (int at = 0; at < pixels; at++)
-        for (int c = 0; c < channels; c++)
-            *y++ = scaled(*x++, scale[c], shift[c]);
 }
 
 /* PIECE centre */
@@ -339,34 +297,17 @@ static void max_levels(const window *o, const uint32_t *x, const uint32_t *x_use
     }
 }
 
-/* PIECE max_sums */
-static void max_sums(const window *o, const int32_t *x, int32_t *y)
+/* PIECE max */
+static void max_NAME(const window *o, const NUMBER *x, NUMBER *y)
 {
     for (int at = 0; at < o->out_height * o->out_width; at++) {
         const int top = at / o->out_width * o->stride_y - o->pad_y, left = at % o->out_width * o->stride_x - o->pad_x;
         for (int k = 0; k < o->channels; k++) {
-            int32_t largest = INT32_MIN;
-            for (int r = top < 0 ? 0 : top; r < top + o->kernel_height && r < o->height; r++)
-                for (int c = left < 0 ? 0 : left; c < left + o->kernel_width && c < o->width; c++) {
-                    const int32_t number = x[((int32_t)r * o->width + c) * o->channels + k];
-                    largest = number > largest ? number : largest;
-                }
-            *y++ = largest;
-        }
-    }
-}
-
-/* PIECE max_real */
-static void max_real(const window *o, const float *x, float *y)
-{
-    for (int at = 0; at < o->out_height * o->out_width; at++) {
-        const int top = at / o->out_width * o->stride_y - o->pad_y, left = at % o->out_width * o->stride_x - o->pad_x;
-        for (int k = 0; k < o->channels; k++) {
-            float largest = 0;
+            NUMBER largest = 0;
             int seen = 0;
             for (int r = top < 0 ? 0 : top; r < top + o->kernel_height && r < o->height; r++)
                 for (int c = left < 0 ? 0 : left; c < left + o->kernel_width && c < o->width; c++) {
-                    const float number = x[((int32_t)r * o->width + c) * o->channels + k];
+                    const NUMBER number = x[((int32_t)r * o->width + c) * o->channels + k];
                     largest = !seen || number > largest ? number : largest;
                     seen = 1;
                 }
@@ -438,7 +379,7 @@ static void rotate(int pixels, int channels, const uint8_t *x, int32_t multiplie
         y[i] = (int32_t)shifted(room[i], exponent);
 }
 
-/* PIECE switch */
+/* PIECE switch_slopes */
 /* Shifts each number right and perhaps negates it: by one set of slopes for numbers >= 0, by another for those < 0. */
 static void switch_slopes(int32_t n, const int32_t *x, const uint8_t *slopes, int exponent, int32_t *y)
 {
@@ -473,3 +414,33 @@ static void signed_sum(int32_t n, int filters, const int32_t *x, int exponent, i
         y[f] = sum;
     }
 }
+
+/* PIECE class */
+int PREFIX_class(const INPUT *image)
+{
+    float outputs[OUTPUTS];
+    int best = 0;
+    PREFIX_run(image, outputs);
+    for (int i = 1; i < OUTPUTS; i++)
+        if (outputs[i] > outputs[best])
+            best = i;
+    return best;
+}
+
+/* PIECE main */
+#ifdef PREFIX_MAIN
+#include <stdio.h>
+
+int main(void)
+{
+    static INPUT image[SIZE];
+    float outputs[OUTPUTS];
+    while (fread(image, sizeof image, 1, stdin) == 1) {
+        PREFIX_run(image, outputs);
+        for (int i = 0; i < OUTPUTS; i++)
+            printf(i ? " %.9g" : "%.9g", (double)outputs[i]);
+        printf("\n");
+    }
+    return 0;
+}
+#endif

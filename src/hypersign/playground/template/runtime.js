@@ -325,6 +325,17 @@ const Packed = (() => {
       return poolNumbers(x, node.options, (a, b) => fround(a + b), (sum, top, left) => fround(sum / divisor(top, left)));
     },
     add: (node, a, b) => each(a, "real", (number, c, i) => fround(number + b.data[i])),
+    concat: (node, ...values) => {
+      const { height, width } = values[0], channels = values.reduce((sum, x) => sum + x.channels, 0);
+      const y = numbers("real", height, width, channels);
+      let first = 0;
+      for (const x of values) {
+        for (let p = 0; p < height * width; p++)
+          for (let c = 0; c < x.channels; c++) y.data[p * channels + first + c] = x.data[p * x.channels + c];
+        first += x.channels;
+      }
+      return y;
+    },
   };
 
   function kindOf({ op, tensors }, x) {
@@ -355,6 +366,8 @@ const Packed = (() => {
         }
         const [rows, columns] = outputs(x, o.kernel, o, o.dilation);
         size = { height: rows, width: columns, channels: node.filters };
+      } else if (node.op === "concat") {
+        size = { ...x, channels: node.inputs.reduce((sum, name) => sum + sizes[name].channels, 0) };
       } else if (o.size) {
         const [rows, columns] = outputs(x, o.size, o);
         size = { height: rows, width: columns, channels: x.channels };

@@ -50,6 +50,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], tuple[f
     "ternary, padded by ones": (vgg(**TERNARY, padding="ones"), (3, 9, 9), (-1.0, 1.0)),
     "float weights": (vgg(float_weights=("conv1", "conv2", "fc1")), (3, 9, 9), (-1.0, 1.0)),
     "odd pixels": (vgg(), (3, 9, 9), (-0.7, 1.1)),
+    "images less their mean": (vgg(inputs="image-sign"), (3, 9, 9), (-1.0, 1.0)),
     "mlp": (lambda: mlp((1, 7, 9), 10, hidden=(64, 65)), (1, 7, 9), (-1.0, 1.0)),
     "resnet20": (lambda: build("resnet20", (3, 9, 10), 7, widths=(4, 8)), (3, 9, 10), (-1.0, 1.0)),
     "every layer": (every_layer, (3, 9, 9), (-1.0, 1.0)),
