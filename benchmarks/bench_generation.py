@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ggml
 import numpy as np
 from interleaved import show
 
@@ -131,59 +132,23 @@ def timed(clock: Any, function: Any) -> float:
 
 def ggml_seconds(folder: Path, layers: int, tokens: int) -> float:
     """Seconds of processor time per token for the matrices alone, as TQ2_0 products on one thread."""
-    pointer, long = ctypes.c_void_p, ctypes.c_int64
-    base = ctypes.CDLL(str(folder / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
-    cpu = ctypes.CDLL(str(folder / "libggml-cpu.so"), mode=ctypes.RTLD_GLOBAL)
-
-    class Parameters(ctypes.Structure):
-        _fields_ = (("size", ctypes.c_size_t), ("buffer", pointer), ("no_alloc", ctypes.c_bool))
-
-    def function(name: str, result: Any, *arguments: Any, of: Any = base) -> Any:
-        found = getattr(of, name)
-        found.restype, found.argtypes = result, arguments
-        return found
-
-    function("ggml_cpu_init", None, of=cpu)()
     shapes = [*(list(MATRICES.values()) * layers), (VOCABULARY, WIDTH)]
-    size = sum(rows * length // 256 * 66 + 8 * (rows + length) + 4096 for rows, length in shapes) + (1 << 26)
-    context = function("ggml_init", pointer, Parameters)(Parameters(size, None, False))
-    new = function("ggml_new_tensor_2d", pointer, pointer, ctypes.c_int, long, long)
-    data = function("ggml_get_data", pointer, pointer)
-    multiply = function("ggml_mul_mat", pointer, pointer, pointer, pointer)
-    graph = function("ggml_new_graph_custom", pointer, pointer, ctypes.c_size_t, ctypes.c_bool)(
-        context, 4 * len(shapes), False
-    )
-    expand = function("ggml_build_forward_expand", None, pointer, pointer)
+    blocks = [rows * length // ggml.TQ2_0_BLOCK for rows, length in shapes]
+    size = sum(8 * (rows + length) + 4096 for rows, length in shapes) + sum(blocks) * ggml.TQ2_0_BYTES + (1 << 26)
+    library = ggml.Ggml(folder, size, nodes=4 * len(shapes))
     generator = np.random.default_rng(0)
-    for rows, length in shapes:
-        weights, x = new(context, 35, length, rows), new(context, 0, length, 1)
-        blocks = rows * length // 256
-        raw = np.ctypeslib.as_array(ctypes.cast(data(weights), ctypes.POINTER(ctypes.c_uint8)), (blocks, 66))
+    for (rows, length), count in zip(shapes, blocks, strict=True):
+        weights, x = library.tensor(ggml.TQ2_0, length, rows), library.tensor(ggml.F32, length, 1)
+        raw = library.array(weights, (count, ggml.TQ2_0_BYTES), ctypes.c_uint8)
         raw[:] = 0x64  # codes 0, 1, 2, 1
         raw[:, 64:] = np.array([0.03], np.float16).view(np.uint8)
-        values = np.ctypeslib.as_array(ctypes.cast(data(x), ctypes.POINTER(ctypes.c_float)), (length,))
-        values[:] = generator.standard_normal(length)
-        expand(graph, multiply(context, weights, x))
-
-    class Plan(ctypes.Structure):
-        _fields_ = (
-            ("work_size", ctypes.c_size_t),
-            ("work_data", pointer),
-            ("threads", ctypes.c_int),
-            ("pool", pointer),
-            ("abort", pointer),
-            ("abort_data", pointer),
-            ("use_ref", ctypes.c_bool),
-        )
-
-    plan = function("ggml_graph_plan", Plan, pointer, ctypes.c_int, pointer, of=cpu)(graph, 1, None)
-    work = np.empty(plan.work_size + 64, np.uint8)
-    plan.work_data = work.ctypes.data
-    run = function("ggml_graph_compute", ctypes.c_int, pointer, pointer, of=cpu)
-    run(graph, ctypes.byref(plan))
+        library.array(x, (length,))[:] = generator.standard_normal(length)
+        library.product(weights, x)
+    run = library.planned()
+    run()
     start = time.process_time()
     for _ in range(tokens):
-        run(graph, ctypes.byref(plan))
+        run()
     return (time.process_time() - start) / tokens
 
 

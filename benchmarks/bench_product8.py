@@ -12,12 +12,12 @@ llama-cpp-python. Its time includes quantizing the inputs to Q8_K, as in llama.c
 """
 
 import argparse
-import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ggml
 import numpy as np
 import torch
 from interleaved import installed, least_seconds, peak, show
@@ -122,61 +122,17 @@ def ggml_product(
     x: np.ndarray, levels: np.ndarray, folder: Path
 ) -> tuple[Callable[[], Any], Callable[[], np.ndarray]]:
     """A graph with one mul_mat of TQ2_0 weights and float32 inputs, on one thread."""
-    for name in ("base", "cpu"):
-        library = ctypes.CDLL(str(folder / f"libggml-{name}.so"), mode=ctypes.RTLD_GLOBAL)
-        if name == "base":
-            base = library
-    pointer, long = ctypes.c_void_p, ctypes.c_int64
-
-    class Parameters(ctypes.Structure):
-        _fields_ = (("size", ctypes.c_size_t), ("buffer", pointer), ("no_alloc", ctypes.c_bool))
-
-    def function(owner: Any, name: str, result: Any, *arguments: Any) -> Any:
-        found = getattr(owner, name)
-        found.restype, found.argtypes = result, arguments
-        return found
-
-    f32, tq2_0 = 0, 35
     (m, k), n = x.shape, len(levels)
-    function(library, "ggml_cpu_init", None)()
-    size = n * k * 2 + m * (n + 4 * k) * 8 + (1 << 26)
-    context = function(base, "ggml_init", pointer, Parameters)(Parameters(size, None, False))
-    new = function(base, "ggml_new_tensor_2d", pointer, pointer, ctypes.c_int, long, long)
-    weights, inputs = new(context, tq2_0, k, n), new(context, f32, k, m)
-    data = function(base, "ggml_get_data", pointer, pointer)
-    quantize = function(
-        base, "ggml_quantize_chunk", ctypes.c_size_t, ctypes.c_int, pointer, pointer, long, long, long, pointer
-    )
-    rows = np.ascontiguousarray(levels, np.float32)
-    quantize(tq2_0, rows.ctypes.data, data(weights), 0, n, k, None)
-    np.ctypeslib.as_array(ctypes.cast(data(inputs), ctypes.POINTER(ctypes.c_float)), (m, k))[:] = x
-    y = function(base, "ggml_mul_mat", pointer, pointer, pointer, pointer)(context, weights, inputs)
-    graph = function(base, "ggml_new_graph", pointer, pointer)(context)
-    function(base, "ggml_build_forward_expand", None, pointer, pointer)(graph, y)
-
-    class Plan(ctypes.Structure):
-        _fields_ = (
-            ("work_size", ctypes.c_size_t),
-            ("work_data", pointer),
-            ("threads", ctypes.c_int),
-            ("pool", pointer),
-            ("abort", pointer),
-            ("abort_data", pointer),
-            ("use_ref", ctypes.c_bool),
-        )
-
-    make_plan = function(library, "ggml_graph_plan", Plan, pointer, ctypes.c_int, pointer)
-    plan = make_plan(graph, 1, None)
-    work = np.empty(plan.work_size + 64, np.uint8)
-    plan.work_data = work.ctypes.data
-    compute = function(library, "ggml_graph_compute", ctypes.c_int, pointer, pointer)
-
-    def run(kept: Any = work) -> None:
-        compute(graph, ctypes.byref(plan))
+    library = ggml.Ggml(folder, n * k * 2 + m * (n + 4 * k) * 8 + (1 << 26), nodes=8)
+    weights, inputs = library.tensor(ggml.TQ2_0, k, n), library.tensor(ggml.F32, k, m)
+    library.quantize(weights, levels)
+    library.array(inputs, (m, k))[:] = x
+    y = library.product(weights, inputs)
+    run = library.planned()
 
     def result() -> np.ndarray:
         run()
-        return np.ctypeslib.as_array(ctypes.cast(data(y), ctypes.POINTER(ctypes.c_float)), (m, n)).copy()
+        return library.array(y, (m, n)).copy()
 
     return run, result
 

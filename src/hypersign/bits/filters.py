@@ -14,7 +14,7 @@ from hypersign.bits.backend import backend, native
 from hypersign.bits.reference import Words
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
-from hypersign.bits.words import Bound, Planned
+from hypersign.bits.words import Bound, Planned, check_rows
 
 __all__ = ["Filters"]
 
@@ -52,16 +52,7 @@ class Filters:
         if d >= 2**30:
             raise HypersignError(f"filters must have fewer than 2^30 levels, so that sums are int32; got {d}")
         row = -(-d // 64)
-        if (
-            words.dtype != np.uint64
-            or words.ndim not in (2, 3)
-            or words.shape[-1] != row
-            or words.shape[:-2] not in ((), (2,))
-        ):
-            raise HypersignError(
-                f"filters of shape {self.shape} must come as uint64 words (filters, {row}) or (2, filters, {row}); "
-                f"got {words.dtype} of shape {words.shape}"
-            )
+        check_rows(f"filters of shape {self.shape}", words, row)
         self.ternary = words.ndim == 3
         self.filters = words.shape[-2]
         if self.filters % self.groups:

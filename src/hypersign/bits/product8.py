@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import native
+from hypersign.bits.words import check_rows
 
 __all__ = ["Filters8"]
 
@@ -50,16 +51,7 @@ class Filters8:
         self.group = self.features if group is None else check_int("group", group, min=1)
         self.group = min(self.group, self.features)
         row = -(-self.features // 64)
-        if (
-            words.dtype != np.uint64
-            or words.ndim not in (2, 3)
-            or words.shape[-1] != row
-            or words.shape[:-2] not in ((), (2,))
-        ):
-            raise HypersignError(
-                f"filters of {self.features} levels must be uint64 words (filters, {row}) or (2, filters, {row}); "
-                f"got {words.dtype} of shape {words.shape}"
-            )
+        check_rows(f"filters of {self.features} levels", words, row)
         self.ternary, self.filters = words.ndim == 3, words.shape[-2]
         shape = (self.filters, -(-self.features // self.group))
         try:

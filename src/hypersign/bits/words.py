@@ -22,6 +22,15 @@ Planned = Callable[[NDArray[Any], NDArray[Any]], Bound]
 """An operation whose options are checked. A call with an input and an output array binds it to them."""
 
 
+def check_rows(what: str, words: Words, row: int) -> None:
+    """Raises HypersignError where `words` are no rows of `row` packed words, nor two planes of such rows."""
+    shape = words.shape
+    if words.dtype != np.uint64 or words.ndim not in (2, 3) or shape[-1] != row or shape[:-2] not in ((), (2,)):
+        raise HypersignError(
+            f"{what} must come as uint64 words (filters, {row}) or (2, filters, {row}); got {words.dtype} of shape {shape}"
+        )
+
+
 def pack(x: ArrayLike, *, threshold: ArrayLike = 0, flip: ArrayLike = False) -> Words:
     """Packs the levels -1 and +1 of numbers along the last axis, 64 per word.
 
