@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
             filters.matmul(np.zeros((1, 70), np.int8), [1.0, 2.0])
         with pytest.raises(HypersignError, match=r"one number per filter and group; got"):
             Filters8(words, 70, scale=[1, 2, 3])
-        with pytest.raises(HypersignError, match="must be uint64 words"):
+        with pytest.raises(HypersignError, match="must come as uint64 words"):
             Filters8(words, 129)
         with pytest.raises(HypersignError, match="features must be"):
             Filters8(words, 2**19)

@@ -31,7 +31,7 @@ def export(
     name: str | None = None,
     images: Path | None = None,
 ) -> None:
-    """Write a packed network, or a run's, for another tool: ONNX Runtime, FINN and hls4ml (QONNX), a C compiler.
+    """Write a packed network, or a run's, for another tool: as ONNX, as QONNX, or as C.
 
     With --images, the other tool runs the file on these images, and its classes are compared with the packed
     network's.

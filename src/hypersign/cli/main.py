@@ -28,7 +28,7 @@ VERBS = {
     "pack": "write a run's network as one file of bits, and verify it",
     "run": "predict with a packed file, without torch",
     "generate": "continue a text with a run that was trained on one",
-    "export": "write a packed file for ONNX Runtime, FINN and hls4ml (QONNX), or a C compiler",
+    "export": "write a packed file as ONNX, as QONNX, or as C for microcontrollers",
     "import": "read a QONNX network of binary and ternary layers as a packed file",
     "play": "write a page that runs a packed file on what you draw",
     "bench": "time a packed network and its layers, beside the float network",

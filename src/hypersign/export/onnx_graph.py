@@ -76,7 +76,7 @@ def onnx_model(model: PackedModel) -> onnx.ModelProto:
 
 
 def qonnx_model(model: PackedModel, *, activations: Activations = "quant") -> onnx.ModelProto:
-    """A packed network with the operators of QONNX, which FINN and hls4ml read.
+    """A packed network with the operators of QONNX.
 
     The input `images` is float32 with the numbers 0 to 255. Weights are BipolarQuant (binary) or IntQuant of two
     bits, signed and narrow (ternary), so their scale is 1.
@@ -84,7 +84,7 @@ def qonnx_model(model: PackedModel, *, activations: Activations = "quant") -> on
     Args:
         model: the packed network.
         activations: "quant" writes activations as BipolarQuant or IntQuant of a shifted sum; "multithreshold" as one
-            MultiThreshold each, the form that FINN makes of them.
+            MultiThreshold each.
 
     Raises:
         HypersignError: an operation has no exact form, or a convolution of signs is padded with zeros, which are no
