@@ -27,7 +27,8 @@ def check_rows(what: str, words: Words, row: int) -> None:
     shape = words.shape
     if words.dtype != np.uint64 or words.ndim not in (2, 3) or shape[-1] != row or shape[:-2] not in ((), (2,)):
         raise HypersignError(
-            f"{what} must come as uint64 words (filters, {row}) or (2, filters, {row}); got {words.dtype} of shape {shape}"
+            f"{what} must come as uint64 words (filters, {row}) or (2, filters, {row}); got {words.dtype} of shape "
+            f"{shape}"
         )
 
 
