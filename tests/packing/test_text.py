@@ -1,12 +1,14 @@
 """Packed language models beside torch's: logits, pieces, decisions, damaged files."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from hypersign import HypersignError, pretrained
 from hypersign.bits import backend
@@ -14,7 +16,7 @@ from hypersign.cli import main
 from hypersign.generation import continued
 from hypersign.models import build, lstm
 from hypersign.packed import PackedText
-from hypersign.packed.text import is_packed_text
+from hypersign.packed.text import KEY, is_packed_text, write_text
 from hypersign.packing import pack_text, verify_text
 
 CLASSES = "abcdefghijk"
@@ -174,3 +176,64 @@ def test_the_commands_pack_and_continue_texts(tmp_path, capsys):
     main(["generate", target, "--prompt", "the ", "--count", "20"])
     assert capsys.readouterr().out == first
     assert backend()
+
+
+WRONG = [None, -1, 0, 1, 3, 2**70, 1.5, "x", [], {}, True, [1], {"a": 1}]
+
+
+def _mutated(value, random):
+    """The JSON value with one entry, somewhere inside, dropped, added or replaced."""
+    if not isinstance(value, dict | list) or not value or random.random() < 0.2:
+        return WRONG[random.integers(len(WRONG))]
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = keys[random.integers(len(keys))]
+    copy = value.copy()
+    if random.random() < 0.2:
+        del copy[key]
+    else:
+        copy[key] = _mutated(value[key], random)
+    return copy
+
+
+def _damaged(tensors, random):
+    """The tensors with one of them dropped, doubled, cut, turned, or of another type."""
+    name = list(tensors)[random.integers(len(tensors))]
+    found, rest = tensors[name], {key: value for key, value in tensors.items() if key != name}
+    ways = [
+        {},
+        {name: found, "extra": found},
+        {name: found[:-1]},
+        {name: found[..., :-1]},
+        {name: found[None]},
+        {name: found.T},
+        {name: found.astype(np.float32) * np.float32(np.nan)},
+        {name: -found if found.dtype == np.float32 else ~found},
+        {name: np.zeros(found.shape, np.uint64)},
+    ]
+    return rest | ways[random.integers(len(ways))]
+
+
+@pytest.mark.parametrize("name", ["batch norm", "8-bit states", "bitnet", "float gpt"])
+def test_mutated_structures_and_tensors_are_refused_or_run(name, tmp_path):
+    """A file whose hash is right but whose content is not: one sentence, or a network that runs."""
+    pack_text(network(name), tmp_path / "net", CLASSES)
+    with safe_open(tmp_path / "net", "np") as file:
+        structure = json.loads(file.metadata()[KEY])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    random = np.random.default_rng(2)
+    times, refused = 2000 if os.environ.get("HYPERSIGN_LONG") == "1" else 100, 0
+    for _ in range(times):
+        one, other = structure, tensors
+        if random.random() < 0.6:
+            key = list(structure)[random.integers(len(structure))]
+            one = {**structure, key: _mutated(structure[key], random)}
+        else:
+            other = _damaged(tensors, random)
+        write_text(tmp_path / "other", one, other)
+        try:
+            logits = PackedText.load(tmp_path / "other").predict(np.array([[1, 0, 2]]))
+        except HypersignError:
+            refused += 1
+        else:
+            assert logits.shape[:2] == (1, 3)
+    assert refused > times / 3

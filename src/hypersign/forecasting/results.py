@@ -195,7 +195,7 @@ class Forecast:
         repaired: bool = True,
         held_out: Iterable[Any] | None = None,
     ) -> Plan:
-        """The assignment with the smallest predicted damage for a size, or the smallest one for an agreement.
+        """The assignment with the least damage that fits a size, or the smallest that keeps an agreement.
 
         Of all choices of one format per layer it takes the one with the smallest sum of -log r of its changes alone,
         an exact knapsack. Only formats of weights are chosen, because those of inputs change no size; layers whose

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError, check_int, check_real
+from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
 from hypersign._safetensors import header_bytes, read_header
@@ -55,16 +55,60 @@ def is_packed_text(path: Path) -> bool:
         return False
 
 
+INPUTS = ("real", "int8", "sign")
+"""What a product reads: numbers, 8-bit levels with a scale per token, or signs."""
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+"""The recurrent cells, and the rows per unit of their matrices."""
+
+PARTS = ("query", "key", "value", "output", "up", "down")
+"""The products of a block; `gate` may be one more."""
+
+MOST = 2**20
+"""The most classes, units and layers: far above any network, far below what memory holds."""
+
+
+class _Tensors:
+    """The tensors of a file, each of which is taken once, with its type and shape."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self.left = dict(tensors)
+
+    def take(self, name: str, dtype: Any, *shape: int) -> NDArray[Any]:
+        """The tensor `name`.
+
+        Raises:
+            HypersignError: it is missing, has another type or shape, or holds numbers that are not finite.
+        """
+        found = self.left.pop(name, None)
+        if found is None or found.dtype != dtype or found.shape != shape:
+            given = "missing" if found is None else f"{found.dtype} of shape {found.shape}"
+            raise HypersignError(f"the tensor {name!r} must be {np.dtype(dtype)} of shape {shape}; it is {given}")
+        if found.dtype == np.float32 and not np.isfinite(found).all():
+            raise HypersignError(f"the tensor {name!r} must hold finite numbers; it holds NaN or infinity")
+        return found
+
+    def optional(self, name: str, *shape: int) -> Floats | None:
+        """A float32 tensor, or None where there is none."""
+        return self.take(name, np.float32, *shape) if name in self.left else None
+
+    def planes(self, name: str) -> tuple[int, ...]:
+        """`(2,)` where packed levels are ternary, else nothing."""
+        return (2,) if name in self.left and self.left[name].ndim == 3 else ()
+
+
 class _Product:
     """A matrix with its inputs' quantizer: "real", "int8" (a scale per token) or "sign"."""
 
-    def __init__(self, name: str, tensors: Mapping[str, NDArray[Any]], features: int, inputs: str) -> None:
-        self.inputs, self.filters8, self.scale = inputs, None, None
-        if f"{name}.weight" in tensors:
-            self.matrix = _taken(tensors, f"{name}.weight", np.float32)
+    def __init__(self, name: str, tensors: _Tensors, outputs: int, features: int, inputs: str) -> None:
+        self.inputs, self.filters8, self.scale = check_choice("inputs", inputs, INPUTS), None, None
+        matrix = tensors.optional(f"{name}.weight", outputs, features)
+        if matrix is not None:
+            self.matrix = matrix
             return
-        words = _taken(tensors, f"{name}.levels", np.uint64)
-        scale = _taken(tensors, f"{name}.scale", np.float32)
+        shape = (*tensors.planes(f"{name}.levels"), outputs, -(-features // 64))
+        words = tensors.take(f"{name}.levels", np.uint64, *shape)
+        scale = tensors.take(f"{name}.scale", np.float32, outputs)
         if inputs == "int8":
             self.filters8 = Filters8(words, features, scale=scale[:, None])
         else:
@@ -87,10 +131,36 @@ class _Product:
         return y.reshape(*x.shape[:-1], -1)
 
 
-def _taken(tensors: Mapping[str, NDArray[Any]], name: str, dtype: Any) -> NDArray[Any]:
-    if name not in tensors or tensors[name].dtype != dtype:
-        raise HypersignError(f"the tensor {name} of type {np.dtype(dtype)} is missing: the file is damaged")
-    return tensors[name]
+def _keys(what: str, found: Any, *keys: str) -> Mapping[str, Any]:
+    """`found`, which must be a JSON object with these keys.
+
+    Raises:
+        HypersignError: it is another thing, or has other keys.
+    """
+    if not isinstance(found, dict) or set(found) != set(keys):
+        raise HypersignError(f"{what} must have {', '.join(keys)}; it is {found!r:.80}")
+    return found
+
+
+def _checked(structure: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The structure of a file; its layers are checked when they are made.
+
+    Raises:
+        HypersignError: an entry is missing, or outside its range.
+    """
+    found = _keys("its structure", structure, "version", "kind", "classes", "unit", "context", "layers")
+    check_choice("kind", found["kind"], ("lstm", "gpt"))
+    check_choice("unit", found["unit"], ("characters", "bytes"))
+    for name in ("classes", "layers"):
+        if not isinstance(found[name], list) or not 1 <= len(found[name]) <= MOST:
+            raise HypersignError(f"{name} must be a list of 1 to {MOST}; it is {found[name]!r:.80}")
+    if not all(isinstance(name, str) for name in found["classes"]):
+        raise HypersignError("classes must be strings")
+    if found["kind"] == "gpt":
+        check_int("context", found["context"], min=1, max=MOST)
+    elif found["context"] is not None:
+        raise HypersignError(f"a recurrent network has no context; the file says {found['context']!r:.40}")
+    return found
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -120,21 +190,29 @@ class PackedText:
     """
 
     def __init__(self, structure: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], size: int) -> None:
-        self._structure, self._tensors, self._size = structure, tensors, size
-        self.kind: str = structure["kind"]
-        self.classes = tuple(structure["classes"])
-        self.unit: str = structure["unit"]
-        self.context: int | None = structure["context"]
-        self._embedding = _taken(tensors, "embedding", np.float32)
-        width = self._embedding.shape[1]
-        if len(self._embedding) != len(self.classes):
-            raise HypersignError(f"the embedding has {len(self._embedding)} rows for {len(self.classes)} classes")
-        self._layers: list[Callable[[Floats, Any], tuple[Floats, tuple[Floats, ...]]]] = []
-        for number, layer in enumerate(structure["layers"], 1):
+        found, own = _checked(structure), _Tensors(tensors)
+        self._size = size
+        self.kind: str = found["kind"]
+        self.classes = tuple(found["classes"])
+        self.unit: str = found["unit"]
+        self.context: int | None = found["context"]
+        shape = tensors["embedding"].shape if "embedding" in tensors else ()
+        width = shape[1] if len(shape) == 2 else 0
+        self._embedding = own.take("embedding", np.float32, len(self.classes), width)
+        self._layers: list[_Recurrent | _Block] = []
+        for number, layer in enumerate(found["layers"], 1):
             make = _Recurrent if self.kind == "lstm" else _Block
-            self._layers.append(make(f"layer{number}", layer, tensors, width))
-            width = layer.get("units", width)
-        self._head = _Product("head", tensors, width, "real")
+            try:
+                made = make(f"layer{number}", layer, own, width)
+            except HypersignError as error:
+                raise HypersignError(f"layer {number}: {error}") from error
+            self._layers.append(made)
+            width = made.width
+        self._norm = own.take("norm", np.float32, width) if self.kind == "gpt" else None
+        self._head = _Product("head", own, len(self.classes), width, "real")
+        self._bias = own.optional("head.bias", len(self.classes))
+        if own.left:
+            raise HypersignError(f"every tensor must belong to a layer; {next(iter(own.left))!r:.40} does not")
 
     @classmethod
     def load(cls, file: str | Path) -> "PackedText":
@@ -166,12 +244,9 @@ class PackedText:
                     name: np.frombuffer(body[entry.start : entry.stop], _TYPES[entry.dtype]).reshape(entry.shape)
                     for name, entry in header.tensors.items()
                 }
-                try:
-                    return cls(structure, tensors, len(header.raw) + len(body))
-                except (KeyError, TypeError, ValueError, IndexError) as error:
-                    raise HypersignError(f"its structure and tensors do not fit: {error!r:.80}") from error
+                return cls(structure, tensors, len(header.raw) + len(body))
             except HypersignError as error:
-                raise HypersignError(f"{path}: {error}") from error
+                raise HypersignError(f"{path}: {error!s:.500}") from error
 
     def __repr__(self) -> str:
         return f"PackedText({self.kind}, {len(self.classes)} {self.unit}, {self._size:,} bytes)"
@@ -198,29 +273,36 @@ class PackedText:
         for number, layer in enumerate(self._layers):
             x, kept = layer(x, None if memory is None else memory[number])
             after.append(kept)
-        if self.kind == "gpt":
-            x = _rms(x, self._tensors["norm"])
-        y = self._head(x)
-        return (y + self._tensors["head.bias"] if "head.bias" in self._tensors else y), after
+        y = self._head(x if self._norm is None else _rms(x, self._norm))
+        return (y if self._bias is None else y + self._bias), after
 
 
 class _Recurrent:
     """A recurrent layer: LSTM, GRU or RNN."""
 
-    def __init__(self, name: str, layer: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], width: int) -> None:
-        self.cell, self.units = layer["cell"], layer["units"]
-        self.ih = _Product(f"{name}.ih", tensors, width, layer["inputs"])
-        self.hh = _Product(f"{name}.hh", tensors, self.units, layer["hidden"])
-        self.bias = {kind: tensors.get(f"{name}.{kind}.bias") for kind in ("ih", "hh")}
-        self.norms = {kind: self._norm(f"{name}.norm_{kind}", tensors) for kind in ("ih", "hh", "c")}
+    def __init__(self, name: str, layer: Any, tensors: _Tensors, width: int) -> None:
+        layer = _keys("it", layer, "cell", "units", "inputs", "hidden")
+        self.cell = check_choice("cell", layer["cell"], tuple(GATES))
+        self.width = units = check_int("units", layer["units"], min=1, max=MOST)
+        rows = GATES[self.cell] * units
+        self.ih = _Product(f"{name}.ih", tensors, rows, width, layer["inputs"])
+        self.hh = _Product(f"{name}.hh", tensors, rows, units, layer["hidden"])
+        self.bias = {kind: tensors.optional(f"{name}.{kind}.bias", rows) for kind in ("ih", "hh")}
+        sizes = (("ih", rows), ("hh", rows), ("c", units))
+        self.norms = {kind: self._norm(f"{name}.norm_{kind}", tensors, size) for kind, size in sizes}
 
-    def _norm(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> Callable[[Floats], Floats] | None:
-        if f"{name}.weight" not in tensors:
+    def _norm(self, name: str, tensors: _Tensors, size: int) -> Callable[[Floats], Floats] | None:
+        weight, bias = tensors.optional(f"{name}.weight", size), tensors.optional(f"{name}.bias", size)
+        if weight is None:
             return None
-        weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias", np.float32(0))
-        if f"{name}.mean" in tensors:
-            mean, variance = tensors[f"{name}.mean"], tensors[f"{name}.variance"]
-            return lambda x: (x - mean) / np.sqrt(variance + np.float32(1e-5)) * weight + bias
+        bias = np.zeros(size, np.float32) if bias is None else bias
+        mean = tensors.optional(f"{name}.mean", size)
+        if mean is not None:
+            variance = tensors.take(f"{name}.variance", np.float32, size)
+            if (variance < 0).any():
+                raise HypersignError(f"the tensor {name}.variance must hold no negative number")
+            deviation: Floats = np.sqrt(variance + np.float32(1e-5))
+            return lambda x: (x - mean) / deviation * weight + bias
 
         def layer(x: Floats) -> Floats:
             centred = x - x.mean(-1, keepdims=True)
@@ -234,10 +316,10 @@ class _Recurrent:
         return x if bias is None else x + bias
 
     def __call__(self, x: Floats, memory: tuple[Floats, ...] | None) -> tuple[Floats, tuple[Floats, ...]]:
-        zero = np.zeros((len(x), self.units), np.float32)
+        zero = np.zeros((len(x), self.width), np.float32)
         state = ((zero, zero) if self.cell == "LSTM" else (zero,)) if memory is None else memory
         from_inputs = self._added("ih", self.ih(x))
-        outputs = np.empty((*x.shape[:2], self.units), np.float32)
+        outputs = np.empty((*x.shape[:2], self.width), np.float32)
         for t in range(x.shape[1]):
             state = self._step(from_inputs[:, t], self._added("hh", self.hh(state[0])), state)
             outputs[:, t] = state[0]
@@ -259,12 +341,25 @@ class _Recurrent:
 class _Block:
     """A block of the transformer; see `models.gpt`."""
 
-    def __init__(self, name: str, layer: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], width: int) -> None:
-        self.heads, self.units = layer["heads"], layer["feed_forward_units"]
-        self.norms = {part: tensors.get(f"{name}.{part}") for part in ("norm1", "norm2", "inner1", "inner2")}
-        given = layer["inputs"]
+    def __init__(self, name: str, layer: Any, tensors: _Tensors, width: int) -> None:
+        layer = _keys("it", layer, "heads", "feed_forward_units", "inputs")
+        self.width = width
+        self.heads = check_int("heads", layer["heads"], min=1, max=width)
+        if width % (2 * self.heads):
+            raise HypersignError(f"heads must divide the width {width} into even parts; got {self.heads}")
+        units = check_int("feed_forward_units", layer["feed_forward_units"], min=1, max=MOST)
+        gated = isinstance(layer["inputs"], dict) and "gate" in layer["inputs"]
+        given = _keys("inputs", layer["inputs"], *PARTS, *(["gate"] if gated else []))
+        norms = (("norm1", width), ("norm2", width), ("inner1", width), ("inner2", units))
+        self.norms = {part: tensors.optional(f"{name}.{part}", size) for part, size in norms}
         self.products = {
-            part: _Product(f"{name}.{part}", tensors, self.units if part == "down" else width, given[part])
+            part: _Product(
+                f"{name}.{part}",
+                tensors,
+                units if part in ("up", "gate") else width,
+                units if part == "down" else width,
+                given[part],
+            )
             for part in given
         }
 
