@@ -116,7 +116,7 @@ def _encoded(name: str, weights: Levels, kind: str, block: int) -> NDArray[np.ui
 
 
 def write_bitnet(folder: Path | str, tensors: Mapping[str, Levels | NDArray[np.float32]]) -> None:
-    """Writes model.safetensors and config.json with levels as BitNet stores them: four per byte, one scale per matrix.
+    """Writes model.safetensors and config.json with levels as in BitNet: four per byte, one scale per matrix.
 
     Levels of X.weight become X.weight (uint8) and X.weight_scale (float32). config.json names the linear class
     `autobitlinear`, so that scales multiply. Other arrays are stored as float32.
