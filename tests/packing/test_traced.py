@@ -202,6 +202,32 @@ class Computes(nn.Module):
         return self.function(self.fc(torch.flatten(x, 1)))
 
 
+class InPlace(nn.Module):
+    """A shortcut around layers that change its input in place: torch adds what they changed it to."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.fc = QuantLinear(48, 10, input_quantizer=Sign(), weight_quantizer=Sign(), bias=False)
+        self.last = QuantLinear(10, 10, input_quantizer=Sign(), weight_quantizer=Sign(), bias=False)
+        self.relu, self.way = nn.ReLU(inplace=True), way
+        self.both = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True), self.last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(torch.flatten(x, 1))
+        if self.way == "layer":
+            return x + self.last(self.relu(x))
+        if self.way == "sequence":
+            return x + self.both(x)
+        if self.way == "function":
+            return x + self.last(F.relu(x, inplace=True))
+        if self.way == "position":
+            return x + self.last(F.relu(x, True))
+        if self.way == "shape":
+            y = torch.flatten(x, 1)
+            return self.last(y.relu_()) + x
+        return self.last(x.clamp_(0)) + x
+
+
 class TwoInputs(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
@@ -215,6 +241,10 @@ REFUSED = {
     "another dimension": (lambda: Computes(lambda y: torch.cat([y, y])), "dimension 1; torch.cat has dim=0"),
     "a tanh at the end": (lambda: Computes(torch.tanh), "packed only in front of a quantizer"),
     "another view": (lambda: Computes(lambda y: y.view(-1, 5)), "the arguments of view in its forward"),
+    **{
+        f"in place: {way}": (lambda way=way: InPlace(way), "changes a value in place that is read again later")
+        for way in ("layer", "sequence", "function", "position", "shape", "method")
+    },
     "two inputs": (TwoInputs, "a packed network has one input; its forward takes 2"),
     "a layer of torch": (lambda: nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(48, 10)), "known of GELU"),
 }  # fmt: skip

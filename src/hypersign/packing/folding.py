@@ -21,7 +21,7 @@ from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision
 from hypersign.packed.values import Kind, Node
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of, thresholds_hold
-from hypersign.packing.traced import calls_of, has_own_forward
+from hypersign.packing.traced import calls_of, has_own_forward, refusal
 from hypersign.quantizers import Quantizer
 
 __all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "refusal"]
@@ -93,12 +93,6 @@ class Flow:
 
 Handler = Callable[["Folding", str, Any, Flow], Flow]
 """Folds one type of layer: takes the folding, the layer's name, the layer and its input; returns its output."""
-
-
-def refusal(name: str, module: nn.Module, reason: str) -> HypersignError:
-    """The error for a layer that cannot be packed."""
-    kind = type(module).__name__
-    return HypersignError(f"{name or kind.lower()} ({kind}) cannot be packed: {reason}")
 
 
 class Folding:

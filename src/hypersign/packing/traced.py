@@ -18,7 +18,7 @@ from hypersign._checks import HypersignError
 from hypersign.layers import QuantLayer
 from hypersign.quantizers import Quantizer
 
-__all__ = ["Call", "calls_of", "child_name", "has_own_forward", "root_name"]
+__all__ = ["Call", "calls_of", "child_name", "has_own_forward", "refusal", "root_name"]
 
 
 def child_name(parent: str, child: str) -> str:
@@ -30,6 +30,12 @@ def child_name(parent: str, child: str) -> str:
     if parent:
         return f"{parent}.{child}"
     return f"{child}_" if child in ("input", "pixels") else child
+
+
+def refusal(name: str, module: nn.Module, reason: str) -> HypersignError:
+    """The error for a layer that cannot be packed."""
+    kind = type(module).__name__
+    return HypersignError(f"{name or kind.lower()} ({kind}) cannot be packed: {reason}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +87,7 @@ def calls_of(name: str, module: nn.Module, known: Container[type[nn.Module]]) ->
     try:
         graph = _Tracer(known).trace(module)
     except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise _refusal(
+        raise refusal(
             name, module, f"torch.fx cannot follow its forward ({' '.join(str(error).split()):.200})"
         ) from error
     return _Reader(name, module).read(graph)
@@ -98,11 +104,6 @@ class _Tracer(fx.Tracer):
         return not has_own_forward(m, self.known)
 
 
-def _refusal(name: str, module: nn.Module, reason: str) -> HypersignError:
-    kind = type(module).__name__
-    return HypersignError(f"{name or kind.lower()} ({kind}) cannot be packed: {reason}")
-
-
 class _Reader:
     """Turns the trace's nodes into calls."""
 
@@ -113,6 +114,8 @@ class _Reader:
         self.sizes: set[fx.Node] = set()
         """Nodes that are sizes of a value, which views take."""
         self.taken: Counter[str] = Counter()
+        self.memory: dict[fx.Node, fx.Node] = {}
+        """The node whose memory a value lies in: another's, where it is only seen in another shape."""
 
     def read(self, graph: fx.Graph) -> tuple[list[Call], str]:
         """Returns the calls and the name of the last."""
@@ -121,9 +124,11 @@ class _Reader:
             raise self.refusal(f"a packed network has one input; its forward takes {len(inputs)}")
         self.names[inputs[0]] = ""
         output = ""
+        order = {node: i for i, node in enumerate(graph.nodes)}
         for node in graph.nodes:
             if node.op in ("call_module", "call_function", "call_method", "get_attr"):
                 self._read(node)
+                self._check_in_place(node, order)
             elif node.op == "output":
                 output = self._input(node.args[0])
         readers = Counter(name for call in self.calls for name in call.inputs)
@@ -132,7 +137,7 @@ class _Reader:
 
     def refusal(self, reason: str) -> HypersignError:
         """The error for this module."""
-        return _refusal(self.name, self.module, reason)
+        return refusal(self.name, self.module, reason)
 
     def _read(self, node: fx.Node) -> None:
         if node.op == "call_module":
@@ -164,6 +169,26 @@ class _Reader:
             what = getattr(key, "__name__", str(key))
             raise self.refusal(f"no packed form is known of {what} in its forward")
 
+    def _check_in_place(self, node: fx.Node, order: dict[fx.Node, int]) -> None:
+        """Refuses a call that changes its input in place where a later call reads the input too."""
+        value = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        if value is None:
+            return
+        memory = self.memory.get(value, value)
+        module = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        made = self.calls[-1].module if self.calls and self.names.get(node) == self.calls[-1].name else None
+        if isinstance(made, SEEN) or (isinstance(made, nn.Sequential) and all(isinstance(m, SEEN) for m in made)):
+            self.memory[node] = memory
+        changes = _changes_input(module) if module is not None else _is_in_place(node)
+        if not changes:
+            return
+        self.memory[node] = memory
+        for other in (memory, *(key for key, place in self.memory.items() if place is memory)):
+            if other is not node and any(order[user] > order[node] for user in other.users):
+                raise self.refusal(
+                    f"{node.name} in its forward changes a value in place that is read again later: use inplace=False"
+                )
+
     def _function(self, node: fx.Node, make: Callable[..., nn.Module | None]) -> None:
         module = make(node, self.sizes)
         if module is None:
@@ -190,6 +215,29 @@ class _Reader:
         """`name`, or with a number where it was called before."""
         self.taken[name] += 1
         return name if self.taken[name] == 1 else f"{name}.call{self.taken[name]}"
+
+
+SEEN = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+"""Layers whose output is their input, in evaluation, seen in another shape at most."""
+
+
+def _changes_input(module: nn.Module) -> bool:
+    """Whether a layer writes its output over its input."""
+    if isinstance(module, nn.Sequential):
+        first = next((part for part in module if not isinstance(part, SEEN)), None)
+        return first is not None and _changes_input(first)
+    return bool(getattr(module, "inplace", False)) and not isinstance(module, SEEN)
+
+
+INPLACE_LAST = (F.relu, F.relu6, F.leaky_relu, F.hardtanh)
+"""Functions whose last argument says whether they write over their input."""
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    """Whether a function or method writes its output over its first argument."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    stated = bool(node.kwargs.get("inplace")) or (node.target in INPLACE_LAST and node.args[-1] is True)
+    return stated or node.target is operator.iadd or name.endswith("_")
 
 
 ADDED = (operator.add, operator.iadd, torch.add, ".add", ".add_")
