@@ -11,6 +11,10 @@ import pytest
 # ten times slower. Set before torch is imported, so that the processes which tests start have it too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A relative folder of data sets counts from here, also for processes that tests start in another folder.
+if os.environ.get("HYPERSIGN_DATA"):
+    os.environ["HYPERSIGN_DATA"] = os.path.abspath(os.environ["HYPERSIGN_DATA"])
+
 
 @pytest.fixture(scope="session")
 def synthetic():
