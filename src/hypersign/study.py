@@ -8,8 +8,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from hypersign import _defaults, playground, report, simulation
+from hypersign import _defaults, bits, playground, report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object, plain
@@ -32,7 +34,8 @@ from hypersign.geometry.recurrence import OverTime, over_time
 from hypersign.geometry.results import LayerGeometry, from_plain
 from hypersign.layers import QuantRecurrent, quant_layers
 from hypersign.models import options_of
-from hypersign.packed import PackedModel
+from hypersign.models.build import SEQUENCES as SEQUENCE_MODELS
+from hypersign.packed import PackedModel, PackedText
 from hypersign.packed.profile import profile
 from hypersign.packing import pack
 from hypersign.report import Pictures
@@ -260,21 +263,22 @@ def twin_recipe(recipe: Recipe) -> Recipe:
     """The recipe of a network's float twin: the same network, data and training, without quantizers.
 
     Weights are real, a ReLU takes the place of each quantizer of inputs, the first layer reads plain pixels, and
-    training is in float32.
+    training is in float32. A network for sequences (lstm, gpt) gets no ReLU: it has its own functions.
 
     Raises:
         HypersignError: the network has no float form.
 
     >>> twin = twin_recipe(Recipe(levels=3, threshold="optimal"))
-    >>> twin.weights, twin.inputs, twin.threshold
-    ('float', 'relu', None)
+    >>> twin.weights, twin.inputs, twin.threshold, twin_recipe(Recipe(model="gpt", inputs="int8")).inputs
+    ('float', 'relu', None, 'float')
     """
     if not {"weights", "inputs"} <= set(options_of(recipe.model)):
         raise HypersignError(f"{recipe.model} has no float twin: without its levels it is another network")
     low_bit: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(Recipe) if field.name in _LOW_BIT
     }
-    return dataclasses.replace(recipe, **low_bit, weights="float", inputs="relu", precision="float32")
+    inputs = "float" if recipe.model in SEQUENCE_MODELS else "relu"
+    return dataclasses.replace(recipe, **low_bit, weights="float", inputs=inputs, precision="float32")
 
 
 _LOW_BIT = (
@@ -305,8 +309,9 @@ def train_twin(
     Returns the run with a new section `twin` in run.json: `folder`, and for the twin `accuracy`, `loss`,
     `float_bytes` (its parameters in float32) and `seconds_per_image` (in torch, float32). If the run's network can be
     packed, it also has `packed_bytes` (the packed file) and `packed_seconds_per_image`, else `packed_reason`. Both
-    times are the minimum over interleaved repeats, for batches of `batch` images on one thread. A finished twin is
-    not trained again.
+    times are the minimum over interleaved repeats, for batches of `batch` images on one thread. A text has
+    `bits_per_token`, `seconds_per_token` and `packed_seconds_per_token` instead, for reading `batch` sequences of the
+    recipe's length. A finished twin is not trained again.
 
     Args:
         run: a finished run of a named network and a named data set.
@@ -319,10 +324,10 @@ def train_twin(
     """
     if not run.finished:
         raise HypersignError(f"{run.path} is not finished; first: hypersign train --resume {run.path}")
-    if run.info["model"].get("given") or run.unit != "images":
+    if run.info["model"].get("given") or not (run.unit == "images" or run.reads_text):
         raise HypersignError(
-            f"a float twin is made of a named network for images; {run.name} is {run.info['model']['name']} on "
-            f"{run.unit}: train its twin yourself"
+            f"a float twin is made of a named network for images or text; {run.name} is "
+            f"{run.info['model']['name']} on {run.unit}: train its twin yourself"
         )
     recipe = twin_recipe(Recipe(**run.info["recipe"]))
     folder = run.path / "twin"
@@ -338,8 +343,7 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
     test = twin.info["results"]["test"]
     facts: dict[str, Any] = {
         "folder": twin.path.name,
-        "accuracy": test["accuracy"],
-        "loss": test["loss"],
+        **{name: test[name] for name in ("accuracy", "loss", "bits_per_token") if name in test},
         "float_bytes": summary(twin).float_bytes,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -348,23 +352,47 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
             pack(run, packed)
         except HypersignError as error:
             return {**facts, "packed_reason": str(error)}
-        model, size = PackedModel.load(packed), packed.stat().st_size
-    times = profile(
-        model,
-        images=TWIN_BATCH,
-        repeats=repeats,
-        rivals={"twin": network_call(twin.load_model(), tuple(model.shape))},
-    )
+        size = packed.stat().st_size
+        if run.reads_text:
+            times = _text_times(PackedText.load(packed), twin, repeats)
+        else:
+            model = PackedModel.load(packed)
+            found = profile(
+                model,
+                images=TWIN_BATCH,
+                repeats=repeats,
+                rivals={"twin": network_call(twin.load_model(), tuple(model.shape))},
+            )
+            times = {
+                "seconds_per_image": found.rivals["twin"] / TWIN_BATCH,
+                "packed_seconds_per_image": found.seconds_per_image,
+            }
     return {
         **facts,
         "packed_bytes": size,
-        "seconds_per_image": times.rivals["twin"] / TWIN_BATCH,
-        "packed_seconds_per_image": times.seconds_per_image,
+        **times,
         "batch": TWIN_BATCH,
         "threads": 1,
-        "backend": times.backend,
+        "backend": bits.backend(),
         "machine": machine(),
     }
+
+
+def _text_times(packed: PackedText, twin: Run, repeats: int) -> dict[str, float]:
+    """Seconds per token of a packed language model and of its float twin in torch, which read the same sequences."""
+    model, length = twin.load_model(), twin.info["recipe"]["length"]
+    tokens = torch.randint(len(packed.classes), (TWIN_BATCH, length), generator=torch.Generator().manual_seed(0))
+    calls = {
+        "seconds_per_token": _on_one_thread(lambda: model(tokens)),
+        "packed_seconds_per_token": lambda: packed.predict(tokens.numpy()),
+    }
+    times = dict.fromkeys(calls, math.inf)
+    for _ in range(repeats + 1):  # the first round warms up
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[name] = min(times[name], (time.perf_counter() - started) / tokens.numel())
+    return times
 
 
 def network_call(model: nn.Module, shape: tuple[int, ...]) -> Any:
@@ -373,17 +401,22 @@ def network_call(model: nn.Module, shape: tuple[int, ...]) -> Any:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((TWIN_BATCH, *shape), generator=generator).to(memory_format=torch.channels_last)
 
-    def call() -> Tensor:
+    return _on_one_thread(lambda: network(images))
+
+
+def _on_one_thread(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The call in inference mode, on one thread of torch."""
+
+    def alone() -> Tensor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with torch.inference_mode():
-                result: Tensor = network(images)
-                return result
+                return call()
         finally:
             torch.set_num_threads(threads)
 
-    return call
+    return alone
 
 
 def _playground(run: Run, weights: str) -> str | None:
