@@ -29,12 +29,14 @@ from hypersign.data import ImageData
 from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
-from hypersign.geometry.inspection import StageProgress, silent
+from hypersign.geometry.inspection import SEQUENCES, StageProgress, silent
+from hypersign.geometry.positions import PositionR, attention_r
 from hypersign.geometry.recurrence import OverTime, over_time
 from hypersign.geometry.results import LayerGeometry, from_plain
-from hypersign.layers import QuantRecurrent, quant_layers
+from hypersign.layers import QuantLinear, QuantRecurrent, quant_layers
 from hypersign.models import options_of
 from hypersign.models.build import SEQUENCES as SEQUENCE_MODELS
+from hypersign.models.gpt import Attention
 from hypersign.packed import PackedModel, PackedText
 from hypersign.packed.profile import profile
 from hypersign.packing import pack
@@ -48,6 +50,7 @@ from hypersign.training import Recipe, resume, train
 __all__ = [
     "ablate_run",
     "compare_runs",
+    "inspect_attention",
     "inspect_over_time",
     "is_recurrent",
     "keep_ablation",
@@ -128,10 +131,6 @@ def ablate_run(
     return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
 
 
-SEQUENCES = 200
-"""The most sequences that a recurrent network is inspected on: memory grows with them."""
-
-
 def is_recurrent(run: Run) -> bool:
     """Whether the run's network has recurrent layers, which are inspected over time."""
     with torch.device("meta"):
@@ -151,16 +150,42 @@ def inspect_over_time(run: Run, *, images: int = SEQUENCES, weights: str = "last
     Raises:
         HypersignError: the network has no recurrent layer with quantized weights, or there are too few sequences.
     """
-    data, count = run.data(), min(images, SEQUENCES)
-    sequences = []
+    test, training = _sequences(run, images)
+    return over_time(run.load_model(weights), test, training, seed=seed)
+
+
+def _sequences(run: Run, count: int) -> list[Tensor]:
+    """Test and training sequences to measure on: the first `count` of each, at most `SEQUENCES`."""
+    data, count, found = run.data(), min(count, SEQUENCES), []
     for split in (data.test, data.train):
         if run.reads_text:
             some = min(count, max(1, (len(split) - 1) // data.length))
             rows = data.batches(split, some, drop_last=True)
         else:
             rows = data.batches(split[:count], count)
-        sequences.append(next(iter(rows))[0])
-    return over_time(run.load_model(weights), sequences[0], sequences[1], seed=seed)
+        found.append(next(iter(rows))[0])
+    return found
+
+
+def inspect_attention(run: Run, *, images: int = SEQUENCES, weights: str = "last") -> list[PositionR]:
+    """Measures the attention of a run's transformer by head and position; an empty list if it has none quantized.
+
+    Args:
+        run: a run.
+        images: measure on the first `images` test sequences and predict from as many training sequences, at most
+            `SEQUENCES`.
+        weights: "last" or "best".
+    """
+    model = run.load_model(weights)
+    attention = [module for module in model.modules() if isinstance(module, Attention)]
+    if not any(layer.quantizes_weights or layer.quantizes_inputs for part in attention for layer in _linears(part)):
+        return []
+    test, training = _sequences(run, images)
+    return attention_r(model, test, training) if min(len(test), len(training)) > 1 else []
+
+
+def _linears(part: Attention) -> tuple[QuantLinear, ...]:
+    return part.query, part.key, part.value
 
 
 def write_report(
@@ -170,12 +195,13 @@ def write_report(
     *,
     ablation: Ablation | None = None,
     depth: Depth | None = None,
+    attention: Sequence[PositionR] | None = None,
     weights: str = "last",
 ) -> Path:
     """Writes geometry.json and report.html of an inspected run, and returns the path of the page.
 
-    An ablation is kept in ablation.json. Without a new one, the page shows the one that is there, if it measured the
-    weights that the run has now.
+    An ablation is kept in ablation.json, r of attention in attention.json. Without new ones, the page shows those
+    that are there, if they measured the weights that the run has now.
 
     Args:
         run: the run that was inspected.
@@ -183,6 +209,7 @@ def write_report(
         folder: the folder to write to; the run's `results_folder` if None.
         ablation: the result of ablation, for the page.
         depth: the accumulated errors, for the page.
+        attention: r of attention by head and position, for the page.
         weights: the weights that were inspected: "last" or "best".
 
     Raises:
@@ -195,6 +222,12 @@ def write_report(
             keep_ablation(folder, run, weights, ablation, depth)
         else:
             ablation, depth = kept_ablation(folder, run, weights)
+        if attention:
+            rows = [dataclasses.asdict(row) for row in attention]
+            _keep(folder / "attention.json", run, weights, attention=rows)
+        else:
+            kept = _kept(folder / "attention.json", run, weights).get("attention") or ()
+            attention = [from_plain(PositionR, row, str(folder / "attention.json")) for row in kept]
         return report.write(
             folder / "report.html",
             found,
@@ -202,6 +235,7 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
+            attention=attention,
             forecast=_kept_forecast(run),
             pictures=pictures_of(run, weights),
             play=_playground(run, weights),
@@ -225,13 +259,14 @@ def refresh_report(run: Run) -> Path | None:
 
 def keep_ablation(folder: Path, run: Run, weights: str, ablation: Ablation, depth: Depth | None) -> None:
     """Writes an ablation of a run's weights ("last" or "best") to `folder/ablation.json`, for later reports."""
-    content = {
-        "weights": weights,
-        "weights_sha256": weights_hash(run, weights),
-        "ablation": dataclasses.asdict(ablation),
-        "depth": None if depth is None else dataclasses.asdict(depth),
-    }
-    write_atomic(folder / "ablation.json", json.dumps(plain(content), allow_nan=False) + "\n")
+    plain_depth = None if depth is None else dataclasses.asdict(depth)
+    _keep(folder / "ablation.json", run, weights, ablation=dataclasses.asdict(ablation), depth=plain_depth)
+
+
+def _keep(path: Path, run: Run, weights: str, **content: Any) -> None:
+    """Writes what was measured on a run's weights, with their hash."""
+    stated = {"weights": weights, "weights_sha256": weights_hash(run, weights)}
+    write_atomic(path, json.dumps(plain(stated | content), allow_nan=False) + "\n")
 
 
 def kept_ablation(folder: Path, run: Run, weights: str) -> tuple[Ablation | None, Depth | None]:
@@ -241,17 +276,23 @@ def kept_ablation(folder: Path, run: Run, weights: str) -> tuple[Ablation | None
         HypersignError: the file is damaged or from another version.
     """
     path = folder / "ablation.json"
-    if not path.is_file():
-        return None, None
-    with open_file(path) as file:
-        content = parse_object(str(path), file.read())
-    if content.get("weights_sha256") != weights_hash(run, weights):
+    content = _kept(path, run, weights)
+    if not content:
         return None, None
     depth = content.get("depth")
     return (
         from_plain(Ablation, content.get("ablation"), str(path)),
         None if depth is None else from_plain(Depth, depth, str(path)),
     )
+
+
+def _kept(path: Path, run: Run, weights: str) -> dict[str, Any]:
+    """The content of a file that `_keep` wrote; nothing if there is none, or if it measured other weights."""
+    if not path.is_file():
+        return {}
+    with open_file(path) as file:
+        content = parse_object(str(path), file.read())
+    return content if content.get("weights_sha256") == weights_hash(run, weights) else {}
 
 
 def weights_hash(run: Run, weights: str) -> str:
