@@ -1,8 +1,9 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with two tensors: `mean`, float64 (dimension,), and `codes`, uint64 (n, words). Its
-metadata has the hasher's options, as JSON under the key `hypersign`. While a codes file is being written, it has a
-hidden name that depends on the vectors and on the fitted hasher.
+A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words), and
+where ids are not 0 to n - 1 also `ids`, int64 (n,), ascending. Its metadata has the hasher's options, as JSON under the
+key `hypersign`. While a codes file is being written, it has a hidden name that depends on the vectors and on the
+fitted hasher.
 """
 
 import glob
@@ -26,7 +27,9 @@ from hypersign.hashing.vector_files import open_vectors
 
 __all__ = ["hash_file"]
 
-VERSION = 1
+VERSIONS = (1, 2)
+"""Of codes files: without and with ids."""
+
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
 
 
@@ -116,28 +119,41 @@ def _write_codes(
         ) from error
 
 
-def write_codes(path: Path, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:
+def write_codes(
+    path: Path, hasher: SignHasher, codes: NDArray[np.uint64], ids: NDArray[np.int64] | None = None
+) -> None:
     """Writes a codes file to `path`."""
     with open(path, "wb") as file:
-        file.write(_prefix(hasher, len(codes)))
+        file.write(_prefix(hasher, len(codes), ids is not None))
         file.write(np.ascontiguousarray(codes, "<u8").data)
+        if ids is not None:
+            file.write(np.ascontiguousarray(ids, "<i8").data)
 
 
-def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
-    """Reads a codes file: the fitted hasher and the codes. Raises HypersignError if the file is not one."""
+def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64], NDArray[np.int64] | None]:
+    """Reads a codes file: the fitted hasher, the codes and their ids (None: 0 to n - 1), both mapped from the file.
+
+    Raises HypersignError if the file is not one.
+    """
     with open_file(path, " as a codes file") as file:
         try:
             header = read_header(file)
             text = header.metadata.get("hypersign")
-            if text is None or set(header.tensors) != {"mean", "codes"}:
+            if text is None or set(header.tensors) - {"ids"} != {"mean", "codes"}:
                 raise HypersignError("a mean, codes and the hasher's options were expected")
             saved = parse_object("the hasher's options", text)
             hasher = _hasher(saved)
             shape = _check_tensors(hasher, header.tensors)
-            mean, codes = (_tensor(file, len(header.raw), header.tensors[name]) for name in ("mean", "codes"))
+            mean, codes, *rest = (
+                _tensor(file, len(header.raw), header.tensors[name])
+                for name in ("mean", "codes", "ids")
+                if name in header.tensors
+            )
             if not np.isfinite(mean).all():
                 raise HypersignError("its mean must be finite")
-            return hasher.restore(mean), codes.reshape(shape)
+            if rest and not (rest[0][1:] > rest[0][:-1]).all():
+                raise HypersignError("its ids must ascend")
+            return hasher.restore(np.array(mean)), codes.reshape(shape), *(rest or [None])
         except HypersignError as error:
             raise HypersignError(
                 f"{path} is no codes file as `hypersign hash` writes them: {str(error)[:300]}"
@@ -146,9 +162,10 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
 
 def _hasher(saved: dict[str, Any]) -> SignHasher:
     version = saved.get("version")
-    if version != VERSION or isinstance(version, bool):
+    if version not in VERSIONS or isinstance(version, bool):
         raise HypersignError(
-            f"it is of version {version!r:.40}, and this HyperSign reads version {VERSION}; hash its vectors again"
+            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} and {VERSIONS[1]}; "
+            "hash its vectors again"
         )
     missing = [name for name in OPTIONS if name not in saved]
     if missing:
@@ -163,8 +180,11 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
         raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
     if len(mean.shape) != 1 or len(codes.shape) != 2:
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
-    if 0 in mean.shape + codes.shape:
-        raise HypersignError("it must hold a mean and at least one code")
+    if 0 in (*mean.shape, codes.shape[1]):
+        raise HypersignError("its mean and its codes must have a dimension")
+    ids = tensors.get("ids")
+    if ids is not None and (ids.dtype, ids.shape) != ("I64", codes.shape[:1]):
+        raise HypersignError(f"its ids must be of type I64 and shape {codes.shape[:1]}; got {ids.dtype}, {ids.shape}")
     hasher.check_options(mean.shape[0])
     if codes.shape[1] != -(-hasher.bits // 64):
         raise HypersignError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
@@ -172,9 +192,15 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
 
 
 def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
-    file.seek(start + entry.start)
-    kind = np.dtype({"F64": "<f8", "U64": "<u8"}[entry.dtype])
-    found = np.fromfile(file, kind, (entry.stop - entry.start) // kind.itemsize)
+    kind = np.dtype({"F64": "<f8", "U64": "<u8", "I64": "<i8"}[entry.dtype])
+    count, place = (entry.stop - entry.start) // kind.itemsize, start + entry.start
+    if not count:
+        return np.empty(0, kind.newbyteorder("="))
+    if place % kind.itemsize:  # kernels need aligned words; earlier versions wrote headers of any length
+        file.seek(place)
+        found = np.fromfile(file, kind, count)
+    else:
+        found = np.asarray(np.memmap(file, kind, "r", place, (count,)))
     return found.astype(kind.newbyteorder("="), copy=False)
 
 
@@ -193,12 +219,11 @@ def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]
         yield block.astype(block.dtype.newbyteorder("="), copy=False)
 
 
-def _prefix(hasher: SignHasher, count: int) -> bytes:
+def _prefix(hasher: SignHasher, count: int, ids: bool = False) -> bytes:
     """Everything before the codes: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
-    width = -(-hasher.bits // 64)
-    saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}
-    header = header_bytes(
-        {"mean": ("F64", mean.shape), "codes": ("U64", (count, width))}, {"hypersign": json.dumps(saved)}
-    )
-    return header + mean.tobytes()
+    tensors = {"mean": ("F64", mean.shape), "codes": ("U64", (count, -(-hasher.bits // 64)))}
+    if ids:
+        tensors["ids"] = ("I64", (count,))
+    saved: dict[str, Any] = {"version": VERSIONS[ids]} | {name: getattr(hasher, name) for name in OPTIONS}
+    return header_bytes(tensors, {"hypersign": json.dumps(saved)}) + mean.tobytes()
