@@ -1,6 +1,7 @@
 """An index that changes, against a naive one: a dictionary of codes and a full sort."""
 
 import copy
+import itertools
 import pickle
 import threading
 
@@ -42,7 +43,7 @@ def check(index, naive, random):
     assert index.ids.tolist() == ids
     assert index.codes.tolist() == [naive.codes[key] for key in ids]
     sizes = [len(segment.codes) for segment in index._segments]
-    assert all(a > b for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(sizes))
     queries = random.integers(-2, 3, (3, DIMENSION)) + 0.5
     some = set(random.permutation(ids)[: len(ids) // 3].tolist()) | {-5, 10**12}
     mask = random.random(len(ids)) < 0.5

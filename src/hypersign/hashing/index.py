@@ -241,13 +241,13 @@ class HammingIndex:
         Returns (distances, ids), each an array of q arrays, int32 and int64; or the ids alone.
         """
         segments = self._segments
-        whole = self._whole(segments) if X is None else None
-        found = _within(segments, self._codes(X) if whole is None else whole.codes, radius, None, threads)
+        whole = self._whole(segments)
+        found = _within(segments, whole.codes if X is None else self._codes(X), radius, None, threads)
         parts = [
             (found.distances[start:stop], found.indices[start:stop])
             for start, stop in zip(found.starts, found.starts[1:], strict=False)
         ]
-        if whole is not None:
+        if X is None:
             parts = [(d[i != own], i[i != own]) for (d, i), own in zip(parts, whole.all_ids(), strict=True)]
         distances, indices = np.empty(len(parts), object), np.empty(len(parts), object)
         for i, (d, ids) in enumerate(parts):
@@ -403,8 +403,7 @@ def _masks(segments: tuple[Segment, ...], allowed: ArrayLike | None) -> list[NDA
         count = sum(map(len, segments))
         if given.shape != (count,):
             raise HypersignError(
-                f"allowed must be of shape ({count},), one bool for each id of the index, or a list of ids; got shape "
-                f"{given.shape}"
+                f"allowed must be ids, or a bool for each id of the index, shape ({count},); got shape {given.shape}"
             )
         if len(segments) == 1 and segments[0].kept is None:
             return [given]

@@ -1,8 +1,8 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
 A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words), and
-where ids are not 0 to n - 1 also `ids`, int64 (n,), ascending. Its metadata has the hasher's options, as JSON under the
-key `hypersign`. While a codes file is being written, it has a hidden name that depends on the vectors and on the
+where ids are not 0 to n - 1 also `ids`, int64 (n,), ascending. Its metadata has the hasher's options, as JSON under
+the key `hypersign`. While a codes file is being written, it has a hidden name that depends on the vectors and on the
 fitted hasher.
 """
 
@@ -144,16 +144,13 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64], NDArray[np.i
             saved = parse_object("the hasher's options", text)
             hasher = _hasher(saved)
             shape = _check_tensors(hasher, header.tensors)
-            mean, codes, *rest = (
-                _tensor(file, len(header.raw), header.tensors[name])
-                for name in ("mean", "codes", "ids")
-                if name in header.tensors
-            )
+            found = {name: _tensor(file, len(header.raw), entry) for name, entry in header.tensors.items()}
+            mean, ids = found["mean"], found.get("ids")
             if not np.isfinite(mean).all():
                 raise HypersignError("its mean must be finite")
-            if rest and not (rest[0][1:] > rest[0][:-1]).all():
+            if ids is not None and not (ids[1:] > ids[:-1]).all():
                 raise HypersignError("its ids must ascend")
-            return hasher.restore(np.array(mean)), codes.reshape(shape), *(rest or [None])
+            return hasher.restore(np.array(mean)), found["codes"].reshape(shape), ids
         except HypersignError as error:
             raise HypersignError(
                 f"{path} is no codes file as `hypersign hash` writes them: {str(error)[:300]}"
