@@ -1,6 +1,7 @@
 """Search: compares a query with all codes, and rescores the nearest with the original vectors."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypersign import bits
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign._files import write_atomic
-from hypersign.hashing.hasher import SignHasher
+from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.stored import AnyVectors
 from hypersign.hashing.vectors import read_codes, write_codes
 
 __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
@@ -99,14 +101,14 @@ class HammingIndex:
         """All codes that differ from each query in at most `radius` bits."""
         return Within(*bits.hamming_within(self._codes(queries), self.codes, radius, threads=threads))
 
-    def rescore(self, queries: ArrayLike, found: Neighbours, vectors: NDArray[Any], k: int) -> Neighbours:
+    def rescore(self, queries: ArrayLike, found: Neighbours, vectors: AnyVectors, k: int) -> Neighbours:
         """Sorts candidates by the Euclidean distance of the original vectors, and keeps the k nearest.
 
         Args:
             queries: vectors (q, dimension).
             found: the candidates of each query: `search(queries, factor * k)`.
-            vectors: the hashed vectors, in the same order; may be a memory-mapped file (`open_vectors`). Only the
-                candidates' rows are read.
+            vectors: the hashed vectors, in the same order; may be a file (`open_vectors`). Only the candidates' rows
+                are read.
             k: number of neighbours to keep.
 
         Raises:
@@ -126,9 +128,8 @@ class HammingIndex:
             )
         check_int("k", k, min=1, max=found.indices.shape[1])
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
-        for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
-            rows = np.sort(candidates)  # in the file's order; a stable sort then puts the lower index first
-            squares = squared_distances(vectors[rows], query)
+        for i, (rows, candidates) in enumerate(_candidates(vectors, found.indices)):
+            squares = squared_distances(candidates, queries[i])
             if not np.isfinite(squares).all():
                 row = rows[int(np.isfinite(squares).argmin())]
                 raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
@@ -151,6 +152,17 @@ class HammingIndex:
                 "index's own hasher"
             )
         return queries.codes
+
+
+def _candidates(vectors: AnyVectors, found: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """For each query, its candidates in the file's order, and their vectors; many queries read the file at once."""
+    at_once = max(1, block_rows(vectors.shape[1]) // max(found.shape[1], 1))
+    for start in range(0, len(found), at_once):
+        # In the file's order, a stable sort by distance puts the lower index first.
+        some = np.sort(found[start : start + at_once], axis=1)
+        rows, places = np.unique(some, return_inverse=True)
+        read = np.asarray(vectors[rows])
+        yield from ((own, read[own_places]) for own, own_places in zip(some, places.reshape(some.shape), strict=True))
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
