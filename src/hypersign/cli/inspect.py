@@ -31,7 +31,7 @@ def inspect(
     *,
     images: int = _defaults.INSPECTED_IMAGES,
     weights: Weights = "last",
-    output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
+    output: Annotated[Path | None, Option(metavar="FOLDER", short="-o", written="folder")] = None,
     figures: bool = False,
     ablate: bool = False,
     methods: bool = False,
