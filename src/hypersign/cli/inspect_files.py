@@ -69,7 +69,7 @@ def run(words: Sequence[str]) -> bool:
 
 
 def _are_vectors(path: Path) -> bool:
-    if path.suffix.lower() in (".safetensors", ".gguf"):
+    if is_tensor_file(path):
         return False
     from hypersign.hashing.vector_files import is_vectors  # scikit-learn: files of weights are inspected without it
 
