@@ -223,7 +223,7 @@ class HammingIndex:
             whole = self._whole(segments)
             more = _nearest(segments, whole.codes, n_neighbors + 1, None, threads)
             own = more.indices == whole.all_ids()[:, None]
-            own[~own.any(1), -1] = True  # so many equal codes have lower ids that its own is not among them
+            own[~own.any(1), -1] = True  # its own is behind n_neighbors + 1 equal codes with lower ids
             found = Neighbours(*(part[~own].reshape(len(own), -1) for part in (more.distances, more.indices)))
         return (found.distances, found.indices) if return_distance else found.indices
 
