@@ -116,7 +116,8 @@ def test_the_commands_know_texts(text, tmp_path, capsys):
     main(["info", run])
     assert "bits per character" in " ".join(capsys.readouterr().out.split())
     main(["evaluate", run, "--json"])
-    assert json.loads(capsys.readouterr().out)["bits_per_token"] > 0
+    found, stored = json.loads(capsys.readouterr().out), load(run).info["results"]["test"]
+    assert {key: found[key] for key in stored} == pytest.approx(stored, abs=1e-6)
     main(["generate", run, "--prompt", "the cat", "--count", "30", "--seed", "3"])
     first = capsys.readouterr().out
     main(["generate", run, "--prompt", "the cat", "--count", "30", "--seed", "3"])

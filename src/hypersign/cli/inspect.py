@@ -31,7 +31,7 @@ def inspect(
     *,
     images: int = _defaults.INSPECTED_IMAGES,
     weights: Weights = "last",
-    output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
+    output: Annotated[Path | None, Option(metavar="FOLDER", short="-o", written="folder")] = None,
     figures: bool = False,
     ablate: bool = False,
     methods: bool = False,
@@ -39,7 +39,8 @@ def inspect(
 ) -> None:
     """Measure a run's geometry beside theory, on its test images; write report.html and geometry.json.
 
-    In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy).
+    In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or
+    vectors (.npy, .npz, HDF5, Parquet and others).
     These have their own options: hypersign inspect model.safetensors --help, hypersign inspect vectors.npy --help.
     A recurrent network is measured over time, into recurrence.json; a transformer's attention also by head and
     position, into attention.json.
