@@ -70,7 +70,7 @@ def inspect(
         covariances: the result of `input_covariances(model, training_batches)` on other images; r is predicted from
             it for each filter.
         images: a run is measured on its first `images` test images. Its predictions come from about as many training
-            images, spread over all of them. Of a text these are sequences, at most `SEQUENCES`.
+            images, spread over all of them. A text has sequences in place of images, at most `SEQUENCES`.
         weights: the weights of a run to use: "last", or "best" by validation accuracy.
         seed: the seed of the permutation test.
         methods: also predict what each method of the field would do to each layer's latent weights.

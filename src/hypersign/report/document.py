@@ -221,7 +221,7 @@ def _unit(info: Mapping[str, Any]) -> str:
 
 
 def _examples(unit: str) -> str:
-    """What is inspected: a text is read in sequences."""
+    """The examples of an inspection: a text is read in sequences."""
     return "sequences" if unit in ("characters", "bytes") else unit
 
 
