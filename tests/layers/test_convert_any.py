@@ -4,12 +4,14 @@ import copy
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypersign import HypersignError
+from hypersign.geometry.weights import angles
 from hypersign.layers import (
     OwnForward,
     QuantConv2d,
@@ -67,6 +69,16 @@ def test_offsets_of_transposed_filters() -> None:
         plain.bias.copy_(layer.bias)
     torch.testing.assert_close(layer(x), plain(x))
     assert layer(x, output_size=(4, 4)).shape == (2, 6, 4, 4)
+
+
+def test_angles_are_those_of_filters() -> None:
+    layer = QuantConvTranspose2d(4, 6, 2, groups=2, weight_quantizer=Sign())
+    rows = QuantLinear(8, 6, weight_quantizer=Sign())
+    with torch.no_grad():  # filter 3 + i of group 1 multiplies the channels 2 and 3
+        for group in range(2):
+            for i in range(3):
+                rows.weight[3 * group + i] = layer.weight[2 * group : 2 * group + 2, i].flatten()
+    np.testing.assert_allclose(angles(layer), angles(rows))
 
 
 def test_padding_with_ones_in_three_dimensions() -> None:
@@ -341,7 +353,12 @@ def test_macs_of_each_kind_of_layer() -> None:
             return self.lstm(self.up(x.transpose(1, 2)).permute(2, 0, 1))[0]
 
     found = convert(Net(), weight_quantizer=Sign(), example=torch.zeros(1, 7, dtype=torch.int64))
-    assert found.macs == {"attention": 7 * 48, "up": 28 * 18, "lstm": 9 * (12 * 6 + 12 * 3)}
+    assert found.macs == {
+        "attention": 7 * 48,
+        "attention.out_proj": 7 * 16,
+        "up": 28 * 18,
+        "lstm": 9 * (12 * 6 + 12 * 3),
+    }
     assert isinstance(found.model.table, QuantEmbedding)
     assert isinstance(convert(SamePadding(1, 1, 1), weight_quantizer=Sign()).model, nn.Conv2d)
     assert not isinstance(convert(SamePadding(1, 1, 1), weight_quantizer=Sign()).model, QuantConv2d)

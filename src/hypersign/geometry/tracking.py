@@ -165,7 +165,7 @@ def _angles(layer: Any) -> tuple[float, float]:
     if _is_quantized(layer):
         measured, predicted = angles(layer), predicted_angle(layer)
     else:
-        rows = layer.weight.detach().flatten(1).double().cpu().numpy()
+        rows = layer.filters_first(layer.weight.detach()).flatten(1).double().cpu().numpy()
         with np.errstate(invalid="ignore", divide="ignore"):  # a filter of zeros has no angle
             cosine = np.abs(rows).sum(1) / (np.sqrt(rows.shape[1]) * np.sqrt((rows * rows).sum(1)))
         measured, predicted = np.arccos(np.clip(cosine, -1, 1)), float(theory.sign_angle(rows.shape[1]))

@@ -54,7 +54,10 @@ def angles(layer: QuantLayer) -> np.ndarray:
     """
     # Runs on the weights' own device if it has float64, because training calls this after every epoch.
     device = "cpu" if layer.weight.device.type == "mps" else layer.weight.device
-    latent, levels = (w.detach().to(device).flatten(1).double() for w in (layer.weight, layer.effective_weight()))
+    latent, levels = (
+        layer.filters_first(w.detach()).to(device).flatten(1).double()
+        for w in (layer.weight, layer.effective_weight())
+    )
     size = latent.norm(dim=1) * levels.norm(dim=1)
     cosine = ((latent * levels).sum(1) / size).clamp(-1, 1)
     angle = cosine.arccos() if layer.quantizes_weights else torch.zeros_like(size)
@@ -63,7 +66,7 @@ def angles(layer: QuantLayer) -> np.ndarray:
 
 def _thresholds(layer: QuantLayer) -> np.ndarray | None:
     """The threshold of each filter, of shape `(filters,)`; None if the quantizer states none."""
-    thresholds = layer.weight_quantizer.thresholds(layer.weight)
+    thresholds = layer.weight_quantizer.thresholds(layer.filters_first(layer.weight))
     return None if thresholds is None else thresholds.detach().cpu().double().numpy()
 
 
@@ -140,7 +143,7 @@ def _predictions(layer: QuantLayer) -> _Predictions:
     quantizer, d = layer.weight_quantizer, layer.fan_in
     if not layer.quantizes_weights:
         return _Predictions((0.0, 0.0), lambda: (0.0, 0.0), np.zeros_like)
-    prepared = quantizer.prepare(layer.weight).detach()  # the values that the quantizer rounds
+    prepared = quantizer.prepare(layer.filters_first(layer.weight)).detach()  # the values that the quantizer rounds
     thresholds = _thresholds(layer)
     mean = 0.0 if thresholds is None else float(thresholds.mean())
     ratio = 0.0
@@ -186,7 +189,7 @@ def _of_filters(layer: QuantLayer, prepared: Tensor) -> Callable[[float], float]
     """
     if not layer.weight_quantizer.transforms:
         return lambda cosine: cosine
-    first, second = _filters(layer.weight), _filters(prepared)
+    first, second = _filters(layer.filters_first(layer.weight)), _filters(prepared)
     if layer.weight_quantizer.offset is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             square = float(np.nanmean(first.mean(1) ** 2 / first.var(1)))

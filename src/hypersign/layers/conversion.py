@@ -38,6 +38,7 @@ __all__ = ["Conversion", "convert"]
 
 _QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: QuantLinear,
+    nn.modules.linear.NonDynamicallyQuantizableLinear: QuantLinear,  # the output projection of attention
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,
     nn.Conv3d: QuantConv3d,
@@ -285,7 +286,8 @@ def _quantized_class(kind: Any) -> Any:
         return _QUANTIZED[kind]
     base = _base(kind)
     if base is not None and _has_forward_of(kind, base):
-        return quantized_subclass(kind, _QUANTIZED[base])
+        quantized: Any = _QUANTIZED[base]
+        return quantized_subclass(kind, quantized)
     return own_forward(kind)
 
 

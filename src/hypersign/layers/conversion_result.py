@@ -40,7 +40,7 @@ class Conversion:
             ("class", "left"),
             ("weights", "right"),
             ("MACs", "right"),
-            ("", "left"),
+            ("quantizers, or why not", "left"),
         ):
             if title != "MACs" or self.macs:
                 table.add_column(title, justify=side, no_wrap=title == "layer")  # type: ignore[arg-type]
@@ -120,6 +120,9 @@ def macs_of(model: nn.Module, example: Any) -> dict[str, int]:
             first = output[0] if isinstance(output, tuple) else output
             if inputs and isinstance(first, Tensor):
                 found[name] = found.get(name, 0) + _macs_of_call(module, inputs, first)
+                if type(module) is nn.MultiheadAttention:  # it reads its output projection's weight without a call
+                    inner = f"{name}.out_proj".lstrip(".")
+                    found[inner] = found.get(inner, 0) + first.numel() * module.embed_dim
 
         return look
 
