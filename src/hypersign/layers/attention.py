@@ -131,7 +131,7 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
     def _mask(
         self, q: Tensor, k: Tensor, padding: Tensor | None, mask: Tensor | None, batched: bool, causal: bool
     ) -> Tensor | None:
-        """What is added to the scores `(N, heads, T, S)`: the sum of both masks, or None."""
+        """The sum of both masks, which is added to the scores `(N, heads, T, S)`; or None."""
         if mask is None and causal:
             raise HypersignError("is_causal is a hint about attn_mask, as in torch; give attn_mask too")
         found: Tensor | None = None
