@@ -13,9 +13,9 @@ measures a step of each network.
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
-Twins have the same learning rate and number of epochs. --size small fits a busy core in two hours: 128 units, 256 units,
-and nanoGPT's network for a CPU. --size published has the sizes of the literature: 256 units, 512 units, nanoGPT's
-character model.
+Twins have the same learning rate and number of epochs. --size small fits a busy core in two hours: 128 units, 256
+units, and nanoGPT's network for a CPU. --size published has the sizes of the literature: 256 units, 512 units, and
+nanoGPT's character model.
 """
 
 import argparse

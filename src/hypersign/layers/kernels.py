@@ -22,7 +22,7 @@ def use_kernels(model: nn.Module) -> Conversion:
     """Returns a copy of a trained network whose quantized layers run on the kernels of `hypersign.bits`.
 
     A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`. A fully connected
-    one with 8-bit inputs (`Int8()`) becomes a `Packed8Linear`, also where groups of weights have scales (`GroupScaled`).
+    one with 8-bit inputs (`Int8()`) becomes a `Packed8Linear`; groups of its weights may have scales (`GroupScaled`).
     These are for inference on the CPU. Their outputs are the same bit for bit, because every sum is an integer; with
     scales per group they round differently in the last digits. Convolutions return them in channels-last memory
     order. Outputs have the type of the inputs. Other layers do not change, and the result lists the quantized ones
