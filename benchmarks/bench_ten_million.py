@@ -12,8 +12,8 @@ queries are made in a temporary folder. Then four commands run one after the oth
 
 Peak memory is read from /proc: what a process has of its own (RssAnon), and mapped pages of files (RssFile), which
 the system may take back. Then all commands run again in another folder, killed (SIGKILL) at random moments of the
-seconds that they took before. A file that is there must be that of the undisturbed run, byte by byte, after every kill
-and at the end, and no other file may be left.
+seconds that they took before. After every kill and at the end, a file that is there must be that of the undisturbed
+run, byte by byte, and no other file may be left.
 """
 
 import argparse
@@ -39,14 +39,15 @@ FILES = ("codes", "index", "found.npz", "exact.npz")
 
 
 def make(folder: Path, count: int, queries: int) -> None:
-    """Vectors around centres, some nearer to theirs than others; queries are made alike."""
+    """Vectors around centres, spread along 16 directions and a little in all; queries are made alike."""
     random = np.random.default_rng(0)
-    centres = random.integers(30, 226, (max(10, count // 1000), DIMENSION)).astype(np.int16)
+    centres = random.normal(128, 25, (max(10, count // 1000), DIMENSION)).astype(np.float32)
+    directions = random.normal(0, 5, (16, DIMENSION)).astype(np.float32)
 
     def rows(number: int) -> np.ndarray:
-        spread = random.integers(8, 40, (number, 1))
-        noise = random.integers(-128, 128, (number, DIMENSION), np.int8).astype(np.int16) * spread // 64
-        return np.clip(centres[random.integers(0, len(centres), number)] + noise, 0, 255).astype(np.uint8)
+        along = random.standard_normal((number, 16), np.float32) @ directions
+        noise = random.integers(-6, 7, (number, DIMENSION), np.int8)
+        return np.clip(centres[random.integers(0, len(centres), number)] + along + noise, 0, 255).astype(np.uint8)
 
     for name, number in (("vectors.npy", count), ("queries.npy", queries), ("few.npy", max(1, queries // 10))):
         with (folder / name).open("wb") as file:
