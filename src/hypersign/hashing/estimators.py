@@ -83,7 +83,7 @@ def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
 
 
 def code_bounds(hasher: SignHasher, vectors: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What bounds need of each vector: `code_cosines`, and the length of the centred vector; float32 (vectors,)."""
+    """`code_cosines` and the lengths of centred vectors, which bounds need; each float32 (vectors,)."""
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(vectors - hasher.mean_, axis=1).astype(np.float32)
     if not np.isfinite(lengths).all():
