@@ -125,8 +125,8 @@ def over_time(model: nn.Module, test: Tensor, training: Tensor, *, seed: int = 0
     }
     if not layers:
         raise HypersignError(
-            "the network must have a recurrent layer with quantized weights; it has none: train one, for example with "
-            "--weights sign"
+            "the network must have a recurrent layer with quantized weights; it has none: train one, as "
+            "with --weights sign"
         )
     for name, layer in layers.items():
         if layer.bidirectional or layer.num_layers > 1:
