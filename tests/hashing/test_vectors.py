@@ -198,7 +198,8 @@ def changed(path, source, **saved):
     ("saved", "message"),
     [
         ({"metadata": False}, "no codes file"),
-        ({"version": 2}, "of version 2"),
+        ({"version": 3}, "of version 3"),
+        ({"version": 2}, "lack bits_per_dimension, metric"),
         ({"bits": 200}, "no codes file"),
         ({"bits": 0}, "bits must be"),
         ({"seed": "0"}, "seed must be"),

@@ -17,6 +17,14 @@ from hypersign.cli.options import JsonTarget, Option, Threads, parse
 from hypersign.cli.printing import console
 from hypersign.hashing import HammingIndex, Neighbours, open_vectors
 
+METRICS = {
+    "hamming": ("Hamming", "Hamming distance in bits"),
+    "euclidean": ("Euclidean", "Euclidean distance"),
+    "cosine": ("cosine", "cosine distance (1 - cosine)"),
+    "inner_product": ("inner product", "inner product, negated"),
+}
+"""The metrics in words: in JSON, and under the table."""
+
 SHOWN = 10
 """Queries in the table."""
 
@@ -43,9 +51,10 @@ def search(
 ) -> None:
     """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
 
-    The metric is the Hamming distance of codes, which sorts by angle (after centring), or with --rescore the
-    Euclidean distance of vectors. Scale vectors and queries to length 1 before hashing to search by cosine. The table
-    shows the first 10 queries, the JSON all of them.
+    Codes of a metric estimate its distances: Euclidean, cosine (1 - cosine) or inner product (negated), and --rescore
+    computes them. Sign codes have the Hamming distance, which sorts by angle (after centring), and --rescore sorts
+    them by the Euclidean distance; scale vectors and queries to length 1 before hashing to search these by cosine.
+    The table shows the first 10 queries, the JSON all of them.
 
     Example:
         hypersign search codes queries.npy -k 5 --rescore vectors.npy
@@ -54,7 +63,7 @@ def search(
         codes: codes file, as hypersign hash writes it.
         queries: .npy file of shape (q, dimension), or a codes file of the same hasher.
         neighbours: number of neighbours per query.
-        rescore: .npy file of the vectors that were hashed; sorts candidates by Euclidean distance.
+        rescore: .npy file of the vectors that were hashed; sorts candidates by their exact distances.
         factor: candidates per neighbour, for --rescore.
         output: .npz file to write: distances and indices, each of shape (q, neighbours).
     """
@@ -74,8 +83,12 @@ def search(
         check_int("--neighbours", neighbours, min=1, max=len(index))
         candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
-    metric = "Hamming" if rescore is None else "Euclidean"
-    write_json({"metric": metric, "distances": found.distances.tolist(), "indices": found.indices.tolist()}, json)
+    metric = index.hasher.metric_
+    if rescore is not None and metric == "hamming":
+        metric = "euclidean"
+    write_json(
+        {"metric": METRICS[metric][0], "distances": found.distances.tolist(), "indices": found.indices.tolist()}, json
+    )
     if output is not None:
         content = io.BytesIO()
         np.savez(content, distances=found.distances, indices=found.indices)
@@ -83,7 +96,8 @@ def search(
     if prints_text(json):
         out = console()
         out.print(_table(found))
-        out.print(_caption(found, "Hamming distance in bits" if rescore is None else "Euclidean distance"))
+        estimated = rescore is None and metric != "hamming"
+        out.print(_caption(found, ("estimated " if estimated else "") + METRICS[metric][1]))
 
 
 def _caption(found: Neighbours, unit: str) -> str:

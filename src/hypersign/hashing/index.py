@@ -1,4 +1,8 @@
-"""Search: compares a query with all codes, and rescores the nearest with the original vectors."""
+"""Search: compares a query with all codes, and rescores the nearest with the original vectors.
+
+Distances ascend from the nearest for every metric: Hamming (bits that differ), Euclidean, cosine (1 - cosine), and
+inner product, negated.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -12,6 +16,7 @@ from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign._files import write_atomic
 from hypersign.hashing.hasher import SignHasher
+from hypersign.hashing.levels import unit_rows
 from hypersign.hashing.vectors import read_codes, write_codes
 
 __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
@@ -22,8 +27,8 @@ __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
 class Neighbours:
     """The k nearest vectors of each query, nearest first; at equal distances the lower index comes first.
 
-    Attributes: `distances`, shape (q, k): number of differing bits (int32), or Euclidean distance (float64) after
-    rescoring; `indices`, int64 (q, k).
+    Attributes: `distances`, shape (q, k): number of differing bits (int32), or float64 in the metric of level codes
+    or of rescoring: Euclidean distance, 1 - cosine, or the negated inner product; `indices`, int64 (q, k).
     """
 
     distances: NDArray[Any]
@@ -47,15 +52,18 @@ class Within:
 class HammingIndex:
     """Codes and the hasher that made them. Search is exact: it compares each query with every code.
 
-    Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher.
+    Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher. With level
+    codes queries are vectors, which stay real but for rounding to 8 bits; distances are estimates in the hasher's
+    metric.
 
     Args:
         hasher: a fitted hasher.
-        codes: its codes of the vectors: packed uint64 (n, words), or bits uint8 (n, bits); also as a data frame.
+        codes: its codes of the vectors: packed uint64 (n, words), or bits uint8 (n, bits); level codes uint8
+            (n, bytes). A data frame will do.
 
     Raises:
-        HypersignError: there are no codes, or their width is not the hasher's. In searches: the queries have another
-            dimension or another hasher, or k is larger than the index.
+        HypersignError: there are no codes, their width is not the hasher's, or a number in them is not finite. In
+            searches: the queries have another dimension or another hasher, or k is larger than the index.
 
     >>> x = np.random.default_rng(0).standard_normal((1000, 32))
     >>> hasher = SignHasher(bits=128).fit(x)
@@ -65,17 +73,21 @@ class HammingIndex:
     """
 
     def __init__(self, hasher: SignHasher, codes: ArrayLike) -> None:
-        words, width = np.asarray(codes), -(-hasher.bits // 64)
-        if words.dtype == np.uint8 and words.shape[1:] == (hasher.bits,) and not (words > 1).any():
+        self.hasher = hasher
+        self.codes: NDArray[Any]
+        if hasher.level_code_ is not None:
+            self.codes = _level_rows(hasher, np.asarray(codes))
+            return
+        words, width = np.asarray(codes), -(-hasher.bits_ // 64)
+        if words.dtype == np.uint8 and words.shape[1:] == (hasher.bits_,) and not (words > 1).any():
             words = bits.pack(1 - words, threshold=1)
         if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != width:
             raise HypersignError(
-                f"the codes of {hasher.bits} bits must be uint64 of shape (n, {width}), or zeros and ones in uint8 "
-                f"of shape (n, {hasher.bits}); got {words.dtype} of shape {words.shape}"
+                f"the codes of {hasher.bits_} bits must be uint64 of shape (n, {width}), or zeros and ones in uint8 "
+                f"of shape (n, {hasher.bits_}); got {words.dtype} of shape {words.shape}"
             )
         if not len(words):
             raise HypersignError("an index needs at least one code; got none")
-        self.hasher = hasher
         self.codes = np.ascontiguousarray(words)
 
     @classmethod
@@ -91,16 +103,22 @@ class HammingIndex:
         return len(self.codes)
 
     def search(self, queries: "ArrayLike | HammingIndex", k: int, *, threads: int = 1) -> Neighbours:
-        """The k nearest codes of each query by Hamming distance."""
+        """The k nearest codes of each query: by Hamming distance, or by the estimates of level codes."""
         self._check_k(k)
+        if self.hasher.level_code_ is not None:
+            return self._estimated(queries, k, threads)
         return Neighbours(*bits.hamming_topk(self._codes(queries), self.codes, k, threads=threads))
 
     def range_search(self, queries: "ArrayLike | HammingIndex", radius: int, *, threads: int = 1) -> Within:
-        """All codes that differ from each query in at most `radius` bits."""
+        """All sign codes that differ from each query in at most `radius` bits."""
+        if self.hasher.level_code_ is not None:
+            raise HypersignError("a radius in bits is for sign codes; level codes are searched for the k nearest")
         return Within(*bits.hamming_within(self._codes(queries), self.codes, radius, threads=threads))
 
     def rescore(self, queries: ArrayLike, found: Neighbours, vectors: NDArray[Any], k: int) -> Neighbours:
-        """Sorts candidates by the Euclidean distance of the original vectors, and keeps the k nearest.
+        """Sorts candidates by the distance of the original vectors, and keeps the k nearest.
+
+        The distance is Euclidean for sign codes, and in the hasher's metric for level codes.
 
         Args:
             queries: vectors (q, dimension).
@@ -128,13 +146,26 @@ class HammingIndex:
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
         for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
             rows = np.sort(candidates)  # in the file's order; a stable sort then puts the lower index first
-            squares = squared_distances(vectors[rows], query)
-            if not np.isfinite(squares).all():
-                row = rows[int(np.isfinite(squares).argmin())]
+            exact = exact_distances(self.hasher.metric_, vectors[rows], query)
+            if not np.isfinite(exact).all():
+                row = rows[int(np.isfinite(exact).argmin())]
                 raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
-            best = np.argsort(squares, kind="stable")[:k]
-            distances[i], indices[i] = np.sqrt(squares[best]), rows[best]
+            best = np.argsort(exact, kind="stable")[:k]
+            distances[i], indices[i] = exact[best], rows[best]
         return Neighbours(distances, indices)
+
+    def _estimated(self, queries: "ArrayLike | HammingIndex", k: int, threads: int) -> Neighbours:
+        assert self.hasher.level_code_ is not None
+        if isinstance(queries, HammingIndex):
+            raise HypersignError("level codes are searched with vectors; codes came as queries: give their vectors")
+        asked = self.hasher.quantized_queries(queries)
+        scores, indices = bits.level_topk(
+            asked.integers, asked.steps, self.codes, self.hasher.level_code_, k, threads=threads
+        )
+        values = scores.astype(np.float64) + asked.terms[:, None]
+        if self.hasher.metric_ == "euclidean":
+            values = np.sqrt(np.maximum(values, 0))
+        return Neighbours(values, indices)
 
     def _check_k(self, k: int) -> None:
         check_int("k", k, min=1)
@@ -151,6 +182,35 @@ class HammingIndex:
                 "index's own hasher"
             )
         return queries.codes
+
+
+def _level_rows(hasher: SignHasher, codes: NDArray[Any]) -> NDArray[np.uint8]:
+    width = hasher.row_bytes()
+    if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width:
+        raise HypersignError(
+            f"level codes of {hasher.bits_} bits must be uint8 of shape (n, {width}); got {codes.dtype} of shape "
+            f"{codes.shape}"
+        )
+    if not len(codes):
+        raise HypersignError("an index needs at least one code; got none")
+    assert hasher.level_code_ is not None
+    codes = np.ascontiguousarray(codes)
+    finite = np.isfinite(np.ascontiguousarray(codes[:, hasher.level_code_.width :]).view("<f4")).all(1)
+    if not finite.all():
+        raise HypersignError(
+            f"the numbers of a level code must be finite; those of code {int(finite.argmin())} are not"
+        )
+    return codes
+
+
+def exact_distances(metric: str, x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
+    """Distances between vectors (n, d) and one vector in a metric, in float64; Hamming codes stand for Euclidean."""
+    if metric in ("hamming", "euclidean"):
+        return np.sqrt(squared_distances(x, query))
+    x, query = x.astype(np.float64), query.astype(np.float64)
+    if metric == "inner_product":
+        return np.asarray(-(x @ query))
+    return np.asarray(1 - unit_rows(x) @ unit_rows(query[None])[0])
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:

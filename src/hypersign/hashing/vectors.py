@@ -1,8 +1,9 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with two tensors: `mean`, float64 (dimension,), and `codes`, uint64 (n, words). Its
-metadata has the hasher's options, as JSON under the key `hypersign`. While a codes file is being written, it has a
-hidden name that depends on the vectors and on the fitted hasher.
+A codes file is a safetensors file with two tensors: `mean`, float64 (dimension,), and `codes`, uint64 (n, words) or,
+for level codes, uint8 (n, bytes). Its metadata has the hasher's options, as JSON under the key `hypersign`; files of
+level codes are of version 2 and also name bits per dimension and metric. While a codes file is being written, it has
+a hidden name that depends on the vectors and on the fitted hasher.
 """
 
 import glob
@@ -16,18 +17,21 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign._files import as_utf8, open_file
 from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
-from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.hasher import MOST_BITS, SignHasher, block_rows
+from hypersign.hashing.levels import FACTORS
 from hypersign.hashing.vector_files import open_vectors
 
 __all__ = ["hash_file"]
 
 VERSION = 1
+LEVELS_VERSION = 2
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
+LEVELS_OPTIONS = (*OPTIONS, "bits_per_dimension", "metric")
 
 
 def hash_file(
@@ -84,7 +88,7 @@ def _write_codes(
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
         if other != part:
             other.unlink(missing_ok=True)  # left by a killed process that had other vectors or another hasher
-    rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
+    rows, width = block_rows(dimension), hasher.row_bytes()
     try:
         with open(part, "r+b" if part.exists() else "w+b") as file:
             there = os.fstat(file.fileno()).st_size - len(prefix)
@@ -97,7 +101,7 @@ def _write_codes(
             file.seek(len(prefix) + done * width)
             file.truncate()
             for block in _read(source, mapped, done):
-                file.write(hasher.hash_block(block, done).astype("<u8", copy=False).tobytes())
+                file.write(_little(hasher.hash_block(block, done)).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
                 done += len(block)
@@ -116,14 +120,14 @@ def _write_codes(
         ) from error
 
 
-def write_codes(path: Path, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:
+def write_codes(path: Path, hasher: SignHasher, codes: NDArray[Any]) -> None:
     """Writes a codes file to `path`."""
     with open(path, "wb") as file:
         file.write(_prefix(hasher, len(codes)))
-        file.write(np.ascontiguousarray(codes, "<u8").data)
+        file.write(np.ascontiguousarray(_little(codes)).data)
 
 
-def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
+def read_codes(path: Path) -> tuple[SignHasher, NDArray[Any]]:
     """Reads a codes file: the fitted hasher and the codes. Raises HypersignError if the file is not one."""
     with open_file(path, " as a codes file") as file:
         try:
@@ -146,34 +150,49 @@ def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
 
 def _hasher(saved: dict[str, Any]) -> SignHasher:
     version = saved.get("version")
-    if version != VERSION or isinstance(version, bool):
+    if version not in (VERSION, LEVELS_VERSION) or isinstance(version, bool):
         raise HypersignError(
-            f"it is of version {version!r:.40}, and this HyperSign reads version {VERSION}; hash its vectors again"
+            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSION} and {LEVELS_VERSION}; "
+            "hash its vectors again"
         )
-    missing = [name for name in OPTIONS if name not in saved]
+    options = OPTIONS if version == VERSION else LEVELS_OPTIONS
+    missing = [name for name in options if name not in saved]
     if missing:
         raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
-    return SignHasher(**{name: saved[name] for name in OPTIONS})
+    check_int("bits", saved["bits"], min=1, max=MOST_BITS)
+    if version == LEVELS_VERSION:
+        check_choice("metric", saved["metric"], FACTORS)
+    return SignHasher(**{name: saved[name] for name in options})
 
 
 def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[int, ...]:
     """Checks types, shapes and options before a tensor is read or a rotation made; returns the shape of the codes."""
     mean, codes = tensors["mean"], tensors["codes"]
-    if (mean.dtype, codes.dtype) != ("F64", "U64"):
-        raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
+    kind = "U64" if hasher.metric is None else "U8"
+    if (mean.dtype, codes.dtype) != ("F64", kind):
+        raise HypersignError(
+            f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and {kind} were expected"
+        )
     if len(mean.shape) != 1 or len(codes.shape) != 2:
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
     if 0 in mean.shape + codes.shape:
         raise HypersignError("it must hold a mean and at least one code")
     hasher.check_options(mean.shape[0])
-    if codes.shape[1] != -(-hasher.bits // 64):
-        raise HypersignError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
+    width = hasher.columns(mean.shape[0])
+    if codes.shape[1] != width:
+        raise HypersignError(
+            f"its codes have {codes.shape[1]} columns; its hasher, of {hasher.bits} bits, has {width}"
+        )
     return codes.shape
+
+
+def _little(codes: NDArray[Any]) -> NDArray[Any]:
+    return codes.astype(codes.dtype.newbyteorder("<"), copy=False)
 
 
 def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
     file.seek(start + entry.start)
-    kind = np.dtype({"F64": "<f8", "U64": "<u8"}[entry.dtype])
+    kind = np.dtype({"F64": "<f8", "U64": "<u8", "U8": "u1"}[entry.dtype])
     found = np.fromfile(file, kind, (entry.stop - entry.start) // kind.itemsize)
     return found.astype(kind.newbyteorder("="), copy=False)
 
@@ -196,9 +215,12 @@ def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]
 def _prefix(hasher: SignHasher, count: int) -> bytes:
     """Everything before the codes: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
-    width = -(-hasher.bits // 64)
-    saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}
+    signs = hasher.level_code_ is None
+    saved: dict[str, Any] = {"version": VERSION if signs else LEVELS_VERSION}
+    saved |= {name: getattr(hasher, name) for name in (OPTIONS if signs else LEVELS_OPTIONS)}
+    saved |= {"bits": hasher.bits_} | ({} if signs else {"metric": hasher.metric_})
+    shape = count, hasher.columns(len(mean))
     header = header_bytes(
-        {"mean": ("F64", mean.shape), "codes": ("U64", (count, width))}, {"hypersign": json.dumps(saved)}
+        {"mean": ("F64", mean.shape), "codes": ("U64" if signs else "U8", shape)}, {"hypersign": json.dumps(saved)}
     )
     return header + mean.tobytes()
