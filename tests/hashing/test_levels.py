@@ -107,8 +107,18 @@ def test_search_sorts_by_the_estimates(bits, metric):
     expected = (v * steps[:, None].astype(float)) @ levels.T * numbers[:, 0] + numbers[:, 1] + term[:, None]
     estimate = code_distances(hasher, q, codes)
     np.testing.assert_allclose(estimate.distance, expected, rtol=1e-6, atol=1e-5)
-    found = HammingIndex(hasher, codes).search(q, k=200)
+    index = HammingIndex(hasher, codes)
+    found = index.search(q, k=200)
     np.testing.assert_array_equal(np.sort(found.indices, 1), np.tile(np.arange(200), (7, 1)))
+    odd = index.search(q, 10, allowed=np.arange(1, 200, 2))
+    for row, all_of_row in zip(odd.indices, found.indices, strict=True):
+        np.testing.assert_array_equal(row, all_of_row[all_of_row % 2 == 1][:10])
+    parts = HammingIndex(hasher, codes[:150], ids=np.arange(50, 200))
+    parts.add(x[150:], ids=np.arange(50))
+    moved = parts.search(q, k=200).indices
+    np.testing.assert_array_equal((moved - 50) % 200, found.indices)
+    parts.remove(found.indices[0, :3] + 50 if (found.indices[0, :3] < 150).all() else parts.ids[:3])
+    assert len(parts) == 197
     values = np.sqrt(np.maximum(expected, 0)) if metric == "euclidean" else expected
     np.testing.assert_allclose(found.distances, np.take_along_axis(values, found.indices, 1), rtol=1e-3, atol=1e-4)
     assert (np.diff(found.distances, axis=1) >= 0).all()
@@ -243,7 +253,7 @@ def test_bad_vectors_and_codes():
         HammingIndex(hasher, codes[:, :-1])
     with pytest.raises(HypersignError, match="codes came as queries"):
         HammingIndex(hasher, codes).search(HammingIndex(hasher, codes), 1)
-    with pytest.raises(HypersignError, match="a radius in bits is for sign codes"):
+    with pytest.raises(HypersignError, match="radii in bits are for sign codes"):
         HammingIndex(hasher, codes).range_search(x, 1)
     with pytest.raises(HypersignError, match="this estimate is for sign codes"):
         asymmetric_cosine(hasher, x, codes)
@@ -251,8 +261,9 @@ def test_bad_vectors_and_codes():
         code_distances(SignHasher(64).fit(x), x, codes)
     damaged = codes.copy()
     damaged[3, -8:-4] = np.array([np.nan], "<f4").view(np.uint8)
-    with pytest.raises(HypersignError, match="those of code 3 are not"):
-        HammingIndex(hasher, damaged)
+    assert 3 not in HammingIndex(hasher, damaged).search(x, 19).indices
+    with pytest.raises(HypersignError, match="the code of id 3 is damaged"):
+        HammingIndex(hasher, damaged).search(x, 20)
     with pytest.raises(HypersignError, match="too large: divide all vectors by one number"):
         SignHasher(bits_per_dimension=2).fit_transform(x * 1e30)
     other = SignHasher(bits_per_dimension=2).fit(x)
@@ -282,7 +293,7 @@ def test_files(tmp_path, bits, metric, monkeypatch):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"version": 3}, "of version 3"),
+        ({"version": 4}, "of version 4"),
         ({"version": 1}, "F64 and U64 were expected"),
         ({"bits_per_dimension": 1.5}, "has 20"),
         ({"bits_per_dimension": "2"}, "bits_per_dimension must be"),
@@ -298,7 +309,7 @@ def test_damaged_files(tmp_path, saved, message):
     np.save(tmp_path / "x.npy", x)
     hash_file(tmp_path / "x.npy", tmp_path / "c", SignHasher(84, bits_per_dimension=2))
     tensors = load_file(tmp_path / "c")
-    options = {"version": 2, "bits": 84, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
+    options = {"version": 3, "bits": 84, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
     options |= {"bits_per_dimension": 2, "metric": "euclidean"}
     save_file(tensors, tmp_path / "again", {"hypersign": json.dumps(options)})
     assert len(HammingIndex.load(tmp_path / "again")) == 20

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
+from hypersign.bits.hamming import check_allowed
 
 __all__ = ["LEVELS", "MOST_LEVELS", "LevelCode", "level_dots", "level_topk", "pack_levels", "unpack_levels"]
 
@@ -128,6 +129,7 @@ def level_topk(
     code: LevelCode,
     k: int,
     *,
+    allowed: NDArray[np.bool_] | None = None,
     threads: int = 1,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k rows with the lowest scores of every query, by computing the scores of all rows.
@@ -140,21 +142,25 @@ def level_topk(
         rows: uint8 (n, width + 8 or more): the levels of a row, then its a and b, two float32 numbers in
             little-endian order. Further bytes are ignored.
         code: the form of the rows.
-        k: number of rows per query, at most n.
+        k: number of rows per query, at most n, or the number of allowed rows.
+        allowed: bool (n,): the rows that may be found; None allows all.
         threads: number of threads.
 
     Returns (scores float32 (q, k), indices int64 (q, k)), lowest first; at equal scores the lower index comes first.
 
     Raises:
-        HypersignError: arrays do not fit the code or each other, or k is larger than n.
+        HypersignError: arrays do not fit the code or each other, or k is too large.
     """
     queries, rows = _queries(queries, code), _packed(rows, code, exact=False, more=8)
     steps = np.ascontiguousarray(steps, np.float32)
     if steps.shape != (len(queries),):
         raise HypersignError(f"{len(queries)} queries need as many steps; got shape {steps.shape}")
-    k = check_int("k", k, min=0, max=len(rows))
+    allowed = check_allowed(allowed, len(rows))
+    k = check_int("k", k, min=0, max=len(rows) if allowed is None else int(np.count_nonzero(allowed)))
     check_threads(threads)
-    return reference.level_topk(queries, steps, rows, code.levels, code.planes, code.width, k)
+    places = np.arange(len(rows)) if allowed is None else np.flatnonzero(allowed)
+    scores, found = reference.level_topk(queries, steps, rows[places], code.levels, code.planes, code.width, k)
+    return scores, places[found]
 
 
 def _queries(queries: NDArray[np.int8], code: LevelCode) -> NDArray[np.int8]:

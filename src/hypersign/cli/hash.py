@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
 from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
 from hypersign.cli.printing import console
-from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
+from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, import_bits, measure, open_vectors
 from hypersign.hashing import plan as predict
 
 LENGTHS = (64, 128, 256, 512, 1024)
@@ -31,6 +32,7 @@ def hash_(
     *,
     output: Annotated[Path | None, Option(metavar="FILE", short="-o")] = None,
     plan: bool = False,
+    packed: bool = False,
     bits: int | None = None,
     bits_per_dimension: float = 1,
     metric: Literal["hamming", "euclidean", "cosine", "inner_product"] | None = None,
@@ -53,9 +55,11 @@ def hash_(
         hypersign hash vectors.npy -o codes --bits-per-dimension 2 --metric cosine
 
     Args:
-        vectors: .npy file of shape (n, dimension).
+        vectors: .npy, .npz, .fvecs, .bvecs, .safetensors, HDF5, Parquet or Arrow file, or a folder of them, read in
+            the order of their names; FILE::NAME names one of several arrays.
         output: codes file to write.
         plan: predict recall; with --output, also measure it after hashing.
+        packed: the vectors are packed bits already (sentence-transformers' ubinary or binary); write them as codes.
         bits: length of a code, in bits; by default 256, or for codes of a metric as many components as vectors have.
         bits_per_dimension: 1, 1.5, 2, 3 or 4.
         metric: hamming (signs alone), or the metric that codes estimate; by default hamming at 1 bit per dimension,
@@ -70,6 +74,8 @@ def hash_(
     """
     if output is None and not plan:
         raise HypersignError("nothing to do: give --output FILE to hash, or --plan to predict recall, or both")
+    if packed and (plan or output is None):
+        raise HypersignError("--packed writes bits that are there already as codes; give --output FILE and no --plan")
     if json is not None and not plan:
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
@@ -85,8 +91,8 @@ def hash_(
         center=center,
         seed=seed,
     )
-    if plan and (metric not in (None, "hamming") or bits_per_dimension != 1):
-        raise HypersignError("--plan predicts sign codes; leave --metric and --bits-per-dimension out")
+    if (plan or packed) and (metric not in (None, "hamming") or bits_per_dimension != 1):
+        raise HypersignError("--plan and --packed are for sign codes; leave --metric and --bits-per-dimension out")
     planned = None
     with contextlib.ExitStack() as locks:
         if output is not None:  # before the plan, which takes long, so that nobody else writes between both
@@ -103,7 +109,8 @@ def hash_(
             )
         if output is not None:
             with progress_bars() as progress:
-                hash_file(vectors, output, hasher, progress=lambda done, total: progress("hashing", done, total))
+                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher)
+                hasher = hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)
     if planned is not None:
@@ -114,10 +121,8 @@ def hash_(
             for table in _tables(planned):
                 out.print(table)
         if output is not None:
-            out.print(
-                f"Codes: {output}; metric: {hasher.metric_.replace('_', ' ')}; {hasher.row_bytes()} bytes per vector",
-                soft_wrap=True,
-            )
+            metric_name = hasher.metric_.replace("_", " ")
+            out.print(f"Codes: {output}; metric {metric_name}, {hasher.row_bytes()} bytes per vector", soft_wrap=True)
 
 
 def _tables(planned: Plan) -> list[Table]:

@@ -20,11 +20,9 @@ from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
 from hypersign._safetensors import header_bytes, read_header
 from hypersign.bits import Filters8, unpack, unpack_ternary
+from hypersign.packed.format import TEXT_KEY
 
-__all__ = ["KEY", "PackedText", "continued", "is_packed_text", "write_text"]
-
-KEY = "hypersign-text"
-"""The entry of the metadata that makes a file a packed language model."""
+__all__ = ["PackedText", "continued", "is_packed_text", "write_text"]
 
 VERSION = 1
 
@@ -43,14 +41,14 @@ def write_text(path: Path, structure: Mapping[str, Any], tensors: Mapping[str, N
     body = b"".join(np.ascontiguousarray(tensors[name]).tobytes() for name in names)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass") + body).hexdigest()
     entries = {name: (codes[tensors[name].dtype.newbyteorder("<").str], tensors[name].shape) for name in names}
-    write_atomic(path, header_bytes(entries, {KEY: text, "sha256": digest}) + body)
+    write_atomic(path, header_bytes(entries, {TEXT_KEY: text, "sha256": digest}) + body)
 
 
 def is_packed_text(path: Path) -> bool:
     """Whether a file is a packed language model, by its header."""
     try:
         with path.open("rb") as stream:
-            return KEY in read_header(stream).metadata
+            return TEXT_KEY in read_header(stream).metadata
     except (OSError, HypersignError):
         return False
 
@@ -225,7 +223,7 @@ class PackedText:
         with open_file(path, " as a packed language model") as stream:
             try:
                 header = read_header(stream)
-                text = header.metadata.get(KEY)
+                text = header.metadata.get(TEXT_KEY)
                 if text is None:
                     raise HypersignError("it is no packed language model: hypersign pack writes one of a run on text")
                 if other := {entry.dtype for entry in header.tensors.values()} - set(_TYPES):
