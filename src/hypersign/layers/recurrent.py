@@ -267,6 +267,7 @@ class QuantRecurrent(nn.RNNBase):
             )
         if not self.fused:
             return self._unrolled(input, hx)
+        self._update_flat_weights()  # torch would do so in its forward if a parameter was replaced, and undo what follows
         found, kept = self.products(), self._flat_weights
         self._flat_weights = [
             found[name].matrix() if name in found else getattr(self, name) for name in self._flat_weights_names
