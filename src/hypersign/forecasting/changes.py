@@ -178,14 +178,15 @@ def run_matched(
     """
     again = [layer for layer in wanted if layer in repeated]
     known: dict[Any, tuple[Tensor, Tensor]] = {}
+    seen: dict[Any, Moments] = {}
     for _ in range(PASSES if again else 1):
-        seen = {layer: Moments() for layer in wanted}
+        before, seen = seen, {layer: Moments() for layer in wanted}
+        known = {layer: match(wanted[layer], before[layer]) for layer in again if before}
         with _matching(wanted, seen, again, known):
             output = run()
-        known = {layer: match(wanted[layer], seen[layer]) for layer in again}
-    if came is not None:
-        for layer, moments in seen.items():
-            came[layer].merge(moments)
+    for layer, total in ({} if came is None else came).items():
+        if layer in wanted:  # by what the last pass was matched
+            total.merge((before if layer in again else seen)[layer])
     return output
 
 

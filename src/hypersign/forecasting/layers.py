@@ -50,9 +50,13 @@ def unrolled(model: nn.Module) -> nn.Module:
         return model
 
 
+def _owner(product: RecurrentProduct) -> Any:
+    return product.__dict__["_owner"]
+
+
 def called_with(layer: Any) -> nn.Module:
     """The module whose call computes a layer: the layer itself, or the recurrent layer that it is a matrix of."""
-    return layer._owner if isinstance(layer, RecurrentProduct) else layer
+    return _owner(layer) if isinstance(layer, RecurrentProduct) else layer
 
 
 def takes_repair(layer: Any) -> bool:
@@ -60,20 +64,23 @@ def takes_repair(layer: Any) -> bool:
 
     Not in a recurrent layer without a bias, or with a norm between product and bias.
     """
-    return not isinstance(layer, RecurrentProduct) or (layer._owner.bias and layer._owner.norm in ("none", "weight"))
+    if not isinstance(layer, RecurrentProduct):
+        return True
+    owner = _owner(layer)
+    return bool(owner.bias) and owner.norm in ("none", "weight")
 
 
 def weight_place(layer: Any) -> Place:
     """Where a layer's weight is kept."""
     if isinstance(layer, RecurrentProduct):
-        return layer._owner._parameters, layer.parameter
+        return _owner(layer)._parameters, layer.parameter
     return layer._parameters, "weight"
 
 
 def bias_place(layer: Any) -> Place:
     """Where the bias that follows a layer's product is kept; there may be none."""
     if isinstance(layer, RecurrentProduct):
-        return layer._owner._parameters, layer.parameter.replace("weight", "bias")
+        return _owner(layer)._parameters, layer.parameter.replace("weight", "bias")
     return layer._parameters, "bias"
 
 
@@ -92,7 +99,7 @@ def hooked(layers: Iterable[Any], hook: Callable[[Any, Tensor, Tensor], Tensor |
     A matrix of a recurrent layer is called at every step, and its output is the product alone.
     """
     wanted = set(layers)
-    owners = {layer._owner for layer in wanted if isinstance(layer, RecurrentProduct)}
+    owners = {_owner(layer) for layer in wanted if isinstance(layer, RecurrentProduct)}
     before = {owner: owner.observer for owner in owners}
 
     def called(layer: Any, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
