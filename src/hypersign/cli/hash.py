@@ -33,6 +33,7 @@ def hash_(
     output: Annotated[Path | None, Option(metavar="FILE", short="-o")] = None,
     plan: bool = False,
     packed: bool = False,
+    bounds: bool = False,
     bits: int | None = None,
     bits_per_dimension: float = 1,
     metric: Literal["hamming", "euclidean", "cosine", "inner_product"] | None = None,
@@ -60,6 +61,7 @@ def hash_(
         output: codes file to write.
         plan: predict recall; with --output, also measure it after hashing.
         packed: the vectors are packed bits already (sentence-transformers' ubinary or binary); write them as codes.
+        bounds: write 8 bytes more per vector, for search --exact; sign codes only.
         bits: length of a code, in bits; by default 256, or for codes of a metric as many components as vectors have.
         bits_per_dimension: 1, 1.5, 2, 3 or 4.
         metric: hamming (signs alone), or the metric that codes estimate; by default hamming at 1 bit per dimension,
@@ -76,6 +78,8 @@ def hash_(
         raise HypersignError("nothing to do: give --output FILE to hash, or --plan to predict recall, or both")
     if packed and (plan or output is None):
         raise HypersignError("--packed writes bits that are there already as codes; give --output FILE and no --plan")
+    if bounds and (packed or output is None or rotation == "none"):
+        raise HypersignError("--bounds writes the bounds of rotated vectors; give --output FILE and a rotation")
     if json is not None and not plan:
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
@@ -109,7 +113,7 @@ def hash_(
             )
         if output is not None:
             with progress_bars() as progress:
-                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher)
+                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds)
                 hasher = hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)

@@ -94,12 +94,11 @@ class HammingIndex:
         if columns and not (rows > 1).any():
             rows = bits.pack(1 - rows, threshold=1) if len(rows) else empty
         if rows.dtype != empty.dtype or rows.ndim != 2 or rows.shape[1] != empty.shape[1]:
-            or_bits = (
-                f", or zeros and ones in uint8 of shape (n, {hasher.bits_})" if hasher.level_code_ is None else ""
-            )
+            signs = hasher.level_code_ is None
+            or_bits = f", or zeros and ones in uint8 of shape (n, {hasher.bits_})" if signs else ""
             raise HypersignError(
-                f"the codes of {hasher.bits_} bits must be {empty.dtype} of shape (n, {empty.shape[1]}){or_bits}; got "
-                f"{rows.dtype} of shape {rows.shape}"
+                f"the codes of {hasher.bits_} bits must be {empty.dtype} of shape (n, {empty.shape[1]}){or_bits}; "
+                f"got {rows.dtype} of shape {rows.shape}"
             )
         self.hasher = hasher
         self._segments: tuple[Segment, ...] = ()
@@ -111,7 +110,8 @@ class HammingIndex:
 
         Raises HypersignError if the file is not one, or is of another version.
         """
-        return cls(*read_codes(Path(path)))
+        read = read_codes(Path(path))
+        return cls(read.hasher, read.codes, read.ids)
 
     def save(self, path: Path | str) -> None:
         """Writes a codes file; if writing fails, an existing file does not change.
@@ -128,7 +128,7 @@ class HammingIndex:
 
     @property
     def codes(self) -> NDArray[Any]:
-        """The packed codes in the order of their ids: uint64 (n, words) of sign codes, uint8 (n, bytes) of level codes."""
+        """The packed codes in the order of their ids: uint64 (n, words), or uint8 (n, bytes) of level codes."""
         return self._whole().codes
 
     @property
@@ -413,6 +413,7 @@ def _nearest(
         some: Any = {"k": min(k, count), "allowed": mask, "threads": threads}
         if isinstance(queries, Queries):
             assert code is not None
+            distances: NDArray[Any]
             distances, rows = bits.level_topk(queries.integers, queries.steps, segment.codes, code, **some)
         else:
             distances, rows = bits.hamming_topk(queries, segment.codes, **some)
