@@ -15,10 +15,10 @@ Every program runs in a process of its own, on one thread. `--rivals PYTHON` is 
 - error: its standard error over queries.
 - microseconds: processor time per query: the minimum over interleaved rounds.
 
-rabitqlib probes all clusters: one, or 4 sqrt(n), as its authors divide a million vectors. turbovec knows inner products
-alone, so it has no Euclidean row. "calibrated" fits its two numbers per component to 1,024 vectors, "full scan" is
-without its staged search, which it uses from 32,768 vectors on. FAISS's IndexRaBitQ has the recall of its fast scan
-at 2 to 4 bits, but takes about a microsecond per vector there, so it is here at 1 bit only.
+rabitqlib probes all clusters: one, or 4 sqrt(n), as its authors divide a million vectors. turbovec knows inner
+products alone, so it has no Euclidean row. "calibrated" fits its two numbers per component to 1,024 vectors, "full
+scan" is without its staged search, which it uses from 32,768 vectors on. FAISS's IndexRaBitQ has the recall of its fast
+scan at 2 to 4 bits, but takes about a microsecond per vector there, so it is here at 1 bit only.
 """
 
 import argparse
