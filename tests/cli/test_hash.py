@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hypersign.cli import main
 from hypersign.hashing import HammingIndex, SignHasher
@@ -40,6 +41,41 @@ def test_hash_and_search(files, capsys):
     assert "Hamming distance in bits" in " ".join(capsys.readouterr().out.split())
 
 
+def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    x = files[0] - 1
+    ubinary = np.packbits(x > 0, axis=1)  # as sentence-transformers' quantize_embeddings does
+    np.save("u.npy", ubinary)
+    np.save("b.npy", (ubinary.astype(np.int16) - 128).astype(np.int8))
+    np.savez("q.npz", ubinary[:5])
+    np.save("f.npy", x[:5])
+    expected = SignHasher(32, rotation=None, center=False).fit_transform(x)
+    found = {}
+    for name in ("u", "b"):
+        main(["hash", f"{name}.npy", "--packed", "-o", name])
+        np.testing.assert_array_equal(HammingIndex.load(name).codes, expected)
+    for name in ("q.npz", "f.npy", "u"):
+        capsys.readouterr()
+        main(["search", "u", name, "-k", "3", "--json"])
+        found[name] = json.loads(capsys.readouterr().out)["indices"][:5]
+    assert found["q.npz"] == found["f.npy"] == found["u"]
+
+
+def test_inspect_reads_vectors_of_every_kind(files, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    x = files[0]
+    np.savez("x.npz", x)
+    save_file({"x": x}, "x.safetensors")
+    (tmp_path / "folder").mkdir()
+    np.save("folder/1.npy", x[:100])
+    np.save("folder/2.npy", x[100:])
+    means = []
+    for name in ("x.npy", "x.npz", "x.safetensors::x", "folder"):
+        main(["inspect", name, "--sample", "40", "--bits", "8", "--json"])
+        means.append(json.loads(capsys.readouterr().out)["norm_mean"])
+    assert means == means[:1] * 4
+
+
 def test_a_plan_fits_a_terminal(files, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, vectors, _, codes = files
@@ -73,6 +109,11 @@ def test_plan_predicts_and_measures(files, capsys):
     ("words", "message"),
     [
         (["hash", "x.npy"], "nothing to do: give --output FILE"),
+        (["hash", "x.npy", "--packed", "--plan"], "--packed writes bits that are there already"),
+        (
+            ["hash", "x.npy", "-o", "c", "--packed"],
+            "packed bits must be uint8 (ubinary) or int8 (binary); got float32",
+        ),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
         (["hash", "x.npy", "--plan", "--rotation", "none"], "--plan needs a random rotation"),
         (["hash", "x.npy", "--plan", "--queries", "0"], "--queries must be an integer >= 1; got 0"),

@@ -61,7 +61,7 @@ def test_operations_without_an_exact_form_are_refused(name: str, tmp_path: Path)
 
 
 def test_the_other_operations_have_one() -> None:
-    assert set(OPERATIONS) - set(HANDLERS) == {"rotate", "switch", "hadamard", "signed_sum"}
+    assert set(OPERATIONS) - set(HANDLERS) == {"rotate", "switch", "hadamard", "signed_sum", "recurrent"}
 
 
 def test_the_file_is_plain_onnx() -> None:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from hypersign import _defaults
-from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign._files import write_atomic
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, Option, Threads, parse
 from hypersign.cli.printing import console
-from hypersign.hashing import HammingIndex, Neighbours, open_vectors
+from hypersign.hashing import HammingIndex, Neighbours, open_vectors, packed_words
+from hypersign.hashing.vectors import is_codes
 
 SHOWN = 10
 """Queries in the table."""
@@ -52,9 +53,10 @@ def search(
 
     Args:
         codes: codes file, as hypersign hash writes it.
-        queries: .npy file of shape (q, dimension), or a codes file of the same hasher.
+        queries: file or folder of vectors, as hypersign hash reads them, or of packed bits for codes of --packed; or
+            a codes file of the same hasher.
         neighbours: number of neighbours per query.
-        rescore: .npy file of the vectors that were hashed; sorts candidates by Euclidean distance.
+        rescore: file or folder of the vectors that were hashed; sorts candidates by Euclidean distance.
         factor: candidates per neighbour, for --rescore.
         output: .npz file to write: distances and indices, each of shape (q, neighbours).
     """
@@ -64,13 +66,12 @@ def search(
     if output is not None and output.suffix != ".npz":
         raise HypersignError(f"--output must name a .npz file; got {output}")
     index = HammingIndex.load(codes)
-    vectors = queries.suffix.lower() == ".npy" or is_npy(queries)
-    asked: Any = open_vectors(queries) if vectors else HammingIndex.load(queries)
+    asked = _asked(queries, index)
     if rescore is None:
         found = index.search(asked, neighbours, threads=threads)
     else:
         if isinstance(asked, HammingIndex):
-            raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name the .npy file")
+            raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name their file")
         check_int("--neighbours", neighbours, min=1, max=len(index))
         candidates = index.search(asked, min(factor * neighbours, len(index)), threads=threads)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
@@ -84,6 +85,17 @@ def search(
         out = console()
         out.print(_table(found))
         out.print(_caption(found, "Hamming distance in bits" if rescore is None else "Euclidean distance"))
+
+
+def _asked(queries: Path, index: HammingIndex) -> NDArray[Any] | HammingIndex:
+    """The queries: vectors, or codes of the index's hasher."""
+    if is_codes(queries):
+        return HammingIndex.load(queries)
+    opened = open_vectors(queries)
+    hasher = index.hasher
+    bytes_of_bits = opened.dtype.itemsize == 1 and 8 * opened.shape[1] == hasher.bits and hasher.rotation is None
+    vectors = np.asarray(opened)
+    return HammingIndex(hasher, packed_words(vectors)) if bytes_of_bits else vectors
 
 
 def _caption(found: Neighbours, unit: str) -> str:

@@ -23,9 +23,10 @@ from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.planning import Plan, Row, measure, plan
 from hypersign.hashing.prediction import Angles, predicted_recall
 from hypersign.hashing.pruning import BoundedIndex, Pruned
+from hypersign.hashing.stored import StoredVectors
 from hypersign.hashing.survey import CodeRecall, VectorAngles, VectorsGeometry, inspect_vectors
 from hypersign.hashing.vector_files import open_vectors
-from hypersign.hashing.vectors import hash_file
+from hypersign.hashing.vectors import hash_file, import_bits, packed_words
 
 __all__ = [
     "SignHasher",
@@ -38,7 +39,10 @@ __all__ = [
     "hash_file",
     "hash_dataset",
     "ExactMean",
+    "import_bits",
+    "packed_words",
     "open_vectors",
+    "StoredVectors",
     "plan",
     "measure",
     "inspect_vectors",
