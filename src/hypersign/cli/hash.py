@@ -33,6 +33,7 @@ def hash_(
     output: Annotated[Path | None, Option(metavar="FILE", short="-o")] = None,
     plan: bool = False,
     packed: bool = False,
+    bounds: bool = False,
     bits: int = _defaults.CODE_BITS,
     rotation: Literal["hadamard", "haar", "none"] = "hadamard",
     rounds: int = _defaults.ROTATION_ROUNDS,
@@ -56,6 +57,7 @@ def hash_(
         output: codes file to write.
         plan: predict recall; with --output, also measure it after hashing.
         packed: the vectors are packed bits already (sentence-transformers' ubinary or binary); write them as codes.
+        bounds: write 8 bytes more per vector, for search --exact.
         bits: length of a code, in bits.
         rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).
         rounds: rounds of random signs and Hadamard transforms.
@@ -69,6 +71,8 @@ def hash_(
         raise HypersignError("nothing to do: give --output FILE to hash, or --plan to predict recall, or both")
     if packed and (plan or output is None):
         raise HypersignError("--packed writes bits that are there already as codes; give --output FILE and no --plan")
+    if bounds and (packed or output is None or rotation == "none"):
+        raise HypersignError("--bounds writes the bounds of rotated vectors; give --output FILE and a rotation")
     if json is not None and not plan:
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
@@ -94,7 +98,7 @@ def hash_(
             )
         if output is not None:
             with progress_bars() as progress:
-                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher)
+                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds)
                 hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)

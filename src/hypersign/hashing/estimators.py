@@ -78,8 +78,23 @@ def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
     the vector and its code. Returns float32 (vectors,).
     Raises HypersignError if vectors are bad, or the hasher has no rotation.
     """
-    projected = _unit_projections(hasher, vectors)
-    return np.abs(projected).sum(1) / np.float32(math.sqrt(hasher.bits))
+    return _code_cosines(hasher, *_projections(hasher, vectors))
+
+
+def code_bounds(hasher: SignHasher, vectors: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`code_cosines` and the lengths of centred vectors, which bounds need; each float32 (vectors,)."""
+    projected, lengths = _projections(hasher, vectors)
+    with np.errstate(over="ignore"):
+        stored = lengths.astype(np.float32)
+    if not np.isfinite(stored).all():
+        raise HypersignError(
+            "bounds need vectors whose lengths are float32 numbers; divide all vectors by one number"
+        )
+    return _code_cosines(hasher, projected, lengths), stored
+
+
+def _code_cosines(hasher: SignHasher, projected: NDArray[Any], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (np.abs(projected).sum(1) / (lengths * math.sqrt(hasher.bits))).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,12 +171,18 @@ def rabitq_cosine(
 
 def _unit_projections(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
     """R o, o the centred vectors over their lengths; float32."""
+    projected, lengths = _projections(hasher, vectors)
+    return (projected / lengths[:, None]).astype(np.float32)
+
+
+def _projections(hasher: SignHasher, vectors: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """R (x - mean), and the lengths of x - mean."""
     if hasher.rotation is None:
         raise HypersignError("estimates of cosines need a hasher with a random rotation; this one has none")
     x = np.asarray(vectors)
     projected = hasher.project(x)
-    lengths = np.linalg.norm(x.astype(np.float64) - hasher.mean_, axis=1, keepdims=True)
-    return (projected / lengths).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return projected, np.linalg.norm(x - hasher.mean_, axis=1)
 
 
 def _products(projected: NDArray[np.float32], codes: NDArray[np.uint64], m: int) -> NDArray[Any]:

@@ -100,7 +100,8 @@ class HammingIndex:
 
         Raises HypersignError if the file is not one, or is of another version.
         """
-        return cls(*read_codes(Path(path)))
+        read = read_codes(Path(path))
+        return cls(read.hasher, read.codes, read.ids)
 
     def save(self, path: Path | str) -> None:
         """Writes a codes file; if writing fails, an existing file does not change.

@@ -1,9 +1,10 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words), and
-where ids are not 0 to n - 1 also `ids`, int64 (n,), ascending. Its metadata has the hasher's options, as JSON under
-the key `hypersign`. While a codes file is being written, it has a hidden name that depends on the vectors and on the
-fitted hasher.
+A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words). If
+ids are not 0 to n - 1, it has also `ids`, int64 (n,), ascending; and for `BoundedIndex`, `cosines` and `lengths`,
+float32 (n,). Its metadata has the hasher's options, as JSON under the key `hypersign`. While a codes file is being
+written, it has a hidden name that depends on the vectors and on the fitted hasher; the codes are its last tensor, so
+its size says how many vectors are done.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,20 @@ from hypersign._files import as_utf8, open_file
 from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
-from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.estimators import code_bounds
+from hypersign.hashing.hasher import PIECE, SignHasher, block_rows
 from hypersign.hashing.stored import AnyVectors, read_blocks
 from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
 
 VERSIONS = (1, 2)
-"""Of codes files: without and with ids."""
+"""Of codes files: 1 is codes alone, 2 has ids or bounds."""
+
+ALLOWED: tuple[set[str], ...] = (set(), {"ids"}, {"cosines", "lengths"})
+"""Tensors beside the mean and the codes."""
+
+_KINDS = {"mean": "F64", "codes": "U64", "ids": "I64", "cosines": "F32", "lengths": "F32"}
 
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
 
@@ -40,6 +47,7 @@ def hash_file(
     output: Path | str,
     hasher: SignHasher,
     *,
+    bounds: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> SignHasher:
     """Hashes a file or a folder of vectors, which may be larger than memory, into a codes file.
@@ -53,6 +61,7 @@ def hash_file(
         vectors: a file or folder that `open_vectors` reads.
         output: codes file to write; `HammingIndex.load` reads it.
         hasher: a hasher; it is fitted to these vectors.
+        bounds: whether to write what `BoundedIndex.load` needs, 8 bytes per vector.
         progress: called with (vectors done, all vectors) after each block of the second pass.
 
     Returns the fitted hasher.
@@ -63,11 +72,13 @@ def hash_file(
             it).
     """
     output = Path(output)
+    if bounds and hasher.rotation is None:
+        raise HypersignError("bounds need a hasher with a random rotation; this one has none")
     opened = open_vectors(vectors)
     _check_output(output, vectors)
     with writing_file(output):
         hasher.fit_blocks((block for _, block in read_blocks(opened)), opened.shape[1])
-        _write_codes(files_of(vectors), opened, output, hasher, hasher.hash_block, progress)
+        _write_codes(files_of(vectors), opened, output, hasher, hasher.hash_block, bounds, progress)
     return hasher
 
 
@@ -97,7 +108,11 @@ def import_bits(
     hasher.check_options(width)
     hasher.restore(np.zeros(width))
     with writing_file(output):
-        _write_codes(files_of(vectors), opened, output, hasher, lambda block, first: packed_words(block), progress)
+
+        def code(block: NDArray[Any], first: int) -> NDArray[np.uint64]:
+            return packed_words(block)
+
+        _write_codes(files_of(vectors), opened, output, hasher, code, False, progress)
     return hasher
 
 
@@ -142,10 +157,12 @@ def _write_codes(
     output: Path,
     hasher: SignHasher,
     code: Callable[[NDArray[Any], int], NDArray[np.uint64]],
+    bounds: bool,
     progress: Callable[[int, int], object] | None,
 ) -> None:
     count, dimension = opened.shape
-    prefix = _prefix(hasher, count)
+    prefix = _prefix(hasher, count, bounds=bounds)
+    start = len(prefix) + (8 * count if bounds else 0)
     # A partial file is for one version of the vectors and one fitted hasher.
     versions = ((file.resolve(), file.stat()) for file in files)
     origin = as_utf8("".join(f"{file} {status.st_size} {status.st_mtime_ns} " for file, status in versions))
@@ -156,17 +173,21 @@ def _write_codes(
     rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
     try:
         with open(part, "r+b" if part.exists() else "w+b") as file:
-            there = os.fstat(file.fileno()).st_size - len(prefix)
+            there = os.fstat(file.fileno()).st_size - start
             if file.read(len(prefix)) != prefix:
                 there = 0
                 file.truncate(0)
                 file.seek(0)
                 file.write(prefix)
             done = min(max(there, 0) // width, count) // rows * rows
-            file.seek(len(prefix) + done * width)
-            file.truncate()
+            file.truncate(start + done * width)
             for first, block in read_blocks(opened, done):
-                file.write(code(block, first).astype("<u8", copy=False).tobytes())
+                codes = code(block, first)
+                if bounds:  # before the codes, whose number says how much is done
+                    _write_bounds(file, len(prefix), count, first, hasher, block)
+                    os.fsync(file.fileno())
+                file.seek(start + first * width)
+                file.write(codes.astype("<u8", copy=False).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
                 done += len(block)
@@ -185,42 +206,74 @@ def _write_codes(
         ) from error
 
 
+def _write_bounds(
+    file: BinaryIO, start: int, count: int, first: int, hasher: SignHasher, block: NDArray[Any]
+) -> None:
+    """Writes the cosines and lengths of a block at their places; `start` is the place of the first cosine."""
+    for row in range(0, len(block), step := max(1, PIECE // block.shape[1])):
+        for tensor, values in enumerate(code_bounds(hasher, block[row : row + step])):
+            file.seek(start + 4 * (tensor * count + first + row))
+            file.write(values.astype("<f4").tobytes())
+    file.flush()
+
+
 def write_codes(
     path: Path, hasher: SignHasher, codes: NDArray[np.uint64], ids: NDArray[np.int64] | None = None
 ) -> None:
     """Writes a codes file to `path`."""
     with open(path, "wb") as file:
-        file.write(_prefix(hasher, len(codes), ids is not None))
+        file.write(_prefix(hasher, len(codes), ids=ids is not None))
         file.write(np.ascontiguousarray(codes, "<u8").data)
         if ids is not None:
             file.write(np.ascontiguousarray(ids, "<i8").data)
 
 
-def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64], NDArray[np.int64] | None]:
-    """Reads a codes file: the fitted hasher, the codes and their ids (None: 0 to n - 1), both mapped from the file.
+class CodesFile(NamedTuple):
+    """What a codes file holds; arrays are mapped from it.
 
-    Raises HypersignError if the file is not one.
+    Attributes: `hasher`, fitted; `codes`; `ids`, None for 0 to n - 1; `bounds`, cosines and lengths, or None.
     """
+
+    hasher: SignHasher
+    codes: NDArray[np.uint64]
+    ids: NDArray[np.int64] | None
+    bounds: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+
+
+def read_codes(path: Path) -> CodesFile:
+    """Reads a codes file. Raises HypersignError if it is not one."""
     with open_file(path, " as a codes file") as file:
         try:
             header = read_header(file)
             text = header.metadata.get("hypersign")
-            if text is None or set(header.tensors) - {"ids"} != {"mean", "codes"}:
+            more = set(header.tensors) - {"mean", "codes"}
+            if text is None or len(header.tensors) != len(more) + 2 or more not in ALLOWED:
                 raise HypersignError("a mean, codes and the hasher's options were expected")
             saved = parse_object("the hasher's options", text)
             hasher = _hasher(saved)
             shape = _check_tensors(hasher, header.tensors)
             found = {name: _tensor(file, len(header.raw), entry) for name, entry in header.tensors.items()}
-            mean, ids = found["mean"], found.get("ids")
-            if not np.isfinite(mean).all():
-                raise HypersignError("its mean must be finite")
-            if ids is not None and not (ids[1:] > ids[:-1]).all():
-                raise HypersignError("its ids must ascend")
-            return hasher.restore(np.array(mean)), found["codes"].reshape(shape), ids
+            _check_numbers(found)
+            bounds = (found["cosines"], found["lengths"]) if "cosines" in found else None
+            return CodesFile(
+                hasher.restore(np.array(found["mean"])), found["codes"].reshape(shape), found.get("ids"), bounds
+            )
         except HypersignError as error:
             raise HypersignError(
                 f"{path} is no codes file as `hypersign hash` writes them: {str(error)[:300]}"
             ) from error
+
+
+def _check_numbers(found: Mapping[str, NDArray[Any]]) -> None:
+    if not np.isfinite(found["mean"]).all():
+        raise HypersignError("its mean must be finite")
+    ids = found.get("ids")
+    if ids is not None and not (ids[1:] > ids[:-1]).all():
+        raise HypersignError("its ids must ascend")
+    if "cosines" in found and not ((found["cosines"] > 0) & (found["cosines"] < np.inf)).all():
+        raise HypersignError("its cosines must be positive numbers")
+    if "lengths" in found and not ((found["lengths"] >= 0) & (found["lengths"] < np.inf)).all():
+        raise HypersignError("its lengths must be numbers >= 0")
 
 
 def is_codes(path: Path) -> bool:
@@ -248,15 +301,19 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
 def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[int, ...]:
     """Checks types, shapes and options before a tensor is read or a rotation made; returns the shape of the codes."""
     mean, codes = tensors["mean"], tensors["codes"]
-    if (mean.dtype, codes.dtype) != ("F64", "U64"):
+    if (mean.dtype, codes.dtype) != (_KINDS["mean"], _KINDS["codes"]):
         raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
     if len(mean.shape) != 1 or len(codes.shape) != 2:
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
     if 0 in (*mean.shape, codes.shape[1]):
         raise HypersignError("its mean and its codes must have a dimension")
-    ids = tensors.get("ids")
-    if ids is not None and (ids.dtype, ids.shape) != ("I64", codes.shape[:1]):
-        raise HypersignError(f"its ids must be of type I64 and shape {codes.shape[:1]}; got {ids.dtype}, {ids.shape}")
+    for name in set(tensors) - {"mean", "codes"}:
+        more = tensors[name]
+        if (more.dtype, more.shape) != (_KINDS[name], codes.shape[:1]):
+            raise HypersignError(
+                f"its {name} must be of type {_KINDS[name]} and shape {codes.shape[:1]}; got {more.dtype}, "
+                f"{more.shape}"
+            )
     hasher.check_options(mean.shape[0])
     if codes.shape[1] != -(-hasher.bits // 64):
         raise HypersignError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
@@ -264,7 +321,7 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
 
 
 def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
-    kind = np.dtype({"F64": "<f8", "U64": "<u8", "I64": "<i8"}[entry.dtype])
+    kind = np.dtype({"F64": "<f8", "F32": "<f4", "U64": "<u8", "I64": "<i8"}[entry.dtype])
     count, place = (entry.stop - entry.start) // kind.itemsize, start + entry.start
     if not count:
         return np.empty(0, kind.newbyteorder("="))
@@ -276,11 +333,15 @@ def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
     return found.astype(kind.newbyteorder("="), copy=False)
 
 
-def _prefix(hasher: SignHasher, count: int, ids: bool = False) -> bytes:
-    """Everything before the codes: the header of a safetensors file, and the mean."""
+def _prefix(hasher: SignHasher, count: int, *, ids: bool = False, bounds: bool = False) -> bytes:
+    """Everything before the codes, but for bounds: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
-    tensors = {"mean": ("F64", mean.shape), "codes": ("U64", (count, -(-hasher.bits // 64)))}
+    shapes: dict[str, tuple[int, ...]] = {"mean": mean.shape}
+    if bounds:
+        shapes |= {"cosines": (count,), "lengths": (count,)}
+    shapes["codes"] = (count, -(-hasher.bits // 64))
     if ids:
-        tensors["ids"] = ("I64", (count,))
-    saved: dict[str, Any] = {"version": VERSIONS[ids]} | {name: getattr(hasher, name) for name in OPTIONS}
+        shapes["ids"] = (count,)
+    saved: dict[str, Any] = {"version": VERSIONS[ids or bounds]} | {name: getattr(hasher, name) for name in OPTIONS}
+    tensors = {name: (_KINDS[name], shape) for name, shape in shapes.items()}
     return header_bytes(tensors, {"hypersign": json.dumps(saved)}) + mean.tobytes()
