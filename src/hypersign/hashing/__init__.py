@@ -8,6 +8,7 @@ original vectors restores most of the lost recall; `plan` predicts how much.
 Neighbours are nearest by Euclidean distance. Scale vectors to length 1 first to compare them by cosine.
 """
 
+from hypersign.hashing.engines import hash_dataset
 from hypersign.hashing.estimators import (
     DistanceEstimate,
     Estimate,
@@ -20,6 +21,7 @@ from hypersign.hashing.estimators import (
 )
 from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
+from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.planning import Plan, Row, measure, plan
 from hypersign.hashing.prediction import Angles, predicted_recall
 from hypersign.hashing.pruning import BoundedIndex, Pruned
@@ -37,6 +39,8 @@ __all__ = [
     "Pruned",
     "recall",
     "hash_file",
+    "hash_dataset",
+    "ExactMean",
     "import_bits",
     "packed_words",
     "open_vectors",

@@ -19,6 +19,7 @@ from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.bits.levels import LEVELS, MOST_LEVELS, LevelCode
 from hypersign.hashing.levels import FACTORS, encode, factors, quantize_queries, unit_rows
+from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
@@ -194,19 +195,37 @@ class SignHasher(Transformer):
 
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
         """Does what `fit` does, for vectors that come in blocks (rows, dimension), as from a large file."""
+        mean = ExactMean()
+        if self.check_options(dimension):
+            for block in blocks:
+                self.add_block(mean, block)
+        return self.fit_mean(mean, dimension)
+
+    def add_block(self, mean: ExactMean, block: NDArray[Any]) -> ExactMean:
+        """Checks a block of vectors (rows, dimension) and adds it to the mean of vectors that `fit_mean` takes."""
+        _check_finite(block, mean.count)
+        if self._metric() == "cosine":
+            _check_nonzero(block, mean.count)
+            block = unit_rows(block)
+        return mean.add(block)
+
+    def fit_mean(self, mean: ExactMean, dimension: int) -> "SignHasher":
+        """Does what `fit` does, for vectors that were added to a mean, on this machine or on others.
+
+        >>> x = np.random.default_rng(0).standard_normal((1000, 32))
+        >>> hasher = SignHasher(bits=64)
+        >>> first, second = (hasher.add_block(ExactMean(), part) for part in (x[:300], x[300:]))
+        >>> hasher.fit_mean(second.merge(first), 32).difference(SignHasher(bits=64).fit(x))
+        ''
+        """
         share = self.check_options(dimension)
-        total, count = np.zeros(dimension), 0
-        for block in blocks if share else ():
-            _check_finite(block, count)
-            if self._metric() == "cosine":
-                _check_nonzero(block, count)
-                block = unit_rows(block)
-            with np.errstate(over="ignore"):
-                total += block.sum(0, dtype=np.float64)
-            count += len(block)
-        if not np.isfinite(total).all():
-            raise HypersignError(f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}")
-        return self.restore(share * total / max(count, 1))
+        if not share or not mean.count:
+            return self.restore(np.zeros(dimension))
+        value = mean.value()
+        with np.errstate(over="ignore"):
+            if not np.isfinite(value * mean.count).all():
+                raise HypersignError(f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}")
+        return self.restore(share * value)
 
     def check_options(self, dimension: int) -> float:
         """Returns the share of the mean. Raises HypersignError if an option does not fit this dimension."""
