@@ -8,6 +8,7 @@ filter; for ternary levels two planes) and `NAME.scale` (float32, one per filter
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
 from hypersign._safetensors import header_bytes, read_header
 from hypersign.bits import Filters8, unpack, unpack_ternary
+from hypersign.packed.functions import attention, gelu, sigmoid
 
 __all__ = ["KEY", "PackedText", "continued", "is_packed_text", "write_text"]
 
@@ -163,20 +165,10 @@ def _checked(structure: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _sigmoid(x: Floats) -> Floats:
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives 0
-        return np.float32(1) / (np.float32(1) + np.exp(-x))
-
-
 def _rms(x: Floats, weight: Floats | None) -> Floats:
     if weight is None:
         return x
     return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(1e-5)) * weight
-
-
-def _softmax(x: Floats) -> Floats:
-    y = np.exp(x - x.max(-1, keepdims=True))
-    return y / y.sum(-1, keepdims=True)
 
 
 class PackedText:
@@ -328,13 +320,13 @@ class _Recurrent:
     def _step(self, x: Floats, h: Floats, state: tuple[Floats, ...]) -> tuple[Floats, ...]:
         if self.cell == "LSTM":
             i, f, g, o = np.split(x + h, 4, -1)
-            c = _sigmoid(f) * state[1] + _sigmoid(i) * np.tanh(g)
+            c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
             norm = self.norms["c"]
-            return _sigmoid(o) * np.tanh(c if norm is None else norm(c)), c
+            return sigmoid(o) * np.tanh(c if norm is None else norm(c)), c
         if self.cell == "GRU":
             (xr, xz, xn), (hr, hz, hn) = np.split(x, 3, -1), np.split(h, 3, -1)
-            n = np.tanh(xn + _sigmoid(xr + hr) * hn)
-            return (n + _sigmoid(xz + hz) * (state[0] - n),)
+            n = np.tanh(xn + sigmoid(xr + hr) * hn)
+            return (n + sigmoid(xz + hz) * (state[0] - n),)
         return (np.tanh(x + h) if self.cell == "RNN_TANH" else np.maximum(x + h, 0),)
 
 
@@ -372,25 +364,18 @@ class _Block:
         q, k = _rotated(q, start), _rotated(k, start)
         if memory is not None:
             k, v = np.concatenate((memory[0], k), 2), np.concatenate((memory[1], v), 2)
-        scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(shape[3]))
         seen = np.tri(length, start + length, start, dtype=bool)
-        mixed = _softmax(np.where(seen, scores, np.float32(-np.inf))) @ v
+        mixed = attention(q, k, v, 1 / math.sqrt(shape[3]), seen)
         mixed = mixed.transpose(0, 2, 1, 3).reshape(count, length, width)
         x = x + product["output"](_rms(mixed, self.norms["inner1"]))
         normed = _rms(x, self.norms["norm2"])
         up = product["up"](normed)
         if "gate" in product:
             gate = product["gate"](normed)
-            inside = gate * _sigmoid(gate) * up
+            inside = gate * sigmoid(gate) * up
         else:
-            inside = _gelu(up)
+            inside = gelu(up)
         return x + product["down"](_rms(inside, self.norms["inner2"])), (k, v)
-
-
-def _gelu(x: Floats) -> Floats:
-    from scipy.special import erf
-
-    return np.float32(0.5) * x * (1 + erf(x / np.float32(np.sqrt(2))))
 
 
 def _rotated(x: Floats, start: int) -> Floats:
