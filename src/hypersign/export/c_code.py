@@ -89,6 +89,12 @@ class _Source:
     def text(self) -> str:
         """The whole file."""
         graph = self.model.graph
+        graph.check_plain("a C file", self.values)
+        missing = next((node for node in graph.nodes if node.op not in WRITERS), None)
+        if missing is not None:
+            raise HypersignError(
+                f"node {missing.name!r}: a C file has no form of the operation {missing.op}: run the packed file"
+            )
         reads = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
         for i, (node, data) in enumerate(zip(graph.nodes, self.data, strict=True)):
             if node.name != graph.nodes[-1].name:

@@ -82,8 +82,8 @@ class Numbers:
         return (np.abs(outputs.reshape(flat.shape) - flat) <= room).all(1)
 
 
-def _everywhere(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return same.reshape(len(same), -1).all(1)
+def _everywhere(same: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(same.reshape(len(same), -1).all(1))
 
 
 Task = Classification | Regression | Numbers

@@ -71,13 +71,16 @@ class Graph:
         """The names of the nodes that give the outputs."""
         return tuple(output.node for output in self.outputs) or (self.nodes[-1].name,)
 
-    def check_plain(self, what: str) -> None:
-        """Raises HypersignError unless the network has one input and its last node gives a vector."""
+    def check_plain(self, what: str, values: Mapping[str, Value]) -> None:
+        """Raises HypersignError unless it has one input, its last node gives a vector, and sums have one shape."""
         if self.more_inputs or self.outputs:
             raise HypersignError(
                 f"{what} takes networks of one input and one vector of outputs; this one has {len(self.inputs)} "
                 f"inputs and gives {', '.join(f'{each.name} {each.shape}' for each in self.outputs) or 'a vector'}"
             )
+        for node in self.nodes:
+            if node.op == "add" and len({values[name] for name in node.inputs if name in values}) > 1:
+                raise HypersignError(f"{what} adds values of one shape; those of node {node.name!r} have several")
 
 
 def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]:
@@ -163,7 +166,9 @@ def _check_outputs(graph: Graph, values: Mapping[str, Value]) -> None:
     for output in graph.outputs:
         value = values.get(output.node)
         if value is None or value.kind != "real" or output.node in graph.inputs:
-            raise HypersignError(f"the output {output.name} must come from a node that gives real numbers; got {value}")
+            raise HypersignError(
+                f"the output {output.name} must come from a node that gives real numbers; got {value}"
+            )
         count = math.prod(check_int("shape", size, min=1, max=MOST_NUMBERS) for size in output.shape)
         if not output.shape or count != value.height * value.width * value.channels:
             raise HypersignError(f"the output {output.name} of shape {output.shape} does not fit its node's {value}")

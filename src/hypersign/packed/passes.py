@@ -186,8 +186,8 @@ def apart(nodes: Sequence[Planned]) -> list[Pass]:
 def passes(nodes: Sequence[Planned], values: Mapping[str, Value], ends: Sequence[str]) -> list[Pass]:
     """The passes of a network whose outputs are the nodes `ends`, in the order in which they run."""
     # only programs read constants; whoever else does needs them as arrays
-    read = {name for of in nodes if of.plan.emit is None for name in of.node.inputs} | set(ends)
-    constants = {name: array for name, array in _constants(nodes, values).items() if name not in read}
+    needs = {name for of in nodes if of.plan.emit is None for name in of.node.inputs} | set(ends)
+    constants = {name: array for name, array in _constants(nodes, values).items() if name not in needs}
     needed = _needed(nodes, constants, ends)
     found: list[Pass] = []
     for of in nodes:

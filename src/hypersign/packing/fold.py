@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ def fold(
     *,
     pixel_range: tuple[float, float] | None,
     classes: Sequence[str] | None = None,
-    task: Task | None | Sequence[Task | None] = None,
+    task: Task | Sequence[Task | None] | None = None,
 ) -> tuple[Graph, dict[str, LazyTensor]]:
     """Folds a trained network into a graph and its tensors; each tensor is computed when `make` is called.
 
@@ -66,7 +67,7 @@ def fold(
         ends = [("output", folding.module(name, model, *starts))]
     else:
         ends = folding.calls(name, model, *starts)
-    tasks = list(task) if isinstance(task, tuple | list) else [task] * len(ends)
+    tasks: list[Any] = list(task) if isinstance(task, tuple | list) else [task] * len(ends)
     if len(tasks) != len(ends):
         raise HypersignError(f"task must name one task for each of the {len(ends)} outputs; got {len(tasks)}")
     sizes = [(flow.channels, flow.height, flow.width) for flow in starts]

@@ -182,7 +182,7 @@ class Folding:
     def rearranged(
         self, name: str, x: Flow, split: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]
     ) -> Flow:
-        """`x` as float32, its numbers seen as `split` and their axes in `order`: torch's `shape`, in torch's order."""
+        """`x` as float32, its numbers seen as `split`, their axes in `order`: torch's `shape`, in torch's order."""
         y = self.real(x)
         height, width, channels = canonical(shape)
         moves = [axis for axis in order if split[axis] > 1]
@@ -242,9 +242,7 @@ class Folding:
         if ternary:
             self.tensor(node, "high", dtype, (x.channels,), lambda: found.high)
         self.tensor(node, "flip", np.bool_, (x.channels,), lambda: found.flips[0])
-        y = Flow(
-            node, "levels", x.height, x.width, x.channels, ternary, flat=x.flat, rank=x.rank, rows=x.rows
-        )
+        y = Flow(node, "levels", x.height, x.width, x.channels, ternary, flat=x.flat, rank=x.rank, rows=x.rows)
         pools = [function for function in x.waiting if function.pool is not None]
         for i, function in enumerate(pools, start=1):
             y = self.pooled(function, y)

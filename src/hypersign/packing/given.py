@@ -104,7 +104,7 @@ def transposed(
     parts = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     turned = parts.transpose(1, 2).flatten(0, 1).flip(tuple(range(2, dims + 2)))
     ones, zeros = (1,) * (2 - dims), (0,) * (2 - dims)
-    spread = ZeroPad((*ones, *stride), (*zeros, *before), (*zeros, *after))  # type: ignore[arg-type]
+    spread = ZeroPad((*ones, *stride), (*zeros, *before), (*zeros, *after))
     return spread, convolution(turned, bias, 1, 0, dilation, groups)
 
 
@@ -114,7 +114,8 @@ def transposed_layer(module: Any) -> nn.Sequential:
     Raises:
         ValueError: it crops its output, or its quantizers have what no packed transposed convolution has.
     """
-    weight, quantizers = module.weight.detach(), []
+    weight: Tensor = module.weight.detach()
+    quantizers: list[Any] = []
     if isinstance(module, QuantLayer):
         for rule in (module.input_quantizer, module.weight_quantizer):
             if rule.offset is not None or getattr(rule, "planes", 1) > 1:
@@ -124,11 +125,12 @@ def transposed_layer(module: Any) -> nn.Sequential:
         if module.quantizes_inputs:
             quantizers.append(module.input_quantizer)
         weight = module.quantized_weight().detach()
-        scale = module.weight_scale()
+        scale: Tensor | None = module.weight_scale()
         if scale is not None:  # per filter, the second axis
-            groups = module.groups
+            groups = int(module.groups)  # type: ignore[arg-type]
             shaped = weight.view(groups, -1, *weight.shape[1:])
-            weight = (shaped * scale.detach().view(groups, 1, -1, *[1] * (weight.dim() - 2))).view_as(weight)
+            per_filter = scale.detach().view(groups, 1, -1, *[1] * (weight.dim() - 2))
+            weight = (shaped * per_filter).view(weight.shape)
     parts = transposed(
         weight, module.bias, module.stride, module.padding, module.output_padding, module.groups, module.dilation
     )

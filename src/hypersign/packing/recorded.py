@@ -51,7 +51,9 @@ class Seen:
             Unknown: it is a constant.
         """
         if not isinstance(value, Tensor) or not self.depends(value):
-            raise Unknown(f"{self.name} in its forward computes with a constant where it needs a value of the network")
+            raise Unknown(
+                f"{self.name} in its forward computes with a constant where it needs a value of the network"
+            )
         return value
 
     def constant(self, value: Any) -> Tensor | None:
@@ -212,7 +214,7 @@ def _multiply(seen: Seen) -> list[Made]:
 
 def _divide(seen: Seen) -> list[Made]:
     b = seen.get(1, "other")
-    if isinstance(b, Tensor) and seen.depends(b) or seen.kwargs.get("rounding_mode"):
+    if (isinstance(b, Tensor) and seen.depends(b)) or seen.kwargs.get("rounding_mode"):
         raise seen.refuse("values are divided by constants")
     scale = 1 / _held(seen, b)
     if not bool(scale.isfinite().all()):
@@ -285,7 +287,11 @@ def _layer_norm(seen: Seen) -> list[Made]:
 
 
 def _rms_norm(seen: Seen) -> list[Made]:
-    shape, weight, eps = tuple(seen.get(1, "normalized_shape")), seen.constant(seen.get(2, "weight")), seen.get(3, "eps")
+    shape, weight, eps = (
+        tuple(seen.get(1, "normalized_shape")),
+        seen.constant(seen.get(2, "weight")),
+        seen.get(3, "eps"),
+    )
     scale = torch.ones(shape) if weight is None else weight
     eps = torch.finfo(torch.float32).eps if eps is None else eps
     return _one(seen, steps.LayerNorm(len(shape), scale, torch.zeros(shape), eps, centre=False))
@@ -354,7 +360,8 @@ def _stack(seen: Seen) -> list[Made]:
 
 def _pieces(seen: Seen) -> list[Made]:
     dim = seen.dim(seen.get(2, "dim", seen.kwargs.get("axis", 0)))
-    start, made = 0, []
+    start = 0
+    made: list[Made] = []
     for piece in seen.result:
         stop = start + piece.shape[dim + 1]
         made.append((steps.Slice(dim, start, stop), (seen.x,), piece))
@@ -434,7 +441,9 @@ def _mean(seen: Seen) -> list[Made]:
         count = math.prod(x.shape[dim + 1] for dim in found)
         made.append((steps.Affine(torch.tensor(float(count)), torch.tensor(0.0)), (), None))
     shape = tuple(seen.result.shape[1:])
-    made.append((nn.Flatten() if not keep and len(shape) == 1 and x.dim() == 4 else steps.View(shape), (), seen.result))
+    made.append(
+        (nn.Flatten() if not keep and len(shape) == 1 and x.dim() == 4 else steps.View(shape), (), seen.result)
+    )
     return made
 
 
@@ -442,8 +451,7 @@ def _two(value: Any, whole: int) -> Any:
     """A window's option for two dimensions, where it may be for one."""
     if whole == 2 or value is None:
         return value
-    first = value[0] if isinstance(value, tuple | list) else value
-    return first
+    return value[0] if isinstance(value, tuple | list) else value
 
 
 def _max_pool(seen: Seen) -> list[Made]:
@@ -454,17 +462,27 @@ def _max_pool(seen: Seen) -> list[Made]:
         raise seen.refuse("indices are not supported")
     stride = size if stride is None or stride == [] else stride
     if one:
-        size, stride, padding, dilation = ((n, int(_two(v, 1))) for n, v in zip((1, 1, 0, 1), (size, stride, padding, dilation), strict=True))
+        size, stride, padding, dilation = (
+            (n, int(_two(v, 1))) for n, v in zip((1, 1, 0, 1), (size, stride, padding, dilation), strict=True)
+        )
     return _one(seen, nn.MaxPool2d(size, stride, padding, dilation, False, ceil_mode))
 
 
 def _avg_pool(seen: Seen) -> list[Made]:
     one = "1d" in seen.name
-    names = (("kernel_size", None), ("stride", None), ("padding", 0), ("ceil_mode", False), ("count_include_pad", True))
+    names = (
+        ("kernel_size", None),
+        ("stride", None),
+        ("padding", 0),
+        ("ceil_mode", False),
+        ("count_include_pad", True),
+    )
     size, stride, padding, ceil_mode, include = (seen.get(i, *of) for i, of in enumerate(names, start=1))
     stride = size if stride is None or stride == [] or stride == () else stride
     if one:
-        size, stride, padding = ((n, int(_two(v, 1))) for n, v in zip((1, 1, 0), (size, stride, padding), strict=True))
+        size, stride, padding = (
+            (n, int(_two(v, 1))) for n, v in zip((1, 1, 0), (size, stride, padding), strict=True)
+        )
     return _one(seen, nn.AvgPool2d(size, stride, padding, ceil_mode, include, seen.get(6, "divisor_override")))
 
 
@@ -494,7 +512,7 @@ def _resize(seen: Seen) -> list[Made]:
         raise seen.refuse("a scale factor gives a whole number of pixels")
     if mode == "bilinear" and seen.get(4, "align_corners"):
         mode = "bilinear_corners"
-    return _one(seen, steps.Resize(size, mode))  # type: ignore[arg-type]
+    return _one(seen, steps.Resize(size, mode))
 
 
 def _pad(seen: Seen) -> list[Made]:
@@ -547,11 +565,11 @@ def multi_head_attention(
     biases = (None,) * 3 if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
     if not module.batch_first:
         query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-    heads = []
+    heads: list[Tensor] = []
     for x, weight, bias in zip((query, key, value), matrices, biases, strict=True):
         y = nn.functional.linear(x, weight, bias)
         heads.append(y.reshape(*y.shape[:2], module.num_heads, module.head_dim).transpose(1, 2))
-    y = nn.functional.scaled_dot_product_attention(*heads, is_causal=causal)
+    y = nn.functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], is_causal=causal)
     y = y.transpose(1, 2).flatten(2)
     y = nn.functional.linear(y, module.out_proj.weight, module.out_proj.bias)
     return (y if module.batch_first else y.transpose(0, 1)), None
@@ -582,7 +600,9 @@ def permuted(name: str, dims: int, args: Any, kwargs: Any) -> tuple[int, ...] | 
     return tuple(order)
 
 
-def _keyed(names: Iterable[str], make: Callable[[Seen], Sequence[Made]]) -> dict[str, Callable[[Seen], Sequence[Made]]]:
+def _keyed(
+    names: Iterable[str], make: Callable[[Seen], Sequence[Made]]
+) -> dict[str, Callable[[Seen], Sequence[Made]]]:
     return dict.fromkeys(names, make)
 
 

@@ -143,6 +143,7 @@ class _Pass:
         self.values = values
         self.kinds = packed.values
         self.nodes = {node.name: node for node in packed.graph.nodes}
+        self.ends = packed.graph.ends
         self.pixel_range = packed.graph.pixel_range
         self.wrong: list[str | None] = [None] * len(images[0])
         self.levels: list[tuple[str, Tensor]] = []
@@ -150,9 +151,8 @@ class _Pass:
     def run(self, model: nn.Module) -> list[Tensor]:
         name = root_name(model, HANDLERS)
         inputs = [self.first_input(), *(_real(images) for images in self.images[1:])]
-        if type(model) in STEPS:
-            return [self.module(name, model, *inputs).value]
-        return [number.value for number in self.calls(name, model, *inputs)]
+        outputs = [self.module(name, model, *inputs)] if type(model) in STEPS else self.calls(name, model, *inputs)
+        return [self.settle(end, number).value for end, number in zip(self.ends, outputs, strict=True)]
 
     def first_input(self) -> _Number:
         if self.pixel_range is None:
@@ -193,7 +193,7 @@ class _Pass:
         units = {x.unit for x in inputs}
         value, error = (step(*parts) for parts in zip(*((x.value, x.error) for x in inputs), strict=True))
         if isinstance(module, steps.Constant):
-            error = torch.zeros_like(error)
+            error = 0 * error
         return self.settle(name, _Number(value, error, units.pop() if len(units) == 1 else 0.0))
 
     def added(self, name: str, module: steps.Add, *inputs: _Number) -> _Number:
@@ -224,11 +224,11 @@ class _Pass:
         Its inputs are the packed network's own values, so they bring no error. Both compute in float64; where large
         numbers cancel, as in a norm, the results differ by a few roundings of these.
         """
-        step = copy.deepcopy(module).double()
+        step: Any = copy.deepcopy(module).double()
         value = step(*(x.value for x in inputs))
         size = torch.stack([x.value.abs().flatten(1).amax(1) for x in inputs]).prod(0)
         if isinstance(module, steps.LayerNorm | steps.GroupNorm):
-            step.scale, step.shift = module.scale.abs().double(), torch.zeros_like(step.shift)
+            step.scale, step.shift = module.scale.abs().double(), 0 * module.shift.double()
             spread = step(inputs[0].value).abs().flatten(1).amax(1)
             size = size * (1 + spread / size.clamp(min=1e-30)) + float(module.shift.abs().max())
         if isinstance(module, steps.MatMul):

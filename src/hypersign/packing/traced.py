@@ -23,7 +23,17 @@ from hypersign.packing import steps
 from hypersign.packing.recorded import FUNCTIONS, SAME, Seen, Unknown, multi_head_attention, permuted
 from hypersign.quantizers import Quantizer
 
-__all__ = ["Call", "Trace", "child_name", "has_own_forward", "named_outputs", "refusal", "root_name", "trace", "uncompiled"]
+__all__ = [
+    "Call",
+    "Trace",
+    "child_name",
+    "has_own_forward",
+    "named_outputs",
+    "refusal",
+    "root_name",
+    "trace",
+    "uncompiled",
+]
 
 BATCH = 2
 """Rows of the random inputs."""
@@ -174,7 +184,7 @@ class _Recorder(TorchFunctionMode):
         self.values: dict[int, tuple[Tensor, str, int]] = {}
         """By the number of a tensor: the tensor, the call that gave it, and how often it had been changed."""
         self.unsettled: dict[int, tuple[Tensor, Tensor, tuple[int, ...]]] = {}
-        """Tensors whose batch is not in front: themselves, the tensor they are made of, and their order of its axes."""
+        """Tensors whose batch is not in front: each, the tensor it is made of, and the order of its axes."""
         self.before: dict[int, str] = {}
         """The calls that gave the arguments of the function that runs, before it ran."""
         for i, tensor in enumerate(inputs):
@@ -210,15 +220,16 @@ class _Recorder(TorchFunctionMode):
             return self.follow(path, module, *args, **kwargs)
         if len(given) != 1 or len(args) + len(kwargs) != 1:
             raise refusal(path, module, "this layer takes more than one input")
-        source = self._source(given[0])
         self.paused = True
         try:
+            source = self._source(given[0])
             output = original(module, *args, **kwargs)
+            if not isinstance(output, Tensor):
+                raise refusal(path, module, "it gives several values")
+            self._append(module, (source,), self._unique(path))
+            self._bind(output, self.calls[-1].name)
         finally:
             self.paused = False
-        if not isinstance(output, Tensor):
-            raise refusal(path, module, "it gives several values")
-        self._add(output, module, (source,), self._unique(path))
         return output
 
     def _path(self, path: str) -> str:
@@ -255,9 +266,9 @@ class _Recorder(TorchFunctionMode):
         if not results:
             self._check_size(name)
             return
-        if any(value._version != version for value, version in zip(given, versions, strict=True)):
-            if not any(each is given[0] for each in results):
-                raise self.refusal(f"{name} in its forward writes into a value; no packed form is known of it")
+        changed = any(value._version != version for value, version in zip(given, versions, strict=True))
+        if changed and all(each is not given[0] for each in results):
+            raise self.refusal(f"{name} in its forward writes into a value; no packed form is known of it")
         if not self._reorders(name, args, kwargs, result):
             self._record(name, args, kwargs, result)
 
@@ -324,10 +335,6 @@ class _Recorder(TorchFunctionMode):
         inside = type(module).__module__.startswith("torch.nn.modules.") and not list(module.children())
         return path if inside and path and not self.taken[path] else child_name(path, function)
 
-    def _add(self, output: Tensor, module: nn.Module, sources: tuple[str, ...], name: str) -> None:
-        self._append(module, sources, name)
-        self._bind(output, name)
-
     def _append(self, module: nn.Module, sources: tuple[str, ...], name: str) -> None:
         self.calls.append(Call(name, module, sources))
 
@@ -386,10 +393,10 @@ def named_outputs(output: Any) -> list[tuple[str, Any]]:
 
 
 SIZES = {
-    "shape", "size", "dim", "ndim", "numel", "nelement", "ndimension", "stride", "__len__", "dtype", "device", "layout",
-    "is_contiguous", "is_floating_point", "is_complex", "requires_grad", "is_cuda", "is_nested", "is_sparse",
-    "is_quantized", "is_meta", "is_leaf", "grad", "grad_fn", "names", "__hash__", "get_device", "element_size",
-    "data_ptr", "storage_offset", "is_mps", "is_xla", "is_cpu", "type", "_version", "is_inference", "itemsize",
+    "shape", "size", "dim", "ndim", "numel", "nelement", "ndimension", "stride", "__len__", "dtype", "device",
+    "layout", "is_contiguous", "is_floating_point", "is_complex", "requires_grad", "is_cuda", "is_nested",
+    "is_sparse", "is_quantized", "is_meta", "is_leaf", "grad", "grad_fn", "names", "__hash__", "get_device",
+    "element_size", "data_ptr", "storage_offset", "is_mps", "is_xla", "is_cpu", "type", "_version", "is_inference", "itemsize",
     "is_same_size", "can_cast",
 }  # fmt: skip
 """What a forward may ask of a value: nothing that depends on its numbers."""

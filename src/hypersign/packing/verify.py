@@ -155,7 +155,8 @@ def verify(
     True
     """
     check_int("batch_size", batch_size, min=1)
-    given = list(images) if isinstance(images, tuple | list) else [images]
+    several = isinstance(images, tuple | list)
+    given: list[NDArray[Any]] = list(images) if several else [np.asarray(images)]
     count = len(given[0]) if given else 0
     if not count:
         raise HypersignError("verification needs at least one image; got none")

@@ -28,7 +28,7 @@ class Rearrange(Operation):
         count = x.height * x.width * x.channels
         if len(shape) != 3 or math.prod(split) != count or math.prod(shape) != count:
             raise HypersignError(f"split and shape must be sizes of {count} numbers; got {split} and {shape}")
-        return Value("real", *shape)
+        return Value("real", shape[0], shape[1], shape[2])
 
     @staticmethod
     def _sizes(node: NodeShapes, name: str) -> list[int]:

@@ -33,9 +33,7 @@ class Resize2d(Operation):
 
     def plan(self, node: NodeData) -> Plan:
         x, mode = node.input, node.options["mode"]
-        ends = [
-            _places(n, size, mode) for n, size in zip((x.height, x.width), node.options["size"], strict=True)
-        ]
+        ends = [_places(n, size, mode) for n, size in zip((x.height, x.width), node.options["size"], strict=True)]
         (top, _, _), (left, _, _) = ends
         if mode == "nearest":
             return Plan(run=lambda v, threads: v[:, top][:, :, left])

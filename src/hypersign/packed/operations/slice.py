@@ -1,6 +1,7 @@
 """`slice`: some of the rows, columns or channels of an image."""
 
 import dataclasses
+from typing import Any
 
 from hypersign._checks import HypersignError
 from hypersign.packed.operations.operation import NodeData, NodeShapes, Operation, Plan
@@ -25,7 +26,8 @@ class Slice(Operation):
         if start >= stop:
             raise HypersignError(f"start must be below stop; got {start} and {stop}")
         count = len(range(start, stop, node.integer("step", min=1, max=size)))
-        return dataclasses.replace(x, **{axis: count})
+        sizes: dict[str, Any] = {axis: count}
+        return dataclasses.replace(x, **sizes)
 
     def plan(self, node: NodeData) -> Plan:
         options = node.options

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from hypersign.packing import steps
 from hypersign.packing.folding import Flow, Folding, canonical, refusal
@@ -14,10 +15,8 @@ def view(folding: Folding, name: str, module: steps.View, x: Flow) -> Flow:
     shape = module.shape
     if shape == x.shape:
         return x
-    if x.rows is None and math.prod(shape) == x.channels and x.is_vector and len(shape) <= 3:
-        # one number per channel: (channels,), (channels, 1) or (channels, 1, 1)
-        if shape == (x.channels, *[1] * (len(shape) - 1)):
-            return dataclasses.replace(x, rank=len(shape), flat=False)
+    if x.rows is None and x.is_vector and shape in ((x.channels,), (x.channels, 1), (x.channels, 1, 1)):
+        return dataclasses.replace(x, rank=len(shape), flat=False)
     if x.rows is None and not x.flat and len(shape) in (2, 3) and shape[0] == x.channels and x.rank >= 2:
         y = folding.real(x)
         height, width = (1, shape[1]) if len(shape) == 2 else shape[1:]
@@ -54,7 +53,8 @@ def slice_(folding: Folding, name: str, module: steps.Slice, x: Flow) -> Flow:
     if y.rows is None and not y.flat:
         axis = 2 if module.dim == 0 else module.dim - 1 if y.rank == 3 else 1
         node = folding.node("slice", name, y.name, axis=axis, **options)
-        return dataclasses.replace(y, name=node, **{("height", "width", "channels")[axis]: count})
+        sizes: dict[str, Any] = {("height", "width", "channels")[axis]: count}
+        return dataclasses.replace(y, name=node, **sizes)
     y = folding.in_rows(f"{name}.rows", y)
     assert y.rows is not None
     shape = (*y.rows[: module.dim], count, *y.rows[module.dim + 1 :])

@@ -41,7 +41,7 @@ def softmax(folding: Folding, name: str, module: steps.Softmax, x: Flow) -> Flow
     y = folding.in_rows(f"{name}.rows", x)
     assert y.rows is not None
     rank = len(y.rows)
-    order = tuple(axis for axis in range(rank) if axis != module.dim) + (module.dim,)
+    order = (*tuple(axis for axis in range(rank) if axis != module.dim), module.dim)
     y = folding.rearranged(f"{name}.order", y, y.rows, order, tuple(y.rows[axis] for axis in order))
     last = order == tuple(range(rank))
     y = y.after(folding.node("softmax", name if last else f"{name}.softmax", y.name, log=module.log))
@@ -102,7 +102,9 @@ def mean(folding: Folding, name: str, module: steps.Mean, x: Flow) -> Flow:
     y = folding.in_rows(f"{name}.rows", x)
     assert y.rows is not None
     sizes = (1, math.prod(shape[axis] for axis in module.dims), math.prod(shape[axis] for axis in kept))
-    y = folding.rearranged(f"{name}.order", y, y.rows, (*module.dims, *kept), tuple(shape[a] for a in (*module.dims, *kept)))
+    y = folding.rearranged(
+        f"{name}.order", y, y.rows, (*module.dims, *kept), tuple(shape[a] for a in (*module.dims, *kept))
+    )
     assert y.rows is not None
     y = folding.rearranged(f"{name}.order", y, y.rows, tuple(range(len(y.rows))), sizes)
     window = {"size": [1, sizes[1]], "stride": [1, sizes[1]], "padding": [0, 0], "ceil_mode": False}
@@ -182,7 +184,9 @@ def matmul(folding: Folding, name: str, module: steps.MatMul, a: Flow, b: Flow) 
     """The matrix product of two values, for each of their leading dimensions."""
     a, b = folding.in_rows(f"{name}.rows", a), folding.in_rows(f"{name}.rows", b)
     if len(a.shape) < 2 or a.shape[:-2] != b.shape[:-2]:
-        raise refusal(name, module, f"it takes matrices with the same dimensions in front; got {a.shape} and {b.shape}")
+        raise refusal(
+            name, module, f"it takes matrices with the same dimensions in front; got {a.shape} and {b.shape}"
+        )
     shape = (*a.shape[:-1], b.shape[-1])
     return Flow(folding.node("matmul", name, a.name, b.name), "real", *canonical(shape), rows=shape)
 
