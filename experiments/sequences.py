@@ -1,181 +1,190 @@
-"""Binary and ternary networks for sequences beside their float twins, side by side on one GPU within a time budget.
+"""What do low bits cost networks for sequences? Binary and ternary networks beside their float twins.
 
-    HYPERSIGN_DATA=... python experiments/sequences.py --output runs/sequences --seconds 230 [--device cuda]
+    HYPERSIGN_DATA=... python experiments/sequences.py --size small --folder runs/sequences [--only rows-float ...]
+        [--seeds 1] [--device cpu] [--json docs/results/sequences.json]
 
-Networks, each with two learning rates (the twins have the same two):
+Trains one run after another; Ctrl-C or SIGTERM saves the current one, and the same command resumes it. A finished run
+is not trained again. The JSON has every run of the folder that is finished, and how far the others are. --time first
+measures a step of each network.
 
-- lstm: a character LSTM of 512 units on War and Peace (batches of 64 sequences of 100), float, binary and ternary
-  weights, with weight normalisation; and binary weights without it;
-- gpt: a transformer of 6 blocks of 384 on tiny Shakespeare (batches of 64 sequences of 256), float and ternary with
-  8-bit activations; and ternary with RMS norm before each part only;
-- rows: an LSTM of 256 units that reads MNIST row by row, float and binary.
+- rows: an LSTM that reads MNIST row by row; float and binary weights;
+- lstm: a character LSTM on War and Peace; float, binary and ternary weights with a learned length per row, and binary
+  weights without it (plain);
+- gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
+  each part only (plain).
 
-A step of each network is timed first, and the epochs are chosen so that all steps together fit into the budget. All
-runs then train at once. The result is one JSON file with each run's settings, epochs, seconds and losses.
+Twins have the same learning rate and number of epochs. --size small fits a core in a few hours: 128 units, 256 units,
+and nanoGPT's network for a CPU. --size published has the sizes of the literature: 256 units, 512 units, nanoGPT's
+character model.
 """
 
 import argparse
-import json
-import shutil
-import signal
-import subprocess
-import sys
+import math
 import time
 from pathlib import Path
 from typing import Any
 
+import rich
+import rich.table
 import torch
+from rich.console import Console
 from torch import nn
 
+import hypersign
+from hypersign._json import prints_text, write_json
+from hypersign._machine import machine, versions
 from hypersign.models import build
+from hypersign.training import Recipe, resume
 
-SHARES = {"lstm": 0.5, "gpt": 0.38, "rows": 0.12}
-"""Of the budget for steps."""
-STEPS = {"lstm": 407, "gpt": 61, "rows": 600}
-"""Steps per epoch."""
-MOST = {"lstm": 8, "gpt": 40, "rows": 15}
-"""The most epochs."""
-COMMON = {
-    "lstm": "--data war-and-peace --model lstm --hidden 512 --batch-size 64 --gradient-norm 5 --reestimate-images 0",
-    "gpt": "--recipe bitnet --precision bf16",
-    "rows": "--data mnist --model lstm --hidden 256 --batch-size 100 --gradient-norm 5 --reestimate-images 0",
+FLOAT = {"weights": "float", "inputs": "float"}
+LSTM = {"model": "lstm", "gradient_norm": 5.0, "reestimate_images": 0}
+GPT = {
+    "model": "gpt",
+    "optimizer": "adamw",
+    "gradient_norm": 1.0,
+    "latent_clip": "none",
+    "reestimate_images": 0,
 }
-FLOAT = "--weights float --inputs float"
-RUNS = {
-    **{
-        f"lstm-{name}-{rate}": ("lstm", f"{words} --learning-rate {rate}")
-        for rate in ("0.004", "0.01")
-        for name, words in (
-            ("float", FLOAT),
-            ("binary", "--weights sign"),
-            ("ternary", "--levels 3 --weights ternary:threshold=optimal"),
-        )
+BITNET = {"levels": 3, "method": "bitnet"}
+KINDS: dict[str, dict[str, Any]] = {
+    "rows": {**LSTM, "data": "mnist", "batch_size": 100, "learning_rate": 4e-3},
+    "lstm": {**LSTM, "data": "war-and-peace", "batch_size": 64, "learning_rate": 1e-2},
+    "gpt": {**GPT, "data": "tinyshakespeare", "learning_rate": 1e-3},
+}
+"""What all runs of a kind share."""
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "rows": {"float": FLOAT, "binary": {"weights": "sign"}},
+    "lstm": {
+        "float": FLOAT,
+        "binary": {"weights": "sign"},
+        "ternary": {"levels": 3, "weights": "ternary:threshold=optimal"},
+        "plain": {"weights": "sign:scale=filter", "norm": "none"},
     },
-    "lstm-binary-plain-0.004": ("lstm", "--weights sign:scale=filter --norm none --learning-rate 0.004"),
-    **{
-        f"gpt-{name}-{rate}": ("gpt", f"{words} --learning-rate {rate}")
-        for rate in ("0.001", "0.002")
-        for name, words in (("float", f"--method none {FLOAT}"), ("ternary", ""))
+    "gpt": {
+        "float": FLOAT,
+        "ternary": BITNET,
+        "plain": {**BITNET, "inner_norm": False},
     },
-    "gpt-ternary-plain-0.001": ("gpt", "--inner-norm False --learning-rate 0.001"),
-    "rows-float-0.004": ("rows", f"{FLOAT} --learning-rate 0.004"),
-    "rows-binary-0.004": ("rows", "--weights sign --learning-rate 0.004"),
 }
-TINY = {
-    "lstm": "--images 4000 --hidden 16 --batch-size 8",
-    "gpt": "--images 4000 --width 16 --blocks 1 --heads 1 --batch-size 4 --length 32 --warmup 0",
-    "rows": "--images 500 --hidden 16",
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "small": {
+        "rows": {"hidden": (128,), "epochs": 10},
+        "lstm": {"hidden": (256,), "epochs": 3},
+        "gpt": {"width": 128, "blocks": 4, "heads": 4, "length": 64, "batch_size": 12, "epochs": 2},
+    },
+    "published": {
+        "rows": {"hidden": (256,), "epochs": 15},
+        "lstm": {"hidden": (512,), "epochs": 8},
+        "gpt": {"length": 256, "batch_size": 64, "epochs": 80, "warmup": 2, "dropout": 0.2},
+    },
+    "tiny": {
+        "rows": {"hidden": (16,), "epochs": 1, "images": 500},
+        "lstm": {"hidden": (16,), "epochs": 1, "images": 4000, "batch_size": 8},
+        "gpt": {"width": 16, "blocks": 1, "heads": 1, "length": 32, "batch_size": 4, "epochs": 1, "images": 4000},
+    },
 }
 
 
-def seconds_per_step(kind: str, device: str) -> float:
-    """Seconds of a step of the float (lstm, rows) or ternary (gpt) network, forward, backward and update."""
+def recipe_of(kind: str, variant: str, size: str, seed: int) -> Recipe:
+    """The recipe of a run."""
+    return Recipe(**KINDS[kind] | SIZES[size][kind] | VARIANTS[kind][variant], seed=seed)
+
+
+def seconds_per_step(kind: str, size: str, device: str) -> float:
+    """Seconds of a step of the low-bit network, forward, backward and update: the minimum of a few."""
+    recipe = recipe_of(kind, "binary" if kind == "rows" else "ternary", size, 0)
+    shape, classes = ((1, 28, 28), 10) if kind == "rows" else ((recipe.length,), 84)
     torch.manual_seed(0)
-    if kind == "rows":
-        model = build("lstm", (1, 28, 28), 10, hidden=[256], weights="sign")
-        inputs, targets = torch.randn(100, 1, 28, 28), torch.randint(10, (100,))
-    elif kind == "lstm":
-        model = build("lstm", (100,), 84, hidden=[512], weights="sign")
-        inputs, targets = torch.randint(84, (64, 100)), torch.randint(84, (64 * 100,))
-    else:
-        model = build("gpt", (256,), 65, weights="bitnet", inputs="int8", dropout=0.2)
-        inputs, targets = torch.randint(65, (64, 256)), torch.randint(65, (64 * 256,))
-    model, inputs, targets = model.to(device), inputs.to(device), targets.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    count, started = 25, 0.0
-    for step in range(count):
-        if step == 5:
-            _wait(device)
-            started = time.monotonic()
-        with torch.autocast(device, torch.bfloat16, enabled=kind == "gpt"):
-            outputs = model(inputs)
-        nn.functional.cross_entropy(outputs.float().flatten(0, -2), targets).backward()
+    model = build(recipe.model, shape, classes, **recipe.model_options()).to(device)
+    count = recipe.batch_size * (1 if kind == "rows" else recipe.length)
+    targets = torch.randint(classes, (count,), device=device)
+    inputs = torch.randn(recipe.batch_size, *shape) if kind == "rows" else targets.view(recipe.batch_size, -1)
+    optimizer, times = torch.optim.Adam(model.parameters(), 1e-3), []
+    for _ in range(6):
+        started = time.perf_counter()
+        nn.functional.cross_entropy(model(inputs.to(device)).flatten(0, -2), targets).backward()
         optimizer.step()
         optimizer.zero_grad()
-    _wait(device)
-    return (time.monotonic() - started) / (count - 5)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def found_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every run of the folder: recipe, epochs done, and the test loss of finished ones."""
+    rows = {}
+    for path in sorted(folder.glob("*/run.json")):
+        run = hypersign.load(path.parent)
+        metrics = [{name: value for name, value in row.items() if name != "layers"} for row in run.metrics()]
+        rows[run.name] = {
+            "finished": run.finished,
+            "recipe": {name: value for name, value in run.info["recipe"].items() if value is not None},
+            "metrics": metrics,
+            **({"results": run.info["results"], "parameters": _parameters(run)} if run.finished else {}),
+        }
+    return rows
 
 
-def epochs(budget: float, device: str) -> tuple[dict[str, int], dict[str, float]]:
-    """Epochs of each kind of network, and the seconds per step that they follow from."""
-    found, times = {}, {}
-    for kind, share in SHARES.items():
-        times[kind] = seconds_per_step(kind, device)
-        runs = sum(of == kind for of, _ in RUNS.values())
-        found[kind] = max(1, min(MOST[kind], int(share * budget / (runs * STEPS[kind] * times[kind]))))
-    return found, times
+def _parameters(run: hypersign.runs.Run) -> int:
+    return sum(parameter.numel() for parameter in run.load_model().parameters())
+
+
+def show(rows: dict[str, dict[str, Any]]) -> None:
+    """Prints what the finished runs reach."""
+    table = rich.table.Table("run", "epochs", "minutes", "test")
+    for name, row in rows.items():
+        done = f"{len(row['metrics'])} of {row['recipe']['epochs']}"
+        if not row["finished"]:
+            table.add_row(name, done, "", "not finished")
+            continue
+        test = row["results"]["test"]
+        nats, minutes = test["loss"], row["results"]["seconds"] / 60
+        words = f"{test['accuracy']:.2%}"
+        if row["recipe"]["model"] == "gpt" or row["recipe"]["data"] == "war-and-peace":
+            words = f"{nats / math.log(2):.3f} bits per character, {nats:.3f} nats"
+        table.add_row(name, done, f"{minutes:.0f}", words)
+    rich.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/sequences"))
-    parser.add_argument(
-        "--seconds", type=float, default=230.0, help="for everything, starts and evaluations included"
-    )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="tiny networks for one epoch, to try the script")
-    parser.add_argument("--only", nargs="*", default=None, help="names of runs")
-    arguments = parser.parse_args()
-    start = time.monotonic()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    chosen, times = (dict.fromkeys(SHARES, 1), {}) if arguments.tiny else ({}, {})
-    if not arguments.tiny:
-        # A third of the budget is for starting, evaluating and what processes cost each other.
-        chosen, times = epochs(0.66 * arguments.seconds, arguments.device)
-    print("epochs", chosen, "seconds per step", times, f"after {time.monotonic() - start:.0f} s", flush=True)
-    names = list(RUNS) if arguments.only is None else arguments.only
-    running: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
-    for name in names:
-        kind, words = RUNS[name]
-        folder = arguments.output / name
-        count = min(chosen[kind], 2) if "plain" in name and kind == "lstm" else chosen[kind]
-        size = TINY[kind] if arguments.tiny else ""
-        command = f"-m hypersign train {COMMON[kind]} {words} --epochs {count} {size}".split()
-        log = (arguments.output / f"{name}.log").open("wb")
-        command = [sys.executable, *command, "--device", arguments.device, "--output", str(folder)]
-        running[name] = (subprocess.Popen(command, stdout=log, stderr=log), folder)
-        if arguments.tiny:
-            running[name][0].wait()
-    deadline = start + arguments.seconds
-    for process, _ in running.values():
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            for other, _ in running.values():
-                other.send_signal(signal.SIGTERM)
-            break
-    for process, _ in running.values():
-        process.wait(20)
-    rows = {name: result(folder, arguments.output / f"{name}.log") for name, (_, folder) in running.items()}
-    written = {"seconds": time.monotonic() - start, "epochs": chosen, "seconds_per_step": times, "runs": rows}
-    (arguments.output / "sequences.json").write_text(json.dumps(written, indent=1) + "\n")
-    for name, row in rows.items():
-        print(name, {key: row.get(key) for key in ("finished", "epochs", "test", "validation", "error")}, flush=True)
+    parser.add_argument("--folder", type=Path, default=Path("runs/sequences"))
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
+    names = [f"{kind}-{variant}" for kind, variants in VARIANTS.items() for variant in variants]
+    parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="RUN", help=", ".join(names))
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--time", action="store_true", help="print the seconds per step of each network, and stop")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE; - prints them")
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    if words.time:
+        for kind in KINDS:
+            print(kind, f"{seconds_per_step(kind, words.size, words.device):.3f} s per step")
+        return
+    for seed in range(words.seeds):
+        for name in words.only:
+            kind, variant = name.split("-")
+            folder = words.folder / f"{name}-{words.size}-seed-{seed}"
+            console = Console(stderr=True)
+            if (folder / "run.json").exists():
+                resume(folder, device=words.device, console=console)
+            else:
+                recipe = recipe_of(kind, variant, words.size, seed)
+                hypersign.train(recipe, folder, device=words.device, console=console)
+            write(words)
+    rows = write(words)
+    if prints_text(words.json):
+        show(rows)
 
 
-def result(folder: Path, log: Path) -> dict[str, Any]:
-    """What a run gave, and where it stopped if it did."""
-    if not (folder / "run.json").exists():
-        return {"finished": False, "error": log.read_text()[-300:]}
-    info = json.loads((folder / "run.json").read_text())
-    metrics = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    for row in rows:
-        row.pop("layers", None)
-    shutil.rmtree(folder / "state", ignore_errors=True)
-    if folder.name.startswith("gpt"):  # 43 MB each
-        for name in ("model.safetensors", "best.safetensors"):
-            (folder / name).unlink(missing_ok=True)
-    (folder / "best.safetensors").unlink(missing_ok=True)
-    recipe = {name: value for name, value in info["recipe"].items() if value is not None}
-    found = {"finished": info["finished"], "epochs": len(rows), "recipe": recipe, "metrics": rows}
-    error = {} if info["finished"] else {"error": log.read_text()[-300:]}
-    return {**found, **info["results"], **error}
+def write(words: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Stores what the folder holds so far, and returns it."""
+    rows = found_in(words.folder)
+    if words.json is not None:
+        write_json({"runs": rows, "machine": machine(), "versions": versions("torch", "numpy")}, words.json)
+    return rows
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ struct HammingKernels {
 };
 
 
-// Two sets of codes, row after row of `words` words, and the threads to compare them on.
+// Two sets of codes, row after row of `words` words, and the threads to compare them on. Where `allowed` is given, it has
+// a byte per code, and those of 0 are skipped.
 struct HammingTask {
     const uint64_t *queries;
     int64_t query_count;
@@ -30,12 +31,14 @@ struct HammingTask {
     int64_t code_count;
     int64_t words;
     int threads;
+    const uint8_t *allowed;
 };
 
-// All distances, (queries, codes).
+// All distances, (queries, codes), whatever is allowed.
 void hamming_all(const HammingTask &task, int32_t *distances);
 
-// The k nearest of every query, (queries, k), nearest first; of equal ones the lower index first.
+// The k nearest of every query, (queries, k), nearest first; of equal ones the lower index first. At least k codes are
+// allowed.
 void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int64_t *indices);
 
 // The codes within `radius` of each query, nearest first: distance * 2^40 + index.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "hamming/hamming.hpp"
@@ -26,32 +27,60 @@ struct alignas(64) CacheLine {
 
 // Memory for a block of codes and for the codes found in it.
 struct Block {
+    const HammingTask &task;
     const HammingKernels &kernels;
     int64_t words, capacity;
     std::vector<CacheLine> lines;
     uint64_t *codes;
     std::vector<uint32_t> positions;
     std::vector<int32_t> distances;
+    int64_t first = 0;               // code of the block, where all are allowed
+    std::vector<uint64_t> gathered;  // else the allowed codes, and
+    std::vector<int64_t> rows;       // their indices
 
-    explicit Block(int64_t words)
-        : kernels(*current_kernels().hamming),
-          words(words),
+    explicit Block(const HammingTask &task)
+        : task(task),
+          kernels(*current_kernels().hamming),
+          words(task.words),
           capacity(std::max<int64_t>(1, kBytes / (std::max<int64_t>(words, 1) * kernels.expansion * 1024)) * 128),
           lines(static_cast<size_t>(capacity * words * kernels.expansion / 8)),
           codes(lines.empty() ? nullptr : lines.data()->words),
           positions(static_cast<size_t>(capacity)),
-          distances(static_cast<size_t>(capacity)) {}
+          distances(static_cast<size_t>(capacity)),
+          gathered(static_cast<size_t>(task.allowed == nullptr ? 0 : capacity * words)),
+          rows(static_cast<size_t>(task.allowed == nullptr ? 0 : capacity)) {}
 
-    // Lays out at most `capacity` codes from `first` on, and returns how many.
-    int64_t load(const HammingTask &task, int64_t first, int64_t last) {
-        const int64_t count = std::min(last - first, capacity);
+    // Lays out at most `most` allowed codes from `code` on, moves `code` behind them, and returns how many there are.
+    int64_t load(int64_t &code, int64_t last, int64_t most) {
+        if (task.allowed != nullptr) return load_allowed(code, last, std::min(most, capacity));
+        first = code;
+        const int64_t count = std::min({last - code, most, capacity});
         kernels.layout(task.codes + first * words, count, words, codes);
+        code += count;
         return count;
     }
 
-    // The key of result i, in a block that begins with code `first`.
-    uint64_t key_of(int64_t i, int64_t first) const {
-        return key(distances[static_cast<size_t>(i)], first + positions[static_cast<size_t>(i)]);
+    int64_t load_allowed(int64_t &code, int64_t last, int64_t most) {
+        int64_t count = 0;
+        while (code < last && count < most) {
+            uint64_t eight;
+            if (last - code >= 8 && (std::memcpy(&eight, task.allowed + code, 8), eight == 0)) {
+                code += 8;
+                continue;
+            }
+            // Without a branch on what is allowed, which processors would guess wrong.
+            std::copy_n(task.codes + code * words, words, gathered.data() + count * words);
+            rows[static_cast<size_t>(count)] = code;
+            count += task.allowed[code++] != 0;
+        }
+        kernels.layout(gathered.data(), count, words, codes);
+        return count;
+    }
+
+    // The key of result i.
+    uint64_t key_of(int64_t i) const {
+        const uint32_t position = positions[static_cast<size_t>(i)];
+        return key(distances[static_cast<size_t>(i)], task.allowed == nullptr ? first + position : rows[position]);
     }
 
     int64_t nearer(int64_t count, const uint64_t *query, int32_t limit) {
@@ -104,13 +133,15 @@ struct Nearest {
 
 void hamming_all(const HammingTask &task, int32_t *distances) {
     Tiles(task, kQueries).run([&](int64_t first_query, int64_t last_query, int64_t, int64_t code, int64_t last) {
-        Block block(task.words);
-        for (int64_t count; code < last; code += count) {
-            count = block.load(task, code, last);
+        HammingTask everything = task;
+        everything.allowed = nullptr;
+        Block block(everything);
+        while (code < last) {
+            const int64_t count = block.load(code, last, block.capacity);
             for (int64_t query = first_query; query < last_query; ++query)
                 block.kernels.nearer(block.codes, count, task.queries + query * task.words, task.words,
                                      std::numeric_limits<int32_t>::max(), block.positions.data(),
-                                     distances + query * task.code_count + code);
+                                     distances + query * task.code_count + block.first);
         }
     });
 }
@@ -123,20 +154,20 @@ void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int
     const uint64_t none = ~uint64_t{0};
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), none);
     tiles.run([&](int64_t first_query, int64_t last_query, int64_t share, int64_t code, int64_t last) {
-        Block block(task.words);
+        Block block(task);
         std::vector<uint64_t> keys(static_cast<size_t>((last_query - first_query) * capacity));
         std::vector<Nearest> nearest;
         for (int64_t i = 0; i < last_query - first_query; ++i) nearest.push_back({keys.data() + i * capacity});
         // Small blocks first: until there are k, everything is near.
         int64_t ramp = 64;
-        for (int64_t count; code < last; code += count) {
-            count = block.load(task, code, std::min(last, code + ramp));
+        while (code < last) {
+            const int64_t count = block.load(code, last, ramp);
             ramp = std::min(2 * ramp, block.capacity);
             for (int64_t query = first_query; query < last_query; ++query) {
                 Nearest &mine = nearest[static_cast<size_t>(query - first_query)];
                 const int64_t near = block.nearer(count, task.queries + query * task.words, mine.limit);
                 for (int64_t i = 0; i < near; ++i)
-                    mine.push(block.key_of(i, code), k, capacity);
+                    mine.push(block.key_of(i), k, capacity);
             }
         }
         for (int64_t query = first_query; query < last_query; ++query) {
@@ -161,14 +192,14 @@ std::vector<std::vector<uint64_t>> hamming_within(const HammingTask &task, int32
     const Tiles tiles(task, kQueries);
     std::vector<std::vector<uint64_t>> found(static_cast<size_t>(task.query_count * tiles.shares));
     tiles.run([&](int64_t first_query, int64_t last_query, int64_t share, int64_t code, int64_t last) {
-        Block block(task.words);
-        for (int64_t count; code < last; code += count) {
-            count = block.load(task, code, last);
+        Block block(task);
+        while (code < last) {
+            const int64_t count = block.load(code, last, block.capacity);
             for (int64_t query = first_query; query < last_query; ++query) {
                 auto &mine = found[static_cast<size_t>(query * tiles.shares + share)];
                 const int64_t near = block.nearer(count, task.queries + query * task.words, radius + 1);
                 for (int64_t i = 0; i < near; ++i)
-                    mine.push_back(block.key_of(i, code));
+                    mine.push_back(block.key_of(i));
             }
         }
     });

@@ -4,10 +4,13 @@ A header is matched against what `numpy.save` writes and is never evaluated, so 
 pickled objects are refused too.
 """
 
+import contextlib
 import io
 import math
 import re
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 from hypersign._checks import HypersignError
 from hypersign._files import open_file
 
-__all__ = ["is_npy", "is_npz", "npy_bytes", "npz_names", "open_npy", "read_npz"]
+__all__ = ["is_npy", "is_npz", "npy_bytes", "npz_names", "npz_shapes", "open_npy", "open_npz", "read_npz"]
 
 MOST_UNPACKED = 1 << 30
 """Bytes that the arrays of a .npz file may unpack to, whatever its size: past it, 100 times that size."""
@@ -92,6 +95,58 @@ def npz_names(path: Path) -> list[str]:
             raise _no_npz(path, error) from error
 
 
+def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of real numbers in a .npz file, by name; only headers are read.
+
+    Raises:
+        HypersignError: as `npz_names`.
+    """
+    found = {}
+    with open_file(path, " as a .npz file") as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                for item in archive.infolist():
+                    with contextlib.suppress(HypersignError):  # no array of real numbers, or none that can be read
+                        found[_name(item)] = _member_header(path, archive, item)[1]
+        except _DAMAGE as error:
+            raise _no_npz(path, error) from error
+    return found
+
+
+def open_npz(path: Path, name: str) -> NDArray[Any]:
+    """Maps an array of a .npz file into memory; a compressed one is unpacked into a temporary file first.
+
+    Raises:
+        HypersignError: as `read_npz`.
+    """
+    with open_file(path, " as a .npz file") as stream:
+        size = stream.seek(0, 2)
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                (item,) = (item for item in archive.infolist() if _name(item) == name)
+                dtype, shape, order, offset = _member_header(path, archive, item)
+                if not math.prod(shape):
+                    return np.empty(shape, dtype)
+                if item.compress_type == zipfile.ZIP_STORED and item.file_size == item.compress_size:
+                    stream.seek(item.header_offset + 26)  # the lengths of the name and of what follows it
+                    start = item.header_offset + 30 + sum(struct.unpack("<HH", stream.read(4)))
+                    if start + item.file_size <= size:
+                        return np.memmap(path, dtype, "r", start + offset, shape, order)
+                if item.file_size > max(MOST_UNPACKED, 100 * size):
+                    raise _too_large(path, item.file_size)
+                with tempfile.TemporaryFile() as unpacked:
+                    with archive.open(item) as member:
+                        shutil.copyfileobj(member, unpacked, 1 << 20)
+                    unpacked.flush()
+                    if unpacked.tell() != item.file_size:
+                        raise ValueError("an array is shorter than the archive says")
+                    return np.memmap(unpacked, dtype, "r", offset, shape, order)
+        except HypersignError:
+            raise
+        except _DAMAGE as error:
+            raise _no_npz(path, error) from error
+
+
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Arrays of a .npz file by name, in memory; the others are not read.
 
@@ -112,10 +167,7 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
                         "it again with numpy.savez"
                     )
                 if unpacked > max(MOST_UNPACKED, 100 * size):
-                    raise HypersignError(
-                        f"{path}: its arrays must unpack to at most 100 times the file's size; they unpack to "
-                        f"{unpacked:,} bytes: write it again with numpy.savez"
-                    )
+                    raise _too_large(path, unpacked)
                 return {name: _member(path, archive, item) for name, item in wanted.items()}
         except HypersignError:
             raise
@@ -124,6 +176,25 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDArray[Any]:
+    _check_member(path, item)
+    with archive.open(item) as member:
+        content = member.read()
+    dtype, shape, order, offset = _described(f"{path}: {_name(item)!r:.100}", content, len(content))
+    flat = np.frombuffer(content, dtype, math.prod(shape), offset)
+    return np.array(flat.reshape(shape, order=order), order="C")
+
+
+def _member_header(
+    path: Path, archive: zipfile.ZipFile, item: zipfile.ZipInfo
+) -> tuple[np.dtype[Any], tuple[int, ...], Any, int]:
+    """What `_described` returns of an array of a .npz file."""
+    _check_member(path, item)
+    with archive.open(item) as member:
+        start = member.read(_VERSION + 4 + _LONGEST_HEADER)
+    return _described(f"{path}: {_name(item)!r:.100}", start, item.file_size)
+
+
+def _check_member(path: Path, item: zipfile.ZipInfo) -> None:
     if item.flag_bits & 1:
         raise HypersignError(f"{path}: its arrays must not be encrypted; write it again with numpy.savez")
     if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -131,11 +202,6 @@ def _member(path: Path, archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDAr
             f"{path}: its arrays must be stored or deflated; they are compressed in another way: write it again with "
             "numpy.savez"
         )
-    with archive.open(item) as member:
-        content = member.read()
-    dtype, shape, order, offset = _described(f"{path}: {_name(item)!r:.100}", content, len(content))
-    flat = np.frombuffer(content, dtype, math.prod(shape), offset)
-    return np.array(flat.reshape(shape, order=order), order="C")
 
 
 def _name(item: zipfile.ZipInfo) -> str:
@@ -145,6 +211,13 @@ def _name(item: zipfile.ZipInfo) -> str:
 def _no_npz(path: Path, error: Exception) -> HypersignError:
     return HypersignError(
         f"{path}: cannot be read as a .npz of plain arrays ({error!s:.200}); write it again with numpy.savez"
+    )
+
+
+def _too_large(path: Path, unpacked: int) -> HypersignError:
+    return HypersignError(
+        f"{path}: its arrays must unpack to at most 100 times the file's size; they unpack to {unpacked:,} bytes: "
+        "write it again with numpy.savez"
     )
 
 

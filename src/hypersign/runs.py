@@ -267,7 +267,8 @@ def load(path: str | Path, *, data: Data | None = None, model: Callable[[], nn.M
     file = folder / "run.json"
     if folder.is_file():
         raise HypersignError(
-            f"a run folder was expected; {folder} is a file: name the folder that holds its run.json"
+            f"a run folder was expected; {folder} is a file: name the folder that holds its run.json; "
+            "hypersign bench FILE shows the layers of a packed network"
         )
     if not folder.is_dir():
         raise HypersignError(

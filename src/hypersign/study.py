@@ -8,8 +8,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from hypersign import _defaults, playground, report, simulation
+from hypersign import _defaults, bits, playground, report, simulation
 from hypersign._checks import HypersignError, check_int
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object, plain
@@ -27,12 +29,15 @@ from hypersign.data import ImageData
 from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
-from hypersign.geometry.inspection import StageProgress, silent
+from hypersign.geometry.inspection import SEQUENCES, StageProgress, silent
+from hypersign.geometry.positions import PositionR, attention_r
 from hypersign.geometry.recurrence import OverTime, over_time
 from hypersign.geometry.results import LayerGeometry, from_plain
-from hypersign.layers import QuantRecurrent, quant_layers
+from hypersign.layers import QuantLinear, QuantRecurrent, quant_layers
 from hypersign.models import options_of
-from hypersign.packed import PackedModel
+from hypersign.models.build import SEQUENCES as SEQUENCE_MODELS
+from hypersign.models.gpt import Attention
+from hypersign.packed import PackedModel, PackedText
 from hypersign.packed.profile import profile
 from hypersign.packing import pack
 from hypersign.report import Pictures
@@ -45,6 +50,7 @@ from hypersign.training import Recipe, resume, train
 __all__ = [
     "ablate_run",
     "compare_runs",
+    "inspect_attention",
     "inspect_over_time",
     "is_recurrent",
     "keep_ablation",
@@ -125,10 +131,6 @@ def ablate_run(
     return found, measure_depth(model, batches, sets[0], seed=seed) if depth else None
 
 
-SEQUENCES = 200
-"""The most sequences that a recurrent network is inspected on: memory grows with them."""
-
-
 def is_recurrent(run: Run) -> bool:
     """Whether the run's network has recurrent layers, which are inspected over time."""
     with torch.device("meta"):
@@ -148,16 +150,42 @@ def inspect_over_time(run: Run, *, images: int = SEQUENCES, weights: str = "last
     Raises:
         HypersignError: the network has no recurrent layer with quantized weights, or there are too few sequences.
     """
-    data, count = run.data(), min(images, SEQUENCES)
-    sequences = []
+    test, training = _sequences(run, images)
+    return over_time(run.load_model(weights), test, training, seed=seed)
+
+
+def _sequences(run: Run, count: int) -> list[Tensor]:
+    """Test and training sequences to measure on: the first `count` of each, at most `SEQUENCES`."""
+    data, count, found = run.data(), min(count, SEQUENCES), []
     for split in (data.test, data.train):
         if run.reads_text:
             some = min(count, max(1, (len(split) - 1) // data.length))
             rows = data.batches(split, some, drop_last=True)
         else:
             rows = data.batches(split[:count], count)
-        sequences.append(next(iter(rows))[0])
-    return over_time(run.load_model(weights), sequences[0], sequences[1], seed=seed)
+        found.append(next(iter(rows))[0])
+    return found
+
+
+def inspect_attention(run: Run, *, images: int = SEQUENCES, weights: str = "last") -> list[PositionR]:
+    """Measures the attention of a run's transformer by head and position; an empty list if it has none quantized.
+
+    Args:
+        run: a run.
+        images: measure on the first `images` test sequences and predict from as many training sequences, at most
+            `SEQUENCES`.
+        weights: "last" or "best".
+    """
+    model = run.load_model(weights)
+    attention = [module for module in model.modules() if isinstance(module, Attention)]
+    if not any(layer.quantizes_weights or layer.quantizes_inputs for part in attention for layer in _linears(part)):
+        return []
+    test, training = _sequences(run, images)
+    return attention_r(model, test, training) if min(len(test), len(training)) > 1 else []
+
+
+def _linears(part: Attention) -> tuple[QuantLinear, ...]:
+    return part.query, part.key, part.value
 
 
 def write_report(
@@ -167,12 +195,13 @@ def write_report(
     *,
     ablation: Ablation | None = None,
     depth: Depth | None = None,
+    attention: Sequence[PositionR] | None = None,
     weights: str = "last",
 ) -> Path:
     """Writes geometry.json and report.html of an inspected run, and returns the path of the page.
 
-    An ablation is kept in ablation.json. Without a new one, the page shows the one that is there, if it measured the
-    weights that the run has now.
+    An ablation is kept in ablation.json, r of attention in attention.json. Without new ones, the page shows those
+    that are there, if they measured the weights that the run has now.
 
     Args:
         run: the run that was inspected.
@@ -180,6 +209,7 @@ def write_report(
         folder: the folder to write to; the run's `results_folder` if None.
         ablation: the result of ablation, for the page.
         depth: the accumulated errors, for the page.
+        attention: r of attention by head and position, for the page.
         weights: the weights that were inspected: "last" or "best".
 
     Raises:
@@ -192,6 +222,12 @@ def write_report(
             keep_ablation(folder, run, weights, ablation, depth)
         else:
             ablation, depth = kept_ablation(folder, run, weights)
+        if attention:
+            rows = [dataclasses.asdict(row) for row in attention]
+            _keep(folder / "attention.json", run, weights, attention=rows)
+        else:
+            kept = _kept(folder / "attention.json", run, weights).get("attention") or ()
+            attention = [from_plain(PositionR, row, str(folder / "attention.json")) for row in kept]
         return report.write(
             folder / "report.html",
             found,
@@ -199,6 +235,7 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
+            attention=attention,
             forecast=_kept_forecast(run),
             pictures=pictures_of(run, weights),
             play=_playground(run, weights),
@@ -222,13 +259,14 @@ def refresh_report(run: Run) -> Path | None:
 
 def keep_ablation(folder: Path, run: Run, weights: str, ablation: Ablation, depth: Depth | None) -> None:
     """Writes an ablation of a run's weights ("last" or "best") to `folder/ablation.json`, for later reports."""
-    content = {
-        "weights": weights,
-        "weights_sha256": weights_hash(run, weights),
-        "ablation": dataclasses.asdict(ablation),
-        "depth": None if depth is None else dataclasses.asdict(depth),
-    }
-    write_atomic(folder / "ablation.json", json.dumps(plain(content), allow_nan=False) + "\n")
+    plain_depth = None if depth is None else dataclasses.asdict(depth)
+    _keep(folder / "ablation.json", run, weights, ablation=dataclasses.asdict(ablation), depth=plain_depth)
+
+
+def _keep(path: Path, run: Run, weights: str, **content: Any) -> None:
+    """Writes what was measured on a run's weights, with their hash."""
+    stated = {"weights": weights, "weights_sha256": weights_hash(run, weights)}
+    write_atomic(path, json.dumps(plain(stated | content), allow_nan=False) + "\n")
 
 
 def kept_ablation(folder: Path, run: Run, weights: str) -> tuple[Ablation | None, Depth | None]:
@@ -238,17 +276,23 @@ def kept_ablation(folder: Path, run: Run, weights: str) -> tuple[Ablation | None
         HypersignError: the file is damaged or from another version.
     """
     path = folder / "ablation.json"
-    if not path.is_file():
-        return None, None
-    with open_file(path) as file:
-        content = parse_object(str(path), file.read())
-    if content.get("weights_sha256") != weights_hash(run, weights):
+    content = _kept(path, run, weights)
+    if not content:
         return None, None
     depth = content.get("depth")
     return (
         from_plain(Ablation, content.get("ablation"), str(path)),
         None if depth is None else from_plain(Depth, depth, str(path)),
     )
+
+
+def _kept(path: Path, run: Run, weights: str) -> dict[str, Any]:
+    """The content of a file that `_keep` wrote; nothing if there is none, or if it measured other weights."""
+    if not path.is_file():
+        return {}
+    with open_file(path) as file:
+        content = parse_object(str(path), file.read())
+    return content if content.get("weights_sha256") == weights_hash(run, weights) else {}
 
 
 def weights_hash(run: Run, weights: str) -> str:
@@ -260,21 +304,22 @@ def twin_recipe(recipe: Recipe) -> Recipe:
     """The recipe of a network's float twin: the same network, data and training, without quantizers.
 
     Weights are real, a ReLU takes the place of each quantizer of inputs, the first layer reads plain pixels, and
-    training is in float32.
+    training is in float32. A network for sequences (lstm, gpt) gets no ReLU: it has its own functions.
 
     Raises:
         HypersignError: the network has no float form.
 
     >>> twin = twin_recipe(Recipe(levels=3, threshold="optimal"))
-    >>> twin.weights, twin.inputs, twin.threshold
-    ('float', 'relu', None)
+    >>> twin.weights, twin.inputs, twin.threshold, twin_recipe(Recipe(model="gpt", inputs="int8")).inputs
+    ('float', 'relu', None, 'float')
     """
     if not {"weights", "inputs"} <= set(options_of(recipe.model)):
         raise HypersignError(f"{recipe.model} has no float twin: without its levels it is another network")
     low_bit: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(Recipe) if field.name in _LOW_BIT
     }
-    return dataclasses.replace(recipe, **low_bit, weights="float", inputs="relu", precision="float32")
+    inputs = "float" if recipe.model in SEQUENCE_MODELS else "relu"
+    return dataclasses.replace(recipe, **low_bit, weights="float", inputs=inputs, precision="float32")
 
 
 _LOW_BIT = (
@@ -305,8 +350,9 @@ def train_twin(
     Returns the run with a new section `twin` in run.json: `folder`, and for the twin `accuracy`, `loss`,
     `float_bytes` (its parameters in float32) and `seconds_per_image` (in torch, float32). If the run's network can be
     packed, it also has `packed_bytes` (the packed file) and `packed_seconds_per_image`, else `packed_reason`. Both
-    times are the minimum over interleaved repeats, for batches of `batch` images on one thread. A finished twin is
-    not trained again.
+    times are the minimum over interleaved repeats, for batches of `batch` images on one thread. A text has
+    `bits_per_token`, `seconds_per_token` and `packed_seconds_per_token` instead, for reading `batch` sequences of the
+    recipe's length. A finished twin is not trained again.
 
     Args:
         run: a finished run of a named network and a named data set.
@@ -319,10 +365,10 @@ def train_twin(
     """
     if not run.finished:
         raise HypersignError(f"{run.path} is not finished; first: hypersign train --resume {run.path}")
-    if run.info["model"].get("given") or run.unit != "images":
+    if run.info["model"].get("given") or not (run.unit == "images" or run.reads_text):
         raise HypersignError(
-            f"a float twin is made of a named network for images; {run.name} is {run.info['model']['name']} on "
-            f"{run.unit}: train its twin yourself"
+            f"a float twin is made of a named network for images or text; {run.name} is "
+            f"{run.info['model']['name']} on {run.unit}: train its twin yourself"
         )
     recipe = twin_recipe(Recipe(**run.info["recipe"]))
     folder = run.path / "twin"
@@ -338,8 +384,7 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
     test = twin.info["results"]["test"]
     facts: dict[str, Any] = {
         "folder": twin.path.name,
-        "accuracy": test["accuracy"],
-        "loss": test["loss"],
+        **{name: test[name] for name in ("accuracy", "loss", "bits_per_token") if name in test},
         "float_bytes": summary(twin).float_bytes,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -348,23 +393,47 @@ def _twin_facts(run: Run, twin: Run, repeats: int) -> dict[str, Any]:
             pack(run, packed)
         except HypersignError as error:
             return {**facts, "packed_reason": str(error)}
-        model, size = PackedModel.load(packed), packed.stat().st_size
-    times = profile(
-        model,
-        images=TWIN_BATCH,
-        repeats=repeats,
-        rivals={"twin": network_call(twin.load_model(), tuple(model.shape))},
-    )
+        size = packed.stat().st_size
+        if run.reads_text:
+            times = _text_times(PackedText.load(packed), twin, repeats)
+        else:
+            model = PackedModel.load(packed)
+            found = profile(
+                model,
+                images=TWIN_BATCH,
+                repeats=repeats,
+                rivals={"twin": network_call(twin.load_model(), tuple(model.shape))},
+            )
+            times = {
+                "seconds_per_image": found.rivals["twin"] / TWIN_BATCH,
+                "packed_seconds_per_image": found.seconds_per_image,
+            }
     return {
         **facts,
         "packed_bytes": size,
-        "seconds_per_image": times.rivals["twin"] / TWIN_BATCH,
-        "packed_seconds_per_image": times.seconds_per_image,
+        **times,
         "batch": TWIN_BATCH,
         "threads": 1,
-        "backend": times.backend,
+        "backend": bits.backend(),
         "machine": machine(),
     }
+
+
+def _text_times(packed: PackedText, twin: Run, repeats: int) -> dict[str, float]:
+    """Seconds per token of a packed language model and of its float twin in torch, which read the same sequences."""
+    model, length = twin.load_model(), twin.info["recipe"]["length"]
+    tokens = torch.randint(len(packed.classes), (TWIN_BATCH, length), generator=torch.Generator().manual_seed(0))
+    calls = {
+        "seconds_per_token": _on_one_thread(lambda: model(tokens)),
+        "packed_seconds_per_token": lambda: packed.predict(tokens.numpy()),
+    }
+    times = dict.fromkeys(calls, math.inf)
+    for _ in range(repeats + 1):  # the first round warms up
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[name] = min(times[name], (time.perf_counter() - started) / tokens.numel())
+    return times
 
 
 def network_call(model: nn.Module, shape: tuple[int, ...]) -> Any:
@@ -373,17 +442,22 @@ def network_call(model: nn.Module, shape: tuple[int, ...]) -> Any:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((TWIN_BATCH, *shape), generator=generator).to(memory_format=torch.channels_last)
 
-    def call() -> Tensor:
+    return _on_one_thread(lambda: network(images))
+
+
+def _on_one_thread(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The call in inference mode, on one thread of torch."""
+
+    def alone() -> Tensor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with torch.inference_mode():
-                result: Tensor = network(images)
-                return result
+                return call()
         finally:
             torch.set_num_threads(threads)
 
-    return call
+    return alone
 
 
 def _playground(run: Run, weights: str) -> str | None:

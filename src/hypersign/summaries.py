@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import as_html, as_text
 from hypersign.evaluate import as_input, example_weight, mode
-from hypersign.layers import QuantLayer, QuantRecurrent, RecurrentProduct
+from hypersign.layers import OwnedProduct, QuantLayer, QuantMultiheadAttention, QuantRecurrent
 from hypersign.models.fast_transform import Switch
 from hypersign.packing import file_size
 from hypersign.quantizers import Quantizer
@@ -372,9 +372,9 @@ def _inside(module: nn.Module) -> list[nn.Module]:
 
 
 def _parameters(module: nn.Module) -> Iterator[Tensor]:
-    """The parameters that count as the module's own; the matrices of a recurrent layer belong to its products."""
-    apart = module.products() if isinstance(module, QuantRecurrent) else {}
-    if isinstance(module, RecurrentProduct):
+    """The parameters that count as the module's own; the matrices of a module with products belong to these."""
+    apart = module.products() if isinstance(module, QuantRecurrent | QuantMultiheadAttention) else {}
+    if isinstance(module, OwnedProduct):
         yield module.weight
     for part in [module, *_inside(module)]:
         yield from (p for name, p in part._parameters.items() if p is not None and name not in apart)
@@ -425,7 +425,7 @@ def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
         sides, units = module.slopes.shape
         return _Sizes({"parameters_3bit": count}, 3 * sides * _row_bytes(units))
     # A weight that a hook or a parametrization computes has no levels to store: its parameters are floats.
-    weight = module.weight if isinstance(module, RecurrentProduct) else module._parameters.get("weight")
+    weight = module.weight if isinstance(module, OwnedProduct) else module._parameters.get("weight")
     if not isinstance(module, QuantLayer) or id(weight) not in new:
         return _Sizes({"parameters_32bit": count}, 4 * count)
     quantizer, weights = module.weight_quantizer, module.weight.numel()
@@ -444,11 +444,11 @@ def _sizes(module: nn.Module, new: dict[int, int]) -> _Sizes:
 
 def _macs(module: nn.Module, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
     """The multiply-accumulates of one call with the module's weights; 0 for modules that are not listed here."""
+    if isinstance(module, QuantRecurrent | QuantMultiheadAttention):  # counted in its products
+        return 0
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return math.prod(inputs[0]) * module.weight.shape[1:].numel()
-    if isinstance(module, QuantRecurrent):  # counted in its products
-        return 0
-    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear | RecurrentProduct):
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Bilinear | OwnedProduct):
         return math.prod(output) * module.weight.shape[1:].numel()
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         matrices = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))

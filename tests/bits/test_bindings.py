@@ -127,8 +127,12 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
         for x in (f32(3, 64), f64(3, 64), i32(3, 64), i16(3, 64))
     },
     "hamming": (function("hamming"), [u64(3, 2), u64(200, 2), i32(3, 200), 1]),
-    "hamming_topk": (function("hamming_topk"), [u64(3, 2), u64(200, 2), i32(3, 5), i64(3, 5), 1]),
-    "hamming_within": (function("hamming_within"), [u64(3, 2), u64(200, 2), 10, 1]),
+    "hamming_topk": (function("hamming_topk"), [u64(3, 2), u64(200, 2), None, i32(3, 5), i64(3, 5), 1]),
+    "hamming_topk of allowed codes": (
+        function("hamming_topk"),
+        [u64(3, 2), u64(200, 2), ~flips(200), i32(3, 5), i64(3, 5), 1],
+    ),
+    "hamming_within": (function("hamming_within"), [u64(3, 2), u64(200, 2), flips(200), 10, 1]),
     "channels_last": (function("channels_last"), [u8(2, 3, 5, 6), u8(2, 5, 6, 3)]),
     "image_conv2d to sums": (call_image, [*IMAGE, i32(2, 5, 6, 40), None, None, None, 40]),
     "image_conv2d to levels": (call_image, [*IMAGE, None, i32(1, 48), u64(1), u64(1, 2, 5, 6, 1), 40]),

@@ -109,6 +109,40 @@ def test_within(radius: int) -> None:
         assert distances[starts[i] : starts[i + 1]].tolist() == expected[i, mine].tolist()
 
 
+@pytest.mark.parametrize("words", [1, 3])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.99, 1.0])
+def test_only_allowed_codes_are_found(words: int, share: float) -> None:
+    x, y = sparse(5, words, 11), sparse(9_000, words, 12)
+    allowed = np.random.default_rng(13).random(len(y)) < share
+    allowed[[0, -1]] = True
+    allowed[64:600] = False
+    all_distances = hamming(x, y)
+    hidden = np.where(allowed, all_distances, 10**6)
+    for k in (1, 2, min(70, allowed.sum()), allowed.sum()):
+        order = np.argsort(hidden, axis=1, kind="stable")[:, :k]
+        for threads in (1, 3):
+            distances, indices = hamming_topk(x, y, k, allowed=allowed, threads=threads)
+            assert np.array_equal(indices, order)
+            assert np.array_equal(distances, np.take_along_axis(all_distances, order, 1))
+    starts, distances, indices = hamming_within(x, y, 7, allowed=allowed, threads=2)
+    for i, row in enumerate(hidden):
+        expected = [j for j in np.argsort(row, kind="stable") if row[j] <= 7]
+        assert indices[starts[i] : starts[i + 1]].tolist() == expected
+        assert distances[starts[i] : starts[i + 1]].tolist() == row[expected].tolist()
+
+
+def test_allowed_must_fit() -> None:
+    x = codes(9, 2, 0)
+    with pytest.raises(HypersignError, match="k must be an integer from 0 to 2; got 3"):
+        hamming_topk(x, x, 3, allowed=np.arange(9) < 2)
+    for bad in (np.ones(8, bool), np.ones(9, np.uint8), np.ones((9, 1), bool)):
+        for search in (hamming_topk, hamming_within):
+            with pytest.raises(HypersignError, match=r"allowed must be bool of shape \(9,\)"):
+                search(x, x, 1, allowed=bad)
+    assert hamming_topk(x, x, 0, allowed=np.zeros(9, bool))[0].shape == (9, 0)
+    assert hamming_within(x, x, 128, allowed=np.zeros(9, bool))[0].tolist() == [0] * 10
+
+
 def test_nothing_to_search() -> None:
     none, some = codes(0, 2, 0), codes(3, 2, 0)
     assert hamming_topk(none, some, 2)[0].shape == (0, 2)

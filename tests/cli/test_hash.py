@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hypersign.cli import main
 from hypersign.hashing import HammingIndex, SignHasher
@@ -40,6 +41,62 @@ def test_hash_and_search(files, capsys):
     assert "Hamming distance in bits" in " ".join(capsys.readouterr().out.split())
 
 
+def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    x = files[0] - 1
+    ubinary = np.packbits(x > 0, axis=1)  # as sentence-transformers' quantize_embeddings does
+    np.save("u.npy", ubinary)
+    np.save("b.npy", (ubinary.astype(np.int16) - 128).astype(np.int8))
+    np.savez("q.npz", ubinary[:5])
+    np.save("f.npy", x[:5])
+    expected = SignHasher(32, rotation=None, center=False).fit_transform(x)
+    found = {}
+    for name in ("u", "b"):
+        main(["hash", f"{name}.npy", "--packed", "-o", name])
+        np.testing.assert_array_equal(HammingIndex.load(name).codes, expected)
+    for name in ("q.npz", "f.npy", "u"):
+        capsys.readouterr()
+        main(["search", "u", name, "-k", "3", "--json"])
+        found[name] = json.loads(capsys.readouterr().out)["indices"][:5]
+    assert found["q.npz"] == found["f.npy"] == found["u"]
+
+
+def test_inspect_reads_vectors_of_every_kind(files, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    x = files[0]
+    np.savez("x.npz", x)
+    save_file({"x": x}, "x.safetensors")
+    (tmp_path / "folder").mkdir()
+    np.save("folder/1.npy", x[:100])
+    np.save("folder/2.npy", x[100:])
+    means = []
+    for name in ("x.npy", "x.npz", "x.safetensors::x", "folder"):
+        main(["inspect", name, "--sample", "40", "--bits", "8", "--json"])
+        means.append(json.loads(capsys.readouterr().out)["norm_mean"])
+    assert means == means[:1] * 4
+
+
+def test_exact_search_and_allowed_ids(files, capsys):
+    x, vectors, queries, codes = files
+    main(["hash", str(vectors), "-o", str(codes), "--bits", "64", "--bounds"])
+    capsys.readouterr()
+    words = ["search", str(codes), str(queries), "-k", "3"]
+    main([*words, "--rescore", str(vectors), "--exact", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    truth = np.argsort(np.square(x[:12, None] - x).sum(2), axis=1, kind="stable")[:, :3]
+    assert found["metric"] == "Euclidean"
+    assert np.mean(np.array(found["indices"]) == truth) > 0.9
+    assert all(3 <= read <= 500 for read in found["read"])
+    main([*words, "--rescore", str(vectors), "--exact"])
+    assert f"vectors read per query: {np.mean(found['read']):.0f} of 500" in " ".join(capsys.readouterr().out.split())
+    allowed = np.arange(0, 500, 7)
+    for name, array in (("ids.npy", allowed), ("mask.npy", np.isin(np.arange(500), allowed))):
+        np.save(codes.parent / name, array)
+        main([*words, "--allowed", str(codes.parent / name), "--json"])
+        found = json.loads(capsys.readouterr().out)["indices"]
+        assert found == HammingIndex.load(codes).search(x[:12], 3, allowed=allowed).indices.tolist()
+
+
 def test_a_plan_fits_a_terminal(files, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, vectors, _, codes = files
@@ -73,6 +130,11 @@ def test_plan_predicts_and_measures(files, capsys):
     ("words", "message"),
     [
         (["hash", "x.npy"], "nothing to do: give --output FILE"),
+        (["hash", "x.npy", "--packed", "--plan"], "--packed writes bits that are there already"),
+        (
+            ["hash", "x.npy", "-o", "c", "--packed"],
+            "packed bits must be uint8 (ubinary) or int8 (binary); got float32",
+        ),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
         (["hash", "x.npy", "--plan", "--rotation", "none"], "--plan needs a random rotation"),
         (["hash", "x.npy", "--plan", "--queries", "0"], "--queries must be an integer >= 1; got 0"),
@@ -85,6 +147,11 @@ def test_plan_predicts_and_measures(files, capsys):
         (["hash", "x.npy", "-o", "."], "is a folder"),
         (["hash", "x.npy", "-o", "x.npy"], "would take the place of the vectors"),
         (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer from 1 to 1048576; got 0"),
+        (["hash", "x.npy", "-o", "c", "--bounds", "--rotation", "none"], "--bounds writes the bounds of rotated"),
+        (["search", "codes", "q.npy", "--exact"], "--exact compares all original vectors; give --rescore FILE"),
+        (["search", "codes", "q.npy", "--exact", "--rescore", "x.npy"], "codes has no bounds"),
+        (["search", "codes", "codes", "--exact", "--rescore", "x.npy"], "--exact needs the queries' vectors"),
+        (["search", "codes", "q.npy", "--allowed", "x.npy"], "ids must be integers of 64 bits; got float32"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
         (["search", "codes", "other"], "differ in seed 0 and 1"),

@@ -141,3 +141,12 @@ def test_the_known_texts():
     assert [len(part) for part in (peace.train, peace.validation, peace.test)] == [2606581, 325823, 325823]
     assert len(peace.classes) == 84
     assert peace.classes[-1] == "\ufeff"
+
+
+def test_spread_sequences_are_whole_windows():
+    data = TextData.of("abc", "abcdefghij" * 20, length=7)
+    part = data.spread(data.train, 5)
+    inputs = torch.cat([x for x, _ in data.batches(part, 50)])
+    starts = [i * 5 * 7 for i in range(5)]  # 25 windows, every fifth
+    assert torch.equal(inputs, torch.stack([data.train.tokens[s : s + 7] for s in starts]))
+    assert data.spread(data.train, 1000) is data.train

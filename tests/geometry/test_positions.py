@@ -1,13 +1,18 @@
 """r of attention by head and position, against NumPy."""
 
+import json
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hypersign import HypersignError
-from hypersign.geometry import attention_r
+from hypersign import HypersignError, study
+from hypersign.cli import main
+from hypersign.geometry import PositionR, attention_r
 from hypersign.models import build
+from hypersign.runs import load
 
 TOKENS = torch.randint(9, (400, 6), generator=torch.Generator().manual_seed(0))
 
@@ -32,6 +37,53 @@ def test_r_of_each_head_and_position():
         assert first.r[head][position] == pytest.approx(wanted, abs=1e-5)
     for row in found:
         assert np.abs(np.subtract(row.r, row.predicted_r)).max() < 0.05
+
+
+def test_means_over_positions_leave_out_what_is_unknown():
+    row = PositionR("a", ((0.5, 0.7, math.nan), (0.1, 0.2, 0.3)), ((0.4, math.nan, 0.9), (0.3, 0.3, 0.3)))
+    assert row.by_head() == [(0.5, 0.4), (pytest.approx(0.2), pytest.approx(0.3))]
+
+
+def test_inspect_shows_heads_and_positions(tmp_path, capsys):
+    file, run = tmp_path / "rhyme.txt", tmp_path / "run"
+    file.write_text("the cat sat on the mat and the rat ate the hat " * 80)
+    words = [
+        "--model",
+        "gpt",
+        "--width",
+        "8",
+        "--blocks",
+        "1",
+        "--heads",
+        "2",
+        "--weights",
+        "sign",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--length",
+        "12",
+    ]
+    main(["train", "--data", f"text:{file}", *words, "--output", str(run), "--device", "cpu"])
+    main(["inspect", str(run), "--images", "20"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Attention by head" in shown
+    assert "test sequences" in shown
+    assert "20 training sequences" in shown
+    kept = json.loads((run / "attention.json").read_text())["attention"]
+    opened = load(run)
+    data = opened.data()
+    inputs = next(iter(data.batches(data.test[: 20 * 12 + 1], 20)))[0]
+    wanted = attention_r(opened.load_model(), inputs, inputs)
+    np.testing.assert_allclose(kept[0]["r"], wanted[0].r, atol=1e-6)
+    assert [row["name"] for row in kept] == [f"block1.attention.{part}" for part in ("query", "key", "value")]
+    page = (run / "report.html").read_text()
+    assert '<option value="2">block1.attention.value</option>' in page
+    assert f"{wanted[0].by_head()[1][0]:.3f}" in page
+    (run / "report.html").unlink()
+    study.refresh_report(opened)  # takes attention from its file
+    assert "block1.attention.value</option>" in (run / "report.html").read_text()
 
 
 def test_networks_without_it():

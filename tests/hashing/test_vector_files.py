@@ -39,11 +39,11 @@ def test_headers_of_every_version(tmp_path):
     ("make", "message"),
     [
         (lambda path: None, "could not be read .* No such file"),
-        (lambda path: path.mkdir(), "must be a regular file"),
+        (lambda path: path.mkdir(), "the folder .* must have files of vectors"),
         (lambda path: os.mkfifo(path), "must be a regular file"),
         (lambda path: path.write_bytes(b"text"), "does not begin like one; write it by numpy.save"),
         (lambda path: path.write_bytes(b""), "does not begin like one"),
-        (lambda path: path.write_bytes(b"PK\3\4 an archive"), "does not begin like one"),
+        (lambda path: path.write_bytes(b"PK\3\4 an archive"), "cannot be read as a .npz of plain arrays"),
         (lambda path: np.save(path, np.ones(3)), r"must hold vectors, shape \(n, dimension\); its shape is \(3,\)"),
         (lambda path: np.save(path, np.ones((3, 0))), "holds no vectors"),
         (lambda path: np.save(path, np.ones((0, 3))), "holds no vectors"),

@@ -198,7 +198,7 @@ def changed(path, source, **saved):
     ("saved", "message"),
     [
         ({"metadata": False}, "no codes file"),
-        ({"version": 2}, "of version 2"),
+        ({"version": 3}, "of version 3"),
         ({"bits": 200}, "no codes file"),
         ({"bits": 0}, "bits must be"),
         ({"seed": "0"}, "seed must be"),
@@ -206,7 +206,7 @@ def changed(path, source, **saved):
         ({"bits": 2**40}, "no codes file"),
         ({"rotation": "x"}, "rotation must be"),
         ({"codes": np.ones((3, 2))}, "no codes file"),
-        ({"codes": np.ones((0, 2), np.uint64)}, "at least one code"),
+        ({"codes": np.ones((3, 0), np.uint64)}, "must have a dimension"),
     ],
 )
 def test_files_that_hold_no_codes(source, tmp_path, saved, message):
@@ -242,12 +242,71 @@ def test_codes_files_of_the_safetensors_library_are_read(source, tmp_path):
     assert found.hasher.difference(index.hasher) == ""
 
 
+def test_hashing_with_bounds_goes_on_after_a_stop(source, tmp_path, small_blocks):
+    hash_file(source, tmp_path / "whole", SignHasher(100), bounds=True)
+
+    def stop(done, total):
+        if done == 640:
+            raise KeyboardInterrupt
+
+    for cut in (0, 5, 1600):  # bytes that are not there after the stop
+        with pytest.raises(KeyboardInterrupt):
+            hash_file(source, tmp_path / "c", SignHasher(100), bounds=True, progress=stop)
+        (part,) = tmp_path.glob(".c.*.part")
+        os.truncate(part, part.stat().st_size - cut)
+        seen = []
+        hash_file(
+            source, tmp_path / "c", SignHasher(100), bounds=True, progress=lambda *at, seen=seen: seen.append(at)
+        )
+        assert seen[0][0] == {0: 704, 5: 640, 1600: 576}[cut]
+        assert (tmp_path / "c").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_files_with_ids(source, tmp_path):
+    hasher = SignHasher(100).fit(np.load(source))
+    index = HammingIndex(hasher, hasher.codes(np.load(source))[:4], [5, -3, 7, 2**60])
+    index.save(tmp_path / "c")
+    assert set(load_file(tmp_path / "c")) == {"mean", "codes", "ids"}
+    found = HammingIndex.load(tmp_path / "c")
+    assert found.ids.tolist() == [-3, 5, 7, 2**60]
+    np.testing.assert_array_equal(found.codes, index.codes)
+    for ids, message in (
+        (np.array([1, 2, 2, 3]), "its ids must ascend"),
+        (np.array([1, 2, 3]), r"its ids must be of type I64 and shape \(4,\)"),
+        (np.arange(4.0), r"its ids must be of type I64 and shape \(4,\); got F64"),
+    ):
+        changed(tmp_path / "changed", tmp_path / "c", version=2, ids=ids)
+        with pytest.raises(HypersignError, match=message):
+            HammingIndex.load(tmp_path / "changed")
+
+
+def test_codes_are_mapped_and_saving_takes_their_file_place(source, tmp_path):
+    hash_file(source, tmp_path / "c", SignHasher(100))
+    index = HammingIndex.load(tmp_path / "c")
+    base = index.codes
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    assert isinstance(base, np.memmap)
+    codes = index.codes.copy()
+    index.remove([0])
+    index.save(tmp_path / "c")
+    np.testing.assert_array_equal(index.codes, codes[1:])
+    assert HammingIndex.load(tmp_path / "c").ids.tolist() == list(range(1, 1000))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "x.npy"]
+
+
 def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
     queries = open_vectors(source)[:2]
     mutators = []
     for rotation in ("hadamard", "haar"):
         hash_file(source, tmp_path / rotation, SignHasher(70, rotation=rotation))
         mutators.append(mutations.Mutator((tmp_path / rotation).read_bytes(), "hypersign"))
+    hash_file(source, tmp_path / "bounds", SignHasher(70), bounds=True)
+    mutators.append(mutations.Mutator((tmp_path / "bounds").read_bytes(), "hypersign"))
+    index = HammingIndex.load(tmp_path / "haar")
+    index.remove(range(0, 1000, 3))
+    index.save(tmp_path / "ids")
+    mutators.append(mutations.Mutator((tmp_path / "ids").read_bytes(), "hypersign"))
 
     def read(path):
         index = HammingIndex.load(path)
@@ -255,7 +314,7 @@ def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
         index.search(queries, k=1)
 
     count = mutations.cases(500)
-    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 2].mutated(seed), read, count)
+    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 4].mutated(seed), read, count)
     assert count // 3 < refused < count
 
 

@@ -179,7 +179,7 @@ def test_convert_turns_torchs_layers_into_ours():
             return self.out(self.gru(self.lstm(x)[0])[0])
 
     net, x = Network(), torch.randn(6, 2, 3)
-    plain = convert(net)
+    plain = convert(net, weight_quantizer=Identity())
     assert plain.converted == ("lstm", "gru", "out")
     assert list(plain.model.state_dict()) == list(net.state_dict())
     torch.testing.assert_close(plain.model(x), net(x), atol=1e-6, rtol=0)

@@ -18,11 +18,12 @@ from hypersign.packed.graph import check_graph
 from hypersign.packed.operations import OPERATIONS
 from hypersign.packed.operations.convolution import WINDOW, kernel_bytes
 from hypersign.packed.operations.pooling import POOLING
+from hypersign.packed.operations.recurrent import MATRICES, NORMS
 from hypersign.packed.operations.thresholds import THRESHOLDS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "format.md"
-FAMILIES = {"convolution": WINDOW, "pooling": POOLING, "thresholds": THRESHOLDS}
+FAMILIES = {"convolution": WINDOW, "pooling": POOLING, "thresholds": THRESHOLDS, "matrices": MATRICES, "norms": NORMS}
 WHOLE = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
 
 
@@ -44,8 +45,8 @@ def test_the_page_lists_every_operation_with_its_options_and_tensors() -> None:
     for name in OPERATIONS:
         assert f"- **`{name}`**" in text, f"{name} is explained below the table"
     for family, members in FAMILIES.items():
-        line = next(line for line in text.splitlines() if line.startswith(f"- **{family}**"))
-        assert set(members) <= set(re.findall(r"`(\w+)`", line))
+        entry = re.split(r"\n- |\n\n", text.partition(f"\n- **{family}**")[2])[0]
+        assert set(members) <= set(re.findall(r"`(\w+)`", entry))
 
 
 def test_each_operation_is_in_the_file_of_its_name() -> None:

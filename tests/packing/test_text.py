@@ -16,7 +16,8 @@ from hypersign.cli import main
 from hypersign.generation import continued
 from hypersign.models import build, lstm
 from hypersign.packed import PackedText
-from hypersign.packed.text import KEY, is_packed_text, write_text
+from hypersign.packed.format import TEXT_KEY
+from hypersign.packed.text import is_packed_text, write_text
 from hypersign.packing import pack_text, verify_text
 
 CLASSES = "abcdefghijk"
@@ -175,6 +176,10 @@ def test_the_commands_pack_and_continue_texts(tmp_path, capsys):
     first = capsys.readouterr().out
     main(["generate", target, "--prompt", "the ", "--count", "20"])
     assert capsys.readouterr().out == first
+    for words in (["bench", target], ["play", target, "-o", str(tmp_path / "page.html")]):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert "it is a packed language model" in " ".join(capsys.readouterr().err.split())
     assert backend()
 
 
@@ -218,7 +223,7 @@ def test_mutated_structures_and_tensors_are_refused_or_run(name, tmp_path):
     """A file whose hash is right but whose content is not: one sentence, or a network that runs."""
     pack_text(network(name), tmp_path / "net", CLASSES)
     with safe_open(tmp_path / "net", "np") as file:
-        structure = json.loads(file.metadata()[KEY])
+        structure = json.loads(file.metadata()[TEXT_KEY])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     random = np.random.default_rng(2)
     times, refused = 2000 if os.environ.get("HYPERSIGN_LONG") == "1" else 100, 0

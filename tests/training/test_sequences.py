@@ -13,7 +13,9 @@ from hypersign import HypersignError
 from hypersign.cli import main
 from hypersign.evaluate import evaluate
 from hypersign.generation import continued
+from hypersign.layers import quant_layers
 from hypersign.runs import load
+from hypersign.study import twin_recipe
 from hypersign.training import RECIPES, InterruptedTrainingError, Recipe, resume, train
 from hypersign.training.checkpoint import state_path
 
@@ -114,7 +116,8 @@ def test_the_commands_know_texts(text, tmp_path, capsys):
     main(["info", run])
     assert "bits per character" in " ".join(capsys.readouterr().out.split())
     main(["evaluate", run, "--json"])
-    assert json.loads(capsys.readouterr().out)["bits_per_token"] > 0
+    found, stored = json.loads(capsys.readouterr().out), load(run).info["results"]["test"]
+    assert {key: found[key] for key in stored} == pytest.approx(stored, abs=1e-6)
     main(["generate", run, "--prompt", "the cat", "--count", "30", "--seed", "3"])
     first = capsys.readouterr().out
     main(["generate", run, "--prompt", "the cat", "--count", "30", "--seed", "3"])
@@ -176,6 +179,34 @@ def test_named_recipes():
         dataclasses.replace(RECIPES["bitnet"], length=0)
 
 
+@pytest.mark.parametrize("words", [["--model", "lstm", "--hidden", "12"], ["--model", "gpt", "--method", "bitnet"]])
+def test_a_float_twin(text, tmp_path, capsys, words):
+    run = tmp_path / "run"
+    size = ["--width", "8", "--blocks", "1", "--heads", "1"] if "gpt" in words else []
+    options = [*words, *size, "--epochs", "1", "--batch-size", "8", "--length", "16", "--device", "cpu"]
+    main(["train", "--data", text, *options, "--output", str(run)])
+    main(["train", "--twin", str(run), "--device", "cpu"])
+    said = " ".join(capsys.readouterr().out.split())
+    found, twin = load(run), load(run / "twin")
+    facts, test = found.info["twin"], twin.info["results"]["test"]
+    assert (facts["loss"], facts["bits_per_token"]) == (test["loss"], test["bits_per_token"])
+    assert twin.info["recipe"]["weights"] == twin.info["recipe"]["inputs"] == "float"
+    assert not quant_layers(twin.load_model()) or not any(
+        layer.quantizes_weights or layer.quantizes_inputs for layer in quant_layers(twin.load_model()).values()
+    )
+    assert facts["float_bytes"] == 4 * sum(p.numel() for p in twin.load_model().parameters())
+    assert facts["seconds_per_token"] > 0 < facts["packed_seconds_per_token"]
+    ours = found.info["results"]["test"]["bits_per_token"]
+    assert f"{ours:.3f} bits per character with" in said
+    assert f"{facts['packed_bytes']:,} bytes packed" in said
+    main(["info", str(run)])
+    assert f"{test['bits_per_token']:.3f} in float32" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_twin_of_an_image_network_has_no_relu_in_its_states():
+    assert twin_recipe(Recipe(data="mnist", model="lstm", hidden=(8,))).inputs == "float"
+
+
 def test_commands_for_images_say_so(text, tmp_path, capsys):
     run = str(tmp_path / "run")
     words = ["--model", "lstm", "--hidden", "12", "--epochs", "1", "--batch-size", "8", "--length", "16"]
@@ -184,7 +215,6 @@ def test_commands_for_images_say_so(text, tmp_path, capsys):
     for command, message in (
         (["forecast", run], "a forecast is for networks of images and vectors"),
         (["ablate", run], "recurrent layers are measured over time"),
-        (["train", "--twin", run], "a float twin is made of a named network for images"),
     ):
         with pytest.raises(SystemExit):
             main(command)

@@ -38,21 +38,23 @@ def hamming(a: Words, b: Words, *, threads: int = 1) -> NDArray[np.int32]:
 
 
 def hamming_topk(
-    queries: Words, codes: Words, k: int, *, threads: int = 1
+    queries: Words, codes: Words, k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The k nearest codes of every query by Hamming distance, found by comparing it with all codes.
 
     Args:
         queries: packed queries, uint64 (q, words).
         codes: packed codes, uint64 (n, words).
-        k: number of codes per query, at most n.
+        k: number of codes per query, at most n, or the number of allowed codes.
+        allowed: bool (n,): the codes that may be found; None allows all.
         threads: number of threads.
 
     Returns (distances int32 (q, k), indices int64 (q, k)), nearest first. If distances are equal, the lower index
     comes first.
 
     Raises:
-        HypersignError: an array has no packed words, the codes have different lengths, or k is larger than n.
+        HypersignError: an array has no packed words, the codes have different lengths, `allowed` does not fit the
+            codes, or k is too large.
 
     >>> from hypersign.bits import pack
     >>> distances, indices = hamming_topk(pack([[1, 1, 1]]), pack([[-1, -1, 1], [1, 1, -1], [1, -1, 1]]), 2)
@@ -60,19 +62,22 @@ def hamming_topk(
     ([[1, 1]], [[1, 2]])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
-    k = check_int("k", k, min=0, max=len(codes))
+    allowed = _allowed(allowed, codes)
+    k = check_int("k", k, min=0, max=len(codes) if allowed is None else int(np.count_nonzero(allowed)))
     threads = check_threads(threads)
     kernels = native()
     if kernels is None:
-        return reference.nearest(reference.hamming(queries, codes), k)
+        rows = np.arange(len(codes)) if allowed is None else np.flatnonzero(allowed)
+        distances, places = reference.nearest(reference.hamming(queries, codes[rows]), k)
+        return distances, rows[places]
     distances = np.empty((len(queries), k), np.int32)
     indices = np.empty((len(queries), k), np.int64)
-    kernels.hamming_topk(queries, codes, distances, indices, threads)
+    kernels.hamming_topk(queries, codes, allowed, distances, indices, threads)
     return distances, indices
 
 
 def hamming_within(
-    queries: Words, codes: Words, radius: int, *, threads: int = 1
+    queries: Words, codes: Words, radius: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
     """The codes within a Hamming distance of every query, found by comparing it with all codes.
 
@@ -80,13 +85,15 @@ def hamming_within(
         queries: packed queries, uint64 (q, words).
         codes: packed codes, uint64 (n, words).
         radius: the largest distance, in bits.
+        allowed: bool (n,): the codes that may be found; None allows all.
         threads: number of threads.
 
     Returns (starts int64 (q + 1,), distances int32, indices int64). The codes of query i are
     `indices[starts[i]:starts[i + 1]]`, nearest first. If distances are equal, the lower index comes first.
 
     Raises:
-        HypersignError: an array has no packed words, the codes have different lengths, or the radius is negative.
+        HypersignError: an array has no packed words, the codes have different lengths, `allowed` does not fit the
+            codes, or the radius is negative.
 
     >>> from hypersign.bits import pack
     >>> starts, distances, indices = hamming_within(pack([[1, 1, 1]]), pack([[-1, -1, 1], [1, 1, -1]]), 1)
@@ -94,15 +101,28 @@ def hamming_within(
     ([0, 1], [1], [1])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
+    allowed = _allowed(allowed, codes)
     radius = check_int("radius", radius, min=0)
     threads = check_threads(threads)
     kernels = native()
     if kernels is not None:
-        return kernels.hamming_within(queries, codes, min(radius, 64 * codes.shape[1]), threads)
-    distances, indices = reference.nearest(reference.hamming(queries, codes), len(codes))
+        return kernels.hamming_within(queries, codes, allowed, min(radius, 64 * codes.shape[1]), threads)
+    rows = np.arange(len(codes)) if allowed is None else np.flatnonzero(allowed)
+    distances, places = reference.nearest(reference.hamming(queries, codes[rows]), len(rows))
     near = distances <= radius
     starts = np.concatenate([[0], near.sum(1).cumsum()])
-    return starts, distances[near], indices[near]
+    return starts, distances[near], rows[places[near]]
+
+
+def _allowed(allowed: NDArray[np.bool_] | None, codes: Words) -> NDArray[np.bool_] | None:
+    if allowed is None:
+        return None
+    if allowed.dtype != np.bool_ or allowed.shape != (len(codes),):
+        raise HypersignError(
+            f"allowed must be bool of shape ({len(codes)},), one for each code; got {allowed.dtype} of shape "
+            f"{allowed.shape}"
+        )
+    return np.ascontiguousarray(allowed)
 
 
 def _codes(a: Words, b: Words, name: str, other: str) -> tuple[Words, Words]:

@@ -36,7 +36,7 @@ def run(words: Sequence[str]) -> None:
     parse(demo, words, "demo")
 
 
-def demo(*, output: Annotated[Path, Option(metavar="FOLDER")] = Path("runs/demo")) -> None:
+def demo(*, output: Annotated[Path, Option(metavar="FOLDER", short="-o")] = Path("runs/demo")) -> None:
     """Train a small binary network on scikit-learn's scanned digits, and its float twin; measure, write the report.
 
     It takes about a minute on 2 cores and needs no download. It replaces an earlier demo in the same folder.

@@ -34,18 +34,22 @@ def evaluate(
 
     Args:
         split: evaluate on the test or the training images.
-        images: evaluate on the first INT images; all by default.
-        batch_size: images per batch; results do not depend on it.
+        images: evaluate on the first INT images (of a text: characters); all by default.
+        batch_size: images per batch; results do not depend on it. A recurrent network reads a text as this many
+            streams side by side.
     """
     from hypersign import runs
     from hypersign.evaluate import evaluate as measure
+    from hypersign.training.setup import carries_state
 
     opened = runs.load(run)
     if images is not None:
         check_int("--images", images, min=1)
     data = opened.data()
     chosen = (data.test if split == "test" else data.train)[:images]
-    result = measure(opened.load_model(weights), data.batches(chosen, batch_size), task=opened.task())
+    model = opened.load_model(weights)
+    options = {"streams": True} if carries_state(model, data) else {}
+    result = measure(model, data.batches(chosen, batch_size, **options), task=opened.task())
     found = result.as_dict(data.unit)
     write_json({"run": opened.name, "weights": weights, "split": split, **found}, json)
     if not prints_text(json):

@@ -28,6 +28,7 @@ def export(
     output: Annotated[Path, Option(metavar="FILE", short="-o", written="file")],
     format: Literal["onnx", "qonnx", "c"] | None = None,
     activations: Literal["quant", "multithreshold"] = "quant",
+    channels_last: bool = False,
     name: str | None = None,
     images: Path | None = None,
 ) -> None:
@@ -45,6 +46,7 @@ def export(
         format: onnx: standard operators, float32. qonnx: BipolarQuant and IntQuant. c: one C99 file for
             microcontrollers. By default onnx or c, as the name of the file ends.
         activations: how qonnx writes the quantizers of activations: BipolarQuant and IntQuant, or MultiThreshold.
+        channels_last: write qonnx with images as (1, height, width, channels), as hls4ml reads it.
         name: prefix of the C functions; by default the name of the file.
         images: images to compare on, as hypersign run takes them. onnx needs the package onnxruntime, qonnx the
             package qonnx, c a compiler named cc.
@@ -54,6 +56,8 @@ def export(
         raise HypersignError(f"--output must end in .onnx or .c, or --format name the format; got {output}")
     if activations != "quant" and form != "qonnx":
         raise HypersignError(f"--activations is for --format qonnx; the format is {form}")
+    if channels_last and form != "qonnx":
+        raise HypersignError(f"--channels-last is for --format qonnx; the format is {form}")
     if name is not None and form != "c":
         raise HypersignError(f"--name is for --format c; the format is {form}")
     model = load_packed_or_run(file)
@@ -61,7 +65,7 @@ def export(
     if form == "c":
         formats.write_c(model, output, name=name)
     elif form == "qonnx":
-        formats.write_qonnx(model, output, activations=activations)
+        formats.write_qonnx(model, output, activations=activations, channels_last=channels_last)
     else:
         formats.write_onnx(model, output)
     out = console()

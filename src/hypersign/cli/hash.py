@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from hypersign._json import prints_text, write_json
 from hypersign._locks import writing_file
 from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
 from hypersign.cli.printing import console
-from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, measure, open_vectors
+from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, import_bits, measure, open_vectors
 from hypersign.hashing import plan as predict
 
 LENGTHS = (64, 128, 256, 512, 1024)
@@ -31,6 +32,8 @@ def hash_(
     *,
     output: Annotated[Path | None, Option(metavar="FILE", short="-o")] = None,
     plan: bool = False,
+    packed: bool = False,
+    bounds: bool = False,
     bits: int = _defaults.CODE_BITS,
     rotation: Literal["hadamard", "haar", "none"] = "hadamard",
     rounds: int = _defaults.ROTATION_ROUNDS,
@@ -49,9 +52,12 @@ def hash_(
         hypersign hash vectors.npy -o codes --plan --bits 128
 
     Args:
-        vectors: .npy file of shape (n, dimension).
+        vectors: .npy, .npz, .fvecs, .bvecs, .safetensors, HDF5, Parquet or Arrow file, or a folder of them, read in
+            the order of their names; FILE::NAME names one of several arrays.
         output: codes file to write.
         plan: predict recall; with --output, also measure it after hashing.
+        packed: the vectors are packed bits already (sentence-transformers' ubinary or binary); write them as codes.
+        bounds: write 8 bytes more per vector, for search --exact.
         bits: length of a code, in bits.
         rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).
         rounds: rounds of random signs and Hadamard transforms.
@@ -63,6 +69,10 @@ def hash_(
     """
     if output is None and not plan:
         raise HypersignError("nothing to do: give --output FILE to hash, or --plan to predict recall, or both")
+    if packed and (plan or output is None):
+        raise HypersignError("--packed writes bits that are there already as codes; give --output FILE and no --plan")
+    if bounds and (packed or output is None or rotation == "none"):
+        raise HypersignError("--bounds writes the bounds of rotated vectors; give --output FILE and a rotation")
     if json is not None and not plan:
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
@@ -88,7 +98,8 @@ def hash_(
             )
         if output is not None:
             with progress_bars() as progress:
-                hash_file(vectors, output, hasher, progress=lambda done, total: progress("hashing", done, total))
+                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds)
+                hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)
     if planned is not None:

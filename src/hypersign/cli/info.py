@@ -66,20 +66,27 @@ def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
 
 
 def twin_words(info: dict[str, Any]) -> str:
-    """What low bits cost and saved, beside the float twin: accuracy, size and speed."""
-    twin, accuracy = info["twin"], info["results"]["test"]["accuracy"]
+    """What low bits cost and saved, beside the float twin: accuracy or bits per token, size and speed."""
+    twin, test = info["twin"], info["results"]["test"]
     levels = {2: "one bit", 3: "ternary levels"}[info["recipe"]["levels"]]
-    lines = [
-        f"{accuracy:.2%} of the test images with {levels}, {twin['accuracy']:.2%} in float32 "
-        f"({100 * (accuracy - twin['accuracy']):+.2f} points, one seed)"
-    ]
+    if "bits_per_token" in twin:
+        per, each = "token", next(key for key in info["data"] if key.startswith("train_"))[6:-1]
+        mine, other = test["bits_per_token"], twin["bits_per_token"]
+        lines = [f"{mine:.3f} bits per {each} with {levels}, {other:.3f} in float32 ({mine - other:+.3f}, one seed)"]
+    else:
+        per, each, mine, other = "image", "image", test["accuracy"], twin["accuracy"]
+        lines = [
+            f"{mine:.2%} of the test images with {levels}, {other:.2%} in float32 "
+            f"({100 * (mine - other):+.2f} points, one seed)"
+        ]
     if "packed_bytes" not in twin:
         return f"{lines[0]}\nnot packed: {twin['packed_reason']}"
     packed, real = twin["packed_bytes"], twin["float_bytes"]
     lines.append(f"{packed:,} bytes packed, {real:,} as float32: {real / packed:.1f} times smaller")
-    fast, slow = twin["packed_seconds_per_image"], twin["seconds_per_image"]
+    fast, slow = twin[f"packed_seconds_per_{per}"], twin[f"seconds_per_{per}"]
+    gain = f"{slow / fast:.1f} times faster" if slow >= fast else f"{fast / slow:.1f} times slower"
     lines.append(
-        f"{fast * 1e6:,.1f} µs per image packed, {slow * 1e6:,.1f} µs in float32 by torch: {slow / fast:.1f} times "
-        f"faster (batches of {twin['batch']}, one thread, {twin['backend']})"
+        f"{fast * 1e6:,.1f} µs per {each} packed, {slow * 1e6:,.1f} µs in float32 by torch: {gain} (batches of "
+        f"{twin['batch']}, one thread, {twin['backend']})"
     )
     return "\n".join(lines)

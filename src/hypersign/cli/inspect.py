@@ -16,7 +16,7 @@ from hypersign.cli.options import Option, RunPath, Seed, Weights, parse, progres
 from hypersign.cli.printing import beside, bits_words, console
 
 if TYPE_CHECKING:
-    from hypersign.geometry import DotProducts, Geometry, LayerGeometry
+    from hypersign.geometry import DotProducts, Geometry, LayerGeometry, PositionR
 
 
 def run(words: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ def inspect(
     *,
     images: int = _defaults.INSPECTED_IMAGES,
     weights: Weights = "last",
-    output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
+    output: Annotated[Path | None, Option(metavar="FOLDER", short="-o", written="folder")] = None,
     figures: bool = False,
     ablate: bool = False,
     methods: bool = False,
@@ -39,16 +39,18 @@ def inspect(
 ) -> None:
     """Measure a run's geometry beside theory, on its test images; write report.html and geometry.json.
 
-    In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy).
+    In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or
+    vectors (.npy, .npz, HDF5, Parquet and others).
     These have their own options: hypersign inspect model.safetensors --help, hypersign inspect vectors.npy --help.
-    A recurrent network is measured over time, into recurrence.json.
+    A recurrent network is measured over time, into recurrence.json; a transformer's attention also by head and
+    position, into attention.json.
 
     Example:
         hypersign inspect runs/demo --images 200 --figures
 
     Args:
-        images: measure on the first INT test images and predict from as many training images (all, if there are
-            fewer); memory does not grow with it.
+        images: measure on the first INT test images (of a text: sequences) and predict from as many training ones
+            (all, if there are fewer); at most 200 sequences; memory does not grow with the number of images.
         output: folder for the report; by default the run folder.
         figures: also draw the paper's figures, as PDF and PNG, into figures/ in that folder.
         ablate: also turn layers back to float, as hypersign ablate --depth does, and show it in the report; takes
@@ -82,12 +84,18 @@ def inspect(
                     seed=seed,
                     progress=progress,
                 )
-        page = study.write_report(opened, found, folder, ablation=ablation, depth=depth, weights=weights)
-        out.print(geometry_table(found))
+        attention = study.inspect_attention(opened, images=images, weights=weights)
+        page = study.write_report(
+            opened, found, folder, ablation=ablation, depth=depth, attention=attention, weights=weights
+        )
+        examples = "sequences" if opened.reads_text else "images"
+        out.print(geometry_table(found, examples))
+        if attention:
+            out.print(attention_table(attention))
         for remark in zero_filters(found):
             out.print(remark)
-        out.print(covariance_table(found))
-        for sentence in (sampling(found), independence(found), sign_flips(found)):
+        out.print(covariance_table(found, examples))
+        for sentence in (sampling(found, examples), independence(found), sign_flips(found, examples)):
             if sentence:
                 out.print(sentence)
         if methods:
@@ -102,6 +110,21 @@ def inspect(
             paths = save_analysis(found, folder / "figures", metrics=opened.metrics())
             out.print(f"{len(paths)} figures in {folder / 'figures'}", soft_wrap=True)
         out.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", soft_wrap=True)
+
+
+def attention_table(found: "Sequence[PositionR]") -> Table:
+    """One row per layer of attention: r of each head, mean over positions."""
+    table = Table(
+        title="Attention by head",
+        caption="each measured / predicted: r of dot products, mean over positions",
+        caption_justify="left",
+    )
+    table.add_column("layer", overflow="fold")
+    for head in range(1, 1 + len(found[0].r)):
+        table.add_column(f"head {head}", justify="right", no_wrap=True)
+    for row in found:
+        table.add_row(row.name, *(beside(r, predicted, 3) for r, predicted in row.by_head()))
+    return table
 
 
 def _over_time(opened: Any, folder: Path, **options: Any) -> None:
@@ -131,14 +154,14 @@ def _over_time(opened: Any, folder: Path, **options: Any) -> None:
     out.print(f"Report: {page}\nNumbers: {folder / 'recurrence.json'}", soft_wrap=True)
 
 
-def sign_flips(found: "Geometry") -> str:
+def sign_flips(found: "Geometry", examples: str = "images") -> str:
     """The shares of signs that differ, as measured and as counted on training images, in words; may be empty."""
     shares = [
         f"{layer.name} {beside(100 * layer.weights_binarized.sign_disagreement, counted, 1)}"
         for layer in found.layers
         if not math.isnan(counted := 100 * layer.weights_binarized.training_sign_disagreement)
     ]
-    return f"Signs that differ, %, measured / counted on training images: {', '.join(shares)}" if shares else ""
+    return f"Signs that differ, %, measured / counted on training {examples}: {', '.join(shares)}" if shares else ""
 
 
 def zero_filters(found: "Geometry") -> list[str]:
@@ -151,7 +174,7 @@ def zero_filters(found: "Geometry") -> list[str]:
     ]
 
 
-def sampling(found: "Geometry") -> str:
+def sampling(found: "Geometry", examples: str = "images") -> str:
     """How far r on training images is from r on test images, in words; empty without training images."""
     gaps = [
         (abs(products.training_pearson_r - products.pearson_r), layer.name, name)
@@ -163,8 +186,8 @@ def sampling(found: "Geometry") -> str:
         return ""
     gap, layer, name = max(gaps)
     return (
-        f"The same r on {found.covariance_images:,} training images is {gap:.3f} apart at most ({layer}, {name}): "
-        "what is measured holds for other images."
+        f"The same r on {found.covariance_images:,} training {examples} is {gap:.3f} apart at most ({layer}, "
+        f"{name}): what is measured holds for other {examples}."
     )
 
 
@@ -204,10 +227,10 @@ def families(layer: "LayerGeometry") -> "dict[str, DotProducts]":
     return found | {"both": layer.both_binarized}
 
 
-def geometry_table(found: "Geometry") -> Table:
+def geometry_table(found: "Geometry", examples: str = "images") -> Table:
     """One row per layer: measured and predicted angle and correlations of dot products."""
     table = Table(
-        title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test images",
+        title=f"{found.run}: {found.accuracy:.2%} of {found.images:,} {found.dataset} test {examples}",
         caption="each measured / predicted; angle: between latent and quantized filters, in degrees; "
         "r: correlation of dot products when weights, activations or both are binarized, predicted before that from "
         "the inputs' covariance; * apart by more than three standard errors",
@@ -232,12 +255,12 @@ def _cell(products: "DotProducts") -> str:
     return f"{text}*" if products.departs else f"{text} "
 
 
-def covariance_table(found: "Geometry") -> Table:
+def covariance_table(found: "Geometry", examples: str = "images") -> Table:
     """One row per layer: the inputs' effective dimension, the distance of predictions per filter, and remarks."""
     table = Table(
-        caption=f"predictions are from {found.covariance_images:,} training images; apart: median over filters of "
-        "the distance between measured and predicted r; effective dimension: number of directions in which inputs "
-        "vary",
+        caption=f"predictions are from {found.covariance_images:,} training {examples}; apart: median over "
+        "filters of the distance between measured and predicted r; effective dimension: number of directions in "
+        "which inputs vary",
         caption_justify="left",
     )
     table.add_column("layer", overflow="fold")

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from hypersign import _defaults
-from hypersign._arrays import is_npy
 from hypersign._checks import HypersignError
 from hypersign._json import prints_text, write_json
 from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 SUBJECTS = {
     "RUN": "a run's geometry, with its report; as in: hypersign inspect runs/demo",
     "WEIGHTS": "a .safetensors or .gguf file: hypersign inspect model.safetensors",
-    "VECTORS": "a .npy file: hypersign inspect vectors.npy",
+    "VECTORS": "a file or folder of vectors: hypersign inspect vectors.npy",
 }
 """What the command measures, by its first word."""
 
@@ -50,8 +49,8 @@ def run(words: Sequence[str]) -> bool:
             table.add_row(subject, text)
         console().print(table)
         return True
-    path = Path(words[0]) if words else Path()
-    if path.suffix.lower() == ".npy" or is_npy(path):
+    path = Path(words[0])
+    if not (path / "run.json").exists() and _are_vectors(path):
         parse(inspect_vectors, words, "inspect")
     elif is_tensor_file(path) and not (path / "run.json").exists():
         if len(words) > 1 and is_tensor_file(Path(words[1])):
@@ -61,12 +60,20 @@ def run(words: Sequence[str]) -> bool:
         parse(inspect_weights, words, "inspect")
     elif path.is_file():
         raise HypersignError(
-            "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy); "
-            f"got the file {path}"
+            "inspect takes a run folder, weights (.safetensors, .gguf, a folder of .safetensors) or vectors (.npy, "
+            f".npz, .fvecs, HDF5, Parquet, Arrow, or FILE.safetensors::NAME); got the file {path}"
         )
     else:
         return False
     return True
+
+
+def _are_vectors(path: Path) -> bool:
+    if is_tensor_file(path):
+        return False
+    from hypersign.hashing.vector_files import is_vectors  # scikit-learn: files of weights are inspected without it
+
+    return is_vectors(path)
 
 
 def inspect_weights(
@@ -127,7 +134,8 @@ def inspect_vectors(
         hypersign inspect vectors.npy --bits 128 256
 
     Args:
-        file: a .npy file of vectors, of shape (number, dimension).
+        file: a file or folder of vectors, of shape (number, dimension), as hypersign hash reads them; FILE::NAME
+            names one of several arrays.
         bits: code lengths in bits; by default a quarter, a half and all of the dimension, as powers of two.
         sample: measure INT vectors, evenly spaced in the file, or all if there are fewer.
         seed: seed of the rotations.

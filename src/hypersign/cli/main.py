@@ -53,6 +53,8 @@ PACKAGES = {
     "onnxruntime": ("onnxruntime", "export"),
     "qonnx": ("qonnx", "export"),
     "google": ("protobuf", "export"),
+    "h5py": ("h5py", "files"),
+    "pyarrow": ("pyarrow", "files"),
     "PIL": ("pillow", ""),
 }
 """Module -> (distribution to install, the extra that brings it; none for those of the base install)."""

@@ -30,7 +30,7 @@ def reproduce(
     run: RunPath,
     /,
     *,
-    output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
+    output: Annotated[Path | None, Option(metavar="FOLDER", short="-o", written="folder")] = None,
     images: int = _defaults.INSPECTED_IMAGES,
     weights: Weights = "last",
     draws: int = _defaults.DRAWS,

@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> None:
         ] = defaults,
         *,
         recipe: Annotated[str, Option(metavar="{" + ",".join(RECIPES) + "}")] = DEFAULT,
-        output: Annotated[Path | None, Option(metavar="FOLDER", written="folder")] = None,
+        output: Annotated[Path | None, Option(metavar="FOLDER", short="-o", written="folder")] = None,
         resume: Annotated[Path | None, Option(metavar="RUN")] = None,
         twin: Annotated[Path | None, Option(metavar="RUN")] = None,
         members: int = 1,
@@ -127,7 +127,7 @@ def _print_result(done: Any, report: bool) -> None:
     test = done.info["results"]["test"]
     loss = "infinite" if test["loss"] is None else f"{test['loss']:.4f}"
     bits = bits_words(test, done.unit)
-    say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]} test {done.unit}, loss {loss}{bits}")
+    say(f"{done.path}: {test['accuracy']:.2%} of {test[done.unit]:,} test {done.unit}, loss {loss}{bits}")
     say_next(
         "Next:",
         {

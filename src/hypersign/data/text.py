@@ -257,6 +257,24 @@ class TextData(Data):
             batch_size = min(batch_size, max(1, EVALUATED // length))
         return TextBatches(split, batch_size, length=length, **options)
 
+    def spread(self, split: TextSplit, count: int) -> TextSplit:
+        """`count` sequences of a part, evenly spread over it, one after another; all of it if it holds no more.
+
+        Batches of them without a seed are these sequences. The target after the last token of each is the first
+        token of the next.
+
+        >>> data = TextData.of("abc", "abc" * 30, length=4)
+        >>> part = data.spread(data.train, 2)
+        >>> decode(part.tokens.tolist(), data.classes, data.unit)
+        'abcabcabc'
+        """
+        windows = (len(split) - 1) // self.length
+        if windows <= count:
+            return split
+        starts = torch.arange(count) * (windows // count) * self.length
+        tokens = split.tokens[(starts[:, None] + torch.arange(self.length)).flatten()]
+        return TextSplit(torch.cat((tokens, split.tokens[int(starts[-1]) + self.length :][:1])))
+
     def facts(self) -> dict[str, Any]:
         """The task, that inputs are tokens, and the size of the validation part."""
         facts = {"task": repr(self.task), "integer_inputs": True}

@@ -36,6 +36,8 @@ OPSET, IR_VERSION = 17, 8
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
 
+CHANNELS_LAST_DOMAIN = "qonnx.custom_op.channels_last"
+
 EXACT = 2**24
 """Float32 holds every integer up to this number."""
 
@@ -54,13 +56,16 @@ def write_onnx(model: PackedModel, path: Path | str) -> None:
     write_atomic(Path(path), onnx_model(model).SerializeToString(deterministic=True))
 
 
-def write_qonnx(model: PackedModel, path: Path | str, *, activations: Activations = "quant") -> None:
+def write_qonnx(
+    model: PackedModel, path: Path | str, *, activations: Activations = "quant", channels_last: bool = False
+) -> None:
     """Writes a packed network as a QONNX file; the file is complete or absent.
 
     Raises:
         HypersignError: `qonnx_model` refuses the network, or the file cannot be written.
     """
-    write_atomic(Path(path), qonnx_model(model, activations=activations).SerializeToString(deterministic=True))
+    proto = qonnx_model(model, activations=activations, channels_last=channels_last)
+    write_atomic(Path(path), proto.SerializeToString(deterministic=True))
 
 
 def onnx_model(model: PackedModel) -> onnx.ModelProto:
@@ -75,7 +80,9 @@ def onnx_model(model: PackedModel) -> onnx.ModelProto:
     return _Standard(model).build()
 
 
-def qonnx_model(model: PackedModel, *, activations: Activations = "quant") -> onnx.ModelProto:
+def qonnx_model(
+    model: PackedModel, *, activations: Activations = "quant", channels_last: bool = False
+) -> onnx.ModelProto:
     """A packed network with the operators of QONNX.
 
     The input `images` is float32 with the numbers 0 to 255. Weights are BipolarQuant (binary) or IntQuant of two
@@ -85,19 +92,23 @@ def qonnx_model(model: PackedModel, *, activations: Activations = "quant") -> on
         model: the packed network.
         activations: "quant" writes activations as BipolarQuant or IntQuant of a shifted sum; "multithreshold" as one
             MultiThreshold each.
+        channels_last: write images as (1, height, width, channels), with the operators of QONNX's domain
+            `qonnx.custom_op.channels_last`, as hls4ml reads them. The batch is then 1.
 
     Raises:
         HypersignError: an operation has no exact form, or a convolution of signs is padded with zeros, which are no
             signs. The message names the node.
     """
     check_choice("activations", activations, ACTIVATIONS)
-    return _Qonnx(model, activations).build()
+    return _Qonnx(model, activations, channels_last).build()
 
 
 class _Standard:
     """Builds the graph node by node. `names` maps each packed node to the ONNX value that holds its output."""
 
     input_type = TensorProto.UINT8
+    last = False
+    """Whether channels come last."""
 
     def __init__(self, model: PackedModel) -> None:
         self.model = model
@@ -128,16 +139,24 @@ class _Standard:
             except HypersignError as error:
                 raise HypersignError(f"node {node.name!r}: {error}") from error
         last = self.names[graph.nodes[-1].name]
-        self.op("Flatten" if last not in self.flat else "Identity", last, out="outputs")
+        if last not in self.flat:
+            self.op("Flatten", last, out="outputs")
+        elif self.nodes and self.nodes[-1].output[0] == last:
+            self.nodes[-1].output[0] = "outputs"
+        else:
+            self.op("Identity", last, out="outputs")
         real = graph.pixel_range is None
         kind = TensorProto.FLOAT if real else self.input_type
+        batch: str | int = 1 if self.last else "N"
+        shape = (*graph.shape[1:], graph.shape[0]) if self.last else graph.shape
         proto = helper.make_model(
             helper.make_graph(
                 self.nodes,
                 "hypersign",
-                [helper.make_tensor_value_info("images", kind, ["N", *graph.shape])],
-                [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["N", self.model.outputs])],
+                [helper.make_tensor_value_info("images", kind, [batch, *shape])],
+                [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, [batch, self.model.outputs])],
                 self.constants,
+                value_info=self.shapes(),
             ),
             opset_imports=self.opsets(),
             ir_version=IR_VERSION,
@@ -157,6 +176,50 @@ class _Standard:
         graph = self.model.graph
         found = {"classes": "\n".join(graph.classes)} if graph.classes else {}
         return found if graph.pixel_range is None else found | {"pixel_range": "{} {}".format(*graph.pixel_range)}
+
+    def shapes(self) -> list[onnx.ValueInfoProto]:
+        """The shapes that the file states: of all values where a tool cannot infer them."""
+        if not self.last:
+            return []
+        known = {t.name: list(t.dims) for t in self.constants}
+        known["images"] = [1, *self.model.graph.shape[1:], self.model.graph.shape[0]]
+        for node in self.nodes:
+            known[node.output[0]] = self._shape(node, known)
+        kinds = {t.name: t.data_type for t in self.constants}
+        return [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
+            for name, shape in known.items()
+            if name not in ("images", "outputs")
+        ]
+
+    def _shape(self, node: onnx.NodeProto, known: Mapping[str, list[int]]) -> list[int]:
+        """The shape of an operator's output, with a batch of 1 and channels last."""
+        first = known[node.input[0]]
+        options = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+        if node.op_type == "MatMul":
+            return [1, known[node.input[1]][1]]
+        if node.op_type == "Flatten":
+            return [1, math.prod(first)]
+        if node.op_type == "Concat":
+            return [*first[:-1], sum(known[name][-1] for name in node.input)]
+        if node.op_type == "Reshape":
+            return [1, 1, 1, first[-1]]
+        if node.op_type == "Pad":
+            ends = next(numpy_helper.to_array(t) for t in self.constants if t.name == node.input[1])
+            return [size + int(a + b) for size, a, b in zip(first, ends[:4], ends[4:], strict=True)]
+        if node.op_type not in ("Conv", "MaxPool", "AveragePool"):
+            return first
+        dilations = options.get("dilations", [1, 1])
+        sizes = []
+        for i in range(2):
+            free = first[1 + i] + 2 * options["pads"][i] - dilations[i] * (options["kernel_shape"][i] - 1) - 1
+            steps = free / options["strides"][i]
+            sizes.append(1 + (math.ceil(steps) if options.get("ceil_mode") else math.floor(steps)))
+        return [1, *sizes, known[node.input[1]][0] if node.op_type == "Conv" else first[-1]]
+
+    def spatial(self, kind: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+        """Adds an operator on images, in the domain of their layout."""
+        return self.op(kind, *inputs, out=out, domain=CHANNELS_LAST_DOMAIN if self.last else "", **attributes)
 
     def read_input(self) -> str:
         """The input as float32."""
@@ -187,13 +250,14 @@ class _Standard:
 
     def channels(self, name: str, numbers: NDArray[Any], x: str) -> str:
         """Adds a constant of one number per channel, in the shape that broadcasts against `x`."""
-        return self.constant(name, numbers if x in self.flat else np.reshape(numbers, (-1, 1, 1)))
+        return self.constant(name, numbers if x in self.flat or self.last else np.reshape(numbers, (-1, 1, 1)))
 
     def image(self, x: str, value: Value) -> str:
         """`x` as (N, channels, height, width)."""
         if x not in self.flat:
             return x
-        return self.op("Reshape", x, self.constant(f"{x}_shape", [0, value.channels, 1, 1], np.int64))
+        shape = [0, 1, 1, value.channels] if self.last else [0, value.channels, 1, 1]
+        return self.op("Reshape", x, self.constant(f"{x}_shape", shape, np.int64))
 
     def product(self, node: Node, data: NodeData, x: str, levels: NDArray[Any], pad_value: int = 0) -> str:
         """A convolution of `x` with filters (filters, kernel row, kernel column, channel): (N, filters, H, W).
@@ -202,7 +266,7 @@ class _Standard:
         """
         o, value = node.options, data.input
         groups = o.get("groups", 1)
-        levels = np.transpose(levels, (0, 3, 1, 2))
+        levels = levels if self.last else np.transpose(levels, (0, 3, 1, 2))
         whole = tuple(o["kernel"]) == (value.height, value.width) and tuple(o["padding"]) == (0, 0) and groups == 1
         if whole:
             if x not in self.flat:
@@ -215,9 +279,10 @@ class _Standard:
         vertical, horizontal = o["padding"]
         pads = [vertical, horizontal, vertical, horizontal]
         if pad_value:
-            ends = self.constant(f"{node.name}_pads", [0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
+            half = [0, vertical, horizontal, 0] if self.last else [0, 0, vertical, horizontal]
+            ends = self.constant(f"{node.name}_pads", [*half, *half], np.int64)
             x, pads = self.op("Pad", x, ends, self.constant(f"{node.name}_pad", np.float32(pad_value))), [0] * 4
-        return self.op(
+        return self.spatial(
             "Conv",
             x,
             self.weights(f"{node.name}.weight", levels),
@@ -266,12 +331,13 @@ class _Qonnx(_Standard):
 
     input_type = TensorProto.FLOAT
 
-    def __init__(self, model: PackedModel, activations: Activations) -> None:
+    def __init__(self, model: PackedModel, activations: Activations, channels_last: bool) -> None:
         super().__init__(model)
-        self.activations = activations
+        self.activations, self.last = activations, channels_last
 
     def opsets(self) -> list[onnx.OperatorSetIdProto]:
-        return [*super().opsets(), helper.make_opsetid(QONNX_DOMAIN, 1)]
+        domains = {QONNX_DOMAIN: 1, **({CHANNELS_LAST_DOMAIN: OPSET} if self.last else {})}
+        return [*super().opsets(), *(helper.make_opsetid(*domain) for domain in domains.items())]
 
     def read_input(self) -> str:
         return "images"
@@ -336,6 +402,7 @@ class _Qonnx(_Standard):
                 out_dtype=kind,
                 out_scale=scale,
                 out_bias=-1.0,
+                **({"data_layout": "NHWC"} if self.last and x not in self.flat else {}),
             )
             return self.same(x, out)
         # Half an integer below the threshold no sum lies, so nothing depends on how a tie is rounded.
@@ -444,7 +511,7 @@ def _quantize(graph: _Standard, node: Node, data: NodeData) -> str:
 def _pool(graph: _Standard, node: Node, data: NodeData, kind: str, **attributes: Any) -> str:
     o = node.options
     vertical, horizontal = o["padding"]
-    return graph.op(
+    return graph.spatial(
         kind,
         graph.image(graph.names[node.inputs[0]], data.input),
         kernel_shape=list(o["size"]),
@@ -485,7 +552,7 @@ def _concat(graph: _Standard, node: Node, data: NodeData) -> str:
     values = [graph.names[name] for name in node.inputs]
     if not all(value in graph.flat for value in values):
         values = [graph.image(value, x) for value, x in zip(values, data.inputs, strict=True)]
-    return graph.same(values[0], graph.op("Concat", *values, out=node.name, axis=1))
+    return graph.same(values[0], graph.op("Concat", *values, out=node.name, axis=-1 if graph.last else 1))
 
 
 HANDLERS: dict[str, Callable[[_Standard, Node, NodeData], str]] = {

@@ -9,6 +9,7 @@ from torch import nn
 
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
+from hypersign.data import TextData
 from hypersign.geometry import weights
 from hypersign.geometry.advice import layer_advice
 from hypersign.geometry.capture import Batches, LayerCapture, capture
@@ -29,6 +30,9 @@ __all__ = ["StageProgress", "inspect", "silent"]
 
 StageProgress = Callable[[str, int, int], object]
 """A function that is called with the name of the current work, how much of it is done, and how much there is."""
+
+SEQUENCES = 200
+"""The most sequences of a text that a run is inspected on: each has as many products as characters."""
 
 BATCH = 50
 """Images per batch of a run: with 50, the four kinds of dot products of the largest layer take 100 MB."""
@@ -66,7 +70,7 @@ def inspect(
         covariances: the result of `input_covariances(model, training_batches)` on other images; r is predicted from
             it for each filter.
         images: a run is measured on its first `images` test images. Its predictions come from about as many training
-            images, spread over all of them.
+            images, spread over all of them. A text has sequences in place of images, at most `SEQUENCES`.
         weights: the weights of a run to use: "last", or "best" by validation accuracy.
         seed: the seed of the permutation test.
         methods: also predict what each method of the field would do to each layer's latent weights.
@@ -117,13 +121,16 @@ def inspect(
 def _inspect_run(run: Run, images: int, weights: str, seed: int, progress: StageProgress, methods: bool) -> Geometry:
     check_int("images", images, min=1)
     data, model = run.data(), run.load_model(weights)
-    train = data.train[:: -(-len(data.train) // images)]
+    if isinstance(data, TextData):
+        images = min(images, SEQUENCES)
+        train, test = data.spread(data.train, images), data.test[: images * data.length + 1]
+    else:
+        train, test = data.train[:: -(-len(data.train) // images)], data.test[:images]
     covariances = input_covariances(
         model,
         data.batches(train, BATCH),
         progress=lambda seen: progress("covariance of the inputs", seen, len(train)),
     )
-    test = data.test[:images]
     return inspect(
         model,
         data.batches(test, BATCH),

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,16 @@ class PositionR:
     name: str
     r: tuple[tuple[float, ...], ...]
     predicted_r: tuple[tuple[float, ...], ...]
+
+    def by_head(self) -> list[tuple[float, float]]:
+        """For each head r and its prediction, means over the positions where both are known."""
+        pairs = np.stack((np.array(self.r, float), np.array(self.predicted_r, float)))
+        known = np.isfinite(pairs).all(0)
+        means = [
+            [float(row[use].mean()) if use.any() else math.nan for row, use in zip(side, known, strict=True)]
+            for side in pairs
+        ]
+        return list(zip(*means, strict=True))
 
 
 def attention_r(model: nn.Module, test: Tensor, training: Tensor) -> list[PositionR]:

@@ -19,7 +19,7 @@ from hypersign.geometry.covariance import (
     what_if,
 )
 from hypersign.geometry.covariance.measure import Batch
-from hypersign.geometry.weights import angles, predicted_angle
+from hypersign.geometry.weights import angles, filters_first, predicted_angle
 from hypersign.layers import QuantLayer, quant_layers
 from hypersign.quantizers import Sign
 
@@ -165,7 +165,7 @@ def _angles(layer: Any) -> tuple[float, float]:
     if _is_quantized(layer):
         measured, predicted = angles(layer), predicted_angle(layer)
     else:
-        rows = layer.weight.detach().flatten(1).double().cpu().numpy()
+        rows = filters_first(layer, layer.weight.detach()).flatten(1).double().cpu().numpy()
         with np.errstate(invalid="ignore", divide="ignore"):  # a filter of zeros has no angle
             cosine = np.abs(rows).sum(1) / (np.sqrt(rows.shape[1]) * np.sqrt((rows * rows).sum(1)))
         measured, predicted = np.arccos(np.clip(cosine, -1, 1)), float(theory.sign_angle(rows.shape[1]))

@@ -5,6 +5,7 @@ A filter is one vector of `fan_in` weights. Everything is computed in float64.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,11 @@ def _filters(values: Tensor) -> np.ndarray:
     return values.detach().cpu().double().numpy().reshape(len(values), -1)
 
 
+def filters_first(layer: Any, weight: Tensor) -> Tensor:
+    """A weight of a layer with the filters first, whether the layer is quantized or torch's own."""
+    return layer.filters_first(weight) if isinstance(layer, QuantLayer) else weight
+
+
 def angles(layer: QuantLayer) -> np.ndarray:
     """The angle between each latent filter w of a layer and its levels q, in radians, shape `(filters,)`.
 
@@ -54,7 +60,10 @@ def angles(layer: QuantLayer) -> np.ndarray:
     """
     # Runs on the weights' own device if it has float64, because training calls this after every epoch.
     device = "cpu" if layer.weight.device.type == "mps" else layer.weight.device
-    latent, levels = (w.detach().to(device).flatten(1).double() for w in (layer.weight, layer.effective_weight()))
+    latent, levels = (
+        filters_first(layer, w.detach()).to(device).flatten(1).double()
+        for w in (layer.weight, layer.effective_weight())
+    )
     size = latent.norm(dim=1) * levels.norm(dim=1)
     cosine = ((latent * levels).sum(1) / size).clamp(-1, 1)
     angle = cosine.arccos() if layer.quantizes_weights else torch.zeros_like(size)
@@ -63,7 +72,7 @@ def angles(layer: QuantLayer) -> np.ndarray:
 
 def _thresholds(layer: QuantLayer) -> np.ndarray | None:
     """The threshold of each filter, of shape `(filters,)`; None if the quantizer states none."""
-    thresholds = layer.weight_quantizer.thresholds(layer.weight)
+    thresholds = layer.weight_quantizer.thresholds(filters_first(layer, layer.weight))
     return None if thresholds is None else thresholds.detach().cpu().double().numpy()
 
 
@@ -140,7 +149,7 @@ def _predictions(layer: QuantLayer) -> _Predictions:
     quantizer, d = layer.weight_quantizer, layer.fan_in
     if not layer.quantizes_weights:
         return _Predictions((0.0, 0.0), lambda: (0.0, 0.0), np.zeros_like)
-    prepared = quantizer.prepare(layer.weight).detach()  # the values that the quantizer rounds
+    prepared = quantizer.prepare(filters_first(layer, layer.weight)).detach()  # the values that the quantizer rounds
     thresholds = _thresholds(layer)
     mean = 0.0 if thresholds is None else float(thresholds.mean())
     ratio = 0.0
@@ -186,7 +195,7 @@ def _of_filters(layer: QuantLayer, prepared: Tensor) -> Callable[[float], float]
     """
     if not layer.weight_quantizer.transforms:
         return lambda cosine: cosine
-    first, second = _filters(layer.weight), _filters(prepared)
+    first, second = _filters(filters_first(layer, layer.weight)), _filters(prepared)
     if layer.weight_quantizer.offset is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             square = float(np.nanmean(first.mean(1) ** 2 / first.var(1)))

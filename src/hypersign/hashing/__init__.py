@@ -21,9 +21,10 @@ from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
 from hypersign.hashing.planning import Plan, Row, measure, plan
 from hypersign.hashing.prediction import Angles, predicted_recall
 from hypersign.hashing.pruning import BoundedIndex, Pruned
+from hypersign.hashing.stored import StoredVectors
 from hypersign.hashing.survey import CodeRecall, VectorAngles, VectorsGeometry, inspect_vectors
 from hypersign.hashing.vector_files import open_vectors
-from hypersign.hashing.vectors import hash_file
+from hypersign.hashing.vectors import hash_file, import_bits, packed_words
 
 __all__ = [
     "SignHasher",
@@ -34,7 +35,10 @@ __all__ = [
     "Pruned",
     "recall",
     "hash_file",
+    "import_bits",
+    "packed_words",
     "open_vectors",
+    "StoredVectors",
     "plan",
     "measure",
     "inspect_vectors",

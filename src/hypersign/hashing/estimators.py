@@ -82,6 +82,17 @@ def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
     return np.abs(projected).sum(1) / np.float32(math.sqrt(hasher.bits))
 
 
+def code_bounds(hasher: SignHasher, vectors: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`code_cosines` and the lengths of centred vectors, which bounds need; each float32 (vectors,)."""
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(vectors - hasher.mean_, axis=1).astype(np.float32)
+    if not np.isfinite(lengths).all():
+        raise HypersignError(
+            "bounds need vectors whose lengths are float32 numbers; divide all vectors by one number"
+        )
+    return code_cosines(hasher, vectors), lengths
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """Estimated cosines, and bounds on their errors.

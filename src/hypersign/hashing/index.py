@@ -1,6 +1,8 @@
 """Search: compares a query with all codes, and rescores the nearest with the original vectors."""
 
 import dataclasses
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,25 @@ from hypersign import bits
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign._files import write_atomic
-from hypersign.hashing.hasher import SignHasher
+from hypersign._locks import writing_file
+from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.segments import MOST_ID, Segment, appended, check_ids, merged, ordered
+from hypersign.hashing.stored import AnyVectors
 from hypersign.hashing.vectors import read_codes, write_codes
 
 __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
+
+_WRITING = threading.Lock()
+"""Held while an index changes. It is no attribute, so that an index can be copied and pickled."""
 
 
 @shown
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The k nearest vectors of each query, nearest first; at equal distances the lower index comes first.
+    """The k nearest vectors of each query, nearest first; at equal distances the lower id comes first.
 
     Attributes: `distances`, shape (q, k): number of differing bits (int32), or Euclidean distance (float64) after
-    rescoring; `indices`, int64 (q, k).
+    rescoring; `indices`, their ids, int64 (q, k).
     """
 
     distances: NDArray[Any]
@@ -33,9 +41,9 @@ class Neighbours:
 @shown
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """All codes within a radius of each query, nearest first; at equal distances the lower index comes first.
+    """All codes within a radius of each query, nearest first; at equal distances the lower id comes first.
 
-    Attributes: `starts`, int64 (q + 1,); `indices`, int64; `distances`, int32. Query i found
+    Attributes: `starts`, int64 (q + 1,); `indices`, ids, int64; `distances`, int32. Query i found
     `indices[starts[i]:starts[i + 1]]`, at the same places of `distances`.
     """
 
@@ -45,17 +53,25 @@ class Within:
 
 
 class HammingIndex:
-    """Codes and the hasher that made them. Search is exact: it compares each query with every code.
+    """Codes, their ids, and the hasher that made them. Search is exact: it compares each query with every code.
 
-    Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher.
+    Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher. Results
+    name codes by id. At equal distances the lower id comes first, whatever the order in which codes were added.
+
+    One thread may add and remove while others search: a search sees all changes that were complete when it began,
+    and no others.
 
     Args:
         hasher: a fitted hasher.
-        codes: its codes of the vectors: packed uint64 (n, words), or bits uint8 (n, bits); also as a data frame.
+        codes: its codes of the vectors: packed uint64 (n, words), or bits uint8 (n, bits); also as a data frame. They
+            may be mapped from a file. None makes an empty index.
+        ids: int64 (n,), one per code, in any order; None numbers the codes 0 to n - 1.
+
+    Attributes: `codes` and `ids`, both in the order of ids; `len()` is their number.
 
     Raises:
-        HypersignError: there are no codes, or their width is not the hasher's. In searches: the queries have another
-            dimension or another hasher, or k is larger than the index.
+        HypersignError: the codes' width is not the hasher's; ids are not integers, or not unique. In searches: the
+            queries have another dimension or another hasher, or k is larger than the number of codes.
 
     >>> x = np.random.default_rng(0).standard_normal((1000, 32))
     >>> hasher = SignHasher(bits=128).fit(x)
@@ -64,49 +80,197 @@ class HammingIndex:
     [[7]]
     """
 
-    def __init__(self, hasher: SignHasher, codes: ArrayLike) -> None:
-        words, width = np.asarray(codes), -(-hasher.bits // 64)
+    def __init__(self, hasher: SignHasher, codes: ArrayLike | None = None, ids: ArrayLike | None = None) -> None:
+        width = -(-hasher.bits // 64)
+        words = np.empty((0, width), np.uint64) if codes is None else np.asarray(codes)
         if words.dtype == np.uint8 and words.shape[1:] == (hasher.bits,) and not (words > 1).any():
-            words = bits.pack(1 - words, threshold=1)
+            words = bits.pack(1 - words, threshold=1) if len(words) else np.empty((0, width), np.uint64)
         if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != width:
             raise HypersignError(
                 f"the codes of {hasher.bits} bits must be uint64 of shape (n, {width}), or zeros and ones in uint8 "
                 f"of shape (n, {hasher.bits}); got {words.dtype} of shape {words.shape}"
             )
-        if not len(words):
-            raise HypersignError("an index needs at least one code; got none")
         self.hasher = hasher
-        self.codes = np.ascontiguousarray(words)
+        self._segments: tuple[Segment, ...] = ()
+        self._append(np.ascontiguousarray(words), ids)
 
     @classmethod
     def load(cls, path: Path | str) -> "HammingIndex":
-        """Reads a codes file. Raises HypersignError if the file is not one, or is of another version."""
-        return cls(*read_codes(Path(path)))
+        """Maps a codes file into memory; its pages are read when they are searched.
+
+        Raises HypersignError if the file is not one, or is of another version.
+        """
+        read = read_codes(Path(path))
+        return cls(read.hasher, read.codes, read.ids)
 
     def save(self, path: Path | str) -> None:
-        """Writes a codes file; if writing fails, no file appears."""
-        write_atomic(Path(path), lambda part: write_codes(part, self.hasher, self.codes))
+        """Writes a codes file; if writing fails, an existing file does not change.
+
+        Raises HypersignError if the file cannot be written, or another process is writing it (the message names it).
+        """
+        whole = self._whole()
+        ids = None if whole.numbered() else whole.all_ids()
+        with writing_file(Path(path)):
+            write_atomic(Path(path), lambda part: write_codes(part, self.hasher, whole.codes, ids))
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return sum(map(len, self._segments))
 
-    def search(self, queries: "ArrayLike | HammingIndex", k: int, *, threads: int = 1) -> Neighbours:
-        """The k nearest codes of each query by Hamming distance."""
-        self._check_k(k)
-        return Neighbours(*bits.hamming_topk(self._codes(queries), self.codes, k, threads=threads))
+    @property
+    def codes(self) -> NDArray[np.uint64]:
+        """The packed codes, uint64 (n, words), in the order of their ids."""
+        return self._whole().codes
 
-    def range_search(self, queries: "ArrayLike | HammingIndex", radius: int, *, threads: int = 1) -> Within:
-        """All codes that differ from each query in at most `radius` bits."""
-        return Within(*bits.hamming_within(self._codes(queries), self.codes, radius, threads=threads))
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The ids, int64 (n,), ascending."""
+        return self._whole().all_ids()
 
-    def rescore(self, queries: ArrayLike, found: Neighbours, vectors: NDArray[Any], k: int) -> Neighbours:
+    def add(self, vectors: "ArrayLike | HammingIndex", ids: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Hashes vectors and adds their codes; the index is as before if any of them is refused.
+
+        Args:
+            vectors: shape (n, dimension), or another HammingIndex of the same hasher.
+            ids: int64 (n,), none of them in the index; None continues after the largest id in the index.
+
+        Returns the ids, int64 (n,).
+
+        Raises HypersignError if a vector cannot be hashed, or an id is no integer, is there already, or comes twice.
+
+        >>> index = HammingIndex(SignHasher(bits=64).fit(np.eye(3)))
+        >>> index.add(np.eye(3), ids=[30, 10, 20]).tolist(), index.ids.tolist()
+        ([30, 10, 20], [10, 20, 30])
+        """
+        return self._append(self._codes(vectors), ids)
+
+    def remove(self, ids: ArrayLike) -> None:
+        """Removes codes by their ids.
+
+        Raises HypersignError, and removes nothing, if an id is not in the index.
+
+        >>> x = np.eye(4)
+        >>> index = HammingIndex(SignHasher(bits=64).fit(x), SignHasher(bits=64).fit_transform(x))
+        >>> index.remove([1, 2])
+        >>> index.ids.tolist()
+        [0, 3]
+        """
+        gone = np.unique(check_ids(ids))
+        with _WRITING:
+            found = [segment.find(gone) for segment in self._segments]
+            missing = gone[~np.any([np.zeros(len(gone), bool), *(rows >= 0 for rows in found)], axis=0)]
+            if len(missing):
+                raise HypersignError(f"only ids in the index can be removed; {_few(missing)} not in it")
+            left = (
+                segment.without(rows[rows >= 0]) if (rows >= 0).any() else segment
+                for segment, rows in zip(self._segments, found, strict=True)
+            )
+            self._segments = tuple(segment for segment in left if len(segment))
+
+    def search(
+        self, queries: "ArrayLike | HammingIndex", k: int, *, allowed: ArrayLike | None = None, threads: int = 1
+    ) -> Neighbours:
+        """The k nearest codes of each query by Hamming distance.
+
+        Args:
+            queries: vectors (q, dimension), or another HammingIndex of the same hasher.
+            k: number of codes per query, at most the number of codes that may be found.
+            allowed: the codes that may be found: ids, int64 (m,), those that are not in the index without effect; or
+                bool (len(index),), one for each of `ids`. None allows all. The kernel skips the others, so the k
+                nearest allowed codes are found however few are allowed.
+            threads: number of threads.
+        """
+        return _nearest(self._segments, self._codes(queries), k, allowed, threads)
+
+    def range_search(
+        self, queries: "ArrayLike | HammingIndex", radius: int, *, allowed: ArrayLike | None = None, threads: int = 1
+    ) -> Within:
+        """All codes that differ from each query in at most `radius` bits; `allowed` as in `search`."""
+        return _within(self._segments, self._codes(queries), radius, allowed, threads)
+
+    def kneighbors(
+        self,
+        X: "ArrayLike | HammingIndex | None" = None,
+        n_neighbors: int = 5,
+        return_distance: bool = True,
+        *,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]] | NDArray[np.int64]:
+        """The nearest codes, as scikit-learn's `NearestNeighbors.kneighbors` returns them.
+
+        Args:
+            X: queries; None takes the codes of the index, in the order of their ids, each without itself as a
+                neighbour.
+            n_neighbors: number of neighbours per query.
+            return_distance: whether to return distances too.
+            threads: number of threads.
+
+        Returns (distances int32 (q, n_neighbors), ids int64 (q, n_neighbors)), or the ids alone.
+
+        >>> x = np.random.default_rng(0).standard_normal((100, 32))
+        >>> index = HammingIndex(SignHasher(bits=128).fit(x), SignHasher(bits=128).fit_transform(x))
+        >>> index.kneighbors(n_neighbors=3)[1].shape
+        (100, 3)
+        """
+        segments = self._segments
+        if X is not None:
+            found = _nearest(segments, self._codes(X), n_neighbors, None, threads)
+        else:
+            check_int("n_neighbors", n_neighbors, min=1)
+            if n_neighbors >= sum(map(len, segments)):
+                raise HypersignError(
+                    f"n_neighbors must be less than the number of codes in the index, {sum(map(len, segments))}, "
+                    f"without X; got {n_neighbors}"
+                )
+            whole = self._whole(segments)
+            more = _nearest(segments, whole.codes, n_neighbors + 1, None, threads)
+            own = more.indices == whole.all_ids()[:, None]
+            own[~own.any(1), -1] = True  # its own is behind n_neighbors + 1 equal codes with lower ids
+            found = Neighbours(*(part[~own].reshape(len(own), -1) for part in (more.distances, more.indices)))
+        return (found.distances, found.indices) if return_distance else found.indices
+
+    def radius_neighbors(
+        self,
+        X: "ArrayLike | HammingIndex | None" = None,
+        radius: int = 0,
+        return_distance: bool = True,
+        *,
+        threads: int = 1,
+    ) -> Any:
+        """All codes within a radius, as scikit-learn's `NearestNeighbors.radius_neighbors` returns them, sorted.
+
+        Args as in `kneighbors`; `radius` is in bits.
+
+        Returns (distances, ids), each an array of q arrays, int32 and int64; or the ids alone.
+        """
+        segments = self._segments
+        whole = self._whole(segments)
+        found = _within(segments, whole.codes if X is None else self._codes(X), radius, None, threads)
+        parts = [
+            (found.distances[start:stop], found.indices[start:stop])
+            for start, stop in zip(found.starts, found.starts[1:], strict=False)
+        ]
+        if X is None:
+            parts = [(d[i != own], i[i != own]) for (d, i), own in zip(parts, whole.all_ids(), strict=True)]
+        distances, indices = np.empty(len(parts), object), np.empty(len(parts), object)
+        for i, (d, ids) in enumerate(parts):
+            distances[i], indices[i] = d, ids
+        return (distances, indices) if return_distance else indices
+
+    def rescore(
+        self,
+        queries: ArrayLike,
+        found: Neighbours,
+        vectors: AnyVectors | Callable[[NDArray[np.int64]], NDArray[Any]],
+        k: int,
+    ) -> Neighbours:
         """Sorts candidates by the Euclidean distance of the original vectors, and keeps the k nearest.
 
         Args:
             queries: vectors (q, dimension).
             found: the candidates of each query: `search(queries, factor * k)`.
-            vectors: the hashed vectors, in the same order; may be a memory-mapped file (`open_vectors`). Only the
-                candidates' rows are read.
+            vectors: the hashed vectors, row i that of id i; may be a file (`open_vectors`). Only the candidates' rows
+                are read. With other ids: a function that takes ids (m,), ascending, and returns their vectors
+                (m, dimension), as from a database.
             k: number of neighbours to keep.
 
         Raises:
@@ -115,10 +279,7 @@ class HammingIndex:
         """
         queries = np.asarray(queries)
         dimension = self.hasher.n_features_in_
-        if vectors.shape != (len(self), dimension):
-            raise HypersignError(
-                f"the index is of {len(self)} vectors of dimension {dimension}; got vectors of shape {vectors.shape}"
-            )
+        fetch = vectors if callable(vectors) else self._rows_of(vectors, found.indices)
         if queries.shape != (len(found.indices), dimension):
             raise HypersignError(
                 f"candidates of {len(found.indices)} queries came with queries of shape {queries.shape}; they must "
@@ -126,20 +287,58 @@ class HammingIndex:
             )
         check_int("k", k, min=1, max=found.indices.shape[1])
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
-        for i, (query, candidates) in enumerate(zip(queries, found.indices, strict=True)):
-            rows = np.sort(candidates)  # in the file's order; a stable sort then puts the lower index first
-            squares = squared_distances(vectors[rows], query)
+        for i, (ids, candidates) in enumerate(_candidates(fetch, found.indices, dimension)):
+            squares = squared_distances(candidates, queries[i])
             if not np.isfinite(squares).all():
-                row = rows[int(np.isfinite(squares).argmin())]
+                row = ids[int(np.isfinite(squares).argmin())]
                 raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
             best = np.argsort(squares, kind="stable")[:k]
-            distances[i], indices[i] = np.sqrt(squares[best]), rows[best]
+            distances[i], indices[i] = np.sqrt(squares[best]), ids[best]
         return Neighbours(distances, indices)
 
-    def _check_k(self, k: int) -> None:
-        check_int("k", k, min=1)
-        if k > len(self):
-            raise HypersignError(f"k must be at most the number of codes in the index, {len(self)}; got {k}")
+    def _rows_of(self, vectors: AnyVectors, wanted: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
+        """A function from ids to rows of an array. Raises HypersignError if the array is not that of the index."""
+        segments = self._segments
+        count = sum(map(len, segments))
+        plain = len(segments) == 1 and segments[0].numbered()
+        if vectors.ndim != 2 or vectors.shape[1] != self.hasher.n_features_in_ or (plain and len(vectors) != count):
+            raise HypersignError(
+                f"the index is of {count} vectors of dimension {self.hasher.n_features_in_}; got vectors of shape "
+                f"{vectors.shape}"
+            )
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(vectors)):
+            raise HypersignError(
+                f"the vector of id i must be row i; got {len(vectors)} rows for ids from {wanted.min()} to "
+                f"{wanted.max()}: pass a function from ids to vectors"
+            )
+        return lambda ids: vectors[ids]
+
+    def _append(self, codes: NDArray[np.uint64], ids: ArrayLike | None) -> NDArray[np.int64]:
+        given = None if ids is None else check_ids(ids, len(codes))
+        with _WRITING:
+            if given is None:
+                start = max((segment.last() for segment in self._segments), default=-1) + 1
+                if start + len(codes) > MOST_ID:
+                    raise HypersignError(
+                        f"ids must be at most {MOST_ID}; got {len(codes)} codes to number from {start}"
+                    )
+                more = Segment(codes, range(start, start + len(codes)))
+            else:
+                more = ordered(codes, given)
+                sorted_ids = more.all_ids()
+                twice = sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]]
+                for segment in self._segments:
+                    twice = np.union1d(twice, sorted_ids[segment.find(sorted_ids) >= 0])
+                if len(twice):
+                    raise HypersignError(f"each id must be in the index once; {_few(np.unique(twice))} there already")
+            self._segments = appended(self._segments, more)
+        return more.all_ids() if given is None else given
+
+    def _whole(self, segments: tuple[Segment, ...] | None = None) -> Segment:
+        """All codes in one segment."""
+        segments = self._segments if segments is None else segments
+        no_codes = np.empty((0, -(-self.hasher.bits // 64)), np.uint64)
+        return merged(segments) if segments else Segment(no_codes, range(0))
 
     def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[np.uint64]:
         if not isinstance(queries, HammingIndex):
@@ -151,6 +350,88 @@ class HammingIndex:
                 "index's own hasher"
             )
         return queries.codes
+
+
+def _nearest(
+    segments: tuple[Segment, ...], queries: NDArray[np.uint64], k: int, allowed: ArrayLike | None, threads: int
+) -> Neighbours:
+    check_int("k", k, min=1)
+    masks = _masks(segments, allowed)
+    counts = [len(s.codes) if m is None else int(np.count_nonzero(m)) for s, m in zip(segments, masks, strict=True)]
+    if k > sum(counts):
+        which = "codes in the index" if allowed is None else "allowed codes in the index"
+        raise HypersignError(f"k must be at most the number of {which}, {sum(counts)}; got {k}")
+    parts = []
+    for segment, mask, count in zip(segments, masks, counts, strict=True):
+        distances, rows = bits.hamming_topk(queries, segment.codes, min(k, count), allowed=mask, threads=threads)
+        parts.append((distances, segment.at(rows)))
+    if len(parts) == 1:
+        return Neighbours(*parts[0])
+    distances, ids = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    order = np.lexsort((ids, distances))[:, :k]
+    return Neighbours(np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1))
+
+
+def _within(
+    segments: tuple[Segment, ...], queries: NDArray[np.uint64], radius: int, allowed: ArrayLike | None, threads: int
+) -> Within:
+    check_int("radius", radius, min=0)
+    parts = []
+    for segment, mask in zip(segments, _masks(segments, allowed), strict=True):
+        starts, distances, rows = bits.hamming_within(queries, segment.codes, radius, allowed=mask, threads=threads)
+        parts.append((np.repeat(np.arange(len(queries)), np.diff(starts)), distances, segment.at(rows)))
+    if not parts:
+        return Within(np.zeros(len(queries) + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+    of, distances, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.lexsort((ids, distances, of)) if len(parts) > 1 else np.arange(len(of))
+    starts = np.concatenate([[0], np.bincount(of, minlength=len(queries)).cumsum()]).astype(np.int64)
+    return Within(starts, distances[order], ids[order])
+
+
+def _masks(segments: tuple[Segment, ...], allowed: ArrayLike | None) -> list[NDArray[np.bool_] | None]:
+    """For each segment, which of its rows may be found."""
+    if allowed is None:
+        return [segment.kept for segment in segments]
+    given = np.asarray(allowed)
+    if given.dtype == np.bool_:
+        count = sum(map(len, segments))
+        if given.shape != (count,):
+            raise HypersignError(
+                f"allowed must be ids, or a bool for each id of the index, shape ({count},); got shape {given.shape}"
+            )
+        if len(segments) == 1 and segments[0].kept is None:
+            return [given]
+        given = np.sort(np.concatenate([np.empty(0, np.int64), *(s.at(_kept_rows(s)) for s in segments)]))[given]
+    given = check_ids(given)
+    return [segment.allowed(given) for segment in segments]
+
+
+def _kept_rows(segment: Segment) -> NDArray[np.int64]:
+    return np.arange(len(segment.codes)) if segment.kept is None else np.flatnonzero(segment.kept)
+
+
+def _few(ids: NDArray[np.int64]) -> str:
+    """The first ids of several, with a verb."""
+    if len(ids) == 1:
+        return f"{ids[0]} is"
+    return f"{', '.join(map(str, ids[:3].tolist()))}{', ...' if len(ids) > 3 else ''} are"
+
+
+def _candidates(
+    fetch: Callable[[NDArray[np.int64]], NDArray[Any]], found: NDArray[np.int64], dimension: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """For each query, its candidates in the file's order, and their vectors; many queries read the file at once."""
+    at_once = max(1, block_rows(dimension) // max(found.shape[1], 1))
+    for start in range(0, len(found), at_once):
+        # In the file's order, a stable sort by distance puts the lower id first.
+        some = np.sort(found[start : start + at_once], axis=1)
+        ids, places = np.unique(some, return_inverse=True)
+        read = np.asarray(fetch(ids))
+        if read.shape != (len(ids), dimension):
+            raise HypersignError(
+                f"the vectors of {len(ids)} ids must be of shape ({len(ids)}, {dimension}); got {read.shape}"
+            )
+        yield from ((own, read[own_places]) for own, own_places in zip(some, places.reshape(some.shape), strict=True))
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:

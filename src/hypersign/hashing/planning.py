@@ -11,9 +11,10 @@ from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign._display import shown
 from hypersign.bits.hadamard import next_power_of_two
-from hypersign.hashing.hasher import MOST_BITS, SignHasher, block_rows, check_share
+from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
 from hypersign.hashing.index import HammingIndex, differences, recall
 from hypersign.hashing.prediction import FAR, Angles, Crowd, keep_least, meet, recall_by_factor
+from hypersign.hashing.stored import AnyVectors, as_vectors, read_blocks
 
 __all__ = ["Plan", "Row", "measure", "plan"]
 
@@ -89,7 +90,7 @@ class Plan:
 
 
 def plan(
-    vectors: NDArray[Any],
+    vectors: AnyVectors,
     *,
     queries: ArrayLike | None = None,
     bits: Sequence[int] = (64, 128, 256, 512, 1024),
@@ -106,7 +107,7 @@ def plan(
     scale vectors to length 1 first to search by angle. All vectors are read, block by block, for a sample of queries.
 
     Args:
-        vectors: shape (n, dimension); may be a memory-mapped file (`open_vectors`).
+        vectors: shape (n, dimension); may be a file (`open_vectors`).
         queries: shape (q, dimension). By default random rows of `vectors`; a row is not its own neighbour.
         bits: code lengths.
         factors: rescoring factors: candidates per neighbour.
@@ -135,7 +136,8 @@ def plan(
     vectors, asked, rows = _asked(vectors, queries, k, sample, random)
     n, d = vectors.shape
     share = check_share(center)
-    fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed).fit(vectors)
+    fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed)
+    fitted.fit_blocks((block for _, block in read_blocks(vectors)), d)
     truth = _true_neighbours(vectors, asked, rows, k)
     companions = np.sort(random.choice(n, min(FAR, n), replace=False))
     crowds: dict[float, Crowd] = {}
@@ -167,10 +169,10 @@ def plan(
 
 
 def _asked(
-    vectors: NDArray[Any], queries: ArrayLike | None, k: int, sample: int, random: np.random.Generator
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64] | None]:
+    vectors: AnyVectors, queries: ArrayLike | None, k: int, sample: int, random: np.random.Generator
+) -> tuple[AnyVectors, NDArray[Any], NDArray[np.int64] | None]:
     """The vectors, the queries, and the rows of the queries if they were drawn from the vectors."""
-    vectors = np.asanyarray(vectors)
+    vectors = as_vectors(vectors)
     if vectors.ndim != 2:
         raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
     check_int("k", k, min=1)
@@ -238,16 +240,15 @@ def _measured(index: HammingIndex, planned: Plan, factors: Sequence[int], thread
 
 
 def _true_neighbours(
-    vectors: NDArray[Any], queries: NDArray[Any], rows: NDArray[np.int64] | None, k: int
+    vectors: AnyVectors, queries: NDArray[Any], rows: NDArray[np.int64] | None, k: int
 ) -> NDArray[np.int64]:
     """The k nearest vectors of each query, itself left out; of equal distances the lower index first."""
     # Distances from each other do not change where all are seen from the first, and squares are smaller there.
     origin = np.asarray(vectors[0])
     q = differences(queries, origin)
     distances, indices = np.full((len(q), k), np.inf), np.empty((len(q), k), np.int64)
-    step = block_rows(vectors.shape[1])
-    for start in range(0, len(vectors), step):
-        block = differences(np.asarray(vectors[start : start + step]), origin)
+    for start, rows_here in read_blocks(vectors):
+        block = differences(rows_here, origin)
         squares = np.square(q).sum(1)[:, None] + np.square(block).sum(1) - 2 * q @ block.T
         if rows is not None:
             own = np.flatnonzero((start <= rows) & (rows < start + len(block)))

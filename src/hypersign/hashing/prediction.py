@@ -9,7 +9,7 @@ the angles between the query and all vectors. The rows of a rotation are orthogo
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from scipy import special
 
 from hypersign import theory
 from hypersign._checks import HypersignError, check_int
-from hypersign.hashing.hasher import block_rows
+from hypersign.hashing.stored import AnyVectors, read_blocks
 
-__all__ = ["Angles", "Crowd", "blocks", "keep_least", "meet", "predicted_recall", "recall_by_factor"]
+__all__ = ["Angles", "Crowd", "keep_least", "meet", "predicted_recall", "recall_by_factor"]
 
 BINS = 512
 """Bins of a histogram of angles from 0 to pi: .35 degrees each, a seventh of the noise of 512 bits or less."""
@@ -114,13 +114,6 @@ def predicted_recall(
     return float(recall_by_factor(crowd, bits, dimension, nearest.shape[1], (1,))[1].mean())
 
 
-def blocks(vectors: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Yields blocks of rows in float64, each with the number of its first row."""
-    rows = block_rows(vectors.shape[1])
-    for start in range(0, len(vectors), rows):
-        yield start, np.asarray(vectors[start : start + rows], np.float64)
-
-
 def keep_least(
     least: NDArray[np.float64], indices: NDArray[np.int64], values: NDArray[np.float64], start: int
 ) -> None:
@@ -133,7 +126,7 @@ def keep_least(
 
 
 def meet(
-    vectors: NDArray[Any],
+    vectors: AnyVectors,
     queries: NDArray[Any],
     rows: NDArray[np.int64] | None,
     truth: NDArray[np.int64],
@@ -158,7 +151,8 @@ def meet(
     counts = np.zeros((len(q), BINS))
     shape = len(q), min(NEAR + 1, len(vectors))
     near, angles_near = np.empty(shape, np.int64), np.full(shape, np.inf)
-    for start, block in blocks(vectors):
+    for start, block in read_blocks(vectors):
+        block = block.astype(np.float64)
         angles = _angles(q @ _units(block, mean, "row", start).T)
         bins = _bin(angles)
         for i, row in enumerate(bins):

@@ -20,6 +20,7 @@ from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.hashing.hasher import MOST_BITS
 from hypersign.hashing.prediction import predicted_recall
+from hypersign.hashing.stored import AnyVectors
 from hypersign.rotations import HadamardRotation
 
 __all__ = ["inspect_vectors", "CodeRecall", "VectorAngles", "VectorsGeometry"]
@@ -102,7 +103,7 @@ class VectorsGeometry:
 
 
 def inspect_vectors(
-    vectors: np.ndarray,
+    vectors: AnyVectors,
     *,
     name: str = "",
     bits: Sequence[int] = (),

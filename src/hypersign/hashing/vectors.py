@@ -1,17 +1,20 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with two tensors: `mean`, float64 (dimension,), and `codes`, uint64 (n, words). Its
-metadata has the hasher's options, as JSON under the key `hypersign`. While a codes file is being written, it has a
-hidden name that depends on the vectors and on the fitted hasher.
+A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words). If
+ids are not 0 to n - 1, it has also `ids`, int64 (n,), ascending; and for `BoundedIndex`, `cosines` and `lengths`,
+float32 (n,). Its metadata has the hasher's options, as JSON under the key `hypersign`. While a codes file is being
+written, it has a hidden name that depends on the vectors and on the fitted hasher; the codes are its last tensor, so
+its size says how many vectors are done.
 """
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +24,21 @@ from hypersign._files import as_utf8, open_file
 from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
-from hypersign.hashing.hasher import SignHasher, block_rows
-from hypersign.hashing.vector_files import open_vectors
+from hypersign.hashing.estimators import code_bounds
+from hypersign.hashing.hasher import PIECE, SignHasher, block_rows
+from hypersign.hashing.stored import AnyVectors, read_blocks
+from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
-__all__ = ["hash_file"]
+__all__ = ["hash_file", "import_bits", "packed_words"]
 
-VERSION = 1
+VERSIONS = (1, 2)
+"""Of codes files: 1 is codes alone, 2 has ids or bounds."""
+
+ALLOWED: tuple[set[str], ...] = (set(), {"ids"}, {"cosines", "lengths"})
+"""Tensors beside the mean and the codes."""
+
+_KINDS = {"mean": "F64", "codes": "U64", "ids": "I64", "cosines": "F32", "lengths": "F32"}
+
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
 
 
@@ -35,51 +47,125 @@ def hash_file(
     output: Path | str,
     hasher: SignHasher,
     *,
+    bounds: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> SignHasher:
-    """Hashes the vectors of a .npy file, which may be larger than memory, into a codes file.
+    """Hashes a file or a folder of vectors, which may be larger than memory, into a codes file.
 
-    The file is read twice: for the mean, if the hasher centres, and for the codes. A killed process leaves no file
-    named `output`. Call the function again with the same hasher and vectors, and it continues after the last complete
-    block; with others it starts anew. If a vector cannot be hashed, no file remains. Only one process at a time can
-    write to `output`.
+    Files are read in the order of their names, with one mean for all of them. Everything is read twice: for the mean,
+    if the hasher centres, and for the codes. A killed process leaves no file named `output`. Call the function again
+    with the same hasher and vectors, and it continues after the last complete block; with others it starts anew. If a
+    vector cannot be hashed, no file remains. Only one process at a time can write to `output`.
 
     Args:
-        vectors: .npy file, shape (n, dimension).
+        vectors: a file or folder that `open_vectors` reads.
         output: codes file to write; `HammingIndex.load` reads it.
         hasher: a hasher; it is fitted to these vectors.
+        bounds: whether to write what `BoundedIndex.load` needs, 8 bytes per vector.
         progress: called with (vectors done, all vectors) after each block of the second pass.
 
     Returns the fitted hasher.
 
     Raises:
         HypersignError: `open_vectors` or `SignHasher` refuses the vectors, the codes cannot be written, `output` is a
-            folder or the file of the vectors, or another process is writing it (the message names it).
+            folder, the file of the vectors or in their folder, or another process is writing it (the message names
+            it).
     """
-    source, output = Path(vectors), Path(output)
-    mapped = open_vectors(source)
-    if output.is_dir():
-        raise HypersignError(f"{output} is a folder; name a file for the codes")
-    if output.exists() and output.samefile(source):
-        raise HypersignError(f"the codes would take the place of the vectors in {source}; name another file for them")
+    output = Path(output)
+    if bounds and hasher.rotation is None:
+        raise HypersignError("bounds need a hasher with a random rotation; this one has none")
+    opened = open_vectors(vectors)
+    _check_output(output, vectors)
     with writing_file(output):
-        _write_codes(source, mapped, output, hasher, progress)
+        hasher.fit_blocks((block for _, block in read_blocks(opened)), opened.shape[1])
+        _write_codes(files_of(vectors), opened, output, hasher, hasher.hash_block, bounds, progress)
     return hasher
 
 
+def import_bits(
+    vectors: Path | str, output: Path | str, *, progress: Callable[[int, int], object] | None = None
+) -> SignHasher:
+    """Writes a codes file of embeddings that are bits already, as sentence-transformers and Cohere return them.
+
+    `precision="ubinary"` gives uint8 of shape (n, dimension/8), and "binary" int8, 128 less. A bit is 1 where the
+    component is positive; the first component is the highest bit of the first byte (`packed_words`). The hasher of
+    the file has no rotation and no mean, so that queries may be bits or vectors.
+
+    Args:
+        vectors: a file or folder of bytes that `open_vectors` reads.
+        output: codes file to write.
+        progress: as in `hash_file`.
+
+    Raises:
+        HypersignError: as `hash_file`; or the numbers are no bytes.
+    """
+    output = Path(output)
+    opened = open_vectors(vectors)
+    _check_output(output, vectors)
+    width = 8 * opened.shape[1]
+    packed_words(opened[:1])
+    hasher = SignHasher(width, rotation=None, center=False)
+    hasher.check_options(width)
+    hasher.restore(np.zeros(width))
+    with writing_file(output):
+
+        def code(block: NDArray[Any], first: int) -> NDArray[np.uint64]:
+            return packed_words(block)
+
+        _write_codes(files_of(vectors), opened, output, hasher, code, False, progress)
+    return hasher
+
+
+def packed_words(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """Bits in bytes, one where the component is positive and the highest first, as codes of `HammingIndex`.
+
+    Args:
+        rows: uint8 (n, dimension/8), or int8, 128 less.
+
+    Returns uint64 (n, words). Raises HypersignError if the numbers are no bytes.
+
+    >>> packed_words(np.packbits([[True, False, False, False, False, False, False, False]], axis=1)).tolist()
+    [[254]]
+    """
+    if rows.dtype not in (np.uint8, np.int8):
+        raise HypersignError(f"packed bits must be uint8 (ubinary) or int8 (binary); got {rows.dtype}")
+    ours = _OURS[rows.view(np.uint8) ^ np.uint8(128 if rows.dtype == np.int8 else 0)]
+    padded = np.zeros((len(ours), 8 * -(-ours.shape[1] // 8)), np.uint8)
+    padded[:, : ours.shape[1]] = ours
+    return padded.view("<u8").astype(np.uint64, copy=False)
+
+
+_OURS = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) == 0, axis=1, bitorder="little")[
+    :, 0
+]
+"""A byte of bits, one where positive and the highest first -> one where negative and the lowest first."""
+
+
+def _check_output(output: Path, vectors: Path | str) -> None:
+    if output.is_dir():
+        raise HypersignError(f"{output} is a folder; name a file for the codes")
+    source = split_name(vectors)[0]
+    if output.exists() and output.samefile(source):
+        raise HypersignError(f"the codes would take the place of the vectors in {source}; name another file for them")
+    if source.is_dir() and output.absolute().parent.resolve() == source.resolve():
+        raise HypersignError(f"the codes must not be in the folder of the vectors, {source}; name another folder")
+
+
 def _write_codes(
-    source: Path,
-    mapped: NDArray[Any],
+    files: Sequence[Path],
+    opened: AnyVectors,
     output: Path,
     hasher: SignHasher,
+    code: Callable[[NDArray[Any], int], NDArray[np.uint64]],
+    bounds: bool,
     progress: Callable[[int, int], object] | None,
 ) -> None:
-    count, dimension = mapped.shape
-    status = source.stat()
-    hasher.fit_blocks(_read(source, mapped, 0), dimension)
-    prefix = _prefix(hasher, count)
+    count, dimension = opened.shape
+    prefix = _prefix(hasher, count, bounds=bounds)
+    start = len(prefix) + (8 * count if bounds else 0)
     # A partial file is for one version of the vectors and one fitted hasher.
-    origin = as_utf8(f"{source.resolve()} {status.st_size} {status.st_mtime_ns} ")
+    versions = ((file.resolve(), file.stat()) for file in files)
+    origin = as_utf8("".join(f"{file} {status.st_size} {status.st_mtime_ns} " for file, status in versions))
     part = output.with_name(f".{output.name}.{hashlib.sha256(origin + prefix).hexdigest()[:16]}.part")
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
         if other != part:
@@ -87,17 +173,21 @@ def _write_codes(
     rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
     try:
         with open(part, "r+b" if part.exists() else "w+b") as file:
-            there = os.fstat(file.fileno()).st_size - len(prefix)
+            there = os.fstat(file.fileno()).st_size - start
             if file.read(len(prefix)) != prefix:
                 there = 0
                 file.truncate(0)
                 file.seek(0)
                 file.write(prefix)
             done = min(max(there, 0) // width, count) // rows * rows
-            file.seek(len(prefix) + done * width)
-            file.truncate()
-            for block in _read(source, mapped, done):
-                file.write(hasher.hash_block(block, done).astype("<u8", copy=False).tobytes())
+            file.truncate(start + done * width)
+            for first, block in read_blocks(opened, done):
+                codes = code(block, first)
+                if bounds:  # before the codes, whose number says how much is done
+                    _write_bounds(file, len(prefix), count, first, hasher, block)
+                    os.fsync(file.fileno())
+                file.seek(start + first * width)
+                file.write(codes.astype("<u8", copy=False).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
                 done += len(block)
@@ -116,39 +206,91 @@ def _write_codes(
         ) from error
 
 
-def write_codes(path: Path, hasher: SignHasher, codes: NDArray[np.uint64]) -> None:
+def _write_bounds(
+    file: BinaryIO, start: int, count: int, first: int, hasher: SignHasher, block: NDArray[Any]
+) -> None:
+    """Writes the cosines and lengths of a block at their places; `start` is the place of the first cosine."""
+    for row in range(0, len(block), step := max(1, PIECE // block.shape[1])):
+        for tensor, values in enumerate(code_bounds(hasher, block[row : row + step])):
+            file.seek(start + 4 * (tensor * count + first + row))
+            file.write(values.astype("<f4").tobytes())
+    file.flush()
+
+
+def write_codes(
+    path: Path, hasher: SignHasher, codes: NDArray[np.uint64], ids: NDArray[np.int64] | None = None
+) -> None:
     """Writes a codes file to `path`."""
     with open(path, "wb") as file:
-        file.write(_prefix(hasher, len(codes)))
+        file.write(_prefix(hasher, len(codes), ids=ids is not None))
         file.write(np.ascontiguousarray(codes, "<u8").data)
+        if ids is not None:
+            file.write(np.ascontiguousarray(ids, "<i8").data)
 
 
-def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64]]:
-    """Reads a codes file: the fitted hasher and the codes. Raises HypersignError if the file is not one."""
+class CodesFile(NamedTuple):
+    """What a codes file holds; arrays are mapped from it.
+
+    Attributes: `hasher`, fitted; `codes`; `ids`, None for 0 to n - 1; `bounds`, cosines and lengths, or None.
+    """
+
+    hasher: SignHasher
+    codes: NDArray[np.uint64]
+    ids: NDArray[np.int64] | None
+    bounds: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+
+
+def read_codes(path: Path) -> CodesFile:
+    """Reads a codes file. Raises HypersignError if it is not one."""
     with open_file(path, " as a codes file") as file:
         try:
             header = read_header(file)
             text = header.metadata.get("hypersign")
-            if text is None or set(header.tensors) != {"mean", "codes"}:
+            more = set(header.tensors) - {"mean", "codes"}
+            if text is None or len(header.tensors) != len(more) + 2 or more not in ALLOWED:
                 raise HypersignError("a mean, codes and the hasher's options were expected")
             saved = parse_object("the hasher's options", text)
             hasher = _hasher(saved)
             shape = _check_tensors(hasher, header.tensors)
-            mean, codes = (_tensor(file, len(header.raw), header.tensors[name]) for name in ("mean", "codes"))
-            if not np.isfinite(mean).all():
-                raise HypersignError("its mean must be finite")
-            return hasher.restore(mean), codes.reshape(shape)
+            found = {name: _tensor(file, len(header.raw), entry) for name, entry in header.tensors.items()}
+            _check_numbers(found)
+            bounds = (found["cosines"], found["lengths"]) if "cosines" in found else None
+            return CodesFile(
+                hasher.restore(np.array(found["mean"])), found["codes"].reshape(shape), found.get("ids"), bounds
+            )
         except HypersignError as error:
             raise HypersignError(
                 f"{path} is no codes file as `hypersign hash` writes them: {str(error)[:300]}"
             ) from error
 
 
+def _check_numbers(found: Mapping[str, NDArray[Any]]) -> None:
+    if not np.isfinite(found["mean"]).all():
+        raise HypersignError("its mean must be finite")
+    ids = found.get("ids")
+    if ids is not None and not (ids[1:] > ids[:-1]).all():
+        raise HypersignError("its ids must ascend")
+    if "cosines" in found and not ((found["cosines"] > 0) & (found["cosines"] < np.inf)).all():
+        raise HypersignError("its cosines must be positive numbers")
+    if "lengths" in found and not ((found["lengths"] >= 0) & (found["lengths"] < np.inf)).all():
+        raise HypersignError("its lengths must be numbers >= 0")
+
+
+def is_codes(path: Path) -> bool:
+    """Whether a path is a safetensors file with the options of a hasher, as `hypersign hash` writes it."""
+    if not path.is_file():
+        return False
+    with open_file(path) as file, contextlib.suppress(HypersignError):
+        return "hypersign" in read_header(file).metadata
+    return False
+
+
 def _hasher(saved: dict[str, Any]) -> SignHasher:
     version = saved.get("version")
-    if version != VERSION or isinstance(version, bool):
+    if version not in VERSIONS or isinstance(version, bool):
         raise HypersignError(
-            f"it is of version {version!r:.40}, and this HyperSign reads version {VERSION}; hash its vectors again"
+            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} and {VERSIONS[1]}; "
+            "hash its vectors again"
         )
     missing = [name for name in OPTIONS if name not in saved]
     if missing:
@@ -159,12 +301,19 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
 def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[int, ...]:
     """Checks types, shapes and options before a tensor is read or a rotation made; returns the shape of the codes."""
     mean, codes = tensors["mean"], tensors["codes"]
-    if (mean.dtype, codes.dtype) != ("F64", "U64"):
+    if (mean.dtype, codes.dtype) != (_KINDS["mean"], _KINDS["codes"]):
         raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
     if len(mean.shape) != 1 or len(codes.shape) != 2:
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
-    if 0 in mean.shape + codes.shape:
-        raise HypersignError("it must hold a mean and at least one code")
+    if 0 in (*mean.shape, codes.shape[1]):
+        raise HypersignError("its mean and its codes must have a dimension")
+    for name in set(tensors) - {"mean", "codes"}:
+        more = tensors[name]
+        if (more.dtype, more.shape) != (_KINDS[name], codes.shape[:1]):
+            raise HypersignError(
+                f"its {name} must be of type {_KINDS[name]} and shape {codes.shape[:1]}; got {more.dtype}, "
+                f"{more.shape}"
+            )
     hasher.check_options(mean.shape[0])
     if codes.shape[1] != -(-hasher.bits // 64):
         raise HypersignError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
@@ -172,33 +321,27 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
 
 
 def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
-    file.seek(start + entry.start)
-    kind = np.dtype({"F64": "<f8", "U64": "<u8"}[entry.dtype])
-    found = np.fromfile(file, kind, (entry.stop - entry.start) // kind.itemsize)
+    kind = np.dtype({"F64": "<f8", "F32": "<f4", "U64": "<u8", "I64": "<i8"}[entry.dtype])
+    count, place = (entry.stop - entry.start) // kind.itemsize, start + entry.start
+    if not count:
+        return np.empty(0, kind.newbyteorder("="))
+    if place % kind.itemsize:  # kernels need aligned words; earlier versions wrote headers of any length
+        file.seek(place)
+        found = np.fromfile(file, kind, count)
+    else:
+        found = np.asarray(np.memmap(file, kind, "r", place, (count,)))
     return found.astype(kind.newbyteorder("="), copy=False)
 
 
-def _read(path: Path, mapped: NDArray[Any], start: int) -> Iterator[NDArray[Any]]:
-    """Yields blocks of rows from `start` on. It reads the file, because mapped pages would count as memory in use."""
-    (count, dimension), rows = mapped.shape, block_rows(mapped.shape[1])
-    offset, size = getattr(mapped, "offset", 0), mapped.dtype.itemsize
-    for first in range(start, count, rows):
-        wanted = min(rows, count - first)
-        if mapped.flags.c_contiguous:
-            skip = offset + first * dimension * size
-            block = np.fromfile(path, mapped.dtype, wanted * dimension, offset=skip).reshape(-1, dimension)
-        else:  # Fortran order: columns are contiguous
-            columns = (offset + (column * count + first) * size for column in range(dimension))
-            block = np.stack([np.fromfile(path, mapped.dtype, wanted, offset=skip) for skip in columns], axis=1)
-        yield block.astype(block.dtype.newbyteorder("="), copy=False)
-
-
-def _prefix(hasher: SignHasher, count: int) -> bytes:
-    """Everything before the codes: the header of a safetensors file, and the mean."""
+def _prefix(hasher: SignHasher, count: int, *, ids: bool = False, bounds: bool = False) -> bytes:
+    """Everything before the codes, but for bounds: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
-    width = -(-hasher.bits // 64)
-    saved: dict[str, Any] = {"version": VERSION} | {name: getattr(hasher, name) for name in OPTIONS}
-    header = header_bytes(
-        {"mean": ("F64", mean.shape), "codes": ("U64", (count, width))}, {"hypersign": json.dumps(saved)}
-    )
-    return header + mean.tobytes()
+    shapes: dict[str, tuple[int, ...]] = {"mean": mean.shape}
+    if bounds:
+        shapes |= {"cosines": (count,), "lengths": (count,)}
+    shapes["codes"] = (count, -(-hasher.bits // 64))
+    if ids:
+        shapes["ids"] = (count,)
+    saved: dict[str, Any] = {"version": VERSIONS[ids or bounds]} | {name: getattr(hasher, name) for name in OPTIONS}
+    tensors = {name: (_KINDS[name], shape) for name, shape in shapes.items()}
+    return header_bytes(tensors, {"hypersign": json.dumps(saved)}) + mean.tobytes()

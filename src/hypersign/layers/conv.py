@@ -10,7 +10,15 @@ from hypersign._checks import HypersignError
 from hypersign.layers.layer import QuantLayer
 from hypersign.quantizers import Quantizer
 
-__all__ = ["QuantConv1d", "QuantConv2d"]
+__all__ = [
+    "QuantConv1d",
+    "QuantConv2d",
+    "QuantConv3d",
+    "QuantConvTranspose1d",
+    "QuantConvTranspose2d",
+    "QuantConvTranspose3d",
+    "TransposedFilters",
+]
 
 
 class _QuantConv(QuantLayer, nn.modules.conv._ConvNd):
@@ -38,7 +46,7 @@ class _QuantConv(QuantLayer, nn.modules.conv._ConvNd):
             return self._conv_forward(x, weight, None)
         # torch lists the padding of the last dimension first, both sides of each.
         ones = F.pad(x, self._reversed_padding_repeated_twice, value=1.0)
-        convolve: Any = F.conv1d if isinstance(self, nn.Conv1d) else F.conv2d
+        convolve: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(self.kernel_size)]
         return convolve(ones, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
@@ -151,3 +159,106 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
             dilation=self.dilation,  # type: ignore[arg-type]
             pad_value=self.pad_value,
         )
+
+
+class QuantConv3d(_QuantConv, nn.Conv3d):
+    """A 3-D convolution with quantized inputs and weights; it has the arguments of `QuantConv2d`.
+
+    >>> import torch
+    >>> from hypersign.quantizers import Sign
+    >>> layer = QuantConv3d(1, 1, 2, bias=False, input_quantizer=Sign(), weight_quantizer=Sign())
+    >>> layer(torch.ones(1, 1, 2, 2, 2)).abs().item() <= 8
+    True
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        input_quantizer: Quantizer | None = None,
+        weight_quantizer: Quantizer | None = None,
+        pad_value: int = 0,
+        **options: Any,
+    ) -> None:
+        nn.Conv3d.__init__(self, *args, **options)
+        self.set_quantizers(input_quantizer, weight_quantizer)
+        self._set_pad_value(pad_value)
+
+
+class TransposedFilters(QuantLayer):
+    """The weight of a transposed convolution, stored as `(channels, filters/groups, ...)`, with filters first."""
+
+    groups: int
+
+    def filters_first(self, weight: Tensor) -> Tensor:
+        """`(channels, filters/groups, ...)` -> `(filters, channels/groups, ...)`."""
+        return self._swapped(weight)
+
+    def as_stored(self, filters: Tensor) -> Tensor:
+        """`(filters, channels/groups, ...)` -> `(channels, filters/groups, ...)`."""
+        return self._swapped(filters)
+
+    def _swapped(self, weight: Tensor) -> Tensor:
+        parts = weight.unflatten(0, (self.groups, -1))
+        return parts.transpose(1, 2).flatten(0, 1)
+
+
+class _QuantConvTranspose(TransposedFilters, nn.modules.conv._ConvTransposeNd):
+    """The base class of quantized transposed convolutions.
+
+        y = s * conv_transpose(q_a(x), q_w(W)) + bias        (offsets: see `QuantLayer`)
+
+    A filter is what one output channel is computed with: `W[:, filter]` within its group.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        input_quantizer: Quantizer | None = None,
+        weight_quantizer: Quantizer | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.set_quantizers(input_quantizer, weight_quantizer)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Computes the formula of the class; `output_size` is torch's."""
+        self.__dict__["_output_size"] = output_size
+        return QuantLayer.forward(self, input)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The transposed convolution of `x` `(N, C, ...)` with `weight` `(C, filters/groups, ...)`."""
+        size = len(self.kernel_size)
+        wanted = self.__dict__.get("_output_size")
+        sizes: Any = (wanted, self.stride, self.padding, self.kernel_size, size, self.dilation)
+        extra: Any = self._output_padding(x, *sizes)
+        convolve: Any = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[size]
+        return convolve(x, weight, None, self.stride, self.padding, extra, self.groups, self.dilation)
+
+
+class QuantConvTranspose1d(_QuantConvTranspose, nn.ConvTranspose1d):
+    """torch's 1-D transposed convolution with quantized inputs and weights; see `QuantConvTranspose2d`."""
+
+
+class QuantConvTranspose2d(_QuantConvTranspose, nn.ConvTranspose2d):
+    """torch's 2-D transposed convolution with quantized inputs and weights.
+
+        y = s * conv_transpose(q_a(x), q_w(W)) + bias        (offsets: see `QuantLayer`)
+
+    A filter is what one output channel is computed with, `W[:, filter]` within its group; it has one scale.
+
+    Args:
+        args, options: those of `torch.nn.ConvTranspose2d`.
+        input_quantizer: the quantizer q_a; `Identity()` if None.
+        weight_quantizer: the quantizer q_w; `Identity()` if None.
+
+    >>> import torch
+    >>> from hypersign.quantizers import Sign
+    >>> layer = QuantConvTranspose2d(1, 1, 2, stride=2, bias=False, weight_quantizer=Sign())
+    >>> _ = layer.load_state_dict({"weight": torch.full((1, 1, 2, 2), 0.1)})
+    >>> layer(torch.tensor([[[[3.0]]]])).tolist()
+    [[[[3.0, 3.0], [3.0, 3.0]]]]
+    """
+
+
+class QuantConvTranspose3d(_QuantConvTranspose, nn.ConvTranspose3d):
+    """torch's 3-D transposed convolution with quantized inputs and weights; see `QuantConvTranspose2d`."""

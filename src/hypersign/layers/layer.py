@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
 from hypersign.quantizers import Identity, Quantizer, Rule
 from hypersign.quantizers.base import traced
 
-__all__ = ["QuantLayer", "fit_quantizers", "quant_layers", "quantizable_layers"]
+__all__ = ["OwnedProduct", "QuantLayer", "fit_quantizers", "quant_layers", "quantizable_layers"]
 
 
 class QuantLayer(nn.Module):
@@ -53,23 +54,32 @@ class QuantLayer(nn.Module):
 
     def fit_quantizers(self) -> None:
         """Sizes what the quantizers learn to this layer, and starts it from the present weights."""
-        self.weight_quantizer.fit(self.weight)
-        self.input_quantizer.fit(self.weight, self.channels)
+        filters = self.filters_first(self.weight)
+        self.weight_quantizer.fit(filters)
+        self.input_quantizer.fit(filters, self.channels)
+
+    def filters_first(self, weight: Tensor) -> Tensor:
+        """A weight as `(filters, ...)`, which is how quantizers see it; most layers store it so."""
+        return weight
+
+    def as_stored(self, filters: Tensor) -> Tensor:
+        """The inverse of `filters_first`."""
+        return filters
 
     @property
     def channels(self) -> int:
         """The number of input channels or features."""
-        return self.weight.shape[1] * getattr(self, "groups", 1)
+        return self.filters_first(self.weight).shape[1] * getattr(self, "groups", 1)
 
     @property
     def filters(self) -> int:
         """The number of filters: output features or output channels."""
-        return self.weight.shape[0]
+        return self.filters_first(self.weight).shape[0]
 
     @property
     def fan_in(self) -> int:
         """The length of each filter as a vector: d in every formula."""
-        return self.weight[0].numel()
+        return self.filters_first(self.weight)[0].numel()
 
     @property
     def quantizes_weights(self) -> bool:
@@ -89,27 +99,40 @@ class QuantLayer(nn.Module):
 
     def quantized_weight(self) -> Tensor:
         """The levels of the latent weight that the product uses: the same shape, without scale and offset."""
-        return _quantized(self.weight_quantizer, self.weight)
+        return self.as_stored(_quantized(self.weight_quantizer, self.filters_first(self.weight)))
 
     def weight_scale(self) -> Tensor | None:
         """The scale of each filter, of shape `(filters,)`, or None if the weight quantizer has none."""
         rule = self.weight_quantizer.scale
-        return None if rule is None else rule(self.weight, self.quantized_weight())
+        if rule is None:
+            return None
+        return rule(self.filters_first(self.weight), self.filters_first(self.quantized_weight()))
+
+    def scaled_weight(self) -> Tensor:
+        """The weight that the layer computes with, `s q_w(W) + o`, in the shape of the latent weight."""
+        latent, rule = self.filters_first(self.weight), self.weight_quantizer
+        levels = y = _quantized(rule, latent)
+        shape = (-1, *[1] * (latent.dim() - 1))
+        if rule.scale is not None:
+            y = y * _numbers(rule.scale, latent, levels).view(shape)
+        if rule.offset is not None:
+            y = y + _numbers(rule.offset, latent, levels).view(shape)
+        return self.as_stored(y)
 
     def effective_weight(self) -> Tensor:
         """The weight that geometry compares with the latent weight: its levels, or `s q_w(W) + o` with an offset.
 
         Without an offset the scale is left out, because it does not change the direction of a filter.
         """
-        return self.weight_quantizer.effective(self.weight)
+        return self.as_stored(self.weight_quantizer.effective(self.filters_first(self.weight)))
 
     def effective_input(self, x: Tensor) -> Tensor:
         """The quantized inputs, `s_a q_a(x) + o_a`; just the levels if there is neither scale nor offset."""
         rule = self.input_quantizer
-        levels = y = rule(x)
+        levels = y = _quantized(rule, x)
         if rule.scale is not None:
-            y = rule.scale(x, levels) * y
-        return y if rule.offset is None else y + rule.offset(x, levels)
+            y = _numbers(rule.scale, x, levels) * y
+        return y if rule.offset is None else y + _numbers(rule.offset, x, levels)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The product of inputs and weights alone, with the layer's padding, stride, groups and dilation."""
@@ -137,26 +160,31 @@ class QuantLayer(nn.Module):
     def _operands(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """The levels of inputs and weights; on bits also numbers of which the product takes the signs."""
         found = []
-        for quantizer, numbers in ((self.input_quantizer, input), (self.weight_quantizer, self.weight)):
+        latent = self.filters_first(self.weight)
+        for quantizer, numbers in ((self.input_quantizer, input), (self.weight_quantizer, latent)):
             signs = None
             if self.rounding_seed is not None and not (self.rescales or _is_watched(quantizer)):
                 signs = quantizer.unrounded(numbers)
             found.append(_quantized(quantizer, numbers) if signs is None else signs)
-        return found[0], found[1]
+        return found[0], self.as_stored(found[1])
 
     def _scaled_product(self, x: Tensor, levels: Tensor) -> Tensor:
         """f in the formula of the class."""
         product = self.product if self.rounding_seed is None else self.product_on_bits
         y = product(x, levels)
         rule = self.weight_quantizer
+        if rule.scale is None and rule.offset is None:
+            return y
+        latent, levels = self.filters_first(self.weight), self.filters_first(levels)
         if rule.scale is not None:
-            y = y * self._per_filter(_numbers(rule.scale, self.weight, levels), y)
+            y = y * self._per_filter(_numbers(rule.scale, latent, levels), y)
         if rule.offset is not None:
             groups = getattr(self, "groups", 1)
             axis = 1 - self.weight.dim()  # the axis of the filters
-            sums = self.product(x, torch.ones_like(levels[:groups]))  # one filter of ones per group
+            ones = self.as_stored(torch.ones_like(levels[:groups]))  # one filter of ones per group
+            sums = self.product(x, ones)
             sums = sums.repeat_interleave(self.filters // groups, axis) if groups > 1 else sums
-            y = y + self._per_filter(_numbers(rule.offset, self.weight, levels), y) * sums
+            y = y + self._per_filter(_numbers(rule.offset, latent, levels), y) * sums
         return y
 
     def _next_seed(self) -> Tensor:
@@ -194,6 +222,44 @@ def _numbers(rule: Rule, x: Tensor, levels: Tensor) -> Tensor:
         return rule(x, levels)
 
     return levels.tracer.create_proxy("call_function", numbers, (x, levels), {})
+
+
+class OwnedProduct(QuantLayer):
+    """One matrix of a larger module, with quantizers of its own.
+
+    It owns no weight: `weight` is a parameter of the module, so state-dict keys are torch's.
+
+    Args:
+        owner: the module.
+        parameter: the name of its weight there, such as "weight_hh_l0".
+        input_quantizer, weight_quantizer: the same as in `QuantLinear`.
+    """
+
+    bias = None
+
+    def __init__(
+        self,
+        owner: nn.Module,
+        parameter: str,
+        input_quantizer: Quantizer | None,
+        weight_quantizer: Quantizer | None,
+    ) -> None:
+        super().__init__()
+        self.__dict__["_owner"] = owner  # no submodule: the owner has this one
+        self.parameter = parameter
+        self.set_quantizers(input_quantizer, weight_quantizer)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The latent weight, filters first."""
+        return getattr(self._owner, self.parameter)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Computes `x @ weight.T`."""
+        return F.linear(x, weight)
+
+    def extra_repr(self) -> str:
+        return self.parameter
 
 
 def fit_quantizers(model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from hypersign._checks import HypersignError, check_choice, check_int
-from hypersign.layers.layer import QuantLayer
+from hypersign.layers.layer import OwnedProduct
 from hypersign.quantizers import Quantizer
 
 __all__ = ["NORMS", "QuantGRU", "QuantLSTM", "QuantRNN", "QuantRecurrent", "RecurrentProduct", "StepNorm"]
@@ -27,20 +27,14 @@ Observer = Callable[["RecurrentProduct", int, Tensor, Tensor], Tensor | None]
 it returns takes the place of the outputs."""
 
 
-class RecurrentProduct(QuantLayer):
+class RecurrentProduct(OwnedProduct):
     """One matrix of a recurrent layer with its quantizers: `W_x` for inputs or `W_h` for hidden states.
 
         y = s_a (q_a(x) @ (s q_w(W)).T)       with weight normalisation: rows g q_w(W)/||q_w(W)|| in place of s q_w(W)
 
-    It owns no weight: `weight` is the parameter of the recurrent layer, so state-dict keys are torch's.
-
     Args:
-        owner: the recurrent layer.
-        parameter: the name of its weight there, such as "weight_hh_l0".
-        input_quantizer, weight_quantizer: the same as in `QuantLinear`.
+        owner, parameter, input_quantizer, weight_quantizer: the same as in `OwnedProduct`.
     """
-
-    bias = None
 
     def __init__(
         self,
@@ -49,16 +43,8 @@ class RecurrentProduct(QuantLayer):
         input_quantizer: Quantizer | None,
         weight_quantizer: Quantizer | None,
     ) -> None:
-        super().__init__()
-        self.__dict__["_owner"] = owner  # no submodule: the owner has this one
-        self.parameter = parameter
+        super().__init__(owner, parameter, input_quantizer, weight_quantizer)
         self.gain: nn.Parameter | None = None
-        self.set_quantizers(input_quantizer, weight_quantizer)
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        """The latent weight, filters first."""
-        return getattr(self._owner, self.parameter)
 
     @property
     def recurrent(self) -> bool:
@@ -106,13 +92,6 @@ class RecurrentProduct(QuantLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         return self.bound()(input)
-
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Computes `x @ weight.T`."""
-        return F.linear(x, weight)
-
-    def extra_repr(self) -> str:
-        return self.parameter
 
 
 class StepNorm(nn.Module):

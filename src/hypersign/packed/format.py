@@ -24,10 +24,13 @@ from hypersign.packed.graph import Graph, Output, check_graph
 from hypersign.packed.operations import OPERATIONS, NodeData
 from hypersign.packed.values import Node, Tensor, Value
 
-__all__ = ["VERSION", "Contents", "file_bytes", "read", "write"]
+__all__ = ["TEXT_KEY", "VERSION", "Contents", "file_bytes", "read", "write"]
 
 VERSION = 1
 """Version of the packed file. Files of other versions are rejected."""
+
+TEXT_KEY = "hypersign-text"
+"""The entry of the metadata that makes a file a packed language model, which `PackedText` reads."""
 
 MOST_HEADER = 2**22
 """Maximum size of a header in bytes. The largest network of this package needs 40 kB."""
@@ -106,6 +109,10 @@ def read(file: Path | BinaryIO) -> Contents:
 def _read(stream: BinaryIO) -> Contents:
     header = read_header(stream, max=MOST_HEADER, dtypes=DTYPES)
     metadata: dict[str, Any] = dict(header.metadata)
+    if TEXT_KEY in metadata:
+        raise HypersignError(
+            "it is a packed language model, which continues texts: hypersign generate FILE, or PackedText.load"
+        )
     text = _take(metadata, "hypersign", str, "a packed network has it; other safetensors files do not")
     stated = _take(metadata, "sha256", str, "a packed network has it")
     if metadata:

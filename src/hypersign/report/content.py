@@ -9,6 +9,7 @@ from typing import Any
 from hypersign.figures.angles import fan_in_labels
 from hypersign.geometry.ablation import Ablation
 from hypersign.geometry.depth import Depth
+from hypersign.geometry.positions import PositionR
 from hypersign.geometry.results import AngleStats, Components, DotProducts, Geometry, LayerGeometry
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ablation_content",
     "about",
     "across_layers",
+    "attention_content",
     "confusion_content",
     "depth_content",
     "exactness",
@@ -398,6 +400,15 @@ def depth_content(found: Depth | None) -> list[dict[str, Any]]:
         )
         if math.isfinite(value)
     ]
+
+
+def attention_content(found: Sequence[PositionR] | None) -> list[dict[str, Any]]:
+    """For each layer of attention: its name, and r of each head by position, measured and predicted."""
+
+    def rows(values: Sequence[Sequence[float]]) -> list[list[float | None]]:
+        return [[None if (known := finite(r)) is None else round(known, 4) for r in row] for row in values]
+
+    return [{"name": row.name, "r": rows(row.r), "predicted": rows(row.predicted_r)} for row in found or ()]
 
 
 def training_content(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:

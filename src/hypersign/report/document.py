@@ -19,6 +19,7 @@ from hypersign.report.content import (
     VIEWS,
     ablation_content,
     across_layers,
+    attention_content,
     confusion_content,
     depth_content,
     exactness,
@@ -32,6 +33,7 @@ from hypersign.report.reading import actions, matter, reading
 if TYPE_CHECKING:
     from hypersign.geometry.ablation import Ablation
     from hypersign.geometry.depth import Depth
+    from hypersign.geometry.positions import PositionR
     from hypersign.report.pictures import Pictures
     from hypersign.runs import Run
     from hypersign.summaries import Summary
@@ -55,6 +57,7 @@ def write(
     summary: "Summary | None" = None,
     ablation: "Ablation | None" = None,
     depth: "Depth | None" = None,
+    attention: "Sequence[PositionR] | None" = None,
     forecast: Mapping[str, Any] | None = None,
     pictures: "Pictures | None" = None,
     play: str | None = None,
@@ -72,6 +75,7 @@ def write(
         summary: the sizes and operations of each layer.
         ablation: the result of `geometry.ablate`; None leaves this part out.
         depth: the result of `geometry.measure_depth`; None leaves this part out.
+        attention: the result of `geometry.attention_r`; None leaves this part out.
         forecast: the content of a `forecast.json`; None leaves this part out.
         pictures: test images with the network's decisions, and filters; None leaves this part out.
         play: a page from `playground.page`, shown within this one when the reader opens it; None leaves it out.
@@ -90,12 +94,14 @@ def write(
             "layers": [layer_content(layer) for layer in geometry.layers],
             "ablation": ablation_content(ablation),
             "depth": depth_content(depth),
+            "attention": attention_content(attention),
             "forecast": None if forecast is None else forecast_content(forecast),
             "families": {family: {"title": title, "x": x, "y": y} for family, (title, x, y) in FAMILIES.items()},
             "columns": COLUMNS,
         }
     test = info.get("results", {}).get("test", {})
-    accuracy, tested = test.get("accuracy"), next(iter(test.values()), 0)  # the number of images comes first
+    unit, tested = _unit(info), next(iter(test.values()), 0)  # the number of images comes first
+    accuracy = test.get("accuracy")
     if geometry is not None and accuracy is None:
         accuracy, tested = geometry.accuracy, geometry.images
     confusion = confusion_content(test.get("confusion") or (), info.get("data", {}).get("classes") or ())
@@ -110,6 +116,9 @@ def write(
         test=test,
         accuracy=accuracy,
         tested=tested,
+        unit=unit,
+        bits=test.get("bits_per_token"),
+        examples=_examples(unit),
         twin=info.get("twin"),
         size=_size(info, summary),
         exactness=exactness(geometry) if geometry else (0, math.nan),
@@ -121,6 +130,7 @@ def write(
         matter=matter(forecast=forecast),
         ablation_words=matter(ablation),
         depth=depth,
+        attention=attention or (),
         pictures=pictures,
         play=None if play is None else _packed(play),
         confusion=confusion,
@@ -201,7 +211,18 @@ def _about(geometry: Geometry | None, info: Mapping[str, Any]) -> str:
     if geometry is None:
         return f"{name} on {info.get('data', {}).get('name', 'its data')}"
     layers = f"{len(geometry.layers)} quantized layers"
-    return f"{f'{name} with ' if name else ''}{layers}, inspected on {geometry.images:,} images of {geometry.dataset}"
+    words = f"{layers}, inspected on {geometry.images:,} {_examples(_unit(info))} of {geometry.dataset}"
+    return f"{name} with {words}" if name else words
+
+
+def _unit(info: Mapping[str, Any]) -> str:
+    """What the test data are counted in: "images", "examples", "characters" or "bytes"."""
+    return next(iter(info.get("results", {}).get("test", {})), "images")
+
+
+def _examples(unit: str) -> str:
+    """The examples of an inspection: a text is read in sequences."""
+    return "sequences" if unit in ("characters", "bytes") else unit
 
 
 def _size(info: Mapping[str, Any], summary: "Summary | None") -> dict[str, int | None]:

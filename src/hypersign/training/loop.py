@@ -23,7 +23,7 @@ from hypersign._checks import HypersignError, check_real
 from hypersign._files import is_part, make_folder, remove_parts
 from hypersign._locks import is_lock, writing_folder
 from hypersign.bits import backend
-from hypersign.data import Data, TextData
+from hypersign.data import Data
 from hypersign.data import load as load_data
 from hypersign.data.text import LENGTH
 from hypersign.evaluate import Evaluation, evaluate, finite, reestimate_batch_norm
@@ -38,6 +38,7 @@ from hypersign.training.setup import (
     DATA_SEED,
     Stream,
     build_network,
+    carries_state,
     channels_last,
     check_fit,
     load_start,
@@ -197,7 +198,7 @@ class _Training:
         model, self.kept = build_network(run, self.recipe, accelerator.device)
         if self.recipe.start is not None and not state_path(run.path).exists():
             load_start(model, self.recipe.start)
-        carries = isinstance(model, Stateful) and isinstance(run.data(), TextData)
+        carries = carries_state(model, run.data())
         if carries and accelerator.num_processes > 1:
             raise HypersignError(
                 "a network that carries its state from batch to batch trains in one process; got "

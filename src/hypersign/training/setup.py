@@ -13,9 +13,9 @@ from hypersign import runs
 from hypersign._checks import HypersignError
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.data import Augmentation, Data, EpochBatches, locate
+from hypersign.data import Augmentation, Data, EpochBatches, TextData, locate
 from hypersign.evaluate import mode, values_per_channel
-from hypersign.layers import fit_quantizers, train_on_bits
+from hypersign.layers import Stateful, fit_quantizers, train_on_bits
 from hypersign.runs import Run, read_tensors
 from hypersign.tasks import Task
 from hypersign.training.recipe import Recipe
@@ -25,6 +25,7 @@ __all__ = [
     "EVALUATION_BATCH",
     "Stream",
     "build_network",
+    "carries_state",
     "channels_last",
     "check_fit",
     "load_start",
@@ -173,6 +174,11 @@ def load_teacher(recipe: Recipe, run: Run, device: torch.device) -> nn.Module | 
     if run.task().name != "classification":
         raise HypersignError(f"a teacher gives soft labels of classes; the task is {run.task().name}: leave it out")
     return teacher.load_model().to(device).requires_grad_(False)
+
+
+def carries_state(model: nn.Module, data: Data) -> bool:
+    """Whether a network keeps its state from batch to batch on these data: a recurrent one does on a text."""
+    return isinstance(model, Stateful) and isinstance(data, TextData)
 
 
 class Stream:

@@ -172,6 +172,9 @@ class _LayerSums:
         self.products: ProductSums | None = None
         self.multiply: LayerProducts | None = None
         self.reason = ""
+        if not issubclass(type(layer), nn.Linear | nn.Conv1d | nn.Conv2d):
+            self.reason = f"the windows that a {type(layer).__name__} reads are not collected"
+            return
         if (fan_in := layer.weight[0].numel()) > MOST_FAN_IN:
             self.reason = f"its fan-in of {fan_in:,} is above {MOST_FAN_IN:,}"
             return

@@ -22,6 +22,7 @@ from hypersign.packed.operations.pixels import Pixels
 from hypersign.packed.operations.quantize import Quantize
 from hypersign.packed.operations.real_conv2d import RealConv2d
 from hypersign.packed.operations.rearrange import Rearrange
+from hypersign.packed.operations.recurrent import RecurrentLayer
 from hypersign.packed.operations.resize2d import Resize2d
 from hypersign.packed.operations.rotate import Rotate
 from hypersign.packed.operations.signed_sum import SignedSum
@@ -39,6 +40,7 @@ OPERATIONS: dict[str, Operation] = {
         ImageConv2d(),
         Conv2d(),
         RealConv2d(),
+        RecurrentLayer(),
         Rotate(),
         Switch(),
         Hadamard(),

@@ -9,6 +9,7 @@ from hypersign.models import (
     ChannelCopies,
     Ensemble,
     FastTransform,
+    RecurrentNetwork,
     ShiftBatchNorm1d,
     ShiftBatchNorm2d,
     Switch,
@@ -23,6 +24,7 @@ from hypersign.packing.handlers.containers import block, ensemble, flatten, iden
 from hypersign.packing.handlers.norms import batch_norm
 from hypersign.packing.handlers.pools import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from hypersign.packing.handlers.products import convolution, linear, transposed_convolution
+from hypersign.packing.handlers.recurrent import recurrent_network
 from hypersign.packing.handlers.slopes import slopes
 from hypersign.packing.handlers.transforms import rotation, switch, transform
 from hypersign.quantizers import Identity, Sign, Ternary
@@ -36,6 +38,7 @@ HANDLERS: dict[type[nn.Module], Handler] = {
     BinaryBlock: block,
     ChannelCopies: channel_copies,
     Ensemble: ensemble,
+    RecurrentNetwork: recurrent_network,
     nn.Flatten: flatten,
     nn.Identity: identity,
     Identity: identity,

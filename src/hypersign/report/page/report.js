@@ -344,6 +344,25 @@ page.start((data) => {
     });
   }
 
+  // Attention ------------------------------------------------------------------------------------------
+  function drawAttention() {
+    const { name, r, predicted } = data.attention[Number(element("attention-layer").value)];
+    const pairs = r.flatMap((row, head) => row.map((value, t) => [value, predicted[head][t]])).filter(([a, b]) => a != null && b != null);
+    const gaps = pairs.map(([a, b]) => Math.abs(a - b));
+    element("attention-words").textContent = pairs.length ? `median distance from the prediction ${number(median(gaps), 4)}, largest ${number(Math.max(...gaps), 4)}` : "";
+    if (!pairs.length) return note("attention-r", "No correlation is known.");
+    const heads = r.map((row, head) => ({ text: `head ${head + 1}`, ...look(head), rows: row.map((value, t) => ({ t, r: value, predicted: predicted[head][t] })) }));
+    draw("attention-r", {
+      label: `r of each head of ${name} at each position, measured and predicted`, height: 290,
+      x: { title: "position", grid: false }, y: { title: "r" },
+      legend: heads.map(({ text, colour }) => ({ text, colour, line: true })),
+      marks: heads.flatMap(({ text, colour, rows }) => [
+        { kind: "line", rows, x: "t", y: "predicted", colour, dash: "3 3", width: 1 },
+        { kind: "line", rows, x: "t", y: "r", colour, width: 1.4, tip: (row) => [`${text}, position ${row.t}`, `measured ${number(row.r, 3)}`, `predicted ${number(row.predicted, 3)}`] },
+      ]),
+    });
+  }
+
   // What if --------------------------------------------------------------------------------------------
   const KINDS = {
     threshold: "weights: ternary threshold, σ", levels: "weights: number of levels",
@@ -494,6 +513,10 @@ page.start((data) => {
     if (data.forecast) drawForecast(data.forecast, byLayer);
     drawAblation();
     pick(0);
+  }
+  if (element("attention-layer")) {
+    element("attention-layer").addEventListener("change", drawAttention);
+    drawAttention();
   }
   page.drawTraining(data.training);
   page.keepFresh(data.reload_seconds);
