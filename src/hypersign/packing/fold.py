@@ -8,15 +8,13 @@ import torch
 from torch import nn
 
 from hypersign._checks import HypersignError, check_int, check_real
-from hypersign.layers import QuantLayer
 from hypersign.layers.copying import copy_module
 from hypersign.packed import decisions
 from hypersign.packed.graph import INPUT, Graph, Output, check_graph
 from hypersign.packed.values import Kind
 from hypersign.packing.folding import Flow, Folding, LazyTensor
 from hypersign.packing.handlers import HANDLERS
-from hypersign.packing.traced import root_name, uncompiled
-from hypersign.quantizers import Quantizer
+from hypersign.packing.traced import known_type, root_name, uncompiled
 from hypersign.tasks import Classification, Regression, Task
 
 __all__ = ["check_float32", "fold"]
@@ -63,7 +61,7 @@ def fold(
     model = uncompiled(copy_module(model).cpu().eval())
     # A container gives names to its layers. A network of one layer is named after its type.
     name = root_name(model, HANDLERS)
-    if type(model) in HANDLERS or isinstance(model, QuantLayer | Quantizer):
+    if known_type(model, HANDLERS) is not None:
         ends = [("output", folding.module(name, model, *starts))]
     else:
         ends = folding.calls(name, model, *starts)

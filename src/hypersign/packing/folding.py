@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision
-from hypersign.layers import QuantLayer
 from hypersign.packed.values import Kind, Node
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of, thresholds_hold
-from hypersign.packing.traced import Trace, refusal, trace
+from hypersign.packing.traced import Trace, known_type, refusal, trace
 from hypersign.quantizers import Quantizer
 
 __all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "canonical", "refusal"]
@@ -157,10 +156,10 @@ class Folding:
         if "forward" in vars(module):
             raise refusal(name, module, "its forward was replaced on the object, as device hooks do: remove the hook")
         # a subclass may compute something else, so types must match exactly
-        handler = self.handlers.get(type(module))
-        if handler is not None:
-            return handler(self, name, module, *inputs)
-        if isinstance(module, QuantLayer | Quantizer):
+        kind = known_type(module, self.handlers)
+        if kind in self.handlers:
+            return self.handlers[kind](self, name, module, *inputs)
+        if kind is not None:
             raise refusal(name, module, f"no packed form is known of {type(module).__name__}")
         outputs = self.calls(name, module, *inputs)
         if len(outputs) > 1:

@@ -124,13 +124,7 @@ def transposed_layer(module: Any) -> nn.Sequential:
             raise ValueError("its input quantizer has a scale")
         if module.quantizes_inputs:
             quantizers.append(module.input_quantizer)
-        weight = module.quantized_weight().detach()
-        scale: Tensor | None = module.weight_scale()
-        if scale is not None:  # per filter, the second axis
-            groups = int(module.groups)  # type: ignore[arg-type]
-            shaped = weight.view(groups, -1, *weight.shape[1:])
-            per_filter = scale.detach().view(groups, 1, -1, *[1] * (weight.dim() - 2))
-            weight = (shaped * per_filter).view(weight.shape)
+        weight = module.scaled_weight().detach()
     parts = transposed(
         weight, module.bias, module.stride, module.padding, module.output_padding, module.groups, module.dilation
     )

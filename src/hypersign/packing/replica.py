@@ -34,7 +34,17 @@ from torch.nn import functional as F
 
 from hypersign import bits
 from hypersign._checks import HypersignError
-from hypersign.layers import Maxout, QuantConv1d, QuantConv2d, QuantLayer, QuantLinear, Rotation, RPReLU
+from hypersign.layers import (
+    Maxout,
+    QuantConv1d,
+    QuantConv2d,
+    QuantConvTranspose1d,
+    QuantConvTranspose2d,
+    QuantLayer,
+    QuantLinear,
+    Rotation,
+    RPReLU,
+)
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
@@ -55,7 +65,7 @@ from hypersign.packing.handlers import HANDLERS
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.slopes import Sloped, pieces
 from hypersign.packing.handlers.windows import pair
-from hypersign.packing.traced import Trace, child_name, root_name, trace
+from hypersign.packing.traced import Trace, child_name, known_type, root_name, trace
 from hypersign.quantizers import Identity, ImageSign, Quantizer, Sign, Ternary
 
 __all__ = ["Followed", "Replica"]
@@ -152,7 +162,8 @@ class _Pass:
     def run(self, model: nn.Module) -> list[Tensor]:
         name = root_name(model, HANDLERS)
         inputs = [self.first_input(), *(_real(images) for images in self.images[1:])]
-        outputs = [self.module(name, model, *inputs)] if type(model) in STEPS else self.calls(name, model, *inputs)
+        whole = known_type(model, HANDLERS) is not None
+        outputs = [self.module(name, model, *inputs)] if whole else self.calls(name, model, *inputs)
         return [self.settle(end, number).value for end, number in zip(self.ends, outputs, strict=True)]
 
     def first_input(self) -> _Number:
@@ -168,10 +179,10 @@ class _Pass:
         return self.settle("pixels", _Number((multiplier * pixels + shift) * unit, error, unit))
 
     def module(self, name: str, module: Any, *inputs: _Number) -> _Number:
-        step = STEPS.get(type(module))
-        if step is not None:
-            return step(self, name, module, *inputs)
-        if isinstance(module, QuantLayer | Quantizer):
+        kind = known_type(module, HANDLERS)
+        if kind in STEPS:
+            return STEPS[kind](self, name, module, *inputs)
+        if kind is not None:
             raise HypersignError(
                 f"{name} ({type(module).__name__}) cannot be verified: no packed form is known of it"
             )
@@ -606,6 +617,8 @@ STEPS: dict[type[nn.Module], Callable[..., _Number]] = {
     QuantConv1d: _Pass.product,
     nn.ConvTranspose1d: _Pass.transposed,
     nn.ConvTranspose2d: _Pass.transposed,
+    QuantConvTranspose1d: _Pass.transposed,
+    QuantConvTranspose2d: _Pass.transposed,
     steps.View: _Pass.moved,
     steps.Permute: _Pass.moved,
     steps.Slice: _Pass.moved,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hypersign._checks import HypersignError
-from hypersign.layers import QuantLayer
+from hypersign.layers import OwnedProduct, OwnForward, QuantLayer
 from hypersign.packing import steps
 from hypersign.packing.recorded import FUNCTIONS, SAME, Seen, Unknown, multi_head_attention, permuted
 from hypersign.quantizers import Quantizer
@@ -28,6 +28,7 @@ __all__ = [
     "Trace",
     "child_name",
     "has_own_forward",
+    "known_type",
     "named_outputs",
     "refusal",
     "root_name",
@@ -111,6 +112,21 @@ def has_own_forward(module: nn.Module, known: Container[type[nn.Module]]) -> boo
     layers = (base for base in type(module).__mro__ if base not in (nn.Module, nn.Sequential))
     torchs = any(base.__module__.startswith("torch.nn.modules.") for base in layers)
     return type(module) not in known and not torchs and not isinstance(module, QuantLayer | Quantizer)
+
+
+def known_type(module: nn.Module, known: Container[type[nn.Module]]) -> type[nn.Module] | None:
+    """The type of a layer that is not followed further; None for a module whose forward is.
+
+    Quantizers and quantized layers are known by their type, and subclasses that `convert` made by that of their base;
+    those that keep a forward of their own are followed.
+    """
+    kind = type(module)
+    if kind in known or isinstance(module, Quantizer):
+        return kind
+    if not isinstance(module, QuantLayer) or isinstance(module, OwnForward | OwnedProduct):
+        return None
+    converted = kind.__module__ == OwnForward.__module__
+    return next((base for base in kind.__mro__ if base in known), kind) if converted else kind
 
 
 def root_name(model: nn.Module, known: Container[type[nn.Module]]) -> str:
@@ -216,7 +232,7 @@ class _Recorder(TorchFunctionMode):
             return original(module, *args, **kwargs)
         path = self.paths.get(id(module))
         path = child_name(self.stack[-1][0], type(module).__name__.lower()) if path is None else self._path(path)
-        if type(module) not in self.known and not isinstance(module, QuantLayer | Quantizer):
+        if known_type(module, self.known) is None:
             return self.follow(path, module, *args, **kwargs)
         if len(given) != 1 or len(args) + len(kwargs) != 1:
             raise refusal(path, module, "this layer takes more than one input")
@@ -396,8 +412,8 @@ SIZES = {
     "shape", "size", "dim", "ndim", "numel", "nelement", "ndimension", "stride", "__len__", "dtype", "device",
     "layout", "is_contiguous", "is_floating_point", "is_complex", "requires_grad", "is_cuda", "is_nested",
     "is_sparse", "is_quantized", "is_meta", "is_leaf", "grad", "grad_fn", "names", "__hash__", "get_device",
-    "element_size", "data_ptr", "storage_offset", "is_mps", "is_xla", "is_cpu", "type", "_version", "is_inference", "itemsize",
-    "is_same_size", "can_cast",
+    "element_size", "data_ptr", "storage_offset", "is_mps", "is_xla", "is_cpu", "type", "_version", "is_inference",
+    "itemsize", "is_same_size", "can_cast",
 }  # fmt: skip
 """What a forward may ask of a value: nothing that depends on its numbers."""
 

@@ -2,7 +2,16 @@
 
 from torch import nn
 
-from hypersign.layers import Maxout, QuantConv1d, QuantConv2d, QuantLinear, Rotation, RPReLU
+from hypersign.layers import (
+    Maxout,
+    QuantConv1d,
+    QuantConv2d,
+    QuantConvTranspose1d,
+    QuantConvTranspose2d,
+    QuantLinear,
+    Rotation,
+    RPReLU,
+)
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
@@ -51,6 +60,8 @@ HANDLERS: dict[type[nn.Module], Handler] = {
     QuantConv1d: convolution,
     nn.ConvTranspose1d: transposed_convolution,
     nn.ConvTranspose2d: transposed_convolution,
+    QuantConvTranspose1d: transposed_convolution,
+    QuantConvTranspose2d: transposed_convolution,
     nn.Linear: linear,
     QuantLinear: linear,
     nn.BatchNorm1d: batch_norm,
