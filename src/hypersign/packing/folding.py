@@ -157,7 +157,7 @@ class Folding:
             raise refusal(name, module, "its forward was replaced on the object, as device hooks do: remove the hook")
         # a subclass may compute something else, so types must match exactly
         kind = known_type(module, self.handlers)
-        if kind in self.handlers:
+        if kind is not None and kind in self.handlers:
             return self.handlers[kind](self, name, module, *inputs)
         if kind is not None:
             raise refusal(name, module, f"no packed form is known of {type(module).__name__}")
