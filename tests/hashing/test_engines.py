@@ -4,6 +4,7 @@ Ray and Spark start processes of their own, so they run with HYPERSIGN_LONG alon
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,7 +89,8 @@ def test_columns_of_ray(ray) -> None:
 @LONG
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("options", HASHERS, ids=str)
-def test_spark(options) -> None:
+def test_spark(options, monkeypatch) -> None:
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)  # else the workers take the first python3 there is
     sql = pytest.importorskip("pyspark.sql")
     session = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     types = sql.types
