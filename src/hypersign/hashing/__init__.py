@@ -10,9 +10,11 @@ Neighbours are nearest by Euclidean distance. Scale vectors to length 1 first to
 
 from hypersign.hashing.engines import hash_dataset
 from hypersign.hashing.estimators import (
+    DistanceEstimate,
     Estimate,
     asymmetric_cosine,
     code_cosines,
+    code_distances,
     hamming_angle,
     hamming_cosine,
     rabitq_cosine,
@@ -59,4 +61,6 @@ __all__ = [
     "code_cosines",
     "rabitq_cosine",
     "Estimate",
+    "code_distances",
+    "DistanceEstimate",
 ]
