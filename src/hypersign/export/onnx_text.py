@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import hypersign
@@ -47,7 +46,8 @@ def onnx_text_model(model: PackedText) -> onnx.ModelProto:
     """
     if model.kind != "lstm":
         raise HypersignError(
-            f"export to ONNX takes recurrent language models; this one is a {model.kind}: run it with hypersign generate"
+            f"export to ONNX takes recurrent language models; this one is a {model.kind}: run it with hypersign "
+            "generate"
         )
     return _Text(model).build()
 
@@ -126,7 +126,9 @@ class _Text:
             x = graph.op("Clip", graph.op("Round", graph.op("Div", x, scale)), low, high)
         elif inputs == "sign":
             below = graph.op("Less", x, graph.constant("zero", np.float32(0)))
-            x = graph.op("Where", below, graph.constant("minus", np.float32(-1)), graph.constant("one", np.float32(1)))
+            x = graph.op(
+                "Where", below, graph.constant("minus", np.float32(-1)), graph.constant("one", np.float32(1))
+            )
         y = graph.op("MatMul", x, self.matrix(name))
         if f"{name}.scale" in self.tensors:
             y = graph.op("Mul", y, graph.constant(f"{name}.scale", self.tensors[f"{name}.scale"]))
@@ -141,13 +143,16 @@ class _Text:
             words = self.tensors[f"{name}.levels"]
             unpack = bits.unpack if words.ndim == 2 else bits.unpack_ternary
             levels = unpack(words, self.features[name]).T
-            self.graph.op("Cast", self.graph.constant(f"{name}.levels", levels, np.int8), out=made, to=TensorProto.FLOAT)
+            self.graph.op(
+                "Cast", self.graph.constant(f"{name}.levels", levels, np.int8), out=made, to=TensorProto.FLOAT
+            )
         return made
 
     @property
     def features(self) -> Mapping[str, int]:
         """The number of inputs of each recurrent matrix."""
-        found, width = {}, self.tensors["embedding"].shape[1]
+        found: dict[str, int] = {}
+        width = self.tensors["embedding"].shape[1]
         for number, layer in enumerate(self.structure["layers"], 1):
             found |= {f"layer{number}.ih": width, f"layer{number}.hh": layer["units"]}
             width = layer["units"]
@@ -204,7 +209,10 @@ class _Text:
         h, x = f"{name}.h", f"{name}.x"
         product = self.product(body, f"{name}.hh", layer["hidden"], h)
         after = self.cell(body, name, cell, x, self.added(body, name, "hh", product))
-        outputs = [body.op("Identity", value, out=f"{name}.{state}.after") for state, value in zip(states, after)]
+        outputs = [
+            body.op("Identity", value, out=f"{name}.{state}.after")
+            for state, value in zip(states, after, strict=True)
+        ]
         outputs.append(body.op("Identity", after[0], out=f"{name}.output"))
         infos = [helper.make_tensor_value_info(f"{name}.{s}", TensorProto.FLOAT, ["N", units]) for s in states]
         infos.append(helper.make_tensor_value_info(x, TensorProto.FLOAT, ["N", GATES[cell] * units]))
@@ -212,7 +220,7 @@ class _Text:
         return helper.make_graph(body.nodes, f"{name}.step", infos, ends)
 
     def sigmoid(self, g: _Graph, x: str) -> str:
-        """1/(1 + exp(-x)), as the packed network computes it: ONNX Runtime's own gives 0 below -20, which is no sign."""
+        """1/(1 + exp(-x)), as the packed network computes it: the operator Sigmoid of ONNX Runtime rounds to 0 early."""
         one = g.constant("one", np.float32(1))
         return str(g.op("Div", one, g.op("Add", one, g.op("Exp", g.op("Neg", x)))))
 
