@@ -220,7 +220,7 @@ class _Text:
         return helper.make_graph(body.nodes, f"{name}.step", infos, ends)
 
     def sigmoid(self, g: _Graph, x: str) -> str:
-        """1/(1 + exp(-x)), as the packed network computes it: the operator Sigmoid of ONNX Runtime rounds to 0 early."""
+        """1/(1 + exp(-x)), as the packed network computes it: the operator Sigmoid rounds to 0 early."""
         one = g.constant("one", np.float32(1))
         return str(g.op("Div", one, g.op("Add", one, g.op("Exp", g.op("Neg", x)))))
 
