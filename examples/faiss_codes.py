@@ -1,4 +1,4 @@
-"""Codes of HyperSign in FAISS: the same search by brute force, and a graph over them for many more.
+"""Codes of HyperSign in FAISS: the same search by brute force, and a graph or cells over them for many more.
 
 FAISS takes codes as bytes and compares them as ours, by the bits that differ, so little-endian words need only be
 seen as bytes; bits must be a multiple of 8. Anything else that stores binary vectors takes the same bytes.
@@ -29,3 +29,11 @@ graph = faiss.IndexBinaryHNSW(hasher.bits, 16)
 graph.add(np.ascontiguousarray(code_bytes))
 _, found = graph.search(np.ascontiguousarray(query_bytes), 10)
 print(f"IndexBinaryHNSW finds {recall(found, ours.indices, 10):.1%} of the 10 nearest codes")
+
+# Cells: a query is compared with the codes of the nearest 16 of 64 cells. Ids go along.
+cells = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(hasher.bits), hasher.bits, 64)
+cells.train(np.ascontiguousarray(code_bytes))
+cells.add_with_ids(np.ascontiguousarray(code_bytes), index.ids)
+cells.nprobe = 16
+_, found = cells.search(np.ascontiguousarray(query_bytes), 10)
+print(f"IndexBinaryIVF finds {recall(found, ours.indices, 10):.1%} of the 10 nearest codes")

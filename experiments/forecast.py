@@ -51,8 +51,11 @@ from hypersign.forecasting.effects import unseen
 from hypersign.forecasting.formats import sides_of
 from hypersign.forecasting.planning import smallest
 
-MIXED = ("binary", "ternary", "4-level")
-"""Formats of the random mixtures."""
+MIXED = {"binary": 1.0, "ternary": 1.0, "4-level": 1.0}
+"""Formats of the random mixtures, and how strongly each is drawn."""
+
+MILD = {"binary": 0.2, "ternary": 0.3, "4-level": 1.0, "8-level": 4.0}
+"""The same for EfficientNet: harsher mixtures destroy it, so there would be nothing to compare."""
 
 BUDGETS = (1.25, 1.5, 2.0, 2.5, 3.0)
 """Budgets: bits per weight, where 1 stands for the size of all layers binary, 2 of all 4-level, 3 of all 8-level."""
@@ -191,10 +194,8 @@ class World:
     def random_mixtures(self) -> list[Cell]:
         """Random mixtures measured."""
         layers = [row["name"] for row in self.alone()["forecast"]["layers"]]
-        return [
-            self.measured(f"mixture-{number:02}", assignment)
-            for number, assignment in enumerate(mixtures_of(layers, self.mixtures))
-        ]
+        drawn = mixtures_of(layers, self.mixtures, mild=self.subject.fragile)
+        return [self.measured(f"mixture-{number:02}", assignment) for number, assignment in enumerate(drawn)]
 
     def own(self, bits: str, assignment: Mapping[str, str]) -> Cell:
         """What the forecast says of its plan: measured on its own inputs, repair on those it has not seen."""
@@ -251,15 +252,19 @@ def r_parts(original: Array, changed: Array) -> Array:
     return n * (cross / total - r / 2 * (ss / ss.sum() + cc / cc.sum()))
 
 
-def mixtures_of(layers: Sequence[str], count: int, seed: int = 1) -> list[dict[str, str]]:
-    """Random assignments: L^u of the L layers change (u uniform), in random proportions of the formats."""
+def mixtures_of(layers: Sequence[str], count: int, *, mild: bool = False, seed: int = 1) -> list[dict[str, str]]:
+    """Random assignments: L^u of the L layers change, in random proportions of the formats.
+
+    u is uniform from 0 to 1, and the proportions follow a Dirichlet distribution. `mild`: u to 0.8, mostly 8-level.
+    """
     generator = np.random.default_rng(seed)
+    formats, reach = (MILD, 0.8) if mild else (MIXED, 1.0)
     found = []
     for _ in range(count):
-        number = round(len(layers) ** generator.uniform())
-        proportions = generator.dirichlet(np.ones(len(MIXED)))
+        number = round(len(layers) ** (reach * generator.uniform()))
+        proportions = generator.dirichlet(list(formats.values()))
         chosen = set(generator.permutation(len(layers))[:number].tolist())
-        texts = [MIXED[int(i)] for i in generator.choice(len(MIXED), len(layers), p=proportions)]
+        texts = [list(formats)[int(i)] for i in generator.choice(len(formats), len(layers), p=proportions)]
         found.append({layer: texts[i] for i, layer in enumerate(layers) if i in chosen})
     return found
 
@@ -479,8 +484,8 @@ def measure(world: World) -> Cell:
         "passes": world.alone()["forecast"]["passes"],
         "seconds": world.alone()["forecast"]["seconds"],
     }
-    found["plans"] = plan_rows(world)
     found["assignments"] = assignments(world)
+    found["plans"] = plan_rows(world)
     found["ranks"] = ranks(world)
     return found
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
 from hypersign.data import load as load_data
+from hypersign.forecasting import inputs_of
 from hypersign.runs import Run, load
 from hypersign.training import Recipe, resume, train
 
@@ -41,7 +42,33 @@ TWIN = Recipe(
     latent_clip="none",
     reestimate_images=5000,
 )
-"""The recipe of the float networks; `epochs` is an option of the experiment."""
+"""The recipe of the float networks of images; `epochs` is an option of the experiment."""
+
+_TEXT = Recipe(
+    data="tinyshakespeare",
+    images=400_000,
+    weights="float",
+    inputs="float",
+    epochs=3,
+    batch_size=32,
+    loss="cross-entropy",
+    optimizer="adamw",
+    weight_decay=0.0,
+    learning_rate=3e-3,
+    final_learning_rate=1e-4,
+    schedule="cosine",
+    schedule_per="step",
+    gradient_clip=None,
+    gradient_norm=1.0,
+    latent_clip="none",
+    reestimate_images=0,
+)
+
+TEXTS = {
+    "gpt": dataclasses.replace(_TEXT, model="gpt", width=96, blocks=3, heads=3),
+    "lstm": dataclasses.replace(_TEXT, model="lstm", hidden=(128, 128), learning_rate=6e-3),
+}
+"""The recipes of the language models: the first 400,000 characters, three epochs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +81,7 @@ class Network:
         model: the network, in evaluation mode.
         calibration: inputs that the forecast and repair see, one batch.
         others: other inputs, on which predictions are compared with measurements, in batches.
+        fragile: whether random mixtures must be mild, so that some of them leave anything of the network.
     """
 
     name: str
@@ -61,6 +89,7 @@ class Network:
     model: nn.Module
     calibration: list[Tensor]
     others: list[Tensor]
+    fragile: bool = False
 
 
 class ResidualBlock(nn.Module):
@@ -126,13 +155,16 @@ def vgg(widths: tuple[int, ...] = (32, 32, 64, 64, 128, 128), hidden: tuple[int,
     return nn.Sequential(modules)
 
 
-def trained(folder: Path, build: Callable[[], nn.Module], epochs: int) -> Run:
+def trained(folder: Path, build: Callable[[], nn.Module] | None, recipe: Recipe) -> Run:
     """The finished run in `folder`, trained or resumed if needed."""
     if not (folder / "run.json").exists():
-        recipe = dataclasses.replace(TWIN, epochs=epochs)
         return train(recipe, folder, model=build, device="cpu", console=Console(stderr=True))
     run = load(folder, model=build)
     return run if run.finished else resume(folder, model=build, device="cpu", console=Console(stderr=True))
+
+
+def _twin(folder: Path, build: Callable[[], nn.Module], epochs: int) -> nn.Module:
+    return trained(folder, build, dataclasses.replace(TWIN, epochs=epochs)).load_model()
 
 
 def cifar(split: str, count: int) -> Tensor:
@@ -205,16 +237,19 @@ def network(
     """
     title, build = NETWORKS[name]
     model: Any
-    if name == "efficientnet":
+    if name in TEXTS:
+        run = trained(folder / name / "run", None, TEXTS[name])
+        data, model = run.data(), run.load_model()
+        given, held = (torch.cat(inputs_of(data, part, n)) for part, n in ((data.train, inputs), (data.test, others)))
+    elif name == "efficientnet":
         model, given, held = build(), natural("train", inputs, pixels), natural("test", others, pixels)
     else:
-        model = build() if name == "binary" else trained(folder / name / "run", build, epochs).load_model()
+        model = build() if name == "binary" else _twin(folder / name / "run", build, epochs)
         given, held = cifar("train", inputs), cifar("test", others)
-    model = model.eval().to(device, memory_format=torch.channels_last)
+    model = model.eval().to(device, memory_format=torch.preserve_format if name in TEXTS else torch.channels_last)
     held = held.to(device)
-    return Network(
-        name, title, model, [given.to(device)], list(held.split(100 if held.device.type == "cpu" else 500))
-    )
+    parts = list(held.split(100 if held.device.type == "cpu" else 500))
+    return Network(name, title, model, [given.to(device)], parts, fragile=name == "efficientnet")
 
 
 NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
@@ -222,5 +257,7 @@ NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "efficientnet": ("EfficientNet-lite0, float, ImageNet", efficientnet),
     "vgg": ("VGG, quarter width, float twin", vgg),
     "binary": ("VGG, quarter width, trained binary", lambda: load("cifar10-quarter").load_model()),
+    "gpt": ("GPT, float, characters", nn.Module),
+    "lstm": ("LSTM, float, characters", nn.Module),
 }
 """Networks by key: a title, and the function that builds or loads them."""

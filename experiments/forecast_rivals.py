@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hypersign.forecasting.bench import Bench
 from hypersign.forecasting.changes import given_weight
 from hypersign.forecasting.formats import format_of
+from hypersign.forecasting.layers import hooked, weight_place
 from hypersign.quantizers import Identity
 
 __all__ = ["RIVALS", "Key", "Scored"]
@@ -65,21 +67,25 @@ def noise_to_signal(bench: Bench, keys: list[Key]) -> Scored:
     noise = dict.fromkeys(keys, 0.0)
     signal = dict.fromkeys(bench.layers, 0.0)
 
-    def look(name: str) -> Callable[..., None]:
-        texts = [text for layer, text in keys if layer == name]
+    names = {layer.module: name for name, layer in bench.layers.items()}
+    busy = False
 
-        def hook(module: Any, args: tuple, output: Tensor) -> None:
-            signal[name] += float(output.square().sum())
-            for text in texts:  # the product is linear in the weight: the difference of weights gives that of outputs
-                with weight_of(module, apart[name, text]):
-                    bias = 0 if module.bias is None else module.bias.view(-1, *[1] * (output.dim() - 2))
-                    noise[name, text] += float((module.forward(*args) - bias).square().sum())
+    def look(module: Any, x: Tensor, output: Tensor) -> None:
+        nonlocal busy
+        if busy:  # the products below
+            return
+        busy, name = True, names[module]
+        signal[name] += float(output.square().sum())
+        for text in [text for layer, text in keys if layer == name]:
+            # the product is linear in the weight: the difference of weights gives that of outputs
+            with weight_of(module, apart[name, text]):
+                bias = (
+                    0 if module.bias is None else module.bias.view(-1, *[1] * len(getattr(module, "kernel_size", ())))
+                )
+                noise[name, text] += float((module.forward(x) - bias).square().sum())
+        busy = False
 
-        return hook
-
-    with torch.no_grad(), contextlib.ExitStack() as hooks:
-        for name in bench.layers:
-            hooks.callback(bench.layers[name].module.register_forward_hook(look(name)).remove)
+    with torch.no_grad(), hooked(names, look):
         for batch in bench.batches:
             bench.model(batch)
     formats = len({text for _, text in keys})
@@ -96,7 +102,7 @@ def fisher(bench: Bench, keys: list[Key]) -> Scored:
     with weights_with_gradients(bench) as weights:
         for batch in bench.batches:
             for part in batch.split(BATCH):
-                logits = bench.model(part)
+                logits = bench.model(part).flatten(0, -2)
                 drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(
                     logits.device
                 )
@@ -113,10 +119,10 @@ def hessian_trace(bench: Bench, keys: list[Key]) -> Scored:
     apart = differences(bench, keys)
     traces = dict.fromkeys(bench.layers, 0.0)
     generator = torch.Generator().manual_seed(0)
-    with weights_with_gradients(bench) as weights:
+    with weights_with_gradients(bench) as weights, sdpa_kernel(SDPBackend.MATH):  # others have no second derivative
         for batch in bench.batches:
             for part in batch.split(4 * BATCH):
-                logits = bench.model(part)
+                logits = bench.model(part).flatten(0, -2)
                 loss = F.cross_entropy(logits, logits.detach().argmax(1))
                 slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
                 for probe in range(PROBES):
@@ -144,16 +150,21 @@ RIVALS: Mapping[str, Callable[[Bench, list[Key]], Scored]] = {
 @contextlib.contextmanager
 def weight_of(layer: Any, weight: Tensor) -> Iterator[None]:
     """The layer with this weight in place of its own, not quantized."""
-    before, quantizer = layer._parameters["weight"], layer._modules.get("weight_quantizer")
-    layer._parameters["weight"] = nn.Parameter(weight, requires_grad=weight.requires_grad)
+    place, name = weight_place(layer)
+    before, quantizer, gain = place[name], layer._modules.get("weight_quantizer"), layer._parameters.get("gain")
+    place[name] = nn.Parameter(weight, requires_grad=weight.requires_grad)
     if quantizer is not None:
         layer._modules["weight_quantizer"] = Identity()
+    if gain is not None:
+        layer._parameters["gain"] = None
     try:
         yield
     finally:
-        layer._parameters["weight"] = before
+        place[name] = before
         if quantizer is not None:
             layer._modules["weight_quantizer"] = quantizer
+        if gain is not None:
+            layer._parameters["gain"] = gain
 
 
 @contextlib.contextmanager
@@ -166,7 +177,8 @@ def weights_with_gradients(bench: Bench) -> Iterator[dict[str, Tensor]]:
             weights = {}
             for name, layer in bench.layers.items():
                 stack.enter_context(weight_of(layer.module, given_weight(layer.module).requires_grad_()))
-                weights[name] = layer.module._parameters["weight"]
+                place, key = weight_place(layer.module)
+                weights[name] = place[key]
             yield weights
     finally:
         for name, parameter in bench.model.named_parameters():

@@ -67,6 +67,7 @@ def test_codes_go_to_faiss(run) -> None:
     out = run("faiss_codes.py")
     assert "same distances as IndexBinaryFlat: True" in out
     assert float(re.search(r"HNSW finds ([\d.]+)%", out)[1]) > 80
+    assert float(re.search(r"IVF finds ([\d.]+)%", out)[1]) > 60
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))

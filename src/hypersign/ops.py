@@ -127,6 +127,32 @@ def _(x: Tensor, filters: Tensor, features: int) -> Tensor:
     return x.new_empty((x.shape[0], filters.shape[-2]), dtype=torch.int32)
 
 
+@torch.library.custom_op("hypersign::packed_linear8_grouped", mutates_args=(), device_types="cpu")
+def packed_linear8_grouped(x: Tensor, filters: Tensor, scale: Tensor, group: int) -> Tensor:
+    """Dot products of 8-bit rows with packed filters whose groups of weights have scales: y = sum_g b_jg s_ijg.
+
+    Args:
+        x: integers from -128 to 127 as int8, shape (M, features).
+        filters: packed filters: words (F, ceil(features/64)), or planes (2, F, ...) of ternary ones.
+        scale: b, float32, shape (F, groups).
+        group: number of weights that share a scale; the last group may have fewer.
+
+    Returns float32, shape (M, F): sums s within a group are exact, each operation after that rounds once.
+
+    >>> x, filters = torch.tensor([[100, -7, 1]], dtype=torch.int8), pack(torch.tensor([[1.0, -1.0, 1.0]]))
+    >>> packed_linear8_grouped(x, filters, torch.tensor([[0.5, 2.0]]), 2).tolist()
+    [[55.5]]
+    """
+    found = _filters8(filters, x.shape[1], scale, group)
+    ones = np.ones(len(x), np.float32)
+    return torch.from_numpy(found.matmul(x.contiguous().numpy(), ones, threads=torch.get_num_threads()))
+
+
+@packed_linear8_grouped.register_fake
+def _(x: Tensor, filters: Tensor, scale: Tensor, group: int) -> Tensor:
+    return x.new_empty((x.shape[0], filters.shape[-2]), dtype=torch.float32)
+
+
 @torch.library.custom_op("hypersign::linear_of_levels8", mutates_args=(), device_types="cpu")
 def linear_of_levels8(x: Tensor, weight: Tensor, ternary: bool) -> Tensor:
     """The product of 8-bit levels with binary or ternary ones, for training on the CPU: exact, like its gradients.
@@ -482,12 +508,13 @@ def _filters(words: Tensor, shape: tuple[int, int, int], groups: int) -> Filters
     return filters
 
 
-def _filters8(words: Tensor, features: int) -> Filters8:
-    key = (words._version, features)
+def _filters8(words: Tensor, features: int, scale: Tensor | None = None, group: int | None = None) -> Filters8:
+    key = (words._version, features, None if scale is None else (id(scale), scale._version), group)
     if words in _built8 and _built8[words][0] == key:
         return _built8[words][1]
-    filters = Filters8(_words(words), features)
-    _built8[words] = (key, filters)
+    scales = None if scale is None else scale.detach().contiguous().numpy()
+    filters = Filters8(_words(words), features, scale=scales, group=group)
+    _built8[words] = (key, filters, scale)  # the scale stays, so that no other tensor gets its id
     return filters
 
 

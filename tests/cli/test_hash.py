@@ -76,6 +76,27 @@ def test_inspect_reads_vectors_of_every_kind(files, capsys, monkeypatch, tmp_pat
     assert means == means[:1] * 4
 
 
+def test_exact_search_and_allowed_ids(files, capsys):
+    x, vectors, queries, codes = files
+    main(["hash", str(vectors), "-o", str(codes), "--bits", "64", "--bounds"])
+    capsys.readouterr()
+    words = ["search", str(codes), str(queries), "-k", "3"]
+    main([*words, "--rescore", str(vectors), "--exact", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    truth = np.argsort(np.square(x[:12, None] - x).sum(2), axis=1, kind="stable")[:, :3]
+    assert found["metric"] == "Euclidean"
+    assert np.mean(np.array(found["indices"]) == truth) > 0.9
+    assert all(3 <= read <= 500 for read in found["read"])
+    main([*words, "--rescore", str(vectors), "--exact"])
+    assert f"vectors read per query: {np.mean(found['read']):.0f} of 500" in " ".join(capsys.readouterr().out.split())
+    allowed = np.arange(0, 500, 7)
+    for name, array in (("ids.npy", allowed), ("mask.npy", np.isin(np.arange(500), allowed))):
+        np.save(codes.parent / name, array)
+        main([*words, "--allowed", str(codes.parent / name), "--json"])
+        found = json.loads(capsys.readouterr().out)["indices"]
+        assert found == HammingIndex.load(codes).search(x[:12], 3, allowed=allowed).indices.tolist()
+
+
 def test_a_plan_fits_a_terminal(files, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, vectors, _, codes = files
@@ -126,6 +147,11 @@ def test_plan_predicts_and_measures(files, capsys):
         (["hash", "x.npy", "-o", "."], "is a folder"),
         (["hash", "x.npy", "-o", "x.npy"], "would take the place of the vectors"),
         (["hash", "x.npy", "-o", "c", "--bits", "0"], "bits must be an integer from 1 to 1048576; got 0"),
+        (["hash", "x.npy", "-o", "c", "--bounds", "--rotation", "none"], "--bounds writes the bounds of rotated"),
+        (["search", "codes", "q.npy", "--exact"], "--exact compares all original vectors; give --rescore FILE"),
+        (["search", "codes", "q.npy", "--exact", "--rescore", "x.npy"], "codes has no bounds"),
+        (["search", "codes", "codes", "--exact", "--rescore", "x.npy"], "--exact needs the queries' vectors"),
+        (["search", "codes", "q.npy", "--allowed", "x.npy"], "ids must be integers of 64 bits; got float32"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
         (["search", "codes", "other"], "differ in seed 0 and 1"),

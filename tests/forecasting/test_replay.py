@@ -105,7 +105,7 @@ def test_what_comes_before_the_change_is_not_computed_again() -> None:
     model = nn.Sequential(nn.Sequential(Counting(0)), Counting(1), Counting(2))
     replay, x = Replay(model), torch.randn(2, 4)
     with prepared(model):
-        recorded = replay.record(x, {})
+        recorded = replay.record(x)
         again = replay.again(model[1], x)
     assert counts == [1, 2, 2]
     assert torch.equal(recorded, again)

@@ -1,10 +1,14 @@
 """Bounds leave out what cannot be near, and nothing else."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from hypersign._checks import HypersignError
-from hypersign.hashing import BoundedIndex, SignHasher, pruning, recall
+from hypersign.hashing import BoundedIndex, HammingIndex, SignHasher, hash_file, pruning, recall
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,64 @@ def test_blocks_change_nothing(vectors, monkeypatch) -> None:
     parts = BoundedIndex(hasher, vectors)
     np.testing.assert_array_equal(parts.cosines, whole.cosines)
     np.testing.assert_array_equal(parts.lengths, whole.lengths)
+
+
+def test_codes_are_searched_in_blocks(vectors, monkeypatch) -> None:
+    """Whatever the sizes of blocks and pools, the neighbours are the same, and hardly more vectors are read."""
+    base, queries = vectors[:2000], vectors[2000:2020]
+    index = BoundedIndex(SignHasher(bits=64).fit(base), base)
+    whole = index.search(queries, 10, epsilon=5.0)
+    for rows, pool in ((2000, 10**6), (7, 10**6), (100, 300), (7, 10)):
+        monkeypatch.setattr(pruning, "ROWS", rows)
+        monkeypatch.setattr(pruning, "POOL", pool)
+        found = index.search(queries, 10, epsilon=5.0)
+        np.testing.assert_array_equal(found.neighbours.indices, whole.neighbours.indices)
+        np.testing.assert_array_equal(found.neighbours.distances, whole.neighbours.distances)
+        if pool == 10**6:
+            np.testing.assert_array_equal(found.read, whole.read)
+        assert (found.read >= whole.read).all()
+        assert found.read.mean() < 2 * whole.read.mean()
+
+
+def test_memory_does_not_grow_with_the_codes() -> None:
+    def peak(count):
+        x = np.random.default_rng(0).integers(0, 256, (count, 16), np.uint8)
+        index = BoundedIndex(SignHasher(bits=16).fit(x), x)
+        tracemalloc.start()
+        try:
+            index.search(x[:16] + 0.5, 5)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(240_000) < 1.2 * peak(80_000) < 100e6
+
+
+def test_bounds_in_a_file(vectors, tmp_path) -> None:
+    base, queries = vectors[:2000], vectors[2000:2020]
+    np.save(tmp_path / "x.npy", base)
+    hasher = hash_file(tmp_path / "x.npy", tmp_path / "codes", SignHasher(bits=64), bounds=True)
+    index, expected = BoundedIndex.load(tmp_path / "codes", base), BoundedIndex(hasher, base)
+    for name in ("codes", "cosines", "lengths"):
+        np.testing.assert_array_equal(getattr(index, name), getattr(expected, name))
+    found, truth = (i.search(queries, 10) for i in (index, expected))
+    np.testing.assert_array_equal(found.neighbours.indices, truth.neighbours.indices)
+    np.testing.assert_array_equal(found.read, truth.read)
+    assert len(HammingIndex.load(tmp_path / "codes")) == 2000
+    hash_file(tmp_path / "x.npy", tmp_path / "plain", SignHasher(bits=64))
+    with pytest.raises(HypersignError, match="plain has no bounds, which exact search needs; hash its vectors again"):
+        BoundedIndex.load(tmp_path / "plain", base)
+    with pytest.raises(HypersignError, match="holds the codes of 2000 vectors of dimension 64; got vectors of shape"):
+        BoundedIndex.load(tmp_path / "codes", base[1:])
+    with pytest.raises(HypersignError, match="bounds need a hasher with a random rotation"):
+        hash_file(tmp_path / "x.npy", tmp_path / "none", SignHasher(bits=64, rotation=None), bounds=True)
+    tensors = load_file(tmp_path / "codes")
+    for name, value in (("cosines", np.nan), ("cosines", 0), ("lengths", -1), ("lengths", np.inf)):
+        bad = {**tensors, name: np.where(np.arange(2000) == 7, value, tensors[name]).astype(np.float32)}
+        with safe_open(tmp_path / "codes", "np") as file:
+            save_file(bad, tmp_path / "bad", file.metadata())
+        with pytest.raises(HypersignError, match=f"its {name} must be"):
+            BoundedIndex.load(tmp_path / "bad", base)
 
 
 def test_what_is_refused(vectors) -> None:

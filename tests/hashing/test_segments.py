@@ -238,18 +238,40 @@ def test_rescoring_by_ids(hasher):
     assert equal.indices.tolist() == [[970, 980, 999]]
 
 
+class Watched(HammingIndex):
+    """Records the number of codes in every state that a search could see."""
+
+    def __setattr__(self, name, value):
+        if name == "_segments":
+            self.__dict__.setdefault("seen", []).append(sum(map(len, value)))
+        super().__setattr__(name, value)
+
+
+def test_each_change_is_one_step(hasher):
+    x = np.random.default_rng(0).standard_normal((9, DIMENSION))
+    index = Watched(hasher, hasher.codes(x))
+    index.add(x[:4])
+    index.add(x[:1], [100])
+    index.remove([0, 5, 100])
+    index.remove(range(6, 13))
+    with pytest.raises(HypersignError):
+        index.add(x, range(9))
+    assert index.seen == [0, 9, 13, 14, 11, 4]
+
+
 def test_searches_while_codes_are_added_and_removed(hasher):
     """Batches of copies of one vector: a search finds whole batches, those added first."""
     x = np.random.default_rng(0).standard_normal((1, DIMENSION))
     index = HammingIndex(hasher, hasher.codes(-x), [-1])
-    done, wrong, seen = threading.Event(), [], set()
+    done, wrong = threading.Event(), []
 
     def read():
+        before = 0
         while not done.is_set():
             found = index.range_search(x, 0).indices.tolist()
-            seen.add(len(found))
-            if found != list(range(len(found))) or len(found) % 10:
+            if found != list(range(len(found))) or len(found) % 10 or len(found) < before - 10:
                 wrong.append(found)
+            before = len(found)
 
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:

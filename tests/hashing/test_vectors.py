@@ -198,7 +198,7 @@ def changed(path, source, **saved):
     ("saved", "message"),
     [
         ({"metadata": False}, "no codes file"),
-        ({"version": 3}, "of version 3"),
+        ({"version": 4}, "of version 4"),
         ({"bits": 200}, "no codes file"),
         ({"bits": 0}, "bits must be"),
         ({"seed": "0"}, "seed must be"),
@@ -242,6 +242,26 @@ def test_codes_files_of_the_safetensors_library_are_read(source, tmp_path):
     assert found.hasher.difference(index.hasher) == ""
 
 
+def test_hashing_with_bounds_goes_on_after_a_stop(source, tmp_path, small_blocks):
+    hash_file(source, tmp_path / "whole", SignHasher(100), bounds=True)
+
+    def stop(done, total):
+        if done == 640:
+            raise KeyboardInterrupt
+
+    for cut in (0, 5, 1600):  # bytes that are not there after the stop
+        with pytest.raises(KeyboardInterrupt):
+            hash_file(source, tmp_path / "c", SignHasher(100), bounds=True, progress=stop)
+        (part,) = tmp_path.glob(".c.*.part")
+        os.truncate(part, part.stat().st_size - cut)
+        seen = []
+        hash_file(
+            source, tmp_path / "c", SignHasher(100), bounds=True, progress=lambda *at, seen=seen: seen.append(at)
+        )
+        assert seen[0][0] == {0: 704, 5: 640, 1600: 576}[cut]
+        assert (tmp_path / "c").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
 def test_files_with_ids(source, tmp_path):
     hasher = SignHasher(100).fit(np.load(source))
     index = HammingIndex(hasher, hasher.codes(np.load(source))[:4], [5, -3, 7, 2**60])
@@ -281,6 +301,8 @@ def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
     for rotation in ("hadamard", "haar"):
         hash_file(source, tmp_path / rotation, SignHasher(70, rotation=rotation))
         mutators.append(mutations.Mutator((tmp_path / rotation).read_bytes(), "hypersign"))
+    hash_file(source, tmp_path / "bounds", SignHasher(70), bounds=True)
+    mutators.append(mutations.Mutator((tmp_path / "bounds").read_bytes(), "hypersign"))
     index = HammingIndex.load(tmp_path / "haar")
     index.remove(range(0, 1000, 3))
     index.save(tmp_path / "ids")
@@ -292,7 +314,7 @@ def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
         index.search(queries, k=1)
 
     count = mutations.cases(500)
-    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 3].mutated(seed), read, count)
+    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 4].mutated(seed), read, count)
     assert count // 3 < refused < count
 
 

@@ -180,6 +180,25 @@ def test_8_bit_inputs_bit_for_bit(weights: nn.Module, shape: tuple[int, ...]) ->
     assert torch.equal(packed.model[0].weight, layer.quantized_weight())
 
 
+@pytest.mark.parametrize("weights", [Sign(), Ternary(0.3)])
+@pytest.mark.parametrize(("features", "group"), [(256, 128), (130, 64), (70, 200), (65, 1)])
+def test_scales_per_group(weights: nn.Module, features: int, group: int) -> None:
+    layer = QuantLinear(features, 9, input_quantizer=Int8(), weight_quantizer=GroupScaled(weights, group))
+    x = torch.randn(3, 4, features)
+    found = use_kernels(nn.Sequential(layer))
+    assert found.converted == ("0",)
+    with torch.no_grad():
+        levels = layer.input_quantizer(x)
+        wanted = levels.double() @ layer.quantized_weight().double().T
+        wanted = wanted * layer.input_quantizer.scale(x, levels) + layer.bias
+        torch.testing.assert_close(found.model(x).double(), wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.model(x), layer(x), atol=1e-5, rtol=1e-5)
+        kernel = found.model[0]
+        kernel.scale = kernel.scale * 2  # a new tensor: no stale filters
+        torch.testing.assert_close(found.model(x) - layer.bias, 2 * (layer(x) - layer.bias), atol=1e-5, rtol=1e-5)
+    assert torch.equal(torch.compile(found.model, fullgraph=True, backend="eager")(x), found.model(x))
+
+
 @pytest.mark.parametrize("weights", [BitNet(), Sign()])
 def test_training_with_8_bit_inputs_is_that_of_float32(weights: nn.Module) -> None:
     torch.manual_seed(0)

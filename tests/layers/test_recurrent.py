@@ -209,3 +209,34 @@ def test_bad_arguments():
     with pytest.raises(HypersignError, match=r"sequences of unequal length packed by .*; got list: pack them"):
         QuantLSTM(3, 5)([torch.zeros(2, 3), torch.zeros(4, 3)])
     assert isinstance(QuantLSTM(3, 5).hh_l0.weight_quantizer, Identity)
+
+
+def test_replaced_parameters_count_at_once() -> None:
+    """torch renews its list of weights in the first pass after a parameter was replaced."""
+    torch.manual_seed(0)
+    layer, x = QuantLSTM(5, 7, recurrent_weight_quantizer=Sign(scale=MeanScale())), torch.randn(6, 2, 5)
+    state = {name: 0.5 * value.clone() for name, value in layer.state_dict().items()}
+    layer.load_state_dict(state, assign=True)
+    with torch.no_grad():
+        first, second = layer(x)[0], layer(x)[0]
+    assert torch.equal(first, second)
+
+
+def test_convert_takes_names_of_matrices() -> None:
+    torch.manual_seed(0)
+    network = nn.ModuleDict({"lstm": nn.LSTM(5, 7), "head": nn.Linear(7, 3)})
+    result = convert(
+        network, weight_quantizer={"lstm.hh_l0": Sign(), "head": Ternary()}, input_quantizer={"lstm": Sign()}
+    )
+    products = result.model["lstm"].products()
+    assert not products["weight_ih_l0"].quantizes_weights
+    assert products["weight_hh_l0"].quantizes_weights
+    assert all(product.quantizes_inputs for product in products.values())
+    assert result.converted == ("lstm", "head")
+    again = convert(result.model, weight_quantizer={"lstm.ih_l0": Ternary()}).model["lstm"]
+    assert isinstance(again.ih_l0.weight_quantizer, Ternary)
+    assert isinstance(again.hh_l0.weight_quantizer, Sign)
+    with pytest.raises(HypersignError, match="already a quantized layer"):
+        convert(result.model, weight_quantizer={"lstm.hh_l0": Ternary()})
+    with pytest.raises(HypersignError, match=r"'lstm\.hh_l1' is none"):
+        convert(network, weight_quantizer={"lstm.hh_l1": Sign()})

@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 from hypersign._checks import HypersignError
+from hypersign.cli import main
 from hypersign.weight_files import Levels, inspect_pair, inspect_weights, open_tensors, write_bitnet, write_gguf
 
 GENERATOR = np.random.default_rng(0)
@@ -256,6 +257,30 @@ def test_i2_s(tmp_path):
     read_all_ways(open_tensors(path).tensors["a"], (q - 1) * 0.75)
     path = save_typed(tmp_path / "m.gguf", {"a": (36, (16, 256), data[:-32] + bytes(32))})
     assert "another program" in open_tensors(path).tensors["a"].unreadable
+
+
+@pytest.mark.parametrize("features", [256, 192])
+def test_i2_s_of_arm(features, tmp_path, capsys):
+    pytest.importorskip("gguf")
+    q = GENERATOR.integers(0, 3, (16, features))
+    packed = np.zeros((16, features // 64, 16), np.uint8)
+    for place in range(features):
+        block, i = divmod(place, 64)
+        packed[:, block, i % 16] |= (q[:, place] << (6 - 2 * (i // 16))).astype(np.uint8)
+    data = packed.tobytes() + np.array([0.75, 0, 0, 0, 0, 0, 0, 0], np.float32).tobytes()
+    path = save_typed(tmp_path / "m.gguf", {"w.weight": (36, (16, features), data)})
+    other = {} if features % 128 else {"arm": True}
+    read_all_ways(open_tensors(path, **other).tensors["w.weight"], (q - 1) * 0.75)
+    save_file({"w.weight": ((q - 1) * 0.75).astype(np.float32)}, tmp_path / "w.safetensors")
+    words = ["--against", str(tmp_path / "w.safetensors"), "--json", "-"]
+    main(["inspect", str(path), "--arm", *words])
+    (pair,) = json.loads(capsys.readouterr().out)["tensors"]
+    assert pair["cosine"]["mean"] == pytest.approx(1)
+    if not other:
+        return
+    main(["inspect", str(path), *words])
+    (pair,) = json.loads(capsys.readouterr().out)["tensors"]
+    assert pair["cosine"]["mean"] < 0.6
 
 
 @pytest.mark.parametrize("apart", ["low", "high"])

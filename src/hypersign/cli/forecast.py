@@ -56,8 +56,8 @@ def forecast(
 
     Args:
         formats: the formats to judge.
-        images: measure on INT training images, spread over all of them.
-        held_out: measure the plan on the first INT test images.
+        images: measure on INT training images (of a text: sequences), spread over all of them.
+        held_out: measure the plan on the first INT test images or sequences.
         quick: measure on every twelfth image.
         raw: measure without repair, instead of with it.
         mixtures: random mixtures that are measured, to fit the law and to know its error.
@@ -68,7 +68,7 @@ def forecast(
         seed: seed of the mixtures.
     """
     from hypersign import runs, study
-    from hypersign.forecasting import check_real_weights
+    from hypersign.forecasting import check_real_weights, inputs_of
     from hypersign.forecasting import forecast as measure
 
     goal = _goal(bytes, bits_per_weight, agreement)
@@ -78,11 +78,6 @@ def forecast(
     check_int("--held-out", held_out, min=2)
     opened = runs.load(run)
     folder = opened.results_folder
-    if opened.reads_text or study.is_recurrent(opened):
-        raise HypersignError(
-            f"a forecast is for networks of images and vectors; {opened.name} reads sequences: hypersign inspect "
-            "measures it"
-        )
     if goal:
         check_real_weights(opened.load_model(weights))
     with writing_file(folder / "forecast.json"):
@@ -101,7 +96,8 @@ def forecast(
         plan = None
         if goal:
             data = opened.data()
-            plan = found.plan(**goal, repaired=not raw, held_out=data.batches(data.test[:held_out], 128))
+            others = inputs_of(data, data.test, held_out, spread=False)
+            plan = found.plan(**goal, repaired=not raw, held_out=others)
         answer = {
             "run": opened.name,
             "weights": weights,
@@ -148,10 +144,9 @@ def _print(run: "Run", found: "Forecast", plan: "Plan | None", repaired: bool, f
 def code(plan: "Plan", run: Path, images: int, weights: str) -> str:
     """The Python code that makes the planned network of a run."""
     return (
-        f"import hypersign\n\nrun = hypersign.load({str(run)!r})\n"
+        f"import hypersign\nfrom hypersign.forecasting import inputs_of\n\nrun = hypersign.load({str(run)!r})\n"
         f"model, data = run.load_model({weights!r}), run.data()\n"
-        f"inputs = data.train[:: max(1, len(data.train) // {images})][:{images}]\n"
-        f"batches = data.batches(inputs, 128)\n\n" + plan.call.removeprefix("import hypersign\n")
+        f"batches = inputs_of(data, data.train, {images})\n\n" + plan.call.removeprefix("import hypersign\n")
     )
 
 

@@ -82,6 +82,7 @@ def inspect_weights(
     *,
     against: Annotated[Path | None, Option(metavar="FILE")] = None,
     sample: int = _defaults.SAMPLED_WEIGHTS,
+    arm: bool = False,
     seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
@@ -94,9 +95,10 @@ def inspect_weights(
         file: a .safetensors or .gguf file, or a folder with one .safetensors file or with shards and their index.
         against: float original (.safetensors or .gguf); the comparison has row cosines, signs and scales.
         sample: weights per tensor, in whole rows, for best levels and rotation; the other numbers use all weights.
+        arm: bitnet.cpp wrote FILE's I2_S tensors on ARM, in another order of weights.
         seed: seed of the rotation.
     """
-    opened = open_tensors(file)
+    opened = open_tensors(file, arm=arm)
     original = None if against is None else open_tensors(against)
     found: WeightsGeometry | PairGeometry
     with progress_bars() as progress:

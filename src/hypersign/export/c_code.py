@@ -63,7 +63,7 @@ def c_source(model: PackedModel, name: str = "network") -> str:
         name: the prefix of the functions, a C name.
 
     Raises:
-        HypersignError: the name is no C name.
+        HypersignError: the name is no C name, or an operation has no C form.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
         raise HypersignError(f"name must be a C name of letters, digits and _; got {name!r}")
@@ -89,8 +89,11 @@ class _Source:
     def text(self) -> str:
         """The whole file."""
         graph = self.model.graph
+        graph.check_plain("a C file", self.values)
         reads = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
         for i, (node, data) in enumerate(zip(graph.nodes, self.data, strict=True)):
+            if node.op not in WRITERS:
+                raise HypersignError(f"node {node.name!r}: C has no {node.op} operation; run the packed file")
             if node.name != graph.nodes[-1].name:
                 self._place(node.name)
             self.statements.append(f"    /* {_comment(node.name)}: {node.op}, {self.values[node.name]} */")

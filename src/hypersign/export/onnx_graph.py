@@ -125,13 +125,14 @@ class _Standard:
     def build(self) -> onnx.ModelProto:
         """Returns the checked model."""
         graph = self.model.graph
+        graph.check_plain("an ONNX file", self.values)
         self.names[INPUT] = self.read_input()
         for node, data in zip(graph.nodes, self.data, strict=True):
             handler = HANDLERS.get(node.op)
             if handler is None:
                 raise HypersignError(
-                    f"node {node.name!r}: ONNX has no exact form of the operation {node.op} in float32; export to C, "
-                    "which has it, or run the packed file"
+                    f"node {node.name!r}: ONNX has no exact form of the operation {node.op} in float32; export to C "
+                    "where it has one, or run the packed file"
                 )
             try:
                 self.names[node.name] = handler(self, node, data)

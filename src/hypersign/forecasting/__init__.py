@@ -4,7 +4,7 @@ from hypersign.forecasting.choice import check_real_weights
 from hypersign.forecasting.effects import DESTROYED, Effect, Estimate, effect
 from hypersign.forecasting.formats import FORMATS, Format, format_of
 from hypersign.forecasting.law import Law, Mixture, fit
-from hypersign.forecasting.network import forecast
+from hypersign.forecasting.network import forecast, inputs_of
 from hypersign.forecasting.plan import Plan
 from hypersign.forecasting.planning import Option, cheapest
 from hypersign.forecasting.repairs import repair
@@ -12,6 +12,7 @@ from hypersign.forecasting.results import Forecast, LayerForecast
 
 __all__ = [
     "forecast",
+    "inputs_of",
     "Forecast",
     "LayerForecast",
     "Effect",

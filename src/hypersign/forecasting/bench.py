@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,12 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
-from hypersign.forecasting.changes import Change, Moments, change_of, match, matched, matching
+from hypersign.forecasting.changes import Change, Moments, change_of, match, matched, run_matched
 from hypersign.forecasting.effects import centred
 from hypersign.forecasting.formats import Format
+from hypersign.forecasting.layers import (
+    called_with,
+    changeable_layers,
+    hooked,
+    takes_repair,
+    unrolled,
+    weight_place,
+)
 from hypersign.forecasting.replay import Replay, batch_size, every, logits_of, prepared, run
-from hypersign.layers import QuantLayer
-from hypersign.layers.layer import quantizable_layers
+from hypersign.layers import QuantLayer, RecurrentProduct
 
 __all__ = ["Bench", "Key", "Layer"]
 
@@ -26,6 +34,9 @@ ROWS = 4096
 
 INPUTS = 1 << 18
 """Inputs of a layer that are kept to fit a grid."""
+
+STEPS = 64
+"""Calls of a layer whose inputs are kept for it."""
 
 HELD = 2**30
 """Bytes of changed weights that are kept between batches."""
@@ -71,24 +82,24 @@ class Bench:
     """
 
     def __init__(self, model: nn.Module, batches: Iterable[Any]) -> None:
-        self.model = model
+        self.model = model = unrolled(model)
         sized = [(batch, size) for batch in batches if (size := batch_size(batch))]
         self.batches = [batch for batch, _ in sized]
         self.sizes = [size for _, size in sized]
         self.inputs = sum(self.sizes)
         if self.inputs < 2:
             raise HypersignError(f"a forecast needs at least two inputs, for its standard errors; got {self.inputs}")
-        found = quantizable_layers(model)
+        found = changeable_layers(model)
         if not found:
             raise HypersignError(
-                "a network to forecast must have layers that can be quantized (nn.Linear, nn.Conv1d, nn.Conv2d); it "
-                "has none"
+                "a network to forecast must have layers that can be quantized (nn.Linear, nn.Conv1d, nn.Conv2d, "
+                "nn.RNN, nn.LSTM, nn.GRU); it has none"
             )
         _check_numbers(model)
         self.unmeasured = {
             name: "a hook or a parametrization computes its weight: remove it first"
             for name, module in found.items()
-            if not isinstance(module._parameters.get("weight"), nn.Parameter)
+            if not isinstance(_parameter(module), nn.Parameter)
         }
         self.layers = {name: Layer(name, module) for name, module in found.items() if name not in self.unmeasured}
         self.original = self._first_pass()
@@ -101,23 +112,24 @@ class Bench:
         """The original logits; notes each layer's calls, operations, order, and a sample of its inputs."""
         by_module = {layer.module: layer for layer in self.layers.values()}
         rows = []
+
+        def look(module: Any, x: Tensor, output: Tensor) -> None:
+            layer = by_module[module]
+            layer.calls += 1
+            layer.macs += output.numel() * layer.module.weight[0].numel()
+            if layer.calls <= STEPS:
+                share = 1 if layer.calls == 1 and not isinstance(module, RecurrentProduct) else STEPS
+                part = x.detach().flatten()[:: max(1, x.numel() * share // INPUTS)].clone()
+                layer.sample = part if layer.sample is None else torch.cat((layer.sample, part))
+
         with prepared(self.model):
             for number, batch in enumerate(self.batches):
                 replay = Replay(self.model)
-
-                def look(module: nn.Module, x: Tensor, output: Tensor, first: bool = number == 0) -> None:
-                    if not first:
-                        return
-                    layer = by_module[module]
-                    layer.calls += 1
-                    layer.macs += output.numel() * layer.module.weight[0].numel()
-                    if layer.sample is None:
-                        layer.sample = x.detach().flatten()[:: max(1, x.numel() // INPUTS)].clone()
-
-                logits = replay.record(batch, dict.fromkeys(by_module, look) if number == 0 else {}, keep=False)
+                with hooked(by_module if number == 0 else (), look):
+                    logits = replay.record(batch, keep=False)
                 if number == 0:
                     for module, layer in by_module.items():
-                        layer.first = replay.first.get(module, -1)
+                        layer.first = replay.first.get(called_with(module), -1)
                         layer.macs //= self.sizes[0]
                 rows.append(self._kept(logits, "the network's logits"))
         for name, layer in list(self.layers.items()):
@@ -163,8 +175,13 @@ class Bench:
         return self._changes[key]
 
     def repairable(self, first: int = 0) -> list[Layer]:
-        """The layers called once per pass, from the moment `first` on: their outputs can be matched."""
-        return [layer for layer in self.layers.values() if layer.calls == 1 and layer.first >= first]
+        """The layers from the moment `first` on whose outputs can be matched."""
+        return [layer for layer in self.layers.values() if layer.first >= first and takes_repair(layer.module)]
+
+    @property
+    def repeated(self) -> set[Any]:
+        """The layers that a pass calls more than once, such as the matrices of recurrent layers."""
+        return {layer.module for layer in self.layers.values() if layer.calls > 1}
 
     def alone(
         self,
@@ -180,19 +197,19 @@ class Bench:
         with prepared(self.model):
             for batch, size in zip(self.batches, self.sizes, strict=True):
                 replay, moments = Replay(self.model), self._moments()
-                watched = self.repairable() if repaired else []
-                replay.record(batch, {layer.module: _adding(moments) for layer in watched})
+                with observing(moments if repaired else {}):
+                    replay.record(batch)
                 if repaired:
                     _check_values(self.repairable(), moments)
                 for key, formats in changes.items():
                     layer = self.layers[key[0]]
                     with self.change(key[0], formats).applied(layer.module):
+                        again = functools.partial(replay.again, called_with(layer.module), batch)
                         if raw:
-                            found[0][key].append(self._kept(replay.again(layer.module, batch), f"{key[0]}: logits"))
+                            found[0][key].append(self._kept(again(), f"{key[0]}: logits"))
                         if repaired:
                             later = {other.module: moments[other.module] for other in self.repairable(layer.first)}
-                            with matching(later):
-                                logits = replay.again(layer.module, batch)
+                            logits = run_matched(again, later, self.repeated)
                             found[1][key].append(self._kept(logits, f"{key[0]}: logits"))
                     done += size
                     if progress is not None:
@@ -251,11 +268,10 @@ class Bench:
                 _check_values(layers, moments)
                 for layer in layers:
                     wanted[layer.module].merge(moments[layer.module])
-                with (
-                    _all_applied(self.layers, changes),
-                    matching({layer.module: moments[layer.module] for layer in layers}, came),
-                ):
-                    rows.append(self._kept(logits_of(run(self.model, batch)), "the changed network's logits"))
+                with _all_applied(self.layers, changes):
+                    there = {layer.module: moments[layer.module] for layer in layers}
+                    output = run_matched(functools.partial(run, self.model, batch), there, self.repeated, came)
+                rows.append(self._kept(logits_of(output), "the changed network's logits"))
             found = dict(changes)
             for layer in layers:
                 scale, shift = match(wanted[layer.module], came[layer.module])
@@ -288,14 +304,13 @@ class Bench:
         return {layer.module: Moments() for layer in self.repairable()}
 
 
-@contextlib.contextmanager
-def observing(moments: Mapping[Any, Moments]) -> Any:
+def observing(moments: Mapping[Any, Moments]) -> contextlib.AbstractContextManager[None]:
     """Adds the outputs of layers to their moments."""
-    with contextlib.ExitStack() as hooks:
-        for layer in moments:
-            hook = layer.register_forward_hook(lambda module, args, output: moments[module].add(module, output))
-            hooks.callback(hook.remove)
-        yield
+
+    def add(layer: Any, x: Tensor, output: Tensor) -> None:
+        moments[layer].add(layer, output)
+
+    return hooked(moments, add)
 
 
 @contextlib.contextmanager
@@ -306,8 +321,9 @@ def _all_applied(layers: Mapping[str, Layer], changes: Mapping[str, Change]) -> 
         yield
 
 
-def _adding(moments: Mapping[Any, Moments]) -> Callable[[nn.Module, Tensor, Tensor], None]:
-    return lambda module, x, output: moments[module].add(module, output)
+def _parameter(layer: Any) -> Any:
+    place, name = weight_place(layer)
+    return place.get(name)
 
 
 def _check_values(layers: Sequence[Layer], moments: Mapping[Any, Moments]) -> None:

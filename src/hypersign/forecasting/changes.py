@@ -2,20 +2,24 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hypersign.forecasting.formats import Format, fit_grid, fitted, weight_values
-from hypersign.layers import QuantLayer
+from hypersign.forecasting.layers import bias_place, hooked, product_rows, weight_place
+from hypersign.layers import QuantLayer, RecurrentProduct
 from hypersign.quantizers import Grid, Identity
 
-__all__ = ["Change", "Moments", "change_of", "channel_axis", "given_weight", "match", "matched", "matching"]
+__all__ = ["Change", "Moments", "change_of", "channel_axis", "given_weight", "match", "matched", "run_matched"]
 
 MAX_SCALE = 10.0
 """The largest factor by which a channel is stretched: a channel that lost its variation would only gain noise."""
+
+PASSES = 3
+"""Passes that match layers that one pass calls several times: each pass uses the match of the one before."""
 
 TINY = 1e-12
 """A channel whose variance is at most this share of the layer's largest counts as constant."""
@@ -32,41 +36,51 @@ class Change:
     @contextlib.contextmanager
     def applied(self, layer: Any) -> Iterator[None]:
         """Makes the replacements in the layer, and restores it afterwards."""
-        parameters, modules = layer._parameters, layer._modules
-        before, quantizer = dict(parameters), modules.get("weight_quantizer")
+        modules, places = layer._modules, [weight_place(layer), bias_place(layer)]
+        before = [(place, name, place.get(name)) for place, name in (*places, (layer._parameters, "gain"))]
+        quantizers = {name: modules[name] for name in ("weight_quantizer", "input_quantizer") if name in modules}
         hook = None
-        if self.grid is not None:
-            grid = self.grid
-
-            def quantize(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-                if args:
-                    return (grid.values(args[0]), *args[1:]), kwargs
-                name, x = next(iter(kwargs.items()))
-                return args, {**kwargs, name: grid.values(x)}
-
-            hook = layer.register_forward_pre_hook(quantize, with_kwargs=True)
+        if self.grid is not None and isinstance(layer, RecurrentProduct):
+            modules["input_quantizer"] = self.grid
+        elif self.grid is not None:
+            hook = layer.register_forward_pre_hook(_quantizing(self.grid), with_kwargs=True)
         try:
+            for values, (place, name) in zip((self.weight, self.bias), places, strict=True):
+                if values is not None:
+                    place[name] = nn.Parameter(values, requires_grad=False)
             if self.weight is not None:
-                parameters["weight"] = nn.Parameter(self.weight, requires_grad=False)
-                if quantizer is not None:
+                if layer._parameters.get("gain") is not None:
+                    layer._parameters["gain"] = None
+                if quantizers:
                     modules["weight_quantizer"] = Identity()
-            if self.bias is not None:
-                parameters["bias"] = nn.Parameter(self.bias, requires_grad=False)
             yield
         finally:
             if hook is not None:
                 hook.remove()
-            parameters.update(before)
-            if quantizer is not None:
-                modules["weight_quantizer"] = quantizer
+            for place, name, values in before:
+                if name in place:
+                    place[name] = values
+            modules.update(quantizers)
+
+
+def _quantizing(grid: Grid) -> Callable[..., tuple[tuple, dict[str, Any]]]:
+    """A hook that gives a layer the nearest values of a grid as inputs."""
+
+    def quantize(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        if args:
+            return (grid.values(args[0]), *args[1:]), kwargs
+        name, x = next(iter(kwargs.items()))
+        return args, {**kwargs, name: grid.values(x)}
+
+    return quantize
 
 
 def given_weight(layer: Any) -> Tensor:
     """The weight that a layer multiplies now: its own, or scale times levels."""
     weight = layer.weight.detach()
     if isinstance(layer, QuantLayer) and layer.quantizes_weights:
-        return weight_values(layer.weight_quantizer, weight)
-    return weight
+        weight = weight_values(layer.weight_quantizer, weight)
+    return product_rows(layer, weight)
 
 
 def change_of(layer: Any, formats: tuple[Format | None, Format | None], inputs: Tensor | None = None) -> Change:
@@ -77,7 +91,7 @@ def change_of(layer: Any, formats: tuple[Format | None, Format | None], inputs: 
         latent = layer.weight.detach()
         quantized = isinstance(layer, QuantLayer) and layer.quantizes_weights
         quantizer = fitted(weights.quantizer(latent[0].numel()).to(latent.device), latent)
-        weight = weight_values(quantizer, latent, given_weight(layer) if quantized else None)
+        weight = product_rows(layer, weight_values(quantizer, latent, given_weight(layer) if quantized else None))
     if sides is not None:
         assert inputs is not None
         grid = fit_grid(sides.levels, inputs)
@@ -142,36 +156,72 @@ def match(wanted: Moments, came: Moments) -> tuple[Tensor, Tensor]:
     return scale, wanted.mean - scale * came.mean
 
 
-@contextlib.contextmanager
-def matching(wanted: Mapping[Any, Moments], came: Mapping[Any, Moments] | None = None) -> Iterator[None]:
-    """Matches the output channels of layers to the moments of the original network, batch by batch.
+T = TypeVar("T")
+
+
+def run_matched(
+    run: Callable[[], T],
+    wanted: Mapping[Any, Moments],
+    repeated: Collection[Any] = (),
+    came: Mapping[Any, Moments] | None = None,
+) -> T:
+    """Runs a network with the output channels of layers matched to the moments of the original network.
 
     Args:
-        wanted: layer -> its moments in the original network, on the batch that runs next.
-        came: layer -> accumulator of its moments before the match, over all batches.
+        run: runs it on one batch.
+        wanted: layer -> its moments in the original network on this batch.
+        repeated: the layers that a pass calls several times. Each call sees what the calls before gave, so the match
+            is found by repetition: `PASSES` passes, each with the match of the pass before.
+        came: layer -> accumulator of its moments before the match.
 
-    Later layers see matched inputs, so one pass matches all of them.
+    Later layers see matched inputs, so one pass matches all layers that are called once.
     """
+    again = [layer for layer in wanted if layer in repeated]
+    known: dict[Any, tuple[Tensor, Tensor]] = {}
+    seen: dict[Any, Moments] = {}
+    for _ in range(PASSES if again else 1):
+        before, seen = seen, {layer: Moments() for layer in wanted}
+        known = {layer: match(wanted[layer], before[layer]) for layer in again if before}
+        with _matching(wanted, seen, again, known):
+            output = run()
+    for layer, total in ({} if came is None else came).items():
+        if layer in wanted:  # by what the last pass was matched
+            total.merge((before if layer in again else seen)[layer])
+    return output
 
-    def hook(layer: Any, args: tuple, output: Tensor) -> Tensor:
+
+def _matching(
+    wanted: Mapping[Any, Moments],
+    seen: Mapping[Any, Moments],
+    again: Collection[Any],
+    known: Mapping[Any, tuple[Tensor, Tensor]],
+) -> contextlib.AbstractContextManager[None]:
+    """Matches layers, those in `again` as `known` says, and notes the moments before the match."""
+
+    def hook(layer: Any, x: Tensor, output: Tensor) -> Tensor:
         moments = Moments()
         moments.add(layer, output)
-        if came is not None:
-            came[layer].merge(moments)
+        seen[layer].merge(moments)
+        if layer in again and layer not in known:
+            return output
+        scale, shift = known[layer] if layer in again else match(wanted[layer], moments)
         shape = [1] * output.dim()
         shape[channel_axis(layer, output)] = -1
-        scale, shift = (value.to(output).view(shape) for value in match(wanted[layer], moments))
-        return torch.addcmul(shift, output, scale)
+        return torch.addcmul(shift.to(output).view(shape), output, scale.to(output).view(shape))
 
-    with contextlib.ExitStack() as hooks:
-        for layer in wanted:
-            hooks.callback(layer.register_forward_hook(hook).remove)
-        yield
+    return hooked(wanted, hook)
 
 
 def matched(layer: Any, change: Change, scale: Tensor, shift: Tensor) -> Change:
     """The change with every output channel scaled and shifted: in its weight and bias."""
     weight = given_weight(layer) if change.weight is None else change.weight
     scale, shift = scale.to(weight), shift.to(weight)
-    bias = shift if layer.bias is None else scale * layer.bias.detach() + shift
+    place, name = bias_place(layer)
+    bias = place.get(name)
+    if bias is None:
+        bias = shift
+    elif isinstance(layer, RecurrentProduct):  # its output is the product alone, without the bias
+        bias = bias.detach() + shift
+    else:
+        bias = scale * bias.detach() + shift
     return Change(weight * scale.view(-1, *[1] * (weight.dim() - 1)), bias, change.grid)

@@ -11,11 +11,11 @@ from hypersign._checks import HypersignError, check_int, check_real
 from hypersign.forecasting.bench import Layer
 from hypersign.forecasting.effects import Effect
 from hypersign.forecasting.formats import formats_of, sides_of
+from hypersign.forecasting.layers import changeable_layers
 from hypersign.forecasting.mixtures import SPLIT, together
 from hypersign.forecasting.plan import Plan, call_text
 from hypersign.forecasting.planning import Option, cheapest, smallest
 from hypersign.forecasting.sizes import file_size_of
-from hypersign.layers.layer import quantizable_layers
 from hypersign.quantizers import Quantizer
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _expected(found: "Forecast", chosen: Sequence[Option], repaired: bool) -> Ef
 
 def check_real_weights(model: nn.Module) -> None:
     """Raises HypersignError if the weights of all layers are quantized, so that a plan has nothing to choose."""
-    layers = quantizable_layers(model)
+    layers = changeable_layers(model)
     if layers and all(Layer(name, module).quantized for name, module in layers.items()):
         raise HypersignError(
             "a plan needs a network with layers in float; the weights of all layers are quantized already: "

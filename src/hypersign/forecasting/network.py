@@ -9,7 +9,8 @@ from torch import nn
 
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
-from hypersign.data import ImageData
+from hypersign.data import ImageData, TextData
+from hypersign.data.base import Data
 from hypersign.forecasting.bench import Bench, Key, Layer
 from hypersign.forecasting.effects import effect
 from hypersign.forecasting.formats import FORMATS, Format, formats_of, weight_bytes
@@ -20,7 +21,7 @@ from hypersign.forecasting.results import Forecast, LayerForecast
 from hypersign.forecasting.sizes import Images
 from hypersign.runs import Run
 
-__all__ = ["Progress", "forecast"]
+__all__ = ["Progress", "forecast", "inputs_of"]
 
 MIXTURES = 12
 """Random mixtures that are measured to fit the law and to know its error."""
@@ -61,7 +62,7 @@ def forecast(
     the logits of every change.
 
     Args:
-        model: any network with `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` that gives logits, `(N, classes)` or
+        model: any network with linear, convolutional or recurrent layers that gives logits, `(N, classes)` or
             `(N, tokens, classes)`; or a run. Layers that are quantized already are changed from their latent weights,
             and compared with the network as given.
         batches: inputs: tensors, tuples that begin with one (labels may follow), or dictionaries of the model's
@@ -71,7 +72,7 @@ def forecast(
         quick: measure on every twelfth input: a twelfth of the passes, and larger standard errors. Rank changes by r
             then: it needs fewer inputs than KL and agreement.
         mixtures: number of random mixtures that are measured too, to fit the law and to know its error.
-        images: of a run: training images, spread over all of them.
+        images: of a run: training images, spread over all of them; of a text, sequences of the run's length.
         weights: of a run: "last", or "best" by validation accuracy.
         seed: seed of the mixtures.
         progress: called with what is measured.
@@ -126,7 +127,7 @@ def forecast(
         inputs=bench.inputs,
         decisions=bench.original.shape[0] * bench.original.shape[1],
         classes=bench.original.shape[2],
-        other_bytes=_other_bytes(network, rows),
+        other_bytes=_other_bytes(bench.model, rows),
         seconds=time.perf_counter() - start,
         passes=_passes(rows, changes, laws, mixtures),
         raw_law=laws[0],
@@ -149,9 +150,32 @@ def _network_and_inputs(
         raise HypersignError("a run brings its own inputs; leave batches out")
     count = check_int("images", images, min=2)
     data = model.data()
-    train = data.train[:: max(1, len(data.train) // count)][:count]
     stated = Images(data.shape, data.pixel_range, data.classes) if isinstance(data, ImageData) else None
-    return model.load_model(weights), list(data.batches(train, BATCH)), stated
+    return model.load_model(weights), inputs_of(data, data.train, count), stated
+
+
+def inputs_of(data: Data, part: Any, count: int, *, spread: bool = True) -> list[Any]:
+    """Inputs of a data set for a forecast, in batches: images, or of a text windows of its length.
+
+    Args:
+        data: the data set.
+        part: its training or test part.
+        count: the number of inputs; fewer if the part has fewer.
+        spread: over the whole part, in place of its first ones.
+
+    Raises:
+        HypersignError: a text is shorter than two windows.
+    """
+    if isinstance(data, TextData):
+        windows = part.tokens[: len(part) // data.length * data.length].view(-1, data.length)
+        if len(windows) < 2:
+            raise HypersignError(
+                f"a forecast needs at least two sequences of {data.length} {data.unit}; {data.name} has {len(part)} "
+                f"{data.unit} there: use a longer text"
+            )
+        return list(windows[:: max(1, len(windows) // count) if spread else 1][:count].split(BATCH))
+    chosen = part[:: max(1, len(part) // count) if spread else 1][:count]
+    return list(data.batches(chosen, BATCH))
 
 
 def _changes(bench: Bench, formats: Sequence[Format]) -> dict[Key, Sides]:
@@ -236,7 +260,7 @@ def _mixtures(
 
 def _other_bytes(model: nn.Module, layers: Sequence[LayerForecast]) -> int:
     """The bytes of parameters outside the layers' weights, as float32."""
-    weights = {id(model.get_submodule(layer.name)._parameters["weight"]): layer.weights for layer in layers}
+    weights = {id(model.get_submodule(layer.name).weight): layer.weights for layer in layers}
     return 4 * (sum(p.numel() for p in model.parameters()) - sum(weights.values()))
 
 

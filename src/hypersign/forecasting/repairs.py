@@ -1,6 +1,7 @@
 """Repair: gives a quantized network the channel means and deviations of its original, without labels."""
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,11 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hypersign._checks import HypersignError
 from hypersign.forecasting.bench import observing
-from hypersign.forecasting.changes import Moments, match, matching
+from hypersign.forecasting.changes import Moments, match, run_matched
 from hypersign.forecasting.formats import weight_values
+from hypersign.forecasting.layers import bias_place, changeable_layers, hooked, takes_repair, unrolled
 from hypersign.forecasting.replay import batch_size, prepared, run
-from hypersign.layers import QuantLayer
-from hypersign.layers.layer import quantizable_layers
+from hypersign.layers import QuantLayer, RecurrentProduct
 from hypersign.quantizers import Identity
 
 __all__ = ["repair"]
@@ -43,9 +44,10 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
 
         y <- g y + h,   g = sd(y of the original) / sd(y),   h = mean(y of the original) - g mean(y)
 
-    for every channel y of every layer from the first quantized one on (linear and convolutional layers that a pass
-    calls once). Later layers see repaired inputs, so one pass per batch suffices. g and h go into the layer's weights
-    and bias, or where a batch norm follows, into the batch norm. They come from these inputs: use about 128 or more,
+    for every channel y of every layer from the first quantized one on: linear and convolutional layers, and the
+    products of recurrent layers with a bias. Later layers see repaired inputs, so one pass per batch suffices; three
+    if a pass calls layers several times, as each step of a sequence does. g and h go into the layer's weights and
+    bias, or where a batch norm follows, into the batch norm. They come from these inputs: use about 128 or more,
     of all kinds that the network meets.
 
     Args:
@@ -68,11 +70,12 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
     >>> bool((quantized(x).mean(0) - net(x).mean(0)).abs().max() < 1e-5 < before)
     True
     """
-    layers = quantizable_layers(model)
+    layers = changeable_layers(model)
+    original = None if original is None else unrolled(original)
     held = [batch for batch in batches if batch_size(batch)]
     if not held:
         raise HypersignError("repair needs inputs; got none")
-    plain = quantizable_layers(model if original is None else original)
+    plain = changeable_layers(model if original is None else original)
     if original is None and not any(_quantized(layer) for layer in layers.values()):
         raise HypersignError(
             "repair needs the float network that this one came from; no layer of it is quantized, so give original="
@@ -80,7 +83,7 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
     different = sorted({*layers} ^ {*plain})
     if different:
         raise HypersignError(f"both networks must have the same layers; {', '.join(different)} is in one alone")
-    order, norms = _order(model, layers, held[0])
+    order, repeated, norms = _order(model, layers, held[0])
     first = next((i for i, name in enumerate(order) if _differs(layers[name], plain[name])), None)
     if first is None:
         return ()
@@ -100,8 +103,7 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
                         f"{found.count}: use batches of 128 inputs or so"
                     )
                 wanted[layers[name]].merge(found)
-            with matching(there, came):
-                run(model, batch)
+            run_matched(functools.partial(run, model, batch), there, repeated, came)
         for name in names:
             layer = layers[name]
             _fold(layer, *match(wanted[layer], came[layer]), norms.get(name))
@@ -134,14 +136,14 @@ def _as_float(layers: Mapping[str, Any]) -> Iterator[None]:
             layer.input_quantizer, layer.weight_quantizer = inputs, weights
 
 
-def _order(model: nn.Module, layers: Mapping[str, Any], batch: Any) -> tuple[list[str], dict[str, Any]]:
-    """The layers that a pass calls once, in order, and the batch norms that read their outputs, by layer."""
+def _order(model: nn.Module, layers: Mapping[str, Any], batch: Any) -> tuple[list[str], set[Any], dict[str, Any]]:
+    """The layers that a pass calls, in order; those called several times; and the batch norms that read them."""
     names = {layer: name for name, layer in layers.items()}
     calls: list[tuple[str, Tensor]] = []
     norms: dict[str, Any] = {}
     reads: list[Any] = []
 
-    def called(layer: nn.Module, args: tuple, output: Tensor) -> None:
+    def called(layer: nn.Module, x: Tensor, output: Tensor) -> None:
         calls.append((names[layer], output))
 
     def read(norm: Any, args: tuple) -> None:
@@ -150,16 +152,15 @@ def _order(model: nn.Module, layers: Mapping[str, Any], batch: Any) -> tuple[lis
             if args[0] is output:
                 norms[name] = norm
 
-    with prepared(model), contextlib.ExitStack() as hooks:
-        for layer in layers.values():
-            hooks.callback(layer.register_forward_hook(called).remove)
+    with prepared(model), hooked(names, called), contextlib.ExitStack() as hooks:
         for module in model.modules():
             if isinstance(module, _BatchNorm) and module.affine and module.track_running_stats:
                 hooks.callback(module.register_forward_pre_hook(read).remove)
         run(model, batch)
     counts = Counter(name for name, _ in calls)
-    order = [name for name, _ in calls if counts[name] == 1]
-    return order, {name: norm for name, norm in norms.items() if reads.count(norm) == 1}
+    order = [name for name in counts if takes_repair(layers[name])]
+    alone = {name: norm for name, norm in norms.items() if counts[name] == reads.count(norm) == 1}
+    return order, {layers[name] for name, count in counts.items() if count > 1}, alone
 
 
 def _fold(layer: Any, scale: Tensor, shift: Tensor, norm: Any) -> None:
@@ -171,15 +172,22 @@ def _fold(layer: Any, scale: Tensor, shift: Tensor, norm: Any) -> None:
         norm.weight.data.copy_(shown * scale)
         return
     scale, shift = scale.to(layer.weight), shift.to(layer.weight)
-    if isinstance(layer, QuantLayer) and layer.quantizes_weights and not _scales_with_weights(layer):
+    gain = getattr(layer, "gain", None)
+    if gain is not None:
+        gain.data.mul_(scale)
+    elif isinstance(layer, QuantLayer) and layer.quantizes_weights and not _scales_with_weights(layer):
         quantizer = layer.weight_quantizer
         quantizer.scale = GivenScale(scale, quantizer.scale)
     else:
         layer.weight.data.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
-    if layer.bias is None:
+    place, name = bias_place(layer)
+    bias = place.get(name)
+    if bias is None:
         layer.bias = nn.Parameter(shift, requires_grad=layer.weight.requires_grad)
+    elif isinstance(layer, RecurrentProduct):  # what was matched is the product alone, without the bias
+        bias.data.add_(shift)
     else:
-        layer.bias.data.copy_(layer.bias * scale + shift)
+        bias.data.copy_(bias * scale + shift)
 
 
 def _scales_with_weights(layer: Any) -> bool:

@@ -18,9 +18,6 @@ from hypersign.evaluate import full_precision, mode
 
 __all__ = ["Replay", "batch_size", "every", "logits_of", "prepared"]
 
-Observer = Callable[[nn.Module, Tensor, Tensor], None]
-"""Called with a layer, its input and its output."""
-
 
 @dataclasses.dataclass
 class _Call:
@@ -43,37 +40,29 @@ class Replay:
         self.first: dict[nn.Module, int] = {}
         self.clock = 0
         self.changed_in_place: set[int] = set()
-        self._observing = False
 
-    def record(self, batch: Any, observers: Mapping[nn.Module, Observer], *, keep: bool = True) -> Tensor:
+    def record(self, batch: Any, *, keep: bool = True) -> Tensor:
         """Runs the network on a batch, keeps every output, and returns the logits, shape `(inputs, rows, classes)`.
 
-        An observer is called with a layer, its input and its output. It may call the layer itself. Without `keep` the
-        outputs are not kept, and the network cannot run again.
+        Without `keep` the outputs are not kept, and the network cannot run again.
         """
         self.changed_in_place = set()
-        logits = self._pass(batch, observers, keep)
+        logits = self._pass(batch, keep)
         self.changed_in_place = {
             start for start, call in self.calls.items() if call.versions != _versions(call.output)
         }
         if self.changed_in_place:
-            self._pass(batch, {}, keep)
+            self._pass(batch, keep)
         return logits
 
-    def _pass(self, batch: Any, observers: Mapping[nn.Module, Observer], keep: bool) -> Tensor:
+    def _pass(self, batch: Any, keep: bool) -> Tensor:
         self.calls, self.first, self.clock = {}, {}, 0
 
         def call(module: nn.Module, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-            if self._observing:
-                return forward(*args, **kwargs)
             start = self.clock
             self.clock += 1
             self.first.setdefault(module, start)
             output = forward(*args, **kwargs)
-            if module in observers:
-                self._observing = True
-                observers[module](module, args[0] if args else next(iter(kwargs.values())), output)
-                self._observing = False
             if keep:
                 kept = _fresh(output) if start in self.changed_in_place else output
                 self.calls[start] = _Call(module, self.clock, kept, _versions(kept))

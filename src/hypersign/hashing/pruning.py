@@ -1,6 +1,7 @@
 """Exact search of the original vectors; bounds from the codes leave few of them to read."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
-from hypersign.hashing.estimators import code_cosines, rabitq_cosine
+from hypersign.hashing.estimators import code_bounds, rabitq_cosine
 from hypersign.hashing.hasher import SignHasher, block_rows
 from hypersign.hashing.index import Neighbours, squared_distances
+from hypersign.hashing.stored import AnyVectors
+from hypersign.hashing.vectors import read_codes
 
 __all__ = ["BoundedIndex", "Pruned"]
 
 QUERIES = 16
 """Number of queries whose estimates are in memory at the same time."""
+
+ROWS = 1 << 14
+"""Number of codes whose estimates are in memory at the same time."""
+
+POOL = 1 << 14
+"""Number of bounds per query in memory before the vectors with the lowest ones are read."""
 
 ROUNDING = 1e-6
 """Maximum float32 error of a bound, relative to |x|^2 + |q|^2. It must not exclude a vector as near as the k-th."""
@@ -43,6 +52,9 @@ class BoundedIndex:
     of their lower bounds, until the next bound exceeds the k-th smallest distance. So a neighbour is missed only if
     its bound does not hold. A larger epsilon misses fewer neighbours and reads more vectors.
 
+    A search reads codes in blocks, so its memory does not grow with their number. The index itself takes 8 bytes per
+    vector beside the code, or none if it is mapped from a file (`load`).
+
     Args:
         hasher: a fitted hasher with a rotation.
         vectors: shape (n, dimension); memory-mapped if they are large. They are read in blocks here, and row by row
@@ -60,16 +72,41 @@ class BoundedIndex:
     ([[7]], True)
     """
 
-    def __init__(self, hasher: SignHasher, vectors: NDArray[Any]) -> None:
+    def __init__(self, hasher: SignHasher, vectors: AnyVectors) -> None:
         self.hasher = hasher
         self.vectors = vectors
         self.codes = hasher.codes(vectors)
         self.cosines = np.empty(len(vectors), np.float32)
         self.lengths = np.empty(len(vectors), np.float32)
         for start in range(0, len(vectors), rows := block_rows(vectors.shape[1])):
-            block = vectors[start : start + rows]
-            self.cosines[start : start + rows] = code_cosines(hasher, block)
-            self.lengths[start : start + rows] = np.linalg.norm(block - hasher.mean_, axis=1)
+            block = slice(start, start + rows)
+            self.cosines[block], self.lengths[block] = code_bounds(hasher, vectors[block])
+
+    @classmethod
+    def load(cls, path: Path | str, vectors: AnyVectors) -> "BoundedIndex":
+        """Maps a codes file that `hash_file(..., bounds=True)` wrote.
+
+        Args:
+            path: codes file.
+            vectors: the vectors that were hashed, shape (n, dimension).
+
+        Raises HypersignError if the file is not one, has no bounds, or the vectors have another shape.
+        """
+        read = read_codes(Path(path))
+        if read.bounds is None:
+            raise HypersignError(
+                f"{path} has no bounds, which exact search needs; hash its vectors again with bounds=True, or "
+                "`hypersign hash --bounds`"
+            )
+        if vectors.shape != (len(read.codes), read.hasher.n_features_in_):
+            raise HypersignError(
+                f"{path} holds the codes of {len(read.codes)} vectors of dimension {read.hasher.n_features_in_}; got "
+                f"vectors of shape {vectors.shape}"
+            )
+        index = cls.__new__(cls)
+        index.hasher, index.vectors, index.codes = read.hasher, vectors, read.codes
+        index.cosines, index.lengths = read.bounds
+        return index
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -90,28 +127,63 @@ class BoundedIndex:
         queries = np.asarray(queries)
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
         read = np.empty(len(queries), np.int64)
-        for start in range(0, len(queries), QUERIES):
-            some = queries[start : start + QUERIES]
-            estimate = rabitq_cosine(
-                self.hasher, some, self.codes, self.cosines, epsilon=epsilon, seed=seed, threads=threads
-            )
-            lengths = np.linalg.norm(some - self.hasher.mean_, axis=1)[:, None]
-            most = np.minimum(estimate.cosine + estimate.bound, 1)
-            squares = np.square(self.lengths) + np.square(lengths)
-            bounds = (1 - ROUNDING) * squares - 2 * self.lengths * lengths * most
-            for i, (query, row) in enumerate(zip(some, bounds, strict=True), start):
-                distances[i], indices[i], read[i] = self._nearest(query, row, k)
+        for first in range(0, len(queries), QUERIES):
+            some = queries[first : first + QUERIES]
+            pools = [_Pool(self.vectors, query, k) for query in some]
+            for start in range(0, len(self), ROWS):
+                bounds = self._bounds(some, slice(start, start + ROWS), epsilon, seed, threads)
+                for pool, row in zip(pools, bounds, strict=True):
+                    pool.add(row, start)
+            for i, pool in enumerate(pools, first):
+                pool.read()
+                distances[i], indices[i], read[i] = np.sqrt(pool.squares), pool.rows, pool.count
         return Pruned(Neighbours(distances, indices), read)
 
-    def _nearest(self, query: NDArray[Any], bounds: NDArray[Any], k: int) -> tuple[Any, Any, int]:
+    def _bounds(
+        self, queries: NDArray[Any], rows: slice, epsilon: float, seed: int, threads: int
+    ) -> NDArray[np.float64]:
+        """Lower bounds on the squared distances of queries and rows, (queries, rows)."""
+        estimate = rabitq_cosine(
+            self.hasher, queries, self.codes[rows], self.cosines[rows], epsilon=epsilon, seed=seed, threads=threads
+        )
+        lengths = np.linalg.norm(queries - self.hasher.mean_, axis=1)[:, None]
+        most = np.minimum(estimate.cosine + estimate.bound, 1)
+        squares = np.square(self.lengths[rows]) + np.square(lengths)
+        return np.asarray((1 - ROUNDING) * squares - 2 * self.lengths[rows] * lengths * most)
+
+
+class _Pool:
+    """The nearest vectors of a query so far, and the rows whose bounds do not exclude them.
+
+    Attributes: `rows` and `squares`, the nearest and their squared distances; `count`, how many vectors were read.
+    """
+
+    def __init__(self, vectors: AnyVectors, query: NDArray[Any], k: int) -> None:
+        self.vectors, self.query, self.k = vectors, query, k
+        self.rows, self.squares = np.empty(0, np.int64), np.empty(0)
+        self.count = 0
+        self.waiting: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+
+    def limit(self) -> float:
+        return float(self.squares[self.k - 1]) if len(self.squares) == self.k else np.inf
+
+    def add(self, bounds: NDArray[np.float64], start: int) -> None:
+        near = np.flatnonzero(bounds <= self.limit())
+        self.waiting.append((bounds[near], near + start))
+        if sum(len(rows) for _, rows in self.waiting) >= max(POOL, self.k):
+            self.read()
+
+    def read(self) -> None:
+        """Reads vectors in the order of their bounds until no other can be near; none is left waiting."""
+        bounds, rows = (np.concatenate(part) for part in zip(*self.waiting, strict=True))
+        self.waiting = [(bounds[:0], rows[:0])]
         order = np.argsort(bounds, kind="stable")
-        rows, squares = np.empty(0, np.int64), np.empty(0)
-        read, step = 0, max(k, 32)
-        while read < len(order) and (read < k or bounds[order[read]] <= squares[k - 1]):
-            more = np.sort(order[read : read + step])  # in the order of the file
-            read += len(more)
-            exact = squared_distances(self.vectors[more], query)
-            rows, squares = np.append(rows, more), np.append(squares, exact)
-            best = np.lexsort((rows, squares))[:k]
-            rows, squares = rows[best], squares[best]
-        return np.sqrt(squares), rows, read
+        done, step = 0, max(self.k, 32)
+        while done < len(order) and bounds[order[done]] <= self.limit():
+            more = np.sort(rows[order[done : done + step]])  # in the order of the file
+            done += len(more)
+            nearest = np.append(self.rows, more)
+            squares = np.append(self.squares, squared_distances(self.vectors[more], self.query))
+            best = np.lexsort((nearest, squares))[: self.k]
+            self.rows, self.squares = nearest[best], squares[best]
+        self.count += done

@@ -1,9 +1,11 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words), and
-where ids are not 0 to n - 1 also `ids`, int64 (n,), ascending. Its metadata has the hasher's options, as JSON under
-the key `hypersign`. While a codes file is being written, it has a hidden name that depends on the vectors and on the
-fitted hasher.
+A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words) or,
+for level codes, uint8 (n, bytes). If ids are not 0 to n - 1, it has also `ids`, int64 (n,), ascending; and for
+`BoundedIndex`, `cosines` and `lengths`, float32 (n,). Its metadata has the hasher's options, as JSON under the key
+`hypersign`; those of level codes also name bits per dimension and metric. While a codes file is being written, it has
+a hidden name that depends on the vectors and on the fitted hasher; the codes are its last tensor, so its size says
+how many vectors are done.
 """
 
 import contextlib
@@ -13,26 +15,34 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign._files import as_utf8, open_file
 from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
-from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.estimators import code_bounds
+from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, block_rows
+from hypersign.hashing.levels import FACTORS
 from hypersign.hashing.stored import AnyVectors, read_blocks
 from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
 
-VERSIONS = (1, 2)
-"""Of codes files: without and with ids."""
+VERSIONS = (1, 2, 3)
+"""Of codes files: 1 is sign codes alone, 2 has ids or bounds, 3 is level codes, with or without ids."""
+
+ALLOWED: tuple[set[str], ...] = (set(), {"ids"}, {"cosines", "lengths"})
+"""Tensors beside the mean and the codes."""
+
+_KINDS = {"mean": "F64", "ids": "I64", "cosines": "F32", "lengths": "F32"}
 
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
+LEVEL_OPTIONS = (*OPTIONS, "bits_per_dimension", "metric")
 
 
 def hash_file(
@@ -40,6 +50,7 @@ def hash_file(
     output: Path | str,
     hasher: SignHasher,
     *,
+    bounds: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> SignHasher:
     """Hashes a file or a folder of vectors, which may be larger than memory, into a codes file.
@@ -53,6 +64,7 @@ def hash_file(
         vectors: a file or folder that `open_vectors` reads.
         output: codes file to write; `HammingIndex.load` reads it.
         hasher: a hasher; it is fitted to these vectors.
+        bounds: whether to write what `BoundedIndex.load` needs, 8 bytes per vector.
         progress: called with (vectors done, all vectors) after each block of the second pass.
 
     Returns the fitted hasher.
@@ -63,11 +75,15 @@ def hash_file(
             it).
     """
     output = Path(output)
+    if bounds and hasher.rotation is None:
+        raise HypersignError("bounds need a hasher with a random rotation; this one has none")
+    if bounds and (hasher.bits_per_dimension != 1 or hasher.metric not in (None, "hamming")):
+        raise HypersignError("bounds are for sign codes; level codes have them already: leave bounds out")
     opened = open_vectors(vectors)
     _check_output(output, vectors)
     with writing_file(output):
         hasher.fit_blocks((block for _, block in read_blocks(opened)), opened.shape[1])
-        _write_codes(files_of(vectors), opened, output, hasher, hasher.hash_block, progress)
+        _write_codes(files_of(vectors), opened, output, hasher, hasher.hash_block, bounds, progress)
     return hasher
 
 
@@ -97,7 +113,11 @@ def import_bits(
     hasher.check_options(width)
     hasher.restore(np.zeros(width))
     with writing_file(output):
-        _write_codes(files_of(vectors), opened, output, hasher, lambda block, first: packed_words(block), progress)
+
+        def code(block: NDArray[Any], first: int) -> NDArray[np.uint64]:
+            return packed_words(block)
+
+        _write_codes(files_of(vectors), opened, output, hasher, code, False, progress)
     return hasher
 
 
@@ -141,11 +161,13 @@ def _write_codes(
     opened: AnyVectors,
     output: Path,
     hasher: SignHasher,
-    code: Callable[[NDArray[Any], int], NDArray[np.uint64]],
+    code: Callable[[NDArray[Any], int], NDArray[Any]],
+    bounds: bool,
     progress: Callable[[int, int], object] | None,
 ) -> None:
     count, dimension = opened.shape
-    prefix = _prefix(hasher, count)
+    prefix = _prefix(hasher, count, bounds=bounds)
+    start = len(prefix) + (8 * count if bounds else 0)
     # A partial file is for one version of the vectors and one fitted hasher.
     versions = ((file.resolve(), file.stat()) for file in files)
     origin = as_utf8("".join(f"{file} {status.st_size} {status.st_mtime_ns} " for file, status in versions))
@@ -153,20 +175,24 @@ def _write_codes(
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
         if other != part:
             other.unlink(missing_ok=True)  # left by a killed process that had other vectors or another hasher
-    rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
+    rows, width = block_rows(dimension), hasher.row_bytes()
     try:
         with open(part, "r+b" if part.exists() else "w+b") as file:
-            there = os.fstat(file.fileno()).st_size - len(prefix)
+            there = os.fstat(file.fileno()).st_size - start
             if file.read(len(prefix)) != prefix:
                 there = 0
                 file.truncate(0)
                 file.seek(0)
                 file.write(prefix)
             done = min(max(there, 0) // width, count) // rows * rows
-            file.seek(len(prefix) + done * width)
-            file.truncate()
+            file.truncate(start + done * width)
             for first, block in read_blocks(opened, done):
-                file.write(code(block, first).astype("<u8", copy=False).tobytes())
+                codes = code(block, first)
+                if bounds:  # before the codes, whose number says how much is done
+                    _write_bounds(file, len(prefix), count, first, hasher, block)
+                    os.fsync(file.fileno())
+                file.seek(start + first * width)
+                file.write(_little(codes).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
                 done += len(block)
@@ -185,42 +211,72 @@ def _write_codes(
         ) from error
 
 
-def write_codes(
-    path: Path, hasher: SignHasher, codes: NDArray[np.uint64], ids: NDArray[np.int64] | None = None
+def _write_bounds(
+    file: BinaryIO, start: int, count: int, first: int, hasher: SignHasher, block: NDArray[Any]
 ) -> None:
+    """Writes the cosines and lengths of a block at their places; `start` is the place of the first cosine."""
+    for row in range(0, len(block), step := max(1, PIECE // block.shape[1])):
+        for tensor, values in enumerate(code_bounds(hasher, block[row : row + step])):
+            file.seek(start + 4 * (tensor * count + first + row))
+            file.write(values.astype("<f4").tobytes())
+    file.flush()
+
+
+def write_codes(path: Path, hasher: SignHasher, codes: NDArray[Any], ids: NDArray[np.int64] | None = None) -> None:
     """Writes a codes file to `path`."""
     with open(path, "wb") as file:
-        file.write(_prefix(hasher, len(codes), ids is not None))
-        file.write(np.ascontiguousarray(codes, "<u8").data)
+        file.write(_prefix(hasher, len(codes), ids=ids is not None))
+        file.write(np.ascontiguousarray(_little(codes)).data)
         if ids is not None:
             file.write(np.ascontiguousarray(ids, "<i8").data)
 
 
-def read_codes(path: Path) -> tuple[SignHasher, NDArray[np.uint64], NDArray[np.int64] | None]:
-    """Reads a codes file: the fitted hasher, the codes and their ids (None: 0 to n - 1), both mapped from the file.
+class CodesFile(NamedTuple):
+    """What a codes file holds; arrays are mapped from it.
 
-    Raises HypersignError if the file is not one.
+    Attributes: `hasher`, fitted; `codes`; `ids`, None for 0 to n - 1; `bounds`, cosines and lengths, or None.
     """
+
+    hasher: SignHasher
+    codes: NDArray[Any]
+    ids: NDArray[np.int64] | None
+    bounds: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+
+
+def read_codes(path: Path) -> CodesFile:
+    """Reads a codes file. Raises HypersignError if it is not one."""
     with open_file(path, " as a codes file") as file:
         try:
             header = read_header(file)
             text = header.metadata.get("hypersign")
-            if text is None or set(header.tensors) - {"ids"} != {"mean", "codes"}:
+            more = set(header.tensors) - {"mean", "codes"}
+            if text is None or len(header.tensors) != len(more) + 2 or more not in ALLOWED:
                 raise HypersignError("a mean, codes and the hasher's options were expected")
             saved = parse_object("the hasher's options", text)
             hasher = _hasher(saved)
             shape = _check_tensors(hasher, header.tensors)
             found = {name: _tensor(file, len(header.raw), entry) for name, entry in header.tensors.items()}
-            mean, ids = found["mean"], found.get("ids")
-            if not np.isfinite(mean).all():
-                raise HypersignError("its mean must be finite")
-            if ids is not None and not (ids[1:] > ids[:-1]).all():
-                raise HypersignError("its ids must ascend")
-            return hasher.restore(np.array(mean)), found["codes"].reshape(shape), ids
+            _check_numbers(found)
+            bounds = (found["cosines"], found["lengths"]) if "cosines" in found else None
+            return CodesFile(
+                hasher.restore(np.array(found["mean"])), found["codes"].reshape(shape), found.get("ids"), bounds
+            )
         except HypersignError as error:
             raise HypersignError(
                 f"{path} is no codes file as `hypersign hash` writes them: {str(error)[:300]}"
             ) from error
+
+
+def _check_numbers(found: Mapping[str, NDArray[Any]]) -> None:
+    if not np.isfinite(found["mean"]).all():
+        raise HypersignError("its mean must be finite")
+    ids = found.get("ids")
+    if ids is not None and not (ids[1:] > ids[:-1]).all():
+        raise HypersignError("its ids must ascend")
+    if "cosines" in found and not ((found["cosines"] > 0) & (found["cosines"] < np.inf)).all():
+        raise HypersignError("its cosines must be positive numbers")
+    if "lengths" in found and not ((found["lengths"] >= 0) & (found["lengths"] < np.inf)).all():
+        raise HypersignError("its lengths must be numbers >= 0")
 
 
 def is_codes(path: Path) -> bool:
@@ -236,35 +292,53 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
     version = saved.get("version")
     if version not in VERSIONS or isinstance(version, bool):
         raise HypersignError(
-            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} and {VERSIONS[1]}; "
+            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} to {VERSIONS[-1]}; "
             "hash its vectors again"
         )
-    missing = [name for name in OPTIONS if name not in saved]
+    options = LEVEL_OPTIONS if version == VERSIONS[-1] else OPTIONS
+    missing = [name for name in options if name not in saved]
     if missing:
         raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
-    return SignHasher(**{name: saved[name] for name in OPTIONS})
+    check_int("bits", saved["bits"], min=1, max=MOST_BITS)
+    if options == LEVEL_OPTIONS:
+        check_choice("metric", saved["metric"], FACTORS)
+    return SignHasher(**{name: saved[name] for name in options})
 
 
 def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[int, ...]:
     """Checks types, shapes and options before a tensor is read or a rotation made; returns the shape of the codes."""
     mean, codes = tensors["mean"], tensors["codes"]
-    if (mean.dtype, codes.dtype) != ("F64", "U64"):
-        raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
+    kind = "U64" if hasher.metric is None else "U8"
+    if (mean.dtype, codes.dtype) != ("F64", kind):
+        raise HypersignError(
+            f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and {kind} were expected"
+        )
     if len(mean.shape) != 1 or len(codes.shape) != 2:
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
     if 0 in (*mean.shape, codes.shape[1]):
         raise HypersignError("its mean and its codes must have a dimension")
-    ids = tensors.get("ids")
-    if ids is not None and (ids.dtype, ids.shape) != ("I64", codes.shape[:1]):
-        raise HypersignError(f"its ids must be of type I64 and shape {codes.shape[:1]}; got {ids.dtype}, {ids.shape}")
+    for name in set(tensors) - {"mean", "codes"}:
+        more = tensors[name]
+        if (more.dtype, more.shape) != (_KINDS[name], codes.shape[:1]):
+            raise HypersignError(
+                f"its {name} must be of type {_KINDS[name]} and shape {codes.shape[:1]}; got {more.dtype}, "
+                f"{more.shape}"
+            )
     hasher.check_options(mean.shape[0])
-    if codes.shape[1] != -(-hasher.bits // 64):
-        raise HypersignError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
+    width = hasher.columns(mean.shape[0])
+    if codes.shape[1] != width:
+        raise HypersignError(
+            f"its codes have {codes.shape[1]} columns; its hasher, of {hasher.bits} bits, has {width}"
+        )
     return codes.shape
 
 
+def _little(codes: NDArray[Any]) -> NDArray[Any]:
+    return codes.astype(codes.dtype.newbyteorder("<"), copy=False)
+
+
 def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
-    kind = np.dtype({"F64": "<f8", "U64": "<u8", "I64": "<i8"}[entry.dtype])
+    kind = np.dtype({"F64": "<f8", "F32": "<f4", "U64": "<u8", "U8": "u1", "I64": "<i8"}[entry.dtype])
     count, place = (entry.stop - entry.start) // kind.itemsize, start + entry.start
     if not count:
         return np.empty(0, kind.newbyteorder("="))
@@ -276,11 +350,20 @@ def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
     return found.astype(kind.newbyteorder("="), copy=False)
 
 
-def _prefix(hasher: SignHasher, count: int, ids: bool = False) -> bytes:
-    """Everything before the codes: the header of a safetensors file, and the mean."""
+def _prefix(hasher: SignHasher, count: int, *, ids: bool = False, bounds: bool = False) -> bytes:
+    """Everything before the codes, but for bounds: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
-    tensors = {"mean": ("F64", mean.shape), "codes": ("U64", (count, -(-hasher.bits // 64)))}
+    signs = hasher.level_code_ is None
+    shapes: dict[str, tuple[int, ...]] = {"mean": mean.shape}
+    if bounds:
+        shapes |= {"cosines": (count,), "lengths": (count,)}
+    shapes["codes"] = (count, hasher.columns(len(mean)))
     if ids:
-        tensors["ids"] = ("I64", (count,))
-    saved: dict[str, Any] = {"version": VERSIONS[ids]} | {name: getattr(hasher, name) for name in OPTIONS}
+        shapes["ids"] = (count,)
+    saved: dict[str, Any] = {"version": VERSIONS[(ids or bounds) if signs else -1]}
+    saved |= {name: getattr(hasher, name) for name in (OPTIONS if signs else LEVEL_OPTIONS)} | {"bits": hasher.bits_}
+    if not signs:
+        saved["metric"] = hasher.metric_
+    kinds = _KINDS | {"codes": "U64" if signs else "U8"}
+    tensors = {name: (kinds[name], shape) for name, shape in shapes.items()}
     return header_bytes(tensors, {"hypersign": json.dumps(saved)}) + mean.tobytes()

@@ -31,7 +31,7 @@ from hypersign.layers.functional_use import read_without_call
 from hypersign.layers.layer import OwnedProduct, QuantLayer
 from hypersign.layers.linear import QuantLinear
 from hypersign.layers.own_forward import own_forward, quantized_subclass
-from hypersign.layers.recurrent import QuantGRU, QuantLSTM, QuantRecurrent, QuantRNN
+from hypersign.layers.recurrent import QuantGRU, QuantLSTM, QuantRecurrent, QuantRNN, RecurrentProduct
 from hypersign.quantizers import Quantizer
 
 __all__ = ["Conversion", "convert"]
@@ -83,7 +83,8 @@ def convert(
     Args:
         model: any torch network.
         weight_quantizer: the weight quantizer for all layers, or a dictionary: layer -> its own. None keeps weights
-            real. A layer that is in no dictionary stays as it is.
+            real. A layer that is in no dictionary stays as it is. A dictionary may also name a matrix of a recurrent
+            layer: `"lstm.ih_l0"` multiplies inputs, `"lstm.hh_l0"` hidden states.
         input_quantizer: likewise for inputs.
         keep: the names of layers to leave in float, or shell patterns of names (`"layer4.*"`).
         example: an input of the network, by which multiply-accumulates are counted: a tensor, a tuple of positional
@@ -123,13 +124,18 @@ def convert(
         if type(module) is nn.MultiheadAttention and not unsupported(module):
             reads.pop(module.out_proj, None)
     reasons: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, RecurrentProduct):
+            continue  # a part of the recurrent layer
+        if isinstance(module, nn.RNNBase):
+            owners |= dict.fromkeys(_parts(name, module), name)
         if any(p is not None for p in module._parameters.values()):
             reasons[name] = _kept_reason(name, module, patterns, reads) or _taken(name, module, sides)
     if named := [side for side in sides if isinstance(side, Mapping)]:
-        _check_named(named, reasons)
+        _check_named(named, reasons, owners)
         if not any(isinstance(side, Quantizer) for side in sides):
-            wanted = set().union(*named)
+            wanted = {owners.get(each, each) for side in named for each in side}
             reasons = {
                 name: reason or ("" if name in wanted else "no quantizer names it")
                 for name, reason in reasons.items()
@@ -144,7 +150,10 @@ def convert(
     _call_projections(model, set(converted.values()))
     for layer in dict.fromkeys(converted.values()):  # a layer with two names is converted once
         names_of = [name for name, other in converted.items() if other is layer]
-        _quantize(layer, *(_quantizer_of(side, names_of) for side in sides))
+        if isinstance(layer, nn.RNNBase):
+            _quantize_recurrent(layer, names_of, sides)
+        else:
+            _quantize(layer, *(_quantizer_of(side, names_of) for side in sides))
     _leave_fused_paths(model, set(converted.values()))
     kept = {name: reason for name, reason in reasons.items() if reason}
     result = Conversion(model, tuple(converted), kept, {name: n for name, n in macs.items() if name in reasons})
@@ -152,9 +161,17 @@ def convert(
     return result
 
 
-def _check_named(named: Iterable[Mapping[str, Quantizer]], reasons: Mapping[str, str]) -> None:
+def _parts(name: str, layer: nn.RNNBase) -> dict[str, str]:
+    """The names of a recurrent layer's matrices, such as `lstm.hh_l0`, and the parameters that hold them."""
+    known = [each for each in layer._flat_weights_names if each.startswith(("weight_ih_", "weight_hh_"))]
+    return {f"{name}.{each.removeprefix('weight_')}".removeprefix("."): each for each in known}
+
+
+def _check_named(
+    named: Iterable[Mapping[str, Quantizer]], reasons: Mapping[str, str], owners: Mapping[str, str]
+) -> None:
     """Raises HypersignError where a dictionary of quantizers names a layer that is not converted."""
-    for name in dict.fromkeys(name for side in named for name in side):
+    for name in dict.fromkeys(owners.get(name, name) for side in named for name in side):
         if name not in reasons:
             raise HypersignError(
                 f"a dictionary of quantizers must name layers of the network; {name!r} is none (its layers: "
@@ -201,16 +218,21 @@ def _kept_reason(name: str, module: nn.Module, patterns: list[str], reads: dict[
 
 def _taken(name: str, module: nn.Module, sides: Sides) -> str:
     """Why a layer that has quantizers already gets none; empty if the named sides of it are real."""
+    layers: dict[str, QuantLayer] = {}
     if isinstance(module, QuantRecurrent):
-        products = module.products().values()
-        quantized = (any(p.quantizes_weights for p in products), any(p.quantizes_inputs for p in products))
+        layers = {part: module.products()[parameter] for part, parameter in _parts(name, module).items()}
     elif isinstance(module, QuantLayer):
-        quantized = (module.quantizes_weights, module.quantizes_inputs)
+        layers = {name: module}
     else:
         return _tokens(module, [side[name] if isinstance(side, Mapping) and name in side else side for side in sides])
-    named = [isinstance(side, Mapping) and name in side for side in sides]
-    wanted = quantized if not any(named) else [a and b for a, b in zip(quantized, named, strict=True)]
-    return "already a quantized layer" if any(wanted) else ""
+    found = [
+        (quantized, isinstance(side, Mapping) and not side.keys().isdisjoint((name, part)))
+        for part, layer in layers.items()
+        for side, quantized in zip(sides, (layer.quantizes_weights, layer.quantizes_inputs), strict=True)
+    ]
+    chosen = any(named for _, named in found)
+    taken = any(quantized and (named or not chosen) for quantized, named in found)
+    return "already a quantized layer" if taken else ""
 
 
 def _tokens(module: nn.Module, sides: list[Any]) -> str:
@@ -304,9 +326,6 @@ def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quanti
         for product in layer.products().values():
             product.to(next(layer.parameters()).device).train(layer.training)
         return
-    if isinstance(layer, nn.RNNBase):
-        _quantize_recurrent(layer, weight_quantizer, input_quantizer)
-        return
     plain = not isinstance(layer, QuantLayer)
     if plain:
         layer.__class__ = _quantized_class(type(layer))
@@ -323,20 +342,19 @@ def _quantize(layer: nn.Module, weight_quantizer: Quantizer | None, input_quanti
         layer._set_pad_value(0)
 
 
-def _quantize_recurrent(
-    layer: nn.RNNBase, weight_quantizer: Quantizer | None, input_quantizer: Quantizer | None
-) -> None:
-    """The same for a recurrent layer: every matrix gets the quantizers."""
+def _quantize_recurrent(layer: nn.RNNBase, names: Iterable[str], sides: Sides) -> None:
+    """The same for a recurrent layer: every matrix gets the quantizers of its name, or those of the layer."""
     if not isinstance(layer, QuantRecurrent):
         layer.__class__ = _QUANTIZED[type(layer)]  # type: ignore[assignment]
         assert isinstance(layer, QuantRecurrent)
-        layer.equip((input_quantizer, weight_quantizer), (input_quantizer, weight_quantizer))
-    else:  # a side that is not named stays as it is
-        for product in layer.products().values():
-            product.set_quantizers(
-                product.input_quantizer if input_quantizer is None else copy.deepcopy(input_quantizer),
-                product.weight_quantizer if weight_quantizer is None else copy.deepcopy(weight_quantizer),
-            )
-    weight = next(layer.parameters())
-    for product in layer.products().values():
+        layer.equip((None, None), (None, None))
+    weight, products = next(layer.parameters()), layer.products()
+    parts = [(part, products[parameter]) for name in names for part, parameter in _parts(name, layer).items()]
+    for product in products.values():
+        called = [part for part, other in parts if other is product]
+        weights, inputs = (copy.deepcopy(_quantizer_of(side, [*called, *names])) for side in sides)
+        product.set_quantizers(  # a side that is not named stays as it is
+            product.input_quantizer if inputs is None else inputs,
+            product.weight_quantizer if weights is None else weights,
+        )
         product.to(weight.device).train(layer.training)

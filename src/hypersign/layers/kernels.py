@@ -13,7 +13,7 @@ from hypersign.layers.conversion import Conversion
 from hypersign.layers.copying import copy_module
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
-from hypersign.quantizers import Int8, Quantizer
+from hypersign.quantizers import GroupScaled, Int8, Quantizer
 
 __all__ = ["Packed8Linear", "PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
 
@@ -22,8 +22,9 @@ def use_kernels(model: nn.Module) -> Conversion:
     """Returns a copy of a trained network whose quantized layers run on the kernels of `hypersign.bits`.
 
     A layer with binary or ternary weights and inputs becomes a `PackedLinear` or `PackedConv2d`. A fully connected
-    one with 8-bit inputs (`Int8()`) becomes a `Packed8Linear`. These are for inference on the CPU. Their outputs
-    are the same bit for bit, because every sum is an integer; convolutions return them in channels-last memory
+    one with 8-bit inputs (`Int8()`) becomes a `Packed8Linear`; groups of its weights may have scales (`GroupScaled`).
+    These are for inference on the CPU. Their outputs are the same bit for bit, because every sum is an integer; with
+    scales per group they round differently in the last digits. Convolutions return them in channels-last memory
     order. Outputs have the type of the inputs. Other layers do not change, and the result lists the quantized ones
     among them with the reason. The copy works under torch.compile and torch.export.
 
@@ -120,6 +121,8 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
 def _inference_reason(layer: QuantLayer) -> str | None:
     """Why a layer cannot run on the kernels for inference; None if it can."""
     reason = _reason(layer)
+    if _grouped8(layer):
+        return None
     if reason is None and _has_8_bits(layer):
         rule = layer.weight_quantizer
         return None if rule.offset is None else f"its weights have an offset: {rule.describe()}"
@@ -129,6 +132,16 @@ def _inference_reason(layer: QuantLayer) -> str | None:
 def _has_8_bits(layer: QuantLayer) -> bool:
     """Whether a layer multiplies 8-bit inputs with its weights."""
     return isinstance(layer, QuantLinear) and isinstance(layer.input_quantizer, Int8)
+
+
+def _grouped8(layer: QuantLayer) -> bool:
+    """Whether a layer multiplies 8-bit inputs with binary or ternary weights that have a scale per group."""
+    rule = layer.weight_quantizer
+    return (
+        _has_8_bits(layer)
+        and isinstance(rule, GroupScaled)
+        and rule.quantizer.packed_form().kind in ("binary", "ternary")
+    )
 
 
 _NEEDS = "must have a layer whose weights and inputs are quantized; this one has none"
@@ -229,14 +242,18 @@ class _Packed(nn.Module):
 
     def __init__(self, layer: QuantLayer) -> None:
         super().__init__()
-        levels = layer.quantized_weight().detach().float()
+        rule = layer.weight_quantizer
+        inner: Quantizer = rule.quantizer if isinstance(rule, GroupScaled) else rule
+        levels = (layer.quantized_weight() if inner is rule else inner(layer.weight)).detach().float()
         if layer.weight.isnan().any():
             raise HypersignError("a weight to pack must not hold NaN, which has no sign: train again or restore it")
         rows = (levels.movedim(1, -1) if levels.dim() > 2 else levels).flatten(1)
         self.dtype, self.filter_shape = layer.weight.dtype, tuple(layer.weight.shape[1:])
-        self.ternary_weights = ternary = layer.weight_quantizer.packed_form().kind == "ternary"
+        self.ternary_weights = ternary = inner.packed_form().kind == "ternary"
         self.register_buffer("words", ops.pack_ternary(rows, 0.5) if ternary else ops.pack(rows))
         scale = layer.weight_scale()
+        if isinstance(rule, GroupScaled):
+            scale = rule.group_scales(layer.weight, levels.to(layer.weight.dtype)).float()
         self.register_buffer("scale", None if scale is None else scale.detach().clone())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.threshold: float | None = None
@@ -281,6 +298,7 @@ class Packed8Linear(_Packed):
         super().__init__(layer)
         self.in_features = layer.in_features
         self.input_quantizer = layer.input_quantizer
+        self.group = layer.weight_quantizer.size if isinstance(layer.weight_quantizer, GroupScaled) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `x` of shape (..., in_features) to (..., out_features)."""
@@ -288,9 +306,15 @@ class Packed8Linear(_Packed):
         _rows(x, self.in_features)  # checks
         levels = rule(x)
         rows = levels.reshape(-1, self.in_features).to(torch.int8)
-        sums = ops.packed_linear8(rows, self.words, self.in_features).view(*x.shape[:-1], self.words.shape[-2])
-        y = sums.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-        if self.scale is not None:
+        if self.group is not None:
+            assert self.scale is not None
+            y = ops.packed_linear8_grouped(rows, self.words, self.scale, self.group)
+        else:
+            y = ops.packed_linear8(rows, self.words, self.in_features)
+        y = y.view(*x.shape[:-1], self.words.shape[-2]).to(
+            torch.float64 if x.dtype == torch.float64 else torch.float32
+        )
+        if self.scale is not None and self.group is None:
             y = y * self.scale.to(y.dtype)
         assert rule.scale is not None
         y = y * rule.scale(x, levels).to(y.dtype)

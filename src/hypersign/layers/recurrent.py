@@ -246,6 +246,7 @@ class QuantRecurrent(nn.RNNBase):
             )
         if not self.fused:
             return self._unrolled(input, hx)
+        self._update_flat_weights()  # after a parameter was replaced, torch's forward would, and use latent weights
         found, kept = self.products(), self._flat_weights
         self._flat_weights = [
             found[name].matrix() if name in found else getattr(self, name) for name in self._flat_weights_names

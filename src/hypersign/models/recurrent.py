@@ -115,8 +115,12 @@ class RecurrentNetwork(Stateful):
         pixels = inputs.flatten(2).transpose(1, 2)  # (N, H W, C)
         if self.scan == "pixels":
             return pixels
-        order = torch.randperm(pixels.shape[1], generator=torch.Generator().manual_seed(0))
-        return pixels[:, order.to(pixels.device)]
+        return pixels[:, self.permutation(pixels.shape[1]).to(pixels.device)]
+
+    @staticmethod
+    def permutation(count: int) -> Tensor:
+        """The order of an image's pixels in the scan "permuted"."""
+        return torch.randperm(count, generator=torch.Generator().manual_seed(0), device="cpu")
 
     def read(self, inputs: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         x, after = self.sequence(inputs), []

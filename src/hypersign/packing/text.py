@@ -19,7 +19,7 @@ from hypersign.models import GPT, RecurrentNetwork
 from hypersign.packed.text import PackedText, write_text
 from hypersign.quantizers import Identity, Int8, Sign
 
-__all__ = ["TextCertificate", "pack_text", "verify_text"]
+__all__ = ["TextCertificate", "pack_text", "product_forms", "recurrent", "verify_text"]
 
 
 def pack_text(model: nn.Module, path: str | Path, classes: Sequence[str], unit: str = "characters") -> None:
@@ -46,7 +46,7 @@ def pack_text(model: nn.Module, path: str | Path, classes: Sequence[str], unit: 
     with torch.no_grad(), mode(model, False):
         if isinstance(model, RecurrentNetwork) and model.tokens:
             kind, context = "lstm", None
-            layers = [_recurrent(f"layer{i}", layer, tensors) for i, layer in enumerate(model.layers(), 1)]
+            layers = [recurrent(f"layer{i}", layer, tensors) for i, layer in enumerate(model.layers(), 1)]
             tensors["head.bias"] = _array(model.head.bias)
         elif isinstance(model, GPT):
             kind, context = "gpt", model.context
@@ -67,24 +67,34 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.detach().float().cpu().contiguous().numpy()
 
 
-def _product(name: str, layer: QuantLayer, tensors: dict[str, NDArray[Any]]) -> str:
-    """Adds a product's tensors; returns the kind of its inputs."""
+def product_forms(name: str, layer: QuantLayer) -> tuple[str, str]:
+    """What a product reads ("real", "int8", "sign"), and its weights' form ("float", "binary", "ternary").
+
+    Raises:
+        HypersignError: a quantizer has no packed form here.
+    """
     rule, quantizer = layer.input_quantizer, layer.weight_quantizer
     kinds = {Identity: "real", Int8: "int8", Sign: "sign"}
     inputs = kinds.get(type(rule))
     if inputs is None or (inputs == "sign" and (rule.scale is not None or 0.0 in rule.levels)):
         raise HypersignError(f"{name} has no packed form: its inputs must be real, 8-bit or signs; got {rule!r:.60}")
-    levels = layer.quantized_weight()
-    scale = layer.row_scale(levels) if isinstance(layer, RecurrentProduct) else layer.weight_scale()
     form = quantizer.packed_form()
     if form.kind not in ("float", "binary", "ternary") or quantizer.offset is not None:
         raise HypersignError(f"{name} has no packed form: {form.reason or f'its weights are {quantizer!r:.60}'}")
-    if form.kind == "float":
+    return inputs, form.kind
+
+
+def _product(name: str, layer: QuantLayer, tensors: dict[str, NDArray[Any]]) -> str:
+    """Adds a product's tensors; returns the kind of its inputs."""
+    inputs, form = product_forms(name, layer)
+    levels = layer.quantized_weight()
+    scale = layer.row_scale(levels) if isinstance(layer, RecurrentProduct) else layer.weight_scale()
+    if form == "float":
         matrix = levels if scale is None else levels * scale[:, None]
         tensors[f"{name}.weight"] = _array(matrix)
         return inputs
     values = levels.float().cpu().numpy()
-    packed = bits.pack(values) if form.kind == "binary" else bits.pack_ternary(values, low=-0.5, high=0.5)
+    packed = bits.pack(values) if form == "binary" else bits.pack_ternary(values, low=-0.5, high=0.5)
     tensors[f"{name}.levels"] = packed
     tensors[f"{name}.scale"] = (
         np.ones(len(values), np.float32) if scale is None else _array(scale.expand(len(values)))
@@ -92,7 +102,8 @@ def _product(name: str, layer: QuantLayer, tensors: dict[str, NDArray[Any]]) -> 
     return inputs
 
 
-def _recurrent(name: str, layer: QuantRecurrent, tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def recurrent(name: str, layer: QuantRecurrent, tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Adds a recurrent layer's tensors; returns its entry in the structure."""
     modules = dict(layer.named_modules())
     for kind in ("ih", "hh", "c"):
         norm = modules.get(f"norm_{kind}_l0")
@@ -102,9 +113,9 @@ def _recurrent(name: str, layer: QuantRecurrent, tensors: dict[str, NDArray[Any]
             if getattr(norm, part) is not None:
                 tensors[f"{name}.norm_{kind}.{part}"] = _array(getattr(norm, part))
         if isinstance(norm, StepNorm):
-            statistics: Any = norm.at[0]
-            tensors[f"{name}.norm_{kind}.mean"] = _array(statistics.running_mean)
-            tensors[f"{name}.norm_{kind}.variance"] = _array(statistics.running_var)
+            for role, part in (("mean", "running_mean"), ("variance", "running_var")):
+                rows = torch.stack([statistics.get_buffer(part) for statistics in norm.at])
+                tensors[f"{name}.norm_{kind}.{role}"] = _array(rows if norm.separate else rows[0])
     inputs = {}
     for kind in ("ih", "hh"):
         product = modules[f"{kind}_l0"]

@@ -40,6 +40,7 @@ class GroupScaled(Quantizer):
     [[2.0, -2.0, 0.5]]
     """
 
+    quantizer: Quantizer
     bits = 32  # the product sees real numbers
     scale = None
     offset = None
@@ -77,10 +78,14 @@ class GroupScaled(Quantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The scaled levels, in the shape of `x`, `(filters, ...)`."""
-        w, q = (self._grouped(values) for values in (x, self.quantizer(x)))  # (filters, groups, size)
-        fixed = q.detach()
-        alpha = (w * fixed).sum(2, keepdim=True) / divisor(fixed.square().sum(2, keepdim=True))
-        return (alpha * q).flatten(1)[:, : x[0].numel()].view_as(x)
+        levels = self.quantizer(x)
+        alpha = self.group_scales(x, levels)
+        return (alpha[..., None] * self._grouped(levels)).flatten(1)[:, : x[0].numel()].view_as(x)
+
+    def group_scales(self, x: Tensor, levels: Tensor) -> Tensor:
+        """The scale of each group, `(filters, groups)`, for weights and their levels."""
+        w, q = self._grouped(x), self._grouped(levels.detach())  # (filters, groups, size)
+        return (w * q).sum(2) / divisor(q.square().sum(2))
 
     def _grouped(self, values: Tensor) -> Tensor:
         flat = values.flatten(1)

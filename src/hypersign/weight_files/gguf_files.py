@@ -16,7 +16,7 @@ import numpy as np
 
 from hypersign._checks import HypersignError
 from hypersign._installation import missing
-from hypersign.weight_files.gguf_types import OLD_Q2_0, OWN_TYPES, Q2_0, OwnType
+from hypersign.weight_files.gguf_types import ARM_I2_S, I2_S, OLD_Q2_0, OWN_TYPES, Q2_0, OwnType
 from hypersign.weight_files.stored import FLOATS, Decode, StoredTensor, TensorFile, mapped, undecoded
 
 __all__ = ["open_gguf"]
@@ -86,8 +86,13 @@ class _Cursor:
         return None
 
 
-def open_gguf(path: Path) -> TensorFile:
-    """A GGUF file, or all parts of one that was split (NAME-00001-of-00003.gguf)."""
+def open_gguf(path: Path, *, arm: bool = False) -> TensorFile:
+    """A GGUF file, or all parts of one that was split (NAME-00001-of-00003.gguf).
+
+    Args:
+        path: the file.
+        arm: whether I2_S tensors are in the order of ARM, which rows that are no multiple of 128 show by themselves.
+    """
     found = _PART.fullmatch(path.name)
     count = 1
     names = [path.name]
@@ -101,7 +106,7 @@ def open_gguf(path: Path) -> TensorFile:
     tensors: dict[str, StoredTensor] = {}
     metadata: dict[str, Any] = {}
     for i, name in enumerate(names):
-        part = _part(path.with_name(name))
+        part = _part(path.with_name(name), arm)
         _check_split(part, i, count)
         twice = sorted(tensors.keys() & part.tensors)
         if twice:
@@ -127,7 +132,7 @@ def _check_split(part: TensorFile, place: int, count: int) -> None:
         )
 
 
-def _part(path: Path) -> TensorFile:
+def _part(path: Path, arm: bool) -> TensorFile:
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as error:
@@ -137,12 +142,15 @@ def _part(path: Path) -> TensorFile:
     try:
         metadata, entries, place, alignment = _header(data)
         data = data[-(-place // alignment) * alignment :]
+        known = OWN_TYPES
+        if arm or any(entry.kind == I2_S and math.prod(entry.shape[-1:]) % 128 for entry in entries):
+            known = OWN_TYPES | {I2_S: ARM_I2_S}
         try:
-            tensors = _tensors(entries, data, alignment, OWN_TYPES)
+            tensors = _tensors(entries, data, alignment, known)
         except _DamageError:
             if all(entry.kind != Q2_0 for entry in entries):
                 raise
-            tensors = _tensors(entries, data, alignment, OWN_TYPES | {Q2_0: OLD_Q2_0})  # an older fork's blocks
+            tensors = _tensors(entries, data, alignment, known | {Q2_0: OLD_Q2_0})  # an older fork's blocks
     except _DamageError as error:
         raise HypersignError(f"{path} is no whole GGUF file ({error}); download or convert it again") from error
     return TensorFile(path, tensors, metadata)

@@ -7,8 +7,10 @@
     I2_S   36      128 weights, 32 B     two bits each: byte j has the weights j, 32 + j, 64 + j and 96 + j, highest
                                          bits first: (q - 1) d; one float32 d behind all blocks, in 32 bytes
 
-I2_S is bitnet.cpp's. Its files from ARM have blocks of 64 in the same number of bytes, and nothing in a file tells
-them apart. Then weights are in another order within 128 of a row. Lengths and angles of rows do not depend on that.
+           36      64 weights, 16 B      byte j has the weights j, 16 + j, 32 + j and 48 + j, in files written on ARM
+
+I2_S is bitnet.cpp's. Nothing in a file tells both orders apart, except a row that is no multiple of 128, which only
+ARM writes. The wrong order moves weights within 128 of a row: lengths and levels do not change, comparisons do.
 Sources: llama.cpp, ggml-quants.c; bitnet.cpp, ggml-bitnet-mad.cpp.
 """
 
@@ -19,9 +21,10 @@ import numpy as np
 
 from hypersign.weight_files.stored import Decode
 
-__all__ = ["OLD_Q2_0", "OWN_TYPES", "Q2_0", "OwnType"]
+__all__ = ["ARM_I2_S", "I2_S", "OLD_Q2_0", "OWN_TYPES", "Q2_0", "OwnType"]
 
 Q2_0 = 42
+I2_S = 36
 
 
 class OwnType(NamedTuple):
@@ -55,24 +58,30 @@ def _q2_0(size: int) -> Decode:
     return decode
 
 
-def _i2_s(behind: np.ndarray) -> Decode | None:
-    scale = np.ascontiguousarray(behind[:4]).view("<f4")[0]
-    if not np.isfinite(scale) or scale <= 0:
-        return None
+def _i2_s(size: int) -> Callable[[np.ndarray], Decode | None]:
+    def decoder(behind: np.ndarray) -> Decode | None:
+        scale = np.ascontiguousarray(behind[:4]).view("<f4")[0]
+        if not np.isfinite(scale) or scale <= 0:
+            return None
 
-    def decode(raw: np.ndarray) -> np.ndarray:
-        q = raw.reshape(-1, 1, 32) >> np.array([6, 4, 2, 0], np.uint8)[:, None] & 3
-        return (scale * (q.astype(np.float32) - 1)).reshape(len(raw), -1)
+        def decode(raw: np.ndarray) -> np.ndarray:
+            q = raw.reshape(-1, 1, size) >> np.array([6, 4, 2, 0], np.uint8)[:, None] & 3
+            return (scale * (q.astype(np.float32) - 1)).reshape(len(raw), -1)
 
-    return decode
+        return decode
+
+    return decoder
 
 
 OLD_Q2_0 = OwnType("Q2_0", 128, 34, 0, lambda _: _q2_0(34))
 """The same number in an older fork. The tensors' offsets and the file's size tell which it is."""
 
+ARM_I2_S = OwnType("I2_S", 64, 16, 32, _i2_s(16))
+"""The same number in files that bitnet.cpp wrote on ARM."""
+
 OWN_TYPES = {
     41: OwnType("Q1_0", 128, 18, 0, lambda _: _q1_0),
     Q2_0: OwnType("Q2_0", 64, 18, 0, lambda _: _q2_0(18)),
-    36: OwnType("I2_S", 128, 32, 32, _i2_s),
+    I2_S: OwnType("I2_S", 128, 32, 32, _i2_s(32)),
 }
 """By number in the file."""

@@ -28,10 +28,14 @@ def is_tensor_file(path: Path) -> bool:
     return path.is_dir() and any(path.glob("*.safetensors*"))
 
 
-def open_tensors(path: Path) -> TensorFile:
+def open_tensors(path: Path, *, arm: bool = False) -> TensorFile:
     """Opens a .safetensors file, a folder of one or of shards with their index, or a .gguf file (all its parts).
 
     Only headers are read. Raises HypersignError where a file is missing, truncated or corrupt.
+
+    Args:
+        path: the file or folder.
+        arm: whether I2_S tensors of a .gguf file are in the order that bitnet.cpp writes on ARM.
 
     >>> import tempfile
     >>> import numpy as np
@@ -48,7 +52,7 @@ def open_tensors(path: Path) -> TensorFile:
             f"weights are read from .safetensors and .gguf files and from folders of .safetensors; got {path}"
         )
     if path.suffix.lower() == ".gguf" and not path.is_dir():
-        return open_gguf(path)
+        return open_gguf(path, arm=arm)
     tensors = _folder(path) if path.is_dir() else _safetensors(path)
     return TensorFile(path, assemble(mark_companions(tensors), _config(path)))
 
