@@ -16,7 +16,7 @@ def max_pool(folding: Folding, name: str, module: nn.MaxPool2d, x: Flow) -> Flow
     """Waits: it moves behind the thresholds of the next quantizer, where it runs on bits."""
     if pair(module.dilation) != [1, 1] or module.return_indices:
         raise refusal(name, module, "dilation and return_indices are not supported")
-    options = _options(module)
+    x, options = folding.as_image(name, x), _options(module)
     return _pooled(x, options).then(Monotone(name, pool=options))
 
 
@@ -29,6 +29,7 @@ def avg_pool(folding: Folding, name: str, module: nn.AvgPool2d, x: Flow) -> Flow
 
 def adaptive_avg_pool(folding: Folding, name: str, module: nn.AdaptiveAvgPool2d, x: Flow) -> Flow:
     """The mean over the whole image."""
+    x = folding.as_image(name, x)
     if pair(module.output_size) != [1, 1]:
         raise refusal(name, module, "only an output of 1 x 1 is supported")
     size = [x.height, x.width]
@@ -38,6 +39,7 @@ def adaptive_avg_pool(folding: Folding, name: str, module: nn.AdaptiveAvgPool2d,
 
 def adaptive_max_pool(folding: Folding, name: str, module: nn.AdaptiveMaxPool2d, x: Flow) -> Flow:
     """The maximum over the whole image."""
+    x = folding.as_image(name, x)
     if pair(module.output_size) != [1, 1] or module.return_indices:
         raise refusal(name, module, "only an output of 1 x 1, without indices, is supported")
     size = [x.height, x.width]
@@ -46,7 +48,7 @@ def adaptive_max_pool(folding: Folding, name: str, module: nn.AdaptiveMaxPool2d,
 
 
 def _averaged(folding: Folding, name: str, options: dict[str, Any], x: Flow) -> Flow:
-    y = folding.real(x)
+    y = folding.real(folding.as_image(name, x))
     return _pooled(y, options).after(folding.node("avg_pool2d", name, y.name, **options))
 
 
