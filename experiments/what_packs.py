@@ -3,8 +3,8 @@
 Each network has random weights, is quantized by `convert` (inputs ternary, weights binary with a scale), and trained
 for some steps on random numbers, so that its norms have statistics. `verify` compares it with its packed form on
 1,000 inputs. The small networks are those of tests/packing. `--transformers` adds the ViT of that package;
-`--efficientnet` adds EfficientNet-lite0 with its trained weights (see forecast_networks.py), its 50 layers ternary and
-activations real.
+`--efficientnet` adds EfficientNet-lite0 with its trained weights (see forecast_networks.py), its 50 layers all
+ternary and its activations real.
 """
 
 import argparse
