@@ -31,12 +31,13 @@ def test_onnx_runtime_gives_the_same_outputs(name: str, tmp_path: Path) -> None:
     assert found.tool.startswith("ONNX Runtime")
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
 @pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("name", UNSIGNED)
-def test_qonnx_gives_the_same_outputs(name: str, activations: str, tmp_path: Path) -> None:
+def test_qonnx_gives_the_same_outputs(name: str, activations: str, last: bool, tmp_path: Path) -> None:
     model = packed(name, tmp_path)
-    write_qonnx(model, tmp_path / "net.onnx", activations=activations)
-    found = compare(model, tmp_path / "net.onnx", "qonnx", images_for(model, 30))
+    write_qonnx(model, tmp_path / "net.onnx", activations=activations, channels_last=last)
+    found = compare(model, tmp_path / "net.onnx", "qonnx", images_for(model, 5 if last else 30))
     assert (found.differ, found.largest_difference) == (0, 0)
 
 

@@ -350,7 +350,9 @@ class _Qonnx(_Standard):
         if levels.dtype != np.int8:
             return super().weights(name, levels)
         latent = self.constant(f"{name}_latent", levels)
-        return self.bipolar(latent, name) if levels.all() else self.ternary(latent, name)
+        # hls4ml 1.3.0 rounds BipolarQuant weights of a product that follows another twice, to ones.
+        as_bits = levels.all() and not (self.last and levels.ndim == 2)
+        return self.bipolar(latent, name) if as_bits else self.ternary(latent, name)
 
     def bipolar(self, x: str, out: str) -> str:
         """-1 where x < 0, else +1."""

@@ -98,6 +98,8 @@ class PackedText:
     def __init__(self, structure: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], size: int) -> None:
         found, own = _checked(structure), Tensors(tensors)
         self._size = size
+        self.source = structure, tensors
+        """The structure and the tensors of the file, for what writes it in other formats."""
         self.kind: str = found["kind"]
         self.classes = tuple(found["classes"])
         self.unit: str = found["unit"]
