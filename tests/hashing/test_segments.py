@@ -98,6 +98,30 @@ def test_random_changes_against_a_naive_index(hasher, seed, tmp_path):
     check(index, naive, random)
 
 
+@pytest.mark.parametrize(("bits", "metric"), [(1.5, "euclidean"), (2, "inner_product"), (4, "cosine")])
+def test_level_codes_change_as_sign_codes(bits, metric, tmp_path):
+    """Whatever the segments, results are those of one index of the same codes."""
+    random = np.random.default_rng(4)
+    x = random.integers(-2, 3, (200, DIMENSION)) + 0.5
+    hasher = SignHasher(bits_per_dimension=bits, metric=metric).fit(x)
+    index = HammingIndex(hasher)
+    ids = random.permutation(1000)[:200]
+    for start in range(0, 200, 40):
+        index.add(x[start : start + 40], ids[start : start + 40])
+        index.remove(ids[start : start + 40 : 3])
+    index.add(x[:40:3], ids[:40:3])
+    index.save(tmp_path / "index")
+    left = np.isin(ids, index.ids)
+    whole = HammingIndex(hasher, hasher.codes(x[left]), ids[left])
+    for allowed in (None, ids[::2], random.random(len(index)) < 0.3):
+        for other in (whole, HammingIndex.load(tmp_path / "index")):
+            found, expected = (i.search(x[:5], 20, allowed=allowed) for i in (index, other))
+            np.testing.assert_array_equal(found.indices, expected.indices)
+            np.testing.assert_array_equal(found.distances, expected.distances)
+        pairs = [list(zip(*row, strict=True)) for row in zip(found.distances, found.indices, strict=True)]
+        assert pairs == [sorted(row) for row in pairs]
+
+
 def test_an_empty_index(hasher, tmp_path):
     x = np.random.default_rng(0).standard_normal((5, DIMENSION))
     index = HammingIndex(hasher)
