@@ -9,7 +9,6 @@ and measurement have the same 200 queries, which are not among the vectors.
 import argparse
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypersign._machine import machine, versions
 from hypersign.data import read
-from hypersign.hashing import SignHasher
-from hypersign.hashing.index import HammingIndex
-from hypersign.hashing.prediction import recall_by_query, sampled
+from hypersign.hashing import HammingIndex, SignHasher, predicted_recall
 
 FACTORS = (1, 4)
 K = 10
@@ -44,78 +42,72 @@ def data_sets(vectors: int) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
     yield "heavy duplicates", np.repeat(distinct, copies, axis=0)[random.permutation(copies.sum())], x[:QUERIES]
 
 
-def hashers() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Name of the code, metric of the true neighbours, options."""
-    for metric in ("euclidean", "cosine", "inner_product"):
-        yield "signs", metric, {"bits": 256}
-        for bits in (1, 1.5, 2, 3, 4):
-            yield f"{bits:g}", metric, {"bits_per_dimension": bits, "metric": metric}
+METRICS = ("euclidean", "cosine", "inner_product")
 
 
-def measured(sample: Any, hasher: SignHasher, factors: tuple[int, ...]) -> dict[int, float]:
-    """Recall of an index: hits are vectors no farther than the k-th true neighbour."""
-    vectors, queries = sample.vectors, sample.queries
+def codes(metric: str) -> dict[str, dict[str, Any]]:
+    """The options of the hashers, by the name of the code."""
+    levels = {f"{bits:g}": {"bits_per_dimension": bits, "metric": metric} for bits in (1, 1.5, 2, 3, 4)}
+    return {"signs": {"bits": 256}} | levels
+
+
+def measured(vectors: NDArray[Any], queries: NDArray[Any], metric: str, hasher: SignHasher) -> list[float]:
+    """Recall of an index, by factor: hits are vectors no farther than the k-th true neighbour."""
     index = HammingIndex(hasher.fit(vectors), hasher.codes(vectors))
-    found = index.search(queries, max(factors) * K).indices
+    found = index.search(queries, max(FACTORS) * K).indices
     q, x = queries.astype(np.float64), vectors.astype(np.float64)
-    if sample.metric == "cosine":
+    if metric == "cosine":
         q, x = (y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x))
-    recalls: dict[int, list[float]] = {f: [] for f in factors}
+    recalls = []
     for query, row in zip(q, found, strict=True):
-        distances = ((x - query) ** 2).sum(1) if sample.metric == "euclidean" else -(x @ query)
+        distances = ((x - query) ** 2).sum(1) if metric == "euclidean" else -(x @ query)
         kth = np.sort(distances)[K - 1]
         hit = distances[row] <= kth + 1e-9 * np.abs(distances).max()
-        for f in factors:
-            recalls[f].append(min(hit[: f * K].sum(), K) / K)
-    return {f: float(np.mean(values)) for f, values in recalls.items()}
+        recalls.append([min(hit[: f * K].sum(), K) / K for f in FACTORS])
+    return np.mean(recalls, axis=0).tolist()
+
+
+def compared(name: str, vectors: NDArray[Any], queries: NDArray[Any], rotations: int) -> Iterator[dict[str, Any]]:
+    """A row for each metric, code and factor."""
+    for metric in METRICS:
+        kinds = codes(metric)
+        hashers = [SignHasher(**kind) for kind in kinds.values()]
+        predictions = predicted_recall(vectors, hashers, queries=queries, k=K, factors=FACTORS, metric=metric)
+        for (code, kind), prediction in zip(kinds.items(), predictions, strict=True):
+            runs = [measured(vectors, queries, metric, SignHasher(**kind, seed=seed)) for seed in range(rotations)]
+            for f, value in zip(FACTORS, np.mean(runs, axis=0), strict=True):
+                yield {
+                    "data": name,
+                    "vectors": len(vectors),
+                    "metric": metric,
+                    "code": code,
+                    "factor": f,
+                    "predicted": round(prediction.recall[f], 4),
+                    "standard_error": round(prediction.standard_error[f], 4),
+                    "measured": round(float(value), 4),
+                    "rotations": rotations,
+                    "difference": round(prediction.recall[f] - float(value), 4),
+                }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--vectors", type=int, default=3000)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", default="")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    parser.add_argument("--vectors", type=int, default=3000, help="vectors of each data set (default 3000)")
+    parser.add_argument("--rotations", type=int, default=2, help="rotations measured (default 2)")
     options = parser.parse_args()
     rows = []
     for name, vectors, queries in data_sets(options.vectors):
-        if options.only and options.only not in name:
-            continue
-        samples: dict[str, Any] = {}
-        crowds: dict[str, dict] = {}
-        for code, metric, kind in hashers():
-            began = time.process_time()
-            if metric not in samples:
-                samples[metric], crowds[metric] = sampled(vectors, queries, K, metric, QUERIES, 0), {}
-            sample = samples[metric]
-            predicted = {
-                f: float(v.mean())
-                for f, v in recall_by_query(sample, SignHasher(**kind), FACTORS, crowds[metric]).items()
-            }
-            seconds = time.process_time() - began
-            # Few distinct vectors have few independent errors, so their recall varies more from rotation to rotation.
-            seeds = options.seeds * (4 if name == "heavy duplicates" else 1)
-            by_seed = [measured(sample, SignHasher(**kind, seed=seed), FACTORS) for seed in range(seeds)]
-            for f in FACTORS:
-                values = [found[f] for found in by_seed]
-                rows.append(
-                    {
-                        "data": name,
-                        "vectors": len(vectors),
-                        "metric": metric,
-                        "code": code,
-                        "factor": f,
-                        "predicted": round(predicted[f], 4),
-                        "measured": round(float(np.mean(values)), 4),
-                        "rotations": seeds,
-                        "difference": round(predicted[f] - float(np.mean(values)), 4),
-                    }
-                )
-                print(*rows[-1].values(), f"{seconds:.2f} s", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps({"k": K, "queries": QUERIES, "rows": rows}, indent=1) + "\n")
+        # Few distinct vectors have few independent errors, so their recall varies more from rotation to rotation.
+        rotations = options.rotations * (4 if name == "heavy duplicates" else 1)
+        for row in compared(name, vectors, queries, rotations):
+            rows.append(row)
+            print(*row.values(), flush=True)
     worst = max(rows, key=lambda row: abs(row["difference"]))
-    print("largest difference", worst)
+    print("largest difference:", worst)
+    if options.json:
+        found = {"k": K, "queries": QUERIES, "machine": machine(), "versions": versions(), "rows": rows}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

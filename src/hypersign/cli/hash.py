@@ -209,6 +209,6 @@ def _tables(planned: Plan) -> list[Table]:
         ]
         signs = row.metric == "hamming"
         best = f"{row.best_center:g}: {row.recall_by_center[row.best_center][factors[0]]:.2f}" if signs else "-"
-        name = f"{row.bits} signs" if signs else f"{row.bits_per_dimension:g} bits"
+        name = f"{row.bits}\nsigns" if signs else f"{row.bits_per_dimension:g}\nbits"
         table.add_row(name, f"{row.bytes}\n{row.smaller:.3g}x", *cells, best)
     return [geometry, table]

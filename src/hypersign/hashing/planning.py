@@ -104,11 +104,11 @@ class Plan:
     def choose(self, recall: float, bytes: int | None = None) -> Choice:
         """The code for a recall and a number of bytes per vector.
 
-        Of the rows and factors that reach the recall, it is the one with the fewest candidates to rescore, then the
-        fewest bytes. If none does, it is the one with the highest recall. Without `bytes`, bytes count first.
+        It has the fewest candidates to rescore of the rows and factors that reach the recall, then the fewest bytes.
+        Without `bytes`, bytes count first. If none reaches the recall, it is the one with the highest.
 
         Raises:
-            HypersignError: no row has so few bytes, or a number is out of range.
+            HypersignError: no row fits into `bytes`, or a number is out of range.
 
         >>> x = np.random.default_rng(0).standard_normal((2000, 32))
         >>> found = plan(x, bits=(64,), bits_per_dimension=(2, 4), sample=50).choose(0.9, bytes=24)
@@ -157,7 +157,7 @@ def plan(
         bits: lengths of sign codes, which are compared by their Hamming distance.
         bits_per_dimension: bits of level codes, which estimate the metric; they keep as many components as vectors
             have.
-        bytes: adds the longest code of each kind that has at most so many bytes.
+        bytes: adds the longest code of each kind that fits into this number of bytes per vector.
         hasher: adds a hasher of level codes, which need not be fitted.
         metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product".
         factors: rescoring factors: candidates per neighbour.
@@ -233,7 +233,7 @@ def _level_hashers(
 
 
 def _fitting(options: dict[str, Any], bytes: int, d: int) -> SignHasher | None:
-    """The hasher of level codes with the most components, up to the dimension, that take at most so many bytes."""
+    """The hasher of level codes with the most components, up to the dimension, that take at most `bytes` bytes."""
     kind = options["bits_per_dimension"]
     low, high = 0, d
     while low < high:
