@@ -1,19 +1,19 @@
 """Ten million vectors from end to end, each command killed at random moments and run again.
 
-    python benchmarks/bench_ten_million.py [--counts 1000000 10000000] [--folder FOLDER] [--kills 4] [--json [FILE]]
+    python benchmarks/bench_ten_million.py [--counts 10000000 1000000] [--folder FOLDER] [--json [FILE]]
 
 For each count, a .npy file of clustered uint8 vectors (128 components; 1.28 GB for ten million) and a thousand
 queries are made in a temporary folder. Then four commands run one after the other, each in a process of its own:
 
-    hash          codes of 256 bits, with bounds
+    hash          codes of 128 bits, with bounds
     change        removes 1 % of the ids, adds half of them again from their vectors, saves under another name
     search        the 10 nearest of each query, from 40 candidates rescored by their original vectors
-    exact search  the 10 nearest of a tenth of the queries, by bounds
+    exact search  the 10 nearest of one query in 50, by bounds
 
 Peak memory is read from /proc: what a process has of its own (RssAnon), and mapped pages of files (RssFile), which
-the system may take back. Then all commands run again in another folder, killed (SIGKILL) at random moments of the
-seconds that they took before. After every kill and at the end, a file that is there must be that of the undisturbed
-run, byte by byte, and no other file may be left.
+the system may take back; it is also read for the other commands of hashing. Then the four run again in another
+folder, killed (SIGKILL) at random moments of the seconds that they took before. After every kill and at the end, a
+file that is there must be that of the undisturbed run, byte by byte, and no other file may be left.
 """
 
 import argparse
@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 from interleaved import show
 
+from hypersign._json import write_json
 from hypersign._machine import machine, versions
 from hypersign.hashing import HammingIndex, open_vectors, recall
 
-DIMENSION, BITS, K, FACTOR = 128, 256, 10, 4
+DIMENSION, BITS, K, FACTOR = 128, 128, 10, 4
 FILES = ("codes", "index", "found.npz", "exact.npz")
 """What the commands write, in their order."""
 
@@ -49,7 +50,7 @@ def make(folder: Path, count: int, queries: int) -> None:
         noise = random.integers(-6, 7, (number, DIMENSION), np.int8)
         return np.clip(centres[random.integers(0, len(centres), number)] + along + noise, 0, 255).astype(np.uint8)
 
-    for name, number in (("vectors.npy", count), ("queries.npy", queries), ("few.npy", max(1, queries // 10))):
+    for name, number in (("vectors.npy", count), ("queries.npy", queries), ("few.npy", max(1, queries // 50))):
         with (folder / name).open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (number, DIMENSION)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -81,6 +82,19 @@ def commands(inputs: Path, folder: Path) -> dict[str, list[str]]:
         "search": [*search, index, str(inputs / "queries.npy"), *rescore, "--factor", str(FACTOR), "-o", found],
         "exact search": [*search, codes, str(inputs / "few.npy"), *rescore, "--exact", "-o", exact],
     }
+
+
+def other_commands(inputs: Path, folder: Path, count: int) -> dict[str, list[str]]:
+    """The other commands that read the vectors or their codes, for their memory; two of them only up to a million."""
+    vectors, codes = str(inputs / "vectors.npy"), str(folder / "codes")
+    found = {
+        "hash without bounds": ["-m", "hypersign", "hash", vectors, "-o", str(inputs / "codes"), "--bits", str(BITS)],
+        "search without vectors": ["-m", "hypersign", "search", codes, str(inputs / "queries.npy"), "-k", str(K)],
+    }
+    if count <= 1_000_000:
+        found["hash --plan"] = ["-m", "hypersign", "hash", vectors, "--plan", "--queries", "20"]
+        found["inspect"] = ["-m", "hypersign", "inspect", vectors]
+    return found
 
 
 def run(words: list[str], stop: float | None = None) -> dict[str, float] | None:
@@ -153,6 +167,7 @@ def measure(count: int, options: argparse.Namespace) -> dict[str, Any]:
             folder.mkdir()
         make(inputs, count, options.queries)
         rows: dict[str, Any] = {step: run(words) for step, words in commands(inputs, whole).items()}
+        rows |= {step: run(words) for step, words in other_commands(inputs, whole, count).items()}
         rows["killed"] = {"processes": disturbed(inputs, whole, again, rows, options.kills)}
         truth = nearest(inputs)
         with np.load(whole / "found.npz") as found, np.load(whole / "exact.npz") as exact:
@@ -170,7 +185,7 @@ def measure(count: int, options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=[1_000_000, 10_000_000], help="vectors in a file")
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000_000, 1_000_000], help="vectors in a file")
     parser.add_argument("--queries", type=int, default=1000, help="queries (default 1000)")
     parser.add_argument("--kills", type=int, default=4, help="kills of each command (default 4)")
     parser.add_argument("--folder", type=Path, help="where there is room for five times the largest file")
@@ -182,20 +197,20 @@ def main() -> None:
     if options.change:
         change(*options.change)
         return
-    rows = {
-        f"{count:,} vectors, {name}": row
-        for count in sorted(options.counts)
-        for name, row in measure(count, options).items()
-    }
-    result = {
+    result: dict[str, Any] = {
         "benchmark": "ten-million",
         "machine": machine(),
         "versions": versions("numpy"),
         "dimension": DIMENSION,
         "bits": BITS,
         "queries": options.queries,
-        "rows": rows,
+        "rows": {},
     }
+    for count in options.counts:
+        for name, row in measure(count, options).items():
+            result["rows"][f"{count:,} vectors, {name}"] = row
+        if options.json is not None and str(options.json) != "-":
+            write_json(result, options.json)  # what is measured is kept if a later count is stopped
     show(result, f"From vectors to neighbours, {BITS} bits of {DIMENSION} components, one thread", options.json)
 
 

@@ -106,11 +106,16 @@ class HadamardRotation:
     standard deviation of a Haar rotation. Call the rotation with NumPy arrays or torch tensors of shape
     (..., dimension); it rotates their last dimension. Gradients pass through it.
 
+    A tight rotation has n = max(dimension, outputs), which may be no power of two. A round is then: signs; H on the
+    first p components, where p is the largest power of two below n; signs again; H on the last p components; sums and
+    differences of the first and the last half, over sqrt(2). So a vector keeps its length in n components.
+
     Args:
         dimension: the length d of a vector.
         rounds: the number of rounds, k.
         seed: seed of the signs.
         outputs: number of components of a rotated vector; n if None, which equals d if d is a power of two.
+        tight: whether n is max(dimension, outputs) instead of a power of two.
 
     Raises:
         HypersignError: a dimension or `rounds` is below 1, the seed is below 0, or, in a call, the last dimension
@@ -122,15 +127,20 @@ class HadamardRotation:
     >>> rotation = HadamardRotation(4, rounds=1, seed=0)
     >>> rotation(np.array([2.0, 0.0, 0.0, 0.0])).tolist()
     [-1.0, -1.0, -1.0, -1.0]
-    >>> HadamardRotation(27).outputs
-    32
+    >>> HadamardRotation(27).outputs, HadamardRotation(27, tight=True).outputs
+    (32, 27)
     """
 
-    def __init__(self, dimension: int, rounds: int = 3, seed: int = 0, *, outputs: int | None = None) -> None:
+    def __init__(
+        self, dimension: int, rounds: int = 3, seed: int = 0, *, outputs: int | None = None, tight: bool = False
+    ) -> None:
         self.dimension = check_int("a rotation's dimension", dimension, min=1)
         wanted = 1 if outputs is None else check_int("a rotation's outputs", outputs, min=1)
-        self.size = next_power_of_two(max(self.dimension, wanted))
-        """n, the length of the transforms."""
+        longest = max(self.dimension, wanted)
+        self.size = longest if tight else next_power_of_two(longest)
+        """n, the dimension of the full rotation."""
+        self.window = self.size if self.size == next_power_of_two(longest) else next_power_of_two(longest) // 2
+        """p, the length of the transforms: n, or the largest power of two below it."""
         self.outputs = self.size if outputs is None else wanted
         self.rounds = check_int("a Hadamard rotation's rounds", rounds, min=1)
         self.seed = check_int("a rotation's seed", seed, min=0, max=2**64 - 1)
@@ -144,7 +154,7 @@ class HadamardRotation:
         _check_last(x, self.dimension)
         y: Any = _padded(x, self.size)
         for number in range(self.rounds):
-            y = _transform(y * self._signs_like(y, number))
+            y = self._round(y, number)
         return y[..., : self.outputs]
 
     def inverse(self, x: Array) -> Array:
@@ -152,7 +162,7 @@ class HadamardRotation:
         _check_last(x, self.outputs)
         y: Any = _padded(x, self.size)
         for number in reversed(range(self.rounds)):
-            y = _transform(y) * self._signs_like(y, number)
+            y = self._inverse_round(y, number)
         return y[..., : self.dimension]
 
     def sums(self, x: Array) -> Array:
@@ -162,12 +172,17 @@ class HadamardRotation:
         types and arrays of Python numbers keep their type.
 
         Raises:
-            HypersignError: the sums of integers could exceed int64 (`fits` tells for which vectors).
+            HypersignError: the sums of integers could exceed int64 (`fits` tells for which vectors); or a tight
+                rotation is no power of two long, so that its components are sums with different factors.
 
         >>> HadamardRotation(4, rounds=2).sums(np.array([200, 7, 0, 1], np.uint8)).tolist()
         [-800, 28, 0, 4]
         """
         _check_last(x, self.dimension)
+        if self.window != self.size:
+            raise HypersignError(
+                f"sums need a rotation whose size is a power of two; this one's is {self.size}: leave tight out"
+            )
         y: Any = _padded(self._widened(x), self.size)
         for number in range(self.rounds):
             signs = self._signs_like(y, number)
@@ -182,8 +197,34 @@ class HadamardRotation:
     def __repr__(self) -> str:
         return (
             f"HadamardRotation({self.dimension}, rounds={self.rounds}, seed={self.seed}"
-            f"{_outputs(self.outputs, self.size)})"
+            f"{_outputs(self.outputs, self.size)}{'' if self.window == self.size else ', tight=True'})"
         )
+
+    def _round(self, y: Any, number: int) -> Any:
+        y = y * self._signs_like(y, number)
+        if self.window == self.size:
+            return _transform(y)
+        y[..., : self.window] = _transform(y[..., : self.window])
+        y = y * self._signs_like(y, self.rounds + number)
+        y[..., -self.window :] = _transform(y[..., -self.window :])
+        return self._halves(y)
+
+    def _inverse_round(self, y: Any, number: int) -> Any:
+        if self.window == self.size:
+            return _transform(y) * self._signs_like(y, number)
+        y = self._halves(y)
+        y[..., -self.window :] = _transform(y[..., -self.window :])
+        y = y * self._signs_like(y, self.rounds + number)
+        y[..., : self.window] = _transform(y[..., : self.window])
+        return y * self._signs_like(y, number)
+
+    def _halves(self, y: Any) -> Any:
+        """Sums and differences of the first and the last half, over sqrt(2); the middle of an odd size stays."""
+        half = self.size // 2
+        first, last = y[..., :half], y[..., self.size - half :]
+        y = y * 1  # a copy, of arrays and tensors alike
+        y[..., :half], y[..., self.size - half :] = (first + last) * 0.5**0.5, (first - last) * 0.5**0.5
+        return y
 
     def _signs_like(self, x: Any, number: int) -> Any:
         if isinstance(x, np.ndarray):

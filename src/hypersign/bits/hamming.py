@@ -62,7 +62,7 @@ def hamming_topk(
     ([[1, 1]], [[1, 2]])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
-    allowed = _allowed(allowed, codes)
+    allowed = check_allowed(allowed, len(codes))
     k = check_int("k", k, min=0, max=len(codes) if allowed is None else int(np.count_nonzero(allowed)))
     threads = check_threads(threads)
     kernels = native()
@@ -101,7 +101,7 @@ def hamming_within(
     ([0, 1], [1], [1])
     """
     queries, codes = _codes(queries, codes, "queries", "codes")
-    allowed = _allowed(allowed, codes)
+    allowed = check_allowed(allowed, len(codes))
     radius = check_int("radius", radius, min=0)
     threads = check_threads(threads)
     kernels = native()
@@ -114,12 +114,13 @@ def hamming_within(
     return starts, distances[near], rows[places[near]]
 
 
-def _allowed(allowed: NDArray[np.bool_] | None, codes: Words) -> NDArray[np.bool_] | None:
+def check_allowed(allowed: NDArray[np.bool_] | None, count: int) -> NDArray[np.bool_] | None:
+    """The mask of `count` rows, ready for the kernels; raises HypersignError if it does not fit."""
     if allowed is None:
         return None
-    if allowed.dtype != np.bool_ or allowed.shape != (len(codes),):
+    if allowed.dtype != np.bool_ or allowed.shape != (count,):
         raise HypersignError(
-            f"allowed must be bool of shape ({len(codes)},), one for each code; got {allowed.dtype} of shape "
+            f"allowed must be bool of shape ({count},), one for each code; got {allowed.dtype} of shape "
             f"{allowed.shape}"
         )
     return np.ascontiguousarray(allowed)

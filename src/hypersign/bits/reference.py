@@ -24,6 +24,10 @@ __all__ = [
     "weight_gradient",
     "hamming",
     "nearest",
+    "pack_levels",
+    "unpack_levels",
+    "level_dots",
+    "level_topk",
 ]
 
 Words = NDArray[np.uint64]
@@ -285,3 +289,65 @@ def scaled_product8(
         sums = product8(x[:, first : first + group], levels[:, first : first + group]).astype(np.float32)
         y = sums * scale[:, g] if g == 0 else y + sums * scale[:, g]
     return y * x_scale[:, None]
+
+
+def pack_levels(indices: NDArray[np.uint8], planes: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
+    """Packs indices (n, m). Each plane, (digits of a byte, their base), takes the next digit, the lowest first."""
+    packed, rest = [], indices
+    for digits, base in planes:
+        width = -(-indices.shape[1] // digits)
+        padded = np.zeros((len(indices), digits, width), np.uint8)
+        padded.reshape(len(indices), digits * width)[:, : indices.shape[1]] = rest % base
+        powers = np.array([base**i for i in range(digits)], np.uint8)
+        packed.append((padded * powers[:, None]).sum(1, dtype=np.uint8))
+        rest = rest // base
+    return np.concatenate(packed, axis=1)
+
+
+def unpack_levels(packed: NDArray[np.uint8], count: int, planes: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
+    """Undoes `pack_levels`: the indices (n, count) of packed rows."""
+    indices, start, scale = np.zeros((len(packed), count), np.uint8), 0, 1
+    for digits, base in planes:
+        width = -(-count // digits)
+        plane = packed[:, start : start + width]
+        each = [plane // np.uint8(base**i) % np.uint8(base) for i in range(digits)]
+        indices += np.concatenate(each, axis=1)[:, :count] * np.uint8(scale)
+        start, scale = start + width, scale * base
+    return indices
+
+
+def level_dots(
+    queries: NDArray[np.int8],
+    packed: NDArray[np.uint8],
+    levels: NDArray[np.int8],
+    planes: tuple[tuple[int, int], ...],
+) -> NDArray[np.int32]:
+    """Dot products of 8-bit queries (q, m) with packed rows of levels; float64 holds every such sum exactly."""
+    found, queries = np.empty((len(queries), len(packed)), np.int32), queries.astype(np.float64)
+    count = queries.shape[1]
+    for start in range(0, len(packed), rows := max(1, (1 << 22) // count)):
+        indices = unpack_levels(packed[start : start + rows], count, planes)
+        values = levels[indices].astype(np.float64)
+        found[:, start : start + rows] = queries @ values.T
+    return found
+
+
+def level_topk(
+    queries: NDArray[np.int8],
+    steps: NDArray[np.float32],
+    rows: NDArray[np.uint8],
+    levels: NDArray[np.int8],
+    planes: tuple[tuple[int, int], ...],
+    width: int,
+    k: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k lowest scores (dot step) a + b of each query, and their rows; a and b follow the levels of a row."""
+    factors = np.ascontiguousarray(rows[:, width : width + 8]).view("<f4").astype(np.float32)
+    scores, indices = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    for i in range(len(queries)):
+        dots = level_dots(queries[i : i + 1], rows[:, :width], levels, planes)[0].astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            each = dots * steps[i] * factors[:, 0] + factors[:, 1]
+        indices[i] = np.argsort(each, kind="stable")[:k]
+        scores[i] = each[indices[i]]
+    return scores, indices

@@ -34,7 +34,9 @@ def hash_(
     plan: bool = False,
     packed: bool = False,
     bounds: bool = False,
-    bits: int = _defaults.CODE_BITS,
+    bits: int | None = None,
+    bits_per_dimension: float = 1,
+    metric: Literal["hamming", "euclidean", "cosine", "inner_product"] | None = None,
     rotation: Literal["hadamard", "haar", "none"] = "hadamard",
     rounds: int = _defaults.ROTATION_ROUNDS,
     center: float = 1.0,
@@ -43,13 +45,15 @@ def hash_(
     seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Hash vectors into packed sign codes, or predict the recall of codes by length and rescoring factor.
+    """Hash vectors into packed codes, or predict the recall of sign codes by length and rescoring factor.
 
-    The file may be larger than memory. If hashing is stopped, the same command resumes it. Neighbours are by
-    Euclidean distance; scale vectors to length 1 first to search by cosine.
+    The file may be larger than memory. If hashing is stopped, the same command resumes it. Sign codes sort by angle
+    after centring; the plan's neighbours are by Euclidean distance, so scale vectors to length 1 first to search by
+    cosine. Codes of a metric estimate its distances, with 1, 1.5, 2, 3 or 4 bits per dimension.
 
-    Example:
+    Examples:
         hypersign hash vectors.npy -o codes --plan --bits 128
+        hypersign hash vectors.npy -o codes --bits-per-dimension 2 --metric cosine
 
     Args:
         vectors: .npy, .npz, .fvecs, .bvecs, .safetensors, HDF5, Parquet or Arrow file, or a folder of them, read in
@@ -57,8 +61,11 @@ def hash_(
         output: codes file to write.
         plan: predict recall; with --output, also measure it after hashing.
         packed: the vectors are packed bits already (sentence-transformers' ubinary or binary); write them as codes.
-        bounds: write 8 bytes more per vector, for search --exact.
-        bits: length of a code, in bits.
+        bounds: write 8 bytes more per vector, for search --exact; sign codes only.
+        bits: length of a code, in bits; by default 256, or for codes of a metric as many components as vectors have.
+        bits_per_dimension: 1, 1.5, 2, 3 or 4.
+        metric: hamming (signs alone), or the metric that codes estimate; by default hamming at 1 bit per dimension,
+            else euclidean.
         rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).
         rounds: rounds of random signs and Hadamard transforms.
         center: share of the vectors' mean to subtract first, 0 to 1; --plan shows the best one.
@@ -80,8 +87,16 @@ def hash_(
     check_int("--neighbours", neighbours, min=1)
     check_int("--queries", queries, min=1)
     hasher = SignHasher(
-        bits, rotation=None if rotation == "none" else rotation, rounds=rounds, center=center, seed=seed
+        bits,
+        bits_per_dimension=bits_per_dimension,
+        metric=metric,
+        rotation=None if rotation == "none" else rotation,
+        rounds=rounds,
+        center=center,
+        seed=seed,
     )
+    if (plan or packed) and (metric not in (None, "hamming") or bits_per_dimension != 1):
+        raise HypersignError("--plan and --packed are for sign codes; leave --metric and --bits-per-dimension out")
     planned = None
     with contextlib.ExitStack() as locks:
         if output is not None:  # before the plan, which takes long, so that nobody else writes between both
@@ -89,7 +104,7 @@ def hash_(
         if plan:
             planned = predict(
                 open_vectors(vectors),
-                bits=sorted({*LENGTHS, bits}),
+                bits=sorted({*LENGTHS, bits or _defaults.CODE_BITS}),
                 k=neighbours,
                 rotation=rotation,
                 center=center,
@@ -99,7 +114,7 @@ def hash_(
         if output is not None:
             with progress_bars() as progress:
                 hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds)
-                hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
+                hasher = hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)
     if planned is not None:
@@ -110,7 +125,8 @@ def hash_(
             for table in _tables(planned):
                 out.print(table)
         if output is not None:
-            out.print(f"Codes: {output}", soft_wrap=True)
+            metric_name = hasher.metric_.replace("_", " ")
+            out.print(f"Codes: {output}; metric {metric_name}, {hasher.row_bytes()} bytes per vector", soft_wrap=True)
 
 
 def _tables(planned: Plan) -> list[Table]:

@@ -19,6 +19,14 @@ from hypersign.cli.printing import console
 from hypersign.hashing import BoundedIndex, HammingIndex, Neighbours, Pruned, open_vectors, packed_words
 from hypersign.hashing.vectors import is_codes
 
+METRICS = {
+    "hamming": ("Hamming", "Hamming distance in bits"),
+    "euclidean": ("Euclidean", "Euclidean distance"),
+    "cosine": ("cosine", "cosine distance (1 - cosine)"),
+    "inner_product": ("inner product", "inner product, negated"),
+}
+"""The metrics in words: in JSON, and under the table."""
+
 SHOWN = 10
 """Queries in the table."""
 
@@ -50,9 +58,10 @@ def search(
     With --exact, all vectors that may be among the nearest are compared, by bounds that `hypersign hash --bounds`
     wrote: about 1 neighbour in 500 is missed, and few vectors are read.
 
-    The metric is the Hamming distance of codes, which sorts by angle (after centring), or with --rescore the
-    Euclidean distance of vectors. Scale vectors and queries to length 1 before hashing to search by cosine. The table
-    shows the first 10 queries, the JSON all of them.
+    Codes of a metric estimate its distances: Euclidean, cosine (1 - cosine) or inner product (negated), and --rescore
+    computes them. Sign codes have the Hamming distance, which sorts by angle (after centring), and --rescore sorts
+    them by the Euclidean distance; scale vectors and queries to length 1 before hashing to search these by cosine.
+    The table shows the first 10 queries, the JSON all of them.
 
     Example:
         hypersign search codes queries.npy -k 5 --rescore vectors.npy
@@ -62,7 +71,7 @@ def search(
         queries: file or folder of vectors, as hypersign hash reads them, or of packed bits for codes of --packed; or
             a codes file of the same hasher.
         neighbours: number of neighbours per query.
-        rescore: file or folder of the vectors that were hashed; sorts candidates by Euclidean distance.
+        rescore: file or folder of the vectors that were hashed; sorts candidates by their exact distances.
         factor: candidates per neighbour, for --rescore.
         exact: with --rescore, read all vectors whose bounds do not exclude them, in place of --factor candidates.
         allowed: .npy file of the ids that may be found, integers (m,), or one bool for each id.
@@ -87,14 +96,16 @@ def search(
     else:
         if isinstance(asked, HammingIndex):
             raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name their file")
+        most = len(index) if only is None else _count(index, only)
         candidates = index.search(
-            asked, max(neighbours, min(factor * neighbours, len(index))), allowed=only, threads=threads
+            asked, max(neighbours, min(factor * neighbours, most)), allowed=only, threads=threads
         )
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
-    metric = "Hamming" if rescore is None else "Euclidean"
-    write_json(
-        {"metric": metric, "distances": found.distances.tolist(), "indices": found.indices.tolist()} | read, json
-    )
+    metric = index.hasher.metric_
+    if rescore is not None and metric == "hamming":
+        metric = "euclidean"
+    result = {"metric": METRICS[metric][0], "distances": found.distances.tolist(), "indices": found.indices.tolist()}
+    write_json(result | read, json)
     if output is not None:
         content = io.BytesIO()
         np.savez(content, distances=found.distances, indices=found.indices)
@@ -102,9 +113,17 @@ def search(
     if prints_text(json):
         out = console()
         out.print(_table(found))
-        out.print(_caption(found, "Hamming distance in bits" if rescore is None else "Euclidean distance"))
+        estimated = rescore is None and metric != "hamming"
+        out.print(_caption(found, ("estimated " if estimated else "") + METRICS[metric][1]))
         if read:
             out.print(f"vectors read per query: {np.mean(read['read']):,.0f} of {len(index):,}")
+
+
+def _count(index: HammingIndex, allowed: NDArray[Any]) -> int:
+    """How many ids of the index are allowed."""
+    if allowed.dtype == np.bool_:
+        return int(np.count_nonzero(allowed))
+    return int(np.isin(index.ids, allowed).sum())
 
 
 def _exact(codes: Path, queries: Any, vectors: Path, neighbours: int, threads: int) -> Pruned:
@@ -119,7 +138,7 @@ def _asked(queries: Path, index: HammingIndex) -> NDArray[Any] | HammingIndex:
         return HammingIndex.load(queries)
     opened = open_vectors(queries)
     hasher = index.hasher
-    bytes_of_bits = opened.dtype.itemsize == 1 and 8 * opened.shape[1] == hasher.bits and hasher.rotation is None
+    bytes_of_bits = opened.dtype.itemsize == 1 and 8 * opened.shape[1] == hasher.bits_ and hasher.rotation is None
     vectors = np.asarray(opened)
     return HammingIndex(hasher, packed_words(vectors)) if bytes_of_bits else vectors
 

@@ -8,16 +8,20 @@ original vectors restores most of the lost recall; `plan` predicts how much.
 Neighbours are nearest by Euclidean distance. Scale vectors to length 1 first to compare them by cosine.
 """
 
+from hypersign.hashing.engines import hash_dataset
 from hypersign.hashing.estimators import (
+    DistanceEstimate,
     Estimate,
     asymmetric_cosine,
     code_cosines,
+    code_distances,
     hamming_angle,
     hamming_cosine,
     rabitq_cosine,
 )
 from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
+from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.planning import Plan, Row, measure, plan
 from hypersign.hashing.prediction import Angles, predicted_recall
 from hypersign.hashing.pruning import BoundedIndex, Pruned
@@ -35,6 +39,8 @@ __all__ = [
     "Pruned",
     "recall",
     "hash_file",
+    "hash_dataset",
+    "ExactMean",
     "import_bits",
     "packed_words",
     "open_vectors",
@@ -55,4 +61,6 @@ __all__ = [
     "code_cosines",
     "rabitq_cosine",
     "Estimate",
+    "code_distances",
+    "DistanceEstimate",
 ]

@@ -4,6 +4,8 @@ All cosines are between centred vectors, x - mean and q - mean. There are three 
 hashed. Asymmetric: the query stays real, which is more accurate. RaBitQ: a number stored with each code says how
 close the code is to its vector. RaBitQ's estimate has no bias and a bound on its error; the error vanishes as query
 and vector come together, while that of the asymmetric estimate does not.
+
+Level codes estimate the distance of their own metric, with such a bound (`code_distances`).
 """
 
 import dataclasses
@@ -17,7 +19,16 @@ from hypersign import bits
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign.hashing.hasher import SignHasher
 
-__all__ = ["Estimate", "asymmetric_cosine", "code_cosines", "hamming_angle", "hamming_cosine", "rabitq_cosine"]
+__all__ = [
+    "DistanceEstimate",
+    "Estimate",
+    "asymmetric_cosine",
+    "code_cosines",
+    "code_distances",
+    "hamming_angle",
+    "hamming_cosine",
+    "rabitq_cosine",
+]
 
 PLANES = 4
 """Bits per component of RaBitQ's quantized query."""
@@ -66,7 +77,7 @@ def asymmetric_cosine(hasher: SignHasher, queries: ArrayLike, codes: NDArray[np.
     n = hasher.size()
     # theory.sign_cosine(n) * sqrt(n), written out so that a search imports no more than it needs.
     mean_l1 = n / math.sqrt(math.pi) * math.exp(math.lgamma(n / 2) - math.lgamma((n + 1) / 2))
-    return _products(projected, codes, hasher.bits) * np.float32(n / (hasher.bits * mean_l1))
+    return _products(projected, codes, hasher.bits_) * np.float32(n / (hasher.bits_ * mean_l1))
 
 
 def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
@@ -78,19 +89,23 @@ def code_cosines(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
     the vector and its code. Returns float32 (vectors,).
     Raises HypersignError if vectors are bad, or the hasher has no rotation.
     """
-    projected = _unit_projections(hasher, vectors)
-    return np.abs(projected).sum(1) / np.float32(math.sqrt(hasher.bits))
+    return _code_cosines(hasher, *_projections(hasher, vectors))
 
 
-def code_bounds(hasher: SignHasher, vectors: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def code_bounds(hasher: SignHasher, vectors: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`code_cosines` and the lengths of centred vectors, which bounds need; each float32 (vectors,)."""
+    projected, lengths = _projections(hasher, vectors)
     with np.errstate(over="ignore"):
-        lengths = np.linalg.norm(vectors - hasher.mean_, axis=1).astype(np.float32)
-    if not np.isfinite(lengths).all():
+        stored = lengths.astype(np.float32)
+    if not np.isfinite(stored).all():
         raise HypersignError(
             "bounds need vectors whose lengths are float32 numbers; divide all vectors by one number"
         )
-    return code_cosines(hasher, vectors), lengths
+    return _code_cosines(hasher, projected, lengths), stored
+
+
+def _code_cosines(hasher: SignHasher, projected: NDArray[Any], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (np.abs(projected).sum(1) / (lengths * math.sqrt(hasher.bits_))).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +161,7 @@ def rabitq_cosine(
             f"{len(codes)} codes need as many positive cosines, of code_cosines; got shape {cosines.shape}"
         )
     projected = _unit_projections(hasher, queries)
-    m = hasher.bits
+    m = hasher.bits_
     step = 2 * np.abs(projected).max(1, keepdims=True) / (2**PLANES - 1)
     steps = projected / step + (2**PLANES - 1) / 2  # from 0 to 15
     # All queries use one row of random numbers, so that the estimates of a query do not depend on the others.
@@ -165,14 +180,82 @@ def rabitq_cosine(
     return Estimate(cosine.astype(np.float32), (epsilon * np.sqrt(variance)).astype(np.float32))
 
 
+@dataclasses.dataclass(frozen=True)
+class DistanceEstimate:
+    """Estimated distances, and bounds on their errors.
+
+    Attributes: `distance` and `bound`, each float64 (queries, codes). The distance is squared for the Euclidean
+    metric, 1 - cosine, or the negated inner product.
+    """
+
+    distance: NDArray[np.float64]
+    bound: NDArray[np.float64]
+
+
+def code_distances(
+    hasher: SignHasher, queries: ArrayLike, codes: NDArray[np.uint8], *, epsilon: float = 1.9, threads: int = 1
+) -> DistanceEstimate:
+    """Estimates the distances of queries and level codes without bias, with a bound on each error.
+
+        <x', q'> ~ f <c, v> step,   bound^2 = epsilon^2 [|q'|^2 (f^2 |c|^2 - |x'|^2)/(n - 1) + f^2 |c|^2 r^2/m]
+
+    x' and q' are vector and query less the subtracted mean; f = |x'|^2/<c, y>, the other symbols as in `SignHasher`;
+    r is the length of what rounding the query to 8 bits changes. The distance is a term of the query and one of
+    the code, less 2 <x', q'> (Euclidean, squared) or less <x', q'> (others); the bound is doubled for the Euclidean
+    metric.
+
+    Args:
+        hasher: a fitted hasher of level codes.
+        queries: vectors (q, dimension).
+        codes: level codes, uint8 (n, bytes).
+        epsilon: width of the bound, about in standard deviations.
+        threads: number of threads.
+
+    Raises:
+        HypersignError: the hasher makes sign codes, queries are bad, or the codes are not the hasher's.
+
+    Source: Gao & Long 2024, "RaBitQ" (arXiv 2405.12497), theorem 3.2; Gao et al. 2024 (arXiv 2409.09913).
+
+    >>> x = np.eye(64)
+    >>> hasher = SignHasher(bits_per_dimension=4).fit(x)
+    >>> found = code_distances(hasher, x[:1], hasher.codes(x))
+    >>> bool(abs(found.distance[0] - 2)[1:].mean() < 0.2)
+    True
+    """
+    epsilon = check_real("epsilon", epsilon, above=0)
+    asked, code = hasher.quantized_queries(queries), hasher.level_code_
+    assert code is not None
+    dots = bits.level_dots(asked.integers, codes, code, threads=threads)
+    numbers = np.ascontiguousarray(codes[:, code.width :]).view("<f4").astype(np.float64)
+    distance = dots * asked.steps[:, None].astype(np.float64) * numbers[:, 0] + numbers[:, 1] + asked.terms[:, None]
+    levels = np.square(code.levels.astype(np.float64))[bits.unpack_levels(codes[:, : code.width], code)]
+    lengths = np.square(numbers[:, 0]) * levels.sum(1)  # f^2 |c|^2, four times that for the Euclidean metric
+    squares = {
+        "euclidean": 4 * numbers[:, 1],
+        "cosine": 1 + hasher.mean_ @ hasher.mean_ + 2 * numbers[:, 1],
+        "inner_product": numbers[:, -1],
+    }[hasher.metric_]
+    noise = np.maximum(lengths - squares, 0) / max(hasher.size() - 1, 1)
+    rounding = lengths * (asked.rounding / code.count)[:, None]
+    return DistanceEstimate(distance, epsilon * np.sqrt(asked.squares[:, None] * noise + rounding))
+
+
 def _unit_projections(hasher: SignHasher, vectors: ArrayLike) -> NDArray[np.float32]:
     """R o, o the centred vectors over their lengths; float32."""
+    projected, lengths = _projections(hasher, vectors)
+    return (projected / lengths[:, None]).astype(np.float32)
+
+
+def _projections(hasher: SignHasher, vectors: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """R (x - mean), and the lengths of x - mean."""
     if hasher.rotation is None:
         raise HypersignError("estimates of cosines need a hasher with a random rotation; this one has none")
     x = np.asarray(vectors)
     projected = hasher.project(x)
-    lengths = np.linalg.norm(x.astype(np.float64) - hasher.mean_, axis=1, keepdims=True)
-    return (projected / lengths).astype(np.float32)
+    if hasher.level_code_ is not None:
+        raise HypersignError("this estimate is for sign codes; `code_distances` is for level codes")
+    with np.errstate(over="ignore"):
+        return projected, np.linalg.norm(x - hasher.mean_, axis=1)
 
 
 def _products(projected: NDArray[np.float32], codes: NDArray[np.uint64], m: int) -> NDArray[Any]:

@@ -1,10 +1,13 @@
-"""The hasher: centre, rotate, take signs, pack.
+"""The hasher: centre, rotate, take signs or levels, pack.
 
 The hasher follows scikit-learn's conventions. If scikit-learn is installed, it is one of its transformers and works
-in pipelines. Packed codes are uint64 words in the bit convention of `hypersign.bits`, for `HammingIndex`. Codes with
-one column per bit are for scikit-learn's own estimators.
+in pipelines. Sign codes are uint64 words in the bit convention of `hypersign.bits`. Codes that know a metric are rows
+of bytes: levels, then float32 numbers (`hypersign.hashing.levels`). `HammingIndex` searches both. Codes with one
+column per bit are for scikit-learn's own estimators.
 """
 
+import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,10 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
+from hypersign.bits.levels import LEVELS, MOST_LEVELS, LevelCode
+from hypersign.hashing.levels import FACTORS, encode, factors, quantize_queries, unit_rows
+from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
-__all__ = ["MOST_BITS", "SignHasher"]
+__all__ = ["METRICS", "MOST_BITS", "SignHasher"]
+
+METRICS = ("hamming", *FACTORS)
+"""What codes compare by: the bits that differ, or an estimate of a metric of the vectors."""
 
 BLOCK = 1 << 22
 """Components read at a time."""
@@ -38,52 +47,84 @@ PIECE = 1 << 19
 
 
 class SignHasher(Transformer):
-    """Hashes vectors: one bit for the sign of each component, after centring and a rotation.
+    """Hashes vectors: a sign or a level for each component, after centring and a rotation.
 
-        code(x) = sign(R (x - share mean)),   bit 1 where negative;   sign(0) = +1
+        y = R (x - share mean)
+        sign code:   bit 1 where y is negative;   sign(0) = +1
+        level code:  c, the levels of y, and two numbers a and b of the metric
 
-    R is the first rows and columns of a random rotation, which depends only on the seed (`hypersign.rotations`). With
-    the Hadamard rotation, integer vectors such as uint8 descriptors need only sign flips, additions and comparisons:
-    the integer sums R x are compared with those of the mean. If such sums could overflow int64, float64 is used.
+    R is the first rows and columns of a random rotation, which depends only on the seed (`hypersign.rotations`).
+
+    **Sign codes** (the default) are compared by their Hamming distance, which sorts centred vectors by angle; they do
+    not contain the length of a vector. With the Hadamard rotation, integer vectors such as uint8 descriptors need
+    only sign flips, additions and comparisons: the integer sums R x are compared with those of the mean. If such sums
+    could overflow int64, float64 is used.
+
+    **Level codes** have 1, 1.5, 2, 3 or 4 bits per dimension and estimate a metric. The query stays real: v is R
+    (query - share mean) in integers of 8 bits times a step, and
+
+        a <c, v> step + b + a term of the query   estimates   |x - q|^2,  1 - cos(x, q)  or  -<x, q>
+
+    without bias over rotations: a comes from |x - mean|^2/<c, y>. So lower is nearer for every metric.
+    `code_distances` has the bound on the error. For "cosine", vectors are scaled to length 1 first.
 
     Packed codes are not features: scikit-learn's estimators would read their words as numbers, and a
-    `ColumnTransformer` rounds them to float64. Use `output="bits"` in a pipeline. The Hamming distance sorts centred
-    vectors by angle; a code does not contain the length of its vector.
+    `ColumnTransformer` rounds them to float64. Use `output="bits"` in a pipeline.
 
     Args:
-        bits: length m of a code.
+        bits: length of a code, without the numbers of the metric: `bits_per_dimension` times the number m of
+            components that it keeps (rounded up). None: 256 for sign codes, and for level codes as many components as
+            vectors have.
+        bits_per_dimension: 1, 1.5 (levels -1, 0 and 1, stored in 1.6 bits), 2, 3 or 4.
+        metric: "hamming" for sign codes; "euclidean", "cosine" or "inner_product" for level codes. None: "hamming" at
+            1 bit per dimension, else "euclidean".
         rotation: "hadamard", "haar", or None. None takes the signs of the components themselves, so `bits` must be
-            the dimension.
+            the dimension; level codes need a rotation.
         rounds: number of rounds of signs and transforms, for "hadamard".
         center: share of the mean of the vectors given to `fit` that is subtracted; True is 1, False is 0. The full
-            mean spreads vectors over the widest range of angles, but hides their lengths. A smaller share can be
-            better for long codes, if lengths differ or if all were equal before centring (`plan` compares shares).
+            mean spreads vectors over the widest range of angles, but hides their lengths from sign codes. A smaller
+            share can be better for long sign codes, if lengths differ or if all were equal before centring (`plan`
+            compares shares). Level codes know the lengths.
         seed: seed of the rotation.
-        output: form of the codes from `transform`. "packed" gives uint64 (n, ceil(bits/64)), for `HammingIndex`.
-            "bits" gives uint8 (n, bits), 1 where negative, for estimators that follow in a pipeline. The Hamming
-            distance is the Manhattan distance of two rows of bits, and the square of their Euclidean distance.
+        output: form of the codes from `transform`. "packed" gives uint64 (n, ceil(bits/64)) for sign codes and uint8
+            (n, row_bytes()) for level codes, for `HammingIndex`. "bits" gives the bits of sign codes as uint8
+            (n, bits), 1 where negative, for estimators that follow in a pipeline. The Hamming distance is the
+            Manhattan distance of two rows of bits, and the square of their Euclidean distance.
 
-    Attributes: `mean_`, the vector that is subtracted, float64 (dimension,); `n_features_in_`, the dimension.
+    Attributes:
+        mean_: the vector that is subtracted, float64 (dimension,).
+        n_features_in_: the dimension.
+        metric_: one of `METRICS`.
+        bits_: length of a code, without the numbers of the metric.
+        level_code_: the form of level codes (`bits.LevelCode`; its `count` is m), None for sign codes.
 
     Raises:
-        HypersignError: an option is out of range; a vector has NaN or infinity; or a vector equals the subtracted
-            mean and so has no direction (without centring: a zero vector).
+        HypersignError: an option is out of range; a vector has NaN or infinity; or a vector has no direction: it
+            equals the subtracted mean (sign codes) or is zero (cosine).
 
-    Source: Charikar 2002, "Similarity estimation techniques from rounding algorithms"; rotations as in section 2 of
-    Anderson & Berg (arXiv 1705.07199).
+    Sources: Charikar 2002, "Similarity estimation techniques from rounding algorithms"; rotations as in section 2 of
+    Anderson & Berg (arXiv 1705.07199); Gao & Long 2024, "RaBitQ" (arXiv 2405.12497); Gao et al. 2024, extended RaBitQ
+    (arXiv 2409.09913).
 
     >>> x = np.random.default_rng(0).standard_normal((1000, 96))
     >>> SignHasher(bits=128).fit_transform(x).shape
     (1000, 2)
+    >>> SignHasher(bits_per_dimension=2, metric="cosine").fit_transform(x).shape  # 24 bytes of levels, 8 of numbers
+    (1000, 32)
     """
 
     mean_: NDArray[np.float64]
     n_features_in_: int
+    metric_: str
+    bits_: int
+    level_code_: LevelCode | None
 
     def __init__(
         self,
-        bits: int = _defaults.CODE_BITS,
+        bits: int | None = None,
         *,
+        bits_per_dimension: float = 1,
+        metric: str | None = None,
         rotation: str | None = "hadamard",
         rounds: int = _defaults.ROTATION_ROUNDS,
         center: bool | float = True,
@@ -91,6 +132,8 @@ class SignHasher(Transformer):
         output: str = "packed",
     ) -> None:
         self.bits = bits
+        self.bits_per_dimension = bits_per_dimension
+        self.metric = metric
         self.rotation = rotation
         self.rounds = rounds
         self.center = center
@@ -103,15 +146,18 @@ class SignHasher(Transformer):
         return self.fit_blocks(_blocks(x), x.shape[1])
 
     def transform(self, X: ArrayLike) -> NDArray[np.uint64] | NDArray[np.uint8]:
-        """The codes of vectors (n, dimension): packed uint64 (n, ceil(bits/64)), or bits uint8 (n, bits)."""
+        """The codes of vectors (n, dimension), in the form of `output`."""
         codes = self.codes(X)
-        return codes if self.output == "packed" else (words.unpack(codes, self.bits) < 0).view(np.uint8)
+        return codes if self.output == "packed" else (words.unpack(codes, self.bits_) < 0).view(np.uint8)
 
-    def codes(self, X: ArrayLike) -> NDArray[np.uint64]:
-        """The packed codes of vectors (n, dimension), uint64 (n, words); `output` and `set_output` have no effect."""
+    def codes(self, X: ArrayLike) -> NDArray[Any]:
+        """The packed codes of vectors (n, dimension); `output` and `set_output` have no effect.
+
+        Sign codes are uint64 (n, words), level codes uint8 (n, row_bytes()).
+        """
         self._check_fitted()
         x = self._validated(X, reset=False)
-        codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
+        codes = self.empty_codes(len(x))
         start = 0
         for block in _blocks(x):
             codes[start : start + len(block)] = self.hash_block(block, start)
@@ -119,43 +165,93 @@ class SignHasher(Transformer):
         return codes
 
     def project(self, X: ArrayLike) -> NDArray[Any]:
-        """R (x - mean), shape (n, bits): its signs are the code. float32, or float64 for vectors that need it."""
+        """R (x - mean), shape (n, m): its signs or levels are the code. float32, or float64 for vectors that need it.
+
+        With the metric "cosine", x is scaled to length 1 first.
+        """
         self._check_fitted()
         x = self._validated(X, reset=False)
-        _check_finite(x, 0)
-        _check_rows(x, self.mean_, 0)
-        return self._rotated(x)
+        self._check_block(x, 0)
+        return self._rotated(self._directed(x))
+
+    def quantized_queries(self, X: ArrayLike) -> "Queries":
+        """Queries (q, dimension) of level codes as integers of 8 bits, with what their scores need."""
+        self._check_fitted()
+        if self.level_code_ is None:
+            raise HypersignError("sign codes are compared with sign codes; quantized queries are for level codes")
+        x = self._validated(X, reset=False)
+        self._check_block(x, 0)
+        x = self._directed(x)
+        rotated = self._rotated(x)
+        integers, steps = quantize_queries(rotated)
+        centred = x.astype(np.float64) - self.mean_
+        squares = np.square(centred).sum(1)
+        if self.metric_ == "euclidean":
+            terms = squares
+        else:
+            terms = -centred @ self.mean_ + (1 if self.metric_ == "cosine" else 0)
+        rounding = np.square(rotated - integers * steps[:, None].astype(np.float64)).sum(1)
+        return Queries(integers, steps, terms, squares, rounding)
 
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
         """Does what `fit` does, for vectors that come in blocks (rows, dimension), as from a large file."""
+        mean = ExactMean()
+        if self.check_options(dimension):
+            for block in blocks:
+                self.add_block(mean, block)
+        return self.fit_mean(mean, dimension)
+
+    def add_block(self, mean: ExactMean, block: NDArray[Any]) -> ExactMean:
+        """Checks a block of vectors (rows, dimension) and adds it to the mean of vectors that `fit_mean` takes."""
+        _check_finite(block, mean.count)
+        if self._metric() == "cosine":
+            _check_nonzero(block, mean.count)
+            block = unit_rows(block)
+        return mean.add(block)
+
+    def fit_mean(self, mean: ExactMean, dimension: int) -> "SignHasher":
+        """Does what `fit` does, for vectors that were added to a mean, on this machine or on others.
+
+        >>> x = np.random.default_rng(0).standard_normal((1000, 32))
+        >>> hasher = SignHasher(bits=64)
+        >>> first, second = (hasher.add_block(ExactMean(), part) for part in (x[:300], x[300:]))
+        >>> hasher.fit_mean(second.merge(first), 32).difference(SignHasher(bits=64).fit(x))
+        ''
+        """
         share = self.check_options(dimension)
-        total, count = np.zeros(dimension), 0
-        for block in blocks if share else ():
-            _check_finite(block, count)
-            with np.errstate(over="ignore"):
-                total += block.sum(0, dtype=np.float64)
-            count += len(block)
-        if not np.isfinite(total).all():
-            raise HypersignError(f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}")
-        return self.restore(share * total / max(count, 1))
+        if not share or not mean.count:
+            return self.restore(np.zeros(dimension))
+        value = mean.value()
+        with np.errstate(over="ignore"):
+            if not np.isfinite(value * mean.count).all():
+                raise HypersignError(f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}")
+        return self.restore(share * value)
 
     def check_options(self, dimension: int) -> float:
         """Returns the share of the mean. Raises HypersignError if an option does not fit this dimension."""
-        check_int("bits", self.bits, min=1, max=MOST_BITS)
+        if self.bits is not None:
+            check_int("bits", self.bits, min=1, max=MOST_BITS)
+        check_real("bits_per_dimension", self.bits_per_dimension)
+        if self.bits_per_dimension not in LEVELS:
+            raise HypersignError(
+                f"bits_per_dimension must be one of {', '.join(map(str, LEVELS))}; got {self.bits_per_dimension!r}"
+            )
+        if self.metric is not None:
+            check_choice("metric", self.metric, METRICS)
         if self.rotation is not None:
             check_choice("rotation", self.rotation, ("hadamard", "haar"))
-        elif self.bits != dimension:
+        check_choice("output", self.output, ("packed", "bits"))
+        if self._metric() == "hamming":
+            self._check_signs(dimension)
+        else:
+            self._check_levels(dimension)
+        count = self._components(dimension)
+        if self.rotation == "haar" and dimension * count > MOST_HAAR:
             raise HypersignError(
-                f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
-                f"use bits={dimension}, or a rotation"
-            )
-        if self.rotation == "haar" and dimension * self.bits > MOST_HAAR:
-            raise HypersignError(
-                f"a haar rotation must hold at most {MOST_HAAR:,} numbers; {dimension} dimensions to {self.bits} "
+                f"a haar rotation must hold at most {MOST_HAAR:,} numbers; {dimension} dimensions to {count} "
                 "bits need more: use the hadamard rotation"
             )
         share = check_share(self.center)
-        check_choice("output", self.output, ("packed", "bits"))
         check_int("rounds", self.rounds, min=1, max=MOST_ROUNDS)
         check_int("seed", self.seed, min=0, max=2**64 - 1)
         return share
@@ -164,31 +260,53 @@ class SignHasher(Transformer):
         """Sets the vector that is subtracted, and makes the rotation: for codes that are read from a file."""
         self.mean_ = mean
         self.n_features_in_ = len(mean)
+        self.metric_ = self._metric()
+        count, signs = self._components(len(mean)), self.metric_ == "hamming"
+        self.bits_ = math.ceil(count * self.bits_per_dimension)
+        self.level_code_ = None if signs else LevelCode(self.bits_per_dimension, count)
         self.rotation_: HaarRotation | HadamardRotation | None = None
         if self.rotation == "hadamard":
-            self.rotation_ = HadamardRotation(len(mean), self.rounds, self.seed, outputs=self.bits)
+            self.rotation_ = HadamardRotation(len(mean), self.rounds, self.seed, outputs=count, tight=not signs)
         elif self.rotation == "haar":
-            self.rotation_ = HaarRotation(len(mean), self.seed, outputs=self.bits)
-        self._threshold = self._sums(mean)
+            self.rotation_ = HaarRotation(len(mean), self.seed, outputs=count)
+        self._threshold: Any = self._sums(mean) if signs else None
         return self
 
-    def hash_block(self, block: NDArray[Any], first: int) -> NDArray[np.uint64]:
+    def hash_block(self, block: NDArray[Any], first: int) -> NDArray[Any]:
         """The packed codes of a block in memory; `first` is the number of its first row, for messages."""
-        _check_finite(block, first)
-        _check_rows(block, self.mean_, first)
-        codes = np.empty((len(block), -(-self.bits // 64)), np.uint64)
+        self._check_block(block, first)
+        codes = self.empty_codes(len(block))
         rows = max(1, PIECE // self.size())
+        hashed = self._codes if self.level_code_ is None else self._level_rows
         for start in range(0, len(block), rows):
-            codes[start : start + rows] = self._codes(block[start : start + rows])
+            codes[start : start + rows] = hashed(block[start : start + rows])
         return codes
+
+    def empty_codes(self, count: int) -> NDArray[Any]:
+        """An array for the packed codes of `count` vectors."""
+        return np.empty((count, self.columns(self.n_features_in_)), np.uint8 if self.level_code_ else np.uint64)
+
+    def row_bytes(self) -> int:
+        """Bytes of a packed code, with the numbers of its metric."""
+        return self.empty_codes(0).itemsize * self.columns(self.n_features_in_)
+
+    def columns(self, dimension: int) -> int:
+        """Columns of packed codes of vectors of this dimension: words of sign codes, bytes of level codes."""
+        count, metric = self._components(dimension), self._metric()
+        if metric == "hamming":
+            return -(-count // 64)
+        return LevelCode(self.bits_per_dimension, count).width + 4 * FACTORS[metric]
 
     def size(self) -> int:
         """The dimension of the full rotation that R is taken from; predictions need it."""
-        return getattr(self.rotation_, "size", max(self.bits, self.n_features_in_))
+        count = self.bits_ if self.level_code_ is None else self.level_code_.count
+        return getattr(self.rotation_, "size", max(count, self.n_features_in_))
 
     def difference(self, other: "SignHasher") -> str:
         """How two fitted hashers differ, in words; empty if their codes can be compared."""
-        names: tuple[str, ...] = ("bits", "rotation", "rounds", "center", "seed", "n_features_in_")
+        names: tuple[str, ...] = (
+            *("bits_", "bits_per_dimension", "metric_", "rotation", "rounds", "center", "seed", "n_features_in_"),
+        )
         if self.rotation != "hadamard":
             names = tuple(name for name in names if name != "rounds")
         parts = [
@@ -203,7 +321,67 @@ class SignHasher(Transformer):
     @property
     def _n_features_out(self) -> int:
         """Columns of `transform`, which scikit-learn names."""
-        return self.bits if self.output == "bits" else -(-self.bits // 64)
+        return self.bits_ if self.output == "bits" else self.columns(self.n_features_in_)
+
+    def _metric(self) -> str:
+        return self.metric or ("hamming" if self.bits_per_dimension == 1 else "euclidean")
+
+    def _components(self, dimension: int) -> int:
+        """m, the number of components that a code keeps."""
+        if self.bits is None:
+            if self._metric() != "hamming":
+                return dimension
+            return dimension if self.rotation is None else _defaults.CODE_BITS
+        return int(self.bits / self.bits_per_dimension)
+
+    def _check_signs(self, dimension: int) -> None:
+        if self.bits_per_dimension != 1:
+            raise HypersignError(
+                f"the metric hamming is for 1 bit per dimension; got {self.bits_per_dimension}: choose euclidean, "
+                "cosine or inner_product"
+            )
+        if self.rotation is None and self.bits not in (None, dimension):
+            raise HypersignError(
+                f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
+                f"use bits={dimension}, or a rotation"
+            )
+
+    def _check_levels(self, dimension: int) -> None:
+        per, count = self.bits_per_dimension, self._components(dimension)
+        if self.rotation is None:
+            raise HypersignError("level codes need a random rotation; got rotation=None: use hadamard or haar")
+        if self.output != "packed":
+            raise HypersignError('output="bits" is for sign codes; level codes are packed: use output="packed"')
+        if self.bits is not None and (count < 1 or math.ceil(count * per) != self.bits):
+            raise HypersignError(
+                f"bits must be a multiple of bits_per_dimension, {per:g} for each component; got {self.bits}"
+            )
+        if count > MOST_LEVELS:
+            raise HypersignError(
+                f"level codes keep at most {MOST_LEVELS:,} components; got {count:,}: give fewer bits"
+            )
+
+    def _check_block(self, block: NDArray[Any], first: int) -> None:
+        _check_finite(block, first)
+        if self.metric_ == "hamming":
+            _check_rows(block, self.mean_, first)
+        elif self.metric_ == "cosine":
+            _check_nonzero(block, first)
+
+    def _directed(self, x: NDArray[Any]) -> NDArray[Any]:
+        return unit_rows(x) if self.metric_ == "cosine" else x
+
+    def _level_rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
+        assert self.level_code_ is not None
+        x = self._directed(x)
+        rotated = self._rotated(x)
+        indices = encode(rotated, self.level_code_)
+        numbers = factors(self.metric_, x, self.mean_, rotated, self.level_code_.levels[indices])
+        if not np.isfinite(numbers).all():
+            raise HypersignError(
+                f"squares of the vectors' lengths must be float32 numbers; some are too large: {_SCALE}"
+            )
+        return np.concatenate([words.pack_levels(indices, self.level_code_), numbers.view(np.uint8)], axis=1)
 
     def _codes(self, x: NDArray[Any]) -> NDArray[np.uint64]:
         if x.dtype.kind not in "iub" or self.rotation == "haar":
@@ -211,7 +389,7 @@ class SignHasher(Transformer):
         x = x.astype(np.uint8) if x.dtype.kind == "b" else x
         fits = self.rotation_.fits(x) if isinstance(self.rotation_, HadamardRotation) else np.ones(len(x), np.bool_)
         if not fits.all():  # row by row, so that a code does not depend on the vectors beside it
-            codes = np.empty((len(x), -(-self.bits // 64)), np.uint64)
+            codes = self.empty_codes(len(x))
             codes[fits], codes[~fits] = self._codes(x[fits]), words.pack(self._rotated(x[~fits]))
             return codes
         # R x < R mean in integers, both multiplied by n^(k/2): no multiplication is needed, and x is not rounded.
@@ -236,6 +414,26 @@ class SignHasher(Transformer):
         rotated = rotated.astype(np.float64)
         rotated[~finite] = self._rotated(x[~finite].astype(np.float64))
         return rotated
+
+
+@dataclasses.dataclass(frozen=True)
+class Queries:
+    """Queries of level codes.
+
+    Attributes:
+        integers: v, int8 (q, m).
+        steps: what 1 in v stands for, float32 (q,).
+        terms: what is added to a score: the estimate of a squared Euclidean distance, of 1 - cosine or of the negated
+            inner product is (<c, v> step) a + b + term. float64 (q,).
+        squares: |query - mean|^2, float64 (q,).
+        rounding: the squared length of what rounding to integers changes, float64 (q,).
+    """
+
+    integers: NDArray[np.int8]
+    steps: NDArray[np.float32]
+    terms: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    rounding: NDArray[np.float64]
 
 
 def check_share(center: bool | float) -> float:
@@ -267,6 +465,15 @@ def _check_finite(block: NDArray[Any], first: int) -> None:
         raise HypersignError(
             f"vectors must be finite; got {'NaN' if np.isnan(block[row, column]) else 'inf'} in row {first + row}, "
             f"column {column}"
+        )
+
+
+def _check_nonzero(block: NDArray[Any], first: int) -> None:
+    zero = ~block.any(1)
+    if zero.any():
+        raise HypersignError(
+            f"row {first + int(zero.argmax())} is zero and so has no cosine with others; leave such vectors out "
+            f"({int(zero.sum())} here)"
         )
 
 

@@ -1,4 +1,8 @@
-"""Search: compares a query with all codes, and rescores the nearest with the original vectors."""
+"""Search: compares a query with all codes, and rescores the nearest with the original vectors.
+
+Distances ascend from the nearest for every metric: Hamming (bits that differ), Euclidean, cosine (1 - cosine), and
+inner product, negated.
+"""
 
 import dataclasses
 import threading
@@ -14,7 +18,8 @@ from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign._files import write_atomic
 from hypersign._locks import writing_file
-from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.hasher import Queries, SignHasher, block_rows
+from hypersign.hashing.levels import unit_rows
 from hypersign.hashing.segments import MOST_ID, Segment, appended, check_ids, merged, ordered
 from hypersign.hashing.stored import AnyVectors
 from hypersign.hashing.vectors import read_codes, write_codes
@@ -30,8 +35,8 @@ _WRITING = threading.Lock()
 class Neighbours:
     """The k nearest vectors of each query, nearest first; at equal distances the lower id comes first.
 
-    Attributes: `distances`, shape (q, k): number of differing bits (int32), or Euclidean distance (float64) after
-    rescoring; `indices`, their ids, int64 (q, k).
+    Attributes: `distances`, shape (q, k): number of differing bits (int32), or float64 in the metric of level codes
+    or of rescoring: Euclidean distance, 1 - cosine, or the negated inner product; `indices`, their ids, int64 (q, k).
     """
 
     distances: NDArray[Any]
@@ -55,16 +60,18 @@ class Within:
 class HammingIndex:
     """Codes, their ids, and the hasher that made them. Search is exact: it compares each query with every code.
 
-    Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher. Results
-    name codes by id. At equal distances the lower id comes first, whatever the order in which codes were added.
+    Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher. With level
+    codes queries are vectors, which stay real but for rounding to 8 bits; distances are estimates in the hasher's
+    metric. Results name codes by id. At equal distances the lower id comes first, whatever the order in which codes
+    were added.
 
     One thread may add and remove while others search: a search sees all changes that were complete when it began,
     and no others.
 
     Args:
         hasher: a fitted hasher.
-        codes: its codes of the vectors: packed uint64 (n, words), or bits uint8 (n, bits); also as a data frame. They
-            may be mapped from a file. None makes an empty index.
+        codes: its codes of the vectors: packed uint64 (n, words), or bits uint8 (n, bits); level codes uint8
+            (n, bytes); also as a data frame. They may be mapped from a file. None makes an empty index.
         ids: int64 (n,), one per code, in any order; None numbers the codes 0 to n - 1.
 
     Attributes: `codes` and `ids`, both in the order of ids; `len()` is their number.
@@ -81,18 +88,21 @@ class HammingIndex:
     """
 
     def __init__(self, hasher: SignHasher, codes: ArrayLike | None = None, ids: ArrayLike | None = None) -> None:
-        width = -(-hasher.bits // 64)
-        words = np.empty((0, width), np.uint64) if codes is None else np.asarray(codes)
-        if words.dtype == np.uint8 and words.shape[1:] == (hasher.bits,) and not (words > 1).any():
-            words = bits.pack(1 - words, threshold=1) if len(words) else np.empty((0, width), np.uint64)
-        if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != width:
+        empty = hasher.empty_codes(0)
+        rows = empty if codes is None else np.asarray(codes)
+        columns = hasher.level_code_ is None and rows.dtype == np.uint8 and rows.shape[1:] == (hasher.bits_,)
+        if columns and not (rows > 1).any():
+            rows = bits.pack(1 - rows, threshold=1) if len(rows) else empty
+        if rows.dtype != empty.dtype or rows.ndim != 2 or rows.shape[1] != empty.shape[1]:
+            signs = hasher.level_code_ is None
+            or_bits = f", or zeros and ones in uint8 of shape (n, {hasher.bits_})" if signs else ""
             raise HypersignError(
-                f"the codes of {hasher.bits} bits must be uint64 of shape (n, {width}), or zeros and ones in uint8 "
-                f"of shape (n, {hasher.bits}); got {words.dtype} of shape {words.shape}"
+                f"the codes of {hasher.bits_} bits must be {empty.dtype} of shape (n, {empty.shape[1]}){or_bits}; "
+                f"got {rows.dtype} of shape {rows.shape}"
             )
         self.hasher = hasher
         self._segments: tuple[Segment, ...] = ()
-        self._append(np.ascontiguousarray(words), ids)
+        self._append(np.ascontiguousarray(rows), ids)
 
     @classmethod
     def load(cls, path: Path | str) -> "HammingIndex":
@@ -117,8 +127,8 @@ class HammingIndex:
         return sum(map(len, self._segments))
 
     @property
-    def codes(self) -> NDArray[np.uint64]:
-        """The packed codes, uint64 (n, words), in the order of their ids."""
+    def codes(self) -> NDArray[Any]:
+        """The packed codes in the order of their ids: uint64 (n, words), or uint8 (n, bytes) of level codes."""
         return self._whole().codes
 
     @property
@@ -169,22 +179,23 @@ class HammingIndex:
     def search(
         self, queries: "ArrayLike | HammingIndex", k: int, *, allowed: ArrayLike | None = None, threads: int = 1
     ) -> Neighbours:
-        """The k nearest codes of each query by Hamming distance.
+        """The k nearest codes of each query: by Hamming distance, or by the estimates of level codes.
 
         Args:
-            queries: vectors (q, dimension), or another HammingIndex of the same hasher.
+            queries: vectors (q, dimension), or with sign codes another HammingIndex of the same hasher.
             k: number of codes per query, at most the number of codes that may be found.
             allowed: the codes that may be found: ids, int64 (m,), those that are not in the index without effect; or
                 bool (len(index),), one for each of `ids`. None allows all. The kernel skips the others, so the k
                 nearest allowed codes are found however few are allowed.
             threads: number of threads.
         """
-        return _nearest(self._segments, self._codes(queries), k, allowed, threads)
+        return self._nearest(self._segments, queries, k, allowed, threads)
 
     def range_search(
         self, queries: "ArrayLike | HammingIndex", radius: int, *, allowed: ArrayLike | None = None, threads: int = 1
     ) -> Within:
-        """All codes that differ from each query in at most `radius` bits; `allowed` as in `search`."""
+        """All sign codes that differ from each query in at most `radius` bits; `allowed` as in `search`."""
+        self._check_signs()
         return _within(self._segments, self._codes(queries), radius, allowed, threads)
 
     def kneighbors(
@@ -213,8 +224,9 @@ class HammingIndex:
         """
         segments = self._segments
         if X is not None:
-            found = _nearest(segments, self._codes(X), n_neighbors, None, threads)
+            found = self._nearest(segments, X, n_neighbors, None, threads)
         else:
+            self._check_signs()
             check_int("n_neighbors", n_neighbors, min=1)
             if n_neighbors >= sum(map(len, segments)):
                 raise HypersignError(
@@ -242,6 +254,7 @@ class HammingIndex:
 
         Returns (distances, ids), each an array of q arrays, int32 and int64; or the ids alone.
         """
+        self._check_signs()
         segments = self._segments
         whole = self._whole(segments)
         found = _within(segments, whole.codes if X is None else self._codes(X), radius, None, threads)
@@ -263,7 +276,9 @@ class HammingIndex:
         vectors: AnyVectors | Callable[[NDArray[np.int64]], NDArray[Any]],
         k: int,
     ) -> Neighbours:
-        """Sorts candidates by the Euclidean distance of the original vectors, and keeps the k nearest.
+        """Sorts candidates by the distance of the original vectors, and keeps the k nearest.
+
+        The distance is Euclidean for sign codes, and in the hasher's metric for level codes.
 
         Args:
             queries: vectors (q, dimension).
@@ -279,6 +294,8 @@ class HammingIndex:
         """
         queries = np.asarray(queries)
         dimension = self.hasher.n_features_in_
+        if hasattr(vectors, "iloc"):  # a data frame, whose own index is by columns
+            vectors = np.asarray(vectors)
         fetch = vectors if callable(vectors) else self._rows_of(vectors, found.indices)
         if queries.shape != (len(found.indices), dimension):
             raise HypersignError(
@@ -288,12 +305,12 @@ class HammingIndex:
         check_int("k", k, min=1, max=found.indices.shape[1])
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
         for i, (ids, candidates) in enumerate(_candidates(fetch, found.indices, dimension)):
-            squares = squared_distances(candidates, queries[i])
-            if not np.isfinite(squares).all():
-                row = ids[int(np.isfinite(squares).argmin())]
+            exact = exact_distances(self.hasher.metric_, candidates, queries[i])
+            if not np.isfinite(exact).all():
+                row = ids[int(np.isfinite(exact).argmin())]
                 raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
-            best = np.argsort(squares, kind="stable")[:k]
-            distances[i], indices[i] = np.sqrt(squares[best]), ids[best]
+            best = np.argsort(exact, kind="stable")[:k]
+            distances[i], indices[i] = exact[best], ids[best]
         return Neighbours(distances, indices)
 
     def _rows_of(self, vectors: AnyVectors, wanted: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
@@ -313,7 +330,7 @@ class HammingIndex:
             )
         return lambda ids: vectors[ids]
 
-    def _append(self, codes: NDArray[np.uint64], ids: ArrayLike | None) -> NDArray[np.int64]:
+    def _append(self, codes: NDArray[Any], ids: ArrayLike | None) -> NDArray[np.int64]:
         given = None if ids is None else check_ids(ids, len(codes))
         with _WRITING:
             if given is None:
@@ -337,10 +354,36 @@ class HammingIndex:
     def _whole(self, segments: tuple[Segment, ...] | None = None) -> Segment:
         """All codes in one segment."""
         segments = self._segments if segments is None else segments
-        no_codes = np.empty((0, -(-self.hasher.bits // 64)), np.uint64)
-        return merged(segments) if segments else Segment(no_codes, range(0))
+        return merged(segments) if segments else Segment(self.hasher.empty_codes(0), range(0))
 
-    def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[np.uint64]:
+    def _nearest(
+        self,
+        segments: tuple[Segment, ...],
+        queries: "ArrayLike | HammingIndex",
+        k: int,
+        allowed: ArrayLike | None,
+        threads: int,
+    ) -> Neighbours:
+        code = self.hasher.level_code_
+        if code is None:
+            return _nearest(segments, self._codes(queries), k, allowed, threads)
+        if isinstance(queries, HammingIndex):
+            raise HypersignError("level codes are searched with vectors; codes came as queries: give their vectors")
+        asked = self.hasher.quantized_queries(queries)
+        found = _nearest(segments, asked, k, allowed, threads, code)
+        if not np.isfinite(found.distances).all():
+            wrong = found.indices[~np.isfinite(found.distances)][0]
+            raise HypersignError(f"the code of id {wrong} is damaged: its score is no finite number")
+        distances = found.distances.astype(np.float64) + asked.terms[:, None]
+        if self.hasher.metric_ == "euclidean":
+            distances = np.sqrt(np.maximum(distances, 0))
+        return Neighbours(distances, found.indices)
+
+    def _check_signs(self) -> None:
+        if self.hasher.level_code_ is not None:
+            raise HypersignError("distances between codes and radii in bits are for sign codes; search level codes")
+
+    def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[Any]:
         if not isinstance(queries, HammingIndex):
             return self.hasher.codes(queries)
         difference = self.hasher.difference(queries.hasher)
@@ -353,8 +396,14 @@ class HammingIndex:
 
 
 def _nearest(
-    segments: tuple[Segment, ...], queries: NDArray[np.uint64], k: int, allowed: ArrayLike | None, threads: int
+    segments: tuple[Segment, ...],
+    queries: NDArray[np.uint64] | Queries,
+    k: int,
+    allowed: ArrayLike | None,
+    threads: int,
+    code: bits.LevelCode | None = None,
 ) -> Neighbours:
+    """The k nearest codes: sign codes by Hamming distance, level codes by score."""
     check_int("k", k, min=1)
     masks = _masks(segments, allowed)
     counts = [len(s.codes) if m is None else int(np.count_nonzero(m)) for s, m in zip(segments, masks, strict=True)]
@@ -363,7 +412,13 @@ def _nearest(
         raise HypersignError(f"k must be at most the number of {which}, {sum(counts)}; got {k}")
     parts = []
     for segment, mask, count in zip(segments, masks, counts, strict=True):
-        distances, rows = bits.hamming_topk(queries, segment.codes, min(k, count), allowed=mask, threads=threads)
+        some: Any = {"k": min(k, count), "allowed": mask, "threads": threads}
+        if isinstance(queries, Queries):
+            assert code is not None
+            distances: NDArray[Any]
+            distances, rows = bits.level_topk(queries.integers, queries.steps, segment.codes, code, **some)
+        else:
+            distances, rows = bits.hamming_topk(queries, segment.codes, **some)
         parts.append((distances, segment.at(rows)))
     if len(parts) == 1:
         return Neighbours(*parts[0])
@@ -432,6 +487,16 @@ def _candidates(
                 f"the vectors of {len(ids)} ids must be of shape ({len(ids)}, {dimension}); got {read.shape}"
             )
         yield from ((own, read[own_places]) for own, own_places in zip(some, places.reshape(some.shape), strict=True))
+
+
+def exact_distances(metric: str, x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
+    """Distances between vectors (n, d) and one vector in a metric, in float64; for sign codes they are Euclidean."""
+    if metric in ("hamming", "euclidean"):
+        return np.sqrt(squared_distances(x, query))
+    x, query = x.astype(np.float64), query.astype(np.float64)
+    if metric == "inner_product":
+        return np.asarray(-(x @ query))
+    return np.asarray(1 - unit_rows(x) @ unit_rows(query[None])[0])
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:

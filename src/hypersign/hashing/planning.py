@@ -214,11 +214,11 @@ def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
             f"the plan is for {planned.vectors} vectors of dimension {planned.dimension}; the index has "
             f"{len(index)} of dimension {hasher.n_features_in_}"
         )
-    if hasher.bits not in [row.bits for row in planned.rows]:
-        raise HypersignError(f"the plan has no row for the index's {hasher.bits} bits; plan with them")
+    if hasher.bits_ not in [row.bits for row in planned.rows]:
+        raise HypersignError(f"the plan has no row for the index's {hasher.bits_} bits; plan with them")
     rows = []
     for row in planned.rows:
-        if row.bits == hasher.bits:
+        if row.bits == hasher.bits_:
             row = dataclasses.replace(row, measured_recall=_measured(index, planned, tuple(row.recall), threads))
         rows.append(row)
     return dataclasses.replace(planned, rows=tuple(rows))

@@ -6,6 +6,7 @@ n single additions make at most log2(n) segments and copy each code at most log2
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Segment:
         kept: bool (n,), False where a code was removed; None if none was.
     """
 
-    codes: NDArray[np.uint64]
+    codes: NDArray[Any]
     ids: Ids
     kept: NDArray[np.bool_] | None = None
 
@@ -89,7 +90,7 @@ def merged(segments: Sequence[Segment]) -> Segment:
     return ordered(codes, ids)
 
 
-def ordered(codes: NDArray[np.uint64], ids: NDArray[np.int64]) -> Segment:
+def ordered(codes: NDArray[Any], ids: NDArray[np.int64]) -> Segment:
     """A segment of codes whose ids come in any order."""
     if len(ids) and not (ids[1:] > ids[:-1]).all():
         order = np.argsort(ids, kind="stable")

@@ -1,10 +1,11 @@
 """Hashes files that may be larger than memory, a block at a time, and resumes after a kill.
 
-A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words). If
-ids are not 0 to n - 1, it has also `ids`, int64 (n,), ascending; and for `BoundedIndex`, `cosines` and `lengths`,
-float32 (n,). Its metadata has the hasher's options, as JSON under the key `hypersign`. While a codes file is being
-written, it has a hidden name that depends on the vectors and on the fitted hasher; the codes are its last tensor, so
-its size says how many vectors are done.
+A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words) or,
+for level codes, uint8 (n, bytes). If ids are not 0 to n - 1, it has also `ids`, int64 (n,), ascending; and for
+`BoundedIndex`, `cosines` and `lengths`, float32 (n,). Its metadata has the hasher's options, as JSON under the key
+`hypersign`; those of level codes also name bits per dimension and metric. While a codes file is being written, it has
+a hidden name that depends on the vectors and on the fitted hasher; the codes are its last tensor, so its size says
+how many vectors are done.
 """
 
 import contextlib
@@ -19,27 +20,29 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign._checks import HypersignError
+from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign._files import as_utf8, open_file
 from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.hashing.estimators import code_bounds
-from hypersign.hashing.hasher import PIECE, SignHasher, block_rows
+from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, block_rows
+from hypersign.hashing.levels import FACTORS
 from hypersign.hashing.stored import AnyVectors, read_blocks
 from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
 
-VERSIONS = (1, 2)
-"""Of codes files: 1 is codes alone, 2 has ids or bounds."""
+VERSIONS = (1, 2, 3)
+"""Of codes files: 1 is sign codes alone, 2 has ids or bounds, 3 is level codes, with or without ids."""
 
 ALLOWED: tuple[set[str], ...] = (set(), {"ids"}, {"cosines", "lengths"})
 """Tensors beside the mean and the codes."""
 
-_KINDS = {"mean": "F64", "codes": "U64", "ids": "I64", "cosines": "F32", "lengths": "F32"}
+_KINDS = {"mean": "F64", "ids": "I64", "cosines": "F32", "lengths": "F32"}
 
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
+LEVEL_OPTIONS = (*OPTIONS, "bits_per_dimension", "metric")
 
 
 def hash_file(
@@ -74,6 +77,8 @@ def hash_file(
     output = Path(output)
     if bounds and hasher.rotation is None:
         raise HypersignError("bounds need a hasher with a random rotation; this one has none")
+    if bounds and (hasher.bits_per_dimension != 1 or hasher.metric not in (None, "hamming")):
+        raise HypersignError("bounds are for sign codes; level codes have them already: leave bounds out")
     opened = open_vectors(vectors)
     _check_output(output, vectors)
     with writing_file(output):
@@ -156,7 +161,7 @@ def _write_codes(
     opened: AnyVectors,
     output: Path,
     hasher: SignHasher,
-    code: Callable[[NDArray[Any], int], NDArray[np.uint64]],
+    code: Callable[[NDArray[Any], int], NDArray[Any]],
     bounds: bool,
     progress: Callable[[int, int], object] | None,
 ) -> None:
@@ -170,7 +175,7 @@ def _write_codes(
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'[0-9a-f]' * 16}.part"):
         if other != part:
             other.unlink(missing_ok=True)  # left by a killed process that had other vectors or another hasher
-    rows, width = block_rows(dimension), 8 * -(-hasher.bits // 64)
+    rows, width = block_rows(dimension), hasher.row_bytes()
     try:
         with open(part, "r+b" if part.exists() else "w+b") as file:
             there = os.fstat(file.fileno()).st_size - start
@@ -187,7 +192,7 @@ def _write_codes(
                     _write_bounds(file, len(prefix), count, first, hasher, block)
                     os.fsync(file.fileno())
                 file.seek(start + first * width)
-                file.write(codes.astype("<u8", copy=False).tobytes())
+                file.write(_little(codes).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
                 done += len(block)
@@ -217,13 +222,11 @@ def _write_bounds(
     file.flush()
 
 
-def write_codes(
-    path: Path, hasher: SignHasher, codes: NDArray[np.uint64], ids: NDArray[np.int64] | None = None
-) -> None:
+def write_codes(path: Path, hasher: SignHasher, codes: NDArray[Any], ids: NDArray[np.int64] | None = None) -> None:
     """Writes a codes file to `path`."""
     with open(path, "wb") as file:
         file.write(_prefix(hasher, len(codes), ids=ids is not None))
-        file.write(np.ascontiguousarray(codes, "<u8").data)
+        file.write(np.ascontiguousarray(_little(codes)).data)
         if ids is not None:
             file.write(np.ascontiguousarray(ids, "<i8").data)
 
@@ -235,7 +238,7 @@ class CodesFile(NamedTuple):
     """
 
     hasher: SignHasher
-    codes: NDArray[np.uint64]
+    codes: NDArray[Any]
     ids: NDArray[np.int64] | None
     bounds: tuple[NDArray[np.float32], NDArray[np.float32]] | None
 
@@ -289,20 +292,27 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
     version = saved.get("version")
     if version not in VERSIONS or isinstance(version, bool):
         raise HypersignError(
-            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} and {VERSIONS[1]}; "
+            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} to {VERSIONS[-1]}; "
             "hash its vectors again"
         )
-    missing = [name for name in OPTIONS if name not in saved]
+    options = LEVEL_OPTIONS if version == VERSIONS[-1] else OPTIONS
+    missing = [name for name in options if name not in saved]
     if missing:
         raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
-    return SignHasher(**{name: saved[name] for name in OPTIONS})
+    check_int("bits", saved["bits"], min=1, max=MOST_BITS)
+    if options == LEVEL_OPTIONS:
+        check_choice("metric", saved["metric"], FACTORS)
+    return SignHasher(**{name: saved[name] for name in options})
 
 
 def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[int, ...]:
     """Checks types, shapes and options before a tensor is read or a rotation made; returns the shape of the codes."""
     mean, codes = tensors["mean"], tensors["codes"]
-    if (mean.dtype, codes.dtype) != (_KINDS["mean"], _KINDS["codes"]):
-        raise HypersignError(f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and U64 were expected")
+    kind = "U64" if hasher.metric is None else "U8"
+    if (mean.dtype, codes.dtype) != ("F64", kind):
+        raise HypersignError(
+            f"its mean is of type {mean.dtype}, its codes {codes.dtype}; F64 and {kind} were expected"
+        )
     if len(mean.shape) != 1 or len(codes.shape) != 2:
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
     if 0 in (*mean.shape, codes.shape[1]):
@@ -315,13 +325,20 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
                 f"{more.shape}"
             )
     hasher.check_options(mean.shape[0])
-    if codes.shape[1] != -(-hasher.bits // 64):
-        raise HypersignError(f"its codes have {codes.shape[1]} words and its hasher {hasher.bits} bits")
+    width = hasher.columns(mean.shape[0])
+    if codes.shape[1] != width:
+        raise HypersignError(
+            f"its codes have {codes.shape[1]} columns; its hasher, of {hasher.bits} bits, has {width}"
+        )
     return codes.shape
 
 
+def _little(codes: NDArray[Any]) -> NDArray[Any]:
+    return codes.astype(codes.dtype.newbyteorder("<"), copy=False)
+
+
 def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
-    kind = np.dtype({"F64": "<f8", "F32": "<f4", "U64": "<u8", "I64": "<i8"}[entry.dtype])
+    kind = np.dtype({"F64": "<f8", "F32": "<f4", "U64": "<u8", "U8": "u1", "I64": "<i8"}[entry.dtype])
     count, place = (entry.stop - entry.start) // kind.itemsize, start + entry.start
     if not count:
         return np.empty(0, kind.newbyteorder("="))
@@ -336,12 +353,17 @@ def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
 def _prefix(hasher: SignHasher, count: int, *, ids: bool = False, bounds: bool = False) -> bytes:
     """Everything before the codes, but for bounds: the header of a safetensors file, and the mean."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
+    signs = hasher.level_code_ is None
     shapes: dict[str, tuple[int, ...]] = {"mean": mean.shape}
     if bounds:
         shapes |= {"cosines": (count,), "lengths": (count,)}
-    shapes["codes"] = (count, -(-hasher.bits // 64))
+    shapes["codes"] = (count, hasher.columns(len(mean)))
     if ids:
         shapes["ids"] = (count,)
-    saved: dict[str, Any] = {"version": VERSIONS[ids or bounds]} | {name: getattr(hasher, name) for name in OPTIONS}
-    tensors = {name: (_KINDS[name], shape) for name, shape in shapes.items()}
+    saved: dict[str, Any] = {"version": VERSIONS[(ids or bounds) if signs else -1]}
+    saved |= {name: getattr(hasher, name) for name in (OPTIONS if signs else LEVEL_OPTIONS)} | {"bits": hasher.bits_}
+    if not signs:
+        saved["metric"] = hasher.metric_
+    kinds = _KINDS | {"codes": "U64" if signs else "U8"}
+    tensors = {name: (kinds[name], shape) for name, shape in shapes.items()}
     return header_bytes(tensors, {"hypersign": json.dumps(saved)}) + mean.tobytes()
