@@ -133,13 +133,36 @@ class Turbovec:
         return len(self.index.to_bytes())
 
 
-PROGRAMS: dict[str, Any] = {"rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}
+class Hypersign:
+    def __init__(self, base: Vectors, metric: str, bits: float, kind: str, seed: int) -> None:
+        from hypersign import HammingIndex, SignHasher
+
+        if kind == "signs":
+            hasher = SignHasher(base.shape[1], seed=seed)
+        else:
+            hasher = SignHasher(bits_per_dimension=bits, metric=metric.replace(" ", "_"), seed=seed)
+        self.index = HammingIndex(hasher.fit(base), hasher.codes(base))
+
+    def prepared(self, queries: Vectors) -> Vectors:
+        return queries
+
+    def search(self, queries: Vectors) -> Vectors:
+        return self.index.search(queries, K).indices
+
+    def size(self) -> int:
+        return self.index.codes.nbytes
+
+
+PROGRAMS: dict[str, Any] = {"hypersign": Hypersign, "rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}
+OURS = {"levels": (1, 1.5, 2, 3, 4), "signs": (1,)}
 RIVALS: dict[str, dict[str, tuple[float, ...]]] = {
     "rabitqlib": {"one": (1, 2, 3, 4), "many": (1, 2, 3, 4)},
     "faiss": {"flat": (1,), "fast scan": (1, 2, 3, 4)},
     "turbovec": {"": (2, 4), "calibrated": (2, 4), "full scan": (2, 4), "calibrated full scan": (2, 4)},
 }
 NAMES = {
+    "hypersign levels": "HyperSign",
+    "hypersign signs": "HyperSign, signs alone",
     "rabitqlib one": "rabitqlib, one cluster",
     "rabitqlib many": "rabitqlib, 4 sqrt(n) clusters",
     "faiss flat": "FAISS IndexRaBitQ",
@@ -252,13 +275,14 @@ def data_sets(options: argparse.Namespace) -> dict[str, tuple[Vectors, Vectors]]
 
 def servers(options: argparse.Namespace, metric: str, folder: Path) -> dict[tuple[str, float], Server]:
     found: dict[tuple[str, float], Server] = {}
-    for program, kinds in (RIVALS if options.rivals else {}).items():
+    for program, kinds in ({"hypersign": OURS} | (RIVALS if options.rivals else {})).items():
         for kind, widths in kinds.items():
             if program == "turbovec" and metric == "euclidean":
                 continue
             for bits in widths:
                 name = NAMES.get(f"{program} {kind}", f"{program} {kind}".replace("turbovec ", "turbovec, "))
-                found[name, bits] = Server(options.rivals, program, kind, metric, bits, folder)
+                python = sys.executable if program == "hypersign" else options.rivals
+                found[name, bits] = Server(python, program, kind, metric, bits, folder)
     return found
 
 

@@ -121,8 +121,11 @@ def found_in(folder: Path) -> dict[str, dict[str, Any]]:
             "finished": run.finished,
             "recipe": {name: value for name, value in run.info["recipe"].items() if value is not None},
             "metrics": metrics,
-            **({"results": run.info["results"], "parameters": _parameters(run)} if run.finished else {}),
         }
+        if run.finished:
+            results = dict(run.info["results"])
+            results["test"] = {name: value for name, value in results["test"].items() if name != "confusion"}
+            rows[run.name] |= {"results": results, "parameters": _parameters(run)}
     return rows
 
 

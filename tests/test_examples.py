@@ -1,5 +1,6 @@
 """Every example runs and says what it is there to say."""
 
+import os
 import re
 import runpy
 import warnings
@@ -70,6 +71,51 @@ def test_codes_go_to_faiss(run) -> None:
     assert float(re.search(r"IVF finds ([\d.]+)%", out)[1]) > 60
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_every_example_has_a_test(name: str) -> None:
-    assert f'run("{name}"' in Path(__file__).read_text()
+def test_rabitq_in_faiss_has_the_signs_of_codes(run) -> None:
+    pytest.importorskip("faiss")
+    out = run("faiss_rabitq.py")
+    assert re.findall(r"signs are ours: ([\d.]+)%", out) == ["100.00"] * 3
+    found = [float(share) for share in re.findall(r"finds ([\d.]+)%", out)]
+    assert found == sorted(found)
+    assert found[2] > 80
+
+
+def test_requests_to_stores(run) -> None:
+    assert re.findall(r"^(\w+): ", run("store_requests.py"), re.MULTILINE) == [
+        "qdrant",
+        "pgvector",
+        "milvus",
+        "opensearch",
+    ]
+
+
+def test_dask_hashes_as_one_machine(run) -> None:
+    pytest.importorskip("dask")
+    assert "same codes as one machine: True" in run("dask_codes.py")
+
+
+LONG = pytest.mark.skipif("HYPERSIGN_LONG" not in os.environ, reason="runs in .ci/long engines")
+
+
+@LONG
+@pytest.mark.filterwarnings("ignore")
+def test_ray_hashes_as_one_machine(run) -> None:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        assert "same codes as one machine: True" in run("ray_codes.py")
+    finally:
+        ray.shutdown()
+
+
+@LONG
+@pytest.mark.filterwarnings("ignore")
+def test_spark_hashes_as_one_machine(run) -> None:
+    pytest.importorskip("pyspark")
+    assert "same codes as one machine: True" in run("spark_codes.py")
+
+
+def test_every_example_has_a_test_of_its_own_output() -> None:
+    """`postgres_codes.py` runs in `test_stores.py`, with a server."""
+    tests = Path(__file__).read_text() + Path(__file__).with_name("test_stores.py").read_text()
+    assert all(f'"{path.name}"' in tests for path in EXAMPLES.glob("*.py"))

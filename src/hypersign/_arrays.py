@@ -48,6 +48,13 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
     return content.getvalue()
 
 
+def npz_bytes(arrays: dict[str, NDArray[Any]]) -> bytes:
+    """What `numpy.savez` writes of arrays."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
 def is_npy(path: Path) -> bool:
     """Whether a path is a regular file that begins like a .npy file, whatever its name."""
     return path.is_file() and _start(path).startswith(_MAGIC)

@@ -95,6 +95,9 @@ def test_exact_search_and_allowed_ids(files, capsys):
         main([*words, "--allowed", str(codes.parent / name), "--json"])
         found = json.loads(capsys.readouterr().out)["indices"]
         assert found == HammingIndex.load(codes).search(x[:12], 3, allowed=allowed).indices.tolist()
+        main([*words, "--allowed", str(codes.parent / name), "--rescore", str(vectors), "--factor", "99", "--json"])
+        found = json.loads(capsys.readouterr().out)["indices"]
+        assert found == allowed[np.argsort(np.square(x[:12, None] - x[allowed]).sum(2), axis=1)[:, :3]].tolist()
 
 
 def test_a_plan_fits_a_terminal(files, capsys, monkeypatch):

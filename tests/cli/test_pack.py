@@ -143,7 +143,7 @@ def test_bad_input_is_said(file: Path, tmp_path: Path, capsys: pytest.CaptureFix
         return fails(["run", str(file), "--input", str(source), *words], capsys)
 
     output = ("--output", str(tmp_path / "out.npy"))
-    assert "must end in .npy or .csv" in line(tmp_path, "--output", "out.txt")
+    assert "must end in .npy, .csv or .npz" in line(tmp_path, "--output", "out.txt")
     assert "has none" in line(tmp_path, *output)
     assert "must be a .npy file, an image or a folder" in line(tmp_path / "missing.npy", *output)
     (tmp_path / "text.npy").write_text("no array")

@@ -98,6 +98,30 @@ def test_random_changes_against_a_naive_index(hasher, seed, tmp_path):
     check(index, naive, random)
 
 
+@pytest.mark.parametrize(("bits", "metric"), [(1.5, "euclidean"), (2, "inner_product"), (4, "cosine")])
+def test_level_codes_change_as_sign_codes(bits, metric, tmp_path):
+    """Whatever the segments, results are those of one index of the same codes."""
+    random = np.random.default_rng(4)
+    x = random.integers(-2, 3, (200, DIMENSION)) + 0.5
+    hasher = SignHasher(bits_per_dimension=bits, metric=metric).fit(x)
+    index = HammingIndex(hasher)
+    ids = random.permutation(1000)[:200]
+    for start in range(0, 200, 40):
+        index.add(x[start : start + 40], ids[start : start + 40])
+        index.remove(ids[start : start + 40 : 3])
+    index.add(x[:40:3], ids[:40:3])
+    index.save(tmp_path / "index")
+    left = np.isin(ids, index.ids)
+    whole = HammingIndex(hasher, hasher.codes(x[left]), ids[left])
+    for allowed in (None, ids[::2], random.random(len(index)) < 0.3):
+        for other in (whole, HammingIndex.load(tmp_path / "index")):
+            found, expected = (i.search(x[:5], 20, allowed=allowed) for i in (index, other))
+            np.testing.assert_array_equal(found.indices, expected.indices)
+            np.testing.assert_array_equal(found.distances, expected.distances)
+        pairs = [list(zip(*row, strict=True)) for row in zip(found.distances, found.indices, strict=True)]
+        assert pairs == [sorted(row) for row in pairs]
+
+
 def test_an_empty_index(hasher, tmp_path):
     x = np.random.default_rng(0).standard_normal((5, DIMENSION))
     index = HammingIndex(hasher)
@@ -238,18 +262,40 @@ def test_rescoring_by_ids(hasher):
     assert equal.indices.tolist() == [[970, 980, 999]]
 
 
+class Watched(HammingIndex):
+    """Records the number of codes in every state that a search could see."""
+
+    def __setattr__(self, name, value):
+        if name == "_segments":
+            self.__dict__.setdefault("seen", []).append(sum(map(len, value)))
+        super().__setattr__(name, value)
+
+
+def test_each_change_is_one_step(hasher):
+    x = np.random.default_rng(0).standard_normal((9, DIMENSION))
+    index = Watched(hasher, hasher.codes(x))
+    index.add(x[:4])
+    index.add(x[:1], [100])
+    index.remove([0, 5, 100])
+    index.remove(range(6, 13))
+    with pytest.raises(HypersignError):
+        index.add(x, range(9))
+    assert index.seen == [0, 9, 13, 14, 11, 4]
+
+
 def test_searches_while_codes_are_added_and_removed(hasher):
     """Batches of copies of one vector: a search finds whole batches, those added first."""
     x = np.random.default_rng(0).standard_normal((1, DIMENSION))
     index = HammingIndex(hasher, hasher.codes(-x), [-1])
-    done, wrong, seen = threading.Event(), [], set()
+    done, wrong = threading.Event(), []
 
     def read():
+        before = 0
         while not done.is_set():
             found = index.range_search(x, 0).indices.tolist()
-            seen.add(len(found))
-            if found != list(range(len(found))) or len(found) % 10:
+            if found != list(range(len(found))) or len(found) % 10 or len(found) < before - 10:
                 wrong.append(found)
+            before = len(found)
 
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:

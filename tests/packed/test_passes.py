@@ -115,7 +115,7 @@ def test_nan_between_layers_is_an_error() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_no_pass_writes_over_what_its_product_reads(channels: int) -> None:
     """With one channel, levels and real numbers have arrays of one shape."""
-    batch = blocks(3, channels)._batch(np.zeros((17, channels, 4, 5), np.float32))
+    batch = blocks(3, channels)._batch({"input": np.zeros((17, channels, 4, 5), np.float32)})
     for each in batch.passes:
         read = {name for of in each.products for name in of.node.inputs}
         assert not any(np.shares_memory(batch.arrays[a], batch.arrays[b]) for a in read for b in each.outputs)

@@ -64,7 +64,7 @@ def test_the_replica_sees_a_wrong_weight(tmp_path):
     found, x = packed(model, tmp_path), images()
     with torch.no_grad():
         model.layer1.weight_hh_l0[3, 2] *= -1
-    assert set(Replica(model, found).follow(x, found.predict(x)).wrong) == {"layer1"}
+    assert set(Replica(model, found).follow([x], [found.predict(x)]).wrong) == {"layer1"}
 
 
 def test_the_command_packs_and_runs_it(tmp_path, capsys):

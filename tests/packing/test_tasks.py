@@ -96,6 +96,6 @@ def test_a_run_of_a_regression_packs(tmp_path: Path) -> None:
 def test_what_has_no_packed_form(tmp_path: Path) -> None:
     with pytest.raises(HypersignError, match="the task 'next token' has no packed form"):
         pack(network(), tmp_path / "net", (7,), task=NextToken())
-    with pytest.raises(HypersignError, match=r"images \(channels, height, width\) or vectors \(features,\)"):
-        pack(network(), tmp_path / "net", (7, 2))
+    with pytest.raises(HypersignError, match=r"images \(channels, height, width\), signals"):
+        pack(network(), tmp_path / "net", (7, 2, 2, 2))
     assert list(tmp_path.iterdir()) == []

@@ -234,20 +234,31 @@ class TwoInputs(nn.Module):
 
 
 REFUSED = {
-    "a function of other channels": (lambda: Computes(lambda y: y.softmax(1)), "known of .softmax"),
-    "a product of values": (lambda: Computes(lambda y: y * y), "no packed form is known of mul"),
-    "a constant": (lambda: Computes(lambda y: y + 1), "which is no value of the network"),
-    "numbers that decide": (lambda: Computes(lambda y: y if y.sum() > 0 else -y), "torch.fx cannot follow"),
-    "another dimension": (lambda: Computes(lambda y: torch.cat([y, y])), "dimension 1; torch.cat has dim=0"),
-    "a tanh at the end": (lambda: Computes(torch.tanh), "packed only in front of a quantizer"),
-    "another view": (lambda: Computes(lambda y: y.view(-1, 5)), "the arguments of view in its forward"),
-    **{
-        f"in place: {way}": (lambda way=way: InPlace(way), "changes a value in place that is read again later")
-        for way in ("layer", "sequence", "function", "position", "shape", "method")
-    },
-    "two inputs": (TwoInputs, "a packed network has one input; its forward takes 2"),
-    "a layer of torch": (lambda: nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(48, 10)), "known of GELU"),
+    "a function without a packed form": (lambda: Computes(lambda y: y.cumsum(1)), "known of cumsum"),
+    "a quotient of values": (lambda: Computes(lambda y: y / y), "values are divided by constants"),
+    "numbers that decide": (lambda: Computes(lambda y: y if y[0, 0] > 0 else -y), "the batch, is taken whole"),
+    "numbers that are read": (lambda: Computes(lambda y: y * float(y.amax(1).max())), "known of max in its forward"),
+    "another dimension": (lambda: Computes(lambda y: torch.cat([y, y])), "joins the inputs of a batch: dim=0"),
+    "another view": (lambda: Computes(lambda y: y.view(-1, 5)), "view in its forward mixes the inputs of a batch"),
+    "a value of the batch": (lambda: Computes(lambda y: y.softmax(0)), "works across the inputs of a batch"),
+    "in place: sequence": (lambda: InPlace("sequence"), "reads a value that was changed in place"),
+    "two inputs": (TwoInputs, "missing 1 required positional argument: 'y'"),
+    "a layer of torch": (lambda: nn.Sequential(nn.Flatten(), nn.Softsign(), nn.Linear(48, 10)), "cannot be packed"),
+    "no tensor": (lambda: Computes(lambda y: 3), "must give tensors; it gives int"),
+    "a constant": (lambda: Computes(lambda y: torch.zeros(2, 10)), "each output must be a value of the network"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["layer", "function", "position", "shape", "method"])
+def test_what_is_changed_in_place_is_read_changed(way: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = InPlace(way).eval()
+    pack(model, tmp_path / "net.hypersign", (3, 4, 4), pixel_range=(-1.0, 1.0))
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4)).astype(np.uint8)
+    found = PackedModel.load(tmp_path / "net.hypersign").predict(images)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images).float() / 127.5 - 1)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -91,6 +91,19 @@ def _row(times: Profile) -> dict[str, Any]:
     }
 
 
+def _shares(times: Profile) -> str:
+    """What share of the multiply-accumulates runs on what, with the names of those in float32."""
+    total = sum(node.macs for node in times.nodes)
+    parts = []
+    for kind in ("bits", "integers", "float32"):
+        found = [node for node in times.nodes if node.arithmetic == kind and node.macs]
+        if found:
+            named = ", ".join(node.name for node in found[:4]) + ", ..." * (len(found) > 4)
+            share = sum(node.macs for node in found) / total
+            parts.append(f"{share:.1%} {kind}" + f" ({len(found)}: {named})" * (kind == "float32"))
+    return f"multiply-accumulates: {', '.join(parts)}"
+
+
 def bench_table(times: Profile) -> Table:
     """Per operation: time, share of the total, and speed of its products beside the peak."""
     table = Table(
@@ -99,7 +112,8 @@ def bench_table(times: Profile) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    notes = [
+    notes = [_shares(times)] if any(node.macs for node in times.nodes) else []
+    notes += [
         f"the same layers in {name}: {dense / times.images * 1e3:.3f} ms per image, {dense / times.seconds:.1f} times"
         for name, dense in times.rivals.items()
     ]

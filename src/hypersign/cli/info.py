@@ -1,13 +1,16 @@
-"""`hypersign info`: what a run folder holds."""
+"""`hypersign info`: what a run folder or a packed file holds."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget, RunPath, parse
+from hypersign.cli.options import JsonTarget, RunPath, load_packed, parse
+from hypersign.cli.pack import arithmetic, nodes_table
 from hypersign.cli.printing import bits_words, console
+from hypersign.packed.graph import INPUT
 
 
 def run(words: Sequence[str]) -> None:
@@ -18,11 +21,15 @@ def run(words: Sequence[str]) -> None:
 def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
     """Print a run's network and its size, recipe, data, progress and results.
 
-    The JSON also has the metrics of every epoch.
+    A packed file gives its inputs, outputs and operations. The JSON of a run also has the metrics of every epoch.
 
-    Example:
+    Examples:
         hypersign info runs/demo
+        hypersign info digits.hypersign
     """
+    if run.is_file():
+        _packed(run, json)
+        return
     from hypersign import runs
     from hypersign.summaries import summary
 
@@ -90,3 +97,38 @@ def twin_words(info: dict[str, Any]) -> str:
         f"{twin['batch']}, one thread, {twin['backend']})"
     )
     return "\n".join(lines)
+
+
+def _packed(file: Path, json: JsonTarget) -> None:
+    """Prints a packed file's inputs, outputs and operations."""
+    model = load_packed(file)
+    inputs, outputs = model.input_shapes, model.output_shapes
+    nodes = [
+        {"name": of.name, "op": of.op, "output": str(model.values[of.name]), "arithmetic": arithmetic(model, of)}
+        for of in model.graph.nodes
+    ]
+    size = len(model.to_bytes())
+    write_json(
+        {
+            "file": file.name,
+            "sha256": model.sha256,
+            "bytes": size,
+            "inputs": inputs,
+            "pixel_range": model.graph.pixel_range,
+            "outputs": outputs,
+            "tasks": [task.name for task in model.tasks],
+            "classes": model.classes,
+            "nodes": nodes,
+        },
+        json,
+    )
+    if not prints_text(json):
+        return
+    out = console()
+    out.print(f"{file}: {size:,} bytes, sha256 {model.sha256[:12]}...", soft_wrap=True)
+    for what, shapes in (("input", inputs), ("output", outputs)):
+        for name, shape in shapes.items():
+            kind = "uint8" if name == INPUT and model.graph.pixel_range is not None else "float32"
+            label = what if name == what else f"{what} {name}"
+            out.print(f"{label}: {kind} (N, {', '.join(map(str, shape))})", soft_wrap=True)
+    out.print(nodes_table(model))

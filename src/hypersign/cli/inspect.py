@@ -137,6 +137,9 @@ def _over_time(opened: Any, folder: Path, **options: Any) -> None:
         found.save(folder / "recurrence.json")
         test = opened.info["results"].get("test") or {}
         result = f"Loss {test['loss']:.4f}{bits_words(test, opened.unit)}." if test.get("loss") is not None else ""
+        if "twin" in opened.info:
+            twin = opened.info["twin"]
+            result += f" The float twin: {twin['loss']:.4f}{bits_words(twin, opened.unit)}."
         page = report.write_over_time(folder / "report.html", found, opened.name, result)
     out = console()
     for layer in found.layers:

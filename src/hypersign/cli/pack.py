@@ -15,7 +15,7 @@ from hypersign._locks import writing_file
 from hypersign._machine import machine, versions
 from hypersign.cli.options import Option, RunPath, Threads, Weights, parse, progress_bars
 from hypersign.cli.printing import console
-from hypersign.packed import PackedModel, PackedText
+from hypersign.packed import Node, PackedModel, PackedText
 
 if TYPE_CHECKING:
     from hypersign.packing import Certificate
@@ -66,7 +66,7 @@ def pack(
         size = output.stat().st_size
         predicted = packing.file_size(model, data.shape, pixel_range=data.pixel_range, classes=data.classes)
         out = console()
-        out.print(_table(packed))
+        out.print(nodes_table(packed))
         out.print(
             f"{output}: {size:,} bytes, as predicted ({predicted:,}); "
             f"{_compared(size, summary(model, data.shape).float_bytes)} its float32 weights",
@@ -180,7 +180,16 @@ def _sentence(found: "Certificate") -> str:
     )
 
 
-def _table(packed: PackedModel) -> Table:
+def arithmetic(packed: PackedModel, node: Node) -> str:
+    """What a node computes with: bits, integers or float32."""
+    value = packed.values[node.name]
+    source = packed.values[node.inputs[0]] if node.inputs else value
+    if "real" in (source.kind, value.kind):
+        return "float32"
+    return "bits" if source.kind == "levels" else "integers"
+
+
+def nodes_table(packed: PackedModel) -> Table:
     """One row per operation: its output and its arithmetic."""
     table = Table(
         caption="bits: products of packed levels; integers: sums of pixels; "
@@ -190,8 +199,5 @@ def _table(packed: PackedModel) -> Table:
     for title in ("node", "operation", "output", "arithmetic"):
         table.add_column(title, no_wrap=True)
     for node in packed.graph.nodes:
-        source, value = packed.values[node.inputs[0]], packed.values[node.name]
-        real = "real" in (source.kind, value.kind)
-        kind = "float32" if real else "bits" if source.kind == "levels" else "integers"
-        table.add_row(node.name, node.op, str(value), kind)
+        table.add_row(node.name, node.op, str(packed.values[node.name]), arithmetic(packed, node))
     return table

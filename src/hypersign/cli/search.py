@@ -96,8 +96,9 @@ def search(
     else:
         if isinstance(asked, HammingIndex):
             raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name their file")
+        most = len(index) if only is None else _count(index, only)
         candidates = index.search(
-            asked, max(neighbours, min(factor * neighbours, len(index))), allowed=only, threads=threads
+            asked, max(neighbours, min(factor * neighbours, most)), allowed=only, threads=threads
         )
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
     metric = index.hasher.metric_
@@ -116,6 +117,13 @@ def search(
         out.print(_caption(found, ("estimated " if estimated else "") + METRICS[metric][1]))
         if read:
             out.print(f"vectors read per query: {np.mean(read['read']):,.0f} of {len(index):,}")
+
+
+def _count(index: HammingIndex, allowed: NDArray[Any]) -> int:
+    """How many ids of the index are allowed."""
+    if allowed.dtype == np.bool_:
+        return int(np.count_nonzero(allowed))
+    return int(np.isin(index.ids, allowed).sum())
 
 
 def _exact(codes: Path, queries: Any, vectors: Path, neighbours: int, threads: int) -> Pruned:

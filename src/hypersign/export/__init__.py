@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hypersign.export.c_code import c_source, write_c
     from hypersign.export.check import Agreement, compare
     from hypersign.export.onnx_graph import onnx_model, qonnx_model, write_onnx, write_qonnx
+    from hypersign.export.onnx_text import onnx_text_model, write_onnx_text
     from hypersign.export.qonnx_import import import_qonnx, pixel_range_of
 
 __all__ = [
@@ -16,10 +17,12 @@ __all__ = [
     "compare",
     "import_qonnx",
     "onnx_model",
+    "onnx_text_model",
     "pixel_range_of",
     "qonnx_model",
     "write_c",
     "write_onnx",
+    "write_onnx_text",
     "write_qonnx",
 ]
 
@@ -27,6 +30,7 @@ _MODULES = {
     "c_code": ("c_source", "write_c"),
     "check": ("Agreement", "compare"),
     "onnx_graph": ("onnx_model", "qonnx_model", "write_onnx", "write_qonnx"),
+    "onnx_text": ("onnx_text_model", "write_onnx_text"),
     "qonnx_import": ("import_qonnx", "pixel_range_of"),
 }
 

@@ -89,6 +89,7 @@ class _Source:
     def text(self) -> str:
         """The whole file."""
         graph = self.model.graph
+        graph.check_plain("a C file", self.values)
         reads = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
         for i, (node, data) in enumerate(zip(graph.nodes, self.data, strict=True)):
             if node.op not in WRITERS:

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
-from hypersign.packed import PackedModel
+from hypersign.packed import PackedModel, PackedText
 
 __all__ = ["Agreement", "compare"]
 
 BATCH = 500
 """Images that a tool gets at once."""
+
+CHANNELS_LAST = "qonnx.custom_op.channels_last"
 
 ROUNDING = 1e-4
 """Outputs that differ by at most this share of the largest output differ by float32 rounding."""
@@ -32,11 +34,12 @@ class Agreement:
     """How an exported file agrees with the packed network on images.
 
     Args:
-        images: number of images.
-        differ: images with another decision.
-        wrong: images among them whose outputs differ by more than float32 rounding explains.
+        images: number of images, or of next tokens.
+        differ: those with another decision.
+        wrong: those among them whose outputs differ by more than float32 rounding explains.
         largest_difference: the largest difference of an output.
         tool: what ran the file, with its version.
+        what: "images" or "next tokens".
     """
 
     images: int
@@ -44,29 +47,30 @@ class Agreement:
     wrong: int
     largest_difference: float
     tool: str
+    what: str = "images"
 
     def sentence(self) -> str:
         """The comparison in words."""
         ties = f" ({self.differ - self.wrong} of them ties that rounding decides)" if self.differ else ""
-        return (
-            f"{self.tool}: {self.images:,} images, {self.differ:,} with another decision{ties}; outputs differ by at "
-            f"most {self.largest_difference:.1e}"
-        )
+        counted = f"{self.images:,} {self.what}, {self.differ:,} with another decision{ties}"
+        return f"{self.tool}: {counted}; outputs differ by at most {self.largest_difference:.1e}"
 
 
-def compare(model: PackedModel, path: Path, form: str, images: NDArray[Any]) -> Agreement:
+def compare(model: PackedModel | PackedText, path: Path, form: str, images: NDArray[Any]) -> Agreement:
     """Runs the exported file `path` and the packed network on images.
 
     Args:
-        model: the packed network.
+        model: the packed network, or the packed language model.
         path: the exported file.
         form: "onnx" runs with ONNX Runtime; "qonnx" with the executor of the package qonnx, which is slow; "c" is
             compiled with the system's C compiler, cc.
-        images: images as `PackedModel.predict` takes them.
+        images: images as `PackedModel.predict` takes them; token sequences (N, T) of a language model.
 
     Raises:
         HypersignError: the tool is not installed, or it fails.
     """
+    if isinstance(model, PackedText):
+        return _compare_text(model, path, images)
     expected = model.predict(images)
     pixel_range = model.graph.pixel_range
     outputs, tool = TOOLS[form](path, images, pixel_range)
@@ -80,6 +84,26 @@ def compare(model: PackedModel, path: Path, form: str, images: NDArray[Any]) -> 
         largest_difference=float(difference.max(initial=0)),
         tool=tool,
     )
+
+
+def _compare_text(model: PackedText, path: Path, tokens: NDArray[Any]) -> Agreement:
+    """Logits of every position; those of all sequences would not fit in memory."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    count = differ = wrong = 0
+    largest = 0.0
+    for start in range(0, len(tokens), BATCH):
+        piece = tokens[start : start + BATCH]
+        expected = model.predict(piece)
+        outputs = session.run(None, {"tokens": np.asarray(piece, np.int64)})[0]
+        difference = np.abs(outputs - expected).max(2)
+        differing = outputs.argmax(2) != expected.argmax(2)
+        rounding = ROUNDING * np.abs(expected).max(initial=1)
+        count, differ = count + piece.size, differ + int(differing.sum())
+        wrong += int((differing & ~(difference <= rounding)).sum())
+        largest = max(largest, float(difference.max(initial=0)))
+    return Agreement(count, differ, wrong, largest, f"ONNX Runtime {onnxruntime.__version__}", "next tokens")
 
 
 Pixels = tuple[float, float] | None
@@ -108,6 +132,9 @@ def _qonnx(path: Path, images: NDArray[Any], pixels: Pixels) -> tuple[NDArray[np
         if not own:
             network = cleanup_model(network)
         source, target = network.graph.input[0].name, network.graph.output[0].name
+        last = any(entry.domain == CHANNELS_LAST for entry in network.model.opset_import)
+        if last:  # its batch is 1
+            images, own = images.transpose(0, 2, 3, 1), False
 
         @functools.cache
         def sized(batch: int) -> Any:
@@ -116,7 +143,7 @@ def _qonnx(path: Path, images: NDArray[Any], pixels: Pixels) -> tuple[NDArray[np
         outputs = []
         for start in range(0, len(images), BATCH if own else 1):
             batch = images[start : start + (BATCH if own else 1)]
-            if not own and pixels is not None:
+            if not (own or last) and pixels is not None:
                 batch = pixels[0] + batch.astype(np.float64) * (pixels[1] - pixels[0]) / 255
             feeds = {source: batch.astype(np.float32)}
             outputs.append(execute_onnx(sized(len(batch)) if own else network, feeds)[target])

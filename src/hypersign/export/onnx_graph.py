@@ -125,14 +125,14 @@ class _Standard:
     def build(self) -> onnx.ModelProto:
         """Returns the checked model."""
         graph = self.model.graph
+        graph.check_plain("an ONNX file", self.values)
         self.names[INPUT] = self.read_input()
         for node, data in zip(graph.nodes, self.data, strict=True):
             handler = HANDLERS.get(node.op)
             if handler is None:
-                other = "" if node.op == "recurrent" else "export to C, which has it, or "
                 raise HypersignError(
-                    f"node {node.name!r}: ONNX has no exact form of the operation {node.op} in float32; {other}run "
-                    "the packed file"
+                    f"node {node.name!r}: ONNX has no exact form of the operation {node.op} in float32; run the "
+                    "packed file, or export it to C if that has one"
                 )
             try:
                 self.names[node.name] = handler(self, node, data)
@@ -350,7 +350,9 @@ class _Qonnx(_Standard):
         if levels.dtype != np.int8:
             return super().weights(name, levels)
         latent = self.constant(f"{name}_latent", levels)
-        return self.bipolar(latent, name) if levels.all() else self.ternary(latent, name)
+        # hls4ml 1.3.0 rounds BipolarQuant weights of a product that follows another twice, to ones.
+        as_bits = levels.all() and not (self.last and levels.ndim == 2)
+        return self.bipolar(latent, name) if as_bits else self.ternary(latent, name)
 
     def bipolar(self, x: str, out: str) -> str:
         """-1 where x < 0, else +1."""

@@ -124,7 +124,10 @@ def over_time(model: nn.Module, test: Tensor, training: Tensor, *, seed: int = 0
         if isinstance(module, QuantRecurrent) and any(p.quantizes_weights for p in module.products().values())
     }
     if not layers:
-        raise HypersignError("the network must have a recurrent layer with quantized weights; it has none")
+        raise HypersignError(
+            "the network must have a recurrent layer with quantized weights; it has none: train one, as "
+            "with --weights sign"
+        )
     for name, layer in layers.items():
         if layer.bidirectional or layer.num_layers > 1:
             raise HypersignError(f"{name} must have one layer in one direction: give each layer a module of its own")

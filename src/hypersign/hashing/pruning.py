@@ -23,7 +23,7 @@ QUERIES = 16
 ROWS = 1 << 14
 """Number of codes whose estimates are in memory at the same time."""
 
-POOL = 1 << 16
+POOL = 1 << 14
 """Number of bounds per query in memory before the vectors with the lowest ones are read."""
 
 ROUNDING = 1e-6

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign.bits import Filters8, unpack, unpack_ternary
+from hypersign.packed.functions import sigmoid
 
-__all__ = ["GATES", "INPUTS", "MOST", "Floats", "Matrix", "Recurrent", "Tensors", "keys", "sigmoid"]
+__all__ = ["GATES", "INPUTS", "MOST", "Floats", "Matrix", "Recurrent", "Tensors", "keys"]
 
 Floats = NDArray[np.float32]
 
@@ -95,11 +96,6 @@ def keys(what: str, found: Any, *keys: str) -> Mapping[str, Any]:
     if not isinstance(found, dict) or set(found) != set(keys):
         raise HypersignError(f"{what} must have {', '.join(keys)}; it is {found!r:.80}")
     return found
-
-
-def sigmoid(x: Floats) -> Floats:
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives 0
-        return np.float32(1) / (np.float32(1) + np.exp(-x))
 
 
 class Recurrent:

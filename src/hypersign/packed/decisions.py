@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from hypersign._checks import check_real
 
-__all__ = ["CLASSIFICATION", "Classification", "Regression", "Task"]
+__all__ = ["CLASSIFICATION", "NUMBERS", "Classification", "Numbers", "Regression", "Task"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """One class per input: the one with the largest output.
+    """One class per input, the one with the largest output; for outputs (N, classes, ...) one at each position.
 
     >>> Classification().decide(np.float32([[2, 0], [1, 3]])).tolist()
     [0, 1]
@@ -22,12 +22,12 @@ class Classification:
     name: ClassVar[str] = "classification"
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
-        """The class of each input, shape (N,)."""
+        """The class of each input, shape (N, ...)."""
         return outputs.argmax(1)
 
     def same(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Of each input, whether two networks' outputs mean the same class, shape (N,)."""
-        return outputs.argmax(1) == others.argmax(1)
+        """Of each input, whether two networks' outputs mean the same class everywhere, shape (N,)."""
+        return _everywhere(outputs.argmax(1) == others.argmax(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +56,37 @@ class Regression:
 
     def same(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Of each input, whether no output differs by more than the tolerance, shape (N,)."""
-        return (np.abs(outputs - others) <= self.tolerance).all(1)
+        return _everywhere(np.abs(outputs - others) <= self.tolerance)
 
 
-Task = Classification | Regression
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Numbers without a tolerance of their own: boxes, maps, sequences.
+
+    Two networks' are the same where they differ by at most 0.1 % of the input's largest number.
+
+    >>> Numbers().same(np.float32([[100, 0]]), np.float32([[100, 0.2]])).tolist()
+    [False]
+    """
+
+    name: ClassVar[str] = "numbers"
+
+    def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
+        """The outputs, shape (N, ...)."""
+        return outputs
+
+    def same(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Of each input, whether no number differs by more than 0.1 % of the largest of `others`, shape (N,)."""
+        flat = others.reshape(len(others), -1)
+        room = 1e-3 * np.abs(flat).max(1, keepdims=True)
+        return (np.abs(outputs.reshape(flat.shape) - flat) <= room).all(1)
+
+
+def _everywhere(same: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(same.reshape(len(same), -1).all(1))
+
+
+Task = Classification | Regression | Numbers
 
 CLASSIFICATION = Classification()
+NUMBERS = Numbers()

@@ -19,8 +19,8 @@ from hypersign._checks import HypersignError
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
 from hypersign._safetensors import Entry, header_bytes, read_header
-from hypersign.packed.decisions import CLASSIFICATION, Regression, Task
-from hypersign.packed.graph import Graph, check_graph
+from hypersign.packed.decisions import CLASSIFICATION, NUMBERS, Regression, Task
+from hypersign.packed.graph import Graph, Output, check_graph
 from hypersign.packed.operations import OPERATIONS, NodeData
 from hypersign.packed.values import Node, Tensor, Value
 
@@ -184,7 +184,8 @@ def _graph_text(graph: Graph) -> str:
             "shape": graph.shape,
             "pixel_range": graph.pixel_range,
             "classes": graph.classes,
-            **({} if graph.task == CLASSIFICATION else {"task": {"name": graph.task.name, **vars(graph.task)}}),
+            **({} if graph.task == CLASSIFICATION else {"task": _task_entry(graph.task)}),
+            **(_ends_entries(graph)),
             "nodes": [
                 {"op": node.op, "name": node.name, "inputs": node.inputs, "options": node.options}
                 for node in graph.nodes
@@ -193,6 +194,23 @@ def _graph_text(graph: Graph) -> str:
         separators=(",", ":"),
         allow_nan=False,
     )
+
+
+def _task_entry(task: Task) -> dict[str, Any]:
+    return {"name": task.name, **vars(task)}
+
+
+def _ends_entries(graph: Graph) -> dict[str, Any]:
+    """What the graph says of further inputs, and of outputs that are several or no vector."""
+    found: dict[str, Any] = {}
+    if graph.more_inputs:
+        found["more_inputs"] = [{"name": name, "shape": shape} for name, shape in graph.more_inputs]
+    if graph.outputs:
+        found["outputs"] = [
+            {"name": each.name, "node": each.node, "shape": each.shape, "task": _task_entry(each.task)}
+            for each in graph.outputs
+        ]
+    return found
 
 
 def _graph(text: str) -> Graph:
@@ -211,6 +229,19 @@ def _graph(text: str) -> Graph:
         raise HypersignError(f"pixel_range must be two numbers or null; got {pixel_range!r}")
     classes = _strings("classes", _take(found, "classes", list))
     task = _task(_take(found, "task", dict)) if "task" in found else CLASSIFICATION
+    more_inputs = tuple(
+        (_take(entry, "name", str), tuple(_take(entry, "shape", list)))
+        for entry in _entries(found, "more_inputs", {"name", "shape"})
+    )
+    outputs = tuple(
+        Output(
+            _take(entry, "name", str),
+            _take(entry, "node", str),
+            tuple(_take(entry, "shape", list)),
+            _task(_take(entry, "task", dict), of_output=True),
+        )
+        for entry in _entries(found, "outputs", {"name", "node", "shape", "task"})
+    )
     nodes = []
     for entry in _take(found, "nodes", list):
         if not isinstance(entry, dict):
@@ -228,10 +259,31 @@ def _graph(text: str) -> Graph:
         nodes.append(node)
     if found:
         raise HypersignError(f"the graph has no entry {_few(found)}")
-    return Graph(tuple(shape), None if pixel_range is None else tuple(pixel_range), classes, tuple(nodes), task)
+    return Graph(
+        tuple(shape),
+        None if pixel_range is None else tuple(pixel_range),
+        classes,
+        tuple(nodes),
+        task,
+        more_inputs,
+        outputs,
+    )
 
 
-def _task(found: dict[str, Any]) -> Task:
+def _entries(found: dict[str, Any], key: str, names: set[str]) -> list[dict[str, Any]]:
+    """A list of objects with these entries; empty where the graph has none of this key."""
+    if key not in found:
+        return []
+    entries: list[dict[str, Any]] = _take(found, key, list)
+    if not entries or not all(isinstance(entry, dict) and set(entry) == names for entry in entries):
+        raise HypersignError(f"{key} must be objects with {', '.join(sorted(names))}; got {entries!r:.80}")
+    return entries
+
+
+def _task(found: dict[str, Any], of_output: bool = False) -> Task:
+    for task in (CLASSIFICATION, NUMBERS) if of_output else ():
+        if found == {"name": task.name}:
+            return task
     if found.get("name") != Regression.name or set(found) != {"name", "tolerance"}:
         raise HypersignError(f"task must be regression, with its tolerance; got {found!r:.80}")
     return Regression(found["tolerance"])

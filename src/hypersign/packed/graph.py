@@ -9,7 +9,7 @@ from hypersign.packed.decisions import CLASSIFICATION, Classification, Task
 from hypersign.packed.operations import OPERATIONS, NodeShapes
 from hypersign.packed.values import MOST_NUMBERS, Node, Tensor, Value, check_size
 
-__all__ = ["INPUT", "Graph", "check_graph"]
+__all__ = ["INPUT", "Graph", "Output", "check_graph"]
 
 INPUT = "input"
 """The name by which nodes refer to the network's input."""
@@ -23,6 +23,23 @@ limit only rejects a small file with few, huge filters.
 
 
 @dataclasses.dataclass(frozen=True)
+class Output:
+    """One of several outputs of a network, or one that is no vector.
+
+    Args:
+        name: what it is called.
+        node: the node that gives it.
+        shape: its shape for one input, as the torch network gives it; the node's numbers are in this order.
+        task: what it stands for.
+    """
+
+    name: str
+    node: str
+    shape: tuple[int, ...]
+    task: Task
+
+
+@dataclasses.dataclass(frozen=True)
 class Graph:
     """A packed network without its tensors.
 
@@ -32,6 +49,8 @@ class Graph:
         classes: names of the classes, in the order of the logits; empty if the outputs are no classes.
         nodes: the operations, in the order in which they run.
         task: what the outputs stand for.
+        more_inputs: names and shapes of further inputs, which are float32; most networks have none.
+        outputs: the outputs, if they are several or no vector; empty where the last node gives a vector.
     """
 
     shape: tuple[int, int, int]
@@ -39,6 +58,29 @@ class Graph:
     classes: tuple[str, ...]
     nodes: tuple[Node, ...]
     task: Task = CLASSIFICATION
+    more_inputs: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, int, int]]:
+        """The shape of each input by the name that nodes use."""
+        return {INPUT: self.shape, **dict(self.more_inputs)}
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The names of the nodes that give the outputs."""
+        return tuple(output.node for output in self.outputs) or (self.nodes[-1].name,)
+
+    def check_plain(self, what: str, values: Mapping[str, Value]) -> None:
+        """Raises HypersignError unless it has one input, its last node gives a vector, and sums have one shape."""
+        if self.more_inputs or self.outputs:
+            raise HypersignError(
+                f"{what} takes networks of one input and one vector of outputs; this one has {len(self.inputs)} "
+                f"inputs and gives {', '.join(f'{each.name} {each.shape}' for each in self.outputs) or 'a vector'}"
+            )
+        for node in self.nodes:
+            if node.op == "add" and len({values[name] for name in node.inputs if name in values}) > 1:
+                raise HypersignError(f"{what} adds values of one shape; those of node {node.name!r} have several")
 
 
 def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]:
@@ -51,15 +93,20 @@ def check_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Value]
     Raises:
         HypersignError: nodes or tensors do not fit. The message names the node.
     """
-    if len(graph.shape) != 3:
-        raise HypersignError(f"shape must be (channels, height, width) of an input; got {graph.shape}")
-    channels, height, width = (check_int("shape", size, min=1, max=MOST_NUMBERS) for size in graph.shape)
     if graph.pixel_range is not None:
         low, high = (check_real("pixel_range", bound) for bound in graph.pixel_range)
         if not -math.inf < low < high < math.inf:
             raise HypersignError(f"pixel_range must be (low, high) with low < high; got {graph.pixel_range}")
-    values = {INPUT: Value("real" if graph.pixel_range is None else "image", height, width, channels)}
-    check_size("the input", height, width, channels)
+    values: dict[str, Value] = {}
+    for name, shape in ((INPUT, graph.shape), *graph.more_inputs):
+        if len(shape) != 3:
+            raise HypersignError(f"shape must be (channels, height, width) of an input; got {shape}")
+        channels, height, width = (check_int("shape", size, min=1, max=MOST_NUMBERS) for size in shape)
+        check_size("the input", height, width, channels)
+        if not name or name in values:
+            raise HypersignError(f"an input must have a name of its own; got {name!r}")
+        real = graph.pixel_range is None or name != INPUT
+        values[name] = Value("real" if real else "image", height, width, channels)
     room = LOAD_BYTES + LOAD_FACTOR * sum(math.prod(t.shape) * t.dtype.itemsize for t in tensors.values())
     left = dict(tensors)
     unread: set[str] = set()
@@ -85,12 +132,17 @@ def _check_ends(graph: Graph, values: Mapping[str, Value], left: Mapping[str, Te
     if not graph.nodes:
         raise HypersignError("a network must have at least one node; this one has none")
     last = graph.nodes[-1].name
-    if unread != {last}:
+    if unread - set(graph.ends) or (not graph.outputs and unread != {last}):
         raise HypersignError(
-            f"every node but the last must be an input of another; {sorted(unread - {last})} are not"
+            f"every node but the last must be an input of another; {sorted(unread - set(graph.ends))} are not"
         )
+    if unused := [name for name, _ in graph.more_inputs if all(name not in node.inputs for node in graph.nodes)]:
+        raise HypersignError(f"every input must be read by a node; {', '.join(unused)} is not")
     if left:
         raise HypersignError(f"every tensor must belong to a node; {', '.join(sorted(left)[:3])} belong to none")
+    if graph.outputs:
+        _check_outputs(graph, values)
+        return
     if isinstance(graph.task, Classification):
         if values[last] != Value("real", 1, 1, len(graph.classes)):
             raise HypersignError(
@@ -103,6 +155,29 @@ def _check_ends(graph: Graph, values: Mapping[str, Value], left: Mapping[str, Te
     if values[last] != Value("real", 1, 1, values[last].channels):
         raise HypersignError(
             f"the last node, {last!r}, must give real numbers, one a channel; it gives {values[last]}"
+        )
+
+
+def _check_outputs(graph: Graph, values: Mapping[str, Value]) -> None:
+    """Checks several outputs, or one that is no vector."""
+    names = [output.name for output in graph.outputs]
+    if len(set(names)) < len(names) or not all(names):
+        raise HypersignError(f"each output must have a name of its own; got {names!r:.80}")
+    for output in graph.outputs:
+        value = values.get(output.node)
+        if value is None or value.kind != "real" or output.node in graph.inputs:
+            raise HypersignError(
+                f"the output {output.name} must come from a node that gives real numbers; got {value}"
+            )
+        count = math.prod(check_int("shape", size, min=1, max=MOST_NUMBERS) for size in output.shape)
+        if not output.shape or count != value.height * value.width * value.channels:
+            raise HypersignError(f"the output {output.name} of shape {output.shape} does not fit its node's {value}")
+    named = graph.outputs[0]
+    fits = len(names) == 1 and isinstance(named.task, Classification) and named.shape[0] == len(graph.classes)
+    if graph.classes and not fits:
+        raise HypersignError(
+            f"{len(graph.classes)} classes name the first axis of one output of classes; the outputs are "
+            f"{', '.join(f'{each.name} {each.shape}' for each in graph.outputs)}"
         )
 
 

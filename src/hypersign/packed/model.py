@@ -19,6 +19,7 @@ from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits.backend import native
 from hypersign.bits.images import channels_last
 from hypersign.bits.words import Bound
+from hypersign.packed.decisions import Task
 from hypersign.packed.format import Contents, read
 from hypersign.packed.graph import INPUT
 from hypersign.packed.operations import OPERATIONS
@@ -27,6 +28,9 @@ from hypersign.packed.values import Value
 
 __all__ = ["PackedModel"]
 
+
+Inputs = dict[str, NDArray[Any]]
+"""The images of each input by its name, channels first."""
 
 REAL_BYTES = 2**18
 """Of the largest real value between layers; that many bytes and a few more arrays fit in a core's second cache."""
@@ -40,18 +44,25 @@ class _Batch:
     """
 
     def __init__(
-        self, found: Sequence[Pass], values: dict[str, Value], images: NDArray[Any], *, keep: bool = False
+        self,
+        found: Sequence[Pass],
+        values: dict[str, Value],
+        images: Inputs,
+        ends: Sequence[str],
+        *,
+        keep: bool = False,
     ) -> None:
-        count, channels, height, width = images.shape
+        count = len(images[INPUT])
         self.images, self.backend = count, bits.backend()
-        self.passes, self.values = found, values
-        self.arrays = {INPUT: np.empty((count, height, width, channels), images.dtype)}
+        self.passes, self.values, self.ends = found, values, ends
+        self.arrays = {name: np.empty((count, *_last(each.shape[1:])), each.dtype) for name, each in images.items()}
         self._place(keep)
         self.bound = [each.bind(self.arrays, count) for each in found]
 
     def _place(self, keep: bool) -> None:
         """Gives every value its array."""
         last = {name: i for i, each in enumerate(self.passes) for name in each.inputs}
+        last.update(dict.fromkeys(self.ends, len(self.passes)))
         free: list[NDArray[np.uint8]] = []
         memory: dict[str, NDArray[np.uint8]] = {}
         for i, each in enumerate(self.passes):
@@ -84,13 +95,14 @@ class _Batch:
         return joined
 
     def run(
-        self, images: NDArray[Any], threads: int, *, seconds: dict[str, float] | None = None
+        self, images: Inputs, threads: int, *, seconds: dict[str, float] | None = None
     ) -> dict[str, NDArray[Any]]:
         """Runs all passes and returns the arrays by name; most hold something else by then, unless all are kept.
 
         It stores the time of each pass in `seconds`.
         """
-        channels_last(images, self.arrays[INPUT])
+        for name, given in images.items():
+            channels_last(given, self.arrays[name])
         each = zip(self.passes, self.bound, strict=True)
         for one, bound in self.joined if seconds is None else each:
             start = time.perf_counter()
@@ -108,6 +120,11 @@ class _Batch:
             if seconds is not None and one is not None:
                 seconds[one.name] = time.perf_counter() - start
         return self.arrays
+
+
+def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(channels, height, width) as (height, width, channels)."""
+    return (*shape[1:], shape[0])
 
 
 def _taken(free: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
@@ -147,9 +164,11 @@ class PackedModel:
     def __repr__(self) -> str:
         nodes = self.graph.nodes
         size = sum(len(part) for part in self._parts)
-        shape = " x ".join(map(str, self.shape))
-        what = "classes" if self.classes else "numbers"
-        return f"PackedModel({shape} -> {self.outputs} {what}, {len(nodes)} operations, {size:,} bytes)"
+        shape = ", ".join(" x ".join(map(str, each)) for each in self.input_shapes.values())
+        what = f"{self.outputs} {'classes' if self.classes else 'numbers'}"
+        if self.graph.outputs:
+            what = ", ".join(f"{name} {' x '.join(map(str, each))}" for name, each in self.output_shapes.items())
+        return f"PackedModel({shape} -> {what}, {len(nodes)} operations, {size:,} bytes)"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -185,8 +204,20 @@ class PackedModel:
 
     @property
     def outputs(self) -> int:
-        """The number of outputs per input."""
-        return self.values[self.graph.nodes[-1].name].channels
+        """The number of outputs per input, of all outputs together."""
+        return sum(math.prod(shape) for shape in self.output_shapes.values())
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """The shape (channels, height, width) of each input by its name; most networks have one, `input`."""
+        return self.graph.inputs
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for one input, by its name; a vector is (outputs,)."""
+        if self.graph.outputs:
+            return {output.name: output.shape for output in self.graph.outputs}
+        return {"output": (self.values[self.graph.nodes[-1].name].channels,)}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -199,13 +230,20 @@ class PackedModel:
         return tuple(node.name for node in self.graph.nodes if self.values[node.name].kind == "real")
 
     def predict(
-        self, images: NDArray[Any], *, batch_size: int = _defaults.PACKED_BATCH, threads: int = 1
-    ) -> NDArray[np.float32]:
+        self,
+        images: NDArray[Any] | Sequence[NDArray[Any]],
+        *,
+        batch_size: int = _defaults.PACKED_BATCH,
+        threads: int = 1,
+    ) -> Any:
         """Returns the outputs for images or vectors, float32 (N, outputs): of a classifier, the logits.
+
+        A network of several outputs returns a tuple of arrays, in the order of `output_shapes`.
 
         Args:
             images: images, uint8 (N, channels, height, width); float32 if the network was packed for real inputs;
-                vectors may be (N, features).
+                vectors may be (N, features), and signals (N, channels, length). For a network of several inputs a
+                tuple with an array for each.
             batch_size: largest number of images per batch. Results do not depend on it, but memory grows with it:
                 each thread keeps the arrays between layers for its next call. Networks with real numbers between
                 layers run in smaller batches, whose numbers fit in the cache.
@@ -216,27 +254,38 @@ class PackedModel:
         """
         check_int("batch_size", batch_size, min=1)
         check_threads(threads)
-        images = self._images(images)
-        outputs = np.empty((len(images), self.outputs), np.float32)
+        given = self._inputs(images)
+        count = len(given[INPUT])
+        outputs = tuple(np.empty((count, *shape), np.float32) for shape in self.output_shapes.values())
         batch_size = min(batch_size, self._at_once * threads)
-        for start in range(0, len(images), batch_size):
+        for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
-            arrays = self._batch(images[rows]).run(images[rows], threads)
-            outputs[rows] = arrays[self.graph.nodes[-1].name].reshape(-1, outputs.shape[1])
-        return outputs
+            part = {name: each[rows] for name, each in given.items()}
+            arrays = self._batch(part).run(part, threads)
+            for output, name in zip(outputs, self.graph.ends, strict=True):
+                output[rows] = arrays[name].reshape(-1, *output.shape[1:])
+        return outputs if len(outputs) > 1 else outputs[0]
 
-    def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the decisions that outputs of `predict` stand for.
+    def decide(self, outputs: Any) -> Any:
+        """Returns the decisions that outputs of `predict` stand for; a tuple for a tuple.
 
-        A classifier decides on numbers of classes, shape (N,); a regression on the outputs themselves.
+        A classifier decides on numbers of classes, shape (N,), or one at each position; a regression on the outputs
+        themselves.
         """
-        return self.graph.task.decide(outputs)
+        if isinstance(outputs, tuple):
+            return tuple(task.decide(each) for task, each in zip(self.tasks, outputs, strict=True))
+        return self.tasks[0].decide(outputs)
 
-    def trace(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, NDArray[Any]]:
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What each output stands for."""
+        return tuple(output.task for output in self.graph.outputs) or (self.graph.task,)
+
+    def trace(self, images: Any, *, threads: int = 1) -> dict[str, NDArray[Any]]:
         """Returns the output of every node for images, by name: words, sums or float32 numbers, channels last."""
         check_threads(threads)
-        images = self._images(images)
-        return _Batch(apart(self._nodes), self.values, images, keep=True).run(images, threads)
+        given = self._inputs(images)
+        return _Batch(apart(self._nodes), self.values, given, self.graph.ends, keep=True).run(given, threads)
 
     @property
     def passes(self) -> dict[str, tuple[str, ...]]:
@@ -247,13 +296,13 @@ class PackedModel:
         """
         return {each.name: tuple(of.name for of in each.nodes) for each in self._passes()}
 
-    def times(self, images: NDArray[Any], *, threads: int = 1) -> dict[str, float]:
+    def times(self, images: Any, *, threads: int = 1) -> dict[str, float]:
         """Returns the time in seconds that every pass takes for images, by the names in `passes`."""
         seconds: dict[str, float] = {}
-        images, size = self._images(images), self._at_once * threads
-        for start in range(0, len(images), size):
+        given, size = self._inputs(images), self._at_once * threads
+        for start in range(0, len(given[INPUT]), size):
             each: dict[str, float] = {}
-            part = images[start : start + size]
+            part = {name: array[start : start + size] for name, array in given.items()}
             self._batch(part).run(part, threads, seconds=each)
             seconds = {name: seconds.get(name, 0.0) + spent for name, spent in each.items()}
         return seconds
@@ -270,28 +319,48 @@ class PackedModel:
 
     @functools.cached_property
     def _together(self) -> list[Pass]:
-        return passes(self._nodes, self.values)
+        return passes(self._nodes, self.values, self.graph.ends)
 
-    def _images(self, images: NDArray[Any]) -> NDArray[Any]:
-        images = np.asarray(images)
-        if images.ndim == 2 and self.shape == (*images.shape[1:], 1, 1):
-            images = images[:, :, None, None]
-        dtype = np.dtype(np.float32 if self.graph.pixel_range is None else np.uint8)
-        if images.dtype != dtype or images.ndim != 4 or images.shape[1:] != self.shape:
-            single = "; pass a single image as image[None]" if images.shape == self.shape else ""
+    def _inputs(self, images: Any) -> Inputs:
+        """The images of each input, checked."""
+        names = list(self.input_shapes)
+        if len(names) == 1:
+            return {INPUT: self._images(INPUT, images)}
+        if not isinstance(images, tuple | list) or len(images) != len(names):
             raise HypersignError(
-                f"images must be {dtype} of shape (N, {', '.join(map(str, self.shape))}) for this network; got "
+                f"this network takes {len(names)} inputs: pass a tuple of arrays; got "
+                f"{len(images) if isinstance(images, tuple | list) else type(images).__name__}"
+            )
+        given = {name: self._images(name, each) for name, each in zip(names, images, strict=True)}
+        if len({len(each) for each in given.values()}) > 1:
+            raise HypersignError(
+                f"all inputs must have as many rows; got {', '.join(str(len(each)) for each in given.values())}"
+            )
+        return given
+
+    def _images(self, name: str, images: NDArray[Any]) -> NDArray[Any]:
+        images, wanted = np.asarray(images), self.input_shapes[name]
+        if images.ndim == 2 and wanted == (*images.shape[1:], 1, 1):
+            images = images[:, :, None, None]
+        elif images.ndim == 3 and wanted == (images.shape[1], 1, images.shape[2]):
+            images = images[:, :, None]
+        dtype = np.dtype(np.float32 if self.graph.pixel_range is None or name != INPUT else np.uint8)
+        if images.dtype != dtype or images.ndim != 4 or images.shape[1:] != wanted:
+            single = "; pass a single image as image[None]" if images.shape == wanted else ""
+            which = "images" if name == INPUT else f"those of {name}"
+            raise HypersignError(
+                f"{which} must be {dtype} of shape (N, {', '.join(map(str, wanted))}) for this network; got "
                 f"{images.dtype} of shape {images.shape}{single}"
             )
         if dtype == np.float32 and not np.isfinite(images).all():
             raise HypersignError("images must hold finite numbers; these hold NaN or infinity")
         return images
 
-    def _batch(self, images: NDArray[Any]) -> _Batch:
+    def _batch(self, images: Inputs) -> _Batch:
         """Returns the arrays of the calling thread. They are kept until the batch size changes."""
         batch: _Batch | None = getattr(self._own, "batch", None)
-        if batch is None or batch.images != len(images) or batch.backend != bits.backend():
-            batch = self._own.batch = _Batch(self._passes(), self.values, images)
+        if batch is None or batch.images != len(images[INPUT]) or batch.backend != bits.backend():
+            batch = self._own.batch = _Batch(self._passes(), self.values, images, self.graph.ends)
         return batch
 
 

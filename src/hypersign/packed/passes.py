@@ -183,23 +183,24 @@ def apart(nodes: Sequence[Planned]) -> list[Pass]:
     return [Pass([of], together=False, inputs=of.node.inputs, outputs=(of.name,)) for of in nodes]
 
 
-def passes(nodes: Sequence[Planned], values: Mapping[str, Value]) -> list[Pass]:
-    """The passes of a network, in the order in which they run."""
-    constants = _constants(nodes, values)
-    needed = _needed(nodes, constants)
+def passes(nodes: Sequence[Planned], values: Mapping[str, Value], ends: Sequence[str]) -> list[Pass]:
+    """The passes of a network whose outputs are the nodes `ends`, in the order in which they run."""
+    # only programs read constants; whoever else does needs them as arrays
+    needs = {name for of in nodes if of.plan.emit is None for name in of.node.inputs} | set(ends)
+    constants = {name: array for name, array in _constants(nodes, values).items() if name not in needs}
+    needed = _needed(nodes, constants, ends)
     found: list[Pass] = []
     for of in nodes:
         if of.name in needed and of.name not in constants:
             _place(of, found, constants)
     found = _with_products_apart(found)
-    last = nodes[-1].name
     for each in found:
         own = {of.name for of in each.nodes}
         read = dict.fromkeys(name for of in each.nodes for name in of.node.inputs)
         each.inputs = tuple(name for name in read if name not in own and name not in constants)
         each.constants = {name: constants[name] for name in read if name in constants}
         outside = _reads(other for other in found if other is not each)
-        each.outputs = tuple(of.name for of in each.nodes if of.name in outside or of.name == last)
+        each.outputs = tuple(of.name for of in each.nodes if of.name in outside or of.name in ends)
     return found
 
 
@@ -233,9 +234,9 @@ def _constants(nodes: Sequence[Planned], values: Mapping[str, Value]) -> dict[st
     return found
 
 
-def _needed(nodes: Sequence[Planned], constants: Mapping[str, Any]) -> set[str]:
-    """The nodes that the last one depends on, through no constant."""
-    found = {nodes[-1].name}
+def _needed(nodes: Sequence[Planned], constants: Mapping[str, Any], ends: Sequence[str]) -> set[str]:
+    """The nodes that the outputs depend on, through no constant."""
+    found = set(ends)
     for of in reversed(nodes):
         if of.name in found and of.name not in constants:
             found.update(of.node.inputs)

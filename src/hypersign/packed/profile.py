@@ -130,14 +130,19 @@ def _peak() -> float:
     return float(macs / (time.perf_counter() - start))
 
 
-def _images(model: PackedModel, images: int, seed: int) -> NDArray[Any]:
+def _images(model: PackedModel, images: int, seed: int) -> Any:
     generator = np.random.default_rng(seed)
-    shape = (images, *model.shape)
-    if model.graph.pixel_range is None:
-        return generator.standard_normal(shape, dtype=np.float32)
-    return generator.integers(0, 256, shape, dtype=np.uint8)
+    found: list[NDArray[Any]] = []
+    for shape in model.input_shapes.values():
+        if model.graph.pixel_range is None or found:
+            found.append(generator.standard_normal((images, *shape), dtype=np.float32))
+        else:
+            found.append(generator.integers(0, 256, (images, *shape), dtype=np.uint8))
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 def _node_time(node: Node, together: Sequence[Node], values: dict[str, Value], seconds: float) -> NodeTime:
-    macs = sum(OPERATIONS[of.op].macs(of.options, values[of.inputs[0]], values[of.name]) for of in together)
+    macs = sum(
+        OPERATIONS[of.op].macs(of.options, values[of.inputs[0]], values[of.name]) for of in together if of.inputs
+    )
     return NodeTime(node.name, node.op, OPERATIONS[node.op].arithmetic, macs, seconds)

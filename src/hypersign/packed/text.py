@@ -8,6 +8,7 @@ filter; for ternary levels two planes) and `NAME.scale` (float32, one per filter
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from hypersign._checks import HypersignError, check_choice, check_int, check_rea
 from hypersign._files import open_file, write_atomic
 from hypersign._json import parse_object
 from hypersign._safetensors import header_bytes, read_header
-from hypersign.packed.cells import MOST, Floats, Matrix, Recurrent, Tensors, keys, sigmoid
+from hypersign.packed.cells import MOST, Floats, Matrix, Recurrent, Tensors, keys
 from hypersign.packed.format import TEXT_KEY
+from hypersign.packed.functions import attention, gelu, sigmoid
 
 __all__ = ["PackedText", "continued", "is_packed_text", "write_text"]
 
@@ -83,11 +85,6 @@ def _rms(x: Floats, weight: Floats | None) -> Floats:
     return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(1e-5)) * weight
 
 
-def _softmax(x: Floats) -> Floats:
-    y = np.exp(x - x.max(-1, keepdims=True))
-    return y / y.sum(-1, keepdims=True)
-
-
 class PackedText:
     """A packed language model, ready to predict the next token. It needs no torch.
 
@@ -101,6 +98,8 @@ class PackedText:
     def __init__(self, structure: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], size: int) -> None:
         found, own = _checked(structure), Tensors(tensors)
         self._size = size
+        self.source = structure, tensors
+        """The structure and the tensors of the file, for what writes it in other formats."""
         self.kind: str = found["kind"]
         self.classes = tuple(found["classes"])
         self.unit: str = found["unit"]
@@ -220,9 +219,8 @@ class _Block:
         q, k = _rotated(q, start), _rotated(k, start)
         if memory is not None:
             k, v = np.concatenate((memory[0], k), 2), np.concatenate((memory[1], v), 2)
-        scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(shape[3]))
         seen = np.tri(length, start + length, start, dtype=bool)
-        mixed = _softmax(np.where(seen, scores, np.float32(-np.inf))) @ v
+        mixed = attention(q, k, v, 1 / math.sqrt(shape[3]), seen)
         mixed = mixed.transpose(0, 2, 1, 3).reshape(count, length, width)
         x = x + product["output"](_rms(mixed, self.norms["inner1"]))
         normed = _rms(x, self.norms["norm2"])
@@ -231,14 +229,8 @@ class _Block:
             gate = product["gate"](normed)
             inside = gate * sigmoid(gate) * up
         else:
-            inside = _gelu(up)
+            inside = gelu(up)
         return x + product["down"](_rms(inside, self.norms["inner2"])), (k, v)
-
-
-def _gelu(x: Floats) -> Floats:
-    from scipy.special import erf
-
-    return np.float32(0.5) * x * (1 + erf(x / np.float32(np.sqrt(2))))
 
 
 def _rotated(x: Floats, start: int) -> Floats:

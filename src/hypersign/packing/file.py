@@ -18,11 +18,11 @@ __all__ = ["file_size", "pack"]
 def pack(
     model: nn.Module | Run,
     path: str | Path,
-    shape: tuple[int, ...] | None = None,
+    shape: tuple[int, ...] | Sequence[tuple[int, ...]] | None = None,
     *,
     pixel_range: tuple[float, float] | None = None,
     classes: Sequence[str] | None = None,
-    task: Task | None = None,
+    task: Task | Sequence[Task | None] | None = None,
     weights: str = "last",
 ) -> None:
     """Writes a trained network as a packed file, for `hypersign.packed.PackedModel`; a text's, for `PackedText`.
@@ -31,11 +31,13 @@ def pack(
         model: a run, which brings shape, pixel range, classes and task; or a float32 network, packed as it computes
             in eval mode and left unchanged.
         path: path of the file.
-        shape: (channels, height, width) of an image, or (features,) of a vector.
+        shape: (channels, height, width) of an image, (channels, length) of a signal, or (features,) of a vector; a
+            list of shapes for a network of several inputs.
         pixel_range: the values that the pixels 0 and 255 have before the first layer; None if the packed network
-            takes float32 inputs.
+            takes float32 inputs. Further inputs are float32.
         classes: names of the logits; their numbers if None.
-        task: the network's task: classification (None) or regression.
+        task: the network's task: classification (None) or regression; for several outputs a list with one each,
+            where None stands for numbers.
         weights: of a run: "last", or "best" by validation accuracy.
 
     Raises:
@@ -68,11 +70,11 @@ def pack(
 
 def file_size(
     model: nn.Module,
-    shape: tuple[int, ...],
+    shape: tuple[int, ...] | Sequence[tuple[int, ...]],
     *,
     pixel_range: tuple[float, float] | None,
     classes: Sequence[str] | None = None,
-    task: Task | None = None,
+    task: Task | Sequence[Task | None] | None = None,
 ) -> int:
     """The size in bytes of the file that `pack` makes, from the network's structure alone; same arguments.
 

@@ -9,6 +9,7 @@ scale, the levels are negated there. What has no integer form stays real and get
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,10 +22,10 @@ from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision
 from hypersign.packed.values import Kind, Node
 from hypersign.packing.thresholds import FLOATS, find_thresholds, float_of, thresholds_hold
-from hypersign.packing.traced import calls_of, has_own_forward, refusal
+from hypersign.packing.traced import Trace, known_type, refusal, trace
 from hypersign.quantizers import Quantizer
 
-__all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "refusal"]
+__all__ = ["Flow", "Folding", "Handler", "LazyTensor", "Monotone", "canonical", "refusal"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Flow:
         norm: bounds the Euclidean norm of the sums of a rotated image, which are in fixed point; 0 for all else.
         waiting: the functions that wait to be folded, in order.
         flat: whether `nn.Flatten` came before.
+        rank: the number of torch's dimensions of an image, without the batch: 3, of a signal 2, of a vector 1.
+        rows: torch's shape of a value whose numbers are in torch's own order, such as tokens (positions, features);
+            None for an image, whose channels torch has first. Channels are the last of `rows`, the width is the one
+            before it, and the height is all others together.
     """
 
     name: str
@@ -81,6 +86,22 @@ class Flow:
     norm: int = 0
     waiting: tuple[Monotone, ...] = ()
     flat: bool = False
+    rank: int = 3
+    rows: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the torch network's value, without the batch."""
+        if self.rows is not None:
+            return self.rows
+        if self.flat or self.rank == 1:
+            return (self.channels * self.height * self.width,)
+        return (self.channels, self.width) if self.rank == 2 else (self.channels, self.height, self.width)
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it has one number per channel, in any shape."""
+        return (self.height, self.width) == (1, 1)
 
     def after(self, name: str) -> "Flow":
         """The flow after the node `name`, which keeps kind and shape."""
@@ -91,8 +112,18 @@ class Flow:
         return dataclasses.replace(self, waiting=(*self.waiting, function))
 
 
-Handler = Callable[["Folding", str, Any, Flow], Flow]
-"""Folds one type of layer: takes the folding, the layer's name, the layer and its input; returns its output."""
+Handler = Callable[..., Flow]
+"""Folds one type of layer: takes the folding, the layer's name, the layer and its inputs; returns its output."""
+
+
+def canonical(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Height, width and channels of a value whose numbers are in torch's order.
+
+    >>> canonical((12, 5, 64)), canonical((7,))
+    ((12, 5, 64), (1, 1, 7))
+    """
+    padded = (1, 1, *shape)
+    return math.prod(padded[:-2]), padded[-2], padded[-1]
 
 
 class Folding:
@@ -103,6 +134,7 @@ class Folding:
         self.handlers = handlers
         self.nodes: list[Node] = []
         self.tensors: dict[str, LazyTensor] = {}
+        self.traces: dict[str, Trace] = {}
 
     def node(self, op: str, name: str, *inputs: str, **options: Any) -> str:
         """Adds a node and returns its name."""
@@ -113,7 +145,7 @@ class Folding:
         """Adds a node's tensor."""
         self.tensors[f"{node}.{role}"] = LazyTensor(np.dtype(dtype), shape, make)
 
-    def module(self, name: str, module: Any, x: Flow) -> Flow:
+    def module(self, name: str, module: Any, *inputs: Flow) -> Flow:
         """Folds one layer by the handler of its type.
 
         Raises:
@@ -124,38 +156,69 @@ class Folding:
         if "forward" in vars(module):
             raise refusal(name, module, "its forward was replaced on the object, as device hooks do: remove the hook")
         # a subclass may compute something else, so types must match exactly
-        handler = self.handlers.get(type(module))
-        if handler is not None:
-            return handler(self, name, module, x)
-        if not has_own_forward(module, self.handlers):
+        kind = known_type(module, self.handlers)
+        if kind is not None and kind in self.handlers:
+            return self.handlers[kind](self, name, module, *inputs)
+        if kind is not None:
             raise refusal(name, module, f"no packed form is known of {type(module).__name__}")
-        return self.calls(name, module, x)
+        outputs = self.calls(name, module, *inputs)
+        if len(outputs) > 1:
+            raise refusal(name, module, "only the network itself gives several values")
+        return outputs[0][1]
 
-    def calls(self, name: str, module: nn.Module, x: Flow) -> Flow:
-        """Folds a module with a forward of its own, call by call."""
-        found, output = calls_of(name, module, self.handlers)
-        flows = {"": self._shared(x) if sum(call.inputs.count("") for call in found) > 1 else x}
-        for call in found:
-            inputs = [flows[source] for source in call.inputs]
-            if call.module is not None:
-                y = self.module(call.name, call.module, inputs[0])
-            else:
-                y = self.joined(call.name, module, call.join, [self.real(flow) for flow in inputs])
+    def calls(self, name: str, module: nn.Module, *inputs: Flow) -> list[tuple[str, Flow]]:
+        """Folds a module call by call; returns its outputs with their names."""
+        found = self.traces.get(name)
+        if found is None:
+            found = self.traces[name] = trace(name, module, self.handlers, [x.shape for x in inputs])
+        flows = {f"#{i}": x for i, x in enumerate(inputs)}
+        flows = {key: self._shared(x) if found.readers(key) > 1 else x for key, x in flows.items()}
+        for call in found.calls:
+            y = self.module(call.name, call.module, *(flows[source] for source in call.inputs))
             flows[call.name] = self._shared(y) if call.readers > 1 else y
-        return flows[output]
+        return [(output, flows[source]) for output, source in found.outputs]
 
-    def joined(self, name: str, module: nn.Module, join: str, flows: list[Flow]) -> Flow:
-        """The sum of real flows, or their channels side by side."""
-        first = flows[0]
-        fits = all((flow.height, flow.width, flow.flat) == (first.height, first.width, first.flat) for flow in flows)
-        if not fits or (join == "add" and any(flow.channels != first.channels for flow in flows)):
-            shapes = ", ".join(f"{flow.channels} x {flow.height} x {flow.width}" for flow in flows)
-            raise refusal(name, module, f"{join} takes values of one size; they are {shapes}")
-        if first.flat and join == "concat" and (first.height, first.width) != (1, 1):
-            raise refusal(name, module, "images are concatenated before they are flattened, not after")
-        channels = first.channels if join == "add" else sum(flow.channels for flow in flows)
-        node = self.node(join, name, *(flow.name for flow in flows))
-        return dataclasses.replace(first, name=node, channels=channels)
+    def rearranged(
+        self, name: str, x: Flow, split: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]
+    ) -> Flow:
+        """`x` as float32, its numbers seen as `split`, their axes in `order`: torch's `shape`, in torch's order."""
+        y = self.real(x)
+        height, width, channels = canonical(shape)
+        moves = [axis for axis in order if split[axis] > 1]
+        if moves != sorted(moves) or (y.height, y.width, y.channels) != (height, width, channels):
+            options = {"split": list(split), "order": list(order), "shape": [height, width, channels]}
+            y = y.after(self.node("rearrange", self.fresh(name), y.name, **options))
+        return Flow(y.name, "real", height, width, channels, rows=shape)
+
+    def in_rows(self, name: str, x: Flow) -> Flow:
+        """`x` as float32 in torch's order."""
+        if x.rows is not None:
+            return self.real(x)
+        return self.rearranged(name, x, (x.height, x.width, x.channels), (2, 0, 1), x.shape)
+
+    def as_image(self, name: str, x: Flow) -> Flow:
+        """`x` as an image or signal, channels last in memory and first in torch."""
+        if x.rows is None:
+            return x
+        shape = x.rows
+        if len(shape) == 1:
+            return dataclasses.replace(x, rows=None, rank=1)
+        if len(shape) > 3:
+            raise HypersignError(f"{name} cannot be packed: an image has at most three dimensions; got {shape}")
+        order = (*range(1, len(shape)), 0)
+        y = self.rearranged(f"{name}.image", x, shape, order, tuple(shape[axis] for axis in order))
+        return dataclasses.replace(y, rows=None, rank=len(shape))
+
+    def fresh(self, name: str) -> str:
+        """`name`, or with a number where a node has it."""
+        names = {node.name for node in self.nodes}
+        return next(each for i in itertools.count(1) if (each := name if i == 1 else f"{name}.{i}") not in names)
+
+    def constant(self, name: str, value: Tensor, shape: tuple[int, ...]) -> Flow:
+        """Numbers that the file holds, in torch's order."""
+        node, sizes = self.node("constant", self.fresh(name)), canonical(shape)
+        self.tensor(node, "value", np.float32, sizes, lambda: value.float().reshape(sizes).contiguous().numpy())
+        return Flow(node, "real", *sizes, rows=shape)
 
     def _shared(self, x: Flow) -> Flow:
         """A value that several calls take: what waits is computed once, in float32."""
@@ -163,6 +226,11 @@ class Folding:
 
     def levels(self, name: str, quantizer: Quantizer, x: Flow, *, own: bool = False) -> Flow:
         """Folds a quantizer and all functions that wait into thresholds, of the product or (`own`) of a new node."""
+        several = any(values.numel() > 1 for values in (*quantizer.parameters(), *quantizer.buffers()))
+        if several and x.rows is not None and len(x.rows) > 1:
+            raise HypersignError(
+                f"{name} ({type(quantizer).__name__}) cannot be packed: its numbers per channel belong to images"
+            )
         found = _Thresholds(name, quantizer, x, self.numbers)
         node = x.name
         if own or x.kind != "sums" or x.norm:
@@ -173,7 +241,7 @@ class Folding:
         if ternary:
             self.tensor(node, "high", dtype, (x.channels,), lambda: found.high)
         self.tensor(node, "flip", np.bool_, (x.channels,), lambda: found.flips[0])
-        y = Flow(node, "levels", x.height, x.width, x.channels, ternary, flat=x.flat)
+        y = Flow(node, "levels", x.height, x.width, x.channels, ternary, flat=x.flat, rank=x.rank, rows=x.rows)
         pools = [function for function in x.waiting if function.pool is not None]
         for i, function in enumerate(pools, start=1):
             y = self.pooled(function, y)

@@ -23,7 +23,8 @@ Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", sections 
 
 import copy
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,17 @@ from torch.nn import functional as F
 
 from hypersign import bits
 from hypersign._checks import HypersignError
-from hypersign.layers import Maxout, QuantConv2d, QuantLayer, QuantLinear, Rotation, RPReLU
+from hypersign.layers import (
+    Maxout,
+    QuantConv1d,
+    QuantConv2d,
+    QuantConvTranspose1d,
+    QuantConvTranspose2d,
+    QuantLayer,
+    QuantLinear,
+    Rotation,
+    RPReLU,
+)
 from hypersign.models import (
     AssociativeMemory,
     BinaryBlock,
@@ -49,10 +60,13 @@ from hypersign.models import (
 )
 from hypersign.packed import PackedModel
 from hypersign.packed.values import Node
+from hypersign.packing import steps
+from hypersign.packing.given import transposed_layer
+from hypersign.packing.handlers import HANDLERS
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.slopes import Sloped, pieces
 from hypersign.packing.handlers.windows import pair
-from hypersign.packing.traced import calls_of, child_name, has_own_forward, root_name
+from hypersign.packing.traced import Trace, child_name, known_type, root_name, trace
 from hypersign.quantizers import Identity, ImageSign, Quantizer, Sign, Ternary
 
 __all__ = ["Followed", "Replica"]
@@ -102,17 +116,22 @@ class Replica:
     def __init__(self, model: nn.Module, packed: PackedModel) -> None:
         self.model = model
         self.packed = packed
+        self.traces: dict[str, Trace] = {}
 
-    def logits(self, images: NDArray[Any]) -> Tensor:
-        """The logits of the network in float64, with levels of its own: (N, classes)."""
-        return _Pass(self.packed, images, None).run(self.model).flatten(1)
+    def outputs(self, images: Sequence[NDArray[Any]]) -> list[Tensor]:
+        """The outputs of the network in float64, with levels of its own, each (N, ...)."""
+        shapes = self.packed.output_shapes.values()
+        found = _Pass(self.packed, images, None, self.traces).run(self.model)
+        return [value.reshape(len(value), *shape) for value, shape in zip(found, shapes, strict=True)]
 
-    def follow(self, images: NDArray[Any], logits: NDArray[np.float32], *, threads: int = 1) -> Followed:
-        """Checks every step of the packed network on images, the last of which gave `logits` (N, classes)."""
-        values = self.packed.trace(images, threads=threads)
-        last = self.packed.graph.nodes[-1].name
-        values[last] = logits.reshape(values[last].shape)
-        following = _Pass(self.packed, images, values)
+    def follow(
+        self, images: Sequence[NDArray[Any]], outputs: Sequence[NDArray[np.float32]], *, threads: int = 1
+    ) -> Followed:
+        """Checks every step of the packed network on images, the last of which gave `outputs`, each (N, ...)."""
+        values = self.packed.trace(images if len(images) > 1 else images[0], threads=threads)
+        for end, output in zip(self.packed.graph.ends, outputs, strict=True):
+            values[end] = output.reshape(values[end].shape)
+        following = _Pass(self.packed, images, values, self.traces)
         following.run(self.model)
         return Followed(tuple(following.wrong), tuple(following.levels))
 
@@ -124,25 +143,35 @@ class _Pass:
     its names.
     """
 
-    def __init__(self, packed: PackedModel, images: NDArray[Any], values: dict[str, NDArray[Any]] | None) -> None:
+    def __init__(
+        self,
+        packed: PackedModel,
+        images: Sequence[NDArray[Any]],
+        values: dict[str, NDArray[Any]] | None,
+        traces: dict[str, Trace],
+    ) -> None:
+        self.traces = traces
         self.images = images
         self.values = values
         self.kinds = packed.values
         self.nodes = {node.name: node for node in packed.graph.nodes}
+        self.ends = packed.graph.ends
         self.pixel_range = packed.graph.pixel_range
-        self.wrong: list[str | None] = [None] * len(images)
+        self.wrong: list[str | None] = [None] * len(images[0])
         self.levels: list[tuple[str, Tensor]] = []
 
-    def run(self, model: nn.Module) -> Tensor:
-        name = root_name(model, STEPS)
-        return self.module(name, model, self.inputs()).value
+    def run(self, model: nn.Module) -> list[Tensor]:
+        name = root_name(model, HANDLERS)
+        inputs = [self.first_input(), *(_real(images) for images in self.images[1:])]
+        whole = known_type(model, HANDLERS) is not None
+        outputs = [self.module(name, model, *inputs)] if whole else self.calls(name, model, *inputs)
+        return [self.settle(end, number).value for end, number in zip(self.ends, outputs, strict=True)]
 
-    def inputs(self) -> _Number:
+    def first_input(self) -> _Number:
         if self.pixel_range is None:
-            numbers = torch.from_numpy(self.images).double()
-            return _Number(numbers, torch.zeros_like(numbers))
+            return _real(self.images[0])
         low, high = self.pixel_range
-        pixels = torch.from_numpy(self.images).double()
+        pixels = torch.from_numpy(self.images[0]).double()
         found = integer_pixels(self.pixel_range)
         error = torch.full_like(pixels, 4 * U * (abs(low) + abs(high - low)))
         if found is None:
@@ -150,34 +179,78 @@ class _Pass:
         multiplier, shift, unit = found
         return self.settle("pixels", _Number((multiplier * pixels + shift) * unit, error, unit))
 
-    def module(self, name: str, module: Any, x: _Number) -> _Number:
-        step = STEPS.get(type(module))
-        if step is None and has_own_forward(module, STEPS):
-            return self.calls(name, module, x)
-        if step is None:
+    def module(self, name: str, module: Any, *inputs: _Number) -> _Number:
+        kind = known_type(module, HANDLERS)
+        if kind in STEPS:
+            return STEPS[kind](self, name, module, *inputs)
+        if kind is not None:
             raise HypersignError(
                 f"{name} ({type(module).__name__}) cannot be verified: no packed form is known of it"
             )
-        return step(self, name, module, x)
+        return self.calls(name, module, *inputs)[0]
 
-    def calls(self, name: str, module: nn.Module, x: _Number) -> _Number:
+    def calls(self, name: str, module: nn.Module, *inputs: _Number) -> list[_Number]:
         """A module with a forward of its own."""
-        found, output = calls_of(name, module, STEPS)
-        numbers = {"": x}
-        for call in found:
-            inputs = [numbers[source] for source in call.inputs]
-            if call.module is not None:
-                numbers[call.name] = self.module(call.name, call.module, inputs[0])
-            elif call.join == "add":
-                value = sum((number.value for number in inputs[1:]), inputs[0].value)
-                error = sum((number.error for number in inputs), U * value.abs())
-                numbers[call.name] = self.settle(call.name, _Number(value, error))
-            else:
-                value, error = (
-                    torch.cat(parts, 1) for parts in zip(*((n.value, n.error) for n in inputs), strict=True)
-                )
-                numbers[call.name] = self.settle(call.name, _Number(value, error))
-        return numbers[output]
+        found = self.traces.get(name)
+        if found is None:
+            shapes = [tuple(number.value.shape[1:]) for number in inputs]
+            found = self.traces[name] = trace(name, module, HANDLERS, shapes)
+        numbers = {f"#{i}": number for i, number in enumerate(inputs)}
+        for call in found.calls:
+            numbers[call.name] = self.module(call.name, call.module, *(numbers[source] for source in call.inputs))
+        return [numbers[source] for _, source in found.outputs]
+
+    def moved(self, name: str, module: nn.Module, *inputs: _Number) -> _Number:
+        """A step that only moves numbers."""
+        step = copy.deepcopy(module).double()
+        units = {x.unit for x in inputs}
+        value, error = (step(*parts) for parts in zip(*((x.value, x.error) for x in inputs), strict=True))
+        if isinstance(module, steps.Constant):
+            error = 0 * error
+        return self.settle(name, _Number(value, error, units.pop() if len(units) == 1 else 0.0))
+
+    def added(self, name: str, module: steps.Add, *inputs: _Number) -> _Number:
+        value = module(*(x.value for x in inputs))
+        return self.settle(name, _Number(value, module(*(x.error for x in inputs)) + U * value.abs()))
+
+    def multiplied(self, name: str, module: steps.Multiply, a: _Number, b: _Number) -> _Number:
+        value = a.value * b.value
+        error = a.error * b.value.abs() + b.error * a.value.abs() + a.error * b.error
+        return self.settle(name, _Number(value, error + U * value.abs()))
+
+    def scaled(self, name: str, module: steps.Affine, x: _Number) -> _Number:
+        scale, shift = module.scale.double(), module.shift.double()
+        value = x.value * scale
+        error = x.error * scale.abs() + 8 * U * (value.abs() + shift.abs())
+        return self.settle(name, _Number(value + shift, error))
+
+    def meaned(self, name: str, module: steps.Mean, x: _Number) -> _Number:
+        count = int(np.prod([x.value.shape[dim + 1] for dim in module.dims]))
+        error = module(x.error)
+        if not module.maximum:
+            error = error + (count + 1) * U * module(x.value.abs())
+        return self.settle(name, _Number(module(x.value), error))
+
+    def function(self, name: str, module: nn.Module, *inputs: _Number) -> _Number:
+        """A function that the packed network computes in float64 and rounds once.
+
+        Its inputs are the packed network's own values, so they bring no error. Both compute in float64; where large
+        numbers cancel, as in a norm, the results differ by a few roundings of these.
+        """
+        step: Any = copy.deepcopy(module).double()
+        value = step(*(x.value for x in inputs))
+        size = torch.stack([x.value.abs().flatten(1).amax(1) for x in inputs]).prod(0)
+        if isinstance(module, steps.LayerNorm | steps.GroupNorm):
+            step.scale, step.shift = module.scale.abs().double(), 0 * module.shift.double()
+            spread = step(inputs[0].value).abs().flatten(1).amax(1)
+            size = size * (1 + spread / size.clamp(min=1e-30)) + float(module.shift.abs().max())
+        if isinstance(module, steps.MatMul):
+            size = size * inputs[0].value.shape[-1]
+        error = 2 * U * value.abs() + 2.0**-42 * size.view(-1, *[1] * (value.dim() - 1))
+        return self.settle(name, _Number(value, error))
+
+    def transposed(self, name: str, module: Any, x: _Number) -> _Number:
+        return self.module(name, transposed_layer(module), x)
 
     def sequence(self, name: str, module: nn.Sequential, x: _Number) -> _Number:
         for child, part in module._modules.items():
@@ -188,7 +261,7 @@ class _Pass:
         return x
 
     def flatten(self, name: str, module: nn.Flatten, x: _Number) -> _Number:
-        return _Number(x.value.flatten(1), x.error.flatten(1), x.unit)
+        return _Number(module(x.value), module(x.error), x.unit)
 
     def clip(self, name: str, module: nn.Module, x: _Number) -> _Number:
         return self.settle(name, _Number(module(x.value), x.error))
@@ -197,10 +270,13 @@ class _Pass:
         return self.settle(name, _Number(module(x.value), module(x.error), x.unit))
 
     def avg_pool(self, name: str, module: Any, x: _Number) -> _Number:
-        whole = isinstance(module, nn.AdaptiveAvgPool2d)
-        height, width = x.value.shape[-2:] if whole else pair(module.kernel_size)
-        rounding = (height * width + 1) * U * module(x.value.abs())
-        return self.settle(name, _Number(module(x.value), module(x.error) + rounding))
+        value = module(x.value)
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            count = x.value[0].numel() // value[0].numel()
+        else:
+            count = math.prod(pair(module.kernel_size))
+        rounding = (count + 1) * U * module(x.value.abs())
+        return self.settle(name, _Number(value, module(x.error) + rounding))
 
     def node(self, name: str, *operations: str) -> Node:
         """The packed network's node of this name, which must do one of these operations."""
@@ -228,7 +304,9 @@ class _Pass:
 
     def own_levels(self, name: str, quantizer: Quantizer, x: _Number) -> _Number:
         """A quantizer that is a layer of its own."""
-        return self.quantized(name, quantizer, x, source=name)
+        y = self.quantized(name, quantizer, x, source=name)
+        del self.levels[-1:]  # of layers alone
+        return y
 
     def slopes(self, name: str, module: Sloped, x: _Number) -> _Number:
         """Two slopes between two shifts; where it has nodes of its own, each rounds."""
@@ -294,6 +372,7 @@ class _Pass:
                 weight, scale = module.quantized_weight().detach().double(), module.weight_scale()
             general = _is_general(module)
         fan_in = weight[0].numel()
+        last = isinstance(module, nn.Linear)
         if general:
             y = self.settle_general(name, module, x, weight, scale, integers=node.op != "real_conv2d")
             return self.biased(name, module, y)
@@ -309,17 +388,18 @@ class _Pass:
             y = _Number(value, torch.full_like(value, fan_in * unit if exponent < 0 else 0.0), unit)
         y = self.in_float32(name, self.settle(name, y))
         if scale is not None:
-            y = self.affine(f"{name}.scale", y, scale.detach().double(), torch.zeros(len(weight)))
+            y = self.affine(f"{name}.scale", y, scale.detach().double(), torch.zeros(len(weight)), last=last)
         if isinstance(module, QuantLayer) and (rule := module.input_quantizer.scale) is not None:
             number = _number(rule, x).expand(len(weight))
-            y = self.affine(f"{name}.input_scale", y, number, torch.zeros(len(weight)))
+            y = self.affine(f"{name}.input_scale", y, number, torch.zeros(len(weight)), last=last)
         return self.biased(name, module, y)
 
     def biased(self, name: str, module: Any, y: _Number) -> _Number:
         """`y` plus the layer's bias, if it has one."""
         if module.bias is None:
             return y
-        return self.affine(f"{name}.bias", y, torch.ones(len(module.bias)), module.bias.detach().double())
+        ones, bias = torch.ones(len(module.bias)), module.bias.detach().double()
+        return self.affine(f"{name}.bias", y, ones, bias, last=isinstance(module, nn.Linear))
 
     def settle_general(
         self, name: str, module: Any, x: _Number, levels: Tensor, scale: Tensor | None, *, integers: bool
@@ -359,9 +439,13 @@ class _Pass:
         error = x.error + x.error.mean(dims, keepdim=True) + 2 * U * (mean.abs() + value.abs())
         return self.settle(name, _Number(value, error))
 
-    def affine(self, name: str, x: _Number, scale: Tensor, shift: Tensor) -> _Number:
-        """x times scale plus shift. Composed with others and rounded, or one after the other: at most 8 roundings."""
-        shape = (1, -1, *[1] * (x.value.dim() - 2))
+    def affine(self, name: str, x: _Number, scale: Tensor, shift: Tensor, *, last: bool = False) -> _Number:
+        """x times scale plus shift. Composed with others and rounded, or one after the other: at most 8 roundings.
+
+        One number of each per channel: dimension 1, or the `last`.
+        """
+        others = [1] * (x.value.dim() - 2)
+        shape = (1, *others, -1) if last else (1, -1, *others)
         scale, shift = scale.view(shape), shift.view(shape)
         product = x.value * scale
         error = x.error * scale.abs() + 8 * U * (product.abs() + shift.abs())
@@ -457,7 +541,17 @@ class _Pass:
                 f"the packed network must be that of this network; at {name} it has {own[0].size} numbers per image, "
                 f"the network {value[0].numel()}: pack it again"
             )
-        return torch.from_numpy(own.astype(np.float64)).permute(0, 3, 1, 2).reshape(value.shape)
+        numbers = torch.from_numpy(own.astype(np.float64))
+        image, rows = numbers.permute(0, 3, 1, 2).reshape(value.shape), numbers.reshape(value.shape)
+        if own.shape[1:3] == (1, 1) or own.shape[3] == 1:
+            return rows
+        # channels are the last in memory; in torch the first of an image, and the last of a sequence
+        return image if float((image - value).abs().sum()) <= float((rows - value).abs().sum()) else rows
+
+
+def _real(images: NDArray[Any]) -> _Number:
+    numbers = torch.from_numpy(images).double()
+    return _Number(numbers, torch.zeros_like(numbers))
 
 
 def _is_general(module: QuantLayer) -> bool:
@@ -479,10 +573,12 @@ def _product(module: Any, x: Tensor, weight: Tensor) -> Tensor:
     """The bare product of a layer, quantized or not."""
     if isinstance(module, QuantLayer):
         return module.product(x, weight)
-    return module._conv_forward(x, weight, None) if isinstance(module, nn.Conv2d) else F.linear(x, weight)
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return module._conv_forward(x, weight, None)
+    return F.linear(x, weight)
 
 
-STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
+STEPS: dict[type[nn.Module], Callable[..., _Number]] = {
     nn.Sequential: _Pass.sequence,
     FastTransform: _Pass.sequence,
     AssociativeMemory: _Pass.sequence,
@@ -521,5 +617,28 @@ STEPS: dict[type[nn.Module], Callable[[_Pass, str, Any, _Number], _Number]] = {
     Rotation: _Pass.rotation,
     Switch: _Pass.fixed_point,
     Transform: _Pass.fixed_point,
+    nn.Conv1d: _Pass.product,
+    QuantConv1d: _Pass.product,
+    nn.ConvTranspose1d: _Pass.transposed,
+    nn.ConvTranspose2d: _Pass.transposed,
+    QuantConvTranspose1d: _Pass.transposed,
+    QuantConvTranspose2d: _Pass.transposed,
+    steps.View: _Pass.moved,
+    steps.Permute: _Pass.moved,
+    steps.Slice: _Pass.moved,
+    steps.Concat: _Pass.moved,
+    steps.Constant: _Pass.moved,
+    steps.ZeroPad: _Pass.moved,
+    steps.Affine: _Pass.scaled,
+    steps.Add: _Pass.added,
+    steps.Multiply: _Pass.multiplied,
+    steps.Mean: _Pass.meaned,
+    steps.MatMul: _Pass.function,
+    steps.Attention: _Pass.function,
+    steps.Softmax: _Pass.function,
+    steps.LayerNorm: _Pass.function,
+    steps.GroupNorm: _Pass.function,
+    steps.Resize: _Pass.function,
+    steps.Function: _Pass.function,
 }
 """The step of each type of layer that has a packed form."""

@@ -1,24 +1,43 @@
-"""Networks with a `forward` of their own as a list of calls: `torch.fx` follows the forward once.
+"""Networks with a `forward` of their own as a list of calls: the forward runs once, and its functions are recorded.
 
-A call is a layer, a sum or a concatenation. Functions that a layer computes too (`F.relu`, `torch.flatten`, a mean
-over the image) become that layer. So what folds a network, and what checks it, know layers alone.
+A call is a layer or a step (`steps`), of one or more values. Functions that a layer computes too (`F.relu`,
+`torch.flatten`, a mean over the image) become that layer. So what folds a network, and what checks it, know layers
+alone. The forward runs on random numbers, so that it can read the sizes of its values; what it computes from weights
+alone is a constant.
 """
 
+import contextlib
 import dataclasses
-import operator
+import functools
 from collections import Counter
-from collections.abc import Callable, Container
-from typing import Any, Literal
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import fx, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hypersign._checks import HypersignError
-from hypersign.layers import QuantLayer
+from hypersign.layers import OwnedProduct, OwnForward, QuantLayer
+from hypersign.packing import steps
+from hypersign.packing.recorded import FUNCTIONS, SAME, Seen, Unknown, multi_head_attention, permuted
 from hypersign.quantizers import Quantizer
 
-__all__ = ["Call", "calls_of", "child_name", "has_own_forward", "refusal", "root_name"]
+__all__ = [
+    "Call",
+    "Trace",
+    "child_name",
+    "has_own_forward",
+    "known_type",
+    "named_outputs",
+    "refusal",
+    "root_name",
+    "trace",
+    "uncompiled",
+]
+
+BATCH = 2
+"""Rows of the random inputs."""
 
 
 def child_name(parent: str, child: str) -> str:
@@ -29,7 +48,7 @@ def child_name(parent: str, child: str) -> str:
     """
     if parent:
         return f"{parent}.{child}"
-    return f"{child}_" if child in ("input", "pixels") else child
+    return f"{child}_" if child == "pixels" or child.rstrip("0123456789") == "input" else child
 
 
 def refusal(name: str, module: nn.Module, reason: str) -> HypersignError:
@@ -38,32 +57,76 @@ def refusal(name: str, module: nn.Module, reason: str) -> HypersignError:
     return HypersignError(f"{name or kind.lower()} ({kind}) cannot be packed: {reason}")
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network without the wrappers of `torch.compile`; a network that holds one is changed."""
+    wrapper = torch._dynamo.OptimizedModule if "torch._dynamo" in _loaded() else ()
+    while isinstance(model, wrapper):
+        model = model._orig_mod
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            while isinstance(child, wrapper):
+                child = module._modules[name] = child._orig_mod
+    return model
+
+
+def _loaded() -> Container[str]:
+    import sys
+
+    return sys.modules
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """One step of a forward.
 
     Args:
-        name: the name of the layer, or of the function in the trace.
-        module: the layer; None for a sum or a concatenation.
-        inputs: the names of the calls whose outputs it takes; the empty string is the network's input.
-        join: "add" or "concat" where it has several inputs.
+        name: the name of the layer, or of the function in its module.
+        module: the layer or step.
+        inputs: the names of the calls whose outputs it takes; `#0`, `#1` and so on are the inputs of the forward.
         readers: how many calls take its output.
     """
 
     name: str
-    module: nn.Module | None
+    module: nn.Module
     inputs: tuple[str, ...]
-    join: Literal["", "add", "concat"] = ""
     readers: int = 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """The calls of a forward in their order, and its outputs: their names, and the calls that give them."""
+
+    calls: tuple[Call, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+    def readers(self, name: str) -> int:
+        """How often a value is read, outputs included."""
+        read = [source for call in self.calls for source in call.inputs] + [call for _, call in self.outputs]
+        return read.count(name)
+
+
 def has_own_forward(module: nn.Module, known: Container[type[nn.Module]]) -> bool:
-    """Whether a module's forward must be traced: it is no known layer, and none of torch or HyperSign."""
+    """Whether a module is followed as a whole: it is no known layer, and none of torch or HyperSign."""
     if type(module).__module__.startswith("hypersign.layers."):
         return False
     layers = (base for base in type(module).__mro__ if base not in (nn.Module, nn.Sequential))
     torchs = any(base.__module__.startswith("torch.nn.modules.") for base in layers)
     return type(module) not in known and not torchs and not isinstance(module, QuantLayer | Quantizer)
+
+
+def known_type(module: nn.Module, known: Container[type[nn.Module]]) -> type[nn.Module] | None:
+    """The type of a layer that is not followed further; None for a module whose forward is.
+
+    Quantizers and quantized layers are known by their type, and subclasses that `convert` made by that of their base;
+    those that keep a forward of their own are followed.
+    """
+    kind = type(module)
+    if kind in known or isinstance(module, Quantizer):
+        return kind
+    if not isinstance(module, QuantLayer) or isinstance(module, OwnForward | OwnedProduct):
+        return None
+    converted = kind.__module__ == OwnForward.__module__
+    return next((base for base in kind.__mro__ if base in known), kind) if converted else kind
 
 
 def root_name(model: nn.Module, known: Container[type[nn.Module]]) -> str:
@@ -72,260 +135,296 @@ def root_name(model: nn.Module, known: Container[type[nn.Module]]) -> str:
     return type(model).__name__.lower() if named else ""
 
 
-def calls_of(name: str, module: nn.Module, known: Container[type[nn.Module]]) -> tuple[list[Call], str]:
-    """The calls of a module's forward in their order, and the name of the one that gives its output.
+def trace(
+    name: str, module: nn.Module, known: Container[type[nn.Module]], shapes: Sequence[tuple[int, ...]]
+) -> Trace:
+    """Runs a module's forward once, on random numbers of these shapes, and returns its calls.
 
     Args:
         name: the module's own name, which those of its layers begin with.
-        module: a module that `has_own_forward`.
+        module: a module in evaluation mode.
         known: the layers that are not followed further.
+        shapes: the shape of each input, without the batch.
 
     Raises:
-        HypersignError: the forward depends on numbers, takes several inputs, or calls a function that no packed
-            network has.
+        HypersignError: the forward fails, depends on numbers, or calls a function that no packed network has.
     """
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.rand(BATCH, *shape, generator=generator) for shape in shapes]
+    recorder = _Recorder(name, module, known, inputs)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        graph = _Tracer(known).trace(module)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise refusal(
-            name, module, f"torch.fx cannot follow its forward ({' '.join(str(error).split()):.200})"
-        ) from error
-    return _Reader(name, module).read(graph)
+        with torch.no_grad(), _calls_go_to(recorder), recorder:
+            output = recorder.follow(name, module, *inputs)
+    except HypersignError:
+        raise
+    except Unknown as error:
+        raise recorder.refusal(str(error)) from error
+    except Exception as error:
+        raise recorder.refusal(f"its forward fails ({' '.join(str(error).split()):.200})") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return recorder.trace(output)
 
 
-class _Tracer(fx.Tracer):
-    """Follows all modules but known layers and torch's own."""
+@contextlib.contextmanager
+def _calls_go_to(recorder: "_Recorder") -> Iterator[None]:
+    """Sends the calls of modules to the recorder."""
+    original = nn.Module.__call__
 
-    def __init__(self, known: Container[type[nn.Module]]) -> None:
+    @functools.wraps(original)
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return recorder.module(original, module, args, kwargs)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+class _Recorder(TorchFunctionMode):
+    """Records the functions and layers that a forward calls."""
+
+    def __init__(self, name: str, module: nn.Module, known: Container[type[nn.Module]], inputs: list[Tensor]) -> None:
         super().__init__()
         self.known = known
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not has_own_forward(m, self.known)
-
-
-class _Reader:
-    """Turns the trace's nodes into calls."""
-
-    def __init__(self, name: str, module: nn.Module) -> None:
-        self.name, self.module = name, module
+        self.root = module
+        self.paths = {id(part): path for path, part in module.named_modules()}
+        self.name = name
+        self.stack: list[tuple[str, nn.Module]] = [(name, module)]
+        self.paused = False
         self.calls: list[Call] = []
-        self.names: dict[fx.Node, str] = {}
-        self.sizes: set[fx.Node] = set()
-        """Nodes that are sizes of a value, which views take."""
         self.taken: Counter[str] = Counter()
-        self.memory: dict[fx.Node, fx.Node] = {}
-        """The node whose memory a value lies in: another's, where it is only seen in another shape."""
-
-    def read(self, graph: fx.Graph) -> tuple[list[Call], str]:
-        """Returns the calls and the name of the last."""
-        inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users]
-        if len(inputs) != 1:
-            raise self.refusal(f"a packed network has one input; its forward takes {len(inputs)}")
-        self.names[inputs[0]] = ""
-        output = ""
-        order = {node: i for i, node in enumerate(graph.nodes)}
-        for node in graph.nodes:
-            if node.op in ("call_module", "call_function", "call_method", "get_attr"):
-                self._read(node)
-                self._check_in_place(node, order)
-            elif node.op == "output":
-                output = self._input(node.args[0])
-        readers = Counter(name for call in self.calls for name in call.inputs)
-        readers[output] += 1
-        return [dataclasses.replace(call, readers=readers[call.name]) for call in self.calls], output
+        self.values: dict[int, tuple[Tensor, str, int]] = {}
+        """By the number of a tensor: the tensor, the call that gave it, and how often it had been changed."""
+        self.unsettled: dict[int, tuple[Tensor, Tensor, tuple[int, ...]]] = {}
+        """Tensors whose batch is not in front: each, the tensor it is made of, and the order of its axes."""
+        self.before: dict[int, str] = {}
+        """The calls that gave the arguments of the function that runs, before it ran."""
+        for i, tensor in enumerate(inputs):
+            self._bind(tensor, f"#{i}")
 
     def refusal(self, reason: str) -> HypersignError:
-        """The error for this module."""
-        return refusal(self.name, self.module, reason)
+        """The error for the module whose forward runs."""
+        path, module = self.stack[-1]
+        return refusal(path, module, reason)
 
-    def _read(self, node: fx.Node) -> None:
-        if node.op == "call_module":
-            target = str(node.target)
-            if len(node.args) != 1 or node.kwargs:
-                raise self.refusal(f"its layer {target} takes more than one input")
-            name = child_name(self.name, target)
-            self._add(node, name, self.module.get_submodule(target), node.args[0])
-            return
-        key = node.target if node.op != "call_method" else f".{node.target}"
-        if key in (".size", getattr) or (key is operator.getitem and node.args[0] in self.sizes):
-            if key is getattr and node.args[1] != "shape":
-                raise self.refusal(f"its forward reads the attribute {node.args[1]} of a value")
-            self.sizes.add(node)
-            return
-        if key in ADDED:
-            self._join(node, "add", node.args)
-        elif key in (torch.cat, torch.concat):
-            tensors, dim = _arguments(node, ("tensors", "dim"), (None, 0))
-            if dim not in (1, -3):
-                raise self.refusal(f"values are concatenated along channels, dimension 1; torch.cat has dim={dim}")
-            if len(tensors) == 1:
-                self.names[node] = self._input(tensors[0])
-            else:
-                self._join(node, "concat", tuple(tensors))
-        elif key in FUNCTIONS:
-            self._function(node, FUNCTIONS[key])
+    def follow(self, path: str, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Runs a module's forward and records what it calls."""
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise refusal(path, module, "it has a forward hook, which a file cannot hold: remove the hook")
+        if "forward" in vars(module):
+            raise refusal(path, module, "its forward was replaced on the object, as device hooks do: remove the hook")
+        self.stack.append((path, module))
+        if type(module) is nn.MultiheadAttention:
+            output = multi_head_attention(module, *args, **kwargs)
         else:
-            what = getattr(key, "__name__", str(key))
-            raise self.refusal(f"no packed form is known of {what} in its forward")
+            output = module.forward(*args, **kwargs)
+        self.stack.pop()
+        return output
 
-    def _check_in_place(self, node: fx.Node, order: dict[fx.Node, int]) -> None:
-        """Refuses a call that changes its input in place where a later call reads the input too."""
-        value = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        if value is None:
+    def module(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """A module that the forward calls."""
+        given = [value for value in _tensors((args, kwargs)) if self._depends(value)]
+        if self.paused or not given:
+            return original(module, *args, **kwargs)
+        path = self.paths.get(id(module))
+        path = child_name(self.stack[-1][0], type(module).__name__.lower()) if path is None else self._path(path)
+        if known_type(module, self.known) is None:
+            return self.follow(path, module, *args, **kwargs)
+        if len(given) != 1 or len(args) + len(kwargs) != 1:
+            raise refusal(path, module, "this layer takes more than one input")
+        self.paused = True
+        try:
+            source = self._source(given[0])
+            output = original(module, *args, **kwargs)
+            if not isinstance(output, Tensor):
+                raise refusal(path, module, "it gives several values")
+            self._append(module, (source,), self._unique(path))
+            self._bind(output, self.calls[-1].name)
+        finally:
+            self.paused = False
+        return output
+
+    def _path(self, path: str) -> str:
+        return child_name(self.name, path) if path else self.name
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [value for value in _tensors((args, kwargs)) if self._depends(value)]
+        if self.paused or not given:
+            return func(*args, **kwargs)
+        name = func.__name__
+        if name == "__get__":
+            name = getattr(func.__self__, "__name__", name)
+        versions = [value._version for value in given]
+        self.before = {id(value): self._source(value) for value in given if id(value) in self.values}
+        try:
+            result = func(*args, **kwargs)
+            self._recorded(name, args, kwargs, result, given, versions)
+        finally:
+            self.before = {}
+        return result
+
+    def _recorded(
+        self, name: str, args: Any, kwargs: Any, result: Any, given: list[Tensor], versions: list[int]
+    ) -> None:
+        """Records a function that ran."""
+        if name in SAME and isinstance(result, Tensor) and result.dtype == torch.float32:
+            if id(given[0]) in self.unsettled:
+                self.unsettled[id(result)] = (result, *self.unsettled[id(given[0])][1:])
+            elif id(result) not in self.values:
+                self._bind(result, self._source(given[0]))
             return
-        memory = self.memory.get(value, value)
-        module = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        made = self.calls[-1].module if self.calls and self.names.get(node) == self.calls[-1].name else None
-        if isinstance(made, SEEN) or (isinstance(made, nn.Sequential) and all(isinstance(m, SEEN) for m in made)):
-            self.memory[node] = memory
-        changes = _changes_input(module) if module is not None else _is_in_place(node)
-        if not changes:
+        results = list(_tensors(result))
+        if not results:
+            self._check_size(name)
             return
-        self.memory[node] = memory
-        for other in (memory, *(key for key, place in self.memory.items() if place is memory)):
-            if other is not node and any(order[user] > order[node] for user in other.users):
-                raise self.refusal(
-                    f"{node.name} in its forward changes a value in place that is read again later: use inplace=False"
-                )
+        changed = any(value._version != version for value, version in zip(given, versions, strict=True))
+        if changed and all(each is not given[0] for each in results):
+            raise self.refusal(f"{name} in its forward writes into a value; no packed form is known of it")
+        if not self._reorders(name, args, kwargs, result):
+            self._record(name, args, kwargs, result)
 
-    def _function(self, node: fx.Node, make: Callable[..., nn.Module | None]) -> None:
-        module = make(node, self.sizes)
-        if module is None:
-            raise self.refusal(f"the arguments of {node.name} in its forward have no packed form")
-        self._add(node, child_name(self.name, node.name), module, node.args[0])
+    def _check_size(self, name: str) -> None:
+        if name not in SIZES:
+            raise self.refusal(f"its forward reads numbers of the network ({name}), which differ from input to input")
 
-    def _add(self, node: fx.Node, name: str, module: nn.Module, value: Any) -> None:
-        self.calls.append(Call(self._unique(name), module, (self._input(value),)))
-        self.names[node] = self.calls[-1].name
+    def _reorders(self, name: str, args: Any, kwargs: Any, result: Any) -> bool:
+        """Permutes that move the batch, and what puts it in front again: they are followed as orders of axes."""
+        value = args[0] if args else None
+        if not isinstance(value, Tensor):
+            return False
+        base, axes = (value, tuple(range(value.dim())))
+        if id(value) in self.unsettled:
+            _, base, axes = self.unsettled[id(value)]
+        order = permuted(name, value.dim(), args[1:], kwargs)
+        if order is not None:
+            moved = tuple(axes[axis] for axis in order)
+            if moved[0] == 0:
+                if id(value) not in self.unsettled:
+                    return False
+                self._record_step(steps.Permute(tuple(axis - 1 for axis in moved[1:])), (base,), result, name)
+                return True
+            self.unsettled[id(result)] = (result, base, moved)
+            return True
+        if id(value) not in self.unsettled:
+            return False
+        first = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+        if name in ("__getitem__", "select", "unbind") and axes[0] and axes[1] == 0 and isinstance(first, int):
+            # one of the things that stand in front of the batch
+            if name != "__getitem__" and first != 0:
+                raise self.refusal(f"{name} in its forward takes dimension {first}; the batch is not in front")
+            start = first % len(value) if name == "__getitem__" else 0 if name == "unbind" else int(args[2])
+            rest = axes[1:]
+            kept = sorted(rest)
+            shape = tuple(base.shape[axis] for axis in kept[1:])
+            order = tuple(kept.index(axis) - 1 for axis in rest[1:])
+            for place, piece in enumerate(result if name == "unbind" else [result], start=start):
+                self._record_step(steps.Slice(axes[0] - 1, place, place + 1), (base,), None, "slice")
+                self._record_step(steps.View(shape), (), None, "view")
+                self._record_step(steps.Permute(order), (), piece, "permute")
+            return True
+        raise self.refusal(f"{name} in its forward computes with a value whose first dimension is not the batch")
 
-    def _join(self, node: fx.Node, join: Literal["add", "concat"], values: Any) -> None:
-        if node.kwargs.get("alpha", 1) != 1 or len(values) < 2:
-            raise self.refusal(f"{node.name} in its forward takes several values and no factor")
-        inputs = tuple(self._input(value) for value in values)
-        self.calls.append(Call(self._unique(child_name(self.name, node.name)), None, inputs, join))
-        self.names[node] = self.calls[-1].name
+    def _record(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        make = FUNCTIONS.get(name)
+        if make is None:
+            raise self.refusal(f"no packed form is known of {name} in its forward")
+        seen = Seen(name, args, kwargs, result, self._depends)
+        for module, inputs, output in make(seen):
+            if output is not None and (not output.dim() or len(output) != BATCH):
+                raise self.refusal(f"{name} in its forward mixes the inputs of a batch")
+            self._record_step(module, inputs, output, name)
 
-    def _input(self, value: Any) -> str:
-        if not isinstance(value, fx.Node) or value not in self.names:
-            raise self.refusal(f"its forward computes with {value!s:.60}, which is no value of the network")
-        return self.names[value]
+    def _record_step(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor | None, name: str) -> None:
+        sources = tuple(self._source(value) for value in inputs) or (self.calls[-1].name,)
+        self._append(module, sources, self._unique(self._call_name(name.strip("_"))))
+        if output is not None:
+            self._bind(output, self.calls[-1].name)
+
+    def _call_name(self, function: str) -> str:
+        """The name of a function's node: that of torch's layer whose whole forward it is, if it is one."""
+        path, module = self.stack[-1]
+        inside = type(module).__module__.startswith("torch.nn.modules.") and not list(module.children())
+        return path if inside and path and not self.taken[path] else child_name(path, function)
+
+    def _append(self, module: nn.Module, sources: tuple[str, ...], name: str) -> None:
+        self.calls.append(Call(name, module, sources))
+
+    def _bind(self, tensor: Tensor, name: str) -> None:
+        self.values[id(tensor)] = (tensor, name, tensor._version)
+
+    def _depends(self, value: Tensor) -> bool:
+        return id(value) in self.values or id(value) in self.unsettled
+
+    def _source(self, value: Tensor) -> str:
+        if id(value) in self.before:
+            return self.before[id(value)]
+        if id(value) not in self.values:
+            raise self.refusal("its forward computes with a value whose first dimension is not the batch")
+        _, name, version = self.values[id(value)]
+        if value._version != version:
+            raise self.refusal("its forward reads a value that was changed in place: use inplace=False")
+        return name
 
     def _unique(self, name: str) -> str:
         """`name`, or with a number where it was called before."""
         self.taken[name] += 1
         return name if self.taken[name] == 1 else f"{name}.call{self.taken[name]}"
 
+    def trace(self, output: Any) -> Trace:
+        """The calls that the outputs depend on."""
+        outputs = [(name, self._source(value)) for name, value in self._outputs(output)]
+        needed = {source for _, source in outputs}
+        kept = []
+        for call in reversed(self.calls):
+            if call.name in needed:
+                needed.update(call.inputs)
+                kept.append(call)
+        found = Trace(tuple(reversed(kept)), tuple(outputs))
+        calls = tuple(dataclasses.replace(call, readers=found.readers(call.name)) for call in found.calls)
+        return Trace(calls, found.outputs)
 
-SEEN = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-"""Layers whose output is their input, in evaluation, seen in another shape at most."""
-
-
-def _changes_input(module: nn.Module) -> bool:
-    """Whether a layer writes its output over its input."""
-    if isinstance(module, nn.Sequential):
-        first = next((part for part in module if not isinstance(part, SEEN)), None)
-        return first is not None and _changes_input(first)
-    return bool(getattr(module, "inplace", False)) and not isinstance(module, SEEN)
-
-
-INPLACE_LAST = (F.relu, F.relu6, F.leaky_relu, F.hardtanh)
-"""Functions whose last argument says whether they write over their input."""
-
-
-def _is_in_place(node: fx.Node) -> bool:
-    """Whether a function or method writes its output over its first argument."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    stated = bool(node.kwargs.get("inplace")) or (node.target in INPLACE_LAST and node.args[-1] is True)
-    return stated or node.target is operator.iadd or name.endswith("_")
+    def _outputs(self, output: Any) -> list[tuple[str, Tensor]]:
+        if not isinstance(output, Tensor | Mapping | tuple | list) or not len(found := named_outputs(output)):
+            raise self.refusal(f"its forward must give tensors; it gives {type(output).__name__}")
+        for name, value in found:
+            if not isinstance(value, Tensor) or not self._depends(value):
+                raise self.refusal(f"each output must be a value of the network; {name} is {type(value).__name__}")
+        return found
 
 
-ADDED = (operator.add, operator.iadd, torch.add, ".add", ".add_")
-"""Functions that add two values."""
+def named_outputs(output: Any) -> list[tuple[str, Any]]:
+    """What a forward gives, by name: a tensor, several, or a dictionary of them."""
+    if isinstance(output, Tensor):
+        return [("output", output)]
+    if isinstance(output, Mapping):
+        found = [(str(name), value) for name, value in output.items() if value is not None]
+    else:
+        found = [(f"output{i}", value) for i, value in enumerate(output, start=1)]
+    return [("output", found[0][1])] if len(found) == 1 else found
 
 
-def _arguments(node: fx.Node, names: tuple[str, ...], defaults: tuple[Any, ...]) -> list[Any]:
-    """The arguments of a call by position or name."""
-    given = dict(zip(names, node.args, strict=False)) | node.kwargs
-    return [given.get(name, default) for name, default in zip(names, defaults, strict=True)]
+SIZES = {
+    "shape", "size", "dim", "ndim", "numel", "nelement", "ndimension", "stride", "__len__", "dtype", "device",
+    "layout", "is_contiguous", "is_floating_point", "is_complex", "requires_grad", "is_cuda", "is_nested",
+    "is_sparse", "is_quantized", "is_meta", "is_leaf", "grad", "grad_fn", "names", "__hash__", "get_device",
+    "element_size", "data_ptr", "storage_offset", "is_mps", "is_xla", "is_cpu", "type", "_version", "is_inference",
+    "itemsize", "is_same_size", "can_cast",
+}  # fmt: skip
+"""What a forward may ask of a value: nothing that depends on its numbers."""
 
 
-def _flatten(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    _, start, end = _arguments(node, ("input", "start_dim", "end_dim"), (None, 0, -1))
-    return nn.Flatten(start, end)
-
-
-def _view(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    shape = node.args[1:]
-    if len(shape) == 1 and isinstance(shape[0], tuple | list):
-        shape = tuple(shape[0])
-    return nn.Flatten() if len(shape) == 2 and shape[0] in sizes and shape[1] == -1 else None
-
-
-def _mean(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    _, dims, keep = _arguments(node, ("input", "dim", "keepdim"), (None, None, False))
-    whole = isinstance(dims, tuple | list) and sorted(d % 4 for d in dims) == [2, 3]
-    if not whole:
-        return None
-    pool = nn.AdaptiveAvgPool2d(1)
-    return pool if keep else nn.Sequential(pool, nn.Flatten())
-
-
-def _clamp(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    _, low, high = _arguments(node, ("input", "min", "max"), (None, None, None))
-    if low == 0 and high is None:
-        return nn.ReLU()
-    return None if low is None or high is None else nn.Hardtanh(float(low), float(high))
-
-
-def _hardtanh(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    _, low, high = _arguments(node, ("input", "min_val", "max_val"), (None, -1.0, 1.0))
-    return nn.Hardtanh(float(low), float(high))
-
-
-def _leaky(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    return nn.LeakyReLU(_arguments(node, ("input", "negative_slope"), (None, 0.01))[1])
-
-
-def _max_pool(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    names = ("input", "kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")
-    defaults = (None, None, None, 0, 1, False, False)
-    # F.max_pool2d itself takes ceil_mode before return_indices
-    given = _arguments(node, (*names[:5], "ceil_mode", "return_indices"), defaults)
-    size, stride, padding, dilation, ceil_mode, indices = given[1:]
-    return nn.MaxPool2d(size, stride, padding, dilation, indices, ceil_mode)
-
-
-def _avg_pool(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-    names = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-    return nn.AvgPool2d(*_arguments(node, names, (None, None, None, 0, False, True, None))[1:])
-
-
-def _adaptive(kind: type[nn.Module]) -> Callable[[fx.Node, set[fx.Node]], nn.Module | None]:
-    def make(node: fx.Node, sizes: set[fx.Node]) -> nn.Module | None:
-        return kind(_arguments(node, ("input", "output_size"), (None, None))[1])
-
-    return make
-
-
-def _same(kind: type[nn.Module]) -> Callable[[fx.Node, set[fx.Node]], nn.Module | None]:
-    return lambda node, sizes: kind()
-
-
-FUNCTIONS: dict[Any, Callable[[fx.Node, set[fx.Node]], nn.Module | None]] = {
-    **{key: _same(nn.ReLU) for key in (F.relu, torch.relu, torch.relu_, ".relu", ".relu_")},
-    F.relu6: _same(nn.ReLU6),
-    F.leaky_relu: _leaky,
-    **{key: _hardtanh for key in (F.hardtanh, F.hardtanh_)},
-    **{key: _clamp for key in (torch.clamp, torch.clip, ".clamp", ".clip", ".clamp_", ".clip_")},
-    **{key: _same(nn.Tanh) for key in (torch.tanh, F.tanh, ".tanh")},
-    **{key: _flatten for key in (torch.flatten, ".flatten")},
-    **{key: _view for key in (".view", ".reshape", torch.reshape)},
-    **{key: _mean for key in (torch.mean, ".mean")},
-    F.max_pool2d: _max_pool,
-    F.avg_pool2d: _avg_pool,
-    F.adaptive_avg_pool2d: _adaptive(nn.AdaptiveAvgPool2d),
-    F.adaptive_max_pool2d: _adaptive(nn.AdaptiveMaxPool2d),
-    **{key: _same(nn.Identity) for key in (F.dropout, F.dropout2d, ".contiguous", ".clone", torch.clone)},
-}
-"""The layer that computes each function; methods begin with a dot."""
+def _tensors(found: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries."""
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, dict):
+        for value in found.values():
+            yield from _tensors(value)
+    elif isinstance(found, tuple | list):
+        for value in found:
+            yield from _tensors(value)

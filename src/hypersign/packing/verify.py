@@ -15,7 +15,9 @@ network with levels of its own.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from hypersign.layers.copying import copy_module
 from hypersign.packed import PackedModel
 from hypersign.packing.fold import check_float32, fold
 from hypersign.packing.replica import Replica
+from hypersign.packing.traced import named_outputs, uncompiled
 
 __all__ = ["Certificate", "Difference", "verify"]
 
@@ -50,7 +53,8 @@ class Difference:
     """An image or vector, by its number, on which the decision differs or the packed network is wrong.
 
     `float_decision`, `packed_decision` and `exact_decision` are those of the float32, the packed and a float64
-    network: the number of a class, or the numbers of a regression, which are the same up to the task's tolerance.
+    network: the number of a class, or the numbers of a regression, which are the same up to the task's tolerance;
+    of several outputs, or of one that is no vector, they are empty.
     `decision_differs` tells whether float32's and the packed network's differ. `float_error` and `packed_error` are
     the largest differences of a logit from float64's. `layer` is the first whose input has other levels in the packed
     network than in float32 (None: only the logits differ), `levels` the number of these. `wrong_step` is the first
@@ -118,7 +122,7 @@ class Certificate:
 def verify(
     model: nn.Module,
     packed: PackedModel,
-    images: NDArray[Any],
+    images: NDArray[Any] | Sequence[NDArray[Any]],
     *,
     batch_size: int = 100,
     threads: int = 1,
@@ -130,7 +134,7 @@ def verify(
         model: the float network, in float32; left as it is.
         packed: its packed form.
         images: uint8 (N, channels, height, width); float32 if the network was packed for real inputs, and vectors
-            then (N, features).
+            then (N, features), signals (N, channels, length); for several inputs an array for each.
         batch_size: images at a time.
         threads: number of threads of the packed network.
         progress: called with the number of images done.
@@ -151,49 +155,66 @@ def verify(
     True
     """
     check_int("batch_size", batch_size, min=1)
-    if not len(images):
+    several = isinstance(images, tuple | list)
+    given: list[NDArray[Any]] = list(images) if several else [np.asarray(images)]
+    count = len(given[0]) if given else 0
+    if not count:
         raise HypersignError("verification needs at least one image; got none")
     check_float32(model)
-    model = copy_module(model).cpu()
+    model = uncompiled(copy_module(model).cpu())
     judged = _Judged(model, packed, threads)
     difference = largest = 0.0
     with full_precision("cpu"), mode(model, False), torch.no_grad():
-        for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            found = packed.predict(part, batch_size=batch_size, threads=threads)
-            x = torch.tensor(part).float()
+        for start in range(0, count, batch_size):
+            part = [each[start : start + batch_size] for each in given]
+            outputs = packed.predict(part if len(part) > 1 else part[0], batch_size=batch_size, threads=threads)
+            found = list(outputs) if isinstance(outputs, tuple) else [outputs]
+            x = [torch.tensor(each).float() for each in part]
             if packed.graph.pixel_range is not None:
                 low, high = packed.graph.pixel_range
-                x = x.mul_((high - low) / 255).add_(low)  # as `Batches` has it
-            expected = _float_logits(model, x, found.shape, start)
+                x[0] = x[0].mul_((high - low) / 255).add_(low)  # as `Batches` has it
+            expected = _float_outputs(model, x, [each.shape for each in found], start)
             judged.judge(start, part, x, found, expected, np.flatnonzero(~judged.agree(found, expected)))
-            gap = float(np.abs(found - expected).max())
-            difference = max(difference, np.inf if np.isnan(gap) else gap)
-            largest = max(largest, float(np.abs(expected).max()))
-            progress(start + len(part))
-    return judged.certificate(len(images), difference, largest)
+            for ours, theirs in zip(found, expected, strict=True):
+                gap = float(np.abs(ours - theirs).max())
+                difference = max(difference, np.inf if np.isnan(gap) else gap)
+                largest = max(largest, float(np.abs(theirs).max()))
+            progress(start + len(part[0]))
+    return judged.certificate(count, difference, largest)
 
 
-def _float_logits(model: nn.Module, x: Tensor, shape: tuple[int, ...], start: int) -> NDArray[np.float32]:
-    """The float network's logits of a batch, whose first image has the number `start`.
+def _float_outputs(
+    model: nn.Module, x: list[Tensor], shapes: Sequence[tuple[int, ...]], start: int
+) -> list[NDArray[np.float32]]:
+    """The float network's outputs of a batch, whose first image has the number `start`.
 
     A head without `nn.Flatten()` gives (N, classes, 1, 1), which would broadcast against (N, classes).
     """
-    logits = model(x)
-    if logits.dim() == 4 and logits.shape[2:].numel() == 1:
-        logits = logits.flatten(1)
-    if tuple(logits.shape) != shape:
+    found = [value for _, value in named_outputs(model(*x))]
+    if len(found) == 1 and len(shapes[0]) == 2 and found[0].dim() == 4 and found[0].shape[2:].numel() == 1:
+        found = [found[0].flatten(1)]
+    if [tuple(value.shape) for value in found] != list(shapes):
         raise HypersignError(
-            f"the packed network must be that of this network; it gives logits {shape}, the network "
-            f"{tuple(logits.shape)}: pack it again"
+            f"the packed network must be that of this network; it gives logits {', '.join(map(str, shapes))}, the "
+            f"network {', '.join(str(tuple(value.shape)) for value in found)}: pack it again"
         )
-    broken = (~logits.isfinite().all(1)).nonzero().flatten()
-    if len(broken):
-        raise HypersignError(
-            f"the network's logits must be finite numbers; image {start + int(broken[0])} gives NaN or infinity: "
-            "take an earlier state"
-        )
-    return logits.numpy()
+    for value in found:
+        broken = (~value.isfinite().flatten(1).all(1)).nonzero().flatten()
+        if len(broken):
+            raise HypersignError(
+                f"the network's logits must be finite numbers; image {start + int(broken[0])} gives NaN or infinity: "
+                "take an earlier state"
+            )
+    return [value.numpy() for value in found]
+
+
+Outputs = Sequence[NDArray[Any]]
+
+
+def _largest(values: NDArray[Any]) -> NDArray[Any]:
+    """The largest magnitude of each row."""
+    found: NDArray[Any] = np.abs(values.reshape(len(values), -1)).max(1)
+    return found
 
 
 class _Judged:
@@ -202,7 +223,6 @@ class _Judged:
     def __init__(self, model: nn.Module, packed: PackedModel, threads: int) -> None:
         self.model = model
         self.packed = packed
-        self.task = packed.graph.task
         self.threads = threads
         self.replica = Replica(model, packed)
         self.fixed_point = any(node.op in ("signed_sum", "switch") for node in packed.graph.nodes)
@@ -211,36 +231,50 @@ class _Judged:
         self.differences: list[Difference] = []
         self.errors: list[tuple[float, float]] = []  # of packed and float32
 
-    def agree(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Of each image, whether the logits are the same within rounding, and the decision; NaN is not."""
-        near = np.abs(found - expected).max(1) <= self.rounding * np.abs(expected).max(1)
-        return near & self.task.same(found, expected)
+    def agree(self, found: Outputs, expected: Outputs) -> NDArray[np.bool_]:
+        """Of each image, whether the outputs are the same within rounding, and the decisions; NaN is not."""
+        near = [
+            _largest(ours - theirs) <= self.rounding * _largest(theirs)
+            for ours, theirs in zip(found, expected, strict=True)
+        ]
+        return np.logical_and.reduce([*near, self.same(found, expected)])
+
+    def same(self, found: Outputs, expected: Outputs) -> NDArray[np.bool_]:
+        """Of each image, whether all outputs mean the same."""
+        tasks = self.packed.tasks
+        return np.logical_and.reduce([of.same(a, b) for of, a, b in zip(tasks, found, expected, strict=True)])
 
     def judge(
         self,
         start: int,
-        images: NDArray[Any],
-        x: Tensor,
-        found: NDArray[np.float32],
-        expected: NDArray[np.float32],
+        images: list[NDArray[Any]],
+        x: list[Tensor],
+        found: Outputs,
+        expected: Outputs,
         rows: NDArray[np.intp],
     ) -> None:
         """Judges those `rows` of a batch, whose first image has the number `start`."""
-        theirs: list[Tensor] | None = None
+        theirs: dict[str, Tensor] | None = None
         if len(rows) and not self.folds:
             self.folds = True
             # The replica computes each layer anew, so the network must be what its layers say. Folding refuses
             # others, such as those with hooks or another forward, by name.
-            fold(self.model, self.packed.shape, pixel_range=self.packed.graph.pixel_range)
+            fold(self.model, [tuple(each.shape[1:]) for each in x], pixel_range=self.packed.graph.pixel_range)
         for chunk in np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else ():
-            exact = self.replica.logits(images[chunk]).numpy()
-            differ = ~self.task.same(expected[chunk], found[chunk])
-            followed = self.replica.follow(images[chunk], found[chunk], threads=self.threads)
-            packed_errors, float_errors = (np.abs(logits[chunk] - exact).max(1) for logits in (found, expected))
+            some = [each[chunk] for each in images]
+            exact = [value.numpy() for value in self.replica.outputs(some)]
+            ours, floats = [each[chunk] for each in found], [each[chunk] for each in expected]
+            differ = ~self.same(floats, ours)
+            followed = self.replica.follow(some, ours, threads=self.threads)
+            packed_errors, float_errors = (
+                np.maximum.reduce([_largest(a - b) for a, b in zip(outputs, exact, strict=True)])
+                for outputs in (ours, floats)
+            )
+            size = np.maximum.reduce([_largest(value) for value in exact])
             self.errors += zip(packed_errors.tolist(), float_errors.tolist(), strict=True)
             for i, row in enumerate(chunk.tolist()):
                 wrong = followed.wrong[i]
-                if self.fixed_point and not packed_errors[i] <= FIXED_POINT * np.abs(exact[i]).max():
+                if self.fixed_point and not packed_errors[i] <= FIXED_POINT * size[i]:
                     wrong = wrong or self.packed.graph.nodes[-1].name
                 if wrong is None and not differ[i]:
                     continue
@@ -250,9 +284,9 @@ class _Judged:
                 difference = Difference(
                     image=start + row,
                     decision_differs=bool(differ[i]),
-                    float_decision=self._decision(expected[row]),
-                    packed_decision=self._decision(found[row]),
-                    exact_decision=self._decision(exact[i]),
+                    float_decision=self._decision(floats, i),
+                    packed_decision=self._decision(ours, i),
+                    exact_decision=self._decision(exact, i),
                     float_error=float(float_errors[i]),
                     packed_error=float(packed_errors[i]),
                     layer=layer,
@@ -261,8 +295,10 @@ class _Judged:
                 )
                 self.differences.append(difference)
 
-    def _decision(self, logits: NDArray[Any]) -> int | tuple[float, ...]:
-        found: int | list[float] = self.task.decide(logits[None])[0].tolist()
+    def _decision(self, outputs: Outputs, row: int) -> int | tuple[float, ...]:
+        if self.packed.graph.outputs:
+            return ()
+        found: int | list[float] = self.packed.tasks[0].decide(outputs[0][row : row + 1])[0].tolist()
         return found if isinstance(found, int) else tuple(found)
 
     def certificate(self, images: int, difference: float, largest: float) -> Certificate:
@@ -297,23 +333,26 @@ def _integers(packed: PackedModel) -> bool:
     )
 
 
-def _float_levels(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """The levels that the layers of the float network read, in the order in which they run.
+def _float_levels(model: nn.Module, x: list[Tensor]) -> dict[str, Tensor]:
+    """The levels that the layers of the float network read, by the names of the layers' nodes.
 
     The hooks are on the layers: several may share one quantizer, whose own hooks could not tell them apart.
     """
-    levels: list[Tensor] = []
+    levels: dict[str, Tensor] = {}
+    count: Counter[str] = Counter()
 
-    def keep(layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        levels.append(layer.input_quantizer(inputs[0]).double())
+    def keep(layer: Any, inputs: tuple[Tensor, ...], name: str) -> None:
+        count[name] += 1
+        node = name if count[name] == 1 else f"{name}.call{count[name]}"
+        levels[node] = layer.input_quantizer(inputs[0]).double()
 
     handles = [
-        layer.register_forward_pre_hook(keep)
-        for layer in quant_layers(model).values()
+        layer.register_forward_pre_hook(functools.partial(keep, name=name))
+        for name, layer in quant_layers(model).items()
         if layer.input_quantizer.packed_form(inputs=True).levels
     ]
     try:
-        model(x)
+        model(*x)
     finally:
         for handle in handles:
             handle.remove()
@@ -321,10 +360,12 @@ def _float_levels(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def _first_other(
-    ours: tuple[tuple[str, Tensor], ...], theirs: list[Tensor], image: int, row: int
+    ours: tuple[tuple[str, Tensor], ...], theirs: dict[str, Tensor], image: int, row: int
 ) -> tuple[str | None, int]:
     """The first layer whose levels differ, of `image` in ours and `row` in theirs, and how many do."""
-    for (name, levels), others in zip(ours, theirs, strict=True):
+    for name, levels in ours:
+        if (others := theirs.get(name)) is None:
+            continue
         count = int((levels[image] != others[row].reshape(levels[image].shape)).sum())
         if count:
             return name, count

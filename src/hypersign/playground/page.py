@@ -119,6 +119,7 @@ def _check(model: PackedModel, what: str) -> None:
             f"the playground cannot run the operation {missing.op} ({what}'s node {missing.name!r}); it runs "
             f"{', '.join(OPERATIONS)}"
         )
+    model.graph.check_plain("the playground", model.values)
     if model.graph.pixel_range is None or model.shape[0] not in (1, 3):
         kind = "float32 inputs" if model.graph.pixel_range is None else f"images of {model.shape[0]} channels"
         raise HypersignError(f"the playground needs 8-bit images of 1 or 3 channels; {what} reads {kind}")

@@ -85,9 +85,9 @@ def shown_rows(layer: "LayerOverTime") -> list[list[str]]:
     return [
         [
             str(t),
-            f"{layer.r[t - 1]:.3f}",
+            _number(layer.r[t - 1]),
             _number(layer.predicted_r[t - 1]),
-            f"{layer.accumulated[t - 1]:.3f}",
+            _number(layer.accumulated[t - 1]),
             _number(layer.predicted_accumulated[t - 1]),
             f"{math.sqrt(layer.state_mean_square[t - 1]):.3f}",
             f"{layer.sign_angle_degrees[t - 1]:.1f}",

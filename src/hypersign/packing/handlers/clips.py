@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hypersign.packing.folding import Flow, Folding, Monotone, refusal
+from hypersign.packing.folding import Flow, Folding, Monotone
 
 __all__ = ["hardtanh", "relu", "tanh"]
 
@@ -18,9 +18,9 @@ def hardtanh(folding: Folding, name: str, module: nn.Hardtanh, x: Flow) -> Flow:
 
 
 def tanh(folding: Folding, name: str, module: nn.Tanh, x: Flow) -> Flow:
-    """Waits to be folded: monotone, so it only moves thresholds. A packed network cannot compute it."""
+    """Waits to be folded: monotone, so in front of a quantizer it only moves thresholds."""
 
-    def refused(folding: Folding, y: Flow) -> Flow:
-        raise refusal(name, module, "it is packed only in front of a quantizer, whose thresholds take it in")
+    def computed(folding: Folding, y: Flow) -> Flow:
+        return y.after(folding.node("activation", name, y.name, function="tanh"))
 
-    return x.then(Monotone(name, module, real=refused))
+    return x.then(Monotone(name, module, real=computed))

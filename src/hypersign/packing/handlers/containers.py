@@ -1,12 +1,15 @@
 """Handlers of layers that hold others, and of those that compute nothing in eval mode."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor, nn
 
 from hypersign.models import BinaryBlock, Ensemble
 from hypersign.packing.folding import Flow, Folding, Monotone, refusal
+from hypersign.packing.handlers.arranging import view
+from hypersign.packing.steps import View
 from hypersign.packing.traced import child_name
 from hypersign.quantizers import Quantizer
 
@@ -47,10 +50,15 @@ def _times(name: str, scale: Tensor) -> Monotone:
 
 
 def flatten(folding: Folding, name: str, module: nn.Flatten, x: Flow) -> Flow:
-    """No node: the next fully connected layer covers the whole image."""
-    if (module.start_dim, module.end_dim) != (1, -1):
-        raise refusal(name, module, "only nn.Flatten() from the first dimension to the last is supported")
-    return dataclasses.replace(x, flat=True)
+    """No node for a whole image: the next fully connected layer covers it."""
+    shape = x.shape
+    start, end = (axis - 1 if axis > 0 else axis + len(shape) for axis in (module.start_dim, module.end_dim))
+    if not 0 <= start <= end < len(shape):
+        raise refusal(name, module, "the first dimension, the batch, is not flattened")
+    if x.rows is None and (start, end) == (0, len(shape) - 1):
+        return dataclasses.replace(x, flat=True)
+    whole = (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+    return view(folding, name, View(whole), x)
 
 
 def identity(folding: Folding, name: str, module: nn.Module, x: Flow) -> Flow:

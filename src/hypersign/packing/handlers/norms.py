@@ -14,6 +14,8 @@ def batch_norm(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
     """Waits to be folded, as an affine function."""
     if not module.track_running_stats:
         raise refusal(name, module, "it keeps no running statistics, so its scale depends on the batch")
+    if x.rows is not None and len(x.rows) > 1:
+        x = folding.as_image(name, x)
     if x.flat and (x.height, x.width) != (1, 1):
         raise refusal(name, module, "a batch norm of flattened images must come after a fully connected layer")
     if module.num_features != x.channels:

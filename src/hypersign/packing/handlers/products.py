@@ -3,6 +3,7 @@
 A fully connected layer is a convolution whose kernel is the whole image.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -19,15 +20,20 @@ from hypersign.layers import QuantLayer
 from hypersign.packed.transforms import hadamard_norm, room, shifted_norm
 from hypersign.packed.values import Kind
 from hypersign.packing.folding import Flow, Folding, Monotone, refusal
+from hypersign.packing.given import transposed_layer
 from hypersign.packing.handlers.pixels import integer_pixels
 from hypersign.packing.handlers.windows import pair
 from hypersign.quantizers import Identity, ImageSign, Quantizer, Sign
 
-__all__ = ["convolution", "linear"]
+__all__ = ["convolution", "linear", "transposed_convolution"]
+
+_POINT = {"kernel": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+"""The window of one pixel."""
 
 
 def convolution(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
     """A convolution; its channels must fit, and its padding must be symmetric zeros."""
+    x = folding.as_image(name, x)
     if x.flat and (x.height, x.width) != (1, 1):
         raise refusal(name, module, "a convolution cannot follow nn.Flatten()")
     if module.in_channels != x.channels:
@@ -35,6 +41,7 @@ def convolution(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
     if module.padding_mode != "zeros":
         raise refusal(name, module, f"padding_mode={module.padding_mode!r} is not supported")
     padding = [int(n) for n in module._reversed_padding_repeated_twice]  # left, right, top, bottom
+    padding += [0] * (4 - len(padding))
     if padding[0] != padding[1] or padding[2] != padding[3]:
         raise refusal(name, module, "padding='same' of an even kernel is not symmetric, and not supported")
     window = {
@@ -43,18 +50,35 @@ def convolution(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
         "padding": [padding[2], padding[0]],
         "dilation": pair(module.dilation),
     }
-    return _product(folding, name, module, x, window)
+    y = _product(folding, name, module, x, window)
+    return dataclasses.replace(y, rank=max(x.rank, 2))
+
+
+def transposed_convolution(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
+    """Its quantizer, zeros between and around the pixels, and a convolution of them."""
+    try:
+        layers = transposed_layer(module)
+    except ValueError as error:
+        raise refusal(name, module, str(error)) from error
+    return folding.module(name, layers, x)
 
 
 def linear(folding: Folding, name: str, module: Any, x: Flow) -> Flow:
-    """A fully connected layer; images must be flattened before it."""
+    """A fully connected layer of vectors, of flattened images, or of the last dimension of any other value."""
+    if x.rows is None and not x.flat and not x.is_vector and module.in_features == x.shape[-1]:
+        x = folding.in_rows(f"{name}.rows", x)
+    if x.rows is not None and len(x.rows) > 1:
+        if module.in_features != x.channels:
+            raise refusal(name, module, f"it takes {module.in_features} features; its input has {x.channels}")
+        y = _product(folding, name, module, x, _POINT)
+        return dataclasses.replace(y, rows=(*x.rows[:-1], y.channels))
     features = x.channels * x.height * x.width
     if not x.flat and (x.height, x.width) != (1, 1):
         raise refusal(name, module, "images must be flattened before a fully connected layer: add nn.Flatten()")
     if module.in_features != features:
         raise refusal(name, module, f"it takes {module.in_features} features; its input has {features}")
-    window = {"kernel": [x.height, x.width], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
-    return _product(folding, name, module, x, window)
+    window = {**_POINT, "kernel": [x.height, x.width]}
+    return dataclasses.replace(_product(folding, name, module, x, window), rank=1)
 
 
 def _product(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
@@ -194,9 +218,6 @@ def _input_offset(folding: Folding, name: str, module: Any, x: Flow, window: dic
     return _real_product(folding, f"{name}.input_offset", ones, window, shape, weight)
 
 
-_POINT = {"kernel": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
-
-
 def _of_ones(folding: Folding, name: str, module: Any, x: Flow, window: dict[str, list[int]]) -> Flow:
     """The product with one filter of ones, real."""
     size = window["kernel"][0] * window["kernel"][1] * x.channels
@@ -293,7 +314,10 @@ def _rows(name: str, weight: Tensor, x: Flow) -> NDArray[np.float32]:
     if not torch.isfinite(weight).all():
         raise HypersignError(f"{name}.weight must hold numbers; it holds NaN or infinity: take an earlier state")
     if weight.dim() == 2:
-        weight = weight.view(len(weight), x.channels, x.height, x.width)
+        whole = weight.shape[1] != x.channels
+        weight = weight.view(len(weight), x.channels, *((x.height, x.width) if whole else (1, 1)))
+    elif weight.dim() == 3:
+        weight = weight[:, :, None]
     return weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 

@@ -25,6 +25,8 @@ def slopes(folding: Folding, name: str, module: Sloped, x: Flow) -> Flow:
 
     It is monotone where no channel's slopes have different signs.
     """
+    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
+        x = folding.as_image(name, x)
     if isinstance(module, nn.PReLU) and module.num_parameters not in (1, x.channels):
         raise refusal(name, module, f"it has {module.num_parameters} slopes; its input has {x.channels} channels")
 

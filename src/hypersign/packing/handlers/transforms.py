@@ -40,7 +40,7 @@ def rotation(folding: Folding, name: str, module: Rotation, x: Flow) -> Flow:
     )
     norm = shifted_norm(norm, size, exponent)
     unit *= size ** (-rounds / 2) * 2.0**-exponent
-    return Flow(name, "sums", 1, 1, found.outputs, unit=unit, largest=norm, norm=norm)
+    return Flow(name, "sums", 1, 1, found.outputs, unit=unit, largest=norm, norm=norm, rank=1)
 
 
 def switch(folding: Folding, name: str, module: Switch, x: Flow) -> Flow:

@@ -6,9 +6,11 @@ __all__ = ["pair"]
 
 
 def pair(value: Any) -> list[int]:
-    """One number for both directions, or two, as [vertical, horizontal].
+    """One number for both directions, or two, as [vertical, horizontal]; a signal has one.
 
-    >>> pair(3), pair((1, 2))
-    ([3, 3], [1, 2])
+    >>> pair(3), pair((1, 2)), pair((5,))
+    ([3, 3], [1, 2], [1, 5])
     """
-    return [int(n) for n in value] if isinstance(value, tuple | list) else [int(value)] * 2
+    if isinstance(value, tuple | list):
+        return [int(n) for n in ((1, *value) if len(value) == 1 else value)]
+    return [int(value)] * 2

@@ -1,0 +1,40 @@
+"""experiments/sequences.py: its recipes, and that twins get the same training."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hypersign.models import build
+
+
+@pytest.fixture(scope="module")
+def experiment() -> ModuleType:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+    try:
+        return importlib.import_module("sequences")
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.mark.parametrize("size", ["small", "published", "tiny"])
+@pytest.mark.parametrize("kind", ["rows", "lstm", "gpt"])
+def test_twins_differ_in_their_quantizers_alone(experiment: ModuleType, kind: str, size: str) -> None:
+    recipes = {name: experiment.recipe_of(kind, name, size, 3).as_dict() for name in experiment.VARIANTS[kind]}
+    twin = recipes.pop("float")
+    assert (twin["weights"], twin["inputs"], twin["seed"]) == ("float", "float", 3)
+    for name, recipe in recipes.items():
+        differ = {key for key in recipe if recipe[key] != twin[key]}
+        assert differ <= {"method", "levels", "weights", "inputs", "norm", "inner_norm"}
+        assert ({"norm", "inner_norm"} & differ != set()) == (name == "plain")
+
+
+def test_networks_of_a_kind_have_equal_shapes(experiment: ModuleType) -> None:
+    shapes = set()
+    for name in ("float", "ternary"):
+        recipe = experiment.recipe_of("gpt", name, "tiny", 0)
+        model = build("gpt", (recipe.length,), 65, **recipe.model_options())
+        shapes.add(tuple(sorted((key, tuple(value.shape)) for key, value in model.named_parameters())))
+    assert len(shapes) == 1
