@@ -113,9 +113,9 @@ def unpack_levels(packed: NDArray[np.uint8], code: LevelCode) -> NDArray[np.uint
 def level_dots(
     queries: NDArray[np.int8], rows: NDArray[np.uint8], code: LevelCode, *, threads: int = 1
 ) -> NDArray[np.int32]:
-    """The dot products of queries (q, m), integers from -127 to 127, with rows of levels (n, width or more): int32 (q, n).
+    """The dot products of queries (q, m), integers from -127 to 127, with rows of levels: int32 (q, n).
 
-    Bytes of a row after its levels are ignored.
+    Rows are uint8 (n, width or more). Bytes of a row after its levels are ignored.
 
     Raises:
         HypersignError: queries or rows do not fit the code.
