@@ -25,7 +25,7 @@ constexpr int64_t kMostLevels = int64_t{1} << 16;  // of a row: sums of products
 // Levels of 1, 1.5, 2, 3 or 4 bits. In a block 1.5 bits take 2, and 3 bits take 4.
 enum class LevelKind { one, three_halves, two, three, four };
 
-// Queries of the next chunk, of `left` ones: sums of so many queries by some rows fill the registers.
+// Number of queries in the next chunk, if `left` are left. Sums of 12 queries by two groups fill the registers.
 constexpr int64_t level_chunk(int64_t left) { return left >= 12 ? 12 : left >= 4 ? 4 : 1; }
 
 // Some rows of a block with some queries.
