@@ -57,7 +57,7 @@ def test_qonnx_refuses_zeros_among_signs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WITHOUT_PRODUCTS)
 def test_operations_without_an_exact_form_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(HypersignError, match="no exact form of the operation rotate in float32; export to C where"):
+    with pytest.raises(HypersignError, match="no exact form of the operation rotate in float32; run the packed file"):
         onnx_model(packed(name, tmp_path))
 
 

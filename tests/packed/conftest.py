@@ -7,6 +7,8 @@ import pytest
 
 from hypersign import bits
 from hypersign.packed import Graph, Node
+from hypersign.packed.decisions import CLASSIFICATION, NUMBERS
+from hypersign.packed.graph import Output
 
 WINDOW = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1]}
 
@@ -108,4 +110,56 @@ def packed(network, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
     path = tmp_path_factory.mktemp("packed") / "net.hypersign"
     write(path, *network)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def wide() -> tuple[Graph, dict[str, np.ndarray[Any, Any]]]:
+    """An image of 3 x 4 x 6 and a vector of 4, through all operations of real numbers, to a map and a sequence."""
+    rng = np.random.default_rng(3)
+    nodes = (
+        Node("quantize", "levels", ("input",)),
+        Node("zero_pad2d", "zeros", ("levels",), {"stride": [1, 2], "before": [0, 1], "after": [1, 0]}),
+        Node(
+            "conv2d", "conv", ("zeros",),
+            {"kernel": [2, 2], "stride": [1, 2], "padding": [0, 0], "dilation": [1, 1], "groups": 1, "pad_value": 0},
+        ),
+        Node("affine", "norm", ("conv",)),
+        Node("group_norm", "groups", ("norm",), {"groups": 2, "eps": 1e-5}),
+        Node("activation", "gelu", ("groups",), {"function": "gelu"}),
+        Node("multiply", "gate", ("gelu", "input2")),
+        Node("resize2d", "map", ("gate",), {"size": [8, 6], "mode": "bilinear"}),
+        Node("rearrange", "tokens", ("gate",), {"split": [4, 6, 2, 2], "order": [2, 0, 1, 3], "shape": [2, 24, 2]}),
+        Node("constant", "place", ()),
+        Node("add", "placed", ("tokens", "place")),
+        Node("layer_norm", "layer", ("placed",), {"eps": 1e-5, "centre": True}),
+        Node("attention", "attended", ("layer", "layer", "placed"), {"scale": 0.5, "causal": True}),
+        Node("slice", "some", ("attended",), {"axis": 1, "start": 1, "stop": 9, "step": 2}),
+        Node("rearrange", "turned", ("some",), {"split": [2, 4, 2], "order": [0, 2, 1], "shape": [2, 2, 4]}),
+        Node("matmul", "product", ("some", "turned")),
+        Node("softmax", "shares", ("product",), {"log": False}),
+    )  # fmt: skip
+    tensors = {
+        "levels.low": np.full(3, 100, np.int32),
+        "levels.flip": np.array([True, False, True]),
+        "conv.weight": bits.pack(rng.normal(size=(4, 12))),
+        "place.value": rng.normal(size=(1, 24, 2)).astype(np.float32),
+    }
+    for name, size in (("norm", 4), ("groups", 4), ("layer", 2)):
+        for role in ("scale", "shift"):
+            tensors[f"{name}.{role}"] = rng.normal(size=size).astype(np.float32)
+    outputs = Output("map", "map", (8, 6, 4), CLASSIFICATION), Output("shares", "shares", (2, 4, 4), NUMBERS)
+    graph = Graph(
+        (3, 4, 6), (0.0, 1.0), (), nodes, more_inputs=(("input2", (4, 1, 1)),), outputs=outputs
+    )  # fmt: skip
+    return graph, tensors
+
+
+@pytest.fixture(scope="session")
+def packed_wide(wide, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of its file."""
+    from hypersign.packed.format import write
+
+    path = tmp_path_factory.mktemp("packed") / "net.hypersign"
+    write(path, *wide)
     return path.read_bytes()

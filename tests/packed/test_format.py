@@ -24,11 +24,15 @@ def loaded(data: bytes) -> PackedModel:
     return PackedModel.load(io.BytesIO(data))
 
 
-def refusal(data: bytes, images: np.ndarray[Any, Any] | None = None) -> str | None:
+def refusal(data: bytes, images: Any = None) -> str | None:
     """Why a file is refused; None where it is not, after it has run on `images`."""
     try:
         model = loaded(data)
-        if images is not None:
+        if isinstance(images, tuple):
+            found = model.predict(images if len(model.input_shapes) > 1 else images[0])
+            shapes = [each.shape[1:] for each in (found if isinstance(found, tuple) else (found,))]
+            assert shapes == list(model.output_shapes.values())
+        elif images is not None:
             assert model.predict(images).shape == (len(images), len(model.classes))
     except HypersignError as error:
         return str(error)
@@ -311,11 +315,15 @@ def test_no_damaged_file_is_taken(packed: bytes) -> None:
 HOSTILE = (0, -1, 2, 3, 7, 64, 2**31, 2**63, 10**40, 0.5, 1e308, True, None, "", "input", "conv1", [], [1], {}, [[]])
 
 
-@pytest.mark.parametrize(("file", "shape"), [("packed", (2, 5, 6)), ("packed_rotated", (1, 2, 3))])
+@pytest.mark.parametrize(
+    ("file", "shape"), [("packed", (2, 5, 6)), ("packed_rotated", (1, 2, 3)), ("packed_wide", (3, 4, 6))]
+)
 def test_no_hostile_graph_runs_wild(file: str, shape: tuple[int, ...], request: pytest.FixtureRequest) -> None:
     """Graphs and headers with anything anywhere and a hash that is right: refused, or a network that runs."""
     rng = random.Random(0)
-    images = np.zeros((1, *shape), np.uint8)
+    images: Any = np.zeros((1, *shape), np.uint8)
+    if file == "packed_wide":
+        images = images, np.ones((1, 4, 1, 1), np.float32)
     ran = 0
     header, graph, body = split(request.getfixturevalue(file))
     texts = json.dumps(header), json.dumps(graph)
@@ -358,3 +366,63 @@ def _edit(rng: random.Random, root: Any) -> None:
             thing[key] = copy.deepcopy(other[place])
         case _:
             thing[key] = copy.deepcopy(rng.choice(HOSTILE))
+
+
+def output(node: str) -> dict[str, Any]:
+    """An entry of outputs."""
+    return {"name": "x", "node": node, "shape": [1], "task": {"name": "numbers"}}
+
+
+WIDE_EDITS = {
+    "input without a name": (lambda g: g["more_inputs"][0].update(name=""), "a name of its own"),
+    "input twice": (lambda g: g["more_inputs"][0].update(name="input"), "a name of its own"),
+    "input of a node's name": (lambda g: g["more_inputs"][0].update(name="gelu"), "unique name|nodes before it"),
+    "input unread": (lambda g: g["more_inputs"].append({"name": "x", "shape": [1, 1, 1]}), "must be read by a node"),
+    "input of four sizes": (lambda g: g["more_inputs"][0].update(shape=[4, 1, 1, 1]), "shape must be"),
+    "no further inputs": (lambda g: g.update(more_inputs=[]), "more_inputs must be objects"),
+    "input too large": (lambda g: g["more_inputs"][0].update(shape=[2**20, 2**20, 1]), "numbers per image"),
+    "no outputs": (lambda g: g.pop("outputs"), "must be an input of another"),
+    "empty outputs": (lambda g: g.update(outputs=[]), "outputs must be objects"),
+    "output of no node": (lambda g: g["outputs"].append(output("none")), "must come from a node"),
+    "output of an input": (lambda g: g["outputs"].append(output("input2")), "must come from a node"),
+    "output of levels": (lambda g: g["outputs"].append(output("levels")), "that gives real numbers"),
+    "output of another shape": (lambda g: g["outputs"][0].update(shape=[8, 6, 5]), "does not fit"),
+    "output without a shape": (lambda g: g["outputs"][0].update(shape=[]), "does not fit"),
+    "outputs of one name": (lambda g: g["outputs"][0].update(name="shares"), "a name of its own"),
+    "output's task": (lambda g: g["outputs"][0].update(task={"name": "guess"}), "task must be"),
+    "output left out": (lambda g: g["outputs"].pop(), "must be an input of another"),
+    "classes of two outputs": (lambda g: g.update(classes=["a"]), "classes name the first axis"),
+    "matrices": (lambda g: g["nodes"][15].update(inputs=["some", "some"]), "matmul takes values of one height"),
+    "heads": (lambda g: g["nodes"][12].update(inputs=["layer", "gate", "placed"]), "attention takes queries"),
+    "shapes": (lambda g: g["nodes"][6].update(inputs=["gelu", "input"]), "multiply takes real"),
+    "norm of other channels": (lambda g: g["nodes"][11].update(inputs=["gate"]), "layer.scale must be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WIDE_EDITS)
+def test_graphs_of_several_inputs_and_outputs_that_do_not_fit(packed_wide: bytes, name: str) -> None:
+    header, graph, body = split(packed_wide)
+    change, message = WIDE_EDITS[name]
+    change(graph)
+    with pytest.raises(HypersignError, match=message):
+        loaded(joined(header, graph, body))
+
+
+def test_several_inputs_and_outputs_come_back(wide, packed_wide: bytes, tmp_path: Path) -> None:
+    graph, tensors = wide
+    contents = read(io.BytesIO(packed_wide))
+    assert (contents.graph.more_inputs, contents.graph.outputs) == (graph.more_inputs, graph.outputs)
+    assert file_bytes(graph, tensors) == len(packed_wide)
+    model = loaded(packed_wide)
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 6)).astype(np.uint8)
+    vectors = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32)
+    found, shares = model.predict((images, vectors), batch_size=4)
+    assert (found.shape, shares.shape) == ((9, 8, 6, 4), (9, 2, 4, 4))
+    np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-6)
+    again, _ = model.predict((images[3:5], vectors[3:5]), threads=2)
+    np.testing.assert_array_equal(again, found[3:5])
+    traced = model.trace((images, vectors))
+    np.testing.assert_array_equal(traced["map"], found)
+    tensors = {**tensors, "place.value": np.full((1, 24, 2), np.nan, np.float32)}
+    with pytest.raises(HypersignError, match=r"place\.value must hold numbers"):
+        write(tmp_path / "net", graph, tensors)

@@ -196,6 +196,10 @@ SEQUENCES: dict[str, Callable[[], list[nn.Module]]] = {
         sign_conv(3, 8, 3), nn.AvgPool2d(2, 1, 1, count_include_pad=False), nn.BatchNorm2d(8), nn.MaxPool2d(2),
         sign_conv(8, 8, 2, input_quantizer=Identity()), nn.MaxPool2d(2, 1), nn.Hardtanh(-2, 3),
     ],
+    "pools of equal parts": lambda: [
+        sign_conv(3, 8, 4), nn.AdaptiveMaxPool2d(3), nn.BatchNorm2d(8), sign_conv(8, 8, 1),
+        nn.AdaptiveAvgPool2d((3, 1)),
+    ],
     "nested, plain layers": lambda: [
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.BatchNorm2d(4))), nn.Conv2d(4, 8, 1, groups=2)
     ],
@@ -262,7 +266,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "flattened too early": (lambda: nn.Sequential(nn.Flatten(), nn.Conv2d(3, 4, 3)), "cannot follow nn.Flatten"),
     "flattened with the batch": (lambda: nn.Flatten(0), "the batch, is not flattened"),
     "pool dilation": (lambda: nn.MaxPool2d(2, dilation=2), "dilation"),
-    "pool to other sizes": (lambda: nn.AdaptiveAvgPool2d(2), "1 x 1"),
+    "pool to other sizes": (lambda: nn.AdaptiveAvgPool2d(2), "2 x 2 must divide the image of 9 x 9"),
     "pool divisor": (lambda: nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
     "double": (lambda: sign_conv(3, 4, 9).double(), "weight must be float32"),
 }  # fmt: skip

@@ -131,8 +131,8 @@ class _Standard:
             handler = HANDLERS.get(node.op)
             if handler is None:
                 raise HypersignError(
-                    f"node {node.name!r}: ONNX has no exact form of the operation {node.op} in float32; export to C "
-                    "where it has one, or run the packed file"
+                    f"node {node.name!r}: ONNX has no exact form of the operation {node.op} in float32; run the "
+                    "packed file, or export it to C if that has one"
                 )
             try:
                 self.names[node.name] = handler(self, node, data)

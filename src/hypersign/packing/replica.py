@@ -23,6 +23,7 @@ Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", sections 
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -269,10 +270,13 @@ class _Pass:
         return self.settle(name, _Number(module(x.value), module(x.error), x.unit))
 
     def avg_pool(self, name: str, module: Any, x: _Number) -> _Number:
-        whole = isinstance(module, nn.AdaptiveAvgPool2d)
-        height, width = x.value.shape[-2:] if whole else pair(module.kernel_size)
-        rounding = (height * width + 1) * U * module(x.value.abs())
-        return self.settle(name, _Number(module(x.value), module(x.error) + rounding))
+        value = module(x.value)
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            count = x.value[0].numel() // value[0].numel()
+        else:
+            count = math.prod(pair(module.kernel_size))
+        rounding = (count + 1) * U * module(x.value.abs())
+        return self.settle(name, _Number(value, module(x.error) + rounding))
 
     def node(self, name: str, *operations: str) -> Node:
         """The packed network's node of this name, which must do one of these operations."""

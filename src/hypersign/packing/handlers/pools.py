@@ -28,23 +28,32 @@ def avg_pool(folding: Folding, name: str, module: nn.AvgPool2d, x: Flow) -> Flow
 
 
 def adaptive_avg_pool(folding: Folding, name: str, module: nn.AdaptiveAvgPool2d, x: Flow) -> Flow:
-    """The mean over the whole image."""
+    """The mean over the whole image, or over equal parts of it."""
     x = folding.as_image(name, x)
-    if pair(module.output_size) != [1, 1]:
-        raise refusal(name, module, "only an output of 1 x 1 is supported")
-    size = [x.height, x.width]
-    options = {"size": size, "stride": size, "padding": [0, 0], "ceil_mode": False, "count_include_pad": True}
-    return _averaged(folding, name, options, x)
+    return _averaged(folding, name, {**_equal_parts(name, module, x), "count_include_pad": True}, x)
 
 
 def adaptive_max_pool(folding: Folding, name: str, module: nn.AdaptiveMaxPool2d, x: Flow) -> Flow:
-    """The maximum over the whole image."""
+    """The maximum over the whole image, or over equal parts of it."""
     x = folding.as_image(name, x)
-    if pair(module.output_size) != [1, 1] or module.return_indices:
-        raise refusal(name, module, "only an output of 1 x 1, without indices, is supported")
-    size = [x.height, x.width]
-    options = {"size": size, "stride": size, "padding": [0, 0], "ceil_mode": False}
+    if module.return_indices:
+        raise refusal(name, module, "return_indices is not supported")
+    options = _equal_parts(name, module, x)
     return _pooled(x, options).then(Monotone(name, pool=options))
+
+
+def _equal_parts(name: str, module: Any, x: Flow) -> dict[str, Any]:
+    """The options of the pool that gives the output's size, if its windows are of one size."""
+    given = module.output_size
+    pair_given = given if isinstance(given, tuple | list) else (given, given)
+    height, width = (
+        n if size is None else int(size) for n, size in zip((x.height, x.width), pair_given, strict=True)
+    )
+    if x.height % height or x.width % width:
+        reason = f"an output of {height} x {width} must divide the image of {x.height} x {x.width} into equal parts"
+        raise refusal(name, module, reason)
+    size = [x.height // height, x.width // width]
+    return {"size": size, "stride": size, "padding": [0, 0], "ceil_mode": False}
 
 
 def _averaged(folding: Folding, name: str, options: dict[str, Any], x: Flow) -> Flow:
