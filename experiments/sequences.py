@@ -8,8 +8,8 @@ is not trained again. The JSON has every run of the folder that is finished, and
 measures a step of each network.
 
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
-- lstm: a character LSTM on War and Peace; float, binary and ternary weights with a learned length per row, and binary
-  weights without it (plain);
+- lstm: a character LSTM on War and Peace; float, binary and ternary weights with a learned length per row; binary
+  weights with a least-squares scale per row in its place (scaled), or with none (plain);
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
@@ -58,7 +58,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "float": FLOAT,
         "binary": {"weights": "sign"},
         "ternary": {"levels": 3, "weights": "ternary:threshold=optimal"},
-        "plain": {"weights": "sign:scale=filter", "norm": "none"},
+        "scaled": {"weights": "sign:scale=filter", "norm": "none"},
+        "plain": {"weights": "sign", "norm": "none"},
     },
     "gpt": {
         "float": FLOAT,
