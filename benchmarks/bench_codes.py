@@ -143,7 +143,8 @@ class Hypersign:
         if kind == "signs":
             hasher = SignHasher(d, seed=seed)
         else:
-            count = int(bits * (7 * d // 4)) if kind == "longer" else None
+            # shorter: as many bytes as turbovec's, which has 4 bytes of numbers where level codes have 8
+            count = {"longer": int(bits * (7 * d // 4)), "shorter": int(bits * d) - 32}.get(kind)
             hasher = SignHasher(count, bits_per_dimension=bits, metric=metric.replace(" ", "_"), seed=seed)
         self.index = HammingIndex(hasher.fit(base), hasher.codes(base))
 
@@ -158,7 +159,7 @@ class Hypersign:
 
 
 PROGRAMS: dict[str, Any] = {"hypersign": Hypersign, "rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}
-OURS = {"signs": (1,), "levels": (1, 1.5, 2, 3, 4), "longer": (4,)}
+OURS = {"signs": (1,), "levels": (1, 1.5, 2, 3, 4), "shorter": (2, 4), "longer": (4,)}
 RIVALS: dict[str, dict[str, tuple[float, ...]]] = {
     "rabitqlib": {"one": (1, 2, 3, 4), "many": (1, 2, 3, 4)},
     "faiss": {"flat": (1,), "fast scan": (1, 2, 3, 4)},
@@ -166,6 +167,7 @@ RIVALS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 NAMES = {
     "hypersign levels": "HyperSign",
+    "hypersign shorter": "HyperSign, turbovec's bytes",
     "hypersign longer": "HyperSign, 7/4 as many components",
     "hypersign signs": "HyperSign, signs alone",
     "rabitqlib one": "rabitqlib, one cluster",
@@ -357,7 +359,7 @@ def main() -> None:
     parser.add_argument("--metrics", nargs="*", default=METRICS, choices=METRICS)
     parser.add_argument("--count", type=int, default=200_000, help="Gaussian vectors (default 200000)")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, nargs="?", const="-", metavar="FILE")
     options = parser.parse_args()
     if options.data is None:
