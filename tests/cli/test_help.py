@@ -199,7 +199,7 @@ OWN = {
     info: {"json"},
     inspect_run: {"output", "figures", "ablate"},
     inspect_vectors: {"json"},
-    inspect_weights: {"against", "json"},
+    inspect_weights: {"against", "arm", "json"},
     models: {"card", "json"},
     pack: {"output", "verify"},
     play: {"output", "images", "count"},

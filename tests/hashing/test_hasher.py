@@ -142,6 +142,24 @@ def test_data_frames(output):
     index = HammingIndex(hasher, frame)
     np.testing.assert_array_equal(index.codes, plain.codes(x))
     np.testing.assert_array_equal(index.search(x[:5], k=1).indices[:, 0], range(5))
+    # frames of vectors too, whose index is not that of their rows
+    table = pandas.DataFrame(x, index=np.arange(len(x))[::-1])
+    candidates = index.search(table[:5], k=8)
+    np.testing.assert_array_equal(candidates.indices, index.search(x[:5], k=8).indices)
+    found, expected = (index.rescore(y[:5], candidates, y, k=3) for y in (table, x))
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+
+
+@pytest.mark.parametrize("options", [{"bits_per_dimension": 2}, {"metric": "cosine"}], ids=str)
+def test_data_frames_of_level_codes(options):
+    pytest.importorskip("pandas")
+    x = vectors()
+    hasher = SignHasher(**options).set_output(transform="pandas").fit(x)
+    index = HammingIndex(hasher, hasher.transform(x))
+    np.testing.assert_array_equal(index.codes, hasher.codes(x))
+    candidates = index.search(x[:5], k=8)
+    np.testing.assert_array_equal(index.rescore(x[:5], candidates, x, k=1).indices[:, 0], range(5))
 
 
 def test_names_of_the_words():
@@ -154,7 +172,7 @@ def test_blocks_change_nothing(monkeypatch):
     whole = SignHasher(128).fit(x)
     monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 7 * 40)
     parts = SignHasher(128).fit(x)
-    np.testing.assert_allclose(parts.mean_, whole.mean_, atol=1e-12)
+    np.testing.assert_array_equal(parts.mean_, whole.mean_)
     np.testing.assert_array_equal(parts.transform(x), whole.transform(x))
 
 

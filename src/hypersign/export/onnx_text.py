@@ -21,7 +21,7 @@ from hypersign._checks import HypersignError
 from hypersign._files import write_atomic
 from hypersign.export.onnx_graph import IR_VERSION, OPSET
 from hypersign.packed import PackedText
-from hypersign.packed.text import GATES
+from hypersign.packed.cells import GATES
 
 __all__ = ["onnx_text_model", "write_onnx_text"]
 

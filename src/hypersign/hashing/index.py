@@ -294,6 +294,8 @@ class HammingIndex:
         """
         queries = np.asarray(queries)
         dimension = self.hasher.n_features_in_
+        if hasattr(vectors, "iloc"):  # a data frame, whose own index is by columns
+            vectors = np.asarray(vectors)
         fetch = vectors if callable(vectors) else self._rows_of(vectors, found.indices)
         if queries.shape != (len(found.indices), dimension):
             raise HypersignError(

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from hypersign._checks import HypersignError
 from hypersign._display import as_html, as_text
-from hypersign.layers.layer import OwnedProduct, QuantLayer
+from hypersign.layers.layer import QuantLayer
 from hypersign.quantizers import Identity
 
 __all__ = ["Conversion", "macs_of", "warn_if_mostly_float"]
@@ -65,9 +65,9 @@ class Conversion:
 
 def _quantizers(module: nn.Module) -> str:
     """The quantizers of a converted layer in words."""
-    layers = (
-        [module] if isinstance(module, QuantLayer) else [m for m in module.children() if isinstance(m, OwnedProduct)]
-    )
+    layers = [part for part in (module, *module.children()) if isinstance(part, QuantLayer)]
+    if not layers:
+        return "runs on bits"
     module = layers[0]
     sides = ("weights", module.weight_quantizer), ("inputs", module.input_quantizer)
     return "; ".join(
