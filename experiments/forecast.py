@@ -352,6 +352,29 @@ def assignments(world: World) -> Cell:
         }
         found[side] = {**summary_of(points), "rank_of_rivals": rivals, "points": points}
         found[side] |= {"factor": laws[side].factor, "power": laws[side].power}
+        if world.subject.kinds:
+            found[side]["kinds"] = kinds_of(
+                world, laws[side], [made for made in cells if made[side]["r"] >= DESTROYED], side
+            )
+    return found
+
+
+def kinds_of(world: World, law: Law, cells: Sequence[Cell], side: str) -> Cell:
+    """Mean agreement of each kind of inputs over mixtures: predicted (without the known bias), and measured."""
+    found: Cell = {}
+    for name, (given, held) in world.subject.kinds.items():
+        for title, wanted in ((name, True), ("others", False)):
+            ours, theirs = (np.array(which) == wanted for which in (given, held))
+            predicted = [
+                (law.logits(world.picks(made["assignment"])).argmax(-1) == law.original.argmax(-1))[ours].mean()
+                for made in cells
+            ]
+            measured = [np.array(made[f"{side}_agree"])[theirs].mean() for made in cells]
+            found[title] = {
+                "inputs": int(theirs.sum()),
+                "predicted": _mean(np.array(predicted)),
+                "measured": _mean(np.array(measured)),
+            }
     return found
 
 
@@ -362,6 +385,7 @@ def summary_of(points: Sequence[Mapping[str, float]]) -> Cell:
     """Mean absolute errors of a law: r where it is at least .6, agreement where at least .5, ln KL where r is."""
     row = {name: np.array([point[name] for point in points]) for name in points[0]}
     alive, agreeing = row["measured_r"] >= DESTROYED, row["measured_agreement"] >= 0.5
+    some = row["measured_r"] >= 0.1  # below, how the logits of different images happen to correlate decides
     apart = row["predicted_r"] - row["measured_r"]
     agree = row["predicted_agreement"] - row["measured_agreement"]
     logs = np.log(np.maximum(row["predicted_kl"], 1e-9) / np.maximum(row["measured_kl"], 1e-9))
@@ -383,6 +407,7 @@ def summary_of(points: Sequence[Mapping[str, float]]) -> Cell:
         "log_kl": _mean_abs(logs[alive]),
         "log_kl_bias": _mean(logs[alive]),
         "rank": _rank(row["predicted_r"], row["measured_r"]),
+        "rank_above_a_tenth": _rank(row["predicted_r"][some], row["measured_r"][some]),
         "destroyed": int((~alive).sum()),
         "wrongly_destroyed": int((said & alive).sum()),
         "missed_destroyed": int((~said & ~alive).sum()),

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ class Network:
         calibration: inputs that the forecast and repair see, one batch.
         others: other inputs, on which predictions are compared with measurements, in batches.
         fragile: whether random mixtures must be mild, so that some of them leave anything of the network.
+        kinds: kinds of inputs whose agreement is compared apart from the rest: which of `calibration`, and which of
+            `others`, are of it.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Network:
     calibration: list[Tensor]
     others: list[Tensor]
     fragile: bool = False
+    kinds: Mapping[str, tuple[list[bool], list[bool]]] = dataclasses.field(default_factory=dict)
 
 
 class ResidualBlock(nn.Module):
@@ -195,13 +198,13 @@ def crops(count: int, pixels: int, right: bool, seed: int) -> Tensor:
     return (torch.cat(found) - 127) / 128
 
 
-def natural(split: str, count: int, pixels: int) -> Tensor:
-    """Natural images for EfficientNet: crops of photographs and enlarged CIFAR-10 images, shuffled."""
+def natural(split: str, count: int, pixels: int) -> tuple[Tensor, list[bool]]:
+    """Natural images for EfficientNet, crops of photographs and enlarged CIFAR-10 images; and which are crops."""
     some = count // SHARE_OF_CROPS
     large = F.interpolate(cifar(split, count - some), (pixels, pixels), mode="bicubic").clamp(-1, 1)
     images = torch.cat([crops(some, pixels, split == "test", seed=split == "test"), large])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return images[order].contiguous(memory_format=torch.channels_last)
+    return images[order].contiguous(memory_format=torch.channels_last), (order < some).tolist()
 
 
 def efficientnet() -> nn.Module:
@@ -236,20 +239,23 @@ def network(
         pixels: height and width of EfficientNet's inputs.
     """
     title, build = NETWORKS[name]
+    crops: dict[str, tuple[list[bool], list[bool]]] = {}
     model: Any
     if name in TEXTS:
         run = trained(folder / name / "run", None, TEXTS[name])
         data, model = run.data(), run.load_model()
         given, held = (torch.cat(inputs_of(data, part, n)) for part, n in ((data.train, inputs), (data.test, others)))
     elif name == "efficientnet":
-        model, given, held = build(), natural("train", inputs, pixels), natural("test", others, pixels)
+        model = build()
+        (given, cut), (held, held_cut) = natural("train", inputs, pixels), natural("test", others, pixels)
+        crops = {"crops": (cut, held_cut)}
     else:
         model = build() if name == "binary" else _twin(folder / name / "run", build, epochs)
         given, held = cifar("train", inputs), cifar("test", others)
     model = model.eval().to(device, memory_format=torch.preserve_format if name in TEXTS else torch.channels_last)
     held = held.to(device)
     parts = list(held.split(100 if held.device.type == "cpu" else 500))
-    return Network(name, title, model, [given.to(device)], parts, fragile=name == "efficientnet")
+    return Network(name, title, model, [given.to(device)], parts, name == "efficientnet", crops)
 
 
 NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {

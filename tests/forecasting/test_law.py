@@ -44,7 +44,10 @@ def test_a_linear_network_in_closed_form() -> None:
     everything = dict.fromkeys("012", "binary")
     predicted = found.predict(everything, repaired=False)
     assert predicted.r.value == pytest.approx(r, abs=1e-5)
-    assert found.law(False).gains == pytest.approx(gains, abs=1e-5)
+    law = found.law(False)
+    assert law.gains == pytest.approx(gains, abs=1e-5)
+    assert law.logits([0, 1, 2]) == pytest.approx(c + noise, abs=1e-4)
+    assert law.logits([]) is law.original
     measured = found.measure(everything, repaired=False)
     real = effect(c, run(x, [binary(w) for w in weights]))
     assert measured.r.value == pytest.approx(real.r.value, abs=1e-5)

@@ -8,7 +8,8 @@ from torch import nn
 
 import hypersign
 from hypersign._checks import HypersignError
-from hypersign.forecasting import forecast, repair
+from hypersign.data import TextData
+from hypersign.forecasting import forecast, inputs_of, repair
 from hypersign.layers import QuantLinear, convert
 from hypersign.quantizers import MeanScale, Sign
 
@@ -256,6 +257,17 @@ def test_plans_that_cannot_be(found, net, images) -> None:
         forecast(net, images[:4].split(1), formats=["binary"], mixtures=0)
 
 
+def test_inputs_of_a_text_are_windows() -> None:
+    data = TextData.of("rhyme", "the cat sat on the mat " * 40, length=10)
+    spread, first = (torch.cat(inputs_of(data, data.train, 8, spread=one)) for one in (True, False))
+    assert spread.shape == first.shape == (8, 10)
+    assert torch.equal(first.flatten(), data.train.tokens[:80])
+    assert torch.equal(spread[1], data.train.tokens[100:110])  # every tenth of 82 windows
+    assert sum(map(len, inputs_of(data, data.test, 500))) == len(data.test) // 10
+    with pytest.raises(HypersignError, match="at least two sequences of 10 characters"):
+        inputs_of(data, data.test[:19], 5)
+
+
 def test_repair_is_public() -> None:
     assert hypersign.forecast is forecast
     assert hypersign.forecasting.repair is repair
@@ -283,16 +295,15 @@ def test_the_network_its_mode_and_the_random_state_stay_as_they_are(net, images)
 
 
 def test_a_layer_that_convert_refuses_is_measured_and_its_code_says_so() -> None:
-    class Same(nn.Conv2d):
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
-            return super().forward(nn.functional.pad(input, (0, 1, 0, 1)))
-
     torch.manual_seed(0)
-    model = nn.Sequential(Same(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    layer = nn.Conv2d(3, 4, 2)
+    forward = layer.forward
+    layer.forward = lambda x: forward(nn.functional.pad(x, (0, 1, 0, 1)))  # type: ignore[method-assign]
+    model = nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
     result = forecast(model, [torch.randn(40, 3, 6, 6)], formats=["binary"], mixtures=0, repaired=True)
-    assert result.layers[0].kind == "Same"
+    assert result.layers[0].repaired["binary"].r.value < 1
     plan = result.plan(bits_per_weight=2.0)
-    assert plan.call.startswith("# convert refuses this plan: the layer '0' cannot be converted: Same is a subclass")
+    assert plan.call.startswith("# convert refuses this plan: the layer '0' cannot be converted: its forward was")
     assert plan.file_bytes is None
 
 

@@ -155,7 +155,9 @@ def weight_values(quantizer: Quantizer, latent: Tensor, given: Tensor | None = N
 def fitted(quantizer: Quantizer, latent: Tensor) -> Quantizer:
     """The quantizer, with what it learns started from these latent weights; random scores have a fixed seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SCORES_SEED)
+        torch.default_generator.manual_seed(_SCORES_SEED)  # torch.manual_seed looks for every kind of device: slow
+        if latent.is_cuda:
+            torch.cuda.manual_seed(_SCORES_SEED)
         quantizer.fit(latent)
     return quantizer
 

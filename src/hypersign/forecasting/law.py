@@ -116,6 +116,10 @@ class Law:
         together = self.crowd(picks) ** self.crowding * self.correlation(picks) ** self.coherence
         return math.exp(-self.factor * self.error(picks) ** self.power * together)
 
+    def logits(self, picks: Sequence[int]) -> Array:
+        """The predicted centred logits, without the gains."""
+        return self._scaled(self.residuals[np.asarray(picks)].sum(0), self.r(picks)) if len(picks) else self.original
+
     def predict(self, picks: Sequence[int]) -> Effect:
         """The predicted effect of these changes together, with standard errors and known bias."""
         if not len(picks):

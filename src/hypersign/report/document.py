@@ -238,7 +238,7 @@ def _forecast_words(forecast: Mapping[str, Any], info: Mapping[str, Any]) -> dic
     return {
         "sides": [side for side in ("repaired", "raw") if forecast["laws"].get(side)],
         "inputs": forecast["inputs"],
-        "unit": forecast.get("unit", "inputs"),
+        "unit": _examples(forecast.get("unit", "inputs")),
         "of": f"{forecast['run']}, the float network," if forecast.get("run") != info.get("name") else "this network",
         "choosable": any(not layer["quantized"] for layer in layers),
     }
