@@ -262,7 +262,7 @@ def test_hashing_with_bounds_goes_on_after_a_stop(source, tmp_path, small_blocks
         assert (tmp_path / "c").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_files_with_ids(source, tmp_path):
+def test_files_with_ids(source, tmp_path, monkeypatch):
     hasher = SignHasher(100).fit(np.load(source))
     index = HammingIndex(hasher, hasher.codes(np.load(source))[:4], [5, -3, 7, 2**60])
     index.save(tmp_path / "c")
@@ -270,8 +270,10 @@ def test_files_with_ids(source, tmp_path):
     found = HammingIndex.load(tmp_path / "c")
     assert found.ids.tolist() == [-3, 5, 7, 2**60]
     np.testing.assert_array_equal(found.codes, index.codes)
+    monkeypatch.setattr("hypersign.hashing.vectors.CHECKED", 2)
     for ids, message in (
         (np.array([1, 2, 2, 3]), "its ids must ascend"),
+        (np.array([1, 2, 4, 3]), "its ids must ascend"),
         (np.array([1, 2, 3]), r"its ids must be of type I64 and shape \(4,\)"),
         (np.arange(4.0), r"its ids must be of type I64 and shape \(4,\); got F64"),
     ):
