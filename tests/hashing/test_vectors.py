@@ -310,13 +310,16 @@ def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
     index.save(tmp_path / "ids")
     mutators.append(mutations.Mutator((tmp_path / "ids").read_bytes(), "hypersign"))
 
+    hash_file(source, tmp_path / "levels", SignHasher(bits_per_dimension=1.5, metric="cosine"))
+    mutators.append(mutations.Mutator((tmp_path / "levels").read_bytes(), "hypersign"))
+
     def read(path):
         index = HammingIndex.load(path)
-        assert index.codes.shape[1] == -(-index.hasher.bits // 64)
+        assert index.codes.nbytes == len(index) * index.hasher.row_bytes()
         index.search(queries, k=1)
 
     count = mutations.cases(500)
-    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 4].mutated(seed), read, count)
+    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 5].mutated(seed), read, count)
     assert count // 3 < refused < count
 
 
