@@ -37,7 +37,9 @@ def write(path: Path, x: np.ndarray) -> None:
     elif suffix in ("h5", "chunked.h5"):
         h5py = pytest.importorskip("h5py")
         with h5py.File(path, "w") as file:
-            options = {"chunks": (min(64, len(x)), x.shape[1]), "compression": "gzip"} if suffix == "chunked.h5" else {}
+            options = (
+                {"chunks": (min(64, len(x)), x.shape[1]), "compression": "gzip"} if suffix == "chunked.h5" else {}
+            )
             file.create_dataset("a/vectors", data=x, **options)
             file["ids"] = np.arange(len(x))
     else:
