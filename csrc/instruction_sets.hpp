@@ -18,6 +18,7 @@ struct HammingKernels;
 struct GaussianKernels;
 struct MomentsKernels;
 struct GradientKernels;
+struct LevelKernels;
 
 // The kernels of an instruction set, one member per operation.
 struct Kernels {
@@ -32,6 +33,7 @@ struct Kernels {
     const GaussianKernels *gaussian;
     const MomentsKernels *moments;
     const GradientKernels *gradient;
+    const LevelKernels *levels;
 };
 
 struct InstructionSet {

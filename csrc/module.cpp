@@ -21,6 +21,7 @@ void bind_elementwise(nb::module_ &m);
 void bind_gaussian(nb::module_ &m);
 void bind_moments(nb::module_ &m);
 void bind_gradient(nb::module_ &m);
+void bind_levels(nb::module_ &m);
 }
 
 NB_MODULE(_native, m) {
@@ -62,4 +63,5 @@ NB_MODULE(_native, m) {
     bind_gaussian(m);
     bind_moments(m);
     bind_gradient(m);
+    bind_levels(m);
 }

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,64 @@ def test_what_cannot_run_is_refused_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(HypersignError, match=reason):
         import_qonnx(file, tmp_path / "net.hypersign")
     assert not (tmp_path / "net.hypersign").exists()
+
+
+def changed(folder: Path, change: Callable[[onnx.ModelProto], Any]) -> Path:
+    """A small network's file after a change."""
+    nodes = [node("Flatten", "x", "f"), node("Sub", "f", "half", "c"), quant("BipolarQuant", "c", "one", "q"),
+             node("MatMul", "q", "w", "y")]  # fmt: skip
+    file = save(folder, nodes, {"half": 0.5, "one": 1.0, "w": SIGNS}, [1, 1, 3, 4])
+    proto = onnx.load(file)
+    change(proto)
+    file.write_bytes(proto.SerializeToString())
+    return file
+
+
+def free_size(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+
+
+def outside(proto: onnx.ModelProto) -> None:
+    tensor = proto.graph.initializer[2]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "missing.bin"
+
+
+CHANGES: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
+    "a free size": (free_size, r"the sizes of the input must be numbers, except the batch; height is free: set it"),
+    "a shape of three": (lambda m: m.graph.input[0].type.tensor_type.shape.dim.pop(), "it is \\[1, 1, 3\\]"),
+    "an old opset": (
+        lambda m: setattr(m.opset_import[0], "version", 6),
+        "opset 6; opsets 7 to .* are read: convert it",
+    ),
+    "a new opset": (lambda m: setattr(m.opset_import[0], "version", 99), "uses the operators of opset 99"),
+    "channels last": (
+        lambda m: setattr(m.graph.node[3], "domain", "qonnx.custom_op.channels_last"),
+        "'qonnx.custom_op.channels_last' are unknown.*: export it without channels last",
+    ),
+    "a domain": (
+        lambda m: setattr(m.graph.node[3], "domain", "my.own"),
+        "operators of the domain 'my.own' are unknown",
+    ),
+    "weights in a missing file": (outside, "keeps the tensor 'w' in another file; save it as one file first"),
+    "two inputs": (
+        lambda m: m.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])),
+        "must have one input and one output; it has 2 and 1",
+    ),
+    "a new file version": (lambda m: setattr(m, "ir_version", 99), "not valid ONNX .*ir_version 99"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_files_of_other_kinds_are_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    change, reason = CHANGES[name]
+    with pytest.raises(HypersignError, match=reason) as refused:
+        import_qonnx(changed(tmp_path, change), tmp_path / "net.hypersign")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "net.hypersign").exists()
+    import_qonnx(changed(tmp_path, lambda _: None), tmp_path / "net.hypersign")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

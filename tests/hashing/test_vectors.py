@@ -262,7 +262,7 @@ def test_hashing_with_bounds_goes_on_after_a_stop(source, tmp_path, small_blocks
         assert (tmp_path / "c").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_files_with_ids(source, tmp_path):
+def test_files_with_ids(source, tmp_path, monkeypatch):
     hasher = SignHasher(100).fit(np.load(source))
     index = HammingIndex(hasher, hasher.codes(np.load(source))[:4], [5, -3, 7, 2**60])
     index.save(tmp_path / "c")
@@ -270,8 +270,10 @@ def test_files_with_ids(source, tmp_path):
     found = HammingIndex.load(tmp_path / "c")
     assert found.ids.tolist() == [-3, 5, 7, 2**60]
     np.testing.assert_array_equal(found.codes, index.codes)
+    monkeypatch.setattr("hypersign.hashing.vectors.CHECKED", 2)
     for ids, message in (
         (np.array([1, 2, 2, 3]), "its ids must ascend"),
+        (np.array([1, 2, 4, 3]), "its ids must ascend"),
         (np.array([1, 2, 3]), r"its ids must be of type I64 and shape \(4,\)"),
         (np.arange(4.0), r"its ids must be of type I64 and shape \(4,\); got F64"),
     ):
@@ -308,13 +310,16 @@ def test_mutated_codes_are_refused_or_searched(source, tmp_path, mutations):
     index.save(tmp_path / "ids")
     mutators.append(mutations.Mutator((tmp_path / "ids").read_bytes(), "hypersign"))
 
+    hash_file(source, tmp_path / "levels", SignHasher(bits_per_dimension=1.5, metric="cosine"))
+    mutators.append(mutations.Mutator((tmp_path / "levels").read_bytes(), "hypersign"))
+
     def read(path):
         index = HammingIndex.load(path)
-        assert index.codes.shape[1] == -(-index.hasher.bits // 64)
+        assert index.codes.nbytes == len(index) * index.hasher.row_bytes()
         index.search(queries, k=1)
 
     count = mutations.cases(500)
-    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 4].mutated(seed), read, count)
+    refused = mutations.refusals(tmp_path / "codes", lambda seed: mutators[seed % 5].mutated(seed), read, count)
     assert count // 3 < refused < count
 
 

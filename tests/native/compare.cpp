@@ -14,6 +14,7 @@
 #include "hamming/hamming.hpp"
 #include "image/image.hpp"
 #include "integers.hpp"
+#include "levels/levels.hpp"
 #include "pack/pack.hpp"
 #include "product/filters.hpp"
 #include "product8/product8.hpp"
@@ -238,6 +239,32 @@ void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
     expect(sums[0] == sums[1] && scaled[0] == scaled[1], "product8");
 }
 
+void levels(const char *set) {
+    const auto kind = static_cast<LevelKind>(up_to(4));
+    const int64_t queries = up_to(30), rows = up_to(300), count = 1 + up_to(up_to(3) ? 100 : 1000);
+    const int64_t bytes = level_width(kind, count) + 8 + up_to(3), k = up_to(rows);
+    const auto x = random_values<int8_t>(queries * count, -127, 127);
+    auto packed = random_values<uint8_t>(rows * bytes, 0, 255);
+    for (int64_t i = 0; i < rows; ++i) {
+        const float factors[2] = {static_cast<float>(up_to(9)) - 4, static_cast<float>(up_to(9))};
+        std::memcpy(&packed[static_cast<size_t>((i + 1) * bytes - (bytes - level_width(kind, count)))], factors, 8);
+    }
+    const auto steps = random_values<float>(queries, 0, 3);
+    std::vector<int32_t> dots[2];
+    std::vector<float> scores[2];
+    std::vector<int64_t> indices[2];
+    for (int i = 0; i < 2; ++i) {
+        use_instruction_set(i ? set : "portable");
+        dots[i].resize(static_cast<size_t>(queries * rows));
+        scores[i].resize(static_cast<size_t>(queries * k));
+        indices[i].resize(scores[i].size());
+        const LevelTask task{kind, count, x.data(), queries, packed.data(), rows, bytes, nullptr, 1};
+        level_dots(task, dots[i].data());
+        level_nearest(task, steps.data(), k, scores[i].data(), indices[i].data());
+    }
+    expect(dots[0] == dots[1] && scores[0] == scores[1] && indices[0] == indices[1], "levels");
+}
+
 template <typename T, typename Kernel>
 void hadamard(Kernel kernel, Kernel truth, const char *what) {
     const int64_t rows = 3, n = int64_t{1} << up_to(12);
@@ -271,6 +298,7 @@ int main(int count, char **names) {
             real(*set.kernels.real, real_portable);
             elementwise(*set.kernels.elementwise, elementwise_portable);
             product8(*set.kernels.product8, product8_portable);
+            levels(set.name);
             const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {
                 return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
+from hypersign.bits.backend import native
 from hypersign.bits.hamming import check_allowed
 
 __all__ = ["LEVELS", "MOST_LEVELS", "LevelCode", "level_dots", "level_topk", "pack_levels", "unpack_levels"]
@@ -66,6 +67,11 @@ class LevelCode:
         return LEVELS[self.bits]
 
     @property
+    def kind(self) -> int:
+        """The number of this form in the kernels."""
+        return list(LEVELS).index(self.bits)
+
+    @property
     def width(self) -> int:
         """Bytes of a packed row."""
         return sum(-(-self.count // parts) for parts, _ in self.planes)
@@ -107,9 +113,9 @@ def unpack_levels(packed: NDArray[np.uint8], code: LevelCode) -> NDArray[np.uint
 def level_dots(
     queries: NDArray[np.int8], rows: NDArray[np.uint8], code: LevelCode, *, threads: int = 1
 ) -> NDArray[np.int32]:
-    """The dot products of 8-bit queries (q, m) with rows of levels (n, width or more): int32 (q, n).
+    """The dot products of queries (q, m), integers from -127 to 127, with rows of levels: int32 (q, n).
 
-    Bytes of a row after its levels are ignored.
+    Rows are uint8 (n, width or more). Bytes of a row after its levels are ignored.
 
     Raises:
         HypersignError: queries or rows do not fit the code.
@@ -118,8 +124,12 @@ def level_dots(
     [[-91]]
     """
     queries, rows = _queries(queries, code), _packed(rows, code, exact=False)
-    check_threads(threads)
-    return reference.level_dots(queries, rows[:, : code.width], code.levels, code.planes)
+    threads, kernels = check_threads(threads), native()
+    if kernels is None:
+        return reference.level_dots(queries, rows[:, : code.width], code.levels, code.planes)
+    dots = np.empty((len(queries), len(rows)), np.int32)
+    kernels.level_dots(queries, rows, code.kind, dots, threads)
+    return dots
 
 
 def level_topk(
@@ -137,7 +147,7 @@ def level_topk(
         score = (dot step) a + b,   each operation rounded to float32
 
     Args:
-        queries: 8-bit numbers (q, m).
+        queries: integers from -127 to 127, int8 (q, m).
         steps: float32 (q,), what 1 stands for in each query.
         rows: uint8 (n, width + 8 or more): the levels of a row, then its a and b, two float32 numbers in
             little-endian order. Further bytes are ignored.
@@ -157,16 +167,22 @@ def level_topk(
         raise HypersignError(f"{len(queries)} queries need as many steps; got shape {steps.shape}")
     allowed = check_allowed(allowed, len(rows))
     k = check_int("k", k, min=0, max=len(rows) if allowed is None else int(np.count_nonzero(allowed)))
-    check_threads(threads)
-    places = np.arange(len(rows)) if allowed is None else np.flatnonzero(allowed)
-    scores, found = reference.level_topk(queries, steps, rows[places], code.levels, code.planes, code.width, k)
-    return scores, places[found]
+    threads, kernels = check_threads(threads), native()
+    if kernels is None:
+        places = np.arange(len(rows)) if allowed is None else np.flatnonzero(allowed)
+        scores, found = reference.level_topk(queries, steps, rows[places], code.levels, code.planes, code.width, k)
+        return scores, places[found]
+    scores, indices = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    kernels.level_topk(queries, steps, rows, code.kind, allowed, scores, indices, threads)
+    return scores, indices
 
 
 def _queries(queries: NDArray[np.int8], code: LevelCode) -> NDArray[np.int8]:
     queries = np.asarray(queries)
     if queries.dtype != np.int8 or queries.ndim != 2 or queries.shape[1] != code.count:
         raise HypersignError(f"queries must be int8 (q, {code.count}); got {queries.dtype} of shape {queries.shape}")
+    if queries.size and queries.min() == -128:
+        raise HypersignError("queries must have numbers from -127 to 127; got -128")
     return np.require(queries, requirements=["C", "A"])
 
 

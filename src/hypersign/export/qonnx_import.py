@@ -40,6 +40,9 @@ FOLDED = (
 )
 """Standard operators on constants: none of them makes much of little."""
 
+OLDEST_OPSET = 7
+"""The oldest set of operators that is read: before, operators broadcast in another way."""
+
 MOST_BYTES = 2**30
 """The largest file that is read."""
 
@@ -90,6 +93,13 @@ def _load(path: Path) -> onnx.ModelProto:
         raise HypersignError(f"{path}: is no ONNX file, or it is damaged") from error
     if not proto.graph.node:
         raise HypersignError(f"{path}: is no ONNX file with a graph")
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OLDEST_OPSET)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise HypersignError(
+            f"{path}: uses the operators of opset {opset}; opsets {OLDEST_OPSET} to {newest} are read: convert "
+            "it, for example with onnx.version_converter"
+        )
     outside = [t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         raise HypersignError(
@@ -173,7 +183,10 @@ class Reader:
         inputs = [name for name in node.input if name]
         custom = node.domain in DOMAINS
         if node.domain not in ("", "ai.onnx", *DOMAINS):
-            raise HypersignError(f"operators of the domain {node.domain!r} are unknown; QONNX's and ONNX's are read")
+            last = ": export it without channels last" if node.domain.endswith("channels_last") else ""
+            raise HypersignError(
+                f"operators of the domain {node.domain!r} are unknown; QONNX's and ONNX's are read{last}"
+            )
         if node.op_type == "Shape" and inputs and inputs[0] in self.flows:
             flow = self.flows[inputs[0]]
             shape = [1, math.prod(flow.shape)] if flow.flat else [1, *flow.shape]
@@ -270,7 +283,14 @@ def _array(tensor: onnx.TensorProto) -> NDArray[Any]:
 
 
 def _image_shape(entry: onnx.ValueInfoProto) -> tuple[int, int, int]:
-    sizes = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+    dims = entry.type.tensor_type.shape.dim
+    sizes = [dim.dim_value for dim in dims]
+    free = [dim.dim_param or "?" for dim in dims[1:] if not dim.dim_value and dim.WhichOneof("value") != "dim_value"]
+    if len(sizes) in (2, 4) and free:
+        raise HypersignError(
+            f"the sizes of the input must be numbers, except the batch; {', '.join(map(str, free))} is free: set it, "
+            "for example with onnx.tools.update_model_dims, and save the file again"
+        )
     if len(sizes) == 4 and min(sizes[1:]) > 0:
         return sizes[1], sizes[2], sizes[3]
     if len(sizes) == 2 and sizes[1] > 0:

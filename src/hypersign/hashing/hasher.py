@@ -183,15 +183,19 @@ class SignHasher(Transformer):
         self._check_block(x, 0)
         x = self._directed(x)
         rotated = self._rotated(x)
-        integers, steps = quantize_queries(rotated)
-        centred = x.astype(np.float64) - self.mean_
-        squares = np.square(centred).sum(1)
-        if self.metric_ == "euclidean":
-            terms = squares
-        else:
-            terms = -centred @ self.mean_ + (1 if self.metric_ == "cosine" else 0)
-        rounding = np.square(rotated - integers * steps[:, None].astype(np.float64)).sum(1)
-        return Queries(integers, steps, terms, squares, rounding)
+        with np.errstate(over="ignore", invalid="ignore"):
+            integers, steps = quantize_queries(rotated)
+            centred = x - self.mean_
+            squares = np.einsum("ij,ij->i", centred, centred)
+            if self.metric_ == "euclidean":
+                terms = squares
+            else:
+                terms = -centred @ self.mean_ + (1 if self.metric_ == "cosine" else 0)
+        if not (np.isfinite(steps).all() and np.isfinite(terms).all()):
+            raise HypersignError(
+                f"queries and the vectors' mean must be float32 numbers; some are too large: {_SCALE}"
+            )
+        return Queries(integers, steps, terms, squares, rotated)
 
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
         """Does what `fit` does, for vectors that come in blocks (rows, dimension), as from a large file."""
@@ -426,14 +430,19 @@ class Queries:
         terms: what is added to a score: the estimate of a squared Euclidean distance, of 1 - cosine or of the negated
             inner product is (<c, v> step) a + b + term. float64 (q,).
         squares: |query - mean|^2, float64 (q,).
-        rounding: the squared length of what rounding to integers changes, float64 (q,).
+        rotated: R (query - mean), shape (q, m), which integers and steps round.
     """
 
     integers: NDArray[np.int8]
     steps: NDArray[np.float32]
     terms: NDArray[np.float64]
     squares: NDArray[np.float64]
-    rounding: NDArray[np.float64]
+    rotated: NDArray[Any]
+
+    def rounding(self) -> NDArray[np.float64]:
+        """The squared length of what rounding to integers changes, float64 (q,)."""
+        rounded = self.integers * self.steps[:, None].astype(np.float64)
+        return np.asarray(np.square(self.rotated - rounded).sum(1))
 
 
 def check_share(center: bool | float) -> float:

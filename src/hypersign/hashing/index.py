@@ -111,7 +111,10 @@ class HammingIndex:
         Raises HypersignError if the file is not one, or is of another version.
         """
         read = read_codes(Path(path))
-        return cls(read.hasher, read.codes, read.ids)
+        index = cls(read.hasher)
+        # Without copies, so that ids stay in the file too.
+        index._segments = appended((), Segment(read.codes, range(len(read.codes)) if read.ids is None else read.ids))
+        return index
 
     def save(self, path: Path | str) -> None:
         """Writes a codes file; if writing fails, an existing file does not change.
@@ -151,7 +154,10 @@ class HammingIndex:
         >>> index.add(np.eye(3), ids=[30, 10, 20]).tolist(), index.ids.tolist()
         ([30, 10, 20], [10, 20, 30])
         """
-        return self._append(self._codes(vectors), ids)
+        codes = self._codes(vectors)
+        given = None if ids is None else check_ids(ids, len(codes))
+        added = self._append(codes, given)
+        return added.all_ids() if given is None else given
 
     def remove(self, ids: ArrayLike) -> None:
         """Removes codes by their ids.
@@ -330,7 +336,8 @@ class HammingIndex:
             )
         return lambda ids: vectors[ids]
 
-    def _append(self, codes: NDArray[Any], ids: ArrayLike | None) -> NDArray[np.int64]:
+    def _append(self, codes: NDArray[Any], ids: ArrayLike | None) -> Segment:
+        """Adds codes, and returns them as a segment."""
         given = None if ids is None else check_ids(ids, len(codes))
         with _WRITING:
             if given is None:
@@ -349,7 +356,7 @@ class HammingIndex:
                 if len(twice):
                     raise HypersignError(f"each id must be in the index once; {_few(np.unique(twice))} there already")
             self._segments = appended(self._segments, more)
-        return more.all_ids() if given is None else given
+        return more
 
     def _whole(self, segments: tuple[Segment, ...] | None = None) -> Segment:
         """All codes in one segment."""

@@ -39,6 +39,9 @@ VERSIONS = (1, 2, 3)
 ALLOWED: tuple[set[str], ...] = (set(), {"ids"}, {"cosines", "lengths"})
 """Tensors beside the mean and the codes."""
 
+CHECKED = 1 << 20
+"""Numbers checked at a time."""
+
 _KINDS = {"mean": "F64", "ids": "I64", "cosines": "F32", "lengths": "F32"}
 
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
@@ -268,15 +271,18 @@ def read_codes(path: Path) -> CodesFile:
 
 
 def _check_numbers(found: Mapping[str, NDArray[Any]]) -> None:
-    if not np.isfinite(found["mean"]).all():
-        raise HypersignError("its mean must be finite")
-    ids = found.get("ids")
-    if ids is not None and not (ids[1:] > ids[:-1]).all():
-        raise HypersignError("its ids must ascend")
-    if "cosines" in found and not ((found["cosines"] > 0) & (found["cosines"] < np.inf)).all():
-        raise HypersignError("its cosines must be positive numbers")
-    if "lengths" in found and not ((found["lengths"] >= 0) & (found["lengths"] < np.inf)).all():
-        raise HypersignError("its lengths must be numbers >= 0")
+    """Checks numbers block by block, so that mapped tensors are not in memory at once."""
+    checks: dict[str, tuple[Callable[[NDArray[Any]], Any], str]] = {
+        "mean": (np.isfinite, "be finite"),
+        "ids": (lambda x: x[1:] > x[:-1], "ascend"),
+        "cosines": (lambda x: (x > 0) & (x < np.inf), "be positive numbers"),
+        "lengths": (lambda x: (x >= 0) & (x < np.inf), "be numbers >= 0"),
+    }
+    for name, (holds, wanted) in checks.items():
+        numbers = found.get(name, np.empty(0))
+        for start in range(0, len(numbers), CHECKED):
+            if not holds(numbers[start : start + CHECKED + 1]).all():
+                raise HypersignError(f"its {name} must {wanted}")
 
 
 def is_codes(path: Path) -> bool:
