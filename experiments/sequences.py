@@ -8,8 +8,8 @@ is not trained again. The JSON has every run of the folder that is finished, and
 measures a step of each network.
 
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
-- lstm: a character LSTM on War and Peace; float, binary and ternary weights with a learned length per row, and binary
-  weights without it (plain);
+- lstm: a character LSTM on War and Peace; float, binary and ternary weights with a learned length per row; binary
+  weights with a least-squares scale per row in its place (scaled), or with none (plain);
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
@@ -34,7 +34,7 @@ import hypersign
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
 from hypersign.models import build
-from hypersign.training import Recipe, resume
+from hypersign.training import DivergedError, Recipe, resume
 
 FLOAT = {"weights": "float", "inputs": "float"}
 LSTM = {"model": "lstm", "gradient_norm": 5.0, "reestimate_images": 0}
@@ -58,7 +58,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "float": FLOAT,
         "binary": {"weights": "sign"},
         "ternary": {"levels": 3, "weights": "ternary:threshold=optimal"},
-        "plain": {"weights": "sign:scale=filter", "norm": "none"},
+        "scaled": {"weights": "sign:scale=filter", "norm": "none"},
+        "plain": {"weights": "sign", "norm": "none"},
     },
     "gpt": {
         "float": FLOAT,
@@ -83,6 +84,9 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "gpt": {"width": 16, "blocks": 1, "heads": 1, "length": 32, "batch_size": 4, "epochs": 1, "images": 4000},
     },
 }
+
+DIVERGED = "diverged.txt"
+"""In the folder of a run whose numbers became infinite: why it stopped. It is not trained again."""
 
 
 def recipe_of(kind: str, variant: str, size: str, seed: int) -> Recipe:
@@ -122,6 +126,8 @@ def found_in(folder: Path) -> dict[str, dict[str, Any]]:
             "recipe": {name: value for name, value in run.info["recipe"].items() if value is not None},
             "metrics": metrics,
         }
+        if (path.parent / DIVERGED).exists():
+            rows[run.name]["diverged"] = (path.parent / DIVERGED).read_text().strip()
         if run.finished:
             results = dict(run.info["results"])
             results["test"] = {name: value for name, value in results["test"].items() if name != "confusion"}
@@ -139,7 +145,7 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     for name, row in rows.items():
         done = f"{len(row['metrics'])} of {row['recipe']['epochs']}"
         if not row["finished"]:
-            table.add_row(name, done, "", "not finished")
+            table.add_row(name, done, "", "diverged" if "diverged" in row else "not finished")
             continue
         test = row["results"]["test"]
         nats, minutes = test["loss"], row["results"]["seconds"] / 60
@@ -170,12 +176,16 @@ def main() -> None:
         for name in words.only:
             kind, variant = name.split("-")
             folder = words.folder / f"{name}-{words.size}-seed-{seed}"
-            console = Console(stderr=True)
-            if (folder / "run.json").exists():
-                resume(folder, device=words.device, console=console)
-            else:
-                recipe = recipe_of(kind, variant, words.size, seed)
-                hypersign.train(recipe, folder, device=words.device, console=console)
+            recipe, console = recipe_of(kind, variant, words.size, seed), Console(stderr=True)
+            try:
+                if (folder / DIVERGED).exists():
+                    continue
+                if (folder / "run.json").exists():
+                    resume(folder, device=words.device, console=console)
+                else:
+                    hypersign.train(recipe, folder, device=words.device, console=console)
+            except DivergedError as error:
+                (folder / DIVERGED).write_text(f"{error}\n")
             write(words)
     rows = write(words)
     if prints_text(words.json):

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from hypersign import PackedModel, convert, pack
-from hypersign.packed.operations import OPERATIONS
+from hypersign.packed import profile
 from hypersign.packing import verify
 from hypersign.quantizers import MeanScale, Sign, Ternary
 
@@ -90,13 +90,9 @@ def row(name: str, model: nn.Module, shapes: list[tuple[int, ...]], given: list[
         pack(model, file, shapes, pixel_range=(-1.0, 1.0) if pixels else None)
         size, packed = file.stat().st_size, PackedModel.load(file)
     found = verify(model, packed, given if len(given) > 1 else given[0], batch_size=20)
-    macs = {"bits": 0, "integers": 0, "float32": 0}
-    for node in packed.graph.nodes:
-        operation = OPERATIONS[node.op]
-        if operation.arithmetic:
-            inputs = packed.input_shapes.get(node.inputs[0])
-            x = packed.values[node.inputs[0]] if inputs is None else _value(inputs)
-            macs[operation.arithmetic] += operation.macs(node.options, x, packed.values[node.name])
+    macs = {"bits": 0, "integers": 0, "float32": 0, "": 0}
+    for node in profile(packed, repeats=1).nodes:
+        macs[node.arithmetic] += node.macs
     floats = 4 * sum(parameter.numel() for parameter in model.parameters())
     whole = sum(macs.values())
     bits = (macs["bits"] + macs["integers"]) / whole
@@ -104,12 +100,6 @@ def row(name: str, model: nn.Module, shapes: list[tuple[int, ...]], given: list[
         f"| {name} | {size:,} | {floats / size:.1f} | {bits:.0%} | {found.decisions_differ} of {found.images:,} | "
         f"{found.ties} | {found.wrong} |"
     )
-
-
-def _value(shape: tuple[int, int, int]) -> Any:
-    from hypersign.packed import Value
-
-    return Value("real", shape[1], shape[2], shape[0])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_twins_differ_in_their_quantizers_alone(experiment: ModuleType, kind: st
     for name, recipe in recipes.items():
         differ = {key for key in recipe if recipe[key] != twin[key]}
         assert differ <= {"method", "levels", "weights", "inputs", "norm", "inner_norm"}
-        assert ({"norm", "inner_norm"} & differ != set()) == (name == "plain")
+        assert ({"norm", "inner_norm"} & differ != set()) == (name in ("plain", "scaled"))
 
 
 def test_networks_of_a_kind_have_equal_shapes(experiment: ModuleType) -> None:

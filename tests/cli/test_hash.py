@@ -41,6 +41,30 @@ def test_hash_and_search(files, capsys):
     assert "Hamming distance in bits" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(("metric", "words"), [("cosine", "cosine distance"), ("inner_product", "inner product")])
+def test_codes_of_a_metric(files, capsys, metric, words):
+    x, vectors, queries, codes = map(lambda f: f if isinstance(f, np.ndarray) else str(f), files)
+    main(["hash", vectors, "-o", codes, "--bits-per-dimension", "2", "--metric", metric])
+    name = metric.replace("_", " ")
+    assert f"metric {name}, {16 if metric == 'cosine' else 20} bytes per vector" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    hasher = SignHasher(bits_per_dimension=2, metric=metric).fit(x)
+    expected = HammingIndex(hasher, hasher.codes(x)).search(x[:12], 3)
+    main(["search", codes, queries, "-k", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"metric": name, "distances": expected.distances.tolist(), "indices": expected.indices.tolist()}
+    main(["search", codes, queries, "-k", "3"])
+    assert f"estimated {words}" in " ".join(capsys.readouterr().out.split())
+    main(["search", codes, queries, "-k", "1", "--rescore", vectors, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    exact = -(x[:12] @ x.T) if metric == "inner_product" else None
+    if exact is not None:
+        np.testing.assert_allclose(np.array(found["distances"])[:, 0], exact.min(1), rtol=1e-5)
+    with pytest.raises(SystemExit):
+        main(["hash", vectors, "--plan", "--bits-per-dimension", "2"])
+
+
 def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     x = files[0] - 1
@@ -113,7 +137,10 @@ def test_plan_predicts_and_measures(files, capsys):
     _, vectors, _, codes = files
     main(["hash", str(vectors), "-o", str(codes), "--bits", "96", "--plan", "--queries", "60", "--json"])
     plan = json.loads(capsys.readouterr().out)
-    assert [row["bits"] for row in plan["rows"]] == [64, 96, 128, 256, 512, 1024]
+    signs = [row["bits"] for row in plan["rows"] if row["metric"] == "hamming"]
+    assert signs == [64, 96, 128, 256, 512, 1024]
+    levels = [row["bits_per_dimension"] for row in plan["rows"] if row["metric"] == "euclidean"]
+    assert levels == [1, 1.5, 2, 3, 4]
     row = plan["rows"][1]
     assert row["measured_recall"]["8"] == pytest.approx(row["recall"]["8"], abs=0.1)
     assert plan["queries"] == 60
@@ -129,6 +156,24 @@ def test_plan_predicts_and_measures(files, capsys):
     assert "measured" not in out
 
 
+def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
+    _, vectors, queries, codes = files
+    words = ["hash", str(vectors), "--plan", "--queries", str(queries), "--metric", "cosine"]
+    main([*words, "--recall", ".9", "--bytes", "20"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "over 12 queries" in out
+    assert "Metric of the neighbours: cosine" in out
+    assert "Choice: --metric cosine --bits-per-dimension" in out
+    main([*words, "--recall", "1", "--bytes", "8"])
+    assert "No code of at most 8 bytes has a recall of 1. Best: --bits 64" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    main([*words, "--bits-per-dimension", "2", "--bits", "40", "--output", str(codes), "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    (row,) = (row for row in rows if row["measured_recall"])
+    assert (row["bits"], row["bits_per_dimension"], row["metric"]) == (40, 2, "cosine")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -139,6 +184,7 @@ def test_plan_predicts_and_measures(files, capsys):
             "packed bits must be uint8 (ubinary) or int8 (binary); got float32",
         ),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
+        (["hash", "x.npy", "-o", "c", "--recall", ".9"], "--recall and --bytes choose from a plan; add --plan"),
         (["hash", "x.npy", "--plan", "--rotation", "none"], "--plan needs a random rotation"),
         (["hash", "x.npy", "--plan", "--queries", "0"], "--queries must be an integer >= 1; got 0"),
         (["hash", "x.npy", "-o", "c", "--center", "2"], "center must be a number >= 0 and <= 1; got 2"),

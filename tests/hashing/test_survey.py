@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hypersign._checks import HypersignError
-from hypersign.hashing import inspect_vectors, open_vectors, predicted_recall
+from hypersign.hashing import SignHasher, inspect_vectors, open_vectors, predicted_recall
 from hypersign.rotations import HaarRotation
 
 
@@ -86,18 +86,19 @@ def test_predicted_recall_is_measured(kind, bits):
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     queries, vectors = unit[:40], unit[40:]
     nearest = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
-    predicted = predicted_recall(queries, vectors, nearest, bits, d)
+    (found,) = predicted_recall(vectors, [SignHasher(bits, center=False)], queries=queries, metric="cosine")
+    predicted = found.recall[1]
     assert predicted == pytest.approx(measured_recall(queries, vectors, nearest, bits, 6), abs=0.035)
     assert 0.03 < predicted < 0.6
 
 
 def test_recall_of_many_bits_and_of_all_neighbours():
     x = np.random.default_rng(0).standard_normal((60, 32))
-    nearest = np.argsort(-x[:5] @ x[5:].T, axis=1)
-    assert predicted_recall(x[:5], x[5:], nearest, 8, 32) == pytest.approx(1, abs=1e-6)
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    nearest = np.argsort(-unit[:5] @ unit[5:].T, axis=1)[:, :3]
-    assert predicted_recall(x[:5], x[5:], nearest, 10**4, 32) == pytest.approx(0.887, abs=0.03)  # measured: .887
+    options = {"queries": x[:5], "metric": "cosine"}
+    (found,) = predicted_recall(x[5:], [SignHasher(8, center=False)], k=50, factors=(2,), **options)
+    assert found.recall[2] == 1
+    (found,) = predicted_recall(x[5:], [SignHasher(10**4, center=False)], k=3, **options)
+    assert found.recall[1] == pytest.approx(0.887, abs=0.04)  # measured: .887
 
 
 def test_recalls_of_a_set():
@@ -146,8 +147,6 @@ def test_bad_vectors_and_options(tmp_path):
         inspect_vectors(x[:, :1])
     with pytest.raises(HypersignError, match="bits must be an integer from 1 to 1048576; got 0"):
         inspect_vectors(x[10:], bits=[0])
-    with pytest.raises(HypersignError, match=r"with k <= n; got \(2, 3\), \(4, 3\) and \(2, 5\)"):
-        predicted_recall(np.ones((2, 3)), np.ones((4, 3)), np.zeros((2, 5), int), 8, 8)
 
 
 @pytest.mark.parametrize("scale", [2.0**1000, 2.0**-1000])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hypersign.layers import QuantLinear, convert
+from hypersign.layers import OwnForward, QuantLinear, convert
 from hypersign.models import gpt
 from hypersign.quantizers import BitNet, Identity, Int8, Quantization
 
@@ -34,7 +34,7 @@ def test_a_tied_embedding_stays_tied():
         assert torch.equal(convert(net, weight_quantizer=Identity()).model(TOKENS), net(TOKENS))
 
 
-@pytest.mark.parametrize(("name", "layers"), [("Bert", 14), ("Llama", 15), ("T5", 33), ("ViT", 14)])
+@pytest.mark.parametrize(("name", "layers"), [("Bert", 17), ("Llama", 16), ("T5", 38), ("ViT", 14), ("GPT2", 11)])
 def test_models_of_transformers(name, layers):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -47,6 +47,11 @@ def test_models_of_transformers(name, layers):
     elif name == "T5":
         config = transformers.T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
         net, tokens = transformers.T5ForConditionalGeneration(config), {**tokens, "decoder_input_ids": TOKENS}
+    elif name == "GPT2":  # its layers are Conv1D, which store their weights as columns
+        config = transformers.GPT2Config(
+            vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=16, bos_token_id=0, eos_token_id=0
+        )
+        net = transformers.GPT2LMHeadModel(config)
     else:
         sizes = {key: value for key, value in SIZES.items() if key != "vocab_size"}
         config = transformers.ViTConfig(**sizes, image_size=16, patch_size=4)
@@ -61,4 +66,5 @@ def test_models_of_transformers(name, layers):
     for head in ("lm_head", "cls.predictions.decoder"):
         if head in dict(net.named_modules()):
             assert found.model.get_submodule(head).weight is found.model.get_input_embeddings().weight
-    assert all(isinstance(found.model.get_submodule(layer), nn.Linear | nn.Conv2d) for layer in found.converted)
+    kinds = (*(nn.Linear, nn.Conv2d, nn.Embedding), *([OwnForward] if name == "GPT2" else []))
+    assert all(isinstance(found.model.get_submodule(layer), kinds) for layer in found.converted)

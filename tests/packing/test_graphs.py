@@ -390,6 +390,52 @@ def test_several_inputs_are_checked(tmp_path: Path) -> None:
             packed.predict(given)
 
 
+class Same(nn.Conv2d):
+    """Pads by itself, as TensorFlow does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 1, 0, 1))
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class Named(nn.Conv2d):
+    """Another name, and nothing else."""
+
+
+class Converts(nn.Module):
+    """Layers of all kinds that `convert` turns into quantized ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same, self.norm, self.named = Same(3, 8, 3, 2), nn.BatchNorm2d(8), Named(8, 8, 3, groups=2)
+        self.attention, self.up = nn.MultiheadAttention(8, 2), nn.ConvTranspose2d(8, 4, 3, 2)
+        self.gain, self.shift = nn.Buffer(torch.rand(8)), nn.Buffer(torch.rand(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.named(torch.tanh(self.norm(self.same(x))))
+        x = F.batch_norm(x, self.shift, self.gain, self.gain, self.shift)
+        tokens = x.flatten(2).permute(2, 0, 1)
+        tokens = tokens + self.attention(tokens, tokens, tokens)[0]
+        return self.up(tokens.permute(1, 2, 0).unflatten(2, x.shape[2:])).flatten(2).amax(-1)
+
+
+def test_every_converted_layer_has_packed_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that keep their own forward too, and the four matrices of attention."""
+    torch.manual_seed(0)
+    rules = {"input_quantizer": Sign(), "weight_quantizer": Ternary(0.02, scale=MeanScale())}
+    model = convert(Converts(), **rules).model.eval()
+    pack(model, tmp_path / "net", IMAGE)
+    packed = PackedModel.load(tmp_path / "net")
+    given = inputs([IMAGE], 9)[0]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(given)).numpy()
+    np.testing.assert_allclose(packed.predict(given), expected, rtol=1e-4, atol=1e-5)
+    assert [node.op for node in packed.graph.nodes].count("conv2d") == 5
+    assert not any(node.op == "real_conv2d" for node in packed.graph.nodes)
+    judged(monkeypatch)
+    assert verify(model, packed, given).wrong == 0
+
+
 def test_converted_networks_of_others_pack(tmp_path: Path) -> None:
     """A transposed convolution that `convert` leaves real runs in float32; all other products on bits or levels."""
     model = convert(UNet(), weight_quantizer=Ternary(0.05, scale=MeanScale())).model.eval()

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from rich.table import Table
 
 from hypersign import _defaults
@@ -16,6 +17,7 @@ from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
 from hypersign.cli.printing import console
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, import_bits, measure, open_vectors
 from hypersign.hashing import plan as predict
+from hypersign.hashing.vectors import hashable
 
 LENGTHS = (64, 128, 256, 512, 1024)
 """Code lengths that a plan compares with --bits."""
@@ -34,6 +36,7 @@ def hash_(
     plan: bool = False,
     packed: bool = False,
     bounds: bool = False,
+    skip: bool = False,
     bits: int | None = None,
     bits_per_dimension: float = 1,
     metric: Literal["hamming", "euclidean", "cosine", "inner_product"] | None = None,
@@ -41,18 +44,21 @@ def hash_(
     rounds: int = _defaults.ROTATION_ROUNDS,
     center: float = 1.0,
     neighbours: int = _defaults.NEIGHBOURS,
-    queries: int = _defaults.PLAN_QUERIES,
+    queries: Annotated[str, Option(metavar="INT|FILE")] = str(_defaults.PLAN_QUERIES),
+    recall: float | None = None,
+    bytes: int | None = None,
     seed: Seed = 0,
     json: JsonTarget = None,
 ) -> None:
-    """Hash vectors into packed codes, or predict the recall of sign codes by length and rescoring factor.
+    """Hash vectors into packed codes, or predict the recall of codes by their kind and rescoring factor.
 
     The file may be larger than memory. If hashing is stopped, the same command resumes it. Sign codes sort by angle
-    after centring; the plan's neighbours are by Euclidean distance, so scale vectors to length 1 first to search by
-    cosine. Codes of a metric estimate its distances, with 1, 1.5, 2, 3 or 4 bits per dimension.
+    after centring. Codes of a metric estimate its distances, with 1, 1.5, 2, 3 or 4 bits per dimension. The plan's
+    true neighbours are by --metric, or by Euclidean distance.
 
     Examples:
         hypersign hash vectors.npy -o codes --plan --bits 128
+        hypersign hash vectors.npy --plan --recall .95 --bytes 64
         hypersign hash vectors.npy -o codes --bits-per-dimension 2 --metric cosine
 
     Args:
@@ -62,6 +68,7 @@ def hash_(
         plan: predict recall; with --output, also measure it after hashing.
         packed: the vectors are packed bits already (sentence-transformers' ubinary or binary); write them as codes.
         bounds: write 8 bytes more per vector, for search --exact; sign codes only.
+        skip: leave out vectors that cannot be hashed (NaN, infinite, or without a direction); row numbers stay ids.
         bits: length of a code, in bits; by default 256, or for codes of a metric as many components as vectors have.
         bits_per_dimension: 1, 1.5, 2, 3 or 4.
         metric: hamming (signs alone), or the metric that codes estimate; by default hamming at 1 bit per dimension,
@@ -70,7 +77,10 @@ def hash_(
         rounds: rounds of random signs and Hadamard transforms.
         center: share of the vectors' mean to subtract first, 0 to 1; --plan shows the best one.
         neighbours: k of the plan's recall@k.
-        queries: number of rows that the plan draws as queries.
+        queries: number of rows that the plan draws as queries, or a file of queries of your own.
+        recall: name the cheapest code of the plan with this recall, 0 to 1: the fewest candidates to rescore, then
+            the fewest bytes; without --bytes the fewest bytes first.
+        bytes: largest code, in bytes per vector; the plan then has the longest code of each kind that fits.
         seed: seed of the rotation and of the plan's draws.
         json: print the plan as JSON instead of tables; with FILE, print the tables and write the JSON to FILE.
     """
@@ -80,12 +90,15 @@ def hash_(
         raise HypersignError("--packed writes bits that are there already as codes; give --output FILE and no --plan")
     if bounds and (packed or output is None or rotation == "none"):
         raise HypersignError("--bounds writes the bounds of rotated vectors; give --output FILE and a rotation")
+    if skip and (packed or bounds or (plan and output is not None)):
+        raise HypersignError("--skip goes with --output or with --plan, and without --packed and --bounds")
     if json is not None and not plan:
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
         raise HypersignError("--plan needs a random rotation; got --rotation none: use hadamard or haar")
     check_int("--neighbours", neighbours, min=1)
-    check_int("--queries", queries, min=1)
+    if (recall is not None or bytes is not None) and not plan:
+        raise HypersignError("--recall and --bytes choose from a plan; add --plan")
     hasher = SignHasher(
         bits,
         bits_per_dimension=bits_per_dimension,
@@ -95,25 +108,17 @@ def hash_(
         center=center,
         seed=seed,
     )
-    if (plan or packed) and (metric not in (None, "hamming") or bits_per_dimension != 1):
-        raise HypersignError("--plan and --packed are for sign codes; leave --metric and --bits-per-dimension out")
+    if packed and (metric not in (None, "hamming") or bits_per_dimension != 1):
+        raise HypersignError("--packed is for sign codes; leave --metric and --bits-per-dimension out")
     planned = None
     with contextlib.ExitStack() as locks:
         if output is not None:  # before the plan, which takes long, so that nobody else writes between both
             locks.enter_context(writing_file(output))
         if plan:
-            planned = predict(
-                open_vectors(vectors),
-                bits=sorted({*LENGTHS, bits or _defaults.CODE_BITS}),
-                k=neighbours,
-                rotation=rotation,
-                center=center,
-                sample=queries,
-                seed=seed,
-            )
+            planned = _planned(vectors, hasher, queries, bytes, neighbours, skip)
         if output is not None:
             with progress_bars() as progress:
-                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds)
+                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds, skip=skip)
                 hasher = hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)
@@ -124,9 +129,48 @@ def hash_(
         if planned is not None:
             for table in _tables(planned):
                 out.print(table)
+            if recall is not None or bytes is not None:
+                out.print(_choice(planned, 1.0 if recall is None else recall, bytes), soft_wrap=True)
         if output is not None:
             metric_name = hasher.metric_.replace("_", " ")
             out.print(f"Codes: {output}; metric {metric_name}, {hasher.row_bytes()} bytes per vector", soft_wrap=True)
+            left_out = len(open_vectors(vectors)) - len(HammingIndex.load(output)) if skip else 0
+            if left_out:
+                out.print(f"{left_out:,} vectors could not be hashed and were left out; ids are row numbers")
+
+
+def _planned(vectors: Path, hasher: SignHasher, queries: str, bytes: int | None, neighbours: int, skip: bool) -> Plan:
+    """The plan for the kinds of codes that are compared, and for the hasher's."""
+    drawn = queries.strip().lstrip("+-").isdigit()
+    sample = check_int("--queries", int(queries), min=1) if drawn else _defaults.PLAN_QUERIES
+    signs = hasher.metric in (None, "hamming") and hasher.bits_per_dimension == 1
+    opened = open_vectors(vectors)
+    return predict(
+        hashable(opened, hasher) if skip else opened,
+        queries=None if drawn else np.asarray(open_vectors(queries)),
+        bits=sorted({*LENGTHS, hasher.bits or _defaults.CODE_BITS} if signs else LENGTHS),
+        hasher=None if signs else hasher,
+        bytes=None if bytes is None else check_int("--bytes", bytes, min=1),
+        metric="euclidean" if hasher.metric in (None, "hamming") else hasher.metric,
+        k=neighbours,
+        rotation=str(hasher.rotation),
+        center=hasher.center,
+        sample=sample,
+        seed=hasher.seed,
+    )
+
+
+def _choice(planned: Plan, recall: float, bytes: int | None) -> str:
+    """The code that a budget leads to, as options."""
+    choice = planned.choose(recall, bytes)
+    row = choice.row
+    options = f"--bits {row.bits}"
+    if row.metric != "hamming":
+        options = f"--metric {row.metric} --bits-per-dimension {row.bits_per_dimension:g} {options}"
+    rescored = f", then search --rescore FILE --factor {choice.factor}" if choice.factor > 1 else ""
+    text = f"{options}{rescored}: recall@{planned.k} {row.recall[choice.factor]:.3f}, {row.bytes} bytes per vector"
+    limit = "" if bytes is None else f" of at most {bytes} bytes"
+    return f"Choice: {text}" if choice.enough else f"No code{limit} has a recall of {recall:g}. Best: {text}"
 
 
 def _tables(planned: Plan) -> list[Table]:
@@ -149,19 +193,22 @@ def _tables(planned: Plan) -> list[Table]:
     table = Table(
         title=f"Recall@{planned.k}, predicted"
         + (" / measured" if any(r.measured_recall for r in planned.rows) else ""),
-        caption=f"Neighbours by {planned.metric} distance; for neighbours by angle (cosine), scale vectors to "
-        "length 1 first.\n"
+        caption=f"Metric of the neighbours: {planned.metric}. "
+        "Sign codes sort by angle: scale vectors to length 1 first to search by cosine with them.\n"
         f"±: standard error of the prediction over {len(planned.queries)} queries.\n"
+        "code: signs and their number, or bits per dimension of codes that estimate the metric;\n"
         "codes: by codes alone; xF: rescoring F times as many candidates;\n"
         "best --center: best share of the mean to subtract, of 1, 0.5 and 0, and the codes' recall with it",
         caption_justify="left",
         padding=(0, 1, 0, 0),  # 80 columns hold it
     )
-    table.add_column("bits", justify="right", no_wrap=True)
-    table.add_column("smaller", justify="right", no_wrap=True)
-    for factor in factors:
-        table.add_column("codes" if factor == 1 else f"x{factor}", justify="right", no_wrap=True)
-    table.add_column("best\n--center", justify="right", no_wrap=True)
+    for name in (
+        "code",
+        "bytes",
+        *("codes" if factor == 1 else f"x{factor}" for factor in factors),
+        "best\n--center",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in planned.rows:
         cells = [
             f"{row.recall[f]:.2f}"
@@ -169,6 +216,8 @@ def _tables(planned: Plan) -> list[Table]:
             + f"\n±{row.standard_error[f]:.3f}"
             for f in factors
         ]
-        best = f"{row.best_center:g}: {row.recall_by_center[row.best_center][factors[0]]:.2f}"
-        table.add_row(str(row.bits), f"{row.smaller:.3g}x", *cells, best)
+        signs = row.metric == "hamming"
+        best = f"{row.best_center:g}: {row.recall_by_center[row.best_center][factors[0]]:.2f}" if signs else "-"
+        name = f"{row.bits}\nsigns" if signs else f"{row.bits_per_dimension:g}\nbits"
+        table.add_row(name, f"{row.bytes}\n{row.smaller:.3g}x", *cells, best)
     return [geometry, table]

@@ -22,8 +22,8 @@ from hypersign.hashing.estimators import (
 from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
 from hypersign.hashing.mean import ExactMean
-from hypersign.hashing.planning import Plan, Row, measure, plan
-from hypersign.hashing.prediction import Angles, predicted_recall
+from hypersign.hashing.planning import Choice, Plan, Row, measure, plan
+from hypersign.hashing.prediction import Angles, Prediction, predicted_recall
 from hypersign.hashing.pruning import BoundedIndex, Pruned
 from hypersign.hashing.stored import StoredVectors
 from hypersign.hashing.survey import CodeRecall, VectorAngles, VectorsGeometry, inspect_vectors
@@ -54,6 +54,8 @@ __all__ = [
     "CodeRecall",
     "Plan",
     "Row",
+    "Choice",
+    "Prediction",
     "Angles",
     "hamming_angle",
     "hamming_cosine",

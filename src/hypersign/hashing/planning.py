@@ -1,4 +1,4 @@
-"""Plans sign codes: recall by code length and rescoring factor, predicted before hashing and measured after."""
+"""Plans codes: recall by kind of code and rescoring factor, predicted before hashing and measured after."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypersign import _defaults, theory
-from hypersign._checks import HypersignError, check_choice, check_int
+from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign._display import shown
 from hypersign.bits.hadamard import next_power_of_two
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
-from hypersign.hashing.index import HammingIndex, differences, recall
-from hypersign.hashing.prediction import FAR, Angles, Crowd, keep_least, meet, recall_by_factor
-from hypersign.hashing.stored import AnyVectors, as_vectors, read_blocks
+from hypersign.hashing.index import HammingIndex
+from hypersign.hashing.prediction import Angles, Sample, crowd_of, predict, sampled
+from hypersign.hashing.stored import AnyVectors
 
-__all__ = ["Plan", "Row", "measure", "plan"]
+__all__ = ["Choice", "Plan", "Row", "measure", "plan"]
 
 CENTERS = (1.0, 0.5, 0.0)
 """Shares of the mean that are compared."""
@@ -28,12 +28,14 @@ SAMPLE = 10_000
 @shown
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Predictions for codes of one length.
+    """Predictions for codes of one kind.
 
-    Attributes: `bits`; `bytes` per vector; `smaller`, the vectors' size divided by the codes' size; `recall`, the
-    predicted recall@k by rescoring factor; `standard_error`, its standard error over the queries (NaN for one query);
-    `recall_by_center`, the recall by the share of the mean that is subtracted; `best_center`, the share with the
-    highest recall; `measured_recall`, the recall measured after hashing, or None.
+    Attributes: `bits` of a code, without the numbers of level codes; `bits_per_dimension`; `metric`, what codes are
+    compared by: "hamming" for sign codes, else the metric that level codes estimate; `bytes` per vector; `smaller`,
+    the vectors' size divided by the codes' size; `recall`, the predicted recall@k by rescoring factor;
+    `standard_error`, its standard error over the queries (NaN for one query); `recall_by_center`, the recall by the
+    share of the mean that is subtracted; `best_center`, the share with the highest recall (level codes know the
+    lengths and have one share alone); `measured_recall`, the recall measured after hashing, or None.
     """
 
     bits: int
@@ -44,6 +46,17 @@ class Row:
     recall_by_center: dict[float, dict[int, float]]
     best_center: float
     measured_recall: dict[int, float] | None = None
+    bits_per_dimension: float = 1
+    metric: str = "hamming"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The code that a budget leads to: a row of the plan, its rescoring `factor`, and whether it has the recall."""
+
+    row: Row
+    factor: int
+    enough: bool
 
 
 @shown
@@ -54,18 +67,18 @@ class Plan:
     Attributes:
         vectors, dimension: number of vectors, and of their components.
         k: number of neighbours that count.
-        metric: metric of the true neighbours, "Euclidean". Scale vectors to length 1 first to search by angle
-            (cosine); if lengths differ, the recall is another one.
+        metric: metric of the true neighbours: "Euclidean", "cosine" or "inner product".
         nearest, all: angles between queries and their k true neighbours, and between queries and all vectors, after
             centring if asked.
         effective_dimension: (tr C)^2 / tr C^2, C the covariance. Isotropic vectors of that dimension have the same
             spread of cosines.
         code_angle: mean angle between a vector and its signs, in degrees: `plain`, `centred`, `rotated` (centred if
             asked, then rotated), and `predicted` for rotated vectors.
-        rows: one row per code length.
+        rows: one row per kind of code.
         queries: the query vectors, shape (q, dimension).
         query_rows: rows of the queries, if they were drawn from the vectors. A query is not its own neighbour.
-        truth: the true neighbours of each query, int64 (q, k).
+        truth: the true neighbours of each query, int64 (q, k or more): all that are no farther than the k-th, as far
+            as they are known, then -1.
     """
 
     vectors: int
@@ -88,12 +101,45 @@ class Plan:
             del found[name]
         return found | {"queries": len(self.queries)}
 
+    def choose(self, recall: float, bytes: int | None = None) -> Choice:
+        """The code for a recall and a number of bytes per vector.
+
+        It has the fewest candidates to rescore of the rows and factors that reach the recall, then the fewest bytes.
+        Without `bytes`, bytes count first. If none reaches the recall, it is the one with the highest.
+
+        Raises:
+            HypersignError: no row fits into `bytes`, or a number is out of range.
+
+        >>> x = np.random.default_rng(0).standard_normal((2000, 32))
+        >>> found = plan(x, bits=(64,), bits_per_dimension=(2, 4), sample=50).choose(0.9, bytes=24)
+        >>> found.row.bits_per_dimension, found.factor, found.enough
+        (4, 1, True)
+        """
+        check_real("recall", recall, above=0, max=1)
+        most = max(row.bytes for row in self.rows) if bytes is None else check_int("bytes", bytes, min=1)
+        found = [(row, factor) for row in self.rows if row.bytes <= most for factor in row.recall]
+        if not found:
+            least = min(row.bytes for row in self.rows)
+            raise HypersignError(f"the plan has no code of at most {most} bytes; its shortest has {least}")
+        enough = [pair for pair in found if pair[0].recall[pair[1]] >= recall]
+        if not enough:
+            return Choice(*max(found, key=lambda pair: pair[0].recall[pair[1]]), False)
+
+        def cost(pair: tuple[Row, int]) -> tuple[float, float]:
+            return (pair[0].bytes, pair[1]) if bytes is None else (pair[1], pair[0].bytes)
+
+        return Choice(*min(enough, key=cost), True)
+
 
 def plan(
     vectors: AnyVectors,
     *,
     queries: ArrayLike | None = None,
     bits: Sequence[int] = (64, 128, 256, 512, 1024),
+    bits_per_dimension: Sequence[float] = (1, 1.5, 2, 3, 4),
+    bytes: int | None = None,
+    hasher: SignHasher | None = None,
+    metric: str = "euclidean",
     factors: Sequence[int] = (1, 2, 4, 8),
     k: int = _defaults.NEIGHBOURS,
     rotation: str = "hadamard",
@@ -101,20 +147,24 @@ def plan(
     sample: int = _defaults.PLAN_QUERIES,
     seed: int = 0,
 ) -> Plan:
-    """Predicts recall@k by code length and rescoring factor, without hashing.
+    """Predicts recall@k by kind of code and rescoring factor, without hashing.
 
-    It is the share of the k nearest vectors that are among the factor * k nearest codes. "Nearest" is Euclidean:
-    scale vectors to length 1 first to search by angle. All vectors are read, block by block, for a sample of queries.
+    It is `predicted_recall` for each. All vectors are read, block by block, for a sample of queries.
 
     Args:
         vectors: shape (n, dimension); may be a file (`open_vectors`).
         queries: shape (q, dimension). By default random rows of `vectors`; a row is not its own neighbour.
-        bits: code lengths.
+        bits: lengths of sign codes, which are compared by their Hamming distance.
+        bits_per_dimension: bits of level codes, which estimate the metric; they keep as many components as vectors
+            have.
+        bytes: adds the longest code of each kind that fits into this number of bytes per vector.
+        hasher: adds a hasher of level codes, which need not be fitted.
+        metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product".
         factors: rescoring factors: candidates per neighbour.
         k: number of neighbours that count.
         rotation: "hadamard" (three rounds, as good as Haar's rotation) or "haar".
-        center: share of the mean that the hasher will subtract. The shares 1, 0.5 and 0 are compared with it, unless
-            one leaves a vector without a direction.
+        center: share of the mean that the hasher will subtract. For sign codes the shares 1, 0.5 and 0 are compared
+            with it, unless one leaves a vector without a direction.
         sample: number of queries to draw.
         seed: seed of the draws.
 
@@ -122,7 +172,7 @@ def plan(
         HypersignError: there are fewer than k + 2 vectors, a vector cannot be hashed, or an option is out of range.
 
     >>> x = np.random.default_rng(0).standard_normal((2000, 32))
-    >>> expected = plan(x, bits=(128,), sample=50).rows[0].recall
+    >>> expected = plan(x, bits=(128,), bits_per_dimension=(), sample=50).rows[0].recall
     >>> round(expected[1], 1), round(expected[8], 1)
     (0.3, 0.8)
     """
@@ -132,74 +182,112 @@ def plan(
             raise HypersignError(f"{name} must name at least one; got none")
         for value in values:
             check_int(name, value, min=1, max=MOST_BITS)
-    random = np.random.default_rng(check_int("seed", seed, min=0))
-    vectors, asked, rows = _asked(vectors, queries, k, sample, random)
-    n, d = vectors.shape
     share = check_share(center)
-    fitted = SignHasher(bits=max(d, 2), rotation="hadamard", center=True, seed=seed)
-    fitted.fit_blocks((block for _, block in read_blocks(vectors)), d)
-    truth = _true_neighbours(vectors, asked, rows, k)
-    companions = np.sort(random.choice(n, min(FAR, n), replace=False))
-    crowds: dict[float, Crowd] = {}
-    for s in sorted({*CENTERS, share}, reverse=True):
-        try:
-            crowds[s] = meet(vectors, asked, rows, truth, companions, s * fitted.mean_)
-        except HypersignError:  # a vector at this centre could not be hashed
-            if s == share:
-                raise
-    table = []
-    for m in bits:
-        size = next_power_of_two(max(d, m)) if rotation == "hadamard" else max(d, m)
-        by_query = {s: recall_by_factor(crowd, m, size, k, factors) for s, crowd in crowds.items()}
-        table.append(_row(m, by_query, share, d * vectors.dtype.itemsize))
+    common = {"rotation": rotation, "seed": seed}
+    start = sampled(vectors, queries, k, metric, sample, seed)
+    vectors, (n, d) = start.vectors, start.vectors.shape
+    crowds: dict[Any, Any] = {}
+    size = d * vectors.dtype.itemsize
+    table = [_sign_row(start, m, share, common, factors, crowds, size) for m in bits]
+    levels = _level_hashers(d, bits_per_dimension, bytes, metric, share, common)
+    if hasher is not None and hasher.columns(d) not in [other.columns(d) for other in levels]:
+        levels.append(hasher)
+    table += [_level_row(start, level, factors, crowds, size) for level in levels]
+    if bytes is not None and 8 * (bytes // 8) and 64 * (bytes // 8) not in bits:
+        table.append(_sign_row(start, 64 * (bytes // 8), share, common, factors, crowds, size))
+    random = np.random.default_rng(seed)
     few = np.asarray(vectors[np.sort(random.choice(n, min(SAMPLE, n), replace=False))], np.float64)
+    crowd = crowd_of(start, "hamming", share, crowds)
     return Plan(
         vectors=n,
         dimension=d,
         k=k,
-        nearest=crowds[share].nearest,
-        all=crowds[share].all,
+        nearest=crowd.nearest_angles(start),
+        all=crowd.all_angles(),
         effective_dimension=theory.effective_dimension(np.cov(few, rowvar=False, ddof=0)),
-        code_angle=_code_angles(few, fitted, share),
+        code_angle=_code_angles(few, start.means[""], share, seed),
         rows=tuple(table),
-        queries=asked,
-        query_rows=rows,
-        truth=truth,
+        queries=start.queries,
+        query_rows=start.rows,
+        truth=np.where(start.true, start.nearest, -1),
+        metric={"euclidean": "Euclidean"}.get(metric, metric.replace("_", " ")),
     )
 
 
-def _asked(
-    vectors: AnyVectors, queries: ArrayLike | None, k: int, sample: int, random: np.random.Generator
-) -> tuple[AnyVectors, NDArray[Any], NDArray[np.int64] | None]:
-    """The vectors, the queries, and the rows of the queries if they were drawn from the vectors."""
-    vectors = as_vectors(vectors)
-    if vectors.ndim != 2:
-        raise HypersignError(f"vectors must be of shape (n, dimension); got {vectors.shape}")
-    check_int("k", k, min=1)
-    if len(vectors) < k + 2:
-        raise HypersignError(f"{k} neighbours of a query need at least {k + 2} vectors; got {len(vectors)}")
-    n, d = vectors.shape
-    rows = None
-    if queries is None:
-        rows = np.sort(random.choice(n, min(check_int("sample", sample, min=1), n), replace=False))
-        queries = vectors[rows]
-    asked = np.asarray(queries)
-    if asked.ndim != 2 or not len(asked) or asked.shape[1] != d:
-        raise HypersignError(f"queries must be of shape (q, {d}); got {asked.shape}")
-    return vectors, asked, rows
+def _level_hashers(
+    d: int, kinds: Sequence[float], bytes: int | None, metric: str, share: float, common: dict[str, Any]
+) -> list[SignHasher]:
+    """The hashers of level codes with all components, and of those with as many as `bytes` allow."""
+    found = []
+    for kind in kinds:
+        options = common | {"bits_per_dimension": kind, "metric": metric, "center": share}
+        whole = SignHasher(**options)
+        whole.check_options(d)
+        found.append(whole)
+        if bytes is None:
+            continue
+        fewer = _fitting(options, bytes, d)
+        if fewer is not None and fewer.columns(d) != whole.columns(d):
+            found.append(fewer)
+    return found
 
 
-def _row(m: int, by_query: dict[float, dict[int, NDArray[np.float64]]], share: float, vector_bytes: int) -> Row:
-    """The plan's row for m bits, from the recall of each query by centre and factor."""
-    expected = {s: {f: float(values.mean()) for f, values in found.items()} for s, found in by_query.items()}
+def _fitting(options: dict[str, Any], bytes: int, d: int) -> SignHasher | None:
+    """The hasher of level codes with the most components, up to the dimension, that take at most `bytes` bytes."""
+    kind = options["bits_per_dimension"]
+    low, high = 0, d
+    while low < high:
+        count = (low + high + 1) // 2
+        fits = SignHasher(int(np.ceil(count * kind)), **options).columns(d) <= bytes
+        low, high = (count, high) if fits else (low, count - 1)
+    return SignHasher(int(np.ceil(low * kind)), **options) if low else None
+
+
+def _sign_row(
+    start: Sample,
+    m: int,
+    share: float,
+    common: dict[str, Any],
+    factors: Sequence[int],
+    crowds: dict[Any, Any],
+    vector_bytes: int,
+) -> Row:
+    """The plan's row for sign codes of m bits."""
+    by_center = {}
+    for s in sorted({*CENTERS, share}, reverse=True):
+        try:
+            by_center[s] = predict(start, SignHasher(m, center=s, **common), factors, crowds)
+        except HypersignError:  # a vector at this centre could not be hashed
+            if s == share:
+                raise
+    expected = {s: found.recall for s, found in by_center.items()}
     return Row(
         bits=m,
         bytes=8 * -(-m // 64),
         smaller=vector_bytes / (8 * -(-m // 64)),
         recall=expected[share],
-        standard_error={f: _standard_error(values) for f, values in by_query[share].items()},
+        standard_error=by_center[share].standard_error,
         recall_by_center=expected,
         best_center=max(expected, key=lambda s: sum(expected[s].values())),
+    )
+
+
+def _level_row(
+    start: Sample, hasher: SignHasher, factors: Sequence[int], crowds: dict[Any, Any], vector_bytes: int
+) -> Row:
+    d, share = start.vectors.shape[1], check_share(hasher.center)
+    found = predict(start, hasher, factors, crowds)
+    kind, size = hasher.bits_per_dimension, hasher.columns(d)
+    return Row(
+        bits=hasher.bits or int(np.ceil(d * kind)),
+        bytes=size,
+        smaller=vector_bytes / size,
+        recall=found.recall,
+        standard_error=found.standard_error,
+        recall_by_center={share: found.recall},
+        best_center=share,
+        bits_per_dimension=kind,
+        metric=str(hasher.metric),
     )
 
 
@@ -214,18 +302,15 @@ def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
             f"the plan is for {planned.vectors} vectors of dimension {planned.dimension}; the index has "
             f"{len(index)} of dimension {hasher.n_features_in_}"
         )
-    if hasher.bits_ not in [row.bits for row in planned.rows]:
+    own = hasher.bits_, hasher.bits_per_dimension, hasher.metric_
+    if own not in [(row.bits, row.bits_per_dimension, row.metric) for row in planned.rows]:
         raise HypersignError(f"the plan has no row for the index's {hasher.bits_} bits; plan with them")
     rows = []
     for row in planned.rows:
-        if row.bits == hasher.bits_:
+        if own == (row.bits, row.bits_per_dimension, row.metric):
             row = dataclasses.replace(row, measured_recall=_measured(index, planned, tuple(row.recall), threads))
         rows.append(row)
     return dataclasses.replace(planned, rows=tuple(rows))
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _measured(index: HammingIndex, planned: Plan, factors: Sequence[int], threads: int) -> dict[int, float]:
@@ -236,38 +321,22 @@ def _measured(index: HammingIndex, planned: Plan, factors: Sequence[int], thread
         keep = found != planned.query_rows[:, None]
         keep[keep.all(1), -1] = False
         found = found[keep].reshape(len(found), -1)
-    return {factor: recall(found[:, : factor * planned.k], planned.truth, planned.k) for factor in factors}
+    hits = np.array([np.isin(row, true[true >= 0]) for row, true in zip(found, planned.truth, strict=True)])
+    k = planned.k
+    return {factor: float((np.minimum(hits[:, : factor * k].sum(1), k) / k).mean()) for factor in factors}
 
 
-def _true_neighbours(
-    vectors: AnyVectors, queries: NDArray[Any], rows: NDArray[np.int64] | None, k: int
-) -> NDArray[np.int64]:
-    """The k nearest vectors of each query, itself left out; of equal distances the lower index first."""
-    # Distances from each other do not change where all are seen from the first, and squares are smaller there.
-    origin = np.asarray(vectors[0])
-    q = differences(queries, origin)
-    distances, indices = np.full((len(q), k), np.inf), np.empty((len(q), k), np.int64)
-    for start, rows_here in read_blocks(vectors):
-        block = differences(rows_here, origin)
-        squares = np.square(q).sum(1)[:, None] + np.square(block).sum(1) - 2 * q @ block.T
-        if rows is not None:
-            own = np.flatnonzero((start <= rows) & (rows < start + len(block)))
-            squares[own, rows[own] - start] = np.inf
-        keep_least(distances, indices, squares, start)
-    return indices
-
-
-def _code_angles(x: NDArray[np.float64], fitted: SignHasher, share: float) -> dict[str, float]:
+def _code_angles(x: NDArray[np.float64], mean: NDArray[np.float64], share: float, seed: int) -> dict[str, float]:
     def angle(y: NDArray[np.float64]) -> float:
         y = y[y.any(1)]  # zero has no angle
         norms = np.sqrt(np.square(y).sum(1) * y.shape[1])
         return float(np.degrees(np.arccos(np.clip(np.abs(y).sum(1) / norms, -1, 1))).mean())
 
     size = next_power_of_two(x.shape[1])
-    rotated = SignHasher(bits=size, seed=fitted.seed).restore(share * fitted.mean_)
+    rotated = SignHasher(bits=size, seed=seed).restore(share * mean)
     return {
         "plain": angle(x),
-        "centred": angle(x - fitted.mean_),
+        "centred": angle(x - mean),
         "rotated": angle(rotated.project(x)),
         "predicted": float(np.degrees(theory.sign_angle(size))),
     }

@@ -18,8 +18,8 @@ from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign._json import plain
-from hypersign.hashing.hasher import MOST_BITS
-from hypersign.hashing.prediction import predicted_recall
+from hypersign.hashing.hasher import MOST_BITS, SignHasher
+from hypersign.hashing.prediction import predict, sampled
 from hypersign.hashing.stored import AnyVectors
 from hypersign.rotations import HadamardRotation
 
@@ -215,10 +215,14 @@ def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], see
         signs = np.where(values < 0, np.float32(-1), np.float32(1))
         return _found((values.shape[1] - signs[asked] @ signs[~asked].T) / 2, nearest)
 
-    def predicted(values: np.ndarray, m: int, size: int) -> float:
-        if size < 3 or not values.any(1).all():  # a vector at the mean has no angle
+    sample = sampled(units[~asked], units[asked], NEIGHBOURS, "cosine", 1, 0)
+    crowds: dict[Any, Any] = {}
+
+    def predicted(m: int, center: bool) -> float:
+        try:
+            return predict(sample, SignHasher(m, center=center), (1,), crowds).recall[1]
+        except HypersignError:  # a vector at the mean has no angle
             return np.nan
-        return predicted_recall(values[asked], values[~asked], nearest, m, size)
 
     recalls = []
     for m in lengths:
@@ -229,9 +233,9 @@ def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], see
                 signs=measured(units[:, :m]) if m <= d else np.nan,
                 centred=measured(centred[:, :m]) if m <= d else np.nan,
                 rotated=measured(rotation(units.astype(np.float32))),
-                rotated_predicted=predicted(units, m, rotation.size),
+                rotated_predicted=predicted(m, False),
                 centred_rotated=measured(rotation(centred.astype(np.float32))),
-                centred_rotated_predicted=predicted(centred, m, rotation.size),
+                centred_rotated_predicted=predicted(m, True),
             )
         )
     return tuple(recalls)

@@ -274,7 +274,9 @@ def _batch_norm(seen: Seen) -> list[Made]:
         raise seen.refuse("it needs running statistics")
     kind: Any = nn.BatchNorm2d if seen.x.dim() == 4 else nn.BatchNorm1d
     layer = kind(len(mean), eps=seen.get(7, "eps", 1e-5), affine=False)
-    layer.running_mean, layer.running_var, layer.weight, layer.bias = mean, variance, weight, bias
+    layer.running_mean, layer.running_var = mean, variance
+    for name, values in (("weight", weight), ("bias", bias)):
+        layer.register_parameter(name, None if values is None else nn.Parameter(values, requires_grad=False))
     return _one(seen, layer.eval())
 
 
@@ -517,6 +519,8 @@ def _resize(seen: Seen) -> list[Made]:
 
 def _pad(seen: Seen) -> list[Made]:
     sides, mode, value = list(seen.get(1, "pad")), seen.get(2, "mode", "constant"), seen.get(3, "value", 0)
+    if not any(sides):
+        return _one(seen, nn.Identity())
     if mode != "constant" or value or len(sides) > 4 or min(sides) < 0 or seen.x.dim() not in (3, 4):
         raise seen.refuse("images are padded with zeros")
     if len(sides) > 2 and seen.x.dim() == 3:

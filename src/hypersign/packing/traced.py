@@ -9,6 +9,7 @@ alone is a constant.
 import contextlib
 import dataclasses
 import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,6 +36,9 @@ __all__ = [
     "trace",
     "uncompiled",
 ]
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Recording replaces how modules are called, for all threads."""
 
 BATCH = 2
 """Rows of the random inputs."""
@@ -155,7 +159,7 @@ def trace(
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _calls_go_to(recorder), recorder:
+        with _ONE_AT_A_TIME, torch.no_grad(), _calls_go_to(recorder), recorder:
             output = recorder.follow(name, module, *inputs)
     except HypersignError:
         raise
@@ -238,12 +242,18 @@ class _Recorder(TorchFunctionMode):
             raise refusal(path, module, "this layer takes more than one input")
         self.paused = True
         try:
-            source = self._source(given[0])
+            place = self._place(given[0])
+            if place and not isinstance(module, nn.Linear | nn.ReLU | nn.Identity | Quantizer):
+                raise self.refusal("its forward computes with a value whose first dimension is not the batch")
+            source = self._source(self._front(given[0]))
             output = original(module, *args, **kwargs)
             if not isinstance(output, Tensor):
                 raise refusal(path, module, "it gives several values")
             self._append(module, (source,), self._unique(path))
-            self._bind(output, self.calls[-1].name)
+            moved = output.movedim(place, 0) if place else output
+            self._bind(moved, self.calls[-1].name)
+            if place:
+                self._hold(output, moved, place)
         finally:
             self.paused = False
         return output
@@ -273,6 +283,10 @@ class _Recorder(TorchFunctionMode):
     ) -> None:
         """Records a function that ran."""
         if name in SAME and isinstance(result, Tensor) and result.dtype == torch.float32:
+            if "dropout" in name and not torch.equal(result, given[0]):
+                raise self.refusal(
+                    f"{name} in its forward drops numbers in evaluation too: pass training=self.training"
+                )
             if id(given[0]) in self.unsettled:
                 self.unsettled[id(result)] = (result, *self.unsettled[id(given[0])][1:])
             elif id(result) not in self.values:
@@ -289,6 +303,8 @@ class _Recorder(TorchFunctionMode):
             self._record(name, args, kwargs, result)
 
     def _check_size(self, name: str) -> None:
+        if name == "__setitem__":
+            raise self.refusal("its forward writes into a value; no packed form is known of that")
         if name not in SIZES:
             raise self.refusal(f"its forward reads numbers of the network ({name}), which differ from input to input")
 
@@ -327,7 +343,44 @@ class _Recorder(TorchFunctionMode):
                 self._record_step(steps.View(shape), (), None, "view")
                 self._record_step(steps.Permute(order), (), piece, "permute")
             return True
-        raise self.refusal(f"{name} in its forward computes with a value whose first dimension is not the batch")
+        if name not in LAST_OR_EACH:
+            raise self.refusal(f"{name} in its forward computes with a value whose first dimension is not the batch")
+        self._in_front(name, args, kwargs, result)
+        return True
+
+    def _in_front(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
+        """Records a function of each number, or of the last dimension, of values whose batch is not in front."""
+        places = {self._place(value) for value in _tensors((args, kwargs)) if self._depends(value)}
+        others = [value for value in _tensors((args, kwargs)) if not self._depends(value)]
+        place = places.pop()
+        if places or place == result.dim() - 1 or any(value.dim() >= result.dim() - place for value in others):
+            raise self.refusal(f"{name} in its forward takes values whose batches are different dimensions")
+
+        def front(value: Any) -> Any:
+            return self._front(value) if isinstance(value, Tensor) and self._depends(value) else value
+
+        args, kwargs = tuple(map(front, args)), {key: front(value) for key, value in kwargs.items()}
+        moved = result.movedim(place, 0)
+        self._record(name, args, kwargs, moved)
+        self._hold(result, moved, place)
+
+    def _place(self, value: Tensor) -> int:
+        """The dimension that is the batch."""
+        return self.unsettled[id(value)][2].index(0) if id(value) in self.unsettled else 0
+
+    def _front(self, value: Tensor) -> Tensor:
+        """The value with the batch in front."""
+        if id(value) not in self.unsettled:
+            return value
+        _, base, axes = self.unsettled[id(value)]
+        moved = value.movedim(axes.index(0), 0)
+        self._record_step(steps.Permute(tuple(axis - 1 for axis in axes if axis)), (base,), moved, "permute")
+        return moved
+
+    def _hold(self, value: Tensor, moved: Tensor, place: int) -> None:
+        """Keeps a value as `moved`, which has its batch in front, with another order of axes."""
+        axes = (*range(1, place + 1), 0, *range(place + 1, value.dim()))
+        self.unsettled[id(value)] = (value, moved, axes)
 
     def _record(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
         make = FUNCTIONS.get(name)
@@ -407,6 +460,12 @@ def named_outputs(output: Any) -> list[tuple[str, Any]]:
         found = [(f"output{i}", value) for i, value in enumerate(output, start=1)]
     return [("output", found[0][1])] if len(found) == 1 else found
 
+
+LAST_OR_EACH = {
+    "add", "add_", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "mul", "__mul__", "__rmul__", "div",
+    "__truediv__", "neg", "relu", "gelu", "silu", "sigmoid", "tanh", "linear", "layer_norm", "rms_norm",
+}  # fmt: skip
+"""Functions of each number, or of the last dimension: it does not matter which other dimension is the batch."""
 
 SIZES = {
     "shape", "size", "dim", "ndim", "numel", "nelement", "ndimension", "stride", "__len__", "dtype", "device",

@@ -1,0 +1,114 @@
+"""Predicted beside measured recall of codes: every number of bits, metric and rescoring factor, on four data sets.
+
+    python experiments/recall.py --json docs/results/recall.json
+
+SIFT needs HYPERSIGN_DATA with bigann10k/, pixels need MNIST. Measured recall is the mean over rotations; prediction
+and measurement have the same 200 queries, which are not among the vectors.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign._machine import machine, versions
+from hypersign.data import read
+from hypersign.hashing import HammingIndex, SignHasher, predicted_recall
+
+FACTORS = (1, 4)
+K = 10
+QUERIES = 200
+
+
+def data_sets(vectors: int) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+    """Name, vectors, queries."""
+    folder = Path(os.environ["HYPERSIGN_DATA"])
+    with np.load(folder / "bigann10k" / "bigann10k.npz") as saved:
+        sift = saved[saved.files[0]].astype(np.float32)
+    yield "SIFT", sift[QUERIES:][:vectors], sift[:QUERIES]
+    pixels = read("mnist").test.images.reshape(10_000, -1).astype(np.float32)
+    yield "MNIST pixels", pixels[QUERIES:][:vectors], pixels[:QUERIES]
+    random = np.random.default_rng(0)
+    spread = np.exp(-0.03 * np.arange(96)).astype(np.float32)
+    x = (random.standard_normal((vectors + QUERIES, 96), np.float32) + 0.5) * spread
+    yield "anisotropic normal", x[QUERIES:], x[:QUERIES]
+    distinct = x[QUERIES : QUERIES + vectors // 5]
+    copies = np.minimum(random.zipf(1.5, len(distinct)), 50)  # half of them once, one in thirty 50 times
+    yield "heavy duplicates", np.repeat(distinct, copies, axis=0)[random.permutation(copies.sum())], x[:QUERIES]
+
+
+METRICS = ("euclidean", "cosine", "inner_product")
+
+
+def codes(metric: str) -> dict[str, dict[str, Any]]:
+    """The options of the hashers, by the name of the code."""
+    levels = {f"{bits:g}": {"bits_per_dimension": bits, "metric": metric} for bits in (1, 1.5, 2, 3, 4)}
+    return {"signs": {"bits": 256}} | levels
+
+
+def measured(vectors: NDArray[Any], queries: NDArray[Any], metric: str, hasher: SignHasher) -> list[float]:
+    """Recall of an index, by factor: hits are vectors no farther than the k-th true neighbour."""
+    index = HammingIndex(hasher.fit(vectors), hasher.codes(vectors))
+    found = index.search(queries, max(FACTORS) * K).indices
+    q, x = queries.astype(np.float64), vectors.astype(np.float64)
+    if metric == "cosine":
+        q, x = (y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x))
+    recalls = []
+    for query, row in zip(q, found, strict=True):
+        distances = ((x - query) ** 2).sum(1) if metric == "euclidean" else -(x @ query)
+        kth = np.sort(distances)[K - 1]
+        hit = distances[row] <= kth + 1e-9 * np.abs(distances).max()
+        recalls.append([min(hit[: f * K].sum(), K) / K for f in FACTORS])
+    return np.mean(recalls, axis=0).tolist()
+
+
+def compared(name: str, vectors: NDArray[Any], queries: NDArray[Any], rotations: int) -> Iterator[dict[str, Any]]:
+    """A row for each metric, code and factor."""
+    for metric in METRICS:
+        kinds = codes(metric)
+        hashers = [SignHasher(**kind) for kind in kinds.values()]
+        predictions = predicted_recall(vectors, hashers, queries=queries, k=K, factors=FACTORS, metric=metric)
+        for (code, kind), prediction in zip(kinds.items(), predictions, strict=True):
+            runs = [measured(vectors, queries, metric, SignHasher(**kind, seed=seed)) for seed in range(rotations)]
+            for f, value in zip(FACTORS, np.mean(runs, axis=0), strict=True):
+                yield {
+                    "data": name,
+                    "vectors": len(vectors),
+                    "metric": metric,
+                    "code": code,
+                    "factor": f,
+                    "predicted": round(prediction.recall[f], 4),
+                    "standard_error": round(prediction.standard_error[f], 4),
+                    "measured": round(float(value), 4),
+                    "rotations": rotations,
+                    "difference": round(prediction.recall[f] - float(value), 4),
+                }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    parser.add_argument("--vectors", type=int, default=3000, help="vectors of each data set (default 3000)")
+    parser.add_argument("--rotations", type=int, default=2, help="rotations measured (default 2)")
+    options = parser.parse_args()
+    rows = []
+    for name, vectors, queries in data_sets(options.vectors):
+        # Few distinct vectors have few independent errors, so their recall varies more from rotation to rotation.
+        rotations = options.rotations * (4 if name == "heavy duplicates" else 1)
+        for row in compared(name, vectors, queries, rotations):
+            rows.append(row)
+            print(*row.values(), flush=True)
+    worst = max(rows, key=lambda row: abs(row["difference"]))
+    print("largest difference:", worst)
+    if options.json:
+        found = {"k": K, "queries": QUERIES, "machine": machine(), "versions": versions(), "rows": rows}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
