@@ -77,13 +77,7 @@ void queries_of(const LevelTile &tile, int64_t first) {
 template <int bits, bool table>
 void all_queries(const LevelTile &tile) {
     int64_t q = 0;
-    for (; level_chunk(tile.query_count - q) == 12; q += 12) {
-        // Either rows are shifted, or the sums of all queries are.
-        if (table || tile.steps < 12)
-            queries_of<2, 12, bits, table, true>(tile, q);
-        else
-            queries_of<2, 12, bits, table, table>(tile, q);
-    }
+    for (; level_chunk(tile.query_count - q) == 12; q += 12) queries_of<2, 12, bits, table, true>(tile, q);
     for (; level_chunk(tile.query_count - q) == 4; q += 4) queries_of<4, 4, bits, table, table>(tile, q);
     for (; q < tile.query_count; ++q) queries_of<8, 1, bits, table, table>(tile, q);
 }

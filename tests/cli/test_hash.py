@@ -41,6 +41,30 @@ def test_hash_and_search(files, capsys):
     assert "Hamming distance in bits" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(("metric", "words"), [("cosine", "cosine distance"), ("inner_product", "inner product")])
+def test_codes_of_a_metric(files, capsys, metric, words):
+    x, vectors, queries, codes = map(lambda f: f if isinstance(f, np.ndarray) else str(f), files)
+    main(["hash", vectors, "-o", codes, "--bits-per-dimension", "2", "--metric", metric])
+    name = metric.replace("_", " ")
+    assert f"metric {name}, {16 if metric == 'cosine' else 20} bytes per vector" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    hasher = SignHasher(bits_per_dimension=2, metric=metric).fit(x)
+    expected = HammingIndex(hasher, hasher.codes(x)).search(x[:12], 3)
+    main(["search", codes, queries, "-k", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"metric": name, "distances": expected.distances.tolist(), "indices": expected.indices.tolist()}
+    main(["search", codes, queries, "-k", "3"])
+    assert f"estimated {words}" in " ".join(capsys.readouterr().out.split())
+    main(["search", codes, queries, "-k", "1", "--rescore", vectors, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    exact = -(x[:12] @ x.T) if metric == "inner_product" else None
+    if exact is not None:
+        np.testing.assert_allclose(np.array(found["distances"])[:, 0], exact.min(1), rtol=1e-5)
+    with pytest.raises(SystemExit):
+        main(["hash", vectors, "--plan", "--bits-per-dimension", "2"])
+
+
 def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     x = files[0] - 1

@@ -236,7 +236,7 @@ def code_distances(
         "inner_product": numbers[:, -1],
     }[hasher.metric_]
     noise = np.maximum(lengths - squares, 0) / max(hasher.size() - 1, 1)
-    rounding = lengths * (asked.rounding / code.count)[:, None]
+    rounding = lengths * (asked.rounding() / code.count)[:, None]
     return DistanceEstimate(distance, epsilon * np.sqrt(asked.squares[:, None] * noise + rounding))
 
 

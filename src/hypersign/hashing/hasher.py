@@ -183,15 +183,19 @@ class SignHasher(Transformer):
         self._check_block(x, 0)
         x = self._directed(x)
         rotated = self._rotated(x)
-        integers, steps = quantize_queries(rotated)
-        centred = x.astype(np.float64) - self.mean_
-        squares = np.square(centred).sum(1)
-        if self.metric_ == "euclidean":
-            terms = squares
-        else:
-            terms = -centred @ self.mean_ + (1 if self.metric_ == "cosine" else 0)
-        rounding = np.square(rotated - integers * steps[:, None].astype(np.float64)).sum(1)
-        return Queries(integers, steps, terms, squares, rounding)
+        with np.errstate(over="ignore", invalid="ignore"):
+            integers, steps = quantize_queries(rotated)
+            centred = x - self.mean_
+            squares = np.einsum("ij,ij->i", centred, centred)
+            if self.metric_ == "euclidean":
+                terms = squares
+            else:
+                terms = -centred @ self.mean_ + (1 if self.metric_ == "cosine" else 0)
+        if not (np.isfinite(steps).all() and np.isfinite(terms).all()):
+            raise HypersignError(
+                f"queries and the vectors' mean must be float32 numbers; some are too large: {_SCALE}"
+            )
+        return Queries(integers, steps, terms, squares, rotated)
 
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
         """Does what `fit` does, for vectors that come in blocks (rows, dimension), as from a large file."""
@@ -281,6 +285,13 @@ class SignHasher(Transformer):
         for start in range(0, len(block), rows):
             codes[start : start + rows] = hashed(block[start : start + rows])
         return codes
+
+    def hashable(self, block: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which rows of a block can be hashed, bool (rows,): they are finite and have a direction."""
+        fits = finite_rows(block)
+        if self.metric_ == "hamming":
+            return fits & ~_at(block, self.mean_)
+        return fits & block.any(1) if self.metric_ == "cosine" else fits
 
     def empty_codes(self, count: int) -> NDArray[Any]:
         """An array for the packed codes of `count` vectors."""
@@ -426,14 +437,19 @@ class Queries:
         terms: what is added to a score: the estimate of a squared Euclidean distance, of 1 - cosine or of the negated
             inner product is (<c, v> step) a + b + term. float64 (q,).
         squares: |query - mean|^2, float64 (q,).
-        rounding: the squared length of what rounding to integers changes, float64 (q,).
+        rotated: R (query - mean), shape (q, m), which integers and steps round.
     """
 
     integers: NDArray[np.int8]
     steps: NDArray[np.float32]
     terms: NDArray[np.float64]
     squares: NDArray[np.float64]
-    rounding: NDArray[np.float64]
+    rotated: NDArray[Any]
+
+    def rounding(self) -> NDArray[np.float64]:
+        """The squared length of what rounding to integers changes, float64 (q,)."""
+        rounded = self.integers * self.steps[:, None].astype(np.float64)
+        return np.asarray(np.square(self.rotated - rounded).sum(1))
 
 
 def check_share(center: bool | float) -> float:
@@ -477,15 +493,24 @@ def _check_nonzero(block: NDArray[Any], first: int) -> None:
         )
 
 
-def _check_rows(block: NDArray[Any], mean: NDArray[np.float64], first: int) -> None:
+def finite_rows(block: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows are finite."""
+    return np.isfinite(block).all(1) if block.dtype.kind == "f" else np.ones(len(block), np.bool_)
+
+
+def _at(block: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows are the mean."""
     if block.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            there = (block == mean.astype(block.dtype)).all(1)
-    else:
-        # As integers: float64 would round those of 64 bits.
-        limits = np.iinfo(block.dtype if block.dtype.kind in "iu" else np.uint8)
-        whole = (mean == np.floor(mean)) & (mean >= float(limits.min)) & (mean < limits.max + 1.0)
-        there = (whole & (block == np.where(whole, mean, 0).astype(limits.dtype))).all(1)
+            return np.asarray((block == mean.astype(block.dtype)).all(1))
+    # As integers: float64 would round those of 64 bits.
+    limits = np.iinfo(block.dtype if block.dtype.kind in "iu" else np.uint8)
+    whole = (mean == np.floor(mean)) & (mean >= float(limits.min)) & (mean < limits.max + 1.0)
+    return np.asarray((whole & (block == np.where(whole, mean, 0).astype(limits.dtype))).all(1))
+
+
+def _check_rows(block: NDArray[Any], mean: NDArray[np.float64], first: int) -> None:
+    there = _at(block, mean)
     if there.any():
         raise HypersignError(
             f"row {first + int(there.argmax())} is {'the mean of the vectors' if mean.any() else 'zero'} and so has "

@@ -79,9 +79,9 @@ def quantize_queries(rotated: NDArray[np.floating]) -> tuple[NDArray[np.int8], N
     >>> quantize_queries(np.array([[1.0, -0.5, 0.0]]))[0].tolist()
     [[127, -64, 0]]
     """
-    steps = (np.abs(rotated).max(1) / 127).astype(np.float32)
-    safe = np.where(steps > 0, steps, 1)[:, None]
-    return np.clip(np.rint(rotated / safe), -127, 127).astype(np.int8), steps
+    steps = (np.maximum(rotated.max(1), -rotated.min(1)) / 127).astype(np.float32)
+    safe = np.where(steps > 0, steps, 1)[:, None].astype(np.float32)
+    return np.rint(rotated / safe).astype(np.int8), steps
 
 
 def factors(
@@ -104,9 +104,11 @@ def factors(
         values: c, the levels of y, int8 (n, m).
     """
     x = x.astype(np.float64)
-    squares = np.square(x - mean).sum(1)
+    with np.errstate(over="ignore"):
+        squares = np.square(x - mean).sum(1)
     products = np.einsum("ij,ij->i", values.astype(np.float64), rotated)
-    f = np.divide(squares, products, out=np.zeros(len(x)), where=products > 0)
+    with np.errstate(over="ignore"):
+        f = np.divide(squares, products, out=np.zeros(len(x)), where=products > 0)
     columns = {
         "euclidean": [-2 * f, squares],
         "cosine": [-f, -(x @ mean)],
