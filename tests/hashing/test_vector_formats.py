@@ -37,7 +37,9 @@ def write(path: Path, x: np.ndarray) -> None:
     elif suffix in ("h5", "chunked.h5"):
         h5py = pytest.importorskip("h5py")
         with h5py.File(path, "w") as file:
-            options = {"chunks": (64, x.shape[1]), "compression": "gzip"} if suffix == "chunked.h5" else {}
+            options = (
+                {"chunks": (min(64, len(x)), x.shape[1]), "compression": "gzip"} if suffix == "chunked.h5" else {}
+            )
             file.create_dataset("a/vectors", data=x, **options)
             file["ids"] = np.arange(len(x))
     else:
@@ -210,7 +212,9 @@ def test_codes_are_no_vectors(tmp_path):
         open_vectors(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("suffix", ["npz", "deflated.npz", "fvecs", "safetensors", "parquet", "arrow", "feather"])
+@pytest.mark.parametrize(
+    "suffix", ["npz", "deflated.npz", "fvecs", "safetensors", "chunked.h5", "parquet", "arrow", "feather"]
+)
 def test_damaged_files_are_refused_or_read(tmp_path, mutations, suffix):
     write(tmp_path / f"good.{suffix}", X[:40])
     good = (tmp_path / f"good.{suffix}").read_bytes()

@@ -333,3 +333,42 @@ def test_fortran_order_gives_the_same_codes(tmp_path, shape):
     c, f = (HammingIndex.load(tmp_path / order).codes for order in "cf")
     np.testing.assert_array_equal(c, f)
     np.testing.assert_array_equal(c, SignHasher(64, center=0.0).fit(x).transform(x))
+
+
+@pytest.mark.parametrize(
+    "kind", [{"bits": 64}, {"bits": 64, "center": False}, {"bits_per_dimension": 2, "metric": "cosine"}]
+)
+def test_vectors_that_cannot_be_hashed_are_skipped(source, tmp_path, small_blocks, kind):
+    x = np.load(source)
+    good = np.setdiff1d(np.arange(1000), [0, 63, 64, 500, 999])
+    expected = SignHasher(**kind).fit(x[good])
+    x[[0, 500], [3, 2]] = np.nan, np.inf
+    x[63:65] = np.inf
+    x[999] = expected.mean_ if kind.get("center", True) and "metric" not in kind else 0
+    np.save(source, x)
+    if "metric" not in kind and kind.get("center", True):
+        x[999] = np.nan  # the mean changes with the row that equals it
+        np.save(source, x)
+    hash_file(source, tmp_path / "c", SignHasher(**kind), skip=True)
+    index = HammingIndex.load(tmp_path / "c")
+    np.testing.assert_array_equal(index.codes, expected.codes(x[good]))
+    found = index.search(x[good[:5]], 1).indices[:, 0]
+    np.testing.assert_array_equal(found, good[:5])
+    np.testing.assert_array_equal(
+        index.rescore(x[good[:5]], index.search(x[good[:5]], 3), x, 1).indices[:, 0], good[:5]
+    )
+    np.save(source, x[good])
+    hash_file(source, tmp_path / "d", SignHasher(**kind), skip=True)
+    assert HammingIndex.load(tmp_path / "d").search(x[good[:1]], 1).indices.tolist() == [[0]]
+    np.save(source, x[500:501])
+    with pytest.raises(HypersignError, match="none of the 1 vectors can be hashed"):
+        hash_file(source, tmp_path / "e", SignHasher(**kind), skip=True)
+    assert not (tmp_path / "e").exists()
+
+
+def test_rows_at_the_mean_are_skipped(tmp_path):
+    x = np.array([[1.0, 2], [3, 4], [2, 3], [1, 4], [3, 2]])
+    np.save(tmp_path / "x.npy", x)
+    hash_file(tmp_path / "x.npy", tmp_path / "c", SignHasher(64), skip=True)
+    assert HammingIndex.load(tmp_path / "c").search(x[3:4], 1).indices.tolist() == [[3]]
+    assert len(HammingIndex.load(tmp_path / "c")) == 4

@@ -17,6 +17,7 @@ from hypersign.cli.options import JsonTarget, Option, Seed, parse, progress_bars
 from hypersign.cli.printing import console
 from hypersign.hashing import HammingIndex, Plan, SignHasher, hash_file, import_bits, measure, open_vectors
 from hypersign.hashing import plan as predict
+from hypersign.hashing.vectors import hashable
 
 LENGTHS = (64, 128, 256, 512, 1024)
 """Code lengths that a plan compares with --bits."""
@@ -35,6 +36,7 @@ def hash_(
     plan: bool = False,
     packed: bool = False,
     bounds: bool = False,
+    skip: bool = False,
     bits: int | None = None,
     bits_per_dimension: float = 1,
     metric: Literal["hamming", "euclidean", "cosine", "inner_product"] | None = None,
@@ -66,6 +68,7 @@ def hash_(
         plan: predict recall; with --output, also measure it after hashing.
         packed: the vectors are packed bits already (sentence-transformers' ubinary or binary); write them as codes.
         bounds: write 8 bytes more per vector, for search --exact; sign codes only.
+        skip: leave out vectors that cannot be hashed (NaN, infinite, or without a direction); row numbers stay ids.
         bits: length of a code, in bits; by default 256, or for codes of a metric as many components as vectors have.
         bits_per_dimension: 1, 1.5, 2, 3 or 4.
         metric: hamming (signs alone), or the metric that codes estimate; by default hamming at 1 bit per dimension,
@@ -87,6 +90,8 @@ def hash_(
         raise HypersignError("--packed writes bits that are there already as codes; give --output FILE and no --plan")
     if bounds and (packed or output is None or rotation == "none"):
         raise HypersignError("--bounds writes the bounds of rotated vectors; give --output FILE and a rotation")
+    if skip and (packed or bounds or (plan and output is not None)):
+        raise HypersignError("--skip goes with --output or with --plan, and without --packed and --bounds")
     if json is not None and not plan:
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
@@ -110,10 +115,10 @@ def hash_(
         if output is not None:  # before the plan, which takes long, so that nobody else writes between both
             locks.enter_context(writing_file(output))
         if plan:
-            planned = _planned(vectors, hasher, queries, bytes, neighbours)
+            planned = _planned(vectors, hasher, queries, bytes, neighbours, skip)
         if output is not None:
             with progress_bars() as progress:
-                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds)
+                hashed: Any = import_bits if packed else partial(hash_file, hasher=hasher, bounds=bounds, skip=skip)
                 hasher = hashed(vectors, output, progress=lambda done, total: progress("hashing", done, total))
             if planned is not None:
                 planned = measure(HammingIndex.load(output), planned)
@@ -129,15 +134,19 @@ def hash_(
         if output is not None:
             metric_name = hasher.metric_.replace("_", " ")
             out.print(f"Codes: {output}; metric {metric_name}, {hasher.row_bytes()} bytes per vector", soft_wrap=True)
+            left_out = len(open_vectors(vectors)) - len(HammingIndex.load(output)) if skip else 0
+            if left_out:
+                out.print(f"{left_out:,} vectors could not be hashed and were left out; ids are row numbers")
 
 
-def _planned(vectors: Path, hasher: SignHasher, queries: str, bytes: int | None, neighbours: int) -> Plan:
+def _planned(vectors: Path, hasher: SignHasher, queries: str, bytes: int | None, neighbours: int, skip: bool) -> Plan:
     """The plan for the kinds of codes that are compared, and for the hasher's."""
     drawn = queries.strip().lstrip("+-").isdigit()
     sample = check_int("--queries", int(queries), min=1) if drawn else _defaults.PLAN_QUERIES
     signs = hasher.metric in (None, "hamming") and hasher.bits_per_dimension == 1
+    opened = open_vectors(vectors)
     return predict(
-        open_vectors(vectors),
+        hashable(opened, hasher) if skip else opened,
         queries=None if drawn else np.asarray(open_vectors(queries)),
         bits=sorted({*LENGTHS, hasher.bits or _defaults.CODE_BITS} if signs else LENGTHS),
         hasher=None if signs else hasher,

@@ -286,6 +286,13 @@ class SignHasher(Transformer):
             codes[start : start + rows] = hashed(block[start : start + rows])
         return codes
 
+    def hashable(self, block: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which rows of a block can be hashed, bool (rows,): they are finite and have a direction."""
+        fits = finite_rows(block)
+        if self.metric_ == "hamming":
+            return fits & ~_at(block, self.mean_)
+        return fits & block.any(1) if self.metric_ == "cosine" else fits
+
     def empty_codes(self, count: int) -> NDArray[Any]:
         """An array for the packed codes of `count` vectors."""
         return np.empty((count, self.columns(self.n_features_in_)), np.uint8 if self.level_code_ else np.uint64)
@@ -486,15 +493,24 @@ def _check_nonzero(block: NDArray[Any], first: int) -> None:
         )
 
 
-def _check_rows(block: NDArray[Any], mean: NDArray[np.float64], first: int) -> None:
+def finite_rows(block: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows are finite."""
+    return np.isfinite(block).all(1) if block.dtype.kind == "f" else np.ones(len(block), np.bool_)
+
+
+def _at(block: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows are the mean."""
     if block.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            there = (block == mean.astype(block.dtype)).all(1)
-    else:
-        # As integers: float64 would round those of 64 bits.
-        limits = np.iinfo(block.dtype if block.dtype.kind in "iu" else np.uint8)
-        whole = (mean == np.floor(mean)) & (mean >= float(limits.min)) & (mean < limits.max + 1.0)
-        there = (whole & (block == np.where(whole, mean, 0).astype(limits.dtype))).all(1)
+            return np.asarray((block == mean.astype(block.dtype)).all(1))
+    # As integers: float64 would round those of 64 bits.
+    limits = np.iinfo(block.dtype if block.dtype.kind in "iu" else np.uint8)
+    whole = (mean == np.floor(mean)) & (mean >= float(limits.min)) & (mean < limits.max + 1.0)
+    return np.asarray((whole & (block == np.where(whole, mean, 0).astype(limits.dtype))).all(1))
+
+
+def _check_rows(block: NDArray[Any], mean: NDArray[np.float64], first: int) -> None:
+    there = _at(block, mean)
     if there.any():
         raise HypersignError(
             f"row {first + int(there.argmax())} is {'the mean of the vectors' if mean.any() else 'zero'} and so has "

@@ -26,9 +26,9 @@ from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.hashing.estimators import code_bounds
-from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, block_rows
+from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, block_rows, finite_rows
 from hypersign.hashing.levels import FACTORS
-from hypersign.hashing.stored import AnyVectors, read_blocks
+from hypersign.hashing.stored import AnyVectors, Rows, read_blocks
 from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
@@ -54,6 +54,7 @@ def hash_file(
     hasher: SignHasher,
     *,
     bounds: bool = False,
+    skip: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> SignHasher:
     """Hashes a file or a folder of vectors, which may be larger than memory, into a codes file.
@@ -68,7 +69,9 @@ def hash_file(
         output: codes file to write; `HammingIndex.load` reads it.
         hasher: a hasher; it is fitted to these vectors.
         bounds: whether to write what `BoundedIndex.load` needs, 8 bytes per vector.
-        progress: called with (vectors done, all vectors) after each block of the second pass.
+        skip: whether to leave out vectors that cannot be hashed (NaN, infinite, or without a direction); the codes
+            then have the row numbers of their vectors as ids. Finding them reads everything twice more.
+        progress: called with (vectors done, all vectors) after each block of the last pass.
 
     Returns the fitted hasher.
 
@@ -82,12 +85,40 @@ def hash_file(
         raise HypersignError("bounds need a hasher with a random rotation; this one has none")
     if bounds and (hasher.bits_per_dimension != 1 or hasher.metric not in (None, "hamming")):
         raise HypersignError("bounds are for sign codes; level codes have them already: leave bounds out")
+    if bounds and skip:
+        raise HypersignError("bounds are for files of which every vector is hashed; leave bounds or skip out")
     opened = open_vectors(vectors)
     _check_output(output, vectors)
     with writing_file(output):
-        hasher.fit_blocks((block for _, block in read_blocks(opened)), opened.shape[1])
+        if skip:
+            opened = hashable(opened, hasher)
+        else:
+            hasher.fit_blocks((block for _, block in read_blocks(opened)), opened.shape[1])
         _write_codes(files_of(vectors), opened, output, hasher, hasher.hash_block, bounds, progress)
     return hasher
+
+
+def hashable(opened: AnyVectors, hasher: SignHasher) -> Rows:
+    """The vectors that a hasher can hash; it is fitted to those that are finite.
+
+    Raises HypersignError if there are none.
+    """
+
+    def bad(vectors: AnyVectors, fits: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        found = [first + np.flatnonzero(~fits(block)) for first, block in read_blocks(vectors)]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    cosine = hasher.metric == "cosine"
+    left = Rows(opened, bad(opened, lambda block: finite_rows(block) & (block.any(1) | (not cosine))))
+    if len(left):
+        hasher.fit_blocks((block for _, block in read_blocks(left)), opened.shape[1])
+        more = left.numbers(bad(left, hasher.hashable))
+        left = Rows(opened, np.sort(np.concatenate([left.without, more])))
+    if not len(left):
+        raise HypersignError(
+            f"none of the {len(opened):,} vectors can be hashed: each is not finite or has no direction"
+        )
+    return left
 
 
 def import_bits(
@@ -169,7 +200,8 @@ def _write_codes(
     progress: Callable[[int, int], object] | None,
 ) -> None:
     count, dimension = opened.shape
-    prefix = _prefix(hasher, count, bounds=bounds)
+    named = isinstance(opened, Rows) and len(opened.without) > 0
+    prefix = _prefix(hasher, count, ids=named, bounds=bounds)
     start = len(prefix) + (8 * count if bounds else 0)
     # A partial file is for one version of the vectors and one fitted hasher.
     versions = ((file.resolve(), file.stat()) for file in files)
@@ -201,6 +233,8 @@ def _write_codes(
                 done += len(block)
                 if progress is not None:
                     progress(done, count)
+            if named:
+                _write_ids(file, start + count * width, opened)
         os.replace(part, output)
     except HypersignError:
         part.unlink(
@@ -212,6 +246,15 @@ def _write_codes(
             f"{output} could not be written: {error.strerror or error}; make room there or write elsewhere, "
             "then try again"
         ) from error
+
+
+def _write_ids(file: BinaryIO, start: int, rows: Any) -> None:
+    """Writes the row numbers of the vectors that were not left out, as ids."""
+    file.seek(start)
+    for first in range(0, len(rows), CHECKED):
+        file.write(rows.numbers(np.arange(first, min(first + CHECKED, len(rows)))).astype("<i8").tobytes())
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _write_bounds(
