@@ -244,6 +244,10 @@ REFUSED = {
     "in place: sequence": (lambda: InPlace("sequence"), "reads a value that was changed in place"),
     "two inputs": (TwoInputs, "missing 1 required positional argument: 'y'"),
     "a layer of torch": (lambda: nn.Sequential(nn.Flatten(), nn.Softsign(), nn.Linear(48, 10)), "cannot be packed"),
+    "dropout in evaluation": (lambda: Computes(F.dropout), "drops numbers in evaluation"),
+    "a value written into": (lambda: Computes(lambda y: y.__setitem__(0, 0)), "writes into a value"),
+    "another type": (lambda: Computes(lambda y: y.double()), "known of double"),
+    "another precision": (lambda: Computes(lambda y: y.to(torch.bfloat16)), "known of to in its forward"),
     "no tensor": (lambda: Computes(lambda y: 3), "must give tensors; it gives int"),
     "a constant": (lambda: Computes(lambda y: torch.zeros(2, 10)), "each output must be a value of the network"),
 }  # fmt: skip

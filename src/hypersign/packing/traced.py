@@ -9,6 +9,7 @@ alone is a constant.
 import contextlib
 import dataclasses
 import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,6 +36,9 @@ __all__ = [
     "trace",
     "uncompiled",
 ]
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Recording replaces how modules are called, for all threads."""
 
 BATCH = 2
 """Rows of the random inputs."""
@@ -155,7 +159,7 @@ def trace(
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _calls_go_to(recorder), recorder:
+        with _ONE_AT_A_TIME, torch.no_grad(), _calls_go_to(recorder), recorder:
             output = recorder.follow(name, module, *inputs)
     except HypersignError:
         raise
@@ -279,6 +283,10 @@ class _Recorder(TorchFunctionMode):
     ) -> None:
         """Records a function that ran."""
         if name in SAME and isinstance(result, Tensor) and result.dtype == torch.float32:
+            if "dropout" in name and not torch.equal(result, given[0]):
+                raise self.refusal(
+                    f"{name} in its forward drops numbers in evaluation too: pass training=self.training"
+                )
             if id(given[0]) in self.unsettled:
                 self.unsettled[id(result)] = (result, *self.unsettled[id(given[0])][1:])
             elif id(result) not in self.values:
@@ -295,6 +303,8 @@ class _Recorder(TorchFunctionMode):
             self._record(name, args, kwargs, result)
 
     def _check_size(self, name: str) -> None:
+        if name == "__setitem__":
+            raise self.refusal("its forward writes into a value; no packed form is known of that")
         if name not in SIZES:
             raise self.refusal(f"its forward reads numbers of the network ({name}), which differ from input to input")
 
