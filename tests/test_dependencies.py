@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 SOURCE = Path(hypersign.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
-OPTIONAL = {"torch", "tensorboard", "onnx", "onnxruntime", "openvino"}
-"""Modules with an answer of their own where they are missing; torch.utils.tensorboard is torch's."""
+OPTIONAL = {"torch", "tensorboard", "onnx", "onnxruntime", "openvino", "dask", "pyspark"}
+"""Modules with an answer of their own where they are missing; torch.utils.tensorboard is torch's. Whoever hashes data
+of Dask or Spark has them."""
 
 
 def names(extra: str) -> set[str]:

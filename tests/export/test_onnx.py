@@ -5,12 +5,17 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from hypersign import HypersignError
 from hypersign.export import compare, onnx_model, qonnx_model, write_onnx, write_qonnx
 from hypersign.export.onnx_graph import ACTIVATIONS, HANDLERS
+from hypersign.layers import QuantConv2d, QuantConvTranspose2d
 from hypersign.packed import PackedModel
 from hypersign.packed.operations import OPERATIONS
+from hypersign.quantizers import Sign
 
 from ..small_networks import NETWORKS, WITHOUT_PRODUCTS, images_for, packed
 
@@ -63,8 +68,8 @@ def test_operations_without_an_exact_form_are_refused(name: str, tmp_path: Path)
 
 def test_the_other_operations_have_one() -> None:
     assert set(OPERATIONS) - set(HANDLERS) == {
-        "recurrent", "zero_pad2d", "activation", "softmax", "layer_norm", "group_norm", "multiply", "matmul",
-        "attention", "rearrange", "slice", "resize2d", "constant", "rotate", "switch", "hadamard", "signed_sum",
+        "recurrent", "group_norm", "matmul", "attention", "rearrange", "slice", "resize2d", "constant",
+        "rotate", "switch", "hadamard", "signed_sum",
     }  # fmt: skip
 
 
@@ -89,8 +94,6 @@ def test_qonnx_has_no_signs_outside_quantizers(tmp_path: Path) -> None:
 
 
 def test_large_sums_are_refused(tmp_path: Path) -> None:
-    from torch import nn
-
     from hypersign import packing
     from hypersign.layers import QuantLinear
     from hypersign.quantizers import Sign
@@ -116,3 +119,39 @@ def _quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
+
+
+class Excited(nn.Module):
+    """Squeeze and excitation, layer norm over channels, and a transposed convolution."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        signs = {"input_quantizer": Sign(), "weight_quantizer": Sign()}
+        self.first, self.norm = QuantConv2d(1, 6, 3, weight_quantizer=Sign(), bias=False), nn.BatchNorm2d(6)
+        self.squeeze, self.excite = nn.Linear(6, 3), nn.Linear(3, 6)
+        self.up, self.norm2 = QuantConvTranspose2d(6, 5, 3, stride=2, bias=False, **signs), nn.BatchNorm2d(5)
+        self.act, self.gate = activation, nn.Sigmoid()
+        self.layer_norm, self.last = nn.LayerNorm(5), nn.Linear(5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x))
+        share = self.gate(self.excite(self.act(self.squeeze(x.mean((2, 3))))))
+        x = x * share[:, :, None, None]
+        x = self.norm2(self.up(x)).mean((2, 3))
+        return F.log_softmax(self.last(self.layer_norm(x)), 1)
+
+
+@pytest.mark.parametrize("kind", [nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Tanh])
+def test_real_functions(kind: type[nn.Module], tmp_path: Path) -> None:
+    from hypersign import packing
+
+    torch.manual_seed(0)
+    network = Excited(kind()).eval()
+    packing.pack(network, tmp_path / "net.hypersign", (1, 7, 7), pixel_range=(-1.0, 1.0))
+    model = PackedModel.load(tmp_path / "net.hypersign")
+    write_onnx(model, tmp_path / "net.onnx")
+    found = compare(model, tmp_path / "net.onnx", "onnx", images_for(model, 200))
+    assert (found.differ, found.wrong) == (0, 0)
+    assert found.largest_difference < 1e-5
+    with pytest.raises(HypersignError, match="no zero among signs, but a transposed"):
+        qonnx_model(model)

@@ -23,6 +23,7 @@ import hypersign
 from hypersign import bits
 from hypersign._checks import HypersignError, check_choice
 from hypersign._files import write_atomic
+from hypersign.export.onnx_real import REAL_HANDLERS
 from hypersign.packed import PackedModel
 from hypersign.packed.format import read
 from hypersign.packed.graph import INPUT
@@ -109,6 +110,8 @@ class _Standard:
     input_type = TensorProto.UINT8
     last = False
     """Whether channels come last."""
+    signs_only = False
+    """Whether levels of two values cannot become zero."""
 
     def __init__(self, model: PackedModel) -> None:
         self.model = model
@@ -330,6 +333,7 @@ class _Qonnx(_Standard):
     """The same graph with QONNX's quantizers."""
 
     input_type = TensorProto.FLOAT
+    signs_only = True
 
     def __init__(self, model: PackedModel, activations: Activations, channels_last: bool) -> None:
         super().__init__(model)
@@ -539,7 +543,7 @@ def _avg_pool2d(graph: _Standard, node: Node, data: NodeData) -> str:
 def _add(graph: _Standard, node: Node, data: NodeData) -> str:
     a, b = (graph.names[name] for name in node.inputs)
     if (a in graph.flat) != (b in graph.flat):
-        a, b = graph.image(a, data.input), graph.image(b, data.input)
+        a, b = graph.image(a, data.inputs[0]), graph.image(b, data.inputs[1])
     return graph.same(a, graph.op("Add", a, b, out=node.name))
 
 
@@ -571,5 +575,6 @@ HANDLERS: dict[str, Callable[[_Standard, Node, NodeData], str]] = {
     "avg_pool2d": _avg_pool2d,
     "add": _add,
     "concat": _concat,
+    **REAL_HANDLERS,
 }
 """What writes each operation of a packed network."""
