@@ -122,7 +122,7 @@ WAYS: dict[str, Callable[[Vectors, Vectors, int, int], NDArray[np.int64]]] = {
 def compare(base: Vectors, queries: Vectors, lengths: list[int], seeds: int) -> dict[str, tuple[Row, Row]]:
     """By bits, without rescoring and with: predicted recall and the means of every way's; and standard errors."""
     truth = least(squared_distances(base, queries), K)
-    expected = plan(base, queries=queries, bits=lengths, factors=(1, FACTOR), k=K)
+    expected = plan(base, queries=queries, bits=lengths, bits_per_dimension=(), factors=(1, FACTOR), k=K)
     rows: dict[str, tuple[Row, Row]] = {}
     for row in expected.rows:
         ways = WAYS | {"advised": lambda *given, best=row.best_center: signs("hadamard", best, *given)}

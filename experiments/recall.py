@@ -95,9 +95,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     parser.add_argument("--vectors", type=int, default=3000, help="vectors of each data set (default 3000)")
     parser.add_argument("--rotations", type=int, default=2, help="rotations measured (default 2)")
+    parser.add_argument("--data", default="", metavar="WORD", help="only data sets whose names have this word")
     options = parser.parse_args()
     rows = []
     for name, vectors, queries in data_sets(options.vectors):
+        if options.data not in name:
+            continue
         # Few distinct vectors have few independent errors, so their recall varies more from rotation to rotation.
         rotations = options.rotations * (4 if name == "heavy duplicates" else 1)
         for row in compared(name, vectors, queries, rotations):

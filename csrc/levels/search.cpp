@@ -13,6 +13,7 @@ constexpr int64_t kQueries = 240;    // compared with a block before the next is
 constexpr int64_t kTileQueries = 12;  // whose dot products are in memory at the same time
 constexpr int64_t kBytes = 1 << 14;  // of a block
 constexpr int64_t kBlockRows = 128;  // a block has a multiple of them
+constexpr int64_t kSorted = 32;      // most results that are kept in order
 constexpr int64_t kShare = 1 << 12;  // rows worth a tile of their own
 
 struct Form {
@@ -176,6 +177,7 @@ struct Nearest {
     float limit = 0;
 
     void push(uint64_t key, int64_t k, int64_t capacity) {
+        if (k <= kSorted) return insert(key, k);
         keys[size++] = key;
         if (size == capacity && capacity > k) {
             std::nth_element(keys, keys + k - 1, keys + capacity);
@@ -183,6 +185,17 @@ struct Nearest {
             limit = score_of(keys[k - 1]);
             all = limit != limit;
         }
+    }
+
+    // Few keys are kept in order, so that the limit is always that of the k-th.
+    void insert(uint64_t key, int64_t k) {
+        if (size == k && key > keys[k - 1]) return;
+        int64_t i = size < k ? size++ : k - 1;
+        for (; i > 0 && keys[i - 1] > key; --i) keys[i] = keys[i - 1];
+        keys[i] = key;
+        if (size < k) return;
+        limit = score_of(keys[k - 1]);
+        all = limit != limit;
     }
 };
 

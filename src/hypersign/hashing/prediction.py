@@ -16,7 +16,7 @@ its own mean and variance (a shifted Poisson distribution). Equal vectors have e
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,9 @@ DRAWS = 32
 
 NEAR, FAR = 64, 64
 """Vectors on which shared noise is measured: those with the lowest scores of a query, and random ones."""
+
+PAIRS = 1 << 20
+"""Pairs of queries and vectors that are compared at a time."""
 
 COMPANY = 40
 """Queries for which shared noise is measured."""
@@ -375,12 +378,22 @@ def row_keys(x: NDArray[Any]) -> NDArray[np.uint64]:
     return np.asarray((mixed ^ (mixed >> np.uint64(32))).sum(1, dtype=np.uint64))
 
 
+def _pieces(vectors: AnyVectors, queries: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Blocks of rows that are small beside all queries, each with the number of its first row."""
+    rows = max(64, PAIRS // queries)
+    for first, block in read_blocks(vectors):
+        for start in range(0, len(block), rows):
+            yield first + start, block[start : start + rows]
+
+
 def _keep_least(
     least: NDArray[np.float64], indices: NDArray[np.int64], values: NDArray[np.float64], start: int
 ) -> None:
     """Merges each row of `values`, whose first index is `start`, into the sorted row of `least` and its `indices`."""
     for i, row in enumerate(values):
         better = np.flatnonzero(row < least[i, -1])
+        if not len(better):
+            continue
         both = np.concatenate([least[i], row[better]])
         order = np.argsort(both, kind="stable")[: len(least[i])]
         least[i], indices[i] = both[order], np.concatenate([indices[i], start + better])[order]
@@ -397,7 +410,7 @@ def _true_neighbours(
     kept = min(2 * k + 16, len(vectors) - (rows is not None))
     distances, indices = np.full((len(q), kept), np.inf), np.empty((len(q), kept), np.int64)
     scale = np.zeros(len(q))
-    for start, block in read_blocks(vectors):
+    for start, block in _pieces(vectors, len(q)):
         if metric == "euclidean":
             x = differences(block, origin)
             lengths = np.square(q).sum(1)[:, None] + np.square(x).sum(1)
@@ -473,7 +486,7 @@ def _meet(sample: Sample, metric: str, share: float) -> _Crowd:
     groups = _Groups(count)
     angles = np.zeros(3)
     offset = (np.arange(count) * BINS)[:, None]
-    for start, block in read_blocks(sample.vectors):
+    for start, block in _pieces(sample.vectors, count):
         y = frame.centred(block, "row", start)
         scores, units, _ = frame.products(q @ y.T, y, frame.squares[:, None])
         bins = bin_of(scores) + offset
@@ -511,7 +524,10 @@ class _Groups:
         self.sizes = np.zeros((count, GROUPS))
         self.keys = np.zeros((count, GROUPS), np.uint64)
         self.rows = np.zeros((count, GROUPS), np.int64)
-        self.found = 0
+
+    def found(self) -> int:
+        """Groups that every query has."""
+        return int((self.scores < np.inf).sum(1).min())
 
     def add(
         self, scores: NDArray[np.float64], units: NDArray[np.float64], keys: NDArray[np.uint64], start: int
@@ -520,6 +536,8 @@ class _Groups:
         alike = len(np.unique(keys)) < len(keys)
         for i, row in enumerate(scores):
             better = np.flatnonzero((row <= self.scores[i, -1]) & (row < np.inf))
+            if not len(better):
+                continue
             most = GROUPS if not alike else 16 * GROUPS
             if len(better) > most:
                 better = better[np.argpartition(row[better], most)[:most]]
@@ -540,7 +558,6 @@ class _Groups:
             for kept, new in zip((self.scores, self.units, self.rows), values, strict=True):
                 kept[i, used] = new[order]
             self.keys[i, used], self.sizes[i, used] = unique[order], sizes[order]
-            self.found = len(order) if i == 0 else min(self.found, len(order))
 
     def rivals(
         self, sample: Sample, counts: NDArray[np.float64], bin_of: Callable[[NDArray[np.float64]], NDArray[np.int64]]
@@ -562,7 +579,7 @@ class _Groups:
 
 def _company(sample: Sample, frame: _Frame, groups: _Groups) -> _Company:
     """Each nearest group stands for itself; random vectors that are in none of them stand for all others."""
-    n, kept = len(sample.vectors), min(NEAR, groups.found)
+    n, kept = len(sample.vectors), min(NEAR, groups.found())
     some = np.unique(np.linspace(0, len(groups.rows) - 1, min(COMPANY, len(groups.rows))).astype(np.int64))
     common = np.unique(np.linspace(0, n - 1, min(FAR, n)).astype(np.int64))
     near = groups.rows[some, :kept]
