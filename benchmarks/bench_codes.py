@@ -283,7 +283,7 @@ def data_sets(options: argparse.Namespace) -> dict[str, tuple[Vectors, Vectors]]
 def servers(options: argparse.Namespace, metric: str, folder: Path) -> dict[tuple[str, float], Server]:
     found: dict[tuple[str, float], Server] = {}
     for program, kinds in ({"hypersign": OURS} | (RIVALS if options.rivals else {})).items():
-        for kind, widths in kinds.items():
+        for kind, widths in kinds.items() if program in ("hypersign", *options.programs) else ():
             if program == "turbovec" and metric == "euclidean":
                 continue
             for bits in widths:
@@ -355,6 +355,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("HYPERSIGN_DATA"), help="bigann10k and mnist")
     parser.add_argument("--vectors", nargs="*", default=[], metavar="NAME=FILE", help="more sets of vectors, .npy")
     parser.add_argument("--rivals", default=sys.executable, help="Python that has the rivals; '' for none")
+    parser.add_argument("--programs", nargs="*", default=list(RIVALS), choices=list(RIVALS), help="rivals by name")
     parser.add_argument("--only", nargs="*", help="data sets by name: sift, mnist, gaussian, yours")
     parser.add_argument("--metrics", nargs="*", default=METRICS, choices=METRICS)
     parser.add_argument("--count", type=int, default=200_000, help="Gaussian vectors (default 200000)")

@@ -181,7 +181,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
 }
 """The functions behind each command, the one that decides a default first."""
 
-RENAMED = {(hash_, "neighbours"): "k", (hash_, "queries"): "sample", (search, "neighbours"): "k"}
+RENAMED = {(hash_, "neighbours"): "k", (search, "neighbours"): "k"}
 
 OWN = {
     ablate: {"figures", "json"},
@@ -194,7 +194,7 @@ OWN = {
     evaluate: {"split", "images", "batch_size", "json"},
     forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
     generate_text: {"prompt"},
-    hash_: {"output", "plan", "packed", "json"},
+    hash_: {"output", "plan", "packed", "queries", "recall", "json"},
     import_: {"output", "images"},
     info: {"json"},
     inspect_run: {"output", "figures", "ablate"},
