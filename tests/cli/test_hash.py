@@ -61,8 +61,6 @@ def test_codes_of_a_metric(files, capsys, metric, words):
     exact = -(x[:12] @ x.T) if metric == "inner_product" else None
     if exact is not None:
         np.testing.assert_allclose(np.array(found["distances"])[:, 0], exact.min(1), rtol=1e-5)
-    with pytest.raises(SystemExit):
-        main(["hash", vectors, "-o", codes, "--packed", "--bits-per-dimension", "2"])
 
 
 def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
