@@ -5,7 +5,6 @@ each worker hashes its vectors. The mean is exact, so codes do not depend on the
 vectors are divided: they equal those of `SignHasher.fit` on one machine, bit for bit.
 """
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -75,15 +74,14 @@ def vectors_of(column: Any) -> NDArray[Any]:
 
 
 def _part(hasher: SignHasher, x: NDArray[Any]) -> bytes:
-    """What a worker knows of the mean. The engine carries it to its own driver; no file is read so."""
-    return pickle.dumps(hasher.add_block(ExactMean(), x)) if len(x) else b""
+    """What a worker knows of the mean; the engine carries it to its driver."""
+    return (hasher.add_block(ExactMean(), x) if len(x) else ExactMean()).to_bytes()
 
 
 def _fit(hasher: SignHasher, parts: Iterable[bytes]) -> SignHasher:
     mean = ExactMean()
     for part in parts:
-        if part:
-            mean.merge(pickle.loads(part))
+        mean.merge(ExactMean.from_bytes(part))
     if not mean.count:
         raise HypersignError("the data hold no vectors")
     return hasher.fit_mean(mean, mean.dimension)
@@ -123,7 +121,7 @@ def _spark(data: Any, hasher: SignHasher, column: str, code: str) -> Any:
         for batch in batches:
             if len(batch):
                 hasher.add_block(mean, _arrow(batch.column(column)))
-        yield pyarrow.RecordBatch.from_arrays([pyarrow.array([pickle.dumps(mean)], pyarrow.binary())], ["part"])
+        yield pyarrow.RecordBatch.from_arrays([pyarrow.array([mean.to_bytes()], pyarrow.binary())], ["part"])
 
     _fit(hasher, (bytes(row[0]) for row in data.select(column).mapInArrow(part, "part binary").collect()))
 

@@ -1,5 +1,6 @@
 """The mean of vectors, without rounding: the same for every order, division and number of machines."""
 
+import json
 import math
 from typing import Any
 
@@ -22,11 +23,11 @@ class ExactMean:
     """The sum of vectors as integers without rounding, and its quotient by their number, rounded once.
 
     Machines can each add a part of the vectors; `merge` then gives the mean of all, bit for bit that of one machine,
-    for any division and order of the vectors. It is small and can be pickled.
+    for any division and order of the vectors. `to_bytes` carries a part, a few kilobytes, to another machine.
 
     >>> mean = ExactMean().add(np.array([[0.1, 1e300], [0.2, 1.0]]))
     >>> mean.merge(ExactMean().add(np.array([[0.3, -1e300]]))).value().tolist()
-    [0.19999999999999998, 0.3333333333333333]
+    [0.2, 0.3333333333333333]
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,24 @@ class ExactMean:
     def value(self) -> NDArray[np.float64]:
         """The mean, float64 (dimension,). At least one block must have been added."""
         return np.array([total / (self.count << UNIT) for total in self._total], np.float64)
+
+    def to_bytes(self) -> bytes:
+        """The sum and the number of vectors as JSON; `from_bytes` reads it."""
+        total = [format(value, "x") for value in self._total] if self.count else []
+        return json.dumps({"count": self.count, "total": total}).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "ExactMean":
+        """Reads what `to_bytes` gave.
+
+        >>> ExactMean.from_bytes(ExactMean().add(np.array([[0.1, 2.0]])).to_bytes()).value().tolist()
+        [0.1, 2.0]
+        """
+        found, mean = json.loads(data), cls()
+        mean.count = found["count"]
+        if mean.count:
+            mean._total = np.array([int(value, 16) for value in found["total"]], object)
+        return mean
 
     def _add_integers(self, x: NDArray[Any]) -> None:
         if x.itemsize == 8:  # in halves, because the sum of 64-bit integers may be longer
