@@ -123,7 +123,8 @@ def efficientnet(count: int) -> str:
     whole = verify(model, packed, images[:2].contiguous().numpy())
     return (
         f"EfficientNet-lite0, ternary weights: {size:,} bytes; {differ} of {count:,} classes differ, of "
-        f"{len(classes)} that occur; outputs differ by {error:.1e} of the largest; {whole.wrong} of 2 images with a wrong step"
+        f"{len(classes)} that occur; outputs differ by {error:.1e} of the largest; "
+        f"{whole.wrong} of 2 images with a wrong step"
     )
 
 
