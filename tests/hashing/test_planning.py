@@ -4,16 +4,9 @@ import pytest
 from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.hashing import HammingIndex, SignHasher, measure, plan
-from hypersign.hashing.prediction import (
-    _covariances,
-    _kernel_table,
-    _Noise,
-    _orthogonality,
-    predicted_recall,
-    recall_by_query,
-    row_keys,
-    sampled,
-)
+from hypersign.hashing.prediction import predicted_recall, recall_by_query
+from hypersign.hashing.sample import row_keys, sampled
+from hypersign.hashing.score_noise import Noise, covariances, kernel_table, orthogonality
 
 
 def vectors(n=3000, d=48):
@@ -94,8 +87,8 @@ def test_covariance_of_distances_over_rotations(m):
     rows = rows * random.choice([-1, 1], (draws, 1, m))
     differ = (np.einsum("d,bdm->bm", q, rows)[:, None] < 0) != (np.einsum("vd,bdm->bvm", x, rows) < 0)
     distances = differ.sum(2)
-    covariance, quadratic = _covariances(x @ q, x @ x.T)
-    predicted = m * (covariance - _orthogonality(m, n) * quadratic)
+    covariance, quadratic = covariances(x @ q, x @ x.T)
+    predicted = m * (covariance - orthogonality(m, n) * quadratic)
     off = ~np.eye(3, dtype=bool)
     deviations = np.sqrt(np.outer(distances.var(0), distances.var(0)))
     error = deviations / np.sqrt(draws)
@@ -245,9 +238,9 @@ def test_orthogonal_rows_by_a_quadratic_form(n):
     assert quadratic == pytest.approx(4 / (n + 2) ** 2, rel=0.03)
     measured = np.mean(f * g)
     error = np.std(f * g) / draws**0.5
-    assert measured == pytest.approx(-_orthogonality(2, n) * quadratic, abs=4 * error)
-    assert _orthogonality(5, n) == pytest.approx(4 * _orthogonality(2, n))
-    assert _orthogonality(1, n) == 0
+    assert measured == pytest.approx(-orthogonality(2, n) * quadratic, abs=4 * error)
+    assert orthogonality(5, n) == pytest.approx(4 * orthogonality(2, n))
+    assert orthogonality(1, n) == 0
 
 
 def test_neighbours_share_noise(monkeypatch):
@@ -266,7 +259,7 @@ def test_neighbours_share_noise(monkeypatch):
         found.append(np.mean([np.isin(a, b).mean() for a, b in zip(order, nearest, strict=True)]))
     options = {"queries": queries, "k": k, "metric": "cosine"}
     (predicted,) = predicted_recall(vectors, [SignHasher(m, center=False)], **options)
-    monkeypatch.setattr(_Noise, "correlation", lambda self, company: 0 * company.between)
+    monkeypatch.setattr(Noise, "correlation", lambda self, company: 0 * company.between)
     (alone,) = predicted_recall(vectors, [SignHasher(m, center=False)], **options)
     assert predicted.recall[1] == pytest.approx(np.mean(found), abs=0.03)
     assert alone.recall[1] < predicted.recall[1] - 0.05
@@ -303,7 +296,7 @@ def test_kernel_of_levels_is_the_mean_product_of_codes(bits):
     from hypersign.bits.levels import LEVELS
     from hypersign.hashing.levels import UNIT
 
-    t, values, slopes = _kernel_table(bits)
+    t, values, slopes = kernel_table(bits)
     random = np.random.default_rng(0)
     x, z = random.standard_normal((2, 400_000))
     levels = LEVELS[bits].astype(float)

@@ -8,6 +8,7 @@ original vectors restores most of the lost recall; `plan` predicts how much.
 Neighbours are nearest by Euclidean distance. Scale vectors to length 1 first to compare them by cosine.
 """
 
+from hypersign.hashing.crowd import Angles
 from hypersign.hashing.engines import hash_dataset
 from hypersign.hashing.estimators import (
     DistanceEstimate,
@@ -23,7 +24,7 @@ from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
 from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.planning import Choice, Plan, Row, measure, plan
-from hypersign.hashing.prediction import Angles, Prediction, predicted_recall
+from hypersign.hashing.prediction import Prediction, predicted_recall
 from hypersign.hashing.pruning import BoundedIndex, Pruned
 from hypersign.hashing.stored import StoredVectors
 from hypersign.hashing.survey import CodeRecall, VectorAngles, VectorsGeometry, inspect_vectors

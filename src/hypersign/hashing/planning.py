@@ -11,9 +11,11 @@ from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign._display import shown
 from hypersign.bits.hadamard import next_power_of_two
+from hypersign.hashing.crowd import Angles, crowd_of
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
 from hypersign.hashing.index import HammingIndex
-from hypersign.hashing.prediction import Angles, Sample, crowd_of, predict, sampled
+from hypersign.hashing.prediction import predict
+from hypersign.hashing.sample import Sample, sampled
 from hypersign.hashing.stored import AnyVectors
 
 __all__ = ["Choice", "Plan", "Row", "measure", "plan"]

@@ -19,7 +19,8 @@ from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.hashing.hasher import MOST_BITS, SignHasher
-from hypersign.hashing.prediction import predict, sampled
+from hypersign.hashing.prediction import predict
+from hypersign.hashing.sample import sampled
 from hypersign.hashing.stored import AnyVectors
 from hypersign.rotations import HadamardRotation
 

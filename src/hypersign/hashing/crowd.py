@@ -1,0 +1,260 @@
+"""The mean scores that codes give to the vectors of a data set, for each query of a sample."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypersign._checks import HypersignError
+from hypersign.hashing.sample import Sample, finite_rows, pieces, row_keys, unit_or_nan
+from hypersign.hashing.score_noise import Company
+
+__all__ = ["Angles", "Crowd", "crowd_of"]
+
+BINS = 160
+"""Bins of a query's histogram of scores; they are narrow near the true neighbours and wide far away."""
+
+GROUPS = 96
+"""Groups of equal vectors that are known for each query: those with the lowest scores."""
+
+NEAR, FAR = 64, 64
+"""Vectors on which shared noise is measured: those with the lowest scores of a query, and random ones."""
+
+COMPANY = 40
+"""Queries for which shared noise is measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Angles:
+    """Angles in degrees: `mean` and `std`."""
+
+    mean: float
+    std: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Rivals:
+    """Groups of equal vectors: mean scores, variance units, sizes, (q, groups); `outside`, the histogram of all other
+    vectors, (q, BINS); `repeated`, the queries with equal vectors or with true neighbours at equal distances."""
+
+    scores: NDArray[np.float64]
+    units: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    outside: NDArray[np.float64]
+    repeated: NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True)
+class Crowd:
+    """Mean scores of codes, for each query.
+
+    Attributes:
+        counts, scores, units: histogram (q, BINS): number of vectors, mean score, mean variance unit.
+        of_true, true_units: scores and units of `Sample.nearest`.
+        copies: how many vectors equal each of `Sample.nearest`, itself included.
+        rivals: for each query, groups of equal vectors that are nearest by score and no true neighbours.
+        company: for some queries, the scores, units, cosines, weights and mutual cosines of near and random vectors.
+        angles: sum of the angles to all vectors, of their squares, and their number.
+    """
+
+    counts: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    units: NDArray[np.float64]
+    of_true: NDArray[np.float64]
+    true_units: NDArray[np.float64]
+    copies: NDArray[np.float64]
+    rivals: "Rivals"
+    company: "Company"
+    angles: NDArray[np.float64]
+
+    def nearest_angles(self, sample: Sample) -> Angles:
+        """Angles between queries and their k true neighbours, of sign codes."""
+        degrees = 180 * self.of_true[:, : sample.k]
+        return Angles(float(degrees.mean()), float(degrees.std()))
+
+    def all_angles(self) -> Angles:
+        """Angles between queries and all vectors, of sign codes."""
+        count, total, squares = self.angles
+        return Angles(float(total / count), float(np.sqrt(max(squares / count - (total / count) ** 2, 0))))
+
+
+def crowd_of(sample: Sample, metric: str, share: float, crowds: dict[Any, Crowd]) -> Crowd:
+    """The scores of codes of a metric and centre, from `crowds` or measured and kept there."""
+    if (metric, share) not in crowds:
+        crowds[metric, share] = meet(sample, metric, share)
+    return crowds[metric, share]
+
+
+class _Frame:
+    """Scores and variance units of vectors for the codes of one metric and centre."""
+
+    def __init__(self, sample: Sample, metric: str, share: float) -> None:
+        self.metric = metric
+        self.mean = share * sample.means["cosine" if metric == "cosine" else ""]
+        self.queries = self.centred(sample.queries, "query", 0)
+        self.squares = np.square(self.queries).sum(1)
+
+    def centred(self, x: NDArray[Any], what: str, first: int) -> NDArray[np.float64]:
+        y = finite_rows(x, what, first)
+        y = (unit_or_nan(y) if self.metric == "cosine" else y) - self.mean
+        lengths = np.square(y).sum(1)
+        none = ~(lengths > 0) if self.metric == "hamming" else ~np.isfinite(lengths)
+        if none.any():
+            row = first + int(none.argmax())
+            raise HypersignError(
+                f"{what} {row} is zero, or the mean, and has no angle to others; leave such vectors out"
+            )
+        return np.asarray(y)
+
+    def products(
+        self, products: NDArray[np.float64], x: NDArray[np.float64], squares: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Scores, variance units and cosines of vectors x by their products with queries, whose squares are given."""
+        lengths = np.square(x).sum(-1)
+        both = squares * lengths
+        cosines = np.clip(products / np.sqrt(np.maximum(both, 1e-300)), -1, 1)
+        units = np.maximum(both - np.square(products), 0)
+        if self.metric == "hamming":
+            return np.arccos(cosines) / np.pi, units, cosines
+        if self.metric == "euclidean":
+            return squares + lengths - 2 * products, 4 * units, cosines
+        return -products - x @ self.mean, units, cosines
+
+
+def meet(sample: Sample, metric: str, share: float) -> Crowd:
+    """The scores that codes of a metric and centre would have on average, for all vectors; they are read once."""
+    frame = _Frame(sample, metric, share)
+    q, count = frame.queries, len(sample.queries)
+    flat = np.unique(sample.nearest)
+    near_true = frame.centred(np.asarray(sample.vectors[flat]), "row", 0)
+    x = near_true[np.searchsorted(flat, sample.nearest)]
+    of_true, true_units, _ = frame.products(np.einsum("qd,qjd->qj", q, x), x, frame.squares[:, None])
+    true = np.where(sample.true, of_true, np.nan)
+    low, high = np.nanmin(true, axis=1), np.nanmax(true, axis=1)
+    deviation = np.sqrt(np.mean(true_units, axis=1)) if metric != "hamming" else np.full(count, 0.5)
+    middle, width = (low + high) / 2, (high - low) / 2 + 0.1 * deviation / np.sqrt(max(q.shape[1], 8)) + 1e-300
+
+    def bin_of(values: NDArray[np.float64]) -> NDArray[np.int64]:
+        z = (values - middle[:, None]) / width[:, None]
+        return np.minimum(((z / (1 + np.abs(z)) + 1) * (BINS / 2)).astype(np.int64), BINS - 1)
+
+    sums = np.zeros((3, count * BINS))
+    groups = _Groups(count)
+    angles = np.zeros(3)
+    offset = (np.arange(count) * BINS)[:, None]
+    for start, block in pieces(sample.vectors, count):
+        y = frame.centred(block, "row", start)
+        scores, units, _ = frame.products(q @ y.T, y, frame.squares[:, None])
+        bins = bin_of(scores) + offset
+        weights = np.ones(scores.shape)
+        if sample.rows is not None:
+            own = np.flatnonzero((start <= sample.rows) & (sample.rows < start + len(block)))
+            weights[own, sample.rows[own] - start] = 0
+        for total, values in zip(sums, (weights, weights * scores, weights * units), strict=True):
+            total += np.bincount(bins.ravel(), values.ravel(), count * BINS)
+        degrees = 180 * scores
+        angles += weights.sum(), (weights * degrees).sum(), (weights * np.square(degrees)).sum()
+        groups.add(np.where(weights > 0, scores, np.inf), units, row_keys(block), start)
+    counts, scores, units = sums.reshape(3, count, BINS)
+    at_least_one = np.maximum(counts, 1)
+    rivals, copies = groups.rivals(sample, counts, bin_of)
+    return Crowd(
+        counts,
+        scores / at_least_one,
+        units / at_least_one,
+        of_true,
+        true_units,
+        copies,
+        rivals,
+        _company(sample, frame, groups),
+        angles,
+    )
+
+
+class _Groups:
+    """The groups of equal vectors with the lowest scores of each query."""
+
+    def __init__(self, count: int) -> None:
+        self.scores = np.full((count, GROUPS), np.inf)
+        self.units = np.zeros((count, GROUPS))
+        self.sizes = np.zeros((count, GROUPS))
+        self.keys = np.zeros((count, GROUPS), np.uint64)
+        self.rows = np.zeros((count, GROUPS), np.int64)
+
+    def found(self) -> int:
+        """Groups that every query has."""
+        return int((self.scores < np.inf).sum(1).min())
+
+    def add(
+        self, scores: NDArray[np.float64], units: NDArray[np.float64], keys: NDArray[np.uint64], start: int
+    ) -> None:
+        """Adds vectors, whose scores and units (q, rows) and keys (rows,) are given."""
+        alike = len(np.unique(keys)) < len(keys)
+        for i, row in enumerate(scores):
+            better = np.flatnonzero((row <= self.scores[i, -1]) & (row < np.inf))
+            if not len(better):
+                continue
+            most = GROUPS if not alike else 16 * GROUPS
+            if len(better) > most:
+                better = better[np.argpartition(row[better], most)[:most]]
+            there = self.scores[i] < np.inf
+            all_keys = np.concatenate([self.keys[i][there], keys[better]])
+            unique, first, places = np.unique(all_keys, return_index=True, return_inverse=True)
+            sizes = np.bincount(places, np.concatenate([self.sizes[i][there], np.ones(len(better))]), len(unique))
+            values = [
+                np.concatenate([old[i][there], new])[first]
+                for old, new in (
+                    (self.scores, row[better]),
+                    (self.units, units[i, better]),
+                    (self.rows, start + better),
+                )
+            ]
+            order = np.argsort(values[0], kind="stable")[:GROUPS]
+            used = slice(0, len(order))
+            for kept, new in zip((self.scores, self.units, self.rows), values, strict=True):
+                kept[i, used] = new[order]
+            self.keys[i, used], self.sizes[i, used] = unique[order], sizes[order]
+
+    def rivals(
+        self, sample: Sample, counts: NDArray[np.float64], bin_of: Callable[[NDArray[np.float64]], NDArray[np.int64]]
+    ) -> tuple[Rivals, NDArray[np.float64]]:
+        """The groups without true neighbours, and the sizes of the groups of `Sample.nearest`."""
+        there = self.scores < np.inf
+        places = bin_of(np.where(there, self.scores, 0))
+        outside = counts.copy()
+        np.subtract.at(outside, (np.arange(len(outside))[:, None], places), np.where(there, self.sizes, 0))
+        same = (self.keys[:, None] == sample.keys[:, :, None]) & there[:, None]
+        # A true neighbour far down the list by score counts with the copies among the nearest.
+        listed = (sample.keys[:, :, None] == sample.keys[:, None]).sum(2)
+        copies = np.where(same.any(2), (same * self.sizes[:, None]).sum(2), listed)
+        rival = there & ~(same & sample.true[:, :, None]).any(1)
+        sizes = np.where(rival, self.sizes, 0)
+        repeated = (self.sizes > 1).any(1) | (sample.true.sum(1) > sample.k)
+        return Rivals(np.where(there, self.scores, 0), self.units, sizes, np.maximum(outside, 0), repeated), copies
+
+
+def _company(sample: Sample, frame: _Frame, groups: _Groups) -> Company:
+    """Each nearest group stands for itself; random vectors that are in none of them stand for all others."""
+    n, kept = len(sample.vectors), min(NEAR, groups.found())
+    some = np.unique(np.linspace(0, len(groups.rows) - 1, min(COMPANY, len(groups.rows))).astype(np.int64))
+    common = np.unique(np.linspace(0, n - 1, min(FAR, n)).astype(np.int64))
+    near = groups.rows[some, :kept]
+    rows = np.concatenate([near, np.broadcast_to(common, (len(some), len(common)))], axis=1)
+    flat, places = np.unique(rows, return_inverse=True)
+    places = places.reshape(rows.shape)
+    read = np.asarray(sample.vectors[flat])
+    keys = row_keys(read)[places]
+    y = frame.centred(read, "row", 0)
+    directions = (y / np.sqrt(np.maximum(np.square(y).sum(1), 1e-300))[:, None])[places]
+    y, q = y[places], frame.queries[some]
+    scores, units, cosines = frame.products(np.einsum("qd,qjd->qj", q, y), y, frame.squares[some][:, None])
+    apart = ~(keys[:, kept:, None] == keys[:, None, :kept]).any(2)
+    if sample.rows is not None:
+        apart &= common != sample.rows[some][:, None]
+    sizes = groups.sizes[some, :kept]
+    others = np.maximum(n - (sample.rows is not None) - sizes.sum(1), 0) / np.maximum(apart.sum(1), 1)
+    stands = np.concatenate([sizes, apart * others[:, None]], axis=1)
+    between = np.clip(directions @ directions.transpose(0, 2, 1), -1, 1)
+    return Company(some, scores, units, cosines, stands, between, keys[:, :, None] != keys[:, None])
