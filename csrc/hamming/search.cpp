@@ -4,14 +4,13 @@
 
 #include "hamming/hamming.hpp"
 #include "integers.hpp"
-#include "parallel.hpp"
+#include "tiles.hpp"
 
 namespace hypersign {
 namespace {
 
 constexpr int64_t kQueries = 128;     // compared with a block before the next is laid out
 constexpr int64_t kBytes = 1 << 14;   // of a block: half of the smallest first cache
-constexpr int64_t kShare = 1 << 12;   // codes worth a tile of their own
 constexpr int kIndexBits = 40;       // of a key: distance, then index, so that keys order as results do
 
 uint64_t key(int32_t distance, int64_t index) {
@@ -88,30 +87,6 @@ struct Block {
     }
 };
 
-// The work as tiles: a block of queries and a share of the codes, so that one query keeps all threads busy too.
-struct Tiles {
-    const HammingTask &task;
-    int64_t queries, blocks, shares;
-
-    Tiles(const HammingTask &task, int64_t queries)
-        : task(task), queries(queries), blocks(ceil_div(task.query_count, queries)) {
-        const int64_t wanted = task.threads > 1 ? ceil_div(4 * task.threads, std::max<int64_t>(blocks, 1)) : 1;
-        shares = std::max<int64_t>(1, std::min(wanted, task.code_count / kShare));
-    }
-
-    // work(first query, last query, share, first code, last code)
-    template <class Work>
-    void run(const Work &work) const {
-        parallel_for(blocks * shares, task.threads, [&](int64_t first, int64_t last) {
-            for (int64_t tile = first; tile < last; ++tile) {
-                const int64_t block = tile / shares, share = tile % shares;
-                work(block * queries, std::min((block + 1) * queries, task.query_count), share,
-                     task.code_count * share / shares, task.code_count * (share + 1) / shares);
-            }
-        });
-    }
-};
-
 // The k smallest keys so far, among up to as many again. When the memory is full they are cut down to k, which takes
 // constant time per key. A code as far as the k-th cannot enter, because its index is higher.
 struct Nearest {
@@ -132,7 +107,8 @@ struct Nearest {
 }  // namespace
 
 void hamming_all(const HammingTask &task, int32_t *distances) {
-    Tiles(task, kQueries).run([&](int64_t first_query, int64_t last_query, int64_t, int64_t code, int64_t last) {
+    const Tiles tiles(task.query_count, task.code_count, task.threads, kQueries);
+    tiles.run([&](int64_t first_query, int64_t last_query, int64_t, int64_t code, int64_t last) {
         HammingTask everything = task;
         everything.allowed = nullptr;
         Block block(everything);
@@ -149,7 +125,8 @@ void hamming_all(const HammingTask &task, int32_t *distances) {
 void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int64_t *indices) {
     if (k == 0 || task.query_count == 0) return;
     const int64_t capacity = std::min(k + std::max<int64_t>(k, 64), task.code_count);
-    const Tiles tiles(task, std::clamp<int64_t>((1 << 20) / capacity, 1, kQueries));
+    const Tiles tiles(task.query_count, task.code_count, task.threads,
+                      std::clamp<int64_t>((1 << 20) / capacity, 1, kQueries));
     // Each share's k nearest, merged later; the largest key means none.
     const uint64_t none = ~uint64_t{0};
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), none);
@@ -189,7 +166,7 @@ void hamming_nearest(const HammingTask &task, int64_t k, int32_t *distances, int
 }
 
 std::vector<std::vector<uint64_t>> hamming_within(const HammingTask &task, int32_t radius) {
-    const Tiles tiles(task, kQueries);
+    const Tiles tiles(task.query_count, task.code_count, task.threads, kQueries);
     std::vector<std::vector<uint64_t>> found(static_cast<size_t>(task.query_count * tiles.shares));
     tiles.run([&](int64_t first_query, int64_t last_query, int64_t share, int64_t code, int64_t last) {
         Block block(task);

@@ -4,7 +4,7 @@
 
 #include "integers.hpp"
 #include "levels/levels.hpp"
-#include "parallel.hpp"
+#include "tiles.hpp"
 
 namespace hypersign {
 namespace {
@@ -14,7 +14,6 @@ constexpr int64_t kTileQueries = 12;  // whose dot products are in memory at the
 constexpr int64_t kBytes = 1 << 14;  // of a block
 constexpr int64_t kBlockRows = 128;  // a block has a multiple of them
 constexpr int64_t kSorted = 32;      // most results that are kept in order
-constexpr int64_t kShare = 1 << 12;  // rows worth a tile of their own
 
 struct Form {
     int digits;            // of a byte in a block
@@ -126,30 +125,6 @@ struct Block {
     int32_t offset(int64_t query) const { return -form.zero * queries.sums[static_cast<size_t>(query)]; }
 };
 
-// The work as tiles: a block of queries and a share of the rows, so that one query keeps all threads busy too.
-struct Tiles {
-    const LevelTask &task;
-    int64_t queries, blocks, shares;
-
-    Tiles(const LevelTask &task, int64_t queries)
-        : task(task), queries(queries), blocks(ceil_div(task.query_count, queries)) {
-        const int64_t wanted = task.threads > 1 ? ceil_div(4 * task.threads, std::max<int64_t>(blocks, 1)) : 1;
-        shares = std::max<int64_t>(1, std::min(wanted, task.row_count / kShare));
-    }
-
-    // work(first query, last query, share, first row, last row)
-    template <class Work>
-    void run(const Work &work) const {
-        parallel_for(blocks * shares, task.threads, [&](int64_t first, int64_t last) {
-            for (int64_t tile = first; tile < last; ++tile) {
-                const int64_t block = tile / shares, share = tile % shares;
-                work(block * queries, std::min((block + 1) * queries, task.query_count), share,
-                     task.row_count * share / shares, task.row_count * (share + 1) / shares);
-            }
-        });
-    }
-};
-
 // A score, then an index: keys order as results do. Negative numbers have their bits flipped, others their sign; NaN
 // comes last, and -0 is 0.
 uint64_t key(float score, int64_t index) {
@@ -208,7 +183,8 @@ int64_t level_width(LevelKind kind, int64_t count) {
 
 void level_dots(const LevelTask &task, int32_t *dots) {
     const Queries queries(task, form_of(task.kind));
-    Tiles(task, kQueries).run([&](int64_t first, int64_t last, int64_t, int64_t row, int64_t last_row) {
+    const Tiles tiles(task.query_count, task.row_count, task.threads, kQueries);
+    tiles.run([&](int64_t first, int64_t last, int64_t, int64_t row, int64_t last_row) {
         Block block(task, queries);
         while (row < last_row) {
             const int64_t from = row, count = block.load(row, last_row, block.capacity, false);
@@ -227,7 +203,8 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
     if (k == 0 || task.query_count == 0) return;
     const Queries queries(task, form_of(task.kind));
     const int64_t capacity = std::min(k + std::max<int64_t>(k / 2, 8), task.row_count);
-    const Tiles tiles(task, std::clamp<int64_t>((1 << 20) / capacity, 1, kQueries));
+    const Tiles tiles(task.query_count, task.row_count, task.threads,
+                      std::clamp<int64_t>((1 << 20) / capacity, 1, kQueries));
     // Each share's k nearest, merged later; the largest key means none.
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), ~uint64_t{0});
     tiles.run([&](int64_t first, int64_t last, int64_t share, int64_t row, int64_t last_row) {

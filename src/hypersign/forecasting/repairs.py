@@ -184,7 +184,7 @@ def _fold(layer: Any, scale: Tensor, shift: Tensor, norm: Any) -> None:
     bias = place.get(name)
     if bias is None:
         layer.bias = nn.Parameter(shift, requires_grad=layer.weight.requires_grad)
-    elif isinstance(layer, RecurrentProduct):  # what was matched is the product alone, without the bias
+    elif isinstance(layer, RecurrentProduct):  # the product alone was matched, without the bias
         bias.data.add_(shift)
     else:
         bias.data.copy_(bias * scale + shift)

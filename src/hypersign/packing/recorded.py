@@ -428,7 +428,7 @@ def _item(seen: Seen) -> list[Made]:
 def _mean(seen: Seen) -> list[Made]:
     x, dims = seen.x, seen.get(1, "dim", seen.kwargs.get("axis"))
     if dims is None:
-        raise seen.refuse("name its dim: the mean of all inputs of a batch depends on the batch")
+        raise seen.refuse("name its dim: without one it joins all inputs of a batch")
     dims = [dims] if isinstance(dims, int) else list(dims)
     found = tuple(sorted(seen.dim(dim) for dim in dims))
     keep, maximum = bool(seen.get(2, "keepdim", False)), "max" in seen.name
