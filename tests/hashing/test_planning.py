@@ -259,7 +259,7 @@ def test_neighbours_share_noise(monkeypatch):
         found.append(np.mean([np.isin(a, b).mean() for a, b in zip(order, nearest, strict=True)]))
     options = {"queries": queries, "k": k, "metric": "cosine"}
     (predicted,) = predicted_recall(vectors, [SignHasher(m, center=False)], **options)
-    monkeypatch.setattr(Noise, "correlation", lambda self, company: 0 * company.between)
+    monkeypatch.setattr(Noise, "correlation", lambda self, noise_sample: 0 * noise_sample.between)
     (alone,) = predicted_recall(vectors, [SignHasher(m, center=False)], **options)
     assert predicted.recall[1] == pytest.approx(np.mean(found), abs=0.03)
     assert alone.recall[1] < predicted.recall[1] - 0.05

@@ -8,7 +8,6 @@ original vectors restores most of the lost recall; `plan` predicts how much.
 Neighbours are nearest by Euclidean distance. Scale vectors to length 1 first to compare them by cosine.
 """
 
-from hypersign.hashing.crowd import Angles
 from hypersign.hashing.engines import hash_dataset
 from hypersign.hashing.estimators import (
     DistanceEstimate,
@@ -20,6 +19,7 @@ from hypersign.hashing.estimators import (
     hamming_cosine,
     rabitq_cosine,
 )
+from hypersign.hashing.expected_scores import Angles
 from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import HammingIndex, Neighbours, Within, recall
 from hypersign.hashing.mean import ExactMean

@@ -11,7 +11,7 @@ from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign._display import shown
 from hypersign.bits.hadamard import next_power_of_two
-from hypersign.hashing.crowd import Angles, crowd_of
+from hypersign.hashing.expected_scores import Angles, expected_scores
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
 from hypersign.hashing.index import HammingIndex
 from hypersign.hashing.prediction import predict
@@ -188,24 +188,24 @@ def plan(
     common = {"rotation": rotation, "seed": seed}
     start = sampled(vectors, queries, k, metric, sample, seed)
     vectors, (n, d) = start.vectors, start.vectors.shape
-    crowds: dict[Any, Any] = {}
+    known: dict[Any, Any] = {}
     size = d * vectors.dtype.itemsize
-    table = [_sign_row(start, m, share, common, factors, crowds, size) for m in bits]
+    table = [_sign_row(start, m, share, common, factors, known, size) for m in bits]
     levels = _level_hashers(d, bits_per_dimension, bytes, metric, share, common)
     if hasher is not None and hasher.columns(d) not in [other.columns(d) for other in levels]:
         levels.append(hasher)
-    table += [_level_row(start, level, factors, crowds, size) for level in levels]
+    table += [_level_row(start, level, factors, known, size) for level in levels]
     if bytes is not None and 8 * (bytes // 8) and 64 * (bytes // 8) not in bits:
-        table.append(_sign_row(start, 64 * (bytes // 8), share, common, factors, crowds, size))
+        table.append(_sign_row(start, 64 * (bytes // 8), share, common, factors, known, size))
     random = np.random.default_rng(seed)
     few = np.asarray(vectors[np.sort(random.choice(n, min(SAMPLE, n), replace=False))], np.float64)
-    crowd = crowd_of(start, "hamming", share, crowds)
+    expected = expected_scores(start, "hamming", share, known)
     return Plan(
         vectors=n,
         dimension=d,
         k=k,
-        nearest=crowd.nearest_angles(start),
-        all=crowd.all_angles(),
+        nearest=expected.nearest_angles(start),
+        all=expected.all_angles(),
         effective_dimension=theory.effective_dimension(np.cov(few, rowvar=False, ddof=0)),
         code_angle=_code_angles(few, start.means[""], share, seed),
         rows=tuple(table),
@@ -251,14 +251,14 @@ def _sign_row(
     share: float,
     common: dict[str, Any],
     factors: Sequence[int],
-    crowds: dict[Any, Any],
+    known: dict[Any, Any],
     vector_bytes: int,
 ) -> Row:
     """The plan's row for sign codes of m bits."""
     by_center = {}
     for s in sorted({*CENTERS, share}, reverse=True):
         try:
-            by_center[s] = predict(start, SignHasher(m, center=s, **common), factors, crowds)
+            by_center[s] = predict(start, SignHasher(m, center=s, **common), factors, known)
         except HypersignError:  # a vector at this centre could not be hashed
             if s == share:
                 raise
@@ -275,10 +275,10 @@ def _sign_row(
 
 
 def _level_row(
-    start: Sample, hasher: SignHasher, factors: Sequence[int], crowds: dict[Any, Any], vector_bytes: int
+    start: Sample, hasher: SignHasher, factors: Sequence[int], known: dict[Any, Any], vector_bytes: int
 ) -> Row:
     d, share = start.vectors.shape[1], check_share(hasher.center)
-    found = predict(start, hasher, factors, crowds)
+    found = predict(start, hasher, factors, known)
     kind, size = hasher.bits_per_dimension, hasher.columns(d)
     return Row(
         bits=hasher.bits or int(np.ceil(d * kind)),

@@ -25,7 +25,7 @@ from scipy import special
 
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
-from hypersign.hashing.crowd import Crowd, crowd_of
+from hypersign.hashing.expected_scores import ExpectedScores, expected_scores
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
 from hypersign.hashing.sample import Sample, sampled
 from hypersign.hashing.score_noise import Code, Noise
@@ -98,13 +98,15 @@ def predicted_recall(
     (0.3, 0.8)
     """
     start = sampled(vectors, queries, k, metric, sample, seed)
-    crowds: dict[Any, Crowd] = {}
-    return [predict(start, hasher, factors, crowds) for hasher in hashers]
+    known: dict[Any, ExpectedScores] = {}
+    return [predict(start, hasher, factors, known) for hasher in hashers]
 
 
-def predict(sample: Sample, hasher: SignHasher, factors: Sequence[int], crowds: dict[Any, Crowd]) -> Prediction:
-    """The prediction for a hasher's codes. `crowds` keeps what hashers of one metric and centre have in common."""
-    by_query = recall_by_query(sample, hasher, factors, crowds)
+def predict(
+    sample: Sample, hasher: SignHasher, factors: Sequence[int], known: dict[Any, ExpectedScores]
+) -> Prediction:
+    """The prediction for a hasher's codes. `known` keeps what hashers of one metric and centre have in common."""
+    by_query = recall_by_query(sample, hasher, factors, known)
     return Prediction(
         {f: float(values.mean()) for f, values in by_query.items()},
         {f: _standard_error(values) for f, values in by_query.items()},
@@ -112,21 +114,21 @@ def predict(sample: Sample, hasher: SignHasher, factors: Sequence[int], crowds: 
 
 
 def recall_by_query(
-    sample: Sample, hasher: SignHasher, factors: Sequence[int], crowds: dict[Any, Crowd]
+    sample: Sample, hasher: SignHasher, factors: Sequence[int], known: dict[Any, ExpectedScores]
 ) -> dict[int, NDArray[np.float64]]:
     """The expected recall of each query, shape (q,), by rescoring factor."""
     code = _code(hasher, sample.queries.shape[1])
-    crowd, model = crowd_of(sample, code.metric, check_share(hasher.center), crowds), Noise(code)
+    expected, model = expected_scores(sample, code.metric, check_share(hasher.center), known), Noise(code)
     total = len(sample.vectors) - (sample.rows is not None)
-    correlation = np.where(crowd.company.differ, model.correlation(crowd.company), 0)
+    correlation = np.where(expected.noise_sample.differ, model.correlation(expected.noise_sample), 0)
     found = {}
     for factor in factors:
         wanted = check_int("factors", factor, min=1, max=MOST_BITS) * sample.k
         if wanted >= total:
             found[factor] = np.ones(len(sample.queries))  # every vector is a candidate
             continue
-        shared = _shared(crowd, model, correlation, wanted)
-        found[factor] = _recall(sample, crowd, model, shared, wanted)
+        shared = _shared(expected, model, correlation, wanted)
+        found[factor] = _recall(sample, expected, model, shared, wanted)
     return found
 
 
@@ -145,19 +147,21 @@ def _code(hasher: SignHasher, dimension: int) -> Code:
     return Code(made.metric_, level.bits if level else 1, level.count if level else made.bits_, made.size())
 
 
-def _recall(sample: Sample, crowd: Crowd, model: Noise, shared: float, wanted: int) -> NDArray[np.float64]:
+def _recall(
+    sample: Sample, expected: ExpectedScores, model: Noise, shared: float, wanted: int
+) -> NDArray[np.float64]:
     """Expected recall of each query among `wanted` candidates."""
-    repeated = crowd.rivals.repeated
+    repeated = expected.other_groups.repeated
     found = np.empty(len(repeated))
     for chosen, recall in ((~repeated, _recall_of_single), (repeated, _recall_of_groups)):
         rows = np.flatnonzero(chosen)
         if len(rows):
-            found[rows] = recall(sample, crowd, model, shared, wanted, rows)
+            found[rows] = recall(sample, expected, model, shared, wanted, rows)
     return found
 
 
 def _recall_of_single(
-    sample: Sample, crowd: Crowd, model: Noise, shared: float, wanted: int, rows: NDArray[np.int64]
+    sample: Sample, expected: ExpectedScores, model: Noise, shared: float, wanted: int, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Of queries with k true neighbours and no equal vectors nearby.
 
@@ -165,12 +169,12 @@ def _recall_of_single(
     narrow distribution.
     """
     most = int(sample.true[rows].sum(1).max())
-    there, means = sample.true[rows, :most], crowd.of_true[rows, :most]
-    deviations = np.sqrt(_own(model, means, crowd.true_units[rows, :most], shared))
-    own = _own(model, crowd.scores[rows], crowd.units[rows], shared)
+    there, means = sample.true[rows, :most], expected.of_true[rows, :most]
+    deviations = np.sqrt(_own(model, means, expected.true_units[rows, :most], shared))
+    own = _own(model, expected.scores[rows], expected.units[rows], shared)
     low, high = (np.where(there, means + sign * 4 * deviations, np.nan) for sign in (-1, 1))
     grid, ahead, spread = _ahead(
-        crowd.counts[rows], crowd.scores[rows], own, np.nanmin(low, axis=1), np.nanmax(high, axis=1)
+        expected.counts[rows], expected.scores[rows], own, np.nanmin(low, axis=1), np.nanmax(high, axis=1)
     )
     uncertain = np.take_along_axis(spread / np.maximum(ahead, 1e-12), _first(ahead >= wanted)[:, None], 1)[:, 0]
     # A neighbour is not ahead of itself.
@@ -217,7 +221,7 @@ def _threshold_table(wanted: int) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def _recall_of_groups(
-    sample: Sample, crowd: Crowd, model: Noise, shared: float, wanted: int, rows: NDArray[np.int64]
+    sample: Sample, expected: ExpectedScores, model: Noise, shared: float, wanted: int, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Of queries with equal vectors nearby, or with more than k true neighbours: a mean over drawn scores.
 
@@ -228,24 +232,28 @@ def _recall_of_groups(
     order = np.argsort(~first, axis=1, kind="stable")[:, : int(first.sum(1).max())]
     there, means, units, sizes = (
         np.take_along_axis(x, order, 1)
-        for x in (first, crowd.of_true[rows], crowd.true_units[rows], crowd.copies[rows])
+        for x in (first, expected.of_true[rows], expected.true_units[rows], expected.copies[rows])
     )
     sizes = np.where(there, sizes, 0)
     deviations = np.sqrt(_own(model, means, units, shared))
     s = means[:, :, None] + deviations[:, :, None] * random.standard_normal((*means.shape, DRAWS))
-    rivals = crowd.rivals
-    spread = np.sqrt(_own(model, rivals.scores[rows], rivals.units[rows], shared))
-    others = rivals.scores[rows, :, None] + spread[:, :, None] * random.standard_normal((*spread.shape, DRAWS))
-    own = _own(model, crowd.scores[rows], crowd.units[rows], shared)
+    other_groups = expected.other_groups
+    spread = np.sqrt(_own(model, other_groups.scores[rows], other_groups.units[rows], shared))
+    others = other_groups.scores[rows, :, None] + spread[:, :, None] * random.standard_normal((*spread.shape, DRAWS))
+    own = _own(model, expected.scores[rows], expected.units[rows], shared)
     known = np.where(there[:, :, None], s, np.nan)
     grid, outside, _ = _ahead(
-        rivals.outside[rows], crowd.scores[rows], own, np.nanmin(known, axis=(1, 2)), np.nanmax(known, axis=(1, 2))
+        other_groups.outside[rows],
+        expected.scores[rows],
+        own,
+        np.nanmin(known, axis=(1, 2)),
+        np.nanmax(known, axis=(1, 2)),
     )
     outside = np.stack([np.interp(x, g, y) for x, g, y in zip(s, grid, outside, strict=True)])
-    known = np.concatenate([rivals.sizes[rows], sizes], axis=1)
+    known = np.concatenate([other_groups.sizes[rows], sizes], axis=1)
     clump = (np.square(known).sum(1) / np.maximum(known.sum(1), 1))[:, None, None]
     ahead = clump * random.poisson(np.minimum(outside / clump, 1e9))
-    ahead += ((others[:, None] < s[:, :, None]) * rivals.sizes[rows][:, None, :, None]).sum(2)
+    ahead += ((others[:, None] < s[:, :, None]) * other_groups.sizes[rows][:, None, :, None]).sum(2)
     ahead += ((s[:, None] < s[:, :, None]) * sizes[:, None, :, None]).sum(2)
     hits = np.clip(wanted - ahead, 0, sizes[:, :, None]).sum(1)
     return np.asarray((np.minimum(hits, sample.k) / sample.k).mean(1))
@@ -272,18 +280,18 @@ def _ahead(
     return grid, ahead, ahead - (np.square(below, out=below) @ counts[:, :, None])[:, :, 0]
 
 
-def _shared(crowd: Crowd, model: Noise, correlation: NDArray[np.float64], wanted: int) -> float:
+def _shared(expected: ExpectedScores, model: Noise, correlation: NDArray[np.float64], wanted: int) -> float:
     """The part of the variance that the scores of a query share, near the lowest `wanted` scores."""
-    company = crowd.company
-    own = model.variance(crowd.scores, crowd.units)[company.queries]
-    counts, scores = crowd.counts[company.queries], crowd.scores[company.queries]
+    noise_sample = expected.noise_sample
+    own = model.variance(expected.scores, expected.units)[noise_sample.queries]
+    counts, scores = expected.counts[noise_sample.queries], expected.scores[noise_sample.queries]
     limits = _limits(counts, scores, own, wanted)
-    deviations = np.sqrt(np.maximum(model.variance(company.scores, company.units), 1e-300))
-    weight = np.exp(-np.square((limits[:, None] - company.scores) / deviations) / 2) / deviations
-    weight *= company.stands
+    deviations = np.sqrt(np.maximum(model.variance(noise_sample.scores, noise_sample.units), 1e-300))
+    weight = np.exp(-np.square((limits[:, None] - noise_sample.scores) / deviations) / 2) / deviations
+    weight *= noise_sample.stands
     weight /= np.maximum(weight.sum(1, keepdims=True), 1e-300)
     total = np.einsum("qi,qi->", weight, (correlation @ weight[:, :, None])[:, :, 0])
-    pairs = np.einsum("qi,qi->", weight, (company.differ @ weight[:, :, None])[:, :, 0])
+    pairs = np.einsum("qi,qi->", weight, (noise_sample.differ @ weight[:, :, None])[:, :, 0])
     return float(np.clip(total / max(pairs, 1e-300), 0, 0.99))
 
 

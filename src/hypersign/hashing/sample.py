@@ -11,7 +11,7 @@ from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign.hashing.index import differences
 from hypersign.hashing.stored import AnyVectors, as_vectors, read_blocks
 
-__all__ = ["Sample", "finite_rows", "pieces", "row_keys", "sampled", "unit_or_nan"]
+__all__ = ["Sample", "float64_rows", "pieces", "row_keys", "sampled", "unit_or_nan"]
 
 METRICS = ("euclidean", "cosine", "inner_product")
 """Metrics of the true neighbours."""
@@ -85,13 +85,13 @@ def _means(vectors: AnyVectors) -> dict[str, NDArray[np.float64]]:
     """The mean of the vectors, and the mean of the vectors scaled to length 1 (NaN if one is zero)."""
     total, units = np.zeros((2, vectors.shape[1]))
     for first, block in read_blocks(vectors):
-        x = finite_rows(block, "row", first)
+        x = float64_rows(block, "row", first)
         total += x.sum(0)
         units += unit_or_nan(x).sum(0)
     return {"": total / len(vectors), "cosine": units / len(vectors)}
 
 
-def finite_rows(x: NDArray[Any], what: str, first: int = 0) -> NDArray[np.float64]:
+def float64_rows(x: NDArray[Any], what: str, first: int = 0) -> NDArray[np.float64]:
     """Rows in float64; refuses those with NaN or inf, and rows too long to be squared. Errors name the row."""
     if x.dtype.kind not in "iubf":
         raise HypersignError(f"vectors must be real numbers; got {x.dtype}")
@@ -155,7 +155,7 @@ def _true_neighbours(
     """The nearest vectors of each query, itself left out, and which are no farther than the k-th."""
     # Distances from each other do not change where all are seen from the first, and squares are smaller there.
     origin = np.asarray(vectors[0])
-    q = differences(queries, origin) if metric == "euclidean" else finite_rows(queries, "query")
+    q = differences(queries, origin) if metric == "euclidean" else float64_rows(queries, "query")
     q = unit_or_nan(q) if metric == "cosine" else q
     kept = min(2 * k + 16, len(vectors) - (rows is not None))
     distances, indices = np.full((len(q), kept), np.inf), np.empty((len(q), kept), np.int64)

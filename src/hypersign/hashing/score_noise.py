@@ -13,7 +13,7 @@ from hypersign import theory
 from hypersign.bits.levels import LEVELS, LevelCode
 from hypersign.hashing.levels import UNIT, encode
 
-__all__ = ["Code", "Company", "Noise"]
+__all__ = ["Code", "NoiseSample", "Noise"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Code:
 
 
 @dataclasses.dataclass(frozen=True)
-class Company:
+class NoiseSample:
     """Vectors on which the shared noise of some queries is measured: (queries, vectors).
 
     `between` are their mutual cosines and `differ` says which are not equal, (queries, vectors, vectors).
@@ -87,13 +87,13 @@ class Noise:
         """The variance that correlations refer to: that of independent rows."""
         return scores * (1 - scores) / self.code.count if self.sign else self.variance(scores, units)
 
-    def correlation(self, company: Company) -> NDArray[np.float64]:
+    def correlation(self, noise_sample: NoiseSample) -> NDArray[np.float64]:
         """Correlation of the scores of two vectors with one query: (queries, vectors, vectors)."""
         if self.sign:
-            covariance, quadratic = company.signs
+            covariance, quadratic = noise_sample.signs
             return covariance - orthogonality(self.code.count, self.code.size) * quadratic
-        kernel, slope = _kernel(self.code, company)
-        first, second = company.products
+        kernel, slope = _kernel(self.code, noise_sample)
+        first, second = noise_sample.products
         return (first * kernel + second * slope) / self.excess
 
 
@@ -176,12 +176,12 @@ def kernel_table(bits: float) -> tuple[NDArray[np.float64], NDArray[np.float64],
     return t, values, rates / cosines
 
 
-def _kernel(code: Code, company: Company) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _kernel(code: Code, noise_sample: NoiseSample) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Covariance of what two vectors' codes add to them, by the cosine between the vectors, and its derivative.
 
     Codes that keep m of n components count n/m times. The best scale per vector makes the codes a little better.
     """
     t, values, slopes = kernel_table(code.bits)
     scale = (_excess(code.bits) + 1) / values[-1] / min(code.count / code.size, 1)
-    at = np.rint((company.arcs + np.pi / 2) * ((len(t) - 1) / np.pi)).astype(np.int64)
-    return scale * values[at] - company.between, scale * np.minimum(slopes, 1e3)[at] - 1
+    at = np.rint((noise_sample.arcs + np.pi / 2) * ((len(t) - 1) / np.pi)).astype(np.int64)
+    return scale * values[at] - noise_sample.between, scale * np.minimum(slopes, 1e3)[at] - 1

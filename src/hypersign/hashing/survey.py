@@ -217,11 +217,11 @@ def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], see
         return _found((values.shape[1] - signs[asked] @ signs[~asked].T) / 2, nearest)
 
     sample = sampled(units[~asked], units[asked], NEIGHBOURS, "cosine", 1, 0)
-    crowds: dict[Any, Any] = {}
+    known: dict[Any, Any] = {}
 
     def predicted(m: int, center: bool) -> float:
         try:
-            return predict(sample, SignHasher(m, center=center), (1,), crowds).recall[1]
+            return predict(sample, SignHasher(m, center=center), (1,), known).recall[1]
         except HypersignError:  # a vector at the mean has no angle
             return np.nan
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
-from hypersign.hashing.sample import Sample, finite_rows, pieces, row_keys, unit_or_nan
-from hypersign.hashing.score_noise import Company
+from hypersign.hashing.sample import Sample, float64_rows, pieces, row_keys, unit_or_nan
+from hypersign.hashing.score_noise import NoiseSample
 
-__all__ = ["Angles", "Crowd", "crowd_of"]
+__all__ = ["Angles", "ExpectedScores", "expected_scores"]
 
 BINS = 160
 """Bins of a query's histogram of scores; they are narrow near the true neighbours and wide far away."""
@@ -22,7 +22,7 @@ GROUPS = 96
 NEAR, FAR = 64, 64
 """Vectors on which shared noise is measured: those with the lowest scores of a query, and random ones."""
 
-COMPANY = 40
+NOISE_QUERIES = 40
 """Queries for which shared noise is measured."""
 
 
@@ -35,7 +35,7 @@ class Angles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rivals:
+class OtherGroups:
     """Groups of equal vectors: mean scores, variance units, sizes, (q, groups); `outside`, the histogram of all other
     vectors, (q, BINS); `repeated`, the queries with equal vectors or with true neighbours at equal distances."""
 
@@ -47,15 +47,15 @@ class Rivals:
 
 
 @dataclasses.dataclass(frozen=True)
-class Crowd:
+class ExpectedScores:
     """Mean scores of codes, for each query.
 
     Attributes:
         counts, scores, units: histogram (q, BINS): number of vectors, mean score, mean variance unit.
         of_true, true_units: scores and units of `Sample.nearest`.
         copies: how many vectors equal each of `Sample.nearest`, itself included.
-        rivals: for each query, groups of equal vectors that are nearest by score and no true neighbours.
-        company: for some queries, the scores, units, cosines, weights and mutual cosines of near and random vectors.
+        other_groups: for each query, groups of equal vectors that are nearest by score and no true neighbours.
+        noise_sample: for some queries, near and random vectors, on which shared noise is measured.
         angles: sum of the angles to all vectors, of their squares, and their number.
     """
 
@@ -65,8 +65,8 @@ class Crowd:
     of_true: NDArray[np.float64]
     true_units: NDArray[np.float64]
     copies: NDArray[np.float64]
-    rivals: "Rivals"
-    company: "Company"
+    other_groups: "OtherGroups"
+    noise_sample: "NoiseSample"
     angles: NDArray[np.float64]
 
     def nearest_angles(self, sample: Sample) -> Angles:
@@ -80,11 +80,11 @@ class Crowd:
         return Angles(float(total / count), float(np.sqrt(max(squares / count - (total / count) ** 2, 0))))
 
 
-def crowd_of(sample: Sample, metric: str, share: float, crowds: dict[Any, Crowd]) -> Crowd:
-    """The scores of codes of a metric and centre, from `crowds` or measured and kept there."""
-    if (metric, share) not in crowds:
-        crowds[metric, share] = meet(sample, metric, share)
-    return crowds[metric, share]
+def expected_scores(sample: Sample, metric: str, share: float, known: dict[Any, ExpectedScores]) -> ExpectedScores:
+    """The scores of codes of a metric and centre, from `known` or measured and kept there."""
+    if (metric, share) not in known:
+        known[metric, share] = measure_scores(sample, metric, share)
+    return known[metric, share]
 
 
 class _Frame:
@@ -97,7 +97,7 @@ class _Frame:
         self.squares = np.square(self.queries).sum(1)
 
     def centred(self, x: NDArray[Any], what: str, first: int) -> NDArray[np.float64]:
-        y = finite_rows(x, what, first)
+        y = float64_rows(x, what, first)
         y = (unit_or_nan(y) if self.metric == "cosine" else y) - self.mean
         lengths = np.square(y).sum(1)
         none = ~(lengths > 0) if self.metric == "hamming" else ~np.isfinite(lengths)
@@ -123,7 +123,7 @@ class _Frame:
         return -products - x @ self.mean, units, cosines
 
 
-def meet(sample: Sample, metric: str, share: float) -> Crowd:
+def measure_scores(sample: Sample, metric: str, share: float) -> ExpectedScores:
     """The scores that codes of a metric and centre would have on average, for all vectors; they are read once."""
     frame = _Frame(sample, metric, share)
     q, count = frame.queries, len(sample.queries)
@@ -159,16 +159,16 @@ def meet(sample: Sample, metric: str, share: float) -> Crowd:
         groups.add(np.where(weights > 0, scores, np.inf), units, row_keys(block), start)
     counts, scores, units = sums.reshape(3, count, BINS)
     at_least_one = np.maximum(counts, 1)
-    rivals, copies = groups.rivals(sample, counts, bin_of)
-    return Crowd(
+    other_groups, copies = groups.other_groups(sample, counts, bin_of)
+    return ExpectedScores(
         counts,
         scores / at_least_one,
         units / at_least_one,
         of_true,
         true_units,
         copies,
-        rivals,
-        _company(sample, frame, groups),
+        other_groups,
+        noise_sample_of(sample, frame, groups),
         angles,
     )
 
@@ -217,9 +217,9 @@ class _Groups:
                 kept[i, used] = new[order]
             self.keys[i, used], self.sizes[i, used] = unique[order], sizes[order]
 
-    def rivals(
+    def other_groups(
         self, sample: Sample, counts: NDArray[np.float64], bin_of: Callable[[NDArray[np.float64]], NDArray[np.int64]]
-    ) -> tuple[Rivals, NDArray[np.float64]]:
+    ) -> tuple[OtherGroups, NDArray[np.float64]]:
         """The groups without true neighbours, and the sizes of the groups of `Sample.nearest`."""
         there = self.scores < np.inf
         places = bin_of(np.where(there, self.scores, 0))
@@ -232,13 +232,15 @@ class _Groups:
         rival = there & ~(same & sample.true[:, :, None]).any(1)
         sizes = np.where(rival, self.sizes, 0)
         repeated = (self.sizes > 1).any(1) | (sample.true.sum(1) > sample.k)
-        return Rivals(np.where(there, self.scores, 0), self.units, sizes, np.maximum(outside, 0), repeated), copies
+        return OtherGroups(
+            np.where(there, self.scores, 0), self.units, sizes, np.maximum(outside, 0), repeated
+        ), copies
 
 
-def _company(sample: Sample, frame: _Frame, groups: _Groups) -> Company:
+def noise_sample_of(sample: Sample, frame: _Frame, groups: _Groups) -> NoiseSample:
     """Each nearest group stands for itself; random vectors that are in none of them stand for all others."""
     n, kept = len(sample.vectors), min(NEAR, groups.found())
-    some = np.unique(np.linspace(0, len(groups.rows) - 1, min(COMPANY, len(groups.rows))).astype(np.int64))
+    some = np.unique(np.linspace(0, len(groups.rows) - 1, min(NOISE_QUERIES, len(groups.rows))).astype(np.int64))
     common = np.unique(np.linspace(0, n - 1, min(FAR, n)).astype(np.int64))
     near = groups.rows[some, :kept]
     rows = np.concatenate([near, np.broadcast_to(common, (len(some), len(common)))], axis=1)
@@ -257,4 +259,4 @@ def _company(sample: Sample, frame: _Frame, groups: _Groups) -> Company:
     others = np.maximum(n - (sample.rows is not None) - sizes.sum(1), 0) / np.maximum(apart.sum(1), 1)
     stands = np.concatenate([sizes, apart * others[:, None]], axis=1)
     between = np.clip(directions @ directions.transpose(0, 2, 1), -1, 1)
-    return Company(some, scores, units, cosines, stands, between, keys[:, :, None] != keys[:, None])
+    return NoiseSample(some, scores, units, cosines, stands, between, keys[:, :, None] != keys[:, None])
