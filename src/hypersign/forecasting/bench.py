@@ -24,7 +24,7 @@ from hypersign.forecasting.layers import (
     unrolled,
     weight_place,
 )
-from hypersign.forecasting.replay import Replay, batch_size, every, logits_of, prepared, run
+from hypersign.forecasting.replay import Replay, batch_size, logits_of, picked, prepared, run
 from hypersign.layers import QuantLayer, RecurrentProduct
 
 __all__ = ["Bench", "Key", "Layer"]
@@ -37,6 +37,9 @@ INPUTS = 1 << 18
 
 STEPS = 64
 """Calls of a layer whose inputs are kept for it."""
+
+SPLIT = 16
+"""Batches of fewer inputs are not split to measure repair on inputs that it has not seen."""
 
 HELD = 2**30
 """Bytes of changed weights that are kept between batches."""
@@ -76,13 +79,15 @@ class Bench:
     Args:
         model: the network; it does not change.
         batches: inputs; they are kept.
+        groups: the number of each input's group; None if all inputs are independent.
 
     Raises:
         HypersignError: see `hypersign.forecast`.
     """
 
-    def __init__(self, model: nn.Module, batches: Iterable[Any]) -> None:
+    def __init__(self, model: nn.Module, batches: Iterable[Any], groups: NDArray[Any] | None = None) -> None:
         self.model = model = unrolled(model)
+        self.groups = groups
         sized = [(batch, size) for batch in batches if (size := batch_size(batch))]
         self.batches = [batch for batch, _ in sized]
         self.sizes = [size for _, size in sized]
@@ -105,7 +110,10 @@ class Bench:
         self.original = self._first_pass()
         self._changes: dict[Any, Change] = {}
         self._held = 0
-        self._halves = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
+        self.half_rows = self._half_rows()
+        self._halves = [
+            [picked(batch, rows) for batch, rows in zip(self.batches, half, strict=True)] for half in self.half_rows
+        ]
         self._original_moments: dict[int, list[dict[Any, Moments]]] = {}
 
     def _first_pass(self) -> NDArray[Any]:
@@ -156,10 +164,25 @@ class Bench:
             logits = logits[:, np.linspace(0, count - 1, most).round().astype(int).tolist()]
         return centred(logits.cpu().numpy())
 
+    def _half_rows(self) -> list[list[list[int]]]:
+        """The rows of each batch in either half of the inputs: even and odd inputs, or even and odd groups."""
+        numbers = [np.arange(size) for size in self.sizes]
+        if self.groups is not None:
+            numbers = np.split(self.groups, np.cumsum(self.sizes)[:-1])
+        return [[np.flatnonzero(part % 2 == half).tolist() for part in numbers] for half in (0, 1)]
+
     @property
-    def smallest(self) -> int:
-        """The size of the smallest batch."""
-        return min(self.sizes)
+    def half_order(self) -> NDArray[Any]:
+        """The inputs in the order of `half_rows`."""
+        starts = np.cumsum([0, *self.sizes[:-1]]).tolist()
+        return np.array(
+            [start + row for half in self.half_rows for start, rows in zip(starts, half, strict=True) for row in rows]
+        )
+
+    @property
+    def splits(self) -> bool:
+        """Whether each half of each batch has enough inputs for a repair."""
+        return 2 * min(len(rows) for half in self.half_rows for rows in half) >= SPLIT - 1
 
     def change(self, name: str, formats: tuple[Format | None, Format | None]) -> Change:
         """The change that gives a layer these formats."""
@@ -234,7 +257,7 @@ class Bench:
     def halves(self, assignment: Assignment) -> tuple[Any, Any, Any]:
         """Logits after repair on each half of the inputs: the original's, those of the same half, those of the other.
 
-        All three are in one order: the even inputs of each batch, then the odd ones.
+        All three are in the order of `half_rows`.
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
         what = "the changed network's logits"
@@ -249,7 +272,7 @@ class Bench:
                 rows = [self._kept(logits_of(run(self.model, batch)), what) for batch in unseen]
                 other.append(np.concatenate(rows))
         parts = np.split(self.original, np.cumsum(self.sizes)[:-1])
-        original = [part[start::2] for start in (0, 1) for part in parts]
+        original = [part[rows] for half in self.half_rows for part, rows in zip(parts, half, strict=True)]
         return np.concatenate(original), np.concatenate(same), np.concatenate(other[::-1])
 
     def _repaired(

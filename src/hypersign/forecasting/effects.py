@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DESTROYED", "Effect", "Estimate", "centred", "effect", "kl_divergence", "log_softmax", "unseen"]
+__all__ = [
+    "DESTROYED",
+    "Effect",
+    "Estimate",
+    "centred",
+    "effect",
+    "error_of_mean",
+    "kl_divergence",
+    "log_softmax",
+    "unseen",
+]
 
 DESTROYED = 0.6
 """Below this r of the logits, forecasts are too optimistic to be shown as a number."""
@@ -68,13 +78,14 @@ def kl_divergence(original: Array, changed: Array) -> Array:
     return (np.exp(p) * (p - log_softmax(changed.astype(np.float64)))).sum(-1)
 
 
-def effect(original: Array, changed: Array) -> Effect:
+def effect(original: Array, changed: Array, groups: Array | None = None) -> Effect:
     """The effect of a change, from centred logits of shape `(inputs, rows, classes)`.
 
         r = <s, c> / sqrt(<s, s> <c, c>),   c the original's centred logits, s those of the changed network
 
     Standard errors are over inputs: by the delta method for r, of the mean for the other two. The rows of an input,
-    such as the tokens of a sequence, count as one.
+    such as the tokens of a sequence, count as one. With `groups`, the number of each input's group, they are over
+    groups.
 
     >>> c = np.array([[[1.0, -1.0]], [[-2.0, 2.0]]])
     >>> found = effect(c, np.array([[[1.0, -1.0]], [[0.5, -0.5]]]))
@@ -89,9 +100,9 @@ def effect(original: Array, changed: Array) -> Effect:
     parts = cross / total - r / 2 * (ss / ss.sum() + cc / cc.sum()) if total else np.zeros(n)
     agree = (original.argmax(-1) == changed.argmax(-1)).mean(1)
     return Effect(
-        Estimate(r, math.sqrt(n / max(n - 1, 1) * float((parts**2).sum()))),
-        _mean(kl_divergence(original, changed).mean(1)),
-        _mean(agree),
+        Estimate(r, n * error_of_mean(parts, groups) if n > 1 else 0.0),
+        _mean(kl_divergence(original, changed).mean(1), groups),
+        _mean(agree, groups),
     )
 
 
@@ -114,6 +125,20 @@ def unseen(same: Effect, other: Effect) -> Effect:
     return Effect(Estimate(r, other.r.error), mixed("kl"), mixed("agreement"))
 
 
-def _mean(values: Array) -> Estimate:
-    n = len(values)
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan)
+def error_of_mean(values: Array, groups: Array | None = None) -> float:
+    """The standard error of a mean; with `groups`, of inputs that are independent only between groups.
+
+        se = sqrt(G/(G-1) sum_g (sum_{i in g} (x_i - mean))^2) / n
+
+    >>> round(error_of_mean(np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1])), 3)
+    1.0
+    """
+    apart = values - values.mean()
+    if groups is not None:
+        apart = np.bincount(groups, apart)
+    count = len(apart) if groups is None else len(np.unique(groups))
+    return math.sqrt(count / (count - 1) * float((apart**2).sum())) / len(values) if count > 1 else math.nan
+
+
+def _mean(values: Array, groups: Array | None) -> Estimate:
+    return Estimate(float(values.mean()), error_of_mean(values, groups))

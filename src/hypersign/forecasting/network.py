@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from hypersign import _defaults
@@ -16,7 +17,7 @@ from hypersign.forecasting.effects import effect
 from hypersign.forecasting.formats import FORMATS, Format, formats_of, weight_bytes
 from hypersign.forecasting.law import Law, Mixture, fit
 from hypersign.forecasting.mixtures import together
-from hypersign.forecasting.replay import every
+from hypersign.forecasting.replay import batch_size, picked
 from hypersign.forecasting.results import Forecast, LayerForecast
 from hypersign.forecasting.sizes import Images
 from hypersign.runs import Run
@@ -46,6 +47,7 @@ def forecast(
     model: nn.Module | Run,
     batches: Iterable[Any] | None = None,
     *,
+    groups: Sequence[Any] | None = None,
     formats: Iterable[str] = FORMATS,
     repaired: bool | None = None,
     quick: bool = False,
@@ -67,6 +69,9 @@ def forecast(
             and compared with the network as given.
         batches: inputs: tensors, tuples that begin with one (labels may follow), or dictionaries of the model's
             arguments. 128 diverse inputs in one batch or a few serve well. None for a run.
+        groups: for each input a label, such as its photograph, patient or document. Inputs with the same label are
+            alike: standard errors are then over labels, and repair is judged on labels that it has not seen. None:
+            all inputs are independent.
         formats: names of formats, see `format_of`.
         repaired: True measures with repair alone, False without alone, None both.
         quick: measure on every twelfth input: a twelfth of the passes, and larger standard errors. Rank changes by r
@@ -78,8 +83,9 @@ def forecast(
         progress: called with what is measured.
 
     Raises:
-        HypersignError: no layer can be changed; fewer than two inputs; NaN in weights, inputs or logits; the output
-            is no logits; an unknown format; batches for a run, or none for a network.
+        HypersignError: no layer can be changed; fewer than two inputs or groups; not one group per input; NaN in
+            weights, inputs or logits; the output is no logits; an unknown format; batches or groups for a run, or no
+            batches for a network.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199) for single layers; docs/forecast.md for the law.
 
@@ -93,13 +99,15 @@ def forecast(
     True
     """
     start = time.perf_counter()
-    network, held, stated = _network_and_inputs(model, batches, images, weights)
+    network, held, stated = _network_and_inputs(model, batches, groups, images, weights)
     check_int("mixtures", mixtures, min=0)
     check_int("seed", seed, min=0)
     chosen = formats_of(formats)
+    numbers = None if groups is None else _numbers(groups, [batch_size(batch) for batch in held])
     if quick:
-        held = [every(batch, QUICK) for batch in held]
-    bench = Bench(network, held)
+        held = [picked(batch, slice(None, None, QUICK)) for batch in held]
+        numbers = None if numbers is None else [part[::QUICK] for part in numbers]
+    bench = Bench(network, held, None if numbers is None else np.concatenate(numbers))
     changes = _changes(bench, chosen)
     if not changes:
         raise HypersignError(
@@ -118,7 +126,7 @@ def forecast(
         law = None
         if logits:
             found = _mixtures(bench, changes, keys, mixtures, with_repair, seed, progress)
-            law = fit(Law.of(bench.original, [logits[key] for key in keys]), found)
+            law = fit(Law.of(bench.original, [logits[key] for key in keys], bench.groups), found)
         laws.append(law)
     return Forecast(
         layers=rows,
@@ -139,19 +147,32 @@ def forecast(
 
 
 def _network_and_inputs(
-    model: nn.Module | Run, batches: Iterable[Any] | None, images: int, weights: str
+    model: nn.Module | Run, batches: Iterable[Any] | None, groups: Any, images: int, weights: str
 ) -> tuple[nn.Module, list[Any], Images | None]:
     """The network, its inputs, and what the packed file of a run states of its images."""
     if not isinstance(model, Run):
         if batches is None:
             raise HypersignError("a network is forecast on batches of inputs; got none")
         return model, list(batches), None
-    if batches is not None:
-        raise HypersignError("a run brings its own inputs; leave batches out")
+    if batches is not None or groups is not None:
+        raise HypersignError("a run brings its own inputs; leave batches and groups out")
     count = check_int("images", images, min=2)
     data = model.data()
     stated = Images(data.shape, data.pixel_range, data.classes) if isinstance(data, ImageData) else None
     return model.load_model(weights), inputs_of(data, data.train, count), stated
+
+
+def _numbers(groups: Sequence[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """The number of each input's group, in the order of their first inputs, for each batch."""
+    labels = list(groups)
+    if len(labels) != sum(sizes):
+        raise HypersignError(
+            f"groups must have a label for each of the {sum(sizes):,} inputs; got {len(labels):,} labels"
+        )
+    known = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    if len(known) < 2:
+        raise HypersignError("groups must name at least two different groups, for standard errors; all are the same")
+    return np.split(np.array([known[label] for label in labels]), np.cumsum(sizes)[:-1])
 
 
 def inputs_of(data: Data, part: Any, count: int, *, spread: bool = True) -> list[Any]:
@@ -216,8 +237,8 @@ def _layer(
         weights=module.weight.numel(),
         macs=layer.macs,
         quantized=layer.quantized,
-        raw={name: effect(bench.original, raws[layer.name, name]) for name in mine if raws},
-        repaired={name: effect(bench.original, repairs[layer.name, name]) for name in mine if repairs},
+        raw={name: effect(bench.original, raws[layer.name, name], bench.groups) for name in mine if raws},
+        repaired={name: effect(bench.original, repairs[layer.name, name], bench.groups) for name in mine if repairs},
         bytes={"float": given, **sizes},
     )
 
