@@ -12,6 +12,7 @@ not depend on the law that combines changes: after a change of the law, only the
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import time
@@ -249,7 +250,7 @@ def _of(found: Forecast, key: tuple[str, str]) -> Effect:
 
 
 def _without_laws(found: Forecast) -> Cell:
-    return {name: value for name, value in found.as_dict().items() if name != "laws"}
+    return dataclasses.replace(found, raw_law=None, repaired_law=None).as_dict()
 
 
 def _effect(found: Mapping[str, float]) -> Effect:

@@ -115,11 +115,33 @@ def test_errors_of_grouped_inputs_count_groups(net, images) -> None:
         assert mixture.measured.r.value == pytest.approx(other.measured.r.value, abs=1e-4)  # copies in the same half
 
 
-def test_groups_are_one_label_per_input(net, images) -> None:
-    with pytest.raises(HypersignError, match="label for each of the 20 inputs; got 3"):
-        forecast(net, [images[:20]], groups=[1, 2, 3])
-    with pytest.raises(HypersignError, match="at least two different groups"):
-        forecast(net, [images[:20]], groups=["a"] * 20)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": [1, 2, 3]}, "label for each of the 20 inputs; got 3"),
+        ({"groups": ["a"] * 20}, "at least two different groups"),
+        ({"groups": ["a"] * 19 + ["b"], "quick": True}, "needs two of them; got 1"),
+        ({"groups": 3}, "a list with a label for each input; got int"),
+        ({"groups": [[1]] * 20}, "labels, such as numbers or texts"),
+    ],
+)
+def test_groups_are_one_label_per_input(net, images, options, message) -> None:
+    with pytest.raises(HypersignError, match=message):
+        forecast(net, [images[:20]], **options)
+
+
+def test_a_tensor_is_no_list_of_batches(net, images) -> None:
+    with pytest.raises(HypersignError, match=r"got one tensor: write \[batch\]"):
+        forecast(net, images)
+
+
+def test_groups_in_a_tensor_are_numbers(net, images) -> None:
+    groups = torch.arange(40) // 4
+    errors = [
+        forecast(net, [images[:40]], groups=given, mixtures=0, repaired=False).layers[0].raw["binary"].r.error
+        for given in (groups, groups.tolist())
+    ]
+    assert errors[0] == errors[1]
 
 
 def test_a_plan_fits_its_budget_and_its_code_makes_it(found, net, images) -> None:

@@ -451,6 +451,11 @@ def _parameter(layer: Any) -> Any:
 
 def _check_values(layers: Sequence[Layer], moments: Mapping[Any, Moments]) -> None:
     for layer in layers:
+        if not moments[layer.module].count:
+            raise HypersignError(
+                f"a network to forecast must call the same layers each time; {layer.name or 'the layer'} was not "
+                "called this time: put it in evaluation mode and switch random choices off"
+            )
         if moments[layer.module].count < 2:
             raise HypersignError(
                 f"repair needs at least 2 values per channel in each batch; {layer.name or 'the layer'} gets "

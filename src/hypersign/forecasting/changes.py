@@ -152,7 +152,8 @@ def match(layer: Any, wanted: Moments, came: Moments) -> tuple[Tensor, Tensor]:
     assert wanted.mean is not None
     assert came.mean is not None
     shifts = takes_shift(layer)
-    ours, theirs = (moments.variance + (0 if shifts else moments.mean**2) for moments in (wanted, came))
+    ours = wanted.variance if shifts else wanted.variance + wanted.mean**2
+    theirs = came.variance if shifts else came.variance + came.mean**2
     known = (theirs > TINY * theirs.max()) & (ours > 0)
     ratio = (ours / theirs.clamp(min=1e-300)).sqrt().clamp(max=MAX_SCALE)
     scale = torch.where(known, ratio, 1.0)

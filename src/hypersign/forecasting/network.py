@@ -1,12 +1,12 @@
 """Forecasts a network: measures each change alone and some mixtures, and fits the law that combines changes."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
@@ -107,7 +107,15 @@ def forecast(
     if quick:
         held = [picked(batch, slice(None, None, QUICK)) for batch in held]
         numbers = None if numbers is None else [part[::QUICK] for part in numbers]
-    bench = Bench(network, held, None if numbers is None else np.concatenate(numbers), keep=True)
+    if quick and (few := sum(map(batch_size, held))) < 2:
+        raise HypersignError(
+            f"a quick forecast measures on every {QUICK}th input of each batch and needs two of them; got {few}: "
+            "leave quick out, or give more inputs"
+        )
+    together = None if numbers is None else np.concatenate(numbers)
+    if together is not None and len(set(together.tolist())) < 2:
+        raise HypersignError("groups must name at least two different groups, for standard errors; all are the same")
+    bench = Bench(network, held, together, keep=True)
     changes = _changes(bench, chosen)
     if not changes:
         raise HypersignError(
@@ -157,6 +165,8 @@ def _network_and_inputs(
     if not isinstance(model, Run):
         if batches is None:
             raise HypersignError("a network is forecast on batches of inputs; got none")
+        if isinstance(batches, Tensor):
+            raise HypersignError("batches must be a list of batches; got one tensor: write [batch]")
         return model, list(batches), None
     if batches is not None or groups is not None:
         raise HypersignError("a run brings its own inputs; leave batches and groups out")
@@ -168,14 +178,16 @@ def _network_and_inputs(
 
 def _numbers(groups: Sequence[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
     """The number of each input's group, in the order of their first inputs, for each batch."""
-    labels = list(groups)
+    if not isinstance(groups, Sequence) and not hasattr(groups, "tolist"):
+        raise HypersignError(f"groups must be a list with a label for each input; got {type(groups).__name__}")
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if not all(isinstance(label, Hashable) for label in labels):
+        raise HypersignError("groups must be labels, such as numbers or texts; a list cannot be one")
     if len(labels) != sum(sizes):
         raise HypersignError(
             f"groups must have a label for each of the {sum(sizes):,} inputs; got {len(labels):,} labels"
         )
     known = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    if len(known) < 2:
-        raise HypersignError("groups must name at least two different groups, for standard errors; all are the same")
     return np.split(np.array([known[label] for label in labels]), np.cumsum(sizes)[:-1])
 
 

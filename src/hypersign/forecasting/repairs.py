@@ -81,9 +81,9 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
         raise HypersignError(
             "repair needs the float network that this one came from; no layer of it is quantized, so give original="
         )
-    different = sorted({*layers} ^ {*plain})
+    different = sorted(name or "a layer without a name" for name in {*layers} ^ {*plain})
     if different:
-        raise HypersignError(f"both networks must have the same layers; {', '.join(different)} is in one alone")
+        raise HypersignError(f"both networks must have the same layers; only one of them has {', '.join(different)}")
     order, repeated, norms = _order(model, layers, held[0])
     first = next((i for i, name in enumerate(order) if _differs(layers[name], plain[name])), None)
     if first is None:
