@@ -75,13 +75,14 @@ void multiply_and_take(const ConvolutionPlan &plan, const std::vector<int64_t> &
                        const ProductFilters::TakeSums &take) {
     parallel_for(begin.size() - 1, threads, [&](int64_t first, int64_t last) {
         Run run;
-        std::vector<int32_t> sums;
+        int64_t most = 0;
+        for (int64_t i = first; i < last; ++i) most = std::max(most, begin[i + 1] - begin[i]);
+        const std::unique_ptr<int32_t[]> sums(new int32_t[static_cast<size_t>(most * plan.filters.filters)]);
         for (int64_t i = first; i < last; ++i) {
             const int64_t pixel = begin[i], size = begin[i + 1] - pixel;
-            sums.resize(std::max<size_t>(sums.size(), static_cast<size_t>(size * plan.filters.filters)));
             run.prepare(plan, pixel, size);
-            for (const FilterBlock &block : plan.filters.blocks) run.multiply(plan, block, pixel, size, sums.data());
-            take(pixel, size, sums.data());
+            for (const FilterBlock &block : plan.filters.blocks) run.multiply(plan, block, pixel, size, sums.get());
+            take(pixel, size, sums.get());
         }
     });
 }
