@@ -190,7 +190,7 @@ void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &tr
 
 void product(const ProductKernels &kernels, const ProductKernels &truth) {
     const int64_t groups = up_to(2) ? 1 : 1 + up_to(40), depth = 1 + up_to(groups > 1 ? 40 : 200);
-    const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : 150)), rows = 1 + up_to(2), columns = 1 + up_to(2);
+    const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : up_to(3) ? 150 : 600)), rows = 1 + up_to(2), columns = 1 + up_to(2);
     Window window{{1 + up_to(2), 1 + up_to(2)}, {up_to(2), up_to(2)}, {1 + up_to(1), 1 + up_to(1)}, 0};
     window.pad_value = static_cast<int>(up_to(1));
     const int64_t height = (rows - 1) * window.dilation[0] + 1 + up_to(5);
