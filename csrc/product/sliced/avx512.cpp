@@ -1,8 +1,9 @@
 // Bit-sliced counting with AVX-512. product/sliced/sliced.hpp explains the method.
 //
 // A full adder is two ternary logic operations, on ports 0 and 5 of Intel's cores: one cycle for two levels of 512
-// filters, 1024 multiply-accumulates, where counting takes three cycles (product/avx512.cpp). Registers of 256 bits take
-// as long, but have 8 KiB of tables for 16. Beside it a step loads its index and its entry.
+// filters, 1024 multiply-accumulates, where counting takes three cycles (product/avx512.cpp). Beside it a step loads its
+// index and its entry. (256 filters are no faster than by counting: registers of 256 bits take as long, and two chunks
+// in one register are joined by a third operation.)
 //
 // The digits of a pixel wait in memory between two chunks. Those of the lowest five weights are read and written by every
 // chunk, which adds up its 32 carries as a tree: two registers of one weight make one of the next. What leaves the tree
@@ -31,55 +32,27 @@ constexpr int kSteps = kSlicedLevels / 2;
 constexpr int kTree = 5;    // weights that the tree adds up: 2, 4, .. 32
 constexpr int kUpper = 9;   // weights that wait for a partner, at most: 64, 128, ..
 constexpr int kPixelsOfTile = 32;
-
-// Registers of 512 or 256 filters.
-struct Wide {
-    using Vector = __m512i;
-    static constexpr int kBytes = 64;
-    static HYPERSIGN_INLINE Vector load(const void *from) { return _mm512_load_si512(from); }
-    static HYPERSIGN_INLINE void store(void *to, Vector v) { _mm512_store_si512(to, v); }
-    static HYPERSIGN_INLINE Vector all(bool bit) { return _mm512_set1_epi32(bit ? -1 : 0); }
-    template <int F>
-    static HYPERSIGN_INLINE Vector logic(Vector a, Vector b, Vector c) {
-        return _mm512_ternarylogic_epi32(a, b, c, F);
-    }
-    static HYPERSIGN_INLINE Vector left(Vector v, int by) { return _mm512_slli_epi32(v, by); }
-    static HYPERSIGN_INLINE Vector right(Vector v, int by) { return _mm512_srli_epi32(v, by); }
-    static HYPERSIGN_INLINE Vector mask(uint32_t value) { return _mm512_set1_epi32(static_cast<int>(value)); }
-};
-
-struct Narrow {
-    using Vector = __m256i;
-    static constexpr int kBytes = 32;
-    static HYPERSIGN_INLINE Vector load(const void *from) {
-        return _mm256_load_si256(static_cast<const __m256i *>(from));
-    }
-    static HYPERSIGN_INLINE void store(void *to, Vector v) { _mm256_store_si256(static_cast<__m256i *>(to), v); }
-    static HYPERSIGN_INLINE Vector all(bool bit) { return _mm256_set1_epi32(bit ? -1 : 0); }
-    template <int F>
-    static HYPERSIGN_INLINE Vector logic(Vector a, Vector b, Vector c) {
-        return _mm256_ternarylogic_epi32(a, b, c, F);
-    }
-    static HYPERSIGN_INLINE Vector left(Vector v, int by) { return _mm256_slli_epi32(v, by); }
-    static HYPERSIGN_INLINE Vector right(Vector v, int by) { return _mm256_srli_epi32(v, by); }
-    static HYPERSIGN_INLINE Vector mask(uint32_t value) { return _mm256_set1_epi32(static_cast<int>(value)); }
-};
+constexpr int kBytes = 64;  // of a register
 
 // Functions of three bits, by the value at 4 a + 2 b + c.
 constexpr int kSum = 0x96, kMajority = 0xe8;
 
+template <int F>
+HYPERSIGN_INLINE __m512i logic(__m512i a, __m512i b, __m512i c) {
+    return _mm512_ternarylogic_epi32(a, b, c, F);
+}
+
 // Adds b and c to the digit a; returns the carry. Of a sum s = a ^ b ^ c it is b where b = c, and not s elsewhere, so
 // that no register is copied.
-template <class R>
-HYPERSIGN_INLINE typename R::Vector add(typename R::Vector &a, typename R::Vector b, typename R::Vector c) {
-    a = R::template logic<kSum>(a, b, c);
-    return R::template logic<0xb2>(b, a, c);
+HYPERSIGN_INLINE __m512i add(__m512i &a, __m512i b, __m512i c) {
+    a = logic<kSum>(a, b, c);
+    return logic<0xb2>(b, a, c);
 }
 
 // The tables of a chunk, and what each pixel looks up.
 struct Tables {
-    alignas(64) uint8_t entries[kSteps * 8 * Wide::kBytes];  // [step][run + 2 b + 4 c]
-    alignas(64) uint8_t indices[kPixelsOfTile * kSteps];     // times 8
+    alignas(64) uint8_t entries[kSteps * 8 * kBytes];     // [step][run + 2 b + 4 c]
+    alignas(64) uint8_t indices[kPixelsOfTile * kSteps];  // [pixel][step], times 8
 };
 
 // Two words at a time. A step's levels are 32 apart.
@@ -127,112 +100,107 @@ HYPERSIGN_INLINE void take_indices(const SlicedTask &task, int64_t tap, int64_t 
     }
 }
 
-// Makes the tables of 64 levels; `run` is the filters' digit before them, and after them.
-template <class R>
-HYPERSIGN_INLINE void tabulate(const uint8_t *planes, typename R::Vector &run, uint8_t *entries) {
-    auto a = run;
-    for (int step = 0; step < kSteps; ++step, entries += 8 * R::kBytes) {
-        const auto b = R::load(planes + step * R::kBytes), c = R::load(planes + (kSteps + step) * R::kBytes);
-        const auto write = [&](int index, auto value) { R::store(entries + index * R::kBytes, value); };
-        write(0, R::template logic<kMajority>(a, b, c));
-        write(1, R::template logic<0x8e>(a, b, c));  // majority(~a, b, c), and so on
-        write(2, R::template logic<0xb2>(a, b, c));
-        write(3, R::template logic<0x2b>(a, b, c));
-        write(4, R::template logic<0xd4>(a, b, c));
-        write(5, R::template logic<0x4d>(a, b, c));
-        write(6, R::template logic<0x71>(a, b, c));
-        write(7, R::template logic<0x17>(a, b, c));
-        a = R::template logic<kSum>(a, b, c);
+HYPERSIGN_INLINE __m512i load(const uint8_t *from) { return _mm512_load_si512(from); }
+HYPERSIGN_INLINE void store(uint8_t *to, __m512i v) { _mm512_store_si512(to, v); }
+
+// Makes the tables of 64 levels; returns the filters' digit after them, where `run` is that before them.
+HYPERSIGN_INLINE __m512i tabulate(const uint8_t *planes, __m512i run, uint8_t *entries) {
+    for (int step = 0; step < kSteps; ++step, entries += 8 * kBytes) {
+        const __m512i b = load(planes + step * kBytes), c = load(planes + (kSteps + step) * kBytes);
+        store(entries, logic<kMajority>(run, b, c));
+        store(entries + kBytes, logic<0x8e>(run, b, c));  // majority(~run, b, c), and so on
+        store(entries + 2 * kBytes, logic<0xb2>(run, b, c));
+        store(entries + 3 * kBytes, logic<0x2b>(run, b, c));
+        store(entries + 4 * kBytes, logic<0xd4>(run, b, c));
+        store(entries + 5 * kBytes, logic<0x4d>(run, b, c));
+        store(entries + 6 * kBytes, logic<0x71>(run, b, c));
+        store(entries + 7 * kBytes, logic<0x17>(run, b, c));
+        run = logic<kSum>(run, b, c);
     }
-    run = a;
+    return run;
 }
 
-template <class R, int Step>
-HYPERSIGN_INLINE typename R::Vector entry(const uint8_t *entries, const uint8_t *indices) {
-    return R::load(entries + Step * 8 * R::kBytes + static_cast<int64_t>(indices[Step]) * (R::kBytes / 8));
+template <int Step>
+HYPERSIGN_INLINE __m512i entry(const uint8_t *entries, const uint8_t *indices) {
+    return load(entries + Step * 8 * kBytes + static_cast<int64_t>(indices[Step]) * (kBytes / 8));
 }
 
 // Adds 2^(Weight + 1) carries, from `Step` on, to the digits; returns the carry.
-template <class R, int Step, int Weight>
-HYPERSIGN_INLINE typename R::Vector add_carries(const uint8_t *entries, const uint8_t *indices,
-                                                typename R::Vector (&digits)[kTree]) {
+template <int Step, int Weight>
+HYPERSIGN_INLINE __m512i add_carries(const uint8_t *entries, const uint8_t *indices, __m512i (&digits)[kTree]) {
     if constexpr (Weight == 0) {
-        const auto b = entry<R, Step>(entries, indices), c = entry<R, Step + 1>(entries, indices);
-        return add<R>(digits[0], b, c);
+        const __m512i b = entry<Step>(entries, indices), c = entry<Step + 1>(entries, indices);
+        return add(digits[0], b, c);
     } else {
-        const auto b = add_carries<R, Step, Weight - 1>(entries, indices, digits);
-        const auto c = add_carries<R, Step + (1 << Weight), Weight - 1>(entries, indices, digits);
-        return add<R>(digits[Weight], b, c);
+        const __m512i b = add_carries<Step, Weight - 1>(entries, indices, digits);
+        const __m512i c = add_carries<Step + (1 << Weight), Weight - 1>(entries, indices, digits);
+        return add(digits[Weight], b, c);
     }
 }
 
 // Where the digits of a pixel lie: those of the tree, then of the upper weights, then the registers that wait.
-template <class R>
 struct Digits {
-    static constexpr int kBytes = (kTree + 2 * kUpper) * R::kBytes;
-    uint8_t *at;
-
-    void *tree(int weight) const { return at + weight * R::kBytes; }
-    void *upper(int weight) const { return at + (kTree + weight) * R::kBytes; }
-    void *waiting(int weight) const { return at + (kTree + kUpper + weight) * R::kBytes; }
+    uint8_t tree[kTree][kBytes], upper[kUpper][kBytes], waiting[kUpper][kBytes];
 };
 
 // Adds the carries of chunk number `chunk` for all pixels, while the planes at `next` come from afar.
-template <class R>
 __attribute__((noinline)) void add_chunk(const Tables &tables, int64_t pixels, int64_t chunk, const uint8_t *next,
-                                         uint8_t *state) {
-    constexpr int kLine = 64, kLines = kSlicedLevels * R::kBytes / kLine;
+                                         Digits *digits) {
     const uint8_t *const entries = tables.entries;
-    const int64_t lines = (kLines + pixels - 1) / pixels;  // for each pixel
-    for (int64_t p = 0; p < pixels; ++p) {
+    const int64_t lines = (kSlicedLevels + pixels - 1) / pixels;  // for each pixel
+    for (int64_t p = 0; p < pixels; ++p, ++digits) {
         for (int64_t i = 0; i < lines && next; ++i)
-            _mm_prefetch(reinterpret_cast<const char *>(next + (p * lines + i) * kLine), _MM_HINT_T0);
-        const Digits<R> digits{state + p * Digits<R>::kBytes};
-        typename R::Vector tree[kTree];
-        for (int i = 0; i < kTree; ++i) tree[i] = R::load(digits.tree(i));
-        auto carry = add_carries<R, 0, kTree - 1>(entries, tables.indices + p * kSteps, tree);
-        for (int i = 0; i < kTree; ++i) R::store(digits.tree(i), tree[i]);
+            _mm_prefetch(reinterpret_cast<const char *>(next + (p * lines + i) * kBytes), _MM_HINT_T0);
+        __m512i tree[kTree];
+        for (int i = 0; i < kTree; ++i) tree[i] = load(digits->tree[i]);
+        __m512i carry = add_carries<0, kTree - 1>(entries, tables.indices + p * kSteps, tree);
+        for (int i = 0; i < kTree; ++i) store(digits->tree[i], tree[i]);
         int weight = 0;
         for (int64_t waits = chunk; waits & 1; waits >>= 1, ++weight) {
-            auto digit = R::load(digits.upper(weight));
-            carry = add<R>(digit, R::load(digits.waiting(weight)), carry);
-            R::store(digits.upper(weight), digit);
+            __m512i digit = load(digits->upper[weight]);
+            carry = add(digit, load(digits->waiting[weight]), carry);
+            store(digits->upper[weight], digit);
         }
-        R::store(digits.waiting(weight), carry);
+        store(digits->waiting[weight], carry);
     }
 }
 
 // Transposes 8 x 8 bits in each byte: bit j of register i goes to bit i of register j.
-template <class R>
-HYPERSIGN_INLINE void transpose(typename R::Vector (&of)[8]) {
-    constexpr uint32_t kMasks[3] = {0x55555555, 0x33333333, 0x0f0f0f0f};
+HYPERSIGN_INLINE void transpose(__m512i (&of)[8]) {
+    constexpr int kMasks[3] = {0x55555555, 0x33333333, 0x0f0f0f0f};
 #pragma GCC unroll 3
     for (int stage = 0; stage < 3; ++stage) {
         const int by = 1 << stage;
-        const auto mask = R::mask(kMasks[stage]);
+        const __m512i mask = _mm512_set1_epi32(kMasks[stage]);
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) {
             if (i & by) continue;
-            auto &a = of[i], &b = of[i + by];
-            // Swaps the bits of a above the mask with those of b in it.
-            const auto swap = R::template logic<0x28>(R::right(a, by), b, mask);  // (a ^ b) & mask
-            b = R::template logic<0x3c>(b, swap, swap);                           // b ^ swap
-            const auto up = R::left(swap, by);
-            a = R::template logic<0x3c>(a, up, up);
+            // Swaps the bits of one above the mask with those of the other in it.
+            const __m512i swap = logic<0x28>(_mm512_srli_epi32(of[i], by), of[i + by], mask);  // (a ^ b) & mask
+            of[i + by] = _mm512_xor_si512(of[i + by], swap);
+            of[i] = _mm512_xor_si512(of[i], _mm512_slli_epi32(swap, by));
         }
     }
 }
 
-HYPERSIGN_INLINE __m512i wide(const uint8_t *bytes) {
-    return _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i *>(bytes)));
-}
+// The counts of a pixel, in bytes.
+struct Counts {
+    alignas(64) uint8_t low[8 * kBytes], high[8 * kBytes];
 
-// Sums or levels of a pixel, from the bytes of its counts.
-HYPERSIGN_INLINE void epilogue(const ProductTile &tile, int64_t p, const uint8_t *low, const uint8_t *high) {
+    // Of 16 filters.
+    HYPERSIGN_INLINE __m512i at(int first) const {
+        return _mm512_or_si512(wide(low + first), _mm512_slli_epi32(wide(high + first), 8));
+    }
+    static HYPERSIGN_INLINE __m512i wide(const uint8_t *bytes) {
+        return _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i *>(bytes)));
+    }
+};
+
+// Sums or levels of a pixel.
+HYPERSIGN_INLINE void epilogue(const ProductTile &tile, int64_t p, const Counts &counts) {
     const int32_t *thresholds = tile.thresholds[p] + tile.first_filter;
     for (int first = 0; first < tile.filters; first += 16) {
-        const __m512i v = _mm512_or_si512(wide(low + first), _mm512_slli_epi32(wide(high + first), 8));
-        const __m512i threshold = _mm512_loadu_si512(thresholds + first);
+        const __m512i v = counts.at(first), threshold = _mm512_loadu_si512(thresholds + first);
         if (tile.sums) {
             const int left = tile.filters - first;
             const __mmask16 mask = left >= 16 ? 0xffff : static_cast<__mmask16>((1 << left) - 1);
@@ -254,69 +222,55 @@ HYPERSIGN_INLINE void epilogue(const ProductTile &tile, int64_t p, const uint8_t
 }
 
 // Adds what still waits after `chunks` chunks, and makes counts of the digits of a pixel; `run` is the lowest.
-template <class R>
-HYPERSIGN_INLINE void finish(const ProductTile &tile, int64_t p, int64_t chunks, typename R::Vector run,
-                             const Digits<R> &digits) {
-    typename R::Vector low[8], high[8];
-    alignas(64) uint8_t bytes[2][8 * R::kBytes];
-    for (int i = 0; i < 8; ++i) high[i] = R::all(false);
-    low[0] = run;
-    for (int i = 0; i < kTree; ++i) low[1 + i] = R::load(digits.tree(i));
-    for (int i = 1 + kTree; i < 8; ++i) low[i] = R::all(false);
-    auto carry = R::all(false);
+HYPERSIGN_INLINE void finish(int64_t chunks, __m512i run, const Digits &digits, Counts &counts) {
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i low[8] = {run, zero, zero, zero, zero, zero, zero, zero};
+    __m512i high[8] = {zero, zero, zero, zero, zero, zero, zero, zero}, carry = zero;
+    for (int i = 0; i < kTree; ++i) low[1 + i] = load(digits.tree[i]);
     for (int weight = 0; weight < kUpper && chunks >> weight; ++weight) {
-        auto digit = R::load(digits.upper(weight));
-        const auto waits = chunks >> weight & 1 ? R::load(digits.waiting(weight)) : R::all(false);
-        carry = add<R>(digit, waits, carry);
+        __m512i digit = load(digits.upper[weight]);
+        carry = add(digit, chunks >> weight & 1 ? load(digits.waiting[weight]) : zero, carry);
         const int to = 1 + kTree + weight;
         (to < 8 ? low[to] : high[to - 8]) = digit;
     }
-    transpose<R>(low);
-    transpose<R>(high);
+    transpose(low);
+    transpose(high);
     for (int i = 0; i < 8; ++i) {
-        R::store(bytes[0] + i * R::kBytes, low[i]);
-        R::store(bytes[1] + i * R::kBytes, high[i]);
+        store(counts.low + i * kBytes, low[i]);
+        store(counts.high + i * kBytes, high[i]);
     }
-    epilogue(tile, p, bytes[0], bytes[1]);
 }
 
 struct Workspace {
     Tables tables;
-    alignas(64) uint8_t state[kPixelsOfTile * Digits<Wide>::kBytes];
+    alignas(64) Digits digits[kPixelsOfTile];
 };
 
-template <class R>
-void run_task(const SlicedTask &task, Workspace &workspace) {
+void run(const SlicedTask &task) {
+    thread_local std::unique_ptr<Workspace> workspace_of_thread;
+    if (!workspace_of_thread) workspace_of_thread.reset(new Workspace);
+    Workspace &workspace = *workspace_of_thread;
     const ProductTile &tile = task.tile;
     uint8_t runs[kPixelsOfTile] = {};
-    std::memset(workspace.state, 0, static_cast<size_t>(tile.pixels) * Digits<R>::kBytes);
-    const int64_t words = (tile.words + 1) / 2;
+    std::memset(workspace.digits, 0, static_cast<size_t>(tile.pixels) * sizeof(Digits));
+    const int64_t words = (tile.words + 1) / 2, chunks = tile.taps * words;
     const uint8_t *planes = task.planes;
-    auto run = R::all(false);
-    int64_t chunk = 0;
-    for (int64_t tap = 0; tap < tile.taps; ++tap)
-        for (int64_t word = 0; word < words; ++word, ++chunk, planes += kSlicedLevels * R::kBytes) {
-            take_indices(task, tap, word, runs, workspace.tables.indices);
-            tabulate<R>(planes, run, workspace.tables.entries);
-            const bool last = tap + 1 == tile.taps && word + 1 == words;
-            add_chunk<R>(workspace.tables, tile.pixels, chunk, last ? nullptr : planes + kSlicedLevels * R::kBytes,
-                         workspace.state);
-        }
+    __m512i run = _mm512_setzero_si512();
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        take_indices(task, chunk / words, chunk % words, runs, workspace.tables.indices);
+        run = tabulate(planes, run, workspace.tables.entries);
+        planes += kSlicedLevels * kBytes;
+        add_chunk(workspace.tables, tile.pixels, chunk, chunk + 1 < chunks ? planes : nullptr, workspace.digits);
+    }
     for (int64_t p = 0; p < tile.pixels; ++p) {
-        const auto all = R::all(runs[p]);
-        finish<R>(tile, p, chunk, R::template logic<0x3c>(run, all, all),
-                  Digits<R>{workspace.state + p * Digits<R>::kBytes});
+        Counts counts;
+        finish(chunks, _mm512_xor_si512(run, _mm512_set1_epi32(-static_cast<int>(runs[p]))), workspace.digits[p], counts);
+        epilogue(tile, p, counts);
     }
 }
 
-void run(const SlicedTask &task) {
-    thread_local std::unique_ptr<Workspace> workspace;
-    if (!workspace) workspace.reset(new Workspace);
-    task.bits == 8 * Wide::kBytes ? run_task<Wide>(task, *workspace) : run_task<Narrow>(task, *workspace);
-}
-
 // As measured: making the tables takes as long as some pixels.
-bool faster(int64_t pixels, int64_t bits) { return pixels >= (bits == 8 * Wide::kBytes ? 6 : 24); }
+bool faster(int64_t pixels) { return pixels >= 6; }
 
 }  // namespace
 
