@@ -12,14 +12,20 @@
 namespace hypersign {
 namespace {
 
+HYPERSIGN_INLINE __m128i four_rows(const uint8_t *const *rows, int64_t step) {
+    const __m256i addresses = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows));
+    return _mm256_i64gather_epi32(reinterpret_cast<const int *>(4 * step), addresses, 1);
+}
+
 void unpack(const LevelGroup &group) {
     const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(group.table)));
     const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << group.bits) - 1));
-    const __m512i first = _mm512_loadu_si512(group.rows), last = _mm512_loadu_si512(group.rows + 8);
     for (int64_t step = 0; step < group.steps; ++step) {
-        const auto *at = reinterpret_cast<const char *>(4 * step);
-        const __m512i packed = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_i64gather_epi32(first, at, 1)),
-                                                  _mm512_i64gather_epi32(last, at, 1), 1);
+        __m512i packed = _mm512_setzero_si512();
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows, step), 0);
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows + 4, step), 1);
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows + 8, step), 2);
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows + 12, step), 3);
         uint8_t *to = group.to + 64 * step;
         for (int shift = 0; shift < 8; shift += group.bits, to += 64 * group.steps) {
             const __m512i digits = _mm512_and_si512(_mm512_srl_epi16(packed, _mm_cvtsi32_si128(shift)), mask);
