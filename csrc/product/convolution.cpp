@@ -13,14 +13,23 @@ namespace {
 
 // A thread's preparation of a run of pixels; all blocks of filters share it.
 struct TileRun {
-    RunThresholds thresholds;
-    std::vector<const uint32_t *> x;
+    RunThresholds own_thresholds;
+    std::vector<const uint32_t *> own_x;
+    const int32_t *const *thresholds;
+    const uint32_t *const *x;
     std::vector<uint16_t> table_offsets;
     int64_t first_word, words;  // that the table offsets are of
 
     void prepare(const ConvolutionPlan &plan, int64_t pixel, int64_t size) {
-        plan.find_thresholds(pixel, size, thresholds);
-        plan.find_pixels(pixel, size, x);
+        if (const ConvolutionPlan::Pointers *known = plan.known_pointers(pixel, size)) {
+            thresholds = known->thresholds.data();
+            x = known->x.data();
+        } else {
+            plan.find_thresholds(pixel, size, own_thresholds);
+            plan.find_pixels(pixel, size, own_x);
+            thresholds = own_thresholds.data();
+            x = own_x.data();
+        }
         first_word = -1;
     }
 
@@ -28,7 +37,7 @@ struct TileRun {
                   int32_t *sums = nullptr) {
         const ProductKernels &kernels = plan.filters.kernels;
         ProductTile tile = plan.tile(block, pixel, size, thresholds, sums);
-        tile.x = x.data();
+        tile.x = x;
         if (kernels.write_table_offsets) {
             if (first_word != block.first_word || words != block.words) {
                 table_offsets.resize(kernels.workspace_size(tile));
@@ -75,13 +84,14 @@ void multiply_and_take(const ConvolutionPlan &plan, const std::vector<int64_t> &
                        const ProductFilters::TakeSums &take) {
     parallel_for(begin.size() - 1, threads, [&](int64_t first, int64_t last) {
         Run run;
-        std::vector<int32_t> sums;
+        int64_t most = 0;
+        for (int64_t i = first; i < last; ++i) most = std::max(most, begin[i + 1] - begin[i]);
+        const std::unique_ptr<int32_t[]> sums(new int32_t[static_cast<size_t>(most * plan.filters.filters)]);
         for (int64_t i = first; i < last; ++i) {
             const int64_t pixel = begin[i], size = begin[i + 1] - pixel;
-            sums.resize(std::max<size_t>(sums.size(), static_cast<size_t>(size * plan.filters.filters)));
             run.prepare(plan, pixel, size);
-            for (const FilterBlock &block : plan.filters.blocks) run.multiply(plan, block, pixel, size, sums.data());
-            take(pixel, size, sums.data());
+            for (const FilterBlock &block : plan.filters.blocks) run.multiply(plan, block, pixel, size, sums.get());
+            take(pixel, size, sums.get());
         }
     });
 }

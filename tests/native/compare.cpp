@@ -130,18 +130,21 @@ void image(const ImageKernels &kernels, const ImageKernels &truth) {
 
 void real(const RealKernels &kernels, const RealKernels &truth) {
     const int64_t pixels = up_to(20), depth = up_to(70), pitch = depth + up_to(3), count = 1 + up_to(15);
+    const int64_t rows = up_to(3), row_pitch = pitch + up_to(20);
     std::normal_distribution<float> normal;
     const auto numbers = [&](int64_t n) {
         std::vector<double> values(static_cast<size_t>(n));
         for (double &value : values) value = normal(generator);
         return values;
     };
-    const auto patches = numbers(pixels * pitch), weights = numbers(depth * kRealLanes), bias = numbers(kRealLanes);
+    const auto patches = numbers(pixels * pitch + rows * row_pitch), weights = numbers(rows * depth * kRealLanes);
+    const auto bias = numbers(kRealLanes);
     std::vector<float> y[2];
     for (int i = 0; i < 2; ++i) {
         y[i].resize(static_cast<size_t>(pixels * count));
         (i ? kernels : truth)
-            .tile({patches.data(), pixels, depth, pitch, weights.data(), bias.data(), y[i].data(), count, count});
+            .tile({patches.data(), pixels, rows, depth, pitch, row_pitch, weights.data(), bias.data(), y[i].data(), count,
+                   count});
     }
     expect(y[0] == y[1], "real");
 }
