@@ -42,8 +42,8 @@ HYPERSIGN_INLINE __m512i logic(__m512i a, __m512i b, __m512i c) {
     return _mm512_ternarylogic_epi32(a, b, c, F);
 }
 
-// Adds b and c to the digit a; returns the carry. Of a sum s = a ^ b ^ c it is b where b = c, and not s elsewhere, so
-// that no register is copied.
+// Adds b and c to the digit a; returns the carry. The carry is b where b = c, and elsewhere the opposite of the new digit,
+// so no register is copied.
 HYPERSIGN_INLINE __m512i add(__m512i &a, __m512i b, __m512i c) {
     a = logic<kSum>(a, b, c);
     return logic<0xb2>(b, a, c);
