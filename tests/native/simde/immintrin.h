@@ -125,4 +125,5 @@ inline uint64_t deposit(uint64_t from, uint64_t mask) {
 #define _mm512_cmplt_epi32_mask(a, b) simde_missing::less<int32_t>(a, b)
 #define _mm512_cmplt_epi64_mask(a, b) simde_missing::less<int64_t>(a, b)
 #define _mm512_cvtepu8_epi16(v) simde_missing::convert<uint8_t, int16_t>(~uint64_t{0}, v)
+#define _mm512_cvtepu8_epi32(v) simde_missing::convert<uint8_t, int32_t>(~uint64_t{0}, v)
 #define _mm512_maskz_cvtepi32_epi64(mask, v) simde_missing::convert<int32_t, int64_t>(mask, v)
