@@ -8,7 +8,7 @@ Every function has a NumPy reference (`reference.py`), which defines the result,
 same integers. `backend()` returns the back end in use; `HYPERSIGN_BACKEND` forces one.
 """
 
-from hypersign.bits.backend import available_backends, backend, forced
+from hypersign.bits.backend import available_backends, backend, forced, keep_freed_memory
 from hypersign.bits.filters import Filters
 from hypersign.bits.gradients import RoundedGradient, input_gradient, round_gradient, weight_gradient
 from hypersign.bits.hadamard import hadamard_transform
@@ -25,6 +25,7 @@ __all__ = [
     "backend",
     "available_backends",
     "forced",
+    "keep_freed_memory",
     "pack",
     "pack_ternary",
     "unpack",

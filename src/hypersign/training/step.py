@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign.bits import keep_freed_memory
 from hypersign.layers import QuantLayer
 from hypersign.optimizers import Latent, LatentRule, Moment, rule_of
 from hypersign.quantizers import Quantizer, Surrogate
@@ -177,7 +178,10 @@ class Step:
             loss = task.loss(outputs, targets) if teacher is None else _soft_loss(outputs, teacher, inputs)
             return loss, task.measure(outputs.detach(), targets)
 
-        cuda = self.parameters[0].device.type == "cuda"
+        device = self.parameters[0].device.type
+        cuda = device == "cuda"
+        if device == "cpu":
+            keep_freed_memory()
         # CUDA graphs replay a whole pass: at batch 50, launching single kernels takes longer than running them.
         self._forward = (
             torch.compile(forward, dynamic=False, mode="reduce-overhead" if cuda else "default")
