@@ -40,6 +40,11 @@ struct ElementwiseKernels {
     void (*mean)(const float *const *rows, int64_t count, float divisor, float *y, int64_t n);
     // y = the largest of them; NaN wins
     void (*max)(const float *const *rows, int64_t count, float *y, int64_t n);
+    // affine_add_int32 and binary levels of its result in one: rows of x are x_stride apart, and channels are a multiple
+    // of 16. Null where it is no faster.
+    bool (*affine_add_levels)(const int32_t *x, int64_t x_stride, const float *scale, const float *shift,
+                              const float *other, const float *low, const uint64_t *flip, float *y, uint64_t *sign,
+                              int64_t pixels, int64_t channels) = nullptr;
 };
 
 }  // namespace hypersign

@@ -53,8 +53,29 @@ void ElementwiseProgram::join_sums() {
     instructions_ = std::move(joined);
 }
 
+// A sum of integers whose levels come next becomes one with them.
+void ElementwiseProgram::join_levels() {
+    std::vector<Instruction> joined;
+    for (Instruction &each : instructions_) {
+        Instruction *last = joined.empty() ? nullptr : &joined.back();
+        const Kind kind = last ? values_[last->from].kind : Kind::scratch;
+        if (each.operation == Operation::levels && !each.ternary && last &&
+            last->operation == Operation::affine_add && last->to == each.from && values_[each.to].channels % 16 == 0 &&
+            (kind == Kind::product || kind == Kind::int32)) {
+            last->operation = Operation::affine_add_levels;
+            last->limits = std::move(each.p);
+            last->flip = std::move(each.flip);
+            last->words = each.to;
+        } else {
+            joined.push_back(std::move(each));
+        }
+    }
+    instructions_ = std::move(joined);
+}
+
 void ElementwiseProgram::finish() {
     join_sums();
+    join_levels();
     int64_t most = 1;
     for (const Value &value : values_) {
         most = std::max(most, value.channels);
@@ -66,7 +87,8 @@ void ElementwiseProgram::finish() {
         if (instruction.operation == Operation::levels) {
             for (std::vector<float> *limits : {&instruction.p, &instruction.q})
                 if (!limits->empty()) limits->resize(round_up(channels, 16));
-        } else if (instruction.operation == Operation::affine || instruction.operation == Operation::affine_add) {
+        } else if (instruction.operation == Operation::affine || instruction.operation == Operation::affine_add ||
+                   instruction.operation == Operation::affine_add_levels) {
             const int64_t pixels = std::max<int64_t>(1, kPeriod / channels);
             for (std::vector<float> *row : {&instruction.p, &instruction.q})
                 for (int64_t i = channels; i < pixels * channels; ++i) row->push_back((*row)[i - channels]);
@@ -112,9 +134,23 @@ void ElementwiseProgram::run_tile(int64_t first, int64_t count, const int32_t *s
         const float *p = instruction.p.data(), *q = instruction.q.data();
         switch (instruction.operation) {
         case Operation::affine:
-        case Operation::affine_add: {
+        case Operation::affine_add:
+        case Operation::affine_add_levels: {
+            uint64_t *sign = nullptr;
+            if (instruction.operation == Operation::affine_add_levels)
+                sign = reinterpret_cast<uint64_t *>(values_[instruction.words].data) + first * ceil_div(channels, 64);
+            if (sign && kernels.affine_add_levels) {
+                const bool product = from.kind == Kind::product;
+                const int32_t *x = product ? sums + from.offset
+                                           : reinterpret_cast<const int32_t *>(from.data) + first * channels;
+                if (kernels.affine_add_levels(x, product ? filters : channels, p, q, at(instruction.other),
+                                              instruction.limits.data(), instruction.flip.data(), at(instruction.to),
+                                              sign, count, channels))
+                    nan_ = true;
+                break;
+            }
             const int64_t period = static_cast<int64_t>(instruction.p.size());
-            const bool adds = instruction.operation == Operation::affine_add;
+            const bool adds = instruction.operation != Operation::affine;
             const float *other = adds ? at(instruction.other) : nullptr;
             float *y = at(instruction.to);
             const auto integers = [&](const int32_t *x, int64_t start, int64_t size) {
@@ -136,6 +172,9 @@ void ElementwiseProgram::run_tile(int64_t first, int64_t count, const int32_t *s
                 kernels.affine_add_float32(at(instruction.from), p, q, period, other, y, n);
             else
                 kernels.affine_float32(at(instruction.from), p, q, period, y, n);
+            if (sign && kernels.levels(y, instruction.limits.data(), nullptr, instruction.flip.data(), sign, nullptr, count,
+                                       channels))
+                nan_ = true;
             break;
         }
         case Operation::add:

@@ -150,7 +150,8 @@ void real(const RealKernels &kernels, const RealKernels &truth) {
 }
 
 void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &truth) {
-    const int64_t pixels = up_to(20), channels = 1 + up_to(80), n = pixels * channels, words = ceil_div(channels, 64);
+    const int64_t pixels = up_to(20), channels = up_to(2) ? 1 + up_to(80) : 16 * (1 + up_to(9));
+    const int64_t n = pixels * channels, words = ceil_div(channels, 64);
     std::normal_distribution<float> normal;
     const auto numbers = [&](int64_t count) {
         std::vector<float> values(static_cast<size_t>(count));
@@ -184,6 +185,16 @@ void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &tr
         to[10 * n] = each.levels(x.data(), low.data(), nullptr, flip.data(), sign, nullptr, pixels, channels);
         sign += pixels * words;
         each.levels(x.data(), low.data(), high.data(), flip.data(), sign, sign + pixels * words, pixels, channels);
+    }
+    if (kernels.affine_add_levels && channels % 16 == 0) {
+        std::vector<float> sum[2];
+        std::vector<uint64_t> sign[2];
+        for (int i = 0; i < 2; ++i) sum[i].resize(static_cast<size_t>(n)), sign[i].resize(static_cast<size_t>(pixels * words));
+        truth.affine_add_int32(whole.data(), scale.data(), shift.data(), channels, other.data(), sum[0].data(), n);
+        truth.levels(sum[0].data(), low.data(), nullptr, flip.data(), sign[0].data(), nullptr, pixels, channels);
+        kernels.affine_add_levels(whole.data(), channels, scale.data(), shift.data(), other.data(), low.data(), flip.data(),
+                                  sum[1].data(), sign[1].data(), pixels, channels);
+        expect(sum[0] == sum[1] && sign[0] == sign[1], "affine_add_levels");
     }
     expect(y[0] == y[1] && bits[0] == bits[1], "elementwise");
 }
