@@ -248,7 +248,7 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
 
 void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
     const bool ternary = up_to(1);
-    const int64_t rows = up_to(30), filters = up_to(150), depth = 1 + up_to(up_to(3) ? 200 : 2000);
+    const int64_t rows = up_to(up_to(3) ? 30 : 100), filters = up_to(up_to(3) ? 150 : 400), depth = 1 + up_to(up_to(3) ? 200 : 2000);
     const int64_t group = up_to(1) ? depth : 1 + up_to(depth - 1), groups = ceil_div(depth, group);
     const int64_t words = filters * ceil_div(depth, 64);
     const auto w = random_values<uint64_t>(2 * words, 0, INT64_MAX - 1);
