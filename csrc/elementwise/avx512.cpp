@@ -53,7 +53,7 @@ bool residual_registers(const ResidualTask &task) {
                                    _mm512_loadu_ps(other + at));
         if constexpr (Rprelu) {
             const __m512 t = affine(sum, of.rprelu[0], of.rprelu[1]), zero = _mm512_setzero_ps();
-            // Of a NaN, and of two zeros, these give the second.
+            // Both give the second operand if one is NaN, or if both are zeros.
             sum = _mm512_add_ps(affine(_mm512_min_ps(zero, t), of.rprelu[4], of.rprelu[5]),
                                 affine(_mm512_max_ps(zero, t), of.rprelu[2], of.rprelu[3]));
         }
