@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign.bits.levels import LevelCode
+from hypersign.bits.levels import LevelCode, nearest_levels
 
 __all__ = ["FACTORS", "encode", "factors", "quantize_queries", "unit_rows"]
 
@@ -36,10 +36,6 @@ UNIT: dict[float, float] = {1: 0.7979, 1.5: 1.2240, 2: 0.4979, 3: 2.1519 / 127, 
 SCALES = np.geomspace(0.8, 1.25, 8)
 """Scales tried for each vector, relative to that of a Gaussian."""
 
-ROUNDED = 2**15 - 1
-"""Components are rounded to integers up to this number, so that every back end chooses the same levels."""
-
-
 def encode(rotated: NDArray[np.floating], code: LevelCode) -> NDArray[np.uint8]:
     """The indices of levels (n, m) that maximise the cosine with each row, among those of eight scales.
 
@@ -50,25 +46,9 @@ def encode(rotated: NDArray[np.floating], code: LevelCode) -> NDArray[np.uint8]:
     >>> encode(np.array([[-3.0, -1.0, 1.0, 3.0]]), LevelCode(2, 4)).tolist()
     [[0, 1, 2, 3]]
     """
-    rotated = rotated.astype(np.float64)
-    largest = np.abs(rotated).max(1, keepdims=True)
-    x = np.rint(rotated / np.where(largest > 0, largest, 1) * ROUNDED)
     levels = code.levels.astype(np.float64)
-    middles = (levels[1:] + levels[:-1]) / 2
-    rms = np.sqrt(np.square(x).sum(1, keepdims=True) / code.count)
-    found = np.zeros(x.shape, np.uint8)
-    best = np.full(len(x), -1.0)
-    for scale in SCALES if code.bits > 1 else SCALES[:1]:
-        limits = np.ceil(middles * (UNIT[code.bits] * scale) * rms)
-        indices = np.zeros(x.shape, np.uint8)
-        for j in range(len(middles)):
-            indices += x >= limits[:, j : j + 1]
-        values = levels[indices]
-        norms = np.square(values).sum(1)
-        cosines = (values * x).sum(1) / np.sqrt(np.where(norms > 0, norms, 1))
-        better = cosines > best
-        best[better], found[better] = cosines[better], indices[better]
-    return found
+    scales = SCALES if code.bits > 1 else SCALES[:1]
+    return nearest_levels(rotated, code, (levels[1:] + levels[:-1]) / 2 * (UNIT[code.bits] * scales)[:, None])
 
 
 def quantize_queries(rotated: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
