@@ -125,7 +125,7 @@ def rotate(x: NDArray[Any], signs: NDArray[np.float32], window: int, outputs: in
 
     Args:
         x: shape (..., d), padded with zeros to length n.
-        signs: (rounds, n) if `window` is n, else (2 rounds, n): those of the first transforms, then of the second ones.
+        signs: (rounds, n) if `window` is n, else (2 rounds, n): those of the first transforms, then of the second.
         window: length of a transform, a power of two: n, or the largest below it.
         outputs: number of components to keep.
     """
