@@ -155,7 +155,8 @@ class HadamardRotation:
         if isinstance(x, np.ndarray) and can_rotate(x.dtype):
             rounds = self.rounds if self.window == self.size else 2 * self.rounds
             signs = np.stack([self.signs(number) for number in range(rounds)])
-            return rotate(x, signs, self.window, self.outputs)
+            rotated: Any = rotate(x, signs, self.window, self.outputs)
+            return rotated
         y: Any = _padded(x, self.size)
         for number in range(self.rounds):
             y = self._round(y, number)
