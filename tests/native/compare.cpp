@@ -190,7 +190,7 @@ void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &tr
 
 void product(const ProductKernels &kernels, const ProductKernels &truth) {
     const int64_t groups = up_to(2) ? 1 : 1 + up_to(40), depth = 1 + up_to(groups > 1 ? 40 : 200);
-    const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : 150)), rows = 1 + up_to(2), columns = 1 + up_to(2);
+    const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : up_to(3) ? 150 : 600)), rows = 1 + up_to(2), columns = 1 + up_to(2);
     Window window{{1 + up_to(2), 1 + up_to(2)}, {up_to(2), up_to(2)}, {1 + up_to(1), 1 + up_to(1)}, 0};
     window.pad_value = static_cast<int>(up_to(1));
     const int64_t height = (rows - 1) * window.dilation[0] + 1 + up_to(5);
@@ -224,7 +224,7 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
 
 void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
     const bool ternary = up_to(1);
-    const int64_t rows = up_to(30), filters = up_to(150), depth = 1 + up_to(up_to(3) ? 200 : 2000);
+    const int64_t rows = up_to(up_to(3) ? 30 : 100), filters = up_to(up_to(3) ? 150 : 400), depth = 1 + up_to(up_to(3) ? 200 : 2000);
     const int64_t group = up_to(1) ? depth : 1 + up_to(depth - 1), groups = ceil_div(depth, group);
     const int64_t words = filters * ceil_div(depth, 64);
     const auto w = random_values<uint64_t>(2 * words, 0, INT64_MAX - 1);
