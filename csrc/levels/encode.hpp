@@ -9,7 +9,7 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kSumBlock = 256;  // sums of 127 * 32767 so many times fit into 32 bits
+constexpr int64_t kSumBlock = 256;  // as many products of a level and a component fit into 32 bits
 
 // x = rint(row/max|row| 32767), and the largest |row|.
 template <class T>
