@@ -292,6 +292,29 @@ void levels(const char *set) {
     expect(dots[0] == dots[1] && scores[0] == scores[1] && indices[0] == indices[1], "levels");
 }
 
+void encode(const LevelKernels &kernels, const LevelKernels &truth) {
+    constexpr int64_t kNumbers[] = {2, 3, 4, 8, 16};
+    const int64_t rows = up_to(3), count = 1 + up_to(700), number = kNumbers[up_to(4)], scales = 1 + up_to(7);
+    auto levels = random_values<int8_t>(number, -127, 127);
+    std::sort(levels.begin(), levels.end());
+    std::vector<double> factors, x;
+    for (int64_t i = 0; i < scales * (number - 1); ++i) factors.push_back(static_cast<double>(up_to(4000)) / 1000 - 2);
+    for (int64_t i = 0; i < rows * count; ++i) x.push_back(static_cast<double>(up_to(60)) - 30);
+    const std::vector<float> x32(x.begin(), x.end());
+    const LevelEncoding encoding{count, levels.data(), number, factors.data(), scales};
+    std::vector<int16_t> rounded(static_cast<size_t>(count));
+    std::vector<uint8_t> found[4];
+    for (int i = 0; i < 4; ++i) {
+        const LevelKernels &each = i < 2 ? truth : kernels;
+        found[i].resize(x.size());
+        if (i % 2)
+            each.encode32(encoding, x32.data(), rows, rounded.data(), found[i].data());
+        else
+            each.encode64(encoding, x.data(), rows, rounded.data(), found[i].data());
+        expect(found[i] == found[0], "encoding");
+    }
+}
+
 template <typename T, typename Kernel>
 void hadamard(Kernel kernel, Kernel truth, const char *what) {
     const int64_t rows = 3, n = int64_t{1} << up_to(12);
@@ -326,6 +349,7 @@ int main(int count, char **names) {
             elementwise(*set.kernels.elementwise, elementwise_portable);
             product8(*set.kernels.product8, product8_portable);
             levels(set.name);
+            encode(*set.kernels.levels, levels_portable);
             const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {
                 return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };
