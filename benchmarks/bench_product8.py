@@ -13,11 +13,7 @@ llama-cpp-python. Its time includes quantizing the inputs to Q8_K, as in llama.c
 """
 
 import argparse
-import ctypes
-import functools
 import os
-import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +21,7 @@ from typing import Any
 import ggml
 import numpy as np
 import torch
-from interleaved import installed, least_seconds, peak, show
+from interleaved import installed, least_seconds, limits, peak, reading, show
 
 from hypersign._machine import machine, versions
 from hypersign.bits import Filters8, backend, unpack_ternary
@@ -68,28 +64,6 @@ def compare(shape: str, seconds: float, threads: int, ggml: Path | None) -> dict
             row[f"{kind}, share of read"] = speed[kind] / speed[f"read {kind}"]
     others = [name for name in ways if name not in ("loop", "vpdpbusd", "binary", "ternary") and name[:4] != "read"]
     return row | {f"{kind} / {name}": speed[kind] / speed[name] for kind in ("ternary", "binary") for name in others}
-
-
-@functools.cache
-def limits() -> ctypes.CDLL:
-    """The compiled machine_limits.c."""
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "machine_limits.so"
-        source = Path(__file__).with_name("machine_limits.c")
-        subprocess.run(["cc", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True)
-        loaded = ctypes.CDLL(str(library))
-    loaded.memory.restype, loaded.memory.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    loaded.read_all.restype, loaded.read_all.argtypes = ctypes.c_uint64, [ctypes.c_void_p, ctypes.c_size_t]
-    loaded.dot_products.restype, loaded.dot_products.argtypes = ctypes.c_int64, [ctypes.c_int64]
-    return loaded
-
-
-def reading(size: int) -> Callable[[], Any]:
-    """Reads `size` bytes: a sum of 64-bit words."""
-    loop = limits()
-    memory = loop.memory(size)
-    assert loop.read_all(memory, size) == int.from_bytes(b"\1" * 8) * (size // 8) % 2**64
-    return lambda: loop.read_all(memory, size)
 
 
 def peers(x: np.ndarray, words: np.ndarray, threads: int, ggml: Path | None) -> dict[str, Callable[[], Any]]:

@@ -1,4 +1,4 @@
-// Limits of a machine, for bench_product8.py: reading memory, and multiplying bytes on registers alone.
+// Limits of a machine, for benchmarks: reading memory, and multiplying bytes on registers alone.
 //     cc -O3 -march=native -shared -fPIC machine_limits.c -o machine_limits.so
 #include <stddef.h>
 #include <stdint.h>

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "inline.hpp"
+#include "levels/encode.hpp"
 #include "levels/levels.hpp"
 #include "levels/recode.hpp"
 
@@ -151,6 +152,7 @@ void select(const LevelTile &tile, const LevelScores &scores) {
 
 }  // namespace
 
-const LevelKernels levels_avx512{16, unpack, dots, select, recode_levels};
+const LevelKernels levels_avx512{16, unpack, dots, select, recode_levels, encode_rows<float>,
+                                 encode_rows<double>};
 
 }  // namespace hypersign

@@ -62,6 +62,15 @@ struct LevelScores {
     int64_t *found;               // how many there are, for each query
 };
 
+// How rows get levels: the factors of thresholds between neighbouring levels, for every scale (scales, levels - 1).
+struct LevelEncoding {
+    int64_t count;  // of a row
+    const int8_t *levels;
+    int64_t level_count;  // 2, 3, 4, 8 or 16
+    const double *factors;
+    int64_t scales;
+};
+
 struct LevelKernels {
     int64_t lanes;  // rows of a group: 16 or a divisor
     void (*unpack)(const LevelGroup &group);
@@ -70,6 +79,9 @@ struct LevelKernels {
     void (*select)(const LevelTile &tile, const LevelScores &scores);
     // A stored row of 1.5 or 3 bits in digits of 2 or 4 bits (recode.hpp).
     void (*recode)(LevelKind kind, int64_t count, const uint8_t *from, uint8_t *digits, uint8_t *to);
+    // Indices of the levels of rows; x has space for a row (encode.hpp).
+    void (*encode32)(const LevelEncoding &encoding, const float *rows, int64_t number, int16_t *x, uint8_t *to);
+    void (*encode64)(const LevelEncoding &encoding, const double *rows, int64_t number, int16_t *x, uint8_t *to);
 };
 
 struct LevelTask {

@@ -1,6 +1,7 @@
 // Rows in the lanes of SDOT, four levels of each. Every register of levels serves four queries.
 #include <arm_neon.h>
 
+#include "levels/encode.hpp"
 #include "levels/levels.hpp"
 #include "levels/recode.hpp"
 
@@ -81,6 +82,7 @@ void select(const LevelTile &tile, const LevelScores &scores) {
 
 }  // namespace
 
-const LevelKernels levels_neondot{4, unpack, dots, select, recode_levels};
+const LevelKernels levels_neondot{4, unpack, dots, select, recode_levels, encode_rows<float>,
+                                  encode_rows<double>};
 
 }  // namespace hypersign

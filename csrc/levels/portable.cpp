@@ -1,3 +1,4 @@
+#include "levels/encode.hpp"
 #include "levels/levels.hpp"
 #include "levels/recode.hpp"
 
@@ -44,6 +45,7 @@ void select(const LevelTile &tile, const LevelScores &scores) {
 
 }  // namespace
 
-const LevelKernels levels_portable{1, unpack, dots, select, recode_levels};
+const LevelKernels levels_portable{1, unpack, dots, select, recode_levels, encode_rows<float>,
+                                   encode_rows<double>};
 
 }  // namespace hypersign
