@@ -20,6 +20,9 @@ struct PassLoops {
     typedef float Vector __attribute__((vector_size(64)));
     // The same vector, wherever it lies in memory.
     typedef Vector Unaligned __attribute__((aligned(4), may_alias));
+    typedef int32_t Integers __attribute__((vector_size(64)));
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    typedef Bytes UnalignedBytes __attribute__((aligned(1), may_alias));
 
     static Vector load(const float *x) { return *reinterpret_cast<const Unaligned *>(x); }
 
@@ -108,9 +111,9 @@ struct PassLoops {
                        float *out) {
         if (stream) {
             for (int64_t c = 0; c < channels; c += 16) {
-                float found[16];
-                for (int64_t i = 0; i < 16; ++i) found[i] = place[c + i] == wanted ? g[c + i] : 0.0f;
-                Local::stream(out + c, load(found));
+                const Bytes places = *reinterpret_cast<const UnalignedBytes *>(place + c);
+                const Integers chosen = __builtin_convertvector(places, Integers) == wanted;
+                Local::stream(out + c, reinterpret_cast<Vector>(reinterpret_cast<Integers>(load(g + c)) & chosen));
             }
             return;
         }
