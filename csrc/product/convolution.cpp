@@ -7,37 +7,27 @@
 #include "parallel.hpp"
 #include "product/lookup/convolution.hpp"
 #include "product/plan.hpp"
+#include "product/sliced/convolution.hpp"
 
 namespace hypersign {
 namespace {
 
 // A thread's preparation of a run of pixels; all blocks of filters share it.
 struct TileRun {
-    RunThresholds own_thresholds;
-    std::vector<const uint32_t *> own_x;
-    const int32_t *const *thresholds;
-    const uint32_t *const *x;
+    RunPointers pointers;
     std::vector<uint16_t> table_offsets;
     int64_t first_word, words;  // that the table offsets are of
 
     void prepare(const ConvolutionPlan &plan, int64_t pixel, int64_t size) {
-        if (const ConvolutionPlan::Pointers *known = plan.known_pointers(pixel, size)) {
-            thresholds = known->thresholds.data();
-            x = known->x.data();
-        } else {
-            plan.find_thresholds(pixel, size, own_thresholds);
-            plan.find_pixels(pixel, size, own_x);
-            thresholds = own_thresholds.data();
-            x = own_x.data();
-        }
+        pointers.find(plan, pixel, size);
         first_word = -1;
     }
 
     void multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size,
                   int32_t *sums = nullptr) {
         const ProductKernels &kernels = plan.filters.kernels;
-        ProductTile tile = plan.tile(block, pixel, size, thresholds, sums);
-        tile.x = x;
+        ProductTile tile = plan.tile(block, pixel, size, pointers.thresholds, sums);
+        tile.x = pointers.x;
         if (kernels.write_table_offsets) {
             if (first_word != block.first_word || words != block.words) {
                 table_offsets.resize(kernels.workspace_size(tile));
@@ -101,6 +91,8 @@ void convolve_and_take(const ConvolutionPlan &plan, int threads, const ProductFi
         std::vector<int32_t> sums(static_cast<size_t>(plan.pixels * plan.filters.filters));
         convolve_by_filter_lookup(plan, threads, sums.data());
         take(0, plan.pixels, sums.data());
+    } else if (slices_count(plan)) {
+        convolve_by_slices(plan, threads, &take);
     } else if (pixels_look_up(plan)) {
         multiply_and_take<LookupRun>(plan, lookup_runs(plan, threads), threads, take);
     } else {
@@ -112,6 +104,8 @@ void convolve(const ConvolutionPlan &plan, int threads) {
     if (filters_look_up(plan)) {
         convolve_by_filter_lookup(plan, threads);
         plan.clear_rest(0, plan.pixels);
+    } else if (slices_count(plan)) {
+        convolve_by_slices(plan, threads);
     } else if (pixels_look_up(plan)) {
         multiply_runs<LookupRun>(plan, lookup_runs(plan, threads), threads);
     } else {

@@ -45,14 +45,15 @@ struct ConvolutionPlan {
 
     void find_thresholds(int64_t pixel, int64_t size, RunThresholds &to) const;
 
-    // The pointers of a run of pixels that were found once for all calls; null where they would take too much memory.
+    // The pointers of a run of `kernels.pixels` pixels, found once for all calls.
     struct Pointers {
         std::vector<const int32_t *> thresholds;
         std::vector<const uint32_t *> x;
     };
+    // Those of the run in which all these pixels lie; null where there is none, or it would take too much memory.
     const Pointers *known_pointers(int64_t pixel, int64_t size) const {
         const int64_t run = filters.kernels.pixels;
-        if (pointers_.empty() || pixel % run || size != std::min(run, pixels - pixel)) return nullptr;
+        if (pointers_.empty() || pixel / run != (pixel + size - 1) / run) return nullptr;
         return &pointers_[pixel / run];
     }
 
@@ -78,6 +79,29 @@ struct ConvolutionPlan {
     std::vector<int32_t> thresholds_;  // [pattern][low, high][filter]
     std::vector<uint16_t> flip_;
     std::vector<Pointers> pointers_;  // of each run of `kernels.pixels` pixels
+};
+
+// Thresholds and inputs of a run of at most kPixels pixels, as ProductTile has them.
+struct RunPointers {
+    const int32_t *const *thresholds;
+    const uint32_t *const *x;
+
+    void find(const ConvolutionPlan &plan, int64_t pixel, int64_t size) {
+        if (const ConvolutionPlan::Pointers *known = plan.known_pointers(pixel, size)) {
+            const int64_t first = pixel % plan.filters.kernels.pixels;
+            thresholds = known->thresholds.data() + first;
+            x = known->x.data() + first;
+            return;
+        }
+        plan.find_thresholds(pixel, size, own_thresholds_);
+        plan.find_pixels(pixel, size, own_x_);
+        thresholds = own_thresholds_.data();
+        x = own_x_.data();
+    }
+
+   private:
+    RunThresholds own_thresholds_;
+    std::vector<const uint32_t *> own_x_;
 };
 
 }  // namespace hypersign

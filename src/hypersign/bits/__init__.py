@@ -14,7 +14,7 @@ from hypersign.bits.gradients import RoundedGradient, input_gradient, round_grad
 from hypersign.bits.hadamard import hadamard_transform
 from hypersign.bits.hamming import hamming, hamming_topk, hamming_within
 from hypersign.bits.images import image_conv2d
-from hypersign.bits.levels import LevelCode, level_dots, level_topk, pack_levels, unpack_levels
+from hypersign.bits.levels import LevelCode, level_dots, level_topk, nearest_levels, pack_levels, unpack_levels
 from hypersign.bits.pooling import max_pool2d
 from hypersign.bits.product8 import Filters8
 from hypersign.bits.real import real_conv2d, real_matmul
@@ -46,6 +46,7 @@ __all__ = [
     "hamming_topk",
     "hamming_within",
     "LevelCode",
+    "nearest_levels",
     "pack_levels",
     "unpack_levels",
     "level_dots",

@@ -183,6 +183,8 @@ class Quantizer(nn.Module):
         """The levels of `x`, differentiable through the surrogate."""
         if isinstance(x, torch.fx.Proxy):
             return traced(self, x)
+        if not torch.is_grad_enabled():
+            return self.round(self.prepare(x))  # an autograd function costs more than small tensors
         return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
 
     def unrounded(self, x: Tensor) -> tuple[Tensor, float | None] | None:
