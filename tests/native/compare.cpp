@@ -150,7 +150,8 @@ void real(const RealKernels &kernels, const RealKernels &truth) {
 }
 
 void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &truth) {
-    const int64_t pixels = up_to(20), channels = 1 + up_to(80), n = pixels * channels, words = ceil_div(channels, 64);
+    const int64_t pixels = up_to(20), channels = up_to(2) ? 1 + up_to(80) : 16 * (1 + up_to(9));
+    const int64_t n = pixels * channels, words = ceil_div(channels, 64);
     std::normal_distribution<float> normal;
     const auto numbers = [&](int64_t count) {
         std::vector<float> values(static_cast<size_t>(count));
@@ -184,6 +185,29 @@ void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &tr
         to[10 * n] = each.levels(x.data(), low.data(), nullptr, flip.data(), sign, nullptr, pixels, channels);
         sign += pixels * words;
         each.levels(x.data(), low.data(), high.data(), flip.data(), sign, sign + pixels * words, pixels, channels);
+    }
+    if (kernels.residual && channels % 16 == 0) {
+        const bool rprelu = up_to(1), packs = up_to(1);
+        std::vector<float> t(static_cast<size_t>(n)), right(t), sum[2]{t, t};
+        std::vector<uint64_t> sign[2]{std::vector<uint64_t>(static_cast<size_t>(pixels * words)), {}};
+        sign[1] = sign[0];
+        const auto affine = [&](float *x) { truth.affine_float32(x, low.data(), high.data(), channels, x, n); };
+        truth.affine_add_int32(whole.data(), scale.data(), shift.data(), channels, other.data(), sum[0].data(), n);
+        if (rprelu) {
+            constexpr float kInfinity = std::numeric_limits<float>::infinity();
+            truth.affine_float32(sum[0].data(), shift.data(), scale.data(), channels, t.data(), n);
+            truth.clip(t.data(), 0, kInfinity, right.data(), n);
+            truth.clip(t.data(), -kInfinity, 0, t.data(), n);
+            affine(right.data());
+            truth.affine_add_float32(t.data(), scale.data(), low.data(), channels, right.data(), sum[0].data(), n);
+        }
+        if (packs) truth.levels(sum[0].data(), low.data(), nullptr, flip.data(), sign[0].data(), nullptr, pixels, channels);
+        ResidualTask task{whole.data(), channels, scale.data(), shift.data(), other.data(), {}, packs ? low.data() : nullptr,
+                          flip.data(), sum[1].data(), sign[1].data(), pixels, channels};
+        const float *rows[] = {shift.data(), scale.data(), low.data(), high.data(), scale.data(), low.data()};
+        if (rprelu) std::copy_n(rows, 6, task.rprelu);
+        kernels.residual(task);
+        expect(sum[0] == sum[1] && sign[0] == sign[1], "residual");
     }
     expect(y[0] == y[1] && bits[0] == bits[1], "elementwise");
 }
