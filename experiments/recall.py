@@ -26,7 +26,7 @@ QUERIES = 200
 
 
 # Vectors and rotations of each data set. Few distinct vectors have few independent errors: among duplicates, recall
-# has a standard deviation of .024 over rotations, so many are needed.
+# has a standard deviation of .024 over rotations, so it takes many.
 SIZES = {
     "SIFT": (4000, 3),
     "MNIST pixels": (1500, 3),
