@@ -62,20 +62,23 @@ def codes(metric: str) -> dict[str, dict[str, Any]]:
     return {"signs": {"bits": 256}} | levels
 
 
-def measured(vectors: NDArray[Any], queries: NDArray[Any], metric: str, hasher: SignHasher) -> list[float]:
-    """Recall of an index, by factor: hits are vectors no farther than the k-th true neighbour."""
-    index = HammingIndex(hasher.fit(vectors), hasher.codes(vectors))
-    found = index.search(queries, max(FACTORS) * K).indices
+def distances(vectors: NDArray[Any], queries: NDArray[Any], metric: str) -> NDArray[np.float64]:
+    """Numbers that order the vectors as their distances do, (queries, vectors)."""
     q, x = queries.astype(np.float64), vectors.astype(np.float64)
     if metric == "cosine":
         q, x = (y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x))
-    recalls = []
-    for query, row in zip(q, found, strict=True):
-        distances = ((x - query) ** 2).sum(1) if metric == "euclidean" else -(x @ query)
-        kth = np.sort(distances)[K - 1]
-        hit = distances[row] <= kth + 1e-9 * np.abs(distances).max()
-        recalls.append([min(hit[: f * K].sum(), K) / K for f in FACTORS])
-    return np.mean(recalls, axis=0).tolist()
+    return np.stack([((x - query) ** 2).sum(1) if metric == "euclidean" else -(x @ query) for query in q])
+
+
+def measured(
+    vectors: NDArray[Any], queries: NDArray[Any], exact: NDArray[np.float64], hasher: SignHasher
+) -> list[float]:
+    """Recall of an index, by factor: hits are vectors no farther than the k-th true neighbour."""
+    index = HammingIndex(hasher.fit(vectors), hasher.codes(vectors))
+    found = index.search(queries, max(FACTORS) * K).indices
+    kth = np.partition(exact, K - 1, axis=1)[:, K - 1 : K]
+    hits = np.take_along_axis(exact, found, 1) <= kth + 1e-9 * np.abs(exact).max(1, keepdims=True)
+    return [float(np.minimum(hits[:, : f * K].sum(1), K).mean() / K) for f in FACTORS]
 
 
 def compared(name: str, vectors: NDArray[Any], queries: NDArray[Any], rotations: int) -> Iterator[dict[str, Any]]:
@@ -83,9 +86,10 @@ def compared(name: str, vectors: NDArray[Any], queries: NDArray[Any], rotations:
     for metric in METRICS:
         kinds = codes(metric)
         hashers = [SignHasher(**kind) for kind in kinds.values()]
+        exact = distances(vectors, queries, metric)
         predictions = predicted_recall(vectors, hashers, queries=queries, k=K, factors=FACTORS, metric=metric)
         for (code, kind), prediction in zip(kinds.items(), predictions, strict=True):
-            runs = [measured(vectors, queries, metric, SignHasher(**kind, seed=seed)) for seed in range(rotations)]
+            runs = [measured(vectors, queries, exact, SignHasher(**kind, seed=seed)) for seed in range(rotations)]
             for f, value in zip(FACTORS, np.mean(runs, axis=0), strict=True):
                 yield {
                     "data": name,
