@@ -1,5 +1,7 @@
 #include <immintrin.h>
 
+#include <cstring>
+
 #include "passes/loops.hpp"
 
 namespace hypersign {
@@ -16,6 +18,14 @@ struct Local {
             minus |= static_cast<uint32_t>(_mm256_movemask_ps(less)) << i;
             inside |= static_cast<uint32_t>(_mm256_movemask_ps(within)) << i;
         }
+    }
+
+    template <class Vector>
+    static void stream(float *to, Vector x) {
+        __m256 half[2];
+        std::memcpy(half, &x, sizeof x);
+        _mm256_stream_ps(to, half[0]);
+        _mm256_stream_ps(to + 8, half[1]);
     }
 };
 

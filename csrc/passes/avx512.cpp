@@ -17,6 +17,11 @@ struct Local {
         minus = _mm512_cmp_ps_mask(x_f32x16, _mm512_setzero_ps(), _CMP_LT_OQ);
         inside = _mm512_cmp_ps_mask(magnitude_f32x16, _mm512_set1_ps(clip), _CMP_LT_OQ);
     }
+
+    template <class Vector>
+    static void stream(float *to, Vector x) {
+        _mm512_stream_ps(to, reinterpret_cast<__m512>(x));
+    }
 };
 
 }  // namespace

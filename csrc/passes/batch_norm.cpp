@@ -55,10 +55,12 @@ void batch_norm(const BatchNorm &task, float *y, float *mean, float *variance, f
         scale[c] = task.weight ? task.weight[c] * inverse[c] : inverse[c];
         shift[c] = task.bias ? task.bias[c] : 0.0f;
     }
+    const bool stream = streams(y, task.rows, channels);
     parallel_for(runs.count, threads, [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
             const int64_t at = i * runs.size * channels;
-            kernels.normalize(task.x + at, runs.length(i), channels, mean, scale.data(), shift.data(), y + at);
+            kernels.normalize(task.x + at, runs.length(i), channels, mean, scale.data(), shift.data(), stream,
+                              y + at);
         }
     });
 }
@@ -92,11 +94,12 @@ void batch_norm_gradient(const BatchNorm &task, const float *g, const float *mea
         a[c] = static_cast<float>(plain[c] / rows);
         b[c] = static_cast<float>(times[c] * inverse[c] * inverse[c] / rows);
     }
+    const bool stream = streams(to_x, task.rows, channels);
     parallel_for(runs.count, threads, [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
             const int64_t at = i * runs.size * channels;
             kernels.gradient(g + at, task.x + at, runs.length(i), channels, mean, scale.data(), a.data(), b.data(),
-                             to_x + at);
+                             stream, to_x + at);
         }
     });
 }

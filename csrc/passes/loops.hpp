@@ -1,5 +1,6 @@
 // The loops, compiled for each instruction set by itself. `Local` must be local to the file that includes this, so that
-// its code is never shared with that of another; Local::compare(x, clip, minus, inside) gives the bits of 16 numbers.
+// its code is never shared with that of another; Local::compare(x, clip, minus, inside) gives the bits of 16
+// numbers, and Local::stream(to, vector) stores 16 past the caches.
 #pragma once
 #include "passes/passes.hpp"
 
@@ -16,6 +17,15 @@ namespace hypersign {
 
 template <class Local>
 struct PassLoops {
+    typedef float Vector __attribute__((vector_size(64)));
+    // The same vector, wherever it lies in memory.
+    typedef Vector Unaligned __attribute__((aligned(4), may_alias));
+    typedef int32_t Integers __attribute__((vector_size(64)));
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    typedef Bytes UnalignedBytes __attribute__((aligned(1), may_alias));
+
+    static Vector load(const float *x) { return *reinterpret_cast<const Unaligned *>(x); }
+
     static void moments(const float *x, int64_t rows, int64_t channels, float *mean, float *rest, float *squares) {
         for (int64_t c = 0; c < channels; ++c) mean[c] = rest[c] = squares[c] = 0;
         for (int64_t r = 0; r < rows; ++r) {
@@ -36,10 +46,15 @@ struct PassLoops {
     }
 
     static void normalize(const float *x, int64_t rows, int64_t channels, const float *mean, const float *scale,
-                          const float *shift, float *y) {
+                          const float *shift, bool stream, float *y) {
         for (int64_t r = 0; r < rows; ++r) {
             const float *row = x + r * channels;
             float *to = y + r * channels;
+            if (stream) {
+                for (int64_t c = 0; c < channels; c += 16)
+                    Local::stream(to + c, (load(row + c) - load(mean + c)) * load(scale + c) + load(shift + c));
+                continue;
+            }
             HYPERSIGN_INDEPENDENT
             for (int64_t c = 0; c < channels; ++c) to[c] = (row[c] - mean[c]) * scale[c] + shift[c];
         }
@@ -59,10 +74,18 @@ struct PassLoops {
     }
 
     static void gradient(const float *g, const float *x, int64_t rows, int64_t channels, const float *mean,
-                         const float *scale, const float *plain, const float *times, float *out) {
+                         const float *scale, const float *plain, const float *times, bool stream, float *out) {
         for (int64_t r = 0; r < rows; ++r) {
             const float *row = x + r * channels, *gradient = g + r * channels;
             float *to = out + r * channels;
+            if (stream) {
+                for (int64_t c = 0; c < channels; c += 16) {
+                    const Vector centred = load(row + c) - load(mean + c);
+                    Local::stream(to + c, ((load(gradient + c) - load(plain + c)) - centred * load(times + c)) *
+                                              load(scale + c));
+                }
+                continue;
+            }
             HYPERSIGN_INDEPENDENT
             for (int64_t c = 0; c < channels; ++c)
                 to[c] = ((gradient[c] - plain[c]) - (row[c] - mean[c]) * times[c]) * scale[c];
@@ -84,7 +107,16 @@ struct PassLoops {
         }
     }
 
-    static void unpool(const float *g, const uint8_t *place, uint8_t wanted, int64_t channels, float *out) {
+    static void unpool(const float *g, const uint8_t *place, uint8_t wanted, int64_t channels, bool stream,
+                       float *out) {
+        if (stream) {
+            for (int64_t c = 0; c < channels; c += 16) {
+                const Bytes places = *reinterpret_cast<const UnalignedBytes *>(place + c);
+                const Integers chosen = __builtin_convertvector(places, Integers) == wanted;
+                Local::stream(out + c, reinterpret_cast<Vector>(reinterpret_cast<Integers>(load(g + c)) & chosen));
+            }
+            return;
+        }
         HYPERSIGN_INDEPENDENT
         for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? g[c] : 0.0f;
     }

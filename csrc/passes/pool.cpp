@@ -39,11 +39,12 @@ void max_pool_gradient(const Pool &task, const float *g, const uint8_t *place, f
     const PassKernels &kernels = *current_kernels().passes;
     if (task.out[0] * task.size[0] < task.height || task.out[1] * task.size[1] < task.width)
         std::fill(out, out + task.images * task.height * task.width * task.channels, 0.0f);  // pixels in no window
+    const bool stream = streams(out, task.images * task.height * task.width, task.channels);
     windows(task, threads, [&](int64_t from, int64_t pixel, int64_t height, int64_t width) {
         for (int64_t i = 0; i < height; ++i)
             for (int64_t j = 0; j < width; ++j)
                 kernels.unpool(g + from * task.channels, place + from * task.channels,
-                               static_cast<uint8_t>(i * width + j), task.channels,
+                               static_cast<uint8_t>(i * width + j), task.channels, stream,
                                out + (pixel + i * task.width + j) * task.channels);
     });
 }

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstring>
 
 #include "passes/loops.hpp"
 
@@ -12,6 +13,11 @@ struct Local {
             minus |= static_cast<uint32_t>(x[i] < 0) << i;
             inside |= static_cast<uint32_t>(std::fabs(x[i]) < clip) << i;
         }
+    }
+
+    template <class Vector>
+    static void stream(float *to, Vector x) {
+        std::memcpy(to, &x, sizeof x);
     }
 };
 

@@ -14,6 +14,7 @@ from hypersign.layers import QuantLayer
 from hypersign.optimizers import Latent, LatentRule, Moment, rule_of
 from hypersign.quantizers import Quantizer, Surrogate
 from hypersign.tasks import Task
+from hypersign.training.blocks import update_in_blocks
 from hypersign.training.recipe import Recipe
 
 __all__ = ["SLOTS", "Step", "latent_weights", "make_optimizer", "make_rule", "slots_of"]
@@ -220,6 +221,10 @@ class Step:
         finite = torch.stack([loss.detach(), *norms]).isfinite()
         if self.guard and not finite.all():
             return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
+        if self.rule is None and self.recipe.gradient_norm is None:
+            limits = (self.recipe.gradient_clip, 1.0 if self._clip_after else None)
+            if (latent := update_in_blocks(self.optimizer, self.latent, limits)) is not None:
+                return loss.detach(), measured, torch.cat([finite, latent.isfinite()])
         if self.recipe.gradient_clip is not None:
             _clip(gradients, self.recipe.gradient_clip)
         if self.recipe.gradient_norm is not None:
