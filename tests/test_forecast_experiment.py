@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -163,3 +164,27 @@ def test_gains_are_paired_over_seeds(modules: Any) -> None:
     assert found["random"] == pytest.approx(0.06)
     assert found["binary"] == pytest.approx(0.1)
     assert found["random_error"] == pytest.approx(0)
+
+
+def test_photographs_are_on_one_side(modules: Any, tmp_path: Path) -> None:
+    networks = modules["_networks"]
+    for i in range(5):
+        Image.fromarray(np.full((6, 9, 3), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    sides = [
+        {float(picture[0, 0, 0, 0]) for picture in networks.photographs(tmp_path, split)}
+        for split in ("train", "test")
+    ]
+    assert [len(side) for side in sides] == [3, 2]
+    assert sides[0] | sides[1] == {0.0, 40.0, 80.0, 120.0, 160.0}
+    cut = networks.crops(networks.photographs(tmp_path, "train"), 7, 4, seed=0)
+    assert cut.shape == (7, 3, 4, 4)
+    assert len({float(part.mean()) for part in cut[:3]}) == 3
+
+
+def test_windows_of_a_text_know_their_play(modules: Any) -> None:
+    networks = modules["_networks"]
+    text = torch.arange(3 * networks.PLAY)
+    windows, groups = networks.windows(text, 100, 12)
+    assert windows.shape == (12, 100)
+    assert groups == [int(window[0]) // networks.PLAY for window in windows]
+    assert set(groups) == {0, 1, 2}
