@@ -1,13 +1,14 @@
 """A training step of the paper's binary network, in float32 and on bits, against one of the same network without
 quantizers.
 
-    python benchmarks/bench_training_step.py [--batch 50] [--rounds 15] [--threads N] [--json [FILE]]
+    python benchmarks/bench_training_step.py [--batch 50] [--rounds 15] [--threads N] [--parts] [--json [FILE]]
 
 Both networks are the paper's vgg in float32. The network without quantizers has real weights and a hard tanh before
 each layer; its step is forward, loss, backward, clipped gradients and the same Adam, written out. The binary
 network's step is that of `hypersign train`: it also clips latent weights, looks for numbers that are not finite and
 counts correct images. On bits (`--precision bits`) the same step has exact products forward and 6-bit gradients
 backward. Steps are interleaved and a ratio is the median over rounds, so other load affects all equally.
+`--parts` prints what each part of the step on bits takes instead, by torch's profiler.
 """
 
 import argparse
@@ -82,6 +83,33 @@ def seconds(step: Callable[[Tensor, Tensor], object], images: Tensor, labels: Te
     return time.perf_counter() - start
 
 
+PARTS = {
+    "products backward": ("conv2d_of_levels_backward",),
+    "products forward": ("conv2d_of_levels",),
+    "batch norm": ("_BatchNorm", "batch_norm"),
+    "max pool": ("_MaxPool", "max_pool"),
+    "first layer, float": ("convolution",),
+    "update and checks": ("_fused_adam_", "clamp_", "vector_norm", "aten::dot"),
+    "other": ("",),
+}
+"""Parts of a step, and what the names of their operators contain; the first part that fits counts."""
+
+
+def print_parts(step: Callable[[Tensor, Tensor], object], images: Tensor, labels: Tensor, rounds: int) -> None:
+    """Prints the milliseconds per step of each part of a step."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(rounds):
+            step(images, labels)
+    times = dict.fromkeys(PARTS, 0.0)
+    for event in found.key_averages():
+        part = next(part for part, names in PARTS.items() if any(name in event.key for name in names))
+        times[part] += event.self_cpu_time_total / 1000 / rounds
+    table = rich.table.Table("part", "ms", "share", title="Parts of a step on bits")
+    for part, spent in times.items():
+        table.add_row(part, f"{spent:.1f}", f"{spent / sum(times.values()):.0%}")
+    rich.print(table)
+
+
 def ratio_of(left: list[float], right: list[float]) -> tuple[float, list[float]]:
     """The median of the rounds' ratios, and its quartiles."""
     ratios = [a / b for a, b in zip(left, right, strict=True)]
@@ -95,6 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
     parser.add_argument("--width", type=int, default=128, help="filters of the first layer (default 128)")
     parser.add_argument("--levels", type=int, default=2, choices=(2, 3), help="2 binary, 3 ternary (default 2)")
+    parser.add_argument("--parts", action="store_true", help="print the parts of a step on bits, and nothing else")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument(
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
@@ -109,6 +138,11 @@ def main() -> None:
     labels = torch.randint(10, (options.batch,), generator=generator)
     on_bits = network(options.width, options.levels)
     train_on_bits(on_bits)
+    if options.parts:
+        step = ours(on_bits)
+        step(images, labels)
+        print_parts(step, images, labels, options.rounds)
+        return
     steps = {
         "ours": ours(network(options.width, options.levels)),
         "plain": plain(network(options.width, None)),

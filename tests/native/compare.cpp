@@ -10,12 +10,14 @@
 #include <vector>
 
 #include "elementwise/elementwise.hpp"
+#include "gradient/gradient.hpp"
 #include "hadamard/hadamard.hpp"
 #include "hamming/hamming.hpp"
 #include "image/image.hpp"
 #include "integers.hpp"
 #include "levels/levels.hpp"
 #include "pack/pack.hpp"
+#include "passes/passes.hpp"
 #include "product/filters.hpp"
 #include "product8/product8.hpp"
 #include "real/real.hpp"
@@ -266,6 +268,75 @@ void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
     expect(sums[0] == sums[1] && scaled[0] == scaled[1], "product8");
 }
 
+void gradient(const char *set) {
+    GradientShape s{1 + up_to(2), 1 + up_to(9), 1 + up_to(9), 1 + up_to(80), 0, 0, up_to(90), {1 + up_to(2), 1 + up_to(2)},
+                    {1 + up_to(1), 1 + up_to(1)}, {2, 2}, {1, 1}, 1 + up_to(1)};
+    s.rows = (s.height + 2 * s.padding[0] - s.kernel[0]) / s.stride[0] + 1;
+    s.columns = (s.width + 2 * s.padding[1] - s.kernel[1]) / s.stride[1] + 1;
+    const int64_t d = s.kernel[0] * s.kernel[1] * s.channels, pixels = s.rows * s.columns;
+    const int64_t inputs = s.images * s.height * s.width, image_words = ceil_div(s.channels, 64);
+    auto g = random_values<float>(s.images * pixels * s.filters, -50, 50);
+    for (float &each : g) each *= 0.37f;
+    const auto w = random_values<uint64_t>(s.planes * s.filters * ceil_div(d, 64), 0, INT64_MAX - 1);
+    const auto x = random_values<uint64_t>(s.planes * inputs * image_words, 0, INT64_MAX - 1);
+    const bool clipped = up_to(1);
+    std::vector<int8_t> q[2][2];
+    std::vector<float> scales[2][2], out[2][2];
+    for (int i = 0; i < 2; ++i) {
+        use_instruction_set(i ? set : "portable");
+        for (auto &each : q[i]) each.resize(g.size());
+        scales[i][0].resize(static_cast<size_t>(s.images));
+        scales[i][1].resize(static_cast<size_t>(s.filters));
+        round_gradients(g.data(), s.images, pixels, s.filters, 5, q[i][0].data(), scales[i][0].data(), q[i][1].data(),
+                        scales[i][1].data(), 1);
+        out[i][0].resize(static_cast<size_t>(inputs * s.channels));
+        out[i][1].resize(static_cast<size_t>(s.filters * d));
+        input_gradient(s, q[0][0].data(), scales[0][0].data(), w.data(), clipped ? x.data() : nullptr,
+                       out[i][0].data(), 1);
+        weight_gradient(s, q[0][1].data(), scales[0][1].data(), x.data(), up_to(0), clipped ? w.data() : nullptr,
+                        out[i][1].data(), 1);
+    }
+    for (int kind = 0; kind < 2; ++kind)
+        expect(q[0][kind] == q[1][kind] && scales[0][kind] == scales[1][kind] && out[0][kind] == out[1][kind], "gradient");
+}
+
+void passes(const PassKernels &kernels, const PassKernels &truth) {
+    const int64_t rows = 1 + up_to(20), channels = up_to(1) ? 16 * (1 + up_to(4)) : 1 + up_to(70), n = rows * channels;
+    const auto x = random_values<float>(n, -9, 9), g = random_values<float>(n, -9, 9);
+    const auto place = random_values<uint8_t>(channels, 0, 3);
+    const bool stream = channels % 16 == 0;
+    const float *pixels[] = {x.data(), g.data(), x.data() + n - channels};
+    struct alignas(64) Line {
+        float of[16];
+    };
+    std::vector<float> found[2];
+    std::vector<uint64_t> bits[2];
+    std::vector<uint8_t> places[2];
+    for (int i = 0; i < 2; ++i) {
+        const PassKernels &each = i ? kernels : truth;
+        std::vector<float> s(static_cast<size_t>(5 * channels));
+        float *mean = s.data();
+        each.moments(x.data(), rows, channels, mean, mean + channels, mean + 2 * channels);
+        each.sums(g.data(), x.data(), rows, channels, mean, mean + 3 * channels, mean + 4 * channels);
+        std::vector<Line> lines(static_cast<size_t>(ceil_div(n, 16)));
+        const auto keep = [&](int64_t count) { found[i].insert(found[i].end(), lines[0].of, lines[0].of + count); };
+        each.normalize(x.data(), rows, channels, mean, mean + channels, mean + 2 * channels, stream, lines[0].of);
+        keep(n);
+        each.gradient(g.data(), x.data(), rows, channels, mean, mean + channels, mean + 3 * channels,
+                      mean + 4 * channels, stream, lines[0].of);
+        keep(n);
+        each.unpool(g.data(), place.data(), 2, channels, stream, lines[0].of);
+        keep(channels);
+        places[i].resize(static_cast<size_t>(channels));
+        each.pool(pixels, 3, channels, lines[0].of, places[i].data());
+        keep(channels);
+        found[i].insert(found[i].end(), s.begin(), s.end());
+        bits[i].resize(static_cast<size_t>(2 * ceil_div(n, 64)));
+        each.pack(x.data(), n, 3, bits[i].data(), bits[i].data() + ceil_div(n, 64));
+    }
+    expect(found[0] == found[1] && bits[0] == bits[1] && places[0] == places[1], "passes");
+}
+
 void levels(const char *set) {
     const auto kind = static_cast<LevelKind>(up_to(4));
     const int64_t queries = up_to(30), rows = up_to(300), count = 1 + up_to(up_to(3) ? 100 : 1000);
@@ -348,6 +419,8 @@ int main(int count, char **names) {
             real(*set.kernels.real, real_portable);
             elementwise(*set.kernels.elementwise, elementwise_portable);
             product8(*set.kernels.product8, product8_portable);
+            passes(*set.kernels.passes, passes_portable);
+            if (round < 100) gradient(set.name);
             levels(set.name);
             encode(*set.kernels.levels, levels_portable);
             const HadamardKernels &transforms = *set.kernels.hadamard;

@@ -433,7 +433,7 @@ RECIPES = {
         data="cifar-10",
         model="vgg-small",
         widths=(96, 96, 192, 192, 384, 384),
-        epochs=30,
+        epochs=60,
         precision="bits",
     ),
     # Ardakani et al. 2019 (arXiv 1809.11086), on text: levels drawn at random, batch norm in the recurrent layer,
