@@ -122,33 +122,6 @@ inline uint64_t extract(uint64_t from, uint64_t mask) {
     return to;
 }
 
-inline int32_t largest(const __m512i &v) {
-    const Numbers<int32_t, __m512i> numbers(v);
-    int32_t most = numbers.of[0];
-    for (int32_t each : numbers.of) most = each > most ? each : most;
-    return most;
-}
-
-inline __m512i to_integers(const __m512 &v) {
-    const Numbers<float, __m512> numbers(v);
-    Numbers<int32_t, __m512i> found;
-    for (int i = 0; i < 16; ++i) found.of[i] = static_cast<int32_t>(numbers.of[i]);
-    return found.vector();
-}
-
-inline __m128i to_bytes(const __m512i &v) {
-    const Numbers<int32_t, __m512i> numbers(v);
-    Numbers<int8_t, __m128i> found;
-    for (int i = 0; i < 16; ++i) found.of[i] = static_cast<int8_t>(numbers.of[i]);
-    return found.vector();
-}
-
-inline void store8(void *to, uint64_t mask, const __m128i &v) {
-    const Numbers<int8_t, __m128i> numbers(v);
-    for (int i = 0; i < 16; ++i)
-        if (mask >> i & 1) static_cast<int8_t *>(to)[i] = numbers.of[i];
-}
-
 inline uint64_t deposit(uint64_t from, uint64_t mask) {
     uint64_t to = 0;
     for (; mask != 0; mask &= mask - 1, from >>= 1) to |= from & 1 ? mask & -mask : 0;
@@ -186,11 +159,3 @@ inline uint64_t deposit(uint64_t from, uint64_t mask) {
 #define _mm512_cvtepu8_epi16(v) simde_missing::convert<uint8_t, int16_t>(~uint64_t{0}, v)
 #define _mm512_cvtepu8_epi32(v) simde_missing::convert<uint8_t, int32_t>(~uint64_t{0}, v)
 #define _mm512_maskz_cvtepi32_epi64(mask, v) simde_missing::convert<int32_t, int64_t>(mask, v)
-#define _mm512_reduce_max_epi32(v) simde_missing::largest(v)
-#define _mm512_cvttps_epi32(v) simde_missing::to_integers(v)
-#define _mm512_cvtepi32_epi8(v) simde_missing::to_bytes(v)
-#define _mm_mask_storeu_epi8(to, mask, v) simde_missing::store8(to, mask, v)
-#define _mm512_stream_ps(to, v) _mm512_storeu_ps(to, v)
-#if !defined(_MM_FROUND_NO_EXC)
-#define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
-#endif
