@@ -71,7 +71,7 @@ def test_reports_show_it_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.
 def test_json_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["forecast", str(run), *OPTIONS, "--quick", "--raw", "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert found["inputs"] == 9
+    assert found["inputs"] == 5
     assert found["laws"]["repaired"] is None
     assert found["plan"] is None
 

@@ -46,9 +46,7 @@ def test_codes_of_a_metric(files, capsys, metric, words):
     x, vectors, queries, codes = map(lambda f: f if isinstance(f, np.ndarray) else str(f), files)
     main(["hash", vectors, "-o", codes, "--bits-per-dimension", "2", "--metric", metric])
     name = metric.replace("_", " ")
-    assert f"metric {name}, {16 if metric == 'cosine' else 20} bytes per vector" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert f"metric {name}, 16 bytes per vector" in " ".join(capsys.readouterr().out.split())
     hasher = SignHasher(bits_per_dimension=2, metric=metric).fit(x)
     expected = HammingIndex(hasher, hasher.codes(x)).search(x[:12], 3)
     main(["search", codes, queries, "-k", "3", "--json"])
