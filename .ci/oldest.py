@@ -1,7 +1,7 @@
 """Prints the oldest version of each light dependency that pyproject.toml allows, as requirements for pip.
 
-It reads what the tests need: the dependencies and the extra `test`, with the extras of HyperSign that it names. torch
-stays as it is installed, because its floor is the version of constraints.txt.
+It reads what the tests need: the dependencies, the extra `test` with the extras of HyperSign that it names, and
+`files`. torch stays as it is installed, because its floor is the version of constraints.txt.
 """
 
 import re
@@ -23,7 +23,7 @@ def needed(requirements: list[str]) -> Iterator[str]:
             yield from needed(project["optional-dependencies"][extra])
 
 
-for line in dict.fromkeys(needed([*project["dependencies"], "hypersign[test]"])):
+for line in dict.fromkeys(needed([*project["dependencies"], "hypersign[test]", "hypersign[files]"])):
     name, separator, version = line.partition(">=")
     if not (separator and re.fullmatch(r"[\w-]+", name)):
         raise SystemExit(f"pyproject.toml: {line!r} has no form name>=version")

@@ -1,10 +1,12 @@
-"""The paper's whole network, packed, against the dense network in the runtimes that are installed.
+"""A whole network, packed, against the dense network in the runtimes that are installed.
 
-    python benchmarks/bench_end_to_end.py [--file FILE] [--batches 1 32] [--seconds 20] [--json [FILE]]
+    python benchmarks/bench_end_to_end.py [--network vgg | resnet18 | resnet20] [--file FILE] [--batches 1 32]
+        [--seconds 20] [--json [FILE]]
 
-Without a packed FILE it is the paper's CIFAR-10 network with random weights: 617 million multiply-accumulates per
-image. The packed network gets 8-bit images, the other runtimes float32 images. Their batch norms are folded, except
-in torch, which runs eagerly. Runs are interleaved on one thread; times are processor time. Then:
+Without a packed FILE it is a network for CIFAR-10 with random weights and batch norms: the paper's (vgg, 617 million
+multiply-accumulates per image), or a residual network with real shortcuts. The packed network gets 8-bit images, the
+other runtimes float32 images. Their batch norms are folded, except in torch, which runs eagerly. Runs are interleaved
+on one thread; times are processor time. Then:
 
 - layers: microseconds per image of each operation of the packed network, in the smallest batch, wall-clock time
 - threads: speed-up by two threads on the largest batch, beside that of two copies of the peak loop side by side;
@@ -26,13 +28,31 @@ from typing import Any
 import numpy as np
 import torch
 from interleaved import installed, least_seconds, peak, show
+from torch import nn
 
 from hypersign._json import prints_text
 from hypersign._machine import machine, versions
 from hypersign.bits import backend
-from hypersign.models import vgg
+from hypersign.models import resnet18, resnet20, vgg
 from hypersign.packed import PackedModel, profile
 from hypersign.packing import pack, peers
+
+NETWORKS = {"vgg": vgg, "resnet18": resnet18, "resnet20": resnet20}
+
+
+def random_network(name: str) -> nn.Module:
+    """A network whose batch norms are no identities."""
+    torch.manual_seed(0)
+    network = NETWORKS[name]()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 2)
+            module.running_var.uniform_(1, 21)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias, 0, 0.3)
+    return network.eval()
 
 
 def images(model: PackedModel, batch: int) -> np.ndarray:
@@ -117,7 +137,8 @@ def processor_seconds(words: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, help="a packed network (default: the paper's, with random weights)")
+    parser.add_argument("--network", choices=NETWORKS, default="vgg", help="with random weights (default vgg)")
+    parser.add_argument("--file", type=Path, help="a packed network in its place")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="images at a time (default 1 32)")
     parser.add_argument("--seconds", type=float, default=20, help="for each batch (default 20)")
     parser.add_argument(
@@ -127,14 +148,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = options.file
         if file is None:
-            file = Path(folder) / "paper.hypersign"
-            torch.manual_seed(0)
-            pack(vgg(), file, (3, 32, 32), pixel_range=(-1.0, 1.0))
+            file = Path(folder) / f"{options.network}.hypersign"
+            pack(random_network(options.network), file, (3, 32, 32), pixel_range=(-1.0, 1.0))
         model = PackedModel.load(file)
         rows = {f"batch {batch}": compare(model, batch, options.seconds) for batch in options.batches}
         result = {
             "benchmark": "end_to_end",
-            "network": "the paper's, random weights" if options.file is None else options.file.name,
+            "network": f"{options.network}, random weights" if options.file is None else options.file.name,
             "machine": machine(),
             "versions": versions("numpy", *installed("torch", "onnxruntime", "openvino")),
             "backend": backend(),

@@ -4,7 +4,7 @@
 
 Every matrix is ternary, embedding and head too; inputs are 8-bit per token, as in BitNet b1.58. RMSNorm, rotary
 positions, SwiGLU and a cache of keys and values are NumPy's. Peak memory is that of the whole process. The share of
-the memory limit compares the bytes of all weights, read once per token, with a loop that reads memory.
+the memory limit compares the bytes of all weights, read once per token, with a loop in C that reads memory.
 
 `--ggml` names a folder with libggml-base.so and libggml-cpu.so. Its time is that of the same matrices alone, as
 TQ2_0: attention, norms and sampling cost it nothing here. It runs in a process of its own.
@@ -23,7 +23,7 @@ from typing import Any
 
 import ggml
 import numpy as np
-from interleaved import show
+from interleaved import reading, show
 
 from hypersign._machine import machine, versions
 from hypersign.bits import Filters8, backend, unpack_ternary
@@ -111,8 +111,8 @@ def generated(options: argparse.Namespace) -> dict[str, float]:
         token = int(np.argmax(network.step(token)))
         seconds.append(clock() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    reading = np.ones(1 << 24, np.int64)
-    read = reading.nbytes / min(timed(clock, reading.sum) for _ in range(7))
+    size = 1 << 29  # bytes: far more than any cache
+    read = size / min(timed(clock, reading(size)) for _ in range(7))
     limit = network.weights / 4 / read
     return {
         "weights, 10^9": network.weights * 1e-9,

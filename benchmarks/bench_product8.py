@@ -4,8 +4,9 @@
         [--json [FILE]]
 
 A shape MxNxK: M rows with N filters of fan-in K. The unit is 10^9 multiply-accumulates a second. `share` compares
-with a loop of vpmaddubsw and vpaddw on registers alone, in the same run; `share of read`, with a loop that reads as
-many bytes from memory as the weights have. All write to arrays that exist before, where they can.
+with a loop of vpmaddubsw and vpaddw on registers alone, in the same run. `share of read` compares with a loop in C
+(machine_limits.c, compiled here with `cc`) that reads as many bytes as the weights have, from huge pages in memory.
+`vpdpbusd` is a loop of that instruction on registers alone. All write to arrays that exist before, where they can.
 
 `--ggml` names a folder with libggml-base.so and libggml-cpu.so, for TQ2_0 products: build them from the sources of
 llama-cpp-python. Its time includes quantizing the inputs to Q8_K, as in llama.cpp, which has no product without.
@@ -20,7 +21,7 @@ from typing import Any
 import ggml
 import numpy as np
 import torch
-from interleaved import installed, least_seconds, peak, show
+from interleaved import installed, least_seconds, limits, peak, reading, show
 
 from hypersign._machine import machine, versions
 from hypersign.bits import Filters8, backend, unpack_ternary
@@ -42,6 +43,10 @@ def compare(shape: str, seconds: float, threads: int, ggml: Path | None) -> dict
         "binary": lambda: binary.sums(x, threads=threads, out=out),
         "ternary": lambda: ternary.sums(x, threads=threads, out=out),
     }
+    rounds = 20_000
+    dot_macs = limits().dot_products(rounds)
+    if dot_macs:
+        ways["vpdpbusd"] = lambda: limits().dot_products(rounds)
     if n * k <= 1 << 24:
         ways |= peers(x, words, threads, ggml)
     if shape == FROM_MEMORY:
@@ -51,22 +56,18 @@ def compare(shape: str, seconds: float, threads: int, ggml: Path | None) -> dict
     speed = {name: m * n * k / spent * 1e-9 for name, spent in least.items()}
     top = loop_macs / least["loop"] * 1e-9 * threads
     row = {"loop": top}
+    if dot_macs:
+        row["vpdpbusd"] = dot_macs / least["vpdpbusd"] * 1e-9 * threads
     for kind in ("binary", "ternary"):
         row |= {kind: speed[kind], f"{kind}, share": speed[kind] / top}
         if f"read {kind}" in ways:
             row[f"{kind}, share of read"] = speed[kind] / speed[f"read {kind}"]
-    others = (name for name in ways if name not in ("loop", "binary", "ternary") and name[:4] != "read")
-    return row | {f"ternary / {name}": speed["ternary"] / speed[name] for name in others}
-
-
-def reading(size: int) -> Callable[[], Any]:
-    """Reads `size` bytes: a sum of 64-bit words."""
-    numbers = np.ones(size // 8, np.int64)
-    return lambda: numbers.sum()
+    others = [name for name in ways if name not in ("loop", "vpdpbusd", "binary", "ternary") and name[:4] != "read"]
+    return row | {f"{kind} / {name}": speed[kind] / speed[name] for kind in ("ternary", "binary") for name in others}
 
 
 def peers(x: np.ndarray, words: np.ndarray, threads: int, ggml: Path | None) -> dict[str, Callable[[], Any]]:
-    """The same product elsewhere, with ternary weights."""
+    """The same product elsewhere, with ternary weights; to these, binary ones would be no different."""
     (m, k), n = x.shape, words.shape[1]
     words = np.stack([words[0] & words[1], words[1]])  # a zero has no sign
     levels = unpack_ternary(words, k).astype(np.int8)

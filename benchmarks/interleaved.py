@@ -1,6 +1,10 @@
 """Shared by benchmarks of kernels: interleaved timing, peak, tables."""
 
+import ctypes
+import functools
 import importlib.util
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,6 +59,28 @@ def peak(macs: float, *, of: str = "product") -> tuple[Callable[[], object], flo
     loop = getattr(module, f"{of}_peak")
     rounds = max(1, int(min(macs, 2e8) / loop(1)))
     return lambda: loop(rounds), rounds * loop(1)
+
+
+@functools.cache
+def limits() -> ctypes.CDLL:
+    """The compiled machine_limits.c."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "machine_limits.so"
+        source = Path(__file__).with_name("machine_limits.c")
+        subprocess.run(["cc", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True)
+        loaded = ctypes.CDLL(str(library))
+    loaded.memory.restype, loaded.memory.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    loaded.read_all.restype, loaded.read_all.argtypes = ctypes.c_uint64, [ctypes.c_void_p, ctypes.c_size_t]
+    loaded.dot_products.restype, loaded.dot_products.argtypes = ctypes.c_int64, [ctypes.c_int64]
+    return loaded
+
+
+def reading(size: int) -> Callable[[], Any]:
+    """Reads `size` bytes: a sum of 64-bit words."""
+    loop = limits()
+    memory = loop.memory(size)
+    assert loop.read_all(memory, size) == int.from_bytes(b"\1" * 8) * (size // 8) % 2**64
+    return lambda: loop.read_all(memory, size)
 
 
 def installed(*packages: str) -> list[str]:

@@ -19,6 +19,7 @@ struct GaussianKernels;
 struct MomentsKernels;
 struct GradientKernels;
 struct LevelKernels;
+struct PassKernels;
 
 // The kernels of an instruction set, one member per operation.
 struct Kernels {
@@ -34,6 +35,7 @@ struct Kernels {
     const MomentsKernels *moments;
     const GradientKernels *gradient;
     const LevelKernels *levels;
+    const PassKernels *passes;
 };
 
 struct InstructionSet {

@@ -12,6 +12,7 @@ not depend on the law that combines changes: after a change of the law, only the
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import time
@@ -47,8 +48,9 @@ from hypersign.forecasting import (
     forecast,
 )
 from hypersign.forecasting.bench import Bench
-from hypersign.forecasting.effects import unseen
+from hypersign.forecasting.effects import error_of_mean
 from hypersign.forecasting.formats import sides_of
+from hypersign.forecasting.mixtures import together
 from hypersign.forecasting.planning import smallest
 
 MIXED = {"binary": 1.0, "ternary": 1.0, "4-level": 1.0}
@@ -92,7 +94,9 @@ class World:
     def bench(self) -> Bench:
         """The network with the inputs that the forecast sees."""
         if self._bench is None:
-            self._bench = Bench(self.subject.model, self.subject.calibration)
+            groups = self.subject.groups
+            numbers = None if groups is None else np.unique(groups, return_inverse=True)[1]
+            self._bench = Bench(self.subject.model, self.subject.calibration, numbers)
         return self._bench
 
     def others(self) -> tuple[list[Any], Array]:
@@ -101,11 +105,17 @@ class World:
             self._held = self.bench.others(self.subject.others)
         return self._held
 
+    @property
+    def other_groups(self) -> Array | None:
+        """The photograph or play of each of the other inputs."""
+        groups = self.subject.other_groups
+        return None if groups is None else np.array(groups)
+
     def alone(self) -> Cell:
         """The forecast: every change alone, and the few mixtures that the law is fitted to."""
 
         def make() -> Cell:
-            found = forecast(self.subject.model, self.subject.calibration, repaired=None)
+            found = forecast(self.subject.model, self.subject.calibration, groups=self.subject.groups)
             self._bench = found.bench
             self.folder.mkdir(parents=True, exist_ok=True)
             arrays: dict[str, Any] = {"original": found.bench.original}
@@ -130,7 +140,12 @@ class World:
         with np.load(self.folder / "alone.npz") as arrays:
             return {
                 side: fit(
-                    Law(arrays["original"], arrays[f"{side}_residuals"], arrays[f"{side}_gains"]),
+                    Law(
+                        arrays["original"],
+                        arrays[f"{side}_residuals"],
+                        arrays[f"{side}_gains"],
+                        groups=None if self.subject.groups is None else np.array(self.subject.groups),
+                    ),
                     [Mixture(tuple(m["picks"]), _effect(m["measured"])) for m in known["mixtures"][side]],
                 )
                 for side in SIDES
@@ -184,7 +199,7 @@ class World:
             found: Cell = {"assignment": dict(assignment)}
             for side in sides:
                 logits = self.bench.together(formats, repaired=side == "repaired", batches=held)
-                found[side] = effect(original, logits).as_dict()
+                found[side] = effect(original, logits, self.other_groups).as_dict()
                 found[f"{side}_parts"] = [round(float(part), 9) for part in r_parts(original, logits)]
                 found[f"{side}_agree"] = (original.argmax(-1) == logits.argmax(-1)).mean(1).round(4).tolist()
             return found
@@ -201,8 +216,8 @@ class World:
         """What the forecast says of its plan: measured on its own inputs, repair on those it has not seen."""
 
         def make() -> Cell:
-            original, same, other = self.bench.halves({k: sides_of(v) for k, v in assignment.items() if v != "float"})
-            return unseen(effect(original, same), effect(original, other)).as_dict()
+            sides = {layer: sides_of(text) for layer, text in assignment.items() if text != "float"}
+            return together(self.bench, sides, repaired=True).as_dict()
 
         return cell(self.folder / f"plan-{bits}-own.json", make)
 
@@ -235,7 +250,7 @@ def _of(found: Forecast, key: tuple[str, str]) -> Effect:
 
 
 def _without_laws(found: Forecast) -> Cell:
-    return {name: value for name, value in found.as_dict().items() if name != "laws"}
+    return dataclasses.replace(found, raw_law=None, repaired_law=None).as_dict()
 
 
 def _effect(found: Mapping[str, float]) -> Effect:
@@ -435,9 +450,9 @@ def plan_rows(world: World) -> list[Cell]:
                 "r": other["repaired"]["r"],
                 "agreement": other["repaired"]["agreement"],
                 "r_gain": mine["repaired"]["r"] - other["repaired"]["r"],
-                "r_error": _paired(mine["repaired_parts"], other["repaired_parts"]),
+                "r_error": _paired(mine["repaired_parts"], other["repaired_parts"], world.other_groups),
                 "agreement_gain": mine["repaired"]["agreement"] - other["repaired"]["agreement"],
-                "agreement_error": _paired(mine["repaired_agree"], other["repaired_agree"]),
+                "agreement_error": _paired(mine["repaired_agree"], other["repaired_agree"], world.other_groups),
             }
         rows.append(
             {
@@ -452,9 +467,9 @@ def plan_rows(world: World) -> list[Cell]:
     return rows
 
 
-def _paired(first: Sequence[float], second: Sequence[float]) -> float:
-    """The standard error of the mean difference over the same inputs."""
-    return float(np.std(np.subtract(first, second), ddof=1) / math.sqrt(len(first)))
+def _paired(first: Sequence[float], second: Sequence[float], groups: Array | None = None) -> float:
+    """The standard error of the mean difference over the same inputs, or groups of them."""
+    return error_of_mean(np.subtract(first, second), groups)
 
 
 def print_tables(result: Cell) -> None:
@@ -525,6 +540,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6, help="epochs of the float networks (default 6)")
     parser.add_argument("--device", default="cpu", help="of the networks (default cpu)")
     parser.add_argument("--pixels", type=int, default=PIXELS, help=f"of EfficientNet's inputs (default {PIXELS})")
+    parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="of which EfficientNet sees crops")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw predicted against measured")
     parser.add_argument(
         "--json", type=Path, nargs="?", const="-", metavar="FILE", help="print JSON, or write it there"
@@ -547,6 +563,7 @@ def main() -> None:
             epochs=arguments.epochs,
             device=arguments.device,
             pixels=arguments.pixels,
+            pictures=arguments.photographs,
         )
         result["networks"][name] = measure(World(subject, arguments.folder, arguments.mixtures))
     write_json(result, arguments.json)

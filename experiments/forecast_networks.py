@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypersign._checks import HypersignError
 from hypersign.data import load as load_data
-from hypersign.forecasting import inputs_of
 from hypersign.runs import Run, load
 from hypersign.training import Recipe, resume, train
 
@@ -26,6 +26,12 @@ PIXELS = 224
 
 SHARE_OF_CROPS = 4
 """One of this many of EfficientNet's inputs is a crop of a photograph; the others are enlarged CIFAR-10 images."""
+
+SEEN = 400_000
+"""Characters that the language models are trained on: the first ones. The rest is text to measure on."""
+
+PLAY = 40_000
+"""Characters of one group: about a third of a play. Windows of one play are alike."""
 
 TWIN = Recipe(
     data="cifar-10",
@@ -46,7 +52,7 @@ TWIN = Recipe(
 
 _TEXT = Recipe(
     data="tinyshakespeare",
-    images=400_000,
+    images=SEEN,
     weights="float",
     inputs="float",
     epochs=3,
@@ -81,6 +87,8 @@ class Network:
         model: the network, in evaluation mode.
         calibration: inputs that the forecast and repair see, one batch.
         others: other inputs, on which predictions are compared with measurements, in batches.
+        groups: for each calibration input the number of its photograph or play; None if all are independent.
+        other_groups: the same for each of the other inputs.
         fragile: whether random mixtures must be mild, so that some of them leave anything of the network.
         kinds: kinds of inputs whose agreement is compared apart from the rest: which of `calibration`, and which of
             `others`, are of it.
@@ -91,6 +99,8 @@ class Network:
     model: nn.Module
     calibration: list[Tensor]
     others: list[Tensor]
+    groups: list[int] | None = None
+    other_groups: list[int] | None = None
     fragile: bool = False
     kinds: Mapping[str, tuple[list[bool], list[bool]]] = dataclasses.field(default_factory=dict)
 
@@ -179,32 +189,51 @@ def cifar(split: str, count: int) -> Tensor:
     return found.contiguous(memory_format=torch.channels_last)
 
 
-def crops(count: int, pixels: int, right: bool, seed: int) -> Tensor:
-    """Crops of scikit-learn's two photographs, from their left or right halves, which share no pixel."""
-    from sklearn.datasets import load_sample_images
+def photographs(folder: Path, split: str) -> list[Tensor]:
+    """Every other photograph of a folder, in a random order of their names: the training or the test half."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    order = np.random.default_rng(0).permutation(len(files))[split == "test" :: 2]
+    images = [np.asarray(Image.open(files[i]).convert("RGB")) for i in order]
+    return [torch.tensor(image).permute(2, 0, 1)[None].float() for image in images]
 
+
+def crops(pictures: list[Tensor], count: int, pixels: int, seed: int) -> Tensor:
+    """Random square crops, the pictures in turn: 40 to 100 % of the shorter side, half of them flipped."""
     generator = np.random.default_rng(seed)
-    photographs = [torch.tensor(image).permute(2, 0, 1)[None].float() for image in load_sample_images().images]
     found = []
     for i in range(count):
-        picture = photographs[i % 2]
-        picture = picture[..., 330:] if right else picture[..., :310]
-        size = int(generator.integers(100, 300))
-        top = int(generator.integers(0, picture.shape[2] - size + 1))
-        left = int(generator.integers(0, picture.shape[3] - size + 1))
+        picture = pictures[i % len(pictures)]
+        height, width = picture.shape[2:]
+        size = int(min(height, width) * generator.uniform(0.4, 1))
+        top, left = (int(generator.integers(0, side - size + 1)) for side in (height, width))
         crop = picture[..., top : top + size, left : left + size]
         crop = F.interpolate(crop, (pixels, pixels), mode="bilinear", antialias=True)
         found.append(crop.flip(-1) if generator.integers(2) else crop)
     return (torch.cat(found) - 127) / 128
 
 
-def natural(split: str, count: int, pixels: int) -> tuple[Tensor, list[bool]]:
-    """Natural images for EfficientNet, crops of photographs and enlarged CIFAR-10 images; and which are crops."""
-    some = count // SHARE_OF_CROPS
-    large = F.interpolate(cifar(split, count - some), (pixels, pixels), mode="bicubic").clamp(-1, 1)
-    images = torch.cat([crops(some, pixels, split == "test", seed=split == "test"), large])
+def natural(split: str, count: int, pixels: int, folder: Path | None) -> tuple[Tensor, list[int], list[bool]]:
+    """Natural images for EfficientNet: enlarged CIFAR-10 images, and crops of the photographs in a folder.
+
+    Also the number of each image's photograph, and which images are crops.
+    """
+    some = 0 if folder is None else count // SHARE_OF_CROPS
+    images = F.interpolate(cifar(split, count - some), (pixels, pixels), mode="bicubic").clamp(-1, 1)
+    numbers = torch.arange(count)
+    if folder is not None:
+        pictures = photographs(folder, split)
+        images = torch.cat([crops(pictures, some, pixels, seed=split == "test"), images])
+        numbers[:some] %= len(pictures)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return images[order].contiguous(memory_format=torch.channels_last), (order < some).tolist()
+    images = images[order].contiguous(memory_format=torch.channels_last)
+    return images, numbers[order].tolist(), (order < some).tolist()
+
+
+def windows(tokens: Tensor, length: int, count: int) -> tuple[Tensor, list[int]]:
+    """Windows spread over a text, and the group of each."""
+    found = tokens[: len(tokens) // length * length].view(-1, length)
+    step = max(1, len(found) // count)
+    return found[::step][:count], [i * step * length // PLAY for i in range(len(found[::step][:count]))]
 
 
 def efficientnet() -> nn.Module:
@@ -225,7 +254,15 @@ def efficientnet() -> nn.Module:
 
 
 def network(
-    name: str, folder: Path, *, inputs: int, others: int, epochs: int, device: str = "cpu", pixels: int = PIXELS
+    name: str,
+    folder: Path,
+    *,
+    inputs: int,
+    others: int,
+    epochs: int,
+    device: str = "cpu",
+    pixels: int = PIXELS,
+    pictures: Path | None = None,
 ) -> Network:
     """The network of that name, trained in `folder` if needed.
 
@@ -237,25 +274,30 @@ def network(
         epochs: of training.
         device: of the network and its inputs.
         pixels: height and width of EfficientNet's inputs.
+        pictures: a folder of photographs, of which EfficientNet sees crops.
     """
     title, build = NETWORKS[name]
-    crops: dict[str, tuple[list[bool], list[bool]]] = {}
+    kinds: dict[str, tuple[list[bool], list[bool]]] = {}
     model: Any
+    groups = held_groups = None
     if name in TEXTS:
         run = trained(folder / name / "run", None, TEXTS[name])
         data, model = run.data(), run.load_model()
-        given, held = (torch.cat(inputs_of(data, part, n)) for part, n in ((data.train, inputs), (data.test, others)))
+        text = torch.cat([data.train.tokens, data.test.tokens])
+        given, groups = windows(text[:SEEN], data.length, inputs)
+        held, held_groups = windows(text[SEEN:], data.length, others)
     elif name == "efficientnet":
         model = build()
-        (given, cut), (held, held_cut) = natural("train", inputs, pixels), natural("test", others, pixels)
-        crops = {"crops": (cut, held_cut)}
+        given, groups, cut = natural("train", inputs, pixels, pictures)
+        held, held_groups, held_cut = natural("test", others, pixels, pictures)
+        kinds = {"crops": (cut, held_cut)} if pictures is not None else {}
     else:
         model = build() if name == "binary" else _twin(folder / name / "run", build, epochs)
         given, held = cifar("train", inputs), cifar("test", others)
     model = model.eval().to(device, memory_format=torch.preserve_format if name in TEXTS else torch.channels_last)
     held = held.to(device)
     parts = list(held.split(100 if held.device.type == "cpu" else 500))
-    return Network(name, title, model, [given.to(device)], parts, name == "efficientnet", crops)
+    return Network(name, title, model, [given.to(device)], parts, groups, held_groups, name == "efficientnet", kinds)
 
 
 NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {

@@ -4,7 +4,7 @@ import torch
 
 from hypersign import ops, theory
 from hypersign._checks import HypersignError
-from hypersign.bits import hadamard_transform
+from hypersign.bits import available_backends, forced, hadamard_transform
 from hypersign.rotations import HaarRotation, HadamardRotation, random_signs
 
 ROTATIONS = [HaarRotation(64, 3), HadamardRotation(64, seed=3), HadamardRotation(64, rounds=1, seed=3)]
@@ -231,3 +231,21 @@ def test_float16_is_rotated_where_its_sums_leave_it():
     expected = hadamard_transform(x.astype(np.float64))
     np.testing.assert_allclose(hadamard_transform(x), expected, rtol=1e-3)
     np.testing.assert_allclose(ops.hadamard_transform(torch.from_numpy(x)).numpy(), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backend", available_backends()[1:])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_rotated_one_by_one_have_the_bits_of_whole_arrays(backend, dtype):
+    random = np.random.default_rng(0)
+    for dimension, outputs in ((1, 1), (2, 2), (5, 7), (27, 27), (64, 64), (65, 40), (768, 768), (769, 100)):
+        for tight in (True, False):
+            rotation = HadamardRotation(dimension, outputs=outputs, tight=tight)
+            x = random.standard_normal((3, 2, dimension)).astype(dtype)
+            with forced("numpy"):
+                expected = rotation(x)
+            with forced(backend):
+                found = rotation(x)
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, expected)
+    with forced(backend):
+        assert HadamardRotation(3)(np.empty((0, 3), dtype)).shape == (0, 4)

@@ -16,6 +16,24 @@
 
 namespace hypersign {
 
+// What follows the sums of a residual block: batch norm and shortcut, perhaps RPReLU, perhaps binary levels,
+//
+//     s = (x scale + shift) + other
+//     t = s scale1 + shift1,  s = (min(t, 0) scale3 + shift3) + (max(t, 0) scale2 + shift2)     with RPReLU
+//
+// each product and sum rounded. Channels are a multiple of 16.
+struct ResidualTask {
+    const int32_t *x;
+    int64_t x_stride;  // from a pixel to the next
+    const float *scale, *shift, *other;
+    const float *rprelu[6];  // rows of scale1, shift1, scale2, shift2, scale3, shift3; null without RPReLU
+    const float *low;        // with levels: as ElementwiseKernels::levels has them; null without
+    const uint64_t *flip;
+    float *y;
+    uint64_t *sign;
+    int64_t pixels, channels;
+};
+
 // y may be x, or the first or second term. Parameters have a row of `period` numbers that repeats.
 struct ElementwiseKernels {
     // y = x scale + shift, product and sum each rounded
@@ -40,6 +58,8 @@ struct ElementwiseKernels {
     void (*mean)(const float *const *rows, int64_t count, float divisor, float *y, int64_t n);
     // y = the largest of them; NaN wins
     void (*max)(const float *const *rows, int64_t count, float *y, int64_t n);
+    // The end of a residual block in one loop. Null where it is no faster than operation after operation.
+    bool (*residual)(const ResidualTask &task) = nullptr;
 };
 
 }  // namespace hypersign

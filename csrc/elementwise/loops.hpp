@@ -130,7 +130,7 @@ struct ElementwiseLoops {
 
     static constexpr ElementwiseKernels kernels{
         affine<float>, affine<int32_t>, affine<uint8_t>, affine_add<float>, affine_add<int32_t>, add, clip, outer,
-        levels,        mean,            max};
+        levels,        mean,            max,              nullptr};
 };
 
 }  // namespace hypersign

@@ -28,7 +28,7 @@ class ElementwiseProgram {
     };
     int add_value(Value value);
 
-    enum class Operation { affine, affine_add, add, clip, outer, levels };
+    enum class Operation { affine, affine_add, residual, add, clip, outer, levels };
     struct Instruction {
         Operation operation;
         int to, from, other = -1;
@@ -36,6 +36,7 @@ class ElementwiseProgram {
         float low = 0, high = 0;
         std::vector<uint64_t> flip;
         bool ternary = false;
+        std::vector<Instruction> parts;  // of residual: the operations that it stands for
     };
     void add_instruction(Instruction instruction) { instructions_.push_back(std::move(instruction)); }
 
@@ -54,7 +55,11 @@ class ElementwiseProgram {
 
    private:
     void join_sums();
+    void join_residuals();
+    bool reads_later(size_t from, int value) const;
     void run_tile(int64_t first, int64_t count, const int32_t *sums, int64_t filters, float *scratch);
+    void run_instruction(const Instruction &instruction, int64_t first, int64_t count, const int32_t *sums,
+                         int64_t filters, float *scratch);
 
     std::vector<Value> values_;
     std::vector<Instruction> instructions_;

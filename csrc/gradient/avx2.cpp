@@ -30,12 +30,12 @@ void split(const int8_t *from, int8_t (*q)[kBuild]) {
     }
 }
 
-void build(const int8_t (*q)[kBuild], uint8_t *out, int64_t stride) {
+void build(const int8_t *q, int64_t pitch, uint8_t *out, int64_t stride) {
     // Entry i of 32 tables in v[i]; then a transposition of 16 x 16 bytes in each half of the registers.
     __m256i v[kTable], w[kTable];
     for (int half = 0; half < 2; ++half) {
         __m256i *entry = v + 8 * half, row[4];
-        for (int j = 0; j < 4; ++j) row[j] = load(q[4 * half + j]);
+        for (int j = 0; j < 4; ++j) row[j] = load(q + (4 * half + j) * pitch);
         entry[0] = _mm256_add_epi8(_mm256_add_epi8(_mm256_set1_epi8(kTableBias), row[0]),
                                    _mm256_add_epi8(_mm256_add_epi8(row[1], row[2]), row[3]));
         for (int j = 1; j < 4; ++j)
@@ -62,7 +62,8 @@ inline void interleave(uint8_t *out, __m256i first, __m256i second) {
     store(out + 32, _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
+// Of one table, whose first four numbers are words[4 j], and the others words[4 j + 1].
+void spread_table(const uint32_t *words, uint8_t *out, int32_t *signs) {
     const __m256i bytes = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
                                            2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
     const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
@@ -70,7 +71,7 @@ void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
     for (int half = 0; half < 2; ++half) {
         __m256i set[4];  // -1 where the bit is
         for (int j = 0; j < 4; ++j) {
-            const __m256i word = _mm256_set1_epi32(static_cast<int>(words[4 * half + j]));
+            const __m256i word = _mm256_set1_epi32(static_cast<int>(words[4 * j + half]));
             set[j] = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit), bit);
         }
         index[half] = _mm256_and_si256(set[0], _mm256_set1_epi8(7));
@@ -86,21 +87,24 @@ void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
     for (int64_t c = 0; c < kBlock; ++c) signs[c] += both[c];
 }
 
+void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
+    spread_table(words, out, signs);
+    spread_table(words + 2, out + kIndices, signs);
+}
+
 inline __m256i table(const uint8_t *p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
 
-template <bool first>
 inline void flush(int32_t *sums, __m256i words) {
     const __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(words));
     const __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(words, 1));
-    store(sums, first ? low : _mm256_add_epi32(load(sums), low));
-    store(sums + 8, first ? high : _mm256_add_epi32(load(sums + 8), high));
+    store(sums, _mm256_add_epi32(load(sums), low));
+    store(sums + 8, _mm256_add_epi32(load(sums + 8), high));
 }
 
 template <int rows>
 void look(const uint8_t *const *tables, const Segment *segments, int64_t count, int32_t (*sums)[kBlock]) {
-    bool first = true;
     for (int64_t s = 0; s < count;) {
         __m256i acc[rows][2];
         for (int r = 0; r < rows; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
@@ -121,12 +125,7 @@ void look(const uint8_t *const *tables, const Segment *segments, int64_t count, 
             }
         }
         for (int r = 0; r < rows; ++r)
-            for (int h = 0; h < 2; ++h)
-                if (first)
-                    flush<true>(sums[r] + 16 * h, acc[r][h]);
-                else
-                    flush<false>(sums[r] + 16 * h, acc[r][h]);
-        first = false;
+            for (int h = 0; h < 2; ++h) flush(sums[r] + 16 * h, acc[r][h]);
     }
 }
 
@@ -136,13 +135,32 @@ void look_any(const uint8_t *const *tables, int64_t rows, const Segment *segment
         (rows >= 4 ? look<4> : rows == 3 ? look<3> : rows == 2 ? look<2> : look<1>)(tables, segments, count, sums);
 }
 
-inline __m256i magnitude(__m256i bits) { return _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)); }
-
 // The first `left` of eight lanes.
 inline __m256i lanes(int64_t left) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(std::min<int64_t>(left, 8))), lane);
 }
+
+void add(const int8_t *q, int64_t n, int32_t *sums) {
+    for (int64_t i = 0; i < n; ++i) sums[i] += q[i];
+}
+
+void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    for (int64_t c = 0; c < channels; c += 8) {
+        const __m256 value =
+            _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(load(sums + c), load(bias + c))), _mm256_set1_ps(scale));
+        const __m256i bits = _mm256_set1_epi32(static_cast<int>(inside >> c));
+        const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit), bit);
+        const __m256 result = _mm256_and_ps(value, _mm256_castsi256_ps(kept));
+        if (channels - c >= 8)
+            _mm256_storeu_ps(out + c, result);
+        else
+            _mm256_maskstore_ps(out + c, lanes(channels - c), result);
+    }
+}
+
+inline __m256i magnitude(__m256i bits) { return _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)); }
 
 int32_t largest(const float *x, int64_t n, int64_t width, int32_t *columns) {
     __m256i most = _mm256_setzero_si256();
@@ -205,6 +223,6 @@ void round(const float *x, int64_t n, int64_t width, float a, const float *b, ui
 
 }  // namespace
 
-const GradientKernels gradient_avx2{split, build, spread, look_any, largest, round};
+const GradientKernels gradient_avx2{split, build, spread, look_any, add, write, largest, round};
 
 }  // namespace hypersign

@@ -26,7 +26,7 @@ constexpr int64_t kNumbers = 8;          // of a table
 constexpr int64_t kTable = 16;           // bytes of it
 constexpr int64_t kTableBias = 4 * 31;  // what makes its entries non-negative
 constexpr int64_t kFlush = 64;           // tables whose sums fit in 16 bits: 64 * 2 * 248 < 2^15
-constexpr int64_t kBlock = 32;           // channels looked up together
+constexpr int64_t kBlock = 32;          // channels looked up together
 constexpr int64_t kIndices = 4 * kBlock;  // bytes of their indices into a table and of their signs
 constexpr int64_t kBuild = 32;           // tables built together
 constexpr int64_t kRows = 8;             // rows of tables looked up together
@@ -35,22 +35,25 @@ constexpr int64_t kRows = 8;             // rows of tables looked up together
 struct Segment {
     int64_t offset;
     const uint8_t *indices;
-    int64_t tables;  // at most kFlush
+    int64_t tables;  // an even number, at most kFlush
 };
 
 struct GradientKernels {
     // q[j][t] = from[8 t + j], of 8 kBuild numbers.
     void (*split)(const int8_t *from, int8_t (*q)[kBuild]);
-    // kBuild tables: table t of the eight numbers q[0][t], ..., q[7][t]; to out + t * stride.
-    void (*build)(const int8_t (*q)[kBuild], uint8_t *out, int64_t stride);
-    // The indices of 32 channels into a table, and then their signs: channel c's for the first four numbers at 2 c,
-    // for the others at 2 c + 1. Bit c of words[j] is 1 where number j counts negatively. The signs are added to
-    // `signs`.
+    // kBuild tables: table t of the eight numbers q[t], q[pitch + t], ..., q[7 pitch + t]; to out + t * stride.
+    void (*build)(const int8_t *q, int64_t pitch, uint8_t *out, int64_t stride);
+    // The indices and signs of 32 channels for two tables, 2 kIndices bytes in the order that `look` wants. Bit c of
+    // words[4 j + k] is 1 where number j of the k-th four counts negatively. The signs are added to `signs`.
     void (*spread)(const uint32_t *words, uint8_t *out, int32_t *signs);
-    // sums[r][c] = sum over segments and their tables of channel c's two entries, each with its sign, for `rows` rows
-    // of tables, 1 to kRows. At least one segment.
+    // sums[r][c] += sum over segments and their tables of channel c's two entries, each with its sign, for `rows` rows
+    // of tables, 1 to kRows.
     void (*look)(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
                  int32_t (*sums)[kBlock]);
+    // sums(i) += q(i)
+    void (*add)(const int8_t *q, int64_t n, int32_t *sums);
+    // out(c) = (sums(c) - bias(c)) scale where bit c of `inside` is 1, else 0.
+    void (*write)(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out);
     // The largest magnitude of n numbers, as the bits of a float, in which NaN is larger than all; also max'ed into
     // columns[i % width].
     int32_t (*largest)(const float *x, int64_t n, int64_t width, int32_t *columns);
@@ -59,7 +62,6 @@ struct GradientKernels {
     void (*round)(const float *x, int64_t n, int64_t width, float a, const float *b, uint32_t *state, int8_t *by_image,
                   int8_t *by_filter);
 };
-
 
 struct GradientShape {
     int64_t images, height, width, channels;  // of the layer's inputs
@@ -73,12 +75,14 @@ void round_gradients(const float *x, int64_t images, int64_t pixels, int64_t fil
                      float *image_scales, int8_t *by_filter, float *filter_scales, int threads);
 
 // q: (images, rows, columns, filters); words: (planes, filters, ceil(d / 64)) in (kernel row, kernel column, channel)
-// order; out: (images, height, width, channels).
-void input_gradient(const GradientShape &shape, const int8_t *q, const float *scales, const uint64_t *words, float *out,
-                    int threads);
+// order; out: (images, height, width, channels). The gradient is 0 where the bit of `inside`, packed as inputs are, is 0;
+// null: nowhere.
+void input_gradient(const GradientShape &shape, const int8_t *q, const float *scales, const uint64_t *words,
+                    const uint64_t *inside, float *out, int threads);
 
 // x: (planes, images, height, width, ceil(channels / 64)); out: (filters, kernel height, kernel width, channels).
+// `inside` in the same way, packed as filters are.
 void weight_gradient(const GradientShape &shape, const int8_t *q, const float *scales, const uint64_t *x,
-                     int64_t pad_value, float *out, int threads);
+                     int64_t pad_value, const uint64_t *inside, float *out, int threads);
 
 }  // namespace hypersign

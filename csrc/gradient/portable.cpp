@@ -10,39 +10,46 @@ void split(const int8_t *from, int8_t (*q)[kBuild]) {
     for (int64_t i = 0; i < kNumbers * kBuild; ++i) q[i % kNumbers][i / kNumbers] = from[i];
 }
 
-void build(const int8_t (*q)[kBuild], uint8_t *out, int64_t stride) {
+void build(const int8_t *q, int64_t pitch, uint8_t *out, int64_t stride) {
     for (int64_t t = 0; t < kBuild; ++t)
         for (int i = 0; i < kTable; ++i) {
-            const int8_t(*four)[kBuild] = q + (i < 8 ? 0 : 4);
-            int sum = kTableBias + four[0][t];
-            for (int j = 1; j < 4; ++j) sum += i >> (j - 1) & 1 ? -four[j][t] : four[j][t];
+            const int8_t *four = q + (i < 8 ? 0 : 4) * pitch + t;
+            int sum = kTableBias + four[0];
+            for (int j = 1; j < 4; ++j) sum += i >> (j - 1) & 1 ? -four[j * pitch] : four[j * pitch];
             out[t * stride + i] = static_cast<uint8_t>(sum);
         }
 }
 
 void spread(const uint32_t *words, uint8_t *out, int32_t *signs) {
     for (int64_t c = 0; c < kBlock; ++c)
-        for (int half = 0; half < 2; ++half) {
-            const uint32_t *four = words + 4 * half;
+        for (int k = 0; k < 4; ++k) {
             int index = 0;
-            for (int j = 1; j < 4; ++j) index |= static_cast<int>(four[j] >> c & 1) << (j - 1);
-            const bool negative = four[0] >> c & 1;
-            out[2 * c + half] = static_cast<uint8_t>((negative ? index ^ 7 : index) + 8 * half);
-            out[2 * kBlock + 2 * c + half] = static_cast<uint8_t>(negative ? -1 : 1);
+            for (int j = 1; j < 4; ++j) index |= static_cast<int>(words[4 * j + k] >> c & 1) << (j - 1);
+            const bool negative = words[k] >> c & 1;
+            uint8_t *to = out + k / 2 * kIndices + 2 * c + k % 2;
+            to[0] = static_cast<uint8_t>((negative ? index ^ 7 : index) + 8 * (k % 2));
+            to[2 * kBlock] = static_cast<uint8_t>(negative ? -1 : 1);
             signs[c] += negative ? -1 : 1;
         }
 }
 
 void look(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count, int32_t (*sums)[kBlock]) {
-    for (int64_t r = 0; r < rows; ++r) {
-        std::memset(sums[r], 0, sizeof sums[r]);
+    for (int64_t r = 0; r < rows; ++r)
         for (const Segment *s = segments; s < segments + count; ++s)
             for (int64_t t = 0; t < s->tables; ++t) {
                 const uint8_t *table = tables[r] + s->offset + t * kTable, *index = s->indices + t * kIndices;
                 for (int64_t i = 0; i < 2 * kBlock; ++i)
                     sums[r][i / 2] += static_cast<int8_t>(index[2 * kBlock + i]) * table[index[i]];
             }
-    }
+}
+
+void add(const int8_t *q, int64_t n, int32_t *sums) {
+    for (int64_t i = 0; i < n; ++i) sums[i] += q[i];
+}
+
+void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out) {
+    for (int64_t c = 0; c < channels; ++c)
+        out[c] = inside >> c & 1 ? static_cast<float>(sums[c] - bias[c]) * scale : 0.0f;
 }
 
 int32_t largest(const float *x, int64_t n, int64_t width, int32_t *columns) {
@@ -89,6 +96,6 @@ void round(const float *x, int64_t n, int64_t width, float a, const float *b, ui
 
 }  // namespace
 
-const GradientKernels gradient_portable{split, build, spread, look, largest, round};
+const GradientKernels gradient_portable{split, build, spread, look, add, write, largest, round};
 
 }  // namespace hypersign

@@ -1,5 +1,6 @@
 #include "bind.hpp"
 #include "hadamard/hadamard.hpp"
+#include "hadamard/rotate.hpp"
 #include "parallel.hpp"
 
 namespace hypersign {
@@ -36,9 +37,31 @@ void bind_integer(nb::module_ &m, const char *name, void (*HadamardKernels::*ker
     });
 }
 
+template <typename T>
+void bind_rotate(nb::module_ &m, const char *name) {
+    define(m, name,
+           [](Array<const T, 2> x, Array<const float, 2> signs, int64_t window, Array<T, 2> y, int threads) {
+               const int64_t rows = length(x, 0), n = length(signs, 1), parts = window == n ? 1 : 2;
+               const Rotation rotation{length(x, 1), length(y, 1), n, window, length(signs, 0) / parts, signs.data()};
+               require(window >= 1 && (window & (window - 1)) == 0 && window <= n && n < 2 * window,
+                       "a power of two was expected");
+               require_fit(length(y, 0) == rows && rotation.dimension <= n && rotation.outputs <= n &&
+                           length(signs, 0) % parts == 0);
+               const T *from = x.data();
+               T *to = y.data();
+               threads = checked_threads(threads);
+               GilReleased released;
+               parallel_for(rows, threads, [&](int64_t first, int64_t last) {
+                   rotate(rotation, from + first * rotation.dimension, to + first * rotation.outputs, last - first);
+               });
+           });
+}
+
 }  // namespace
 
 void bind_hadamard(nb::module_ &m) {
+    bind_rotate<float>(m, "rotate_float32");
+    bind_rotate<double>(m, "rotate_float64");
     bind_floating<float>(m, "hadamard_float32", &HadamardKernels::float32);
     bind_floating<double>(m, "hadamard_float64", &HadamardKernels::float64);
     bind_integer<int32_t>(m, "hadamard_int32", &HadamardKernels::int32);

@@ -1,120 +1,158 @@
-// Rows in the lanes of vpdpbusd, four levels of each. Digits are not moved: a mask leaves those of one place, which
-// stand for digit << shift, and sums of places from the highest on are shifted down between places; where rows are
-// short and queries many, shifting rows takes fewer instructions. Levels of a table
-// are looked up (vpshufb) plus 128, because the first operand is unsigned; sums start at -128 times the query's sum.
-// Twelve queries by two groups are 24 registers of sums; one query takes eight groups, whose sums do not wait for each
-// other.
+// Rows in the lanes of vpdpbusd, four levels of each. Sums start at minus the query's sum times the byte of level 0, so
+// they end as dot products. Twelve queries by two groups are 24 registers of sums; one query takes eight groups, whose
+// sums do not wait for each other. Scores are compared with the limits before sums leave their registers.
 #include <immintrin.h>
 
 #include <utility>
 
 #include "inline.hpp"
+#include "levels/encode.hpp"
 #include "levels/levels.hpp"
 #include "levels/recode.hpp"
 
 namespace hypersign {
 namespace {
 
-// Adds the products of one digit of every byte. `moved`: rows are shifted, so that levels are not.
-template <int G, int Q, int bits, bool table, bool moved, int digit>
-HYPERSIGN_INLINE void add_digit(const LevelTile &tile, const uint8_t *rows, const int8_t *queries, __m512i levels,
-                                __m512i (&sums)[Q][G]) {
-    const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << bits) - 1) << (moved ? 0 : bits * digit)));
-    const int64_t group = tile.steps * 64;
-    const int8_t *y = queries + digit * tile.steps * 4 * Q;
-    for (int64_t step = 0; step < tile.steps; ++step, y += 4 * Q, rows += 64) {
-        __m512i picked[G];
-        for (int g = 0; g < G; ++g) {
-            picked[g] = _mm512_loadu_si512(rows + g * group);
-            if (moved && digit > 0) picked[g] = _mm512_srli_epi16(picked[g], bits * digit);
-            picked[g] = _mm512_and_si512(picked[g], mask);
-            if (table) picked[g] = _mm512_shuffle_epi8(levels, picked[g]);
+HYPERSIGN_INLINE __m128i four_rows(const uint8_t *const *rows, int64_t step) {
+    const __m256i addresses = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows));
+    return _mm256_i64gather_epi32(reinterpret_cast<const int *>(4 * step), addresses, 1);
+}
+
+void unpack(const LevelGroup &group) {
+    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(group.table)));
+    const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << group.bits) - 1));
+    for (int64_t step = 0; step < group.steps; ++step) {
+        __m512i packed = _mm512_setzero_si512();
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows, step), 0);
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows + 4, step), 1);
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows + 8, step), 2);
+        packed = _mm512_inserti32x4(packed, four_rows(group.rows + 12, step), 3);
+        uint8_t *to = group.to + 64 * step;
+        for (int shift = 0; shift < 8; shift += group.bits, to += 64 * group.steps) {
+            const __m512i digits = _mm512_and_si512(_mm512_srl_epi16(packed, _mm_cvtsi32_si128(shift)), mask);
+            _mm512_storeu_si512(to, _mm512_shuffle_epi8(table, digits));
         }
-        for (int q = 0; q < Q; ++q) {
+    }
+}
+
+// Sums with the products of four bytes added to each. Compilers copy the sums of the intrinsic around, and into memory.
+HYPERSIGN_INLINE __m512i with_products(__m512i sums, __m512i x, __m512i numbers) {
+#if defined(HYPERSIGN_REGISTER)
+    return _mm512_dpbusd_epi32(sums, x, numbers);  // under an emulator
+#else
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(numbers));
+    return sums;
+#endif
+}
+
+// Calls f(0), f(1) and so on with constants, so that arrays become registers.
+template <class F, int... i>
+HYPERSIGN_INLINE void each(std::integer_sequence<int, i...>, const F &f) {
+    (f(std::integral_constant<int, i>()), ...);
+}
+
+// The dot products of G groups and Q queries.
+template <int G, int Q>
+HYPERSIGN_INLINE void multiply(const LevelTile &tile, int64_t first_group, int64_t first, int32_t *to, int64_t pitch) {
+    const auto groups = std::make_integer_sequence<int, G>();
+    const auto queries = std::make_integer_sequence<int, Q>();
+    const int64_t group = tile.steps * 64;
+    const uint8_t *rows = tile.block + first_group * group;
+    const int8_t *y = tile.queries + first * tile.query_bytes();
+    __m512i sums[Q][G] = {};
+    for (int64_t step = 0; step < tile.steps; ++step, y += 4 * Q, rows += 64) {
+        __m512i x[G];
+        each(groups, [&](auto g) { x[g] = _mm512_loadu_si512(rows + g * group); });
+        each(queries, [&](auto q) {
             int32_t four;
             __builtin_memcpy(&four, y + 4 * q, 4);
             const __m512i numbers = _mm512_set1_epi32(four);
-            for (int g = 0; g < G; ++g) sums[q][g] = _mm512_dpbusd_epi32(sums[q][g], picked[g], numbers);
+            each(groups, [&](auto g) { sums[q][g] = with_products(sums[q][g], x[g], numbers); });
+        });
+    }
+    each(queries, [&](auto q) {
+        const __m512i zero = _mm512_set1_epi32(tile.zero * tile.query_sums[first + q]);
+        each(groups, [&](auto g) { _mm512_storeu_si512(to + q * pitch + 16 * g, _mm512_sub_epi32(sums[q][g], zero)); });
+    });
+}
+
+struct Store {
+    const LevelTile &tile;
+
+    template <int G, int Q>
+    void use(int64_t group, int64_t first) const {
+        const int64_t pitch = 16 * tile.groups;
+        multiply<G, Q>(tile, group, first, tile.dots + first * pitch + 16 * group, pitch);
+    }
+};
+
+struct Select {
+    const LevelTile &tile;
+    const LevelScores &scores;
+
+    template <int G, int Q>
+    void use(int64_t group, int64_t first) const {
+        alignas(64) int32_t dots[Q][G][16];
+        multiply<G, Q>(tile, group, first, dots[0][0], 16 * G);
+        compare<G, Q>(group, first, dots);
+    }
+
+    template <int G, int Q>
+    __attribute__((noinline)) void compare(int64_t group, int64_t first, const int32_t (&dots)[Q][G][16]) const {
+        __m512 a[G], b[G];
+        for (int g = 0; g < G; ++g) {
+            a[g] = _mm512_loadu_ps(scores.a + 16 * (group + g));
+            b[g] = _mm512_loadu_ps(scores.b + 16 * (group + g));
+        }
+        for (int q = 0; q < Q; ++q) {
+            const __m512 step = _mm512_set1_ps(scores.steps[first + q]);
+            const __m512 limit = _mm512_set1_ps(scores.limits[first + q]);
+            for (int g = 0; g < G; ++g) {
+                const __m512 dot = _mm512_cvtepi32_ps(_mm512_load_si512(dots[q][g]));
+                const __m512 score = _mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(dot, step), a[g]), b[g]);
+                const __mmask16 wanted = _mm512_cmp_ps_mask(score, limit, _CMP_NGE_UQ);
+                if (__builtin_expect(wanted != 0, 0)) keep(first + q, 16 * (group + g), wanted, score);
+            }
         }
     }
-    if (!moved && digit > 0)
-        for (int q = 0; q < Q; ++q)
-            for (int g = 0; g < G; ++g) sums[q][g] = _mm512_srai_epi32(sums[q][g], bits);
-}
 
-// G groups by Q queries.
-template <int G, int Q, int bits, bool table, bool moved, int... digits>
-HYPERSIGN_INLINE void tile_of(const LevelTile &tile, const uint8_t *rows, const int8_t *queries,
-                              const int32_t *query_sums, int32_t *dots, std::integer_sequence<int, digits...>) {
-    __m512i sums[Q][G], levels = _mm512_setzero_si512();
-    for (int q = 0; q < Q; ++q)
-        for (int g = 0; g < G; ++g) sums[q][g] = _mm512_set1_epi32(table ? -128 * query_sums[q] : 0);
-    if (table) {
-        const __m128i signed_levels = _mm_loadu_si128(reinterpret_cast<const __m128i *>(tile.table));
-        levels = _mm512_broadcast_i32x4(_mm_xor_si128(signed_levels, _mm_set1_epi8(-128)));
+    void keep(int64_t q, int64_t row, __mmask16 wanted, __m512 score) const {
+        const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        if (scores.count - row < 16) wanted = static_cast<__mmask16>(wanted & ((1 << (scores.count - row)) - 1));
+        const int64_t at = q * scores.pitch + scores.found[q];
+        const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(row)));
+        _mm512_storeu_si512(scores.positions + at, _mm512_maskz_compress_epi32(wanted, rows));
+        _mm512_storeu_ps(scores.scores + at, _mm512_maskz_compress_ps(wanted, score));
+        scores.found[q] += __builtin_popcount(wanted);
     }
-    // The highest digit first.
-    (add_digit<G, Q, bits, table, moved, 8 / bits - 1 - digits>(tile, rows, queries, levels, sums), ...);
-    for (int q = 0; q < Q; ++q)
-        for (int g = 0; g < G; ++g) _mm512_storeu_si512(dots + q * 16 * tile.groups + 16 * g, sums[q][g]);
-}
+};
 
-template <int G, int Q, int bits, bool table, bool moved>
-void queries_of(const LevelTile &tile, int64_t first) {
-    const int8_t *queries = tile.queries + first * tile.query_bytes();
-    const int32_t *query_sums = tile.query_sums + first;
-    int32_t *dots = tile.dots + first * 16 * tile.groups;
-    const auto digits = std::make_integer_sequence<int, 8 / bits>();
+// All groups with Q queries, G at a time.
+template <int G, int Q, class Work>
+void all_groups(const LevelTile &tile, int64_t first, const Work &work) {
     int64_t g = 0;
-    for (; g + G <= tile.groups; g += G)
-        tile_of<G, Q, bits, table, moved>(tile, tile.block + g * tile.steps * 64, queries, query_sums, dots + 16 * g,
-                                          digits);
-    for (; g < tile.groups; ++g)
-        tile_of<1, Q, bits, table, moved>(tile, tile.block + g * tile.steps * 64, queries, query_sums, dots + 16 * g,
-                                          digits);
+    for (; g + G <= tile.groups; g += G) work.template use<G, Q>(g, first);
+    for (; g < tile.groups; ++g) work.template use<1, Q>(g, first);
 }
 
-template <int bits, bool table>
-void all_queries(const LevelTile &tile) {
+template <class Work>
+void all_queries(const LevelTile &tile, const Work &work) {
     int64_t q = 0;
-    for (; level_chunk(tile.query_count - q) == 12; q += 12) queries_of<2, 12, bits, table, true>(tile, q);
-    for (; level_chunk(tile.query_count - q) == 4; q += 4) queries_of<4, 4, bits, table, table>(tile, q);
-    for (; q < tile.query_count; ++q) queries_of<8, 1, bits, table, table>(tile, q);
+    for (; level_chunk(tile.query_count - q) == 12; q += 12) all_groups<2, 12>(tile, q, work);
+    for (; level_chunk(tile.query_count - q) == 4; q += 4) all_groups<4, 4>(tile, q, work);
+    for (; q < tile.query_count; ++q) all_groups<8, 1>(tile, q, work);
 }
 
-void dots(const LevelTile &tile) {
-    if (tile.digits == 8)
-        all_queries<1, false>(tile);
-    else if (tile.digits == 4)
-        all_queries<2, false>(tile);
-    else
-        all_queries<4, true>(tile);
-}
+void dots(const LevelTile &tile) { all_queries(tile, Store{tile}); }
 
-int64_t select(const LevelScores &scores) {
-    const __m512i twice = _mm512_set1_epi32(1 - scores.factor), offset = _mm512_set1_epi32(scores.offset);
-    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512 step = _mm512_set1_ps(scores.step), limit = _mm512_set1_ps(scores.limit);
-    const __mmask16 all = scores.all ? 0xFFFF : 0;
-    int64_t found = 0;
-    for (int64_t i = 0; i < scores.count; i += 16) {
-        const __m512i digits = _mm512_loadu_si512(scores.dots + i);
-        const __m512i dot = _mm512_add_epi32(_mm512_add_epi32(digits, offset), _mm512_and_si512(digits, twice));
-        const __m512 scaled = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), step), _mm512_loadu_ps(scores.a + i));
-        const __m512 score = _mm512_add_ps(scaled, _mm512_loadu_ps(scores.b + i));
-        auto wanted = static_cast<__mmask16>(_mm512_cmp_ps_mask(score, limit, _CMP_LT_OQ) | all);
-        if (scores.count - i < 16) wanted = static_cast<__mmask16>(wanted & ((1 << (scores.count - i)) - 1));
-        if (wanted == 0) continue;
-        const __m512i at = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(i)));
-        _mm512_storeu_si512(scores.positions + found, _mm512_maskz_compress_epi32(wanted, at));
-        _mm512_storeu_ps(scores.scores + found, _mm512_maskz_compress_ps(wanted, score));
-        found += __builtin_popcount(wanted);
-    }
-    return found;
+void select(const LevelTile &tile, const LevelScores &scores) {
+    for (int64_t q = 0; q < tile.query_count; ++q) scores.found[q] = 0;
+    all_queries(tile, Select{tile, scores});
 }
 
 }  // namespace
 
-const LevelKernels levels_avx512{16, dots, select, recode_levels};
+const LevelKernels levels_avx512{16, unpack, dots, select, recode_levels, encode_rows<float>,
+                                 encode_rows<double>};
 
 }  // namespace hypersign

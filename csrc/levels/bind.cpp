@@ -2,6 +2,7 @@
 
 #include "bind.hpp"
 #include "levels/levels.hpp"
+#include "parallel.hpp"
 
 namespace hypersign {
 namespace {
@@ -23,9 +24,34 @@ LevelTask task(const Array<const int8_t, 2> &queries, const Rows &rows, int kind
             allowed ? reinterpret_cast<const uint8_t *>(allowed->data()) : nullptr, checked_threads(threads)};
 }
 
+template <class T, class Kernel>
+void bind_encode(nb::module_ &m, const char *name, Kernel LevelKernels::*kernel) {
+    define(m, name,
+           [kernel](Array<const T, 2> rows, Array<const int8_t, 1> levels, Array<const double, 2> factors,
+                    Array<uint8_t, 2> indices, int threads) {
+               const int64_t n = length(rows, 0), count = length(rows, 1), number = length(levels, 0);
+               require(number == 2 || number == 3 || number == 4 || number == 8 || number == 16,
+                       "another number of levels was expected");
+               require(count >= 1 && count <= kMostLevels, "fewer levels were expected");
+               require_fit(length(indices, 0) == n && length(indices, 1) == count && length(factors, 1) == number - 1);
+               const LevelEncoding encoding{count, levels.data(), number, factors.data(), length(factors, 0)};
+               const T *from = rows.data();
+               uint8_t *to = indices.data();
+               threads = checked_threads(threads);
+               GilReleased released;
+               parallel_for(n, threads, [&](int64_t first, int64_t last) {
+                   std::vector<int16_t> x(static_cast<size_t>(count));
+                   (current_kernels().levels->*kernel)(encoding, from + first * count, last - first, x.data(),
+                                                       to + first * count);
+               });
+           });
+}
+
 }  // namespace
 
 void bind_levels(nb::module_ &m) {
+    bind_encode<float>(m, "level_encode_float32", &LevelKernels::encode32);
+    bind_encode<double>(m, "level_encode_float64", &LevelKernels::encode64);
     define(m, "level_dots",
            [](Array<const int8_t, 2> queries, Rows rows, int kind, Array<int32_t, 2> dots, int threads) {
                const LevelTask all = task(queries, rows, kind, 0, {}, threads);

@@ -1,17 +1,17 @@
 // Dot products of 8-bit queries with packed rows of levels, exact in 32-bit integers, and the k best scores.
 //
 // Of bit planes, lookup tables and multiplication, multiplication won:
-// - A row of 128 levels of 2 bits has 32 bytes and two factors. From memory it takes about 8 cycles, and less than 2
-//   cycles of VNNI instructions. So one query waits for memory, whatever the kernel, and many queries are bound by
-//   arithmetic once a block of rows is in the first cache.
-// - vpdpbusd multiplies 64 levels by numbers of 8 bits, two instructions a cycle. Bit planes of an 8-bit query take
-//   three instructions per plane and 512 bits: 24 for 512 levels of 1 bit, where multiplication takes 8 and 8 masks.
-//   A lookup (vpshufb) adds up 64 numbers of 4 bits' levels at one a cycle, with sums that must be widened again.
-// - A mask leaves the levels of one digit of every byte, and serves all queries of a tile; so does the table of 3 and
-//   4 bits, whose levels are not evenly spaced.
+// - vpdpbusd multiplies 64 levels by numbers of 8 bits, two instructions a cycle: one cycle for 128 levels of a row. Bit
+//   planes of an 8-bit query take three instructions per plane and 512 bits: 24 for 512 levels of 1 bit, where
+//   multiplication takes 8.
+// - A lookup in a register (vpermb) adds up three levels of 2 bits of 64 rows, one instruction a cycle, and its sums of
+//   8 bits must be widened: .8 to .9 cycles for 128 levels of a row, with a query that is rounded more.
+// - The signs first, and the whole product only of rows that can still be among the best: a bound that holds always
+//   (Cauchy-Schwarz for what the signs leave open) keeps 20 to 90 % of the rows. One of four standard deviations keeps 1
+//   to 7 %, but then results would be those of the whole scan only nearly always.
 //
-// Rows lie as on disk, and are laid out in blocks of groups: rows side by side in the lanes of a register, so that no
-// sum crosses lanes. Laying out costs about as much as one query, and needs no second copy of the codes.
+// Rows lie as on disk. A block of them is laid out with a byte for each level, rows side by side in the lanes of a
+// register, so that no sum crosses lanes, and then meets hundreds of queries in the first cache.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -22,45 +22,66 @@ namespace hypersign {
 
 constexpr int64_t kMostLevels = int64_t{1} << 16;  // of a row: sums of products stay below 2^31
 
-// Levels of 1, 1.5, 2, 3 or 4 bits. In a block 1.5 bits take 2, and 3 bits take 4.
+// Levels of 1, 1.5, 2, 3 or 4 bits. For a block 1.5 bits are first recoded as 2, and 3 bits as 4.
 enum class LevelKind { one, three_halves, two, three, four };
 
 // Number of queries in the next chunk, if `left` are left. Sums of 12 queries by two groups fill the registers.
 constexpr int64_t level_chunk(int64_t left) { return left >= 12 ? 12 : left >= 4 ? 4 : 1; }
 
-// Some rows of a block with some queries.
+// Some rows of a block with some queries. The level of byte x is x - zero.
 struct LevelTile {
-    const uint8_t *block;  // (groups, steps, lanes, 4): digits of each row
+    const uint8_t *block;  // (groups, steps, lanes, 4)
     int64_t groups, steps;
-    int digits;            // of a byte: 8, 4 or 2, the first in the lowest bits
-    const int8_t *table;   // the 16 levels by digit; null: the level is the digit
-    const int8_t *queries;  // in chunks, one after the other: (digits, steps, queries of the chunk, 4)
+    int32_t zero;           // 128, or less: then bytes are at most 6
+    const int8_t *queries;  // in chunks, one after the other: (steps, queries of the chunk, 4)
     const int32_t *query_sums;
     int64_t query_count;
     int32_t *dots;  // (queries, groups lanes)
 
-    int64_t query_bytes() const { return digits * steps * 4; }
+    int64_t query_bytes() const { return steps * 4; }
 };
 
-// Scores of a block's rows: (float(factor dot + offset) step) a + b, each operation rounded to float32.
+// Packed rows of a group, and the bytes that their digits stand for.
+struct LevelGroup {
+    const uint8_t *const *rows;  // one per lane
+    int bits;                    // of a digit: 1, 2 or 4
+    int64_t steps;               // of four packed bytes of each row
+    const uint8_t *table;        // (16)
+    uint8_t *to;                 // (digits of a byte, steps, lanes, 4), the lowest digit first
+};
+
+// Scores of rows: (float(dot) step) a + b, each operation rounded to float32. Those that are not at or above the limit
+// are wanted; so a limit that is NaN wants all.
 struct LevelScores {
-    const int32_t *dots;
     int64_t count;
-    int32_t factor, offset;  // a factor of 1 or 2
-    float step;
-    const float *a, *b;  // with space for whole registers
-    bool all;            // whether all scores are wanted; else those below the limit
-    float limit;
-    uint32_t *positions;  // those of the wanted ones, ascending, with space for 16 more
+    const float *steps, *limits;  // for each query
+    const float *a, *b;           // for each row, with space for whole registers
+    int64_t pitch;                // of what is found for each query: 16 more than the rows
+    uint32_t *positions;          // the rows of the wanted scores, ascending
     float *scores;
+    int64_t *found;               // how many there are, for each query
+};
+
+// How rows get levels: the factors of thresholds between neighbouring levels, for every scale (scales, levels - 1).
+struct LevelEncoding {
+    int64_t count;  // of a row
+    const int8_t *levels;
+    int64_t level_count;  // 2, 3, 4, 8 or 16
+    const double *factors;
+    int64_t scales;
 };
 
 struct LevelKernels {
     int64_t lanes;  // rows of a group: 16 or a divisor
+    void (*unpack)(const LevelGroup &group);
     void (*dots)(const LevelTile &tile);
-    int64_t (*select)(const LevelScores &scores);  // returns how many are wanted
-    // A stored row of 1.5 or 3 bits in the digits of a block (recode.hpp).
+    // The wanted scores of a tile. `dots` of the tile may be overwritten.
+    void (*select)(const LevelTile &tile, const LevelScores &scores);
+    // A stored row of 1.5 or 3 bits in digits of 2 or 4 bits (recode.hpp).
     void (*recode)(LevelKind kind, int64_t count, const uint8_t *from, uint8_t *digits, uint8_t *to);
+    // Indices of the levels of rows; x has space for a row (encode.hpp).
+    void (*encode32)(const LevelEncoding &encoding, const float *rows, int64_t number, int16_t *x, uint8_t *to);
+    void (*encode64)(const LevelEncoding &encoding, const double *rows, int64_t number, int16_t *x, uint8_t *to);
 };
 
 struct LevelTask {

@@ -9,48 +9,56 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kQueries = 240;    // compared with a block before the next is laid out
-constexpr int64_t kTileQueries = 12;  // whose dot products are in memory at the same time
-constexpr int64_t kBytes = 1 << 14;  // of a block
-constexpr int64_t kBlockRows = 128;  // a block has a multiple of them
-constexpr int64_t kSorted = 32;      // most results that are kept in order
+constexpr int64_t kQueries = 1024;    // compared with a block before the next is laid out
+constexpr int64_t kTileQueries = 12;  // whose scores are in memory at the same time
+constexpr int64_t kBytes = 1 << 15;   // of a block
+constexpr int64_t kBlockRows = 128;   // a block has a multiple of them
+constexpr int64_t kSorted = 32;       // most results that are kept in order
 
 struct Form {
-    int digits;            // of a byte in a block
-    int stored[2];         // of a byte of each stored plane; 0: no second plane
-    int32_t factor, zero;  // level = factor digit - zero, or a table
-    const int8_t *table;
+    int digits;         // of a byte, in rows as they are unpacked
+    int stored[2];      // of a byte of each stored plane; 0: no second plane
+    int32_t zero;       // the byte of level 0 in a block
+    uint8_t table[16];  // the byte of each digit: its level + zero
+
+    bool recoded() const { return stored[0] != digits; }
 };
 
-const int8_t kThree[16] = {-127, -79, -45, -14, 14, 45, 79, 127};
-const int8_t kFour[16] = {-127, -96, -75, -58, -44, -31, -18, -6, 6, 18, 31, 44, 58, 75, 96, 127};
-
-const Form kForms[] = {{8, {8, 0}, 2, 1, nullptr}, {4, {5, 0}, 1, 1, nullptr}, {4, {4, 0}, 2, 3, nullptr},
-                       {2, {4, 8}, 1, 0, kThree},  {2, {2, 0}, 1, 0, kFour}};
+constexpr Form kForms[] = {
+    {8, {8, 0}, 1, {0, 2}},
+    {4, {5, 0}, 1, {0, 1, 2}},
+    {4, {4, 0}, 3, {0, 2, 4, 6}},
+    {2, {4, 8}, 128, {1, 49, 83, 114, 142, 173, 207, 255}},
+    {2, {2, 0}, 128, {1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255}},
+};
 
 const Form &form_of(LevelKind kind) { return kForms[static_cast<int>(kind)]; }
 
-// Queries in the order of tiles, with their sums.
+// Queries in the order of tiles, with their sums. Steps are those of each digit in turn.
 struct Queries {
-    int64_t steps, bytes;
+    int64_t packed_steps, steps, bytes;
     std::vector<int8_t> numbers;
     std::vector<int32_t> sums;
 
     Queries(const LevelTask &task, const Form &form)
-        : steps(ceil_div(ceil_div(task.count, form.digits), 4)), bytes(form.digits * steps * 4),
-          numbers(static_cast<size_t>(task.query_count * bytes)), sums(static_cast<size_t>(task.query_count)) {
+        : packed_steps(ceil_div(ceil_div(task.count, form.digits), 4)), steps(form.digits * packed_steps),
+          bytes(steps * 4), numbers(static_cast<size_t>(task.query_count * bytes)),
+          sums(static_cast<size_t>(task.query_count)) {
         const int64_t width = ceil_div(task.count, form.digits);
         int64_t chunk = 1;
         for (int64_t first = 0; first < task.query_count; first += chunk) {
             // Tiles begin at multiples of kTileQueries, a chunk.
             chunk = level_chunk(std::min(task.query_count, (first / kTileQueries + 1) * kTileQueries) - first);
             for (int64_t q = first; q < first + chunk; ++q) {
-                const int8_t *from = task.queries + q * task.count;
+                const int8_t *from = task.queries + q * task.count, *end = from + task.count;
                 int8_t *to = numbers.data() + first * bytes + (q - first) * 4;
-                for (int64_t j = 0; j < task.count; ++j) {
-                    const int64_t digit = j / width, at = j % width;
-                    to[(digit * steps + at / 4) * chunk * 4 + at % 4] = from[j];
-                    sums[static_cast<size_t>(q)] += from[j];
+                int32_t sum = 0;
+                for (const int8_t *x = from; x < end; ++x) sum += *x;
+                sums[static_cast<size_t>(q)] = sum;
+                for (; from < end; from += width, to += packed_steps * chunk * 4) {
+                    const int64_t left = std::min<int64_t>(width, end - from);
+                    for (int64_t j = 0; j < left; j += 4)
+                        std::memcpy(to + j * chunk, from + j, static_cast<size_t>(std::min<int64_t>(4, left - j)));
                 }
             }
         }
@@ -67,62 +75,77 @@ struct Block {
     const Form &form;
     const Queries &queries;
     const LevelKernels &kernels;
-    int64_t width, stored_width, capacity;
+    int64_t stored_width, capacity, pitch;
     std::vector<CacheLine> lines;
-    std::vector<uint8_t> digits, scan;
+    std::vector<uint8_t> digits, packed;
     std::vector<int64_t> rows;
     std::vector<float> a, b, scores;
     std::vector<int32_t> dots;
     std::vector<uint32_t> positions;
+    int64_t found[kTileQueries];
 
     Block(const LevelTask &task, const Queries &queries)
         : task(task), form(form_of(task.kind)), queries(queries), kernels(*current_kernels().levels),
-          width(ceil_div(task.count, form.digits)), stored_width(level_width(task.kind, task.count)),
-          capacity(std::max<int64_t>(1, kBytes / (queries.steps * 4 * kBlockRows)) * kBlockRows),
-          lines(static_cast<size_t>(ceil_div(capacity * queries.steps * 4, 64))),
-          digits(static_cast<size_t>(task.count + 64)), scan(static_cast<size_t>(queries.steps * 4)),
-          rows(static_cast<size_t>(capacity)), a(static_cast<size_t>(capacity)), b(a.size()),
-          scores(static_cast<size_t>(capacity + 16)), dots(static_cast<size_t>(capacity * kTileQueries)),
-          positions(scores.size()) {}
+          stored_width(level_width(task.kind, task.count)),
+          capacity(std::max<int64_t>(1, kBytes / (queries.bytes * kBlockRows)) * kBlockRows), pitch(capacity + 16),
+          lines(static_cast<size_t>(ceil_div(capacity * queries.bytes, 64))),
+          digits(static_cast<size_t>(task.count + 64)),
+          packed(static_cast<size_t>(kernels.lanes * queries.packed_steps * 4)), rows(static_cast<size_t>(capacity)),
+          a(static_cast<size_t>(pitch)), b(a.size()), scores(static_cast<size_t>(pitch * kTileQueries)),
+          dots(static_cast<size_t>(capacity * kTileQueries)), positions(scores.size()) {}
 
     uint8_t *bytes() { return lines.data()->bytes; }
 
     // Lays out at most `most` allowed rows from `row` on, moves `row` behind them, and returns how many there are.
     int64_t load(int64_t &row, int64_t last, int64_t most, bool factors) {
         int64_t count = 0;
-        for (most = std::min(most, capacity); row < last && count < most; ++row) {
-            if (task.allowed != nullptr && task.allowed[row] == 0) continue;
-            rows[static_cast<size_t>(count++)] = row;
+        most = std::min(most, capacity);
+        if (task.allowed == nullptr) {
+            count = std::min(most, last - row);
+            for (int64_t i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = row + i;
+            row += count;
         }
-        for (int64_t i = 0; i < count; ++i) {
-            const uint8_t *from = task.rows + rows[static_cast<size_t>(i)] * task.row_bytes;
-            if (factors) {
-                std::memcpy(&a[static_cast<size_t>(i)], from + stored_width, 4);
-                std::memcpy(&b[static_cast<size_t>(i)], from + stored_width + 4, 4);
-            }
-            if (task.kind == LevelKind::three_halves || task.kind == LevelKind::three) {
-                kernels.recode(task.kind, task.count, from, digits.data(), scan.data());
-                from = scan.data();
-            }
-            const int64_t lane = i % kernels.lanes;
-            uint8_t *to = bytes() + (i - lane) * queries.steps * 4 + lane * 4;
-            const int64_t pitch = kernels.lanes * 4;
-            for (int64_t step = 0; step < width / 4; ++step, to += pitch, from += 4) std::memcpy(to, from, 4);
-            for (int64_t j = 0; j < width % 4; ++j) to[j] = from[j];
+        for (; row < last && count < most; ++row) {
+            rows[static_cast<size_t>(count)] = row;
+            count += task.allowed[row] != 0;
         }
+        for (int64_t i = 0; factors && i < count; ++i) {
+            const uint8_t *from = task.rows + rows[static_cast<size_t>(i)] * task.row_bytes + stored_width;
+            std::memcpy(&a[static_cast<size_t>(i)], from, 4);
+            std::memcpy(&b[static_cast<size_t>(i)], from + 4, 4);
+        }
+        for (int64_t i = 0; i < count; i += kernels.lanes) unpack(i, std::min(kernels.lanes, count - i));
         return count;
     }
 
-    // Dot products of digits of the first `count` rows with some queries: (queries, rows of whole groups).
-    int64_t multiply(int64_t count, int64_t first, int64_t number) {
-        const int64_t groups = ceil_div(count, kernels.lanes);
-        kernels.dots({bytes(), groups, queries.steps, form.digits, form.table,
-                      queries.numbers.data() + first * queries.bytes, queries.sums.data() + first, number,
-                      dots.data()});
-        return groups * kernels.lanes;
+    void unpack(int64_t first, int64_t count) {
+        const int64_t width = ceil_div(task.count, form.digits), step_bytes = queries.packed_steps * 4;
+        const uint8_t *from[16];
+        for (int64_t lane = 0; lane < kernels.lanes; ++lane) {
+            const int64_t i = first + (lane < count ? lane : 0);  // a row once more where none is left
+            from[lane] = task.rows + rows[static_cast<size_t>(i)] * task.row_bytes;
+            if (!form.recoded() && task.row_bytes >= step_bytes) continue;
+            uint8_t *to = packed.data() + lane * step_bytes;
+            if (form.recoded())
+                kernels.recode(task.kind, task.count, from[lane], digits.data(), to);
+            else
+                std::memcpy(to, from[lane], static_cast<size_t>(width));
+            from[lane] = to;
+        }
+        kernels.unpack({from, 8 / form.digits, queries.packed_steps, form.table, bytes() + first * queries.bytes});
     }
 
-    int32_t offset(int64_t query) const { return -form.zero * queries.sums[static_cast<size_t>(query)]; }
+    // The first `count` rows and some queries.
+    LevelTile tile(int64_t count, int64_t first, int64_t number) {
+        return {bytes(),
+                ceil_div(count, kernels.lanes),
+                queries.steps,
+                form.zero,
+                queries.numbers.data() + first * queries.bytes,
+                queries.sums.data() + first,
+                number,
+                dots.data()};
+    }
 };
 
 // A score, then an index: keys order as results do. Negative numbers have their bits flipped, others their sign; NaN
@@ -148,8 +171,7 @@ float score_of(uint64_t key) {
 struct Nearest {
     uint64_t *keys;
     int64_t size = 0;
-    bool all = true;
-    float limit = 0;
+    float limit = std::numeric_limits<float>::quiet_NaN();  // keeps all
 
     void push(uint64_t key, int64_t k, int64_t capacity) {
         if (k <= kSorted) return insert(key, k);
@@ -158,7 +180,6 @@ struct Nearest {
             std::nth_element(keys, keys + k - 1, keys + capacity);
             size = k;
             limit = score_of(keys[k - 1]);
-            all = limit != limit;
         }
     }
 
@@ -168,9 +189,7 @@ struct Nearest {
         int64_t i = size < k ? size++ : k - 1;
         for (; i > 0 && keys[i - 1] > key; --i) keys[i] = keys[i - 1];
         keys[i] = key;
-        if (size < k) return;
-        limit = score_of(keys[k - 1]);
-        all = limit != limit;
+        if (size == k) limit = score_of(keys[k - 1]);
     }
 };
 
@@ -189,11 +208,11 @@ void level_dots(const LevelTask &task, int32_t *dots) {
         while (row < last_row) {
             const int64_t from = row, count = block.load(row, last_row, block.capacity, false);
             for (int64_t q = first; q < last; q += kTileQueries) {
-                const int64_t number = std::min(kTileQueries, last - q), pitch = block.multiply(count, q, number);
-                for (int64_t i = 0; i < number; ++i)
-                    for (int64_t j = 0; j < count; ++j)
-                        dots[(q + i) * task.row_count + from + j] =
-                            block.form.factor * block.dots[static_cast<size_t>(i * pitch + j)] + block.offset(q + i);
+                const LevelTile tile = block.tile(count, q, std::min(kTileQueries, last - q));
+                block.kernels.dots(tile);
+                const int64_t pitch = tile.groups * block.kernels.lanes;
+                for (int64_t i = 0; i < tile.query_count; ++i)
+                    std::copy_n(tile.dots + i * pitch, count, dots + (q + i) * task.row_count + from);
             }
         }
     });
@@ -213,23 +232,23 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
         std::vector<Nearest> nearest;
         for (int64_t i = 0; i < last - first; ++i) nearest.push_back({keys.data() + i * capacity});
         // Small blocks first: until there are k, everything is near.
-        int64_t ramp = 64;
+        int64_t ramp = 32;
         while (row < last_row) {
             const int64_t count = block.load(row, last_row, ramp, true);
             ramp = std::min(2 * ramp, block.capacity);
             for (int64_t q = first; q < last; q += kTileQueries) {
-                const int64_t number = std::min(kTileQueries, last - q), pitch = block.multiply(count, q, number);
-                for (int64_t i = 0; i < number; ++i) {
-                    Nearest &mine = nearest[static_cast<size_t>(q + i - first)];
-                    const int64_t near = block.kernels.select(
-                        {block.dots.data() + i * pitch, count, block.form.factor, block.offset(q + i), steps[q + i],
-                         block.a.data(), block.b.data(), mine.all, mine.limit, block.positions.data(),
-                         block.scores.data()});
-                    for (int64_t j = 0; j < near; ++j)
-                        mine.push(key(block.scores[static_cast<size_t>(j)],
-                                      block.rows[block.positions[static_cast<size_t>(j)]]),
-                                  k, capacity);
-                }
+                const int64_t number = std::min(kTileQueries, last - q);
+                Nearest *const mine = nearest.data() + (q - first);
+                float limits[kTileQueries];
+                for (int64_t i = 0; i < number; ++i) limits[i] = mine[i].limit;
+                block.kernels.select(block.tile(count, q, number),
+                                     {count, steps + q, limits, block.a.data(), block.b.data(), block.pitch,
+                                      block.positions.data(), block.scores.data(), block.found});
+                for (int64_t i = 0; i < number; ++i)
+                    for (int64_t j = 0; j < block.found[i]; ++j) {
+                        const auto at = static_cast<size_t>(i * block.pitch + j);
+                        mine[i].push(key(block.scores[at], block.rows[block.positions[at]]), k, capacity);
+                    }
             }
         }
         for (int64_t q = first; q < last; ++q) {

@@ -23,7 +23,7 @@
 #endif
 #include <immintrin.h>
 
-#include "product/product.hpp"
+#include "product/sliced/sliced.hpp"
 
 // A vector register in inline assembly; an emulator defines its own.
 #if !defined(HYPERSIGN_REGISTER)
@@ -175,6 +175,7 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const ProductKernels product_avx512{kLanes, 4, 4, 64, 64, pack_weights_by_word, run, peak};
+const ProductKernels product_avx512{kLanes,  4,       4,       64,      64, pack_weights_by_word, run, peak,
+                                    nullptr, nullptr, nullptr, &sliced_avx512};
 
 }  // namespace hypersign

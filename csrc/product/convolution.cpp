@@ -7,28 +7,27 @@
 #include "parallel.hpp"
 #include "product/lookup/convolution.hpp"
 #include "product/plan.hpp"
+#include "product/sliced/convolution.hpp"
 
 namespace hypersign {
 namespace {
 
 // A thread's preparation of a run of pixels; all blocks of filters share it.
 struct TileRun {
-    RunThresholds thresholds;
-    std::vector<const uint32_t *> x;
+    RunPointers pointers;
     std::vector<uint16_t> table_offsets;
     int64_t first_word, words;  // that the table offsets are of
 
     void prepare(const ConvolutionPlan &plan, int64_t pixel, int64_t size) {
-        plan.find_thresholds(pixel, size, thresholds);
-        plan.find_pixels(pixel, size, x);
+        pointers.find(plan, pixel, size);
         first_word = -1;
     }
 
     void multiply(const ConvolutionPlan &plan, const FilterBlock &block, int64_t pixel, int64_t size,
                   int32_t *sums = nullptr) {
         const ProductKernels &kernels = plan.filters.kernels;
-        ProductTile tile = plan.tile(block, pixel, size, thresholds, sums);
-        tile.x = x.data();
+        ProductTile tile = plan.tile(block, pixel, size, pointers.thresholds, sums);
+        tile.x = pointers.x;
         if (kernels.write_table_offsets) {
             if (first_word != block.first_word || words != block.words) {
                 table_offsets.resize(kernels.workspace_size(tile));
@@ -75,13 +74,14 @@ void multiply_and_take(const ConvolutionPlan &plan, const std::vector<int64_t> &
                        const ProductFilters::TakeSums &take) {
     parallel_for(begin.size() - 1, threads, [&](int64_t first, int64_t last) {
         Run run;
-        std::vector<int32_t> sums;
+        int64_t most = 0;
+        for (int64_t i = first; i < last; ++i) most = std::max(most, begin[i + 1] - begin[i]);
+        const std::unique_ptr<int32_t[]> sums(new int32_t[static_cast<size_t>(most * plan.filters.filters)]);
         for (int64_t i = first; i < last; ++i) {
             const int64_t pixel = begin[i], size = begin[i + 1] - pixel;
-            sums.resize(std::max<size_t>(sums.size(), static_cast<size_t>(size * plan.filters.filters)));
             run.prepare(plan, pixel, size);
-            for (const FilterBlock &block : plan.filters.blocks) run.multiply(plan, block, pixel, size, sums.data());
-            take(pixel, size, sums.data());
+            for (const FilterBlock &block : plan.filters.blocks) run.multiply(plan, block, pixel, size, sums.get());
+            take(pixel, size, sums.get());
         }
     });
 }
@@ -91,6 +91,8 @@ void convolve_and_take(const ConvolutionPlan &plan, int threads, const ProductFi
         std::vector<int32_t> sums(static_cast<size_t>(plan.pixels * plan.filters.filters));
         convolve_by_filter_lookup(plan, threads, sums.data());
         take(0, plan.pixels, sums.data());
+    } else if (slices_count(plan)) {
+        convolve_by_slices(plan, threads, &take);
     } else if (pixels_look_up(plan)) {
         multiply_and_take<LookupRun>(plan, lookup_runs(plan, threads), threads, take);
     } else {
@@ -102,6 +104,8 @@ void convolve(const ConvolutionPlan &plan, int threads) {
     if (filters_look_up(plan)) {
         convolve_by_filter_lookup(plan, threads);
         plan.clear_rest(0, plan.pixels);
+    } else if (slices_count(plan)) {
+        convolve_by_slices(plan, threads);
     } else if (pixels_look_up(plan)) {
         multiply_runs<LookupRun>(plan, lookup_runs(plan, threads), threads);
     } else {

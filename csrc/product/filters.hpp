@@ -9,6 +9,7 @@
 
 #include "product/lookup/filters.hpp"
 #include "product/product.hpp"
+#include "product/sliced/filters.hpp"
 
 namespace hypersign {
 
@@ -78,6 +79,7 @@ struct ProductFilters {
     // inclusive.
     std::vector<int32_t> tap_sums;
     mutable LookupFilters lookup;
+    mutable SlicedFilters sliced;
 
    private:
     void divide_into_blocks(int64_t groups, int64_t merged, int64_t depth, int64_t row_words);

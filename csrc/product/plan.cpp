@@ -4,6 +4,11 @@
 #include "product/bits.hpp"
 
 namespace hypersign {
+namespace {
+
+constexpr int64_t kMaxPointers = 1 << 16;  // that a convolution keeps
+
+}  // namespace
 
 ConvolutionPlan::ConvolutionPlan(const ProductFilters &filters, const PackedImages &given, const Window &window,
                                  const ProductThresholds &thresholds, void *out)
@@ -41,6 +46,21 @@ ConvolutionPlan::ConvolutionPlan(const ProductFilters &filters, const PackedImag
     plane_words = images.n * images.height * images.width * pixel_words;
     padding.assign(2 * pixel_words, 0);
     if (window.pad_value == 1) set_bits(&padding[pixel_words], 0, filters.channels);
+    find_pointers();
+}
+
+// Finding them takes as long as a product of few channels.
+void ConvolutionPlan::find_pointers() {
+    const int64_t run = filters.kernels.pixels;
+    if (pixels * filters.rows * filters.columns * planes > kMaxPointers) return;
+    RunThresholds thresholds;
+    pointers_.resize(static_cast<size_t>(ceil_div(pixels, run)));
+    for (int64_t pixel = 0; pixel < pixels; pixel += run) {
+        const int64_t size = std::min(run, pixels - pixel);
+        find_thresholds(pixel, size, thresholds);
+        pointers_[pixel / run].thresholds.assign(thresholds.begin(), thresholds.begin() + size);
+        find_pixels(pixel, size, pointers_[pixel / run].x);
+    }
 }
 
 void ConvolutionPlan::make_offsets(int64_t pattern, std::vector<int32_t> &offset) const {
@@ -129,7 +149,7 @@ void ConvolutionPlan::find_pixels(int64_t pixel, int64_t size, std::vector<const
 }
 
 ProductTile ConvolutionPlan::tile(const FilterBlock &block, int64_t pixel, int64_t size,
-                                  const RunThresholds &thresholds, int32_t *sums) const {
+                                  const int32_t *const *thresholds, int32_t *sums) const {
     ProductTile tile{};
     tile.ternary_x = images.ternary;
     tile.ternary_w = filters.ternary;
@@ -139,7 +159,7 @@ ProductTile ConvolutionPlan::tile(const FilterBlock &block, int64_t pixel, int64
     tile.words = block.words;
     tile.first_word = block.first_word;
     tile.weights = filters.weights.get() + block.start;
-    tile.thresholds = thresholds.data();
+    tile.thresholds = thresholds;
     tile.first_filter = block.first_filter;
     tile.high_stride = filters.padded;
     tile.flip = flip_.data() + block.first_filter / 16;

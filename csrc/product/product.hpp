@@ -11,6 +11,7 @@
 namespace hypersign {
 
 struct LookupKernels;  // product/lookup/lookup.hpp
+struct SlicedKernels;  // product/sliced/sliced.hpp
 
 constexpr int kPixels = 128;  // maximum of a tile
 constexpr int kMaxRun = 1024;  // maximum of pixels that share their preparation: those of a tile, or of lookups
@@ -58,6 +59,7 @@ struct ProductKernels {
     void (*write_table_offsets)(const ProductTile &tile, uint16_t *table_offsets) = nullptr;
     int64_t (*workspace_size)(const ProductTile &tile) = nullptr;
     const LookupKernels *lookup = nullptr;  // a second method, for many pixels
+    const SlicedKernels *sliced = nullptr;  // a third, for many filters; it needs `pack_weights_by_word`
 };
 
 // The usual order of weights: [word][plane][filter], so that a register holds one word of 16 filters.

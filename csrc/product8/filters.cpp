@@ -41,7 +41,18 @@ uint32_t spread(uint32_t bits) { return (bits * 0x00204081U) & 0x01010101U; }
 
 constexpr int64_t kChunk = 1 << 17;   // bytes of inputs
 constexpr int64_t kFewRows = 11;           // tables pay for at most that many rows
+constexpr int64_t kManyRows = 32, kManyFilters = 256;  // lookup tables for rows pay from these on
+constexpr int64_t kTogether = 2048;                    // filters whose sums stay in the second cache
 constexpr size_t kKept = size_t{1} << 26;  // bytes of ordered inputs that a thread keeps at most
+
+// Memory on cache lines, kept from call to call.
+struct Workspace {
+    uint8_t *lines(int64_t bytes) {
+        if (kept.size() < static_cast<size_t>(bytes) + 64) kept = std::vector<uint8_t>(static_cast<size_t>(bytes) + 64);
+        return kept.data() + (64 - reinterpret_cast<uintptr_t>(kept.data()) % 64);
+    }
+    std::vector<uint8_t> kept;
+};
 
 }  // namespace
 
@@ -105,6 +116,12 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
                                int threads) const {
     const Product8Kernels &kernels = kernels_;
     if (by_bytes_ && rows <= kFewRows) return look_up(x, rows, sums, scaled, x_scale, threads);
+    if (kernels.many_rows != nullptr && bits == 1 && groups == 1 && rows >= kManyRows && filters >= kManyFilters) {
+        const int64_t many = rows / kProduct8Rows * kProduct8Rows, y = many * filters;
+        tabulate(x, many, sums, scaled, x_scale, threads);
+        return multiply(x + many * depth, rows - many, sums == nullptr ? nullptr : sums + y,
+                        scaled == nullptr ? nullptr : scaled + y, x_scale == nullptr ? nullptr : x_scale + many, threads);
+    }
     const int64_t padded = group_inputs(), pitch = padded * groups, blocks = ceil_div(filters, kProduct8Lanes);
     // Rows that stay in the second cache together.
     const int64_t at_once = kernels.rows * std::clamp<int64_t>(kChunk / (kernels.rows * pitch), 1, 16);
@@ -139,17 +156,11 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
         for (int64_t i = from; i < to; ++i) {
             const int64_t block = i % blocks, first = block * kProduct8Lanes;
             Product8Tile tile{};
-            tile.weights = weights_.get() + block * groups * steps * kProduct8Step;
             tile.bits = bits, tile.groups = groups, tile.steps = steps;
             tile.scale = scale_.get() + block * groups * kProduct8Lanes;
             tile.count = std::min(kProduct8Lanes, filters - first), tile.pitch_y = filters;
-            if (by_bytes_) {
-                static thread_local std::vector<uint8_t> quads;
-                quads.resize(static_cast<size_t>(steps * kProduct8Step));
-                kernels.lookup->to_tile(weights_.get() + block / 2 * 2 * steps * kProduct8Step, steps * kProduct8Quad,
-                                        static_cast<int>(block % 2), quads.data());
-                tile.weights = quads.data();
-            }
+            static thread_local std::vector<uint8_t> quads;
+            tile.weights = tile_weights(block, quads);
             // The next block of filters arrives while this one is multiplied.
             const int64_t bytes = groups * steps * kProduct8Step, share = chunks > 1 ? bytes / ceil_div(at_once, kernels.rows) : 0;
             const uint8_t *next = weights_.get() + (block + 1) * bytes;
@@ -168,6 +179,48 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
         }
     });
     if (kept.size() > kKept) kept = {}, kept_sums = {};
+}
+
+const uint8_t *Product8Filters::tile_weights(int64_t block, std::vector<uint8_t> &quads) const {
+    if (!by_bytes_) return weights_.get() + block * groups * steps * kProduct8Step;
+    quads.resize(static_cast<size_t>(steps * kProduct8Step));
+    kernels_.lookup->to_tile(weights_.get() + block / 2 * 2 * steps * kProduct8Step, steps * kProduct8Quad,
+                             static_cast<int>(block % 2), quads.data());
+    return quads.data();
+}
+
+// Many rows, a multiple of kProduct8Rows.
+void Product8Filters::tabulate(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
+                               int threads) const {
+    static thread_local Workspace kept;
+    const int64_t pairs = ceil_div(steps, 2);
+    for (int64_t first = 0; first < filters; first += kTogether) {
+        const int64_t count = std::min(kTogether, filters - first), pitch = round_up(count, kProduct8Lanes);
+        auto *const words = reinterpret_cast<uint32_t *>(kept.lines(2 * pairs * pitch * static_cast<int64_t>(sizeof(uint32_t))));
+        parallel_for(pitch / kProduct8Lanes, threads, [&](int64_t from, int64_t to) {
+            std::vector<uint8_t> quads;
+            for (int64_t b = from; b < to; ++b) {
+                const uint8_t *weights = tile_weights(first / kProduct8Lanes + b, quads);
+                for (int64_t step = 0; step < 2 * pairs; ++step)
+                    for (int64_t f = 0; f < kProduct8Lanes; ++f) {
+                        uint32_t word = 0;
+                        if (step < steps) std::memcpy(&word, weights + step * kProduct8Step + f * kProduct8Quad, sizeof word);
+                        words[2 * (step / 2 * pitch + b * kProduct8Lanes + f) + step % 2] = word;
+                    }
+            }
+        });
+        parallel_for(rows / kProduct8Rows, threads, [&](int64_t from, int64_t to) {
+            static thread_local Workspace work;
+            for (int64_t i = from; i < to; ++i) {
+                const int64_t row = i * kProduct8Rows, at = row * filters + first;
+                kernels_.many_rows({x + row * depth, depth, steps, words, pitch, count,
+                                    work.lines(192 * pitch + 64 * group_inputs()),
+                                    sums == nullptr ? nullptr : sums + at, scaled == nullptr ? nullptr : scaled + at,
+                                    scale_.get() + first, x_scale == nullptr ? nullptr : x_scale + row, filters});
+            }
+        });
+    }
+    if (kept.kept.size() > kKept) kept = {};
 }
 
 // Few rows, with the filters divided among threads.

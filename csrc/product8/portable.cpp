@@ -33,6 +33,6 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const Product8Kernels product8_portable{tile, order<>, 4, nullptr, peak};
+const Product8Kernels product8_portable{tile, order<>, 4, nullptr, nullptr, peak};
 
 }  // namespace hypersign

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "instruction_sets.hpp"
 
@@ -48,6 +49,23 @@ struct Product8Tile {
     int64_t part_bytes() const { return steps * rows * kProduct8Quad; }  // of the inputs of a position
 };
 
+// Lookup tables for many rows with binary weights of one group.
+constexpr int64_t kProduct8Rows = 32;  // at once
+
+struct Product8Rows {
+    const int8_t *x;  // (rows, depth)
+    int64_t depth, steps;
+    const uint32_t *words;  // (ceil(steps / 2), pitch filters, 2), steps of tiles; 0 where there are none
+    int64_t pitch, count;   // count: filters that there are
+    uint8_t *work;          // 192 bytes per filter, and 64 per input
+
+    // Either sums or scaled sums, as in a tile.
+    int32_t *sums;
+    float *scaled;
+    const float *scale, *x_scale;
+    int64_t pitch_y;
+};
+
 // Rows of inputs in the order of a tile.
 struct Product8Order {
     const int8_t *x;  // (rows, depth)
@@ -82,8 +100,9 @@ struct Product8Lookup {
 struct Product8Kernels {
     void (*tile)(const Product8Tile &tile);
     void (*order)(const Product8Order &order);
-    int64_t rows;                     // the most rows of a tile: 4 or more
+    int64_t rows;                  // the most rows of a tile: 4 or more
     const Product8Lookup *lookup;  // for binary weights; null: none
+    void (*many_rows)(const Product8Rows &rows);  // kProduct8Rows rows by lookup tables, binary weights; null: none
     int64_t (*peak)(int64_t rounds);  // multiply-accumulates of the loop that speeds are compared with
 };
 
@@ -107,6 +126,9 @@ struct Product8Filters {
     };
     int64_t group_inputs() const { return steps * kProduct8Quad * (8 / bits); }
 
+    // The weights of a block of 32 filters in the order of tiles; `quads` is memory for them.
+    const uint8_t *tile_weights(int64_t block, std::vector<uint8_t> &quads) const;
+    void tabulate(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale, int threads) const;
     void look_up(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale, int threads) const;
 
     const Product8Kernels &kernels_;
@@ -116,6 +138,7 @@ struct Product8Filters {
 };
 
 extern const Product8Lookup product8_lookup_avx512;
+void product8_many_rows_avx512(const Product8Rows &rows);
 
 namespace {  // a copy for each file, compiled for its instruction set
 

@@ -8,8 +8,10 @@ void real_tile(const RealTile &tile) {
         double sum[kRealLanes];
         for (int64_t i = 0; i < kRealLanes; ++i) sum[i] = tile.bias[i];
         const double *x = tile.patches + pixel * tile.pitch;
-        for (int64_t k = 0; k < tile.depth; ++k)
-            for (int64_t i = 0; i < kRealLanes; ++i) sum[i] += tile.weights[k * kRealLanes + i] * x[k];
+        const double *weights = tile.weights;
+        for (int64_t row = 0; row < tile.rows; ++row, x += tile.row_pitch)
+            for (int64_t k = 0; k < tile.depth; ++k, weights += kRealLanes)
+                for (int64_t i = 0; i < kRealLanes; ++i) sum[i] += weights[i] * x[k];
         for (int64_t i = 0; i < tile.count; ++i) tile.y[pixel * tile.y_pitch + i] = static_cast<float>(sum[i]);
     }
 }

@@ -15,11 +15,12 @@ namespace hypersign {
 
 constexpr int64_t kRealLanes = 16;  // filters side by side
 
-// Some patches (the numbers under a filter, at each pixel) with 16 filters.
+// Some patches (the numbers under a filter, at each pixel) with 16 filters. A patch is one row of numbers, or a few that
+// lie apart, as the rows of an image do.
 struct RealTile {
-    const double *patches;  // (pixels, depth), rows `pitch` apart
-    int64_t pixels, depth, pitch;
-    const double *weights;  // (depth, 16)
+    const double *patches;  // (pixels, rows, depth), pixels `pitch` apart and rows `row_pitch`
+    int64_t pixels, rows, depth, pitch, row_pitch;
+    const double *weights;  // (rows, depth, 16)
     const double *bias;     // (16)
     float *y;               // (pixels, count), rows `y_pitch` apart
     int64_t count, y_pitch;

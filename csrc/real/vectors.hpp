@@ -2,6 +2,8 @@
 // registers. Vector or `Local` must be local to the file that includes this, so that its code is never shared with
 // that of another instruction set.
 #pragma once
+#include <cstring>
+
 #include "real/real.hpp"
 
 namespace hypersign {
@@ -16,20 +18,22 @@ void real_pixels(const RealTile &tile, int64_t pixel) {
         for (int v = 0; v < kVectors; ++v) sum[p][v] = *reinterpret_cast<const Unaligned *>(tile.bias + v * kLanes);
     const double *x = tile.patches + pixel * tile.pitch;
     const double *weights = tile.weights;
-    for (int64_t k = 0; k < tile.depth; ++k, weights += kRealLanes) {
-        Vector weight[kVectors];
-        for (int v = 0; v < kVectors; ++v) weight[v] = *reinterpret_cast<const Unaligned *>(weights + v * kLanes);
-        for (int p = 0; p < pixels; ++p)
-            for (int v = 0; v < kVectors; ++v) sum[p][v] += weight[v] * x[p * tile.pitch + k];
-    }
+    for (int64_t row = 0; row < tile.rows; ++row, x += tile.row_pitch)
+        for (int64_t k = 0; k < tile.depth; ++k, weights += kRealLanes) {
+            Vector weight[kVectors];
+            for (int v = 0; v < kVectors; ++v) weight[v] = *reinterpret_cast<const Unaligned *>(weights + v * kLanes);
+            for (int p = 0; p < pixels; ++p)
+                for (int v = 0; v < kVectors; ++v) sum[p][v] += weight[v] * x[p * tile.pitch + k];
+        }
+    typedef float Floats __attribute__((vector_size(sizeof(Vector) / 2)));
     for (int p = 0; p < pixels; ++p) {
-        double sums[kRealLanes];
-        for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Unaligned *>(sums + v * kLanes) = sum[p][v];
-        float *y = tile.y + (pixel + p) * tile.y_pitch;
-        if (tile.count == kRealLanes)
-            for (int64_t i = 0; i < kRealLanes; ++i) y[i] = static_cast<float>(sums[i]);
-        else
-            for (int64_t i = 0; i < tile.count; ++i) y[i] = static_cast<float>(sums[i]);
+        float *y = tile.y + (pixel + p) * tile.y_pitch, rest[kRealLanes];
+        const bool whole = tile.count == kRealLanes;
+        for (int v = 0; v < kVectors; ++v) {
+            const Floats rounded = __builtin_convertvector(sum[p][v], Floats);
+            std::memcpy((whole ? y : rest) + v * kLanes, &rounded, sizeof rounded);
+        }
+        if (!whole) std::memcpy(y, rest, static_cast<size_t>(tile.count) * sizeof(float));
     }
 }
 

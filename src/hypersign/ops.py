@@ -17,7 +17,7 @@ from hypersign import bits
 from hypersign._checks import HypersignError, check_threads
 from hypersign.bits import Filters, Filters8
 from hypersign.bits.hadamard import check_hadamard, transform
-from hypersign.bits.words import pack_signs
+from hypersign.bits.words import pack_clipped, pack_signs
 
 __all__ = [
     "conv2d_of_levels",
@@ -257,6 +257,7 @@ def conv2d_of_levels(
     padding: tuple[int, int] = (0, 0),
     dilation: tuple[int, int] = (1, 1),
     pad_value: int = 0,
+    clips: tuple[float | None, float | None] = (None, None),
 ) -> Tensor:
     """The convolution of levels with levels, for training on the CPU: exact forward, 6-bit gradients backward.
 
@@ -271,11 +272,13 @@ def conv2d_of_levels(
         ternary: two booleans: whether `x` has zeros besides -1 and +1, and whether `weight` has.
         stride, padding, dilation: pairs (vertical, horizontal).
         pad_value: the level of padded positions, 0 or 1.
+        clips: for `x` and for `weight`: c where the gradient is 0 at numbers whose magnitude is not below c (the
+            surrogate `HardTanh`); None passes all of the gradient.
 
     Returns (N, F, H', W'), with the type of `x`, channels-last in memory. bfloat16 and float16 round large sums.
 
     Raises:
-        HypersignError: the inputs have another number of channels than the weights.
+        HypersignError: the inputs have another number of channels than the weights, or ternary levels have a clip.
 
     >>> x, weight = torch.ones(1, 2, 1, 1), torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1).requires_grad_()
     >>> y = conv2d_of_levels(x, weight, torch.tensor(0))
@@ -284,7 +287,10 @@ def conv2d_of_levels(
     """
     if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1]:  # words cannot tell 7 channels from 8
         raise HypersignError(f"the layer takes images of shape (N, {weight.shape[1]}, H, W); got {tuple(x.shape)}")
-    options = (list(ternary), list(stride), list(padding), list(dilation), pad_value)
+    if any(clip is not None and zeros for clip, zeros in zip(clips, ternary, strict=True)):
+        raise HypersignError(f"only binary levels have a clip; got clips {clips} for ternary {ternary}")
+    limits = [0.0 if clip is None else clip for clip in clips]  # a clip is above 0
+    options = (list(ternary), list(stride), list(padding), list(dilation), pad_value, limits)
     # Levels are exact in float32, and the rounding of gradients reads float32.
     return _conv2d_of_levels(x.float(), weight.float(), seed, *options)[0].to(x.dtype)
 
@@ -299,9 +305,10 @@ def _conv2d_of_levels(
     padding: list[int],
     dilation: list[int],
     pad_value: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = _signs(x.movedim(1, -1), ternary[0])
-    filters = _signs(weight.movedim(1, -1).flatten(1), ternary[1])
+    clips: list[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs, inside = _signs(x.movedim(1, -1), ternary[0], clips[0])
+    filters, filters_inside = _signs(weight.movedim(1, -1).flatten(1), ternary[1], clips[1])
     sums = Filters(_words(filters), shape=(*weight.shape[2:], weight.shape[1])).real_conv2d(
         _words(inputs),
         stride=(stride[0], stride[1]),
@@ -310,7 +317,7 @@ def _conv2d_of_levels(
         pad_value=pad_value,
         threads=torch.get_num_threads(),
     )
-    return torch.from_numpy(sums).movedim(-1, 1), inputs, filters
+    return torch.from_numpy(sums).movedim(-1, 1), inputs, filters, inside, filters_inside
 
 
 @_conv2d_of_levels.register_fake
@@ -323,14 +330,17 @@ def _(
     padding: list[int],
     dilation: list[int],
     pad_value: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+    clips: list[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     channels, *kernel = weight.shape[1:]
     height, width = _output_size(x.shape[2:], kernel, stride, padding, dilation)
-    filters, words = len(weight), -(-channels // 64)
+    images, rows = (len(x), *x.shape[2:], -(-channels // 64)), (len(weight), -(-weight[0].numel() // 64))
     return (
-        x.new_empty((len(x), height, width, filters)).movedim(-1, 1),
-        x.new_empty((*[2] * ternary[0], len(x), *x.shape[2:], words), dtype=torch.int64),
-        x.new_empty((*[2] * ternary[1], filters, -(-weight[0].numel() // 64)), dtype=torch.int64),
+        x.new_empty((len(x), height, width, len(weight))).movedim(-1, 1),
+        x.new_empty((*[2] * ternary[0], *images), dtype=torch.int64),
+        x.new_empty((*[2] * ternary[1], *rows), dtype=torch.int64),
+        x.new_empty(images if clips[0] else 0, dtype=torch.int64),
+        x.new_empty(rows if clips[1] else 0, dtype=torch.int64),
     )
 
 
@@ -340,6 +350,8 @@ def _gradients(
     inputs: Tensor,
     filters: Tensor,
     seed: Tensor,
+    inside: Tensor,
+    filters_inside: Tensor,
     size: list[int],
     kernel: list[int],
     wanted: list[bool],
@@ -361,15 +373,27 @@ def _gradients(
     }
     to_inputs, to_filters = gradient.new_empty(0), gradient.new_empty(0)
     if wanted[0]:
-        x = bits.input_gradient(
-            rounded.by_image, rounded.image_scales, _words(filters), shape=shape, size=(size[0], size[1]), **options
+        found = bits.input_gradient(
+            rounded.by_image,
+            rounded.image_scales,
+            _words(filters),
+            shape=shape,
+            size=(size[0], size[1]),
+            inside=_words(inside) if inside.numel() else None,
+            **options,
         )
-        to_inputs = torch.from_numpy(x).movedim(-1, 1)
+        to_inputs = torch.from_numpy(found).movedim(-1, 1)
     if wanted[1]:
-        w = bits.weight_gradient(
-            rounded.by_filter, rounded.filter_scales, _words(inputs), shape=shape, pad_value=pad_value, **options
+        found = bits.weight_gradient(
+            rounded.by_filter,
+            rounded.filter_scales,
+            _words(inputs),
+            shape=shape,
+            pad_value=pad_value,
+            inside=_words(filters_inside) if filters_inside.numel() else None,
+            **options,
         )
-        to_filters = torch.from_numpy(w).movedim(-1, 1)
+        to_filters = torch.from_numpy(found).movedim(-1, 1)
     return to_inputs, to_filters
 
 
@@ -379,6 +403,8 @@ def _(
     inputs: Tensor,
     filters: Tensor,
     seed: Tensor,
+    inside: Tensor,
+    filters_inside: Tensor,
     size: list[int],
     kernel: list[int],
     wanted: list[bool],
@@ -393,17 +419,17 @@ def _(
     )
 
 
-def _levels_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, seed, _, *ctx.options = inputs
+def _levels_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, seed, _, *ctx.options, _ = inputs
     ctx.size, ctx.kernel = list(x.shape[2:]), [*weight.shape[2:], weight.shape[1]]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1], output[2], seed)
+    ctx.save_for_backward(output[1], output[2], seed, output[3], output[4])
 
 
 def _levels_backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[:2])
     found = _gradients(gradient, *ctx.saved_tensors, ctx.size, ctx.kernel, wanted, *ctx.options)
-    return (*(g if want else None for g, want in zip(found, wanted, strict=True)), *[None] * 6)
+    return (*(g if want else None for g, want in zip(found, wanted, strict=True)), *[None] * 7)
 
 
 _conv2d_of_levels.register_autograd(_levels_backward, setup_context=_levels_context)
@@ -483,11 +509,16 @@ def _levels(x: Tensor, ternary: bool) -> Tensor:
     return pack_ternary(x, 0.5) if ternary else pack(x)
 
 
-def _signs(x: Tensor, ternary: bool) -> Tensor:
-    """Packs the levels of the last dimension, or the signs of numbers. NaN is +1, as for the quantizer."""
-    if ternary:
-        return pack_ternary(x, 0.5)
-    return _tensor(pack_signs(x.contiguous().numpy(force=True)))
+def _signs(x: Tensor, ternary: bool, clip: float) -> tuple[Tensor, Tensor]:
+    """Packs the levels of the last dimension, or the signs of numbers; and if clip is not 0, where |x| < clip.
+
+    NaN is +1, as for the quantizer.
+    """
+    if clip:
+        both = pack_clipped(x.contiguous().numpy(force=True), clip, torch.get_num_threads())
+        return _tensor(both[0]), _tensor(both[1])
+    signs = pack_ternary(x, 0.5) if ternary else _tensor(pack_signs(x.contiguous().numpy(force=True)))
+    return signs, signs.new_empty(0)
 
 
 _built: WeakIdKeyDictionary = WeakIdKeyDictionary()

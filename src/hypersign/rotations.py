@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError, check_int
 from hypersign.bits import hadamard_transform
-from hypersign.bits.hadamard import next_power_of_two
+from hypersign.bits.hadamard import can_rotate, next_power_of_two, rotate
 
 __all__ = ["HaarRotation", "HadamardRotation", "random_signs"]
 
@@ -152,6 +152,11 @@ class HadamardRotation:
     def __call__(self, x: Array) -> Array:
         """Returns R x for every vector x in the last dimension."""
         _check_last(x, self.dimension)
+        if isinstance(x, np.ndarray) and can_rotate(x.dtype):
+            rounds = self.rounds if self.window == self.size else 2 * self.rounds
+            signs = np.stack([self.signs(number) for number in range(rounds)])
+            rotated: Any = rotate(x, signs, self.window, self.outputs)
+            return rotated
         y: Any = _padded(x, self.size)
         for number in range(self.rounds):
             y = self._round(y, number)

@@ -181,12 +181,29 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     ),
     "input_gradient": (
         function("input_gradient"),
-        [i8(2, 5, 6, 40), f32(2), u64(1, 40, 9), f32(2, 5, 6, 60), (3, 3), ONE, ONE, ONE, 1],
+        [i8(2, 5, 6, 40), f32(2), u64(1, 40, 9), u64(2, 5, 6, 1), f32(2, 5, 6, 60), (3, 3), ONE, ONE, ONE, 1],
     ),
     "weight_gradient": (
         function("weight_gradient"),
-        [i8(2, 5, 6, 40), f32(40), u64(2, 2, 5, 6, 1), f32(40, 3, 3, 60), ONE, ONE, ONE, 0, 1],
+        [i8(2, 5, 6, 40), f32(40), u64(2, 2, 5, 6, 1), u64(40, 9), f32(40, 3, 3, 60), ONE, ONE, ONE, 0, 1],
     ),
+    "batch_norm": (
+        function("batch_norm"),
+        [f32(30, 7), f32(7), f32(7), 0.1, f32(30, 7), f32(7), f32(7), f32(7), 1],
+    ),
+    "batch_norm_gradient": (
+        function("batch_norm_gradient"),
+        [f32(30, 7), f32(30, 7), f32(7), f32(7), f32(7), f32(30, 7), f32(7), f32(7), 1],
+    ),
+    "max_pool_floats": (
+        function("max_pool_floats"),
+        [f32(2, 5, 6, 7), f32(2, 3, 3, 7), u8(2, 3, 3, 7), (2, 2), 1],
+    ),
+    "max_pool_floats_gradient": (
+        function("max_pool_floats_gradient"),
+        [f32(2, 3, 3, 7), u8(2, 3, 3, 7), f32(2, 5, 6, 7), (2, 2), 1],
+    ),
+    "pack_clipped": (function("pack_clipped"), [f32(6, 70), 1.0, u64(6, 2), u64(6, 2), 1]),
     "sequence": (function("sequence"), [[]]),
     "use_backend": (function("use_backend"), ["portable"]),
 }

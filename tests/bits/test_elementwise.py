@@ -106,6 +106,58 @@ def test_sums_of_a_product_never_reach_memory(name: str, filters: int, size: tup
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("channels", [16, 20, 32, 48, 64, 80, 144])
+@pytest.mark.parametrize("ending", ["rprelu", "rprelu read twice", "none"])
+@pytest.mark.parametrize("levels", [True, False])
+def test_the_end_of_a_residual_block(name: str, channels: int, ending: str, levels: bool) -> None:
+    """Batch norm, shortcut, RPReLU and levels are one loop on some back ends; a value that others read stays."""
+    generator = np.random.default_rng(channels)
+    pixels = 37
+    filters = bits.Filters(bits.pack(reals(generator, channels + 3, 70)), shape=(1, 1, 70))
+    x, shortcut = bits.pack(reals(generator, 1, 1, pixels, 70)), reals(generator, pixels, channels)
+    shortcut[0, :4] = 0, -0.0, np.inf, -np.inf
+    rows = reals(generator, 8, channels)
+    rows[2], rows[3, :5] = 1, (0, -0.0, 1, -1, 0.5)
+    low = reals(generator, channels)
+    flip, words = generator.random(channels) < 0.5, np.zeros((pixels, -(-channels // 64)), np.uint64)
+    y, twice = (np.full((pixels, channels), np.nan, np.float32) for _ in range(2))
+    with forced("numpy"):
+        sums = filters.matmul(x[0, 0])[:, 3:]
+    expected = (sums.astype(np.float32) * rows[0] + rows[1]) + shortcut
+    if ending != "none":
+        before = expected * rows[2] + rows[3]
+        right = np.maximum(before, np.float32(0)) * rows[4] + rows[5]
+        expected = right + (np.minimum(before, np.float32(0)) * rows[6] + rows[7])
+    with forced(name):
+        program = native().Elementwise(pixels)
+        output, a, b, c = program.output(y, channels), *(program.scratch(channels) for _ in range(3))
+        last = output if ending == "none" else a
+        program.affine(last, program.product(3, channels), rows[0], rows[1])
+        program.add(last, last, program.array(shortcut, channels, 0))
+        if ending != "none":
+            program.affine(b, a, rows[2], rows[3])
+            program.clip(c, b, 0, np.inf)
+            program.affine(c, c, rows[4], rows[5])
+            program.clip(a, b, -np.inf, 0)
+            program.affine(a, a, rows[6], rows[7])
+            program.add(output, c, a)
+        if levels:
+            program.levels(program.words(words, channels, False), output, low, None, reference.pack_bits(flip))
+        if ending == "rprelu read twice":
+            program.clip(program.output(twice, channels), b, -np.inf, np.inf)
+        call = program.call_after(filters._kernels(), x, (1, pixels), (1, 1), (0, 0), (1, 1), 0)
+        for threads in (1, 3):
+            call(threads)
+            assert y.tobytes() == expected.tobytes()
+            assert not levels or np.array_equal(words, reference.threshold(expected, low, None, flip))
+            assert ending != "rprelu read twice" or np.array_equal(twice, before)
+        shortcut[36, channels - 1] = np.nan
+        if levels:
+            with pytest.raises(ValueError, match="NaN, which has no sign"):
+                call(1)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_the_level_of_nan_is_an_error(name: str) -> None:
     x, words = np.zeros((70, 70), np.float32), np.empty((70, 2), np.uint64)
     with forced(name):

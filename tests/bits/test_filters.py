@@ -135,6 +135,7 @@ def test_extreme_counts(ternary_x: bool, ternary_w: bool) -> None:
         *itertools.product([5], [128], [255, 256, 1000, 32_736, 32_737, 65_600]),  # tiles
         *itertools.product([26], [64], [255, 256, 1000, 32_736, 32_737, 65_600]),  # lookup-table passes
         *itertools.product([60], [384], [255, 256, 1000, 32_736, 40_000]),  # the same transposed
+        *itertools.product([33], [500], [64, 255, 4096, 32_704, 32_705]),  # bit-sliced counting
     ],
 )
 @pytest.mark.parametrize("ternary_w", [False, True])
@@ -192,6 +193,9 @@ def test_many_pixels(shape: tuple[int, ...], kernel: tuple[int, int], filters: i
         ((1, 8, 8, 35), (3, 3), 768, {"padding": (1, 1), "groups": 2}),
         ((1, 8, 8, 32), (3, 3), 512, {"padding": (1, 1), "groups": 4}),
         ((59, 1, 1, 32_700), (1, 1), 400, {}),
+        ((1, 4, 4, 64), (3, 3), 512, {"padding": (1, 1)}),
+        ((3, 7, 5, 70), (3, 3), 384, {"padding": (2, 1), "stride": (1, 2)}),
+        ((1, 6, 6, 33), (2, 3), 1000, {"padding": (0, 1), "dilation": (2, 1), "pad_value": 1}),
     ],
 )
 @pytest.mark.parametrize("ternary", [False, True])

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from hypersign._checks import HypersignError
-from hypersign.bits import LevelCode, available_backends, forced, level_dots, level_topk, pack_levels, unpack_levels
+from hypersign.bits import (
+    LevelCode,
+    available_backends,
+    forced,
+    level_dots,
+    level_topk,
+    nearest_levels,
+    pack_levels,
+    unpack_levels,
+)
 from hypersign.bits.levels import LEVELS
 
 BITS = tuple(LEVELS)
@@ -90,6 +99,24 @@ def test_equal_scores_and_numbers_that_are_none(backend):
         np.testing.assert_array_equal(few[1][row], order[:7])
 
 
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_levels_of_rows_are_those_of_numpy(backend, bits, dtype):
+    random = np.random.default_rng(0)
+    for count in (1, 7, 64, 65, 257, 768):
+        code = LevelCode(bits, count)
+        rows = random.standard_normal((60, count)) * random.choice([1e-30, 1, 1e20], (60, 1))
+        rows[:30] = np.round(3 * random.standard_normal((30, count)))  # many components at thresholds
+        rows[0], rows[1], rows[2] = 0, 1, -1
+        factors = np.sort(random.standard_normal((5, len(code.levels) - 1)), axis=1)
+        with forced("numpy"):
+            expected = nearest_levels(rows.astype(dtype), code, factors)
+        with forced(backend):
+            found = nearest_levels(rows.astype(dtype), code, factors, threads=2)
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_every_byte_can_be_scanned(bits):
     """Damaged rows may hold bytes that no packing makes, as 255 in base 3; all back ends read them alike."""
@@ -120,6 +147,8 @@ def test_bad_arguments():
         ("bits of a level must be one of", lambda: LevelCode(5, 8)),
         ("the number of levels must be", lambda: LevelCode(2, 2**16 + 1)),
         ("indices must be below 4; got 4", lambda: pack_levels(np.full((1, 8), 4, np.uint8), code)),
+        (r"float32 or float64 \(n, 8\)", lambda: nearest_levels(np.zeros((1, 7)), code, np.zeros((1, 3)))),
+        (r"of shape \(scales, 3\)", lambda: nearest_levels(np.zeros((1, 8)), code, np.zeros((1, 2)))),
         (r"must be uint8 \(n, 8\)", lambda: pack_levels(np.zeros((1, 7), np.uint8), code)),
     ):
         with pytest.raises(HypersignError, match=message):

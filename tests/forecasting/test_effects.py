@@ -35,6 +35,23 @@ def test_standard_errors_are_those_of_resampled_inputs() -> None:
     np.testing.assert_allclose([found.r.error, found.kl.error, found.agreement.error], errors, rtol=0.2)
 
 
+def test_standard_errors_of_groups_are_those_of_resampled_groups() -> None:
+    generator = np.random.default_rng(2)
+    sizes = generator.integers(1, 5, 40)
+    groups = np.repeat(np.arange(40), sizes)
+    c, s = logits(shape=(len(groups), 2, 5))
+    s = centred(s + generator.standard_normal((40, 1, 5))[groups])
+    found = effect(c, s, groups)
+    draws = []
+    for _ in range(600):
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in generator.integers(40, size=40)])
+        again = effect(c[rows], s[rows])
+        draws.append((again.r.value, again.kl.value, again.agreement.value))
+    errors = np.std(draws, 0)
+    np.testing.assert_allclose([found.r.error, found.kl.error, found.agreement.error], errors, rtol=0.2)
+    assert found.kl.error > 1.2 * effect(c, s).kl.error
+
+
 def test_nothing_changed_and_everything_lost() -> None:
     c, _ = logits()
     same = effect(c, c)

@@ -10,6 +10,7 @@ import hypersign
 from hypersign._checks import HypersignError
 from hypersign.data import TextData
 from hypersign.forecasting import forecast, inputs_of, repair
+from hypersign.forecasting.bench import Bench
 from hypersign.layers import QuantLinear, convert
 from hypersign.quantizers import MeanScale, Sign
 
@@ -54,12 +55,93 @@ def test_formats_of_weights_and_of_inputs_together(found) -> None:
     assert found.predict(both).r.value == pytest.approx(found.measure(both).r.value, abs=0.01)
 
 
-def test_quick_measures_on_a_twelfth_of_the_inputs(net, images, found) -> None:
+def test_quick_measures_on_a_few_of_the_inputs(net, images, found) -> None:
     quick = forecast(net, images[:150].split(75), formats=["binary"], quick=True, mixtures=0, repaired=True)
-    assert quick.inputs == 14
+    assert quick.inputs == 8
     for layer, whole in zip(quick.layers, found.layers, strict=True):
         error = layer.repaired["binary"].r.error
         assert abs(layer.repaired["binary"].r.value - whole.repaired["binary"].r.value) < 5 * error + 0.02
+
+
+def test_all_formats_of_a_layer_in_one_pass_as_one_after_another(net, images, monkeypatch) -> None:
+    def raw(model: nn.Module, batch: torch.Tensor) -> list[float]:
+        made = forecast(model, [batch], formats=["binary", "ternary", "8-level"], repaired=False, mixtures=0)
+        return [effect.r.value for layer in made.layers for effect in layer.raw.values()]
+
+    calls = []
+    side_by_side = Bench._side_by_side
+    monkeypatch.setattr(Bench, "_side_by_side", lambda *given: calls.append(side_by_side(*given)) or calls[-1])
+    at_once = raw(net, images[:20])
+    assert len(calls[-1]) == 9
+    monkeypatch.setattr("hypersign.forecasting.bench.SIDE_BY_SIDE", 0)
+    assert raw(net, images[:20]) == pytest.approx(at_once, abs=1e-6)
+    assert not calls[-1]
+
+
+class Turned(nn.Module):
+    """Its middle layer sees tokens first, so copies of the inputs do not follow each other there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.first(x).transpose(0, 1).flatten(0, 1)
+        return self.head(torch.relu(self.second(tokens)).unflatten(0, (3, -1)).transpose(0, 1))
+
+
+def test_layers_whose_inputs_are_not_copies_are_measured_one_after_another(monkeypatch) -> None:
+    torch.manual_seed(0)
+    model, x = Turned(), torch.randn(8, 3, 6)
+    made = forecast(model, [x], formats=["binary", "ternary"], repaired=False, mixtures=0)
+    monkeypatch.setattr("hypersign.forecasting.bench.SIDE_BY_SIDE", 0)
+    again = forecast(model, [x], formats=["binary", "ternary"], repaired=False, mixtures=0)
+    for layer, other in zip(made.layers, again.layers, strict=True):
+        assert layer.raw["ternary"].r.value == pytest.approx(other.raw["ternary"].r.value, abs=1e-6)
+
+
+def test_errors_of_grouped_inputs_count_groups(net, images) -> None:
+    x = images[:40].repeat_interleave(4, 0)  # four copies of each
+    grouped = forecast(
+        net, x.split(80), groups=[i // 4 for i in range(160)], formats=["binary", "4-level"], mixtures=4
+    )
+    once = forecast(net, images[:40].split(20), formats=["binary", "4-level"], mixtures=4)
+    for layer, other in zip(grouped.layers, once.layers, strict=True):
+        for name in ("r", "kl", "agreement"):
+            found, wanted = (getattr(row.raw["binary"], name) for row in (layer, other))
+            assert found.value == pytest.approx(wanted.value, abs=1e-5)
+            assert found.error == pytest.approx(wanted.error, rel=1e-3)
+    for mixture, other in zip(grouped.repaired_law.mixtures, once.repaired_law.mixtures, strict=True):
+        assert mixture.measured.r.value == pytest.approx(other.measured.r.value, abs=1e-4)  # copies in the same half
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": [1, 2, 3]}, "label for each of the 20 inputs; got 3"),
+        ({"groups": ["a"] * 20}, "at least two different groups"),
+        ({"groups": ["a"] * 19 + ["b"], "quick": True}, "needs two of them; got 1"),
+        ({"groups": 3}, "a list with a label for each input; got int"),
+        ({"groups": [[1]] * 20}, "labels, such as numbers or texts"),
+    ],
+)
+def test_groups_are_one_label_per_input(net, images, options, message) -> None:
+    with pytest.raises(HypersignError, match=message):
+        forecast(net, [images[:20]], **options)
+
+
+def test_a_tensor_is_no_list_of_batches(net, images) -> None:
+    with pytest.raises(HypersignError, match=r"got one tensor: write \[batch\]"):
+        forecast(net, images)
+
+
+def test_groups_in_a_tensor_are_numbers(net, images) -> None:
+    groups = torch.arange(40) // 4
+    errors = [
+        forecast(net, [images[:40]], groups=given, mixtures=0, repaired=False).layers[0].raw["binary"].r.error
+        for given in (groups, groups.tolist())
+    ]
+    assert errors[0] == errors[1]
 
 
 def test_a_plan_fits_its_budget_and_its_code_makes_it(found, net, images) -> None:

@@ -101,11 +101,21 @@ def test_repair_gives_products_the_moments_of_the_original(kind: str, tokens) ->
         assert (spreads[0] - spreads[1]).abs().max() < 0.1, name
 
 
-def test_products_before_a_norm_or_without_a_bias_are_not_repaired(tokens) -> None:
-    for options in ({"norm": "layer"}, {"bias": False}):
-        found = forecast(reader("quant", **options), [tokens], formats=["binary"], mixtures=0)
-        assert [layer.name for layer in found.bench.repairable()] == ["head"]
-        assert found.layers[0].repaired["binary"].r.value < 1
+@pytest.mark.parametrize("options", [{"norm": "layer"}, {"bias": False}])
+def test_products_before_a_norm_or_without_a_bias_get_a_scale(tokens, options) -> None:
+    model = reader("quant", **options)
+    found = forecast(model, tokens.split(32), formats=["binary", "4-level"], mixtures=0)
+    names = ["lstm.ih_l0", "lstm.hh_l0"]
+    for layer in found.layers[:2]:
+        assert layer.repaired["binary"].kl.value < layer.raw["binary"].kl.value
+    quantized = convert(model, weight_quantizer=dict.fromkeys(names, Uniform(4, scale=MeanScale()))).model
+    biases = {name for name, _ in quantized.named_parameters() if "bias" in name}
+    assert repair(quantized, tokens.split(32), original=model)[:2] == tuple(names)
+    assert {name for name, _ in quantized.named_parameters() if "bias" in name} == biases
+    measured = found.measure(dict.fromkeys(names, "4-level"), [tokens])
+    with torch.no_grad():
+        real = effect(centred(model(tokens).numpy()), centred(quantized(tokens).numpy()))
+    assert real.r.value == pytest.approx(measured.r.value, abs=1e-4)
 
 
 def test_inputs_of_products_are_changed_too(tokens) -> None:

@@ -97,7 +97,7 @@ def test_errors_in_one_sentence(normed, images) -> None:
         repair(quantized, [], original=model)
     with pytest.raises(HypersignError, match="6 gets 1: use batches of 128 inputs"):
         repair(quantized, x.split(1), original=model)
-    with pytest.raises(HypersignError, match="must have the same layers; 6 is in one alone"):
+    with pytest.raises(HypersignError, match="must have the same layers; only one of them has 6"):
         repair(quantized, [x], original=model[:6])
     with pytest.raises(HypersignError, match="holds NaN or infinity"):
         repair(quantized, [x * torch.nan], original=model)

@@ -349,3 +349,23 @@ def test_a_choice_by_budget(x):
     assert found.choose(0.5).row.bytes == min(row.bytes for row in found.rows if row.recall[8] >= 0.5)
     with pytest.raises(HypersignError, match="the plan has no code of at most 4 bytes; its shortest has 8"):
         found.choose(0.5, 4)
+
+
+def test_candidates_that_are_no_multiple_of_k():
+    random = np.random.default_rng(0)
+    x, q = random.standard_normal((1500, 32)), random.standard_normal((100, 32))
+    hasher = SignHasher(bits_per_dimension=1, metric="euclidean")
+    (found,) = predicted_recall(x, [hasher], queries=q, factors=(1, 1.5, 2, 10 / 3), k=6)
+    recall = list(found.recall.values())
+    assert list(found.recall) == [1, 1.5, 2, 10 / 3]
+    assert recall == sorted(recall)
+    index = HammingIndex(hasher.fit(x), hasher.codes(x))
+    truth = np.argsort(np.square(q[:, None] - x).sum(2), axis=1)[:, :6]
+    nine, twenty = (
+        np.mean([np.isin(t, row).mean() for t, row in zip(truth, index.search(q, count).indices, strict=True)])
+        for count in (9, 20)
+    )
+    assert found.recall[1.5] == pytest.approx(nine, abs=0.04)
+    assert found.recall[10 / 3] == pytest.approx(twenty, abs=0.04)
+    with pytest.raises(HypersignError, match=r"whole numbers of candidates; got 1.25 for k = 6: 8 candidates"):
+        predicted_recall(x, [hasher], queries=q, factors=(1.25,), k=6)

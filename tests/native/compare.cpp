@@ -130,24 +130,28 @@ void image(const ImageKernels &kernels, const ImageKernels &truth) {
 
 void real(const RealKernels &kernels, const RealKernels &truth) {
     const int64_t pixels = up_to(20), depth = up_to(70), pitch = depth + up_to(3), count = 1 + up_to(15);
+    const int64_t rows = up_to(3), row_pitch = pitch + up_to(20);
     std::normal_distribution<float> normal;
     const auto numbers = [&](int64_t n) {
         std::vector<double> values(static_cast<size_t>(n));
         for (double &value : values) value = normal(generator);
         return values;
     };
-    const auto patches = numbers(pixels * pitch), weights = numbers(depth * kRealLanes), bias = numbers(kRealLanes);
+    const auto patches = numbers(pixels * pitch + rows * row_pitch), weights = numbers(rows * depth * kRealLanes);
+    const auto bias = numbers(kRealLanes);
     std::vector<float> y[2];
     for (int i = 0; i < 2; ++i) {
         y[i].resize(static_cast<size_t>(pixels * count));
         (i ? kernels : truth)
-            .tile({patches.data(), pixels, depth, pitch, weights.data(), bias.data(), y[i].data(), count, count});
+            .tile({patches.data(), pixels, rows, depth, pitch, row_pitch, weights.data(), bias.data(), y[i].data(), count,
+                   count});
     }
     expect(y[0] == y[1], "real");
 }
 
 void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &truth) {
-    const int64_t pixels = up_to(20), channels = 1 + up_to(80), n = pixels * channels, words = ceil_div(channels, 64);
+    const int64_t pixels = up_to(20), channels = up_to(2) ? 1 + up_to(80) : 16 * (1 + up_to(9));
+    const int64_t n = pixels * channels, words = ceil_div(channels, 64);
     std::normal_distribution<float> normal;
     const auto numbers = [&](int64_t count) {
         std::vector<float> values(static_cast<size_t>(count));
@@ -182,12 +186,35 @@ void elementwise(const ElementwiseKernels &kernels, const ElementwiseKernels &tr
         sign += pixels * words;
         each.levels(x.data(), low.data(), high.data(), flip.data(), sign, sign + pixels * words, pixels, channels);
     }
+    if (kernels.residual && channels % 16 == 0) {
+        const bool rprelu = up_to(1), packs = up_to(1);
+        std::vector<float> t(static_cast<size_t>(n)), right(t), sum[2]{t, t};
+        std::vector<uint64_t> sign[2]{std::vector<uint64_t>(static_cast<size_t>(pixels * words)), {}};
+        sign[1] = sign[0];
+        const auto affine = [&](float *x) { truth.affine_float32(x, low.data(), high.data(), channels, x, n); };
+        truth.affine_add_int32(whole.data(), scale.data(), shift.data(), channels, other.data(), sum[0].data(), n);
+        if (rprelu) {
+            constexpr float kInfinity = std::numeric_limits<float>::infinity();
+            truth.affine_float32(sum[0].data(), shift.data(), scale.data(), channels, t.data(), n);
+            truth.clip(t.data(), 0, kInfinity, right.data(), n);
+            truth.clip(t.data(), -kInfinity, 0, t.data(), n);
+            affine(right.data());
+            truth.affine_add_float32(t.data(), scale.data(), low.data(), channels, right.data(), sum[0].data(), n);
+        }
+        if (packs) truth.levels(sum[0].data(), low.data(), nullptr, flip.data(), sign[0].data(), nullptr, pixels, channels);
+        ResidualTask task{whole.data(), channels, scale.data(), shift.data(), other.data(), {}, packs ? low.data() : nullptr,
+                          flip.data(), sum[1].data(), sign[1].data(), pixels, channels};
+        const float *rows[] = {shift.data(), scale.data(), low.data(), high.data(), scale.data(), low.data()};
+        if (rprelu) std::copy_n(rows, 6, task.rprelu);
+        kernels.residual(task);
+        expect(sum[0] == sum[1] && sign[0] == sign[1], "residual");
+    }
     expect(y[0] == y[1] && bits[0] == bits[1], "elementwise");
 }
 
 void product(const ProductKernels &kernels, const ProductKernels &truth) {
     const int64_t groups = up_to(2) ? 1 : 1 + up_to(40), depth = 1 + up_to(groups > 1 ? 40 : 200);
-    const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : 150)), rows = 1 + up_to(2), columns = 1 + up_to(2);
+    const int64_t filters = groups * (1 + up_to(groups > 1 ? 5 : up_to(3) ? 150 : 600)), rows = 1 + up_to(2), columns = 1 + up_to(2);
     Window window{{1 + up_to(2), 1 + up_to(2)}, {up_to(2), up_to(2)}, {1 + up_to(1), 1 + up_to(1)}, 0};
     window.pad_value = static_cast<int>(up_to(1));
     const int64_t height = (rows - 1) * window.dilation[0] + 1 + up_to(5);
@@ -221,7 +248,7 @@ void product(const ProductKernels &kernels, const ProductKernels &truth) {
 
 void product8(const Product8Kernels &kernels, const Product8Kernels &truth) {
     const bool ternary = up_to(1);
-    const int64_t rows = up_to(30), filters = up_to(150), depth = 1 + up_to(up_to(3) ? 200 : 2000);
+    const int64_t rows = up_to(up_to(3) ? 30 : 100), filters = up_to(up_to(3) ? 150 : 400), depth = 1 + up_to(up_to(3) ? 200 : 2000);
     const int64_t group = up_to(1) ? depth : 1 + up_to(depth - 1), groups = ceil_div(depth, group);
     const int64_t words = filters * ceil_div(depth, 64);
     const auto w = random_values<uint64_t>(2 * words, 0, INT64_MAX - 1);
@@ -265,6 +292,29 @@ void levels(const char *set) {
     expect(dots[0] == dots[1] && scores[0] == scores[1] && indices[0] == indices[1], "levels");
 }
 
+void encode(const LevelKernels &kernels, const LevelKernels &truth) {
+    constexpr int64_t kNumbers[] = {2, 3, 4, 8, 16};
+    const int64_t rows = up_to(3), count = 1 + up_to(700), number = kNumbers[up_to(4)], scales = 1 + up_to(7);
+    auto levels = random_values<int8_t>(number, -127, 127);
+    std::sort(levels.begin(), levels.end());
+    std::vector<double> factors, x;
+    for (int64_t i = 0; i < scales * (number - 1); ++i) factors.push_back(static_cast<double>(up_to(4000)) / 1000 - 2);
+    for (int64_t i = 0; i < rows * count; ++i) x.push_back(static_cast<double>(up_to(60)) - 30);
+    const std::vector<float> x32(x.begin(), x.end());
+    const LevelEncoding encoding{count, levels.data(), number, factors.data(), scales};
+    std::vector<int16_t> rounded(static_cast<size_t>(count));
+    std::vector<uint8_t> found[4];
+    for (int i = 0; i < 4; ++i) {
+        const LevelKernels &each = i < 2 ? truth : kernels;
+        found[i].resize(x.size());
+        if (i % 2)
+            each.encode32(encoding, x32.data(), rows, rounded.data(), found[i].data());
+        else
+            each.encode64(encoding, x.data(), rows, rounded.data(), found[i].data());
+        expect(found[i] == found[0], "encoding");
+    }
+}
+
 template <typename T, typename Kernel>
 void hadamard(Kernel kernel, Kernel truth, const char *what) {
     const int64_t rows = 3, n = int64_t{1} << up_to(12);
@@ -299,6 +349,7 @@ int main(int count, char **names) {
             elementwise(*set.kernels.elementwise, elementwise_portable);
             product8(*set.kernels.product8, product8_portable);
             levels(set.name);
+            encode(*set.kernels.levels, levels_portable);
             const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {
                 return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };

@@ -131,6 +131,9 @@ def test_bad_files_and_tokens(tmp_path):
     ):
         with pytest.raises(HypersignError, match=message):
             packed.predict(np.array(tokens))
+    with pytest.raises(HypersignError, match="sequences of equal length"):
+        packed.predict([[1, 2], [3]])
+    assert packed.predict(np.zeros((0, 5), int)).shape == (0, 5, 11)
     content = path.read_bytes()
     for name, changed, message in (
         ("cut", content[:-9], "offsets|truncated|bytes"),

@@ -1,7 +1,10 @@
 """Quantized checkpoints of others, packed here by plain loops, are read as the weights they stand for."""
 
+import ctypes
+import importlib.util
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,3 +313,53 @@ def test_experts_stacked_in_gguf(tmp_path):
     write_gguf(tmp_path / "m.gguf", stack, architecture="qwen2moe", metadata={"qwen2moe.block_count": 1})
     (pair,) = inspect_pair(open_tensors(tmp_path / "m.gguf"), open_tensors(tmp_path / "apart.safetensors")).tensors
     assert (pair.rows, round(pair.cosine.mean, 6)) == (256, 1)
+
+
+@pytest.fixture(scope="module")
+def ggml() -> ctypes.CDLL:
+    """The library that the package llama_cpp has; the package itself is not imported."""
+    found = importlib.util.find_spec("llama_cpp")
+    folders = [] if found is None else list(found.submodule_search_locations or ())
+    libraries = [path for folder in folders for path in Path(folder).glob("lib*/libggml-base.*")]
+    if not libraries:
+        pytest.skip("needs the package llama-cpp-python")
+    return ctypes.CDLL(str(libraries[0]))
+
+
+def dequantized(ggml: ctypes.CDLL, kind: str, raw: np.ndarray, count: int) -> np.ndarray:
+    """ggml's weights of rows of raw bytes."""
+    function = ggml[f"dequantize_row_{kind.lower()}"]
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
+    raw, weights = np.ascontiguousarray(raw), np.empty((len(raw), count), np.float32)
+    for row, to in zip(raw, weights, strict=True):
+        function(row.ctypes.data, to.ctypes.data, count)
+    return weights
+
+
+@pytest.mark.parametrize("kind", ["Q1_0", "TQ1_0", "TQ2_0"])
+def test_written_weights_are_those_of_ggml(ggml: ctypes.CDLL, kind: str, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    generator = np.random.default_rng(0)
+    levels = generator.choice([-1, 1] if kind == "Q1_0" else [-1, 0, 1], (9, 768)).astype(np.int8)
+    scale = generator.random(9).astype(np.float16).astype(np.float32)
+    write_gguf(tmp_path / "m.gguf", {"w": Levels(levels, scale)}, kind=kind)
+    raw = next(tensor.data for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors if tensor.name == "w")
+    weights = dequantized(ggml, kind, raw, 768)
+    np.testing.assert_array_equal(weights, levels * scale[:, None])
+    np.testing.assert_array_equal(open_tensors(tmp_path / "m.gguf").tensors["w"].read(slice(None)), weights)
+
+
+@pytest.mark.parametrize(("kind", "block", "size"), [("Q1_0", 128, 18), ("Q2_0", 64, 18)])
+def test_read_weights_are_those_of_ggml(ggml: ctypes.CDLL, kind: str, block: int, size: int, tmp_path: Path) -> None:
+    """All bytes that a block can have, in types that the package gguf may not decode."""
+    pytest.importorskip("gguf")
+    generator = np.random.default_rng(1)
+    blocks = generator.integers(0, 256, (7, 512 // block, size), dtype=np.uint8)
+    blocks[..., :2] = generator.standard_normal((7, 512 // block, 1)).astype(np.float16).view(np.uint8)
+    raw = blocks.reshape(7, -1)
+    number = {"Q1_0": 41, "Q2_0": 42}[kind]
+    last = (0, (1, 8), bytes(32))  # tells the fork whose blocks are of 128 weights apart
+    path = save_typed(tmp_path / "m.gguf", {"w": (number, (7, 512), raw.tobytes()), "last": last})
+    read = open_tensors(path).tensors["w"]
+    assert read.unreadable == ""
+    np.testing.assert_array_equal(read.read(slice(None)), dequantized(ggml, kind, raw, 512))

@@ -54,7 +54,7 @@ void multiply_filters(const ConvolutionPlan &plan, int64_t first, int64_t last, 
     plan.find_thresholds(0, plan.pixels, thresholds);
     plan.find_pixels(0, plan.pixels, pointers);
     LookupTask task{};
-    task.tile = plan.tile(block, 0, plan.pixels, thresholds, sums);
+    task.tile = plan.tile(block, 0, plan.pixels, thresholds.data(), sums);
     const int64_t taps = task.tile.taps, tap_words = block.words * plan.planes * kLookupPixels;
     const AlignedWords pixels = aligned_words(taps * tap_words);
     for (int64_t tap = 0; tap < taps; ++tap) {
@@ -121,7 +121,7 @@ void LookupRun::multiply(const ConvolutionPlan &plan, const FilterBlock &block, 
         words = block.words;
     }
     LookupTask task{};
-    task.tile = plan.tile(block, pixel, size, thresholds, sums);
+    task.tile = plan.tile(block, pixel, size, thresholds.data(), sums);
     task.block = task.tile.weights;
     task.rows = size;
     task.indices = indices.data();

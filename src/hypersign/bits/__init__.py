@@ -8,13 +8,13 @@ Every function has a NumPy reference (`reference.py`), which defines the result,
 same integers. `backend()` returns the back end in use; `HYPERSIGN_BACKEND` forces one.
 """
 
-from hypersign.bits.backend import available_backends, backend, forced
+from hypersign.bits.backend import available_backends, backend, forced, keep_freed_memory
 from hypersign.bits.filters import Filters
 from hypersign.bits.gradients import RoundedGradient, input_gradient, round_gradient, weight_gradient
 from hypersign.bits.hadamard import hadamard_transform
 from hypersign.bits.hamming import hamming, hamming_topk, hamming_within
 from hypersign.bits.images import image_conv2d
-from hypersign.bits.levels import LevelCode, level_dots, level_topk, pack_levels, unpack_levels
+from hypersign.bits.levels import LevelCode, level_dots, level_topk, nearest_levels, pack_levels, unpack_levels
 from hypersign.bits.pooling import max_pool2d
 from hypersign.bits.product8 import Filters8
 from hypersign.bits.real import real_conv2d, real_matmul
@@ -25,6 +25,7 @@ __all__ = [
     "backend",
     "available_backends",
     "forced",
+    "keep_freed_memory",
     "pack",
     "pack_ternary",
     "unpack",
@@ -45,6 +46,7 @@ __all__ = [
     "hamming_topk",
     "hamming_within",
     "LevelCode",
+    "nearest_levels",
     "pack_levels",
     "unpack_levels",
     "level_dots",

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypersign._checks import HypersignError
 
-__all__ = ["available_backends", "backend", "forced"]
+__all__ = ["available_backends", "backend", "forced", "keep_freed_memory"]
 
 _module: ModuleType | None
 try:
@@ -89,3 +89,13 @@ else:
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def keep_freed_memory() -> None:
+    """Makes this process keep the memory that it frees, for loops that take and free the same large arrays.
+
+    Otherwise the system takes it back and clears new pages each time: up to a tenth of a training step. It calls
+    glibc's `mallopt`; with other C libraries, or without compiled kernels, it does nothing.
+    """
+    if _module is not None:
+        _module.keep_freed_memory()

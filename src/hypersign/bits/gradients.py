@@ -6,6 +6,7 @@ only adds noise: the variance per entry is at most a quarter of the squared scal
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,7 @@ def input_gradient(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     dilation: tuple[int, int] = (1, 1),
+    inside: Words | None = None,
     threads: int = 1,
 ) -> NDArray[np.float32]:
     """The gradient with respect to a convolution's inputs.
@@ -110,6 +112,7 @@ def input_gradient(
         shape: shape of a filter, (kernel height, kernel width, channels).
         size: (height, width) of the inputs.
         stride, padding, dilation: pairs (vertical, horizontal) of the convolution.
+        inside: bits uint64 (N, H, W, ceil(channels/64)); the gradient is 0 where the bit is 0. None: nowhere.
         threads: number of threads.
 
     Returns float32 (N, H, W, channels): an exact sum of integers, times its scale.
@@ -137,13 +140,14 @@ def input_gradient(
     options = _options(q, size, shape[:2], stride, padding, dilation)
     if scales.shape != q.shape[:1]:
         raise HypersignError(f"scales must be one for each of {len(q)} images; got shape {scales.shape}")
+    inside = _inside(inside, (len(q), *size, -(-shape[2] // 64)))
     kernels = native()
     if kernels is None:
-        return reference.input_gradient(q, scales, words, shape, size, *options)
+        return _kept(reference.input_gradient(q, scales, words, shape, size, *options), inside, shape[2])
     out = np.empty((len(q), *size, shape[2]), np.float32)
     planes = words.reshape(2 if words.ndim == 3 else 1, *words.shape[-2:])
     if out.size:
-        kernels.input_gradient(q, scales, planes, out, shape[:2], *options, check_threads(threads))
+        kernels.input_gradient(q, scales, planes, inside, out, shape[:2], *options, check_threads(threads))
     return out
 
 
@@ -157,6 +161,7 @@ def weight_gradient(
     padding: tuple[int, int] = (0, 0),
     dilation: tuple[int, int] = (1, 1),
     pad_value: int = 0,
+    inside: Words | None = None,
     threads: int = 1,
 ) -> NDArray[np.float32]:
     """The gradient with respect to a convolution's filters.
@@ -170,6 +175,8 @@ def weight_gradient(
         shape: shape of a filter, (kernel height, kernel width, channels).
         stride, padding, dilation: pairs (vertical, horizontal) of the convolution.
         pad_value: the level of padded positions, 0 or 1.
+        inside: bits uint64 (F, ceil(d/64)), in the order of packed filters; the gradient is 0 where the bit is 0.
+            None: nowhere.
         threads: number of threads.
 
     Returns float32 (F, kernel height, kernel width, channels).
@@ -195,13 +202,32 @@ def weight_gradient(
     if scales.shape != q.shape[3:]:
         raise HypersignError(f"scales must be one for each of {q.shape[3]} filters; got shape {scales.shape}")
     pad_value = check_int("pad_value", pad_value, min=0, max=1)
+    inside = _inside(inside, (q.shape[3], -(-math.prod(shape) // 64)))
     kernels = native()
     if kernels is None:
-        return reference.weight_gradient(q, scales, x, shape, *options, pad_value)
+        return _kept(reference.weight_gradient(q, scales, x, shape, *options, pad_value), inside, math.prod(shape))
     out = np.empty((q.shape[3], *shape), np.float32)
     planes = x.reshape(2 if x.ndim == 5 else 1, *x.shape[-4:])
-    kernels.weight_gradient(q, scales, planes, out, *options, pad_value, check_threads(threads))
+    kernels.weight_gradient(q, scales, planes, inside, out, *options, pad_value, check_threads(threads))
     return out
+
+
+def _inside(inside: Words | None, shape: tuple[int, ...]) -> Words | None:
+    if inside is None:
+        return None
+    inside = np.ascontiguousarray(inside)
+    if inside.dtype != np.uint64 or inside.shape != shape:
+        raise HypersignError(
+            f"bits of a clipped gradient must be uint64 of shape {shape}; got {inside.dtype} of shape {inside.shape}"
+        )
+    return inside
+
+
+def _kept(gradient: NDArray[np.float32], inside: Words | None, n: int) -> NDArray[np.float32]:
+    """The gradient where the bit in rows of n is 1, and 0 elsewhere."""
+    if inside is None:
+        return gradient
+    return np.where(reference.unpack_bits(inside, n).reshape(gradient.shape), gradient, np.float32(0))
 
 
 Pair = tuple[int, int]

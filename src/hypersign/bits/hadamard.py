@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hypersign._checks import HypersignError, check_threads
 from hypersign.bits.backend import native
 
-__all__ = ["check_hadamard", "hadamard_transform", "next_power_of_two", "transform"]
+__all__ = ["can_rotate", "check_hadamard", "hadamard_transform", "next_power_of_two", "rotate", "transform"]
 
 LONGEST = 1 << 24
 
@@ -111,3 +111,28 @@ def transform(x: NDArray[Any], out: NDArray[Any], *, factor: float = 1.0, thread
         kernel(rows, to, factor, threads)
     else:
         kernel(rows, to, threads)
+
+
+def can_rotate(dtype: np.dtype[Any]) -> bool:
+    """Whether `rotate` takes numbers of this type: there are kernels, and it is float32 or float64."""
+    return native() is not None and dtype in (np.float32, np.float64) and dtype.isnative
+
+
+def rotate(x: NDArray[Any], signs: NDArray[np.float32], window: int, outputs: int) -> NDArray[Any]:
+    """Rounds of signs and transforms of each vector, one vector after the other, so that it stays in the first cache.
+
+    The result has the bits of the same NumPy operations (`hypersign.rotations.HadamardRotation`).
+
+    Args:
+        x: shape (..., d), padded with zeros to length n.
+        signs: (rounds, n) if `window` is n, else (2 rounds, n): those of the first transforms, then of the second.
+        window: length of a transform, a power of two: n, or the largest below it.
+        outputs: number of components to keep.
+    """
+    kernels = native()
+    assert kernels is not None
+    rows = np.require(x.reshape(-1, x.shape[-1]), requirements=["C", "A"])
+    y = np.empty((len(rows), outputs), x.dtype)
+    run = kernels.rotate_float32 if x.dtype == np.float32 else kernels.rotate_float64
+    run(rows, signs, window, y, 1)
+    return y.reshape(*x.shape[:-1], outputs)

@@ -16,6 +16,7 @@ j + 3w, the first in the lowest bits. So one mask picks 4-level groups that meet
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,10 @@ from hypersign.bits import reference
 from hypersign.bits.backend import native
 from hypersign.bits.hamming import check_allowed
 
-__all__ = ["LEVELS", "MOST_LEVELS", "LevelCode", "level_dots", "level_topk", "pack_levels", "unpack_levels"]
+__all__ = [
+    *("LEVELS", "MOST_LEVELS", "LevelCode", "level_dots", "level_topk", "nearest_levels", "pack_levels"),
+    "unpack_levels",
+]
 
 MOST_LEVELS = 1 << 16
 """Most levels of a row. Sums of products with 8-bit numbers then fit into 32 bits."""
@@ -80,6 +84,43 @@ class LevelCode:
     def planes(self) -> tuple[tuple[int, int], ...]:
         """The rows of bytes one after the other: how many digits a byte of each holds, and the base of the digits."""
         return {1: ((8, 2),), 1.5: ((5, 3),), 2: ((4, 4),), 3: ((4, 4), (8, 2)), 4: ((2, 16),)}[self.bits]
+
+
+def nearest_levels(
+    rows: NDArray[Any], code: LevelCode, factors: NDArray[np.float64], *, threads: int = 1
+) -> NDArray[np.uint8]:
+    """The indices of levels, uint8 (n, m), whose cosine with each row is the largest of those of several scales.
+
+        x = rint(row/max|row| 32767);   index = how many of ceil(factors[s] rms(x)) are at most x
+
+    All back ends find the same indices, because x is an integer. A row of zeros counts as one of zeros.
+
+    Args:
+        rows: finite float32 or float64 (n, m).
+        code: the form of the rows.
+        factors: float64 (scales, L - 1), for each scale s the thresholds between neighbouring levels.
+        threads: number of threads.
+
+    Raises:
+        HypersignError: arrays do not fit the code.
+
+    >>> nearest_levels(np.array([[-3.0, -1.0, 1.0, 3.0]]), LevelCode(2, 4), np.array([[-1.0, 0.0, 1.0]])).tolist()
+    [[0, 1, 2, 3]]
+    """
+    rows, factors = np.asarray(rows), np.ascontiguousarray(factors, np.float64)
+    if rows.dtype not in (np.float32, np.float64) or rows.ndim != 2 or rows.shape[1] != code.count:
+        raise HypersignError(
+            f"rows to encode must be float32 or float64 (n, {code.count}); got {rows.dtype} of shape {rows.shape}"
+        )
+    if factors.ndim != 2 or factors.shape[1] != len(code.levels) - 1:
+        raise HypersignError(f"factors must be of shape (scales, {len(code.levels) - 1}); got {factors.shape}")
+    threads, kernels = check_threads(threads), native()
+    if kernels is None:
+        return reference.nearest_levels(rows, code.levels, factors)
+    rows, indices = np.require(rows, requirements=["C", "A"]), np.empty(rows.shape, np.uint8)
+    encode = kernels.level_encode_float32 if rows.dtype == np.float32 else kernels.level_encode_float64
+    encode(rows, code.levels, factors, indices, threads)
+    return indices
 
 
 def pack_levels(indices: NDArray[np.uint8], code: LevelCode) -> NDArray[np.uint8]:

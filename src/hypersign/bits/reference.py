@@ -291,6 +291,29 @@ def scaled_product8(
     return y * x_scale[:, None]
 
 
+def nearest_levels(
+    rows: NDArray[np.floating], levels: NDArray[np.int8], factors: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Indices of levels, uint8 (n, m), by the scale with the largest cosine; of equal ones the first."""
+    rows = rows.astype(np.float64)
+    largest = np.abs(rows).max(1, keepdims=True)
+    x = np.rint(rows / np.where(largest > 0, largest, 1) * 32767)
+    rms = np.sqrt(np.square(x).sum(1, keepdims=True) / rows.shape[1])
+    found = np.zeros(x.shape, np.uint8)
+    best = np.full(len(x), -1.0)
+    for row in factors:
+        indices = np.zeros(x.shape, np.uint8)
+        limits = np.ceil(row * rms)
+        for j in range(len(row)):
+            indices += x >= limits[:, j : j + 1]
+        values = levels.astype(np.float64)[indices]
+        norms = np.square(values).sum(1)
+        cosines = (values * x).sum(1) / np.sqrt(np.where(norms > 0, norms, 1))
+        better = cosines > best
+        best[better], found[better] = cosines[better], indices[better]
+    return found
+
+
 def pack_levels(indices: NDArray[np.uint8], planes: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
     """Packs indices (n, m). Each plane, (digits of a byte, their base), takes the next digit, the lowest first."""
     packed, rest = [], indices

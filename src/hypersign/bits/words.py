@@ -84,6 +84,24 @@ def pack_signs(x: NDArray[np.float32]) -> Words:
     return words
 
 
+def pack_clipped(x: NDArray[np.float32], clip: float, threads: int = 1) -> tuple[Words, Words]:
+    """`pack_signs` of float32 numbers in C order, without checks, and bits that are 1 where |x| < clip.
+
+    >>> signs, inside = pack_clipped(np.array([-2.0, 0.5, -0.5], np.float32), 1.0)
+    >>> int(signs[0]), int(inside[0])
+    (5, 6)
+    """
+    kernels = native()
+    n = x.shape[-1]
+    signs, inside = (np.empty((*x.shape[:-1], -(-n // 64)), np.uint64) for _ in range(2))
+    if kernels is None:
+        signs[...], inside[...] = pack_signs(x), reference.pack_bits(np.abs(x) < np.float32(clip))
+    elif x.size:
+        rows = (-1, signs.shape[-1])
+        kernels.pack_clipped(x.reshape(-1, n), clip, signs.reshape(rows), inside.reshape(rows), threads)
+    return signs, inside
+
+
 def unpack(words: ArrayLike, n: int) -> NDArray[np.int8]:
     """Unpacks words (..., W) into the levels -1 and +1, int8 (..., n). It is the inverse of `pack`.
 

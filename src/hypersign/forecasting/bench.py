@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from hypersign._checks import HypersignError
 from hypersign.forecasting.changes import Change, Moments, change_of, match, matched, run_matched
@@ -20,11 +21,10 @@ from hypersign.forecasting.layers import (
     called_with,
     changeable_layers,
     hooked,
-    takes_repair,
     unrolled,
     weight_place,
 )
-from hypersign.forecasting.replay import Replay, batch_size, every, logits_of, prepared, run
+from hypersign.forecasting.replay import Replay, batch_size, logits_of, picked, prepared, run
 from hypersign.layers import QuantLayer, RecurrentProduct
 
 __all__ = ["Bench", "Key", "Layer"]
@@ -37,6 +37,15 @@ INPUTS = 1 << 18
 
 STEPS = 64
 """Calls of a layer whose inputs are kept for it."""
+
+SIDE_BY_SIDE = 256
+"""Inputs of a pass that measures all formats of a layer at once, each on its own copy of a small batch."""
+
+ALIKE = 1e-4
+"""Copies of the same inputs differ by at most this share of the largest number."""
+
+SPLIT = 16
+"""Batches of fewer inputs are not split to measure repair on inputs that it has not seen."""
 
 HELD = 2**30
 """Bytes of changed weights that are kept between batches."""
@@ -76,13 +85,18 @@ class Bench:
     Args:
         model: the network; it does not change.
         batches: inputs; they are kept.
+        groups: the number of each input's group; None if all inputs are independent.
+        keep: keep the outputs of all modules for `alone`, if there is one batch.
 
     Raises:
         HypersignError: see `hypersign.forecast`.
     """
 
-    def __init__(self, model: nn.Module, batches: Iterable[Any]) -> None:
+    def __init__(
+        self, model: nn.Module, batches: Iterable[Any], groups: NDArray[Any] | None = None, *, keep: bool = False
+    ) -> None:
         self.model = model = unrolled(model)
+        self.groups = groups
         sized = [(batch, size) for batch in batches if (size := batch_size(batch))]
         self.batches = [batch for batch, _ in sized]
         self.sizes = [size for _, size in sized]
@@ -102,35 +116,44 @@ class Bench:
             if not isinstance(_parameter(module), nn.Parameter)
         }
         self.layers = {name: Layer(name, module) for name, module in found.items() if name not in self.unmeasured}
-        self.original = self._first_pass()
+        self._recorded: Replay | None = None
+        self.original = self._first_pass(keep and len(self.batches) == 1)
         self._changes: dict[Any, Change] = {}
         self._held = 0
-        self._halves = [[every(batch, 2, start) for batch in self.batches] for start in (0, 1)]
+        self.half_rows = self._half_rows()
+        self._halves = [
+            [picked(batch, rows) for batch, rows in zip(self.batches, half, strict=True)] for half in self.half_rows
+        ]
         self._original_moments: dict[int, list[dict[Any, Moments]]] = {}
 
-    def _first_pass(self) -> NDArray[Any]:
-        """The original logits; notes each layer's calls, operations, order, and a sample of its inputs."""
-        by_module = {layer.module: layer for layer in self.layers.values()}
+    def _first_pass(self, keep: bool) -> NDArray[Any]:
+        """The original logits; notes each layer's calls, operations and order."""
+        callers: dict[Any, list[Layer]] = {}
+        for layer in self.layers.values():
+            callers.setdefault(called_with(layer.module), []).append(layer)
         rows = []
 
-        def look(module: Any, x: Tensor, output: Tensor) -> None:
-            layer = by_module[module]
-            layer.calls += 1
-            layer.macs += output.numel() * layer.module.weight[0].numel()
-            if layer.calls <= STEPS:
-                share = 1 if layer.calls == 1 and not isinstance(module, RecurrentProduct) else STEPS
-                part = x.detach().flatten()[:: max(1, x.numel() * share // INPUTS)].clone()
-                layer.sample = part if layer.sample is None else torch.cat((layer.sample, part))
+        def look(module: Any, x: Any, output: Any) -> None:
+            for layer in callers[module]:
+                if isinstance(layer.module, RecurrentProduct):  # steps are not watched: that takes far more time
+                    positions = len(x.data) if isinstance(x, PackedSequence) else x.numel() // x.shape[-1]
+                    layer.calls += -(-positions // self.sizes[0])
+                    layer.macs += positions * layer.module.weight.numel()
+                else:
+                    layer.calls += 1
+                    layer.macs += output.numel() * layer.module.weight[0].numel()
 
         with prepared(self.model):
             for number, batch in enumerate(self.batches):
                 replay = Replay(self.model)
-                with hooked(by_module if number == 0 else (), look):
-                    logits = replay.record(batch, keep=False)
+                with hooked(callers if number == 0 else (), look):
+                    logits = replay.record(batch, keep=keep)
                 if number == 0:
-                    for module, layer in by_module.items():
-                        layer.first = replay.first.get(called_with(module), -1)
-                        layer.macs //= self.sizes[0]
+                    self._recorded = replay if keep else None
+                    for module, layers in callers.items():
+                        for layer in layers:
+                            layer.first = replay.first.get(module, -1)
+                            layer.macs //= self.sizes[0]
                 rows.append(self._kept(logits, "the network's logits"))
         for name, layer in list(self.layers.items()):
             if not layer.calls:
@@ -147,6 +170,24 @@ class Bench:
             raise HypersignError("a network to forecast must give logits that differ between classes; all are equal")
         return original
 
+    def _sample(self, layer: Layer) -> Tensor:
+        """Inputs of a layer in the first batch, for the grid that quantizes them."""
+        if layer.sample is None:
+            by_module = {layer.module: layer for layer in self.layers.values()}
+            parts: dict[Any, list[Tensor]] = {module: [] for module in by_module}
+
+            def look(module: Any, x: Tensor, output: Tensor) -> None:
+                if len(parts[module]) < STEPS:
+                    share = 1 if not parts[module] and not isinstance(module, RecurrentProduct) else STEPS
+                    parts[module].append(x.detach().flatten()[:: max(1, x.numel() * share // INPUTS)].clone())
+
+            with prepared(self.model), hooked(by_module, look):
+                run(self.model, self.batches[0])
+            for module, known in by_module.items():
+                known.sample = torch.cat(parts[module])
+        assert layer.sample is not None
+        return layer.sample
+
     def _kept(self, logits: Tensor, what: str) -> NDArray[Any]:
         if not torch.isfinite(logits).all():
             raise HypersignError(f"{what} must be finite numbers; NaN or infinity came: check weights and inputs")
@@ -156,17 +197,32 @@ class Bench:
             logits = logits[:, np.linspace(0, count - 1, most).round().astype(int).tolist()]
         return centred(logits.cpu().numpy())
 
+    def _half_rows(self) -> list[list[list[int]]]:
+        """The rows of each batch in either half of the inputs: even and odd inputs, or even and odd groups."""
+        numbers = [np.arange(size) for size in self.sizes]
+        if self.groups is not None:
+            numbers = np.split(self.groups, np.cumsum(self.sizes)[:-1])
+        return [[np.flatnonzero(part % 2 == half).tolist() for part in numbers] for half in (0, 1)]
+
     @property
-    def smallest(self) -> int:
-        """The size of the smallest batch."""
-        return min(self.sizes)
+    def half_order(self) -> NDArray[Any]:
+        """The inputs in the order of `half_rows`."""
+        starts = np.cumsum([0, *self.sizes[:-1]]).tolist()
+        return np.array(
+            [start + row for half in self.half_rows for start, rows in zip(starts, half, strict=True) for row in rows]
+        )
+
+    @property
+    def splits(self) -> bool:
+        """Whether each half of each batch has enough inputs for a repair."""
+        return 2 * min(len(rows) for half in self.half_rows for rows in half) >= SPLIT - 1
 
     def change(self, name: str, formats: tuple[Format | None, Format | None]) -> Change:
         """The change that gives a layer these formats."""
         key = name, formats
         if key not in self._changes:
             layer = self.layers[name]
-            made = change_of(layer.module, formats, layer.sample)
+            made = change_of(layer.module, formats, None if formats[1] is None else self._sample(layer))
             size = 0 if made.weight is None else made.weight.numel() * made.weight.element_size()
             if self._held + size > HELD:
                 return made
@@ -175,8 +231,8 @@ class Bench:
         return self._changes[key]
 
     def repairable(self, first: int = 0) -> list[Layer]:
-        """The layers from the moment `first` on whose outputs can be matched."""
-        return [layer for layer in self.layers.values() if layer.first >= first and takes_repair(layer.module)]
+        """The layers from the moment `first` on, whose outputs are matched."""
+        return [layer for layer in self.layers.values() if layer.first >= first]
 
     @property
     def repeated(self) -> set[Any]:
@@ -194,11 +250,20 @@ class Bench:
         """The centred logits after each change alone, without repair and with it."""
         found: tuple[dict[Key, list], dict[Key, list]] = ({key: [] for key in changes}, {key: [] for key in changes})
         done = 0
+        recorded, self._recorded = self._recorded, None
         with prepared(self.model):
             for batch, size in zip(self.batches, self.sizes, strict=True):
+                if not repaired and (rows := self._side_by_side(batch, size, changes)):
+                    for key in changes:
+                        found[0][key].append(rows[key])
+                    done += size * len(changes)
+                    continue
                 replay, moments = Replay(self.model), self._moments()
-                with observing(moments if repaired else {}):
-                    replay.record(batch)
+                if recorded is not None and not repaired:
+                    replay = recorded
+                else:
+                    with observing(moments if repaired else {}):
+                        replay.record(batch)
                 if repaired:
                     _check_values(self.repairable(), moments)
                 for key, formats in changes.items():
@@ -217,6 +282,44 @@ class Bench:
         raws, repairs = ({key: np.concatenate(rows) for key, rows in part.items() if rows} for part in found)
         return raws, repairs
 
+    def _side_by_side(
+        self, batch: Any, size: int, changes: Mapping[Key, tuple[Format | None, Format | None]]
+    ) -> dict[Key, NDArray[Any]]:
+        """The centred logits after each change alone, in one pass per layer over a copy of the batch for each format.
+
+        Small batches take less time this way. Nothing if the batch is not small, if inputs are quantized, if a layer
+        is called several times, or if the copies do not follow each other in a layer's inputs.
+        """
+        keys: dict[str, list[Key]] = {}
+        for key in changes:
+            keys.setdefault(key[0], []).append(key)
+        copies = max(map(len, keys.values()))
+        layers = [self.layers[name] for name in keys]
+        if copies * size > SIDE_BY_SIDE or any(inputs is not None for _, inputs in changes.values()):
+            return {}
+        if any(layer.calls > 1 or isinstance(layer.module, RecurrentProduct) for layer in layers):
+            return {}
+        apart = []
+
+        def look(module: Any, x: Tensor, output: Tensor) -> None:
+            first, second = (part.float() for part in (x.chunk(copies)[0], x.chunk(copies)[-1]))
+            equal = first.shape == second.shape and len(output) == len(first) * copies
+            apart.append(not equal or float((first - second).abs().max()) > ALIKE * float(first.abs().max()))
+
+        many, replay = picked(batch, list(range(size)) * copies), Replay(self.model)
+        with hooked([layer.module for layer in layers], look):
+            logits = replay.record(many)
+        if any(apart) or len(logits) != copies * size:
+            return {}
+        found = {}
+        for layer in layers:
+            mine = keys[layer.name]
+            with in_parts(layer.module, [self.change(layer.name, changes[key]) for key in mine], copies):
+                logits = replay.again(layer.module, many)
+            for key, rows in zip(mine, logits.chunk(copies), strict=False):
+                found[key] = self._kept(rows, f"{layer.name}: logits")
+        return found
+
     def together(self, assignment: Assignment, *, repaired: bool, batches: Sequence[Any] | None = None) -> Any:
         """The centred logits with all of these formats, on the bench's batches or on others.
 
@@ -234,7 +337,7 @@ class Bench:
     def halves(self, assignment: Assignment) -> tuple[Any, Any, Any]:
         """Logits after repair on each half of the inputs: the original's, those of the same half, those of the other.
 
-        All three are in one order: the even inputs of each batch, then the odd ones.
+        All three are in the order of `half_rows`.
         """
         changes = {name: self.change(name, formats) for name, formats in assignment.items()}
         what = "the changed network's logits"
@@ -249,7 +352,7 @@ class Bench:
                 rows = [self._kept(logits_of(run(self.model, batch)), what) for batch in unseen]
                 other.append(np.concatenate(rows))
         parts = np.split(self.original, np.cumsum(self.sizes)[:-1])
-        original = [part[start::2] for start in (0, 1) for part in parts]
+        original = [part[rows] for half in self.half_rows for part, rows in zip(parts, half, strict=True)]
         return np.concatenate(original), np.concatenate(same), np.concatenate(other[::-1])
 
     def _repaired(
@@ -274,7 +377,7 @@ class Bench:
                 rows.append(self._kept(logits_of(output), "the changed network's logits"))
             found = dict(changes)
             for layer in layers:
-                scale, shift = match(wanted[layer.module], came[layer.module])
+                scale, shift = match(layer.module, wanted[layer.module], came[layer.module])
                 found[layer.name] = matched(layer.module, changes.get(layer.name, Change()), scale, shift)
         return found, rows
 
@@ -314,6 +417,26 @@ def observing(moments: Mapping[Any, Moments]) -> contextlib.AbstractContextManag
 
 
 @contextlib.contextmanager
+def in_parts(layer: Any, changes: Sequence[Change], copies: int) -> Iterator[None]:
+    """Makes a layer compute each of equal parts of its inputs with a change of its own; the rest as it is."""
+    forward = layer.forward
+
+    def each(x: Tensor) -> Tensor:
+        parts = x.chunk(copies)
+        found = []
+        for part, change in zip(parts, changes, strict=False):
+            with change.applied(layer):
+                found.append(forward(part))
+        return torch.cat([*found, *(forward(part) for part in parts[len(changes) :])])
+
+    vars(layer)["forward"] = each
+    try:
+        yield
+    finally:
+        del vars(layer)["forward"]
+
+
+@contextlib.contextmanager
 def _all_applied(layers: Mapping[str, Layer], changes: Mapping[str, Change]) -> Any:
     with contextlib.ExitStack() as stack:
         for name, change in changes.items():
@@ -328,6 +451,11 @@ def _parameter(layer: Any) -> Any:
 
 def _check_values(layers: Sequence[Layer], moments: Mapping[Any, Moments]) -> None:
     for layer in layers:
+        if not moments[layer.module].count:
+            raise HypersignError(
+                f"a network to forecast must call the same layers each time; {layer.name or 'the layer'} was not "
+                "called this time: put it in evaluation mode and switch random choices off"
+            )
         if moments[layer.module].count < 2:
             raise HypersignError(
                 f"repair needs at least 2 values per channel in each batch; {layer.name or 'the layer'} gets "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hypersign.forecasting.formats import Format, fit_grid, fitted, weight_values
-from hypersign.forecasting.layers import bias_place, hooked, product_rows, weight_place
+from hypersign.forecasting.layers import bias_place, hooked, product_rows, takes_shift, weight_place
 from hypersign.layers import QuantLayer, RecurrentProduct
 from hypersign.quantizers import Grid, Identity
 
@@ -141,19 +141,23 @@ class Moments:
         return self.squares / self.count
 
 
-def match(wanted: Moments, came: Moments) -> tuple[Tensor, Tensor]:
-    """Scale g and shift h per channel such that g y + h has the wanted mean and deviation.
+def match(layer: Any, wanted: Moments, came: Moments) -> tuple[Tensor, Tensor]:
+    """Scale g and shift h per channel of a layer such that g y + h has the wanted mean and deviation.
 
         g = min(sd(wanted) / sd(came), 10),   h = mean(wanted) - g mean(came)
 
-    A channel that (almost) does not vary in one of the two only gets the shift.
+    A channel that (almost) does not vary in one of the two only gets the shift. A layer that takes no shift only gets
+    a scale: the ratio of root mean squares in place of deviations.
     """
     assert wanted.mean is not None
     assert came.mean is not None
-    known = (came.variance > TINY * came.variance.max()) & (wanted.variance > 0)
-    ratio = (wanted.variance / came.variance.clamp(min=1e-300)).sqrt().clamp(max=MAX_SCALE)
+    shifts = takes_shift(layer)
+    ours = wanted.variance if shifts else wanted.variance + wanted.mean**2
+    theirs = came.variance if shifts else came.variance + came.mean**2
+    known = (theirs > TINY * theirs.max()) & (ours > 0)
+    ratio = (ours / theirs.clamp(min=1e-300)).sqrt().clamp(max=MAX_SCALE)
     scale = torch.where(known, ratio, 1.0)
-    return scale, wanted.mean - scale * came.mean
+    return scale, wanted.mean - scale * came.mean if shifts else torch.zeros_like(scale)
 
 
 T = TypeVar("T")
@@ -181,7 +185,7 @@ def run_matched(
     seen: dict[Any, Moments] = {}
     for _ in range(PASSES if again else 1):
         before, seen = seen, {layer: Moments() for layer in wanted}
-        known = {layer: match(wanted[layer], before[layer]) for layer in again if before}
+        known = {layer: match(layer, wanted[layer], before[layer]) for layer in again if before}
         with _matching(wanted, seen, again, known):
             output = run()
     for layer, total in ({} if came is None else came).items():
@@ -204,7 +208,7 @@ def _matching(
         seen[layer].merge(moments)
         if layer in again and layer not in known:
             return output
-        scale, shift = known[layer] if layer in again else match(wanted[layer], moments)
+        scale, shift = known[layer] if layer in again else match(layer, wanted[layer], moments)
         shape = [1] * output.dim()
         shape[channel_axis(layer, output)] = -1
         return torch.addcmul(shift.to(output).view(shape), output, scale.to(output).view(shape))
@@ -218,7 +222,9 @@ def matched(layer: Any, change: Change, scale: Tensor, shift: Tensor) -> Change:
     scale, shift = scale.to(weight), shift.to(weight)
     place, name = bias_place(layer)
     bias = place.get(name)
-    if bias is None:
+    if not takes_shift(layer):
+        bias = None
+    elif bias is None:
         bias = shift
     elif isinstance(layer, RecurrentProduct):  # its output is the product alone, without the bias
         bias = bias.detach() + shift

@@ -12,7 +12,7 @@ from hypersign.forecasting.bench import Layer
 from hypersign.forecasting.effects import Effect
 from hypersign.forecasting.formats import formats_of, sides_of
 from hypersign.forecasting.layers import changeable_layers
-from hypersign.forecasting.mixtures import SPLIT, together
+from hypersign.forecasting.mixtures import together
 from hypersign.forecasting.plan import Plan, call_text
 from hypersign.forecasting.planning import Option, cheapest, smallest
 from hypersign.forecasting.sizes import file_size_of
@@ -76,7 +76,7 @@ def _cheapest(options: list[list[Option]], budget: int) -> Sequence[Option]:
 def _expected(found: "Forecast", chosen: Sequence[Option], repaired: bool) -> Effect:
     """The effect of a choice, measured as the mixtures of the fit are."""
     sides = {name: sides_of(text) for name, text in _named(found, chosen).items() if text != "float"}
-    if not sides or (repaired and found.bench.smallest < SPLIT):
+    if not sides or (repaired and not found.bench.splits):
         return found.predict(_named(found, chosen), repaired=repaired)
     return together(found.bench, sides, repaired=repaired)
 

@@ -2,12 +2,23 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DESTROYED", "Effect", "Estimate", "centred", "effect", "kl_divergence", "log_softmax", "unseen"]
+__all__ = [
+    "DESTROYED",
+    "Effect",
+    "Estimate",
+    "centred",
+    "effect",
+    "effects",
+    "error_of_mean",
+    "kl_divergence",
+    "unseen",
+]
 
 DESTROYED = 0.6
 """Below this r of the logits, forecasts are too optimistic to be shown as a number."""
@@ -56,43 +67,72 @@ def centred(logits: Array) -> Array:
     return logits - logits.mean(-1, keepdims=True)
 
 
-def log_softmax(logits: Array) -> Array:
-    """The logarithm of the softmax over the last axis."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+def log_sum(logits: Array) -> Array:
+    """The logarithm of the sum of exponentials over the last axis."""
+    most = logits.max(-1)
+    return most + np.log(np.exp(logits - most[..., None]).sum(-1))
 
 
 def kl_divergence(original: Array, changed: Array) -> Array:
     """KL from the softmax of the original logits to that of the changed ones, per row."""
-    p = log_softmax(original.astype(np.float64))
-    return (np.exp(p) * (p - log_softmax(changed.astype(np.float64)))).sum(-1)
+    return _Reference(original).kl(changed)
 
 
-def effect(original: Array, changed: Array) -> Effect:
+class _Reference:
+    """The original's logits, with what every comparison needs of them.
+
+    KL = <p, c - s> + L(s) - L(c),   p the softmax of c, L the logarithm of the sum of exponentials
+    """
+
+    def __init__(self, original: Array) -> None:
+        self.logits = original.astype(np.float64)
+        self.log_sum = log_sum(self.logits)
+        self.p = np.exp(self.logits - self.log_sum[..., None])
+        self.decided = original.argmax(-1)
+
+    def kl(self, changed: Array) -> Array:
+        s = changed.astype(np.float64)
+        return np.einsum("...k,...k->...", self.p, self.logits - s) + log_sum(s) - self.log_sum
+
+
+def effect(original: Array, changed: Array, groups: Array | None = None) -> Effect:
     """The effect of a change, from centred logits of shape `(inputs, rows, classes)`.
 
         r = <s, c> / sqrt(<s, s> <c, c>),   c the original's centred logits, s those of the changed network
 
     Standard errors are over inputs: by the delta method for r, of the mean for the other two. The rows of an input,
-    such as the tokens of a sequence, count as one.
+    such as the tokens of a sequence, count as one. With `groups`, the number of each input's group, they are over
+    groups.
 
     >>> c = np.array([[[1.0, -1.0]], [[-2.0, 2.0]]])
     >>> found = effect(c, np.array([[[1.0, -1.0]], [[0.5, -0.5]]]))
     >>> round(found.r.value, 3), found.agreement.value
     (0.0, 0.5)
     """
-    n = len(original)
-    c, s = (values.reshape(n, -1).astype(np.float64) for values in (original, changed))
-    cross, ss, cc = (s * c).sum(1), (s * s).sum(1), (c * c).sum(1)
-    total = math.sqrt(ss.sum() * cc.sum())
-    r = float(cross.sum() / total) if total else 0.0
-    parts = cross / total - r / 2 * (ss / ss.sum() + cc / cc.sum()) if total else np.zeros(n)
-    agree = (original.argmax(-1) == changed.argmax(-1)).mean(1)
-    return Effect(
-        Estimate(r, math.sqrt(n / max(n - 1, 1) * float((parts**2).sum()))),
-        _mean(kl_divergence(original, changed).mean(1)),
-        _mean(agree),
-    )
+    return effects(original, [changed], groups)[0]
+
+
+def effects(original: Array, changes: Iterable[Array], groups: Array | None = None) -> list[Effect]:
+    """The effect of each of several changes, see `effect`."""
+    reference, n = _Reference(original), len(original)
+    c = reference.logits.reshape(n, -1)
+    cc = (c * c).sum(1)
+    found = []
+    for changed in changes:
+        s = changed.reshape(n, -1).astype(np.float64)
+        cross, ss = (s * c).sum(1), (s * s).sum(1)
+        total = math.sqrt(ss.sum() * cc.sum())
+        r = float(cross.sum() / total) if total else 0.0
+        parts = cross / total - r / 2 * (ss / ss.sum() + cc / cc.sum()) if total else np.zeros(n)
+        agree = (reference.decided == changed.argmax(-1)).mean(1)
+        found.append(
+            Effect(
+                Estimate(r, n * error_of_mean(parts, groups) if n > 1 else 0.0),
+                _mean(reference.kl(changed).mean(1), groups),
+                _mean(agree, groups),
+            )
+        )
+    return found
 
 
 def unseen(same: Effect, other: Effect) -> Effect:
@@ -114,6 +154,20 @@ def unseen(same: Effect, other: Effect) -> Effect:
     return Effect(Estimate(r, other.r.error), mixed("kl"), mixed("agreement"))
 
 
-def _mean(values: Array) -> Estimate:
-    n = len(values)
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan)
+def error_of_mean(values: Array, groups: Array | None = None) -> float:
+    """The standard error of a mean; with `groups`, of inputs that are independent only between groups.
+
+        se = sqrt(G/(G-1) sum_g (sum_{i in g} (x_i - mean))^2) / n
+
+    >>> round(error_of_mean(np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1])), 3)
+    1.0
+    """
+    apart = values - values.mean()
+    if groups is not None:
+        apart = np.bincount(groups, apart)
+    count = len(apart) if groups is None else len(np.unique(groups))
+    return math.sqrt(count / (count - 1) * float((apart**2).sum())) / len(values) if count > 1 else math.nan
+
+
+def _mean(values: Array, groups: Array | None) -> Estimate:
+    return Estimate(float(values.mean()), error_of_mean(values, groups))

@@ -225,6 +225,8 @@ def sides_of(value: Any) -> Sides:
     Raises:
         HypersignError: a text names no format, or two name the same side.
     """
+    if not isinstance(value, str | tuple | list):
+        raise HypersignError(f"an assignment gives each layer a format or a pair of formats; got {value!r:.60}")
     texts = [value] if isinstance(value, str) else list(value)
     found: dict[str, Format] = {}
     for text in texts:

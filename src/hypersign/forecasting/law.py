@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypersign.forecasting.effects import Effect, Estimate, effect, kl_divergence
+from hypersign.forecasting.effects import Effect, Estimate, effect, error_of_mean, kl_divergence
 
 __all__ = ["Law", "Mixture", "fit"]
 
@@ -61,6 +61,7 @@ class Law:
         spread: deviations of predicted minus measured ln(-ln r), ln KL and agreement; each mixture is predicted from
             the others.
         mixtures: those that `fit` used.
+        groups: the number of each input's group; None if all inputs are independent.
     """
 
     original: Array
@@ -73,9 +74,10 @@ class Law:
     bias: tuple[float, float] = (0.0, 0.0)
     spread: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mixtures: "tuple[Mixture, ...]" = ()
+    groups: Array | None = None
 
     @classmethod
-    def of(cls, original: Array, changed: Sequence[Array]) -> "Law":
+    def of(cls, original: Array, changed: Sequence[Array], groups: Array | None = None) -> "Law":
         """The law of changes whose centred logits alone are `changed`."""
         c = original.astype(np.float64).ravel()
         cc = float(c @ c)
@@ -83,7 +85,7 @@ class Law:
         residuals = np.empty((len(changed), *original.shape), np.float32)
         for i, s in enumerate(changed):
             residuals[i] = s / gains[i] - original
-        return cls(original, residuals, gains)
+        return cls(original, residuals, gains, groups=groups)
 
     @functools.cached_property
     def alone(self) -> Array:
@@ -130,9 +132,9 @@ class Law:
         """The effect of these changes together if they have this r."""
         c, chosen = self.original, np.asarray(picks)
         z = self._scaled(self.residuals[chosen].sum(0), r)
-        found = effect(c, z)
+        found = effect(c, z, self.groups)
         kl = kl_divergence(c, float(np.prod(self.gains[chosen])) * z).mean(1)
-        kl_error = float(kl.std(ddof=1) / math.sqrt(len(c)))
+        kl_error = error_of_mean(kl, self.groups)
         size, mean = -r * math.log(r), float(kl.mean())  # the derivative of r by ln(-ln r), without its sign
         return Effect(
             Estimate(r, math.hypot(found.r.error, size * self.spread[0])),

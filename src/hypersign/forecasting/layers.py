@@ -18,7 +18,7 @@ __all__ = [
     "changeable_layers",
     "hooked",
     "product_rows",
-    "takes_repair",
+    "takes_shift",
     "unrolled",
     "weight_place",
 ]
@@ -59,10 +59,10 @@ def called_with(layer: Any) -> nn.Module:
     return _owner(layer) if isinstance(layer, RecurrentProduct) else layer
 
 
-def takes_repair(layer: Any) -> bool:
+def takes_shift(layer: Any) -> bool:
     """Whether a shift of a layer's outputs can be put into a bias.
 
-    Not in a recurrent layer without a bias, or with a norm between product and bias.
+    Not in a recurrent layer without a bias, or with a norm between product and bias: these only get a scale.
     """
     if not isinstance(layer, RecurrentProduct):
         return True

@@ -1,22 +1,23 @@
 """Forecasts a network: measures each change alone and some mixtures, and fits the law that combines changes."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from hypersign import _defaults
 from hypersign._checks import HypersignError, check_int
 from hypersign.data import ImageData, TextData
 from hypersign.data.base import Data
 from hypersign.forecasting.bench import Bench, Key, Layer
-from hypersign.forecasting.effects import effect
+from hypersign.forecasting.effects import Effect, effects
 from hypersign.forecasting.formats import FORMATS, Format, formats_of, weight_bytes
 from hypersign.forecasting.law import Law, Mixture, fit
 from hypersign.forecasting.mixtures import together
-from hypersign.forecasting.replay import every
+from hypersign.forecasting.replay import batch_size, picked
 from hypersign.forecasting.results import Forecast, LayerForecast
 from hypersign.forecasting.sizes import Images
 from hypersign.runs import Run
@@ -26,7 +27,7 @@ __all__ = ["Progress", "forecast", "inputs_of"]
 MIXTURES = 12
 """Random mixtures that are measured to fit the law and to know its error."""
 
-QUICK = 12
+QUICK = 24
 """The quick mode measures on one of this many inputs."""
 
 BATCH = 128
@@ -46,6 +47,7 @@ def forecast(
     model: nn.Module | Run,
     batches: Iterable[Any] | None = None,
     *,
+    groups: Sequence[Any] | None = None,
     formats: Iterable[str] = FORMATS,
     repaired: bool | None = None,
     quick: bool = False,
@@ -67,10 +69,13 @@ def forecast(
             and compared with the network as given.
         batches: inputs: tensors, tuples that begin with one (labels may follow), or dictionaries of the model's
             arguments. 128 diverse inputs in one batch or a few serve well. None for a run.
+        groups: for each input a label, such as its photograph, patient or document. Inputs with the same label are
+            alike: standard errors are then over labels, and repair is judged on labels that it has not seen. None:
+            all inputs are independent.
         formats: names of formats, see `format_of`.
         repaired: True measures with repair alone, False without alone, None both.
-        quick: measure on every twelfth input: a twelfth of the passes, and larger standard errors. Rank changes by r
-            then: it needs fewer inputs than KL and agreement.
+        quick: measure on every 24th input: about a tenth of the time or less, and larger standard errors. Rank
+            changes by r then: it needs fewer inputs than KL and agreement.
         mixtures: number of random mixtures that are measured too, to fit the law and to know its error.
         images: of a run: training images, spread over all of them; of a text, sequences of the run's length.
         weights: of a run: "last", or "best" by validation accuracy.
@@ -78,8 +83,9 @@ def forecast(
         progress: called with what is measured.
 
     Raises:
-        HypersignError: no layer can be changed; fewer than two inputs; NaN in weights, inputs or logits; the output
-            is no logits; an unknown format; batches for a run, or none for a network.
+        HypersignError: no layer can be changed; fewer than two inputs or groups; not one group per input; NaN in
+            weights, inputs or logits; the output is no logits; an unknown format; batches or groups for a run, or no
+            batches for a network.
 
     Source: Anderson & Berg 2018 (arXiv 1705.07199) for single layers; docs/forecast.md for the law.
 
@@ -93,13 +99,23 @@ def forecast(
     True
     """
     start = time.perf_counter()
-    network, held, stated = _network_and_inputs(model, batches, images, weights)
+    network, held, stated = _network_and_inputs(model, batches, groups, images, weights)
     check_int("mixtures", mixtures, min=0)
     check_int("seed", seed, min=0)
     chosen = formats_of(formats)
+    numbers = None if groups is None else _numbers(groups, [batch_size(batch) for batch in held])
     if quick:
-        held = [every(batch, QUICK) for batch in held]
-    bench = Bench(network, held)
+        held = [picked(batch, slice(None, None, QUICK)) for batch in held]
+        numbers = None if numbers is None else [part[::QUICK] for part in numbers]
+    if quick and (few := sum(map(batch_size, held))) < 2:
+        raise HypersignError(
+            f"a quick forecast measures on every {QUICK}th input of each batch and needs two of them; got {few}: "
+            "leave quick out, or give more inputs"
+        )
+    together = None if numbers is None else np.concatenate(numbers)
+    if together is not None and len(set(together.tolist())) < 2:
+        raise HypersignError("groups must name at least two different groups, for standard errors; all are the same")
+    bench = Bench(network, held, together, keep=True)
     changes = _changes(bench, chosen)
     if not changes:
         raise HypersignError(
@@ -111,14 +127,18 @@ def forecast(
         repaired=repaired is not False,
         progress=lambda done: progress("each change alone", done, bench.inputs * len(changes)),
     )
-    rows = tuple(_layer(layer, chosen, changes, bench, raws, repairs) for layer in bench.layers.values())
     keys = tuple(changes)
+    raw, again = (
+        dict(zip(logits, effects(bench.original, logits.values(), bench.groups), strict=True))
+        for logits in (raws, repairs)
+    )
+    rows = tuple(_layer(layer, chosen, changes, raw, again) for layer in bench.layers.values())
     laws: list[Law | None] = []
     for logits, with_repair in ((raws, False), (repairs, True)):
         law = None
         if logits:
             found = _mixtures(bench, changes, keys, mixtures, with_repair, seed, progress)
-            law = fit(Law.of(bench.original, [logits[key] for key in keys]), found)
+            law = fit(Law.of(bench.original, [logits[key] for key in keys], bench.groups), found)
         laws.append(law)
     return Forecast(
         layers=rows,
@@ -139,19 +159,36 @@ def forecast(
 
 
 def _network_and_inputs(
-    model: nn.Module | Run, batches: Iterable[Any] | None, images: int, weights: str
+    model: nn.Module | Run, batches: Iterable[Any] | None, groups: Any, images: int, weights: str
 ) -> tuple[nn.Module, list[Any], Images | None]:
     """The network, its inputs, and what the packed file of a run states of its images."""
     if not isinstance(model, Run):
         if batches is None:
             raise HypersignError("a network is forecast on batches of inputs; got none")
+        if isinstance(batches, Tensor):
+            raise HypersignError("batches must be a list of batches; got one tensor: write [batch]")
         return model, list(batches), None
-    if batches is not None:
-        raise HypersignError("a run brings its own inputs; leave batches out")
+    if batches is not None or groups is not None:
+        raise HypersignError("a run brings its own inputs; leave batches and groups out")
     count = check_int("images", images, min=2)
     data = model.data()
     stated = Images(data.shape, data.pixel_range, data.classes) if isinstance(data, ImageData) else None
     return model.load_model(weights), inputs_of(data, data.train, count), stated
+
+
+def _numbers(groups: Sequence[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """The number of each input's group, in the order of their first inputs, for each batch."""
+    if not isinstance(groups, Sequence) and not hasattr(groups, "tolist"):
+        raise HypersignError(f"groups must be a list with a label for each input; got {type(groups).__name__}")
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if not all(isinstance(label, Hashable) for label in labels):
+        raise HypersignError("groups must be labels, such as numbers or texts; a list cannot be one")
+    if len(labels) != sum(sizes):
+        raise HypersignError(
+            f"groups must have a label for each of the {sum(sizes):,} inputs; got {len(labels):,} labels"
+        )
+    known = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return np.split(np.array([known[label] for label in labels]), np.cumsum(sizes)[:-1])
 
 
 def inputs_of(data: Data, part: Any, count: int, *, spread: bool = True) -> list[Any]:
@@ -193,9 +230,8 @@ def _layer(
     layer: Layer,
     formats: Sequence[Format],
     changes: Mapping[Key, Sides],
-    bench: Bench,
-    raws: Mapping[Key, Any],
-    repairs: Mapping[Key, Any],
+    raw: Mapping[Key, Effect],
+    repaired: Mapping[Key, Effect],
 ) -> LayerForecast:
     module = layer.module
     filters, fan_in = len(module.weight), module.weight[0].numel()
@@ -216,8 +252,8 @@ def _layer(
         weights=module.weight.numel(),
         macs=layer.macs,
         quantized=layer.quantized,
-        raw={name: effect(bench.original, raws[layer.name, name]) for name in mine if raws},
-        repaired={name: effect(bench.original, repairs[layer.name, name]) for name in mine if repairs},
+        raw={name: raw[layer.name, name] for name in mine if raw},
+        repaired={name: repaired[layer.name, name] for name in mine if repaired},
         bytes={"float": given, **sizes},
     )
 

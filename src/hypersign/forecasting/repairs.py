@@ -14,7 +14,7 @@ from hypersign._checks import HypersignError
 from hypersign.forecasting.bench import observing
 from hypersign.forecasting.changes import Moments, match, run_matched
 from hypersign.forecasting.formats import weight_values
-from hypersign.forecasting.layers import bias_place, changeable_layers, hooked, takes_repair, unrolled
+from hypersign.forecasting.layers import bias_place, changeable_layers, hooked, takes_shift, unrolled
 from hypersign.forecasting.replay import batch_size, prepared, run
 from hypersign.layers import QuantLayer, RecurrentProduct
 from hypersign.quantizers import Identity
@@ -45,7 +45,8 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
         y <- g y + h,   g = sd(y of the original) / sd(y),   h = mean(y of the original) - g mean(y)
 
     for every channel y of every layer from the first quantized one on: linear and convolutional layers, and the
-    products of recurrent layers with a bias. Later layers see repaired inputs, so one pass per batch suffices; three
+    products of recurrent layers. Products without a bias, or before a norm, only get a scale: the ratio of root mean
+    squares. Later layers see repaired inputs, so one pass per batch suffices; three
     if a pass calls layers several times, as each step of a sequence does. g and h go into the layer's weights and
     bias, or where a batch norm follows, into the batch norm. They come from these inputs: use about 128 or more,
     of all kinds that the network meets.
@@ -80,9 +81,9 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
         raise HypersignError(
             "repair needs the float network that this one came from; no layer of it is quantized, so give original="
         )
-    different = sorted({*layers} ^ {*plain})
+    different = sorted(name or "a layer without a name" for name in {*layers} ^ {*plain})
     if different:
-        raise HypersignError(f"both networks must have the same layers; {', '.join(different)} is in one alone")
+        raise HypersignError(f"both networks must have the same layers; only one of them has {', '.join(different)}")
     order, repeated, norms = _order(model, layers, held[0])
     first = next((i for i, name in enumerate(order) if _differs(layers[name], plain[name])), None)
     if first is None:
@@ -106,7 +107,7 @@ def repair(model: nn.Module, batches: Iterable[Any], *, original: nn.Module | No
             run_matched(functools.partial(run, model, batch), there, repeated, came)
         for name in names:
             layer = layers[name]
-            _fold(layer, *match(wanted[layer], came[layer]), norms.get(name))
+            _fold(layer, *match(layer, wanted[layer], came[layer]), norms.get(name))
     return tuple(names)
 
 
@@ -158,7 +159,7 @@ def _order(model: nn.Module, layers: Mapping[str, Any], batch: Any) -> tuple[lis
                 hooks.callback(module.register_forward_pre_hook(read).remove)
         run(model, batch)
     counts = Counter(name for name, _ in calls)
-    order = [name for name in counts if takes_repair(layers[name])]
+    order = list(counts)
     alone = {name: norm for name, norm in norms.items() if counts[name] == reads.count(norm) == 1}
     return order, {layers[name] for name, count in counts.items() if count > 1}, alone
 
@@ -180,6 +181,8 @@ def _fold(layer: Any, scale: Tensor, shift: Tensor, norm: Any) -> None:
         quantizer.scale = GivenScale(scale, quantizer.scale)
     else:
         layer.weight.data.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
+    if not takes_shift(layer):
+        return
     place, name = bias_place(layer)
     bias = place.get(name)
     if bias is None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hypersign._checks import HypersignError
 from hypersign.evaluate import full_precision, mode
 
-__all__ = ["Replay", "batch_size", "every", "logits_of", "prepared"]
+__all__ = ["Replay", "batch_size", "logits_of", "picked", "prepared"]
 
 
 @dataclasses.dataclass
@@ -135,17 +135,17 @@ def batch_size(batch: Any) -> int:
     return len(first)
 
 
-def every(batch: Any, step: int, start: int = 0) -> Any:
-    """One in `step` of a batch's inputs, from `start` on, with whatever belongs to them.
+def picked(batch: Any, rows: slice | list[int]) -> Any:
+    """Some of a batch's inputs, with whatever belongs to them.
 
-    >>> every((torch.arange(5), torch.arange(5)), 2)
+    >>> picked((torch.arange(5), torch.arange(5)), slice(None, None, 2))
     (tensor([0, 2, 4]), tensor([0, 2, 4]))
     """
     if isinstance(batch, Mapping):
-        return {name: every(item, step, start) for name, item in batch.items()}
+        return {name: picked(item, rows) for name, item in batch.items()}
     if isinstance(batch, tuple | list):
-        return type(batch)(every(item, step, start) for item in batch)
-    return batch[start::step] if hasattr(batch, "dim") and batch.dim() else batch
+        return type(batch)(picked(item, rows) for item in batch)
+    return batch[rows] if hasattr(batch, "dim") and batch.dim() else batch
 
 
 def logits_of(output: Any) -> Tensor:

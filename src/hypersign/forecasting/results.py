@@ -184,7 +184,8 @@ class Forecast:
             )
         sides = {name: pair for name, pair in sides.items() if pair != (None, None)}
         held, original = (None, self.bench.original) if batches is None else self.bench.others(batches)
-        return effect(original, self.bench.together(sides, repaired=repaired, batches=held))
+        groups = self.bench.groups if batches is None else None
+        return effect(original, self.bench.together(sides, repaired=repaired, batches=held), groups)
 
     def plan(
         self,

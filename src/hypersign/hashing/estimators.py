@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign import bits
 from hypersign._checks import HypersignError, check_int, check_real
 from hypersign.hashing.hasher import SignHasher
+from hypersign.hashing.levels import CODE_NOISE
 
 __all__ = [
     "DistanceEstimate",
@@ -202,7 +203,8 @@ def code_distances(
     x' and q' are vector and query less the subtracted mean; f = |x'|^2/<c, y>, the other symbols as in `SignHasher`;
     r is the length of what rounding the query to 8 bits changes. The distance is a term of the query and one of
     the code, less 2 <x', q'> (Euclidean, squared) or less <x', q'> (others); the bound is doubled for the Euclidean
-    metric.
+    metric. Codes of inner products do not store |x'|: there it is f |c| times the cosine of a Gaussian vector and its
+    levels, as the components of a rotated vector nearly are.
 
     Args:
         hasher: a fitted hasher of level codes.
@@ -233,7 +235,8 @@ def code_distances(
     squares = {
         "euclidean": 4 * numbers[:, 1],
         "cosine": 1 + hasher.mean_ @ hasher.mean_ + 2 * numbers[:, 1],
-        "inner_product": numbers[:, -1],
+        # A code of inner products does not store |x'|, so its cosine with the vector is that of Gaussian components.
+        "inner_product": lengths * (code.count / hasher.size() / (1 + CODE_NOISE[code.bits])),
     }[hasher.metric_]
     noise = np.maximum(lengths - squares, 0) / max(hasher.size() - 1, 1)
     rounding = lengths * (asked.rounding() / code.count)[:, None]

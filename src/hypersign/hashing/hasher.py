@@ -18,14 +18,14 @@ from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.bits.levels import LEVELS, MOST_LEVELS, LevelCode
-from hypersign.hashing.levels import FACTORS, encode, factors, quantize_queries, unit_rows
+from hypersign.hashing.levels import LEVEL_METRICS, NUMBERS, encode, factors, quantize_queries, unit_rows
 from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 __all__ = ["METRICS", "MOST_BITS", "SignHasher"]
 
-METRICS = ("hamming", *FACTORS)
+METRICS = ("hamming", *LEVEL_METRICS)
 """What codes compare by: the bits that differ, or an estimate of a metric of the vectors."""
 
 BLOCK = 1 << 22
@@ -306,7 +306,7 @@ class SignHasher(Transformer):
         count, metric = self._components(dimension), self._metric()
         if metric == "hamming":
             return -(-count // 64)
-        return LevelCode(self.bits_per_dimension, count).width + 4 * FACTORS[metric]
+        return LevelCode(self.bits_per_dimension, count).width + 4 * NUMBERS
 
     def size(self) -> int:
         """The dimension of the full rotation that R is taken from; predictions need it."""

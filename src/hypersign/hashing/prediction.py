@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from hypersign import _defaults
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_real
 from hypersign.hashing.expected_scores import ExpectedScores, expected_scores
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
 from hypersign.hashing.sample import Sample, sampled
@@ -53,8 +53,8 @@ class Prediction:
     query).
     """
 
-    recall: dict[int, float]
-    standard_error: dict[int, float]
+    recall: dict[Any, float]
+    standard_error: dict[Any, float]
 
 
 def predicted_recall(
@@ -63,7 +63,7 @@ def predicted_recall(
     *,
     queries: ArrayLike | None = None,
     k: int = _defaults.NEIGHBOURS,
-    factors: Sequence[int] = (1,),
+    factors: Sequence[float] = (1,),
     metric: str = "euclidean",
     sample: int = _defaults.PLAN_QUERIES,
     seed: int = 0,
@@ -79,7 +79,8 @@ def predicted_recall(
         hashers: what makes the codes; they need not be fitted. Their seeds have no effect.
         queries: shape (q, d). By default random rows of `vectors`; a row is not its own neighbour.
         k: number of neighbours that count.
-        factors: rescoring factors: candidates per neighbour.
+        factors: rescoring factors: candidates per neighbour. factor * k must be a whole number: 2.5 with k = 10 is 25
+            candidates.
         metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product".
         sample: number of queries to draw.
         seed: seed of the draws.
@@ -103,7 +104,7 @@ def predicted_recall(
 
 
 def predict(
-    sample: Sample, hasher: SignHasher, factors: Sequence[int], known: dict[Any, ExpectedScores]
+    sample: Sample, hasher: SignHasher, factors: Sequence[float], known: dict[Any, ExpectedScores]
 ) -> Prediction:
     """The prediction for a hasher's codes. `known` keeps what hashers of one metric and centre have in common."""
     by_query = recall_by_query(sample, hasher, factors, known)
@@ -114,8 +115,8 @@ def predict(
 
 
 def recall_by_query(
-    sample: Sample, hasher: SignHasher, factors: Sequence[int], known: dict[Any, ExpectedScores]
-) -> dict[int, NDArray[np.float64]]:
+    sample: Sample, hasher: SignHasher, factors: Sequence[float], known: dict[Any, ExpectedScores]
+) -> dict[float, NDArray[np.float64]]:
     """The expected recall of each query, shape (q,), by rescoring factor."""
     code = _code(hasher, sample.queries.shape[1])
     expected, model = expected_scores(sample, code.metric, check_share(hasher.center), known), Noise(code)
@@ -123,13 +124,25 @@ def recall_by_query(
     correlation = np.where(expected.noise_sample.differ, model.correlation(expected.noise_sample), 0)
     found = {}
     for factor in factors:
-        wanted = check_int("factors", factor, min=1, max=MOST_BITS) * sample.k
+        wanted = _candidates(factor, sample.k)
         if wanted >= total:
             found[factor] = np.ones(len(sample.queries))  # every vector is a candidate
             continue
         shared = _shared(expected, model, correlation, wanted)
         found[factor] = _recall(sample, expected, model, shared, wanted)
     return found
+
+
+def _candidates(factor: float, k: int) -> int:
+    """The number of candidates, factor * k."""
+    exact = check_real("factors", factor, min=1, max=MOST_BITS) * k
+    count = round(exact)
+    if abs(exact - count) > 1e-6 * count:  # factors such as 10/3 are rounded
+        raise HypersignError(
+            f"factors must make whole numbers of candidates; got {factor} for k = {k}: {count} candidates are the "
+            f"factor {count / k:g}"
+        )
+    return count
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

@@ -27,7 +27,7 @@ from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.hashing.estimators import code_bounds
 from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, block_rows, finite_rows
-from hypersign.hashing.levels import FACTORS
+from hypersign.hashing.levels import LEVEL_METRICS
 from hypersign.hashing.stored import AnyVectors, Rows, read_blocks
 from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
@@ -350,7 +350,7 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
         raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
     check_int("bits", saved["bits"], min=1, max=MOST_BITS)
     if options == LEVEL_OPTIONS:
-        check_choice("metric", saved["metric"], FACTORS)
+        check_choice("metric", saved["metric"], LEVEL_METRICS)
     return SignHasher(**{name: saved[name] for name in options})
 
 

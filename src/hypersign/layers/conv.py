@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from hypersign import ops
 from hypersign._checks import HypersignError
-from hypersign.layers.layer import QuantLayer
+from hypersign.layers.layer import Clips, QuantLayer
 from hypersign.quantizers import Quantizer
 
 __all__ = [
@@ -146,9 +146,9 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
         self.set_quantizers(input_quantizer, weight_quantizer)
         self._set_pad_value(pad_value)
 
-    def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product_on_bits(self, x: Tensor, weight: Tensor, clips: Clips) -> Tensor:
         if x.dim() == 3:
-            return self.product_on_bits(x[None], weight)[0]
+            return self.product_on_bits(x[None], weight, clips)[0]
         return ops.conv2d_of_levels(
             x,
             weight,
@@ -158,6 +158,7 @@ class QuantConv2d(_QuantConv, nn.Conv2d):
             padding=self.padding,  # type: ignore[arg-type]
             dilation=self.dilation,  # type: ignore[arg-type]
             pad_value=self.pad_value,
+            clips=clips,
         )
 
 

@@ -13,6 +13,7 @@ from hypersign.layers.conversion import Conversion
 from hypersign.layers.copying import copy_module
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
+from hypersign.layers.passes import speed_up_passes
 from hypersign.quantizers import GroupScaled, Int8, Quantizer
 
 __all__ = ["Packed8Linear", "PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
@@ -84,7 +85,8 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
     Forward passes give exactly the same results, because sums of levels are integers. In backward passes the
     gradient of a layer's product is rounded at random to 6 bits, without bias, and multiplied with levels by table
     lookup (`hypersign.ops.conv2d_of_levels`). This is several times faster than float32 and adds some noise to the
-    gradients. Fully connected layers with 8-bit inputs (`Int8()`) have the gradients of float32. Each
+    gradients. Fully connected layers with 8-bit inputs (`Int8()`) have the gradients of float32. Batch norms and max
+    pools compute the same in faster passes, and keep their classes, parameters and hooks. Each
     differentiated call of a layer rounds with the next seed, `layer.rounding_seed`, an int64 tensor. Set it to
     repeat a training from some step on, as `hypersign train` does in every step.
 
@@ -115,6 +117,7 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
             kept[name] = reason
     if len(kept) == len(layers):
         raise HypersignError(f"a network to train on bits {_NEEDS} ({_reasons(kept)})")
+    speed_up_passes(model)
     return kept
 
 

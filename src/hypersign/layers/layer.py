@@ -10,6 +10,8 @@ from hypersign._checks import HypersignError
 from hypersign.quantizers import Identity, Quantizer, Rule
 from hypersign.quantizers.base import traced
 
+Clips = tuple[float | None, float | None]
+
 __all__ = ["OwnedProduct", "QuantLayer", "fit_quantizers", "quant_layers", "quantizable_layers"]
 
 
@@ -138,40 +140,47 @@ class QuantLayer(nn.Module):
         """The product of inputs and weights alone, with the layer's padding, stride, groups and dilation."""
         raise NotImplementedError
 
-    def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`product` for levels, computed on bits with 6-bit gradients; used after `train_on_bits`."""
+    def product_on_bits(self, x: Tensor, weight: Tensor, clips: Clips) -> Tensor:
+        """`product` for levels, computed on bits with 6-bit gradients; used after `train_on_bits`.
+
+        Binary levels may be any numbers with their signs. `clips` of inputs and weights are those of
+        `Quantizer.unrounded`.
+        """
         raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
         """Computes the formula of the class; the argument has the same name as in torch."""
         rule = self.input_quantizer
-        x, levels = self._operands(input)
-        y = self._scaled_product(x, levels)
+        x, levels, clips = self._operands(input)
+        y = self._scaled_product(x, levels, clips)
         if rule.scale is not None:
             y = y * _numbers(rule.scale, input, x).to(y.dtype)
         if rule.offset is not None:
             # One example of a batch is enough, but torch.fx does not know whether there is a batch.
             one = torch.ones_like(x if isinstance(x, torch.fx.Proxy) or x.dim() < self.weight.dim() else x[:1])
-            y = y + _numbers(rule.offset, input, x).to(y.dtype) * self._scaled_product(one, levels)
+            y = y + _numbers(rule.offset, input, x).to(y.dtype) * self._scaled_product(one, levels, (None, clips[1]))
         if self.bias is not None:
             y = y + self._per_filter(self.bias, y)
         return y
 
-    def _operands(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """The levels of inputs and weights; on bits also numbers of which the product takes the signs."""
-        found = []
-        latent = self.filters_first(self.weight)
-        for quantizer, numbers in ((self.input_quantizer, input), (self.weight_quantizer, latent)):
-            signs = None
-            if self.rounding_seed is not None and not (self.rescales or _is_watched(quantizer)):
-                signs = quantizer.unrounded(numbers)
-            found.append(_quantized(quantizer, numbers) if signs is None else signs)
-        return found[0], self.as_stored(found[1])
+    def _operands(self, input: Tensor) -> tuple[Tensor, Tensor, Clips]:
+        """The levels of inputs and weights, or on bits numbers of which the product takes the signs; their clips."""
+        inputs, weights = self.input_quantizer, self.weight_quantizer
+        # Scales and offsets read levels.
+        reads = inputs.scale is not None or inputs.offset is not None or weights.offset is not None
+        x, x_clip = self._operand(inputs, input, reads)
+        w, w_clip = self._operand(weights, self.filters_first(self.weight), self.rescales)
+        return x, self.as_stored(w), (x_clip, w_clip)
 
-    def _scaled_product(self, x: Tensor, levels: Tensor) -> Tensor:
+    def _operand(self, quantizer: Quantizer, numbers: Tensor, levels: bool) -> tuple[Tensor, float | None]:
+        found = None
+        if self.rounding_seed is not None and not levels and not _is_watched(quantizer):
+            found = quantizer.unrounded(numbers)
+        return (_quantized(quantizer, numbers), None) if found is None else found
+
+    def _scaled_product(self, x: Tensor, levels: Tensor, clips: Clips) -> Tensor:
         """f in the formula of the class."""
-        product = self.product if self.rounding_seed is None else self.product_on_bits
-        y = product(x, levels)
+        y = self.product(x, levels) if self.rounding_seed is None else self.product_on_bits(x, levels, clips)
         rule = self.weight_quantizer
         if rule.scale is None and rule.offset is None:
             return y

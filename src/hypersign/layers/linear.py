@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypersign import ops
-from hypersign.layers.layer import QuantLayer
+from hypersign.layers.layer import Clips, QuantLayer
 from hypersign.quantizers import Int8, Quantizer
 
 __all__ = ["QuantLinear"]
@@ -52,10 +52,11 @@ class QuantLinear(QuantLayer, nn.Linear):
         """Computes `x @ weight.T`, for shapes `(..., in_features)` and `(out_features, in_features)`."""
         return F.linear(x, weight)
 
-    def product_on_bits(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product_on_bits(self, x: Tensor, weight: Tensor, clips: Clips) -> Tensor:
         if isinstance(self.input_quantizer, Int8):
             y = ops.linear_of_levels8(x.reshape(-1, self.in_features), weight, self._ternary()[1])
             return y.view(*x.shape[:-1], self.out_features)
         rows = x.reshape(-1, self.in_features, 1, 1)
-        y = ops.conv2d_of_levels(rows, weight[:, :, None, None], self._next_seed(), ternary=self._ternary())
+        ternary = self._ternary()
+        y = ops.conv2d_of_levels(rows, weight[:, :, None, None], self._next_seed(), ternary=ternary, clips=clips)
         return y.view(*x.shape[:-1], self.out_features)

@@ -1,5 +1,6 @@
 """Matrices and recurrent cells of packed files, in NumPy: language models and the operation `recurrent` run them."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,7 +73,7 @@ class Matrix:
             self.matrix, self.scale = levels.astype(np.float32), scale
 
     def __call__(self, x: Floats) -> Floats:
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         if self.inputs == "int8":
             scale = np.maximum(np.abs(flat).max(1, initial=0, keepdims=True), np.float32(1e-5)) / np.float32(127)
             levels = np.clip(np.rint(flat / scale), -127, 127)
@@ -80,11 +81,11 @@ class Matrix:
                 y = self.filters8.matmul(levels.astype(np.int8), scale[:, 0])
             else:
                 y = levels @ self.matrix.T * scale
-            return y.reshape(*x.shape[:-1], -1)
+            return y.reshape(*x.shape[:-1], y.shape[1])
         levels = np.where(flat >= 0, np.float32(1), np.float32(-1)) if self.inputs == "sign" else flat
         y = levels @ self.matrix.T
         y = y if self.scale is None else y * self.scale
-        return y.reshape(*x.shape[:-1], -1)
+        return y.reshape(*x.shape[:-1], y.shape[1])
 
 
 def keys(what: str, found: Any, *keys: str) -> Mapping[str, Any]:

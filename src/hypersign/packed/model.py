@@ -32,7 +32,7 @@ __all__ = ["PackedModel"]
 Inputs = dict[str, NDArray[Any]]
 """The images of each input by its name, channels first."""
 
-REAL_BYTES = 2**18
+REAL_BYTES = 2**17
 """Of the largest real value between layers; that many bytes and a few more arrays fit in a core's second cache."""
 
 

@@ -169,7 +169,12 @@ class PackedText:
 
     def read(self, tokens: NDArray[Any], memory: Memory | None = None) -> tuple[Floats, Memory]:
         """`predict` for a piece of sequences, with the memory of the pieces before it; also gives the new memory."""
-        tokens = np.asarray(tokens)
+        try:
+            tokens = np.asarray(tokens)
+        except ValueError as error:
+            raise HypersignError(
+                "tokens must be sequences of equal length, (N, positions): read others apart"
+            ) from error
         if tokens.ndim != 2 or tokens.dtype.kind not in "iu" or not tokens.shape[1]:
             raise HypersignError(
                 f"tokens must be integers of shape (N, positions); got {tokens.dtype} of shape {tokens.shape}"

@@ -183,12 +183,16 @@ class Quantizer(nn.Module):
         """The levels of `x`, differentiable through the surrogate."""
         if isinstance(x, torch.fx.Proxy):
             return traced(self, x)
+        if not torch.is_grad_enabled():
+            return self.round(self.prepare(x))  # an autograd function costs more than small tensors
         return _Quantize.apply(self.prepare(x), self.surrogate.state(), self)
 
-    def unrounded(self, x: Tensor) -> Tensor | None:
-        """The numbers whose signs are the levels, differentiable through the surrogate; None where there are none.
+    def unrounded(self, x: Tensor) -> tuple[Tensor, float | None] | None:
+        """The numbers whose signs are the levels, and the surrogate's clip; None where there are no such numbers.
 
-        Products on bits read the signs of numbers as fast as those of levels, so they need no levels.
+        Products on bits read the signs of numbers as fast as those of levels, so they need no levels. The clip is c
+        if the product must set the gradient to 0 where |numbers| is not below c. If it is None, the numbers are
+        differentiable through the surrogate.
         """
         return None
 

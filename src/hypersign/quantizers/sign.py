@@ -1,10 +1,11 @@
 """The binary quantizer."""
 
+import torch
 from torch import Tensor
 
 from hypersign._checks import HypersignError
 from hypersign.quantizers.base import Quantizer, Rule, Unrounded
-from hypersign.quantizers.surrogates import Surrogate
+from hypersign.quantizers.surrogates import HardTanh, Surrogate
 
 __all__ = ["Sign"]
 
@@ -52,12 +53,15 @@ class Sign(Quantizer):
         signs = x.sign()
         return signs.add_(0.5).sign_() if self.zero else signs
 
-    def unrounded(self, x: Tensor) -> Tensor | None:
+    def unrounded(self, x: Tensor) -> tuple[Tensor, float | None] | None:
         state = self.surrogate.state()
-        rounds = type(self).forward is not Quantizer.forward or type(self).round is not Sign.round or self.transforms
+        rounds = type(self).forward is not Quantizer.forward or type(self).round is not Sign.round
         if rounds or not self.zero or (state is not None and state.requires_grad):
             return None
-        return Unrounded.apply(x, state, self.surrogate)
+        numbers = self.prepare(x)
+        if type(self.surrogate) is HardTanh and x.dtype != torch.float64:  # products compute in float32
+            return numbers, self.surrogate.clip
+        return Unrounded.apply(numbers, state, self.surrogate), None
 
     def thresholds(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(x))

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hypersign._checks import HypersignError
+from hypersign.bits import keep_freed_memory
 from hypersign.layers import QuantLayer
 from hypersign.optimizers import Latent, LatentRule, Moment, rule_of
 from hypersign.quantizers import Quantizer, Surrogate
 from hypersign.tasks import Task
+from hypersign.training.blocks import update_in_blocks
 from hypersign.training.recipe import Recipe
 
 __all__ = ["SLOTS", "Step", "latent_weights", "make_optimizer", "make_rule", "slots_of"]
@@ -177,7 +179,10 @@ class Step:
             loss = task.loss(outputs, targets) if teacher is None else _soft_loss(outputs, teacher, inputs)
             return loss, task.measure(outputs.detach(), targets)
 
-        cuda = self.parameters[0].device.type == "cuda"
+        device = self.parameters[0].device.type
+        cuda = device == "cuda"
+        if device == "cpu":
+            keep_freed_memory()
         # CUDA graphs replay a whole pass: at batch 50, launching single kernels takes longer than running them.
         self._forward = (
             torch.compile(forward, dynamic=False, mode="reduce-overhead" if cuda else "default")
@@ -216,6 +221,10 @@ class Step:
         finite = torch.stack([loss.detach(), *norms]).isfinite()
         if self.guard and not finite.all():
             return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
+        if self.rule is None and self.recipe.gradient_norm is None:
+            limits = (self.recipe.gradient_clip, 1.0 if self._clip_after else None)
+            if (latent := update_in_blocks(self.optimizer, self.latent, limits)) is not None:
+                return loss.detach(), measured, torch.cat([finite, latent.isfinite()])
         if self.recipe.gradient_clip is not None:
             _clip(gradients, self.recipe.gradient_clip)
         if self.recipe.gradient_norm is not None:

@@ -5,6 +5,7 @@
 #include <simde/x86/avx2.h>
 #include <simde/x86/avx512.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -13,6 +14,7 @@
 using __mmask8 = uint8_t;
 using __mmask16 = uint16_t;
 using __mmask32 = uint32_t;
+using __mmask64 = uint64_t;
 
 namespace simde_missing {
 
@@ -88,7 +90,55 @@ inline __m512 to_floats(const __m512i &v) {
     return to.vector();
 }
 
+inline int32_t largest(const __m512i &v) {
+    const Numbers<int32_t, __m512i> numbers(v);
+    return *std::max_element(numbers.of, numbers.of + 16);
+}
+
+inline __m512i truncate(const __m512 &v) {
+    const Numbers<float, __m512> from(v);
+    Numbers<int32_t, __m512i> to;
+    for (int i = 0; i < 16; ++i) to.of[i] = static_cast<int32_t>(from.of[i]);
+    return to.vector();
+}
+
+inline __m128i narrow(const __m512i &v) {
+    const Numbers<int32_t, __m512i> from(v);
+    Numbers<int8_t, __m128i> to;
+    for (int i = 0; i < 16; ++i) to.of[i] = static_cast<int8_t>(from.of[i]);
+    return to.vector();
+}
+
+inline void store8(void *to, uint64_t mask, const __m128i &v) {
+    const Numbers<int8_t, __m128i> numbers(v);
+    for (int i = 0; i < 16; ++i)
+        if (mask >> i & 1) static_cast<int8_t *>(to)[i] = numbers.of[i];
+}
+
+// The bits of a mask side by side, and back.
+inline uint64_t extract(uint64_t from, uint64_t mask) {
+    uint64_t to = 0;
+    for (int bit = 0; mask != 0; mask &= mask - 1, ++bit) to |= static_cast<uint64_t>((from & mask & -mask) != 0) << bit;
+    return to;
+}
+
+inline uint64_t deposit(uint64_t from, uint64_t mask) {
+    uint64_t to = 0;
+    for (; mask != 0; mask &= mask - 1, from >>= 1) to |= from & 1 ? mask & -mask : 0;
+    return to;
+}
+
 }  // namespace simde_missing
+
+#define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
+#define _mm512_reduce_max_epi32(v) simde_missing::largest(v)
+#define _mm512_cvttps_epi32(v) simde_missing::truncate(v)
+#define _mm512_cvtepi32_epi8(v) simde_missing::narrow(v)
+#define _mm_mask_storeu_epi8(to, mask, v) simde_missing::store8(to, mask, v)
+#define _mm512_stream_ps(to, v) _mm512_storeu_ps(to, v)
+#define _pext_u64(from, mask) simde_missing::extract(from, mask)
+#define _pdep_u64(from, mask) simde_missing::deposit(from, mask)
+#define _mm512_maskz_loadu_epi8(mask, from) simde_missing::load<int8_t, __m512i>(mask, from)
 
 #define _mm512_maskz_loadu_epi32(mask, from) simde_missing::load<int32_t, __m512i>(mask, from)
 #define _mm512_mask_storeu_ps(to, mask, v) simde_missing::store_floats(to, mask, v)
@@ -107,4 +157,5 @@ inline __m512 to_floats(const __m512i &v) {
 #define _mm512_cmplt_epi32_mask(a, b) simde_missing::less<int32_t>(a, b)
 #define _mm512_cmplt_epi64_mask(a, b) simde_missing::less<int64_t>(a, b)
 #define _mm512_cvtepu8_epi16(v) simde_missing::convert<uint8_t, int16_t>(~uint64_t{0}, v)
+#define _mm512_cvtepu8_epi32(v) simde_missing::convert<uint8_t, int32_t>(~uint64_t{0}, v)
 #define _mm512_maskz_cvtepi32_epi64(mask, v) simde_missing::convert<int32_t, int64_t>(mask, v)

@@ -1,0 +1,148 @@
+// The loops, compiled for each instruction set by itself. `Local` must be local to the file that includes this, so that
+// its code is never shared with that of another; Local::compare(x, clip, minus, inside) gives the bits of 16
+// numbers, and Local::stream(to, vector) stores 16 past the caches.
+#pragma once
+#include "passes/passes.hpp"
+
+// Says that no number depends on one before it.
+#if defined(__clang__)
+#define HYPERSIGN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define HYPERSIGN_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define HYPERSIGN_INDEPENDENT
+#endif
+
+namespace hypersign {
+
+template <class Local>
+struct PassLoops {
+    typedef float Vector __attribute__((vector_size(64)));
+    // The same vector, wherever it lies in memory.
+    typedef Vector Unaligned __attribute__((aligned(4), may_alias));
+    typedef int32_t Integers __attribute__((vector_size(64)));
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    typedef Bytes UnalignedBytes __attribute__((aligned(1), may_alias));
+
+    static Vector load(const float *x) { return *reinterpret_cast<const Unaligned *>(x); }
+
+    static void moments(const float *x, int64_t rows, int64_t channels, float *mean, float *rest, float *squares) {
+        for (int64_t c = 0; c < channels; ++c) mean[c] = rest[c] = squares[c] = 0;
+        for (int64_t r = 0; r < rows; ++r) {
+            const float *row = x + r * channels;
+            HYPERSIGN_INDEPENDENT
+            for (int64_t c = 0; c < channels; ++c) mean[c] += row[c];
+        }
+        for (int64_t c = 0; c < channels; ++c) mean[c] /= static_cast<float>(rows);
+        for (int64_t r = 0; r < rows; ++r) {
+            const float *row = x + r * channels;
+            HYPERSIGN_INDEPENDENT
+            for (int64_t c = 0; c < channels; ++c) {
+                const float d = row[c] - mean[c];
+                rest[c] += d;
+                squares[c] += d * d;
+            }
+        }
+    }
+
+    static void normalize(const float *x, int64_t rows, int64_t channels, const float *mean, const float *scale,
+                          const float *shift, bool stream, float *y) {
+        for (int64_t r = 0; r < rows; ++r) {
+            const float *row = x + r * channels;
+            float *to = y + r * channels;
+            if (stream) {
+                for (int64_t c = 0; c < channels; c += 16)
+                    Local::stream(to + c, (load(row + c) - load(mean + c)) * load(scale + c) + load(shift + c));
+                continue;
+            }
+            HYPERSIGN_INDEPENDENT
+            for (int64_t c = 0; c < channels; ++c) to[c] = (row[c] - mean[c]) * scale[c] + shift[c];
+        }
+    }
+
+    static void sums(const float *g, const float *x, int64_t rows, int64_t channels, const float *mean, float *plain,
+                     float *times) {
+        for (int64_t c = 0; c < channels; ++c) plain[c] = times[c] = 0;
+        for (int64_t r = 0; r < rows; ++r) {
+            const float *row = x + r * channels, *gradient = g + r * channels;
+            HYPERSIGN_INDEPENDENT
+            for (int64_t c = 0; c < channels; ++c) {
+                plain[c] += gradient[c];
+                times[c] += gradient[c] * (row[c] - mean[c]);
+            }
+        }
+    }
+
+    static void gradient(const float *g, const float *x, int64_t rows, int64_t channels, const float *mean,
+                         const float *scale, const float *plain, const float *times, bool stream, float *out) {
+        for (int64_t r = 0; r < rows; ++r) {
+            const float *row = x + r * channels, *gradient = g + r * channels;
+            float *to = out + r * channels;
+            if (stream) {
+                for (int64_t c = 0; c < channels; c += 16) {
+                    const Vector centred = load(row + c) - load(mean + c);
+                    Local::stream(to + c, ((load(gradient + c) - load(plain + c)) - centred * load(times + c)) *
+                                              load(scale + c));
+                }
+                continue;
+            }
+            HYPERSIGN_INDEPENDENT
+            for (int64_t c = 0; c < channels; ++c)
+                to[c] = ((gradient[c] - plain[c]) - (row[c] - mean[c]) * times[c]) * scale[c];
+        }
+    }
+
+    static void pool(const float *const *pixels, int64_t count, int64_t channels, float *y, uint8_t *place) {
+        const float *first = pixels[0];
+        for (int64_t c = 0; c < channels; ++c) y[c] = first[c];
+        for (int64_t c = 0; c < channels; ++c) place[c] = 0;
+        for (int64_t k = 1; k < count; ++k) {
+            const float *pixel = pixels[k];
+            HYPERSIGN_INDEPENDENT
+            for (int64_t c = 0; c < channels; ++c) {
+                const bool larger = pixel[c] > y[c] || pixel[c] != pixel[c];
+                y[c] = larger ? pixel[c] : y[c];
+                place[c] = larger ? static_cast<uint8_t>(k) : place[c];
+            }
+        }
+    }
+
+    static void unpool(const float *g, const uint8_t *place, uint8_t wanted, int64_t channels, bool stream,
+                       float *out) {
+        if (stream) {
+            for (int64_t c = 0; c < channels; c += 16) {
+                const Bytes places = *reinterpret_cast<const UnalignedBytes *>(place + c);
+                const Integers chosen = __builtin_convertvector(places, Integers) == wanted;
+                Local::stream(out + c, reinterpret_cast<Vector>(reinterpret_cast<Integers>(load(g + c)) & chosen));
+            }
+            return;
+        }
+        HYPERSIGN_INDEPENDENT
+        for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? g[c] : 0.0f;
+    }
+
+    static void pack(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside) {
+        for (int64_t start = 0; start < n; start += 64) {
+            uint64_t below = 0, between = 0;
+            for (int64_t i = start; i < n && i < start + 64; i += 16) {
+                uint32_t less, within;
+                if (n - i >= 16) {
+                    Local::compare(x + i, clip, less, within);
+                } else {
+                    float rest[16] = {};
+                    for (int64_t k = 0; k < n - i; ++k) rest[k] = x[i + k];
+                    Local::compare(rest, clip, less, within);
+                    within &= (1u << (n - i)) - 1;
+                }
+                below |= static_cast<uint64_t>(less) << (i - start);
+                between |= static_cast<uint64_t>(within) << (i - start);
+            }
+            *minus++ = below;
+            *inside++ = between;
+        }
+    }
+
+    static constexpr PassKernels kernels{moments, normalize, sums, gradient, pool, unpool, pack};
+};
+
+}  // namespace hypersign

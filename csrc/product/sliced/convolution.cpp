@@ -1,0 +1,102 @@
+#include "product/sliced/convolution.hpp"
+
+#include <memory>
+
+#include "integers.hpp"
+#include "parallel.hpp"
+#include "product/sliced/sliced.hpp"
+
+namespace hypersign {
+namespace {
+
+constexpr int64_t kWordsAtOnce = 1 << 10;  // of which a thread makes indices
+
+constexpr int64_t kBytes = kSlicedFilters / 8;  // of a plane
+
+int64_t chunks_of(const ProductFilters &filters) {
+    return filters.rows * filters.columns * ceil_div(filters.blocks.front().words, 2);
+}
+
+int64_t block_size(const ProductFilters &filters) { return chunks_of(filters) * kSlicedLevels * kBytes; }
+
+// The bits of all filters by level, made of the words of `pack_weights_by_word`.
+void write_planes(const ProductFilters &filters, SlicedFilters &to) {
+    const size_t size = static_cast<size_t>(ceil_div(filters.filters, kSlicedFilters) * block_size(filters));
+    to.memory.resize(size + kBytes);
+    void *at = to.memory.data();
+    size_t space = to.memory.size();
+    auto *planes = static_cast<uint8_t *>(std::align(kBytes, size, at, space));
+    to.planes = planes;
+    const int64_t taps = filters.rows * filters.columns, tap_words = ceil_div(filters.blocks.front().words, 2) * 2;
+    for (const FilterBlock &from : filters.blocks) {
+        const int64_t lanes = from.registers * filters.kernels.lanes;
+        for (int64_t i = 0; i < from.filters; ++i) {
+            const int64_t filter = from.first_filter + i, bit = sliced_bit(filter % kSlicedFilters);
+            uint8_t *block = planes + filter / kSlicedFilters * block_size(filters) + bit / 8;
+            for (int64_t tap = 0; tap < taps; ++tap)
+                for (int64_t word = 0; word < from.words; ++word) {
+                    uint8_t *plane = block + (tap * tap_words + word) * 32 * kBytes;
+                    uint32_t levels = filters.weights[from.start + (tap * from.words + word) * lanes + i];
+                    for (; levels; levels &= levels - 1)
+                        plane[__builtin_ctz(levels) * kBytes] |= static_cast<uint8_t>(1 << bit % 8);
+                }
+        }
+    }
+}
+
+const SlicedFilters &sliced_filters(const ProductFilters &filters) {
+    std::call_once(filters.sliced.written, [&] { write_planes(filters, filters.sliced); });
+    return filters.sliced;
+}
+
+}  // namespace
+
+bool slices_count(const ConvolutionPlan &plan) {
+    const ProductFilters &filters = plan.filters;
+    const SlicedKernels *kernels = filters.kernels.sliced;
+    if (!kernels || plan.images.ternary || filters.ternary || filters.blocks.back().first_word != 0) return false;
+    // A block that is not full takes as long as one that is.
+    return 4 * filters.filters >= 3 * round_up(filters.filters, kSlicedFilters) &&
+           chunks_of(filters) <= kSlicedChunks && kernels->faster(plan.pixels);
+}
+
+void convolve_by_slices(const ConvolutionPlan &plan, int threads, const ProductFilters::TakeSums *take) {
+    const ProductFilters &filters = plan.filters;
+    const SlicedKernels &kernels = *filters.kernels.sliced;
+    const SlicedFilters &sliced = sliced_filters(filters);
+    // Indices of the whole input, which several taps and all blocks share.
+    const int64_t words = plan.images.n * plan.images.height * plan.images.width * plan.pixel_words / 2;
+    const std::unique_ptr<SlicedIndices[]> indices(new SlicedIndices[static_cast<size_t>(words)]);
+    const std::unique_ptr<uint8_t[]> odd(new uint8_t[static_cast<size_t>(words)]);
+    parallel_for(ceil_div(words, kWordsAtOnce), threads, [&](int64_t begin, int64_t end) {
+        const int64_t first = begin * kWordsAtOnce, last = std::min(end * kWordsAtOnce, words);
+        kernels.write_indices(plan.input + 2 * first, last - first, indices.get() + first, odd.get() + first);
+    });
+    const int64_t blocks = ceil_div(filters.filters, kSlicedFilters), parts = take ? 1 : blocks;  // of a tile's work
+    parallel_for(ceil_div(plan.pixels, kernels.pixels) * parts, threads, [&](int64_t begin, int64_t end) {
+        std::unique_ptr<int32_t[]> sums(take ? new int32_t[kernels.pixels * filters.filters] : nullptr);
+        RunPointers pointers;
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t pixel = i / parts * kernels.pixels, size = std::min(kernels.pixels, plan.pixels - pixel);
+            if (i == begin || i % parts == 0) pointers.find(plan, pixel, size);
+            for (int64_t number = i % parts; number < blocks; number += parts) {
+                FilterBlock block = filters.blocks.front();
+                block.first_filter = number * kSlicedFilters;
+                block.filters = static_cast<int>(
+                    std::min<int64_t>(kSlicedFilters, filters.filters - block.first_filter));
+                SlicedTask task{plan.tile(block, pixel, size, pointers.thresholds, sums.get()),
+                                sliced.planes + number * block_size(filters),
+                                plan.input,
+                                words,
+                                indices.get(),
+                                odd.get()};
+                task.tile.x = pointers.x;
+                kernels.run(task);
+            }
+            if (take) (*take)(pixel, size, sums.get());
+            else if (i % parts == parts - 1) plan.clear_rest(pixel, size);
+        }
+    });
+}
+
+}  // namespace hypersign
