@@ -29,8 +29,9 @@ def update_in_blocks(
     before the optimizer's first step, or where tensors of a parameter lie in different orders in memory.
     """
     update = _UPDATES.get(type(optimizer))
-    work = [(group, p, _flat(optimizer.state[p], p)) for group in optimizer.param_groups for p in group["params"]]
-    work = [item for item in work if item[1].grad is not None]
+    trained = [(group, p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    # `get`, since to index a state makes one
+    work = [(group, p, _flat(optimizer.state.get(p, {}), p)) for group, p in trained]
     if update is None or any(flat is None for *_, flat in work) or not work:
         return None
     squares = {id(weight): torch.zeros(()) for weight in latent}
