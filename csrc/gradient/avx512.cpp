@@ -136,8 +136,8 @@ __m256i next(__m256i s) {
 // Sixteen numbers, rounded and clipped.
 __m128i rounded(__m512 x_f32x16, __m512 inverse_f32x16, __m512i uniform_i32x16) {
     const __m512 u_f32x16 = _mm512_mul_ps(_mm512_cvtepi32_ps(uniform_i32x16), _mm512_set1_ps(1.0f / 65536));
-    __m512 y_f32x16 = _mm512_roundscale_ps(_mm512_add_ps(_mm512_mul_ps(x_f32x16, inverse_f32x16), u_f32x16),
-                                           _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;  // SIMDe's macro needs one name
+    __m512 y_f32x16 = _mm512_roundscale_ps(_mm512_add_ps(_mm512_mul_ps(x_f32x16, inverse_f32x16), u_f32x16), down);
     y_f32x16 = _mm512_max_ps(y_f32x16, _mm512_set1_ps(-31.0f));  // also where y is NaN, whose scale tells
     return _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(_mm512_min_ps(y_f32x16, _mm512_set1_ps(31.0f))));
 }
