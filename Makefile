@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := CMakeLists.txt $(wildcard csrc/* csrc/*/*)
+KERNELS := CMakeLists.txt $(wildcard csrc/* csrc/*/* csrc/*/*/*)
 
 .PHONY: demo test lint docs gallery clean
 
