@@ -19,7 +19,7 @@ struct GaussianKernels;
 struct MomentsKernels;
 struct GradientKernels;
 struct LevelKernels;
-struct PassKernels;
+struct TrainingKernels;
 
 // The kernels of an instruction set, one member per operation.
 struct Kernels {
@@ -35,7 +35,7 @@ struct Kernels {
     const MomentsKernels *moments;
     const GradientKernels *gradient;
     const LevelKernels *levels;
-    const PassKernels *passes;
+    const TrainingKernels *training;
 };
 
 struct InstructionSet {

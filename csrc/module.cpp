@@ -22,7 +22,7 @@ void bind_gaussian(nb::module_ &m);
 void bind_moments(nb::module_ &m);
 void bind_gradient(nb::module_ &m);
 void bind_levels(nb::module_ &m);
-void bind_passes(nb::module_ &m);
+void bind_training(nb::module_ &m);
 }
 
 NB_MODULE(_native, m) {
@@ -65,5 +65,5 @@ NB_MODULE(_native, m) {
     bind_moments(m);
     bind_gradient(m);
     bind_levels(m);
-    bind_passes(m);
+    bind_training(m);
 }

@@ -1,11 +1,6 @@
 // Levels with AVX-512: a comparison gives the bits of 16 numbers; see elementwise.hpp.
 
-// GCC 12 takes the undefined operand of its own unmasked intrinsics for a variable someone forgot to set.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
+#include "avx512.hpp"
 #include "elementwise/loops.hpp"
 
 namespace hypersign {

@@ -3,15 +3,7 @@
 // numbers, and adds to `unordered` whether one is NaN.
 #pragma once
 #include "elementwise/elementwise.hpp"
-
-// Says that no number depends on one before it: where y is x, the compiler cannot know.
-#if defined(__clang__)
-#define HYPERSIGN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define HYPERSIGN_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define HYPERSIGN_INDEPENDENT
-#endif
+#include "independent.hpp"
 
 namespace hypersign {
 

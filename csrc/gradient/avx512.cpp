@@ -11,13 +11,7 @@
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPERMB, VPDPBUSD and VPUNPCKLWD (ZMM).
 
-// GCC 12 takes the undefined operand of its own unmasked intrinsics for a variable someone forgot to set.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <immintrin.h>
-
+#include "avx512.hpp"
 #include "gradient/gradient.hpp"
 
 namespace hypersign {

@@ -17,12 +17,7 @@
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, tables of VPXORD, VPOPCNTD and VPADDD (ZMM).
 
-// GCC 12 takes the undefined operand of its own unmasked intrinsics for a variable someone forgot to set.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
+#include "avx512.hpp"
 #include "product/sliced/sliced.hpp"
 
 // A vector register in inline assembly; an emulator defines its own.

@@ -7,11 +7,7 @@
 // multiply-accumulates a cycle, where a loop of vpmaddubsw and vpaddw makes 64 and vpdpbusd at most 128. The tables of two
 // words, 32 KB, stay in the first cache while all filters use them. Sums of three passes, 192 inputs, fit in 16 bits.
 
-// GCC 12 takes the undefined operand of its own unmasked intrinsics for a variable someone forgot to set.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
+#include "avx512.hpp"
 
 #include <algorithm>
 

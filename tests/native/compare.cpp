@@ -17,7 +17,7 @@
 #include "integers.hpp"
 #include "levels/levels.hpp"
 #include "pack/pack.hpp"
-#include "passes/passes.hpp"
+#include "training/training.hpp"
 #include "product/filters.hpp"
 #include "product8/product8.hpp"
 #include "real/real.hpp"
@@ -300,7 +300,7 @@ void gradient(const char *set) {
         expect(q[0][kind] == q[1][kind] && scales[0][kind] == scales[1][kind] && out[0][kind] == out[1][kind], "gradient");
 }
 
-void passes(const PassKernels &kernels, const PassKernels &truth) {
+void training(const TrainingKernels &kernels, const TrainingKernels &truth) {
     const int64_t rows = 1 + up_to(20), channels = up_to(1) ? 16 * (1 + up_to(4)) : 1 + up_to(70), n = rows * channels;
     const auto x = random_values<float>(n, -9, 9), g = random_values<float>(n, -9, 9);
     const auto place = random_values<uint8_t>(channels, 0, 3);
@@ -313,7 +313,7 @@ void passes(const PassKernels &kernels, const PassKernels &truth) {
     std::vector<uint64_t> bits[2];
     std::vector<uint8_t> places[2];
     for (int i = 0; i < 2; ++i) {
-        const PassKernels &each = i ? kernels : truth;
+        const TrainingKernels &each = i ? kernels : truth;
         std::vector<float> s(static_cast<size_t>(5 * channels));
         float *mean = s.data();
         each.moments(x.data(), rows, channels, mean, mean + channels, mean + 2 * channels);
@@ -334,7 +334,7 @@ void passes(const PassKernels &kernels, const PassKernels &truth) {
         bits[i].resize(static_cast<size_t>(2 * ceil_div(n, 64)));
         each.pack(x.data(), n, 3, bits[i].data(), bits[i].data() + ceil_div(n, 64));
     }
-    expect(found[0] == found[1] && bits[0] == bits[1] && places[0] == places[1], "passes");
+    expect(found[0] == found[1] && bits[0] == bits[1] && places[0] == places[1], "training");
 }
 
 void levels(const char *set) {
@@ -419,7 +419,7 @@ int main(int count, char **names) {
             real(*set.kernels.real, real_portable);
             elementwise(*set.kernels.elementwise, elementwise_portable);
             product8(*set.kernels.product8, product8_portable);
-            passes(*set.kernels.passes, passes_portable);
+            training(*set.kernels.training, training_portable);
             if (round < 100) gradient(set.name);
             levels(set.name);
             encode(*set.kernels.levels, levels_portable);

@@ -12,11 +12,7 @@
 //
 // Instructions: Intel Intrinsics Guide; ports: uops.info, table of VPTERNLOGD.
 
-// GCC 12 takes the undefined operand of its own unmasked intrinsics for a variable someone forgot to set.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
+#include "avx512.hpp"
 
 #include <algorithm>
 #include <cstring>

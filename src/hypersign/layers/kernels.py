@@ -13,7 +13,7 @@ from hypersign.layers.conversion import Conversion
 from hypersign.layers.copying import copy_module
 from hypersign.layers.layer import QuantLayer, quant_layers
 from hypersign.layers.linear import QuantLinear
-from hypersign.layers.passes import speed_up_passes
+from hypersign.layers.training_kernels import use_training_kernels
 from hypersign.quantizers import GroupScaled, Int8, Quantizer
 
 __all__ = ["Packed8Linear", "PackedConv2d", "PackedLinear", "train_on_bits", "use_kernels"]
@@ -117,7 +117,7 @@ def train_on_bits(model: nn.Module) -> dict[str, str]:
             kept[name] = reason
     if len(kept) == len(layers):
         raise HypersignError(f"a network to train on bits {_NEEDS} ({_reasons(kept)})")
-    speed_up_passes(model)
+    use_training_kernels(model)
     return kept
 
 

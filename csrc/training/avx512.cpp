@@ -1,11 +1,5 @@
-// GCC 12 takes the undefined operand of its own unmasked intrinsics for a variable someone forgot to set.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <immintrin.h>
-
-#include "passes/loops.hpp"
+#include "avx512.hpp"
+#include "training/loops.hpp"
 
 namespace hypersign {
 namespace {
@@ -26,6 +20,6 @@ struct Local {
 
 }  // namespace
 
-const PassKernels passes_avx512 = PassLoops<Local>::kernels;
+const TrainingKernels training_avx512 = TrainingLoops<Local>::kernels;
 
 }  // namespace hypersign

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "passes/loops.hpp"
+#include "training/loops.hpp"
 
 namespace hypersign {
 namespace {
@@ -23,6 +23,6 @@ struct Local {
 
 }  // namespace
 
-const PassKernels passes_portable = PassLoops<Local>::kernels;
+const TrainingKernels training_portable = TrainingLoops<Local>::kernels;
 
 }  // namespace hypersign

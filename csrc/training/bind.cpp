@@ -2,7 +2,7 @@
 
 #include "bind.hpp"
 #include "integers.hpp"
-#include "passes/passes.hpp"
+#include "training/training.hpp"
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -29,7 +29,7 @@ Pool pool_of(int64_t images, Pair size, int64_t channels, Pair window, Pair out)
 
 }  // namespace
 
-void bind_passes(nb::module_ &m) {
+void bind_training(nb::module_ &m) {
     define(m, "batch_norm",
            [](Array<const float, 2> x, std::optional<Numbers> weight, std::optional<Numbers> bias, double epsilon,
               Array<float, 2> y, Array<float, 1> mean, Array<float, 1> variance, Array<float, 1> inverse,

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "passes/loops.hpp"
+#include "training/loops.hpp"
 
 namespace hypersign {
 namespace {
@@ -31,6 +31,6 @@ struct Local {
 
 }  // namespace
 
-const PassKernels passes_avx2 = PassLoops<Local>::kernels;
+const TrainingKernels training_avx2 = TrainingLoops<Local>::kernels;
 
 }  // namespace hypersign

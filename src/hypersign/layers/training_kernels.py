@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from hypersign.bits.backend import native
 
-__all__ = ["speed_up_passes"]
+__all__ = ["use_training_kernels"]
 
 
-def speed_up_passes(model: nn.Module) -> None:
-    """Gives batch norms and max pools of a network the passes of the compiled kernels, in place.
+def use_training_kernels(model: nn.Module) -> None:
+    """Lets batch norms and max pools of a network compute with the compiled kernels, in place.
 
     Their classes, parameters, buffers and hooks stay. The kernels serve float32 on the CPU whose channels lie side
     by side (channels-last images, rows): batch norms in training, and max pools of windows that neither overlap nor

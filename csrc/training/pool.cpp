@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "parallel.hpp"
-#include "passes/passes.hpp"
+#include "training/training.hpp"
 
 namespace hypersign {
 namespace {
@@ -25,7 +25,7 @@ void windows(const Pool &task, int threads, const Work &work) {
 }  // namespace
 
 void max_pool(const Pool &task, const float *x, float *y, uint8_t *place, int threads) {
-    const PassKernels &kernels = *current_kernels().passes;
+    const TrainingKernels &kernels = *current_kernels().training;
     windows(task, threads, [&](int64_t out, int64_t pixel, int64_t height, int64_t width) {
         const float *pixels[256];
         int64_t count = 0;
@@ -36,7 +36,7 @@ void max_pool(const Pool &task, const float *x, float *y, uint8_t *place, int th
 }
 
 void max_pool_gradient(const Pool &task, const float *g, const uint8_t *place, float *out, int threads) {
-    const PassKernels &kernels = *current_kernels().passes;
+    const TrainingKernels &kernels = *current_kernels().training;
     if (task.out[0] * task.size[0] < task.height || task.out[1] * task.size[1] < task.width)
         std::fill(out, out + task.images * task.height * task.width * task.channels, 0.0f);  // pixels in no window
     const bool stream = streams(out, task.images * task.height * task.width, task.channels);

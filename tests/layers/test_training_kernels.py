@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hypersign.layers.passes import FastForward, speed_up_passes
+from hypersign.layers.training_kernels import FastForward, use_training_kernels
 from hypersign.models.norm import ShiftBatchNorm1d, ShiftBatchNorm2d
 
 
 def fast(module: nn.Module) -> nn.Module:
     module = copy.deepcopy(module)
-    speed_up_passes(module)
+    use_training_kernels(module)
     return module
 
 
@@ -92,7 +92,7 @@ def test_classes_states_and_hooks_stay() -> None:
     seen: list[Tensor] = []
     model[0].register_forward_hook(lambda module, args, y: seen.append(y))
     keys = list(model.state_dict())
-    speed_up_passes(model)
+    use_training_kernels(model)
     assert isinstance(vars(model[0])["forward"], FastForward)
     assert [type(module) for module in model] == [nn.BatchNorm2d, nn.MaxPool2d]
     assert list(model.state_dict()) == keys

@@ -16,7 +16,7 @@
 namespace hypersign {
 
 // All arrays of numbers are (rows, channels), and statistics (channels).
-struct PassKernels {
+struct TrainingKernels {
     // mean(c), rounded as it happens; rest(c) = sum over rows of x - mean; squares(c) = sum over rows of (x - mean)^2
     void (*moments)(const float *x, int64_t rows, int64_t channels, float *mean, float *rest, float *squares);
     // y = (x - mean) scale + shift; `stream`: past the caches

@@ -4,7 +4,7 @@
 
 #include "integers.hpp"
 #include "parallel.hpp"
-#include "passes/passes.hpp"
+#include "training/training.hpp"
 
 namespace hypersign {
 namespace {
@@ -23,7 +23,7 @@ struct Runs {
 }  // namespace
 
 void batch_norm(const BatchNorm &task, float *y, float *mean, float *variance, float *inverse, int threads) {
-    const PassKernels &kernels = *current_kernels().passes;
+    const TrainingKernels &kernels = *current_kernels().training;
     const int64_t channels = task.channels;
     const Runs runs(task.rows, channels);
     std::vector<float> found(static_cast<size_t>(3 * runs.count * channels));
@@ -67,7 +67,7 @@ void batch_norm(const BatchNorm &task, float *y, float *mean, float *variance, f
 
 void batch_norm_gradient(const BatchNorm &task, const float *g, const float *mean, const float *inverse, float *to_x,
                          float *to_weight, float *to_bias, int threads) {
-    const PassKernels &kernels = *current_kernels().passes;
+    const TrainingKernels &kernels = *current_kernels().training;
     const int64_t channels = task.channels;
     const Runs runs(task.rows, channels);
     std::vector<float> found(static_cast<size_t>(2 * runs.count * channels));

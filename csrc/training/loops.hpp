@@ -2,21 +2,13 @@
 // its code is never shared with that of another; Local::compare(x, clip, minus, inside) gives the bits of 16
 // numbers, and Local::stream(to, vector) stores 16 past the caches.
 #pragma once
-#include "passes/passes.hpp"
-
-// Says that no number depends on one before it.
-#if defined(__clang__)
-#define HYPERSIGN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define HYPERSIGN_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define HYPERSIGN_INDEPENDENT
-#endif
+#include "training/training.hpp"
+#include "independent.hpp"
 
 namespace hypersign {
 
 template <class Local>
-struct PassLoops {
+struct TrainingLoops {
     typedef float Vector __attribute__((vector_size(64)));
     // The same vector, wherever it lies in memory.
     typedef Vector Unaligned __attribute__((aligned(4), may_alias));
@@ -142,7 +134,7 @@ struct PassLoops {
         }
     }
 
-    static constexpr PassKernels kernels{moments, normalize, sums, gradient, pool, unpool, pack};
+    static constexpr TrainingKernels kernels{moments, normalize, sums, gradient, pool, unpool, pack};
 };
 
 }  // namespace hypersign
