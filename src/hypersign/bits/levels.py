@@ -27,7 +27,13 @@ from hypersign.bits.backend import native
 from hypersign.bits.hamming import check_allowed
 
 __all__ = [
-    *("LEVELS", "MOST_LEVELS", "LevelCode", "level_dots", "level_topk", "nearest_levels", "pack_levels"),
+    "LEVELS",
+    "MOST_LEVELS",
+    "LevelCode",
+    "level_dots",
+    "level_topk",
+    "nearest_levels",
+    "pack_levels",
     "unpack_levels",
 ]
 

@@ -30,7 +30,7 @@ def update_in_blocks(
     """
     update = _UPDATES.get(type(optimizer))
     trained = [(group, p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    # `get`, since to index a state makes one
+    # Indexing `optimizer.state` would make an empty state.
     work = [(group, p, _flat(optimizer.state.get(p, {}), p)) for group, p in trained]
     if update is None or any(flat is None for *_, flat in work) or not work:
         return None
