@@ -97,12 +97,16 @@ void add(const int8_t *q, int64_t n, int32_t *sums) {
     for (int64_t i = 0; i < n; ++i) sums[i] += q[i];
 }
 
-void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out) {
+void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, bool stream,
+           float *out) {
     for (int64_t c = 0; c < channels; c += 16) {
         const __m512i exact_i32x16 = _mm512_sub_epi32(_mm512_loadu_si512(sums + c), _mm512_loadu_si512(bias + c));
         const __m512 value_f32x16 = _mm512_maskz_mul_ps(static_cast<__mmask16>(inside >> c),
                                                         _mm512_cvtepi32_ps(exact_i32x16), _mm512_set1_ps(scale));
-        _mm512_mask_storeu_ps(out + c, lanes(channels - c), value_f32x16);
+        if (stream)
+            _mm512_stream_ps(out + c, value_f32x16);
+        else
+            _mm512_mask_storeu_ps(out + c, lanes(channels - c), value_f32x16);
     }
 }
 

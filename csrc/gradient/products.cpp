@@ -7,6 +7,7 @@
 #include "gradient/gradient.hpp"
 #include "integers.hpp"
 #include "parallel.hpp"
+#include "training/training.hpp"
 
 namespace hypersign {
 namespace {
@@ -129,6 +130,7 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                                       : std::min(s.height, std::max<int64_t>(1, kCache / line - reach[0]));
     const int64_t bands = ceil_div(s.height, band);
     const float factor = s.planes == 2 ? 0.5f : 1.0f;
+    const bool stream = streams(out, s.images * s.height * s.width, s.channels);
     parallel_for(ceil_div(s.images, together) * bands, threads, [&](int64_t first, int64_t last) {
         std::vector<Segment> segments;
         std::vector<const uint8_t *> cells_of;  // by pixel of the tile
@@ -201,7 +203,7 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                     const uint32_t kept =
                         inside ? bits_at(inside + pixel * pixel_words, pixel_words, block * kBlock) : ~uint32_t{0};
                     kernels.write(sums[p], bias, scales[image + p / (height * s.width)] * factor, kept, channels,
-                                  out + pixel * s.channels + block * kBlock);
+                                  stream, out + pixel * s.channels + block * kBlock);
                 }
             }
         }
@@ -226,6 +228,7 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
     const int64_t tiles = ceil_div(s.filters, wide);
     const int64_t shares = threads == 1 ? 1 : std::min(blocks * taps, ceil_div(4 * threads, tiles));
     const float factor = s.planes == 2 ? 0.5f : 1.0f;
+    const bool stream = streams(out, s.filters * taps, s.channels);
 
     // Pixels are taken in pieces of kPiece tables, and as many pieces at once as leave their tables in the caches:
     // threads wait for one another three times a round.
@@ -327,7 +330,7 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                         return ((filter + f) * taps + tap) * s.channels + block * kBlock;
                     };
                     // No prefetcher follows as many rows; they arrive during the lookups.
-                    for (int64_t f = 0; f < filters; ++f)
+                    for (int64_t f = 0; f < filters && (round > 0 || !stream); ++f)
                         for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(out + at(f) + c, 1);
                     // Between rounds the output holds the sums, as integers.
                     int32_t sums[kWide][kBlock];
@@ -363,7 +366,8 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
                         const uint32_t kept = inside ? bits_at(inside + (filter + f) * row_words, row_words,
                                                                tap * s.channels + block * kBlock)
                                                      : ~uint32_t{0};
-                        kernels.write(sums[f], bias, scales[filter + f] * factor, kept, channels, out + at(f));
+                        kernels.write(sums[f], bias, scales[filter + f] * factor, kept, channels, stream,
+                                      out + at(f));
                     }
                 }
             }

@@ -1,9 +1,12 @@
 // The loops, compiled for each instruction set by itself. `Local` must be local to the file that includes this, so that
 // its code is never shared with that of another; Local::compare(x, clip, minus, inside) gives the bits of 16
-// numbers, and Local::stream(to, vector) stores 16 past the caches.
+// numbers, Local::stream(to, vector) stores 16 past the caches, and Local::root(vector) gives 16 square roots.
 #pragma once
-#include "training/training.hpp"
+#include <algorithm>
+#include <cstring>
+
 #include "independent.hpp"
+#include "training/training.hpp"
 
 namespace hypersign {
 
@@ -113,6 +116,11 @@ struct TrainingLoops {
         for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? g[c] : 0.0f;
     }
 
+    static void unpool_bytes(const int8_t *q, const uint8_t *place, uint8_t wanted, int64_t channels, int8_t *out) {
+        HYPERSIGN_INDEPENDENT
+        for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? q[c] : int8_t{0};
+    }
+
     static void pack(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside) {
         for (int64_t start = 0; start < n; start += 64) {
             uint64_t below = 0, between = 0;
@@ -134,7 +142,59 @@ struct TrainingLoops {
         }
     }
 
-    static constexpr TrainingKernels kernels{moments, normalize, sums, gradient, pool, unpool, pack};
+    static void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x; }
+
+    static Vector all(float x) { return Vector{} + x; }
+
+    static Vector clip(Vector x, Vector limit) { return x < -limit ? -limit : x > limit ? limit : x; }  // keeps NaN
+
+    static Vector update(const Adam &adam, const float *g, float *w, float *m, float *v) {
+        const Vector weight = load(w);
+        const Vector gradient = clip(load(g), all(adam.clip)) + weight * all(adam.decay);
+        const Vector first = load(m) + (gradient - load(m)) * all(adam.first);
+        const Vector second = load(v) * all(adam.keep) + gradient * all(adam.second) * gradient;
+        const Vector divisor = Local::root(second) * all(adam.correction) + all(adam.epsilon);
+        const Vector updated = clip(weight * all(adam.shrink) - first * all(adam.step) / divisor, all(adam.limit));
+        store(m, first);
+        store(v, second);
+        store(w, updated);
+        return updated * updated;
+    }
+
+    static float sum(Vector x) {
+        float total = 0;
+        for (int i = 0; i < 16; ++i) total += x[i];
+        return total;
+    }
+
+    static float adam(const Adam &adam, const float *g, int64_t n, float *w, float *m, float *v) {
+        Vector squares{};
+        int64_t i = 0;
+        for (; i + 16 <= n; i += 16) squares += update(adam, g + i, w + i, m + i, v + i);
+        if (const auto left = static_cast<size_t>(n - i) * sizeof(float)) {
+            float rest[4][16] = {};
+            std::fill_n(rest[3], 16, 1.0f);  // whose root divides 0
+            float *const from[4] = {nullptr, w + i, m + i, v + i};
+            std::memcpy(rest[0], g + i, left);
+            for (int k = 1; k < 4; ++k) std::memcpy(rest[k], from[k], left);
+            squares += update(adam, rest[0], rest[1], rest[2], rest[3]);
+            for (int k = 1; k < 4; ++k) std::memcpy(from[k], rest[k], left);
+        }
+        return sum(squares);
+    }
+
+    static float squares(const float *x, int64_t n) {
+        Vector totals[4] = {};
+        int64_t i = 0;
+        for (; i + 64 <= n; i += 64)
+            for (int k = 0; k < 4; ++k) totals[k] += load(x + i + 16 * k) * load(x + i + 16 * k);
+        float total = sum(totals[0] + totals[1] + (totals[2] + totals[3]));
+        for (; i < n; ++i) total += x[i] * x[i];
+        return total;
+    }
+
+    static constexpr TrainingKernels kernels{moments, normalize, sums, gradient, pool, unpool, unpool_bytes,
+                                             pack,    adam,      squares};
 };
 
 }  // namespace hypersign

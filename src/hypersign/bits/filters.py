@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import backend, native
+from hypersign.bits.memory import aligned_empty
 from hypersign.bits.reference import Words
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
@@ -177,7 +178,7 @@ class Filters:
             options = {"stride": stride, "padding": padding, "dilation": dilation, "pad_value": pad_value}
             return self.conv2d(x, **options).astype(np.float32)  # type: ignore[arg-type]
         size = output_size(x.shape[-3:-1], self.shape[:2], stride=stride, padding=padding, dilation=dilation)
-        y = np.empty((x.shape[-4], *size, self.filters), np.float32)
+        y = aligned_empty((x.shape[-4], *size, self.filters), np.float32)
         program = module.Elementwise(y.size // max(1, self.filters))
         one = np.ones(self.filters, np.float32)
         program.affine(program.output(y, self.filters), program.product(0, self.filters), one, 0 * one)

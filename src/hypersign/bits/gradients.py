@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import native
+from hypersign.bits.memory import aligned_empty
 from hypersign.bits.reference import Words
 from hypersign.bits.windows import check_pair, output_size
 
@@ -67,9 +68,9 @@ def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1
     if kernels is None:
         return RoundedGradient(*reference.round_gradient(gradient, seed))
     q = RoundedGradient(
-        np.empty(gradient.shape, np.int8),
+        aligned_empty(gradient.shape, np.int8),
         np.zeros(images, np.float32),
-        np.empty(gradient.shape, np.int8),
+        aligned_empty(gradient.shape, np.int8),
         np.zeros(filters, np.float32),
     )
     if gradient.size:
@@ -144,7 +145,7 @@ def input_gradient(
     kernels = native()
     if kernels is None:
         return _kept(reference.input_gradient(q, scales, words, shape, size, *options), inside, shape[2])
-    out = np.empty((len(q), *size, shape[2]), np.float32)
+    out = aligned_empty((len(q), *size, shape[2]), np.float32)
     planes = words.reshape(2 if words.ndim == 3 else 1, *words.shape[-2:])
     if out.size:
         kernels.input_gradient(q, scales, planes, inside, out, shape[:2], *options, check_threads(threads))
@@ -206,7 +207,7 @@ def weight_gradient(
     kernels = native()
     if kernels is None:
         return _kept(reference.weight_gradient(q, scales, x, shape, *options, pad_value), inside, math.prod(shape))
-    out = np.empty((q.shape[3], *shape), np.float32)
+    out = aligned_empty((q.shape[3], *shape), np.float32)
     planes = x.reshape(2 if x.ndim == 5 else 1, *x.shape[-4:])
     kernels.weight_gradient(q, scales, planes, inside, out, *options, pad_value, check_threads(threads))
     return out
