@@ -226,7 +226,7 @@ void weight_gradient(const GradientShape &s, const int8_t *q, const float *scale
     // Few filters leave few tiles: then taps and blocks of channels are shared out too, at the price of tables built
     // more than once.
     const int64_t tiles = ceil_div(s.filters, wide);
-    const int64_t shares = threads == 1 ? 1 : std::min(blocks * taps, ceil_div(4 * threads, tiles));
+    const int64_t shares = threads == 1 ? 1 : std::min(blocks * taps, ceil_div(2 * threads, tiles));
     const float factor = s.planes == 2 ? 0.5f : 1.0f;
     const bool stream = streams(out, s.filters * taps, s.channels);
 
