@@ -111,7 +111,7 @@ class WeightGradient {
     struct Portion {
         int64_t image, top, row, count, slot;
     };
-    // Of a round: the indices, [piece][list][plane]; the sums of their signs, [piece][block][tap][channel]; and the lines
+    // A round has the indices, [piece][list][plane]; the sums of their signs, [piece][block][tap][channel]; and the lines
     // of each piece, or without lines, which pixel a tap reads, -1 for a padded one: [piece][tap][pixel].
     struct Levels {
         uint8_t *indices;

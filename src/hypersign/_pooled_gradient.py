@@ -27,13 +27,13 @@ class PooledGradient(Tensor):
     place: Tensor
     window: tuple[int, int]
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # results are ordinary tensors
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are tensors
 
     def __new__(
         cls, outputs: Tensor, place: Tensor, window: tuple[int, int], shape: tuple[int, ...]
     ) -> "PooledGradient":
         strides = torch.empty(shape, device="meta", memory_format=torch.channels_last).stride()
-        self: PooledGradient = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        self: PooledGradient = Tensor._make_wrapper_subclass(
             cls, shape, strides=strides, dtype=outputs.dtype, device=outputs.device
         )
         self.outputs, self.place, self.window = outputs, place, window
@@ -47,6 +47,8 @@ class PooledGradient(Tensor):
         return out
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         args, kwargs = tree_map_only(cls, cls.written, (args, kwargs or {}))
         return func(*args, **kwargs)

@@ -15,10 +15,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from hypersign import bits
 from hypersign._checks import HypersignError, check_threads
+from hypersign._pooled_gradient import PooledGradient
 from hypersign.bits import Filters, Filters8
 from hypersign.bits.hadamard import check_hadamard, transform
 from hypersign.bits.words import pack_clipped, pack_signs
-from hypersign._pooled_gradient import PooledGradient
 
 __all__ = [
     "conv2d_of_levels",
@@ -439,7 +439,7 @@ def _levels_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 def _levels_backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[:2])
     if isinstance(gradient, PooledGradient):
-        gradient, place, window = gradient.outputs, gradient.place, list(gradient.window)
+        place, window, gradient = gradient.place, list(gradient.window), gradient.outputs
     else:
         place, window = gradient.new_empty(0), [1, 1]
     parts = *ctx.saved_tensors, place, window, ctx.size, ctx.kernel

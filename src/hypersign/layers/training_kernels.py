@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypersign.bits.backend import native
 from hypersign._pooled_gradient import PooledGradient
+from hypersign.bits.backend import native
 
 __all__ = ["use_training_kernels"]
 

@@ -14,7 +14,7 @@ def norms_of(tensors: list[Tensor]) -> Tensor:
     """The norm of each tensor, shape `(len(tensors),)`; on the CPU in one pass each, by all threads."""
     kernels = native()
     if kernels is None or not all(_is_dense(x) for x in tensors):
-        return torch.stack(torch._foreach_norm(tensors))  # type: ignore[arg-type]
+        return torch.stack(torch._foreach_norm(tensors))
     threads = torch.get_num_threads()
     return torch.tensor([kernels.sum_of_squares(_flat(x), threads) for x in tensors]).sqrt()
 
