@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "independent.hpp"
 #include "training/training.hpp"
@@ -20,20 +21,50 @@ struct TrainingLoops {
     typedef Bytes UnalignedBytes __attribute__((aligned(1), may_alias));
 
     static Vector load(const float *x) { return *reinterpret_cast<const Unaligned *>(x); }
+    static void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x; }
+    static Vector all(float x) { return Vector{} + x; }
+
+    // Calls work(first channel, vectors) for blocks of channels whose sums stay in registers; returns the channels that
+    // are left, fewer than 16.
+    template <class Work>
+    static int64_t blocks(int64_t channels, const Work &work) {
+        int64_t c = 0;
+        for (; channels - c >= 128; c += 128) work(c, std::integral_constant<int, 8>{});
+        if (channels - c >= 64) work(c, std::integral_constant<int, 4>{}), c += 64;
+        if (channels - c >= 32) work(c, std::integral_constant<int, 2>{}), c += 32;
+        if (channels - c >= 16) work(c, std::integral_constant<int, 1>{}), c += 16;
+        return channels - c;
+    }
 
     static void moments(const float *x, int64_t rows, int64_t channels, float *mean, float *rest, float *squares) {
-        for (int64_t c = 0; c < channels; ++c) mean[c] = rest[c] = squares[c] = 0;
-        for (int64_t r = 0; r < rows; ++r) {
-            const float *row = x + r * channels;
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) mean[c] += row[c];
-        }
-        for (int64_t c = 0; c < channels; ++c) mean[c] /= static_cast<float>(rows);
-        for (int64_t r = 0; r < rows; ++r) {
-            const float *row = x + r * channels;
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) {
-                const float d = row[c] - mean[c];
+        const auto n = static_cast<float>(rows);
+        const int64_t left = blocks(channels, [&](int64_t c, auto vectors) {
+            constexpr int V = decltype(vectors)::value;
+            Vector middle[V] = {}, differences[V] = {}, powers[V] = {};
+            for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) middle[v] += load(x + r * channels + c + 16 * v);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) middle[v] /= all(n);
+            for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) {
+                    const Vector d = load(x + r * channels + c + 16 * v) - middle[v];
+                    differences[v] += d;
+                    powers[v] += d * d;
+                }
+            for (int v = 0; v < V; ++v) {
+                store(mean + c + 16 * v, middle[v]);
+                store(rest + c + 16 * v, differences[v]);
+                store(squares + c + 16 * v, powers[v]);
+            }
+        });
+        for (int64_t c = channels - left; c < channels; ++c) {
+            mean[c] = rest[c] = squares[c] = 0;
+            for (int64_t r = 0; r < rows; ++r) mean[c] += x[r * channels + c];
+            mean[c] /= n;
+            for (int64_t r = 0; r < rows; ++r) {
+                const float d = x[r * channels + c] - mean[c];
                 rest[c] += d;
                 squares[c] += d * d;
             }
@@ -57,13 +88,28 @@ struct TrainingLoops {
 
     static void sums(const float *g, const float *x, int64_t rows, int64_t channels, const float *mean, float *plain,
                      float *times) {
-        for (int64_t c = 0; c < channels; ++c) plain[c] = times[c] = 0;
-        for (int64_t r = 0; r < rows; ++r) {
-            const float *row = x + r * channels, *gradient = g + r * channels;
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) {
-                plain[c] += gradient[c];
-                times[c] += gradient[c] * (row[c] - mean[c]);
+        const int64_t left = blocks(channels, [&](int64_t c, auto vectors) {
+            constexpr int V = decltype(vectors)::value;
+            Vector middle[V], sum[V] = {}, weighted[V] = {};
+            for (int v = 0; v < V; ++v) middle[v] = load(mean + c + 16 * v);
+            for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) {
+                    const int64_t at = r * channels + c + 16 * v;
+                    const Vector gradient = load(g + at);
+                    sum[v] += gradient;
+                    weighted[v] += gradient * (load(x + at) - middle[v]);
+                }
+            for (int v = 0; v < V; ++v) {
+                store(plain + c + 16 * v, sum[v]);
+                store(times + c + 16 * v, weighted[v]);
+            }
+        });
+        for (int64_t c = channels - left; c < channels; ++c) {
+            plain[c] = times[c] = 0;
+            for (int64_t at = c; at < rows * channels; at += channels) {
+                plain[c] += g[at];
+                times[c] += g[at] * (x[at] - mean[c]);
             }
         }
     }
@@ -141,10 +187,6 @@ struct TrainingLoops {
             *inside++ = between;
         }
     }
-
-    static void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x; }
-
-    static Vector all(float x) { return Vector{} + x; }
 
     static Vector clip(Vector x, Vector limit) { return x < -limit ? -limit : x > limit ? limit : x; }  // keeps NaN
 
