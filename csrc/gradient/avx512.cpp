@@ -116,6 +116,7 @@ int32_t largest(const float *x, int64_t n, int64_t width, int32_t *columns) {
     for (int64_t i = 0; i < n; i += width)
         for (int64_t j = 0; j < width; j += 16) {
             const __mmask16 valid = lanes(width - j);
+            __builtin_prefetch(x + i + j + 1024);  // the processor's own prefetching stops at each page
             const __m512i bits_i32x16 =
                 _mm512_and_si512(_mm512_maskz_loadu_epi32(valid, x + i + j), magnitude_i32x16);
             most_i32x16 = _mm512_max_epi32(most_i32x16, bits_i32x16);
@@ -146,6 +147,7 @@ void round(const float *x, int64_t n, int64_t width, float a, const float *b, ui
     const __m512 first_f32x16 = _mm512_set1_ps(a);
     for (int64_t i = 0; i < n; i += width)
         for (int64_t j = 0; j < width; j += 16) {
+            __builtin_prefetch(x + i + j + 1024);
             const __mmask16 valid = lanes(width - j);
             const __m256i low = s = next(s);
             if (width - j > 8) s = next(s);

@@ -23,6 +23,11 @@ struct TrainingLoops {
     static Vector load(const float *x) { return *reinterpret_cast<const Unaligned *>(x); }
     static void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x; }
     static Vector all(float x) { return Vector{} + x; }
+    // A load of numbers that come from memory in order: the processor's own prefetching stops at each page.
+    static Vector next(const float *x) {
+        __builtin_prefetch(x + 1024);
+        return load(x);
+    }
 
     // Calls work(first channel, vectors) for blocks of channels whose sums stay in registers; returns the channels that
     // are left, fewer than 16.
@@ -43,7 +48,7 @@ struct TrainingLoops {
             Vector middle[V] = {}, differences[V] = {}, powers[V] = {};
             for (int64_t r = 0; r < rows; ++r)
 #pragma GCC unroll 8
-                for (int v = 0; v < V; ++v) middle[v] += load(x + r * channels + c + 16 * v);
+                for (int v = 0; v < V; ++v) middle[v] += next(x + r * channels + c + 16 * v);
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) middle[v] /= all(n);
             for (int64_t r = 0; r < rows; ++r)
@@ -78,7 +83,7 @@ struct TrainingLoops {
             float *to = y + r * channels;
             if (stream) {
                 for (int64_t c = 0; c < channels; c += 16)
-                    Local::stream(to + c, (load(row + c) - load(mean + c)) * load(scale + c) + load(shift + c));
+                    Local::stream(to + c, (next(row + c) - load(mean + c)) * load(scale + c) + load(shift + c));
                 continue;
             }
             HYPERSIGN_INDEPENDENT
@@ -96,9 +101,9 @@ struct TrainingLoops {
 #pragma GCC unroll 8
                 for (int v = 0; v < V; ++v) {
                     const int64_t at = r * channels + c + 16 * v;
-                    const Vector gradient = load(g + at);
+                    const Vector gradient = next(g + at);
                     sum[v] += gradient;
-                    weighted[v] += gradient * (load(x + at) - middle[v]);
+                    weighted[v] += gradient * (next(x + at) - middle[v]);
                 }
             for (int v = 0; v < V; ++v) {
                 store(plain + c + 16 * v, sum[v]);
@@ -121,8 +126,8 @@ struct TrainingLoops {
             float *to = out + r * channels;
             if (stream) {
                 for (int64_t c = 0; c < channels; c += 16) {
-                    const Vector centred = load(row + c) - load(mean + c);
-                    Local::stream(to + c, ((load(gradient + c) - load(plain + c)) - centred * load(times + c)) *
+                    const Vector centred = next(row + c) - load(mean + c);
+                    Local::stream(to + c, ((next(gradient + c) - load(plain + c)) - centred * load(times + c)) *
                                               load(scale + c));
                 }
                 continue;
@@ -168,24 +173,33 @@ struct TrainingLoops {
     }
 
     static void pack(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside) {
-        for (int64_t start = 0; start < n; start += 64) {
-            uint64_t below = 0, between = 0;
-            for (int64_t i = start; i < n && i < start + 64; i += 16) {
-                uint32_t less, within;
-                if (n - i >= 16) {
-                    Local::compare(x + i, clip, less, within);
-                } else {
-                    float rest[16] = {};
-                    for (int64_t k = 0; k < n - i; ++k) rest[k] = x[i + k];
-                    Local::compare(rest, clip, less, within);
-                    within &= (1u << (n - i)) - 1;
-                }
-                below |= static_cast<uint64_t>(less) << (i - start);
-                between |= static_cast<uint64_t>(within) << (i - start);
+        int64_t start = 0;
+        for (; start + 64 <= n; start += 64) {
+            uint32_t less[4], within[4];
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) {
+                __builtin_prefetch(x + start + 16 * k + 1024);  // as `next`
+                Local::compare(x + start + 16 * k, clip, less[k], within[k]);
             }
-            *minus++ = below;
-            *inside++ = between;
+            const auto joined = [](const uint32_t *bits) {
+                return static_cast<uint64_t>(bits[2] | bits[3] << 16) << 32 | (bits[0] | bits[1] << 16);
+            };
+            *minus++ = joined(less);
+            *inside++ = joined(within);
         }
+        if (start == n) return;
+        uint64_t below = 0, between = 0;
+        for (int64_t i = start; i < n; i += 16) {
+            const int64_t count = std::min<int64_t>(16, n - i);
+            uint32_t less, within;
+            float rest[16] = {};
+            std::memcpy(rest, x + i, static_cast<size_t>(count) * sizeof(float));
+            Local::compare(rest, clip, less, within);
+            below |= static_cast<uint64_t>(less) << (i - start);
+            between |= static_cast<uint64_t>(within & ((1u << count) - 1)) << (i - start);
+        }
+        *minus = below;
+        *inside = between;
     }
 
     static Vector clip(Vector x, Vector limit) { return x < -limit ? -limit : x > limit ? limit : x; }  // keeps NaN
@@ -229,7 +243,10 @@ struct TrainingLoops {
         Vector totals[4] = {};
         int64_t i = 0;
         for (; i + 64 <= n; i += 64)
-            for (int k = 0; k < 4; ++k) totals[k] += load(x + i + 16 * k) * load(x + i + 16 * k);
+            for (int k = 0; k < 4; ++k) {
+                const Vector numbers = next(x + i + 16 * k);
+                totals[k] += numbers * numbers;
+            }
         float total = sum(totals[0] + totals[1] + (totals[2] + totals[3]));
         for (; i < n; ++i) total += x[i] * x[i];
         return total;
