@@ -87,7 +87,7 @@ void look(const uint8_t *const *tables, const Segment *segments, int64_t count, 
 void look_any(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
               int32_t (*sums)[kBlock]) {
     using Look = void (*)(const uint8_t *const *, const Segment *, int64_t, int32_t (*)[kBlock]);
-    constexpr Look looks[kRows] = {look<1>, look<2>, look<3>, look<4>, look<5>, look<6>, look<7>, look<8>};
+    static constexpr Look looks[kRows] = {look<1>, look<2>, look<3>, look<4>, look<5>, look<6>, look<7>, look<8>};
     looks[rows - 1](tables, segments, count, sums);
 }
 

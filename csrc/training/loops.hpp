@@ -139,16 +139,27 @@ struct TrainingLoops {
     }
 
     static void pool(const float *const *pixels, int64_t count, int64_t channels, float *y, uint8_t *place) {
-        const float *first = pixels[0];
-        for (int64_t c = 0; c < channels; ++c) y[c] = first[c];
-        for (int64_t c = 0; c < channels; ++c) place[c] = 0;
-        for (int64_t k = 1; k < count; ++k) {
-            const float *pixel = pixels[k];
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) {
-                const bool larger = pixel[c] > y[c] || pixel[c] != pixel[c];
-                y[c] = larger ? pixel[c] : y[c];
-                place[c] = larger ? static_cast<uint8_t>(k) : place[c];
+        int64_t c = 0;
+        for (; c + 16 <= channels; c += 16) {
+            Vector most = next(pixels[0] + c);
+            Integers places{};
+            for (int64_t k = 1; k < count; ++k) {
+                const Vector x = next(pixels[k] + c);
+                const Integers larger = (x > most) | (x != x);
+                most = larger ? x : most;
+                places = larger ? Integers{} + static_cast<int32_t>(k) : places;
+            }
+            store(y + c, most);
+            *reinterpret_cast<UnalignedBytes *>(place + c) = __builtin_convertvector(places, Bytes);
+        }
+        for (; c < channels; ++c) {
+            y[c] = pixels[0][c];
+            place[c] = 0;
+            for (int64_t k = 1; k < count; ++k) {
+                const float x = pixels[k][c];
+                if (!(x > y[c]) && x == x) continue;
+                y[c] = x;
+                place[c] = static_cast<uint8_t>(k);
             }
         }
     }
