@@ -183,6 +183,18 @@ struct TrainingLoops {
         for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? q[c] : int8_t{0};
     }
 
+    static void to_floats(const int32_t *x, int64_t n, bool stream, float *y) {
+        if (stream) {
+            for (int64_t i = 0; i < n; i += 16) {
+                Integers numbers;
+                std::memcpy(&numbers, x + i, sizeof numbers);
+                Local::stream(y + i, __builtin_convertvector(numbers, Vector));
+            }
+            return;
+        }
+        for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(x[i]);
+    }
+
     static void pack(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside) {
         int64_t start = 0;
         for (; start + 64 <= n; start += 64) {
@@ -263,8 +275,8 @@ struct TrainingLoops {
         return total;
     }
 
-    static constexpr TrainingKernels kernels{moments, normalize, sums, gradient, pool, unpool, unpool_bytes,
-                                             pack,    adam,      squares};
+    static constexpr TrainingKernels kernels{moments,      normalize, sums,      gradient, pool,   unpool,
+                                             unpool_bytes, pack,      to_floats, adam,     squares};
 };
 
 }  // namespace hypersign

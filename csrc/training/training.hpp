@@ -45,6 +45,8 @@ struct TrainingKernels {
     void (*unpool_bytes)(const int8_t *q, const uint8_t *place, uint8_t wanted, int64_t channels, int8_t *out);
     // Bits of n numbers in ceil(n/64) words: minus, 1 where x < 0, and inside, 1 where |x| < clip. Other bits are 0.
     void (*pack)(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside);
+    // y = x; `stream` as above.
+    void (*to_floats)(const int32_t *x, int64_t n, bool stream, float *y);
     // Updates n weights; returns the sum of their squares, in which what is not finite shows.
     float (*adam)(const Adam &adam, const float *g, int64_t n, float *w, float *m, float *v);
     // The sum of the squares of n numbers.

@@ -304,6 +304,7 @@ void training(const TrainingKernels &kernels, const TrainingKernels &truth) {
     const int64_t rows = 1 + up_to(20), channels = up_to(1) ? 16 * (1 + up_to(4)) : 1 + up_to(70), n = rows * channels;
     const auto x = random_values<float>(n, -9, 9), g = random_values<float>(n, -9, 9);
     const auto place = random_values<uint8_t>(channels, 0, 3);
+    const auto integers = random_values<int32_t>(n, -99, 99);
     const bool stream = channels % 16 == 0;
     const float *pixels[] = {x.data(), g.data(), x.data() + n - channels};
     struct alignas(64) Line {
@@ -335,6 +336,8 @@ void training(const TrainingKernels &kernels, const TrainingKernels &truth) {
         found[i].insert(found[i].end(), s.begin(), s.end());
         bits[i].resize(static_cast<size_t>(2 * ceil_div(n, 64)));
         each.pack(x.data(), n, 3, bits[i].data(), bits[i].data() + ceil_div(n, 64));
+        each.to_floats(integers.data(), n, stream, lines[0].of);
+        keep(n);
         auto w = x, m = g;
         std::vector<float> v(x.size(), 0.5f);
         const float square = each.adam({5, 0.1f, 0.9f, 0.2f, 0.8f, 0.3f, 0.7f, 1.5f, 0.01f, 4}, g.data(), n, w.data(),
