@@ -71,6 +71,8 @@ struct LevelEncoding {
     int64_t scales;
 };
 
+struct SieveKernels;
+
 struct LevelKernels {
     int64_t lanes;  // rows of a group: 16 or a divisor
     void (*unpack)(const LevelGroup &group);
@@ -82,6 +84,7 @@ struct LevelKernels {
     // Indices of the levels of rows; x has space for a row (encode.hpp).
     void (*encode32)(const LevelEncoding &encoding, const float *rows, int64_t number, int16_t *x, uint8_t *to);
     void (*encode64)(const LevelEncoding &encoding, const double *rows, int64_t number, int16_t *x, uint8_t *to);
+    const SieveKernels *sieve = nullptr;  // sieve.hpp; null: all rows get whole products
 };
 
 struct LevelTask {
@@ -93,6 +96,7 @@ struct LevelTask {
     int64_t row_count, row_bytes;
     const uint8_t *allowed;  // a byte for each row, 0: it is not found; null: all are
     int threads;
+    bool exact = true;  // false: rows may be skipped that would almost surely not be found
 };
 
 // Bytes of a packed row, without factors.

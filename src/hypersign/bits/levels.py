@@ -187,6 +187,7 @@ def level_topk(
     k: int,
     *,
     allowed: NDArray[np.bool_] | None = None,
+    exact: bool = True,
     threads: int = 1,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k rows with the lowest scores of every query, by computing the scores of all rows.
@@ -220,7 +221,7 @@ def level_topk(
         scores, found = reference.level_topk(queries, steps, rows[places], code.levels, code.planes, code.width, k)
         return scores, places[found]
     scores, indices = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    kernels.level_topk(queries, steps, rows, code.kind, allowed, scores, indices, threads)
+    kernels.level_topk(queries, steps, rows, code.kind, allowed, exact, scores, indices, threads)
     return scores, indices
 
 

@@ -18,7 +18,7 @@ from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.bits.levels import LEVELS, MOST_LEVELS, LevelCode
-from hypersign.hashing.levels import LEVEL_METRICS, NUMBERS, encode, factors, quantize_queries, unit_rows
+from hypersign.hashing.levels import LEVEL_METRICS, NUMBERS, encode, factors, quantize_queries, unit_queries, unit_rows
 from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
@@ -181,7 +181,7 @@ class SignHasher(Transformer):
             raise HypersignError("sign codes are compared with sign codes; quantized queries are for level codes")
         x = self._validated(X, reset=False)
         self._check_block(x, 0)
-        x = self._directed(x)
+        x = unit_queries(x) if self.metric_ == "cosine" else x
         rotated = self._rotated(x)
         with np.errstate(over="ignore", invalid="ignore"):
             integers, steps = quantize_queries(rotated)
