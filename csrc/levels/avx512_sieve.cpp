@@ -47,7 +47,11 @@ void signs(const LevelTile &tile, const uint8_t *used, int64_t lookups, uint8_t 
     }
 }
 
-float largest(__m512 x) { return _mm512_reduce_max_ps(x); }
+float largest(__m512 x) {
+    float numbers[16];
+    _mm512_storeu_ps(numbers, x);
+    return *std::max_element(numbers, numbers + 16);
+}
 
 void weigh(const SieveRows &rows) {
     const __m512 ratio = _mm512_set1_ps(rows.ratio), most = _mm512_set1_ps(kSieveMost), zero = _mm512_setzero_ps();
@@ -95,7 +99,7 @@ void costs(const int8_t *numbers, int64_t lookups, float scale, uint8_t *to) {
         __builtin_memcpy(&eight, numbers, 6);
         const __m256i signed_numbers = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight));
         const __m256 sizes = _mm256_cvtepi32_ps(_mm256_abs_epi32(signed_numbers));
-        const __m128i more = _mm256_cvtepi32_epi16(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(sizes, sixteenths), most)));
+        const __m128i more = _mm256_cvtsepi32_epi16(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(sizes, sixteenths), most)));
         const auto negative = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(signed_numbers)));
         __m512i five = _mm512_set1_epi16(8);
         const __m512i every = _mm512_castsi128_si512(more);
@@ -245,7 +249,7 @@ void score(const LevelSieve &sieve, const LevelScores &scores, int q, int64_t co
     scores.found[q] = at - start;
 }
 
-void sieve(const LevelSieve &sieve, const LevelScores &scores) {
+int64_t sieve(const LevelSieve &sieve, const LevelScores &scores) {
     uint64_t passed[kSieveQueries][4];
     int64_t counts[kSieveQueries] = {};
     const int64_t pitch = scores.pitch;
@@ -289,6 +293,7 @@ void sieve(const LevelSieve &sieve, const LevelScores &scores) {
             default: score<4>(own, scores, q, count);
         }
     }
+    return counts[0] + counts[1] + counts[2] + counts[3];
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include "integers.hpp"
 #include "levels/levels.hpp"
@@ -12,8 +13,8 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kQueries = 1024;    // compared with a block before the next is laid out
-constexpr int64_t kTileQueries = 12;  // whose scores are in memory at the same time
+constexpr int64_t kTileQueries = 12;  // whose scores are in memory at the same time; more begin at a multiple
+constexpr int64_t kQueries = 85 * kTileQueries;  // compared with a block before the next is laid out
 constexpr int64_t kBytes = 1 << 15;   // of a block
 constexpr int64_t kBlockRows = 128;   // a block has a multiple of them
 constexpr int64_t kSorted = 32;       // most results that are kept in order
@@ -219,6 +220,8 @@ constexpr double kDeviations = 3.5;
 constexpr int64_t kSieveBatch = 64, kSieveLevels = 256, kMostSieveLevels = 8192, kSieveProducts = 5'000'000;
 constexpr int64_t kSieveRanks = 1000;        // rows for each result
 constexpr int64_t kSieveStart = 480;         // rows before the sieve begins: then limits are known
+constexpr int64_t kSieveTrial = 1 << 12;     // rows after which it ends if too many pass:
+constexpr double kMostPassed = .07;
 constexpr int64_t kSieveRows = 1 << 12;      // most rows of its block
 constexpr int64_t kSieveIndices = 1 << 18;   // most bytes of signs of its block
 constexpr int64_t kCosts = 1 << 24;          // most bytes of costs of its queries
@@ -269,7 +272,7 @@ struct Sieve {
           costs(new uint8_t[static_cast<size_t>(query_count * lookups * 64)]), always(static_cast<size_t>(capacity / 64)),
           absolutes(static_cast<size_t>(capacity)), squares(absolutes.size()), products(absolutes.size()),
           offsets(absolutes.size()), a(absolutes.size() + 16), b(a.size()), product(a.size()), offset(a.size()),
-          scores(static_cast<size_t>((capacity + 80) * kSieveQueries)), positions(scores.size()),
+          scores(static_cast<size_t>(pitch_of_found() * kSieveQueries)), positions(scores.size()),
           passed(scores.size()), numbers(static_cast<size_t>(query_count * digits * pitch)), ordered(static_cast<size_t>(lookups * 6)),
           prepared(static_cast<size_t>(query_count)) {
         const int64_t width = ceil_div(task.count, digits);
@@ -358,8 +361,10 @@ struct Sieve {
         kernels().costs(ordered.data(), lookups, static_cast<float>(2 / own.unit), costs.get() + q * lookups * 64);
     }
 
-    // The wanted scores of kSieveQueries queries from q on; the last one is repeated.
-    void run(int64_t q, int64_t count, const float *limits) {
+    int64_t pitch_of_found() const { return capacity + 80; }
+
+    // The wanted scores of kSieveQueries queries from q on, the last one repeated. Returns how many rows passed.
+    int64_t run(int64_t q, int64_t count, const float *limits) {
         LevelSieve sieve{ceil_div(count, 64), lookups, indices.data(), products.data(), offsets.data(), always.data(),
                          {}, {}, {}, {}, packed.data(), pitch, 8 / block.form.digits, block.form.table,
                          block.form.zero, {}, {}, held.data(), passed.data()};
@@ -379,8 +384,8 @@ struct Sieve {
             sieve.sums[i] = block.queries.sums[static_cast<size_t>(first + own)];
             some_steps[i] = steps[first + own];
         }
-        kernels().sieve(sieve, {count, some_steps, limits, a.data(), b.data(), capacity + 80, positions.data(),
-                                scores.data(), found});
+        return kernels().sieve(sieve, {count, some_steps, limits, a.data(), b.data(), pitch_of_found(),
+                                       positions.data(), scores.data(), found});
     }
 };
 
@@ -414,8 +419,8 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
     const Queries queries(task, form_of(task.kind));
     const int64_t capacity = std::min(k + std::max<int64_t>(k / 2, 8), task.row_count);
     const int64_t most = Sieve::pays(task, k, task.row_count) ? Sieve::queries(queries) : kQueries;
-    const Tiles tiles(task.query_count, task.row_count, task.threads,
-                      std::clamp<int64_t>((1 << 20) / capacity, 1, most));
+    const int64_t kept = std::clamp<int64_t>((1 << 20) / capacity / kTileQueries * kTileQueries, kTileQueries, most);
+    const Tiles tiles(task.query_count, task.row_count, task.threads, kept);
     // Each share's k nearest, merged later; the largest key means none.
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), ~uint64_t{0});
     tiles.run([&](int64_t first, int64_t last, int64_t share, int64_t row, int64_t last_row) {
@@ -429,11 +434,34 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
                 nearest[static_cast<size_t>(q - first)].push(key(some[j], rows[positions[j]]), k, capacity);
         };
         const int64_t start = row;
-        const bool sieved = Sieve::pays(task, k, last_row - row);
+        bool sieved = Sieve::pays(task, k, last_row - row);
+        std::optional<Sieve> sieve;
         // Small blocks first: until there are k, everything is near.
         int64_t ramp = 32;
-        while (row < last_row && !(sieved && row - start >= kSieveStart && limited(nearest))) {
-            const int64_t count = block.load(row, last_row, ramp, true);
+        while (row < last_row) {
+            if (sieved && row - start >= kSieveStart && limited(nearest)) {
+                const bool begins = !sieve;
+                if (begins) sieve.emplace(block, steps, first, last);
+                const int64_t count = sieve->load(row, last_row, ramp);
+                ramp = std::min(2 * ramp, sieve->capacity);
+                int64_t passed = 0;
+                for (int64_t q = 0; q < last - first; q += kSieveQueries) {
+                    float limits[kSieveQueries];
+                    for (int64_t i = 0; i < kSieveQueries; ++i) {
+                        limits[i] = nearest[static_cast<size_t>(std::min(q + i, last - first - 1))].limit;
+                        if (begins && q + i < last - first) sieve->prepare(q + i, count, limits[i]);
+                    }
+                    passed += sieve->run(q, count, limits);
+                    for (int64_t i = 0; i < std::min(kSieveQueries, last - first - q); ++i) {
+                        const auto at = static_cast<size_t>(i * sieve->pitch_of_found());
+                        push(first + q + i, sieve->found[i], sieve->rows.data(), &sieve->positions[at], &sieve->scores[at]);
+                    }
+                }
+                if (row - start >= kSieveTrial && passed > kMostPassed * static_cast<double>(count * (last - first)))
+                    sieved = false;
+                continue;
+            }
+            const int64_t count = block.load(row, last_row, std::min(ramp, block.capacity), true);
             ramp = std::min(2 * ramp, block.capacity);
             for (int64_t q = first; q < last; q += kTileQueries) {
                 const int64_t number = std::min(kTileQueries, last - q);
@@ -442,28 +470,9 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
                 block.kernels.select(block.tile(count, q, number),
                                      {count, steps + q, limits, block.a.data(), block.b.data(), block.pitch,
                                       block.positions.data(), block.scores.data(), block.found});
-                for (int64_t i = 0; i < number; ++i)
-                    push(q + i, block.found[i], block.rows.data(), &block.positions[static_cast<size_t>(i * block.pitch)],
-                         &block.scores[static_cast<size_t>(i * block.pitch)]);
-            }
-        }
-        if (row < last_row) {
-            Sieve sieve(block, steps, first, last);
-            for (bool prepared = false; row < last_row; prepared = true) {
-                const int64_t count = sieve.load(row, last_row, ramp);
-                ramp = std::min(2 * ramp, sieve.capacity);
-                for (int64_t q = 0; q < last - first; q += kSieveQueries) {
-                    float limits[kSieveQueries];
-                    for (int64_t i = 0; i < kSieveQueries; ++i) {
-                        limits[i] = nearest[static_cast<size_t>(std::min(q + i, last - first - 1))].limit;
-                        if (!prepared && q + i < last - first) sieve.prepare(q + i, count, limits[i]);
-                    }
-                    sieve.run(q, count, limits);
-                    const int64_t number = std::min(kSieveQueries, last - first - q);
-                    for (int64_t i = 0; i < number; ++i) {
-                        const auto at = static_cast<size_t>(i * (sieve.capacity + 80));
-                        push(first + q + i, sieve.found[i], sieve.rows.data(), &sieve.positions[at], &sieve.scores[at]);
-                    }
+                for (int64_t i = 0; i < number; ++i) {
+                    const auto at = static_cast<size_t>(i * block.pitch);
+                    push(q + i, block.found[i], block.rows.data(), &block.positions[at], &block.scores[at]);
                 }
             }
         }

@@ -6,7 +6,7 @@
 // For a query v in a random direction, S given D has the mean w D with w = sum|c_i| / sum c_i^2, and a standard deviation
 // that is at most that of `Signs`. A row is among the best so far if D is at least D0 = (limit - b) / (a step), and it
 // gets its whole product if S >= w D0 - kDeviations deviations. So a row that belongs to the results is skipped with
-// a probability of at most that of a normal number below -kDeviations, 3 10^-5, and mostly far less.
+// a probability of at most that of a normal number below -kDeviations, 2 10^-4, and mostly far less.
 //
 // Six signs are the index of a cost in a register, for 64 rows at once: 22 lookups for 128 levels, and as many additions,
 // of costs in bytes that stop at 255.
@@ -67,8 +67,8 @@ struct SieveKernels {
     void (*weigh)(const SieveRows &rows);
     // The costs of a query's numbers (lookups, 6): in bytes, |number| scale if the sign differs.
     void (*costs)(const int8_t *numbers, int64_t lookups, float scale, uint8_t *to);
-    // The wanted scores of kSieveQueries queries.
-    void (*sieve)(const LevelSieve &sieve, const LevelScores &scores);
+    // The wanted scores of kSieveQueries queries. Returns how many rows passed, of all queries together.
+    int64_t (*sieve)(const LevelSieve &sieve, const LevelScores &scores);
 };
 
 extern const SieveKernels sieve_avx512;
