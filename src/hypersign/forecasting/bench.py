@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from hypersign._checks import HypersignError
-from hypersign.forecasting.changes import Change, Moments, change_of, match, matched, run_matched
+from hypersign.forecasting.changes import Change, Moments, change_of, given_weight, match, matched, run_matched
 from hypersign.forecasting.effects import centred
 from hypersign.forecasting.formats import Format
 from hypersign.forecasting.layers import (
@@ -67,6 +67,11 @@ class Layer:
     calls: int = 0
     first: int = 0
     sample: Tensor | None = None
+
+    @functools.cached_property
+    def given(self) -> Tensor:
+        """The weight that it multiplies in the network as given."""
+        return given_weight(self.module)
 
     @property
     def quantized(self) -> bool:
@@ -222,7 +227,8 @@ class Bench:
         key = name, formats
         if key not in self._changes:
             layer = self.layers[name]
-            made = change_of(layer.module, formats, None if formats[1] is None else self._sample(layer))
+            sample = None if formats[1] is None else self._sample(layer)
+            made = change_of(layer.module, formats, layer.given if layer.quantized else None, sample)
             size = 0 if made.weight is None else made.weight.numel() * made.weight.element_size()
             if self._held + size > HELD:
                 return made

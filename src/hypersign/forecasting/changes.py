@@ -83,15 +83,22 @@ def given_weight(layer: Any) -> Tensor:
     return product_rows(layer, weight)
 
 
-def change_of(layer: Any, formats: tuple[Format | None, Format | None], inputs: Tensor | None = None) -> Change:
-    """The change that gives a layer these formats of weights and inputs; a grid is fitted to `inputs`."""
+def change_of(
+    layer: Any,
+    formats: tuple[Format | None, Format | None],
+    given: Tensor | None = None,
+    inputs: Tensor | None = None,
+) -> Change:
+    """The change that gives a layer these formats of weights and inputs.
+
+    New weights of a layer that is quantized already have the size of those `given`; a grid is fitted to `inputs`.
+    """
     weights, sides = formats
     weight = grid = None
     if weights is not None:
         latent = layer.weight.detach()
-        quantized = isinstance(layer, QuantLayer) and layer.quantizes_weights
         quantizer = fitted(weights.quantizer(latent[0].numel()).to(latent.device), latent)
-        weight = product_rows(layer, weight_values(quantizer, latent, given_weight(layer) if quantized else None))
+        weight = product_rows(layer, weight_values(quantizer, latent, given))
     if sides is not None:
         assert inputs is not None
         grid = fit_grid(sides.levels, inputs)
