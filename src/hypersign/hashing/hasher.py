@@ -18,7 +18,15 @@ from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.bits.levels import LEVELS, MOST_LEVELS, LevelCode
-from hypersign.hashing.levels import LEVEL_METRICS, NUMBERS, encode, factors, quantize_queries, unit_queries, unit_rows
+from hypersign.hashing.levels import (
+    LEVEL_METRICS,
+    NUMBERS,
+    encode,
+    factors,
+    quantize_queries,
+    unit_queries,
+    unit_rows,
+)
 from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation

@@ -199,6 +199,9 @@ class HammingIndex:
             allowed: the codes that may be found: ids, int64 (m,), those that are not in the index without effect; or
                 bool (len(index),), one for each of `ids`. None allows all. The kernel skips the others, so the k
                 nearest allowed codes are found however few are allowed.
+            exact: whether every level code is compared. Otherwise a batch of 64 queries or more may skip codes by
+                their signs: a code that belongs to the results is skipped with a probability of at most 2 in 10,000
+                (`bits.level_topk`). Sign codes are always compared.
             threads: number of threads.
         """
         return self._nearest(self._segments, queries, k, allowed, threads, exact)
@@ -431,7 +434,9 @@ def _nearest(
         if isinstance(queries, Queries):
             assert code is not None
             distances: NDArray[Any]
-            distances, rows = bits.level_topk(queries.integers, queries.steps, segment.codes, code, exact=exact, **some)
+            distances, rows = bits.level_topk(
+                queries.integers, queries.steps, segment.codes, code, exact=exact, **some
+            )
         else:
             distances, rows = bits.hamming_topk(queries, segment.codes, **some)
         parts.append((distances, segment.at(rows)))

@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 
 from hypersign.bits.levels import LevelCode, nearest_levels
 
-__all__ = ["CODE_NOISE", "LEVEL_METRICS", "NUMBERS", "encode", "factors", "quantize_queries", "unit_queries", "unit_rows"]
+__all__ = [
+    "CODE_NOISE",
+    "LEVEL_METRICS",
+    "NUMBERS",
+    "encode",
+    "factors",
+    "quantize_queries",
+    "unit_queries",
+    "unit_rows",
+]
 
 LEVEL_METRICS = ("euclidean", "cosine", "inner_product")
 """What level codes can estimate."""
