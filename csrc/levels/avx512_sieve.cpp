@@ -99,7 +99,8 @@ void costs(const int8_t *numbers, int64_t lookups, float scale, uint8_t *to) {
         __builtin_memcpy(&eight, numbers, 6);
         const __m256i signed_numbers = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight));
         const __m256 sizes = _mm256_cvtepi32_ps(_mm256_abs_epi32(signed_numbers));
-        const __m128i more = _mm256_cvtsepi32_epi16(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(sizes, sixteenths), most)));
+        const __m256 costs = _mm256_min_ps(_mm256_mul_ps(sizes, sixteenths), most);
+        const __m128i more = _mm256_cvtsepi32_epi16(_mm256_cvtps_epi32(costs));
         const auto negative = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(signed_numbers)));
         __m512i five = _mm512_set1_epi16(8);
         const __m512i every = _mm512_castsi128_si512(more);
@@ -158,7 +159,8 @@ HYPERSIGN_INLINE void pass(const LevelSieve &sieve, int64_t first_group, int64_t
         return;
     }
     each(groups, [&](auto g) HYPERSIGN_UNROLLED {
-        const int16_t *products = sieve.products + 64 * (first_group + g), *offsets = sieve.offsets + 64 * (first_group + g);
+        const int64_t at = 64 * (first_group + g);
+        const int16_t *products = sieve.products + at, *offsets = sieve.offsets + at;
         const __m512i low_products = _mm512_loadu_si512(products), high_products = _mm512_loadu_si512(products + 32);
         const __m512i low_offsets = _mm512_loadu_si512(offsets), high_offsets = _mm512_loadu_si512(offsets + 32);
         each(kFour, [&](auto q) HYPERSIGN_UNROLLED {

@@ -216,9 +216,9 @@ struct Signs {
 constexpr Signs kSigns[] = {{1, 0, 0}, {}, {.977, .494, .147}, {1, .585, .097}, {1, .598, .055}};
 
 constexpr double kDeviations = 3.5;
-// It is used for so many queries, levels and rows as it gains for: what is gained grows with them.
-constexpr int64_t kSieveBatch = 64, kSieveLevels = 256, kMostSieveLevels = 8192, kSieveProducts = 5'000'000;
-constexpr int64_t kSieveRanks = 1000;        // rows for each result
+// The sieve gains for at least this many queries, levels of a row, levels of all rows, and rows for each result.
+constexpr int64_t kSieveBatch = 64, kSieveLevels = 256, kSieveProducts = 5'000'000, kSieveRanks = 1000;
+constexpr int64_t kMostSieveLevels = 8192;
 constexpr int64_t kSieveStart = 480;         // rows before the sieve begins: then limits are known
 constexpr int64_t kSieveTrial = 1 << 12;     // rows after which it ends if too many pass:
 constexpr double kMostPassed = .07;
@@ -257,7 +257,7 @@ struct Sieve {
                row_count * task.count >= (fine ? 3 : 1) * kSieveProducts && row_count >= kSieveRanks * k;
     }
 
-    // So many queries that their costs stay in a cache, in whole tiles.
+    // The most queries whose costs fit into kCosts, in whole tiles.
     static int64_t queries(const Queries &queries) {
         return std::min(kQueries, kCosts / (ceil_div(queries.steps, 3) * 128) / kTileQueries * kTileQueries);
     }
@@ -268,12 +268,15 @@ struct Sieve {
           digits(block.form.digits),
           capacity(std::clamp<int64_t>(kSieveIndices / (lookups * 256) * 256, 256, kSieveRows)),
           rows(static_cast<size_t>(capacity)), packed(static_cast<size_t>(capacity * pitch)),
-          indices(static_cast<size_t>(capacity * lookups)), used(static_cast<size_t>(block.queries.bytes)), held(static_cast<size_t>(capacity * kSieveQueries)),
+          indices(static_cast<size_t>(capacity * lookups)), used(static_cast<size_t>(block.queries.bytes)),
+          held(static_cast<size_t>(capacity * kSieveQueries)),
           costs(new uint8_t[static_cast<size_t>(query_count * lookups * 64)]), always(static_cast<size_t>(capacity / 64)),
           absolutes(static_cast<size_t>(capacity)), squares(absolutes.size()), products(absolutes.size()),
           offsets(absolutes.size()), a(absolutes.size() + 16), b(a.size()), product(a.size()), offset(a.size()),
           scores(static_cast<size_t>(pitch_of_found() * kSieveQueries)), positions(scores.size()),
-          passed(scores.size()), numbers(static_cast<size_t>(query_count * digits * pitch)), ordered(static_cast<size_t>(lookups * 6)),
+          passed(scores.size()),
+          numbers(static_cast<size_t>(query_count * digits * pitch)),
+          ordered(static_cast<size_t>(lookups * 6)),
           prepared(static_cast<size_t>(query_count)) {
         const int64_t width = ceil_div(task.count, digits);
         for (int64_t i = 0; i < digits; ++i) {
@@ -327,8 +330,6 @@ struct Sieve {
 
     // The costs of a query, in units in which most rows' limits fit into bytes.
     void prepare(int64_t q, int64_t count, float limit) {
-        const double step = steps[first + q];
-        double length = 0, sum = 0, least = std::numeric_limits<double>::infinity();
         for (int64_t i = 0; i < digits; ++i)
             std::copy_n(numbers.data() + (q * digits + i) * pitch, block.queries.packed_steps * 4,
                         ordered.data() + i * block.queries.packed_steps * 4);
@@ -337,8 +338,7 @@ struct Sieve {
             size += x < 0 ? -x : x;
             square += x * x;
         }
-        length = std::sqrt(static_cast<double>(square));
-        sum = static_cast<double>(size);
+        const double length = std::sqrt(static_cast<double>(square)), sum = size;
         float lows[16];
         std::fill_n(lows, 16, std::numeric_limits<float>::infinity());
         for (int64_t i = 0; i + 16 <= std::min<int64_t>(count, 64); i += 16)
@@ -346,8 +346,7 @@ struct Sieve {
                 const float demand = offset[static_cast<size_t>(i + j)] - product[static_cast<size_t>(i + j)] * limit;
                 lows[j] = demand < lows[j] ? demand : lows[j];
             }
-        const float lowest = *std::min_element(lows, lows + 16);
-        least = lowest / step;
+        const double least = *std::min_element(lows, lows + 16) / static_cast<double>(steps[first + q]);
         Query &own = prepared[static_cast<size_t>(q)];
         if (!(std::fabs(least) <= kSieveMost) || size == 0) return;
         const Signs &signs = kSigns[static_cast<int>(task.kind)];
@@ -389,6 +388,81 @@ struct Sieve {
     }
 };
 
+// The nearest rows of some queries.
+struct Scan {
+    Block block;
+    const float *steps;
+    int64_t first, count, k, capacity;
+    std::vector<uint64_t> keys;
+    std::vector<Nearest> nearest;
+
+    Scan(const LevelTask &task, const Queries &queries, const float *steps, int64_t first, int64_t last, int64_t k,
+         int64_t capacity)
+        : block(task, queries), steps(steps), first(first), count(last - first), k(k), capacity(capacity),
+          keys(static_cast<size_t>(count * capacity)) {
+        for (int64_t i = 0; i < count; ++i) nearest.push_back({keys.data() + i * capacity});
+    }
+
+    void run(int64_t row, int64_t last_row) {
+        const int64_t start = row;
+        bool sieved = count >= kSieveBatch && Sieve::pays(block.task, k, last_row - row);
+        std::optional<Sieve> sieve;
+        // Small blocks first: until there are k, everything is near.
+        int64_t most = 32;
+        while (row < last_row) {
+            if (!sieved || row - start < kSieveStart || !limited(nearest)) {
+                whole(block.load(row, last_row, most, true));
+                most = std::min(2 * most, block.capacity);
+                continue;
+            }
+            const bool begins = !sieve;
+            if (begins) sieve.emplace(block, steps, first, first + count);
+            const int64_t rows = sieve->load(row, last_row, most);
+            most = std::min(2 * most, sieve->capacity);
+            const double share = static_cast<double>(by_signs(*sieve, rows, begins)) / static_cast<double>(rows * count);
+            sieved = row - start < kSieveTrial || share <= kMostPassed;
+        }
+    }
+
+    // The first `rows` rows of the block.
+    void whole(int64_t rows) {
+        for (int64_t q = 0; q < count; q += kTileQueries) {
+            const int64_t number = std::min(kTileQueries, count - q);
+            float limits[kTileQueries];
+            for (int64_t i = 0; i < number; ++i) limits[i] = nearest[static_cast<size_t>(q + i)].limit;
+            block.kernels.select(block.tile(rows, first + q, number),
+                                 {rows, steps + first + q, limits, block.a.data(), block.b.data(), block.pitch,
+                                  block.positions.data(), block.scores.data(), block.found});
+            for (int64_t i = 0; i < number; ++i)
+                push(q + i, block.found[i], block.rows, block.positions, block.scores, i * block.pitch);
+        }
+    }
+
+    // The first `rows` rows of the sieve's block. Returns how many pass, of all queries together.
+    int64_t by_signs(Sieve &sieve, int64_t rows, bool begins) {
+        int64_t passed = 0;
+        for (int64_t q = 0; q < count; q += kSieveQueries) {
+            float limits[kSieveQueries];
+            for (int64_t i = 0; i < kSieveQueries; ++i) {
+                limits[i] = nearest[static_cast<size_t>(std::min(q + i, count - 1))].limit;
+                if (begins && q + i < count) sieve.prepare(q + i, rows, limits[i]);
+            }
+            passed += sieve.run(q, rows, limits);
+            for (int64_t i = 0; i < std::min(kSieveQueries, count - q); ++i)
+                push(q + i, sieve.found[i], sieve.rows, sieve.positions, sieve.scores, i * sieve.pitch_of_found());
+        }
+        return passed;
+    }
+
+    void push(int64_t q, int64_t number, const std::vector<int64_t> &rows, const std::vector<uint32_t> &positions,
+              const std::vector<float> &scores, int64_t start) {
+        for (int64_t i = start; i < start + number; ++i) {
+            const auto at = static_cast<size_t>(i);
+            nearest[static_cast<size_t>(q)].push(key(scores[at], rows[positions[at]]), k, capacity);
+        }
+    }
+};
+
 }  // namespace
 
 int64_t level_width(LevelKind kind, int64_t count) {
@@ -424,60 +498,10 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
     // Each share's k nearest, merged later; the largest key means none.
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), ~uint64_t{0});
     tiles.run([&](int64_t first, int64_t last, int64_t share, int64_t row, int64_t last_row) {
-        Block block(task, queries);
-        std::vector<uint64_t> keys(static_cast<size_t>((last - first) * capacity));
-        std::vector<Nearest> nearest;
-        for (int64_t i = 0; i < last - first; ++i) nearest.push_back({keys.data() + i * capacity});
-        const auto push = [&](int64_t q, int64_t number, const int64_t *rows, const uint32_t *positions,
-                              const float *some) {
-            for (int64_t j = 0; j < number; ++j)
-                nearest[static_cast<size_t>(q - first)].push(key(some[j], rows[positions[j]]), k, capacity);
-        };
-        const int64_t start = row;
-        bool sieved = Sieve::pays(task, k, last_row - row);
-        std::optional<Sieve> sieve;
-        // Small blocks first: until there are k, everything is near.
-        int64_t ramp = 32;
-        while (row < last_row) {
-            if (sieved && row - start >= kSieveStart && limited(nearest)) {
-                const bool begins = !sieve;
-                if (begins) sieve.emplace(block, steps, first, last);
-                const int64_t count = sieve->load(row, last_row, ramp);
-                ramp = std::min(2 * ramp, sieve->capacity);
-                int64_t passed = 0;
-                for (int64_t q = 0; q < last - first; q += kSieveQueries) {
-                    float limits[kSieveQueries];
-                    for (int64_t i = 0; i < kSieveQueries; ++i) {
-                        limits[i] = nearest[static_cast<size_t>(std::min(q + i, last - first - 1))].limit;
-                        if (begins && q + i < last - first) sieve->prepare(q + i, count, limits[i]);
-                    }
-                    passed += sieve->run(q, count, limits);
-                    for (int64_t i = 0; i < std::min(kSieveQueries, last - first - q); ++i) {
-                        const auto at = static_cast<size_t>(i * sieve->pitch_of_found());
-                        push(first + q + i, sieve->found[i], sieve->rows.data(), &sieve->positions[at], &sieve->scores[at]);
-                    }
-                }
-                if (row - start >= kSieveTrial && passed > kMostPassed * static_cast<double>(count * (last - first)))
-                    sieved = false;
-                continue;
-            }
-            const int64_t count = block.load(row, last_row, std::min(ramp, block.capacity), true);
-            ramp = std::min(2 * ramp, block.capacity);
-            for (int64_t q = first; q < last; q += kTileQueries) {
-                const int64_t number = std::min(kTileQueries, last - q);
-                float limits[kTileQueries];
-                for (int64_t i = 0; i < number; ++i) limits[i] = nearest[static_cast<size_t>(q + i - first)].limit;
-                block.kernels.select(block.tile(count, q, number),
-                                     {count, steps + q, limits, block.a.data(), block.b.data(), block.pitch,
-                                      block.positions.data(), block.scores.data(), block.found});
-                for (int64_t i = 0; i < number; ++i) {
-                    const auto at = static_cast<size_t>(i * block.pitch);
-                    push(q + i, block.found[i], block.rows.data(), &block.positions[at], &block.scores[at]);
-                }
-            }
-        }
+        Scan scan(task, queries, steps, first, last, k, capacity);
+        scan.run(row, last_row);
         for (int64_t q = first; q < last; ++q) {
-            const Nearest &mine = nearest[static_cast<size_t>(q - first)];
+            const Nearest &mine = scan.nearest[static_cast<size_t>(q - first)];
             const int64_t number = std::min(k, mine.size);
             uint64_t *to = found.data() + (q * tiles.shares + share) * k;
             std::partial_sort_copy(mine.keys, mine.keys + mine.size, to, to + number);

@@ -154,7 +154,7 @@ class HadamardRotation:
         return random_signs(self.size, self.seed, number)
 
     def _all_signs(self) -> np.ndarray:
-        """The signs of all rounds; a tight rotation also has those of second transforms. Few are kept for the next call."""
+        """The signs of all rounds, also of second transforms in a tight rotation. Few are kept for the next call."""
         if self._kept is not None:
             return self._kept
         rounds = self.rounds if self.window == self.size else 2 * self.rounds
