@@ -236,7 +236,9 @@ class World:
 
         def make() -> Cell:
             sides = {layer: sides_of(text) for layer, text in assignment.items() if text != "float"}
-            return together(self.bench, sides, repaired=True).as_dict()
+            found = together(self.bench, sides, repaired=True)
+            assert found.influence is not None
+            return {**found.as_dict(), "influence": found.influence.round(12).tolist()}
 
         return cell(self.folder / f"own-{_short(assignment)}.json", make)
 
@@ -258,7 +260,8 @@ class World:
         costs = [self.scores(cost) for cost in ("forecast", "forecast, KL")]
 
         def measure(chosen: Sequence[Option]) -> Effect:
-            return _effect(self.own(_assignment(rows, chosen)))
+            own = self.own(_assignment(rows, chosen))
+            return dataclasses.replace(_effect(own), influence=np.array(own["influence"]))
 
         chosen, _ = best([options_of(rows, scores) for scores in costs], budget_of(rows, bits), measure)
         assignment = _assignment(rows, chosen)
@@ -511,7 +514,7 @@ def plan_rows(world: World) -> list[Cell]:
             {
                 "bits": float(bits),
                 "by_law": {name: getattr(by_law, name).value - getattr(by_law, name).bias for name in NUMBERS},
-                "predicted": mine["own"],
+                "predicted": {name: value for name, value in mine["own"].items() if name != "influence"},
                 "measured": mine["repaired"],
                 "against": versus,
                 "assignment": mine["assignment"],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hypersign.forecasting.effects import Effect
+from hypersign.forecasting.effects import Effect, gain
 
 __all__ = ["Option", "best", "cheapest", "near", "smallest"]
 
@@ -72,23 +72,28 @@ def cheapest(layers: Sequence[Sequence[Option]], budget: int) -> list[Option] | 
 def best(
     tables: Sequence[Sequence[Sequence[Option]]], budget: int, measure: Callable[[Sequence[Option]], Effect]
 ) -> tuple[Sequence[Option], Effect]:
-    """Of a few choices the one whose measured r is largest, and its effect.
+    """A choice that fits, and its effect: the cheapest one, or another that measures better by two standard errors.
 
-    They are the cheapest choice by the costs of each table, and `NEAR` exchanges near the better of these, by the
-    costs of the first table. No sum over layers knows exactly how changes add up, so choices with nearly equal sums
-    are told apart by measuring them. The budget is at least `smallest`.
+    The others are the cheapest choices by the costs of the other tables, and `NEAR` exchanges near the best so far,
+    by the costs of the first table. No sum over layers knows exactly how changes add up, so choices with nearly equal
+    sums are told apart by measuring them. The budget is at least `smallest`.
     """
-    seen: dict[tuple[str, ...], tuple[Sequence[Option], Effect]] = {}
+    first, *rest = (_named(tables[0], cheapest(table, budget) or ()) for table in tables)
+    found = _better((first, measure(first)), rest, measure)
+    return _better(found, near(tables[0], found[0], budget, NEAR), measure)
 
-    def look(choices: Sequence[Sequence[Option]]) -> tuple[Sequence[Option], Effect]:
-        for chosen in choices:
-            names = tuple(option.name for option in chosen)
-            if names not in seen:
-                seen[names] = chosen, measure(chosen)
-        return max(seen.values(), key=lambda choice: choice[1].r.value)
 
-    first, _ = look([_named(tables[0], cheapest(table, budget) or ()) for table in tables])
-    return look(near(tables[0], first, budget, NEAR))
+def _better(
+    found: tuple[Sequence[Option], Effect],
+    others: Sequence[Sequence[Option]],
+    measure: Callable[[Sequence[Option]], Effect],
+) -> tuple[Sequence[Option], Effect]:
+    for chosen in others if found[1].influence is not None else ():
+        effect = measure(chosen)
+        more = gain(effect, found[1])
+        if more.value > 2 * more.error:
+            found = chosen, effect
+    return found
 
 
 def _named(layers: Sequence[Sequence[Option]], chosen: Sequence[Option]) -> list[Option]:
