@@ -501,7 +501,7 @@ def plan_rows(world: World) -> list[Cell]:
         by_law = law.predict(world.picks(mine["assignment"]))
         versus = {}
         for method in PLANS[1:]:
-            other = made[method]
+            other = made[method] if made[method]["assignment"] != mine["assignment"] else mine
             versus[method] = {
                 "r": other["repaired"]["r"],
                 "agreement": other["repaired"]["agreement"],
