@@ -33,6 +33,7 @@ ORDER = [
     "packed",
     "playground",
     "export",
+    "_pooled_gradient",
     "ops",
     "rotations",
     "methods",

@@ -99,6 +99,7 @@ ROOT = Path(__file__).parents[1]
 INTERNALS = {  # pages and scripts about a part's inside, which import from it
     "docs/extending.md",
     "benchmarks/bench_training_step.py",
+    "benchmarks/bench_training_versions.py",
     "benchmarks/hashing_figures.py",
     "benchmarks/interleaved.py",
     "experiments/forecast.py",

@@ -145,7 +145,8 @@ void add(const int8_t *q, int64_t n, int32_t *sums) {
     for (int64_t i = 0; i < n; ++i) sums[i] += q[i];
 }
 
-void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out) {
+void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, bool stream,
+           float *out) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     for (int64_t c = 0; c < channels; c += 8) {
         const __m256 value =
@@ -153,7 +154,9 @@ void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t insid
         const __m256i bits = _mm256_set1_epi32(static_cast<int>(inside >> c));
         const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit), bit);
         const __m256 result = _mm256_and_ps(value, _mm256_castsi256_ps(kept));
-        if (channels - c >= 8)
+        if (stream)
+            _mm256_stream_ps(out + c, result);
+        else if (channels - c >= 8)
             _mm256_storeu_ps(out + c, result);
         else
             _mm256_maskstore_ps(out + c, lanes(channels - c), result);

@@ -87,7 +87,7 @@ void look(const uint8_t *const *tables, const Segment *segments, int64_t count, 
 void look_any(const uint8_t *const *tables, int64_t rows, const Segment *segments, int64_t count,
               int32_t (*sums)[kBlock]) {
     using Look = void (*)(const uint8_t *const *, const Segment *, int64_t, int32_t (*)[kBlock]);
-    constexpr Look looks[kRows] = {look<1>, look<2>, look<3>, look<4>, look<5>, look<6>, look<7>, look<8>};
+    static constexpr Look looks[kRows] = {look<1>, look<2>, look<3>, look<4>, look<5>, look<6>, look<7>, look<8>};
     looks[rows - 1](tables, segments, count, sums);
 }
 
@@ -97,12 +97,16 @@ void add(const int8_t *q, int64_t n, int32_t *sums) {
     for (int64_t i = 0; i < n; ++i) sums[i] += q[i];
 }
 
-void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out) {
+void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, bool stream,
+           float *out) {
     for (int64_t c = 0; c < channels; c += 16) {
         const __m512i exact_i32x16 = _mm512_sub_epi32(_mm512_loadu_si512(sums + c), _mm512_loadu_si512(bias + c));
         const __m512 value_f32x16 = _mm512_maskz_mul_ps(static_cast<__mmask16>(inside >> c),
                                                         _mm512_cvtepi32_ps(exact_i32x16), _mm512_set1_ps(scale));
-        _mm512_mask_storeu_ps(out + c, lanes(channels - c), value_f32x16);
+        if (stream)
+            _mm512_stream_ps(out + c, value_f32x16);
+        else
+            _mm512_mask_storeu_ps(out + c, lanes(channels - c), value_f32x16);
     }
 }
 
@@ -112,6 +116,7 @@ int32_t largest(const float *x, int64_t n, int64_t width, int32_t *columns) {
     for (int64_t i = 0; i < n; i += width)
         for (int64_t j = 0; j < width; j += 16) {
             const __mmask16 valid = lanes(width - j);
+            __builtin_prefetch(x + i + j + 1024);  // the processor's own prefetching stops at each page
             const __m512i bits_i32x16 =
                 _mm512_and_si512(_mm512_maskz_loadu_epi32(valid, x + i + j), magnitude_i32x16);
             most_i32x16 = _mm512_max_epi32(most_i32x16, bits_i32x16);
@@ -142,6 +147,7 @@ void round(const float *x, int64_t n, int64_t width, float a, const float *b, ui
     const __m512 first_f32x16 = _mm512_set1_ps(a);
     for (int64_t i = 0; i < n; i += width)
         for (int64_t j = 0; j < width; j += 16) {
+            __builtin_prefetch(x + i + j + 1024);
             const __mmask16 valid = lanes(width - j);
             const __m256i low = s = next(s);
             if (width - j > 8) s = next(s);

@@ -52,8 +52,10 @@ struct GradientKernels {
                  int32_t (*sums)[kBlock]);
     // sums(i) += q(i)
     void (*add)(const int8_t *q, int64_t n, int32_t *sums);
-    // out(c) = (sums(c) - bias(c)) scale where bit c of `inside` is 1, else 0.
-    void (*write)(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out);
+    // out(c) = (sums(c) - bias(c)) scale where bit c of `inside` is 1, else 0; `stream`: past the caches, for a multiple
+    // of 16 channels and an output at a vector's boundary.
+    void (*write)(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, bool stream,
+                  float *out);
     // The largest magnitude of n numbers, as the bits of a float, in which NaN is larger than all; also max'ed into
     // columns[i % width].
     int32_t (*largest)(const float *x, int64_t n, int64_t width, int32_t *columns);

@@ -47,7 +47,8 @@ void add(const int8_t *q, int64_t n, int32_t *sums) {
     for (int64_t i = 0; i < n; ++i) sums[i] += q[i];
 }
 
-void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, float *out) {
+void write(const int32_t *sums, const int32_t *bias, float scale, uint32_t inside, int64_t channels, bool,
+           float *out) {
     for (int64_t c = 0; c < channels; ++c)
         out[c] = inside >> c & 1 ? static_cast<float>(sums[c] - bias[c]) * scale : 0.0f;
 }

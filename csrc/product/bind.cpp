@@ -1,6 +1,9 @@
+#include <algorithm>
+
 #include "bind.hpp"
 #include "integers.hpp"
 #include "product/filters.hpp"
+#include "training/training.hpp"
 
 namespace hypersign {
 namespace {
@@ -23,8 +26,8 @@ void construct(ProductFilters *self, Words words, int64_t rows, int64_t columns,
     new (self) ProductFilters(*current_kernels().product, words.data(), filters, rows, columns, depth, groups, ternary);
 }
 
-// Images (n, height, width, words), or two planes of them. Writes int32 sums (n, height, width, filters) without
-// thresholds, else levels (n, height, width, words), or two planes of them for `high`.
+// Images (n, height, width, words), or two planes of them. Writes int32 or float32 sums (n, height, width, filters)
+// without thresholds, else levels (n, height, width, words), or two planes of them for `high`.
 Call convolve(const ProductFilters &self, Words x, Pair stride, Pair padding, Pair dilation, int pad_value,
               std::optional<Thresholds> low, std::optional<Thresholds> high, std::optional<Flips> flip,
               AnyArray<> out) {
@@ -33,11 +36,12 @@ Call convolve(const ProductFilters &self, Words x, Pair stride, Pair padding, Pa
     const PackedImages images{x.data(), length(x, ternary), length(x, ternary + 1), length(x, ternary + 2), ternary};
     const Window window{
         {stride.first, stride.second}, {padding.first, padding.second}, {dilation.first, dilation.second}, pad_value};
+    const bool floats = out.dtype() == nb::dtype<float>();
     const size_t first = out.ndim() == 5 ? 1 : 0;  // the axis of images
     require_fit(out.ndim() == (high ? 5 : 4) && (!high || (out.shape(0) == 2)) &&
                 length(x, ternary + 3) == ceil_div(self.channels, 64) && length(out, first) == images.n &&
                 length(out, first + 3) == (low ? ceil_div(self.filters, 64) : self.filters) &&
-                out.dtype() == (low ? nb::dtype<uint64_t>() : nb::dtype<int32_t>()));
+                (low ? out.dtype() == nb::dtype<uint64_t>() : floats || out.dtype() == nb::dtype<int32_t>()));
     require(window_fits({images.height, images.width}, {self.rows, self.columns}, stride, padding, dilation,
                         {length(out, first + 1), length(out, first + 2)}) &&
                 (pad_value == 0 || pad_value == 1),
@@ -45,6 +49,14 @@ Call convolve(const ProductFilters &self, Words x, Pair stride, Pair padding, Pa
     require_fit(low.has_value() == flip.has_value() && (low || !high) &&
                 (!low || (length(*low, 0) == self.filters && length(*flip, 0) == self.filters)) &&
                 (!high || length(*high, 0) == self.filters));
+    if (floats) {
+        auto *const y = static_cast<float *>(out.data());
+        const bool stream = streams(y, static_cast<int64_t>(out.size()) / std::max<int64_t>(1, self.filters), self.filters);
+        const auto take = [y, stream, filters = self.filters](int64_t pixel, int64_t count, const int32_t *sums) {
+            current_kernels().training->to_floats(sums, count * filters, stream, y + pixel * filters);
+        };
+        return Call{[run = self.convolve(images, window, take), x, out](int threads) { run(threads); }};
+    }
     const ProductThresholds thresholds{low ? low->data() : nullptr, high ? high->data() : nullptr,
                                        flip ? flip->data() : nullptr};
     return Call{[run = self.convolve(images, window, thresholds, out.data()), x, low, high, flip, out](int threads) {

@@ -2,6 +2,7 @@
 #include "product/filters.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "integers.hpp"
@@ -25,7 +26,10 @@ ProductFilters::ProductFilters(const ProductKernels &kernels, const uint64_t *wo
     const int64_t tap_words = ceil_div(merged * depth, 32), row_words = taps * tap_words;
     const int64_t given_words = ceil_div(taps * depth, 64);
     std::vector<uint32_t> sign(padded * row_words), nonzero(ternary ? padded * row_words : 0);
-    for (int64_t f = 0; f < filters; ++f)
+    const bool whole = !ternary && depth % 64 == 0;  // then taps are whole words in the given rows too
+    for (int64_t f = 0; f < filters && whole; ++f)
+        std::memcpy(&sign[f * row_words], words + f * given_words, static_cast<size_t>(given_words) * sizeof *words);
+    for (int64_t f = 0; f < filters && !whole; ++f)
         for (int64_t tap = 0; tap < taps; ++tap) {
             const int64_t word = f * row_words + tap * tap_words, at = f / per_group % merged * depth;
             copy_bits(words + f * given_words, tap * depth, depth, &sign[word], at);

@@ -27,6 +27,18 @@ Pool pool_of(int64_t images, Pair size, int64_t channels, Pair window, Pair out)
             {out.first, out.second}};
 }
 
+template <class Number>
+const auto max_pool_gradient_of = [](Array<const Number, 4> g, Array<const uint8_t, 4> place, Array<Number, 4> out,
+                                     Pair window, int threads) {
+    require_fit(length(g, 0) == length(out, 0) && length(g, 3) == length(out, 3));
+    for (size_t i = 0; i < 4; ++i) require_fit(place.shape(i) == g.shape(i));
+    const Pool task = pool_of(length(out, 0), {length(out, 1), length(out, 2)}, length(out, 3), window,
+                              {length(g, 1), length(g, 2)});
+    threads = checked_threads(threads);
+    GilReleased released;
+    max_pool_gradient(task, g.data(), place.data(), out.data(), threads);
+};
+
 }  // namespace
 
 void bind_training(nb::module_ &m) {
@@ -79,16 +91,24 @@ void bind_training(nb::module_ &m) {
                GilReleased released;
                max_pool(task, x.data(), y.data(), place.data(), threads);
            });
-    define(m, "max_pool_floats_gradient",
-           [](Array<const float, 4> g, Array<const uint8_t, 4> place, Array<float, 4> out, Pair window, int threads) {
-               require_fit(length(g, 0) == length(out, 0) && length(g, 3) == length(out, 3));
-               for (size_t i = 0; i < 4; ++i) require_fit(place.shape(i) == g.shape(i));
-               const Pool task = pool_of(length(out, 0), {length(out, 1), length(out, 2)}, length(out, 3), window,
-                                         {length(g, 1), length(g, 2)});
+    define(m, "max_pool_floats_gradient", max_pool_gradient_of<float>);
+    define(m, "max_pool_bytes_gradient", max_pool_gradient_of<int8_t>);
+    define(m, "adam",
+           [](Numbers g, Array<float, 1> w, Array<float, 1> m, Array<float, 1> v, float clip, float decay,
+              float shrink, float first, float keep, float second, float step, float correction, float epsilon,
+              float limit, int threads) {
+               const int64_t n = length(g, 0);
+               require_fit(length(w, 0) == n && length(m, 0) == n && length(v, 0) == n);
                threads = checked_threads(threads);
                GilReleased released;
-               max_pool_gradient(task, g.data(), place.data(), out.data(), threads);
+               return adam_update({clip, decay, shrink, first, keep, second, step, correction, epsilon, limit},
+                                  g.data(), n, w.data(), m.data(), v.data(), threads);
            });
+    define(m, "sum_of_squares", [](Numbers x, int threads) {
+        threads = checked_threads(threads);
+        GilReleased released;
+        return sum_of_squares(x.data(), length(x, 0), threads);
+    });
     // Freed memory stays in the process. A step frees and takes the same sizes again; fresh pages would be cleared.
     m.def("keep_freed_memory", [] {
 #if defined(__GLIBC__)

@@ -1,9 +1,13 @@
 // The loops, compiled for each instruction set by itself. `Local` must be local to the file that includes this, so that
 // its code is never shared with that of another; Local::compare(x, clip, minus, inside) gives the bits of 16
-// numbers, and Local::stream(to, vector) stores 16 past the caches.
+// numbers, Local::stream(to, vector) stores 16 past the caches, and Local::root(vector) gives 16 square roots.
 #pragma once
-#include "training/training.hpp"
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
 #include "independent.hpp"
+#include "training/training.hpp"
 
 namespace hypersign {
 
@@ -17,20 +21,55 @@ struct TrainingLoops {
     typedef Bytes UnalignedBytes __attribute__((aligned(1), may_alias));
 
     static Vector load(const float *x) { return *reinterpret_cast<const Unaligned *>(x); }
+    static void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x; }
+    static Vector all(float x) { return Vector{} + x; }
+    // A load of numbers that come from memory in order: the processor's own prefetching stops at each page.
+    static Vector next(const float *x) {
+        __builtin_prefetch(x + 1024);
+        return load(x);
+    }
+
+    // Calls work(first channel, vectors) for blocks of channels whose sums stay in registers; returns the channels that
+    // are left, fewer than 16.
+    template <class Work>
+    static int64_t blocks(int64_t channels, const Work &work) {
+        int64_t c = 0;
+        for (; channels - c >= 128; c += 128) work(c, std::integral_constant<int, 8>{});
+        if (channels - c >= 64) work(c, std::integral_constant<int, 4>{}), c += 64;
+        if (channels - c >= 32) work(c, std::integral_constant<int, 2>{}), c += 32;
+        if (channels - c >= 16) work(c, std::integral_constant<int, 1>{}), c += 16;
+        return channels - c;
+    }
 
     static void moments(const float *x, int64_t rows, int64_t channels, float *mean, float *rest, float *squares) {
-        for (int64_t c = 0; c < channels; ++c) mean[c] = rest[c] = squares[c] = 0;
-        for (int64_t r = 0; r < rows; ++r) {
-            const float *row = x + r * channels;
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) mean[c] += row[c];
-        }
-        for (int64_t c = 0; c < channels; ++c) mean[c] /= static_cast<float>(rows);
-        for (int64_t r = 0; r < rows; ++r) {
-            const float *row = x + r * channels;
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) {
-                const float d = row[c] - mean[c];
+        const auto n = static_cast<float>(rows);
+        const int64_t left = blocks(channels, [&](int64_t c, auto vectors) {
+            constexpr int V = decltype(vectors)::value;
+            Vector middle[V] = {}, differences[V] = {}, powers[V] = {};
+            for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) middle[v] += next(x + r * channels + c + 16 * v);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) middle[v] /= all(n);
+            for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) {
+                    const Vector d = load(x + r * channels + c + 16 * v) - middle[v];
+                    differences[v] += d;
+                    powers[v] += d * d;
+                }
+            for (int v = 0; v < V; ++v) {
+                store(mean + c + 16 * v, middle[v]);
+                store(rest + c + 16 * v, differences[v]);
+                store(squares + c + 16 * v, powers[v]);
+            }
+        });
+        for (int64_t c = channels - left; c < channels; ++c) {
+            mean[c] = rest[c] = squares[c] = 0;
+            for (int64_t r = 0; r < rows; ++r) mean[c] += x[r * channels + c];
+            mean[c] /= n;
+            for (int64_t r = 0; r < rows; ++r) {
+                const float d = x[r * channels + c] - mean[c];
                 rest[c] += d;
                 squares[c] += d * d;
             }
@@ -44,7 +83,7 @@ struct TrainingLoops {
             float *to = y + r * channels;
             if (stream) {
                 for (int64_t c = 0; c < channels; c += 16)
-                    Local::stream(to + c, (load(row + c) - load(mean + c)) * load(scale + c) + load(shift + c));
+                    Local::stream(to + c, (next(row + c) - load(mean + c)) * load(scale + c) + load(shift + c));
                 continue;
             }
             HYPERSIGN_INDEPENDENT
@@ -54,13 +93,28 @@ struct TrainingLoops {
 
     static void sums(const float *g, const float *x, int64_t rows, int64_t channels, const float *mean, float *plain,
                      float *times) {
-        for (int64_t c = 0; c < channels; ++c) plain[c] = times[c] = 0;
-        for (int64_t r = 0; r < rows; ++r) {
-            const float *row = x + r * channels, *gradient = g + r * channels;
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) {
-                plain[c] += gradient[c];
-                times[c] += gradient[c] * (row[c] - mean[c]);
+        const int64_t left = blocks(channels, [&](int64_t c, auto vectors) {
+            constexpr int V = decltype(vectors)::value;
+            Vector middle[V], sum[V] = {}, weighted[V] = {};
+            for (int v = 0; v < V; ++v) middle[v] = load(mean + c + 16 * v);
+            for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) {
+                    const int64_t at = r * channels + c + 16 * v;
+                    const Vector gradient = next(g + at);
+                    sum[v] += gradient;
+                    weighted[v] += gradient * (next(x + at) - middle[v]);
+                }
+            for (int v = 0; v < V; ++v) {
+                store(plain + c + 16 * v, sum[v]);
+                store(times + c + 16 * v, weighted[v]);
+            }
+        });
+        for (int64_t c = channels - left; c < channels; ++c) {
+            plain[c] = times[c] = 0;
+            for (int64_t at = c; at < rows * channels; at += channels) {
+                plain[c] += g[at];
+                times[c] += g[at] * (x[at] - mean[c]);
             }
         }
     }
@@ -72,8 +126,8 @@ struct TrainingLoops {
             float *to = out + r * channels;
             if (stream) {
                 for (int64_t c = 0; c < channels; c += 16) {
-                    const Vector centred = load(row + c) - load(mean + c);
-                    Local::stream(to + c, ((load(gradient + c) - load(plain + c)) - centred * load(times + c)) *
+                    const Vector centred = next(row + c) - load(mean + c);
+                    Local::stream(to + c, ((next(gradient + c) - load(plain + c)) - centred * load(times + c)) *
                                               load(scale + c));
                 }
                 continue;
@@ -85,16 +139,27 @@ struct TrainingLoops {
     }
 
     static void pool(const float *const *pixels, int64_t count, int64_t channels, float *y, uint8_t *place) {
-        const float *first = pixels[0];
-        for (int64_t c = 0; c < channels; ++c) y[c] = first[c];
-        for (int64_t c = 0; c < channels; ++c) place[c] = 0;
-        for (int64_t k = 1; k < count; ++k) {
-            const float *pixel = pixels[k];
-            HYPERSIGN_INDEPENDENT
-            for (int64_t c = 0; c < channels; ++c) {
-                const bool larger = pixel[c] > y[c] || pixel[c] != pixel[c];
-                y[c] = larger ? pixel[c] : y[c];
-                place[c] = larger ? static_cast<uint8_t>(k) : place[c];
+        int64_t c = 0;
+        for (; c + 16 <= channels; c += 16) {
+            Vector most = next(pixels[0] + c);
+            Integers places{};
+            for (int64_t k = 1; k < count; ++k) {
+                const Vector x = next(pixels[k] + c);
+                const Integers larger = (x > most) | (x != x);
+                most = larger ? x : most;
+                places = larger ? Integers{} + static_cast<int32_t>(k) : places;
+            }
+            store(y + c, most);
+            *reinterpret_cast<UnalignedBytes *>(place + c) = __builtin_convertvector(places, Bytes);
+        }
+        for (; c < channels; ++c) {
+            y[c] = pixels[0][c];
+            place[c] = 0;
+            for (int64_t k = 1; k < count; ++k) {
+                const float x = pixels[k][c];
+                if (!(x > y[c]) && x == x) continue;
+                y[c] = x;
+                place[c] = static_cast<uint8_t>(k);
             }
         }
     }
@@ -113,28 +178,105 @@ struct TrainingLoops {
         for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? g[c] : 0.0f;
     }
 
-    static void pack(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside) {
-        for (int64_t start = 0; start < n; start += 64) {
-            uint64_t below = 0, between = 0;
-            for (int64_t i = start; i < n && i < start + 64; i += 16) {
-                uint32_t less, within;
-                if (n - i >= 16) {
-                    Local::compare(x + i, clip, less, within);
-                } else {
-                    float rest[16] = {};
-                    for (int64_t k = 0; k < n - i; ++k) rest[k] = x[i + k];
-                    Local::compare(rest, clip, less, within);
-                    within &= (1u << (n - i)) - 1;
-                }
-                below |= static_cast<uint64_t>(less) << (i - start);
-                between |= static_cast<uint64_t>(within) << (i - start);
-            }
-            *minus++ = below;
-            *inside++ = between;
-        }
+    static void unpool_bytes(const int8_t *q, const uint8_t *place, uint8_t wanted, int64_t channels, int8_t *out) {
+        HYPERSIGN_INDEPENDENT
+        for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? q[c] : int8_t{0};
     }
 
-    static constexpr TrainingKernels kernels{moments, normalize, sums, gradient, pool, unpool, pack};
+    static void to_floats(const int32_t *x, int64_t n, bool stream, float *y) {
+        if (stream) {
+            for (int64_t i = 0; i < n; i += 16) {
+                Integers numbers;
+                std::memcpy(&numbers, x + i, sizeof numbers);
+                Local::stream(y + i, __builtin_convertvector(numbers, Vector));
+            }
+            return;
+        }
+        for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(x[i]);
+    }
+
+    static void pack(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside) {
+        int64_t start = 0;
+        for (; start + 64 <= n; start += 64) {
+            uint32_t less[4], within[4];
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) {
+                __builtin_prefetch(x + start + 16 * k + 1024);  // as `next`
+                Local::compare(x + start + 16 * k, clip, less[k], within[k]);
+            }
+            const auto joined = [](const uint32_t *bits) {
+                return static_cast<uint64_t>(bits[2] | bits[3] << 16) << 32 | (bits[0] | bits[1] << 16);
+            };
+            *minus++ = joined(less);
+            *inside++ = joined(within);
+        }
+        if (start == n) return;
+        uint64_t below = 0, between = 0;
+        for (int64_t i = start; i < n; i += 16) {
+            const int64_t count = std::min<int64_t>(16, n - i);
+            uint32_t less, within;
+            float rest[16] = {};
+            std::memcpy(rest, x + i, static_cast<size_t>(count) * sizeof(float));
+            Local::compare(rest, clip, less, within);
+            below |= static_cast<uint64_t>(less) << (i - start);
+            between |= static_cast<uint64_t>(within & ((1u << count) - 1)) << (i - start);
+        }
+        *minus = below;
+        *inside = between;
+    }
+
+    static Vector clip(Vector x, Vector limit) { return x < -limit ? -limit : x > limit ? limit : x; }  // keeps NaN
+
+    static Vector update(const Adam &adam, const float *g, float *w, float *m, float *v) {
+        const Vector weight = load(w);
+        const Vector gradient = clip(load(g), all(adam.clip)) + weight * all(adam.decay);
+        const Vector first = load(m) + (gradient - load(m)) * all(adam.first);
+        const Vector second = load(v) * all(adam.keep) + gradient * all(adam.second) * gradient;
+        const Vector divisor = Local::root(second) * all(adam.correction) + all(adam.epsilon);
+        const Vector updated = clip(weight * all(adam.shrink) - first * all(adam.step) / divisor, all(adam.limit));
+        store(m, first);
+        store(v, second);
+        store(w, updated);
+        return updated * updated;
+    }
+
+    static float sum(Vector x) {
+        float total = 0;
+        for (int i = 0; i < 16; ++i) total += x[i];
+        return total;
+    }
+
+    static float adam(const Adam &adam, const float *g, int64_t n, float *w, float *m, float *v) {
+        Vector squares{};
+        int64_t i = 0;
+        for (; i + 16 <= n; i += 16) squares += update(adam, g + i, w + i, m + i, v + i);
+        if (const auto left = static_cast<size_t>(n - i) * sizeof(float)) {
+            float rest[4][16] = {};
+            std::fill_n(rest[3], 16, 1.0f);  // whose root divides 0
+            float *const from[4] = {nullptr, w + i, m + i, v + i};
+            std::memcpy(rest[0], g + i, left);
+            for (int k = 1; k < 4; ++k) std::memcpy(rest[k], from[k], left);
+            squares += update(adam, rest[0], rest[1], rest[2], rest[3]);
+            for (int k = 1; k < 4; ++k) std::memcpy(from[k], rest[k], left);
+        }
+        return sum(squares);
+    }
+
+    static float squares(const float *x, int64_t n) {
+        Vector totals[4] = {};
+        int64_t i = 0;
+        for (; i + 64 <= n; i += 64)
+            for (int k = 0; k < 4; ++k) {
+                const Vector numbers = next(x + i + 16 * k);
+                totals[k] += numbers * numbers;
+            }
+        float total = sum(totals[0] + totals[1] + (totals[2] + totals[3]));
+        for (; i < n; ++i) total += x[i] * x[i];
+        return total;
+    }
+
+    static constexpr TrainingKernels kernels{moments,      normalize, sums,      gradient, pool,   unpool,
+                                             unpool_bytes, pack,      to_floats, adam,     squares};
 };
 
 }  // namespace hypersign

@@ -22,6 +22,19 @@ void windows(const Pool &task, int threads, const Work &work) {
     });
 }
 
+template <class Number, class Unpool>
+void unpool_windows(const Pool &task, const Number *g, const uint8_t *place, Number *out, int threads,
+                    const Unpool &unpool) {
+    if (task.out[0] * task.size[0] < task.height || task.out[1] * task.size[1] < task.width)
+        std::fill(out, out + task.images * task.height * task.width * task.channels, Number{0});  // pixels in no window
+    windows(task, threads, [&](int64_t from, int64_t pixel, int64_t height, int64_t width) {
+        for (int64_t i = 0; i < height; ++i)
+            for (int64_t j = 0; j < width; ++j)
+                unpool(g + from * task.channels, place + from * task.channels,
+                       static_cast<uint8_t>(i * width + j), out + (pixel + i * task.width + j) * task.channels);
+    });
+}
+
 }  // namespace
 
 void max_pool(const Pool &task, const float *x, float *y, uint8_t *place, int threads) {
@@ -37,16 +50,19 @@ void max_pool(const Pool &task, const float *x, float *y, uint8_t *place, int th
 
 void max_pool_gradient(const Pool &task, const float *g, const uint8_t *place, float *out, int threads) {
     const TrainingKernels &kernels = *current_kernels().training;
-    if (task.out[0] * task.size[0] < task.height || task.out[1] * task.size[1] < task.width)
-        std::fill(out, out + task.images * task.height * task.width * task.channels, 0.0f);  // pixels in no window
     const bool stream = streams(out, task.images * task.height * task.width, task.channels);
-    windows(task, threads, [&](int64_t from, int64_t pixel, int64_t height, int64_t width) {
-        for (int64_t i = 0; i < height; ++i)
-            for (int64_t j = 0; j < width; ++j)
-                kernels.unpool(g + from * task.channels, place + from * task.channels,
-                               static_cast<uint8_t>(i * width + j), task.channels, stream,
-                               out + (pixel + i * task.width + j) * task.channels);
-    });
+    unpool_windows(task, g, place, out, threads,
+                   [&](const float *from, const uint8_t *places, uint8_t wanted, float *to) {
+                       kernels.unpool(from, places, wanted, task.channels, stream, to);
+                   });
+}
+
+void max_pool_gradient(const Pool &task, const int8_t *q, const uint8_t *place, int8_t *out, int threads) {
+    const TrainingKernels &kernels = *current_kernels().training;
+    unpool_windows(task, q, place, out, threads,
+                   [&](const int8_t *from, const uint8_t *places, uint8_t wanted, int8_t *to) {
+                       kernels.unpool_bytes(from, places, wanted, task.channels, to);
+                   });
 }
 
 }  // namespace hypersign

@@ -2,7 +2,8 @@
 //
 // Memory is the bottleneck: a number takes one or two operations. So each pass reads and writes as little as it can.
 // Batch norm reads its inputs twice forward, and inputs and gradients twice backward. Max pool keeps one byte per
-// output, the place of the maximum in its window, and writes its backward pass without clearing memory first.
+// output, the place of the maximum in its window, and writes its backward pass without clearing memory first. Adam reads
+// and writes weights and moments once: clipping, update and check are one pass.
 //
 // Results of more than a megabyte are streamed past the caches: storing them there would read their memory first.
 //
@@ -14,6 +15,14 @@
 #include "instruction_sets.hpp"
 
 namespace hypersign {
+
+// A step of Adam or AdamW. With the gradient g clipped to +-clip, the moments m and v and a weight w:
+//     g' = g + decay w      w' = w shrink
+//     m' = m + first (g' - m)      v' = v keep + (second g') g'
+//     w'' = w' - step m' / (sqrt(v') correction + epsilon), clipped to +-limit
+struct Adam {
+    float clip, decay, shrink, first, keep, second, step, correction, epsilon, limit;
+};
 
 // All arrays of numbers are (rows, channels), and statistics (channels).
 struct TrainingKernels {
@@ -32,8 +41,16 @@ struct TrainingKernels {
     void (*pool)(const float *const *pixels, int64_t count, int64_t channels, float *y, uint8_t *place);
     // out(c) = g where place is `wanted`, else 0
     void (*unpool)(const float *g, const uint8_t *place, uint8_t wanted, int64_t channels, bool stream, float *out);
+    // The same for rounded gradients.
+    void (*unpool_bytes)(const int8_t *q, const uint8_t *place, uint8_t wanted, int64_t channels, int8_t *out);
     // Bits of n numbers in ceil(n/64) words: minus, 1 where x < 0, and inside, 1 where |x| < clip. Other bits are 0.
     void (*pack)(const float *x, int64_t n, float clip, uint64_t *minus, uint64_t *inside);
+    // y = x; `stream` as above.
+    void (*to_floats)(const int32_t *x, int64_t n, bool stream, float *y);
+    // Updates n weights; returns the sum of their squares, in which what is not finite shows.
+    float (*adam)(const Adam &adam, const float *g, int64_t n, float *w, float *m, float *v);
+    // The sum of the squares of n numbers.
+    float (*squares)(const float *x, int64_t n);
 };
 
 // Whether to stream rows of such numbers: they are many, and each row starts at a vector's boundary.
@@ -63,5 +80,10 @@ struct Pool {
 };
 void max_pool(const Pool &task, const float *x, float *y, uint8_t *place, int threads);
 void max_pool_gradient(const Pool &task, const float *g, const uint8_t *place, float *out, int threads);
+void max_pool_gradient(const Pool &task, const int8_t *q, const uint8_t *place, int8_t *out, int threads);
+
+// The two last kernels on many numbers; both return the sum of squares.
+double adam_update(const Adam &adam, const float *g, int64_t n, float *w, float *m, float *v, int threads);
+double sum_of_squares(const float *x, int64_t n, int threads);
 
 }  // namespace hypersign

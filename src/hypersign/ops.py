@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from hypersign import bits
 from hypersign._checks import HypersignError, check_threads
+from hypersign._pooled_gradient import PooledGradient
 from hypersign.bits import Filters, Filters8
 from hypersign.bits.hadamard import check_hadamard, transform
 from hypersign.bits.words import pack_clipped, pack_signs
@@ -352,6 +353,8 @@ def _gradients(
     seed: Tensor,
     inside: Tensor,
     filters_inside: Tensor,
+    place: Tensor,
+    window: list[int],
     size: list[int],
     kernel: list[int],
     wanted: list[bool],
@@ -365,6 +368,11 @@ def _gradients(
         gradient.movedim(1, -1).contiguous().numpy(), int(seed) & 0xFFFFFFFFFFFFFFFF, threads=threads
     )
     shape = (kernel[0], kernel[1], kernel[2])
+    if place.numel():
+        height, width = _output_size(size, kernel[:2], stride, padding, dilation)
+        rounded = rounded.unpooled(
+            place.movedim(1, -1).numpy(), (window[0], window[1]), (height, width), threads=threads
+        )
     options: dict[str, Any] = {
         "stride": (stride[0], stride[1]),
         "padding": (padding[0], padding[1]),
@@ -405,6 +413,8 @@ def _(
     seed: Tensor,
     inside: Tensor,
     filters_inside: Tensor,
+    place: Tensor,
+    window: list[int],
     size: list[int],
     kernel: list[int],
     wanted: list[bool],
@@ -428,7 +438,12 @@ def _levels_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 def _levels_backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[:2])
-    found = _gradients(gradient, *ctx.saved_tensors, ctx.size, ctx.kernel, wanted, *ctx.options)
+    if isinstance(gradient, PooledGradient):
+        place, window, gradient = gradient.place, list(gradient.window), gradient.outputs
+    else:
+        place, window = gradient.new_empty(0), [1, 1]
+    parts = *ctx.saved_tensors, place, window, ctx.size, ctx.kernel
+    found = _gradients(gradient, *parts, wanted, *ctx.options)
     return (*(g if want else None for g, want in zip(found, wanted, strict=True)), *[None] * 7)
 
 

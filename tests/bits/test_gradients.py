@@ -108,6 +108,54 @@ def test_large_and_empty(image: tuple[int, int, int, int], filters: int) -> None
     check_products(image, filters, kernel, padding=padding, ternary=(True, True))
 
 
+# Where widths are multiples of 8, taps of a column share indices, and images may lie side by side.
+@pytest.mark.parametrize(
+    ("image", "filters", "kernel", "padding", "dilation"),
+    [
+        ((3, 8, 8, 33), 70, (3, 3), (1, 1), (1, 1)),
+        ((5, 4, 16, 65), 40, (3, 3), (1, 1), (1, 1)),
+        ((2, 6, 24, 8), 9, (3, 5), (1, 2), (1, 1)),
+        ((3, 9, 10, 8), 9, (3, 3), (0, 0), (1, 1)),
+        ((1, 7, 8, 40), 5, (1, 1), (0, 0), (1, 1)),
+        ((3, 5, 16, 12), 9, (2, 3), (2, 2), (2, 2)),
+        ((19, 8, 8, 5), 3, (3, 3), (1, 1), (1, 1)),
+        ((5, 33, 32, 4), 7, (3, 3), (1, 1), (1, 1)),
+        ((9, 33, 32, 2), 3, (3, 3), (1, 1), (1, 1)),
+        ((1, 4, 520, 2), 3, (3, 3), (1, 1), (1, 1)),
+        ((1, 2, 1032, 2), 3, (3, 3), (1, 1), (1, 1)),
+    ],
+)
+def test_lines_of_pixels(
+    image: tuple[int, int, int, int], filters: int, kernel: Pair, padding: Pair, dilation: Pair
+) -> None:
+    options: dict[str, Any] = {"padding": padding, "dilation": dilation}
+    check_products(image, filters, kernel, **options)
+    check_products(image, filters, kernel, pad_value=1, ternary=(True, False), **options)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 5), (5, 7)])
+@pytest.mark.parametrize("filters", [1, 16, 70])
+def test_a_rounded_gradient_before_a_max_pool(size: Pair, filters: int) -> None:
+    rng = np.random.default_rng(filters)
+    x = torch.from_numpy(rng.standard_normal((2, filters, *size))).requires_grad_()
+    y, flat = torch.nn.functional.max_pool2d(x, (2, 3), ceil_mode=size != (5, 7), return_indices=True)
+    row, column = flat // size[1], flat % size[1]
+    left = torch.arange(y.shape[3]) * 3
+    place = (row - 2 * torch.arange(y.shape[2])[:, None]) * (size[1] - left).clamp(max=3) + column - left
+    places = place.permute(0, 2, 3, 1).contiguous().numpy().astype(np.uint8)
+    rounded = round_gradient(rng.standard_normal((2, *y.shape[2:], filters)).astype(np.float32), 3)
+    for name in available_backends():
+        for threads in (1, 3):
+            with forced(name):
+                found = rounded.unpooled(places, (2, 3), size, threads=threads)
+            for q, ours in ((rounded.by_image, found.by_image), (rounded.by_filter, found.by_filter)):
+                g = torch.from_numpy(q).double().permute(0, 3, 1, 2)
+                expected = torch.autograd.grad(y, x, g, retain_graph=True)[0].permute(0, 2, 3, 1)
+                assert np.array_equal(ours, expected.numpy()), name
+    with pytest.raises(HypersignError, match="places must be uint8"):
+        rounded.unpooled(places, (2, 3), (1, 1))
+
+
 @pytest.mark.parametrize(
     "shape", [(2, 3, 4, 1), (3, 1, 1, 8), (1, 5, 2, 13), (2, 2, 2, 64), (0, 2, 2, 3), (2, 0, 3, 4)]
 )

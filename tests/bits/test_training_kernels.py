@@ -115,3 +115,42 @@ def test_pack_clipped_of_nan() -> None:
             signs, inside = pack_clipped(np.full((1, 3), np.nan, np.float32), 1.0)
         assert not signs.any()
         assert not inside.any()
+
+
+@needs_kernels
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 63, 65, 16384, 40001])
+def test_adam(n: int) -> None:
+    rng = np.random.default_rng(n)
+    g, w, m, v = rng.normal(size=(4, n)).astype(np.float32)
+    v **= 2
+    clip, decay, shrink, first, keep, second, step, correction, epsilon, limit = (
+        np.float32(x) for x in (0.9, 0.02, 0.97, 0.1, 0.95, 0.05, 0.3, 1.7, 1e-3, 1.1)
+    )
+
+    def update(threads: int) -> tuple[Floats, ...]:
+        numbers = w.copy(), m.copy(), v.copy()
+        options = (float(x) for x in (clip, decay, shrink, first, keep, second, step, correction, epsilon, limit))
+        square = native().adam(g, *numbers, *options, threads)
+        assert np.isclose(square, native().sum_of_squares(numbers[0], threads), rtol=1e-6)
+        return (*numbers, np.array([square], np.float32))
+
+    w2, m2, v2, square = same_everywhere(update)
+    wide = g.astype(np.float64).clip(-clip, clip) + decay * w
+    moment = m + (wide - m) * first
+    spread = v * float(keep) + wide**2 * second
+    expected = (w * float(shrink) - moment * step / (np.sqrt(spread) * correction + epsilon)).clip(-limit, limit)
+    assert np.allclose(m2, moment, rtol=1e-6, atol=1e-7)
+    assert np.allclose(v2, spread, rtol=1e-6)
+    assert np.allclose(w2, expected, rtol=1e-5, atol=1e-6)
+    assert np.isclose(square[0], (expected**2).sum(), rtol=1e-5)
+
+
+@needs_kernels
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_adam_of_what_is_not_finite(broken: float) -> None:
+    for limit in (1.0, np.inf):
+        w, g, m = np.ones((3, 20), np.float32)
+        w[17] = broken
+        square = native().adam(g, w, m, np.ones_like(w), np.inf, 0, 1, 0.1, 0.9, 0.1, 0.1, 1, 1e-8, limit, 1)
+        assert not np.isfinite(square)
+        assert np.isfinite(np.delete(w, 17)).all()

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hypersign._pooled_gradient import PooledGradient
+from hypersign.layers import QuantConv2d, train_on_bits
 from hypersign.layers.training_kernels import FastForward, use_training_kernels
 from hypersign.models.norm import ShiftBatchNorm1d, ShiftBatchNorm2d
+from hypersign.quantizers import Sign
 
 
 def fast(module: nn.Module) -> nn.Module:
@@ -114,3 +117,46 @@ def test_a_gradient_that_only_parameters_need() -> None:
     y = norm(images(2, 5, 4, 4))
     y.sum().backward()
     assert torch.equal(norm.bias.grad, torch.full((5,), 32.0))
+
+
+@pytest.mark.parametrize("watched", ["nobody", "a hook", "a kept gradient", "batch norm between"])
+def test_the_gradient_of_a_max_pool_before_a_product(watched: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = QuantConv2d(3, 5, 3, padding=1, bias=False, input_quantizer=Sign(), weight_quantizer=Sign())
+    between = nn.BatchNorm2d(5) if watched == "batch norm between" else nn.Identity()
+    model = nn.Sequential(layer, between, nn.MaxPool2d(2, ceil_mode=True)).to(memory_format=torch.channels_last)
+    ours = copy.deepcopy(model)
+    train_on_bits(ours)
+    written: list[PooledGradient] = []
+    written_by = PooledGradient.written
+    monkeypatch.setattr(PooledGradient, "written", lambda self: written.append(self) or written_by(self))
+    found = []
+    for each in (model, ours):
+        x = images(4, 3, 5, 7).requires_grad_()
+        products = each[1](each[0](x))
+        if watched == "a hook":
+            products.register_hook(lambda g: g * 1)
+        if watched == "a kept gradient":
+            products.retain_grad()
+        y = each[2](products)
+        # Whole numbers whose maximum is 31 are rounded to themselves.
+        g = torch.randint(-31, 32, y.shape, generator=torch.Generator().manual_seed(1)).float()
+        g[:, :, 0, 0] = 31
+        y.backward(g.contiguous(memory_format=torch.channels_last))
+        found.append((x.grad, each[0].weight.grad))
+    if watched != "batch norm between":  # whose gradients are rounded
+        for a, b in zip(*found, strict=True):
+            assert torch.equal(a, b)
+    assert bool(written) == (watched != "nobody")
+
+
+def test_every_operation_reads_a_pooled_gradient() -> None:
+    outputs, place = images(2, 3, 2, 2), torch.zeros(2, 3, 2, 2, dtype=torch.uint8)
+    place = place.contiguous(memory_format=torch.channels_last)
+    lazy = PooledGradient(outputs, place, (2, 2), (2, 3, 4, 4))
+    plain = torch.zeros(2, 3, 4, 4)
+    plain[:, :, ::2, ::2] = outputs
+    assert lazy.stride() == plain.to(memory_format=torch.channels_last).stride()
+    for found in (lazy + 0, lazy.clone(), lazy.detach() * 1, lazy.sum((2, 3)), torch.stack([lazy, lazy])[0]):
+        assert type(found) is Tensor
+    assert torch.equal(lazy + 0, plain)
+    assert torch.equal(plain - lazy, torch.zeros_like(plain))

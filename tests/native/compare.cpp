@@ -304,6 +304,7 @@ void training(const TrainingKernels &kernels, const TrainingKernels &truth) {
     const int64_t rows = 1 + up_to(20), channels = up_to(1) ? 16 * (1 + up_to(4)) : 1 + up_to(70), n = rows * channels;
     const auto x = random_values<float>(n, -9, 9), g = random_values<float>(n, -9, 9);
     const auto place = random_values<uint8_t>(channels, 0, 3);
+    const auto integers = random_values<int32_t>(n, -99, 99);
     const bool stream = channels % 16 == 0;
     const float *pixels[] = {x.data(), g.data(), x.data() + n - channels};
     struct alignas(64) Line {
@@ -327,12 +328,22 @@ void training(const TrainingKernels &kernels, const TrainingKernels &truth) {
         keep(n);
         each.unpool(g.data(), place.data(), 2, channels, stream, lines[0].of);
         keep(channels);
-        places[i].resize(static_cast<size_t>(channels));
+        places[i].resize(static_cast<size_t>(2 * channels));
+        each.unpool_bytes(reinterpret_cast<const int8_t *>(place.data()), place.data(), 3, channels,
+                          reinterpret_cast<int8_t *>(places[i].data()) + channels);
         each.pool(pixels, 3, channels, lines[0].of, places[i].data());
         keep(channels);
         found[i].insert(found[i].end(), s.begin(), s.end());
         bits[i].resize(static_cast<size_t>(2 * ceil_div(n, 64)));
         each.pack(x.data(), n, 3, bits[i].data(), bits[i].data() + ceil_div(n, 64));
+        each.to_floats(integers.data(), n, stream, lines[0].of);
+        keep(n);
+        auto w = x, m = g;
+        std::vector<float> v(x.size(), 0.5f);
+        const float square = each.adam({5, 0.1f, 0.9f, 0.2f, 0.8f, 0.3f, 0.7f, 1.5f, 0.01f, 4}, g.data(), n, w.data(),
+                                       m.data(), v.data());
+        found[i].insert(found[i].end(), {square, each.squares(x.data(), n)});
+        for (const auto *numbers : {&w, &m, &v}) found[i].insert(found[i].end(), numbers->begin(), numbers->end());
     }
     expect(found[0] == found[1] && bits[0] == bits[1] && places[0] == places[1], "training");
 }

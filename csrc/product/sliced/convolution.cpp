@@ -19,7 +19,20 @@ int64_t chunks_of(const ProductFilters &filters) {
 
 int64_t block_size(const ProductFilters &filters) { return chunks_of(filters) * kSlicedLevels * kBytes; }
 
-// The bits of all filters by level, made of the words of `pack_weights_by_word`.
+// Byte i of the result holds bit i of each byte of x: bit 8 i + j becomes bit 8 j + i.
+uint64_t transpose(uint64_t x) {
+    const auto swap = [&](int distance, uint64_t mask) {
+        const uint64_t differ = (x ^ x >> distance) & mask;
+        x ^= differ ^ differ << distance;
+    };
+    swap(7, 0x00aa00aa00aa00aau);
+    swap(14, 0x0000cccc0000ccccu);
+    swap(28, 0x00000000f0f0f0f0u);
+    return x;
+}
+
+// The bits of all filters by level, made of the words of `pack_weights_by_word`. Eight filters share the bytes of a
+// chunk's 64 planes (`sliced_bit`), so their words become those bytes, eight by eight bits at a time.
 void write_planes(const ProductFilters &filters, SlicedFilters &to) {
     const size_t size = static_cast<size_t>(ceil_div(filters.filters, kSlicedFilters) * block_size(filters));
     to.memory.resize(size + kBytes);
@@ -27,21 +40,30 @@ void write_planes(const ProductFilters &filters, SlicedFilters &to) {
     size_t space = to.memory.size();
     auto *planes = static_cast<uint8_t *>(std::align(kBytes, size, at, space));
     to.planes = planes;
-    const int64_t taps = filters.rows * filters.columns, tap_words = ceil_div(filters.blocks.front().words, 2) * 2;
-    for (const FilterBlock &from : filters.blocks) {
-        const int64_t lanes = from.registers * filters.kernels.lanes;
-        for (int64_t i = 0; i < from.filters; ++i) {
-            const int64_t filter = from.first_filter + i, bit = sliced_bit(filter % kSlicedFilters);
-            uint8_t *block = planes + filter / kSlicedFilters * block_size(filters) + bit / 8;
-            for (int64_t tap = 0; tap < taps; ++tap)
-                for (int64_t word = 0; word < from.words; ++word) {
-                    uint8_t *plane = block + (tap * tap_words + word) * 32 * kBytes;
-                    uint32_t levels = filters.weights[from.start + (tap * from.words + word) * lanes + i];
-                    for (; levels; levels &= levels - 1)
-                        plane[__builtin_ctz(levels) * kBytes] |= static_cast<uint8_t>(1 << bit % 8);
+    const int64_t words = filters.blocks.front().words, tap_chunks = ceil_div(words, 2);
+    for (int64_t first = 0; first < filters.filters; first += kSlicedFilters, planes += block_size(filters))
+        for (int64_t chunk = 0; chunk < chunks_of(filters); ++chunk) {
+            uint64_t levels[kSlicedFilters] = {};  // 64 of each filter
+            for (const FilterBlock &from : filters.blocks) {
+                if (from.first_filter < first || from.first_filter >= first + kSlicedFilters) continue;
+                const int64_t lanes = from.registers * filters.kernels.lanes;
+                for (int64_t half = 0, word = chunk % tap_chunks * 2; half < 2 && word < words; ++half, ++word) {
+                    const uint32_t *row =
+                        filters.weights.get() + from.start + (chunk / tap_chunks * words + word) * lanes;
+                    for (int64_t i = 0; i < from.filters; ++i)
+                        levels[from.first_filter - first + i] |= static_cast<uint64_t>(row[i]) << 32 * half;
+                }
+            }
+            uint8_t *plane = planes + chunk * kSlicedLevels * kBytes;
+            for (int64_t byte = 0; byte < kBytes; ++byte)
+                for (int64_t eight = 0; eight < kSlicedLevels; eight += 8) {
+                    uint64_t bits = 0;
+                    for (int64_t k = 0; k < 8; ++k) bits |= (levels[k * kBytes + byte] >> eight & 0xff) << 8 * k;
+                    bits = transpose(bits);
+                    for (int64_t i = 0; i < 8; ++i)
+                        plane[(eight + i) * kBytes + byte] = static_cast<uint8_t>(bits >> 8 * i);
                 }
         }
-    }
 }
 
 const SlicedFilters &sliced_filters(const ProductFilters &filters) {

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import backend, native
+from hypersign.bits.memory import aligned_empty
 from hypersign.bits.reference import Words
 from hypersign.bits.thresholds import Thresholds
 from hypersign.bits.windows import check_pair, output_size
@@ -172,16 +173,12 @@ class Filters:
         threads: int = 1,
     ) -> NDArray[np.float32]:
         """The sums of `conv2d` as float32, rounded above 2^24, without checks; they are never stored as integers."""
-        module = native()
-        if module is None:
+        if native() is None:
             options = {"stride": stride, "padding": padding, "dilation": dilation, "pad_value": pad_value}
             return self.conv2d(x, **options).astype(np.float32)  # type: ignore[arg-type]
         size = output_size(x.shape[-3:-1], self.shape[:2], stride=stride, padding=padding, dilation=dilation)
-        y = np.empty((x.shape[-4], *size, self.filters), np.float32)
-        program = module.Elementwise(y.size // max(1, self.filters))
-        one = np.ones(self.filters, np.float32)
-        program.affine(program.output(y, self.filters), program.product(0, self.filters), one, 0 * one)
-        program.call_after(self._kernels(), x, size, stride, padding, dilation, pad_value)(threads)
+        y = aligned_empty((x.shape[-4], *size, self.filters), np.float32)
+        self._kernels().convolve(x, stride, padding, dilation, pad_value, None, None, None, y)(threads)
         return y
 
     def planned(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hypersign._checks import HypersignError, check_int, check_threads
 from hypersign.bits import reference
 from hypersign.bits.backend import native
+from hypersign.bits.memory import aligned_empty
 from hypersign.bits.reference import Words
 from hypersign.bits.windows import check_pair, output_size
 
@@ -33,6 +34,43 @@ class RoundedGradient:
     image_scales: NDArray[np.float32]
     by_filter: NDArray[np.int8]
     filter_scales: NDArray[np.float32]
+
+    def unpooled(
+        self, place: NDArray[np.uint8], window: tuple[int, int], size: tuple[int, int], *, threads: int = 1
+    ) -> "RoundedGradient":
+        """The rounded gradient of a max pool's inputs, if this is that of its outputs: 0 but at the maxima.
+
+        Args:
+            place: the place of each maximum in its window, counted row by row, uint8 (N, H, W, F).
+            window: (height, width) of the windows, which lie side by side.
+            size: (height, width) of the pool's inputs; the last windows may reach past the edge.
+            threads: number of threads.
+
+        Raises:
+            HypersignError: arrays and sizes do not fit each other.
+
+        >>> q = np.array([[[[5]]]], np.int8)
+        >>> one = RoundedGradient(q, np.ones(1, np.float32), q, np.ones(1, np.float32))
+        >>> one.unpooled(np.array([[[[2]]]], np.uint8), (2, 2), (2, 2)).by_image[0, :, :, 0].tolist()
+        [[0, 0], [5, 0]]
+        """
+        images, *shape, filters = self.by_image.shape
+        window, threads = check_pair("window", window, min=1), check_threads(threads)
+        covered = all(0 < -(-n // k) >= out for out, n, k in zip(shape, size, window, strict=True))
+        if place.dtype != np.uint8 or place.shape != self.by_image.shape or not covered:
+            raise HypersignError(
+                f"places must be uint8 {self.by_image.shape} for windows {window} in {size}; got {place.dtype} of "
+                f"shape {place.shape}"
+            )
+        found, kernels = [], native()
+        for q in (self.by_image, self.by_filter):
+            out = aligned_empty((images, *size, filters), np.int8)
+            if kernels is None:
+                out[...] = reference.unpool(q, place, window, size)
+            else:
+                kernels.max_pool_bytes_gradient(q, place, out, window, threads)
+            found.append(out)
+        return RoundedGradient(found[0], self.image_scales, found[1], self.filter_scales)
 
 
 def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1) -> RoundedGradient:
@@ -67,9 +105,9 @@ def round_gradient(gradient: NDArray[np.float32], seed: int, *, threads: int = 1
     if kernels is None:
         return RoundedGradient(*reference.round_gradient(gradient, seed))
     q = RoundedGradient(
-        np.empty(gradient.shape, np.int8),
+        aligned_empty(gradient.shape, np.int8),
         np.zeros(images, np.float32),
-        np.empty(gradient.shape, np.int8),
+        aligned_empty(gradient.shape, np.int8),
         np.zeros(filters, np.float32),
     )
     if gradient.size:
@@ -144,7 +182,7 @@ def input_gradient(
     kernels = native()
     if kernels is None:
         return _kept(reference.input_gradient(q, scales, words, shape, size, *options), inside, shape[2])
-    out = np.empty((len(q), *size, shape[2]), np.float32)
+    out = aligned_empty((len(q), *size, shape[2]), np.float32)
     planes = words.reshape(2 if words.ndim == 3 else 1, *words.shape[-2:])
     if out.size:
         kernels.input_gradient(q, scales, planes, inside, out, shape[:2], *options, check_threads(threads))
@@ -206,7 +244,7 @@ def weight_gradient(
     kernels = native()
     if kernels is None:
         return _kept(reference.weight_gradient(q, scales, x, shape, *options, pad_value), inside, math.prod(shape))
-    out = np.empty((q.shape[3], *shape), np.float32)
+    out = aligned_empty((q.shape[3], *shape), np.float32)
     planes = x.reshape(2 if x.ndim == 5 else 1, *x.shape[-4:])
     kernels.weight_gradient(q, scales, planes, inside, out, *options, pad_value, check_threads(threads))
     return out

@@ -174,6 +174,23 @@ def real_conv2d(
 LIMIT = 31
 
 
+def unpool(
+    q: NDArray[np.int8], place: NDArray[np.uint8], window: tuple[int, int], size: tuple[int, int]
+) -> NDArray[np.int8]:
+    """The gradient of a max pool's inputs, (N, *size, F), from that of its outputs and the places of the maxima."""
+    row, column = np.divmod(np.arange(window[0] * window[1]).reshape(window), window[1])
+    images, height, width, filters = q.shape
+    out = np.zeros((images, height * window[0], width * window[1], filters), np.int8)
+    for i, j in zip(row.ravel(), column.ravel(), strict=True):
+        # Windows at the right edge may be narrower, and places count what they have.
+        narrow = np.minimum(window[1], size[1] - window[1] * np.arange(width))[None, None, :, None]
+        out[:, i :: window[0], j :: window[1]] = np.where((place == i * narrow + j) & (j < narrow), q, 0)
+    padded = np.zeros((images, *size, filters), np.int8)
+    height, width = min(size[0], out.shape[1]), min(size[1], out.shape[2])
+    padded[:, :height, :width] = out[:, :height, :width]
+    return padded
+
+
 def round_gradient(
     gradient: NDArray[np.float32], seed: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypersign._pooled_gradient import PooledGradient
 from hypersign.bits.backend import native
 
 __all__ = ["use_training_kernels"]
@@ -72,7 +73,7 @@ def _max_pool(module: Any, x: Tensor) -> Tensor | None:
         return None
     rounds = -1 if module.ceil_mode else 1
     out = [rounds * (rounds * n // k) for n, k in zip(x.shape[2:], size, strict=True)]
-    return None if module.return_indices or 0 in out else _MaxPool.apply(x, size, out)
+    return None if module.return_indices or 0 in out else _MaxPool.apply(x, size, out, _goes_to_bits(x))
 
 
 def _rows(x: Tensor) -> Any:
@@ -86,6 +87,8 @@ def _pixels(x: Tensor) -> Any:
 
 
 def _channels_last(x: Tensor) -> Tensor:
+    if isinstance(x, PooledGradient):
+        return x.written()
     return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
 
 
@@ -144,19 +147,22 @@ class _MaxPool(torch.autograd.Function):
     """The maxima of windows side by side, and one byte for each: its place in the window."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, size: tuple[int, int], out: list[int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, size: tuple[int, int], out: list[int], lazy: bool) -> Tensor:
         y = torch.empty((*x.shape[:2], *out), memory_format=torch.channels_last)
         place = torch.empty(y.shape, dtype=torch.uint8, memory_format=torch.channels_last)
         native().max_pool_floats(_pixels(x), _pixels(y), _pixels(place), size, torch.get_num_threads())
-        ctx.shape, ctx.size = x.shape, size
+        ctx.shape, ctx.size, ctx.lazy = x.shape, size, lazy
         ctx.save_for_backward(place)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (place,) = ctx.saved_tensors
-        out = torch.empty(ctx.shape, memory_format=torch.channels_last)
-        native().max_pool_floats_gradient(
-            _pixels(_channels_last(grads[0])), _pixels(place), _pixels(out), ctx.size, torch.get_num_threads()
-        )
-        return out, None, None
+        found = PooledGradient(_channels_last(grads[0]), place, ctx.size, ctx.shape)
+        return found if ctx.lazy else found.written(), None, None, None
+
+
+def _goes_to_bits(x: Tensor) -> bool:
+    """Whether the gradient of `x` goes to a product on bits and to nobody else."""
+    made_by = type(x.grad_fn).__name__
+    return "hypersign_conv2d_of_levels" in made_by and x._backward_hooks is None and not x.retains_grad

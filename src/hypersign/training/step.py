@@ -14,8 +14,8 @@ from hypersign.layers import QuantLayer
 from hypersign.optimizers import Latent, LatentRule, Moment, rule_of
 from hypersign.quantizers import Quantizer, Surrogate
 from hypersign.tasks import Task
-from hypersign.training.blocks import update_in_blocks
 from hypersign.training.recipe import Recipe
+from hypersign.training.updates import norms_of, update_in_one_pass
 
 __all__ = ["SLOTS", "Step", "latent_weights", "make_optimizer", "make_rule", "slots_of"]
 
@@ -217,24 +217,24 @@ class Step:
         if self._unchecked:
             self._check_compiled(inputs, targets)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norms = torch._foreach_norm(gradients)
-        finite = torch.stack([loss.detach(), *norms]).isfinite()
+        norms = norms_of(gradients)
+        finite = torch.cat([loss.detach().view(1), norms]).isfinite()
         if self.guard and not finite.all():
             return loss.detach(), measured, torch.cat([finite, finite.new_ones(len(self.latent))])
         if self.rule is None and self.recipe.gradient_norm is None:
             limits = (self.recipe.gradient_clip, 1.0 if self._clip_after else None)
-            if (latent := update_in_blocks(self.optimizer, self.latent, limits)) is not None:
+            if (latent := update_in_one_pass(self.optimizer, self.latent, limits)) is not None:
                 return loss.detach(), measured, torch.cat([finite, latent.isfinite()])
         if self.recipe.gradient_clip is not None:
             _clip(gradients, self.recipe.gradient_clip)
         if self.recipe.gradient_norm is not None:
-            length = torch.linalg.vector_norm(torch.stack(norms))
+            length = torch.linalg.vector_norm(norms)
             torch._foreach_mul_(gradients, (self.recipe.gradient_norm / (length + 1e-6)).clamp(max=1.0))
         self._update(rate)
         if self._clip_after:
             self._clip_latent()
         if self.latent:
-            finite = torch.cat([finite, torch.stack(torch._foreach_norm(self.latent)).isfinite()])
+            finite = torch.cat([finite, norms_of(self.latent).isfinite()])
         return loss.detach(), measured, finite
 
     def _check_compiled(self, inputs: Tensor, targets: Tensor) -> None:
