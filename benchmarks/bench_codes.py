@@ -17,6 +17,8 @@ Every program runs in a process of its own, on one thread. `--rivals PYTHON` is 
 - ahead: recall of the best of our codes of no more bytes, less the rival's. times_as_fast: the rival's time over that
   of our fastest codes with no less recall, less one standard error.
 
+Every program gets all queries in one call. HyperSign skips wide codes by their signs, as it does by default.
+
 rabitqlib probes all clusters: one, or 4 sqrt(n), as its authors divide a million vectors. turbovec knows inner
 products alone, so it has no Euclidean row. "calibrated" fits its two numbers per component to 1,024 vectors, "full
 scan" is without its staged search, which it uses from 32,768 vectors on. FAISS's IndexRaBitQ has the recall of its

@@ -13,6 +13,7 @@ not depend on the law that combines changes: after a change of the law, only the
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -51,7 +52,7 @@ from hypersign.forecasting.bench import Bench
 from hypersign.forecasting.effects import error_of_mean
 from hypersign.forecasting.formats import sides_of
 from hypersign.forecasting.mixtures import together
-from hypersign.forecasting.planning import smallest
+from hypersign.forecasting.planning import best, smallest
 
 MIXED = {"binary": 1.0, "ternary": 1.0, "4-level": 1.0}
 """Formats of the random mixtures, and how strongly each is drawn."""
@@ -230,14 +231,16 @@ class World:
         drawn = mixtures_of(layers, self.mixtures, mild=self.subject.fragile)
         return [self.measured(f"mixture-{number:02}", assignment) for number, assignment in enumerate(drawn)]
 
-    def own(self, bits: str, assignment: Mapping[str, str]) -> Cell:
-        """What the forecast says of its plan: measured on its own inputs, repair on those it has not seen."""
+    def own(self, assignment: Mapping[str, str]) -> Cell:
+        """What the forecast says of a plan: measured on its own inputs, repair on those it has not seen."""
 
         def make() -> Cell:
             sides = {layer: sides_of(text) for layer, text in assignment.items() if text != "float"}
-            return together(self.bench, sides, repaired=True).as_dict()
+            found = together(self.bench, sides, repaired=True)
+            assert found.influence is not None
+            return {**found.as_dict(), "influence": found.influence.round(12).tolist()}
 
-        return cell(self.folder / f"plan-{bits}-own.json", make)
+        return cell(self.folder / f"own-{_short(assignment)}.json", make)
 
     def plans(self) -> dict[str, dict[str, Cell]]:
         """Plans at each budget by each method, measured; none for a network that is quantized already."""
@@ -246,18 +249,33 @@ class World:
             return {}
         found: dict[str, dict[str, Cell]] = {}
         for bits in BUDGETS:
-            for method in PLANS:
+            mine = found.setdefault(f"{bits:g}", {"forecast": self.planned(rows, bits)})
+            for method in PLANS[1:]:
                 assignment = plan_of(rows, method, bits, self.scores(method))
-                made = self.measured(f"plan-{bits:g}-{method.lower()}", assignment, ["repaired"])
-                found.setdefault(f"{bits:g}", {})[method] = made
+                mine[method] = self.measured(f"plan-{bits:g}-{method.lower()}", assignment, ["repaired"])
         return found
+
+    def planned(self, rows: Sequence[Cell], bits: float) -> Cell:
+        """The plan that `Forecast.plan` chooses, with its forecast (`own`), and measured."""
+        costs = [self.scores(cost) for cost in ("forecast", "forecast, KL")]
+
+        def measure(chosen: Sequence[Option]) -> Effect:
+            own = self.own(_assignment(rows, chosen))
+            return dataclasses.replace(_effect(own), influence=np.array(own["influence"]))
+
+        chosen, _ = best([options_of(rows, scores) for scores in costs], budget_of(rows, bits), measure)
+        assignment = _assignment(rows, chosen)
+        made = self.measured(f"plan-{bits:g}-forecast-{_short(assignment)}", assignment, ["repaired"])
+        return {**made, "own": self.own(assignment)}
 
     def scores(self, method: str) -> dict[tuple[str, str], float]:
         """The cost of each change for a plan: a sum over layers is made small."""
         keys = [tuple(key) for key in self.alone()["keys"]]
+        rows = {row["name"]: row["repaired"] for row in self.alone()["forecast"]["layers"]}
         if method == "forecast":
-            rows = {row["name"]: row["repaired"] for row in self.alone()["forecast"]["layers"]}
             return {(layer, text): -math.log(min(max(rows[layer][text]["r"], 1e-3), 1)) for layer, text in keys}
+        if method == "forecast, KL":
+            return {(layer, text): max(rows[layer][text]["kl"], 0) for layer, text in keys}
         if method == "uniform":
             return {}
         return dict(zip(keys, self.rivals()[method]["scores"], strict=True))
@@ -306,19 +324,39 @@ def plan_of(
     rows: Sequence[Cell], method: str, bits: float, scores: Mapping[tuple[str, str], float]
 ) -> dict[str, str]:
     """The assignment with the smallest sum of scores under a budget; "uniform": the largest format that fits."""
-    sizes = [sum(row["bytes"][text] for row in rows) for text in ("binary", "4-level", "8-level")]
-    budget = int(np.interp(bits, (1, 2, 3), sizes))
+    budget = budget_of(rows, bits)
     if method == "uniform":
-        fits = [text for text, size in zip(("binary", "4-level", "8-level"), sizes, strict=True) if size <= budget]
+        fits = [
+            text for text in ("binary", "4-level", "8-level") if sum(row["bytes"][text] for row in rows) <= budget
+        ]
         return {row["name"]: fits[-1] for row in rows}
-    options = [
+    chosen = cheapest(options_of(rows, scores), budget)
+    assert chosen is not None
+    return _assignment(rows, chosen)
+
+
+def budget_of(rows: Sequence[Cell], bits: float) -> int:
+    """The bytes of this many bits per weight, scales included."""
+    sizes = [sum(row["bytes"][text] for row in rows) for text in ("binary", "4-level", "8-level")]
+    return max(int(np.interp(bits, (1, 2, 3), sizes)), smallest(options_of(rows, {})))
+
+
+def options_of(rows: Sequence[Cell], scores: Mapping[tuple[str, str], float]) -> list[list[Option]]:
+    """For each layer the formats that a plan may choose, with their scores as costs."""
+    return [
         [Option("float", row["bytes"]["float"], 0.0)]
-        + [Option(text, row["bytes"][text], scores[row["name"], text]) for text in FORMATS]
+        + [Option(text, row["bytes"][text], scores.get((row["name"], text), 0.0)) for text in FORMATS]
         for row in rows
     ]
-    chosen = cheapest(options, max(budget, smallest(options)))
-    assert chosen is not None
+
+
+def _assignment(rows: Sequence[Cell], chosen: Sequence[Option]) -> dict[str, str]:
     return {row["name"]: option.name for row, option in zip(rows, chosen, strict=True)}
+
+
+def _short(assignment: Mapping[str, str]) -> str:
+    """A short name of an assignment."""
+    return hashlib.sha256(json.dumps(assignment, sort_keys=True).encode()).hexdigest()[:8]
 
 
 # ---------------------------------------------------------------------------------------------- tables
@@ -463,7 +501,7 @@ def plan_rows(world: World) -> list[Cell]:
         by_law = law.predict(world.picks(mine["assignment"]))
         versus = {}
         for method in PLANS[1:]:
-            other = made[method]
+            other = made[method] if made[method]["assignment"] != mine["assignment"] else mine
             versus[method] = {
                 "r": other["repaired"]["r"],
                 "agreement": other["repaired"]["agreement"],
@@ -476,7 +514,7 @@ def plan_rows(world: World) -> list[Cell]:
             {
                 "bits": float(bits),
                 "by_law": {name: getattr(by_law, name).value - getattr(by_law, name).bias for name in NUMBERS},
-                "predicted": world.own(bits, mine["assignment"]),
+                "predicted": {name: value for name, value in mine["own"].items() if name != "influence"},
                 "measured": mine["repaired"],
                 "against": versus,
                 "assignment": mine["assignment"],

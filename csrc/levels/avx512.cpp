@@ -3,12 +3,12 @@
 // sums do not wait for each other. Scores are compared with the limits before sums leave their registers.
 #include <immintrin.h>
 
-#include <utility>
-
 #include "inline.hpp"
 #include "levels/encode.hpp"
 #include "levels/levels.hpp"
 #include "levels/recode.hpp"
+#include "levels/registers.hpp"
+#include "levels/sieve.hpp"
 
 namespace hypersign {
 namespace {
@@ -33,22 +33,6 @@ void unpack(const LevelGroup &group) {
             _mm512_storeu_si512(to, _mm512_shuffle_epi8(table, digits));
         }
     }
-}
-
-// Sums with the products of four bytes added to each. Compilers copy the sums of the intrinsic around, and into memory.
-HYPERSIGN_INLINE __m512i with_products(__m512i sums, __m512i x, __m512i numbers) {
-#if defined(HYPERSIGN_REGISTER)
-    return _mm512_dpbusd_epi32(sums, x, numbers);  // under an emulator
-#else
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(numbers));
-    return sums;
-#endif
-}
-
-// Calls f(0), f(1) and so on with constants, so that arrays become registers.
-template <class F, int... i>
-HYPERSIGN_INLINE void each(std::integer_sequence<int, i...>, const F &f) {
-    (f(std::integral_constant<int, i>()), ...);
 }
 
 // The dot products of G groups and Q queries.
@@ -153,6 +137,6 @@ void select(const LevelTile &tile, const LevelScores &scores) {
 }  // namespace
 
 const LevelKernels levels_avx512{16, unpack, dots, select, recode_levels, encode_rows<float>,
-                                 encode_rows<double>};
+                                 encode_rows<double>, &sieve_avx512};
 
 }  // namespace hypersign

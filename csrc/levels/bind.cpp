@@ -61,8 +61,9 @@ void bind_levels(nb::module_ &m) {
            });
     define(m, "level_topk",
            [](Array<const int8_t, 2> queries, Array<const float, 1> steps, Rows rows, int kind, Allowed allowed,
-              Array<float, 2> scores, Array<int64_t, 2> indices, int threads) {
-               const LevelTask search = task(queries, rows, kind, 2, allowed, threads);
+              bool exact, Array<float, 2> scores, Array<int64_t, 2> indices, int threads) {
+               LevelTask search = task(queries, rows, kind, 2, allowed, threads);
+               search.exact = exact;
                const int64_t k = length(scores, 1), n = search.row_count;
                const int64_t most =
                    search.allowed == nullptr ? n : n - std::count(search.allowed, search.allowed + n, 0);

@@ -1,16 +1,20 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
+#include <optional>
 
 #include "integers.hpp"
 #include "levels/levels.hpp"
+#include "levels/sieve.hpp"
 #include "tiles.hpp"
 
 namespace hypersign {
 namespace {
 
-constexpr int64_t kQueries = 1024;    // compared with a block before the next is laid out
-constexpr int64_t kTileQueries = 12;  // whose scores are in memory at the same time
+constexpr int64_t kTileQueries = 12;  // whose scores are in memory at the same time; more begin at a multiple
+constexpr int64_t kQueries = 85 * kTileQueries;  // compared with a block before the next is laid out
 constexpr int64_t kBytes = 1 << 15;   // of a block
 constexpr int64_t kBlockRows = 128;   // a block has a multiple of them
 constexpr int64_t kSorted = 32;       // most results that are kept in order
@@ -37,7 +41,7 @@ const Form &form_of(LevelKind kind) { return kForms[static_cast<int>(kind)]; }
 // Queries in the order of tiles, with their sums. Steps are those of each digit in turn.
 struct Queries {
     int64_t packed_steps, steps, bytes;
-    std::vector<int8_t> numbers;
+    std::vector<int8_t> numbers, ordered;
     std::vector<int32_t> sums;
 
     Queries(const LevelTask &task, const Form &form)
@@ -64,6 +68,20 @@ struct Queries {
         }
     }
 };
+
+// At most `most` allowed rows from `row` on; moves `row` behind them, and returns how many there are.
+int64_t choose(const LevelTask &task, int64_t &row, int64_t last, int64_t most, int64_t *rows) {
+    int64_t count = 0;
+    if (task.allowed == nullptr) {
+        for (; row < last && count < most; ++row) rows[count++] = row;
+        return count;
+    }
+    for (; row < last && count < most; ++row) {
+        rows[count] = row;
+        count += task.allowed[row] != 0;
+    }
+    return count;
+}
 
 struct alignas(64) CacheLine {
     uint8_t bytes[64];
@@ -98,17 +116,7 @@ struct Block {
 
     // Lays out at most `most` allowed rows from `row` on, moves `row` behind them, and returns how many there are.
     int64_t load(int64_t &row, int64_t last, int64_t most, bool factors) {
-        int64_t count = 0;
-        most = std::min(most, capacity);
-        if (task.allowed == nullptr) {
-            count = std::min(most, last - row);
-            for (int64_t i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = row + i;
-            row += count;
-        }
-        for (; row < last && count < most; ++row) {
-            rows[static_cast<size_t>(count)] = row;
-            count += task.allowed[row] != 0;
-        }
+        const int64_t count = choose(task, row, last, std::min(most, capacity), rows.data());
         for (int64_t i = 0; factors && i < count; ++i) {
             const uint8_t *from = task.rows + rows[static_cast<size_t>(i)] * task.row_bytes + stored_width;
             std::memcpy(&a[static_cast<size_t>(i)], from, 4);
@@ -193,6 +201,268 @@ struct Nearest {
     }
 };
 
+// Whether all have limits.
+bool limited(const std::vector<Nearest> &nearest) {
+    return std::all_of(nearest.begin(), nearest.end(), [](const Nearest &each) { return each.limit == each.limit; });
+}
+
+// How the sum of signs follows from the product, by kind: for Gaussian rows of many levels, measured.
+struct Signs {
+    double ratio;      // of the weight that holds along the row to sum|c| / sum c^2, which holds across it
+    double deviation;  // of S, in units of |v|, if the cosine of v and row is 0
+    double varying;    // if it is 1
+};
+
+constexpr Signs kSigns[] = {{1, 0, 0}, {}, {.977, .494, .147}, {1, .585, .097}, {1, .598, .055}};
+
+constexpr double kDeviations = 3.5;
+// The sieve gains for at least this many queries, levels of a row, levels of all rows, and rows for each result.
+constexpr int64_t kSieveBatch = 64, kSieveLevels = 256, kSieveProducts = 5'000'000, kSieveRanks = 1000;
+constexpr int64_t kMostSieveLevels = 8192;
+constexpr int64_t kSieveStart = 480;         // rows before the sieve begins: then limits are known
+constexpr int64_t kSieveTrial = 1 << 12;     // rows after which it ends if too many pass:
+constexpr double kMostPassed = .07;
+constexpr int64_t kSieveRows = 1 << 12;      // most rows of its block
+constexpr int64_t kSieveIndices = 1 << 18;   // most bytes of signs of its block
+constexpr int64_t kCosts = 1 << 24;          // most bytes of costs of its queries
+constexpr double kCostRange = 240;           // a byte, with some space for rows that need less
+
+// Memory of the sieve for some queries and a block of rows.
+struct Sieve {
+    Block &block;
+    const LevelTask &task;
+    const float *steps;
+    int64_t first, query_count, lookups, pitch, digits, capacity;
+    std::vector<int64_t> rows;
+    std::vector<uint8_t> packed, indices, used, held;
+    std::unique_ptr<uint8_t[]> costs;  // (queries, lookups, 64), not set to zeros
+    std::vector<uint64_t> always;
+    std::vector<int32_t> absolutes, squares;
+    std::vector<int16_t> products, offsets;
+    std::vector<float> a, b, product, offset, scores;
+    std::vector<uint32_t> positions, passed;
+    std::vector<int8_t> numbers, ordered;
+    struct Query {
+        double unit = 0, constant = 0;  // of a cost; no unit: all rows pass
+    };
+    std::vector<Query> prepared;
+    int64_t found[kSieveQueries];
+    double product_scale = 0, offset_scale = 0;
+
+    // Whether it is quicker, and can be used.
+    static bool pays(const LevelTask &task, int64_t k, int64_t row_count) {
+        const bool fine = task.kind == LevelKind::three || task.kind == LevelKind::four;
+        return !task.exact && current_kernels().levels->sieve != nullptr && task.kind != LevelKind::three_halves &&
+               task.query_count >= kSieveBatch && task.count >= kSieveLevels && task.count <= kMostSieveLevels &&
+               row_count * task.count >= (fine ? 3 : 1) * kSieveProducts && row_count >= kSieveRanks * k;
+    }
+
+    // The most queries whose costs fit into kCosts, in whole tiles.
+    static int64_t queries(const Queries &queries) {
+        return std::min(kQueries, kCosts / (ceil_div(queries.steps, 3) * 128) / kTileQueries * kTileQueries);
+    }
+
+    Sieve(Block &block, const float *steps, int64_t first, int64_t last)
+        : block(block), task(block.task), steps(steps), first(first), query_count(last - first),
+          lookups(ceil_div(block.queries.steps, 3) * 2), pitch(ceil_div(block.queries.packed_steps, 8) * 32),
+          digits(block.form.digits),
+          capacity(std::clamp<int64_t>(kSieveIndices / (lookups * 256) * 256, 256, kSieveRows)),
+          rows(static_cast<size_t>(capacity)), packed(static_cast<size_t>(capacity * pitch)),
+          indices(static_cast<size_t>(capacity * lookups)), used(static_cast<size_t>(block.queries.bytes)),
+          held(static_cast<size_t>(capacity * kSieveQueries)),
+          costs(new uint8_t[static_cast<size_t>(query_count * lookups * 64)]), always(static_cast<size_t>(capacity / 64)),
+          absolutes(static_cast<size_t>(capacity)), squares(absolutes.size()), products(absolutes.size()),
+          offsets(absolutes.size()), a(absolutes.size() + 16), b(a.size()), product(a.size()), offset(a.size()),
+          scores(static_cast<size_t>(pitch_of_found() * kSieveQueries)), positions(scores.size()),
+          passed(scores.size()),
+          numbers(static_cast<size_t>(query_count * digits * pitch)),
+          ordered(static_cast<size_t>(lookups * 6)),
+          prepared(static_cast<size_t>(query_count)) {
+        const int64_t width = ceil_div(task.count, digits);
+        for (int64_t i = 0; i < digits; ++i) {
+            const int64_t here = std::clamp<int64_t>(task.count - i * width, 0, width);
+            std::fill_n(used.data() + i * block.queries.packed_steps * 4, here, uint8_t{255});
+            for (int64_t q = 0; q < query_count; ++q)
+                std::copy_n(task.queries + (first + q) * task.count + i * width, here,
+                            numbers.data() + (q * digits + i) * pitch);
+        }
+    }
+
+    const SieveKernels &kernels() const { return *block.kernels.sieve; }
+
+    int64_t load(int64_t &row, int64_t last, int64_t most) {
+        const int64_t count = choose(task, row, last, std::min(most, capacity), rows.data());
+        const int64_t width = ceil_div(task.count, digits), lanes = block.kernels.lanes;
+        for (int64_t i = 0; i < count; ++i) {
+            const uint8_t *from = task.rows + rows[static_cast<size_t>(i)] * task.row_bytes;
+            uint8_t *to = packed.data() + i * pitch;
+            if (block.form.recoded())
+                block.kernels.recode(task.kind, task.count, from, block.digits.data(), to);
+            else
+                std::memcpy(to, from, static_cast<size_t>(width));
+            std::memcpy(&a[static_cast<size_t>(i)], from + block.stored_width, 4);
+            std::memcpy(&b[static_cast<size_t>(i)], from + block.stored_width + 4, 4);
+        }
+        for (int64_t start = 0; start < count; start += block.capacity) {
+            const int64_t number = std::min(block.capacity, count - start);
+            for (int64_t i = 0; i < number; i += lanes) {
+                const uint8_t *from[16];
+                for (int64_t lane = 0; lane < lanes; ++lane)
+                    from[lane] = packed.data() + std::min(start + i + lane, count - 1) * pitch;
+                block.kernels.unpack({from, 8 / block.form.digits, block.queries.packed_steps, block.form.table,
+                                      block.bytes() + i * block.queries.bytes});
+            }
+            kernels().signs(block.tile(ceil_div(number, 64) * 64, 0, 0), used.data(), lookups,
+                            indices.data() + start * lookups, absolutes.data() + start, squares.data() + start);
+        }
+        weigh(count);
+        return count;
+    }
+
+    void weigh(int64_t count) {
+        float largest[2];
+        kernels().weigh({count, static_cast<float>(kSigns[static_cast<int>(task.kind)].ratio), absolutes.data(),
+                         squares.data(), a.data(), b.data(), product.data(), offset.data(), always.data(),
+                         products.data(), offsets.data(), largest});
+        product_scale = largest[0] * (32768. / 32767);
+        offset_scale = largest[1] * (32768. / 32767);
+    }
+
+    // The costs of a query, in units in which most rows' limits fit into bytes.
+    void prepare(int64_t q, int64_t count, float limit) {
+        for (int64_t i = 0; i < digits; ++i)
+            std::copy_n(numbers.data() + (q * digits + i) * pitch, block.queries.packed_steps * 4,
+                        ordered.data() + i * block.queries.packed_steps * 4);
+        int32_t size = 0, square = 0;
+        for (const int8_t x : ordered) {
+            size += x < 0 ? -x : x;
+            square += x * x;
+        }
+        const double length = std::sqrt(static_cast<double>(square)), sum = size;
+        float lows[16];
+        std::fill_n(lows, 16, std::numeric_limits<float>::infinity());
+        for (int64_t i = 0; i + 16 <= std::min<int64_t>(count, 64); i += 16)
+            for (int64_t j = 0; j < 16; ++j) {
+                const float demand = offset[static_cast<size_t>(i + j)] - product[static_cast<size_t>(i + j)] * limit;
+                lows[j] = demand < lows[j] ? demand : lows[j];
+            }
+        const double least = *std::min_element(lows, lows + 16) / static_cast<double>(steps[first + q]);
+        Query &own = prepared[static_cast<size_t>(q)];
+        if (!(std::fabs(least) <= kSieveMost) || size == 0) return;
+        const Signs &signs = kSigns[static_cast<int>(task.kind)];
+        const double cosine = std::clamp(least / (.8 * std::sqrt(static_cast<double>(task.count)) * length), 0.0, 1.0);
+        const double deviation = length * std::sqrt(signs.deviation * signs.deviation * (1 - cosine * cosine) +
+                                                    signs.varying * signs.varying * cosine * cosine);
+        const double margin = sum + kDeviations * deviation;
+        own.unit = std::max(margin - least, .05 * margin) / kCostRange;
+        const double rounding = own.unit * std::sqrt(static_cast<double>(lookups) / 12);
+        own.constant = sum + kDeviations * std::hypot(deviation, rounding) + 2 * own.unit;
+        kernels().costs(ordered.data(), lookups, static_cast<float>(2 / own.unit), costs.get() + q * lookups * 64);
+    }
+
+    int64_t pitch_of_found() const { return capacity + 80; }
+
+    // The wanted scores of kSieveQueries queries from q on, the last one repeated. Returns how many rows passed.
+    int64_t run(int64_t q, int64_t count, const float *limits) {
+        LevelSieve sieve{ceil_div(count, 64), lookups, indices.data(), products.data(), offsets.data(), always.data(),
+                         {}, {}, {}, {}, packed.data(), pitch, 8 / block.form.digits, block.form.table,
+                         block.form.zero, {}, {}, held.data(), passed.data()};
+        float some_steps[kSieveQueries];
+        for (int64_t i = 0; i < kSieveQueries; ++i) {
+            const int64_t own = std::min(q + i, query_count - 1);
+            const Query &query = prepared[static_cast<size_t>(own)];
+            const double scale = 1 / (steps[first + own] * query.unit);
+            const double constant = query.constant / query.unit, p = product_scale * limits[i] * scale,
+                         o = offset_scale * scale;
+            const bool fits = constant <= 2000 && std::fabs(p) <= 30000 && o <= 30000;
+            sieve.constants[i] = fits ? static_cast<int16_t>(constant) : int16_t{32767};
+            sieve.product_scales[i] = fits ? static_cast<int16_t>(std::lrint(p)) : int16_t{0};
+            sieve.offset_scales[i] = fits ? static_cast<int16_t>(std::lrint(o)) : int16_t{0};
+            sieve.costs[i] = costs.get() + own * lookups * 64;
+            sieve.numbers[i] = numbers.data() + own * digits * pitch;
+            sieve.sums[i] = block.queries.sums[static_cast<size_t>(first + own)];
+            some_steps[i] = steps[first + own];
+        }
+        return kernels().sieve(sieve, {count, some_steps, limits, a.data(), b.data(), pitch_of_found(),
+                                       positions.data(), scores.data(), found});
+    }
+};
+
+// The nearest rows of some queries.
+struct Scan {
+    Block block;
+    const float *steps;
+    int64_t first, count, k, capacity;
+    std::vector<uint64_t> keys;
+    std::vector<Nearest> nearest;
+
+    Scan(const LevelTask &task, const Queries &queries, const float *steps, int64_t first, int64_t last, int64_t k,
+         int64_t capacity)
+        : block(task, queries), steps(steps), first(first), count(last - first), k(k), capacity(capacity),
+          keys(static_cast<size_t>(count * capacity)) {
+        for (int64_t i = 0; i < count; ++i) nearest.push_back({keys.data() + i * capacity});
+    }
+
+    void run(int64_t row, int64_t last_row) {
+        const int64_t start = row;
+        bool sieved = count >= kSieveBatch && Sieve::pays(block.task, k, last_row - row);
+        std::optional<Sieve> sieve;
+        // Small blocks first: until there are k, everything is near.
+        int64_t most = 32;
+        while (row < last_row) {
+            if (!sieved || row - start < kSieveStart || !limited(nearest)) {
+                whole(block.load(row, last_row, most, true));
+                most = std::min(2 * most, block.capacity);
+                continue;
+            }
+            const bool begins = !sieve;
+            if (begins) sieve.emplace(block, steps, first, first + count);
+            const int64_t rows = sieve->load(row, last_row, most);
+            most = std::min(2 * most, sieve->capacity);
+            const double share = static_cast<double>(by_signs(*sieve, rows, begins)) / static_cast<double>(rows * count);
+            sieved = row - start < kSieveTrial || share <= kMostPassed;
+        }
+    }
+
+    // The first `rows` rows of the block.
+    void whole(int64_t rows) {
+        for (int64_t q = 0; q < count; q += kTileQueries) {
+            const int64_t number = std::min(kTileQueries, count - q);
+            float limits[kTileQueries];
+            for (int64_t i = 0; i < number; ++i) limits[i] = nearest[static_cast<size_t>(q + i)].limit;
+            block.kernels.select(block.tile(rows, first + q, number),
+                                 {rows, steps + first + q, limits, block.a.data(), block.b.data(), block.pitch,
+                                  block.positions.data(), block.scores.data(), block.found});
+            for (int64_t i = 0; i < number; ++i)
+                push(q + i, block.found[i], block.rows, block.positions, block.scores, i * block.pitch);
+        }
+    }
+
+    // The first `rows` rows of the sieve's block. Returns how many pass, of all queries together.
+    int64_t by_signs(Sieve &sieve, int64_t rows, bool begins) {
+        int64_t passed = 0;
+        for (int64_t q = 0; q < count; q += kSieveQueries) {
+            float limits[kSieveQueries];
+            for (int64_t i = 0; i < kSieveQueries; ++i) {
+                limits[i] = nearest[static_cast<size_t>(std::min(q + i, count - 1))].limit;
+                if (begins && q + i < count) sieve.prepare(q + i, rows, limits[i]);
+            }
+            passed += sieve.run(q, rows, limits);
+            for (int64_t i = 0; i < std::min(kSieveQueries, count - q); ++i)
+                push(q + i, sieve.found[i], sieve.rows, sieve.positions, sieve.scores, i * sieve.pitch_of_found());
+        }
+        return passed;
+    }
+
+    void push(int64_t q, int64_t number, const std::vector<int64_t> &rows, const std::vector<uint32_t> &positions,
+              const std::vector<float> &scores, int64_t start) {
+        for (int64_t i = start; i < start + number; ++i) {
+            const auto at = static_cast<size_t>(i);
+            nearest[static_cast<size_t>(q)].push(key(scores[at], rows[positions[at]]), k, capacity);
+        }
+    }
+};
+
 }  // namespace
 
 int64_t level_width(LevelKind kind, int64_t count) {
@@ -222,37 +492,16 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
     if (k == 0 || task.query_count == 0) return;
     const Queries queries(task, form_of(task.kind));
     const int64_t capacity = std::min(k + std::max<int64_t>(k / 2, 8), task.row_count);
-    const Tiles tiles(task.query_count, task.row_count, task.threads,
-                      std::clamp<int64_t>((1 << 20) / capacity, 1, kQueries));
+    const int64_t most = Sieve::pays(task, k, task.row_count) ? Sieve::queries(queries) : kQueries;
+    const int64_t kept = std::clamp<int64_t>((1 << 20) / capacity / kTileQueries * kTileQueries, kTileQueries, most);
+    const Tiles tiles(task.query_count, task.row_count, task.threads, kept);
     // Each share's k nearest, merged later; the largest key means none.
     std::vector<uint64_t> found(static_cast<size_t>(task.query_count * tiles.shares * k), ~uint64_t{0});
     tiles.run([&](int64_t first, int64_t last, int64_t share, int64_t row, int64_t last_row) {
-        Block block(task, queries);
-        std::vector<uint64_t> keys(static_cast<size_t>((last - first) * capacity));
-        std::vector<Nearest> nearest;
-        for (int64_t i = 0; i < last - first; ++i) nearest.push_back({keys.data() + i * capacity});
-        // Small blocks first: until there are k, everything is near.
-        int64_t ramp = 32;
-        while (row < last_row) {
-            const int64_t count = block.load(row, last_row, ramp, true);
-            ramp = std::min(2 * ramp, block.capacity);
-            for (int64_t q = first; q < last; q += kTileQueries) {
-                const int64_t number = std::min(kTileQueries, last - q);
-                Nearest *const mine = nearest.data() + (q - first);
-                float limits[kTileQueries];
-                for (int64_t i = 0; i < number; ++i) limits[i] = mine[i].limit;
-                block.kernels.select(block.tile(count, q, number),
-                                     {count, steps + q, limits, block.a.data(), block.b.data(), block.pitch,
-                                      block.positions.data(), block.scores.data(), block.found});
-                for (int64_t i = 0; i < number; ++i)
-                    for (int64_t j = 0; j < block.found[i]; ++j) {
-                        const auto at = static_cast<size_t>(i * block.pitch + j);
-                        mine[i].push(key(block.scores[at], block.rows[block.positions[at]]), k, capacity);
-                    }
-            }
-        }
+        Scan scan(task, queries, steps, first, last, k, capacity);
+        scan.run(row, last_row);
         for (int64_t q = first; q < last; ++q) {
-            const Nearest &mine = nearest[static_cast<size_t>(q - first)];
+            const Nearest &mine = scan.nearest[static_cast<size_t>(q - first)];
             const int64_t number = std::min(k, mine.size);
             uint64_t *to = found.data() + (q * tiles.shares + share) * k;
             std::partial_sort_copy(mine.keys, mine.keys + mine.size, to, to + number);

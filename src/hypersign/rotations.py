@@ -30,6 +30,9 @@ Array = TypeVar("Array", bound=Any)
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
+KEPT_SIGNS = 1 << 16
+"""Most signs that a Hadamard rotation keeps between calls."""
+
 
 class HaarRotation:
     """A rotation drawn uniformly (Haar's measure) from all orthogonal matrices, reflections included.
@@ -144,18 +147,27 @@ class HadamardRotation:
         self.outputs = self.size if outputs is None else wanted
         self.rounds = check_int("a Hadamard rotation's rounds", rounds, min=1)
         self.seed = check_int("a rotation's seed", seed, min=0, max=2**64 - 1)
+        self._kept: np.ndarray | None = None
 
     def signs(self, number: int) -> np.ndarray:
         """The signs of round `number` (from 0): float32, shape (size,). Every call computes them again."""
         return random_signs(self.size, self.seed, number)
 
+    def _all_signs(self) -> np.ndarray:
+        """The signs of all rounds, also of second transforms in a tight rotation. Few are kept for the next call."""
+        if self._kept is not None:
+            return self._kept
+        rounds = self.rounds if self.window == self.size else 2 * self.rounds
+        signs = np.stack([self.signs(number) for number in range(rounds)])
+        if signs.size <= KEPT_SIGNS:
+            self._kept = signs
+        return signs
+
     def __call__(self, x: Array) -> Array:
         """Returns R x for every vector x in the last dimension."""
         _check_last(x, self.dimension)
         if isinstance(x, np.ndarray) and can_rotate(x.dtype):
-            rounds = self.rounds if self.window == self.size else 2 * self.rounds
-            signs = np.stack([self.signs(number) for number in range(rounds)])
-            rotated: Any = rotate(x, signs, self.window, self.outputs)
+            rotated: Any = rotate(x, self._all_signs(), self.window, self.outputs)
             return rotated
         y: Any = _padded(x, self.size)
         for number in range(self.rounds):

@@ -134,10 +134,10 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     ),
     "hamming_within": (function("hamming_within"), [u64(3, 2), u64(200, 2), flips(200), 10, 1]),
     "level_dots": (function("level_dots"), [i8(3, 70), u8(9, 18), 2, i32(3, 9), 1]),
-    "level_topk": (function("level_topk"), [i8(3, 70), f32(3), u8(9, 26), 2, None, f32(3, 5), i64(3, 5), 1]),
+    "level_topk": (function("level_topk"), [i8(3, 70), f32(3), u8(9, 26), 2, None, True, f32(3, 5), i64(3, 5), 1]),
     "level_topk of allowed rows": (
         function("level_topk"),
-        [i8(3, 70), f32(3), u8(9, 26), 2, ~flips(9), f32(3, 5), i64(3, 5), 1],
+        [i8(3, 70), f32(3), u8(9, 26), 2, ~flips(9), True, f32(3, 5), i64(3, 5), 1],
     ),
     "channels_last": (function("channels_last"), [u8(2, 3, 5, 6), u8(2, 5, 6, 3)]),
     "image_conv2d to sums": (call_image, [*IMAGE, i32(2, 5, 6, 40), None, None, None, 40]),

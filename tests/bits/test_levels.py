@@ -15,6 +15,7 @@ from hypersign.bits import (
     unpack_levels,
 )
 from hypersign.bits.levels import LEVELS
+from hypersign.hashing.levels import encode, quantize_queries
 
 BITS = tuple(LEVELS)
 COMPILED = available_backends()[1:]
@@ -153,3 +154,49 @@ def test_bad_arguments():
     ):
         with pytest.raises(HypersignError, match=message):
             call()
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_many_queries(backend):
+    """More than meet a block before the next is laid out, and fewer when each keeps many results."""
+    code = LevelCode(2, 8)
+    x, indices, rows = some(code, 2500, 1100)
+    with forced(backend):
+        np.testing.assert_array_equal(level_dots(x, rows, code), x.astype(int) @ code.levels[indices].T.astype(int))
+        for k in (3, 1000):
+            found = level_topk(x, np.ones(2500, np.float32), rows, code, k)
+            for i in (0, 500, 700, 1020, 1024, 2400, 2499):
+                alone = level_topk(x[i : i + 1], np.ones(1, np.float32), rows, code, k)
+                np.testing.assert_array_equal(found[0][i], alone[0][0])
+                np.testing.assert_array_equal(found[1][i], alone[1][0])
+
+
+def near_rows(bits, rows, queries=70, count=256):
+    """Packed levels of Gaussian rows that vary along few directions, and queries beside some of them."""
+    random = np.random.default_rng(0)
+    axes = random.standard_normal((12, count), np.float32)
+    x = random.standard_normal((rows, 12), np.float32) @ axes + random.standard_normal((rows, count), np.float32) / 2
+    y = x[:: rows // queries][:queries] + random.standard_normal((queries, count), np.float32)
+    code = LevelCode(bits, count)
+    codes = pack_levels(encode(x, code), code)
+    numbers = np.stack([-random.uniform(0.5, 2, rows), random.standard_normal(rows)], axis=1).astype("<f4")
+    return code, *quantize_queries(y), np.concatenate([codes, numbers.view(np.uint8)], axis=1)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_that_are_skipped_by_their_signs_would_not_be_found(bits, threads):
+    code, x, steps, rows = near_rows(bits, 65_000 if bits > 2 else 25_000)
+    numbers = rows[:, code.width :].view("<f4")
+    rows[2000:2064] = rows[70]  # equal rows: the lower indices are found
+    numbers[500:9000:500, 0] = 0  # these cannot be skipped
+    numbers[501:9000:500, 0] = 0.001
+    numbers[502:9000:500, 1] = math.nan
+    numbers[503:9000:500] = -math.inf, math.inf
+    numbers[504, 0] = -1e-30
+    allowed = np.random.default_rng(1).random(len(rows)) < 0.9
+    for k, mask in ((10, None), (10, allowed), (20, None)):
+        expected = level_topk(x, steps, rows, code, k, allowed=mask, threads=threads)
+        found = level_topk(x, steps, rows, code, k, allowed=mask, exact=False, threads=threads)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])

@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 from scipy import special, stats
 
 from hypersign.forecasting import effect
-from hypersign.forecasting.effects import centred
+from hypersign.forecasting.effects import centred, gain
 
 
 def logits(seed: int = 0, shape: tuple[int, ...] = (60, 3, 5)) -> tuple[np.ndarray, np.ndarray]:
@@ -61,3 +63,24 @@ def test_nothing_changed_and_everything_lost() -> None:
     assert lost.r.value == 0
     assert lost.destroyed
     assert "destroyed" in lost.as_dict()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_gain_has_the_error_of_paired_differences(grouped: bool) -> None:
+    """Compared with the jackknife over inputs, or over groups of inputs."""
+    generator = np.random.default_rng(3)
+    c = generator.normal(size=(240, 1, 8))
+    groups = np.repeat(np.arange(40), 6) if grouped else None
+    noise = generator.normal(size=c.shape) + (0 if groups is None else generator.normal(size=(40, 1, 8))[groups])
+    first, second = c + 0.5 * noise, c + 0.52 * noise + 0.05 * generator.normal(size=c.shape)
+    found = gain(effect(c, first, groups), effect(c, second, groups))
+
+    def difference(rows: np.ndarray) -> float:
+        return effect(c[rows], first[rows]).r.value - effect(c[rows], second[rows]).r.value
+
+    labels = np.arange(len(c)) if groups is None else groups
+    without = np.array([difference(labels != label) for label in np.unique(labels)])
+    error = math.sqrt((len(without) - 1) * without.var())
+    assert found.value == pytest.approx(difference(labels >= 0), abs=1e-12)
+    assert found.error == pytest.approx(error, rel=0.03)
+    assert found.error < 0.2 * effect(c, first, groups).r.error

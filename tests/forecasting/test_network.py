@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -11,6 +12,9 @@ from hypersign._checks import HypersignError
 from hypersign.data import TextData
 from hypersign.forecasting import forecast, inputs_of, repair
 from hypersign.forecasting.bench import Bench
+from hypersign.forecasting.effects import gain
+from hypersign.forecasting.formats import sides_of
+from hypersign.forecasting.mixtures import together
 from hypersign.layers import QuantLinear, convert
 from hypersign.quantizers import MeanScale, Sign
 
@@ -155,6 +159,31 @@ def test_a_plan_fits_its_budget_and_its_code_makes_it(found, net, images) -> Non
     logits = [network(images[150:]).detach() for network in (net, namespace["quantized"])]
     centred = torch.stack([(z - z.mean(1, keepdim=True)).flatten() for z in logits])
     assert float(torch.corrcoef(centred)[0, 1]) == pytest.approx(plan.measured.r.value, abs=1e-3)
+
+
+def test_no_plan_with_a_best_sum_is_clearly_better(found) -> None:
+    """Of all choices, those with the smallest sums of -log r and KL, by a search over all, measure no better."""
+    differ = 0
+    for bits in np.arange(2.1, 9, 0.6):
+        budget = int(bits * sum(layer.weights for layer in found.layers) // 8)
+        sums: dict[str, list[tuple[float, int, tuple[str, ...]]]] = {"r": [], "kl": []}
+        for names in itertools.product(*[[name for name in layer.bytes] for layer in found.layers]):
+            size = sum(layer.bytes[name] for layer, name in zip(found.layers, names, strict=True))
+            alone = [layer.repaired[name] for layer, name in zip(found.layers, names, strict=True) if name != "float"]
+            if size <= budget:
+                sums["r"].append((-sum(math.log(effect.r.value) for effect in alone), size, names))
+                sums["kl"].append((sum(effect.kl.value for effect in alone), size, names))
+        best = [
+            dict(zip((layer.name for layer in found.layers), min(rows)[2], strict=True)) for rows in sums.values()
+        ]
+        plan = found.plan(bits_per_weight=bits)
+        assert plan.bits_per_weight <= bits
+        differ += best[0] != best[1]
+        for other in best:
+            sides = {layer: sides_of(name) for layer, name in other.items() if name != "float"}
+            more = gain(together(found.bench, sides, repaired=True), plan.predicted)
+            assert more.value <= 2 * more.error + 1e-12
+    assert differ  # at some budget the two sums choose differently
 
 
 def test_bytes_count_every_parameter(found, net) -> None:

@@ -1,6 +1,7 @@
 // Compares the kernels of each instruction set with the portable ones on random tasks, without Python, so that it
 // runs under an emulator. Prints what differs, and exits with 1 if anything does.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -16,6 +17,7 @@
 #include "image/image.hpp"
 #include "integers.hpp"
 #include "levels/levels.hpp"
+#include "levels/sieve.hpp"
 #include "pack/pack.hpp"
 #include "training/training.hpp"
 #include "product/filters.hpp"
@@ -374,6 +376,124 @@ void levels(const char *set) {
     expect(dots[0] == dots[1] && scores[0] == scores[1] && indices[0] == indices[1], "levels");
 }
 
+// The signs of rows, their sums and what they demand, beside plain loops.
+void sieve_rows(const SieveKernels &kernels) {
+    const int64_t groups = 4 * (1 + up_to(2)), steps = 1 + up_to(9), lookups = (steps + 2) / 3 * 2, rows = 16 * groups;
+    const auto block = random_values<uint8_t>(rows * steps * 4, 1, 255);
+    auto used = random_values<uint8_t>(steps * 4, 0, 1);
+    for (uint8_t &each : used) each = each ? 255 : 0;
+    std::vector<uint8_t> indices(static_cast<size_t>(rows * lookups)), expected(indices.size());
+    std::vector<int32_t> sums[4];
+    for (auto &each : sums) each.assign(static_cast<size_t>(rows), 0);
+    const LevelTile tile{block.data(), groups, steps, 128, nullptr, nullptr, 0, nullptr};
+    kernels.signs(tile, used.data(), lookups, indices.data(), sums[0].data(), sums[1].data());
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t j = 0; j < 4 * steps; ++j) {
+            const int level = block[static_cast<size_t>(((row / 16 * steps + j / 4) * 16 + row % 16) * 4 + j % 4)] - 128;
+            const auto at = static_cast<size_t>((row / 64 * lookups + j / 6) * 64 + row % 64);
+            expected[at] = static_cast<uint8_t>(expected[at] | (level > 0) << j % 6);
+            sums[2][static_cast<size_t>(row)] += used[static_cast<size_t>(j)] ? std::abs(level) : 0;
+            sums[3][static_cast<size_t>(row)] += used[static_cast<size_t>(j)] ? level * level : 0;
+        }
+    expect(indices == expected && sums[0] == sums[2] && sums[1] == sums[3], "signs");
+
+    std::vector<float> a, b, product(static_cast<size_t>(rows)), offset(product.size());
+    for (int64_t i = 0; i < rows; ++i) {
+        a.push_back(up_to(9) ? -static_cast<float>(1 + up_to(99)) : static_cast<float>(up_to(1)));
+        b.push_back(up_to(9) ? static_cast<float>(up_to(99)) : std::numeric_limits<float>::quiet_NaN());
+    }
+    std::vector<uint64_t> always(static_cast<size_t>(rows / 64));
+    std::vector<int16_t> products(product.size()), offsets(product.size());
+    float largest[2];
+    kernels.weigh({rows, 0.5F, sums[0].data(), sums[1].data(), a.data(), b.data(), product.data(), offset.data(),
+                   always.data(), products.data(), offsets.data(), largest});
+    for (int64_t i = 0; i < rows; ++i) {
+        const auto at = static_cast<size_t>(i);
+        const float weight = 0.5F * static_cast<float>(sums[0][at]) / static_cast<float>(sums[1][at]);
+        const float p = weight / -a[at], o = p * b[at];
+        const bool fits = a[at] < 0 && p <= kSieveMost && std::fabs(o) <= kSieveMost;
+        const auto to = static_cast<size_t>(i / 64 * 64 + sieve_place(i % 64));
+        const auto near = [](int16_t found, float x, float most) {
+            return std::fabs(found - (most > 0 ? x / most * 32767 : 0)) <= 1;
+        };
+        expect((always[at / 64] >> at % 64 & 1) == !fits && product[at] == (fits ? p : 0) && offset[at] == (fits ? o : 0) &&
+                   near(products[to], product[at], largest[0]) && near(offsets[to], offset[at], largest[1]),
+               "demands");
+    }
+}
+
+// The costs of queries and which rows get whole products, beside plain loops.
+void sieve(const SieveKernels &kernels) {
+    const int64_t groups = 1 + up_to(6), lookups = up_to(9) ? 1 + up_to(20) : 60 + up_to(80), count = 64 * groups - up_to(63);
+    const int64_t pitch = 32 * (1 + up_to(4));
+    const int bits = 1 << up_to(2), digits = 8 / bits, base = 1 << bits;
+    const auto signs = random_values<int8_t>(kSieveQueries * lookups * 6, -127, 127);
+    const float scale = static_cast<float>(up_to(100)) / 1000;
+    std::vector<uint8_t> costs(static_cast<size_t>(kSieveQueries * lookups * 64));
+    kernels.costs(signs.data(), kSieveQueries * lookups, scale, costs.data());
+    for (int64_t i = 0; i < kSieveQueries * lookups * 64; ++i) {
+        int64_t sixteenths = 8;
+        for (int64_t j = 0; j < 6; ++j) {
+            const int number = signs[static_cast<size_t>(i / 64 * 6 + j)];
+            if ((i >> j & 1) != (number > 0) && number != 0)
+                sixteenths += std::lrint(std::min(8160.0F, static_cast<float>(std::abs(number)) * (16 * scale)));
+        }
+        expect(costs[static_cast<size_t>(i)] == std::min<int64_t>(sixteenths / 16, 255), "costs");
+    }
+
+    const auto indices = random_values<uint8_t>(groups * lookups * 64, 0, 63);
+    const auto products = random_values<int16_t>(groups * 64, 0, 32767), offsets = random_values<int16_t>(groups * 64, -32767, 32767);
+    auto always = random_values<uint64_t>(groups, 0, 1 << 10);
+    const auto rows = random_values<uint8_t>(groups * 64 * pitch, 0, 255);
+    uint8_t table[16];
+    for (int i = 0; i < 16; ++i) table[i] = static_cast<uint8_t>(bits == 4 ? up_to(255) : 2 * i);
+    const auto numbers = random_values<int8_t>(kSieveQueries * digits * pitch, -127, 127);
+    std::vector<uint8_t> held(static_cast<size_t>(groups * 64 * kSieveQueries));
+    std::vector<uint32_t> passed(static_cast<size_t>((groups * 64 + 80) * kSieveQueries)), positions(passed.size());
+    std::vector<float> a, b, scores(passed.size());
+    for (int64_t i = 0; i < groups * 64; ++i) {
+        a.push_back(-static_cast<float>(1 + up_to(3)));
+        b.push_back(static_cast<float>(up_to(5)));
+    }
+    LevelSieve sieve{groups, lookups, indices.data(), products.data(), offsets.data(), always.data(), {}, {}, {}, {},
+                     rows.data(), pitch, bits, table, base - 1, {}, {}, held.data(), passed.data()};
+    float steps[kSieveQueries], limits[kSieveQueries];
+    int64_t found[kSieveQueries];
+    for (int64_t q = 0; q < kSieveQueries; ++q) {
+        sieve.costs[q] = costs.data() + q * lookups * 64;
+        sieve.numbers[q] = numbers.data() + q * digits * pitch;
+        sieve.sums[q] = static_cast<int32_t>(up_to(1000));
+        sieve.constants[q] = static_cast<int16_t>(up_to(400));
+        sieve.offset_scales[q] = static_cast<int16_t>(up_to(200));
+        sieve.product_scales[q] = static_cast<int16_t>(up_to(400) - 200);
+        steps[q] = 1;
+        limits[q] = static_cast<float>(up_to(200'000)) - 100'000;
+    }
+    const int64_t capacity = groups * 64 + 80;
+    kernels.sieve(sieve, {count, steps, limits, a.data(), b.data(), capacity, positions.data(), scores.data(), found});
+    const auto fraction = [](int64_t x, int64_t y) { return (x * y + (1 << 14)) >> 15; };
+    for (int64_t q = 0; q < kSieveQueries; ++q) {
+        std::vector<uint32_t> expected;
+        for (int64_t row = 0; row < count; ++row) {
+            int64_t cost = 0, dot = 0;
+            for (int64_t i = 0; i < lookups; ++i)
+                cost += sieve.costs[q][i * 64 + indices[static_cast<size_t>((row / 64 * lookups + i) * 64 + row % 64)]];
+            const auto at = static_cast<size_t>(row / 64 * 64 + sieve_place(row % 64));
+            const int64_t most = sieve.constants[q] - fraction(offsets[at], sieve.offset_scales[q]) +
+                                 fraction(products[at], sieve.product_scales[q]);
+            const bool passes = std::min<int64_t>(cost, 255) <= std::clamp<int64_t>(most, 0, 255);
+            if (!passes && !(always[static_cast<size_t>(row / 64)] >> row % 64 & 1)) continue;
+            for (int64_t j = 0; j < pitch * digits; ++j)
+                dot += table[rows[static_cast<size_t>(row * pitch + j % pitch)] >> j / pitch * bits & (base - 1)] * sieve.numbers[q][j];
+            const float score = static_cast<float>(dot - (base - 1) * sieve.sums[q]) * a[static_cast<size_t>(row)] +
+                                b[static_cast<size_t>(row)];
+            if (score < limits[q]) expected.push_back(static_cast<uint32_t>(row));
+        }
+        const uint32_t *start = positions.data() + q * capacity;
+        expect(std::vector<uint32_t>(start, start + found[q]) == expected, "sieve");
+    }
+}
+
 void encode(const LevelKernels &kernels, const LevelKernels &truth) {
     constexpr int64_t kNumbers[] = {2, 3, 4, 8, 16};
     const int64_t rows = up_to(3), count = 1 + up_to(700), number = kNumbers[up_to(4)], scales = 1 + up_to(7);
@@ -434,6 +554,10 @@ int main(int count, char **names) {
             if (round < 100) gradient(set.name);
             levels(set.name);
             encode(*set.kernels.levels, levels_portable);
+            if (const SieveKernels *sieves = set.kernels.levels->sieve) {
+                sieve_rows(*sieves);
+                sieve(*sieves);
+            }
             const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {
                 return [=](auto *x, auto *y, int64_t rows, int64_t n) { kernel(x, y, rows, n, factor); };

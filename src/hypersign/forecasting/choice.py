@@ -1,8 +1,9 @@
 """Chooses a plan: one format per layer, for a size or an agreement."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from hypersign.forecasting.formats import formats_of, sides_of
 from hypersign.forecasting.layers import changeable_layers
 from hypersign.forecasting.mixtures import together
 from hypersign.forecasting.plan import Plan, call_text
-from hypersign.forecasting.planning import Option, cheapest, smallest
+from hypersign.forecasting.planning import Option, best, cheapest, smallest
 from hypersign.forecasting.sizes import file_size_of
 from hypersign.quantizers import Quantizer
 
@@ -25,6 +26,12 @@ __all__ = ["Goal", "check_real_weights", "choose"]
 
 CORRECTIONS = 4
 """Times that a plan for an agreement is corrected, at most."""
+
+COSTS: tuple[Callable[[Effect], float], ...] = (
+    lambda effect: -math.log(min(max(effect.r.value, 1e-3), 1.0)),
+    lambda effect: max(effect.kl.value, 0.0),
+)
+"""Costs of a change alone whose sum over the layers a plan makes small: -log r, and KL."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +57,19 @@ class Goal:
 
 
 def choose(found: "Forecast", goal: Goal, *, repaired: bool, held_out: Iterable[Any] | None) -> Plan:
-    """The plan with the smallest sum of -log r that reaches the goal; see `Forecast.plan`."""
+    """The plan that reaches the goal with the least damage; see `Forecast.plan`."""
     found.law(repaired)
     check_real_weights(found.bench.model)
-    options = _options(found, repaired)
-    chosen = _cheapest(options, _budget(found, options, goal, repaired))
-    predicted = _expected(found, chosen, repaired)
+    tables = [_options(found, repaired, cost) for cost in COSTS]
+    measure = functools.partial(_expected, found, repaired=repaired)
+    chosen, predicted = best(tables, _budget(found, tables[0], goal, repaired), measure)
     if goal.agreement is not None:
         wanted = aim = goal.agreement
         for _ in range(CORRECTIONS):  # the law's own aim is corrected by what the plan measures
             if (short := wanted - predicted.agreement.value) <= 0:
                 break
             aim = min(aim + short, 1.0)
-            chosen = _cheapest(options, _budget_for(found, options, aim, repaired))
-            predicted = _expected(found, chosen, repaired)
+            chosen, predicted = best(tables, _budget_for(found, tables[0], aim, repaired), measure)
     return _described(found, chosen, predicted, repaired, held_out)
 
 
@@ -73,7 +79,7 @@ def _cheapest(options: list[list[Option]], budget: int) -> Sequence[Option]:
     return chosen
 
 
-def _expected(found: "Forecast", chosen: Sequence[Option], repaired: bool) -> Effect:
+def _expected(found: "Forecast", chosen: Sequence[Option], *, repaired: bool) -> Effect:
     """The effect of a choice, measured as the mixtures of the fit are."""
     sides = {name: sides_of(text) for name, text in _named(found, chosen).items() if text != "float"}
     if not sides or (repaired and not found.bench.splits):
@@ -91,8 +97,8 @@ def check_real_weights(model: nn.Module) -> None:
         )
 
 
-def _options(found: "Forecast", repaired: bool) -> list[list[Option]]:
-    """For each layer, the formats that can be chosen: their bytes, and -log r of the format alone."""
+def _options(found: "Forecast", repaired: bool, cost: Callable[[Effect], float]) -> list[list[Option]]:
+    """For each layer, the formats that can be chosen: their bytes, and the cost of the format alone."""
     table = []
     for layer in found.layers:
         given = layer.bytes["float"]
@@ -102,7 +108,7 @@ def _options(found: "Forecast", repaired: bool) -> list[list[Option]]:
         for name, effect in effects.items():
             size = layer.bytes.get(name)
             if not layer.quantized and size is not None:
-                options.append(Option(name, size, -math.log(min(max(effect.r.value, 1e-3), 1.0))))
+                options.append(Option(name, size, cost(effect)))
         table.append(options)
     return table
 

@@ -16,6 +16,7 @@ __all__ = [
     "effect",
     "effects",
     "error_of_mean",
+    "gain",
     "kl_divergence",
     "unseen",
 ]
@@ -42,11 +43,14 @@ class Effect:
     `r` is the Pearson correlation of both networks' logits, pooled over inputs, with each input's logits centred.
     `kl` is the mean Kullback-Leibler divergence from the original's softmax to the changed network's, in nats.
     `agreement` is the share of decisions that are the original's: images, or tokens.
+    `influence` is what each input, or each group of inputs, adds to the error of r; it pairs two effects on the same
+    inputs. None if nothing was measured.
     """
 
     r: Estimate
     kl: Estimate
     agreement: Estimate
+    influence: Array | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def destroyed(self) -> bool:
@@ -117,6 +121,7 @@ def effects(original: Array, changes: Iterable[Array], groups: Array | None = No
     reference, n = _Reference(original), len(original)
     c = reference.logits.reshape(n, -1)
     cc = (c * c).sum(1)
+    places = None if groups is None else np.unique(groups, return_inverse=True)[1]
     found = []
     for changed in changes:
         s = changed.reshape(n, -1).astype(np.float64)
@@ -124,12 +129,14 @@ def effects(original: Array, changes: Iterable[Array], groups: Array | None = No
         total = math.sqrt(ss.sum() * cc.sum())
         r = float(cross.sum() / total) if total else 0.0
         parts = cross / total - r / 2 * (ss / ss.sum() + cc / cc.sum()) if total else np.zeros(n)
+        influence = parts if places is None else np.bincount(places, parts)
         agree = (reference.decided == changed.argmax(-1)).mean(1)
         found.append(
             Effect(
-                Estimate(r, n * error_of_mean(parts, groups) if n > 1 else 0.0),
+                Estimate(r, _spread(influence) if n > 1 else 0.0),
                 _mean(reference.kl(changed).mean(1), groups),
                 _mean(agree, groups),
+                influence,
             )
         )
     return found
@@ -151,7 +158,29 @@ def unseen(same: Effect, other: Effect) -> Effect:
     if min(same.r.value, other.r.value) <= 0:
         return other
     r = same.r.value**0.25 * other.r.value**0.75
-    return Effect(Estimate(r, other.r.error), mixed("kl"), mixed("agreement"))
+    assert same.influence is not None
+    assert other.influence is not None
+    influence = r * (0.25 * same.influence / same.r.value + 0.75 * other.influence / other.r.value)
+    return Effect(Estimate(r, other.r.error), mixed("kl"), mixed("agreement"), influence)
+
+
+def gain(first: Effect, second: Effect) -> Estimate:
+    """How much larger r is in the first of two effects on the same inputs, with the error of paired differences.
+
+    >>> c = np.array([[[1.0, -1.0]], [[-2.0, 2.0]]])
+    >>> found = gain(effect(c, c), effect(c, np.array([[[1.0, -1.0]], [[0.5, -0.5]]])))
+    >>> found.value, found.error > 0
+    (1.0, True)
+    """
+    assert first.influence is not None
+    assert second.influence is not None
+    return Estimate(first.r.value - second.r.value, _spread(first.influence - second.influence))
+
+
+def _spread(influence: Array) -> float:
+    """The standard error of a number to which independent parts add `influence`; their sum is 0."""
+    count = len(influence)
+    return math.sqrt(count / (count - 1) * float((influence**2).sum())) if count > 1 else math.nan
 
 
 def error_of_mean(values: Array, groups: Array | None = None) -> float:

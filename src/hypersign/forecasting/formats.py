@@ -1,6 +1,7 @@
 """Formats that a forecast judges: a name for each quantizer of weights or inputs, its values and its bytes."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterable
@@ -69,6 +70,11 @@ class Format:
         if rule is None:
             quantizer = GroupScaled(quantizer, int(scale))
         return Rotated(quantizer, HadamardRotation(fan_in)) if rotated else quantizer
+
+    @functools.cache  # noqa: B019, formats are few and small
+    def bytes(self, filters: int, fan_in: int) -> int | None:
+        """The bytes of a layer's weights in this format, see `weight_bytes`."""
+        return weight_bytes(self.quantizer(fan_in), filters, fan_in)
 
 
 def _of_levels(kind: str, rule: Rule | None) -> Quantizer:

@@ -237,9 +237,7 @@ def _layer(
     filters, fan_in = len(module.weight), module.weight[0].numel()
     mine = [format.name for format in formats if (layer.name, format.name) in changes]
     sizes: dict[str, int | None] = {
-        format.name: weight_bytes(format.quantizer(fan_in), filters, fan_in)
-        for format in formats
-        if format.side == "weights"
+        format.name: format.bytes(filters, fan_in) for format in formats if format.side == "weights"
     }
     given = 4 * module.weight.numel()
     if layer.quantized:

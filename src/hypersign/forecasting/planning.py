@@ -1,17 +1,22 @@
-"""The exact choice of one format per layer under a budget of bytes."""
+"""The choice of one format per layer under a budget of bytes: exact for sums of costs, then the best measured one."""
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["Option", "cheapest", "smallest"]
+from hypersign.forecasting.effects import Effect, gain
+
+__all__ = ["Option", "best", "cheapest", "near", "smallest"]
+
+NEAR = 4
+"""Exchanges of two layers that a plan measures beside the cheapest choices."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A format that a layer may take: its name, bytes, and cost (-log r of the change alone)."""
+    """A format that a layer may take: its name, bytes, and cost."""
 
     name: str
     bytes: int
@@ -62,6 +67,69 @@ def cheapest(layers: Sequence[Sequence[Option]], budget: int) -> list[Option] | 
         chosen.append(options[int(option[place])])
         place = int(earlier[place])
     return chosen[::-1]
+
+
+def best(
+    tables: Sequence[Sequence[Sequence[Option]]], budget: int, measure: Callable[[Sequence[Option]], Effect]
+) -> tuple[Sequence[Option], Effect]:
+    """A choice that fits, and its effect: the cheapest one, or another that measures better by two standard errors.
+
+    The others are the cheapest choices by the costs of the other tables, and `NEAR` exchanges near the best so far,
+    by the costs of the first table. No sum over layers knows exactly how changes add up, so choices with nearly equal
+    sums are told apart by measuring them. The budget is at least `smallest`.
+    """
+    first, *rest = (_named(tables[0], cheapest(table, budget) or ()) for table in tables)
+    found = _better((first, measure(first)), rest, measure)
+    return _better(found, near(tables[0], found[0], budget, NEAR), measure)
+
+
+def _better(
+    found: tuple[Sequence[Option], Effect],
+    others: Sequence[Sequence[Option]],
+    measure: Callable[[Sequence[Option]], Effect],
+) -> tuple[Sequence[Option], Effect]:
+    for chosen in others if found[1].influence is not None else ():
+        effect = measure(chosen)
+        more = gain(effect, found[1])
+        if more.value > 2 * more.error:
+            found = chosen, effect
+    return found
+
+
+def _named(layers: Sequence[Sequence[Option]], chosen: Sequence[Option]) -> list[Option]:
+    """The options of these names."""
+    return [next(o for o in mine if o.name == option.name) for mine, option in zip(layers, chosen, strict=True)]
+
+
+def near(layers: Sequence[Sequence[Option]], chosen: Sequence[Option], budget: int, count: int) -> list[list[Option]]:
+    """Other choices of at most `budget` bytes: one layer gets a cheaper option, another a smaller one.
+
+    Of all such exchanges it returns the `count` with the smallest sums of costs, the smallest first.
+
+    >>> first = [Option("float", 40, 0.0), Option("ternary", 4, 0.2), Option("binary", 2, 0.5)]
+    >>> second = [Option("float", 40, 0.0), Option("ternary", 4, 0.1), Option("binary", 2, 0.6)]
+    >>> chosen = cheapest([first, second], 7)
+    >>> [[option.name for option in choice] for choice in (chosen, *near([first, second], chosen, 7, 2))]
+    [['binary', 'ternary'], ['ternary', 'binary']]
+    """
+    changes = [(number, option) for number, mine in enumerate(layers) for option in mine if option != chosen[number]]
+    cheaper = [(number, option) for number, option in changes if option.cost < chosen[number].cost]
+    smaller = [(number, option) for number, option in changes if option.bytes < chosen[number].bytes]
+
+    def gains(side: list[tuple[int, Option]], name: str) -> np.ndarray:
+        return np.array([getattr(option, name) - getattr(chosen[number], name) for number, option in side], float)
+
+    costs = gains(cheaper, "cost")[:, None] + gains(smaller, "cost")
+    sizes = gains(cheaper, "bytes")[:, None] + gains(smaller, "bytes")
+    apart = np.array([number for number, _ in cheaper])[:, None] != np.array([number for number, _ in smaller])
+    fits = apart & (sizes <= budget - sum(option.bytes for option in chosen))
+    found = []
+    for place in np.argsort(np.where(fits, costs, np.inf), axis=None, kind="stable")[: min(count, int(fits.sum()))]:
+        choice = list(chosen)
+        for number, option in (cheaper[place // len(smaller)], smaller[place % len(smaller)]):
+            choice[number] = option
+        found.append(choice)
+    return found
 
 
 def _hull(options: Sequence[Option]) -> list[tuple[int, float]]:

@@ -198,12 +198,12 @@ class Forecast:
     ) -> Plan:
         """The assignment with the least damage that fits a size, or the smallest that keeps an agreement.
 
-        Of all choices of one format per layer it takes the one with the smallest sum of -log r of its changes alone,
-        an exact knapsack. Only formats of weights are chosen, because those of inputs change no size; layers whose
-        weights are quantized stay as given.
-
-        The law finds the plan. Its predicted effect is then measured like a mixture of the fit: on the forecast's own
-        inputs, where repair by one half of them is measured on the other half.
+        Of all choices of one format per layer it finds the one with the smallest sum of -log r of its changes alone,
+        an exact knapsack. This choice, the one with the smallest sum of KL, and exchanges near them are measured like
+        a mixture of the fit: on the forecast's own inputs, where repair by one half of them is measured on the other
+        half. Another choice takes the place of the first if its r is larger by two standard errors of the paired
+        difference. The measurement is the plan's predicted effect. Only formats of weights are chosen, because those
+        of inputs change no size; layers whose weights are quantized stay as given.
 
         Args:
             bytes: at most this many bytes for all parameters.

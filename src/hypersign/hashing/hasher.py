@@ -18,7 +18,15 @@ from hypersign import _defaults
 from hypersign import bits as words
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.bits.levels import LEVELS, MOST_LEVELS, LevelCode
-from hypersign.hashing.levels import LEVEL_METRICS, NUMBERS, encode, factors, quantize_queries, unit_rows
+from hypersign.hashing.levels import (
+    LEVEL_METRICS,
+    NUMBERS,
+    encode,
+    factors,
+    quantize_queries,
+    unit_queries,
+    unit_rows,
+)
 from hypersign.hashing.mean import ExactMean
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
@@ -181,16 +189,17 @@ class SignHasher(Transformer):
             raise HypersignError("sign codes are compared with sign codes; quantized queries are for level codes")
         x = self._validated(X, reset=False)
         self._check_block(x, 0)
-        x = self._directed(x)
+        x = unit_queries(x) if self.metric_ == "cosine" else x
         rotated = self._rotated(x)
         with np.errstate(over="ignore", invalid="ignore"):
             integers, steps = quantize_queries(rotated)
-            centred = x - self.mean_
-            squares = np.einsum("ij,ij->i", centred, centred)
-            if self.metric_ == "euclidean":
-                terms = squares
+            if self.metric_ == "cosine":
+                products, square = x @ self.mean_, self.mean_ @ self.mean_
+                terms, squares = 1 + square - products, np.maximum(1 + square - 2 * products, 0)
             else:
-                terms = -centred @ self.mean_ + (1 if self.metric_ == "cosine" else 0)
+                centred = x - self.mean_
+                squares = np.einsum("ij,ij->i", centred, centred)
+                terms = squares if self.metric_ == "euclidean" else -(centred @ self.mean_)
         if not (np.isfinite(steps).all() and np.isfinite(terms).all()):
             raise HypersignError(
                 f"queries and the vectors' mean must be float32 numbers; some are too large: {_SCALE}"
@@ -413,7 +422,7 @@ class SignHasher(Transformer):
         """R (x - mean) in float32, or in float64 if the numbers need it."""
         kind = np.float64 if x.dtype.itemsize > (2 if x.dtype.kind in "iub" else 4) else np.float32
         with np.errstate(over="ignore", invalid="ignore"):
-            centred = x.astype(kind) - self.mean_.astype(kind)
+            centred = x.astype(kind, copy=False) - self.mean_.astype(kind)
             rotated = centred if self.rotation_ is None else self.rotation_(centred)
         if _all_finite(rotated):
             return rotated

@@ -183,7 +183,13 @@ class HammingIndex:
             self._segments = tuple(segment for segment in left if len(segment))
 
     def search(
-        self, queries: "ArrayLike | HammingIndex", k: int, *, allowed: ArrayLike | None = None, threads: int = 1
+        self,
+        queries: "ArrayLike | HammingIndex",
+        k: int,
+        *,
+        allowed: ArrayLike | None = None,
+        exact: bool = False,
+        threads: int = 1,
     ) -> Neighbours:
         """The k nearest codes of each query: by Hamming distance, or by the estimates of level codes.
 
@@ -193,9 +199,12 @@ class HammingIndex:
             allowed: the codes that may be found: ids, int64 (m,), those that are not in the index without effect; or
                 bool (len(index),), one for each of `ids`. None allows all. The kernel skips the others, so the k
                 nearest allowed codes are found however few are allowed.
+            exact: whether every level code is compared. Otherwise a batch of 64 queries or more may skip codes by
+                their signs: a code that belongs to the results is skipped with a probability of at most 2 in 10,000
+                (`bits.level_topk`). Sign codes are always compared.
             threads: number of threads.
         """
-        return self._nearest(self._segments, queries, k, allowed, threads)
+        return self._nearest(self._segments, queries, k, allowed, threads, exact)
 
     def range_search(
         self, queries: "ArrayLike | HammingIndex", radius: int, *, allowed: ArrayLike | None = None, threads: int = 1
@@ -370,6 +379,7 @@ class HammingIndex:
         k: int,
         allowed: ArrayLike | None,
         threads: int,
+        exact: bool = False,
     ) -> Neighbours:
         code = self.hasher.level_code_
         if code is None:
@@ -377,7 +387,7 @@ class HammingIndex:
         if isinstance(queries, HammingIndex):
             raise HypersignError("level codes are searched with vectors; codes came as queries: give their vectors")
         asked = self.hasher.quantized_queries(queries)
-        found = _nearest(segments, asked, k, allowed, threads, code)
+        found = _nearest(segments, asked, k, allowed, threads, code, exact)
         if not np.isfinite(found.distances).all():
             wrong = found.indices[~np.isfinite(found.distances)][0]
             raise HypersignError(f"the code of id {wrong} is damaged: its score is no finite number")
@@ -409,6 +419,7 @@ def _nearest(
     allowed: ArrayLike | None,
     threads: int,
     code: bits.LevelCode | None = None,
+    exact: bool = False,
 ) -> Neighbours:
     """The k nearest codes: sign codes by Hamming distance, level codes by score."""
     check_int("k", k, min=1)
@@ -423,7 +434,9 @@ def _nearest(
         if isinstance(queries, Queries):
             assert code is not None
             distances: NDArray[Any]
-            distances, rows = bits.level_topk(queries.integers, queries.steps, segment.codes, code, **some)
+            distances, rows = bits.level_topk(
+                queries.integers, queries.steps, segment.codes, code, exact=exact, **some
+            )
         else:
             distances, rows = bits.hamming_topk(queries, segment.codes, **some)
         parts.append((distances, segment.at(rows)))

@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 
 from hypersign.bits.levels import LevelCode, nearest_levels
 
-__all__ = ["CODE_NOISE", "LEVEL_METRICS", "NUMBERS", "encode", "factors", "quantize_queries", "unit_rows"]
+__all__ = [
+    "CODE_NOISE",
+    "LEVEL_METRICS",
+    "NUMBERS",
+    "encode",
+    "factors",
+    "quantize_queries",
+    "unit_queries",
+    "unit_rows",
+]
 
 LEVEL_METRICS = ("euclidean", "cosine", "inner_product")
 """What level codes can estimate."""
@@ -67,8 +76,18 @@ def quantize_queries(rotated: NDArray[np.floating]) -> tuple[NDArray[np.int8], N
     [[127, -64, 0]]
     """
     steps = (np.maximum(rotated.max(1), -rotated.min(1)) / 127).astype(np.float32)
-    safe = np.where(steps > 0, steps, 1)[:, None].astype(np.float32)
-    return np.rint(rotated / safe).astype(np.int8), steps
+    scaled = rotated / np.where(steps > 0, steps, 1).astype(np.float32)[:, None]
+    return np.rint(scaled, out=scaled).astype(np.int8), steps
+
+
+def unit_queries(x: NDArray[Any]) -> NDArray[np.floating]:
+    """Queries scaled to length 1: in float32 if they come in it and squares of their lengths fit, else in float64."""
+    if x.dtype == np.float32:
+        with np.errstate(over="ignore"):
+            lengths = np.sqrt(np.einsum("ij,ij->i", x, x))
+        if lengths.size and lengths.min() > 1e-15 and lengths.max() < 1e15:
+            return np.asarray(x / lengths[:, None])
+    return unit_rows(x)
 
 
 def factors(

@@ -6,6 +6,7 @@
 #include <simde/x86/avx512.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -102,6 +103,20 @@ inline __m512i truncate(const __m512 &v) {
     return to.vector();
 }
 
+inline __m512i round(const __m512 &v) {
+    const Numbers<float, __m512> from(v);
+    Numbers<int32_t, __m512i> to;
+    for (int i = 0; i < 16; ++i) to.of[i] = static_cast<int32_t>(std::nearbyint(from.of[i]));
+    return to.vector();
+}
+
+inline __m512 gather_floats(const __m512i &indices, const void *from) {
+    const Numbers<int32_t, __m512i> at(indices);
+    Numbers<float, __m512> to;
+    for (int i = 0; i < 16; ++i) to.of[i] = static_cast<const float *>(from)[at.of[i]];
+    return to.vector();
+}
+
 inline __m128i narrow(const __m512i &v) {
     const Numbers<int32_t, __m512i> from(v);
     Numbers<int8_t, __m128i> to;
@@ -133,6 +148,8 @@ inline uint64_t deposit(uint64_t from, uint64_t mask) {
 #define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
 #define _mm512_reduce_max_epi32(v) simde_missing::largest(v)
 #define _mm512_cvttps_epi32(v) simde_missing::truncate(v)
+#define _mm512_cvtps_epi32(v) simde_missing::round(v)
+#define _mm512_i32gather_ps(indices, from, scale) simde_missing::gather_floats(indices, from)
 #define _mm512_cvtepi32_epi8(v) simde_missing::narrow(v)
 #define _mm_mask_storeu_epi8(to, mask, v) simde_missing::store8(to, mask, v)
 #define _mm512_stream_ps(to, v) _mm512_storeu_ps(to, v)
