@@ -98,6 +98,7 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
                                       : std::min(s.height, std::max<int64_t>(1, kCache / line - reach[0]));
     const int64_t bands = ceil_div(s.height, band);
     const float factor = s.planes == 2 ? 0.5f : 1.0f;
+    const bool whole = s.stride[1] == 1 && s.filters % kPair == 0;  // numbers and tables of a row lie without gaps
     const bool stream = streams(out, s.images * s.height * s.width, s.channels);
     parallel_for(ceil_div(s.images, together) * bands, threads, [&](int64_t first, int64_t last) {
         std::vector<Segment> segments;
@@ -107,30 +108,47 @@ void input_gradient(const GradientShape &s, const int8_t *q, const float *scales
             const int64_t top = tile % bands * band, height = std::min(band, s.height - top);
             const int64_t grid_height = height + reach[0], grid_bytes = grid_height * line;
             uint8_t *const grid = scratch<Tables>(images * grid_bytes + kBuild * kTable);  // builds write in full
-            for (int64_t n = 0; n < images; ++n)
-                for (int64_t r = 0; r < grid_height; ++r)
-                    for (int64_t c = 0; c < grid_width; ++c) {
-                        uint8_t *cells = grid + n * grid_bytes + r * line + c * cell;
-                        const int64_t y = top + r - reach[0] + s.padding[0], x = c - reach[1] + s.padding[1];
-                        if (y < 0 || x < 0 || y % s.stride[0] || x % s.stride[1] || y / s.stride[0] >= s.rows ||
-                            x / s.stride[1] >= s.columns) {
-                            std::memset(cells, kTableBias, static_cast<size_t>(cell));
-                            continue;
-                        }
-                        const int8_t *from =
-                            q + (((image + n) * s.rows + y / s.stride[0]) * s.columns + x / s.stride[1]) * s.filters;
-                        for (int64_t t = 0; t < tables; t += kBuild) {
-                            int8_t q8[kNumbers][kBuild], padded[kNumbers * kBuild];
-                            const int8_t *part = from + kNumbers * t;
-                            if (s.filters - kNumbers * t < kNumbers * kBuild) {
-                                std::memset(padded, 0, sizeof padded);
-                                std::memcpy(padded, part, static_cast<size_t>(s.filters - kNumbers * t));
-                                part = padded;
-                            }
-                            kernels.split(part, q8);
-                            kernels.build(q8[0], kBuild, cells + t * kTable, kTable);
-                        }
+            const auto build = [&](const int8_t *from, int64_t count, uint8_t *to) {  // tables of `count` numbers
+                for (int64_t i = 0; i < count; i += kNumbers * kBuild) {
+                    int8_t q8[kNumbers][kBuild], padded[kNumbers * kBuild];
+                    const int8_t *part = from + i;
+                    if (count - i < kNumbers * kBuild) {
+                        std::memset(padded, 0, sizeof padded);
+                        std::memcpy(padded, part, static_cast<size_t>(count - i));
+                        part = padded;
                     }
+                    kernels.split(part, q8);
+                    kernels.build(q8[0], kBuild, to + i / kNumbers * kTable, kTable);
+                }
+            };
+            for (int64_t n = 0; n < images; ++n)
+                for (int64_t r = 0; r < grid_height; ++r) {
+                    uint8_t *const cells = grid + n * grid_bytes + r * line;
+                    const auto clear = [&](int64_t first, int64_t last) {
+                        std::memset(cells + first * cell, kTableBias, static_cast<size_t>((last - first) * cell));
+                    };
+                    const int64_t y = top + r - reach[0] + s.padding[0], left = reach[1] - s.padding[1];
+                    if (y < 0 || y % s.stride[0] || y / s.stride[0] >= s.rows) {
+                        clear(0, grid_width);
+                        continue;
+                    }
+                    const int8_t *const row = q + ((image + n) * s.rows + y / s.stride[0]) * s.columns * s.filters;
+                    if (whole) {  // all pixels of the row at once; what is built past them is cleared or built later
+                        const int64_t first = std::clamp<int64_t>(left, 0, grid_width);
+                        const int64_t last = std::clamp<int64_t>(left + s.columns, first, grid_width);
+                        clear(0, first);
+                        build(row + (first - left) * s.filters, (last - first) * s.filters, cells + first * cell);
+                        clear(last, grid_width);
+                        continue;
+                    }
+                    for (int64_t c = 0; c < grid_width; ++c) {
+                        const int64_t x = c - left;
+                        if (x < 0 || x % s.stride[1] || x / s.stride[1] >= s.columns)
+                            clear(c, c + 1);
+                        else
+                            build(row + x / s.stride[1] * s.filters, s.filters, cells + c * cell);
+                    }
+                }
             const int64_t pixels = images * height * s.width;
             cells_of.clear();
             for (int64_t n = 0; n < images; ++n)
