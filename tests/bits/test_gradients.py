@@ -108,7 +108,8 @@ def test_large_and_empty(image: tuple[int, int, int, int], filters: int) -> None
     check_products(image, filters, kernel, padding=padding, ternary=(True, True))
 
 
-# Where widths are multiples of 8, taps of a column share indices, and images may lie side by side.
+# Where widths are multiples of 8, taps of a column share indices, and images may lie side by side. Where filters are
+# multiples of 16, tables of a row are built at once.
 @pytest.mark.parametrize(
     ("image", "filters", "kernel", "padding", "dilation"),
     [
@@ -123,6 +124,8 @@ def test_large_and_empty(image: tuple[int, int, int, int], filters: int) -> None
         ((9, 33, 32, 2), 3, (3, 3), (1, 1), (1, 1)),
         ((1, 4, 520, 2), 3, (3, 3), (1, 1), (1, 1)),
         ((1, 2, 1032, 2), 3, (3, 3), (1, 1), (1, 1)),
+        ((2, 5, 6, 9), 48, (2, 3), (3, 4), (1, 1)),
+        ((2, 7, 40, 9), 16, (3, 3), (0, 0), (2, 2)),
     ],
 )
 def test_lines_of_pixels(
