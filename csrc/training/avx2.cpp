@@ -27,15 +27,6 @@ struct Local {
         _mm256_stream_ps(to, half[0]);
         _mm256_stream_ps(to + 8, half[1]);
     }
-
-    template <class Vector>
-    static Vector root(Vector x) {
-        __m256 half[2];
-        std::memcpy(half, &x, sizeof x);
-        for (__m256 &each : half) each = _mm256_sqrt_ps(each);
-        std::memcpy(&x, half, sizeof x);
-        return x;
-    }
 };
 
 }  // namespace

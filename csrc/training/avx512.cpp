@@ -16,11 +16,6 @@ struct Local {
     static void stream(float *to, Vector x) {
         _mm512_stream_ps(to, reinterpret_cast<__m512>(x));
     }
-
-    template <class Vector>
-    static Vector root(Vector x) {
-        return reinterpret_cast<Vector>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
-    }
 };
 
 }  // namespace

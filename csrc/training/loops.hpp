@@ -1,8 +1,9 @@
 // The loops, compiled for each instruction set by itself. `Local` must be local to the file that includes this, so that
 // its code is never shared with that of another; Local::compare(x, clip, minus, inside) gives the bits of 16
-// numbers, Local::stream(to, vector) stores 16 past the caches, and Local::root(vector) gives 16 square roots.
+// numbers, and Local::stream(to, vector) stores 16 past the caches.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 
@@ -139,27 +140,16 @@ struct TrainingLoops {
     }
 
     static void pool(const float *const *pixels, int64_t count, int64_t channels, float *y, uint8_t *place) {
-        int64_t c = 0;
-        for (; c + 16 <= channels; c += 16) {
-            Vector most = next(pixels[0] + c);
-            Integers places{};
-            for (int64_t k = 1; k < count; ++k) {
-                const Vector x = next(pixels[k] + c);
-                const Integers larger = (x > most) | (x != x);
-                most = larger ? x : most;
-                places = larger ? Integers{} + static_cast<int32_t>(k) : places;
-            }
-            store(y + c, most);
-            *reinterpret_cast<UnalignedBytes *>(place + c) = __builtin_convertvector(places, Bytes);
-        }
-        for (; c < channels; ++c) {
-            y[c] = pixels[0][c];
-            place[c] = 0;
-            for (int64_t k = 1; k < count; ++k) {
-                const float x = pixels[k][c];
-                if (!(x > y[c]) && x == x) continue;
-                y[c] = x;
-                place[c] = static_cast<uint8_t>(k);
+        const float *first = pixels[0];
+        for (int64_t c = 0; c < channels; ++c) y[c] = first[c];
+        for (int64_t c = 0; c < channels; ++c) place[c] = 0;
+        for (int64_t k = 1; k < count; ++k) {
+            const float *pixel = pixels[k];
+            HYPERSIGN_INDEPENDENT
+            for (int64_t c = 0; c < channels; ++c) {
+                const bool larger = pixel[c] > y[c] || pixel[c] != pixel[c];
+                y[c] = larger ? pixel[c] : y[c];
+                place[c] = larger ? static_cast<uint8_t>(k) : place[c];
             }
         }
     }
@@ -179,8 +169,13 @@ struct TrainingLoops {
     }
 
     static void unpool_bytes(const int8_t *q, const uint8_t *place, uint8_t wanted, int64_t channels, int8_t *out) {
-        HYPERSIGN_INDEPENDENT
-        for (int64_t c = 0; c < channels; ++c) out[c] = place[c] == wanted ? q[c] : int8_t{0};
+        int64_t c = 0;
+        for (; c + 16 <= channels; c += 16) {
+            const Bytes chosen = reinterpret_cast<Bytes>(*reinterpret_cast<const UnalignedBytes *>(place + c) == wanted);
+            const Bytes numbers = *reinterpret_cast<const UnalignedBytes *>(q + c);
+            *reinterpret_cast<UnalignedBytes *>(out + c) = numbers & chosen;
+        }
+        for (; c < channels; ++c) out[c] = place[c] == wanted ? q[c] : int8_t{0};
     }
 
     static void to_floats(const int32_t *x, int64_t n, bool stream, float *y) {
@@ -225,41 +220,10 @@ struct TrainingLoops {
         *inside = between;
     }
 
-    static Vector clip(Vector x, Vector limit) { return x < -limit ? -limit : x > limit ? limit : x; }  // keeps NaN
-
-    static Vector update(const Adam &adam, const float *g, float *w, float *m, float *v) {
-        const Vector weight = load(w);
-        const Vector gradient = clip(load(g), all(adam.clip)) + weight * all(adam.decay);
-        const Vector first = load(m) + (gradient - load(m)) * all(adam.first);
-        const Vector second = load(v) * all(adam.keep) + gradient * all(adam.second) * gradient;
-        const Vector divisor = Local::root(second) * all(adam.correction) + all(adam.epsilon);
-        const Vector updated = clip(weight * all(adam.shrink) - first * all(adam.step) / divisor, all(adam.limit));
-        store(m, first);
-        store(v, second);
-        store(w, updated);
-        return updated * updated;
-    }
-
     static float sum(Vector x) {
         float total = 0;
         for (int i = 0; i < 16; ++i) total += x[i];
         return total;
-    }
-
-    static float adam(const Adam &adam, const float *g, int64_t n, float *w, float *m, float *v) {
-        Vector squares{};
-        int64_t i = 0;
-        for (; i + 16 <= n; i += 16) squares += update(adam, g + i, w + i, m + i, v + i);
-        if (const auto left = static_cast<size_t>(n - i) * sizeof(float)) {
-            float rest[4][16] = {};
-            std::fill_n(rest[3], 16, 1.0f);  // whose root divides 0
-            float *const from[4] = {nullptr, w + i, m + i, v + i};
-            std::memcpy(rest[0], g + i, left);
-            for (int k = 1; k < 4; ++k) std::memcpy(rest[k], from[k], left);
-            squares += update(adam, rest[0], rest[1], rest[2], rest[3]);
-            for (int k = 1; k < 4; ++k) std::memcpy(from[k], rest[k], left);
-        }
-        return sum(squares);
     }
 
     static float squares(const float *x, int64_t n) {
@@ -272,6 +236,25 @@ struct TrainingLoops {
             }
         float total = sum(totals[0] + totals[1] + (totals[2] + totals[3]));
         for (; i < n; ++i) total += x[i] * x[i];
+        return total;
+    }
+
+    static float adam(const Adam &adam, const float *g, int64_t n, float *w, float *m, float *v) {
+        constexpr int64_t kCached = 1024;  // numbers whose squares are summed from the cache
+        const auto clip = [](float x, float limit) { return x < -limit ? -limit : x > limit ? limit : x; };
+        float total = 0;
+        for (int64_t start = 0; start < n; start += kCached) {
+            const int64_t end = std::min(n, start + kCached);
+            HYPERSIGN_INDEPENDENT
+            for (int64_t i = start; i < end; ++i) {
+                const float gradient = clip(g[i], adam.clip) + w[i] * adam.decay;
+                m[i] += (gradient - m[i]) * adam.first;
+                v[i] = v[i] * adam.keep + gradient * adam.second * gradient;
+                const float divisor = std::sqrt(v[i]) * adam.correction + adam.epsilon;
+                w[i] = clip(w[i] * adam.shrink - m[i] * adam.step / divisor, adam.limit);
+            }
+            total += squares(w + start, end - start);
+        }
         return total;
     }
 

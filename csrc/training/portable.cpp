@@ -19,12 +19,6 @@ struct Local {
     static void stream(float *to, Vector x) {
         std::memcpy(to, &x, sizeof x);
     }
-
-    template <class Vector>
-    static Vector root(Vector x) {
-        for (int i = 0; i < 16; ++i) x[i] = std::sqrt(x[i]);
-        return x;
-    }
 };
 
 }  // namespace
