@@ -9,16 +9,19 @@ measures a step of each network.
 
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
 - lstm: a character LSTM on War and Peace; float; binary and ternary weights with a learned length per row, or with a
-  least-squares scale per row (binary_scale, ternary_scale); binary weights with neither (plain);
+  least-squares scale per row (binary_scale, ternary_scale); binary weights with neither (plain); all three trained on
+  from the weights of the finished float network (float_on, binary_on, ternary_on);
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
-Twins have the same learning rate and number of epochs. --size small fits a busy core in two hours: 128 units, 256
-units, and nanoGPT's network for a CPU. --size published has the sizes of the literature: 256 units, 512 units (5
-epochs: 25 minutes of a core for each network), and nanoGPT's character model (for a GPU).
+Twins have the same learning rate and number of epochs; those that train on have a lower rate. --size small fits a
+busy core in three hours: 128 units, 256 units, and nanoGPT's network for a CPU. --size published has the sizes of the
+literature: 256 units, 512 units (5 epochs: 25 minutes of a core for each network), and nanoGPT's character model (for
+a GPU).
 """
 
 import argparse
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -28,11 +31,13 @@ import rich
 import rich.table
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import nn
 
 import hypersign
 from hypersign._json import prints_text, write_json
 from hypersign._machine import machine, versions
+from hypersign.layers import RecurrentProduct
 from hypersign.models import build
 from hypersign.training import DivergedError, Recipe, resume
 
@@ -45,6 +50,7 @@ GPT = {
     "latent_clip": "none",
     "reestimate_images": 0,
 }
+ON = {"norm": "none", "learning_rate": 3e-3, "start": "float"}
 BITNET = {"levels": 3, "method": "bitnet"}
 KINDS: dict[str, dict[str, Any]] = {
     "rows": {**LSTM, "data": "mnist", "batch_size": 100, "learning_rate": 4e-3},
@@ -61,6 +67,9 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "binary_scale": {"weights": "sign:scale=filter", "norm": "none"},
         "ternary_scale": {"levels": 3, "weights": "ternary:threshold=least-squares,scale=filter", "norm": "none"},
         "plain": {"weights": "sign", "norm": "none"},
+        "float_on": {**FLOAT, **ON},
+        "binary_on": {"weights": "sign:scale=filter", **ON},
+        "ternary_on": {"levels": 3, "weights": "ternary:threshold=least-squares,scale=filter", **ON},
     },
     "gpt": {
         "float": FLOAT,
@@ -95,6 +104,25 @@ def recipe_of(kind: str, variant: str, size: str, seed: int) -> Recipe:
     return Recipe(**KINDS[kind] | SIZES[size][kind] | VARIANTS[kind][variant], seed=seed)
 
 
+def plain_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a recurrent network, with each learned length of a row multiplied into the row."""
+    state = dict(model.state_dict())
+    for name, product in model.named_modules():
+        if isinstance(product, RecurrentProduct) and product.gain is not None:
+            owner = name.rpartition(".")[0]
+            state[f"{owner}.{product.parameter}"] = product.matrix().detach()
+            del state[f"{name}.gain"]
+    return {name: values.contiguous() for name, values in state.items()}
+
+
+def started(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the weights of the finished run in `folder` as its start, in a file beside the run."""
+    path = folder.with_name(f"{folder.name}.safetensors")
+    if not path.exists():
+        save_file(plain_weights(hypersign.load(folder).load_model()), path)
+    return dataclasses.replace(recipe, start=str(path))
+
+
 def seconds_per_step(kind: str, size: str, device: str) -> float:
     """Seconds of a step of the low-bit network, forward, backward and update: the minimum of a few."""
     recipe = recipe_of(kind, "binary" if kind == "rows" else "ternary", size, 0)
@@ -127,6 +155,8 @@ def found_in(folder: Path) -> dict[str, dict[str, Any]]:
             "recipe": {name: value for name, value in run.info["recipe"].items() if value is not None},
             "metrics": metrics,
         }
+        if start := run.info["recipe"]["start"]:
+            rows[run.name]["recipe"]["start"] = Path(start).name
         if (path.parent / DIVERGED).exists():
             rows[run.name]["diverged"] = (path.parent / DIVERGED).read_text().strip()
         if run.finished:
@@ -178,6 +208,8 @@ def main() -> None:
             kind, variant = name.split("-")
             folder = words.folder / f"{name}-{words.size}-seed-{seed}"
             recipe, console = recipe_of(kind, variant, words.size, seed), Console(stderr=True)
+            if recipe.start is not None and not folder.exists():
+                recipe = started(recipe, words.folder / f"{kind}-{recipe.start}-{words.size}-seed-{seed}")
             try:
                 if (folder / DIVERGED).exists():
                     continue

@@ -6,11 +6,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from hypersign.models import build
 
 # These variants are measured as their papers draw them, without the twin's weight normalisation.
-OTHER_NORMS = ("plain", "scaled", "binary_scale", "ternary_scale")
+OTHER_NORMS = ("plain", "scaled", "binary_scale", "ternary_scale", "float_on", "binary_on", "ternary_on")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def test_twins_differ_in_their_quantizers_alone(experiment: ModuleType, kind: st
     assert (twin["weights"], twin["inputs"], twin["seed"]) == ("float", "float", 3)
     for name, recipe in recipes.items():
         differ = {key for key in recipe if recipe[key] != twin[key]}
-        assert differ <= {"method", "levels", "weights", "inputs", "norm", "inner_norm"}
+        trains_on = {"start", "learning_rate"} if name.endswith("_on") else set()
+        assert differ - trains_on <= {"method", "levels", "weights", "inputs", "norm", "inner_norm"}
         assert ({"norm", "inner_norm"} & differ != set()) == (name in OTHER_NORMS)
 
 
@@ -41,3 +43,17 @@ def test_networks_of_a_kind_have_equal_shapes(experiment: ModuleType) -> None:
         model = build("gpt", (recipe.length,), 65, **recipe.model_options())
         shapes.add(tuple(sorted((key, tuple(value.shape)) for key, value in model.named_parameters())))
     assert len(shapes) == 1
+
+
+def test_lengths_of_rows_multiplied_into_the_rows(experiment: ModuleType) -> None:
+    torch.manual_seed(1)
+    options = {"hidden": (8,), "weights": "float", "inputs": "float"}
+    lengths = build("lstm", (20,), 30, norm="weight", **options).eval()
+    for name, values in lengths.named_parameters():
+        if name.endswith("gain"):
+            values.data *= 1 + torch.rand_like(values)
+    plain = build("lstm", (20,), 30, norm="none", **options).eval()
+    plain.load_state_dict(experiment.plain_weights(lengths))
+    tokens = torch.randint(30, (3, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(tokens), lengths(tokens), rtol=1e-5, atol=1e-6)

@@ -193,3 +193,20 @@ def test_one_query_must_be_a_row():
     hasher = SignHasher(bits=64).fit(x)
     with pytest.raises(HypersignError, match=r"shape \(n, dimension\); got shape \(20,\).* x to \[x\]$"):
         HammingIndex(hasher, hasher.transform(x)).search(x[0], 1)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+def test_batches_of_wide_level_codes_find_what_a_whole_scan_finds(metric):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((24_000, 10), np.float32) @ random.standard_normal((10, 256), np.float32)
+    x += random.standard_normal(x.shape, np.float32) / 2 + 1
+    hasher = SignHasher(bits_per_dimension=2, metric=metric).fit(x)
+    index = HammingIndex(hasher, hasher.codes(x))
+    index.remove(np.arange(0, 24_000, 7))
+    index.add(x[:70:7])
+    queries = x[:1100] + random.standard_normal((1100, 256), np.float32) / 2
+    for allowed in (None, index.ids[::2]):
+        found = index.search(queries, 10, allowed=allowed)
+        expected = index.search(queries, 10, allowed=allowed, exact=True)
+        assert (found.indices == expected.indices).mean() > 0.9995
+        np.testing.assert_array_equal(found.distances[:, 0], expected.distances[:, 0])

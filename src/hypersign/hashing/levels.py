@@ -75,7 +75,7 @@ def quantize_queries(rotated: NDArray[np.floating]) -> tuple[NDArray[np.int8], N
     >>> quantize_queries(np.array([[1.0, -0.5, 0.0]]))[0].tolist()
     [[127, -64, 0]]
     """
-    steps = (np.maximum(rotated.max(1), -rotated.min(1)) / 127).astype(np.float32)
+    steps = (np.abs(rotated).max(1) / 127).astype(np.float32)
     scaled = rotated / np.where(steps > 0, steps, 1).astype(np.float32)[:, None]
     return np.rint(scaled, out=scaled).astype(np.int8), steps
 
