@@ -1,5 +1,6 @@
 """The law against NumPy, where a linear network has a closed form."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -132,6 +133,21 @@ def test_repair_by_n_inputs_from_repairs_by_half_of_them() -> None:
     found = unseen(effect_of(limit - k / (n / 2)), effect_of(limit + k / (n / 2)))
     assert -math.log(found.r.value) == pytest.approx(limit + k / n)
     assert found.kl.value == pytest.approx(2 * (limit + k / n))
+    assert found.influence is None
+
+
+def test_the_influence_of_inputs_on_a_repair_that_has_not_seen_them() -> None:
+    """Moving one input's share of both r by its influence moves the mixed r by the mixed influence."""
+    same, other = (
+        Effect(Estimate(r, 0.1), Estimate(0.1, 0.1), Estimate(1.0, 0.1), np.array(influence))
+        for r, influence in ((0.9, [0.02, -0.02]), (0.8, [-0.01, 0.01]))
+    )
+    found = unseen(same, other)
+    assert found.influence is not None
+    for i, moved in enumerate(found.influence):
+        step = 1e-6
+        nudged = [dataclasses.replace(e, r=Estimate(e.r.value + step * e.influence[i], 0.1)) for e in (same, other)]
+        assert (unseen(*nudged).r.value - found.r.value) / step == pytest.approx(moved, rel=1e-4)
 
 
 def test_a_fit_learns_that_errors_saturate_and_keeps_single_ones() -> None:

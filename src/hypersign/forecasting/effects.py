@@ -158,9 +158,9 @@ def unseen(same: Effect, other: Effect) -> Effect:
     if min(same.r.value, other.r.value) <= 0:
         return other
     r = same.r.value**0.25 * other.r.value**0.75
-    assert same.influence is not None
-    assert other.influence is not None
-    influence = r * (0.25 * same.influence / same.r.value + 0.75 * other.influence / other.r.value)
+    influence = None
+    if same.influence is not None and other.influence is not None:
+        influence = r * (0.25 * same.influence / same.r.value + 0.75 * other.influence / other.r.value)
     return Effect(Estimate(r, other.r.error), mixed("kl"), mixed("agreement"), influence)
 
 
