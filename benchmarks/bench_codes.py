@@ -367,6 +367,7 @@ def main() -> None:
     # Here, so that a rival's process needs NumPy alone.
     from interleaved import show
 
+    from hypersign._json import prints_text, write_json
     from hypersign._machine import machine, versions
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -396,7 +397,8 @@ def main() -> None:
         for metric in options.metrics:
             rows = compare(options, base, queries, metric)
             result["rows"] |= {f"{name}, {metric}: {program}": row for program, row in rows.items()}
-            if options.json:
+            if options.json and prints_text(options.json):  # a run takes half an hour: keep what is done
+                write_json(result, options.json)
                 print(name, metric, file=sys.stderr)
     show(result, f"Recall@{K} and time", options.json)
 
