@@ -85,9 +85,8 @@ def main() -> None:
     write_json(result, options.json)
     if not prints_text(options.json):
         return
-    table = rich.table.Table(
-        "version", "fastest, ms", "median, ms", title=f"Training step, {options.threads} threads"
-    )
+    title = f"Training step; threads: {options.threads}"
+    table = rich.table.Table("version", "fastest, ms", "median, ms", title=title)
     for name in sides:
         table.add_row(name, f"{1000 * best[name]:.1f}", f"{1000 * middle[name]:.1f}")
     table.add_row("other / this", f"{result['ratio_of_fastest']:.2f}", f"{result['ratio_of_medians']:.2f}")

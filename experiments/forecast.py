@@ -49,6 +49,7 @@ from hypersign.forecasting import (
     forecast,
 )
 from hypersign.forecasting.bench import Bench
+from hypersign.forecasting.choice import COSTS
 from hypersign.forecasting.effects import error_of_mean
 from hypersign.forecasting.formats import sides_of
 from hypersign.forecasting.mixtures import together
@@ -257,25 +258,21 @@ class World:
 
     def planned(self, rows: Sequence[Cell], bits: float) -> Cell:
         """The plan that `Forecast.plan` chooses, with its forecast (`own`), and measured."""
-        costs = [self.scores(cost) for cost in ("forecast", "forecast, KL")]
+        effects = {(row["name"], text): _effect(row["repaired"][text]) for row in rows for text in FORMATS}
+        tables = [options_of(rows, {key: cost(found) for key, found in effects.items()}) for cost in COSTS]
 
         def measure(chosen: Sequence[Option]) -> Effect:
             own = self.own(_assignment(rows, chosen))
             return dataclasses.replace(_effect(own), influence=np.array(own["influence"]))
 
-        chosen, _ = best([options_of(rows, scores) for scores in costs], budget_of(rows, bits), measure)
+        chosen, _ = best(tables, budget_of(rows, bits), measure)
         assignment = _assignment(rows, chosen)
         made = self.measured(f"plan-{bits:g}-forecast-{_short(assignment)}", assignment, ["repaired"])
         return {**made, "own": self.own(assignment)}
 
     def scores(self, method: str) -> dict[tuple[str, str], float]:
-        """The cost of each change for a plan: a sum over layers is made small."""
+        """The cost of each change for a rival's plan: a sum over layers is made small."""
         keys = [tuple(key) for key in self.alone()["keys"]]
-        rows = {row["name"]: row["repaired"] for row in self.alone()["forecast"]["layers"]}
-        if method == "forecast":
-            return {(layer, text): -math.log(min(max(rows[layer][text]["r"], 1e-3), 1)) for layer, text in keys}
-        if method == "forecast, KL":
-            return {(layer, text): max(rows[layer][text]["kl"], 0) for layer, text in keys}
         if method == "uniform":
             return {}
         return dict(zip(keys, self.rivals()[method]["scores"], strict=True))

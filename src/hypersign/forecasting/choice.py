@@ -22,7 +22,7 @@ from hypersign.quantizers import Quantizer
 if TYPE_CHECKING:
     from hypersign.forecasting.results import Forecast
 
-__all__ = ["Goal", "check_real_weights", "choose"]
+__all__ = ["COSTS", "Goal", "check_real_weights", "choose"]
 
 CORRECTIONS = 4
 """Times that a plan for an agreement is corrected, at most."""

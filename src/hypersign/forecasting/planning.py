@@ -78,7 +78,8 @@ def best(
     by the costs of the first table. No sum over layers knows exactly how changes add up, so choices with nearly equal
     sums are told apart by measuring them. The budget is at least `smallest`.
     """
-    first, *rest = (_named(tables[0], cheapest(table, budget) or ()) for table in tables)
+    choices = [cheapest(table, budget) for table in tables]
+    first, *rest = (_named(tables[0], chosen) for chosen in choices if chosen is not None)
     found = _better((first, measure(first)), rest, measure)
     return _better(found, near(tables[0], found[0], budget, NEAR), measure)
 
