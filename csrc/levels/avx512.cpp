@@ -8,7 +8,7 @@
 #include "levels/levels.hpp"
 #include "levels/recode.hpp"
 #include "levels/registers.hpp"
-#include "levels/sieve.hpp"
+#include "levels/pruning.hpp"
 
 namespace hypersign {
 namespace {
@@ -137,6 +137,6 @@ void select(const LevelTile &tile, const LevelScores &scores) {
 }  // namespace
 
 const LevelKernels levels_avx512{16, unpack, dots, select, recode_levels, encode_rows<float>,
-                                 encode_rows<double>, &sieve_avx512};
+                                 encode_rows<double>, &pruning_avx512};
 
 }  // namespace hypersign

@@ -8,7 +8,7 @@
 //   8 bits must be widened: .8 to .9 cycles for 128 levels of a row, with a query that is rounded more.
 // - The signs first, and the whole product only of rows that can still be among the best: a bound that holds always
 //   (Cauchy-Schwarz for what the signs leave open) keeps 20 to 90 % of the rows. One of 3.5 standard deviations keeps 1
-//   to 7 %, and results are those of the whole scan only nearly always. It gains for wide rows (sieve.hpp).
+//   to 7 %, and results are those of the whole scan only nearly always. It gains for wide rows (pruning.hpp).
 //
 // Rows lie as on disk. A block of them is laid out with a byte for each level, rows side by side in the lanes of a
 // register, so that no sum crosses lanes, and then meets hundreds of queries in the first cache.
@@ -71,7 +71,7 @@ struct LevelEncoding {
     int64_t scales;
 };
 
-struct SieveKernels;
+struct PruningKernels;
 
 struct LevelKernels {
     int64_t lanes;  // rows of a group: 16 or a divisor
@@ -84,7 +84,7 @@ struct LevelKernels {
     // Indices of the levels of rows; x has space for a row (encode.hpp).
     void (*encode32)(const LevelEncoding &encoding, const float *rows, int64_t number, int16_t *x, uint8_t *to);
     void (*encode64)(const LevelEncoding &encoding, const double *rows, int64_t number, int16_t *x, uint8_t *to);
-    const SieveKernels *sieve = nullptr;  // sieve.hpp; null: all rows get whole products
+    const PruningKernels *pruning = nullptr;  // pruning.hpp; null: all rows get whole products
 };
 
 struct LevelTask {

@@ -7,7 +7,7 @@
 
 #include "integers.hpp"
 #include "levels/levels.hpp"
-#include "levels/sieve.hpp"
+#include "levels/pruning.hpp"
 #include "tiles.hpp"
 
 namespace hypersign {
@@ -216,19 +216,19 @@ struct Signs {
 constexpr Signs kSigns[] = {{1, 0, 0}, {}, {.977, .494, .147}, {1, .585, .097}, {1, .598, .055}};
 
 constexpr double kDeviations = 3.5;
-// The sieve gains for at least this many queries, levels of a row, levels of all rows, and rows for each result.
-constexpr int64_t kSieveBatch = 64, kSieveLevels = 256, kSieveProducts = 5'000'000, kSieveRanks = 1000;
-constexpr int64_t kMostSieveLevels = 8192;
-constexpr int64_t kSieveStart = 480;         // rows before the sieve begins: then limits are known
-constexpr int64_t kSieveTrial = 1 << 12;     // rows after which it ends if too many pass:
+// The pruning gains for at least this many queries, levels of a row, levels of all rows, and rows for each result.
+constexpr int64_t kPruningBatch = 64, kPruningLevels = 256, kPruningProducts = 5'000'000, kPruningRanks = 1000;
+constexpr int64_t kMostPruningLevels = 8192;
+constexpr int64_t kPruningStart = 480;         // rows before pruning begins: then limits are known
+constexpr int64_t kPruningTrial = 1 << 12;     // rows after which it ends if too many pass:
 constexpr double kMostPassed = .07;
-constexpr int64_t kSieveRows = 1 << 12;      // most rows of its block
-constexpr int64_t kSieveIndices = 1 << 18;   // most bytes of signs of its block
+constexpr int64_t kPruningRows = 1 << 12;      // most rows of its block
+constexpr int64_t kPruningIndices = 1 << 18;   // most bytes of signs of its block
 constexpr int64_t kCosts = 1 << 24;          // most bytes of costs of its queries
 constexpr double kCostRange = 240;           // a byte, with some space for rows that need less
 
-// Memory of the sieve for some queries and a block of rows.
-struct Sieve {
+// Memory of pruning for some queries and a block of rows.
+struct Pruning {
     Block &block;
     const LevelTask &task;
     const float *steps;
@@ -246,15 +246,15 @@ struct Sieve {
         double unit = 0, constant = 0;  // of a cost; no unit: all rows pass
     };
     std::vector<Query> prepared;
-    int64_t found[kSieveQueries];
+    int64_t found[kPruningQueries];
     double product_scale = 0, offset_scale = 0;
 
     // Whether it is quicker, and can be used.
     static bool pays(const LevelTask &task, int64_t k, int64_t row_count) {
         const bool fine = task.kind == LevelKind::three || task.kind == LevelKind::four;
-        return !task.exact && current_kernels().levels->sieve != nullptr && task.kind != LevelKind::three_halves &&
-               task.query_count >= kSieveBatch && task.count >= kSieveLevels && task.count <= kMostSieveLevels &&
-               row_count * task.count >= (fine ? 3 : 1) * kSieveProducts && row_count >= kSieveRanks * k;
+        return !task.exact && current_kernels().levels->pruning != nullptr && task.kind != LevelKind::three_halves &&
+               task.query_count >= kPruningBatch && task.count >= kPruningLevels && task.count <= kMostPruningLevels &&
+               row_count * task.count >= (fine ? 3 : 1) * kPruningProducts && row_count >= kPruningRanks * k;
     }
 
     // The most queries whose costs fit into kCosts, in whole tiles.
@@ -262,18 +262,18 @@ struct Sieve {
         return std::min(kQueries, kCosts / (ceil_div(queries.steps, 3) * 128) / kTileQueries * kTileQueries);
     }
 
-    Sieve(Block &block, const float *steps, int64_t first, int64_t last)
+    Pruning(Block &block, const float *steps, int64_t first, int64_t last)
         : block(block), task(block.task), steps(steps), first(first), query_count(last - first),
           lookups(ceil_div(block.queries.steps, 3) * 2), pitch(ceil_div(block.queries.packed_steps, 8) * 32),
           digits(block.form.digits),
-          capacity(std::clamp<int64_t>(kSieveIndices / (lookups * 256) * 256, 256, kSieveRows)),
+          capacity(std::clamp<int64_t>(kPruningIndices / (lookups * 256) * 256, 256, kPruningRows)),
           rows(static_cast<size_t>(capacity)), packed(static_cast<size_t>(capacity * pitch)),
           indices(static_cast<size_t>(capacity * lookups)), used(static_cast<size_t>(block.queries.bytes)),
-          held(static_cast<size_t>(capacity * kSieveQueries)),
+          held(static_cast<size_t>(capacity * kPruningQueries)),
           costs(new uint8_t[static_cast<size_t>(query_count * lookups * 64)]), always(static_cast<size_t>(capacity / 64)),
           absolutes(static_cast<size_t>(capacity)), squares(absolutes.size()), products(absolutes.size()),
           offsets(absolutes.size()), a(absolutes.size() + 16), b(a.size()), product(a.size()), offset(a.size()),
-          scores(static_cast<size_t>(pitch_of_found() * kSieveQueries)), positions(scores.size()),
+          scores(static_cast<size_t>(pitch_of_found() * kPruningQueries)), positions(scores.size()),
           passed(scores.size()),
           numbers(static_cast<size_t>(query_count * digits * pitch)),
           ordered(static_cast<size_t>(lookups * 6)),
@@ -288,7 +288,7 @@ struct Sieve {
         }
     }
 
-    const SieveKernels &kernels() const { return *block.kernels.sieve; }
+    const PruningKernels &kernels() const { return *block.kernels.pruning; }
 
     int64_t load(int64_t &row, int64_t last, int64_t most) {
         const int64_t count = choose(task, row, last, std::min(most, capacity), rows.data());
@@ -348,7 +348,7 @@ struct Sieve {
             }
         const double least = *std::min_element(lows, lows + 16) / static_cast<double>(steps[first + q]);
         Query &own = prepared[static_cast<size_t>(q)];
-        if (!(std::fabs(least) <= kSieveMost) || size == 0) return;
+        if (!(std::fabs(least) <= kPruningMost) || size == 0) return;
         const Signs &signs = kSigns[static_cast<int>(task.kind)];
         const double cosine = std::clamp(least / (.8 * std::sqrt(static_cast<double>(task.count)) * length), 0.0, 1.0);
         const double deviation = length * std::sqrt(signs.deviation * signs.deviation * (1 - cosine * cosine) +
@@ -362,28 +362,28 @@ struct Sieve {
 
     int64_t pitch_of_found() const { return capacity + 80; }
 
-    // The wanted scores of kSieveQueries queries from q on, the last one repeated. Returns how many rows passed.
+    // The wanted scores of kPruningQueries queries from q on, the last one repeated. Returns how many rows passed.
     int64_t run(int64_t q, int64_t count, const float *limits) {
-        LevelSieve sieve{ceil_div(count, 64), lookups, indices.data(), products.data(), offsets.data(), always.data(),
+        LevelPruning pruning{ceil_div(count, 64), lookups, indices.data(), products.data(), offsets.data(), always.data(),
                          {}, {}, {}, {}, packed.data(), pitch, 8 / block.form.digits, block.form.table,
                          block.form.zero, {}, {}, held.data(), passed.data()};
-        float some_steps[kSieveQueries];
-        for (int64_t i = 0; i < kSieveQueries; ++i) {
+        float some_steps[kPruningQueries];
+        for (int64_t i = 0; i < kPruningQueries; ++i) {
             const int64_t own = std::min(q + i, query_count - 1);
             const Query &query = prepared[static_cast<size_t>(own)];
             const double scale = 1 / (steps[first + own] * query.unit);
             const double constant = query.constant / query.unit, p = product_scale * limits[i] * scale,
                          o = offset_scale * scale;
             const bool fits = constant <= 2000 && std::fabs(p) <= 30000 && o <= 30000;
-            sieve.constants[i] = fits ? static_cast<int16_t>(constant) : int16_t{32767};
-            sieve.product_scales[i] = fits ? static_cast<int16_t>(std::lrint(p)) : int16_t{0};
-            sieve.offset_scales[i] = fits ? static_cast<int16_t>(std::lrint(o)) : int16_t{0};
-            sieve.costs[i] = costs.get() + own * lookups * 64;
-            sieve.numbers[i] = numbers.data() + own * digits * pitch;
-            sieve.sums[i] = block.queries.sums[static_cast<size_t>(first + own)];
+            pruning.constants[i] = fits ? static_cast<int16_t>(constant) : int16_t{32767};
+            pruning.product_scales[i] = fits ? static_cast<int16_t>(std::lrint(p)) : int16_t{0};
+            pruning.offset_scales[i] = fits ? static_cast<int16_t>(std::lrint(o)) : int16_t{0};
+            pruning.costs[i] = costs.get() + own * lookups * 64;
+            pruning.numbers[i] = numbers.data() + own * digits * pitch;
+            pruning.sums[i] = block.queries.sums[static_cast<size_t>(first + own)];
             some_steps[i] = steps[first + own];
         }
-        return kernels().sieve(sieve, {count, some_steps, limits, a.data(), b.data(), pitch_of_found(),
+        return kernels().prune(pruning, {count, some_steps, limits, a.data(), b.data(), pitch_of_found(),
                                        positions.data(), scores.data(), found});
     }
 };
@@ -405,22 +405,22 @@ struct Scan {
 
     void run(int64_t row, int64_t last_row) {
         const int64_t start = row;
-        bool sieved = count >= kSieveBatch && Sieve::pays(block.task, k, last_row - row);
-        std::optional<Sieve> sieve;
+        bool pruned = count >= kPruningBatch && Pruning::pays(block.task, k, last_row - row);
+        std::optional<Pruning> pruning;
         // Small blocks first: until there are k, everything is near.
         int64_t most = 32;
         while (row < last_row) {
-            if (!sieved || row - start < kSieveStart || !limited(nearest)) {
+            if (!pruned || row - start < kPruningStart || !limited(nearest)) {
                 whole(block.load(row, last_row, most, true));
                 most = std::min(2 * most, block.capacity);
                 continue;
             }
-            const bool begins = !sieve;
-            if (begins) sieve.emplace(block, steps, first, first + count);
-            const int64_t rows = sieve->load(row, last_row, most);
-            most = std::min(2 * most, sieve->capacity);
-            const double share = static_cast<double>(by_signs(*sieve, rows, begins)) / static_cast<double>(rows * count);
-            sieved = row - start < kSieveTrial || share <= kMostPassed;
+            const bool begins = !pruning;
+            if (begins) pruning.emplace(block, steps, first, first + count);
+            const int64_t rows = pruning->load(row, last_row, most);
+            most = std::min(2 * most, pruning->capacity);
+            const double share = static_cast<double>(by_signs(*pruning, rows, begins)) / static_cast<double>(rows * count);
+            pruned = row - start < kPruningTrial || share <= kMostPassed;
         }
     }
 
@@ -438,18 +438,18 @@ struct Scan {
         }
     }
 
-    // The first `rows` rows of the sieve's block. Returns how many pass, of all queries together.
-    int64_t by_signs(Sieve &sieve, int64_t rows, bool begins) {
+    // The first `rows` rows of its block. Returns how many pass, of all queries together.
+    int64_t by_signs(Pruning &pruning, int64_t rows, bool begins) {
         int64_t passed = 0;
-        for (int64_t q = 0; q < count; q += kSieveQueries) {
-            float limits[kSieveQueries];
-            for (int64_t i = 0; i < kSieveQueries; ++i) {
+        for (int64_t q = 0; q < count; q += kPruningQueries) {
+            float limits[kPruningQueries];
+            for (int64_t i = 0; i < kPruningQueries; ++i) {
                 limits[i] = nearest[static_cast<size_t>(std::min(q + i, count - 1))].limit;
-                if (begins && q + i < count) sieve.prepare(q + i, rows, limits[i]);
+                if (begins && q + i < count) pruning.prepare(q + i, rows, limits[i]);
             }
-            passed += sieve.run(q, rows, limits);
-            for (int64_t i = 0; i < std::min(kSieveQueries, count - q); ++i)
-                push(q + i, sieve.found[i], sieve.rows, sieve.positions, sieve.scores, i * sieve.pitch_of_found());
+            passed += pruning.run(q, rows, limits);
+            for (int64_t i = 0; i < std::min(kPruningQueries, count - q); ++i)
+                push(q + i, pruning.found[i], pruning.rows, pruning.positions, pruning.scores, i * pruning.pitch_of_found());
         }
         return passed;
     }
@@ -492,7 +492,7 @@ void level_nearest(const LevelTask &task, const float *steps, int64_t k, float *
     if (k == 0 || task.query_count == 0) return;
     const Queries queries(task, form_of(task.kind));
     const int64_t capacity = std::min(k + std::max<int64_t>(k / 2, 8), task.row_count);
-    const int64_t most = Sieve::pays(task, k, task.row_count) ? Sieve::queries(queries) : kQueries;
+    const int64_t most = Pruning::pays(task, k, task.row_count) ? Pruning::queries(queries) : kQueries;
     const int64_t kept = std::clamp<int64_t>((1 << 20) / capacity / kTileQueries * kTileQueries, kTileQueries, most);
     const Tiles tiles(task.query_count, task.row_count, task.threads, kept);
     // Each share's k nearest, merged later; the largest key means none.

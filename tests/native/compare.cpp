@@ -17,7 +17,7 @@
 #include "image/image.hpp"
 #include "integers.hpp"
 #include "levels/levels.hpp"
-#include "levels/sieve.hpp"
+#include "levels/pruning.hpp"
 #include "pack/pack.hpp"
 #include "training/training.hpp"
 #include "product/filters.hpp"
@@ -377,7 +377,7 @@ void levels(const char *set) {
 }
 
 // The signs of rows, their sums and what they demand, beside plain loops.
-void sieve_rows(const SieveKernels &kernels) {
+void pruning_rows(const PruningKernels &kernels) {
     const int64_t groups = 4 * (1 + up_to(2)), steps = 1 + up_to(9), lookups = (steps + 2) / 3 * 2, rows = 16 * groups;
     const auto block = random_values<uint8_t>(rows * steps * 4, 1, 255);
     auto used = random_values<uint8_t>(steps * 4, 0, 1);
@@ -411,8 +411,8 @@ void sieve_rows(const SieveKernels &kernels) {
         const auto at = static_cast<size_t>(i);
         const float weight = 0.5F * static_cast<float>(sums[0][at]) / static_cast<float>(sums[1][at]);
         const float p = weight / -a[at], o = p * b[at];
-        const bool fits = a[at] < 0 && p <= kSieveMost && std::fabs(o) <= kSieveMost;
-        const auto to = static_cast<size_t>(i / 64 * 64 + sieve_place(i % 64));
+        const bool fits = a[at] < 0 && p <= kPruningMost && std::fabs(o) <= kPruningMost;
+        const auto to = static_cast<size_t>(i / 64 * 64 + pruning_place(i % 64));
         const auto near = [](int16_t found, float x, float most) {
             return std::fabs(found - (most > 0 ? x / most * 32767 : 0)) <= 1;
         };
@@ -423,15 +423,15 @@ void sieve_rows(const SieveKernels &kernels) {
 }
 
 // The costs of queries and which rows get whole products, beside plain loops.
-void sieve(const SieveKernels &kernels) {
+void pruning(const PruningKernels &kernels) {
     const int64_t groups = 1 + up_to(6), lookups = up_to(9) ? 1 + up_to(20) : 60 + up_to(80), count = 64 * groups - up_to(63);
     const int64_t pitch = 32 * (1 + up_to(4));
     const int bits = 1 << up_to(2), digits = 8 / bits, base = 1 << bits;
-    const auto signs = random_values<int8_t>(kSieveQueries * lookups * 6, -127, 127);
+    const auto signs = random_values<int8_t>(kPruningQueries * lookups * 6, -127, 127);
     const float scale = static_cast<float>(up_to(100)) / 1000;
-    std::vector<uint8_t> costs(static_cast<size_t>(kSieveQueries * lookups * 64));
-    kernels.costs(signs.data(), kSieveQueries * lookups, scale, costs.data());
-    for (int64_t i = 0; i < kSieveQueries * lookups * 64; ++i) {
+    std::vector<uint8_t> costs(static_cast<size_t>(kPruningQueries * lookups * 64));
+    kernels.costs(signs.data(), kPruningQueries * lookups, scale, costs.data());
+    for (int64_t i = 0; i < kPruningQueries * lookups * 64; ++i) {
         int64_t sixteenths = 8;
         for (int64_t j = 0; j < 6; ++j) {
             const int number = signs[static_cast<size_t>(i / 64 * 6 + j)];
@@ -447,50 +447,50 @@ void sieve(const SieveKernels &kernels) {
     const auto rows = random_values<uint8_t>(groups * 64 * pitch, 0, 255);
     uint8_t table[16];
     for (int i = 0; i < 16; ++i) table[i] = static_cast<uint8_t>(bits == 4 ? up_to(255) : 2 * i);
-    const auto numbers = random_values<int8_t>(kSieveQueries * digits * pitch, -127, 127);
-    std::vector<uint8_t> held(static_cast<size_t>(groups * 64 * kSieveQueries));
-    std::vector<uint32_t> passed(static_cast<size_t>((groups * 64 + 80) * kSieveQueries)), positions(passed.size());
+    const auto numbers = random_values<int8_t>(kPruningQueries * digits * pitch, -127, 127);
+    std::vector<uint8_t> held(static_cast<size_t>(groups * 64 * kPruningQueries));
+    std::vector<uint32_t> passed(static_cast<size_t>((groups * 64 + 80) * kPruningQueries)), positions(passed.size());
     std::vector<float> a, b, scores(passed.size());
     for (int64_t i = 0; i < groups * 64; ++i) {
         a.push_back(-static_cast<float>(1 + up_to(3)));
         b.push_back(static_cast<float>(up_to(5)));
     }
-    LevelSieve sieve{groups, lookups, indices.data(), products.data(), offsets.data(), always.data(), {}, {}, {}, {},
+    LevelPruning pruning{groups, lookups, indices.data(), products.data(), offsets.data(), always.data(), {}, {}, {}, {},
                      rows.data(), pitch, bits, table, base - 1, {}, {}, held.data(), passed.data()};
-    float steps[kSieveQueries], limits[kSieveQueries];
-    int64_t found[kSieveQueries];
-    for (int64_t q = 0; q < kSieveQueries; ++q) {
-        sieve.costs[q] = costs.data() + q * lookups * 64;
-        sieve.numbers[q] = numbers.data() + q * digits * pitch;
-        sieve.sums[q] = static_cast<int32_t>(up_to(1000));
-        sieve.constants[q] = static_cast<int16_t>(up_to(400));
-        sieve.offset_scales[q] = static_cast<int16_t>(up_to(200));
-        sieve.product_scales[q] = static_cast<int16_t>(up_to(400) - 200);
+    float steps[kPruningQueries], limits[kPruningQueries];
+    int64_t found[kPruningQueries];
+    for (int64_t q = 0; q < kPruningQueries; ++q) {
+        pruning.costs[q] = costs.data() + q * lookups * 64;
+        pruning.numbers[q] = numbers.data() + q * digits * pitch;
+        pruning.sums[q] = static_cast<int32_t>(up_to(1000));
+        pruning.constants[q] = static_cast<int16_t>(up_to(400));
+        pruning.offset_scales[q] = static_cast<int16_t>(up_to(200));
+        pruning.product_scales[q] = static_cast<int16_t>(up_to(400) - 200);
         steps[q] = 1;
         limits[q] = static_cast<float>(up_to(200'000)) - 100'000;
     }
     const int64_t capacity = groups * 64 + 80;
-    kernels.sieve(sieve, {count, steps, limits, a.data(), b.data(), capacity, positions.data(), scores.data(), found});
+    kernels.prune(pruning, {count, steps, limits, a.data(), b.data(), capacity, positions.data(), scores.data(), found});
     const auto fraction = [](int64_t x, int64_t y) { return (x * y + (1 << 14)) >> 15; };
-    for (int64_t q = 0; q < kSieveQueries; ++q) {
+    for (int64_t q = 0; q < kPruningQueries; ++q) {
         std::vector<uint32_t> expected;
         for (int64_t row = 0; row < count; ++row) {
             int64_t cost = 0, dot = 0;
             for (int64_t i = 0; i < lookups; ++i)
-                cost += sieve.costs[q][i * 64 + indices[static_cast<size_t>((row / 64 * lookups + i) * 64 + row % 64)]];
-            const auto at = static_cast<size_t>(row / 64 * 64 + sieve_place(row % 64));
-            const int64_t most = sieve.constants[q] - fraction(offsets[at], sieve.offset_scales[q]) +
-                                 fraction(products[at], sieve.product_scales[q]);
+                cost += pruning.costs[q][i * 64 + indices[static_cast<size_t>((row / 64 * lookups + i) * 64 + row % 64)]];
+            const auto at = static_cast<size_t>(row / 64 * 64 + pruning_place(row % 64));
+            const int64_t most = pruning.constants[q] - fraction(offsets[at], pruning.offset_scales[q]) +
+                                 fraction(products[at], pruning.product_scales[q]);
             const bool passes = std::min<int64_t>(cost, 255) <= std::clamp<int64_t>(most, 0, 255);
             if (!passes && !(always[static_cast<size_t>(row / 64)] >> row % 64 & 1)) continue;
             for (int64_t j = 0; j < pitch * digits; ++j)
-                dot += table[rows[static_cast<size_t>(row * pitch + j % pitch)] >> j / pitch * bits & (base - 1)] * sieve.numbers[q][j];
-            const float score = static_cast<float>(dot - (base - 1) * sieve.sums[q]) * a[static_cast<size_t>(row)] +
+                dot += table[rows[static_cast<size_t>(row * pitch + j % pitch)] >> j / pitch * bits & (base - 1)] * pruning.numbers[q][j];
+            const float score = static_cast<float>(dot - (base - 1) * pruning.sums[q]) * a[static_cast<size_t>(row)] +
                                 b[static_cast<size_t>(row)];
             if (score < limits[q]) expected.push_back(static_cast<uint32_t>(row));
         }
         const uint32_t *start = positions.data() + q * capacity;
-        expect(std::vector<uint32_t>(start, start + found[q]) == expected, "sieve");
+        expect(std::vector<uint32_t>(start, start + found[q]) == expected, "pruning");
     }
 }
 
@@ -554,9 +554,9 @@ int main(int count, char **names) {
             if (round < 100) gradient(set.name);
             levels(set.name);
             encode(*set.kernels.levels, levels_portable);
-            if (const SieveKernels *sieves = set.kernels.levels->sieve) {
-                sieve_rows(*sieves);
-                sieve(*sieves);
+            if (const PruningKernels *kernels = set.kernels.levels->pruning) {
+                pruning_rows(*kernels);
+                pruning(*kernels);
             }
             const HadamardKernels &transforms = *set.kernels.hadamard;
             const auto scaled = [](auto kernel, auto factor) {

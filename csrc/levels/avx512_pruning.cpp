@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "levels/registers.hpp"
-#include "levels/sieve.hpp"
+#include "levels/pruning.hpp"
 
 namespace hypersign {
 namespace {
@@ -53,8 +53,8 @@ float largest(__m512 x) {
     return *std::max_element(numbers, numbers + 16);
 }
 
-void weigh(const SieveRows &rows) {
-    const __m512 ratio = _mm512_set1_ps(rows.ratio), most = _mm512_set1_ps(kSieveMost), zero = _mm512_setzero_ps();
+void weigh(const PruningRows &rows) {
+    const __m512 ratio = _mm512_set1_ps(rows.ratio), most = _mm512_set1_ps(kPruningMost), zero = _mm512_setzero_ps();
     __m512 most_product = zero, most_offset = zero;
     for (int64_t i = 0; i < rows.count; i += 16) {
         const __m512 absolute = _mm512_cvtepi32_ps(_mm512_loadu_si512(rows.absolutes + i));
@@ -80,7 +80,7 @@ void weigh(const SieveRows &rows) {
         for (int64_t i = 0; i < rows.count; i += 16) {
             const __m256i words =
                 _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(from + i), scale)));
-            int16_t *first = to + i / 64 * 64 + sieve_place(i % 64);
+            int16_t *first = to + i / 64 * 64 + pruning_place(i % 64);
             _mm_storeu_si128(reinterpret_cast<__m128i *>(first), _mm256_castsi256_si128(words));
             _mm_storeu_si128(reinterpret_cast<__m128i *>(first + 32), _mm256_extracti128_si256(words, 1));
         }
@@ -131,13 +131,13 @@ HYPERSIGN_INLINE __m512i with_costs(__m512i sums, __m512i costs) {
 // Which rows of G groups pass, for each query and group, by the lookups from `first` to `last`, the last part. Parts
 // before it leave their sums in `sums`.
 template <int G>
-HYPERSIGN_INLINE void pass(const LevelSieve &sieve, int64_t first_group, int64_t first, int64_t last,
-                           uint64_t (&passed)[kSieveQueries][4]) {
+HYPERSIGN_INLINE void pass(const LevelPruning &pruning, int64_t first_group, int64_t first, int64_t last,
+                           uint64_t (&passed)[kPruningQueries][4]) {
     const auto groups = std::make_integer_sequence<int, G>();
-    const int64_t group = sieve.lookups * 64;
-    const uint8_t *x = sieve.indices + first_group * group;
-    uint8_t *held = sieve.held + first_group * 64 * kSieveQueries;
-    __m512i sums[kSieveQueries][G] = {};
+    const int64_t group = pruning.lookups * 64;
+    const uint8_t *x = pruning.indices + first_group * group;
+    uint8_t *held = pruning.held + first_group * 64 * kPruningQueries;
+    __m512i sums[kPruningQueries][G] = {};
     if (first > 0)
         each(groups, [&](auto g) HYPERSIGN_UNROLLED {
             each(kFour, [&](auto q) HYPERSIGN_UNROLLED { sums[q][g] = _mm512_loadu_si512(held + 64 * (4 * g + q)); });
@@ -146,13 +146,13 @@ HYPERSIGN_INLINE void pass(const LevelSieve &sieve, int64_t first_group, int64_t
         __m512i indices[G];
         each(groups, [&](auto g) HYPERSIGN_UNROLLED { indices[g] = _mm512_loadu_si512(x + g * group + at); });
         each(kFour, [&](auto q) HYPERSIGN_UNROLLED {
-            const __m512i costs = _mm512_loadu_si512(sieve.costs[q] + at);
+            const __m512i costs = _mm512_loadu_si512(pruning.costs[q] + at);
             each(groups, [&](auto g) HYPERSIGN_UNROLLED {
                 sums[q][g] = with_costs(sums[q][g], _mm512_permutexvar_epi8(indices[g], costs));
             });
         });
     }
-    if (last < sieve.lookups) {
+    if (last < pruning.lookups) {
         each(groups, [&](auto g) HYPERSIGN_UNROLLED {
             each(kFour, [&](auto q) HYPERSIGN_UNROLLED { _mm512_storeu_si512(held + 64 * (4 * g + q), sums[q][g]); });
         });
@@ -160,20 +160,20 @@ HYPERSIGN_INLINE void pass(const LevelSieve &sieve, int64_t first_group, int64_t
     }
     each(groups, [&](auto g) HYPERSIGN_UNROLLED {
         const int64_t at = 64 * (first_group + g);
-        const int16_t *products = sieve.products + at, *offsets = sieve.offsets + at;
+        const int16_t *products = pruning.products + at, *offsets = pruning.offsets + at;
         const __m512i low_products = _mm512_loadu_si512(products), high_products = _mm512_loadu_si512(products + 32);
         const __m512i low_offsets = _mm512_loadu_si512(offsets), high_offsets = _mm512_loadu_si512(offsets + 32);
         each(kFour, [&](auto q) HYPERSIGN_UNROLLED {
-            const __m512i constant = _mm512_set1_epi16(sieve.constants[q]);
-            const __m512i product_scale = _mm512_set1_epi16(sieve.product_scales[q]);
-            const __m512i offset_scale = _mm512_set1_epi16(sieve.offset_scales[q]);
+            const __m512i constant = _mm512_set1_epi16(pruning.constants[q]);
+            const __m512i product_scale = _mm512_set1_epi16(pruning.product_scales[q]);
+            const __m512i offset_scale = _mm512_set1_epi16(pruning.offset_scales[q]);
             const auto most = [&](__m512i product, __m512i offset) HYPERSIGN_UNROLLED {
                 return _mm512_adds_epi16(_mm512_subs_epi16(constant, _mm512_mulhrs_epi16(offset, offset_scale)),
                                          _mm512_mulhrs_epi16(product, product_scale));
             };
             const __m512i limit =
                 _mm512_packus_epi16(most(low_products, low_offsets), most(high_products, high_offsets));
-            passed[q][g] = _mm512_cmple_epu8_mask(sums[q][g], limit) | sieve.always[first_group + g];
+            passed[q][g] = _mm512_cmple_epu8_mask(sums[q][g], limit) | pruning.always[first_group + g];
         });
     });
 }
@@ -181,21 +181,21 @@ HYPERSIGN_INLINE void pass(const LevelSieve &sieve, int64_t first_group, int64_t
 // Products of four packed rows. Levels of 1 and 2 bits are twice their digit, less the largest: there sums of digits
 // suffice.
 template <int bits>
-HYPERSIGN_INLINE __m128i four_dots(const LevelSieve &sieve, const uint32_t *positions, const int8_t *numbers) {
-    const __m128i small = _mm_loadu_si128(reinterpret_cast<const __m128i *>(sieve.table));
+HYPERSIGN_INLINE __m128i four_dots(const LevelPruning &pruning, const uint32_t *positions, const int8_t *numbers) {
+    const __m128i small = _mm_loadu_si128(reinterpret_cast<const __m128i *>(pruning.table));
     const uint8_t *rows[4];
-    each(kFour, [&](auto r) HYPERSIGN_UNROLLED { rows[r] = sieve.rows + int64_t{positions[r]} * sieve.pitch; });
+    each(kFour, [&](auto r) HYPERSIGN_UNROLLED { rows[r] = pruning.rows + int64_t{positions[r]} * pruning.pitch; });
     __m256i sums[4] = {};
     const auto digits_of = std::make_integer_sequence<int, 8 / bits>();
     int64_t at = 0;
-    if (sieve.pitch >= 64) {
+    if (pruning.pitch >= 64) {
         const __m512i table = _mm512_broadcast_i32x4(small), mask = _mm512_set1_epi8((1 << bits) - 1);
         __m512i wide[4] = {};
-        for (; at + 64 <= sieve.pitch; at += 64) {
+        for (; at + 64 <= pruning.pitch; at += 64) {
             __m512i packed[4];
             each(kFour, [&](auto r) HYPERSIGN_UNROLLED { packed[r] = _mm512_loadu_si512(rows[r] + at); });
             each(digits_of, [&](auto digit) HYPERSIGN_UNROLLED {
-                const __m512i y = _mm512_loadu_si512(numbers + digit * sieve.pitch + at);
+                const __m512i y = _mm512_loadu_si512(numbers + digit * pruning.pitch + at);
                 each(kFour, [&](auto r) HYPERSIGN_UNROLLED {
                     const __m512i digits = _mm512_and_si512(_mm512_srli_epi16(packed[r], digit * bits), mask);
                     wide[r] = with_products<__m512i>(wide[r], bits == 4 ? _mm512_shuffle_epi8(table, digits) : digits, y);
@@ -206,12 +206,12 @@ HYPERSIGN_INLINE __m128i four_dots(const LevelSieve &sieve, const uint32_t *posi
             sums[r] = _mm256_add_epi32(_mm512_castsi512_si256(wide[r]), _mm512_extracti64x4_epi64(wide[r], 1));
         });
     }
-    if (at < sieve.pitch) {
+    if (at < pruning.pitch) {
         const __m256i table = _mm256_broadcastsi128_si256(small), mask = _mm256_set1_epi8((1 << bits) - 1);
         __m256i packed[4];
         each(kFour, [&](auto r) HYPERSIGN_UNROLLED { packed[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows[r] + at)); });
         each(digits_of, [&](auto digit) HYPERSIGN_UNROLLED {
-            const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(numbers + digit * sieve.pitch + at));
+            const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(numbers + digit * pruning.pitch + at));
             each(kFour, [&](auto r) HYPERSIGN_UNROLLED {
                 const __m256i digits = _mm256_and_si256(_mm256_srli_epi16(packed[r], digit * bits), mask);
                 sums[r] = with_products<__m256i>(sums[r], bits == 4 ? _mm256_shuffle_epi8(table, digits) : digits, y);
@@ -226,9 +226,9 @@ HYPERSIGN_INLINE __m128i four_dots(const LevelSieve &sieve, const uint32_t *posi
 
 // The wanted scores of `count` rows for query q.
 template <int bits>
-void score(const LevelSieve &sieve, const LevelScores &scores, int q, int64_t count) {
-    const uint32_t *positions = sieve.passed;
-    const __m512i zero = _mm512_set1_epi32(sieve.zero * sieve.sums[q]);
+void score(const LevelPruning &pruning, const LevelScores &scores, int q, int64_t count) {
+    const uint32_t *positions = pruning.passed;
+    const __m512i zero = _mm512_set1_epi32(pruning.zero * pruning.sums[q]);
     const __m512 step = _mm512_set1_ps(scores.steps[q]), limit = _mm512_set1_ps(scores.limits[q]);
     int64_t at = q * scores.pitch;
     const int64_t start = at;
@@ -236,7 +236,7 @@ void score(const LevelSieve &sieve, const LevelScores &scores, int q, int64_t co
         alignas(64) int32_t dots[16];
         each(kFour, [&](auto i) HYPERSIGN_UNROLLED {
             _mm_store_si128(reinterpret_cast<__m128i *>(dots + 4 * i),
-                            four_dots<bits>(sieve, positions + 4 * i, sieve.numbers[q]));
+                            four_dots<bits>(pruning, positions + 4 * i, pruning.numbers[q]));
         });
         const __m512i rows = _mm512_loadu_si512(positions);
         const __m512 a = _mm512_i32gather_ps(rows, scores.a, 4), b = _mm512_i32gather_ps(rows, scores.b, 4);
@@ -251,15 +251,15 @@ void score(const LevelSieve &sieve, const LevelScores &scores, int q, int64_t co
     scores.found[q] = at - start;
 }
 
-int64_t sieve(const LevelSieve &sieve, const LevelScores &scores) {
-    uint64_t passed[kSieveQueries][4];
-    int64_t counts[kSieveQueries] = {};
+int64_t prune(const LevelPruning &pruning, const LevelScores &scores) {
+    uint64_t passed[kPruningQueries][4];
+    int64_t counts[kPruningQueries] = {};
     const int64_t pitch = scores.pitch;
     const auto keep = [&](int64_t group, int groups) {
-        for (int q = 0; q < kSieveQueries; ++q)
+        for (int q = 0; q < kPruningQueries; ++q)
             for (int g = 0; g < groups; ++g) {
                 const auto row = static_cast<uint32_t>(64 * (group + g));
-                uint32_t *to = sieve.passed + q * pitch + counts[q];
+                uint32_t *to = pruning.passed + q * pitch + counts[q];
                 uint64_t left = passed[q][g];
                 const int number = __builtin_popcountll(left);
                 counts[q] += number;
@@ -270,26 +270,26 @@ int64_t sieve(const LevelSieve &sieve, const LevelScores &scores) {
                     to[i] = row + static_cast<uint32_t>(__builtin_ctzll(left));
             }
     };
-    for (int64_t first = 0, last; first < sieve.lookups; first = last) {
-        last = std::min(first + kPart, sieve.lookups);
-        const int kept = last < sieve.lookups ? 0 : 1;
+    for (int64_t first = 0, last; first < pruning.lookups; first = last) {
+        last = std::min(first + kPart, pruning.lookups);
+        const int kept = last < pruning.lookups ? 0 : 1;
         int64_t group = 0;
-        for (; group + 4 <= sieve.groups; group += 4) {
-            pass<4>(sieve, group, first, last, passed);
+        for (; group + 4 <= pruning.groups; group += 4) {
+            pass<4>(pruning, group, first, last, passed);
             keep(group, 4 * kept);
         }
-        for (; group < sieve.groups; ++group) {
-            pass<1>(sieve, group, first, last, passed);
+        for (; group < pruning.groups; ++group) {
+            pass<1>(pruning, group, first, last, passed);
             keep(group, kept);
         }
     }
-    for (int q = 0; q < kSieveQueries; ++q) {
-        LevelSieve own = sieve;
+    for (int q = 0; q < kPruningQueries; ++q) {
+        LevelPruning own = pruning;
         own.passed += q * pitch;
         int64_t count = counts[q];
         while (count > 0 && own.passed[count - 1] >= scores.count) --count;  // rows that fill the last group
         for (int64_t i = count; i % 16 != 0; ++i) own.passed[i] = own.passed[count - 1];
-        switch (sieve.bits) {
+        switch (pruning.bits) {
             case 1: score<1>(own, scores, q, count); break;
             case 2: score<2>(own, scores, q, count); break;
             default: score<4>(own, scores, q, count);
@@ -300,6 +300,6 @@ int64_t sieve(const LevelSieve &sieve, const LevelScores &scores) {
 
 }  // namespace
 
-const SieveKernels sieve_avx512{signs, weigh, costs, sieve};
+const PruningKernels pruning_avx512{signs, weigh, costs, prune};
 
 }  // namespace hypersign

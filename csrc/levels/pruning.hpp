@@ -17,19 +17,19 @@
 
 namespace hypersign {
 
-constexpr int64_t kSieveQueries = 4;  // in a tile
+constexpr int64_t kPruningQueries = 4;  // in a tile
 
-// Rows that were laid out for a sieve, and some queries.
-struct LevelSieve {
+// Rows that were laid out for pruning, and some queries.
+struct LevelPruning {
     int64_t groups, lookups;      // groups of 64 rows
     const uint8_t *indices;       // (groups, lookups, 64): six signs, 1 for a positive level
-    const int16_t *products;      // (groups, 64), in the order of `sieve_place`
+    const int16_t *products;      // (groups, 64), in the order of `pruning_place`
     const int16_t *offsets;       // the same
     const uint64_t *always;       // a bit for each row that is never skipped
-    const uint8_t *costs[kSieveQueries];  // (lookups, 64)
+    const uint8_t *costs[kPruningQueries];  // (lookups, 64)
     // A row passes if its cost is at most constant - offset * offset_scale + product * product_scale, multiplied as
     // fractions of 2^15.
-    int16_t constants[kSieveQueries], offset_scales[kSieveQueries], product_scales[kSieveQueries];
+    int16_t constants[kPruningQueries], offset_scales[kPruningQueries], product_scales[kPruningQueries];
 
     // For whole products.
     const uint8_t *rows;  // packed, `pitch` bytes each, a multiple of 32
@@ -37,17 +37,17 @@ struct LevelSieve {
     int bits;              // of a digit
     const uint8_t *table;  // (16)
     int32_t zero;
-    const int8_t *numbers[kSieveQueries];  // (digits of a byte, pitch)
-    int32_t sums[kSieveQueries];
-    uint8_t *held;     // space for sums, (groups, kSieveQueries, 64)
-    uint32_t *passed;  // space for positions of rows, (kSieveQueries, pitch of the scores)
+    const int8_t *numbers[kPruningQueries];  // (digits of a byte, pitch)
+    int32_t sums[kPruningQueries];
+    uint8_t *held;     // space for sums, (groups, kPruningQueries, 64)
+    uint32_t *passed;  // space for positions of rows, (kPruningQueries, pitch of the scores)
 };
 
 // Where the numbers of row i of a group are: in the order in which vectors of 16 bits are narrowed to bytes.
-constexpr int64_t sieve_place(int64_t i) { return i % 16 / 8 * 32 + i / 16 * 8 + i % 8; }
+constexpr int64_t pruning_place(int64_t i) { return i % 16 / 8 * 32 + i / 16 * 8 + i % 8; }
 
 // What each row demands of S: (offset - product limit) / step. Numbers have space for whole groups.
-struct SieveRows {
+struct PruningRows {
     int64_t count;
     float ratio;
     const int32_t *absolutes, *squares;
@@ -58,19 +58,19 @@ struct SieveRows {
     float *largest;               // of product and offset
 };
 
-constexpr float kSieveMost = 1e30F;  // larger products and offsets are not compared: such rows always pass
+constexpr float kPruningMost = 1e30F;  // larger products and offsets are not compared: such rows always pass
 
-struct SieveKernels {
+struct PruningKernels {
     // The signs of a tile's rows, and their sums |c_i| and c_i^2 over the levels where `used` is 255, (steps, 4).
     void (*signs)(const LevelTile &tile, const uint8_t *used, int64_t lookups, uint8_t *indices, int32_t *absolutes,
                   int32_t *squares);
-    void (*weigh)(const SieveRows &rows);
+    void (*weigh)(const PruningRows &rows);
     // The costs of a query's numbers (lookups, 6): in bytes, |number| scale if the sign differs.
     void (*costs)(const int8_t *numbers, int64_t lookups, float scale, uint8_t *to);
-    // The wanted scores of kSieveQueries queries. Returns how many rows passed, of all queries together.
-    int64_t (*sieve)(const LevelSieve &sieve, const LevelScores &scores);
+    // The wanted scores of kPruningQueries queries. Returns how many rows passed, of all queries together.
+    int64_t (*prune)(const LevelPruning &pruning, const LevelScores &scores);
 };
 
-extern const SieveKernels sieve_avx512;
+extern const PruningKernels pruning_avx512;
 
 }  // namespace hypersign
