@@ -1,6 +1,7 @@
 """Names, their options, and what a Quantization gives to layers."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -37,6 +38,28 @@ def test_quantizers_by_name(name: str) -> None:
     made = quantizer_of(name)
     assert isinstance(made, Quantizer)
     assert type(made).__name__ == QUANTIZERS[name]
+
+
+@pytest.mark.parametrize("side", ["weights", "inputs"])
+@pytest.mark.parametrize(
+    ("model", "shape", "options"),
+    [("vgg", (3, 8, 8), {"widths": (4,), "pools": (1,), "hidden": (8,)}), ("lstm", (5,), {"hidden": (8,)})],
+)
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_each_quantizer_works_on_either_side_or_says_why_not(
+    name: str, model: str, shape: tuple[int, ...], options: dict, side: str
+) -> None:
+    torch.manual_seed(0)
+    try:
+        network = build(model, shape, 10, **options, **{side: name})
+    except HypersignError as error:
+        assert side == "inputs"
+        assert re.fullmatch(r"inputs must .+(filter|weight).*; got \w+\(.*\)", str(error)), error
+        return
+    inputs = torch.randint(10, (7, *shape)) if model == "lstm" else torch.randn(7, *shape)
+    network(inputs).square().mean().backward()
+    assert any(p.grad.abs().sum() > 0 for p in network.parameters() if p.grad is not None)
+    assert network.eval()(inputs[:1]).isfinite().all()
 
 
 @pytest.mark.parametrize("name", SURROGATES)

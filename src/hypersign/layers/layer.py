@@ -51,7 +51,7 @@ class QuantLayer(nn.Module):
         self.input_quantizer = Identity() if input_quantizer is None else input_quantizer
         self.weight_quantizer = Identity() if weight_quantizer is None else weight_quantizer
         if refusal := self.input_quantizer.input_refusal():
-            raise HypersignError(f"input_quantizer {refusal}; got {input_quantizer!r}")
+            raise HypersignError(f"input_quantizer {refusal}; got {self.input_quantizer.describe()}")
         self.fit_quantizers()
 
     def fit_quantizers(self) -> None:

@@ -67,8 +67,8 @@ class RecurrentProduct(OwnedProduct):
         """The whole matrix that multiplies inputs: levels, scales and offsets."""
         levels = self.quantized_weight()
         scale, offset = self.row_scale(levels), self.weight_quantizer.offset
-        scaled = levels if scale is None else levels * scale[:, None]
-        return scaled if offset is None else scaled + offset(self.weight, levels)[:, None]
+        scaled = levels if scale is None else levels * scale.view(-1, 1)
+        return scaled if offset is None else scaled + offset(self.weight, levels).view(-1, 1)
 
     def bound(self) -> Callable[[Tensor], Tensor]:
         """The product as a function of its inputs; weights are quantized once, for all steps."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.quantizers.scales import ConstantScale, Fitted, LearnedNumber, MeanScale
+from hypersign.quantizers.scales import ConstantScale, Fitted, LearnedNumber
 from hypersign.quantizers.surrogates import HardTanh, Surrogate
 
 __all__ = ["PackedForm", "Quantizer", "Rule", "traced"]
@@ -271,8 +271,9 @@ class Quantizer(nn.Module):
 
     def input_refusal(self) -> str:
         """Why it cannot quantize inputs, as a whole sentence; empty if it can."""
-        if isinstance(self.scale, MeanScale):
-            return "must have no scale per filter: inputs have no filters"
+        for name, rule in (("scale", self.scale), ("offset", self.offset)):
+            if rule is not None and _is_per_filter(rule):
+                return f"must have no {name} per filter: inputs have no filters"
         return ""
 
     def describe(self) -> str:
@@ -283,6 +284,13 @@ class Quantizer(nn.Module):
         rules = (("scale", self.scale), ("offset", self.offset))
         # modules are shown as children
         return ", ".join(f"{k}={v!r}" for k, v in rules if v is not None and not isinstance(v, nn.Module))
+
+
+def _is_per_filter(rule: Rule) -> bool:
+    """Whether a rule gives one number per filter: asked of five filters of three zeros."""
+    zeros = torch.zeros(5, 3)
+    with torch.no_grad():
+        return isinstance(rule, Fitted) or rule(zeros, zeros).shape == (5,)
 
 
 _KINDS: dict[tuple[float, ...], Any] = {(-1.0, 1.0): "binary", (-1.0, 0.0, 1.0): "ternary"}

@@ -181,7 +181,7 @@ class Quantization:
             if not isinstance(quantizer, quantizers.Quantizer):
                 raise HypersignError(f"{side} must be a quantizer object such as Sign(); got {quantizer!r}")
         if refusal := self.inputs.input_refusal():
-            raise HypersignError(f"inputs {refusal}; got {self.inputs!r}")
+            raise HypersignError(f"inputs {refusal}; got {self.inputs.describe()}")
         check_choice("first_layer", self.first_layer, FIRST_LAYERS)
         for name in ("float_weights", "float_inputs", "pixel_range"):  # JSON has lists for tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))

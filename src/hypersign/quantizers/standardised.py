@@ -61,6 +61,9 @@ class AdaBin(Sign):
     def prepare(self, x: Tensor) -> Tensor:
         return standardised(x, 0)
 
+    def input_refusal(self) -> str:
+        return "must not be AdaBin's two values per filter: inputs have no filters; use adabin-inputs"
+
 
 class ReCU(Sign):
     """The sign of standardised and clamped filters; clamping revives weights far from 0. A learned scale per filter.
@@ -310,3 +313,6 @@ class Bit(Sign):
         centre = fixed.mean()
         # alpha cancels that of the layer's scale, so that the gradient of the scaled weight passes unchanged
         return (x - centre) / fixed.abs().mean().clamp(min=1e-5)
+
+    def input_refusal(self) -> str:
+        return "must not be BiT's signs of weights, whose scale is that of a weight matrix; use bit-inputs"
