@@ -9,8 +9,9 @@ measures a step of each network.
 
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
 - lstm: a character LSTM on War and Peace; float; binary and ternary weights with a learned length per row, or with a
-  least-squares scale per row (binary_scale, ternary_scale); binary weights with neither (plain); all three trained on
-  from the weights of the finished float network (float_on, binary_on, ternary_on);
+  least-squares scale per row (binary_scale, ternary_scale), or with weights that PARQ hardens during training
+  (binary_parq, ternary_parq); binary weights with neither (plain); all three trained on from the weights of the
+  finished float network (float_on, binary_on, ternary_on);
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
@@ -66,6 +67,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "ternary": {"levels": 3, "weights": "ternary:threshold=optimal"},
         "binary_scale": {"weights": "sign:scale=filter", "norm": "none"},
         "ternary_scale": {"levels": 3, "weights": "ternary:threshold=least-squares,scale=filter", "norm": "none"},
+        "binary_parq": {"weights": "parq", "norm": "none"},
+        "ternary_parq": {"levels": 3, "weights": "parq:count=3", "norm": "none"},
         "plain": {"weights": "sign", "norm": "none"},
         "float_on": {**FLOAT, **ON},
         "binary_on": {"weights": "sign:scale=filter", **ON},

@@ -11,7 +11,17 @@ import torch
 from hypersign.models import build
 
 # These variants are measured as their papers draw them, without the twin's weight normalisation.
-OTHER_NORMS = ("plain", "scaled", "binary_scale", "ternary_scale", "float_on", "binary_on", "ternary_on")
+OTHER_NORMS = (
+    "plain",
+    "scaled",
+    "binary_scale",
+    "ternary_scale",
+    "float_on",
+    "binary_on",
+    "ternary_on",
+    "binary_parq",
+    "ternary_parq",
+)
 
 
 @pytest.fixture(scope="module")
