@@ -8,10 +8,10 @@ is not trained again. The JSON has every run of the folder that is finished, and
 measures a step of each network.
 
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
-- lstm: a character LSTM on War and Peace; float; binary and ternary weights with a learned length per row, or with a
-  least-squares scale per row (binary_scale, ternary_scale), or with weights that PARQ hardens during training
-  (binary_parq, ternary_parq); binary weights with neither (plain); all three trained on from the weights of the
-  finished float network (float_on, binary_on, ternary_on);
+- lstm: a character LSTM on War and Peace; float, with a learned length per row or without (float_bare); binary and
+  ternary weights with a learned length per row, with a least-squares scale per row (binary_scale, ternary_scale), or
+  with the same scale and PARQ's hardening during training (binary_parq, ternary_parq); binary weights with neither
+  (plain); all three trained on from the weights of the finished float network (float_on, binary_on, ternary_on);
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
@@ -63,6 +63,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rows": {"float": FLOAT, "binary": {"weights": "sign"}},
     "lstm": {
         "float": FLOAT,
+        "float_bare": {**FLOAT, "norm": "none"},
         "binary": {"weights": "sign"},
         "ternary": {"levels": 3, "weights": "ternary:threshold=optimal"},
         "binary_scale": {"weights": "sign:scale=filter", "norm": "none"},

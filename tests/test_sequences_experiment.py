@@ -19,6 +19,7 @@ OTHER_NORMS = (
     "float_on",
     "binary_on",
     "ternary_on",
+    "float_bare",
     "binary_parq",
     "ternary_parq",
 )
