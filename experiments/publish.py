@@ -33,7 +33,10 @@ FILES = {
     "cifar10-quarter": "cifar10-vgg-quarter-binary.json",
 }
 """Each network of `hypersign models`, and its file in docs/results."""
-NETWORKS = {"fashion-mnist-vgg-binary.json": "vgg, 4 convolutions, 32 to 64 filters"}
+NETWORKS = {
+    "fashion-mnist-vgg-binary.json": "vgg, 4 convolutions, 32 to 64 filters",
+    "cifar10-two-cores.json": "vgg-small, three quarters of its width, trained on bits",
+}
 """What README calls the networks that have no row yet."""
 
 

@@ -10,8 +10,9 @@ measures a step of each network.
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
 - lstm: a character LSTM on War and Peace; float, with a learned length per row or without (float_bare); binary and
   ternary weights with a learned length per row, with a least-squares scale per row (binary_scale, ternary_scale), or
-  with the same scale and PARQ's hardening during training (binary_parq, ternary_parq); binary weights with neither
-  (plain); all three trained on from the weights of the finished float network (float_on, binary_on, ternary_on);
+  with the same scale and PARQ's hardening during training (binary_parq, ternary_parq); float_bare and binary_scale at
+  a higher rate (float_fast, binary_fast); binary weights with neither length nor scale (plain); float, binary and
+  ternary trained on from the weights of the finished float network (float_on, binary_on, ternary_on);
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
@@ -70,6 +71,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "ternary_scale": {"levels": 3, "weights": "ternary:threshold=least-squares,scale=filter", "norm": "none"},
         "binary_parq": {"weights": "parq", "norm": "none"},
         "ternary_parq": {"levels": 3, "weights": "parq:count=3", "norm": "none"},
+        "float_fast": {**FLOAT, "norm": "none", "learning_rate": 1e-2},
+        "binary_fast": {"weights": "sign:scale=filter", "norm": "none", "learning_rate": 1e-2},
         "plain": {"weights": "sign", "norm": "none"},
         "float_on": {**FLOAT, **ON},
         "binary_on": {"weights": "sign:scale=filter", **ON},

@@ -20,6 +20,8 @@ OTHER_NORMS = (
     "binary_on",
     "ternary_on",
     "float_bare",
+    "float_fast",
+    "binary_fast",
     "binary_parq",
     "ternary_parq",
 )
@@ -42,8 +44,8 @@ def test_twins_differ_in_their_quantizers_alone(experiment: ModuleType, kind: st
     assert (twin["weights"], twin["inputs"], twin["seed"]) == ("float", "float", 3)
     for name, recipe in recipes.items():
         differ = {key for key in recipe if recipe[key] != twin[key]}
-        trains_on = {"start", "learning_rate"} if name.endswith("_on") else set()
-        assert differ - trains_on <= {"method", "levels", "weights", "inputs", "norm", "inner_norm"}
+        own = {"on": {"start", "learning_rate"}, "fast": {"learning_rate"}}.get(name.rpartition("_")[2], set())
+        assert differ - own <= {"method", "levels", "weights", "inputs", "norm", "inner_norm"}
         assert ({"norm", "inner_norm"} & differ != set()) == (name in OTHER_NORMS)
 
 
