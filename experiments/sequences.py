@@ -8,18 +8,18 @@ is not trained again. The JSON has every run of the folder that is finished, and
 measures a step of each network.
 
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
-- lstm: a character LSTM on War and Peace; float, with a learned length per row or without (float_bare); binary and
+- lstm: a character LSTM on War and Peace; float, with a learned length per row or without (float_no_norm); binary and
   ternary weights with a learned length per row, with a least-squares scale per row (binary_scale, ternary_scale), or
-  with the same scale and PARQ's hardening during training (binary_parq, ternary_parq); float_bare and binary_scale at
-  a higher rate (float_fast, binary_fast); binary weights with neither length nor scale (plain); float, binary and
+  with the same scale and PARQ's hardening during training (ternary_parq); float_no_norm and binary_scale at a higher
+  rate (float_high_rate, binary_high_rate); binary weights with neither length nor scale (plain); float, binary and
   ternary trained on from the weights of the finished float network (float_on, binary_on, ternary_on);
 - gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
   each part only (plain).
 
-Twins have the same learning rate and number of epochs; those that train on have a lower rate. --size small fits a
-busy core in three hours: 128 units, 256 units, and nanoGPT's network for a CPU. --size published has the sizes of the
-literature: 256 units, 512 units (5 epochs: 25 minutes of a core for each network), and nanoGPT's character model (for
-a GPU).
+Twins have the same number of epochs, and the same learning rate unless it is said above; those that train on have a
+lower one. --size small fits a busy core in three hours: 128 units, 256 units, and nanoGPT's network for a CPU. --size
+published has the sizes of the literature: 256 units, 512 units (5 epochs: 25 minutes of a core for each network), and
+nanoGPT's character model (for a GPU).
 """
 
 import argparse
@@ -64,15 +64,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rows": {"float": FLOAT, "binary": {"weights": "sign"}},
     "lstm": {
         "float": FLOAT,
-        "float_bare": {**FLOAT, "norm": "none"},
+        "float_no_norm": {**FLOAT, "norm": "none"},
         "binary": {"weights": "sign"},
         "ternary": {"levels": 3, "weights": "ternary:threshold=optimal"},
         "binary_scale": {"weights": "sign:scale=filter", "norm": "none"},
         "ternary_scale": {"levels": 3, "weights": "ternary:threshold=least-squares,scale=filter", "norm": "none"},
-        "binary_parq": {"weights": "parq", "norm": "none"},
         "ternary_parq": {"levels": 3, "weights": "parq:count=3", "norm": "none"},
-        "float_fast": {**FLOAT, "norm": "none", "learning_rate": 1e-2},
-        "binary_fast": {"weights": "sign:scale=filter", "norm": "none", "learning_rate": 1e-2},
+        "float_high_rate": {**FLOAT, "norm": "none", "learning_rate": 1e-2},
+        "binary_high_rate": {"weights": "sign:scale=filter", "norm": "none", "learning_rate": 1e-2},
         "plain": {"weights": "sign", "norm": "none"},
         "float_on": {**FLOAT, **ON},
         "binary_on": {"weights": "sign:scale=filter", **ON},

@@ -19,10 +19,9 @@ OTHER_NORMS = (
     "float_on",
     "binary_on",
     "ternary_on",
-    "float_bare",
-    "float_fast",
-    "binary_fast",
-    "binary_parq",
+    "float_no_norm",
+    "float_high_rate",
+    "binary_high_rate",
     "ternary_parq",
 )
 
@@ -44,7 +43,7 @@ def test_twins_differ_in_their_quantizers_alone(experiment: ModuleType, kind: st
     assert (twin["weights"], twin["inputs"], twin["seed"]) == ("float", "float", 3)
     for name, recipe in recipes.items():
         differ = {key for key in recipe if recipe[key] != twin[key]}
-        own = {"on": {"start", "learning_rate"}, "fast": {"learning_rate"}}.get(name.rpartition("_")[2], set())
+        own = {"on": {"start", "learning_rate"}, "rate": {"learning_rate"}}.get(name.rpartition("_")[2], set())
         assert differ - own <= {"method", "levels", "weights", "inputs", "norm", "inner_norm"}
         assert ({"norm", "inner_norm"} & differ != set()) == (name in OTHER_NORMS)
 
