@@ -251,6 +251,11 @@ def test_named_networks_learn_from_tensors(tmp_path):
         ({"flip": True}, regressor, "flips and crops are for images; sums holds none"),
         ({"first_layer": "bit-planes"}, None, "first_layer bit-planes codes pixels; sums has none"),
         ({"hidden": (3,)}, regressor, "options of the network belong to networks built by name; got hidden beside"),
+        (
+            {"label_smoothing": 0.1, "loss": "cross-entropy"},
+            regressor,
+            "label_smoothing spreads labels over classes; the task is regression",
+        ),
         ({"batch_size": 1}, regressor, "batch_size must be at least 2 per process: 1 takes the variance"),
         ({"reestimate_images": 1}, regressor, "reestimate_images must be at least 2 per process: 1 takes"),
         ({"batch_size": 161}, regressor, "batch_size must be at most the number of examples, 160"),

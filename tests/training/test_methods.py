@@ -1,5 +1,7 @@
 """Every method of the field through the command line: it trains, resumes, inspects, and packs or says why not."""
 
+import json
+import math
 import os
 import signal
 
@@ -208,6 +210,32 @@ def test_the_loss_of_a_teacher():
     p = torch.exp(teacher(x)) / torch.exp(teacher(x)).sum(1, keepdim=True)
     q = torch.exp(outputs) / torch.exp(outputs).sum(1, keepdim=True)
     torch.testing.assert_close(_soft_loss(outputs, teacher, x), -(p * torch.log(q)).sum(1).mean())
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+@pytest.mark.parametrize("shape", [(5,), (2, 3)], ids=["classes", "tokens"])
+def test_the_loss_of_smoothed_labels(shape, share):
+    from hypersign.training.step import _smoothed_loss
+
+    logits, labels = torch.randn(*shape, 4, dtype=torch.float64), torch.randint(4, shape)
+    losses = []
+    for z, label in zip(logits.reshape(-1, 4).tolist(), labels.flatten().tolist(), strict=True):
+        total = sum(math.exp(value) for value in z)
+        soft = [share / 4 + (1 - share) * (c == label) for c in range(4)]
+        losses.append(-sum(t * math.log(math.exp(value) / total) for t, value in zip(soft, z, strict=True)))
+    assert _smoothed_loss(logits, labels, share).item() == pytest.approx(sum(losses) / len(losses), rel=1e-12)
+
+
+def test_smoothed_labels_change_training_and_not_the_loss_of_the_test_images(mlp, train_quietly):
+    run = train_quietly(mlp(loss="cross-entropy", label_smoothing=0.1))
+    plain = train_quietly(mlp(loss="cross-entropy"), "plain")
+    smooth, hard = (json.loads((r.path / "metrics.jsonl").read_text().splitlines()[-1])["loss"] for r in (run, plain))
+    assert smooth != hard
+    model, images = run.load_model(), run.data().test
+    inputs = run.data().batches(images, len(images.labels))
+    logits = torch.cat([model(x) for x, _ in inputs])
+    expected = torch.nn.functional.cross_entropy(logits, images.labels).item()
+    assert run.info["results"]["test"]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_teacher_of_other_classes(mlp, train_quietly, tmp_path):

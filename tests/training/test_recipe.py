@@ -57,6 +57,15 @@ def test_the_paper_s_recipe():
         ({"schedule": "exponential"}, r"final_learning_rate must be > 0 with the exponential schedule; got 0"),
         ({"weight_decay": -1.0}, r"weight_decay must be a number >= 0; got -1"),
         ({"weight_decay": 0.1}, r"adam takes no weight decay; got weight_decay 0\.1: use adamw or sgd"),
+        ({"label_smoothing": 1.5}, r"label_smoothing must be a number >= 0 and <= 1; got 1\.5"),
+        (
+            {"label_smoothing": 0.1, "loss": "squared-hinge"},
+            r"label_smoothing belongs to the cross-entropy; got it with the loss squared-hinge",
+        ),
+        (
+            {"label_smoothing": 0.1, "teacher": "runs/other"},
+            r"a teacher's answers are soft labels already; got label_smoothing too: leave it out",
+        ),
         ({"gradient_clip": 0.0}, r"gradient_clip must be a number > 0; got 0"),
         (
             {"optimizer": "sgd", "adam_epsilon": "uncorrected"},

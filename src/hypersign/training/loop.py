@@ -207,7 +207,7 @@ class _Training:
         self.stream = Stream(run.data(), self.recipe, accelerator, streams=carries)
         if isinstance(model, Stateful):
             model.carry = carries
-        check_fit(model, self.task, self.stream, self.recipe.batch_size // accelerator.num_processes)
+        check_fit(model, self.recipe, self.task, self.stream, self.recipe.batch_size // accelerator.num_processes)
         rule = make_rule(self.recipe, model)
         alone = list(latent_weights(model).values()) if rule is not None and rule.alone else []
         optimizer = make_optimizer(self.recipe, list(model.parameters()), alone)

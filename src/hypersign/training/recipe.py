@@ -155,6 +155,8 @@ class Recipe:
     """Images per step, over all processes."""
     loss: Literal["squared-hinge", "cross-entropy"] = "cross-entropy"
     """Squared hinge against targets of -1 and +1, or softmax cross-entropy."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes in the training loss: at most 1."""
     teacher: str | None = None
     """Run folder of a trained network whose soft answers take the place of the labels in the loss."""
     start: str | None = dataclasses.field(default=None, metadata={"option": "from"})
@@ -223,6 +225,11 @@ class Recipe:
         check_real("learning_rate", self.learning_rate, above=0)
         check_real("final_learning_rate", self.final_learning_rate, min=0)
         check_real("weight_decay", self.weight_decay, min=0)
+        check_real("label_smoothing", self.label_smoothing, min=0, max=1)
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise HypersignError(f"label_smoothing belongs to the cross-entropy; got it with the loss {self.loss}")
+        if self.label_smoothing and self.teacher is not None:
+            raise HypersignError("a teacher's answers are soft labels already; got label_smoothing too: leave it out")
         for name in ("gradient_clip", "gradient_norm"):
             if getattr(self, name) is not None:
                 check_real(name, getattr(self, name), above=0)

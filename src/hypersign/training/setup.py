@@ -233,22 +233,28 @@ class Stream:
         return self.data.batches(split, size, device=self.device, **options)
 
 
-def check_fit(model: nn.Module, task: Task, stream: Stream, share: int) -> None:
+def check_fit(model: nn.Module, recipe: Recipe, task: Task, stream: Stream, share: int) -> None:
     """Tries the network on one example before anything is written; this does not change the network.
 
     Args:
         model: the network.
+        recipe: its recipe.
         task: its task.
         stream: its examples.
         share: examples per batch in one process.
 
     Raises:
-        HypersignError: its outputs do not fit the task, or a batch norm would be given one value per channel.
+        HypersignError: its outputs or the recipe's loss do not fit the task, or a batch norm would be given one value
+            per channel.
     """
     inputs, targets = stream.example()
     with torch.random.fork_rng(devices=[]), mode(model, False), torch.no_grad(), values_per_channel(model) as values:
         outputs = model(channels_last(inputs)).float()
     task.check(outputs, targets)
+    if recipe.label_smoothing and task.name not in ("classification", "next token"):
+        raise HypersignError(
+            f"label_smoothing spreads labels over classes; the task is {task.name}: leave label_smoothing out"
+        )
     alone = [name for name, count in values.items() if count < 2]
     for option, size in (("batch_size", share), ("reestimate_images", stream.reestimation_batch)):
         if alone and size == 1:

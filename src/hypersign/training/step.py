@@ -118,6 +118,15 @@ def _soft_loss(outputs: Tensor, teacher: nn.Module, inputs: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, soft)
 
 
+def _smoothed_loss(outputs: Tensor, targets: Tensor, share: float) -> Tensor:
+    """Cross-entropy with smoothed labels: mean of -(1 - s) log p_y - (s / C) sum_c log p_c, p = softmax(outputs).
+
+    y is the target, C the number of classes (last axis), s the share. Source: Szegedy et al. 2016 (arXiv 1512.00567),
+    section 7.
+    """
+    return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), label_smoothing=share)
+
+
 class Step:
     """Carries out training steps on a network.
 
@@ -176,7 +185,12 @@ class Step:
             with autocast():
                 outputs = model(inputs)
             outputs = outputs.float()
-            loss = task.loss(outputs, targets) if teacher is None else _soft_loss(outputs, teacher, inputs)
+            if teacher is not None:
+                loss = _soft_loss(outputs, teacher, inputs)
+            elif recipe.label_smoothing:
+                loss = _smoothed_loss(outputs, targets, recipe.label_smoothing)
+            else:
+                loss = task.loss(outputs, targets)
             return loss, task.measure(outputs.detach(), targets)
 
         device = self.parameters[0].device.type
