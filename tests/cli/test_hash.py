@@ -61,6 +61,22 @@ def test_codes_of_a_metric(files, capsys, metric, words):
         np.testing.assert_allclose(np.array(found["distances"])[:, 0], exact.min(1), rtol=1e-5)
 
 
+def test_sign_codes_rescored_by_a_metric(files, capsys):
+    x, vectors, queries, codes = map(lambda f: f if isinstance(f, np.ndarray) else str(f), files)
+    main(["hash", vectors, "-o", codes])
+    capsys.readouterr()
+    words = ["search", codes, queries, "-k", "3", "--rescore", vectors, "--factor", "1000", "--metric", "cosine"]
+    main([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    assert found["metric"] == "cosine"
+    assert found["indices"] == np.argsort(-unit[:12] @ unit.T, axis=1, kind="stable")[:, :3].tolist()
+    main(words)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "cosine distance" in out
+    assert "estimated" not in out
+
+
 def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     x = files[0] - 1
@@ -161,9 +177,10 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
     assert "Metric of the neighbours: cosine" in out
     assert "Choice: --metric cosine --bits-per-dimension" in out
     main([*words, "--recall", "1", "--bytes", "8"])
-    assert "No code of at most 8 bytes has a recall of 1. Best: --bits 64" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert (
+        "No code of at most 8 bytes has a recall of 1. "
+        "Best: --bits 64, then search --rescore FILE --factor 8 --metric cosine: recall@10"
+    ) in " ".join(capsys.readouterr().out.split())
     main([*words, "--bits-per-dimension", "2", "--bits", "40", "--output", str(codes), "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
     (row,) = (row for row in rows if row["measured_recall"])
@@ -196,6 +213,11 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
         (["search", "codes", "q.npy", "--exact"], "--exact compares all original vectors; give --rescore FILE"),
         (["search", "codes", "q.npy", "--exact", "--rescore", "x.npy"], "codes has no bounds"),
         (["search", "codes", "codes", "--exact", "--rescore", "x.npy"], "--exact needs the queries' vectors"),
+        (["search", "codes", "q.npy", "--metric", "cosine"], "--metric sorts the candidates of --rescore FILE"),
+        (
+            ["search", "codes", "q.npy", "--exact", "--rescore", "x.npy", "--metric", "cosine"],
+            "--exact is by Euclidean distance",
+        ),
         (["search", "codes", "q.npy", "--allowed", "x.npy"], "ids must be integers of 64 bits; got float32"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),

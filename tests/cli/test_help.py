@@ -168,7 +168,7 @@ CALLED: dict[Callable[..., Any], list[Callable[..., Any]]] = {
     play: [playground.page],
     predict: [PackedModel.predict],
     reproduce: [geometry.inspect, study.paper_simulations],
-    search: [hashing.HammingIndex.search],
+    search: [hashing.HammingIndex.search, hashing.HammingIndex.rescore],
     simulate.pairs: [simulation.pairs],
     simulate.binary_pairs: [simulation.binary_pairs],
     simulate.sign: [simulation.sign],

@@ -3,7 +3,7 @@ import pytest
 
 from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.hashing import HammingIndex, SignHasher, measure, plan
+from hypersign.hashing import HammingIndex, SignHasher, measure, plan, recall
 from hypersign.hashing.prediction import predicted_recall, recall_by_query
 from hypersign.hashing.sample import row_keys, sampled
 from hypersign.hashing.score_noise import Noise, covariances, kernel_table, orthogonality
@@ -288,6 +288,33 @@ def test_level_codes_of_every_metric(metric, bits):
         hits = np.take_along_axis(distances, found, 1) <= kth[:, None]
         measured.append([hits[:, :10].sum(1).mean() / 10, np.minimum(hits.sum(1), 10).mean() / 10])
     np.testing.assert_allclose(list(predicted.recall.values()), np.mean(measured, 0), atol=0.025)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_rescoring_by_the_metric_of_the_plan_delivers_its_recall(metric, bits):
+    """Sign codes (1 bit) know no metric, so rescoring has to be given that of the plan."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1500, 48)) * np.exp(0.7 * random.standard_normal((1500, 1)))
+    q = random.standard_normal((40, 48))
+    options = {"center": False, "factors": (1, 8), "metric": metric}
+    if bits == 1:
+        hasher = SignHasher(256, center=False)
+        planned = plan(x, queries=q, bits=(256,), bits_per_dimension=(), **options)
+    else:
+        hasher = SignHasher(bits_per_dimension=2, metric=metric, center=False)
+        planned = plan(x, queries=q, bits=(64,), bits_per_dimension=(2,), **options)
+    index = HammingIndex(hasher.fit(x), hasher.codes(x))
+    (row,) = (row for row in measure(index, planned).rows if row.measured_recall)
+    unit = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x)]
+    exact = {
+        "euclidean": np.square(q[:, None] - x).sum(2),
+        "cosine": -unit[0] @ unit[1].T,
+        "inner_product": -q @ x.T,
+    }[metric]
+    found = index.rescore(q, index.search(q, 80), x, 10, metric=metric)
+    assert recall(found.indices, np.argsort(exact, axis=1), 10) == pytest.approx(row.measured_recall[8])
+    assert row.recall[8] == pytest.approx(row.measured_recall[8], abs=0.04)
 
 
 @pytest.mark.parametrize("bits", [1, 1.5, 2, 3, 4])

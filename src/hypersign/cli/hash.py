@@ -168,6 +168,9 @@ def _choice(planned: Plan, recall: float, bytes: int | None) -> str:
     if row.metric != "hamming":
         options = f"--metric {row.metric} --bits-per-dimension {row.bits_per_dimension:g} {options}"
     rescored = f", then search --rescore FILE --factor {choice.factor}" if choice.factor > 1 else ""
+    metric = planned.metric.lower().replace(" ", "_")
+    if rescored and metric != ("euclidean" if row.metric == "hamming" else row.metric):
+        rescored += f" --metric {metric}"  # search would rescore by another one
     text = f"{options}{rescored}: recall@{planned.k} {row.recall[choice.factor]:.3f}, {row.bytes} bytes per vector"
     limit = "" if bytes is None else f" of at most {bytes} bytes"
     return f"Choice: {text}" if choice.enough else f"No code{limit} has a recall of {recall:g}. Best: {text}"

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ def search(
     neighbours: Annotated[int, Option(short="-k")] = _defaults.NEIGHBOURS,
     rescore: Annotated[Path | None, Option(metavar="FILE")] = None,
     factor: int = 4,
+    metric: Literal["euclidean", "cosine", "inner_product"] | None = None,
     exact: bool = False,
     allowed: Annotated[Path | None, Option(metavar="FILE")] = None,
     threads: Threads = 1,
@@ -60,7 +61,7 @@ def search(
 
     Codes of a metric estimate its distances: Euclidean, cosine (1 - cosine) or inner product (negated), and --rescore
     computes them. Sign codes have the Hamming distance, which sorts by angle (after centring), and --rescore sorts
-    them by the Euclidean distance; scale vectors and queries to length 1 before hashing to search these by cosine.
+    them by the Euclidean distance, or by --metric.
     The table shows the first 10 queries, the JSON all of them.
 
     Example:
@@ -73,6 +74,7 @@ def search(
         neighbours: number of neighbours per query.
         rescore: file or folder of the vectors that were hashed; sorts candidates by their exact distances.
         factor: candidates per neighbour, for --rescore.
+        metric: metric that --rescore sorts by; by default that of the codes, and Euclidean for sign codes.
         exact: with --rescore, read all vectors whose bounds do not exclude them, in place of --factor candidates.
         allowed: .npy file of the ids that may be found, integers (m,), or one bool for each id.
         output: .npz file to write: distances and indices, each of shape (q, neighbours).
@@ -84,6 +86,8 @@ def search(
         raise HypersignError(f"--output must name a .npz file; got {output}")
     if exact and (rescore is None or allowed is not None):
         raise HypersignError("--exact compares all original vectors; give --rescore FILE and no --allowed")
+    if metric is not None and (rescore is None or exact):
+        raise HypersignError("--metric sorts the candidates of --rescore FILE; --exact is by Euclidean distance")
     index = HammingIndex.load(codes)
     asked = _asked(queries, index)
     only = None if allowed is None else np.asarray(open_npy(allowed))
@@ -100,11 +104,10 @@ def search(
         candidates = index.search(
             asked, max(neighbours, min(factor * neighbours, most)), allowed=only, threads=threads
         )
-        found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
-    metric = index.hasher.metric_
-    if rescore is not None and metric == "hamming":
-        metric = "euclidean"
-    result = {"metric": METRICS[metric][0], "distances": found.distances.tolist(), "indices": found.indices.tolist()}
+        found = index.rescore(asked, candidates, open_vectors(rescore), neighbours, metric=metric)
+    own = index.hasher.metric_
+    by = metric or ("euclidean" if rescore is not None and own == "hamming" else own)
+    result = {"metric": METRICS[by][0], "distances": found.distances.tolist(), "indices": found.indices.tolist()}
     write_json(result | read, json)
     if output is not None:
         content = io.BytesIO()
@@ -113,8 +116,8 @@ def search(
     if prints_text(json):
         out = console()
         out.print(_table(found))
-        estimated = rescore is None and metric != "hamming"
-        out.print(_caption(found, ("estimated " if estimated else "") + METRICS[metric][1]))
+        estimated = rescore is None and by != "hamming"
+        out.print(_caption(found, ("estimated " if estimated else "") + METRICS[by][1]))
         if read:
             out.print(f"vectors read per query: {np.mean(read['read']):,.0f} of {len(index):,}")
 

@@ -161,7 +161,8 @@ def plan(
             have.
         bytes: adds the longest code of each kind that fits into this number of bytes per vector.
         hasher: adds a hasher of level codes, which need not be fitted.
-        metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product".
+        metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product". Recall above factor 1 is
+            that of candidates rescored by it: `rescore(..., metric=metric)`.
         factors: rescoring factors: candidates per neighbour.
         k: number of neighbours that count.
         rotation: "hadamard" (three rounds, as good as Haar's rotation) or "haar".
