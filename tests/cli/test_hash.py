@@ -168,6 +168,20 @@ def test_plan_predicts_and_measures(files, capsys):
     assert "measured" not in out
 
 
+@pytest.mark.parametrize(
+    ("per", "bits", "metric"),
+    [("4", "32", "euclidean"), ("2", "32", "cosine"), ("1.5", "30", "euclidean"), ("2", "40", None)],
+)
+def test_a_plan_has_a_row_for_the_codes_that_are_hashed(files, capsys, per, bits, metric):
+    """Codes of 8 components at 4 bits take as many bytes as those of all 32 at 1 bit."""
+    _, vectors, _, codes = files
+    words = ["hash", str(vectors), "-o", str(codes), "--plan", "--queries", "10", "--json"]
+    words += ["--bits-per-dimension", per, "--bits", bits]
+    main(words if metric is None else [*words, "--metric", metric])
+    (row,) = (row for row in json.loads(capsys.readouterr().out)["rows"] if row["measured_recall"])
+    assert (row["bits_per_dimension"], row["bits"], row["metric"]) == (float(per), int(bits), metric or "euclidean")
+
+
 def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
     _, vectors, queries, codes = files
     words = ["hash", str(vectors), "--plan", "--queries", str(queries), "--metric", "cosine"]

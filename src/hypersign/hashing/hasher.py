@@ -273,9 +273,8 @@ class SignHasher(Transformer):
         """Sets the vector that is subtracted, and makes the rotation: for codes that are read from a file."""
         self.mean_ = mean
         self.n_features_in_ = len(mean)
-        self.metric_ = self._metric()
+        _, self.bits_, self.metric_ = self.kind(len(mean))
         count, signs = self._components(len(mean)), self.metric_ == "hamming"
-        self.bits_ = math.ceil(count * self.bits_per_dimension)
         self.level_code_ = None if signs else LevelCode(self.bits_per_dimension, count)
         self.rotation_: HaarRotation | HadamardRotation | None = None
         if self.rotation == "hadamard":
@@ -309,6 +308,11 @@ class SignHasher(Transformer):
     def row_bytes(self) -> int:
         """Bytes of a packed code, with the numbers of its metric."""
         return self.empty_codes(0).itemsize * self.columns(self.n_features_in_)
+
+    def kind(self, dimension: int) -> tuple[float, int, str]:
+        """Bits per dimension, bits and metric of codes of vectors of this dimension."""
+        per = self.bits_per_dimension
+        return per, math.ceil(self._components(dimension) * per), self._metric()
 
     def columns(self, dimension: int) -> int:
         """Columns of packed codes of vectors of this dimension: words of sign codes, bytes of level codes."""

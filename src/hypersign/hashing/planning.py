@@ -51,6 +51,10 @@ class Row:
     bits_per_dimension: float = 1
     metric: str = "hamming"
 
+    def kind(self) -> tuple[float, int, str]:
+        """Bits per dimension, bits and metric."""
+        return self.bits_per_dimension, self.bits, self.metric
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -193,7 +197,7 @@ def plan(
     size = d * vectors.dtype.itemsize
     table = [_sign_row(start, m, share, common, factors, known, size) for m in bits]
     levels = _level_hashers(d, bits_per_dimension, bytes, metric, share, common)
-    if hasher is not None and hasher.columns(d) not in [other.columns(d) for other in levels]:
+    if hasher is not None and hasher.kind(d) not in [other.kind(d) for other in levels]:
         levels.append(hasher)
     table += [_level_row(start, level, factors, known, size) for level in levels]
     if bytes is not None and 8 * (bytes // 8) and 64 * (bytes // 8) not in bits:
@@ -280,17 +284,17 @@ def _level_row(
 ) -> Row:
     d, share = start.vectors.shape[1], check_share(hasher.center)
     found = predict(start, hasher, factors, known)
-    kind, size = hasher.bits_per_dimension, hasher.columns(d)
+    (per, bits, metric), size = hasher.kind(d), hasher.columns(d)
     return Row(
-        bits=hasher.bits or int(np.ceil(d * kind)),
+        bits=bits,
         bytes=size,
         smaller=vector_bytes / size,
         recall=found.recall,
         standard_error=found.standard_error,
         recall_by_center={share: found.recall},
         best_center=share,
-        bits_per_dimension=kind,
-        metric=str(hasher.metric),
+        bits_per_dimension=per,
+        metric=metric,
     )
 
 
@@ -305,12 +309,12 @@ def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
             f"the plan is for {planned.vectors} vectors of dimension {planned.dimension}; the index has "
             f"{len(index)} of dimension {hasher.n_features_in_}"
         )
-    own = hasher.bits_, hasher.bits_per_dimension, hasher.metric_
-    if own not in [(row.bits, row.bits_per_dimension, row.metric) for row in planned.rows]:
+    own = hasher.kind(planned.dimension)
+    if own not in [row.kind() for row in planned.rows]:
         raise HypersignError(f"the plan has no row for the index's {hasher.bits_} bits; plan with them")
     rows = []
     for row in planned.rows:
-        if own == (row.bits, row.bits_per_dimension, row.metric):
+        if own == row.kind():
             row = dataclasses.replace(row, measured_recall=_measured(index, planned, tuple(row.recall), threads))
         rows.append(row)
     return dataclasses.replace(planned, rows=tuple(rows))
