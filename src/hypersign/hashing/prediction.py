@@ -14,6 +14,7 @@ order; it is left out (`_shared`). The number of vectors ahead is the sum of man
 its own mean and variance (a shifted Poisson distribution). Equal vectors have equal codes, so they count together.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -155,7 +156,9 @@ def _code(hasher: SignHasher, dimension: int) -> Code:
     if hasher.rotation is None:
         raise HypersignError("predictions need a hasher with a random rotation; this one has none")
     # Without options of one kind of codes alone, so that no vector need be read.
-    made = SignHasher(**(hasher.get_params() | {"output": "packed"})).restore(np.zeros(dimension))
+    made = copy.copy(hasher)
+    made.output = "packed"
+    made.restore(np.zeros(dimension))
     level = made.level_code_
     return Code(made.metric_, level.bits if level else 1, level.count if level else made.bits_, made.size())
 
