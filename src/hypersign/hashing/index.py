@@ -551,6 +551,8 @@ def _low(x: NDArray[Any]) -> NDArray[np.float64]:
 def recall(indices: NDArray[np.int64], truth: NDArray[np.integer], k: int) -> float:
     """Recall@k: the mean share of a query's k true neighbours that were found.
 
+    It compares indices, so a copy of a neighbour counts as a miss; `measure` counts it.
+
     Args:
         indices: the indices found for each query, shape (q, any number).
         truth: the true neighbours, nearest first, shape (q, k or more).
