@@ -18,10 +18,10 @@ from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign._display import shown
 from hypersign._files import write_atomic
 from hypersign._locks import writing_file
-from hypersign.hashing.hasher import Queries, SignHasher, block_rows
+from hypersign.hashing.hasher import Queries, SignHasher
 from hypersign.hashing.levels import LEVEL_METRICS, unit_rows
 from hypersign.hashing.segments import MOST_ID, Segment, appended, check_ids, merged, ordered
-from hypersign.hashing.stored import AnyVectors
+from hypersign.hashing.stored import AnyVectors, block_rows
 from hypersign.hashing.vectors import read_codes, write_codes
 
 __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
@@ -139,11 +139,13 @@ class HammingIndex:
         """The ids, int64 (n,), ascending."""
         return self._whole().all_ids()
 
-    def add(self, vectors: "ArrayLike | HammingIndex", ids: ArrayLike | None = None) -> NDArray[np.int64]:
+    def add(
+        self, vectors: "AnyVectors | ArrayLike | HammingIndex", ids: ArrayLike | None = None
+    ) -> NDArray[np.int64]:
         """Hashes vectors and adds their codes; the index is as before if any of them is refused.
 
         Args:
-            vectors: shape (n, dimension), or another HammingIndex of the same hasher.
+            vectors: shape (n, dimension), may be a file (`open_vectors`); or another HammingIndex of the same hasher.
             ids: int64 (n,), none of them in the index; None continues after the largest id in the index.
 
         Returns the ids, int64 (n,).
@@ -406,7 +408,7 @@ class HammingIndex:
         if self.hasher.level_code_ is not None:
             raise HypersignError("distances between codes and radii in bits are for sign codes; search level codes")
 
-    def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[Any]:
+    def _codes(self, queries: "AnyVectors | ArrayLike | HammingIndex") -> NDArray[Any]:
         if not isinstance(queries, HammingIndex):
             return self.hasher.codes(queries)
         difference = self.hasher.difference(queries.hasher)

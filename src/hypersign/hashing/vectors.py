@@ -26,9 +26,9 @@ from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.hashing.estimators import code_bounds
-from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, block_rows, finite_rows
+from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, finite_rows
 from hypersign.hashing.levels import LEVEL_METRICS
-from hypersign.hashing.stored import AnyVectors, Rows, read_blocks
+from hypersign.hashing.stored import AnyVectors, Rows, block_rows, read_blocks
 from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
