@@ -77,6 +77,21 @@ def test_sign_codes_rescored_by_a_metric(files, capsys):
     assert "estimated" not in out
 
 
+@pytest.mark.parametrize("rescored", [False, True])
+def test_every_code_is_compared_on_request(files, capsys, monkeypatch, rescored):
+    vectors, queries, codes = map(str, files[1:])
+    main(["hash", vectors, "-o", codes, "--bits-per-dimension", "2"])
+    asked = []
+    search = HammingIndex.search
+    monkeypatch.setattr(
+        HammingIndex, "search", lambda *given, **named: asked.append(named["exact"]) or search(*given, **named)
+    )
+    words = ["search", codes, queries, *(["--rescore", vectors] if rescored else [])]
+    main(words)
+    main([*words, "--every-code"])
+    assert asked == [False, True]
+
+
 def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     x = files[0] - 1
@@ -231,6 +246,10 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
         (
             ["search", "codes", "q.npy", "--exact", "--rescore", "x.npy", "--metric", "cosine"],
             "--exact is by Euclidean distance",
+        ),
+        (
+            ["search", "codes", "q.npy", "--exact", "--rescore", "x.npy", "--every-code"],
+            "--exact leaves out vectors by their bounds; leave --every-code out",
         ),
         (["search", "codes", "q.npy", "--allowed", "x.npy"], "ids must be integers of 64 bits; got float32"),
         (["search", "x.npy", "q.npy"], "no codes file"),

@@ -205,7 +205,7 @@ OWN = {
     play: {"output", "images", "count"},
     predict: {"input", "output"},
     reproduce: {"output", "json"},
-    search: {"neighbours", "rescore", "factor", "exact", "allowed", "output", "json"},
+    search: {"neighbours", "rescore", "factor", "exact", "every_code", "allowed", "output", "json"},
     theory.angle: {"dimension", "threshold", "json"},
     theory.ternary: {"thresholds", "json"},
     theory.table: {"json"},

@@ -49,12 +49,13 @@ def search(
     factor: int = 4,
     metric: Literal["euclidean", "cosine", "inner_product"] | None = None,
     exact: bool = False,
+    every_code: bool = False,
     allowed: Annotated[Path | None, Option(metavar="FILE")] = None,
     threads: Threads = 1,
     output: Annotated[Path | None, Option(metavar="FILE", short="-o", written="file")] = None,
     json: JsonTarget = None,
 ) -> None:
-    """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
+    """Find the nearest codes of each query; --rescore sorts them by their original vectors.
 
     With --exact, all vectors that may be among the nearest are compared, by bounds that `hypersign hash --bounds`
     wrote: about 1 neighbour in 500 is missed, and few vectors are read.
@@ -76,6 +77,8 @@ def search(
         factor: candidates per neighbour, for --rescore.
         metric: metric that --rescore sorts by; by default that of the codes, and Euclidean for sign codes.
         exact: with --rescore, read all vectors whose bounds do not exclude them, in place of --factor candidates.
+        every_code: compare every code of a metric; otherwise a batch of 64 queries or more may skip some, each of the
+            results with a probability of at most 2 in 10,000. Sign codes are always compared.
         allowed: .npy file of the ids that may be found, integers (m,), or one bool for each id.
         output: .npz file to write: distances and indices, each of shape (q, neighbours).
     """
@@ -88,12 +91,15 @@ def search(
         raise HypersignError("--exact compares all original vectors; give --rescore FILE and no --allowed")
     if metric is not None and (rescore is None or exact):
         raise HypersignError("--metric sorts the candidates of --rescore FILE; --exact is by Euclidean distance")
+    if every_code and exact:
+        raise HypersignError("--exact leaves out vectors by their bounds; leave --every-code out")
     index = HammingIndex.load(codes)
     asked = _asked(queries, index)
     only = None if allowed is None else np.asarray(open_npy(allowed))
+    options: dict[str, Any] = {"allowed": only, "exact": every_code, "threads": threads}
     read: dict[str, Any] = {}
     if rescore is None:
-        found = index.search(asked, neighbours, allowed=only, threads=threads)
+        found = index.search(asked, neighbours, **options)
     elif exact:
         pruned = _exact(codes, asked, rescore, neighbours, threads)
         found, read = pruned.neighbours, {"read": pruned.read.tolist()}
@@ -101,9 +107,7 @@ def search(
         if isinstance(asked, HammingIndex):
             raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name their file")
         most = len(index) if only is None else _count(index, only)
-        candidates = index.search(
-            asked, max(neighbours, min(factor * neighbours, most)), allowed=only, threads=threads
-        )
+        candidates = index.search(asked, max(neighbours, min(factor * neighbours, most)), **options)
         found = index.rescore(asked, candidates, open_vectors(rescore), neighbours, metric=metric)
     own = index.hasher.metric_
     by = metric or ("euclidean" if rescore is not None and own == "hamming" else own)

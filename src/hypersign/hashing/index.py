@@ -1,4 +1,4 @@
-"""Search: compares a query with all codes, and rescores the nearest with the original vectors.
+"""Search: compares queries with codes, and rescores the nearest with the original vectors.
 
 Distances ascend from the nearest for every metric: Hamming (bits that differ), Euclidean, cosine (1 - cosine), and
 inner product, negated.
@@ -58,7 +58,10 @@ class Within:
 
 
 class HammingIndex:
-    """Codes, their ids, and the hasher that made them. Search is exact: it compares each query with every code.
+    """Codes, their ids, and the hasher that made them.
+
+    Search compares each query with every sign code. A batch of queries may skip level codes that almost surely are
+    not among the nearest, unless `exact=True` (`search`).
 
     Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher. With level
     codes queries are vectors, which stay real but for rounding to 8 bits; distances are estimates in the hasher's
