@@ -241,6 +241,14 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
         (["hash", "x.npy", "-o", "c", "--bounds", "--rotation", "none"], "--bounds writes the bounds of rotated"),
         (["search", "codes", "q.npy", "--exact"], "--exact compares all original vectors; give --rescore FILE"),
         (["search", "codes", "q.npy", "--exact", "--rescore", "x.npy"], "codes has no bounds"),
+        (
+            ["search", "levels", "q.npy", "--exact", "--rescore", "x.npy"],
+            "levels holds level codes; exact search needs sign codes: hash without --bits-per-dimension",
+        ),
+        (
+            ["hash", "x.npy", "-o", "c", "--bounds", "--bits-per-dimension", "2"],
+            "bounds are for exact search, which needs sign codes: hash without --bits-per-dimension",
+        ),
         (["search", "codes", "codes", "--exact", "--rescore", "x.npy"], "--exact needs the queries' vectors"),
         (["search", "codes", "q.npy", "--metric", "cosine"], "--metric sorts the candidates of --rescore FILE"),
         (
@@ -272,6 +280,8 @@ def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, t
     for name, seed in (("codes", 0), ("other", 1)):
         hasher = SignHasher(64, seed=seed).fit(x)
         HammingIndex(hasher, hasher.transform(x)).save(name)
+    levels = SignHasher(bits_per_dimension=2).fit(x)
+    HammingIndex(levels, levels.codes(x)).save("levels")
     before = set(tmp_path.iterdir())
     with pytest.raises(SystemExit, match=r"^1$"):
         main(words)

@@ -93,6 +93,11 @@ class BoundedIndex:
         Raises HypersignError if the file is not one, has no bounds, or the vectors have another shape.
         """
         read = read_codes(Path(path))
+        if read.hasher.level_code_ is not None:
+            raise HypersignError(
+                f"{path} holds level codes; exact search needs sign codes: hash without --bits-per-dimension and "
+                "--metric"
+            )
         if read.bounds is None:
             raise HypersignError(
                 f"{path} has no bounds, which exact search needs; hash its vectors again with bounds=True, or "

@@ -84,7 +84,9 @@ def hash_file(
     if bounds and hasher.rotation is None:
         raise HypersignError("bounds need a hasher with a random rotation; this one has none")
     if bounds and (hasher.bits_per_dimension != 1 or hasher.metric not in (None, "hamming")):
-        raise HypersignError("bounds are for sign codes; level codes have them already: leave bounds out")
+        raise HypersignError(
+            "bounds are for exact search, which needs sign codes: hash without --bits-per-dimension and --metric"
+        )
     if bounds and skip:
         raise HypersignError("bounds are for files of which every vector is hashed; leave bounds or skip out")
     opened = open_vectors(vectors)
