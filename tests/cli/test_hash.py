@@ -183,6 +183,19 @@ def test_plan_predicts_and_measures(files, capsys):
     assert "measured" not in out
 
 
+def test_a_choice_has_every_option_of_its_plan(files, capsys):
+    """They can be pasted into a command."""
+    _, vectors, _, codes = files
+    words = ["hash", str(vectors), "--plan", "--queries", "40", "--recall", ".99", "--rounds", "2"]
+    main([*words, "--center", "0.25", "--rotation", "haar", "--seed", "5", "--skip"])
+    _, _, out = capsys.readouterr().out.partition("Choice: ")
+    chosen, _, _ = out.partition(", then")
+    assert chosen.endswith("--rotation haar --rounds 2 --center 0.25 --seed 5 --skip")
+    main(["hash", str(vectors), "-o", str(codes), *chosen.split()])
+    hasher = HammingIndex.load(codes).hasher
+    assert (hasher.rotation, hasher.rounds, hasher.center, hasher.seed) == ("haar", 2, 0.25, 5)
+
+
 @pytest.mark.parametrize(
     ("per", "bits", "metric"),
     [("4", "32", "euclidean"), ("2", "32", "cosine"), ("1.5", "30", "euclidean"), ("2", "40", None)],
@@ -208,7 +221,7 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
     main([*words, "--recall", "1", "--bytes", "8"])
     assert (
         "No code of at most 8 bytes has a recall of 1. "
-        "Best: --bits 64, then search --rescore FILE --factor 8 --metric cosine: recall@10"
+        "Best: --bits 64 --center 0.5, then search --rescore FILE --factor 8 --metric cosine: recall@10"
     ) in " ".join(capsys.readouterr().out.split())
     main([*words, "--bits-per-dimension", "2", "--bits", "40", "--output", str(codes), "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]

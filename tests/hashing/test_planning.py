@@ -378,6 +378,31 @@ def test_a_choice_by_budget(x):
         found.choose(0.5, 4)
 
 
+def test_a_choice_takes_the_best_share_of_the_mean():
+    """Vectors of one length on one side: long sign codes lose recall by the whole mean."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1000, 24)) * np.exp(-0.05 * np.arange(24)) + random.standard_normal(24)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    found = plan(x, bits=(256, 512), bits_per_dimension=(), sample=40, k=5)
+    options = [
+        (row.bytes, factor, center, expected)
+        for row in found.rows
+        for center, by_factor in row.recall_by_center.items()
+        for factor, expected in by_factor.items()
+    ]
+    for least, budget in ((0.5, 64), (0.9, None), (0.95, 64), (1.0, 32)):
+        choice = found.choose(least, budget)
+        fits = [option for option in options if budget is None or option[0] <= budget]
+        enough = [option for option in fits if option[3] >= least]
+        size, cost = (0, 1) if budget is None else (1, 0)
+        (*_, best) = sorted(fits, key=lambda o: o[3])
+        if enough:
+            best = sorted(enough, key=lambda o: (o[size], o[cost], -o[3]))[0]
+        assert (choice.row.bytes, choice.factor, choice.center, choice.recall) == best
+        assert choice.enough == bool(enough)
+    assert found.choose(0.5, 64).center < 1
+
+
 def test_candidates_that_are_no_multiple_of_k():
     random = np.random.default_rng(0)
     x, q = random.standard_normal((1500, 32)), random.standard_normal((100, 32))

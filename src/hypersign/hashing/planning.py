@@ -58,10 +58,16 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The code that a budget leads to: a row of the plan, its rescoring `factor`, and whether it has the recall."""
+    """The code that a budget leads to.
+
+    Attributes: `row` of the plan; rescoring `factor`; `center`, share of the mean to subtract; predicted `recall`;
+    `enough`, whether that reaches the recall asked for.
+    """
 
     row: Row
     factor: int
+    center: float
+    recall: float
     enough: bool
 
 
@@ -110,8 +116,9 @@ class Plan:
     def choose(self, recall: float, bytes: int | None = None) -> Choice:
         """The code for a recall and a number of bytes per vector.
 
-        It has the fewest candidates to rescore of the rows and factors that reach the recall, then the fewest bytes.
-        Without `bytes`, bytes count first. If none reaches the recall, it is the one with the highest.
+        Rows, factors and shares of the mean are compared. The choice has the fewest candidates to rescore of those
+        that reach the recall, then the fewest bytes, then the highest recall. Without `bytes`, bytes count first. If
+        none reaches the recall, it is the one with the highest.
 
         Raises:
             HypersignError: no row fits into `bytes`, or a number is out of range.
@@ -123,18 +130,23 @@ class Plan:
         """
         check_real("recall", recall, above=0, max=1)
         most = max(row.bytes for row in self.rows) if bytes is None else check_int("bytes", bytes, min=1)
-        found = [(row, factor) for row in self.rows if row.bytes <= most for factor in row.recall]
+        found = [
+            Choice(row, factor, center, expected, expected >= recall)
+            for row in self.rows
+            if row.bytes <= most
+            for center, by_factor in row.recall_by_center.items()
+            for factor, expected in by_factor.items()
+        ]
         if not found:
             least = min(row.bytes for row in self.rows)
             raise HypersignError(f"the plan has no code of at most {most} bytes; its shortest has {least}")
-        enough = [pair for pair in found if pair[0].recall[pair[1]] >= recall]
-        if not enough:
-            return Choice(*max(found, key=lambda pair: pair[0].recall[pair[1]]), False)
 
-        def cost(pair: tuple[Row, int]) -> tuple[float, float]:
-            return (pair[0].bytes, pair[1]) if bytes is None else (pair[1], pair[0].bytes)
+        def cost(choice: Choice) -> tuple[float, float, float]:
+            size, factor = choice.row.bytes, choice.factor
+            return (*((size, factor) if bytes is None else (factor, size)), -choice.recall)
 
-        return Choice(*min(enough, key=cost), True)
+        enough = [choice for choice in found if choice.enough]
+        return min(enough, key=cost) if enough else max(found, key=lambda choice: choice.recall)
 
 
 def plan(
