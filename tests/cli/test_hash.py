@@ -103,7 +103,7 @@ def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
     expected = SignHasher(32, rotation=None, center=False).fit_transform(x)
     found = {}
     for name in ("u", "b"):
-        main(["hash", f"{name}.npy", "--packed", "-o", name])
+        main(["hash", f"{name}.npy", "--packed", "--metric", "hamming", "-o", name])
         np.testing.assert_array_equal(HammingIndex.load(name).codes, expected)
     for name in ("q.npz", "f.npy", "u"):
         capsys.readouterr()
@@ -238,6 +238,15 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
             ["hash", "x.npy", "-o", "c", "--packed"],
             "packed bits must be uint8 (ubinary) or int8 (binary); got float32",
         ),
+        (
+            ["hash", "u.npy", "-o", "c", "--packed", "--bits", "16", "--center", ".5", "--rotation", "haar"],
+            "--packed writes bits as they are, which are sign codes; leave --bits, --rotation, --center out",
+        ),
+        (
+            ["hash", "u.npy", "-o", "c", "--packed", "--seed", "1", "--rounds", "2", "--bits-per-dimension", "2"],
+            "leave --bits-per-dimension, --rounds, --seed out",
+        ),
+        (["hash", "u.npy", "-o", "c", "--packed", "--metric", "cosine"], "leave --metric out"),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
         (["hash", "x.npy", "-o", "c", "--recall", ".9"], "--recall and --bytes choose from a plan; add --plan"),
         (["hash", "x.npy", "--plan", "--rotation", "none"], "--plan needs a random rotation"),
@@ -286,6 +295,7 @@ def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     np.save("narrow.npy", x[:, :31])
     np.save("empty.npy", x[:0])
+    np.save("u.npy", np.packbits(x > 1, axis=1))
     for name, row, value in (("nan.npy", (7, 3), np.nan), ("zero.npy", 9, 0)):
         bad = x.copy()
         bad[row] = value

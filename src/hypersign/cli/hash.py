@@ -108,8 +108,11 @@ def hash_(
         center=center,
         seed=seed,
     )
-    if packed and (metric not in (None, "hamming") or bits_per_dimension != 1):
-        raise HypersignError("--packed is for sign codes; leave --metric and --bits-per-dimension out")
+    names = ("bits", "bits_per_dimension", "metric", "rotation", "rounds", "center", "seed")
+    given = [name for name in names if getattr(hasher, name) not in (getattr(SignHasher(), name), "hamming")]
+    if packed and given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise HypersignError(f"--packed writes bits as they are, which are sign codes; leave {options} out")
     planned = None
     with contextlib.ExitStack() as locks:
         if output is not None:  # before the plan, which takes long, so that nobody else writes between both
