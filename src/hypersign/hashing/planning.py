@@ -89,8 +89,8 @@ class Plan:
         rows: one row per kind of code.
         queries: the query vectors, shape (q, dimension).
         query_rows: rows of the queries, if they were drawn from the vectors. A query is not its own neighbour.
-        truth: the true neighbours of each query, int64 (q, k or more): all that are no farther than the k-th, as far
-            as they are known, then -1.
+        truth: the true neighbours of each query, int64 (q, k or more): all that are no farther than the k-th, of the
+            2 k + 16 nearest, then -1.
     """
 
     vectors: int

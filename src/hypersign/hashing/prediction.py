@@ -73,7 +73,8 @@ def predicted_recall(
 
         recall = mean over queries of min(k, hits)/k
 
-    A hit is a vector no farther than the k-th true neighbour, among the factor * k vectors with the lowest scores.
+    A hit is a vector no farther than the k-th true neighbour, among the factor * k vectors with the lowest scores. Of
+    vectors at the distance of the k-th, those among the 2 k + 16 nearest and their copies are known.
 
     Args:
         vectors: shape (n, d); may be a file (`open_vectors`).
