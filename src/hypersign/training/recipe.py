@@ -445,7 +445,8 @@ RECIPES = {
     ),
     # Ardakani et al. 2019 (arXiv 1809.11086), on text: levels drawn at random, batch norm in the recurrent layer,
     # Adam, 200 epochs of batches of 64 sequences of 100. Here all steps share the statistics, and evaluation is
-    # deterministic.
+    # deterministic. The authors' code starts from orthogonal matrices and clips each step of a binary weight to
+    # +-W0; this recipe does neither.
     "ardakani-2019": Recipe(
         data="war-and-peace",
         model="lstm",
