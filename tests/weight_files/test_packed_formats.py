@@ -286,6 +286,66 @@ def test_i2_s_of_arm(features, tmp_path, capsys):
     assert pair["cosine"]["mean"] < 0.6
 
 
+def gptq_tensors(q, zero, scale, name="X"):
+    """The second version's, which keeps zeros as they are; by inputs."""
+    packed = {"qweight": words(q, 4, 0).view(np.int32), "qzeros": words(zero, 4, 1).view(np.int32), "scales": scale}
+    return {f"{name}.{key}": value for key, value in packed.items()}
+
+
+def as_gptq(q, scale, name):
+    """Levels (outputs, inputs) around 8."""
+    return gptq_tensors(q.T + 8, np.full((1, len(q)), 8), np.full((1, len(q)), scale, np.float32), name)
+
+
+def as_compressed(q, scale, name):
+    return {
+        f"{name}.weight_packed": words(q + 8, 4, 1).view(np.int32),
+        f"{name}.weight_scale": np.full((len(q), 1), scale, np.float32),
+        f"{name}.weight_shape": np.array(q.shape),
+    }
+
+
+def as_awq(q, scale, name):
+    packed = np.zeros((q.shape[1], len(q) // 8), np.uint32)
+    for word in range(len(q) // 8):
+        for place, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
+            packed[:, word] |= (q[8 * word + output] + 8).astype(np.uint32) << np.uint32(4 * place)
+    zeros = np.full((1, len(q) // 8), 0x88888888, np.uint32).view(np.int32)
+    return {
+        f"{name}.qweight": packed.view(np.int32),
+        f"{name}.qzeros": zeros,
+        f"{name}.scales": np.full((1, len(q)), scale, np.float32),
+    }
+
+
+@pytest.mark.parametrize("make", [as_gptq, as_awq, as_compressed])
+@pytest.mark.parametrize("other", ["safetensors", "stacked", "gguf"])
+def test_quantized_weights_against_their_original(make, other, tmp_path):
+    """Their format calls them X.qweight or X.weight_packed, and the original has X.weight, alone or in a stack."""
+    w = GENERATOR.standard_normal((2, 16, 128)).astype(np.float32)
+    q = np.clip(np.rint(w / 0.3), -7, 7).astype(int)
+    high = tmp_path / ("high.gguf" if other == "gguf" else "high.safetensors")
+    names = [f"model.layers.0.mlp.experts.{i}.up_proj" for i in range(2)]
+    if other == "gguf":
+        pytest.importorskip("gguf")
+        names = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+        tensors = {f"blk.{i}.ffn_up.weight": x for i, x in enumerate(w)}
+        write_gguf(high, tensors, architecture="llama", metadata={"llama.block_count": 2})
+    elif other == "stacked":
+        save_file({"model.layers.0.mlp.experts.up_proj": w}, high)
+    else:
+        save_file({f"{name}.weight": x for name, x in zip(names, w, strict=True)}, high)
+    low = {}
+    for name, levels in zip(names, q, strict=True):
+        low |= make(levels, 0.3, name)
+    config = {"quantization_config": {"checkpoint_format": "gptq_v2"}}
+    found = inspect_pair(opened(tmp_path, low, config), open_tensors(high))
+    assert not found.missing
+    cosine = np.mean((w * q).sum(2) / np.sqrt((w * w).sum(2) * (q * q).sum(2)))
+    assert [pair.rows for pair in found.tensors] == ([32] if other == "stacked" else [16, 16])
+    assert np.mean([pair.cosine.mean for pair in found.tensors]) == pytest.approx(cosine, rel=1e-6)
+
+
 @pytest.mark.parametrize("apart", ["low", "high"])
 @pytest.mark.parametrize("short", [False, True])
 def test_experts_stacked_on_one_side(apart, short, tmp_path):

@@ -21,7 +21,7 @@ import numpy as np
 
 from hypersign.weight_files.stored import StoredTensor
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "plain_name"]
 
 _AWQ_ORDER = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 """The place in a word of each of eight adjacent outputs."""
@@ -42,6 +42,16 @@ def assemble(tensors: Tensors, config: Mapping[str, Any]) -> dict[str, StoredTen
         config: the checkpoint's config.json; empty if there is none.
     """
     return {name: _assembled(tensor, tensors, config) for name, tensor in tensors.items()}
+
+
+def plain_name(name: str) -> str:
+    """The name that float weights have: X.weight for X.qweight or X.weight_packed; other names as they are.
+
+    >>> plain_name("X.qweight"), plain_name("norm.weight")
+    ('X.weight', 'norm.weight')
+    """
+    ending = next((ending for ending, _, _ in _FORMATS if name.endswith(ending)), None)
+    return name if ending is None else name.removesuffix(ending) + ".weight"
 
 
 def _assembled(tensor: StoredTensor, tensors: Tensors, config: Mapping[str, Any]) -> StoredTensor:
