@@ -63,14 +63,15 @@ def test_mlx(bits, group, tmp_path):
 @pytest.mark.parametrize(("bits", "reordered"), [(4, False), (2, True), (8, True)])
 def test_gptq(bits, reordered, version, tmp_path):
     inputs, outputs, group = 128, 32, 64
-    q, zero = GENERATOR.integers(0, 2**bits, (inputs, outputs)), GENERATOR.integers(1, 2**bits, (2, outputs))
+    q, zero = GENERATOR.integers(0, 2**bits, (inputs, outputs)), GENERATOR.integers(0, 2**bits, (2, outputs))
+    zero[:, ::5] = 0  # the first version stores 2^bits - 1
     scale = GENERATOR.random((2, outputs)).astype(np.float16)
     index = np.arange(inputs) // group
     tensors = {}
     if reordered:
         index = GENERATOR.permutation(index)
         tensors["X.g_idx"] = index.astype(np.int32)
-    stored = zero - (version != "gptq_v2")
+    stored = (zero - (version != "gptq_v2")) % 2**bits
     tensors |= {
         "X.qweight": words(q, bits, 0).view(np.int32),
         "X.qzeros": words(stored, bits, 1).view(np.int32),

@@ -2,7 +2,7 @@
 
     format                 integers                      w[output, input]
     MLX                    X.weight (U32)                scale q + bias, per group
-    GPTQ                   X.qweight (I32, by inputs)    scale (q - zero - 1), per group; no 1 in its second version
+    GPTQ                   X.qweight (I32, by inputs)    scale (q - (zero + 1) mod 2^bits), per group; no 1 in version 2
     AWQ                    X.qweight (I32, by outputs)   scale (q - zero), per group
     compressed-tensors     X.weight_packed (I32)         scale (q - 2^(bits - 1)), per group
     FP8                    X.weight (F8)                 scale times the number, per tensor, filter or square block
@@ -177,10 +177,11 @@ def _gptq(
     if len(group) != length or group.min(initial=0) < 0 or group.max(initial=0) >= len(scales):
         raise _Unclear(f"its groups of {len(group)} inputs do not fit {length} inputs and {len(scales)} groups")
     words = _integers(tensor, "weights")
+    zeros = (zeros + np.uint32(one) & np.uint32((1 << bits) - 1)).astype(np.float32)
 
     def read(which: Any) -> np.ndarray:
         q = _fields(np.ascontiguousarray(words[:, which].T), bits).astype(np.float32)
-        return scales[:, which].T[:, group] * (q - (zeros[:, which].T[:, group].astype(np.float32) + one))
+        return scales[:, which].T[:, group] * (q - zeros[:, which].T[:, group])
 
     return f"GPTQ, {bits} bits", (outputs, length), read
 
