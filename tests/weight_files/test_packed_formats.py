@@ -51,12 +51,31 @@ def test_mlx(bits, group, tmp_path):
     scale, bias = GENERATOR.standard_normal((2, 16, 256 // group)).astype(np.float16)
     expected = q * np.repeat(scale, group, 1).astype(float) + np.repeat(bias, group, 1)
     tensors = {"X.weight": words(q, bits, 1), "X.scales": scale, "X.biases": bias}
-    config = None if group == 64 else {"quantization": {"group_size": group, "bits": bits}}
-    file = opened(tmp_path, tensors, config)
+    file = opened(tmp_path, tensors, {"quantization": {"group_size": group, "bits": bits}})
     read_all_ways(file.tensors["X.weight"], expected)
     found = inspect_weights(file)
     assert [tensor.name for tensor in found.tensors] == ["X.weight"]
     assert len(found.unmeasured) == 2
+
+
+def test_mlx_with_a_group_size_per_layer(tmp_path):
+    """4 bits in groups of 128 take as many words as 8 bits in groups of 64: only config.json can tell."""
+    q = GENERATOR.integers(0, 16, (16, 256))
+    scale, bias = GENERATOR.standard_normal((2, 16, 2)).astype(np.float32)
+    tensors = {"a.X.weight": words(q, 4, 1), "a.X.scales": scale, "a.X.biases": bias}
+    common, own = {"group_size": 64, "bits": 4}, {"group_size": 128, "bits": 4}
+    expected = q * np.repeat(scale, 128, 1) + np.repeat(bias, 128, 1)
+    for said in ({**common, "a.X": own}, {**own, "a.X": True}, {**own, "X": common}):
+        read_all_ways(opened(tmp_path, tensors, {"quantization": said}).tensors["a.X.weight"], expected)
+    for said, reason in (
+        (common, "groups of 64 make 8 bits, and config.json names 4"),
+        ({**own, "a.X": common}, "groups of 64 make 8 bits"),
+        ({**own, "a.X": {"group_size": 128}}, "config.json names None"),
+        ({"bits": 4}, "groups of None"),
+    ):
+        assert reason in opened(tmp_path, tensors, {"quantization": said}).tensors["a.X.weight"].unreadable
+    (tmp_path / "config.json").unlink()
+    assert "config.json is missing" in open_tensors(tmp_path / "model.safetensors").tensors["a.X.weight"].unreadable
 
 
 @pytest.mark.parametrize("version", [None, "gptq", "gptq_v2"])
@@ -155,14 +174,15 @@ def test_bitnet(kind, factor, tmp_path):
 
 def test_what_does_not_fit_is_not_read(tmp_path):
     q = words(np.zeros((16, 256)), 4, 1)
-    for scales, config in (
-        (np.zeros((15, 4), np.float32), None),
-        (np.zeros((16, 3), np.float32), None),
-        (np.zeros((16, 4), np.float32), {"quantization": {"group_size": 0}}),
-        (np.zeros((16, 4), np.int32), None),
+    for scales, group, reason in (
+        (np.zeros((15, 4), np.float32), 64, "do not fit 16 rows"),
+        (np.zeros((16, 3), np.float32), 64, "do not fit 32 words"),
+        (np.zeros((16, 4), np.float32), 0, "groups of 0"),
+        (np.zeros((16, 4), np.int32), 64, "scales are of type I32"),
     ):
         tensors = {"X.weight": q, "X.scales": scales, "X.biases": scales}
-        assert opened(tmp_path, tensors, config or {}).tensors["X.weight"].unreadable
+        file = opened(tmp_path, tensors, {"quantization": {"group_size": group, "bits": 4}})
+        assert reason in file.tensors["X.weight"].unreadable
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(HypersignError, match=r"config\.json"):
         open_tensors(tmp_path / "model.safetensors")

@@ -2,7 +2,7 @@
 
     format                 integers                      w[output, input]
     MLX                    X.weight (U32)                scale q + bias, per group
-    GPTQ                   X.qweight (I32, by inputs)    scale (q - (zero + 1) mod 2^bits), per group; no 1 in version 2
+    GPTQ                   X.qweight (I32, by inputs)    scale (q - (zero + 1) mod 2^bits), per group; version 2: no 1
     AWQ                    X.qweight (I32, by outputs)   scale (q - zero), per group
     compressed-tensors     X.weight_packed (I32)         scale (q - 2^(bits - 1)), per group
     FP8                    X.weight (F8)                 scale times the number, per tensor, filter or square block
@@ -129,11 +129,17 @@ def _mlx(tensor: StoredTensor, parts: Tensors, config: Mapping[str, Any]) -> _Fo
     if scales.shape != biases.shape or scales.ndim != 2 or len(scales) != rows:
         raise _Unclear(f"its scales {scales.shape} and biases {biases.shape} do not fit {rows} rows")
     said = config.get("quantization")
-    group = said.get("group_size", 64) if isinstance(said, dict) else 64
+    if not isinstance(said, dict):
+        raise _Unclear("the model's config.json is missing here, which says how many weights share a scale")
+    own = said.get(tensor.name.removesuffix(".weight"))
+    said = own if isinstance(own, dict) else said
+    group = said.get("group_size")
     if type(group) is not int or group < 1:
         raise _Unclear(f"config.json names groups of {group!r:.40}")
     length = scales.shape[1] * group
     bits = _bits(words, length)
+    if bits != said.get("bits"):
+        raise _Unclear(f"groups of {group} make {bits} bits, and config.json names {said.get('bits')!r:.40}")
     values = _integers(tensor, "weights")
 
     def read(which: Any) -> np.ndarray:
