@@ -130,8 +130,8 @@ class Percentiles(LatentRule):
 
         w <- w - mean of the filter;    w <- sign(w) clamp(|w|, P_p, P_(100 - p)),    p = first (1 - progress)
 
-    P_p is the p-th percentile of the layer's magnitudes |w|, interpolated between neighbours; progress is the share of
-    training done. Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981), with `first` 15; the public code has 5.
+    P_p is the p-th percentile of the layer's magnitudes |w|, interpolated between neighbours; progress is the share
+    of training done. Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981), with `first` 15; the public code has 5.
 
     Raises:
         HypersignError: `first` is not in [0, 50).

@@ -51,6 +51,9 @@ def new_run(
         data: the data set.
         given: whether the data set was made in Python, so that it has no name or path to load it by.
         model: the function that builds the network, in place of the recipe's.
+
+    Raises:
+        HypersignError: an option of the recipe that changes nothing in the network.
     """
     name = recipe.model if model is None else getattr(model, "__qualname__", type(model).__name__)
     ignored = {} if model is None else {k: v for k, v in recipe.model_options().items() if k != "levels"}
@@ -59,6 +62,8 @@ def new_run(
             f"the recipe's options of the network belong to networks built by name; got {', '.join(ignored)} beside "
             "a function that builds the network: leave them out"
         )
+    if model is None:
+        recipe.check_used()
     info = {
         "format": runs.FORMAT,
         "finished": False,
