@@ -96,11 +96,20 @@ def test_refuses(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"method": "paretoq", "surrogate": "tanh"}, "surrogate changes nothing with paretoq:count=2 and float, which"),
-        ({"method": "reste", "surrogate": "tanh"}, "surrogate changes nothing with sign:scale=tensor,surrogate=power"),
+        (
+            {"method": "paretoq", "surrogate": "tanh"},
+            "surrogate changes nothing with paretoq:count=2 and float, which",
+        ),
+        (
+            {"method": "reste", "surrogate": "tanh"},
+            "surrogate changes nothing with sign:scale=tensor,surrogate=power",
+        ),
         ({"method": "adabin", "weight_scale": "filter"}, "weight_scale changes nothing with adabin, which has none"),
         ({"method": "adabin", "sign_zero": 0}, "sign_zero changes nothing with adabin and adabin-inputs"),
-        ({"method": "ls-t", "threshold": "optimal"}, "threshold changes nothing with ternary:threshold=least-squares"),
+        (
+            {"method": "ls-t", "threshold": "optimal"},
+            "threshold changes nothing with ternary:threshold=least-squares",
+        ),
         ({"method": "bitnet", "threshold": 0.3}, "threshold changes nothing with bitnet and int8"),
         ({"method": "hadanets", "weight_scale": 8}, "weight_scale changes nothing with sign:group=16"),
         ({"threshold": 0.25}, "threshold changes nothing with sign, which has none or its own: leave it out"),

@@ -101,8 +101,7 @@ def train(
     """
     check_given(data, model)
     path = Path(folder)
-    recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
-    recipe = dataclasses.replace(recipe, teacher=_absolute(recipe.teacher), start=_absolute(recipe.start))
+    recipe = saved_recipe(recipe, data)
     accelerator = make_accelerator(device)
     with float32_default(), contextlib.ExitStack() as locks:
 
@@ -163,6 +162,12 @@ def resume(
 def _length(recipe: Recipe) -> dict[str, int]:
     """The length of sequences, as an option of `load_data`; left out where it is the default."""
     return {} if recipe.length == LENGTH else {"length": recipe.length}
+
+
+def saved_recipe(recipe: Recipe, data: Data | None) -> Recipe:
+    """The recipe as a run folder holds it: with the name of data made in Python, and absolute paths."""
+    recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
+    return dataclasses.replace(recipe, teacher=_absolute(recipe.teacher), start=_absolute(recipe.start))
 
 
 def _absolute(path: str | None) -> str | None:
