@@ -267,6 +267,42 @@ def test_training_starts_from_a_run_or_a_file(mlp, train_quietly, weights, asser
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("lab", "recu"), ("recu", "paretoq"), ("reactnet", "bit"), ("recu", "recu")]
+)
+def test_what_a_method_learns_is_for_that_method(first, second, mlp, train_quietly, weights):
+    few = {"epochs": 1, "warmup": 0, "batch_size": 50}
+    start = train_quietly(Recipe.of(first, mlp(), **few), "start")
+    still = {**few, "learning_rate": 1e-30, "final_learning_rate": 0.0, "schedule": "cosine"}
+    run = train_quietly(Recipe.of(second, mlp(), start=str(start.path), **still), "run")
+    found, before = weights(run.path), weights(start.path)
+    torch.testing.assert_close(found["fc1.weight"], before["fc1.weight"])
+    if first == second:
+        name = "fc1.weight_quantizer.scale.alpha"
+        torch.testing.assert_close(found[name], before[name])
+        assert not torch.allclose(found[name], before["fc1.weight"].abs().mean(1), rtol=1e-4)
+    fresh = run.build_model()
+    fresh.load_state_dict({**fresh.state_dict(), "fc1.weight": found["fc1.weight"]})
+    fresh.fc1.fit_quantizers()
+    for name, tensor in fresh.fc1.state_dict().items():
+        if first != second and "quantizer" in name:
+            torch.testing.assert_close(found[f"fc1.{name}"], tensor)
+
+
+def test_scores_follow_the_seed_and_leave_the_callers_generator_alone(mlp, train_quietly, weights):
+    start = train_quietly(mlp(epochs=1), "start")
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)
+        before = torch.random.get_rng_state()
+        recipe = Recipe.of("mpt", mlp(), start=str(start.path), seed=seed, epochs=1, learning_rate=1e-30)
+        run = train_quietly(recipe, f"run{number}")
+        assert torch.equal(torch.random.get_rng_state(), before)
+        found.append(weights(run.path)["fc1.weight_quantizer.scores"])
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
+
+
 def test_weights_to_start_from_that_do_not_fit(mlp, train_quietly, tmp_path):
     first = train_quietly(mlp(epochs=1), "first")
     with pytest.raises(HypersignError, match=r"to start from, does not fit the network: fc1.weight has shape"):

@@ -202,7 +202,7 @@ class _Training:
 
         model, self.kept = build_network(run, self.recipe, accelerator.device)
         if self.recipe.start is not None and not state_path(run.path).exists():
-            load_start(model, self.recipe.start)
+            load_start(model, self.recipe)
         carries = carries_state(model, run.data())
         if carries and accelerator.num_processes > 1:
             raise HypersignError(
