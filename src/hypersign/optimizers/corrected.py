@@ -17,7 +17,7 @@ class OvSW(LatentRule):
     """Wakes weights that never flip: gradients of filters are scaled up, and silent weights decay.
 
         g_f <- g_f delta |w_f|/|g_f| where |g_f|/|w_f| < delta;    g <- g + decay w where m < silent
-        m <- momentum m + (1 - momentum) [the step flipped the sign]
+        m <- momentum m + (1 - momentum) [the step flipped the sign]        from the second step on
 
     w_f is a latent filter, g_f its gradient; w and g are one weight and its gradient, m the average of its flips. m
     starts at 0, so all weights are silent at first.
