@@ -12,6 +12,7 @@ from torch import nn
 from hypersign import training
 from hypersign._checks import HypersignError
 from hypersign.cli import train as command
+from hypersign.forecasting import forecast
 from hypersign.geometry import inspect
 from hypersign.layers import QuantLinear, quant_layers, train_on_bits
 from hypersign.packed import PackedModel
@@ -40,7 +41,7 @@ def train(folder, *words):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_trains_resumes_inspects_and_packs(
+def test_each_method_trains_resumes_inspects_forecasts_and_packs(
     method, tmp_path, monkeypatch, capsys, quiet, weights, assert_same
 ):
     whole = train(tmp_path / "whole", "--method", method)
@@ -64,6 +65,9 @@ def test_each_method_trains_resumes_inspects_and_packs(
             assert set(layer.quantized_weight().unique().tolist()) <= set(layer.weight_quantizer.levels)
     found = inspect(model, data.batches(data.test[:50], 50), task=run.task())
     assert [layer.name for layer in found.layers] == list(quant_layers(model))
+    forecasted = forecast(model, data.batches(data.train[:40], 40), formats=["binary"], mixtures=2, repaired=False)
+    assert [layer.name for layer in forecasted.layers] == list(quant_layers(model))
+    assert all(math.isfinite(effect.r.value) for layer in forecasted.layers for effect in layer.raw.values())
     file = tmp_path / "net.hypersign"
     if method in REFUSED:
         with pytest.raises(HypersignError, match=REFUSED[method]):
