@@ -10,10 +10,10 @@ VGG. A cell has the accuracy on the test images, the time, the mean angle and r 
 signs that flipped per epoch, and the size and speed of the packed network, or why there is none.
 
 Weights and inputs are quantized in every cell: methods for weights alone get `sign` as inputs and no activation
-function. Loss and optimizer are the method's own, with these epochs and batches of 100, without warm-up and crops. What
-is made for hundreds of epochs or for weights that are trained already is replaced (`OVERRIDES`): AskewSGD's interval
-narrows in these epochs; some have no weight decay, some the rate of the recipe `modern`. So the order says which method
-learns fast, and not which one is best after 400 epochs.
+function. Loss and optimizer are the method's own, with these epochs and batches of 100, without warm-up and crops.
+`OVERRIDES` replaces settings for hundreds of epochs or for weights that are trained already: AskewSGD's interval
+narrows in these epochs; some methods have no weight decay, some the rate of the recipe `modern`. So the order says
+which method learns fast, and not which one is best after 400 epochs.
 """
 
 import argparse
