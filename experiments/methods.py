@@ -10,9 +10,10 @@ VGG. A cell has the accuracy on the test images, the time, the mean angle and r 
 signs that flipped per epoch, and the size and speed of the packed network, or why there is none.
 
 Weights and inputs are quantized in every cell: methods for weights alone get `sign` as inputs and no activation
-function. Training is the method's own, with these epochs and batches of 100, without warm-up; AskewSGD's interval,
-which its paper narrows over hundreds of epochs, narrows in these. So the order says which method learns fast, and not
-which one is best after 400 epochs.
+function. Loss and optimizer are the method's own, with these epochs and batches of 100, without warm-up and crops.
+`OVERRIDES` replaces settings for hundreds of epochs or for weights that are trained already: AskewSGD's interval
+narrows in these epochs; some methods have no weight decay, some the rate of the recipe `modern`. So the order says
+which method learns fast, and not which one is best after 400 epochs.
 """
 
 import argparse
@@ -44,8 +45,16 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vgg": {"model": "vgg", "widths": (32, 32, 64, 64, 128, 128), "hidden": (256, 256)},
     "resnet20": {"model": "resnet20"},
 }
+_MODERN: dict[str, Any] = {"optimizer": "adam", "learning_rate": 4e-3, "weight_decay": 0.0}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "askew-sgd": {"latent_rule": "askew-sgd:hold=1,decay=0.1"},
+    "rbnn": {"weight_decay": 0.0},
+    "reste": {"weight_decay": 0.0},
+    "ovsw": {"weight_decay": 0.0},
+    "biper": {"weight_decay": 0.0, "learning_rate": 0.1},
+    "proxquant": _MODERN,
+    "parq": _MODERN,
+    "mpt": _MODERN,
 }
 GEOMETRY = ("angle_degrees", "r_weights", "r_both", "flips_per_epoch", "flips_in_last_epoch")
 """Quantities whose rank correlation with accuracy over methods is printed."""

@@ -31,17 +31,20 @@ def generate(
 
     Args:
         run: a run that was trained on a text, or a packed file of one.
-        prompt: the text to continue; empty for the network's first character class.
+        prompt: the text to continue. If it is empty, the text continues the first character that the network knows.
         count: tokens to draw.
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_k: draw from the k likeliest tokens alone.
         seed: seed of the draws.
-        weights: "last" or "best".
+        weights: "last" or "best" of a run; a packed file has one set.
 
     Raises:
-        HypersignError: the network predicts no text, or the prompt has a character that it does not know.
+        HypersignError: the network predicts no text, or the prompt has a character that it does not know; "best"
+            weights of a packed file.
     """
     if isinstance(run, PackedText):
+        if weights != "last":
+            raise HypersignError(f"weights must be left out for a packed file, which has one set; got {weights!r}")
         model: Any = run
         classes, unit = run.classes, run.unit
     elif not run.reads_text:

@@ -18,7 +18,8 @@ class Method:
         source: year and arXiv number.
         parts: the options of a recipe that make the method. They apply where the recipe leaves an option out.
             "{levels}" stands for the recipe's levels.
-        training: defaults of the recipe's options for training, as far as the paper or its public code states them.
+        training: defaults of the recipe's options for training, as far as the paper or its public code states them
+            for networks like ours; the others are those of the base recipe.
         levels: the level counts of weights that it has; the first is the default.
     """
 
@@ -130,13 +131,13 @@ METHODS = {
         "SiMaN",
         "Lin et al. 2021 (arXiv 2102.07981)",
         {"weights": "siman", "inputs": "image-sign", "latent_rule": "percentiles"},
-        {**_SGD, "epochs": 400},
+        {**_SGD, "epochs": 400, "warmup": 5, "batch_size": 256},
     ),
     "rbnn": Method(
         "RBNN",
         "Lin et al. 2020 (arXiv 2009.13055)",
         {"weights": "rbnn", "inputs": "sign:surrogate=tent", "activation": "hardtanh"},
-        _SGD,
+        {**_SGD, "epochs": 1000, "weight_decay": 1e-4, "batch_size": 256},
     ),
     "hadanets": Method("HadaNets", "Akhauri 2019", {"weights": "sign:group=16", "inputs": "sign"}),
     "distribution-aware": Method(
@@ -148,13 +149,13 @@ METHODS = {
         "BiPer",
         "Vargas et al. 2024 (arXiv 2404.01278)",
         {"weights": "biper", "inputs": "sign", "activation": "hardtanh"},
-        {**_SGD, "epochs": 900},
+        {**_SGD, "epochs": 900, "learning_rate": 0.021, "weight_decay": 1.6e-3, "warmup": 5, "batch_size": 256},
     ),
     "reste": Method(
         "ReSTE",
         "Wu et al. 2023 (arXiv 2308.06689)",
         {"weights": "sign:scale=tensor,surrogate=power", "inputs": "sign:surrogate=power"},
-        {**_SGD, "epochs": 1000},
+        {**_SGD, "epochs": 1000, "weight_decay": 1e-4, "warmup": 5, "batch_size": 256},
     ),
     "reactnet": Method(
         "ReActNet",
@@ -214,14 +215,14 @@ METHODS = {
             "activation": "hardtanh",
             "latent_rule": "proxquant",
         },
-        _FREE,
+        {**_FREE, "optimizer": "adam", "learning_rate": 0.01, "epochs": 300, "batch_size": 128},
         levels=(2, 3),
     ),
     "parq": Method(
         "PARQ",
         "Jin et al. 2025 (arXiv 2503.15748)",
         {"weights": "parq:count={levels}", "inputs": "float", "activation": "hardtanh"},
-        _FREE,
+        {**_SGD, "epochs": 200, "weight_decay": 2e-4, "batch_size": 128},
         levels=(2, 3),
     ),
     "binary-relax": Method(
@@ -241,7 +242,7 @@ METHODS = {
         "OvSW",
         "Xiang et al. 2024 (arXiv 2407.05257)",
         {"weights": "sign:scale=filter", "inputs": "sign", "activation": "hardtanh", "latent_rule": "ovsw"},
-        _SGD,
+        {**_SGD, "epochs": 600, "weight_decay": 5e-4, "warmup": 5, "batch_size": 256},
     ),
     "lab": Method(
         "loss-aware binarization",
@@ -253,7 +254,7 @@ METHODS = {
         "multi-prize tickets",
         "Diffenderfer & Kailkhura 2021 (arXiv 2103.09377)",
         {"weights": "chosen", "inputs": "sign"},
-        _FREE,
+        {**_FREE, "optimizer": "adam", "learning_rate": 2e-4, "epochs": 100, "batch_size": 128},
     ),
 }
 """Methods, each a bundle of options; `Recipe.of("ir-net", epochs=5)` makes a recipe of one."""

@@ -2,7 +2,7 @@
 
     run.json           the network and its options, recipe, data and their hash, versions, results
     model.safetensors  the last weights (in a finished run: with re-estimated batch-norm statistics)
-    best.safetensors   the weights with the best validation accuracy, if images were held out
+    best.safetensors   the weights that were best on validation data, if some was held out
     metrics.jsonl      one JSON object per epoch
     state/             the state to resume from (training/checkpoint.py)
 
@@ -195,7 +195,7 @@ class Run:
         """The trained network, on the CPU, in evaluation mode.
 
         Args:
-            weights: "last", or "best" by validation accuracy.
+            weights: "last", or "best" on validation data.
 
         Raises:
             HypersignError: the run has no such weights (yet), or they do not fit the network.

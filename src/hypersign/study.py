@@ -30,13 +30,12 @@ from hypersign.geometry import Geometry
 from hypersign.geometry.ablation import Ablation, ablate
 from hypersign.geometry.depth import Depth, measure_depth
 from hypersign.geometry.inspection import SEQUENCES, StageProgress, silent
-from hypersign.geometry.positions import PositionR, attention_r
+from hypersign.geometry.positions import PositionR, position_r, positioned_layers
 from hypersign.geometry.recurrence import OverTime, over_time
 from hypersign.geometry.results import LayerGeometry, from_plain
-from hypersign.layers import QuantLinear, QuantRecurrent, quant_layers
+from hypersign.layers import QuantRecurrent, quant_layers
 from hypersign.models import options_of
 from hypersign.models.build import SEQUENCES as SEQUENCE_MODELS
-from hypersign.models.gpt import Attention
 from hypersign.packed import PackedModel, PackedText
 from hypersign.packed.profile import profile
 from hypersign.packing import pack
@@ -50,7 +49,7 @@ from hypersign.training import Recipe, resume, train
 __all__ = [
     "ablate_run",
     "compare_runs",
-    "inspect_attention",
+    "inspect_positions",
     "inspect_over_time",
     "is_recurrent",
     "keep_ablation",
@@ -167,8 +166,8 @@ def _sequences(run: Run, count: int) -> list[Tensor]:
     return found
 
 
-def inspect_attention(run: Run, *, images: int = SEQUENCES, weights: str = "last") -> list[PositionR]:
-    """Measures the attention of a run's transformer by head and position; an empty list if it has none quantized.
+def inspect_positions(run: Run, *, images: int = SEQUENCES, weights: str = "last") -> list[PositionR]:
+    """Measures a run's transformer by head and position; an empty list of another network, or without quantizers.
 
     Args:
         run: a run.
@@ -177,15 +176,10 @@ def inspect_attention(run: Run, *, images: int = SEQUENCES, weights: str = "last
         weights: "last" or "best".
     """
     model = run.load_model(weights)
-    attention = [module for module in model.modules() if isinstance(module, Attention)]
-    if not any(layer.quantizes_weights or layer.quantizes_inputs for part in attention for layer in _linears(part)):
+    if not positioned_layers(model):
         return []
     test, training = _sequences(run, images)
-    return attention_r(model, test, training) if min(len(test), len(training)) > 1 else []
-
-
-def _linears(part: Attention) -> tuple[QuantLinear, ...]:
-    return part.query, part.key, part.value
+    return position_r(model, test, training) if min(len(test), len(training)) > 1 else []
 
 
 def write_report(
@@ -195,12 +189,12 @@ def write_report(
     *,
     ablation: Ablation | None = None,
     depth: Depth | None = None,
-    attention: Sequence[PositionR] | None = None,
+    positions: Sequence[PositionR] | None = None,
     weights: str = "last",
 ) -> Path:
     """Writes geometry.json and report.html of an inspected run, and returns the path of the page.
 
-    An ablation is kept in ablation.json, r of attention in attention.json. Without new ones, the page shows those
+    An ablation is kept in ablation.json, r by position in positions.json. Without new ones, the page shows those
     that are there, if they measured the weights that the run has now.
 
     Args:
@@ -209,7 +203,7 @@ def write_report(
         folder: the folder to write to; the run's `results_folder` if None.
         ablation: the result of ablation, for the page.
         depth: the accumulated errors, for the page.
-        attention: r of attention by head and position, for the page.
+        positions: r of a transformer by head and position, for the page.
         weights: the weights that were inspected: "last" or "best".
 
     Raises:
@@ -222,12 +216,12 @@ def write_report(
             keep_ablation(folder, run, weights, ablation, depth)
         else:
             ablation, depth = kept_ablation(folder, run, weights)
-        if attention:
-            rows = [dataclasses.asdict(row) for row in attention]
-            _keep(folder / "attention.json", run, weights, attention=rows)
+        if positions:
+            rows = [dataclasses.asdict(row) for row in positions]
+            _keep(folder / "positions.json", run, weights, positions=rows)
         else:
-            kept = _kept(folder / "attention.json", run, weights).get("attention") or ()
-            attention = [from_plain(PositionR, row, str(folder / "attention.json")) for row in kept]
+            kept = _kept(folder / "positions.json", run, weights).get("positions") or ()
+            positions = [from_plain(PositionR, row, str(folder / "positions.json")) for row in kept]
         return report.write(
             folder / "report.html",
             found,
@@ -235,7 +229,7 @@ def write_report(
             summary=summary(run),
             ablation=ablation,
             depth=depth,
-            attention=attention,
+            positions=positions,
             forecast=_kept_forecast(run),
             pictures=pictures_of(run, weights),
             play=_playground(run, weights),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from hypersign import HypersignError
 from hypersign.layers import QuantGRU, QuantLSTM, QuantRNN, convert, quant_layers
@@ -208,7 +209,64 @@ def test_bad_arguments():
         QuantRNN(3, 5, hidden_quantizer=Sign())(torch.zeros(4, 2, 3), torch.zeros(1, 3, 5))
     with pytest.raises(HypersignError, match=r"sequences of unequal length packed by .*; got list: pack them"):
         QuantLSTM(3, 5)([torch.zeros(2, 3), torch.zeros(4, 3)])
+    for first in (False, True):
+        for layer in (QuantLSTM(3, 5, norm="layer", batch_first=first), QuantGRU(3, 5, hidden_quantizer=Sign())):
+            for shape, message in (
+                ((4, 2, 6), "Expected 3, got 6"),
+                ((4, 6), "Expected 3, got 6"),
+                ((3,), "3 dimensions, got 1"),
+                ((2, 4, 2, 3), "3 dimensions, got 4"),
+            ):
+                with pytest.raises(RuntimeError, match=message):
+                    layer(torch.zeros(shape))
+            with pytest.raises(RuntimeError, match="Expected 3, got 6"):
+                layer(pack_sequence([torch.zeros(4, 6), torch.zeros(2, 6)]))
+            with pytest.raises(HypersignError, match="at least one step; these have none"):
+                layer(torch.zeros((2, 0, 3) if layer.batch_first else (0, 2, 3)))
+    layer = QuantLSTM(3, 5, norm="batch")
+    for x in (torch.randn(4, 1, 3), torch.randn(4, 3), torch.randn(4, 0, 3), pack_sequence([torch.randn(4, 3)])):
+        with pytest.raises(HypersignError, match=r"batch norm needs at least 2 sequences in training, .*; got [01]"):
+            layer(x)
+    assert layer.eval()(torch.randn(4, 3))[0].shape == (4, 5)
     assert isinstance(QuantLSTM(3, 5).hh_l0.weight_quantizer, Identity)
+
+
+@pytest.mark.parametrize("steps", [None, 5])
+def test_batch_norm_of_the_end_of_the_longest_sequence(steps):
+    """Statistics of the batch while there are several sequences, then the running ones; both directions."""
+    torch.manual_seed(0)
+    layer = QuantRNN(3, 4, bidirectional=True, norm="batch", steps=steps, bias=False)
+    sequences = [torch.randn(length, 3) for length in (5, 3, 2)]
+    norms = {end: [getattr(layer, f"norm_{kind}_{end}") for kind in ("ih", "hh")] for end in ("l0", "l0_reverse")}
+    for norm in itertools.chain.from_iterable(norms.values()):
+        for at in norm.at:
+            at.running_mean.normal_()
+            at.running_var.uniform_(0.5, 2)
+    expected = torch.zeros(5, 3, 8)
+    for side, (end, (ih, hh)) in enumerate(norms.items()):
+        matrices = [layer.get_parameter(f"weight_{kind}_{end}") for kind in ("ih", "hh")]
+        running = [[(at.running_mean.clone(), at.running_var.clone()) for at in norm.at] for norm in (ih, hh)]
+        h = torch.zeros(3, 4)
+        for t in (range(5), reversed(range(5)))[side]:
+            count = sum(len(sequence) > t for sequence in sequences)
+            x = torch.stack([sequence[t] for sequence in sequences[:count]])
+            total = 0
+            for values, statistics in zip((x @ matrices[0].T, h[:count] @ matrices[1].T), running, strict=True):
+                at = t if steps else 0
+                mean, variance = statistics[at]
+                if count > 1:
+                    here = values.mean(0), values.var(0, correction=0)
+                    new = values.var(0, correction=1)
+                    statistics[at] = (0.9 * mean + 0.1 * here[0]).detach(), (0.9 * variance + 0.1 * new).detach()
+                    mean, variance = here
+                total = total + 0.1 * (values - mean) / (variance + 1e-5).sqrt()
+            h = torch.cat((torch.tanh(total), h[count:]))
+            expected[t, :count, 4 * side : 4 * side + 4] = torch.tanh(total)
+    found, lengths = pad_packed_sequence(layer(pack_sequence(sequences))[0])
+    assert lengths.tolist() == [5, 3, 2]
+    torch.testing.assert_close(found, expected)
+    wanted = torch.autograd.grad(expected.square().sum(), layer.weight_hh_l0_reverse)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), layer.weight_hh_l0_reverse), wanted)
 
 
 def test_replaced_parameters_count_at_once() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hypersign import HypersignError
-from hypersign.layers import QuantLinear, carrying, quant_layers
+from hypersign.layers import QuantLinear, QuantLSTM, carrying, quant_layers
 from hypersign.models import build, gpt, lstm, options_of
 from hypersign.models.gpt import rotated
 from hypersign.quantizers import BitNet, Int8, ParetoQ, RandomLevels, Sign
@@ -175,6 +175,28 @@ def test_random_levels_are_random_in_training_alone():
     with pytest.raises(HypersignError, match="must not be random levels"):
         QuantLinear(2, 2, input_quantizer=RandomLevels())
     assert not Sign().draws
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_random_levels_train_every_weight(count):
+    """Half of torch's starting weights are beyond W0. Their gradient is that of torch's LSTM with the levels."""
+    torch.manual_seed(0)
+    quantizers = {f"{side}_weight_quantizer": RandomLevels(count=count) for side in ("input", "recurrent")}
+    layer = QuantLSTM(64, 512, **quantizers).eval()
+    bound = layer.hh_l0.weight_quantizer.scale.bound
+    assert (layer.weight_hh_l0.abs() > bound).float().mean() > 0.4
+    other = torch.nn.LSTM(64, 512)
+    other.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        for name, product in layer.products().items():
+            other.get_parameter(name).copy_(product.scaled_weight())
+    x = torch.randn(5, 4, 64)
+    for network in (layer, other):
+        network(x)[0].square().sum().backward()
+    for name in layer.products():
+        gradient = layer.get_parameter(name).grad
+        torch.testing.assert_close(gradient, other.get_parameter(name).grad)
+        assert gradient.all()
 
 
 @pytest.mark.parametrize(

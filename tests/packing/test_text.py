@@ -179,6 +179,12 @@ def test_the_commands_pack_and_continue_texts(tmp_path, capsys):
     first = capsys.readouterr().out
     main(["generate", target, "--prompt", "the ", "--count", "20"])
     assert capsys.readouterr().out == first
+    with pytest.raises(SystemExit):
+        main(["generate", target, "--weights", "best"])
+    assert "weights must be left out for a packed file" in " ".join(capsys.readouterr().err.split())
+    main(["generate", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "run folder of a network that was trained on a text, or its packed file" in shown
     for words in (["bench", target], ["play", target, "-o", str(tmp_path / "page.html")]):
         with pytest.raises(SystemExit):
             main(words)

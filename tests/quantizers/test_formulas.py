@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hypersign._checks import HypersignError
-from hypersign.layers import QuantConv2d, QuantLinear
+from hypersign.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear, convert
 from hypersign.quantizers import (
     PARQ,
     AdaBin,
@@ -320,7 +320,9 @@ def test_reste():
     surrogate.anneal(0.6)
     q, grad, _ = measured(Sign(scale=TensorScale(), surrogate=surrogate))
     alpha, o = np.abs(W).mean(), np.float32(1 + 2 * (1 - math.cos(math.pi * 0.3)))
-    slope = np.maximum(np.abs(W), 0.1) ** ((1 - o) / o) / o * (np.abs(W) <= 1.5)
+    power = np.abs(W) ** ((1 - o) / o) / o * (np.abs(W) <= 1.5)
+    slope = np.where(np.abs(W) > 0.1, power, 0.1 ** (1 / o) / 0.1)  # the chord of the power function
+    assert (np.abs(W) <= 0.1).any()
     np.testing.assert_allclose(q, alpha * sgn(W), **CLOSE)
     np.testing.assert_allclose(grad, alpha * G * slope + sgn(W) * (G * sgn(W)).sum() / W.size, **CLOSE)
 
@@ -471,6 +473,65 @@ def test_int8():
     scale = x.abs().amax(-1, keepdim=True) / 127
     expected = torch.nn.functional.linear(scale * (x / scale).round(), layer.weight, layer.bias)
     torch.testing.assert_close(layer(x), expected)
+
+
+def levels8(token):
+    scale = np.abs(token).max() / 127
+    return scale * np.round(token / scale)
+
+
+def image_sign(image):
+    return sgn(image - image.mean())
+
+
+def shifted(image):
+    return sgn(image + 0.4 * (np.arange(len(image)) - 1).reshape(-1, *[1] * (image.ndim - 1)))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "functional"),
+    [
+        (QuantConv1d, torch.nn.functional.conv1d),
+        (QuantConv2d, torch.nn.functional.conv2d),
+        (QuantConv3d, torch.nn.functional.conv3d),
+    ],
+)
+@pytest.mark.parametrize(
+    ("make", "naive"),
+    [(Int8, levels8), (ImageSign, image_sign), (ShiftedSign, shifted)],
+    ids=lambda each: each.__name__,
+)
+def test_inputs_of_convolutions_image_by_image(make, naive, kind, functional, alone):
+    """One image after the other, channels of different size; a single image without a batch too."""
+    torch.manual_seed(0)
+    layer = kind(3, 4, 3, input_quantizer=make()).double()
+    if make is ShiftedSign:
+        layer.input_quantizer.beta.data = 0.4 * (torch.arange(3.0).double() - 1)
+    shape = (2, 3, 6, 5, 4)[: layer.weight.dim()]
+    x = torch.randn(shape).double() * torch.tensor([0.1, 1.0, 10.0]).view(-1, *[1] * (len(shape) - 2)) + 0.3
+    given = [x[0]] if alone else x
+    expected = [functional(torch.tensor(naive(image.numpy()))[None], layer.weight, layer.bias)[0] for image in given]
+    y = layer(x[0])[None] if alone else layer(x)
+    torch.testing.assert_close(y, torch.stack(expected))
+
+
+def test_int8_has_one_scale_per_token_whatever_comes_before():
+    """A linear layer of images with channels last (ConvNeXt), converted: each pixel is a token."""
+    model = convert(torch.nn.Sequential(torch.nn.Linear(6, 2)), input_quantizer=Int8()).model.double()
+    x = torch.randn(2, 3, 4, 6).double() * torch.tensor([0.01, 1.0, 3.0, 20.0]).double()[:, None]
+    rows = [levels8(row) for row in x.view(-1, 6).numpy()]
+    expected = torch.tensor(np.array(rows)) @ model[0].weight.T + model[0].bias
+    torch.testing.assert_close(model(x), expected.view(2, 3, 4, 2))
+
+
+@pytest.mark.parametrize("make", [Int8, ImageSign, ShiftedSign])
+def test_one_object_in_two_kinds_of_layers_is_refused(make):
+    quantizer = make()
+    QuantLinear(6, 2, input_quantizer=quantizer)
+    QuantLinear(6, 2, input_quantizer=quantizer)
+    with pytest.raises(HypersignError, match="weight has 2 dimensions, and this one's has 4: give each layer a quan"):
+        QuantConv2d(3, 4, 3, input_quantizer=quantizer)
 
 
 # sizes

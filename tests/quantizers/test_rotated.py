@@ -7,7 +7,7 @@ from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.geometry.weights import angle_stats, level_shares
 from hypersign.layers import QuantConv2d, QuantLinear
-from hypersign.quantizers import Deviations, GroupScaled, MeanScale, Rotated, Sign, Ternary
+from hypersign.quantizers import Deviations, GroupScaled, ImageSign, Int8, MeanScale, Rotated, Sign, Ternary
 from hypersign.rotations import HaarRotation, HadamardRotation
 from hypersign.summaries import summary
 
@@ -70,6 +70,18 @@ def test_what_cannot_be_rotated():
         Rotated(Sign(), HadamardRotation(27, outputs=27))
     with pytest.raises(HypersignError, match=r"of shape \(\.\.\., 24\); got shape \(2, 5\)"):
         Rotated(Sign(), ROTATIONS[0])(torch.ones(2, 5))
+    with pytest.raises(HypersignError, match="must not be rotated if its scale depends on the inputs"):
+        QuantLinear(24, 2, input_quantizer=Rotated(Int8(), ROTATIONS[0]))
+
+
+def test_rotated_images_are_vectors_with_their_own_mean():
+    """Each image of a convolution, after the other."""
+    layer = QuantConv2d(2, 5, 3, input_quantizer=Rotated(ImageSign(), ROTATIONS[0]))
+    x = torch.randn(3, 2, 3, 4) + 1
+    for image, levels in zip(x, layer.effective_input(x), strict=True):
+        turned = ROTATIONS[0](image.view(1, -1))
+        expected = torch.where(turned >= turned.mean(), 1.0, -1.0)
+        torch.testing.assert_close(levels.view(1, -1), ROTATIONS[0].inverse(expected))
 
 
 def test_thresholds_are_those_of_the_rotated_frame():

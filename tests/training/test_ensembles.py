@@ -106,6 +106,34 @@ def test_an_ensemble_stops_resumes_inspects_and_packs(tmp_path, monkeypatch, cap
         command.run([*words, "--output", str(tmp_path / "stopped")])
 
 
+def test_members_of_another_ensemble_are_refused(tmp_path, monkeypatch):
+    call, seen = Step.__call__, []
+
+    def stopping(self, *batch):
+        seen.append(batch)
+        if len(seen) == 31:  # the second member's first step
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(self, *batch)
+
+    monkeypatch.setattr(Step, "__call__", stopping)
+    with pytest.raises(InterruptedTrainingError):
+        train_ensemble(recipe(), tmp_path / "run", members=2, **QUIET)
+    for other in ({"epochs": 2}, {"images": 190}, {"learning_rate": 0.02}):
+        with pytest.raises(
+            HypersignError, match=r"members/0 is a member of another ensemble, with another recipe or"
+        ):
+            train_ensemble(recipe(**other), tmp_path / "run", members=2, **QUIET)
+    assert train_ensemble(recipe(), tmp_path / "run", members=2, **QUIET).finished
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(
+        HypersignError, match=r"the run folder must be new, or hold unfinished members; .*notes is not"
+    ):
+        train_ensemble(recipe(), tmp_path / "notes", members=2, **QUIET)
+    with pytest.raises(HypersignError, match="--ensemble draws images for several members: give --members"):
+        command.run(["--data", "digits", "--ensemble", "boosting", "--output", str(tmp_path / "one")])
+
+
 def test_members_share_real_pixels(tmp_path):
     torch.manual_seed(0)
     model = Ensemble([resnet20((1, 8, 8), 3, widths=(4,)), mlp((1, 8, 8), 3, hidden=(8,))], votes=[0.75, 0.25]).eval()

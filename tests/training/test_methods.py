@@ -12,6 +12,7 @@ from torch import nn
 from hypersign import training
 from hypersign._checks import HypersignError
 from hypersign.cli import train as command
+from hypersign.forecasting import forecast
 from hypersign.geometry import inspect
 from hypersign.layers import QuantLinear, quant_layers, train_on_bits
 from hypersign.packed import PackedModel
@@ -40,7 +41,7 @@ def train(folder, *words):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_trains_resumes_inspects_and_packs(
+def test_each_method_trains_resumes_inspects_forecasts_and_packs(
     method, tmp_path, monkeypatch, capsys, quiet, weights, assert_same
 ):
     whole = train(tmp_path / "whole", "--method", method)
@@ -64,6 +65,9 @@ def test_each_method_trains_resumes_inspects_and_packs(
             assert set(layer.quantized_weight().unique().tolist()) <= set(layer.weight_quantizer.levels)
     found = inspect(model, data.batches(data.test[:50], 50), task=run.task())
     assert [layer.name for layer in found.layers] == list(quant_layers(model))
+    forecasted = forecast(model, data.batches(data.train[:40], 40), formats=["binary"], mixtures=2, repaired=False)
+    assert [layer.name for layer in forecasted.layers] == list(quant_layers(model))
+    assert all(math.isfinite(effect.r.value) for layer in forecasted.layers for effect in layer.raw.values())
     file = tmp_path / "net.hypersign"
     if method in REFUSED:
         with pytest.raises(HypersignError, match=REFUSED[method]):
@@ -265,6 +269,42 @@ def test_training_starts_from_a_run_or_a_file(mlp, train_quietly, weights, asser
     torch.testing.assert_close(
         found["fc1.weight_quantizer.scale.alpha"], weights(first.path)["fc1.weight"].abs().mean(1)
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("lab", "recu"), ("recu", "paretoq"), ("reactnet", "bit"), ("recu", "recu")]
+)
+def test_what_a_method_learns_is_for_that_method(first, second, mlp, train_quietly, weights):
+    few = {"epochs": 1, "warmup": 0, "batch_size": 50}
+    start = train_quietly(Recipe.of(first, mlp(), **few), "start")
+    still = {**few, "learning_rate": 1e-30, "final_learning_rate": 0.0, "schedule": "cosine"}
+    run = train_quietly(Recipe.of(second, mlp(), start=str(start.path), **still), "run")
+    found, before = weights(run.path), weights(start.path)
+    torch.testing.assert_close(found["fc1.weight"], before["fc1.weight"])
+    if first == second:
+        name = "fc1.weight_quantizer.scale.alpha"
+        torch.testing.assert_close(found[name], before[name])
+        assert not torch.allclose(found[name], before["fc1.weight"].abs().mean(1), rtol=1e-4)
+    fresh = run.build_model()
+    fresh.load_state_dict({**fresh.state_dict(), "fc1.weight": found["fc1.weight"]})
+    fresh.fc1.fit_quantizers()
+    for name, tensor in fresh.fc1.state_dict().items():
+        if first != second and "quantizer" in name:
+            torch.testing.assert_close(found[f"fc1.{name}"], tensor)
+
+
+def test_scores_follow_the_seed_and_leave_the_callers_generator_alone(mlp, train_quietly, weights):
+    start = train_quietly(mlp(epochs=1), "start")
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)
+        before = torch.random.get_rng_state()
+        recipe = Recipe.of("mpt", mlp(), start=str(start.path), seed=seed, epochs=1, learning_rate=1e-30)
+        run = train_quietly(recipe, f"run{number}")
+        assert torch.equal(torch.random.get_rng_state(), before)
+        found.append(weights(run.path)["fc1.weight_quantizer.scores"])
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
 
 
 def test_weights_to_start_from_that_do_not_fit(mlp, train_quietly, tmp_path):

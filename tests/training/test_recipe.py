@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -90,6 +91,42 @@ def test_the_paper_s_recipe():
 def test_refuses(fields, message):
     with pytest.raises(HypersignError, match=f"^{message}"):
         Recipe(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"method": "paretoq", "surrogate": "tanh"},
+            "surrogate changes nothing with paretoq:count=2 and float, which",
+        ),
+        (
+            {"method": "reste", "surrogate": "tanh"},
+            "surrogate changes nothing with sign:scale=tensor,surrogate=power",
+        ),
+        ({"method": "adabin", "weight_scale": "filter"}, "weight_scale changes nothing with adabin, which has none"),
+        ({"method": "adabin", "sign_zero": 0}, "sign_zero changes nothing with adabin and adabin-inputs"),
+        (
+            {"method": "ls-t", "threshold": "optimal"},
+            "threshold changes nothing with ternary:threshold=least-squares",
+        ),
+        ({"method": "bitnet", "threshold": 0.3}, "threshold changes nothing with bitnet and int8"),
+        ({"method": "hadanets", "weight_scale": 8}, "weight_scale changes nothing with sign:group=16"),
+        ({"threshold": 0.25}, "threshold changes nothing with sign, which has none or its own: leave it out"),
+    ],
+)
+def test_options_that_change_nothing(fields, message, tmp_path):
+    recipe = Recipe.of(**fields, data="digits", epochs=1) if "method" in fields else Recipe(**fields)
+    with pytest.raises(HypersignError, match=re.escape(message)):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_that_reach_one_side():
+    for fields in ({"surrogate": "tanh"}, {"weight_scale": 8}, {"levels": 3, "threshold": 0.1}, {"sign_zero": 0}):
+        Recipe(**fields).check_used()
+    Recipe.of("ir-net", surrogate="polynomial").check_used()
+    Recipe(model="lstm", weight_scale="filter").check_used()
 
 
 def test_model_options_are_those_that_are_set():

@@ -96,6 +96,21 @@ def test_nesterov_sgd_by_hand():
     torch.testing.assert_close(list(model.parameters()), parameters, rtol=1e-12, atol=1e-12)
 
 
+def test_the_length_of_clipped_gradients_is_scaled():
+    model = nn.Linear(6, 3).double()
+    step = stepper(model, optimizer="sgd", gradient_clip=0.03, gradient_norm=0.05)
+    step._forward = lambda x, y: (cross_entropy(model(x), y), {})
+    x, labels = batch(0)
+    before = [p.detach().clone() for p in model.parameters()]
+    gradients = torch.autograd.grad(cross_entropy(model(x.double()), labels), list(model.parameters()))
+    clipped = [g.clamp(-0.03, 0.03) for g in gradients]
+    length = math.sqrt(sum(float((g**2).sum()) for g in clipped))
+    assert length > 0.05
+    step(x.double(), labels, 0.1)
+    for p, old, g in zip(model.parameters(), before, clipped, strict=True):
+        torch.testing.assert_close(old - p.detach(), 0.1 * 1.9 * g * (0.05 / (length + 1e-6)), rtol=1e-6, atol=1e-12)
+
+
 @pytest.mark.parametrize("when", ["after-step", "before-forward", "none"])
 def test_latent_clip(when):
     model = network()

@@ -51,26 +51,46 @@ def test_mlx(bits, group, tmp_path):
     scale, bias = GENERATOR.standard_normal((2, 16, 256 // group)).astype(np.float16)
     expected = q * np.repeat(scale, group, 1).astype(float) + np.repeat(bias, group, 1)
     tensors = {"X.weight": words(q, bits, 1), "X.scales": scale, "X.biases": bias}
-    config = None if group == 64 else {"quantization": {"group_size": group, "bits": bits}}
-    file = opened(tmp_path, tensors, config)
+    file = opened(tmp_path, tensors, {"quantization": {"group_size": group, "bits": bits}})
     read_all_ways(file.tensors["X.weight"], expected)
     found = inspect_weights(file)
     assert [tensor.name for tensor in found.tensors] == ["X.weight"]
     assert len(found.unmeasured) == 2
 
 
+def test_mlx_with_a_group_size_per_layer(tmp_path):
+    """4 bits in groups of 128 take as many words as 8 bits in groups of 64: only config.json can tell."""
+    q = GENERATOR.integers(0, 16, (16, 256))
+    scale, bias = GENERATOR.standard_normal((2, 16, 2)).astype(np.float32)
+    tensors = {"a.X.weight": words(q, 4, 1), "a.X.scales": scale, "a.X.biases": bias}
+    common, own = {"group_size": 64, "bits": 4}, {"group_size": 128, "bits": 4}
+    expected = q * np.repeat(scale, 128, 1) + np.repeat(bias, 128, 1)
+    for said in ({**common, "a.X": own}, {**own, "a.X": True}, {**own, "X": common}):
+        read_all_ways(opened(tmp_path, tensors, {"quantization": said}).tensors["a.X.weight"], expected)
+    for said, reason in (
+        (common, "groups of 64 make 8 bits, and config.json names 4"),
+        ({**own, "a.X": common}, "groups of 64 make 8 bits"),
+        ({**own, "a.X": {"group_size": 128}}, "config.json names None"),
+        ({"bits": 4}, "groups of None"),
+    ):
+        assert reason in opened(tmp_path, tensors, {"quantization": said}).tensors["a.X.weight"].unreadable
+    (tmp_path / "config.json").unlink()
+    assert "config.json is missing" in open_tensors(tmp_path / "model.safetensors").tensors["a.X.weight"].unreadable
+
+
 @pytest.mark.parametrize("version", [None, "gptq", "gptq_v2"])
 @pytest.mark.parametrize(("bits", "reordered"), [(4, False), (2, True), (8, True)])
 def test_gptq(bits, reordered, version, tmp_path):
     inputs, outputs, group = 128, 32, 64
-    q, zero = GENERATOR.integers(0, 2**bits, (inputs, outputs)), GENERATOR.integers(1, 2**bits, (2, outputs))
+    q, zero = GENERATOR.integers(0, 2**bits, (inputs, outputs)), GENERATOR.integers(0, 2**bits, (2, outputs))
+    zero[:, ::5] = 0  # the first version stores 2^bits - 1
     scale = GENERATOR.random((2, outputs)).astype(np.float16)
     index = np.arange(inputs) // group
     tensors = {}
     if reordered:
         index = GENERATOR.permutation(index)
         tensors["X.g_idx"] = index.astype(np.int32)
-    stored = zero - (version != "gptq_v2")
+    stored = (zero - (version != "gptq_v2")) % 2**bits
     tensors |= {
         "X.qweight": words(q, bits, 0).view(np.int32),
         "X.qzeros": words(stored, bits, 1).view(np.int32),
@@ -154,14 +174,15 @@ def test_bitnet(kind, factor, tmp_path):
 
 def test_what_does_not_fit_is_not_read(tmp_path):
     q = words(np.zeros((16, 256)), 4, 1)
-    for scales, config in (
-        (np.zeros((15, 4), np.float32), None),
-        (np.zeros((16, 3), np.float32), None),
-        (np.zeros((16, 4), np.float32), {"quantization": {"group_size": 0}}),
-        (np.zeros((16, 4), np.int32), None),
+    for scales, group, reason in (
+        (np.zeros((15, 4), np.float32), 64, "do not fit 16 rows"),
+        (np.zeros((16, 3), np.float32), 64, "do not fit 32 words"),
+        (np.zeros((16, 4), np.float32), 0, "groups of 0"),
+        (np.zeros((16, 4), np.int32), 64, "scales are of type I32"),
     ):
         tensors = {"X.weight": q, "X.scales": scales, "X.biases": scales}
-        assert opened(tmp_path, tensors, config or {}).tensors["X.weight"].unreadable
+        file = opened(tmp_path, tensors, {"quantization": {"group_size": group, "bits": 4}})
+        assert reason in file.tensors["X.weight"].unreadable
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(HypersignError, match=r"config\.json"):
         open_tensors(tmp_path / "model.safetensors")
@@ -284,6 +305,66 @@ def test_i2_s_of_arm(features, tmp_path, capsys):
     main(["inspect", str(path), *words])
     (pair,) = json.loads(capsys.readouterr().out)["tensors"]
     assert pair["cosine"]["mean"] < 0.6
+
+
+def gptq_tensors(q, zero, scale, name="X"):
+    """The second version's, which keeps zeros as they are; by inputs."""
+    packed = {"qweight": words(q, 4, 0).view(np.int32), "qzeros": words(zero, 4, 1).view(np.int32), "scales": scale}
+    return {f"{name}.{key}": value for key, value in packed.items()}
+
+
+def as_gptq(q, scale, name):
+    """Levels (outputs, inputs) around 8."""
+    return gptq_tensors(q.T + 8, np.full((1, len(q)), 8), np.full((1, len(q)), scale, np.float32), name)
+
+
+def as_compressed(q, scale, name):
+    return {
+        f"{name}.weight_packed": words(q + 8, 4, 1).view(np.int32),
+        f"{name}.weight_scale": np.full((len(q), 1), scale, np.float32),
+        f"{name}.weight_shape": np.array(q.shape),
+    }
+
+
+def as_awq(q, scale, name):
+    packed = np.zeros((q.shape[1], len(q) // 8), np.uint32)
+    for word in range(len(q) // 8):
+        for place, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
+            packed[:, word] |= (q[8 * word + output] + 8).astype(np.uint32) << np.uint32(4 * place)
+    zeros = np.full((1, len(q) // 8), 0x88888888, np.uint32).view(np.int32)
+    return {
+        f"{name}.qweight": packed.view(np.int32),
+        f"{name}.qzeros": zeros,
+        f"{name}.scales": np.full((1, len(q)), scale, np.float32),
+    }
+
+
+@pytest.mark.parametrize("make", [as_gptq, as_awq, as_compressed])
+@pytest.mark.parametrize("other", ["safetensors", "stacked", "gguf"])
+def test_quantized_weights_against_their_original(make, other, tmp_path):
+    """Their format calls them X.qweight or X.weight_packed, and the original has X.weight, alone or in a stack."""
+    w = GENERATOR.standard_normal((2, 16, 128)).astype(np.float32)
+    q = np.clip(np.rint(w / 0.3), -7, 7).astype(int)
+    high = tmp_path / ("high.gguf" if other == "gguf" else "high.safetensors")
+    names = [f"model.layers.0.mlp.experts.{i}.up_proj" for i in range(2)]
+    if other == "gguf":
+        pytest.importorskip("gguf")
+        names = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+        tensors = {f"blk.{i}.ffn_up.weight": x for i, x in enumerate(w)}
+        write_gguf(high, tensors, architecture="llama", metadata={"llama.block_count": 2})
+    elif other == "stacked":
+        save_file({"model.layers.0.mlp.experts.up_proj": w}, high)
+    else:
+        save_file({f"{name}.weight": x for name, x in zip(names, w, strict=True)}, high)
+    low = {}
+    for name, levels in zip(names, q, strict=True):
+        low |= make(levels, 0.3, name)
+    config = {"quantization_config": {"checkpoint_format": "gptq_v2"}}
+    found = inspect_pair(opened(tmp_path, low, config), open_tensors(high))
+    assert not found.missing
+    cosine = np.mean((w * q).sum(2) / np.sqrt((w * w).sum(2) * (q * q).sum(2)))
+    assert [pair.rows for pair in found.tensors] == ([32] if other == "stacked" else [16, 16])
+    assert np.mean([pair.cosine.mean for pair in found.tensors]) == pytest.approx(cosine, rel=1e-6)
 
 
 @pytest.mark.parametrize("apart", ["low", "high"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hypersign import export as formats
 from hypersign._arrays import open_npy
 from hypersign._checks import HypersignError
-from hypersign.cli.options import Option, PackedFile, load_packed_or_run, parse
+from hypersign.cli.options import Option, RunOrFile, load_packed_or_run, parse
 from hypersign.cli.printing import console
 from hypersign.cli.run import open_images
 from hypersign.packed.text import PackedText, is_packed_text
@@ -26,7 +26,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def export(
-    file: PackedFile,
+    file: RunOrFile,
     /,
     *,
     output: Annotated[Path, Option(metavar="FILE", short="-o", written="file")],

@@ -1,8 +1,10 @@
 """`hypersign generate`: continue a text with a trained network."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-from hypersign.cli.options import RunPath, Seed, Weights, parse
+from hypersign.cli.options import Option, Seed, Weights, parse
 from hypersign.cli.printing import printable
 
 
@@ -12,7 +14,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def generate(
-    run: RunPath,
+    run: Annotated[Path, Option("run folder of a network that was trained on a text, or its packed file", "RUN")],
     /,
     *,
     prompt: str = "",
@@ -29,7 +31,8 @@ def generate(
         hypersign generate shakespeare.hypersign --prompt "ROMEO:"
 
     Args:
-        prompt: text to continue.
+        prompt: text to continue. If it is empty, the text continues the first character that the network knows,
+            which is not printed.
         count: characters to draw (bytes, if the run was trained on bytes).
         temperature: divides the logits: below 1 the text gets safer, 0 always takes the likeliest character.
         top_k: draw from the INT likeliest characters alone.

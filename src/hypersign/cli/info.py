@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from hypersign._json import prints_text, write_json
-from hypersign.cli.options import JsonTarget, RunPath, load_packed, parse
+from hypersign.cli.options import JsonTarget, RunOrFile, load_packed, parse
 from hypersign.cli.pack import arithmetic, nodes_table
 from hypersign.cli.printing import bits_words, console
 from hypersign.packed.graph import INPUT
@@ -18,7 +18,7 @@ def run(words: Sequence[str]) -> None:
     parse(info, words, "info")
 
 
-def info(run: RunPath, /, *, json: JsonTarget = None) -> None:
+def info(run: RunOrFile, /, *, json: JsonTarget = None) -> None:
     """Print a run's network and its size, recipe, data, progress and results.
 
     A packed file gives its inputs, outputs and operations. The JSON of a run also has the metrics of every epoch.

@@ -42,8 +42,8 @@ def inspect(
     In place of a run folder it also takes weights (.safetensors, .gguf, a folder of .safetensors) or
     vectors (.npy, .npz, HDF5, Parquet and others).
     These have their own options: hypersign inspect model.safetensors --help, hypersign inspect vectors.npy --help.
-    A recurrent network is measured over time, into recurrence.json; a transformer's attention also by head and
-    position, into attention.json.
+    A recurrent network is measured over time, into recurrence.json; a transformer also by head and position, into
+    positions.json.
 
     Example:
         hypersign inspect runs/demo --images 200 --figures
@@ -84,14 +84,14 @@ def inspect(
                     seed=seed,
                     progress=progress,
                 )
-        attention = study.inspect_attention(opened, images=images, weights=weights)
+        positions = study.inspect_positions(opened, images=images, weights=weights)
         page = study.write_report(
-            opened, found, folder, ablation=ablation, depth=depth, attention=attention, weights=weights
+            opened, found, folder, ablation=ablation, depth=depth, positions=positions, weights=weights
         )
         examples = "sequences" if opened.reads_text else "images"
         out.print(geometry_table(found, examples))
-        if attention:
-            out.print(attention_table(attention))
+        if positions:
+            out.print(position_table(positions))
         for remark in zero_filters(found):
             out.print(remark)
         out.print(covariance_table(found, examples))
@@ -112,18 +112,20 @@ def inspect(
         out.print(f"Report: {page}\nNumbers: {folder / 'geometry.json'}", soft_wrap=True)
 
 
-def attention_table(found: "Sequence[PositionR]") -> Table:
-    """One row per layer of attention: r of each head, mean over positions."""
+def position_table(found: "Sequence[PositionR]") -> Table:
+    """One row per layer of a transformer: r of all units and of its extreme heads, mean over positions."""
     table = Table(
-        title="Attention by head",
+        title="Positions and heads",
         caption="each measured / predicted: r of dot products, mean over positions",
         caption_justify="left",
     )
     table.add_column("layer", overflow="fold")
-    for head in range(1, 1 + len(found[0].r)):
-        table.add_column(f"head {head}", justify="right", no_wrap=True)
+    for title in ("all units", "lowest head", "highest head"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in found:
-        table.add_row(row.name, *(beside(r, predicted, 3) for r, predicted in row.by_head()))
+        heads = [pair for pair in row.by_head() if math.isfinite(pair[0])] if len(row.r) > 1 else []
+        pairs = [row.overall(), *((min(heads), max(heads)) if heads else ())]
+        table.add_row(row.name, *(beside(r, predicted, 3) for r, predicted in pairs))
     return table
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "JsonTarget",
     "Option",
     "PackedFile",
+    "RunOrFile",
     "RunPath",
     "Seed",
     "Threads",
@@ -67,8 +68,13 @@ PackedFile = Annotated[
 ]
 """The packed file, a command's first word; `load_packed` opens it."""
 
+RunOrFile = Annotated[
+    Path, Option("run folder or packed file, or the name of a network in hypersign models", "RUN_OR_FILE")
+]
+"""Either, likewise."""
+
 Weights = Annotated[
-    Literal["last", "best"], Option("weights of the last epoch, or of the one with the best validation accuracy")
+    Literal["last", "best"], Option("weights of the last epoch, or of the one that was best on validation data")
 ]
 """The option `--weights`."""
 

@@ -44,7 +44,7 @@ def run(words: Sequence[str]) -> None:
         resume: Annotated[Path | None, Option(metavar="RUN")] = None,
         twin: Annotated[Path | None, Option(metavar="RUN")] = None,
         members: int = 1,
-        ensemble: Literal["bagging", "boosting"] = "bagging",
+        ensemble: Literal["bagging", "boosting"] | None = None,
         device: Literal["cpu", "cuda", "mps"] | None = None,
         deterministic: bool = False,
         tensorboard: bool = False,
@@ -67,7 +67,7 @@ def run(words: Sequence[str]) -> None:
             twin: finished run, whose float twin is trained into its folder twin/ with the saved recipe; accuracy,
                 size and speed of both are saved in the run.
             members: number of networks to train, which then vote; run folders in members/ of the output.
-            ensemble: how the images of each member are drawn, if there are several.
+            ensemble: how the images of each member are drawn, if there are several: bagging by default.
             device: by default the best available.
             deterministic: make CUDA runs repeatable bit by bit (CPU runs always are).
             report: keep report.html in the run folder up to date; the open page shows each epoch by itself.
@@ -95,11 +95,17 @@ def run(words: Sequence[str]) -> None:
                 raise HypersignError("--twin repeats a run's own training: it takes no other option than --device")
             _train_twin(twin, device)
             return
+        if members == 1 and ensemble is not None:
+            raise HypersignError(
+                "--ensemble draws images for several members: give --members, or leave --ensemble out"
+            )
         if members != 1:
             if own or report:
                 raise HypersignError(f"--members trains new networks, without {own or '--report'}: leave that out")
             folder = output or _folder(chosen)
-            _print_result(training.train_ensemble(chosen, folder, members=members, scheme=ensemble, **how), report)
+            _print_result(
+                training.train_ensemble(chosen, folder, members=members, scheme=ensemble or "bagging", **how), report
+            )
             return
         if report:
             how["each_epoch"] = _page_writer()

@@ -26,7 +26,7 @@ from hypersign.geometry.depth import Depth, LayerDepth, LayerR, PermutedR, accum
 from hypersign.geometry.inspection import inspect
 from hypersign.geometry.methods import MethodGeometry, method_geometry, method_quantizers, methods_table
 from hypersign.geometry.permutation import permutation_tests, permuted_r
-from hypersign.geometry.positions import PositionR, attention_r
+from hypersign.geometry.positions import PositionR, position_r
 from hypersign.geometry.recurrence import LayerOverTime, OverTime, over_time
 from hypersign.geometry.results import (
     AngleStats,
@@ -67,7 +67,7 @@ __all__ = [
     "Ablated",
     "Change",
     "Ranking",
-    "attention_r",
+    "position_r",
     "PositionR",
     "over_time",
     "OverTime",

@@ -1,4 +1,4 @@
-"""Dot products of a transformer's attention, by layer, head and position."""
+"""Dot products of a transformer, by layer, head and position."""
 
 import contextlib
 import dataclasses
@@ -14,15 +14,17 @@ from hypersign._display import shown
 from hypersign.evaluate import mode
 from hypersign.geometry.recurrence import correlation
 from hypersign.layers import QuantLinear
-from hypersign.models.gpt import Attention
+from hypersign.models.gpt import Attention, FeedForward
 
-__all__ = ["PositionR", "attention_r"]
+__all__ = ["PositionR", "position_r", "positioned_layers"]
 
 
 @shown
 @dataclasses.dataclass(frozen=True)
 class PositionR:
-    """r of one quantized layer of attention, by head and position.
+    """r of one quantized layer of a transformer, by head and position.
+
+    Queries, keys and values have heads. All units of another layer count as one head.
 
     Args:
         name: the layer, such as "block1.attention.query".
@@ -45,36 +47,46 @@ class PositionR:
         ]
         return list(zip(*means, strict=True))
 
+    def overall(self) -> tuple[float, float]:
+        """r and its prediction, means over the heads where both are known."""
+        known = [pair for pair in self.by_head() if math.isfinite(pair[0])]
+        return tuple(sum(side) / len(known) for side in zip(*known, strict=True)) if known else (math.nan, math.nan)
 
-def attention_r(model: nn.Module, test: Tensor, training: Tensor) -> list[PositionR]:
-    """Measures queries, keys and values of every attention in a network, by head and position, beside predictions.
+
+def positioned_layers(model: nn.Module) -> dict[str, tuple[QuantLinear, int]]:
+    """The quantized layers in the blocks of a transformer, by name, and how many heads each has."""
+    return {
+        f"{name}.{part}": (layer, module.heads if isinstance(module, Attention) and part != "output" else 1)
+        for name, module in model.named_modules()
+        if isinstance(module, Attention | FeedForward)
+        for part, layer in module.named_children()
+        if isinstance(layer, QuantLinear) and (layer.quantizes_weights or layer.quantizes_inputs)
+    }
+
+
+def position_r(model: nn.Module, test: Tensor, training: Tensor) -> list[PositionR]:
+    """Measures the quantized layers of a transformer, by head and position, beside predictions.
 
     Args:
-        model: a network with `Attention`, such as `gpt` builds; it does not change.
+        model: a transformer, such as `gpt` builds; it does not change.
         test: tokens to measure on, `(N, T)`.
         training: tokens to predict from, `(N, T)`.
 
     Raises:
-        HypersignError: the network has no quantized attention, or there are fewer than 2 sequences.
+        HypersignError: the network has no blocks with quantized layers, or there are fewer than 2 sequences.
 
     Example:
         >>> from hypersign.models import gpt
         >>> tokens = torch.randint(9, (60, 6), generator=torch.Generator().manual_seed(0))
-        >>> found = attention_r(gpt((6,), 9, width=16, blocks=1, heads=2), tokens[:30], tokens[30:])
+        >>> found = position_r(gpt((6,), 9, width=16, blocks=1, heads=2), tokens[:30], tokens[30:])
         >>> found[0].name, len(found[0].r), len(found[0].r[0])
         ('block1.attention.query', 2, 6)
     """
     check_int("the number of test sequences", len(test), min=2)
     check_int("the number of training sequences", len(training), min=2)
-    layers: dict[str, tuple[QuantLinear, int]] = {
-        f"{name}.{part}": (getattr(module, part), module.heads)
-        for name, module in model.named_modules()
-        if isinstance(module, Attention)
-        for part in ("query", "key", "value")
-        if getattr(module, part).quantizes_weights or getattr(module, part).quantizes_inputs
-    }
+    layers = positioned_layers(model)
     if not layers:
-        raise HypersignError("the network must have attention with quantized layers, as gpt builds it; it has none")
+        raise HypersignError("the network must be a transformer with quantized layers, as gpt builds it; it has none")
     measured, seen = (
         {name: _r(layer, x[name]) for name, (layer, _) in layers.items()}
         for x in (

@@ -100,7 +100,8 @@ class StepNorm(nn.Module):
         y_t = g (x_t - m_t)/sqrt(v_t + 1e-5) + b
 
     In training m_t and v_t are those of the batch at step t. In evaluation they are running means: one pair for all
-    steps, or with `steps` one pair for each. g starts at 0.1, so that gates start in the linear part of their
+    steps, or with `steps` one pair for each. Where a sequence is longer than all others, one value has no variance,
+    and training takes the running means too. g starts at 0.1, so that gates start in the linear part of their
     functions.
 
     Args:
@@ -120,7 +121,12 @@ class StepNorm(nn.Module):
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """Normalises the values of a step, shape `(N, features)`."""
-        y = self.at[step if self.separate else 0](x) * self.weight
+        norm: Any = self.at[step if self.separate else 0]
+        if norm.training and len(x) == 1:
+            mean, variance = norm.running_mean.clone(), norm.running_var.clone()  # other steps change them in place
+            y = F.batch_norm(x, mean, variance, eps=norm.eps) * self.weight
+        else:
+            y = norm(x) * self.weight
         return y if self.bias is None else y + self.bias
 
 
@@ -237,16 +243,17 @@ class QuantRecurrent(nn.RNNBase):
         """Computes the sequence; arguments and results are torch's.
 
         Raises:
-            HypersignError: with `steps`, a sequence of another length; a list of sequences that are not packed.
+            HypersignError: with `steps`, a sequence of another length; no steps; a list of sequences that are not
+                packed; with batch norm in training, fewer than 2 sequences.
         """
         if not isinstance(input, Tensor | PackedSequence):
             raise HypersignError(
                 "the input must be a tensor, or sequences of unequal length packed by "
                 f"torch.nn.utils.rnn.pack_sequence; got {type(input).__name__}: pack them"
             )
+        self._update_flat_weights()  # after a parameter was replaced, torch's forward would, and use latent weights
         if not self.fused:
             return self._unrolled(input, hx)
-        self._update_flat_weights()  # after a parameter was replaced, torch's forward would, and use latent weights
         found, kept = self.products(), self._flat_weights
         self._flat_weights = [
             found[name].matrix() if name in found else getattr(self, name) for name in self._flat_weights_names
@@ -262,14 +269,23 @@ class QuantRecurrent(nn.RNNBase):
         """The same in Python, step by step."""
         packed = isinstance(input, PackedSequence)
         if packed:
+            self.check_input(input.data, input.batch_sizes)
             x = nn.utils.rnn.pad_packed_sequence(PackedSequence(input.data, input.batch_sizes))[0]
             sizes = input.batch_sizes.tolist()
             batched = True
         else:
-            batched = input.dim() == 3
+            batched = input.dim() != 2
             x = input if batched else input.unsqueeze(1 if not self.batch_first else 0)
+            self.check_input(x, None)
             x = x.transpose(0, 1) if self.batch_first else x
             sizes = [x.shape[1]] * x.shape[0]
+        if not sizes:
+            raise HypersignError("sequences must have at least one step; these have none")
+        if x.shape[1] < 2 and any(isinstance(part, StepNorm) and part.training for part in self.children()):
+            raise HypersignError(
+                f"batch norm needs at least 2 sequences in training, by whose spread it divides; got {x.shape[1]}: "
+                "use larger batches, or norm='layer'"
+            )
         if self.steps is not None and len(x) != self.steps:
             raise HypersignError(
                 f"sequences must have {self.steps} steps, each of which has batch-norm statistics of its own; got "

@@ -1,5 +1,6 @@
 """Rules that correct gradients, weights or scales around a step of the optimizer."""
 
+import math
 from typing import ClassVar
 
 import torch
@@ -16,7 +17,7 @@ class OvSW(LatentRule):
     """Wakes weights that never flip: gradients of filters are scaled up, and silent weights decay.
 
         g_f <- g_f delta |w_f|/|g_f| where |g_f|/|w_f| < delta;    g <- g + decay w where m < silent
-        m <- momentum m + (1 - momentum) [the step flipped the sign]
+        m <- momentum m + (1 - momentum) [the step flipped the sign]        from the second step on
 
     w_f is a latent filter, g_f its gradient; w and g are one weight and its gradient, m the average of its flips. m
     starts at 0, so all weights are silent at first.
@@ -125,21 +126,21 @@ class Centred(LatentRule):
 
 
 class Percentiles(LatentRule):
-    """SiMaN's latent weights: centred per filter, and clamped at percentiles of the layer, after each step.
+    """SiMaN's latent weights: centred per filter, magnitudes clamped at percentiles of the layer, after each step.
 
-        w <- w - mean of the filter;    w <- clamp(w, P_p, P_(100 - p)),    p = first (1 - progress)
+        w <- w - mean of the filter;    w <- sign(w) clamp(|w|, P_p, P_(100 - p)),    p = first (1 - progress)
 
-    P_p is the p-th percentile of the layer's weights; progress is the share of training done.
-    Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981), public code, with `first` 15.
+    P_p is the p-th percentile of the layer's magnitudes |w|, interpolated between neighbours; progress is the share
+    of training done. Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981), with `first` 15; the public code has 5.
 
     Raises:
         HypersignError: `first` is not in [0, 50).
 
     >>> from hypersign.quantizers import SiMaN
-    >>> weight = torch.nn.Parameter(torch.tensor([[-9.0, -1.0, 0.0, 1.0, 9.0]]))
+    >>> weight = torch.nn.Parameter(torch.tensor([[-9.0, -2.0, 0.0, 4.0, 7.0]]))
     >>> Percentiles(first=25).update(Latent("fc", weight, SiMaN()), {}, Moment(0.1, 0.0, 0.0))
     >>> weight.tolist()
-    [[-1.0, -1.0, 0.0, 1.0, 1.0]]
+    [[-7.0, -2.0, 0.0, 4.0, 7.0]]
     """
 
     def __init__(self, *, first: float = 15.0) -> None:
@@ -150,7 +151,13 @@ class Percentiles(LatentRule):
         """Centres and clamps."""
         w = latent.weight
         w.sub_(w.flatten(1).mean(1).view(-1, *[1] * (w.dim() - 1)))
-        n = w.numel()
-        k = int(self.first * (1 - at.progress) / 100 * (n - 1))
-        flat = w.flatten()
-        w.clamp_(flat.kthvalue(k + 1).values, flat.kthvalue(n - k).values)
+        size, share = w.abs(), self.first * (1 - at.progress) / 100
+        w.copy_(size.clamp(_quantile(size, share), _quantile(size, 1 - share)) * w.sign())
+
+
+def _quantile(x: Tensor, share: float) -> Tensor:
+    """Linearly interpolated; torch.quantile takes at most 16 million numbers."""
+    flat, place = x.flatten(), share * (x.numel() - 1)
+    low = math.floor(place)
+    first, second = (flat.kthvalue(min(k, flat.numel() - 1) + 1).values for k in (low, low + 1))
+    return first + (second - first) * (place - low)

@@ -1,10 +1,12 @@
 """Quantizers of inputs that learn: shifts per channel, two learned values, an image's own mean."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from hypersign.quantizers.base import PackedForm
-from hypersign.quantizers.scales import LearnedNumber, sized
+from hypersign.quantizers.scales import LearnedNumber, same_rank, sized
 from hypersign.quantizers.sign import Sign
 from hypersign.quantizers.surrogates import Polynomial, Surrogate
 
@@ -33,13 +35,15 @@ class ShiftedSign(Sign):
         """One shift per channel of a convolution."""
         count = channels if channels is not None and weight.dim() > 2 else 1
         self.beta = sized(self.beta, weight.new_zeros(count), "a learned shift")
-        self.trailing = weight.dim() - 2
+        self.rank = same_rank(self.rank, weight)
 
-    trailing = 0
+    rank: int | None = None
 
     def prepare(self, x: Tensor) -> Tensor:
-        # packing calls it with one number per channel
-        return x + self.beta.view(-1, *[1] * (self.trailing if x.dim() > 2 else 0))
+        trailing = (self.rank or 2) - 2  # dimensions behind the channels
+        if x.dim() <= trailing or x.shape[-1 - trailing] != len(self.beta):
+            trailing = 0  # packing calls it with one number per channel, (1, channels)
+        return x + self.beta.view(-1, *[1] * trailing)
 
     def extra_repr(self) -> str:
         return ""
@@ -87,9 +91,17 @@ class ImageSign(Sign):
     def __init__(self, *, surrogate: Surrogate | None = None) -> None:
         super().__init__(surrogate=surrogate or Polynomial())
 
+    def fit(self, weight: Tensor, channels: int | None = None) -> None:
+        """Records the layer's rank, by which a single image is told from a batch."""
+        self.rank = same_rank(self.rank, weight)
+
+    rank: int | None = None
+
     def prepare(self, x: Tensor) -> Tensor:
-        dims = tuple(range(1, x.dim()))
-        variance, mean = torch.var_mean(x, dims, keepdim=True, correction=1 if x[0].numel() > 1 else 0)
+        batched = x.dim() >= (self.rank or 2)
+        dims = tuple(range(batched, x.dim()))
+        several = math.prod(x.shape[batched:]) > 1
+        variance, mean = torch.var_mean(x, dims, keepdim=True, correction=int(several))
         return (x - mean) / torch.sqrt(variance + 1e-5)
 
     def packed_form(self, inputs: bool = False) -> PackedForm:

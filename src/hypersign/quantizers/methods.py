@@ -12,7 +12,16 @@ from hypersign._checks import HypersignError, check_choice
 if TYPE_CHECKING:
     from hypersign.quantizers import Deviations, Quantizer, Surrogate
 
-__all__ = ["FIRST_LAYERS", "QUANTIZERS", "SURROGATES", "Quantization", "made", "quantizer_of", "surrogate_of"]
+__all__ = [
+    "FIRST_LAYERS",
+    "QUANTIZERS",
+    "SURROGATES",
+    "Quantization",
+    "check_used",
+    "made",
+    "quantizer_of",
+    "surrogate_of",
+]
 
 QUANTIZERS = {
     "float": "Identity",
@@ -124,6 +133,42 @@ def made(what: str, table: Mapping[str, str], text: str, defaults: Mapping[str, 
             )
         options[key] = _value(key, value)
     return make(**options)
+
+
+def check_used(
+    *,
+    levels: int = 2,
+    weights: str | None = None,
+    inputs: str | None = None,
+    surrogate: Any = None,
+    sign_zero: Any = None,
+    threshold: Any = None,
+    weight_scale: Any = None,
+    **others: Any,
+) -> None:
+    """Checks that each option of `Quantization.of` reaches a quantizer.
+
+    Raises:
+        HypersignError: an option is given that no quantizer takes, or that the text of each sets itself.
+    """
+    default = "sign" if levels == 2 else "ternary"
+    weights, inputs = weights or default, inputs or default
+    for name, value, option, sides in (
+        ("surrogate", surrogate, "surrogate", (weights, inputs)),
+        ("sign_zero", sign_zero, "zero", (weights, inputs)),
+        ("threshold", threshold, "threshold", (weights, inputs)),
+        ("weight_scale", weight_scale, "scale" if isinstance(weight_scale, str) else "group", (weights,)),
+    ):
+        if value is not None and not any(_takes(side, option) for side in sides):
+            found = " and ".join(dict.fromkeys(sides))
+            raise HypersignError(f"{name} changes nothing with {found}, which has none or its own: leave it out")
+
+
+def _takes(text: str, option: str) -> bool:
+    """Whether the quantizer that a text names has an option that the text leaves open."""
+    name, _, rest = text.partition(":")
+    known = inspect.signature(getattr(quantizers, QUANTIZERS[check_choice("quantizer", name, QUANTIZERS)])).parameters
+    return option in (*known, "group") and option not in (part.partition("=")[0] for part in rest.split(","))
 
 
 def _value(option: str, text: Any) -> Any:

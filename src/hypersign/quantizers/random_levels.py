@@ -8,7 +8,7 @@ from torch import Tensor
 from hypersign._checks import HypersignError
 from hypersign.quantizers.base import Quantizer
 from hypersign.quantizers.scales import Fitted
-from hypersign.quantizers.surrogates import Surrogate
+from hypersign.quantizers.surrogates import StraightThrough, Surrogate
 
 __all__ = ["RandomLevels"]
 
@@ -34,12 +34,12 @@ class RandomLevels(Quantizer):
     """Binary or ternary weights that are drawn at each training step; in evaluation they are the likeliest levels.
 
         binary:  P(+1) = clip((w/W0 + 1)/2, 0, 1);   ternary: P(sign w) = clip(|w|/W0, 0, 1), else 0
-        d(W0 q)/dw := [|w| <= W0]
+        d(W0 q)/dw := 1
 
     W0 = sqrt(6/(filters + d))/2, half the bound of Glorot's uniform start, is also the scale. Evaluation is
     deterministic: sign w, or sign(w) [|w| > W0/2]. The paper's code draws there too.
 
-    Source: Ardakani et al. 2019 (arXiv 1809.11086), and its public code for W0.
+    Source: Ardakani et al. 2019 (arXiv 1809.11086), and its public code for W0 and the gradient.
 
     Args:
         count: levels, 2 or 3.
@@ -59,7 +59,7 @@ class RandomLevels(Quantizer):
     def __init__(self, *, count: int = 2, surrogate: Surrogate | None = None) -> None:
         if count not in (2, 3):
             raise HypersignError(f"count, the number of random levels, must be 2 or 3; got {count!r}")
-        super().__init__(scale=_Bound(), surrogate=surrogate)
+        super().__init__(scale=_Bound(), surrogate=surrogate or StraightThrough())
         self.count = count
         self.levels = (-1.0, 1.0) if count == 2 else (-1.0, 0.0, 1.0)
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.quantizers.base import PackedForm, Quantizer, Rule
+from hypersign.quantizers.scales import ConstantScale, LearnedNumber
 from hypersign.quantizers.surrogates import Surrogate
 from hypersign.rotations import HaarRotation, HadamardRotation
 
@@ -77,8 +78,8 @@ class Rotated(Quantizer):
         return self.quantizer.surrogate
 
     def fit(self, weight: Tensor, channels: int | None = None) -> None:
-        """Sizes what `quantizer` learns."""
-        self.quantizer.fit(weight, channels)
+        """Sizes what `quantizer` learns, to vectors."""
+        self.quantizer.fit(weight.flatten(1), channels)
 
     def prepare(self, x: Tensor) -> Tensor:
         """R x for every vector, shape `(vectors, outputs)`."""
@@ -105,7 +106,9 @@ class Rotated(Quantizer):
         return PackedForm(None, "no packed form is known of the quantizer Rotated")
 
     def input_refusal(self) -> str:
-        return self.quantizer.input_refusal()
+        fixed = self.scale is None or isinstance(self.scale, ConstantScale | LearnedNumber)
+        reason = "" if fixed else "must not be rotated if its scale depends on the inputs, which are not rotated"
+        return self.quantizer.input_refusal() or reason
 
     def forward(self, x: Tensor) -> Tensor:
         """theta_R of every vector, in the shape of `x`."""

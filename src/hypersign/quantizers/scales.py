@@ -18,6 +18,7 @@ __all__ = [
     "PowerOfTwo",
     "Spread",
     "TensorScale",
+    "same_rank",
     "standardised",
     "sized",
 ]
@@ -57,6 +58,20 @@ def sized(parameter: nn.Parameter, values: Tensor, what: str) -> nn.Parameter:
             "give each layer a quantizer of its own"
         )
     return nn.Parameter(values.detach().clone(), requires_grad=parameter.requires_grad)
+
+
+def same_rank(known: int | None, weight: Tensor) -> int:
+    """The number of dimensions of a layer's weight, for a quantizer of inputs that treats layers by it.
+
+    Raises:
+        HypersignError: the quantizer is in a layer of another `known` number too.
+    """
+    if known not in (None, weight.dim()):
+        raise HypersignError(
+            f"a quantizer of inputs was in a layer whose weight has {known} dimensions, and this one's has "
+            f"{weight.dim()}: give each layer a quantizer of its own"
+        )
+    return weight.dim()
 
 
 class Fitted(nn.Module):

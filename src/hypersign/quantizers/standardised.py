@@ -133,7 +133,8 @@ class SiMaN(Quantizer):
         q_i = +1 if |z_i| is among the floor(n/2) largest, else -1,    z = (w - mu)/sigma
 
     w is a filter of n weights, mu and sigma its mean and standard deviation. The sign of a weight has no influence,
-    so Gaussian filters are at 90 degrees to their levels. Gradients pass unchanged to |z|.
+    so Gaussian filters are at 90 degrees to their levels. Of equal magnitudes the first come first. Gradients pass
+    unchanged to |z|.
     Source: Lin et al. 2021 (SiMaN, arXiv 2102.07981).
 
     >>> SiMaN()(torch.tensor([[-4.0, 1.0, 0.5, 3.0]]))
@@ -150,9 +151,8 @@ class SiMaN(Quantizer):
 
     def round(self, x: Tensor) -> Tensor:
         rows = x.flatten(1)
-        n = rows.shape[1]
-        limit = rows.kthvalue(n - n // 2, dim=1, keepdim=True).values  # the largest that is not in the upper half
-        return (2.0 * (rows > limit) - 1).to(x.dtype).view_as(x)
+        upper = rows.argsort(dim=1, descending=True, stable=True)[:, : rows.shape[1] // 2]
+        return torch.full_like(rows, -1.0).scatter_(1, upper, 1.0).view_as(x)
 
     def predicted_cosine(self, d: float, moments: theory.Moments) -> float | None:
         """0: levels depend on magnitudes alone, and Gaussian weights are symmetric."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hypersign import theory
 from hypersign._checks import HypersignError
 from hypersign.quantizers.base import PackedForm, Quantizer
-from hypersign.quantizers.scales import Fitted, LearnedNumber, MatrixScale, sized
+from hypersign.quantizers.scales import Fitted, LearnedNumber, MatrixScale, same_rank, sized
 from hypersign.quantizers.surrogates import HardTanh, StraightThrough, Surrogate
 
 __all__ = ["BitNet", "BitInputs", "Int8", "ParetoQ"]
@@ -50,7 +50,8 @@ class Int8(Quantizer):
 
         q = round(127 x/max |x|),    s = max |x|/127;    d(s q)/dx := 1
 
-    x is a token: the last dimension of a linear layer's inputs. A convolution has one scale per image.
+    x is a token: the last dimension of a linear layer's inputs. A convolution has one scale per image; its layer says
+    so in `fit`.
     Source: Ma et al. 2024 (BitNet b1.58, arXiv 2402.17764), section 2. One scale per
     image is HyperSign's choice: the paper has no convolutions.
 
@@ -60,12 +61,17 @@ class Int8(Quantizer):
     """
 
     bits = 8
+    scale: "_TokenScale"
 
     def __init__(self, *, surrogate: Surrogate | None = None) -> None:
-        super().__init__(scale=_token_scale, surrogate=surrogate or StraightThrough())
+        super().__init__(scale=_TokenScale(), surrogate=surrogate or StraightThrough())
+
+    def fit(self, weight: Tensor, channels: int | None = None) -> None:
+        """Gives a token as many dimensions as a filter of the layer has."""
+        self.scale.rank = same_rank(self.scale.rank, weight)
 
     def prepare(self, x: Tensor) -> Tensor:
-        return x / _token_scale(x, x)
+        return x / self.scale(x, x)
 
     def round(self, x: Tensor) -> Tensor:
         return x.round().clamp(-127, 127)
@@ -77,9 +83,14 @@ class Int8(Quantizer):
         return ""
 
 
-def _token_scale(x: Tensor, levels: Tensor) -> Tensor:
-    dims = tuple(range(1, x.dim())) if x.dim() == 4 else (-1,)
-    return x.detach().abs().amax(dims, keepdim=True).clamp(min=1e-5) / 127
+class _TokenScale:
+    """max |x|/127 of each token, the last dimensions of the inputs."""
+
+    rank: int | None = None
+
+    def __call__(self, x: Tensor, levels: Tensor) -> Tensor:
+        dims = tuple(range(1 - (self.rank or 2), 0))
+        return x.detach().abs().amax(dims, keepdim=True).clamp(min=1e-5) / 127
 
 
 class _Step(Fitted):

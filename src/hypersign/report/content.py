@@ -18,7 +18,7 @@ __all__ = [
     "ablation_content",
     "about",
     "across_layers",
-    "attention_content",
+    "position_content",
     "confusion_content",
     "depth_content",
     "exactness",
@@ -402,8 +402,8 @@ def depth_content(found: Depth | None) -> list[dict[str, Any]]:
     ]
 
 
-def attention_content(found: Sequence[PositionR] | None) -> list[dict[str, Any]]:
-    """For each layer of attention: its name, and r of each head by position, measured and predicted."""
+def position_content(found: Sequence[PositionR] | None) -> list[dict[str, Any]]:
+    """For each layer of a transformer: its name, and r of each head by position, measured and predicted."""
 
     def rows(values: Sequence[Sequence[float]]) -> list[list[float | None]]:
         return [[None if (known := finite(r)) is None else round(known, 4) for r in row] for row in values]

@@ -19,12 +19,12 @@ from hypersign.report.content import (
     VIEWS,
     ablation_content,
     across_layers,
-    attention_content,
     confusion_content,
     depth_content,
     exactness,
     forecast_content,
     layer_content,
+    position_content,
     table_rows,
     training_content,
 )
@@ -57,7 +57,7 @@ def write(
     summary: "Summary | None" = None,
     ablation: "Ablation | None" = None,
     depth: "Depth | None" = None,
-    attention: "Sequence[PositionR] | None" = None,
+    positions: "Sequence[PositionR] | None" = None,
     forecast: Mapping[str, Any] | None = None,
     pictures: "Pictures | None" = None,
     play: str | None = None,
@@ -75,7 +75,7 @@ def write(
         summary: the sizes and operations of each layer.
         ablation: the result of `geometry.ablate`; None leaves this part out.
         depth: the result of `geometry.measure_depth`; None leaves this part out.
-        attention: the result of `geometry.attention_r`; None leaves this part out.
+        positions: the result of `geometry.position_r`; None leaves this part out.
         forecast: the content of a `forecast.json`; None leaves this part out.
         pictures: test images with the network's decisions, and filters; None leaves this part out.
         play: a page from `playground.page`, shown within this one when the reader opens it; None leaves it out.
@@ -94,7 +94,7 @@ def write(
             "layers": [layer_content(layer) for layer in geometry.layers],
             "ablation": ablation_content(ablation),
             "depth": depth_content(depth),
-            "attention": attention_content(attention),
+            "positions": position_content(positions),
             "forecast": None if forecast is None else forecast_content(forecast),
             "families": {family: {"title": title, "x": x, "y": y} for family, (title, x, y) in FAMILIES.items()},
             "columns": COLUMNS,
@@ -130,7 +130,7 @@ def write(
         matter=matter(forecast=forecast),
         ablation_words=matter(ablation),
         depth=depth,
-        attention=attention or (),
+        positions=positions or (),
         pictures=pictures,
         play=None if play is None else _packed(play),
         confusion=confusion,

@@ -16,9 +16,9 @@ from hypersign.data import load as load_data
 from hypersign.evaluate import evaluate
 from hypersign.models import Ensemble
 from hypersign.runs import Run, load, write_tensors
-from hypersign.training.loop import InterruptedTrainingError, resume, train
+from hypersign.training.loop import InterruptedTrainingError, resume, saved_recipe, train
 from hypersign.training.recipe import Recipe
-from hypersign.training.setup import DATA_SEED, EVALUATION_BATCH, new_run
+from hypersign.training.setup import DATA_SEED, EVALUATION_BATCH, new_run, recipe_of
 
 __all__ = ["train_ensemble"]
 
@@ -56,7 +56,7 @@ def train_ensemble(
 
     Raises:
         HypersignError: a scheme or number that does not exist, data that are no images, a boosted member that is no
-            better than chance, or the reasons of `train`.
+            better than chance, a folder that holds members of another ensemble, or the reasons of `train`.
 
     Source: Zhu, Dong & Su 2019 (BENN, arXiv 1806.07550), algorithm 1; Zhu et al. 2009 (SAMME).
     """
@@ -70,6 +70,8 @@ def train_ensemble(
         raise HypersignError(
             f"the run folder must be new, or hold unfinished members; {path} is finished: choose another"
         )
+    if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} <= {"members"}):
+        raise HypersignError(f"the run folder must be new, or hold unfinished members; {path} is not: choose another")
     split = found.hold_out(recipe.validation)[0][: recipe.images]
     p, votes, networks = np.full(len(split), 1 / len(split)), [], []
     for number in range(members):
@@ -93,6 +95,11 @@ def _member(recipe: Recipe, folder: Path, data: ImageData, how: dict[str, Any]) 
         if not (folder / "run.json").exists():
             return train(recipe, folder, data=data, **how)
         run = load(folder, data=data)
+        if recipe_of(run) != saved_recipe(recipe, data) or run.info["data"]["sha256"] != data.sha256:
+            raise HypersignError(
+                f"{folder} is a member of another ensemble, with another recipe or other images: give the options "
+                "that it was started with, or choose another folder"
+            )
         return run if run.finished else resume(folder, data=data, **how)
     except InterruptedTrainingError as error:
         raise InterruptedTrainingError(

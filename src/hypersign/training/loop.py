@@ -101,8 +101,7 @@ def train(
     """
     check_given(data, model)
     path = Path(folder)
-    recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
-    recipe = dataclasses.replace(recipe, teacher=_absolute(recipe.teacher), start=_absolute(recipe.start))
+    recipe = saved_recipe(recipe, data)
     accelerator = make_accelerator(device)
     with float32_default(), contextlib.ExitStack() as locks:
 
@@ -165,6 +164,12 @@ def _length(recipe: Recipe) -> dict[str, int]:
     return {} if recipe.length == LENGTH else {"length": recipe.length}
 
 
+def saved_recipe(recipe: Recipe, data: Data | None) -> Recipe:
+    """The recipe as a run folder holds it: with the name of data made in Python, and absolute paths."""
+    recipe = recipe if data is None else dataclasses.replace(recipe, data=data.name)
+    return dataclasses.replace(recipe, teacher=_absolute(recipe.teacher), start=_absolute(recipe.start))
+
+
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
@@ -197,7 +202,7 @@ class _Training:
 
         model, self.kept = build_network(run, self.recipe, accelerator.device)
         if self.recipe.start is not None and not state_path(run.path).exists():
-            load_start(model, self.recipe.start)
+            load_start(model, self.recipe)
         carries = carries_state(model, run.data())
         if carries and accelerator.num_processes > 1:
             raise HypersignError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign.methods import METHODS
-from hypersign.quantizers.methods import FIRST_LAYERS, SURROGATES, Quantization
+from hypersign.quantizers.methods import FIRST_LAYERS, SURROGATES, Quantization, check_used
 
 __all__ = ["RECIPES", "Recipe", "method_defaults"]
 
@@ -289,12 +289,27 @@ class Recipe:
         >>> Recipe(levels=3, threshold=0.1).quantization().weights.describe()
         'Ternary(threshold=0.1)'
         """
+        return Quantization.of(**self._quantization_options())
+
+    def _quantization_options(self) -> dict[str, Any]:
         known = inspect.signature(Quantization.of).parameters
         fields = {field.name for field in dataclasses.fields(Quantization)} | set(known)
         options = {name: value for name, value in self.model_options().items() if name in fields}
         if self.model in ("lstm", "gpt"):
             options.setdefault("inputs", "float")
-        return Quantization.of(**options)
+        return options
+
+    def check_used(self) -> None:
+        """Checks that each option of the quantizers changes something in the network.
+
+        Raises:
+            HypersignError: one changes nothing.
+
+        >>> Recipe(method="paretoq", surrogate="tanh").check_used()
+        Traceback (most recent call last):
+        hypersign._checks.HypersignError: surrogate changes nothing with paretoq:count=2 and float, ...
+        """
+        check_used(**self._quantization_options())
 
     def model_options(self) -> dict[str, Any]:
         """The options of the network that are set, as `hypersign.models.build` takes them."""
@@ -445,7 +460,8 @@ RECIPES = {
     ),
     # Ardakani et al. 2019 (arXiv 1809.11086), on text: levels drawn at random, batch norm in the recurrent layer,
     # Adam, 200 epochs of batches of 64 sequences of 100. Here all steps share the statistics, and evaluation is
-    # deterministic.
+    # deterministic. The authors' code starts from orthogonal matrices and clips each step of a binary weight to
+    # +-W0; this recipe does neither.
     "ardakani-2019": Recipe(
         data="war-and-peace",
         model="lstm",

@@ -51,6 +51,9 @@ def new_run(
         data: the data set.
         given: whether the data set was made in Python, so that it has no name or path to load it by.
         model: the function that builds the network, in place of the recipe's.
+
+    Raises:
+        HypersignError: an option of the recipe that changes nothing in the network.
     """
     name = recipe.model if model is None else getattr(model, "__qualname__", type(model).__name__)
     ignored = {} if model is None else {k: v for k, v in recipe.model_options().items() if k != "levels"}
@@ -59,6 +62,8 @@ def new_run(
             f"the recipe's options of the network belong to networks built by name; got {', '.join(ignored)} beside "
             "a function that builds the network: leave them out"
         )
+    if model is None:
+        recipe.check_used()
     info = {
         "format": runs.FORMAT,
         "finished": False,
@@ -130,24 +135,34 @@ def build_network(run: Run, recipe: Recipe, device: torch.device) -> tuple[nn.Mo
     return model, train_on_bits(model)
 
 
-def load_start(model: nn.Module, source: str) -> None:
+def load_start(model: nn.Module, recipe: Recipe) -> None:
     """Loads the weights that training starts from: those of a run folder, or of a safetensors file.
 
-    Numbers that quantizers or activation functions learn may be missing there; they start from the loaded weights.
+    What quantizers or activation functions learn starts from the loaded weights where the source has none that fits,
+    or a run of other quantizers.
 
     Raises:
         HypersignError: there is no such file, or its tensors do not fit the network.
     """
-    path = Path(source)
-    file = runs.load(path).path / "model.safetensors" if path.is_dir() else path
+    assert recipe.start is not None
+    path, other = Path(recipe.start), False
+    file = path
+    if path.is_dir():
+        run = runs.load(path)
+        before, file = recipe_of(run), run.path / "model.safetensors"
+        other = any(getattr(before, name) != getattr(recipe, name) for name in ("levels", "weights", "inputs"))
     tensors, _ = read_tensors(file)
     ours = model.state_dict()
-    learned = {name for name in {*ours, *tensors} if _LEARNED.search(name)}
-    wanted = {name: tensor for name, tensor in ours.items() if name in tensors or name not in learned}
-    given = {name: tensor for name, tensor in tensors.items() if name in ours or name not in learned}
+    given, wanted = dict(tensors), dict(ours)
+    for name in filter(_LEARNED.search, {*ours, *tensors}):
+        there, here = tensors.get(name), ours.get(name)
+        if there is None or here is None or there.shape != here.shape or (other and "_quantizer." in name):
+            given.pop(name, None)
+            wanted.pop(name, None)
     if problems := runs.misfits(wanted, given):
         raise HypersignError(f"{file}, to start from, does not fit the network: {runs.listed(problems, '; ')}")
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)  # some quantizers draw what they learn
         model.load_state_dict(given, strict=False)
         fit_quantizers(model)
         model.load_state_dict(given, strict=False)

@@ -242,7 +242,8 @@ class Step:
         if self.recipe.gradient_clip is not None:
             _clip(gradients, self.recipe.gradient_clip)
         if self.recipe.gradient_norm is not None:
-            length = torch.linalg.vector_norm(norms)
+            clipped = norms if self.recipe.gradient_clip is None else norms_of(gradients)
+            length = torch.linalg.vector_norm(clipped)
             torch._foreach_mul_(gradients, (self.recipe.gradient_norm / (length + 1e-6)).clamp(max=1.0))
         self._update(rate)
         if self._clip_after:

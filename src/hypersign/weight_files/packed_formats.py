@@ -2,7 +2,7 @@
 
     format                 integers                      w[output, input]
     MLX                    X.weight (U32)                scale q + bias, per group
-    GPTQ                   X.qweight (I32, by inputs)    scale (q - zero - 1), per group; no 1 in its second version
+    GPTQ                   X.qweight (I32, by inputs)    scale (q - (zero + 1) mod 2^bits), per group; version 2: no 1
     AWQ                    X.qweight (I32, by outputs)   scale (q - zero), per group
     compressed-tensors     X.weight_packed (I32)         scale (q - 2^(bits - 1)), per group
     FP8                    X.weight (F8)                 scale times the number, per tensor, filter or square block
@@ -21,7 +21,7 @@ import numpy as np
 
 from hypersign.weight_files.stored import StoredTensor
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "plain_name"]
 
 _AWQ_ORDER = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 """The place in a word of each of eight adjacent outputs."""
@@ -42,6 +42,16 @@ def assemble(tensors: Tensors, config: Mapping[str, Any]) -> dict[str, StoredTen
         config: the checkpoint's config.json; empty if there is none.
     """
     return {name: _assembled(tensor, tensors, config) for name, tensor in tensors.items()}
+
+
+def plain_name(name: str) -> str:
+    """The name that float weights have: X.weight for X.qweight or X.weight_packed; other names as they are.
+
+    >>> plain_name("X.qweight"), plain_name("norm.weight")
+    ('X.weight', 'norm.weight')
+    """
+    ending = next((ending for ending, _, _ in _FORMATS if name.endswith(ending)), None)
+    return name if ending is None else name.removesuffix(ending) + ".weight"
 
 
 def _assembled(tensor: StoredTensor, tensors: Tensors, config: Mapping[str, Any]) -> StoredTensor:
@@ -119,11 +129,17 @@ def _mlx(tensor: StoredTensor, parts: Tensors, config: Mapping[str, Any]) -> _Fo
     if scales.shape != biases.shape or scales.ndim != 2 or len(scales) != rows:
         raise _Unclear(f"its scales {scales.shape} and biases {biases.shape} do not fit {rows} rows")
     said = config.get("quantization")
-    group = said.get("group_size", 64) if isinstance(said, dict) else 64
+    if not isinstance(said, dict):
+        raise _Unclear("the model's config.json is missing here, which says how many weights share a scale")
+    own = said.get(tensor.name.removesuffix(".weight"))
+    said = own if isinstance(own, dict) else said
+    group = said.get("group_size")
     if type(group) is not int or group < 1:
         raise _Unclear(f"config.json names groups of {group!r:.40}")
     length = scales.shape[1] * group
     bits = _bits(words, length)
+    if bits != said.get("bits"):
+        raise _Unclear(f"groups of {group} make {bits} bits, and config.json names {said.get('bits')!r:.40}")
     values = _integers(tensor, "weights")
 
     def read(which: Any) -> np.ndarray:
@@ -167,10 +183,11 @@ def _gptq(
     if len(group) != length or group.min(initial=0) < 0 or group.max(initial=0) >= len(scales):
         raise _Unclear(f"its groups of {len(group)} inputs do not fit {length} inputs and {len(scales)} groups")
     words = _integers(tensor, "weights")
+    zeros = (zeros + np.uint32(one) & np.uint32((1 << bits) - 1)).astype(np.float32)
 
     def read(which: Any) -> np.ndarray:
         q = _fields(np.ascontiguousarray(words[:, which].T), bits).astype(np.float32)
-        return scales[:, which].T[:, group] * (q - (zeros[:, which].T[:, group].astype(np.float32) + one))
+        return scales[:, which].T[:, group] * (q - zeros[:, which].T[:, group])
 
     return f"GPTQ, {bits} bits", (outputs, length), read
 

@@ -20,6 +20,7 @@ from hypersign._checks import HypersignError
 from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.weight_files.measure import Unmeasured, why_not
+from hypersign.weight_files.packed_formats import plain_name
 from hypersign.weight_files.stored import StoredTensor, TensorFile, stacked
 
 __all__ = ["inspect_pair", "PairGeometry", "TensorPair", "RowCosines"]
@@ -112,7 +113,8 @@ def inspect_pair(
 
     Either may be safetensors or GGUF. Between the two kinds, names are matched as the `gguf` package maps them for
     the architecture that the GGUF file states, and rows that llama.cpp reorders for rotary embeddings are put back.
-    Experts that one file stacks and the other has apart (`experts.0.up_proj.weight`) are stacked in both.
+    Experts that one file stacks and the other has apart (`experts.0.up_proj.weight`) are stacked in both. Quantized
+    weights count as their layer's `X.weight` also where their format calls them otherwise (`X.qweight`).
 
     Args:
         file: the low-bit file, as `open_tensors` opened it.
@@ -135,6 +137,7 @@ def inspect_pair(
     >>> pair.levels, round(pair.cosine.mean, 3), round(pair.cosine.predicted_mean, 3), pair.sign_agreement
     (2, 0.799, 0.798, 1.0)
     """
+    file, original = _plainly_named(file), _plainly_named(original)
     file, original = _stacked(file, original), _stacked(original, file)
     names = _matched(file, original)
     pairs, unmeasured = [], []
@@ -152,6 +155,16 @@ def inspect_pair(
     taken = {names[name] for name in file.tensors if name in names}
     missing = tuple(name for name in original.tensors if name not in taken)
     return PairGeometry(str(file.path), str(original.path), tuple(pairs), tuple(unmeasured), missing)
+
+
+def _plainly_named(file: TensorFile) -> TensorFile:
+    """The file with its quantized weights under the names that float weights have."""
+    names = {name: plain_name(name) for name in file.tensors}
+    tensors = [
+        tensor if plain in file.tensors else dataclasses.replace(tensor, name=plain)
+        for tensor, plain in zip(file.tensors.values(), names.values(), strict=True)
+    ]
+    return dataclasses.replace(file, tensors={tensor.name: tensor for tensor in tensors})
 
 
 _EXPERT = re.compile(r"(.*\bexperts)\.(\d+)\.(.+)")

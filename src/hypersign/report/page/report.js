@@ -344,16 +344,16 @@ page.start((data) => {
     });
   }
 
-  // Attention ------------------------------------------------------------------------------------------
-  function drawAttention() {
-    const { name, r, predicted } = data.attention[Number(element("attention-layer").value)];
+  // Positions ------------------------------------------------------------------------------------------
+  function drawPositions() {
+    const { name, r, predicted } = data.positions[Number(element("positions-layer").value)];
     const pairs = r.flatMap((row, head) => row.map((value, t) => [value, predicted[head][t]])).filter(([a, b]) => a != null && b != null);
     const gaps = pairs.map(([a, b]) => Math.abs(a - b));
-    element("attention-words").textContent = pairs.length ? `median distance from the prediction ${number(median(gaps), 4)}, largest ${number(Math.max(...gaps), 4)}` : "";
-    if (!pairs.length) return note("attention-r", "No correlation is known.");
-    const heads = r.map((row, head) => ({ text: `head ${head + 1}`, ...look(head), rows: row.map((value, t) => ({ t, r: value, predicted: predicted[head][t] })) }));
-    draw("attention-r", {
-      label: `r of each head of ${name} at each position, measured and predicted`, height: 290,
+    element("positions-words").textContent = pairs.length ? `median distance from the prediction ${number(median(gaps), 4)}, largest ${number(Math.max(...gaps), 4)}` : "";
+    if (!pairs.length) return note("positions-r", "No correlation is known.");
+    const heads = r.map((row, head) => ({ text: r.length > 1 ? `head ${head + 1}` : "all units", ...look(head), rows: row.map((value, t) => ({ t, r: value, predicted: predicted[head][t] })) }));
+    draw("positions-r", {
+      label: `r of ${name} at each position, measured and predicted`, height: 290,
       x: { title: "position", grid: false }, y: { title: "r" },
       legend: heads.map(({ text, colour }) => ({ text, colour, line: true })),
       marks: heads.flatMap(({ text, colour, rows }) => [
@@ -514,9 +514,9 @@ page.start((data) => {
     drawAblation();
     pick(0);
   }
-  if (element("attention-layer")) {
-    element("attention-layer").addEventListener("change", drawAttention);
-    drawAttention();
+  if (element("positions-layer")) {
+    element("positions-layer").addEventListener("change", drawPositions);
+    drawPositions();
   }
   page.drawTraining(data.training);
   page.keepFresh(data.reload_seconds);
