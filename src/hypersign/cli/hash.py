@@ -54,7 +54,8 @@ def hash_(
 
     The file may be larger than memory. If hashing is stopped, the same command resumes it. Sign codes sort by angle
     after centring. Codes of a metric estimate its distances, with 1, 1.5, 2, 3 or 4 bits per dimension. The plan's
-    true neighbours are by --metric, or by Euclidean distance.
+    true neighbours are by --metric, or by Euclidean distance. Recall among a sample of the vectors is higher than
+    among all: plan on all of them, or on growing samples.
 
     Examples:
         hypersign hash vectors.npy -o codes --plan --bits 128
@@ -205,6 +206,7 @@ def _tables(planned: Plan) -> list[Table]:
         + (" / measured" if any(r.measured_recall for r in planned.rows) else ""),
         caption=f"Metric of the neighbours: {planned.metric}. "
         "Sign codes sort by angle: scale vectors to length 1 first to search by cosine with them.\n"
+        f"Recall is among these {planned.vectors:,} vectors; among more it is lower.\n"
         f"±: standard error of the prediction over {len(planned.queries)} queries.\n"
         "code: signs and their number, or bits per dimension of codes that estimate the metric;\n"
         "codes: by codes alone; xF: rescoring F times as many candidates;\n"

@@ -167,7 +167,8 @@ def plan(
 ) -> Plan:
     """Predicts recall@k by kind of code and rescoring factor, without hashing.
 
-    It is `predicted_recall` for each. All vectors are read, block by block, for a sample of queries.
+    It is `predicted_recall` for each. All vectors are read, block by block, for a sample of queries. Recall among a
+    sample of the vectors is higher than among all: plan on all of them, or on growing samples.
 
     Args:
         vectors: shape (n, dimension); may be a file (`open_vectors`).

@@ -76,6 +76,8 @@ def predicted_recall(
     A hit is a vector no farther than the k-th true neighbour, among the factor * k vectors with the lowest scores. Of
     vectors at the distance of the k-th, those among the 2 k + 16 nearest and their copies are known.
 
+    Recall among a sample of the vectors is higher than among all.
+
     Args:
         vectors: shape (n, d); may be a file (`open_vectors`).
         hashers: what makes the codes; they need not be fitted. Their seeds have no effect.
