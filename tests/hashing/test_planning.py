@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -202,10 +204,12 @@ def test_copies_have_equal_codes(copies, k):
     distinct = np.random.default_rng(0).standard_normal((300, 32))
     x = np.repeat(distinct, copies, axis=0)[np.random.default_rng(1).permutation(300 * copies)]
     found = plan(x, bits_per_dimension=(), bits=(256,), factors=(1, 4), k=k, sample=60)
-    hasher = SignHasher(256).fit(x)
-    row = measure(HammingIndex(hasher, hasher.transform(x)), found).rows[0]
-    for factor in (1, 4):
-        assert row.recall[factor] == pytest.approx(row.measured_recall[factor], abs=0.03)
+    measured = []
+    for seed in range(4):  # one rotation has a standard deviation of .03
+        hasher = SignHasher(256, seed=seed).fit(x)
+        row = measure(HammingIndex(hasher, hasher.transform(x)), found).rows[0]
+        measured.append(list(row.measured_recall.values()))
+    np.testing.assert_allclose(list(row.recall.values()), np.mean(measured, 0), atol=0.03)
     assert copies <= k or row.recall[1] == pytest.approx(1)
 
 
@@ -344,6 +348,24 @@ def test_equal_rows_have_equal_keys():
     x = np.array([[0.0, 1.0, 2.0], [-0.0, 1.0, 2.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0]], np.float32)
     first, *others = row_keys(x).tolist()
     assert [key == first for key in others] == [True, False, True]
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_memory_does_not_grow_with_the_queries(copies):
+    random = np.random.default_rng(0)
+    x = np.repeat(random.standard_normal((1500 // copies, 24)), copies, axis=0)
+
+    def peak(queries):
+        sample, known = sampled(x, random.standard_normal((queries, 24)), 10, "euclidean", 1, 0), {}
+        recall_by_query(sample, SignHasher(64), (1,), known)
+        tracemalloc.start()
+        try:
+            recall_by_query(sample, SignHasher(64), (4,), known)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(256) < 1.2 * peak(64)
 
 
 def test_ties_of_different_vectors_are_hits():

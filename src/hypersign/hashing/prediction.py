@@ -40,6 +40,9 @@ GRID = 28
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Quantiles that stand for the distribution of a threshold."""
 
+QUERIES = 32
+"""Queries whose recall is computed at a time: for each, groups of vectors and draws take up to a megabyte."""
+
 DRAWS = 32
 """Draws of the scores of groups of equal vectors."""
 
@@ -174,8 +177,9 @@ def _recall(
     found = np.empty(len(repeated))
     for chosen, recall in ((~repeated, _recall_of_single), (repeated, _recall_of_groups)):
         rows = np.flatnonzero(chosen)
-        if len(rows):
-            found[rows] = recall(sample, expected, model, shared, wanted, rows)
+        for start in range(0, len(rows), QUERIES):
+            some = rows[start : start + QUERIES]
+            found[some] = recall(sample, expected, model, shared, wanted, some)
     return found
 
 
@@ -246,7 +250,7 @@ def _recall_of_groups(
 
     Equal vectors are found together. Of vectors at equal distances, any will do.
     """
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(rows[0])  # other draws for other queries
     first = (sample.group[rows] == np.arange(sample.group.shape[1])) & sample.true[rows]
     order = np.argsort(~first, axis=1, kind="stable")[:, : int(first.sum(1).max())]
     there, means, units, sizes = (
