@@ -11,7 +11,8 @@ queries are made in a temporary folder. Then four commands run one after the oth
     exact search  the 10 nearest of one query in 50, by bounds
 
 Peak memory is read from /proc: what a process has of its own (RssAnon), and mapped pages of files (RssFile), which
-the system may take back; it is also read for the other commands of hashing. Then the four run again in another
+the system may take back; it is also read for the other commands of hashing: level codes, --skip and --packed, and for
+up to a million vectors plans, inspect, a folder and other formats of files. Then the four run again in another
 folder, killed (SIGKILL) at random moments of the seconds that they took before. After every kill and at the end, a
 file that is there must be that of the undisturbed run, byte by byte, and no other file may be left.
 """
@@ -27,7 +28,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import pyarrow.ipc
+import pyarrow.parquet
 from interleaved import show
 
 from hypersign._json import write_json
@@ -85,16 +89,46 @@ def commands(inputs: Path, folder: Path) -> dict[str, list[str]]:
 
 
 def other_commands(inputs: Path, folder: Path, count: int) -> dict[str, list[str]]:
-    """The other commands that read the vectors or their codes, for their memory; two of them only up to a million."""
-    vectors, codes = str(inputs / "vectors.npy"), str(folder / "codes")
+    """The other commands of hashing, for their memory; some of them only up to a million vectors."""
+    vectors, queries, codes = str(inputs / "vectors.npy"), str(inputs / "queries.npy"), str(folder / "codes")
+    levels = str(inputs / "levels")
+
+    def hashed(source: str, *options: str, output: str = str(inputs / "codes")) -> list[str]:
+        return ["-m", "hypersign", "hash", source, "-o", output, *options]
+
+    search = ["-m", "hypersign", "search"]
     found = {
-        "hash without bounds": ["-m", "hypersign", "hash", vectors, "-o", str(inputs / "codes"), "--bits", str(BITS)],
-        "search without vectors": ["-m", "hypersign", "search", codes, str(inputs / "queries.npy"), "-k", str(K)],
+        "hash without bounds": hashed(vectors, "--bits", str(BITS)),
+        "hash --skip": hashed(vectors, "--bits", str(BITS), "--skip"),
+        "hash --packed": hashed(vectors, "--packed"),  # as bits, 8 per component
+        "hash of 2 bits per dimension": hashed(vectors, "--bits-per-dimension", "2", output=levels),
+        "search without vectors": [*search, codes, queries, "-k", str(K)],
+        "search of 2 bits per dimension": [*search, levels, queries, "-k", str(K)],
+        "search --rescore of 2 bits per dimension": [*search, levels, queries, "-k", str(K), "--rescore", vectors],
     }
     if count <= 1_000_000:
         found["hash --plan"] = ["-m", "hypersign", "hash", vectors, "--plan", "--queries", "20"]
+        found["hash --plan, 200 queries"] = ["-m", "hypersign", "hash", vectors, "--plan"]
         found["inspect"] = ["-m", "hypersign", "inspect", vectors]
+        for name in write_formats(inputs):
+            found[f"hash of {name}"] = hashed(str(inputs / name), "--bits", str(BITS))
     return found
+
+
+def write_formats(folder: Path) -> tuple[str, ...]:
+    """Writes the vectors as files of other formats, and as a folder of two; returns their names."""
+    vectors = np.load(folder / "vectors.npy")
+    (folder / "folder").mkdir()
+    for i, part in enumerate(np.array_split(vectors, 2)):
+        np.save(folder / "folder" / f"{i}.npy", part)
+    np.savez(folder / "vectors.npz", vectors)
+    with h5py.File(folder / "vectors.h5", "w") as file:
+        file.create_dataset("vectors", data=vectors, chunks=(min(1000, len(vectors)), DIMENSION))
+    table = pyarrow.table({"vector": pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), DIMENSION)})
+    pyarrow.parquet.write_table(table, folder / "vectors.parquet", row_group_size=50_000)
+    with pyarrow.ipc.new_file(str(folder / "vectors.arrow"), table.schema) as file:
+        file.write_table(table, max_chunksize=50_000)
+    return "folder", "vectors.npz", "vectors.h5", "vectors.parquet", "vectors.arrow"
 
 
 def run(words: list[str], stop: float | None = None) -> dict[str, float] | None:
