@@ -84,8 +84,9 @@ class SignHasher(Transformer):
         bits_per_dimension: 1, 1.5 (levels -1, 0 and 1, stored in 1.6 bits), 2, 3 or 4.
         metric: "hamming" for sign codes; "euclidean", "cosine" or "inner_product" for level codes. None: "hamming" at
             1 bit per dimension, else "euclidean".
-        rotation: "hadamard", "haar", or None. None takes the signs of the components themselves, so `bits` must be
-            the dimension; level codes need a rotation.
+        rotation: "hadamard", "haar", or None. "haar" multiplies by a matrix; sign codes have more recall by it if the
+            dimension is no power of two, because "hadamard" rotates in the next larger power. None takes the signs of
+            the components themselves, so `bits` must be the dimension; level codes need a rotation.
         rounds: number of rounds of signs and transforms, for "hadamard".
         center: share of the mean of the vectors given to `fit` that is subtracted; True is 1, False is 0. The full
             mean spreads vectors over the widest range of angles, but hides their lengths from sign codes. A smaller
