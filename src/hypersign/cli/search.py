@@ -58,7 +58,7 @@ def search(
     """Find the nearest codes of each query; --rescore sorts them by their original vectors.
 
     With --exact, all vectors that may be among the nearest are compared, by bounds that `hypersign hash --bounds`
-    wrote: about 1 neighbour in 500 is missed, and few vectors are read.
+    wrote: about 1 neighbour in 200 to 500 is missed, and few vectors are read.
 
     Codes of a metric estimate its distances: Euclidean, cosine (1 - cosine) or inner product (negated), and --rescore
     computes them. Sign codes have the Hamming distance, which sorts by angle (after centring), and --rescore sorts

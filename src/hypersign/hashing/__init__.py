@@ -1,11 +1,12 @@
-"""Sign hashing: vectors become packed bits, search uses the Hamming distance, and recall is predicted before hashing.
+"""Hashing: vectors become packed bits that are searched, and recall is predicted before hashing.
 
 A random rotation spreads a vector evenly over its components, and the signs of the components are its code. Two
 vectors at an angle theta differ in a share theta/pi of their bits. So the Hamming distance sorts vectors by angle,
 with one bit per component and one xor and popcount per word. Rescoring a few times as many candidates with the
 original vectors restores most of the lost recall; `plan` predicts how much.
 
-Neighbours are nearest by Euclidean distance. Scale vectors to length 1 first to compare them by cosine.
+Level codes have 1 to 4 bits per dimension and estimate a metric: Euclidean distance, cosine or inner product. True
+neighbours are by Euclidean distance unless a function is given another metric; `rescore` sorts by any of the three.
 """
 
 from hypersign.hashing.engines import hash_dataset

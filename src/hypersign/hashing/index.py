@@ -225,7 +225,7 @@ class HammingIndex:
         return_distance: bool = True,
         *,
         threads: int = 1,
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]] | NDArray[np.int64]:
+    ) -> tuple[NDArray[Any], NDArray[np.int64]] | NDArray[np.int64]:
         """The nearest codes, as scikit-learn's `NearestNeighbors.kneighbors` returns them.
 
         Args:
@@ -235,7 +235,8 @@ class HammingIndex:
             return_distance: whether to return distances too.
             threads: number of threads.
 
-        Returns (distances int32 (q, n_neighbors), ids int64 (q, n_neighbors)), or the ids alone.
+        Returns (distances, ids), each (q, n_neighbors), or the ids alone: distances as those of `search`, int32 for
+        sign codes and float64 for level codes; ids int64.
 
         >>> x = np.random.default_rng(0).standard_normal((100, 32))
         >>> index = HammingIndex(SignHasher(bits=128).fit(x), SignHasher(bits=128).fit_transform(x))
