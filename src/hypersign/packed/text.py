@@ -129,7 +129,7 @@ class PackedText:
 
     `classes` is the vocabulary, `unit` says what tokens are ("characters" or "bytes"), and `context` is the most
     tokens that a transformer sees at once (None: a recurrent network). Ternary and binary products with 8-bit inputs
-    run on bits (`Filters8`); products with real inputs unpack their levels once, to float32.
+    run on bits (`Filters8`); products with real or sign inputs unpack their levels once, to float32.
 
     Load it with `PackedText.load`.
     """
