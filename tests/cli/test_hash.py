@@ -61,6 +61,37 @@ def test_codes_of_a_metric(files, capsys, metric, words):
         np.testing.assert_allclose(np.array(found["distances"])[:, 0], exact.min(1), rtol=1e-5)
 
 
+def test_sign_codes_rescored_by_a_metric(files, capsys):
+    x, vectors, queries, codes = map(lambda f: f if isinstance(f, np.ndarray) else str(f), files)
+    main(["hash", vectors, "-o", codes])
+    capsys.readouterr()
+    words = ["search", codes, queries, "-k", "3", "--rescore", vectors, "--factor", "1000", "--metric", "cosine"]
+    main([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    assert found["metric"] == "cosine"
+    assert found["indices"] == np.argsort(-unit[:12] @ unit.T, axis=1, kind="stable")[:, :3].tolist()
+    main(words)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "cosine distance" in out
+    assert "estimated" not in out
+
+
+@pytest.mark.parametrize("rescored", [False, True])
+def test_every_code_is_compared_on_request(files, capsys, monkeypatch, rescored):
+    vectors, queries, codes = map(str, files[1:])
+    main(["hash", vectors, "-o", codes, "--bits-per-dimension", "2"])
+    asked = []
+    search = HammingIndex.search
+    monkeypatch.setattr(
+        HammingIndex, "search", lambda *given, **named: asked.append(named["exact"]) or search(*given, **named)
+    )
+    words = ["search", codes, queries, *(["--rescore", vectors] if rescored else [])]
+    main(words)
+    main([*words, "--every-code"])
+    assert asked == [False, True]
+
+
 def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     x = files[0] - 1
@@ -72,7 +103,7 @@ def test_packed_bits_are_codes(files, capsys, monkeypatch, tmp_path):
     expected = SignHasher(32, rotation=None, center=False).fit_transform(x)
     found = {}
     for name in ("u", "b"):
-        main(["hash", f"{name}.npy", "--packed", "-o", name])
+        main(["hash", f"{name}.npy", "--packed", "--metric", "hamming", "-o", name])
         np.testing.assert_array_equal(HammingIndex.load(name).codes, expected)
     for name in ("q.npz", "f.npy", "u"):
         capsys.readouterr()
@@ -152,6 +183,33 @@ def test_plan_predicts_and_measures(files, capsys):
     assert "measured" not in out
 
 
+def test_a_choice_has_every_option_of_its_plan(files, capsys):
+    """They can be pasted into a command."""
+    _, vectors, _, codes = files
+    words = ["hash", str(vectors), "--plan", "--queries", "40", "--recall", ".99", "--rounds", "2"]
+    main([*words, "--center", "0.25", "--rotation", "haar", "--seed", "5", "--skip"])
+    _, _, out = capsys.readouterr().out.partition("Choice: ")
+    chosen, _, _ = out.partition(", then")
+    assert chosen.endswith("--rotation haar --rounds 2 --center 0.25 --seed 5 --skip")
+    main(["hash", str(vectors), "-o", str(codes), *chosen.split()])
+    hasher = HammingIndex.load(codes).hasher
+    assert (hasher.rotation, hasher.rounds, hasher.center, hasher.seed) == ("haar", 2, 0.25, 5)
+
+
+@pytest.mark.parametrize(
+    ("per", "bits", "metric"),
+    [("4", "32", "euclidean"), ("2", "32", "cosine"), ("1.5", "30", "euclidean"), ("2", "40", None)],
+)
+def test_a_plan_has_a_row_for_the_codes_that_are_hashed(files, capsys, per, bits, metric):
+    """Codes of 8 components at 4 bits take as many bytes as those of all 32 at 1 bit."""
+    _, vectors, _, codes = files
+    words = ["hash", str(vectors), "-o", str(codes), "--plan", "--queries", "10", "--json"]
+    words += ["--bits-per-dimension", per, "--bits", bits]
+    main(words if metric is None else [*words, "--metric", metric])
+    (row,) = (row for row in json.loads(capsys.readouterr().out)["rows"] if row["measured_recall"])
+    assert (row["bits_per_dimension"], row["bits"], row["metric"]) == (float(per), int(bits), metric or "euclidean")
+
+
 def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
     _, vectors, queries, codes = files
     words = ["hash", str(vectors), "--plan", "--queries", str(queries), "--metric", "cosine"]
@@ -161,9 +219,10 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
     assert "Metric of the neighbours: cosine" in out
     assert "Choice: --metric cosine --bits-per-dimension" in out
     main([*words, "--recall", "1", "--bytes", "8"])
-    assert "No code of at most 8 bytes has a recall of 1. Best: --bits 64" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert (
+        "No code of at most 8 bytes has a recall of 1. "
+        "Best: --bits 64 --center 0.5, then search --rescore FILE --factor 8 --metric cosine: recall@10"
+    ) in " ".join(capsys.readouterr().out.split())
     main([*words, "--bits-per-dimension", "2", "--bits", "40", "--output", str(codes), "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
     (row,) = (row for row in rows if row["measured_recall"])
@@ -179,6 +238,15 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
             ["hash", "x.npy", "-o", "c", "--packed"],
             "packed bits must be uint8 (ubinary) or int8 (binary); got float32",
         ),
+        (
+            ["hash", "u.npy", "-o", "c", "--packed", "--bits", "16", "--center", ".5", "--rotation", "haar"],
+            "--packed writes bits as they are, which are sign codes; leave --bits, --rotation, --center out",
+        ),
+        (
+            ["hash", "u.npy", "-o", "c", "--packed", "--seed", "1", "--rounds", "2", "--bits-per-dimension", "2"],
+            "leave --bits-per-dimension, --rounds, --seed out",
+        ),
+        (["hash", "u.npy", "-o", "c", "--packed", "--metric", "cosine"], "leave --metric out"),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
         (["hash", "x.npy", "-o", "c", "--recall", ".9"], "--recall and --bytes choose from a plan; add --plan"),
         (["hash", "x.npy", "--plan", "--rotation", "none"], "--plan needs a random rotation"),
@@ -195,7 +263,24 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
         (["hash", "x.npy", "-o", "c", "--bounds", "--rotation", "none"], "--bounds writes the bounds of rotated"),
         (["search", "codes", "q.npy", "--exact"], "--exact compares all original vectors; give --rescore FILE"),
         (["search", "codes", "q.npy", "--exact", "--rescore", "x.npy"], "codes has no bounds"),
+        (
+            ["search", "levels", "q.npy", "--exact", "--rescore", "x.npy"],
+            "levels holds level codes; exact search needs sign codes: hash without --bits-per-dimension",
+        ),
+        (
+            ["hash", "x.npy", "-o", "c", "--bounds", "--bits-per-dimension", "2"],
+            "bounds are for exact search, which needs sign codes: hash without --bits-per-dimension",
+        ),
         (["search", "codes", "codes", "--exact", "--rescore", "x.npy"], "--exact needs the queries' vectors"),
+        (["search", "codes", "q.npy", "--metric", "cosine"], "--metric sorts the candidates of --rescore FILE"),
+        (
+            ["search", "codes", "q.npy", "--exact", "--rescore", "x.npy", "--metric", "cosine"],
+            "--exact is by Euclidean distance",
+        ),
+        (
+            ["search", "codes", "q.npy", "--exact", "--rescore", "x.npy", "--every-code"],
+            "--exact leaves out vectors by their bounds; leave --every-code out",
+        ),
         (["search", "codes", "q.npy", "--allowed", "x.npy"], "ids must be integers of 64 bits; got float32"),
         (["search", "x.npy", "q.npy"], "no codes file"),
         (["search", "codes", "q.npy", "-k", "501"], "at most the number of codes in the index, 500; got 501"),
@@ -210,6 +295,7 @@ def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     np.save("narrow.npy", x[:, :31])
     np.save("empty.npy", x[:0])
+    np.save("u.npy", np.packbits(x > 1, axis=1))
     for name, row, value in (("nan.npy", (7, 3), np.nan), ("zero.npy", 9, 0)):
         bad = x.copy()
         bad[row] = value
@@ -217,6 +303,8 @@ def test_bad_input_is_one_sentence(files, words, message, capsys, monkeypatch, t
     for name, seed in (("codes", 0), ("other", 1)):
         hasher = SignHasher(64, seed=seed).fit(x)
         HammingIndex(hasher, hasher.transform(x)).save(name)
+    levels = SignHasher(bits_per_dimension=2).fit(x)
+    HammingIndex(levels, levels.codes(x)).save("levels")
     before = set(tmp_path.iterdir())
     with pytest.raises(SystemExit, match=r"^1$"):
         main(words)

@@ -42,6 +42,19 @@ def test_dask(options, chunks) -> None:
     np.testing.assert_array_equal(fitted.mean_, expected.mean_)
 
 
+@pytest.mark.parametrize("options", HASHERS, ids=str)
+def test_dask_chunks_without_vectors(options) -> None:
+    """A filter may leave nothing of a chunk."""
+    array = pytest.importorskip("dask.array")
+    mask = (np.arange(1003) < 200) | (np.arange(1003) >= 800)
+    fitted = hasher(options)
+    kept = array.from_array(X, chunks=(100, 24))[array.from_array(mask, chunks=100)]
+    codes = hash_dataset(kept, fitted).compute()
+    expected = hasher(options).fit(X[mask])
+    np.testing.assert_array_equal(fitted.mean_, expected.mean_)
+    np.testing.assert_array_equal(codes, expected.transform(X[mask]))
+
+
 def test_what_cannot_be_hashed() -> None:
     array = pytest.importorskip("dask.array")
     with pytest.raises(
@@ -76,6 +89,15 @@ def test_ray_on_two_workers(ray, options) -> None:
     np.testing.assert_array_equal(fitted.mean_, expected.mean_)
     codes = np.stack([row["code"] for row in sorted(rows, key=lambda row: row["id"])])
     np.testing.assert_array_equal(codes, expected.transform(X))
+
+
+@LONG
+@pytest.mark.filterwarnings("ignore")
+def test_ray_blocks_without_vectors(ray) -> None:
+    data = ray.data.from_items([{"id": i, "vector": x} for i, x in enumerate(X)], override_num_blocks=5)
+    rows = hash_dataset(data.filter(lambda row: row["id"] < 300), fitted := hasher({})).take_all()
+    codes = np.stack([row["code"] for row in sorted(rows, key=lambda row: row["id"])])
+    np.testing.assert_array_equal(codes, fitted.transform(X[:300]))
 
 
 @LONG

@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from hypersign._checks import HypersignError
 from hypersign.bits import unpack
-from hypersign.hashing import HammingIndex, SignHasher
+from hypersign.hashing import BoundedIndex, HammingIndex, SignHasher, StoredVectors
 from hypersign.rotations import HaarRotation, HadamardRotation
 
 
@@ -170,10 +170,47 @@ def test_names_of_the_words():
 def test_blocks_change_nothing(monkeypatch):
     x = vectors()
     whole = SignHasher(128).fit(x)
-    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 7 * 40)
+    monkeypatch.setattr("hypersign.hashing.stored.BLOCK", 7 * 40)
     parts = SignHasher(128).fit(x)
     np.testing.assert_array_equal(parts.mean_, whole.mean_)
     np.testing.assert_array_equal(parts.transform(x), whole.transform(x))
+
+
+class File(StoredVectors):
+    """Vectors that cannot be read all at once."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype = x, x.shape, x.dtype
+
+    def read(self, start, stop):
+        assert stop - start <= 7
+        return self.x[start:stop]
+
+
+@pytest.mark.parametrize("options", [{"bits": 128}, {"bits_per_dimension": 2, "metric": "cosine"}])
+def test_vectors_of_a_file_are_read_in_blocks(options, monkeypatch):
+    monkeypatch.setattr("hypersign.hashing.stored.BLOCK", 7 * 40)
+    x = vectors()
+    expected, hasher = SignHasher(**options).fit(x), SignHasher(**options).fit(File(x))
+    assert hasher.difference(expected) == ""
+    codes = expected.codes(x)
+    np.testing.assert_array_equal(hasher.transform(File(x)), codes)
+    np.testing.assert_array_equal(SignHasher(**options).fit_transform(File(x)), codes)
+    index = HammingIndex(hasher)
+    index.add(File(x))
+    np.testing.assert_array_equal(index.codes, codes)
+    if "bits" in options:
+        found, bounded = BoundedIndex(hasher, File(x)), BoundedIndex(expected, x)
+        for name in ("codes", "cosines", "lengths"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(bounded, name))
+    with pytest.raises(HypersignError, match="X has 39 features, but SignHasher is expecting 40"):
+        hasher.codes(File(x[:, :39]))
+    for bad in (x[:0], x[:, :0]):
+        with pytest.raises(HypersignError):
+            hasher.fit(File(bad))
+    x[100, 3] = np.nan
+    with pytest.raises(HypersignError, match="NaN in row 100, column 3"):
+        expected.codes(File(x))
 
 
 @pytest.mark.parametrize(

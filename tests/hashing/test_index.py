@@ -67,6 +67,38 @@ def test_rescoring_all_is_exact_search(x, index):
     assert (np.diff(some.distances) >= 0).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"bits_per_dimension": 2, "metric": "inner_product"}])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+def test_rescoring_by_any_metric(metric, options):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((300, 24)) * np.exp(random.standard_normal((300, 1)))
+    queries = random.standard_normal((10, 24))
+    hasher = SignHasher(**options).fit(x)
+    index = HammingIndex(hasher, hasher.codes(x))
+    products, lengths = queries @ x.T, np.linalg.norm(x, axis=1)
+    exact = {
+        "euclidean": np.sqrt(np.square(queries[:, None] - x).sum(2)),
+        "cosine": 1 - products / np.linalg.norm(queries, axis=1)[:, None] / lengths,
+        "inner_product": -products,
+    }
+    candidates = index.search(queries, 300)
+    found = index.rescore(queries, candidates, x, 10, metric=metric)
+    np.testing.assert_array_equal(found.indices, np.argsort(exact[metric], axis=1)[:, :10])
+    np.testing.assert_allclose(found.distances, np.sort(exact[metric], axis=1)[:, :10], atol=1e-12)
+    by_default = exact[options.get("metric", "euclidean")]
+    found = index.rescore(queries, candidates, x, 10)
+    np.testing.assert_array_equal(found.indices, np.argsort(by_default, axis=1)[:, :10])
+
+
+def test_bad_metrics_of_rescoring(x, index):
+    found = index.search(x[:1], 400)
+    with pytest.raises(HypersignError, match="metric must be one of euclidean, cosine, inner_product; got 'hamming'"):
+        index.rescore(x[:1], found, x, 5, metric="hamming")
+    x[3] = 0
+    with pytest.raises(HypersignError, match="finite vectors that are not zero; query 0 or row 3 is not"):
+        index.rescore(x[:1], found, x, 5, metric="cosine")
+
+
 def test_equal_distances_go_by_index_after_rescoring():
     x = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
     hasher = SignHasher(8, center=False).fit(x)

@@ -273,7 +273,7 @@ def test_bad_vectors_and_codes():
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_files(tmp_path, bits, metric, monkeypatch):
-    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 64 * 20)
+    monkeypatch.setattr("hypersign.hashing.stored.BLOCK", 64 * 20)
     x = vectors(150, 21).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     hasher = hash_file(tmp_path / "x.npy", tmp_path / "c", SignHasher(bits_per_dimension=bits, metric=metric))

@@ -3,7 +3,7 @@ import pytest
 
 from hypersign import theory
 from hypersign._checks import HypersignError
-from hypersign.hashing import HammingIndex, SignHasher, measure, plan
+from hypersign.hashing import HammingIndex, SignHasher, measure, plan, recall
 from hypersign.hashing.prediction import predicted_recall, recall_by_query
 from hypersign.hashing.sample import row_keys, sampled
 from hypersign.hashing.score_noise import Noise, covariances, kernel_table, orthogonality
@@ -290,6 +290,33 @@ def test_level_codes_of_every_metric(metric, bits):
     np.testing.assert_allclose(list(predicted.recall.values()), np.mean(measured, 0), atol=0.025)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_rescoring_by_the_metric_of_the_plan_delivers_its_recall(metric, bits):
+    """Sign codes (1 bit) know no metric, so rescoring has to be given that of the plan."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1500, 48)) * np.exp(0.7 * random.standard_normal((1500, 1)))
+    q = random.standard_normal((40, 48))
+    options = {"center": False, "factors": (1, 8), "metric": metric}
+    if bits == 1:
+        hasher = SignHasher(256, center=False)
+        planned = plan(x, queries=q, bits=(256,), bits_per_dimension=(), **options)
+    else:
+        hasher = SignHasher(bits_per_dimension=2, metric=metric, center=False)
+        planned = plan(x, queries=q, bits=(64,), bits_per_dimension=(2,), **options)
+    index = HammingIndex(hasher.fit(x), hasher.codes(x))
+    (row,) = (row for row in measure(index, planned).rows if row.measured_recall)
+    unit = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x)]
+    exact = {
+        "euclidean": np.square(q[:, None] - x).sum(2),
+        "cosine": -unit[0] @ unit[1].T,
+        "inner_product": -q @ x.T,
+    }[metric]
+    found = index.rescore(q, index.search(q, 80), x, 10, metric=metric)
+    assert recall(found.indices, np.argsort(exact, axis=1), 10) == pytest.approx(row.measured_recall[8])
+    assert row.recall[8] == pytest.approx(row.measured_recall[8], abs=0.04)
+
+
 @pytest.mark.parametrize("bits", [1, 1.5, 2, 3, 4])
 def test_kernel_of_levels_is_the_mean_product_of_codes(bits):
     """E c(x) c(y)/k^2 of normals of one correlation, by Monte Carlo; of signs by the arcsine law."""
@@ -349,6 +376,31 @@ def test_a_choice_by_budget(x):
     assert found.choose(0.5).row.bytes == min(row.bytes for row in found.rows if row.recall[8] >= 0.5)
     with pytest.raises(HypersignError, match="the plan has no code of at most 4 bytes; its shortest has 8"):
         found.choose(0.5, 4)
+
+
+def test_a_choice_takes_the_best_share_of_the_mean():
+    """Vectors of one length on one side: long sign codes lose recall by the whole mean."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1000, 24)) * np.exp(-0.05 * np.arange(24)) + random.standard_normal(24)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    found = plan(x, bits=(256, 512), bits_per_dimension=(), sample=40, k=5)
+    options = [
+        (row.bytes, factor, center, expected)
+        for row in found.rows
+        for center, by_factor in row.recall_by_center.items()
+        for factor, expected in by_factor.items()
+    ]
+    for least, budget in ((0.5, 64), (0.9, None), (0.95, 64), (1.0, 32)):
+        choice = found.choose(least, budget)
+        fits = [option for option in options if budget is None or option[0] <= budget]
+        enough = [option for option in fits if option[3] >= least]
+        size, cost = (0, 1) if budget is None else (1, 0)
+        (*_, best) = sorted(fits, key=lambda o: o[3])
+        if enough:
+            best = sorted(enough, key=lambda o: (o[size], o[cost], -o[3]))[0]
+        assert (choice.row.bytes, choice.factor, choice.center, choice.recall) == best
+        assert choice.enough == bool(enough)
+    assert found.choose(0.5, 64).center < 1
 
 
 def test_candidates_that_are_no_multiple_of_k():

@@ -64,7 +64,7 @@ def test_rounding_hides_no_neighbour() -> None:
 def test_blocks_change_nothing(vectors, monkeypatch) -> None:
     hasher = SignHasher(bits=64).fit(vectors)
     whole = BoundedIndex(hasher, vectors)
-    monkeypatch.setattr(pruning, "block_rows", lambda dimension: 99)
+    monkeypatch.setattr("hypersign.hashing.stored.BLOCK", 99 * 64)
     parts = BoundedIndex(hasher, vectors)
     np.testing.assert_array_equal(parts.cosines, whole.cosines)
     np.testing.assert_array_equal(parts.lengths, whole.lengths)

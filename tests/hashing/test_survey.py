@@ -119,6 +119,26 @@ def test_recalls_of_a_set():
     assert cone.centred_rotated == pytest.approx(cone.centred_rotated_predicted, abs=0.06)
 
 
+@pytest.mark.parametrize("copies", [3, 25, 100])
+def test_copies_are_hits(copies):
+    """Beside a loop over queries: hits are found vectors no farther than the tenth, ties broken at random."""
+    generator = np.random.default_rng(0)
+    x = np.repeat(generator.standard_normal((1000 // copies, 64)), copies, axis=0)
+    x = x[generator.permutation(len(x))]
+    (found,) = inspect_vectors(x, bits=[64]).recalls
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    asked = np.unique(np.linspace(0, len(x) - 1, 100).round().astype(int))
+    others = np.delete(np.arange(len(x)), asked)
+    shares = []
+    for query in asked:
+        cosines = unit[others] @ unit[query]
+        order = np.lexsort((generator.random(len(others)), ((x[others] < 0) != (x[query] < 0)).sum(1)))[:10]
+        shares.append((cosines[order] >= np.sort(cosines)[-10] - 1e-9).mean())
+    assert found.signs == pytest.approx(np.mean(shares), abs=0.02)
+    assert found.rotated == pytest.approx(found.rotated_predicted, abs=0.04)
+    assert copies < 12 or found.rotated == 1
+
+
 def test_a_sample_zeros_types_and_default_bits(tmp_path):
     x = np.random.default_rng(0).integers(0, 255, (1000, 20)).astype(np.uint8)
     x[0] = 0

@@ -16,6 +16,7 @@ sys.modules["sklearn"] = None
 import numpy as np
 from hypersign import SignHasher
 from hypersign._checks import HypersignError
+from hypersign.hashing import plan
 
 x = np.random.default_rng(0).standard_normal((50, 24))
 hasher = SignHasher(100, seed=3)
@@ -29,6 +30,7 @@ codes = hasher.fit_transform(x)
 assert (hasher.transform(x.tolist()) == codes).all()
 assert hasher.project(x).shape == (50, 100)
 np.save("codes.npy", codes)
+assert plan(x, bits=(64,), k=3, sample=5, hasher=SignHasher(48, bits_per_dimension=3)).rows[0].recall[8] > 0
 """
 
 

@@ -75,7 +75,7 @@ FORMATS += ["parquet", "fixed.parquet", "large.parquet", "feather", "fixed.feath
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_gives_the_rows(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr(vector_formats, "BATCH", 40 * 6)
-    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 64 * 6)
+    monkeypatch.setattr("hypersign.hashing.stored.BLOCK", 64 * 6)
     path = tmp_path / f"x.{suffix}"
     write(path, X)
     found = open_vectors(path)

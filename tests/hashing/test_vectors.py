@@ -25,7 +25,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 64 * 20)
+    monkeypatch.setattr("hypersign.hashing.stored.BLOCK", 64 * 20)
 
 
 @pytest.mark.parametrize("center", [True, False])
@@ -63,7 +63,7 @@ def resident(path):
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no list of mapped pages on this system")
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("hypersign.hashing.hasher.BLOCK", 10_000 * 20)
+    monkeypatch.setattr("hypersign.hashing.stored.BLOCK", 10_000 * 20)
     source = tmp_path / "x.npy"
 
     def peak(blocks):
@@ -142,8 +142,8 @@ def test_a_second_writer_is_refused_and_the_codes_are_of_the_first(source, tmp_p
 def test_a_killed_process_leaves_no_codes_and_the_next_goes_on(source, tmp_path):
     code = """
 import sys, time
-from hypersign.hashing import SignHasher, hash_file, hasher
-hasher.BLOCK = 64 * 20
+from hypersign.hashing import SignHasher, hash_file, stored
+stored.BLOCK = 64 * 20
 def progress(done, total):
     print(done, flush=True)
     time.sleep(60 if done >= 300 else 0)

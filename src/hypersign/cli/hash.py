@@ -108,8 +108,11 @@ def hash_(
         center=center,
         seed=seed,
     )
-    if packed and (metric not in (None, "hamming") or bits_per_dimension != 1):
-        raise HypersignError("--packed is for sign codes; leave --metric and --bits-per-dimension out")
+    names = ("bits", "bits_per_dimension", "metric", "rotation", "rounds", "center", "seed")
+    given = [name for name in names if getattr(hasher, name) not in (getattr(SignHasher(), name), "hamming")]
+    if packed and given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise HypersignError(f"--packed writes bits as they are, which are sign codes; leave {options} out")
     planned = None
     with contextlib.ExitStack() as locks:
         if output is not None:  # before the plan, which takes long, so that nobody else writes between both
@@ -130,7 +133,7 @@ def hash_(
             for table in _tables(planned):
                 out.print(table)
             if recall is not None or bytes is not None:
-                out.print(_choice(planned, 1.0 if recall is None else recall, bytes), soft_wrap=True)
+                out.print(_choice(planned, 1.0 if recall is None else recall, bytes, hasher, skip), soft_wrap=True)
         if output is not None:
             metric_name = hasher.metric_.replace("_", " ")
             out.print(f"Codes: {output}; metric {metric_name}, {hasher.row_bytes()} bytes per vector", soft_wrap=True)
@@ -160,15 +163,22 @@ def _planned(vectors: Path, hasher: SignHasher, queries: str, bytes: int | None,
     )
 
 
-def _choice(planned: Plan, recall: float, bytes: int | None) -> str:
-    """The code that a budget leads to, as options."""
+def _choice(planned: Plan, recall: float, bytes: int | None, hasher: SignHasher, skip: bool) -> str:
+    """The code that a budget leads to, as options; those of the plan's hasher that are not the default too."""
     choice = planned.choose(recall, bytes)
     row = choice.row
     options = f"--bits {row.bits}"
     if row.metric != "hamming":
         options = f"--metric {row.metric} --bits-per-dimension {row.bits_per_dimension:g} {options}"
+    more = {"rotation": hasher.rotation, "rounds": hasher.rounds, "center": choice.center, "seed": hasher.seed}
+    default = SignHasher()
+    options += "".join(f" --{name} {value}" for name, value in more.items() if value != getattr(default, name))
+    options += " --skip" if skip else ""
     rescored = f", then search --rescore FILE --factor {choice.factor}" if choice.factor > 1 else ""
-    text = f"{options}{rescored}: recall@{planned.k} {row.recall[choice.factor]:.3f}, {row.bytes} bytes per vector"
+    metric = planned.metric.lower().replace(" ", "_")
+    if rescored and metric != ("euclidean" if row.metric == "hamming" else row.metric):
+        rescored += f" --metric {metric}"  # search would rescore by another one
+    text = f"{options}{rescored}: recall@{planned.k} {choice.recall:.3f}, {row.bytes} bytes per vector"
     limit = "" if bytes is None else f" of at most {bytes} bytes"
     return f"Choice: {text}" if choice.enough else f"No code{limit} has a recall of {recall:g}. Best: {text}"
 

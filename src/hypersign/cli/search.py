@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,20 +47,22 @@ def search(
     neighbours: Annotated[int, Option(short="-k")] = _defaults.NEIGHBOURS,
     rescore: Annotated[Path | None, Option(metavar="FILE")] = None,
     factor: int = 4,
+    metric: Literal["euclidean", "cosine", "inner_product"] | None = None,
     exact: bool = False,
+    every_code: bool = False,
     allowed: Annotated[Path | None, Option(metavar="FILE")] = None,
     threads: Threads = 1,
     output: Annotated[Path | None, Option(metavar="FILE", short="-o", written="file")] = None,
     json: JsonTarget = None,
 ) -> None:
-    """Find the nearest codes of each query by exact search; --rescore sorts them by their original vectors.
+    """Find the nearest codes of each query; --rescore sorts them by their original vectors.
 
     With --exact, all vectors that may be among the nearest are compared, by bounds that `hypersign hash --bounds`
     wrote: about 1 neighbour in 500 is missed, and few vectors are read.
 
     Codes of a metric estimate its distances: Euclidean, cosine (1 - cosine) or inner product (negated), and --rescore
     computes them. Sign codes have the Hamming distance, which sorts by angle (after centring), and --rescore sorts
-    them by the Euclidean distance; scale vectors and queries to length 1 before hashing to search these by cosine.
+    them by the Euclidean distance, or by --metric.
     The table shows the first 10 queries, the JSON all of them.
 
     Example:
@@ -73,7 +75,10 @@ def search(
         neighbours: number of neighbours per query.
         rescore: file or folder of the vectors that were hashed; sorts candidates by their exact distances.
         factor: candidates per neighbour, for --rescore.
+        metric: metric that --rescore sorts by; by default that of the codes, and Euclidean for sign codes.
         exact: with --rescore, read all vectors whose bounds do not exclude them, in place of --factor candidates.
+        every_code: compare every code of a metric; otherwise a batch of 64 queries or more may skip some, each of the
+            results with a probability of at most 2 in 10,000. Sign codes are always compared.
         allowed: .npy file of the ids that may be found, integers (m,), or one bool for each id.
         output: .npz file to write: distances and indices, each of shape (q, neighbours).
     """
@@ -84,12 +89,17 @@ def search(
         raise HypersignError(f"--output must name a .npz file; got {output}")
     if exact and (rescore is None or allowed is not None):
         raise HypersignError("--exact compares all original vectors; give --rescore FILE and no --allowed")
+    if metric is not None and (rescore is None or exact):
+        raise HypersignError("--metric sorts the candidates of --rescore FILE; --exact is by Euclidean distance")
+    if every_code and exact:
+        raise HypersignError("--exact leaves out vectors by their bounds; leave --every-code out")
     index = HammingIndex.load(codes)
     asked = _asked(queries, index)
     only = None if allowed is None else np.asarray(open_npy(allowed))
+    options: dict[str, Any] = {"allowed": only, "exact": every_code, "threads": threads}
     read: dict[str, Any] = {}
     if rescore is None:
-        found = index.search(asked, neighbours, allowed=only, threads=threads)
+        found = index.search(asked, neighbours, **options)
     elif exact:
         pruned = _exact(codes, asked, rescore, neighbours, threads)
         found, read = pruned.neighbours, {"read": pruned.read.tolist()}
@@ -97,14 +107,11 @@ def search(
         if isinstance(asked, HammingIndex):
             raise HypersignError(f"--rescore needs the queries' vectors; {queries} holds codes: name their file")
         most = len(index) if only is None else _count(index, only)
-        candidates = index.search(
-            asked, max(neighbours, min(factor * neighbours, most)), allowed=only, threads=threads
-        )
-        found = index.rescore(asked, candidates, open_vectors(rescore), neighbours)
-    metric = index.hasher.metric_
-    if rescore is not None and metric == "hamming":
-        metric = "euclidean"
-    result = {"metric": METRICS[metric][0], "distances": found.distances.tolist(), "indices": found.indices.tolist()}
+        candidates = index.search(asked, max(neighbours, min(factor * neighbours, most)), **options)
+        found = index.rescore(asked, candidates, open_vectors(rescore), neighbours, metric=metric)
+    own = index.hasher.metric_
+    by = metric or ("euclidean" if rescore is not None and own == "hamming" else own)
+    result = {"metric": METRICS[by][0], "distances": found.distances.tolist(), "indices": found.indices.tolist()}
     write_json(result | read, json)
     if output is not None:
         content = io.BytesIO()
@@ -113,8 +120,8 @@ def search(
     if prints_text(json):
         out = console()
         out.print(_table(found))
-        estimated = rescore is None and metric != "hamming"
-        out.print(_caption(found, ("estimated " if estimated else "") + METRICS[metric][1]))
+        estimated = rescore is None and by != "hamming"
+        out.print(_caption(found, ("estimated " if estimated else "") + METRICS[by][1]))
         if read:
             out.print(f"vectors read per query: {np.mean(read['read']):,.0f} of {len(index):,}")
 

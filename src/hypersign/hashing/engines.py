@@ -5,6 +5,7 @@ each worker hashes its vectors. The mean is exact, so codes do not depend on the
 vectors are divided: they equal those of `SignHasher.fit` on one machine, bit for bit.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -78,6 +79,11 @@ def _part(hasher: SignHasher, x: NDArray[Any]) -> bytes:
     return (hasher.add_block(ExactMean(), x) if len(x) else ExactMean()).to_bytes()
 
 
+def _codes(hasher: SignHasher, x: NDArray[Any]) -> NDArray[Any]:
+    """The codes of a part, which may have no vectors."""
+    return hasher.codes(x) if len(x) else hasher.empty_codes(0)
+
+
 def _fit(hasher: SignHasher, parts: Iterable[bytes]) -> SignHasher:
     mean = ExactMean()
     for part in parts:
@@ -95,7 +101,7 @@ def _ray(data: Any, hasher: SignHasher, column: str, code: str) -> Any:
     _fit(hasher, (row["part"] for row in data.select_columns([column]).map_batches(part, **options).iter_rows()))
 
     def codes(batch: dict[str, Any]) -> dict[str, Any]:
-        return batch | {code: hasher.codes(vectors_of(batch[column]))}
+        return batch | {code: _codes(hasher, vectors_of(batch[column]))}
 
     return data.map_batches(codes, **options)
 
@@ -109,7 +115,8 @@ def _dask(data: Any, hasher: SignHasher, column: str, code: str) -> Any:
     part = dask.delayed(_part)
     _fit(hasher, dask.compute(*(part(hasher, block) for block in data.to_delayed()[:, 0])))
     form = hasher.empty_codes(0)
-    return data.map_blocks(hasher.codes, dtype=form.dtype, chunks=(data.chunks[0], (form.shape[1],)), meta=form)
+    options = {"dtype": form.dtype, "chunks": (data.chunks[0], (form.shape[1],)), "meta": form}
+    return data.map_blocks(functools.partial(_codes, hasher), **options)
 
 
 def _spark(data: Any, hasher: SignHasher, column: str, code: str) -> Any:

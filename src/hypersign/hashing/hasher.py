@@ -8,7 +8,7 @@ column per bit are for scikit-learn's own estimators.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from hypersign.hashing.levels import (
     unit_rows,
 )
 from hypersign.hashing.mean import ExactMean
+from hypersign.hashing.stored import AnyVectors, StoredVectors, read_blocks
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
 
@@ -35,9 +36,6 @@ __all__ = ["METRICS", "MOST_BITS", "SignHasher"]
 
 METRICS = ("hamming", *LEVEL_METRICS)
 """What codes compare by: the bits that differ, or an estimate of a metric of the vectors."""
-
-BLOCK = 1 << 22
-"""Components read at a time."""
 
 _SCALE = "divide all vectors by one number"
 
@@ -148,28 +146,26 @@ class SignHasher(Transformer):
         self.seed = seed
         self.output = output
 
-    def fit(self, X: ArrayLike, y: object = None) -> "SignHasher":
+    def fit(self, X: AnyVectors | ArrayLike, y: object = None) -> "SignHasher":
         """Computes the mean of vectors of shape (n, dimension), block by block, and makes the rotation."""
-        x = self._validated(X, reset=True)
-        return self.fit_blocks(_blocks(x), x.shape[1])
+        x = self._readable(X, reset=True)
+        return self.fit_blocks((block for _, block in read_blocks(x)), x.shape[1])
 
-    def transform(self, X: ArrayLike) -> NDArray[np.uint64] | NDArray[np.uint8]:
+    def transform(self, X: AnyVectors | ArrayLike) -> NDArray[np.uint64] | NDArray[np.uint8]:
         """The codes of vectors (n, dimension), in the form of `output`."""
         codes = self.codes(X)
         return codes if self.output == "packed" else (words.unpack(codes, self.bits_) < 0).view(np.uint8)
 
-    def codes(self, X: ArrayLike) -> NDArray[Any]:
-        """The packed codes of vectors (n, dimension); `output` and `set_output` have no effect.
+    def codes(self, X: AnyVectors | ArrayLike) -> NDArray[Any]:
+        """The packed codes of vectors (n, dimension), block by block; `output` and `set_output` have no effect.
 
         Sign codes are uint64 (n, words), level codes uint8 (n, row_bytes()).
         """
         self._check_fitted()
-        x = self._validated(X, reset=False)
+        x = self._readable(X, reset=False)
         codes = self.empty_codes(len(x))
-        start = 0
-        for block in _blocks(x):
+        for start, block in read_blocks(x):
             codes[start : start + len(block)] = self.hash_block(block, start)
-            start += len(block)
         return codes
 
     def project(self, X: ArrayLike) -> NDArray[Any]:
@@ -273,9 +269,8 @@ class SignHasher(Transformer):
         """Sets the vector that is subtracted, and makes the rotation: for codes that are read from a file."""
         self.mean_ = mean
         self.n_features_in_ = len(mean)
-        self.metric_ = self._metric()
+        _, self.bits_, self.metric_ = self.kind(len(mean))
         count, signs = self._components(len(mean)), self.metric_ == "hamming"
-        self.bits_ = math.ceil(count * self.bits_per_dimension)
         self.level_code_ = None if signs else LevelCode(self.bits_per_dimension, count)
         self.rotation_: HaarRotation | HadamardRotation | None = None
         if self.rotation == "hadamard":
@@ -310,6 +305,11 @@ class SignHasher(Transformer):
         """Bytes of a packed code, with the numbers of its metric."""
         return self.empty_codes(0).itemsize * self.columns(self.n_features_in_)
 
+    def kind(self, dimension: int) -> tuple[float, int, str]:
+        """Bits per dimension, bits and metric of codes of vectors of this dimension."""
+        per = self.bits_per_dimension
+        return per, math.ceil(self._components(dimension) * per), self._metric()
+
     def columns(self, dimension: int) -> int:
         """Columns of packed codes of vectors of this dimension: words of sign codes, bytes of level codes."""
         count, metric = self._components(dimension), self._metric()
@@ -342,6 +342,13 @@ class SignHasher(Transformer):
     def _n_features_out(self) -> int:
         """Columns of `transform`, which scikit-learn names."""
         return self.bits_ if self.output == "bits" else self.columns(self.n_features_in_)
+
+    def _readable(self, x: AnyVectors | ArrayLike, reset: bool) -> AnyVectors:
+        """Vectors that `read_blocks` reads, checked as `_validated` does; those of a file stay there."""
+        if not isinstance(x, StoredVectors):
+            return self._validated(x, reset)
+        self._validated(x[:1], reset)
+        return x
 
     def _metric(self) -> str:
         return self.metric or ("hamming" if self.bits_per_dimension == 1 else "euclidean")
@@ -464,16 +471,6 @@ class Queries:
 def check_share(center: bool | float) -> float:
     """The share of the mean to subtract, from 0 to 1."""
     return float(center) if isinstance(center, bool) else check_real("center", center, min=0, max=1)
-
-
-def block_rows(dimension: int) -> int:
-    """Number of rows in a block of vectors of this dimension."""
-    return max(1, BLOCK // dimension)
-
-
-def _blocks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    rows = block_rows(x.shape[1])
-    return (x[start : start + rows] for start in range(0, len(x), rows))
 
 
 def _all_finite(x: NDArray[Any]) -> bool:

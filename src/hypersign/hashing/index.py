@@ -1,4 +1,4 @@
-"""Search: compares a query with all codes, and rescores the nearest with the original vectors.
+"""Search: compares queries with codes, and rescores the nearest with the original vectors.
 
 Distances ascend from the nearest for every metric: Hamming (bits that differ), Euclidean, cosine (1 - cosine), and
 inner product, negated.
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypersign import bits
-from hypersign._checks import HypersignError, check_int
+from hypersign._checks import HypersignError, check_choice, check_int
 from hypersign._display import shown
 from hypersign._files import write_atomic
 from hypersign._locks import writing_file
-from hypersign.hashing.hasher import Queries, SignHasher, block_rows
-from hypersign.hashing.levels import unit_rows
+from hypersign.hashing.hasher import Queries, SignHasher
+from hypersign.hashing.levels import LEVEL_METRICS, unit_rows
 from hypersign.hashing.segments import MOST_ID, Segment, appended, check_ids, merged, ordered
-from hypersign.hashing.stored import AnyVectors
+from hypersign.hashing.stored import AnyVectors, block_rows
 from hypersign.hashing.vectors import read_codes, write_codes
 
 __all__ = ["HammingIndex", "Neighbours", "Within", "recall"]
@@ -58,7 +58,10 @@ class Within:
 
 
 class HammingIndex:
-    """Codes, their ids, and the hasher that made them. Search is exact: it compares each query with every code.
+    """Codes, their ids, and the hasher that made them.
+
+    Search compares each query with every sign code. A batch of queries may skip level codes that almost surely are
+    not among the nearest, unless `exact=True` (`search`).
 
     Queries are vectors (q, dimension), which the index hashes, or another HammingIndex of the same hasher. With level
     codes queries are vectors, which stay real but for rounding to 8 bits; distances are estimates in the hasher's
@@ -139,11 +142,13 @@ class HammingIndex:
         """The ids, int64 (n,), ascending."""
         return self._whole().all_ids()
 
-    def add(self, vectors: "ArrayLike | HammingIndex", ids: ArrayLike | None = None) -> NDArray[np.int64]:
+    def add(
+        self, vectors: "AnyVectors | ArrayLike | HammingIndex", ids: ArrayLike | None = None
+    ) -> NDArray[np.int64]:
         """Hashes vectors and adds their codes; the index is as before if any of them is refused.
 
         Args:
-            vectors: shape (n, dimension), or another HammingIndex of the same hasher.
+            vectors: shape (n, dimension), may be a file (`open_vectors`); or another HammingIndex of the same hasher.
             ids: int64 (n,), none of them in the index; None continues after the largest id in the index.
 
         Returns the ids, int64 (n,).
@@ -290,10 +295,10 @@ class HammingIndex:
         found: Neighbours,
         vectors: AnyVectors | Callable[[NDArray[np.int64]], NDArray[Any]],
         k: int,
+        *,
+        metric: str | None = None,
     ) -> Neighbours:
         """Sorts candidates by the distance of the original vectors, and keeps the k nearest.
-
-        The distance is Euclidean for sign codes, and in the hasher's metric for level codes.
 
         Args:
             queries: vectors (q, dimension).
@@ -302,13 +307,18 @@ class HammingIndex:
                 are read. With other ids: a function that takes ids (m,), ascending, and returns their vectors
                 (m, dimension), as from a database.
             k: number of neighbours to keep.
+            metric: "euclidean", "cosine" or "inner_product"; by default Euclidean for sign codes, and the hasher's
+                metric for level codes.
 
         Raises:
-            HypersignError: the shape of the vectors does not fit the index, a vector is not finite, or there are
-                fewer than k candidates.
+            HypersignError: the shape of the vectors does not fit the index, a vector is not finite or has no cosine,
+                or there are fewer than k candidates.
         """
         queries = np.asarray(queries)
         dimension = self.hasher.n_features_in_
+        if metric is None:
+            metric = "euclidean" if self.hasher.level_code_ is None else self.hasher.metric_
+        check_choice("metric", metric, LEVEL_METRICS)
         if hasattr(vectors, "iloc"):  # a data frame, whose own index is by columns
             vectors = np.asarray(vectors)
         fetch = vectors if callable(vectors) else self._rows_of(vectors, found.indices)
@@ -320,10 +330,11 @@ class HammingIndex:
         check_int("k", k, min=1, max=found.indices.shape[1])
         distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
         for i, (ids, candidates) in enumerate(_candidates(fetch, found.indices, dimension)):
-            exact = exact_distances(self.hasher.metric_, candidates, queries[i])
+            exact = exact_distances(metric, candidates, queries[i])
             if not np.isfinite(exact).all():
                 row = ids[int(np.isfinite(exact).argmin())]
-                raise HypersignError(f"rescoring needs finite vectors; query {i} or row {row} is not")
+                needed = "finite vectors" + (" that are not zero" if metric == "cosine" else "")
+                raise HypersignError(f"rescoring needs {needed}; query {i} or row {row} is not")
             best = np.argsort(exact, kind="stable")[:k]
             distances[i], indices[i] = exact[best], ids[best]
         return Neighbours(distances, indices)
@@ -400,7 +411,7 @@ class HammingIndex:
         if self.hasher.level_code_ is not None:
             raise HypersignError("distances between codes and radii in bits are for sign codes; search level codes")
 
-    def _codes(self, queries: "ArrayLike | HammingIndex") -> NDArray[Any]:
+    def _codes(self, queries: "AnyVectors | ArrayLike | HammingIndex") -> NDArray[Any]:
         if not isinstance(queries, HammingIndex):
             return self.hasher.codes(queries)
         difference = self.hasher.difference(queries.hasher)
@@ -510,13 +521,14 @@ def _candidates(
 
 
 def exact_distances(metric: str, x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
-    """Distances between vectors (n, d) and one vector in a metric, in float64; for sign codes they are Euclidean."""
-    if metric in ("hamming", "euclidean"):
+    """Distances between vectors (n, d) and one vector in a metric, in float64; a zero vector has the cosine NaN."""
+    if metric == "euclidean":
         return np.sqrt(squared_distances(x, query))
     x, query = x.astype(np.float64), query.astype(np.float64)
     if metric == "inner_product":
         return np.asarray(-(x @ query))
-    return np.asarray(1 - unit_rows(x) @ unit_rows(query[None])[0])
+    with np.errstate(invalid="ignore"):
+        return np.asarray(1 - unit_rows(x) @ unit_rows(query[None])[0])
 
 
 def squared_distances(x: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
@@ -543,6 +555,8 @@ def _low(x: NDArray[Any]) -> NDArray[np.float64]:
 
 def recall(indices: NDArray[np.int64], truth: NDArray[np.integer], k: int) -> float:
     """Recall@k: the mean share of a query's k true neighbours that were found.
+
+    It compares indices, so a copy of a neighbour counts as a miss; `measure` counts it.
 
     Args:
         indices: the indices found for each query, shape (q, any number).

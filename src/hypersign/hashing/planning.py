@@ -51,13 +51,23 @@ class Row:
     bits_per_dimension: float = 1
     metric: str = "hamming"
 
+    def kind(self) -> tuple[float, int, str]:
+        """Bits per dimension, bits and metric."""
+        return self.bits_per_dimension, self.bits, self.metric
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The code that a budget leads to: a row of the plan, its rescoring `factor`, and whether it has the recall."""
+    """The code that a budget leads to.
+
+    Attributes: `row` of the plan; rescoring `factor`; `center`, share of the mean to subtract; predicted `recall`;
+    `enough`, whether that reaches the recall asked for.
+    """
 
     row: Row
     factor: int
+    center: float
+    recall: float
     enough: bool
 
 
@@ -79,8 +89,8 @@ class Plan:
         rows: one row per kind of code.
         queries: the query vectors, shape (q, dimension).
         query_rows: rows of the queries, if they were drawn from the vectors. A query is not its own neighbour.
-        truth: the true neighbours of each query, int64 (q, k or more): all that are no farther than the k-th, as far
-            as they are known, then -1.
+        truth: the true neighbours of each query, int64 (q, k or more): all that are no farther than the k-th, of the
+            2 k + 16 nearest, then -1.
     """
 
     vectors: int
@@ -106,8 +116,9 @@ class Plan:
     def choose(self, recall: float, bytes: int | None = None) -> Choice:
         """The code for a recall and a number of bytes per vector.
 
-        It has the fewest candidates to rescore of the rows and factors that reach the recall, then the fewest bytes.
-        Without `bytes`, bytes count first. If none reaches the recall, it is the one with the highest.
+        Rows, factors and shares of the mean are compared. The choice has the fewest candidates to rescore of those
+        that reach the recall, then the fewest bytes, then the highest recall. Without `bytes`, bytes count first. If
+        none reaches the recall, it is the one with the highest.
 
         Raises:
             HypersignError: no row fits into `bytes`, or a number is out of range.
@@ -119,18 +130,23 @@ class Plan:
         """
         check_real("recall", recall, above=0, max=1)
         most = max(row.bytes for row in self.rows) if bytes is None else check_int("bytes", bytes, min=1)
-        found = [(row, factor) for row in self.rows if row.bytes <= most for factor in row.recall]
+        found = [
+            Choice(row, factor, center, expected, expected >= recall)
+            for row in self.rows
+            if row.bytes <= most
+            for center, by_factor in row.recall_by_center.items()
+            for factor, expected in by_factor.items()
+        ]
         if not found:
             least = min(row.bytes for row in self.rows)
             raise HypersignError(f"the plan has no code of at most {most} bytes; its shortest has {least}")
-        enough = [pair for pair in found if pair[0].recall[pair[1]] >= recall]
-        if not enough:
-            return Choice(*max(found, key=lambda pair: pair[0].recall[pair[1]]), False)
 
-        def cost(pair: tuple[Row, int]) -> tuple[float, float]:
-            return (pair[0].bytes, pair[1]) if bytes is None else (pair[1], pair[0].bytes)
+        def cost(choice: Choice) -> tuple[float, float, float]:
+            size, factor = choice.row.bytes, choice.factor
+            return (*((size, factor) if bytes is None else (factor, size)), -choice.recall)
 
-        return Choice(*min(enough, key=cost), True)
+        enough = [choice for choice in found if choice.enough]
+        return min(enough, key=cost) if enough else max(found, key=lambda choice: choice.recall)
 
 
 def plan(
@@ -161,7 +177,8 @@ def plan(
             have.
         bytes: adds the longest code of each kind that fits into this number of bytes per vector.
         hasher: adds a hasher of level codes, which need not be fitted.
-        metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product".
+        metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product". Recall above factor 1 is
+            that of candidates rescored by it: `rescore(..., metric=metric)`.
         factors: rescoring factors: candidates per neighbour.
         k: number of neighbours that count.
         rotation: "hadamard" (three rounds, as good as Haar's rotation) or "haar".
@@ -192,7 +209,7 @@ def plan(
     size = d * vectors.dtype.itemsize
     table = [_sign_row(start, m, share, common, factors, known, size) for m in bits]
     levels = _level_hashers(d, bits_per_dimension, bytes, metric, share, common)
-    if hasher is not None and hasher.columns(d) not in [other.columns(d) for other in levels]:
+    if hasher is not None and hasher.kind(d) not in [other.kind(d) for other in levels]:
         levels.append(hasher)
     table += [_level_row(start, level, factors, known, size) for level in levels]
     if bytes is not None and 8 * (bytes // 8) and 64 * (bytes // 8) not in bits:
@@ -279,17 +296,17 @@ def _level_row(
 ) -> Row:
     d, share = start.vectors.shape[1], check_share(hasher.center)
     found = predict(start, hasher, factors, known)
-    kind, size = hasher.bits_per_dimension, hasher.columns(d)
+    (per, bits, metric), size = hasher.kind(d), hasher.columns(d)
     return Row(
-        bits=hasher.bits or int(np.ceil(d * kind)),
+        bits=bits,
         bytes=size,
         smaller=vector_bytes / size,
         recall=found.recall,
         standard_error=found.standard_error,
         recall_by_center={share: found.recall},
         best_center=share,
-        bits_per_dimension=kind,
-        metric=str(hasher.metric),
+        bits_per_dimension=per,
+        metric=metric,
     )
 
 
@@ -304,12 +321,12 @@ def measure(index: HammingIndex, planned: Plan, *, threads: int = 1) -> Plan:
             f"the plan is for {planned.vectors} vectors of dimension {planned.dimension}; the index has "
             f"{len(index)} of dimension {hasher.n_features_in_}"
         )
-    own = hasher.bits_, hasher.bits_per_dimension, hasher.metric_
-    if own not in [(row.bits, row.bits_per_dimension, row.metric) for row in planned.rows]:
+    own = hasher.kind(planned.dimension)
+    if own not in [row.kind() for row in planned.rows]:
         raise HypersignError(f"the plan has no row for the index's {hasher.bits_} bits; plan with them")
     rows = []
     for row in planned.rows:
-        if own == (row.bits, row.bits_per_dimension, row.metric):
+        if own == row.kind():
             row = dataclasses.replace(row, measured_recall=_measured(index, planned, tuple(row.recall), threads))
         rows.append(row)
     return dataclasses.replace(planned, rows=tuple(rows))

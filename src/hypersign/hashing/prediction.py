@@ -14,6 +14,7 @@ order; it is left out (`_shared`). The number of vectors ahead is the sum of man
 its own mean and variance (a shifted Poisson distribution). Equal vectors have equal codes, so they count together.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -72,7 +73,8 @@ def predicted_recall(
 
         recall = mean over queries of min(k, hits)/k
 
-    A hit is a vector no farther than the k-th true neighbour, among the factor * k vectors with the lowest scores.
+    A hit is a vector no farther than the k-th true neighbour, among the factor * k vectors with the lowest scores. Of
+    vectors at the distance of the k-th, those among the 2 k + 16 nearest and their copies are known.
 
     Args:
         vectors: shape (n, d); may be a file (`open_vectors`).
@@ -155,7 +157,9 @@ def _code(hasher: SignHasher, dimension: int) -> Code:
     if hasher.rotation is None:
         raise HypersignError("predictions need a hasher with a random rotation; this one has none")
     # Without options of one kind of codes alone, so that no vector need be read.
-    made = SignHasher(**(hasher.get_params() | {"output": "packed"})).restore(np.zeros(dimension))
+    made = copy.copy(hasher)
+    made.output = "packed"
+    made.restore(np.zeros(dimension))
     level = made.level_code_
     return Code(made.metric_, level.bits if level else 1, level.count if level else made.bits_, made.size())
 

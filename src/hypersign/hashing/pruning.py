@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign._checks import HypersignError, check_int
 from hypersign._display import shown
 from hypersign.hashing.estimators import code_bounds, rabitq_cosine
-from hypersign.hashing.hasher import SignHasher, block_rows
+from hypersign.hashing.hasher import SignHasher
 from hypersign.hashing.index import Neighbours, squared_distances
-from hypersign.hashing.stored import AnyVectors
+from hypersign.hashing.stored import AnyVectors, read_blocks
 from hypersign.hashing.vectors import read_codes
 
 __all__ = ["BoundedIndex", "Pruned"]
@@ -57,8 +57,8 @@ class BoundedIndex:
 
     Args:
         hasher: a fitted hasher with a rotation.
-        vectors: shape (n, dimension); memory-mapped if they are large. They are read in blocks here, and row by row
-            in `search`.
+        vectors: shape (n, dimension); may be a file (`open_vectors`). They are read in blocks here, and row by row in
+            `search`.
 
     Raises:
         HypersignError: the hasher cannot hash the vectors. In `search`: queries are bad, or k is larger than the
@@ -78,9 +78,9 @@ class BoundedIndex:
         self.codes = hasher.codes(vectors)
         self.cosines = np.empty(len(vectors), np.float32)
         self.lengths = np.empty(len(vectors), np.float32)
-        for start in range(0, len(vectors), rows := block_rows(vectors.shape[1])):
-            block = slice(start, start + rows)
-            self.cosines[block], self.lengths[block] = code_bounds(hasher, vectors[block])
+        for start, block in read_blocks(vectors):
+            rows = slice(start, start + len(block))
+            self.cosines[rows], self.lengths[rows] = code_bounds(hasher, block)
 
     @classmethod
     def load(cls, path: Path | str, vectors: AnyVectors) -> "BoundedIndex":
@@ -93,6 +93,11 @@ class BoundedIndex:
         Raises HypersignError if the file is not one, has no bounds, or the vectors have another shape.
         """
         read = read_codes(Path(path))
+        if read.hasher.level_code_ is not None:
+            raise HypersignError(
+                f"{path} holds level codes; exact search needs sign codes: hash without --bits-per-dimension and "
+                "--metric"
+            )
         if read.bounds is None:
             raise HypersignError(
                 f"{path} has no bounds, which exact search needs; hash its vectors again with bounds=True, or "

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypersign._checks import HypersignError
-from hypersign.hashing.hasher import block_rows
 
-__all__ = ["AnyVectors", "Rows", "Shards", "StoredVectors", "as_vectors", "read_blocks"]
+__all__ = ["AnyVectors", "Rows", "Shards", "StoredVectors", "as_vectors", "block_rows", "read_blocks"]
+
+BLOCK = 1 << 22
+"""Components read at a time."""
 
 
 class StoredVectors(abc.ABC):
@@ -147,6 +149,11 @@ class Rows(StoredVectors):
 def as_vectors(vectors: ArrayLike | StoredVectors) -> AnyVectors:
     """An array, mapped or not, or vectors of a file as they are."""
     return vectors if isinstance(vectors, StoredVectors) else np.asanyarray(vectors)
+
+
+def block_rows(dimension: int) -> int:
+    """Number of rows in a block of vectors of this dimension."""
+    return max(1, BLOCK // dimension)
 
 
 def read_blocks(vectors: AnyVectors, start: int = 0) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -20,7 +20,7 @@ from hypersign._display import shown
 from hypersign._json import plain
 from hypersign.hashing.hasher import MOST_BITS, SignHasher
 from hypersign.hashing.prediction import predict
-from hypersign.hashing.sample import sampled
+from hypersign.hashing.sample import ALIKE, sampled
 from hypersign.hashing.stored import AnyVectors
 from hypersign.rotations import HadamardRotation
 
@@ -52,7 +52,8 @@ class VectorAngles:
 class CodeRecall:
     """The share of the 10 nearest neighbours by angle that are among the 10 nearest codes of `bits` bits.
 
-    It is measured on the sample; ties in the Hamming distance count in part. `signs` and `centred` use the signs of
+    It is measured on the sample. Any vector no farther than the tenth neighbour counts, so all copies of a vector do;
+    ties in the Hamming distance count in part. `signs` and `centred` use the signs of
     the first components (NaN if there are fewer components than bits). `rotated` and `centred_rotated` use the signs
     after a Hadamard rotation with one seed, beside `predicted_recall`.
     """
@@ -210,11 +211,12 @@ def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], see
     d = units.shape[1]
     asked = np.zeros(len(units), bool)
     asked[_queries(len(units))] = True
-    nearest = np.argsort(-(units[asked] @ units[~asked].T), axis=1, kind="stable")[:, :NEIGHBOURS]
+    cosines = units[asked] @ units[~asked].T
+    hits = cosines >= -np.partition(-cosines, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1 : NEIGHBOURS] - ALIKE
 
     def measured(values: np.ndarray) -> float:
         signs = np.where(values < 0, np.float32(-1), np.float32(1))
-        return _found((values.shape[1] - signs[asked] @ signs[~asked].T) / 2, nearest)
+        return _found((values.shape[1] - signs[asked] @ signs[~asked].T) / 2, hits)
 
     sample = sampled(units[~asked], units[asked], NEIGHBOURS, "cosine", 1, 0)
     known: dict[Any, Any] = {}
@@ -242,15 +244,14 @@ def _recalls(units: np.ndarray, centred: np.ndarray, lengths: Sequence[int], see
     return tuple(recalls)
 
 
-def _found(distances: np.ndarray, nearest: np.ndarray) -> float:
-    """Mean share of `nearest`, shape (queries, k), among the k smallest `distances`, with ties in random order."""
-    k = nearest.shape[1]
+def _found(distances: np.ndarray, hits: np.ndarray) -> float:
+    """Mean share of hits, bool (queries, vectors), among the 10 smallest distances, with ties in random order."""
     shares = []
-    for row, wanted in zip(distances.astype(np.int64), nearest, strict=True):
+    for row, hit in zip(distances.astype(np.int64), hits, strict=True):
         counts = np.bincount(row)
         below = np.cumsum(counts) - counts
-        at = row[wanted]
-        shares.append(np.clip((k - below[at]) / counts[at], 0, 1).mean())
+        at = row[hit]
+        shares.append(np.clip((NEIGHBOURS - below[at]) / counts[at], 0, 1).sum() / NEIGHBOURS)
     return float(np.mean(shares))
 
 

@@ -26,9 +26,9 @@ from hypersign._json import parse_object
 from hypersign._locks import writing_file
 from hypersign._safetensors import Entry, header_bytes, read_header
 from hypersign.hashing.estimators import code_bounds
-from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, block_rows, finite_rows
+from hypersign.hashing.hasher import MOST_BITS, PIECE, SignHasher, finite_rows
 from hypersign.hashing.levels import LEVEL_METRICS
-from hypersign.hashing.stored import AnyVectors, Rows, read_blocks
+from hypersign.hashing.stored import AnyVectors, Rows, block_rows, read_blocks
 from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
@@ -84,7 +84,9 @@ def hash_file(
     if bounds and hasher.rotation is None:
         raise HypersignError("bounds need a hasher with a random rotation; this one has none")
     if bounds and (hasher.bits_per_dimension != 1 or hasher.metric not in (None, "hamming")):
-        raise HypersignError("bounds are for sign codes; level codes have them already: leave bounds out")
+        raise HypersignError(
+            "bounds are for exact search, which needs sign codes: hash without --bits-per-dimension and --metric"
+        )
     if bounds and skip:
         raise HypersignError("bounds are for files of which every vector is hashed; leave bounds or skip out")
     opened = open_vectors(vectors)
