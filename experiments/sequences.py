@@ -13,8 +13,8 @@ measures a step of each network.
   with the same scale and PARQ's hardening during training (ternary_parq); float_no_norm and binary_scale at a higher
   rate (float_high_rate, binary_high_rate); binary weights with neither length nor scale (plain); float, binary and
   ternary trained on from the weights of the finished float network (float_on, binary_on, ternary_on);
-- gpt: a transformer on tiny Shakespeare; float, ternary with 8-bit activations, and the latter with RMS norm before
-  each part only (plain).
+- gpt: a transformer on tiny Shakespeare; float, and ternary with 8-bit activations; both also with RMS norm before
+  each part only (float_plain, plain).
 
 Twins have the same number of epochs, and the same learning rate unless it is said above; those that train on have a
 lower one. --size small fits a busy core in three hours: 128 units, 256 units, and nanoGPT's network for a CPU. --size
@@ -80,6 +80,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "gpt": {
         "float": FLOAT,
         "ternary": BITNET,
+        "float_plain": {**FLOAT, "inner_norm": False},
         "plain": {**BITNET, "inner_norm": False},
     },
 }

@@ -13,6 +13,7 @@ from hypersign.models import build
 # These variants are measured as their papers draw them, without the twin's weight normalisation.
 OTHER_NORMS = (
     "plain",
+    "float_plain",
     "scaled",
     "binary_scale",
     "ternary_scale",

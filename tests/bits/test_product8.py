@@ -43,9 +43,13 @@ def test_sums_equal_plain_integers(name: str, ternary: bool) -> None:
 @pytest.mark.parametrize("name", available_backends())
 def test_scaled_sums_equal_numpy_to_the_last_bit(name: str, ternary: bool) -> None:
     generator = np.random.default_rng(4)
-    for _ in range(100):
-        rows, filters = generator.choice(SIZES, 2)
-        depth, group = generator.choice([*SIZES[1:], 300]), generator.choice([1, 3, 32, 64, 100, 128, 1000])
+    groups_of = [1, 3, 32, 64, 100, 128, 1000]
+    shapes = [
+        (*generator.choice(SIZES, 2), generator.choice([*SIZES[1:], 300]), generator.choice(groups_of))
+        for _ in range(100)
+    ]
+    shapes += [(64, 2100, 130, 1000), (64, 2100, 130, 64)]  # lookup tables for many rows, filters in two parts
+    for rows, filters, depth, group in shapes:
         levels, words = levels_and_words(generator, filters, depth, ternary)
         x = generator.integers(-128, 128, (rows, depth), dtype=np.int8)
         groups = -(-depth // group)

@@ -58,6 +58,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "must hold tokens, integers (N, T)" in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_file_is_read_again(tmp_path: Path) -> None:
+    model = packed_text("gru", tmp_path)
+    packed_text("rnn", tmp_path)
+    with pytest.raises(HypersignError, match="has changed since it was loaded"):
+        write_onnx_text(model, tmp_path / "net.onnx")
+    (tmp_path / "net.hypersign").unlink()
+    with pytest.raises(HypersignError, match=r"net\.hypersign could not be read"):
+        write_onnx_text(model, tmp_path / "net.onnx")
+
+
 def test_transformers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HypersignError, match="takes recurrent language models; this one is a gpt"):
         write_onnx_text(packed_text("bitnet", tmp_path), tmp_path / "net.onnx")

@@ -139,7 +139,7 @@ def test_what_stays_in_float_is_told() -> None:
     assert kept["conv1d"] == "QuantConv1d has no kernel"
     assert kept["groups"] == "it has groups of channels"
     assert kept["same"] == "padding 'same' in mode 'zeros' has no kernel"
-    form = "no packed form is known of the quantizer GroupScaled"
+    form = "GroupScaled has a scale per group of weights, and packed layers have one per filter"
     assert kept["scaled"] == f"its weights are not binary or ternary: {form}"
     assert model["bits"].rounding_seed is not None
     assert model["real"].rounding_seed is None

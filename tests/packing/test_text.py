@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -105,6 +106,22 @@ assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "(1, 2, 11)\n", result.stderr
+
+
+@pytest.mark.skipif(backend() == "numpy", reason="NumPy keeps unpacked levels")
+def test_levels_are_in_memory_once(tmp_path):
+    """Kernels have them in their own memory, which tracemalloc does not count; nothing else keeps them."""
+    path = tmp_path / "net.hypersign"
+    pack_text(build("gpt", (20,), 11, width=128, blocks=2, heads=2, weights="bitnet", inputs="int8"), path, CLASSES)
+    floats = 2 * 4 * 11 * 128 + 2 * 4 * (4 * 128 + 384 * 3)  # embedding, head, scales and norms
+    tracemalloc.start()
+    try:
+        packed = PackedText.load(path)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert packed.kind == "gpt"
+    assert kept < 2 * floats < path.stat().st_size / 2
 
 
 def test_a_wrong_file_is_found_out(tmp_path):

@@ -29,7 +29,7 @@ SMALL = (
 )
 
 REFUSED = {
-    "hadanets": "no packed form is known of the quantizer GroupScaled",
+    "hadanets": "GroupScaled has a scale per group of weights, and packed layers have one per filter",
     "bitnet": "its 8-bit inputs have one scale per token",
 }
 """Methods whose networks do not pack, and why."""

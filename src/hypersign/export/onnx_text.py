@@ -42,7 +42,7 @@ def onnx_text_model(model: PackedText) -> onnx.ModelProto:
     start from nothing.
 
     Raises:
-        HypersignError: the network is a transformer.
+        HypersignError: the network is a transformer, or its file is gone.
     """
     if model.kind != "lstm":
         raise HypersignError(
@@ -81,7 +81,8 @@ class _Text:
 
     def __init__(self, model: PackedText) -> None:
         self.model = model
-        self.structure, self.tensors = model.source
+        content = model.content()
+        self.structure, self.tensors = content.structure, content.tensors
         self.graph = _Graph()
 
     def build(self) -> onnx.ModelProto:

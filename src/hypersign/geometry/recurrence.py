@@ -46,7 +46,7 @@ class LayerOverTime:
         agreement: the correlation of the states h and h' themselves.
         state_mean, state_mean_square: moments of h_t.
         sign_angle_degrees: the angle between h_t and its signs, mean over sequences.
-        forget: mean of the forget gate (LSTM) or of z (GRU); NaN for others.
+        forget: mean of the forget gate (LSTM) or of z (GRU); NaN for others, and with layer or batch norm.
         latent_norm, quantized_norm: spectral norms of W_h, with its rows scaled as in the replica, and of B_h.
     """
 

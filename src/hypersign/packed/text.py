@@ -85,21 +85,59 @@ def _rms(x: Floats, weight: Floats | None) -> Floats:
     return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(1e-5)) * weight
 
 
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a file holds: the structure, the tensors, and its size in bytes."""
+
+    structure: Mapping[str, Any]
+    tensors: Mapping[str, NDArray[Any]]
+    size: int
+    sha256: str
+
+
+def _read(path: Path) -> Content:
+    """Reads a file and checks that it is whole."""
+    with open_file(path, " as a packed language model") as stream:
+        try:
+            header = read_header(stream)
+            text = header.metadata.get(TEXT_KEY)
+            if text is None:
+                raise HypersignError("it is no packed language model: hypersign pack writes one of a run on text")
+            if other := {entry.dtype for entry in header.tensors.values()} - set(_TYPES):
+                raise HypersignError(f"its tensors must be of the types U64 and F32; it has {', '.join(other)}")
+            body = stream.read()
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass") + body).hexdigest()
+            if digest != header.metadata.get("sha256"):
+                raise HypersignError("its content does not give its sha256: restore it or pack again")
+            structure = parse_object("its structure", text)
+            if structure.get("version") != VERSION:
+                raise HypersignError(
+                    f"it must be of version {VERSION}, and says {structure.get('version')!r:.20}: open it with "
+                    "the HyperSign that wrote it"
+                )
+            tensors = {
+                name: np.frombuffer(body[entry.start : entry.stop], _TYPES[entry.dtype]).reshape(entry.shape)
+                for name, entry in header.tensors.items()
+            }
+            return Content(structure, tensors, len(header.raw) + len(body), digest)
+        except HypersignError as error:
+            raise HypersignError(f"{path}: {error!s:.500}") from error
+
+
 class PackedText:
     """A packed language model, ready to predict the next token. It needs no torch.
 
     `classes` is the vocabulary, `unit` says what tokens are ("characters" or "bytes"), and `context` is the most
     tokens that a transformer sees at once (None: a recurrent network). Ternary and binary products with 8-bit inputs
-    run on bits (`Filters8`); products with real inputs unpack their levels once, to float32.
+    run on bits (`Filters8`); products with real or sign inputs unpack their levels once, to float32.
 
     Load it with `PackedText.load`.
     """
 
-    def __init__(self, structure: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], size: int) -> None:
+    def __init__(self, path: Path, content: "Content") -> None:
+        structure, tensors = content.structure, content.tensors
         found, own = _checked(structure), Tensors(tensors)
-        self._size = size
-        self.source = structure, tensors
-        """The structure and the tensors of the file, for what writes it in other formats."""
+        self._path, self._size, self._sha256 = path, content.size, content.sha256
         self.kind: str = found["kind"]
         self.classes = tuple(found["classes"])
         self.unit: str = found["unit"]
@@ -130,31 +168,22 @@ class PackedText:
             HypersignError: the file is missing, truncated, damaged, or another kind of file.
         """
         path = Path(file)
-        with open_file(path, " as a packed language model") as stream:
-            try:
-                header = read_header(stream)
-                text = header.metadata.get(TEXT_KEY)
-                if text is None:
-                    raise HypersignError("it is no packed language model: hypersign pack writes one of a run on text")
-                if other := {entry.dtype for entry in header.tensors.values()} - set(_TYPES):
-                    raise HypersignError(f"its tensors must be of the types U64 and F32; it has {', '.join(other)}")
-                body = stream.read()
-                digest = hashlib.sha256(text.encode("utf-8", "surrogatepass") + body).hexdigest()
-                if digest != header.metadata.get("sha256"):
-                    raise HypersignError("its content does not give its sha256: restore it or pack again")
-                structure = parse_object("its structure", text)
-                if structure.get("version") != VERSION:
-                    raise HypersignError(
-                        f"it must be of version {VERSION}, and says {structure.get('version')!r:.20}: open it with "
-                        "the HyperSign that wrote it"
-                    )
-                tensors = {
-                    name: np.frombuffer(body[entry.start : entry.stop], _TYPES[entry.dtype]).reshape(entry.shape)
-                    for name, entry in header.tensors.items()
-                }
-                return cls(structure, tensors, len(header.raw) + len(body))
-            except HypersignError as error:
-                raise HypersignError(f"{path}: {error!s:.500}") from error
+        content = _read(path)
+        try:
+            return cls(path.absolute(), content)
+        except HypersignError as error:
+            raise HypersignError(f"{path}: {error!s:.500}") from error
+
+    def content(self) -> "Content":
+        """The structure and the tensors, read again from the file, for what writes them in other formats.
+
+        Raises:
+            HypersignError: the file is gone, or has changed.
+        """
+        found = _read(self._path)
+        if found.sha256 != self._sha256:
+            raise HypersignError(f"{self._path} has changed since it was loaded: load it again")
+        return found
 
     def __repr__(self) -> str:
         return f"PackedText({self.kind}, {len(self.classes)} {self.unit}, {self._size:,} bytes)"

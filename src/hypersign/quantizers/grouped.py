@@ -74,7 +74,7 @@ class GroupScaled(Quantizer):
         return math.cos(theory.moments_angle(moments, d, self.size)[0])
 
     def packed_form(self, inputs: bool = False) -> PackedForm:
-        return PackedForm(None, "no packed form is known of the quantizer GroupScaled")
+        return PackedForm(None, "GroupScaled has a scale per group of weights, and packed layers have one per filter")
 
     def forward(self, x: Tensor) -> Tensor:
         """The scaled levels, in the shape of `x`, `(filters, ...)`."""
