@@ -248,7 +248,12 @@ def test_a_plan_by_budget_with_queries_of_ones_own(files, capsys):
         ),
         (["hash", "u.npy", "-o", "c", "--packed", "--metric", "cosine"], "leave --metric out"),
         (["hash", "x.npy", "-o", "c", "--json"], "--json prints the plan"),
-        (["hash", "x.npy", "-o", "c", "--recall", ".9"], "--recall and --bytes choose from a plan; add --plan"),
+        (["hash", "x.npy", "-o", "c", "--recall", ".9"], "--recall belongs to a plan; add --plan, or leave it out"),
+        (
+            ["hash", "x.npy", "-o", "c", "--queries", "9", "--neighbours", "5"],
+            "--neighbours, --queries belong to a plan; add --plan, or leave them out",
+        ),
+        (["search", "codes", "q.npy", "--factor", "9"], "--factor is the number of candidates of --rescore FILE"),
         (["hash", "x.npy", "--plan", "--rotation", "none"], "--plan needs a random rotation"),
         (["hash", "x.npy", "--plan", "--queries", "0"], "--queries must be an integer >= 1; got 0"),
         (["hash", "x.npy", "-o", "c", "--center", "2"], "center must be a number >= 0 and <= 1; got 2"),

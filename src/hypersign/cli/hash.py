@@ -43,8 +43,8 @@ def hash_(
     rotation: Literal["hadamard", "haar", "none"] = "hadamard",
     rounds: int = _defaults.ROTATION_ROUNDS,
     center: float = 1.0,
-    neighbours: int = _defaults.NEIGHBOURS,
-    queries: Annotated[str, Option(metavar="INT|FILE")] = str(_defaults.PLAN_QUERIES),
+    neighbours: int | None = None,
+    queries: Annotated[str | None, Option(metavar="INT|FILE")] = None,
     recall: float | None = None,
     bytes: int | None = None,
     seed: Seed = 0,
@@ -77,8 +77,8 @@ def hash_(
         rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).
         rounds: rounds of random signs and Hadamard transforms.
         center: share of the vectors' mean to subtract first, 0 to 1; --plan shows the best one.
-        neighbours: k of the plan's recall@k.
-        queries: number of rows that the plan draws as queries, or a file of queries of your own.
+        neighbours: k of the plan's recall@k; 10 by default.
+        queries: number of rows that the plan draws as queries, 200 by default, or a file of queries of your own.
         recall: name the cheapest code of the plan with this recall, 0 to 1: the fewest candidates to rescore, then
             the fewest bytes; without --bytes the fewest bytes first.
         bytes: largest code, in bytes per vector; the plan then has the longest code of each kind that fits.
@@ -97,9 +97,12 @@ def hash_(
         raise HypersignError("--json prints the plan; add --plan")
     if plan and rotation == "none":
         raise HypersignError("--plan needs a random rotation; got --rotation none: use hadamard or haar")
-    check_int("--neighbours", neighbours, min=1)
-    if (recall is not None or bytes is not None) and not plan:
-        raise HypersignError("--recall and --bytes choose from a plan; add --plan")
+    of_plan = {"neighbours": neighbours, "queries": queries, "recall": recall, "bytes": bytes}
+    if not plan and (given := [f"--{name}" for name, value in of_plan.items() if value is not None]):
+        words = ("belongs", "it") if len(given) == 1 else ("belong", "them")
+        raise HypersignError(f"{', '.join(given)} {words[0]} to a plan; add --plan, or leave {words[1]} out")
+    neighbours = _defaults.NEIGHBOURS if neighbours is None else check_int("--neighbours", neighbours, min=1)
+    queries = str(_defaults.PLAN_QUERIES) if queries is None else queries
     hasher = SignHasher(
         bits,
         bits_per_dimension=bits_per_dimension,

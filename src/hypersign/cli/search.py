@@ -46,7 +46,7 @@ def search(
     *,
     neighbours: Annotated[int, Option(short="-k")] = _defaults.NEIGHBOURS,
     rescore: Annotated[Path | None, Option(metavar="FILE")] = None,
-    factor: int = 4,
+    factor: int | None = None,
     metric: Literal["euclidean", "cosine", "inner_product"] | None = None,
     exact: bool = False,
     every_code: bool = False,
@@ -74,7 +74,7 @@ def search(
             a codes file of the same hasher.
         neighbours: number of neighbours per query.
         rescore: file or folder of the vectors that were hashed; sorts candidates by their exact distances.
-        factor: candidates per neighbour, for --rescore.
+        factor: candidates per neighbour, for --rescore; 4 by default.
         metric: metric that --rescore sorts by; by default that of the codes, and Euclidean for sign codes.
         exact: with --rescore, read all vectors whose bounds do not exclude them, in place of --factor candidates.
         every_code: compare every code of a metric; otherwise a batch of 64 queries or more may skip some, each of the
@@ -84,7 +84,9 @@ def search(
     """
     check_threads(threads, "--threads")
     check_int("--neighbours", neighbours, min=1)
-    check_int("--factor", factor, min=1)
+    if factor is not None and (rescore is None or exact):
+        raise HypersignError("--factor is the number of candidates of --rescore FILE, without --exact: leave it out")
+    factor = 4 if factor is None else check_int("--factor", factor, min=1)
     if output is not None and output.suffix != ".npz":
         raise HypersignError(f"--output must name a .npz file; got {output}")
     if exact and (rescore is None or allowed is not None):
