@@ -194,7 +194,7 @@ OWN = {
     evaluate: {"split", "images", "batch_size", "json"},
     forecast: {"held_out", "raw", "bytes", "bits_per_weight", "agreement", "emit", "json"},
     generate_text: {"prompt"},
-    hash_: {"output", "plan", "packed", "queries", "recall", "json"},
+    hash_: {"output", "plan", "packed", "neighbours", "queries", "recall", "json"},
     import_: {"output", "images"},
     info: {"json"},
     inspect_run: {"output", "figures", "ablate"},

@@ -39,7 +39,9 @@ def naive_tent(t: float):
 def naive_power(o: float):
     def derivative(x: float) -> float:
         x = abs(x)
-        return 0.0 if x > 1.5 else max(x, 0.1) ** ((1 - o) / o) / o
+        if x <= 0.1:
+            return 0.1 ** (1 / o) / 0.1  # the chord
+        return 0.0 if x > 1.5 else x ** ((1 - o) / o) / o
 
     return derivative
 

@@ -299,7 +299,8 @@ def test_scores_follow_the_seed_and_leave_the_callers_generator_alone(mlp, train
     for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(number)
         before = torch.random.get_rng_state()
-        recipe = Recipe.of("mpt", mlp(), start=str(start.path), seed=seed, epochs=1, learning_rate=1e-30)
+        few = {"seed": seed, "epochs": 1, "batch_size": 50, "learning_rate": 1e-30}
+        recipe = Recipe.of("mpt", mlp(), start=str(start.path), **few)
         run = train_quietly(recipe, f"run{number}")
         assert torch.equal(torch.random.get_rng_state(), before)
         found.append(weights(run.path)["fc1.weight_quantizer.scores"])
