@@ -9,13 +9,14 @@ are queries), and 200,000 Gaussian vectors with the mean and covariance of the S
 Every program runs in a process of its own, on one thread. `--rivals PYTHON` is the Python that has the rivals.
 
 - bytes: stored per vector, with factors and ids; the file of n vectors less that of n/2, over n/2. rabitqlib with
-  many clusters also stores their centres, so there it is the whole file over n.
+  many clusters also stores their centres, and our codes of principal components store those, so there it is all over
+  n.
 - recall: recall@10 of 500 queries by codes alone, a mean over seeds; a hit is any vector no farther than the tenth
   true one. Rivals other than FAISS have no seed: seed 1 and above rotate their vectors first.
 - error: its standard error over queries.
 - microseconds: processor time per query: the minimum over interleaved rounds; spread: the median above it.
 - ahead: recall of the best of our codes of no more bytes, less the rival's. Beside codes with all components there
-  are codes with as many components as fit into each rival's bytes, at the two nearest numbers of bits.
+  are codes of 2, 3 and 4 bits with as many principal components as fit into each rival's bytes.
 - times_as_fast: the rival's time over that of our fastest codes with no less recall, less one standard error.
 
 Every program gets all queries in one call. HyperSign skips wide codes by their signs, as it does by default.
@@ -164,11 +165,9 @@ class Hypersign:
         else:
             options = {"bits_per_dimension": bits, "metric": metric.replace(" ", "_"), "seed": seed}
             hasher = SignHasher(**options)
-            if kind.startswith("fitted"):
-                size = int(kind.split()[1])
-                count = components(bits, size)
-                while (hasher := SignHasher(math.ceil(count * bits), **options)).columns(d) > size:
-                    count -= 1
+            if kind.startswith("pca"):
+                hasher = SignHasher(int(kind.split()[1]), pca=True, **options)
+        self.hasher = hasher
         self.index = HammingIndex(hasher.fit(base), hasher.codes(base))
 
     def prepared(self, queries: Vectors) -> Vectors:
@@ -178,12 +177,18 @@ class Hypersign:
         return self.index.search(queries, K).indices
 
     def size(self) -> int:
-        return self.index.codes.nbytes
+        return self.index.codes.nbytes + (self.hasher.components_.nbytes if self.hasher.pca else 0)
 
 
-def components(bits: float, size: int) -> int:
-    """About as many components as level codes of a number of bytes have, two float32 numbers included."""
-    return int((size - 8) * (5 if bits == 1.5 else 8 / bits))
+def components(bits: int, size: float, count: int, dimension: int) -> int:
+    """The most principal components of codes of `size` bytes, two float32 numbers and a share of them included.
+
+    The components of `count` vectors take 4 bytes for each of the `dimension` numbers of each.
+    """
+    found = dimension
+    while found and math.ceil(found * bits / 8) + 8 + 4 * found * dimension / count > size:
+        found -= 1
+    return found
 
 
 PROGRAMS: dict[str, Any] = {"hypersign": Hypersign, "rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}
@@ -220,7 +225,7 @@ def serve(program: str, kind: str, metric: str, bits: float, folder: Path) -> No
             if size:
                 half = PROGRAMS[program](base[: len(base) // 2], metric, bits, kind, seed)
                 answer["bytes"] = (index.size() - half.size()) / (len(base) - len(base) // 2)
-                if kind == "many":
+                if kind == "many" or kind.startswith("pca"):
                     answer["bytes"] = index.size() / len(base)
         start = time.process_time()
         found = index.search(asked)
@@ -349,11 +354,13 @@ def compare(options: argparse.Namespace, base: Vectors, queries: Vectors, metric
             build(program, bits, server)
         sizes = {round(row["bytes"]) for name, row in rows.items() if not name.startswith("HyperSign")}
         for size in sorted(sizes):
-            for bits in widths(size, base.shape[1]):
-                program = f"HyperSign of {size} bytes"
-                server = Server(sys.executable, "hypersign", f"fitted {size}", metric, bits, folder)
-                asked[program, bits] = server
-                build(program, bits, server)
+            for bits in (2, 3, 4):
+                kept = components(bits, size, *base.shape)
+                if 0 < kept < base.shape[1]:
+                    program = f"HyperSign of {size} bytes, principal components"
+                    server = Server(sys.executable, "hypersign", f"pca {kept * bits}", metric, bits, folder)
+                    asked[program, bits] = server
+                    build(program, bits, server)
         for _ in range(options.rounds):
             for row, server in zip(rows.values(), asked.values(), strict=True):
                 answer = server.ask("search")
@@ -363,12 +370,6 @@ def compare(options: argparse.Namespace, base: Vectors, queries: Vectors, metric
             row["spread"] = float(np.median(row.pop("seconds")) * 1e6 / len(queries) / row["microseconds"] - 1)
             server.close()
     return beside(rows)
-
-
-def widths(size: int, dimension: int) -> list[float]:
-    """The most bits with which a code of a number of bytes keeps all components, and the next more."""
-    whole = [bits for bits in BITS if components(bits, size) >= dimension]
-    return [bits for bits in (*whole[-1:], *BITS[len(whole) : len(whole) + 1]) if components(bits, size) > 0]
 
 
 def beside(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

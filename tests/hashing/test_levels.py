@@ -293,7 +293,7 @@ def test_files(tmp_path, bits, metric, monkeypatch):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"version": 4}, "of version 4"),
+        ({"version": 5}, "of version 5"),
         ({"version": 1}, "F64 and U64 were expected"),
         ({"bits_per_dimension": 1.5}, "has 20"),
         ({"bits_per_dimension": "2"}, "bits_per_dimension must be"),

@@ -214,7 +214,8 @@ def code_distances(
         threads: number of threads.
 
     Raises:
-        HypersignError: the hasher makes sign codes, queries are bad, or the codes are not the hasher's.
+        HypersignError: the hasher makes sign codes or keeps principal components alone, queries are bad, or the codes
+            are not the hasher's.
 
     Source: Gao & Long 2024, "RaBitQ" (arXiv 2405.12497), theorem 3.2; Gao et al. 2024 (arXiv 2409.09913).
 
@@ -225,6 +226,10 @@ def code_distances(
     True
     """
     epsilon = check_real("epsilon", epsilon, above=0)
+    if hasher.pca:
+        raise HypersignError(
+            "codes of principal components have no bounds on their errors: use the estimates of HammingIndex.search"
+        )
     asked, code = hasher.quantized_queries(queries), hasher.level_code_
     assert code is not None
     dots = bits.level_dots(asked.integers, codes, code, threads=threads)

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
+from hypersign.hashing.principal import SecondMoments
 from hypersign.hashing.sample import Sample, float64_rows, pieces, row_keys, unit_or_nan
 from hypersign.hashing.score_noise import NoiseSample
+from hypersign.hashing.stored import read_blocks
 
 __all__ = ["Angles", "ExpectedScores", "expected_scores"]
 
@@ -80,21 +82,55 @@ class ExpectedScores:
         return Angles(float(total / count), float(np.sqrt(max(squares / count - (total / count) ** 2, 0))))
 
 
-def expected_scores(sample: Sample, metric: str, share: float, known: dict[Any, ExpectedScores]) -> ExpectedScores:
-    """The scores of codes of a metric and centre, from `known` or measured and kept there."""
-    if (metric, share) not in known:
-        known[metric, share] = measure_scores(sample, metric, share)
-    return known[metric, share]
+def expected_scores(
+    sample: Sample, metric: str, share: float, known: dict[Any, Any], kept: int | None = None
+) -> ExpectedScores:
+    """The scores of codes of a metric and centre, from `known` or measured and kept there.
+
+    `kept` is the number of principal components that codes keep, if they do.
+    """
+    if (metric, share, kept) not in known:
+        components = (
+            None if kept is None else _moments(sample, metric, known).components(_mean(sample, metric, share), kept)
+        )
+        known[metric, share, kept] = measure_scores(sample, metric, share, components)
+    found: ExpectedScores = known[metric, share, kept]
+    return found
+
+
+def _mean(sample: Sample, metric: str, share: float) -> NDArray[np.float64]:
+    return share * sample.means["cosine" if metric == "cosine" else ""]
+
+
+def _moments(sample: Sample, metric: str, known: dict[Any, Any]) -> SecondMoments:
+    """The second moments of the vectors, or of the vectors scaled to length 1, as `SignHasher.fit` has them."""
+    name = "moments", metric == "cosine"
+    if name not in known:
+        known[name] = moments = SecondMoments(sample.vectors.shape[1])
+        for first, block in read_blocks(sample.vectors):
+            moments.add(unit_or_nan(float64_rows(block, "row", first)) if metric == "cosine" else block)
+    found: SecondMoments = known[name]
+    return found
 
 
 class _Frame:
-    """Scores and variance units of vectors for the codes of one metric and centre."""
+    """Scores and variance units of vectors for the codes of one metric and centre.
 
-    def __init__(self, sample: Sample, metric: str, share: float) -> None:
-        self.metric = metric
-        self.mean = share * sample.means["cosine" if metric == "cosine" else ""]
-        self.queries = self.centred(sample.queries, "query", 0)
+    Attributes: `queries`, what codes keep of the centred queries, (q, d or fewer); `squares` and `whole`, the squared
+    lengths of that and of the centred queries, (q,).
+    """
+
+    def __init__(self, sample: Sample, metric: str, share: float, components: NDArray[np.float32] | None) -> None:
+        self.metric, self.components = metric, components
+        self.mean = _mean(sample, metric, share)
+        queries = self.centred(sample.queries, "query", 0)
+        self.whole = np.square(queries).sum(1)
+        self.queries = self.kept(queries)
         self.squares = np.square(self.queries).sum(1)
+
+    def kept(self, centred: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What codes keep of centred vectors: all, or their principal components."""
+        return centred if self.components is None else centred @ self.components.T.astype(np.float64)
 
     def centred(self, x: NDArray[Any], what: str, first: int) -> NDArray[np.float64]:
         y = float64_rows(x, what, first)
@@ -109,28 +145,34 @@ class _Frame:
         return np.asarray(y)
 
     def products(
-        self, products: NDArray[np.float64], x: NDArray[np.float64], squares: NDArray[np.float64]
+        self,
+        products: NDArray[np.float64],
+        x: NDArray[np.float64],
+        kept: NDArray[np.float64],
+        queries: slice | NDArray[np.int64] = slice(None),
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Scores, variance units and cosines of vectors x by their products with queries, whose squares are given."""
-        lengths = np.square(x).sum(-1)
-        both = squares * lengths
+        """Scores, variance units and cosines of vectors x, of which codes keep `kept`, by the products of that."""
+        both = self.squares[queries, None] * np.square(kept).sum(-1)
         cosines = np.clip(products / np.sqrt(np.maximum(both, 1e-300)), -1, 1)
         units = np.maximum(both - np.square(products), 0)
         if self.metric == "hamming":
             return np.arccos(cosines) / np.pi, units, cosines
         if self.metric == "euclidean":
-            return squares + lengths - 2 * products, 4 * units, cosines
+            return self.whole[queries, None] + np.square(x).sum(-1) - 2 * products, 4 * units, cosines
         return -products - x @ self.mean, units, cosines
 
 
-def measure_scores(sample: Sample, metric: str, share: float) -> ExpectedScores:
+def measure_scores(
+    sample: Sample, metric: str, share: float, components: NDArray[np.float32] | None
+) -> ExpectedScores:
     """The scores that codes of a metric and centre would have on average, for all vectors; they are read once."""
-    frame = _Frame(sample, metric, share)
+    frame = _Frame(sample, metric, share, components)
     q, count = frame.queries, len(sample.queries)
     flat = np.unique(sample.nearest)
     near_true = frame.centred(np.asarray(sample.vectors[flat]), "row", 0)
-    x = near_true[np.searchsorted(flat, sample.nearest)]
-    of_true, true_units, _ = frame.products(np.einsum("qd,qjd->qj", q, x), x, frame.squares[:, None])
+    places = np.searchsorted(flat, sample.nearest)
+    kept = frame.kept(near_true)[places]
+    of_true, true_units, _ = frame.products(np.einsum("qd,qjd->qj", q, kept), near_true[places], kept)
     true = np.where(sample.true, of_true, np.nan)
     low, high = np.nanmin(true, axis=1), np.nanmax(true, axis=1)
     deviation = np.sqrt(np.mean(true_units, axis=1)) if metric != "hamming" else np.full(count, 0.5)
@@ -146,7 +188,8 @@ def measure_scores(sample: Sample, metric: str, share: float) -> ExpectedScores:
     offset = (np.arange(count) * BINS)[:, None]
     for start, block in pieces(sample.vectors, count):
         y = frame.centred(block, "row", start)
-        scores, units, _ = frame.products(q @ y.T, y, frame.squares[:, None])
+        kept = frame.kept(y)
+        scores, units, _ = frame.products(q @ kept.T, y, kept)
         bins = bin_of(scores) + offset
         weights = np.ones(scores.shape)
         if sample.rows is not None:
@@ -249,9 +292,10 @@ def noise_sample_of(sample: Sample, frame: _Frame, groups: _Groups) -> NoiseSamp
     read = np.asarray(sample.vectors[flat])
     keys = row_keys(read)[places]
     y = frame.centred(read, "row", 0)
-    directions = (y / np.sqrt(np.maximum(np.square(y).sum(1), 1e-300))[:, None])[places]
-    y, q = y[places], frame.queries[some]
-    scores, units, cosines = frame.products(np.einsum("qd,qjd->qj", q, y), y, frame.squares[some][:, None])
+    left = frame.kept(y)
+    directions = (left / np.sqrt(np.maximum(np.square(left).sum(1), 1e-300))[:, None])[places]
+    y, left, q = y[places], left[places], frame.queries[some]
+    scores, units, cosines = frame.products(np.einsum("qd,qjd->qj", q, left), y, left, some)
     apart = ~(keys[:, kept:, None] == keys[:, None, :kept]).any(2)
     if sample.rows is not None:
         apart &= common != sample.rows[some][:, None]

@@ -28,6 +28,7 @@ from hypersign.hashing.levels import (
     unit_rows,
 )
 from hypersign.hashing.mean import ExactMean
+from hypersign.hashing.principal import MOST_DIMENSIONS, SecondMoments
 from hypersign.hashing.stored import AnyVectors, StoredVectors, read_blocks
 from hypersign.hashing.transformer import Transformer
 from hypersign.rotations import HaarRotation, HadamardRotation
@@ -74,6 +75,14 @@ class SignHasher(Transformer):
     without bias over rotations: a comes from |x - mean|^2/<c, y>. So lower is nearer for every metric.
     `code_distances` has the bound on the error. For "cosine", vectors are scaled to length 1 first.
 
+    **Principal components** (`pca=True`): level codes keep the directions in which the vectors vary most,
+
+        y = R P (x - share mean),    a from |P (x - share mean)|^2/<c, y>
+
+    P are the first m principal components of the vectors, and R rotates in their m dimensions. The products of what P
+    leaves out count as 0; lengths are whole. If components are correlated, as in nearly all real vectors, few of
+    these with more bits find more neighbours than all components with fewer bits.
+
     Packed codes are not features: scikit-learn's estimators would read their words as numbers, and a
     `ColumnTransformer` rounds them to float64. Use `output="bits"` in a pipeline.
 
@@ -93,6 +102,8 @@ class SignHasher(Transformer):
             share can be better for long sign codes, if lengths differ or if all were equal before centring (`plan`
             compares shares). Level codes know the lengths.
         seed: seed of the rotation.
+        pca: whether level codes keep the principal components of the vectors given to `fit`; `bits` says how many.
+            Of each block of 4 million numbers, at most 4,096 vectors count.
         output: form of the codes from `transform`. "packed" gives uint64 (n, ceil(bits/64)) for sign codes and uint8
             (n, row_bytes()) for level codes, for `HammingIndex`. "bits" gives the bits of sign codes as uint8
             (n, bits), 1 where negative, for estimators that follow in a pipeline. The Hamming distance is the
@@ -103,6 +114,7 @@ class SignHasher(Transformer):
         n_features_in_: the dimension.
         metric_: one of `METRICS`.
         bits_: length of a code, without the numbers of the metric.
+        components_: P, float32 (m, dimension), or None without `pca`.
         level_code_: the form of level codes (`bits.LevelCode`; its `count` is m), None for sign codes.
 
     Raises:
@@ -124,6 +136,7 @@ class SignHasher(Transformer):
     n_features_in_: int
     metric_: str
     bits_: int
+    components_: NDArray[np.float32] | None
     level_code_: LevelCode | None
 
     def __init__(
@@ -136,6 +149,7 @@ class SignHasher(Transformer):
         rounds: int = _defaults.ROTATION_ROUNDS,
         center: bool | float = True,
         seed: int = 0,
+        pca: bool = False,
         output: str = "packed",
     ) -> None:
         self.bits = bits
@@ -145,6 +159,7 @@ class SignHasher(Transformer):
         self.rounds = rounds
         self.center = center
         self.seed = seed
+        self.pca = pca
         self.output = output
 
     def fit(self, X: AnyVectors | ArrayLike, y: object = None) -> "SignHasher":
@@ -205,11 +220,14 @@ class SignHasher(Transformer):
 
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
         """Does what `fit` does, for vectors that come in blocks (rows, dimension), as from a large file."""
-        mean = ExactMean()
-        if self.check_options(dimension):
+        mean, share = ExactMean(), self.check_options(dimension)
+        moments = SecondMoments(dimension) if self.pca else None
+        if share or moments:
             for block in blocks:
                 self.add_block(mean, block)
-        return self.fit_mean(mean, dimension)
+                if moments:
+                    moments.add(self._directed(block))
+        return self._fit(mean, moments, dimension)
 
     def add_block(self, mean: ExactMean, block: NDArray[Any]) -> ExactMean:
         """Checks a block of vectors (rows, dimension) and adds it to the mean of vectors that `fit_mean` takes."""
@@ -228,14 +246,22 @@ class SignHasher(Transformer):
         >>> hasher.fit_mean(second.merge(first), 32).difference(SignHasher(bits=64).fit(x))
         ''
         """
-        share = self.check_options(dimension)
-        if not share or not mean.count:
-            return self.restore(np.zeros(dimension))
-        value = mean.value()
-        with np.errstate(over="ignore"):
-            if not np.isfinite(value * mean.count).all():
-                raise HypersignError(f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}")
-        return self.restore(share * value)
+        if self.pca:
+            raise HypersignError("pca needs the vectors, not their mean alone: use fit or hash_file, or pca=False")
+        return self._fit(mean, None, dimension)
+
+    def _fit(self, mean: ExactMean, moments: SecondMoments | None, dimension: int) -> "SignHasher":
+        share, subtracted = self.check_options(dimension), np.zeros(dimension)
+        if share and mean.count:
+            value = mean.value()
+            with np.errstate(over="ignore"):
+                if not np.isfinite(value * mean.count).all():
+                    raise HypersignError(
+                        f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}"
+                    )
+            subtracted = share * value
+        kept = None if moments is None else moments.components(subtracted, self.kept(dimension))
+        return self.restore(subtracted, kept)
 
     def check_options(self, dimension: int) -> float:
         """Returns the share of the mean. Raises HypersignError if an option does not fit this dimension."""
@@ -251,11 +277,13 @@ class SignHasher(Transformer):
         if self.rotation is not None:
             check_choice("rotation", self.rotation, ("hadamard", "haar"))
         check_choice("output", self.output, ("packed", "bits"))
+        if not isinstance(self.pca, bool):
+            raise HypersignError(f"pca must be True or False; got {self.pca!r}")
         if self._metric() == "hamming":
             self._check_signs(dimension)
         else:
             self._check_levels(dimension)
-        count = self._components(dimension)
+        count = self.kept(dimension)
         if self.rotation == "haar" and dimension * count > MOST_HAAR:
             raise HypersignError(
                 f"a haar rotation must hold at most {MOST_HAAR:,} numbers; {dimension} dimensions to {count} "
@@ -266,18 +294,22 @@ class SignHasher(Transformer):
         check_int("seed", self.seed, min=0, max=2**64 - 1)
         return share
 
-    def restore(self, mean: NDArray[np.float64]) -> "SignHasher":
-        """Sets the vector that is subtracted, and makes the rotation: for codes that are read from a file."""
-        self.mean_ = mean
+    def restore(self, mean: NDArray[np.float64], components: NDArray[np.float32] | None = None) -> "SignHasher":
+        """Sets what `fit` measures, as for codes that are read from a file, and makes the rotation.
+
+        `mean` is the vector that is subtracted, `components` what `components_` is.
+        """
+        self.mean_, self.components_ = mean, components
         self.n_features_in_ = len(mean)
-        _, self.bits_, self.metric_ = self.kind(len(mean))
-        count, signs = self._components(len(mean)), self.metric_ == "hamming"
+        _, self.bits_, self.metric_, _ = self.kind(len(mean))
+        count, signs = self.kept(len(mean)), self.metric_ == "hamming"
+        dimension = count if self.pca else len(mean)
         self.level_code_ = None if signs else LevelCode(self.bits_per_dimension, count)
         self.rotation_: HaarRotation | HadamardRotation | None = None
         if self.rotation == "hadamard":
-            self.rotation_ = HadamardRotation(len(mean), self.rounds, self.seed, outputs=count, tight=not signs)
+            self.rotation_ = HadamardRotation(dimension, self.rounds, self.seed, outputs=count, tight=not signs)
         elif self.rotation == "haar":
-            self.rotation_ = HaarRotation(len(mean), self.seed, outputs=count)
+            self.rotation_ = HaarRotation(dimension, self.seed, outputs=count)
         self._threshold: Any = self._sums(mean) if signs else None
         return self
 
@@ -306,14 +338,14 @@ class SignHasher(Transformer):
         """Bytes of a packed code, with the numbers of its metric."""
         return self.empty_codes(0).itemsize * self.columns(self.n_features_in_)
 
-    def kind(self, dimension: int) -> tuple[float, int, str]:
-        """Bits per dimension, bits and metric of codes of vectors of this dimension."""
+    def kind(self, dimension: int) -> tuple[float, int, str, bool]:
+        """Bits per dimension, bits, metric and `pca` of codes of vectors of this dimension."""
         per = self.bits_per_dimension
-        return per, math.ceil(self._components(dimension) * per), self._metric()
+        return per, math.ceil(self.kept(dimension) * per), self._metric(), self.pca
 
     def columns(self, dimension: int) -> int:
         """Columns of packed codes of vectors of this dimension: words of sign codes, bytes of level codes."""
-        count, metric = self._components(dimension), self._metric()
+        count, metric = self.kept(dimension), self._metric()
         if metric == "hamming":
             return -(-count // 64)
         return LevelCode(self.bits_per_dimension, count).width + 4 * NUMBERS
@@ -326,7 +358,17 @@ class SignHasher(Transformer):
     def difference(self, other: "SignHasher") -> str:
         """How two fitted hashers differ, in words; empty if their codes can be compared."""
         names: tuple[str, ...] = (
-            *("bits_", "bits_per_dimension", "metric_", "rotation", "rounds", "center", "seed", "n_features_in_"),
+            *(
+                "bits_",
+                "bits_per_dimension",
+                "metric_",
+                "rotation",
+                "rounds",
+                "center",
+                "seed",
+                "pca",
+                "n_features_in_",
+            ),
         )
         if self.rotation != "hadamard":
             names = tuple(name for name in names if name != "rounds")
@@ -337,6 +379,8 @@ class SignHasher(Transformer):
         ]
         if not parts and not np.array_equal(self.mean_, other.mean_):
             parts = ["the means of different vectors"]
+        if not parts and self.pca and not np.array_equal(self.components_, other.components_):  # type: ignore[arg-type]
+            parts = ["the principal components of different vectors"]
         return ", ".join(parts)
 
     @property
@@ -354,8 +398,8 @@ class SignHasher(Transformer):
     def _metric(self) -> str:
         return self.metric or ("hamming" if self.bits_per_dimension == 1 else "euclidean")
 
-    def _components(self, dimension: int) -> int:
-        """m, the number of components that a code keeps."""
+    def kept(self, dimension: int) -> int:
+        """m, the number of components that a code keeps of vectors of this dimension."""
         if self.bits is None:
             if self._metric() != "hamming":
                 return dimension
@@ -368,6 +412,10 @@ class SignHasher(Transformer):
                 f"the metric hamming is for 1 bit per dimension; got {self.bits_per_dimension}: choose euclidean, "
                 "cosine or inner_product"
             )
+        if self.pca:
+            raise HypersignError(
+                "pca is for codes of a metric; these are sign codes: name a metric, or leave pca out"
+            )
         if self.rotation is None and self.bits not in (None, dimension):
             raise HypersignError(
                 f"without a rotation a code has a bit for every component, here {dimension}; got bits={self.bits}; "
@@ -375,7 +423,7 @@ class SignHasher(Transformer):
             )
 
     def _check_levels(self, dimension: int) -> None:
-        per, count = self.bits_per_dimension, self._components(dimension)
+        per, count = self.bits_per_dimension, self.kept(dimension)
         if self.rotation is None:
             raise HypersignError("level codes need a random rotation; got rotation=None: use hadamard or haar")
         if self.output != "packed":
@@ -384,6 +432,13 @@ class SignHasher(Transformer):
             raise HypersignError(
                 f"bits must be a multiple of bits_per_dimension, {per:g} for each component; got {self.bits}"
             )
+        if self.pca and (self.bits is None or count > dimension):
+            raise HypersignError(
+                f"pca keeps bits/{per:g} principal components, at most the {dimension} of the vectors; got "
+                f"bits={self.bits}"
+            )
+        if self.pca and dimension > MOST_DIMENSIONS:
+            raise HypersignError(f"pca takes vectors of at most {MOST_DIMENSIONS:,} components; got {dimension:,}")
         if count > MOST_LEVELS:
             raise HypersignError(
                 f"level codes keep at most {MOST_LEVELS:,} components; got {count:,}: give fewer bits"
@@ -397,14 +452,14 @@ class SignHasher(Transformer):
             _check_nonzero(block, first)
 
     def _directed(self, x: NDArray[Any]) -> NDArray[Any]:
-        return unit_rows(x) if self.metric_ == "cosine" else x
+        return unit_rows(x) if self._metric() == "cosine" else x
 
     def _level_rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         assert self.level_code_ is not None
         x = self._directed(x)
         rotated = self._rotated(x)
         indices = encode(rotated, self.level_code_)
-        numbers = factors(self.metric_, x, self.mean_, rotated, self.level_code_.levels[indices])
+        numbers = factors(self.metric_, x, self.mean_, rotated, self.level_code_.levels[indices], self.pca)
         if not np.isfinite(numbers).all():
             raise HypersignError(
                 f"squares of the vectors' lengths must be float32 numbers; some are too large: {_SCALE}"
@@ -431,6 +486,8 @@ class SignHasher(Transformer):
         kind = np.float64 if x.dtype.itemsize > (2 if x.dtype.kind in "iub" else 4) else np.float32
         with np.errstate(over="ignore", invalid="ignore"):
             centred = x.astype(kind, copy=False) - self.mean_.astype(kind)
+            if self.components_ is not None:
+                centred = centred @ self.components_.T.astype(kind, copy=False)
             rotated = centred if self.rotation_ is None else self.rotation_(centred)
         if _all_finite(rotated):
             return rotated

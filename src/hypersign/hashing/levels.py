@@ -96,11 +96,14 @@ def factors(
     mean: NDArray[np.float64],
     rotated: NDArray[np.floating],
     values: NDArray[np.int8],
+    pca: bool = False,
 ) -> NDArray[np.float32]:
     """The numbers that follow the levels of each row, float32 (n, NUMBERS).
 
         f = |x - mean|^2/<c, y>,   <x - mean, q - mean> ~ f <c, R (q - mean)>
         euclidean: -2 f, |x - mean|^2    cosine and inner product: -f, -<x, mean>
+
+    With `pca`, y has only the part of x - mean along the principal components, and f = |y|^2/<c, y>.
 
     Args:
         metric: "euclidean", "cosine" or "inner_product".
@@ -108,13 +111,15 @@ def factors(
         mean: what was subtracted (d,).
         rotated: y = R (x - mean), shape (n, m).
         values: c, the levels of y, int8 (n, m).
+        pca: whether y is that part alone.
     """
     x = x.astype(np.float64)
     with np.errstate(over="ignore"):
         squares = np.square(x - mean).sum(1)
     products = np.einsum("ij,ij->i", values.astype(np.float64), rotated)
     with np.errstate(over="ignore"):
-        f = np.divide(squares, products, out=np.zeros(len(x)), where=products > 0)
+        kept = np.square(rotated, dtype=np.float64).sum(1) if pca else squares
+        f = np.divide(kept, products, out=np.zeros(len(x)), where=products > 0)
     columns = [-2 * f, squares] if metric == "euclidean" else [-f, -(x @ mean)]
     with np.errstate(over="ignore"):
         return np.stack(columns, axis=1).astype("<f4")

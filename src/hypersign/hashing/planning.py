@@ -15,6 +15,7 @@ from hypersign.hashing.expected_scores import Angles, expected_scores
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
 from hypersign.hashing.index import HammingIndex
 from hypersign.hashing.prediction import predict
+from hypersign.hashing.principal import MOST_DIMENSIONS
 from hypersign.hashing.sample import Sample, sampled
 from hypersign.hashing.stored import AnyVectors
 
@@ -37,7 +38,8 @@ class Row:
     the vectors' size divided by the codes' size; `recall`, the predicted recall@k by rescoring factor;
     `standard_error`, its standard error over the queries (NaN for one query); `recall_by_center`, the recall by the
     share of the mean that is subtracted; `best_center`, the share with the highest recall (level codes know the
-    lengths and have one share alone); `measured_recall`, the recall measured after hashing, or None.
+    lengths and have one share alone); `measured_recall`, the recall measured after hashing, or None; `pca`, whether
+    codes keep principal components.
     """
 
     bits: int
@@ -50,10 +52,11 @@ class Row:
     measured_recall: dict[int, float] | None = None
     bits_per_dimension: float = 1
     metric: str = "hamming"
+    pca: bool = False
 
-    def kind(self) -> tuple[float, int, str]:
-        """Bits per dimension, bits and metric."""
-        return self.bits_per_dimension, self.bits, self.metric
+    def kind(self) -> tuple[float, int, str, bool]:
+        """Bits per dimension, bits, metric and `pca`."""
+        return self.bits_per_dimension, self.bits, self.metric, self.pca
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +179,8 @@ def plan(
         bits: lengths of sign codes, which are compared by their Hamming distance.
         bits_per_dimension: bits of level codes, which estimate the metric; they keep as many components as vectors
             have.
-        bytes: adds the longest code of each kind that fits into this number of bytes per vector.
+        bytes: adds the longest code of each kind that fits into this number of bytes per vector; level codes then
+            keep principal components (`pca`) of vectors of at most 4,096.
         hasher: adds a hasher of level codes, which need not be fitted.
         metric: metric of the true neighbours: "euclidean", "cosine" or "inner_product". Recall above factor 1 is
             that of candidates rescored by it: `rescore(..., metric=metric)`.
@@ -237,25 +241,23 @@ def plan(
 def _level_hashers(
     d: int, kinds: Sequence[float], bytes: int | None, metric: str, share: float, common: dict[str, Any]
 ) -> list[SignHasher]:
-    """The hashers of level codes with all components, and of those with as many as `bytes` allow."""
+    """The hashers of level codes with all components, and of those with as many principal ones as `bytes` allow."""
     found = []
     for kind in kinds:
         options = common | {"bits_per_dimension": kind, "metric": metric, "center": share}
         whole = SignHasher(**options)
         whole.check_options(d)
         found.append(whole)
-        if bytes is None:
-            continue
-        fewer = _fitting(options, bytes, d)
-        if fewer is not None and fewer.columns(d) != whole.columns(d):
-            found.append(fewer)
+        if bytes is not None and whole.columns(d) > bytes:
+            fewer = _fitting(options | {"pca": d <= MOST_DIMENSIONS}, bytes, d)
+            found += [] if fewer is None else [fewer]
     return found
 
 
 def _fitting(options: dict[str, Any], bytes: int, d: int) -> SignHasher | None:
-    """The hasher of level codes with the most components, up to the dimension, that take at most `bytes` bytes."""
+    """The hasher of level codes with the most components, fewer than the dimension, that take `bytes` at most."""
     kind = options["bits_per_dimension"]
-    low, high = 0, d
+    low, high = 0, d - 1
     while low < high:
         count = (low + high + 1) // 2
         fits = SignHasher(int(np.ceil(count * kind)), **options).columns(d) <= bytes
@@ -297,7 +299,7 @@ def _level_row(
 ) -> Row:
     d, share = start.vectors.shape[1], check_share(hasher.center)
     found = predict(start, hasher, factors, known)
-    (per, bits, metric), size = hasher.kind(d), hasher.columns(d)
+    (per, bits, metric, pca), size = hasher.kind(d), hasher.columns(d)
     return Row(
         bits=bits,
         bytes=size,
@@ -308,6 +310,7 @@ def _level_row(
         best_center=share,
         bits_per_dimension=per,
         metric=metric,
+        pca=pca,
     )
 
 

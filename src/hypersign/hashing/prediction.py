@@ -106,13 +106,11 @@ def predicted_recall(
     (0.3, 0.8)
     """
     start = sampled(vectors, queries, k, metric, sample, seed)
-    known: dict[Any, ExpectedScores] = {}
+    known: dict[Any, Any] = {}
     return [predict(start, hasher, factors, known) for hasher in hashers]
 
 
-def predict(
-    sample: Sample, hasher: SignHasher, factors: Sequence[float], known: dict[Any, ExpectedScores]
-) -> Prediction:
+def predict(sample: Sample, hasher: SignHasher, factors: Sequence[float], known: dict[Any, Any]) -> Prediction:
     """The prediction for a hasher's codes. `known` keeps what hashers of one metric and centre have in common."""
     by_query = recall_by_query(sample, hasher, factors, known)
     return Prediction(
@@ -122,11 +120,12 @@ def predict(
 
 
 def recall_by_query(
-    sample: Sample, hasher: SignHasher, factors: Sequence[float], known: dict[Any, ExpectedScores]
+    sample: Sample, hasher: SignHasher, factors: Sequence[float], known: dict[Any, Any]
 ) -> dict[float, NDArray[np.float64]]:
     """The expected recall of each query, shape (q,), by rescoring factor."""
     code = _code(hasher, sample.queries.shape[1])
-    expected, model = expected_scores(sample, code.metric, check_share(hasher.center), known), Noise(code)
+    kept = code.count if hasher.pca else None
+    expected, model = expected_scores(sample, code.metric, check_share(hasher.center), known, kept), Noise(code)
     total = len(sample.vectors) - (sample.rows is not None)
     correlation = np.where(expected.noise_sample.differ, model.correlation(expected.noise_sample), 0)
     found = {}

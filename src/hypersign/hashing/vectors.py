@@ -2,7 +2,8 @@
 
 A codes file is a safetensors file with the tensors `mean`, float64 (dimension,), and `codes`, uint64 (n, words) or,
 for level codes, uint8 (n, bytes). If ids are not 0 to n - 1, it has also `ids`, int64 (n,), ascending; and for
-`BoundedIndex`, `cosines` and `lengths`, float32 (n,). Its metadata has the hasher's options, as JSON under the key
+`BoundedIndex`, `cosines` and `lengths`, float32 (n,); of codes of principal components, `components`, float32
+(m, dimension). Its metadata has the hasher's options, as JSON under the key
 `hypersign`; those of level codes also name bits per dimension and metric. While a codes file is being written, it has
 a hidden name that depends on the vectors and on the fitted hasher; the codes are its last tensor, so its size says
 how many vectors are done.
@@ -33,19 +34,20 @@ from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
 
-VERSIONS = (1, 2, 3)
-"""Of codes files: 1 is sign codes alone, 2 has ids or bounds, 3 is level codes, with or without ids."""
+VERSIONS = (1, 2, 3, 4)
+"""Of codes files: 1 is sign codes alone, 2 has ids or bounds, 3 is level codes, 4 those of principal components."""
 
 ALLOWED: tuple[set[str], ...] = (set(), {"ids"}, {"cosines", "lengths"})
-"""Tensors beside the mean and the codes."""
+"""Tensors beside the mean, the principal components and the codes."""
 
 CHECKED = 1 << 20
 """Numbers checked at a time."""
 
-_KINDS = {"mean": "F64", "ids": "I64", "cosines": "F32", "lengths": "F32"}
+_KINDS = {"mean": "F64", "components": "F32", "ids": "I64", "cosines": "F32", "lengths": "F32"}
 
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
 LEVEL_OPTIONS = (*OPTIONS, "bits_per_dimension", "metric")
+PCA_OPTIONS = (*LEVEL_OPTIONS, "pca")
 
 
 def hash_file(
@@ -297,8 +299,8 @@ def read_codes(path: Path) -> CodesFile:
         try:
             header = read_header(file)
             text = header.metadata.get("hypersign")
-            more = set(header.tensors) - {"mean", "codes"}
-            if text is None or len(header.tensors) != len(more) + 2 or more not in ALLOWED:
+            more = set(header.tensors) - {"mean", "components", "codes"}
+            if text is None or not {"mean", "codes"} <= set(header.tensors) or more not in ALLOWED:
                 raise HypersignError("a mean, codes and the hasher's options were expected")
             saved = parse_object("the hasher's options", text)
             hasher = _hasher(saved)
@@ -306,8 +308,12 @@ def read_codes(path: Path) -> CodesFile:
             found = {name: _tensor(file, len(header.raw), entry) for name, entry in header.tensors.items()}
             _check_numbers(found)
             bounds = (found["cosines"], found["lengths"]) if "cosines" in found else None
+            components = np.array(found["components"]).reshape(-1, len(found["mean"])) if hasher.pca else None
             return CodesFile(
-                hasher.restore(np.array(found["mean"])), found["codes"].reshape(shape), found.get("ids"), bounds
+                hasher.restore(np.array(found["mean"]), components),
+                found["codes"].reshape(shape),
+                found.get("ids"),
+                bounds,
             )
         except HypersignError as error:
             raise HypersignError(
@@ -319,6 +325,7 @@ def _check_numbers(found: Mapping[str, NDArray[Any]]) -> None:
     """Checks numbers block by block, so that mapped tensors are not in memory at once."""
     checks: dict[str, tuple[Callable[[NDArray[Any]], Any], str]] = {
         "mean": (np.isfinite, "be finite"),
+        "components": (lambda x: np.abs(x) <= 2, "be entries of unit vectors"),
         "ids": (lambda x: x[1:] > x[:-1], "ascend"),
         "cosines": (lambda x: (x > 0) & (x < np.inf), "be positive numbers"),
         "lengths": (lambda x: (x >= 0) & (x < np.inf), "be numbers >= 0"),
@@ -346,12 +353,12 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
             f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} to {VERSIONS[-1]}; "
             "hash its vectors again"
         )
-    options = LEVEL_OPTIONS if version == VERSIONS[-1] else OPTIONS
+    options = {3: LEVEL_OPTIONS, 4: PCA_OPTIONS}.get(version, OPTIONS)
     missing = [name for name in options if name not in saved]
     if missing:
         raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
     check_int("bits", saved["bits"], min=1, max=MOST_BITS)
-    if options == LEVEL_OPTIONS:
+    if options != OPTIONS:
         check_choice("metric", saved["metric"], LEVEL_METRICS)
     return SignHasher(**{name: saved[name] for name in options})
 
@@ -368,7 +375,9 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
     if 0 in (*mean.shape, codes.shape[1]):
         raise HypersignError("its mean and its codes must have a dimension")
-    for name in set(tensors) - {"mean", "codes"}:
+    if ("components" in tensors) != hasher.pca:
+        raise HypersignError("its principal components must be there if its hasher keeps them, and only then")
+    for name in set(tensors) - {"mean", "components", "codes"}:
         more = tensors[name]
         if (more.dtype, more.shape) != (_KINDS[name], codes.shape[:1]):
             raise HypersignError(
@@ -376,6 +385,12 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
                 f"{more.shape}"
             )
     hasher.check_options(mean.shape[0])
+    if hasher.pca:
+        wanted, found = (hasher.kept(mean.shape[0]), *mean.shape), tensors["components"]
+        if (found.dtype, found.shape) != ("F32", wanted):
+            raise HypersignError(
+                f"its principal components must be of type F32 and shape {wanted}; got {found.dtype}, {found.shape}"
+            )
     width = hasher.columns(mean.shape[0])
     if codes.shape[1] != width:
         raise HypersignError(
@@ -402,19 +417,24 @@ def _tensor(file: BinaryIO, start: int, entry: Entry) -> NDArray[Any]:
 
 
 def _prefix(hasher: SignHasher, count: int, *, ids: bool = False, bounds: bool = False) -> bytes:
-    """Everything before the codes, but for bounds: the header of a safetensors file, and the mean."""
+    """Everything before the codes, but for bounds: the header, the mean and the principal components, if any."""
     mean = np.ascontiguousarray(hasher.mean_, "<f8")
+    components = np.empty(0) if hasher.components_ is None else np.ascontiguousarray(hasher.components_, "<f4")
     signs = hasher.level_code_ is None
     shapes: dict[str, tuple[int, ...]] = {"mean": mean.shape}
+    if hasher.pca:
+        shapes["components"] = components.shape
     if bounds:
         shapes |= {"cosines": (count,), "lengths": (count,)}
     shapes["codes"] = (count, hasher.columns(len(mean)))
     if ids:
         shapes["ids"] = (count,)
-    saved: dict[str, Any] = {"version": VERSIONS[(ids or bounds) if signs else -1]}
-    saved |= {name: getattr(hasher, name) for name in (OPTIONS if signs else LEVEL_OPTIONS)} | {"bits": hasher.bits_}
+    version = (2 if ids or bounds else 1) if signs else (4 if hasher.pca else 3)
+    names = {3: LEVEL_OPTIONS, 4: PCA_OPTIONS}.get(version, OPTIONS)
+    saved: dict[str, Any] = {"version": version} | {name: getattr(hasher, name) for name in names}
+    saved["bits"] = hasher.bits_
     if not signs:
         saved["metric"] = hasher.metric_
     kinds = _KINDS | {"codes": "U64" if signs else "U8"}
     tensors = {name: (kinds[name], shape) for name, shape in shapes.items()}
-    return header_bytes(tensors, {"hypersign": json.dumps(saved)}) + mean.tobytes()
+    return header_bytes(tensors, {"hypersign": json.dumps(saved)}) + mean.tobytes() + components.tobytes()
