@@ -16,7 +16,8 @@ Every program runs in a process of its own, on one thread. `--rivals PYTHON` is 
 - error: its standard error over queries.
 - microseconds: processor time per query: the minimum over interleaved rounds; spread: the median above it.
 - ahead: recall of the best of our codes of no more bytes, less the rival's. Beside codes with all components there
-  are codes of 2, 3 and 4 bits with as many principal components as fit into each rival's bytes.
+  are codes of 2, 3 and 4 bits with as many principal components as fit into each rival's bytes, and in more bytes
+  than all components take codes of 4 bits with more random components than vectors have.
 - times_as_fast: the rival's time over that of our fastest codes with no less recall, less one standard error.
 
 Every program gets all queries in one call. HyperSign skips wide codes by their signs, as it does by default.
@@ -165,8 +166,9 @@ class Hypersign:
         else:
             options = {"bits_per_dimension": bits, "metric": metric.replace(" ", "_"), "seed": seed}
             hasher = SignHasher(**options)
-            if kind.startswith("pca"):
-                hasher = SignHasher(int(kind.split()[1]), pca=True, **options)
+            if kind != "levels":
+                what, length = kind.split()
+                hasher = SignHasher(int(length), pca=what == "pca", **options)
         self.hasher = hasher
         self.index = HammingIndex(hasher.fit(base), hasher.codes(base))
 
@@ -180,15 +182,28 @@ class Hypersign:
         return self.index.codes.nbytes + (self.hasher.components_.nbytes if self.hasher.pca else 0)
 
 
-def components(bits: int, size: float, count: int, dimension: int) -> int:
-    """The most principal components of codes of `size` bytes, two float32 numbers and a share of them included.
+def fitting(size: float, count: int, dimension: int) -> dict[tuple[str, int], int]:
+    """The lengths in bits of codes of at most `size` bytes, by what they keep and bits per dimension.
 
-    The components of `count` vectors take 4 bytes for each of the `dimension` numbers of each.
+    With the principal components of `count` vectors each vector has a share of 4 bytes for each number of them.
     """
-    found = dimension
-    while found and math.ceil(found * bits / 8) + 8 + 4 * found * dimension / count > size:
-        found -= 1
-    return found
+    from hypersign import SignHasher
+
+    def most(bits: int, low: int, high: int, share: float) -> int:
+        while low < high:
+            kept = (low + high + 1) // 2
+            hasher = SignHasher(kept * bits, bits_per_dimension=bits)
+            fits = hasher.columns(dimension) + share * kept <= size
+            low, high = (kept, high) if fits else (low, kept - 1)
+        return low
+
+    found = {("pca", bits): most(bits, 0, dimension - 1, 4 * dimension / count) * bits for bits in (2, 3, 4)}
+    found["more", 4] = most(4, dimension, 8 * dimension, 0) * 4
+    return {
+        (kind, bits): length
+        for (kind, bits), length in found.items()
+        if 0 < length < (dimension - 1) * bits or length > dimension * bits
+    }
 
 
 PROGRAMS: dict[str, Any] = {"hypersign": Hypersign, "rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}
@@ -352,15 +367,13 @@ def compare(options: argparse.Namespace, base: Vectors, queries: Vectors, metric
 
         for (program, bits), server in asked.items():
             build(program, bits, server)
-        sizes = {round(row["bytes"]) for name, row in rows.items() if not name.startswith("HyperSign")}
+        sizes = {math.floor(row["bytes"] + 0.5) for name, row in rows.items() if not name.startswith("HyperSign")}
         for size in sorted(sizes):
-            for bits in (2, 3, 4):
-                kept = components(bits, size, *base.shape)
-                if 0 < kept < base.shape[1]:
-                    program = f"HyperSign of {size} bytes, principal components"
-                    server = Server(sys.executable, "hypersign", f"pca {kept * bits}", metric, bits, folder)
-                    asked[program, bits] = server
-                    build(program, bits, server)
+            for (kind, bits), length in fitting(size, *base.shape).items():
+                what = "principal components" if kind == "pca" else "more components"
+                program = f"HyperSign of {size} bytes, {what}"
+                asked[program, bits] = Server(sys.executable, "hypersign", f"{kind} {length}", metric, bits, folder)
+                build(program, bits, asked[program, bits])
         for _ in range(options.rounds):
             for row, server in zip(rows.values(), asked.values(), strict=True):
                 answer = server.ask("search")

@@ -56,10 +56,14 @@ def data_set(name: str, vectors: int) -> tuple[NDArray[Any], NDArray[Any]]:
 METRICS = ("euclidean", "cosine", "inner_product")
 
 
-def codes(metric: str) -> dict[str, dict[str, Any]]:
-    """The options of the hashers, by the name of the code."""
+def codes(metric: str, dimension: int) -> dict[str, dict[str, Any]]:
+    """The options of the hashers, by the name of the code; "2 of 1/2" keeps half as many principal components."""
     levels = {f"{bits:g}": {"bits_per_dimension": bits, "metric": metric} for bits in (1, 1.5, 2, 3, 4)}
-    return {"signs": {"bits": 256}} | levels
+    principal = {
+        f"{bits} of 1/{part}": levels[f"{bits}"] | {"bits": bits * (dimension // part), "pca": True}
+        for bits, part in ((2, 2), (4, 4))
+    }
+    return {"signs": {"bits": 256}} | levels | principal
 
 
 def distances(vectors: NDArray[Any], queries: NDArray[Any], metric: str) -> NDArray[np.float64]:
@@ -84,7 +88,7 @@ def measured(
 def compared(name: str, vectors: NDArray[Any], queries: NDArray[Any], rotations: int) -> Iterator[dict[str, Any]]:
     """A row for each metric, code and factor."""
     for metric in METRICS:
-        kinds = codes(metric)
+        kinds = codes(metric, vectors.shape[1])
         hashers = [SignHasher(**kind) for kind in kinds.values()]
         exact = distances(vectors, queries, metric)
         predictions = predicted_recall(vectors, hashers, queries=queries, k=K, factors=FACTORS, metric=metric)
