@@ -48,6 +48,13 @@ class RPReLU(_Slopes):
     def pieces(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return -self.gamma, self.slope, torch.ones_like(self.slope), self.zeta
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `(N, channels, ...)` to the same shape. torch's PReLU reads and writes half as much as two products."""
+        if isinstance(x, torch.fx.Proxy):
+            return traced(self, x)
+        gamma, zeta = (values.view(-1, *[1] * (x.dim() - 2)) for values in (self.gamma, self.zeta))
+        return nn.functional.prelu(x - gamma, self.slope) + zeta
+
 
 class Maxout(_Slopes):
     """AdaBin's activation: learned slopes on either side of 0, per channel.
