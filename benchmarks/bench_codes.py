@@ -16,8 +16,8 @@ Every program runs in a process of its own, on one thread. `--rivals PYTHON` is 
 - error: its standard error over queries.
 - microseconds: processor time per query: the minimum over interleaved rounds; spread: the median above it.
 - ahead: recall of the best of our codes of no more bytes, less the rival's. Beside codes with all components there
-  are codes of 2, 3 and 4 bits with as many principal components as fit into each rival's bytes, and in more bytes
-  than all components take codes of 4 bits with more random components than vectors have.
+  are codes of 2, 3 and 4 bits with as many principal components as fit into each rival's bytes, and codes of the most
+  bits that leave room with more random components than vectors have.
 - times_as_fast: the rival's time over that of our fastest codes with no less recall, less one standard error.
 
 Every program gets all queries in one call. HyperSign skips wide codes by their signs, as it does by default.
@@ -182,28 +182,31 @@ class Hypersign:
         return self.index.codes.nbytes + (self.hasher.components_.nbytes if self.hasher.pca else 0)
 
 
-def fitting(size: float, count: int, dimension: int) -> dict[tuple[str, int], int]:
+def fitting(size: float, count: int, dimension: int) -> dict[tuple[str, float], int]:
     """The lengths in bits of codes of at most `size` bytes, by what they keep and bits per dimension.
 
     With the principal components of `count` vectors each vector has a share of 4 bytes for each number of them.
     """
     from hypersign import SignHasher
 
-    def most(bits: int, low: int, high: int, share: float) -> int:
+    def most(bits: float, low: int, high: int, share: float) -> int:
         while low < high:
             kept = (low + high + 1) // 2
-            hasher = SignHasher(kept * bits, bits_per_dimension=bits)
+            hasher = SignHasher(math.ceil(kept * bits), bits_per_dimension=bits, metric="euclidean")
             fits = hasher.columns(dimension) + share * kept <= size
             low, high = (kept, high) if fits else (low, kept - 1)
         return low
 
-    found = {("pca", bits): most(bits, 0, dimension - 1, 4 * dimension / count) * bits for bits in (2, 3, 4)}
-    found["more", 4] = most(4, dimension, 8 * dimension, 0) * 4
-    return {
-        (kind, bits): length
-        for (kind, bits), length in found.items()
-        if 0 < length < (dimension - 1) * bits or length > dimension * bits
-    }
+    found: dict[tuple[str, float], int] = {}
+    for bits in (2, 3, 4):
+        kept = most(bits, 0, dimension, 4 * dimension / count)
+        if 0 < kept < dimension:
+            found["pca", bits] = kept * bits
+    for bits in BITS[::-1]:
+        kept = most(bits, 0, 8 * dimension, 0)
+        if kept >= dimension:
+            return found | ({("more", bits): math.ceil(kept * bits)} if kept > dimension else {})
+    return found
 
 
 PROGRAMS: dict[str, Any] = {"hypersign": Hypersign, "rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}

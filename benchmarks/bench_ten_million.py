@@ -11,9 +11,9 @@ queries are made in a temporary folder. Then four commands run one after the oth
     exact search  the 10 nearest of one query in 50, by bounds
 
 Peak memory is read from /proc: what a process has of its own (RssAnon), and mapped pages of files (RssFile), which
-the system may take back; it is also read for the other commands of hashing: level codes, --skip and --packed, and for
-up to a million vectors plans, inspect, a folder and other formats of files. Then the four run again in another
-folder, killed (SIGKILL) at random moments of the seconds that they took before. After every kill and at the end, a
+the system may take back; it is also read for the other commands of hashing: level codes, --pca, --skip and --packed,
+and for up to a million vectors plans, inspect, a folder and other formats of files. Then the four run again in
+another folder, killed (SIGKILL) at random moments of the seconds that they took before. After every kill and at the end, a
 file that is there must be that of the undisturbed run, byte by byte, and no other file may be left.
 """
 
@@ -102,6 +102,7 @@ def other_commands(inputs: Path, folder: Path, count: int) -> dict[str, list[str
         "hash --skip": hashed(vectors, "--bits", str(BITS), "--skip"),
         "hash --packed": hashed(vectors, "--packed"),  # as bits, 8 per component
         "hash of 2 bits per dimension": hashed(vectors, "--bits-per-dimension", "2", output=levels),
+        "hash --pca": hashed(vectors, "--bits-per-dimension", "4", "--bits", "256", "--pca"),
         "search without vectors": [*search, codes, queries, "-k", str(K)],
         "search of 2 bits per dimension": [*search, levels, queries, "-k", str(K)],
         "search --rescore of 2 bits per dimension": [*search, levels, queries, "-k", str(K), "--rescore", vectors],

@@ -79,7 +79,7 @@ def hash_(
         rounds: rounds of random signs and Hadamard transforms.
         center: share of the vectors' mean to subtract first, 0 to 1; --plan shows the best one.
         pca: keep the principal components of the vectors, --bits over --bits-per-dimension of them; codes of a metric
-            only. Nearly all real vectors then have more recall per byte.
+            only. --plan --bytes shows whether they have more recall at equal bytes.
         neighbours: k of the plan's recall@k; 10 by default.
         queries: number of rows that the plan draws as queries, 200 by default, or a file of queries of your own.
         recall: name the cheapest code of the plan with this recall, 0 to 1: the fewest candidates to rescore, then

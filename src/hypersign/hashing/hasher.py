@@ -80,8 +80,9 @@ class SignHasher(Transformer):
         y = R P (x - share mean),    a from |P (x - share mean)|^2/<c, y>
 
     P are the first m principal components of the vectors, and R rotates in their m dimensions. The products of what P
-    leaves out count as 0; lengths are whole. If components are correlated, as in nearly all real vectors, few of
-    these with more bits find more neighbours than all components with fewer bits.
+    leaves out count as 0; lengths are whole. Where few directions hold most of the variance, as in image descriptors
+    and pixels, these with more bits find more neighbours than all components with fewer bits. Where many do, as in
+    some word vectors, they find fewer. `plan(vectors, bytes=...)` compares both.
 
     Packed codes are not features: scikit-learn's estimators would read their words as numbers, and a
     `ColumnTransformer` rounds them to float64. Use `output="bits"` in a pipeline.
