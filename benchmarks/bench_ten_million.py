@@ -13,8 +13,8 @@ queries are made in a temporary folder. Then four commands run one after the oth
 Peak memory is read from /proc: what a process has of its own (RssAnon), and mapped pages of files (RssFile), which
 the system may take back; it is also read for the other commands of hashing: level codes, --pca, --skip and --packed,
 and for up to a million vectors plans, inspect, a folder and other formats of files. Then the four run again in
-another folder, killed (SIGKILL) at random moments of the seconds that they took before. After every kill and at the end, a
-file that is there must be that of the undisturbed run, byte by byte, and no other file may be left.
+another folder, killed (SIGKILL) at random moments of the seconds that they took before. After every kill and at the
+end, a file that is there must be that of the undisturbed run, byte by byte, and no other file may be left.
 """
 
 import argparse
