@@ -168,7 +168,7 @@ class Hypersign:
             hasher = SignHasher(**options)
             if kind != "levels":
                 what, length = kind.split()
-                hasher = SignHasher(int(length), pca=what == "pca", **options)
+                hasher = SignHasher(**{"pca" if what == "pca" else "bits": int(length)}, **options)
         self.hasher = hasher
         self.index = HammingIndex(hasher.fit(base), hasher.codes(base))
 
@@ -183,7 +183,7 @@ class Hypersign:
 
 
 def fitting(size: float, count: int, dimension: int) -> dict[tuple[str, float], int]:
-    """The lengths in bits of codes of at most `size` bytes, by what they keep and bits per dimension.
+    """The components (pca) or bits (more) of codes of at most `size` bytes, by that and by bits per dimension.
 
     With the principal components of `count` vectors each vector has a share of 4 bytes for each number of them.
     """
@@ -201,7 +201,7 @@ def fitting(size: float, count: int, dimension: int) -> dict[tuple[str, float], 
     for bits in (2, 3, 4):
         kept = most(bits, 0, dimension, 4 * dimension / count)
         if 0 < kept < dimension:
-            found["pca", bits] = kept * bits
+            found["pca", bits] = kept
     for bits in BITS[::-1]:
         kept = most(bits, 0, 8 * dimension, 0)
         if kept >= dimension:

@@ -102,7 +102,7 @@ def other_commands(inputs: Path, folder: Path, count: int) -> dict[str, list[str
         "hash --skip": hashed(vectors, "--bits", str(BITS), "--skip"),
         "hash --packed": hashed(vectors, "--packed"),  # as bits, 8 per component
         "hash of 2 bits per dimension": hashed(vectors, "--bits-per-dimension", "2", output=levels),
-        "hash --pca": hashed(vectors, "--bits-per-dimension", "4", "--bits", "256", "--pca"),
+        "hash --pca": hashed(vectors, "--bits-per-dimension", "4", "--pca", "64"),
         "search without vectors": [*search, codes, queries, "-k", str(K)],
         "search of 2 bits per dimension": [*search, levels, queries, "-k", str(K)],
         "search --rescore of 2 bits per dimension": [*search, levels, queries, "-k", str(K), "--rescore", vectors],

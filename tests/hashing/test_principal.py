@@ -42,7 +42,7 @@ def principal(x, mean, count):
 @pytest.mark.parametrize("metric", METRICS)
 def test_components_are_singular_vectors(metric, share):
     x = vectors()
-    hasher = SignHasher(40, bits_per_dimension=4, metric=metric, center=share, pca=True).fit(x)
+    hasher = SignHasher(bits_per_dimension=4, metric=metric, center=share, pca=10).fit(x)
     directed = x / np.linalg.norm(x, axis=1)[:, None] if metric == "cosine" else x
     expected = principal(directed, share * directed.mean(0), 10)
     assert hasher.components_.dtype == np.float32
@@ -73,13 +73,12 @@ def test_rows_and_scores(metric, bits, rotation):
     """The codes of y = R P (x - mean), and search by their estimates, both written out."""
     x, q = vectors(150), vectors(5, seed=1)
     hasher = SignHasher(
-        int(np.ceil(11 * bits)),
         bits_per_dimension=bits,
         metric=metric,
         rotation=rotation,
         center=0.7,
         seed=3,
-        pca=True,
+        pca=11,
     ).fit(x)
     codes, code = hasher.codes(x), LevelCode(bits, 11)
     assert codes.shape == (150, code.width + 8) == (150, hasher.row_bytes())
@@ -119,7 +118,7 @@ def test_prediction_meets_measurement(metric, bits, count):
         "inner_product": -q @ x.T,
     }[metric]
     kth = np.sort(distances, axis=1)[:, 9]
-    options = {"bits": int(count * bits), "bits_per_dimension": bits, "metric": metric, "pca": True}
+    options = {"bits_per_dimension": bits, "metric": metric, "pca": count}
     (predicted,) = predicted_recall(x, [SignHasher(**options)], queries=q, factors=(1, 4), metric=metric)
     measured = []
     for seed in range(4):
@@ -134,7 +133,7 @@ def test_more_recall_at_equal_bytes():
     x, q = vectors(), vectors(100, seed=1)
     truth = np.argsort(np.square(q[:, None] - x).sum(2), axis=1)[:, :10]
     shares = []
-    for options in ({"bits_per_dimension": 1}, {"bits": 48, "bits_per_dimension": 3, "pca": True}):
+    for options in ({"bits_per_dimension": 1}, {"bits_per_dimension": 3, "pca": 16}):
         hasher = SignHasher(metric="euclidean", **options).fit(x)
         assert hasher.row_bytes() == 14
         found = HammingIndex(hasher, hasher.codes(x)).search(q, 10).indices
@@ -145,7 +144,7 @@ def test_more_recall_at_equal_bytes():
 def test_files(tmp_path):
     x = vectors().astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    options = {"bits": 48, "bits_per_dimension": 4, "metric": "cosine", "pca": True}
+    options = {"bits_per_dimension": 4, "metric": "cosine", "pca": 12}
     hasher = hash_file(tmp_path / "x.npy", tmp_path / "c", SignHasher(**options))
     np.testing.assert_array_equal(hasher.components_, SignHasher(**options).fit(x).components_)
     index = HammingIndex.load(tmp_path / "c")
@@ -172,18 +171,19 @@ def test_files(tmp_path):
         ({"components": np.ones((12, 48))}, {}, "F32"),
         ({"components": np.full((12, 48), np.nan, np.float32)}, {}, "entries of unit vectors"),
         ({"components": None}, {}, "must be there"),
-        ({}, {"pca": False}, "must be there"),
         ({}, {"pca": None}, "must be there"),
-        ({}, {"pca": 1}, "pca must be"),
-        ({}, {"version": 3}, "must be there"),
+        ({}, {"pca": 0}, "pca must be"),
+        ({}, {"pca": "12"}, "pca must be"),
+        ({}, {"pca": 13}, r"shape \(13, 48\)"),
+        ({}, {"version": 3, "bits": 48}, "must be there"),
     ],
 )
 def test_damaged_files(tmp_path, change, options, message):
     x = vectors(60)
-    hasher = SignHasher(48, bits_per_dimension=4, pca=True).fit(x)
+    hasher = SignHasher(bits_per_dimension=4, pca=12).fit(x)
     HammingIndex(hasher, hasher.codes(x)).save(tmp_path / "c")
-    saved = {"version": 4, "bits": 48, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
-    saved |= {"bits_per_dimension": 4, "metric": "euclidean", "pca": True}
+    saved = {"version": 4, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
+    saved |= {"bits_per_dimension": 4, "metric": "euclidean", "pca": 12}
     tensors = load_file(tmp_path / "c")
     save_file(tensors, tmp_path / "again", {"hypersign": json.dumps(saved)})
     assert len(HammingIndex.load(tmp_path / "again")) == 60
@@ -198,19 +198,22 @@ def test_damaged_files(tmp_path, change, options, message):
     [
         ({"bits": 64}, "these are sign codes"),
         ({"metric": "hamming", "bits": 64}, "these are sign codes"),
-        ({"bits_per_dimension": 2}, "got bits=None"),
-        ({"bits_per_dimension": 2, "bits": 98}, "at most the 48 of the vectors; got bits=98"),
-        ({"bits_per_dimension": 2, "bits": 20, "rotation": None}, "need a random rotation"),
-        ({"bits_per_dimension": 2, "bits": 20, "pca": 1}, "pca must be"),
+        ({}, "these are sign codes"),
+        ({"bits_per_dimension": 2, "bits": 98}, "got pca=9 and bits=98: leave one out"),
+        ({"bits_per_dimension": 2, "pca": 49}, "at most the 48 components of the vectors; got 49"),
+        ({"bits_per_dimension": 2, "rotation": None}, "need a random rotation"),
+        ({"bits_per_dimension": 2, "pca": 0}, "pca must be"),
+        ({"bits_per_dimension": 2, "pca": True}, "pca must be"),
+        ({"bits_per_dimension": 2, "pca": 2.5}, "pca must be"),
     ],
 )
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(HypersignError, match=message):
-        SignHasher(**{"pca": True} | options).fit(vectors(60))
+        SignHasher(**{"pca": 9} | options).fit(vectors(60))
 
 
 def test_vectors_that_do_not_fit():
-    hasher = SignHasher(20, bits_per_dimension=2, pca=True)
+    hasher = SignHasher(bits_per_dimension=2, pca=10)
     with pytest.raises(HypersignError, match=f"at most {MOST_DIMENSIONS:,}"):
         hasher.fit(np.zeros((3, MOST_DIMENSIONS + 1)))
     with pytest.raises(HypersignError, match="divide all vectors by one number"):
@@ -227,19 +230,19 @@ def test_vectors_that_do_not_fit():
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float16, np.float32, np.float64])
 def test_types_of_numbers(kind):
     x = np.clip(40 * vectors() + 100, 0, 255).astype(kind)
-    hasher = SignHasher(48, bits_per_dimension=4, pca=True).fit(x)
+    hasher = SignHasher(bits_per_dimension=4, pca=12).fit(x)
     found = HammingIndex(hasher, hasher.codes(x)).search(x[:20], 1).indices[:, 0]
     assert (found == np.arange(20)).mean() > 0.9
 
 
 def test_edges():
     x = vectors(12)
-    fewer_vectors = SignHasher(96, bits_per_dimension=4, pca=True).fit(x)  # 24 components of 12 vectors
+    fewer_vectors = SignHasher(bits_per_dimension=4, pca=24).fit(x)  # 24 components of 12 vectors
     found = HammingIndex(fewer_vectors, fewer_vectors.codes(x)).search(x, 1).indices[:, 0]
     np.testing.assert_array_equal(found, np.arange(12))
-    one = SignHasher(4, bits_per_dimension=4, pca=True).fit(x)
+    one = SignHasher(bits_per_dimension=4, pca=1).fit(x)
     assert one.codes(x).shape == (12, 9)
-    same = SignHasher(8, bits_per_dimension=4, pca=True).fit(np.ones((5, 48)))
+    same = SignHasher(bits_per_dimension=4, pca=2).fit(np.ones((5, 48)))
     assert HammingIndex(same, same.codes(np.ones((5, 48)))).search(np.ones((1, 48)), 5).distances.max() < 1e-6
 
 

@@ -43,7 +43,7 @@ def hash_(
     rotation: Literal["hadamard", "haar", "none"] = "hadamard",
     rounds: int = _defaults.ROTATION_ROUNDS,
     center: float = 1.0,
-    pca: bool = False,
+    pca: int | None = None,
     neighbours: int | None = None,
     queries: Annotated[str | None, Option(metavar="INT|FILE")] = None,
     recall: float | None = None,
@@ -78,8 +78,8 @@ def hash_(
         rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).
         rounds: rounds of random signs and Hadamard transforms.
         center: share of the vectors' mean to subtract first, 0 to 1; --plan shows the best one.
-        pca: keep the principal components of the vectors, --bits over --bits-per-dimension of them; codes of a metric
-            only. --plan --bytes shows whether they have more recall at equal bytes.
+        pca: number of principal components of the vectors to keep, in place of --bits; codes of a metric only.
+            --plan --bytes shows whether they have more recall at equal bytes.
         neighbours: k of the plan's recall@k; 10 by default.
         queries: number of rows that the plan draws as queries, 200 by default, or a file of queries of your own.
         recall: name the cheapest code of the plan with this recall, 0 to 1: the fewest candidates to rescore, then
@@ -175,13 +175,12 @@ def _choice(planned: Plan, recall: float, bytes: int | None, hasher: SignHasher,
     """The code that a budget leads to, as options; those of the plan's hasher that are not the default too."""
     choice = planned.choose(recall, bytes)
     row = choice.row
-    options = f"--bits {row.bits}"
+    options = f"--pca {row.pca}" if row.pca else f"--bits {row.bits}"
     if row.metric != "hamming":
         options = f"--metric {row.metric} --bits-per-dimension {row.bits_per_dimension:g} {options}"
     more = {"rotation": hasher.rotation, "rounds": hasher.rounds, "center": choice.center, "seed": hasher.seed}
     default = SignHasher()
     options += "".join(f" --{name} {value}" for name, value in more.items() if value != getattr(default, name))
-    options += " --pca" if row.pca else ""
     options += " --skip" if skip else ""
     rescored = f", then search --rescore FILE --factor {choice.factor}" if choice.factor > 1 else ""
     metric = planned.metric.lower().replace(" ", "_")

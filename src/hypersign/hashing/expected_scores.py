@@ -83,18 +83,18 @@ class ExpectedScores:
 
 
 def expected_scores(
-    sample: Sample, metric: str, share: float, known: dict[Any, Any], kept: int | None = None
+    sample: Sample, metric: str, share: float, known: dict[Any, Any], pca: int | None = None
 ) -> ExpectedScores:
     """The scores of codes of a metric and centre, from `known` or measured and kept there.
 
-    `kept` is the number of principal components that codes keep, if they do.
+    `pca` is the number of principal components that codes keep, if they do.
     """
-    if (metric, share, kept) not in known:
+    if (metric, share, pca) not in known:
         components = (
-            None if kept is None else _moments(sample, metric, known).components(_mean(sample, metric, share), kept)
+            None if pca is None else _moments(sample, metric, known).components(_mean(sample, metric, share), pca)
         )
-        known[metric, share, kept] = measure_scores(sample, metric, share, components)
-    found: ExpectedScores = known[metric, share, kept]
+        known[metric, share, pca] = measure_scores(sample, metric, share, components)
+    found: ExpectedScores = known[metric, share, pca]
     return found
 
 

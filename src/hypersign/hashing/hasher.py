@@ -75,7 +75,7 @@ class SignHasher(Transformer):
     without bias over rotations: a comes from |x - mean|^2/<c, y>. So lower is nearer for every metric.
     `code_distances` has the bound on the error. For "cosine", vectors are scaled to length 1 first.
 
-    **Principal components** (`pca=True`): level codes keep the directions in which the vectors vary most,
+    **Principal components** (`pca=m`): level codes keep the directions in which the vectors vary most,
 
         y = R P (x - share mean),    a from |P (x - share mean)|^2/<c, y>
 
@@ -89,8 +89,8 @@ class SignHasher(Transformer):
 
     Args:
         bits: length of a code, without the numbers of the metric: `bits_per_dimension` times the number m of
-            components that it keeps (rounded up). None: 256 for sign codes, and for level codes as many components as
-            vectors have.
+            components that it keeps (rounded up). None: 256 for sign codes, and for level codes `pca` components or
+            as many as vectors have.
         bits_per_dimension: 1, 1.5 (levels -1, 0 and 1, stored in 1.6 bits), 2, 3 or 4.
         metric: "hamming" for sign codes; "euclidean", "cosine" or "inner_product" for level codes. None: "hamming" at
             1 bit per dimension, else "euclidean".
@@ -103,8 +103,8 @@ class SignHasher(Transformer):
             share can be better for long sign codes, if lengths differ or if all were equal before centring (`plan`
             compares shares). Level codes know the lengths.
         seed: seed of the rotation.
-        pca: whether level codes keep the principal components of the vectors given to `fit`; `bits` says how many.
-            Of each block of 4 million numbers, at most 4,096 vectors count.
+        pca: number of principal components of the vectors given to `fit` that level codes keep, in place of `bits`.
+            Of each block of 4 million numbers, at most 4,096 vectors count. None: all components, or random ones.
         output: form of the codes from `transform`. "packed" gives uint64 (n, ceil(bits/64)) for sign codes and uint8
             (n, row_bytes()) for level codes, for `HammingIndex`. "bits" gives the bits of sign codes as uint8
             (n, bits), 1 where negative, for estimators that follow in a pipeline. The Hamming distance is the
@@ -150,7 +150,7 @@ class SignHasher(Transformer):
         rounds: int = _defaults.ROTATION_ROUNDS,
         center: bool | float = True,
         seed: int = 0,
-        pca: bool = False,
+        pca: int | None = None,
         output: str = "packed",
     ) -> None:
         self.bits = bits
@@ -248,7 +248,9 @@ class SignHasher(Transformer):
         ''
         """
         if self.pca:
-            raise HypersignError("pca needs the vectors, not their mean alone: use fit or hash_file, or pca=False")
+            raise HypersignError(
+                "pca needs the vectors, not their mean alone: use fit or hash_file, or leave pca out"
+            )
         return self._fit(mean, None, dimension)
 
     def _fit(self, mean: ExactMean, moments: SecondMoments | None, dimension: int) -> "SignHasher":
@@ -278,8 +280,8 @@ class SignHasher(Transformer):
         if self.rotation is not None:
             check_choice("rotation", self.rotation, ("hadamard", "haar"))
         check_choice("output", self.output, ("packed", "bits"))
-        if not isinstance(self.pca, bool):
-            raise HypersignError(f"pca must be True or False; got {self.pca!r}")
+        if self.pca is not None:
+            check_int("pca", self.pca, min=1)
         if self._metric() == "hamming":
             self._check_signs(dimension)
         else:
@@ -339,7 +341,7 @@ class SignHasher(Transformer):
         """Bytes of a packed code, with the numbers of its metric."""
         return self.empty_codes(0).itemsize * self.columns(self.n_features_in_)
 
-    def kind(self, dimension: int) -> tuple[float, int, str, bool]:
+    def kind(self, dimension: int) -> tuple[float, int, str, int | None]:
         """Bits per dimension, bits, metric and `pca` of codes of vectors of this dimension."""
         per = self.bits_per_dimension
         return per, math.ceil(self.kept(dimension) * per), self._metric(), self.pca
@@ -403,7 +405,7 @@ class SignHasher(Transformer):
         """m, the number of components that a code keeps of vectors of this dimension."""
         if self.bits is None:
             if self._metric() != "hamming":
-                return dimension
+                return self.pca or dimension
             return dimension if self.rotation is None else _defaults.CODE_BITS
         return int(self.bits / self.bits_per_dimension)
 
@@ -433,11 +435,13 @@ class SignHasher(Transformer):
             raise HypersignError(
                 f"bits must be a multiple of bits_per_dimension, {per:g} for each component; got {self.bits}"
             )
-        if self.pca and (self.bits is None or count > dimension):
+        if self.pca and self.bits is not None:
             raise HypersignError(
-                f"pca keeps bits/{per:g} principal components, at most the {dimension} of the vectors; got "
-                f"bits={self.bits}"
+                f"pca says how many components a code keeps, and so does bits; got pca={self.pca} and "
+                f"bits={self.bits}: leave one out"
             )
+        if self.pca and self.pca > dimension:
+            raise HypersignError(f"pca keeps at most the {dimension} components of the vectors; got {self.pca}")
         if self.pca and dimension > MOST_DIMENSIONS:
             raise HypersignError(f"pca takes vectors of at most {MOST_DIMENSIONS:,} components; got {dimension:,}")
         if count > MOST_LEVELS:
@@ -460,7 +464,7 @@ class SignHasher(Transformer):
         x = self._directed(x)
         rotated = self._rotated(x)
         indices = encode(rotated, self.level_code_)
-        numbers = factors(self.metric_, x, self.mean_, rotated, self.level_code_.levels[indices], self.pca)
+        numbers = factors(self.metric_, x, self.mean_, rotated, self.level_code_.levels[indices], bool(self.pca))
         if not np.isfinite(numbers).all():
             raise HypersignError(
                 f"squares of the vectors' lengths must be float32 numbers; some are too large: {_SCALE}"

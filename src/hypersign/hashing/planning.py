@@ -1,6 +1,7 @@
 """Plans codes: recall by kind of code and rescoring factor, predicted before hashing and measured after."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from hypersign import _defaults, theory
 from hypersign._checks import HypersignError, check_choice, check_int, check_real
 from hypersign._display import shown
+from hypersign.bits import LevelCode
 from hypersign.bits.hadamard import next_power_of_two
 from hypersign.hashing.expected_scores import Angles, expected_scores
 from hypersign.hashing.hasher import MOST_BITS, SignHasher, check_share
 from hypersign.hashing.index import HammingIndex
+from hypersign.hashing.levels import NUMBERS
 from hypersign.hashing.prediction import predict
 from hypersign.hashing.principal import MOST_DIMENSIONS
 from hypersign.hashing.sample import Sample, sampled
@@ -38,8 +41,8 @@ class Row:
     the vectors' size divided by the codes' size; `recall`, the predicted recall@k by rescoring factor;
     `standard_error`, its standard error over the queries (NaN for one query); `recall_by_center`, the recall by the
     share of the mean that is subtracted; `best_center`, the share with the highest recall (level codes know the
-    lengths and have one share alone); `measured_recall`, the recall measured after hashing, or None; `pca`, whether
-    codes keep principal components.
+    lengths and have one share alone); `measured_recall`, the recall measured after hashing, or None; `pca`, the
+    number of principal components that codes keep, if they do.
     """
 
     bits: int
@@ -52,9 +55,9 @@ class Row:
     measured_recall: dict[int, float] | None = None
     bits_per_dimension: float = 1
     metric: str = "hamming"
-    pca: bool = False
+    pca: int | None = None
 
-    def kind(self) -> tuple[float, int, str, bool]:
+    def kind(self) -> tuple[float, int, str, int | None]:
         """Bits per dimension, bits, metric and `pca`."""
         return self.bits_per_dimension, self.bits, self.metric, self.pca
 
@@ -248,21 +251,20 @@ def _level_hashers(
         whole = SignHasher(**options)
         whole.check_options(d)
         found.append(whole)
-        if bytes is not None and whole.columns(d) > bytes:
-            fewer = _fitting(options | {"pca": d <= MOST_DIMENSIONS}, bytes, d)
-            found += [] if fewer is None else [fewer]
+        if bytes is not None and whole.columns(d) > bytes and (count := _fitting(kind, bytes, d)):
+            kept = {"pca": count} if d <= MOST_DIMENSIONS else {"bits": math.ceil(count * kind)}
+            found.append(SignHasher(**options | kept))
     return found
 
 
-def _fitting(options: dict[str, Any], bytes: int, d: int) -> SignHasher | None:
-    """The hasher of level codes with the most components, fewer than the dimension, that take `bytes` at most."""
-    kind = options["bits_per_dimension"]
+def _fitting(kind: float, bytes: int, d: int) -> int:
+    """The most components, fewer than the dimension, that level codes of at most `bytes` bytes keep; 0 for none."""
     low, high = 0, d - 1
     while low < high:
         count = (low + high + 1) // 2
-        fits = SignHasher(int(np.ceil(count * kind)), **options).columns(d) <= bytes
+        fits = LevelCode(kind, count).width + 4 * NUMBERS <= bytes
         low, high = (count, high) if fits else (low, count - 1)
-    return SignHasher(int(np.ceil(low * kind)), **options) if low else None
+    return low
 
 
 def _sign_row(

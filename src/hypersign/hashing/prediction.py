@@ -124,8 +124,8 @@ def recall_by_query(
 ) -> dict[float, NDArray[np.float64]]:
     """The expected recall of each query, shape (q,), by rescoring factor."""
     code = _code(hasher, sample.queries.shape[1])
-    kept = code.count if hasher.pca else None
-    expected, model = expected_scores(sample, code.metric, check_share(hasher.center), known, kept), Noise(code)
+    share = check_share(hasher.center)
+    expected, model = expected_scores(sample, code.metric, share, known, hasher.pca), Noise(code)
     total = len(sample.vectors) - (sample.rows is not None)
     correlation = np.where(expected.noise_sample.differ, model.correlation(expected.noise_sample), 0)
     found = {}

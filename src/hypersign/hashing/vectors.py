@@ -47,7 +47,7 @@ _KINDS = {"mean": "F64", "components": "F32", "ids": "I64", "cosines": "F32", "l
 
 OPTIONS = ("bits", "rotation", "rounds", "center", "seed")
 LEVEL_OPTIONS = (*OPTIONS, "bits_per_dimension", "metric")
-PCA_OPTIONS = (*LEVEL_OPTIONS, "pca")
+PCA_OPTIONS = (*LEVEL_OPTIONS[1:], "pca")
 
 
 def hash_file(
@@ -357,7 +357,8 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
     missing = [name for name in options if name not in saved]
     if missing:
         raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
-    check_int("bits", saved["bits"], min=1, max=MOST_BITS)
+    if "bits" in options:
+        check_int("bits", saved["bits"], min=1, max=MOST_BITS)
     if options != OPTIONS:
         check_choice("metric", saved["metric"], LEVEL_METRICS)
     return SignHasher(**{name: saved[name] for name in options})
@@ -375,7 +376,7 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
         raise HypersignError(f"its codes are of shape {codes.shape}, its mean of shape {mean.shape}")
     if 0 in (*mean.shape, codes.shape[1]):
         raise HypersignError("its mean and its codes must have a dimension")
-    if ("components" in tensors) != hasher.pca:
+    if ("components" in tensors) != (hasher.pca is not None):
         raise HypersignError("its principal components must be there if its hasher keeps them, and only then")
     for name in set(tensors) - {"mean", "components", "codes"}:
         more = tensors[name]
@@ -386,16 +387,14 @@ def _check_tensors(hasher: SignHasher, tensors: Mapping[str, Entry]) -> tuple[in
             )
     hasher.check_options(mean.shape[0])
     if hasher.pca:
-        wanted, found = (hasher.kept(mean.shape[0]), *mean.shape), tensors["components"]
+        wanted, found = (hasher.pca, *mean.shape), tensors["components"]
         if (found.dtype, found.shape) != ("F32", wanted):
             raise HypersignError(
                 f"its principal components must be of type F32 and shape {wanted}; got {found.dtype}, {found.shape}"
             )
     width = hasher.columns(mean.shape[0])
     if codes.shape[1] != width:
-        raise HypersignError(
-            f"its codes have {codes.shape[1]} columns; its hasher, of {hasher.bits} bits, has {width}"
-        )
+        raise HypersignError(f"its codes have {codes.shape[1]} columns; its hasher makes {width}")
     return codes.shape
 
 
@@ -432,7 +431,8 @@ def _prefix(hasher: SignHasher, count: int, *, ids: bool = False, bounds: bool =
     version = (2 if ids or bounds else 1) if signs else (4 if hasher.pca else 3)
     names = {3: LEVEL_OPTIONS, 4: PCA_OPTIONS}.get(version, OPTIONS)
     saved: dict[str, Any] = {"version": version} | {name: getattr(hasher, name) for name in names}
-    saved["bits"] = hasher.bits_
+    if "bits" in names:
+        saved["bits"] = hasher.bits_
     if not signs:
         saved["metric"] = hasher.metric_
     kinds = _KINDS | {"codes": "U64" if signs else "U8"}
