@@ -231,7 +231,8 @@ NAMES = {
 
 def serve(program: str, kind: str, metric: str, bits: float, folder: Path) -> None:
     """Answers each line of the input with one of JSON: "build SEED SIZE", "search", "files"."""
-    base, queries = np.load(folder / "base.npy"), np.load(folder / "queries.npy")
+    # Mapped, so that all programs together hold the vectors once.
+    base, queries = (np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ("base", "queries"))
     index, asked = None, queries
     for line in sys.stdin:
         word, *rest = line.split()

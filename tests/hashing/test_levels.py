@@ -295,7 +295,7 @@ def test_files(tmp_path, bits, metric, monkeypatch):
     [
         ({"version": 5}, "of version 5"),
         ({"version": 1}, "F64 and U64 were expected"),
-        ({"bits_per_dimension": 1.5}, "has 20"),
+        ({"bits_per_dimension": 1.5}, "makes 20"),
         ({"bits_per_dimension": "2"}, "bits_per_dimension must be"),
         ({"metric": "hamming"}, "metric must be one of euclidean, cosine, inner_product"),
         ({"metric": None}, "metric must be one of"),
