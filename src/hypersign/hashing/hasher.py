@@ -104,7 +104,7 @@ class SignHasher(Transformer):
             compares shares). Level codes know the lengths.
         seed: seed of the rotation.
         pca: number of principal components of the vectors given to `fit` that level codes keep, in place of `bits`.
-            Of each block of 4 million numbers, at most 4,096 vectors count. None: all components, or random ones.
+            At most 4,096 vectors of each block of 4 million numbers count. None: all components, or random ones.
         output: form of the codes from `transform`. "packed" gives uint64 (n, ceil(bits/64)) for sign codes and uint8
             (n, row_bytes()) for level codes, for `HammingIndex`. "bits" gives the bits of sign codes as uint8
             (n, bits), 1 where negative, for estimators that follow in a pipeline. The Hamming distance is the
