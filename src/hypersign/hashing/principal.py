@@ -19,8 +19,8 @@ MOST_DIMENSIONS = 1 << 12
 class SecondMoments:
     """Sums of vectors and of the products of their components, in float64, block by block.
 
-    Numbers are sums about the first vector, which keeps their digits where the mean is far from zero. At most
-    `ROWS` evenly spaced rows of a block count.
+    Both are taken about the first vector, which keeps digits where the mean is far from zero. At most `ROWS` evenly
+    spaced rows of a block count.
 
     >>> moments = SecondMoments(2).add(np.array([[0.0, 0.0], [3.0, 3.0], [-3.0, -3.0], [0.1, -0.1]]))
     >>> moments.components(np.zeros(2), 1).round(3).tolist()  # the direction of (1, 1)
