@@ -10,8 +10,8 @@ measures a step of each network.
 - rows: an LSTM that reads MNIST row by row; float and binary weights;
 - lstm: a character LSTM on War and Peace; float, with a learned length per row or without (float_no_norm); binary and
   ternary weights with a learned length per row, with a least-squares scale per row (binary_scale, ternary_scale), or
-  with the same scale and PARQ's hardening during training (ternary_parq); float_no_norm and binary_scale at a higher
-  rate (float_high_rate, binary_high_rate); binary weights with neither length nor scale (plain); float, binary and
+  with the same scale and PARQ's hardening during training (ternary_parq); float_no_norm, binary_scale and ternary_scale
+  at a higher rate (float_high_rate, binary_high_rate, ternary_high_rate); binary weights with neither length nor scale (plain); float, binary and
   ternary trained on from the weights of the finished float network (float_on, binary_on, ternary_on);
 - gpt: a transformer on tiny Shakespeare; float, and ternary with 8-bit activations; both also with RMS norm before
   each part only (float_plain, plain).
@@ -72,6 +72,12 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "ternary_parq": {"levels": 3, "weights": "parq:count=3", "norm": "none"},
         "float_high_rate": {**FLOAT, "norm": "none", "learning_rate": 1e-2},
         "binary_high_rate": {"weights": "sign:scale=filter", "norm": "none", "learning_rate": 1e-2},
+        "ternary_high_rate": {
+            "levels": 3,
+            "weights": "ternary:threshold=least-squares,scale=filter",
+            "norm": "none",
+            "learning_rate": 1e-2,
+        },
         "plain": {"weights": "sign", "norm": "none"},
         "float_on": {**FLOAT, **ON},
         "binary_on": {"weights": "sign:scale=filter", **ON},

@@ -23,6 +23,7 @@ OTHER_NORMS = (
     "float_no_norm",
     "float_high_rate",
     "binary_high_rate",
+    "ternary_high_rate",
     "ternary_parq",
 )
 
