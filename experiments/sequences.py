@@ -12,8 +12,8 @@ measures a step of each network.
   ternary weights with a learned length per row, with a least-squares scale per row (binary_scale, ternary_scale), or
   with the same scale and PARQ's hardening during training (ternary_parq); float_no_norm, binary_scale and
   ternary_scale at a higher rate (float_high_rate, binary_high_rate, ternary_high_rate); binary weights with neither
-  length nor scale (plain); float, binary and ternary trained on from the weights of the finished float network (float_on, binary_on,
-  ternary_on);
+  length nor scale (plain); float, binary and ternary trained on from the weights of the finished float network
+  (float_on, binary_on, ternary_on);
 - gpt: a transformer on tiny Shakespeare; float, and ternary with 8-bit activations; both also with RMS norm before
   each part only (float_plain, plain).
 
