@@ -63,7 +63,7 @@ def test_without_an_original_the_latent_weights_are_it(normed, images) -> None:
     model, x = normed, images[:100]
     first, second = (convert(model, weight_quantizer=Sign(scale=MeanScale()), keep=["0"]).model for _ in range(2))
     assert repair(first, [x], original=model) == repair(second, [x]) == ("3", "6")
-    assert torch.equal(first(x), second(x))
+    torch.testing.assert_close(first(x), second(x), atol=1e-5, rtol=1e-5)  # sums may be in another order
 
 
 def test_inputs_of_one_bit_are_repaired_too(normed, images) -> None:

@@ -132,7 +132,7 @@ class Plan:
         >>> x = np.random.default_rng(0).standard_normal((2000, 32))
         >>> found = plan(x, bits=(64,), bits_per_dimension=(2, 4), sample=50).choose(0.9, bytes=24)
         >>> found.row.bits_per_dimension, found.factor, found.enough
-        (4, 2, True)
+        (4, 1, True)
         """
         check_real("recall", recall, above=0, max=1)
         most = max(row.bytes for row in self.rows) if bytes is None else check_int("bytes", bytes, min=1)

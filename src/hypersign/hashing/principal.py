@@ -23,7 +23,7 @@ class SecondMoments:
     spaced rows of a block count.
 
     >>> moments = SecondMoments(2).add(np.array([[0.0, 0.0], [3.0, 3.0], [-3.0, -3.0], [0.1, -0.1]]))
-    >>> moments.components(np.zeros(2), 1).round(3).tolist()  # the direction of (1, 1)
+    >>> moments.components(np.zeros(2), 1).astype(float).round(3).tolist()  # the direction of (1, 1)
     [[0.707, 0.707]]
     """
 
