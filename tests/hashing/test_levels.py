@@ -13,6 +13,8 @@ from hypersign.hashing import HammingIndex, SignHasher, asymmetric_cosine, code_
 from hypersign.hashing.levels import SCALES, UNIT, encode, quantize_queries
 from hypersign.rotations import HadamardRotation
 
+from .brute_force import distances
+
 BITS = (1, 1.5, 2, 3, 4)
 METRICS = ("euclidean", "cosine", "inner_product")
 
@@ -20,14 +22,6 @@ METRICS = ("euclidean", "cosine", "inner_product")
 def vectors(n=300, d=40, seed=0):
     random = np.random.default_rng(seed)
     return random.standard_normal((n, d)) * np.exp(-0.05 * np.arange(d)) + random.standard_normal(d)
-
-
-def distances(metric, x, q):
-    if metric == "euclidean":
-        return np.square(x[None] - q[:, None]).sum(2)
-    if metric == "inner_product":
-        return -(q @ x.T)
-    return 1 - (q @ x.T) / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(x, axis=1)
 
 
 def best_cosine(row, levels, unit):

@@ -10,6 +10,8 @@ from hypersign.hashing.prediction import predicted_recall, recall_by_query
 from hypersign.hashing.sample import row_keys, sampled
 from hypersign.hashing.score_noise import Noise, covariances, kernel_table, orthogonality
 
+from .brute_force import distances, measured_recall
+
 
 def vectors(n=3000, d=48):
     random = np.random.default_rng(1)
@@ -276,22 +278,9 @@ def test_level_codes_of_every_metric(metric, bits):
     random = np.random.default_rng(0)
     x = (random.standard_normal((1200, 40)) + 0.5) * np.exp(-0.04 * np.arange(40))
     q = (random.standard_normal((100, 40)) + 0.5) * np.exp(-0.04 * np.arange(40))
-    unit = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x)]
-    distances = {
-        "euclidean": np.square(q[:, None] - x).sum(2),
-        "cosine": -unit[0] @ unit[1].T,
-        "inner_product": -q @ x.T,
-    }[metric]
-    kth = np.sort(distances, axis=1)[:, 9]
     options = {"bits_per_dimension": bits, "metric": metric}
     (predicted,) = predicted_recall(x, [SignHasher(**options)], queries=q, factors=(1, 4), metric=metric)
-    measured = []
-    for seed in range(3):
-        hasher = SignHasher(**options, seed=seed).fit(x)
-        found = HammingIndex(hasher, hasher.codes(x)).search(q, 40).indices
-        hits = np.take_along_axis(distances, found, 1) <= kth[:, None]
-        measured.append([hits[:, :10].sum(1).mean() / 10, np.minimum(hits.sum(1), 10).mean() / 10])
-    np.testing.assert_allclose(list(predicted.recall.values()), np.mean(measured, 0), atol=0.025)
+    np.testing.assert_allclose(list(predicted.recall.values()), measured_recall(options, x, q, 3), atol=0.025)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
@@ -310,12 +299,7 @@ def test_rescoring_by_the_metric_of_the_plan_delivers_its_recall(metric, bits):
         planned = plan(x, queries=q, bits=(64,), bits_per_dimension=(2,), **options)
     index = HammingIndex(hasher.fit(x), hasher.codes(x))
     (row,) = (row for row in measure(index, planned).rows if row.measured_recall)
-    unit = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x)]
-    exact = {
-        "euclidean": np.square(q[:, None] - x).sum(2),
-        "cosine": -unit[0] @ unit[1].T,
-        "inner_product": -q @ x.T,
-    }[metric]
+    exact = distances(metric, x, q)
     found = index.rescore(q, index.search(q, 80), x, 10, metric=metric)
     assert recall(found.indices, np.argsort(exact, axis=1), 10) == pytest.approx(row.measured_recall[8])
     assert row.recall[8] == pytest.approx(row.measured_recall[8], abs=0.04)

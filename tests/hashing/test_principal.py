@@ -15,13 +15,14 @@ from hypersign.hashing import (
     code_distances,
     hash_dataset,
     hash_file,
-    open_vectors,
     plan,
     predicted_recall,
 )
 from hypersign.hashing.levels import quantize_queries
 from hypersign.hashing.principal import MOST_DIMENSIONS, ROWS, SecondMoments
 from hypersign.rotations import HadamardRotation
+
+from .brute_force import distances, measured_recall
 
 METRICS = ("euclidean", "cosine", "inner_product")
 
@@ -55,8 +56,8 @@ def test_components_are_singular_vectors(metric, share):
 def test_moments_of_blocks_far_from_the_origin():
     x = vectors() + 1e6
     whole, parts = SecondMoments(48).add(x), SecondMoments(48)
-    for start in (0, 1, 700, 1500):
-        parts.add(x[start : {0: 1, 1: 700, 700: 1500, 1500: 1500}[start]])
+    for part in np.split(x, [1, 700, 1500]):  # the last one is empty
+        parts.add(part)
     mean = x.mean(0)
     expected = principal(x, mean, 6)
     for moments in (whole, parts):
@@ -111,27 +112,14 @@ def test_rows_and_scores(metric, bits, rotation):
 @pytest.mark.parametrize(("bits", "count"), [(1.5, 20), (2, 16), (4, 8), (4, 48)])
 def test_prediction_meets_measurement(metric, bits, count):
     x, q = vectors(), vectors(100, seed=1)
-    unit = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in (q, x)]
-    distances = {
-        "euclidean": np.square(q[:, None] - x).sum(2),
-        "cosine": -unit[0] @ unit[1].T,
-        "inner_product": -q @ x.T,
-    }[metric]
-    kth = np.sort(distances, axis=1)[:, 9]
     options = {"bits_per_dimension": bits, "metric": metric, "pca": count}
     (predicted,) = predicted_recall(x, [SignHasher(**options)], queries=q, factors=(1, 4), metric=metric)
-    measured = []
-    for seed in range(4):
-        hasher = SignHasher(**options, seed=seed).fit(x)
-        found = HammingIndex(hasher, hasher.codes(x)).search(q, 40).indices
-        hits = np.take_along_axis(distances, found, 1) <= kth[:, None]
-        measured.append([hits[:, :10].sum(1).mean() / 10, np.minimum(hits.sum(1), 10).mean() / 10])
-    np.testing.assert_allclose(list(predicted.recall.values()), np.mean(measured, 0), atol=0.02)
+    np.testing.assert_allclose(list(predicted.recall.values()), measured_recall(options, x, q, 4), atol=0.02)
 
 
 def test_more_recall_at_equal_bytes():
     x, q = vectors(), vectors(100, seed=1)
-    truth = np.argsort(np.square(q[:, None] - x).sum(2), axis=1)[:, :10]
+    truth = np.argsort(distances("euclidean", x, q), axis=1)[:, :10]
     shares = []
     for options in ({"bits_per_dimension": 1}, {"bits_per_dimension": 3, "pca": 16}):
         hasher = SignHasher(metric="euclidean", **options).fit(x)
@@ -267,4 +255,3 @@ def test_a_plan_with_a_budget_names_principal_components(tmp_path, capsys):
     hasher = HammingIndex.load(tmp_path / "c").hasher
     assert hasher.pca
     assert hasher.row_bytes() <= 20
-    assert open_vectors(tmp_path / "x.npy").shape[1] == hasher.n_features_in_

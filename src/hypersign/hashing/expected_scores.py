@@ -103,12 +103,12 @@ def _mean(sample: Sample, metric: str, share: float) -> NDArray[np.float64]:
 
 
 def _moments(sample: Sample, metric: str, known: dict[Any, Any]) -> SecondMoments:
-    """The second moments of the vectors, or of the vectors scaled to length 1, as `SignHasher.fit` has them."""
+    """The second moments of the vectors, as `SignHasher.fit` has them."""
     name = "moments", metric == "cosine"
     if name not in known:
-        known[name] = moments = SecondMoments(sample.vectors.shape[1])
-        for first, block in read_blocks(sample.vectors):
-            moments.add(unit_or_nan(float64_rows(block, "row", first)) if metric == "cosine" else block)
+        known[name] = moments = SecondMoments(sample.vectors.shape[1], unit=metric == "cosine")
+        for _, block in read_blocks(sample.vectors):
+            moments.add(block)
     found: SecondMoments = known[name]
     return found
 

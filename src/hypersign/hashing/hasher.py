@@ -222,12 +222,12 @@ class SignHasher(Transformer):
     def fit_blocks(self, blocks: Iterable[NDArray[Any]], dimension: int) -> "SignHasher":
         """Does what `fit` does, for vectors that come in blocks (rows, dimension), as from a large file."""
         mean, share = ExactMean(), self.check_options(dimension)
-        moments = SecondMoments(dimension) if self.pca else None
+        moments = SecondMoments(dimension, unit=self._metric() == "cosine") if self.pca else None
         if share or moments:
             for block in blocks:
                 self.add_block(mean, block)
                 if moments:
-                    moments.add(self._directed(block))
+                    moments.add(block)
         return self._fit(mean, moments, dimension)
 
     def add_block(self, mean: ExactMean, block: NDArray[Any]) -> ExactMean:
@@ -263,7 +263,7 @@ class SignHasher(Transformer):
                         f"the sum of the vectors must be a float64 number; it is too large: {_SCALE}"
                     )
             subtracted = share * value
-        kept = None if moments is None else moments.components(subtracted, self.kept(dimension))
+        kept = None if moments is None else moments.components(subtracted, self._kept(dimension))
         return self.restore(subtracted, kept)
 
     def check_options(self, dimension: int) -> float:
@@ -286,7 +286,7 @@ class SignHasher(Transformer):
             self._check_signs(dimension)
         else:
             self._check_levels(dimension)
-        count = self.kept(dimension)
+        count = self._kept(dimension)
         if self.rotation == "haar" and dimension * count > MOST_HAAR:
             raise HypersignError(
                 f"a haar rotation must hold at most {MOST_HAAR:,} numbers; {dimension} dimensions to {count} "
@@ -305,7 +305,7 @@ class SignHasher(Transformer):
         self.mean_, self.components_ = mean, components
         self.n_features_in_ = len(mean)
         _, self.bits_, self.metric_, _ = self.kind(len(mean))
-        count, signs = self.kept(len(mean)), self.metric_ == "hamming"
+        count, signs = self._kept(len(mean)), self.metric_ == "hamming"
         dimension = count if self.pca else len(mean)
         self.level_code_ = None if signs else LevelCode(self.bits_per_dimension, count)
         self.rotation_: HaarRotation | HadamardRotation | None = None
@@ -344,11 +344,11 @@ class SignHasher(Transformer):
     def kind(self, dimension: int) -> tuple[float, int, str, int | None]:
         """Bits per dimension, bits, metric and `pca` of codes of vectors of this dimension."""
         per = self.bits_per_dimension
-        return per, math.ceil(self.kept(dimension) * per), self._metric(), self.pca
+        return per, math.ceil(self._kept(dimension) * per), self._metric(), self.pca
 
     def columns(self, dimension: int) -> int:
         """Columns of packed codes of vectors of this dimension: words of sign codes, bytes of level codes."""
-        count, metric = self.kept(dimension), self._metric()
+        count, metric = self._kept(dimension), self._metric()
         if metric == "hamming":
             return -(-count // 64)
         return LevelCode(self.bits_per_dimension, count).width + 4 * NUMBERS
@@ -360,21 +360,19 @@ class SignHasher(Transformer):
 
     def difference(self, other: "SignHasher") -> str:
         """How two fitted hashers differ, in words; empty if their codes can be compared."""
-        names: tuple[str, ...] = (
-            *(
-                "bits_",
-                "bits_per_dimension",
-                "metric_",
-                "rotation",
-                "rounds",
-                "center",
-                "seed",
-                "pca",
-                "n_features_in_",
-            ),
-        )
+        names = [
+            "bits_",
+            "bits_per_dimension",
+            "metric_",
+            "rotation",
+            "rounds",
+            "center",
+            "seed",
+            "pca",
+            "n_features_in_",
+        ]
         if self.rotation != "hadamard":
-            names = tuple(name for name in names if name != "rounds")
+            names.remove("rounds")
         parts = [
             f"{name.removesuffix('_')} {getattr(self, name)} and {getattr(other, name)}"
             for name in names
@@ -401,7 +399,7 @@ class SignHasher(Transformer):
     def _metric(self) -> str:
         return self.metric or ("hamming" if self.bits_per_dimension == 1 else "euclidean")
 
-    def kept(self, dimension: int) -> int:
+    def _kept(self, dimension: int) -> int:
         """m, the number of components that a code keeps of vectors of this dimension."""
         if self.bits is None:
             if self._metric() != "hamming":
@@ -426,7 +424,7 @@ class SignHasher(Transformer):
             )
 
     def _check_levels(self, dimension: int) -> None:
-        per, count = self.bits_per_dimension, self.kept(dimension)
+        per, count = self.bits_per_dimension, self._kept(dimension)
         if self.rotation is None:
             raise HypersignError("level codes need a random rotation; got rotation=None: use hadamard or haar")
         if self.output != "packed":
@@ -457,7 +455,7 @@ class SignHasher(Transformer):
             _check_nonzero(block, first)
 
     def _directed(self, x: NDArray[Any]) -> NDArray[Any]:
-        return unit_rows(x) if self._metric() == "cosine" else x
+        return unit_rows(x) if self.metric_ == "cosine" else x
 
     def _level_rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         assert self.level_code_ is not None

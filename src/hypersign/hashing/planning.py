@@ -130,9 +130,9 @@ class Plan:
             HypersignError: no row fits into `bytes`, or a number is out of range.
 
         >>> x = np.random.default_rng(0).standard_normal((2000, 32))
-        >>> found = plan(x, bits=(64,), bits_per_dimension=(2, 4), sample=50).choose(0.9, bytes=24)
+        >>> found = plan(x, bits=(64,), bits_per_dimension=(2, 4), sample=50).choose(0.95, bytes=24)
         >>> found.row.bits_per_dimension, found.factor, found.enough
-        (4, 1, True)
+        (4, 2, True)
         """
         check_real("recall", recall, above=0, max=1)
         most = max(row.bytes for row in self.rows) if bytes is None else check_int("bytes", bytes, min=1)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypersign._checks import HypersignError
+from hypersign.hashing.levels import unit_rows
 
 __all__ = ["MOST_DIMENSIONS", "SecondMoments"]
 
@@ -19,30 +20,31 @@ MOST_DIMENSIONS = 1 << 12
 class SecondMoments:
     """Sums of vectors and of the products of their components, in float64, block by block.
 
-    Both are taken about the first vector, which keeps digits where the mean is far from zero. At most `ROWS` evenly
-    spaced rows of a block count.
+    With `unit`, vectors are scaled to length 1 first. Both sums are taken about the first vector, which keeps digits
+    where the mean is far from zero. At most `ROWS` evenly spaced rows of a block count.
 
     >>> moments = SecondMoments(2).add(np.array([[0.0, 0.0], [3.0, 3.0], [-3.0, -3.0], [0.1, -0.1]]))
     >>> moments.components(np.zeros(2), 1).astype(float).round(3).tolist()  # the direction of (1, 1)
     [[0.707, 0.707]]
     """
 
-    def __init__(self, dimension: int) -> None:
-        self.count = 0
+    def __init__(self, dimension: int, *, unit: bool = False) -> None:
+        self.count, self.unit = 0, unit
         self._origin = np.zeros(dimension)
         self._sum = np.zeros(dimension)
         self._products = np.zeros((dimension, dimension))
 
     def add(self, block: NDArray[Any]) -> "SecondMoments":
-        """Adds finite vectors (rows, dimension)."""
+        """Adds finite vectors (rows, dimension); none may be zero if they are scaled."""
         if not len(block):
             return self
-        some = np.linspace(0, len(block) - 1, min(len(block), ROWS)).astype(np.int64)
+        some = block[np.linspace(0, len(block) - 1, min(len(block), ROWS)).astype(np.int64)]
+        x = unit_rows(some) if self.unit else some.astype(np.float64)
         if not self.count:
-            self._origin = block[0].astype(np.float64)
-        self.count += len(some)
+            self._origin = x[0]
+        self.count += len(x)
         with np.errstate(over="ignore", invalid="ignore"):
-            x = block[some].astype(np.float64) - self._origin
+            x = x - self._origin
             self._sum += x.sum(0)
             self._products += x.T @ x
         return self
