@@ -2,26 +2,11 @@
 #include <cmath>
 #include <vector>
 
-#include "integers.hpp"
 #include "parallel.hpp"
+#include "training/runs.hpp"
 #include "training/training.hpp"
 
 namespace hypersign {
-namespace {
-
-constexpr int64_t kCached = 8192;  // numbers of a run, 32 KiB: its second pass reads the cache
-
-// Runs of rows. Their size depends on the channels alone, so sums do not depend on threads.
-struct Runs {
-    int64_t rows, size, count;
-
-    Runs(int64_t rows, int64_t channels)
-        : rows(rows), size(std::clamp<int64_t>(kCached / channels, 8, 128)), count(ceil_div(rows, size)) {}
-    int64_t length(int64_t run) const { return std::min(size, rows - run * size); }
-};
-
-}  // namespace
-
 void batch_norm(const BatchNorm &task, float *y, float *mean, float *variance, float *inverse, int threads) {
     const TrainingKernels &kernels = *current_kernels().training;
     const int64_t channels = task.channels;

@@ -71,6 +71,33 @@ void bind_training(nb::module_ &m) {
                batch_norm_gradient({rows, channels, x.data(), data(weight), nullptr, 0}, g.data(), mean.data(),
                                    inverse.data(), to_x.data(), to_weight.data(), to_bias.data(), threads);
            });
+    define(m, "two_slopes",
+           [](Array<const float, 2> x, Numbers before, Numbers left, Numbers right, Numbers after, Array<float, 2> y,
+              int threads) {
+               const int64_t rows = length(x, 0), channels = length(x, 1);
+               require(rows >= 1 && channels >= 1, "rows of channels were expected");
+               require_fit(length(y, 0) == rows && length(y, 1) == channels && length(before, 0) == channels &&
+                           length(left, 0) == channels && length(right, 0) == channels &&
+                           length(after, 0) == channels);
+               threads = checked_threads(threads);
+               GilReleased released;
+               two_slopes({rows, channels, x.data(), before.data(), left.data(), right.data(), after.data()},
+                          y.data(), threads);
+           });
+    define(m, "two_slopes_gradient",
+           [](Array<const float, 2> g, Array<const float, 2> x, Numbers before, Numbers left, Numbers right,
+              Array<float, 2> to_x, Array<float, 2> to_pieces, int threads) {
+               const int64_t rows = length(x, 0), channels = length(x, 1);
+               require(rows >= 1 && channels >= 1, "rows of channels were expected");
+               for (size_t i = 0; i < 2; ++i) require_fit(g.shape(i) == x.shape(i) && to_x.shape(i) == x.shape(i));
+               require_fit(length(before, 0) == channels && length(left, 0) == channels &&
+                           length(right, 0) == channels && length(to_pieces, 0) == 4 &&
+                           length(to_pieces, 1) == channels);
+               threads = checked_threads(threads);
+               GilReleased released;
+               two_slopes_gradient({rows, channels, x.data(), before.data(), left.data(), right.data(), nullptr},
+                                   g.data(), to_x.data(), to_pieces.data(), threads);
+           });
     define(m, "pack_clipped",
            [](Array<const float, 2> x, float clip, Array<uint64_t, 2> minus, Array<uint64_t, 2> inside, int threads) {
                const int64_t rows = length(x, 0), n = length(x, 1);

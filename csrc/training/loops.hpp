@@ -18,6 +18,7 @@ struct TrainingLoops {
     // The same vector, wherever it lies in memory.
     typedef Vector Unaligned __attribute__((aligned(4), may_alias));
     typedef int32_t Integers __attribute__((vector_size(64)));
+    typedef uint32_t Naturals __attribute__((vector_size(64)));
     typedef uint8_t Bytes __attribute__((vector_size(16)));
     typedef Bytes UnalignedBytes __attribute__((aligned(1), may_alias));
 
@@ -139,6 +140,76 @@ struct TrainingLoops {
         }
     }
 
+    // `right` where u > 0, else `left`. The sign bit of u or of its bits less one says so; a comparison of such long
+    // vectors would be compiled number by number.
+    static Vector choose(Vector u, Vector right, Vector left) {
+        const auto bits = reinterpret_cast<Naturals>(u);
+        const Integers rest = reinterpret_cast<Integers>(bits | (bits - 1)) >> 31;
+        return reinterpret_cast<Vector>((reinterpret_cast<Integers>(right) & ~rest) |
+                                        (reinterpret_cast<Integers>(left) & rest));
+    }
+
+    static void slopes(const Slopes &task, const float *x, int64_t rows, bool stream, float *y) {
+        const int64_t channels = task.channels;
+        for (int64_t r = 0; r < rows; ++r) {
+            const float *row = x + r * channels;
+            float *to = y + r * channels;
+            int64_t c = 0;
+            for (; c + 16 <= channels; c += 16) {
+                const Vector u = next(row + c) + load(task.before + c);
+                const Vector slope = choose(u, load(task.right + c), load(task.left + c));
+                const Vector result = slope * u + load(task.after + c);
+                if (stream)
+                    Local::stream(to + c, result);
+                else
+                    store(to + c, result);
+            }
+            for (; c < channels; ++c) {
+                const float u = row[c] + task.before[c];
+                to[c] = (u > 0 ? task.right[c] : task.left[c]) * u + task.after[c];
+            }
+        }
+    }
+
+    static void slopes_gradient(const Slopes &task, const float *g, const float *x, int64_t rows, bool stream,
+                                float *to_x, float *to_pieces) {
+        const int64_t channels = task.channels;
+        float *to_before = to_pieces, *to_left = to_before + channels, *to_right = to_left + channels;
+        float *to_after = to_right + channels;
+        int64_t c = 0;
+        for (; c + 16 <= channels; c += 16) {
+            const Vector before = load(task.before + c), left = load(task.left + c), right = load(task.right + c);
+            Vector shifted{}, below{}, above{}, plain{};
+            for (int64_t at = c; at < rows * channels; at += channels) {
+                const Vector u = next(x + at) + before, gradient = next(g + at), product = gradient * u;
+                const Vector result = gradient * choose(u, right, left);
+                shifted += result;
+                below += choose(u, Vector{}, product);
+                above += choose(u, product, Vector{});
+                plain += gradient;
+                if (stream)
+                    Local::stream(to_x + at, result);
+                else
+                    store(to_x + at, result);
+            }
+            store(to_before + c, shifted);
+            store(to_left + c, below);
+            store(to_right + c, above);
+            store(to_after + c, plain);
+        }
+        for (; c < channels; ++c) {
+            to_before[c] = to_left[c] = to_right[c] = to_after[c] = 0;
+            for (int64_t at = c; at < rows * channels; at += channels) {
+                const float u = x[at] + task.before[c], product = g[at] * u;
+                const float result = g[at] * (u > 0 ? task.right[c] : task.left[c]);
+                to_before[c] += result;
+                (u > 0 ? to_right : to_left)[c] += product;
+                to_after[c] += g[at];
+                to_x[at] = result;
+            }
+        }
+    }
+
     static void pool(const float *const *pixels, int64_t count, int64_t channels, float *y, uint8_t *place) {
         const float *first = pixels[0];
         for (int64_t c = 0; c < channels; ++c) y[c] = first[c];
@@ -159,7 +230,7 @@ struct TrainingLoops {
         if (stream) {
             for (int64_t c = 0; c < channels; c += 16) {
                 const Bytes places = *reinterpret_cast<const UnalignedBytes *>(place + c);
-                const Integers chosen = __builtin_convertvector(places, Integers) == wanted;
+                const Integers chosen = __builtin_convertvector(places == wanted, Integers);
                 Local::stream(out + c, reinterpret_cast<Vector>(reinterpret_cast<Integers>(load(g + c)) & chosen));
             }
             return;
@@ -258,8 +329,9 @@ struct TrainingLoops {
         return total;
     }
 
-    static constexpr TrainingKernels kernels{moments,      normalize, sums,      gradient, pool,   unpool,
-                                             unpool_bytes, pack,      to_floats, adam,     squares};
+    static constexpr TrainingKernels kernels{moments, normalize, sums,         gradient, slopes,    slopes_gradient,
+                                             pool,    unpool,    unpool_bytes, pack,     to_floats, adam,
+                                             squares};
 };
 
 }  // namespace hypersign

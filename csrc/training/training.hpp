@@ -1,7 +1,9 @@
-// Passes over activations in training: batch norm, max pool and packing of pixels whose channels lie side by side.
+// Passes over activations in training: batch norm, activation functions of two slopes, max pool and packing of pixels
+// whose channels lie side by side.
 //
 // Memory is the bottleneck: a number takes one or two operations. So each pass reads and writes as little as it can.
-// Batch norm reads its inputs twice forward, and inputs and gradients twice backward. Max pool keeps one byte per
+// Batch norm reads its inputs twice forward, and inputs and gradients twice backward. Two slopes with their shifts are
+// one pass forward, and one backward for all five gradients. Max pool keeps one byte per
 // output, the place of the maximum in its window, and writes its backward pass without clearing memory first. Adam reads
 // and writes weights and moments once: clipping, update and check are one pass.
 //
@@ -24,6 +26,12 @@ struct Adam {
     float clip, decay, shrink, first, keep, second, step, correction, epsilon, limit;
 };
 
+// y = right max(0, u) + left min(0, u) + after,    u = x + before; one of each per channel
+struct Slopes {
+    int64_t rows, channels;
+    const float *x, *before, *left, *right, *after;
+};
+
 // All arrays of numbers are (rows, channels), and statistics (channels).
 struct TrainingKernels {
     // mean(c), rounded as it happens; rest(c) = sum over rows of x - mean; squares(c) = sum over rows of (x - mean)^2
@@ -37,6 +45,12 @@ struct TrainingKernels {
     // out = (g - plain - (x - mean) times) scale
     void (*gradient)(const float *g, const float *x, int64_t rows, int64_t channels, const float *mean,
                      const float *scale, const float *plain, const float *times, bool stream, float *out);
+    // y of `Slopes` for some of its rows
+    void (*slopes)(const Slopes &task, const float *x, int64_t rows, bool stream, float *y);
+    // The gradients of x, and, one after the other, the sums over rows of those of before, left, right and after.
+    // At u = 0 the slope is `left`.
+    void (*slopes_gradient)(const Slopes &task, const float *g, const float *x, int64_t rows, bool stream, float *to_x,
+                            float *to_pieces);
     // y(c) = the maximum of `count` pixels, `place` the first that has it; a NaN is larger than all, as in torch
     void (*pool)(const float *const *pixels, int64_t count, int64_t channels, float *y, uint8_t *place);
     // out(c) = g where place is `wanted`, else 0
@@ -70,6 +84,11 @@ void batch_norm(const BatchNorm &task, float *y, float *mean, float *variance, f
 // The gradients of inputs, weight and bias, from that of the outputs; task.bias and task.epsilon are not read.
 void batch_norm_gradient(const BatchNorm &task, const float *g, const float *mean, const float *inverse, float *to_x,
                          float *to_weight, float *to_bias, int threads);
+
+// An activation function of two slopes, and its gradients; `to_pieces` is (4, channels), as in the kernel.
+// task.after is not read for gradients.
+void two_slopes(const Slopes &task, float *y, int threads);
+void two_slopes_gradient(const Slopes &task, const float *g, float *to_x, float *to_pieces, int threads);
 
 // Packs rows of n numbers, each into its own words.
 void pack_clipped(const float *x, int64_t rows, int64_t n, float clip, uint64_t *minus, uint64_t *inside, int threads);

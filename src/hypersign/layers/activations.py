@@ -9,7 +9,7 @@ from hypersign.quantizers.base import traced
 __all__ = ["ACTIVATIONS", "Maxout", "RPReLU", "activation"]
 
 
-class _Slopes(nn.Module):
+class TwoSlopes(nn.Module):
     """Shift, two slopes, shift, per channel (the second dimension).
 
     y = right max(0, x + before) + left min(0, x + before) + after
@@ -25,10 +25,10 @@ class _Slopes(nn.Module):
             return traced(self, x)
         before, left, right, after = (values.view(-1, *[1] * (x.dim() - 2)) for values in self.pieces())
         x = x + before
-        return torch.where(x >= 0, right * x, left * x) + after
+        return torch.where(x > 0, right * x, left * x) + after
 
 
-class RPReLU(_Slopes):
+class RPReLU(TwoSlopes):
     """ReActNet's activation: a PReLU between two learned shifts, all per channel.
 
         y = PReLU(x - gamma) + zeta,    PReLU(u) = u for u > 0, else b u
@@ -56,7 +56,7 @@ class RPReLU(_Slopes):
         return nn.functional.prelu(x - gamma, self.slope) + zeta
 
 
-class Maxout(_Slopes):
+class Maxout(TwoSlopes):
     """AdaBin's activation: learned slopes on either side of 0, per channel.
 
         y = right max(0, x) + left min(0, x)

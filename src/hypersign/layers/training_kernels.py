@@ -1,4 +1,4 @@
-"""Batch norm and max pool of a network that trains on bits: the same layers, with faster passes over activations."""
+"""Batch norm, activation functions and max pool of a network that trains on bits: the same layers, made faster."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,16 +8,17 @@ from torch import Tensor, nn
 
 from hypersign._pooled_gradient import PooledGradient
 from hypersign.bits.backend import native
+from hypersign.layers.activations import TwoSlopes
 
 __all__ = ["use_training_kernels"]
 
 
 def use_training_kernels(model: nn.Module) -> None:
-    """Lets batch norms and max pools of a network compute with the compiled kernels, in place.
+    """Lets batch norms, learned activation functions and max pools compute with the compiled kernels, in place.
 
     Their classes, parameters, buffers and hooks stay. The kernels serve float32 on the CPU whose channels lie side
-    by side (channels-last images, rows): batch norms in training, and max pools of windows that neither overlap nor
-    are padded. Everything else, and everything under a compiler, goes torch's way.
+    by side (channels-last images, rows): batch norms in training, RPReLU and Maxout, and max pools of windows that
+    neither overlap nor are padded. Everything else, and everything under a compiler, goes torch's way.
     """
     if native() is None:
         return
@@ -25,6 +26,8 @@ def use_training_kernels(model: nn.Module) -> None:
         kind = type(module)
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and kind.forward is nn.BatchNorm2d.forward:
             module.forward = FastForward(module, _batch_norm)  # type: ignore[method-assign]
+        elif isinstance(module, TwoSlopes):
+            module.forward = FastForward(module, _two_slopes)  # type: ignore[method-assign]
         elif kind is nn.MaxPool2d:
             module.forward = FastForward(module, _max_pool)
 
@@ -62,6 +65,10 @@ def _batch_norm(module: Any, x: Tensor) -> Tensor | None:
             module.running_mean.lerp_(mean, module.momentum)
             module.running_var.lerp_(variance * (n / (n - 1)), module.momentum)
     return y
+
+
+def _two_slopes(module: Any, x: Tensor) -> Tensor:
+    return _TwoSlopes.apply(x, *module.pieces())
 
 
 def _max_pool(module: Any, x: Tensor) -> Tensor | None:
@@ -141,6 +148,34 @@ class _BatchNorm(torch.autograd.Function):
         )
         wanted = ctx.needs_input_grad
         return to_x, to_weight if wanted[1] else None, to_bias if wanted[2] else None, None
+
+
+class _TwoSlopes(torch.autograd.Function):
+    """y = right max(0, u) + left min(0, u) + after, where u = x + before."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, before: Tensor, left: Tensor, right: Tensor, after: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        pieces = (_vector(piece) for piece in (before, left, right, after))
+        native().two_slopes(_rows(x), *pieces, _rows(y), torch.get_num_threads())
+        ctx.save_for_backward(x, before, left, right)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *pieces = ctx.saved_tensors
+        to_x = torch.empty_like(x)
+        to_pieces = x.new_empty(4, x.shape[1])
+        native().two_slopes_gradient(
+            _rows(_channels_last(grads[0])),
+            _rows(x),
+            *(_vector(piece) for piece in pieces),
+            _rows(to_x),
+            to_pieces.numpy(),
+            torch.get_num_threads(),
+        )
+        found = (to_x, *to_pieces)
+        return tuple(gradient if wanted else None for gradient, wanted in zip(found, ctx.needs_input_grad, strict=True))
 
 
 class _MaxPool(torch.autograd.Function):
