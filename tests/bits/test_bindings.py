@@ -195,6 +195,11 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
         function("batch_norm_gradient"),
         [f32(30, 7), f32(30, 7), f32(7), f32(7), f32(7), f32(30, 7), f32(7), f32(7), 1],
     ),
+    "two_slopes": (function("two_slopes"), [f32(30, 7), f32(7), f32(7), f32(7), f32(7), f32(30, 7), 1]),
+    "two_slopes_gradient": (
+        function("two_slopes_gradient"),
+        [f32(30, 7), f32(30, 7), f32(7), f32(7), f32(7), f32(30, 7), f32(4, 7), 1],
+    ),
     "max_pool_floats": (
         function("max_pool_floats"),
         [f32(2, 5, 6, 7), f32(2, 3, 3, 7), u8(2, 3, 3, 7), (2, 2), 1],

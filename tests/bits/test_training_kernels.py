@@ -17,6 +17,13 @@ needs_kernels = pytest.mark.skipif(not BACKENDS, reason="the compiled kernels ar
 Floats = NDArray[np.float32]
 
 
+def at_a_vectors_boundary(*shape: int, dtype: Any = np.float32) -> NDArray[Any]:
+    """An array that starts at a multiple of 64 bytes: large ones are written past the caches."""
+    raw = np.zeros(int(np.prod(shape)) * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : raw.size - 64 + start].view(dtype).reshape(shape)
+
+
 def same_everywhere(compute: Callable[[int], tuple[Floats, ...]]) -> tuple[Floats, ...]:
     """What `compute(threads)` gives, after comparing back ends and threads bit by bit."""
     found = []
@@ -67,6 +74,62 @@ def test_batch_norm(rows: int, channels: int, affine: bool) -> None:
     assert np.allclose(to_weight, (gradient * unit).sum(0), rtol=1e-4, atol=1e-3 * np.sqrt(rows))
     expected = (gradient - gradient.mean(0) - unit * (gradient * unit).mean(0)) * scale / deviation
     assert np.allclose(to_x, expected, rtol=1e-3, atol=1e-3 * abs(expected).max() + 1e-6)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("rows", "channels"), [(1, 3), (2, 1), (63, 65), (129, 16), (300, 47), (9000, 2), (16385, 16)])
+def test_two_slopes(rows: int, channels: int) -> None:
+    rng = np.random.default_rng(rows)
+    x, g = rng.normal(0.5, 2, (2, rows, channels)).astype(np.float32)
+    before, left, right, after = pieces = rng.normal(size=(4, channels)).astype(np.float32)
+    x.flat[0], x.flat[-1] = -before[0], np.float32(-0.0)  # u = 0
+    before[-1] = np.float32(-0.0)
+
+    def forward(threads: int) -> tuple[Floats, ...]:
+        y = at_a_vectors_boundary(rows, channels)
+        native().two_slopes(x, *pieces, y, threads)
+        return (y,)
+
+    (y,) = same_everywhere(forward)
+    u = x + before
+    assert np.array_equal(y, np.where(u > 0, right, left) * u + after)  # float32, one rounding after the other
+
+    def backward(threads: int) -> tuple[Floats, ...]:
+        to_x, to_pieces = at_a_vectors_boundary(rows, channels), np.empty((4, channels), np.float32)
+        native().two_slopes_gradient(g, x, before, left, right, to_x, to_pieces, threads)
+        return to_x, to_pieces
+
+    to_x, to_pieces = same_everywhere(backward)
+    assert np.array_equal(to_x, g * np.where(u > 0, right, left))
+    product = g.astype(np.float64) * u
+    expected = to_x.astype(np.float64), np.minimum(u, 0) * g.astype(np.float64), np.where(u > 0, product, 0), g
+    for found, terms in zip(to_pieces, expected, strict=True):
+        assert np.all(abs(found - terms.sum(0, dtype=np.float64)) <= 1e-5 * abs(terms).sum(0) + 1e-12)
+
+
+@needs_kernels
+def test_two_slopes_of_nan() -> None:
+    x, one, y = np.full((3, 17), np.nan, np.float32), np.ones(17, np.float32), np.zeros((3, 17), np.float32)
+    for name in BACKENDS:
+        with forced(name):
+            native().two_slopes(x, one, one, one, one, y, 1)
+        assert np.isnan(y).all()
+
+
+@needs_kernels
+def test_the_gradient_of_a_large_max_pool() -> None:
+    rng = np.random.default_rng(0)
+    place = rng.integers(0, 4, (64, 16, 16, 32), dtype=np.uint8)
+    g = rng.normal(size=place.shape).astype(np.float32)
+
+    def backward(threads: int) -> tuple[Floats, ...]:
+        to_x = at_a_vectors_boundary(64, 32, 32, 32)
+        native().max_pool_floats_gradient(g, place, to_x, (2, 2), threads)
+        return (to_x,)
+
+    (to_x,) = same_everywhere(backward)
+    for k in range(4):
+        assert np.array_equal(to_x[:, k // 2 :: 2, k % 2 :: 2], np.where(place == k, g, 0))
 
 
 @needs_kernels

@@ -1,4 +1,4 @@
-"""Batch norm and max pool with faster passes: torch's results, classes, states and hooks."""
+"""Batch norm, activation functions and max pool with faster passes: torch's results, classes, states and hooks."""
 
 import copy
 import io
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hypersign._pooled_gradient import PooledGradient
 from hypersign.layers import QuantConv2d, train_on_bits
+from hypersign.layers.activations import Maxout, RPReLU
 from hypersign.layers.training_kernels import FastForward, use_training_kernels
 from hypersign.models.norm import ShiftBatchNorm1d, ShiftBatchNorm2d
 from hypersign.quantizers import Sign
@@ -64,6 +65,35 @@ def test_max_pool_is_torchs(pool: nn.MaxPool2d) -> None:
     for found, expected in zip(run(fast(pool), x), run(pool, x), strict=True):
         assert torch.equal(found, expected)
         assert found.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("kind", [RPReLU, Maxout])
+@pytest.mark.parametrize("shape", [(4, 37, 6, 5), (19, 37)])
+def test_learned_activation_functions_are_torchs(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+    function = kind(37)
+    with torch.no_grad():
+        for i, parameter in enumerate(function.parameters()):
+            parameter.normal_(generator=torch.Generator().manual_seed(i))
+    x = images(*shape) if len(shape) == 4 else images(*shape, 1, 1).flatten(1)
+    ours = run(fast(function), x)
+    y, to_x, *_ = run(function, x)
+    assert torch.equal(ours[0], y)
+    assert torch.equal(ours[1], to_x)
+    assert ours[0].stride() == y.stride()
+    for found, expected in zip(ours, run(function.double(), x.double()), strict=True):
+        torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [RPReLU, Maxout])
+def test_activation_functions_that_do_not_learn(kind: type[nn.Module]) -> None:
+    function = fast(kind(5))
+    function.requires_grad_(False)
+    x = images(2, 5, 4, 4).requires_grad_()
+    function(x).sum().backward()
+    assert x.grad is not None
+    assert all(parameter.grad is None for parameter in function.parameters())
+    with torch.no_grad():
+        assert torch.equal(function(x), kind(5)(x))
 
 
 @pytest.mark.parametrize(
