@@ -16,7 +16,7 @@ Every program runs in a process of its own, on one thread. `--rivals PYTHON` is 
 - error: its standard error over queries.
 - microseconds: processor time per query: the minimum over interleaved rounds; spread: the median above it.
 - ahead: recall of the best of our codes of no more bytes, less the rival's. Beside codes with all components there
-  are codes of 2, 3 and 4 bits with as many principal components as fit into each rival's bytes, and codes of the most
+  are codes of 2, 3, 4 and 6 bits with as many principal components as fit into each rival's bytes, and codes of the most
   bits that leave room with more random components than vectors have.
 - times_as_fast: the rival's time over that of our fastest codes with no less recall, less one standard error.
 
@@ -198,7 +198,7 @@ def fitting(size: float, count: int, dimension: int) -> dict[tuple[str, float], 
         return low
 
     found: dict[tuple[str, float], int] = {}
-    for bits in (2, 3, 4):
+    for bits in (2, 3, 4, 6):
         kept = most(bits, 0, dimension, 4 * dimension / count)
         if 0 < kept < dimension:
             found["pca", bits] = kept
@@ -210,7 +210,7 @@ def fitting(size: float, count: int, dimension: int) -> dict[tuple[str, float], 
 
 
 PROGRAMS: dict[str, Any] = {"hypersign": Hypersign, "rabitqlib": Rabitqlib, "faiss": Faiss, "turbovec": Turbovec}
-BITS = (1, 1.5, 2, 3, 4)
+BITS = (1, 1.5, 2, 3, 4, 6)
 OURS = {"signs": (1,), "levels": BITS}
 RIVALS: dict[str, dict[str, tuple[float, ...]]] = {
     "rabitqlib": {"one": (1, 2, 3, 4), "many": (1, 2, 3, 4)},

@@ -58,7 +58,7 @@ METRICS = ("euclidean", "cosine", "inner_product")
 
 def codes(metric: str, dimension: int) -> dict[str, dict[str, Any]]:
     """The options of the hashers, by the name of the code; "2 of 1/2" keeps half as many principal components."""
-    levels = {f"{bits:g}": {"bits_per_dimension": bits, "metric": metric} for bits in (1, 1.5, 2, 3, 4)}
+    levels = {f"{bits:g}": {"bits_per_dimension": bits, "metric": metric} for bits in (1, 1.5, 2, 3, 4, 6)}
     principal = {
         f"{bits} of 1/{part}": levels[f"{bits}"] | {"pca": dimension // part} for bits, part in ((2, 2), (4, 4))
     }

@@ -26,7 +26,8 @@ void unpack(const LevelGroup &group) {
         uint8_t *to = group.to + 32 * step;
         for (int shift = 0; shift < 8; shift += group.bits, to += 32 * group.steps) {
             const __m256i digits = _mm256_and_si256(_mm256_srl_epi16(load(packed), _mm_cvtsi32_si128(shift)), mask);
-            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm256_shuffle_epi8(table, digits));
+            const __m256i bytes = group.bits == 8 ? digits : _mm256_shuffle_epi8(table, digits);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), bytes);
         }
     }
 }

@@ -30,7 +30,7 @@ void unpack(const LevelGroup &group) {
         uint8_t *to = group.to + 64 * step;
         for (int shift = 0; shift < 8; shift += group.bits, to += 64 * group.steps) {
             const __m512i digits = _mm512_and_si512(_mm512_srl_epi16(packed, _mm_cvtsi32_si128(shift)), mask);
-            _mm512_storeu_si512(to, _mm512_shuffle_epi8(table, digits));
+            _mm512_storeu_si512(to, group.bits == 8 ? digits : _mm512_shuffle_epi8(table, digits));
         }
     }
 }

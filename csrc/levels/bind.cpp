@@ -12,7 +12,7 @@ using Allowed = std::optional<Array<const bool, 1>>;
 
 LevelTask task(const Array<const int8_t, 2> &queries, const Rows &rows, int kind, int64_t factors,
                const Allowed &allowed, int threads) {
-    require(kind >= 0 && kind <= static_cast<int>(LevelKind::four), "a kind of levels was expected");
+    require(kind >= 0 && kind <= static_cast<int>(LevelKind::six), "a kind of levels was expected");
     const auto levels = static_cast<LevelKind>(kind);
     const int64_t count = length(queries, 1);
     require(count >= 1 && count <= kMostLevels, "fewer levels were expected");
@@ -30,7 +30,7 @@ void bind_encode(nb::module_ &m, const char *name, Kernel LevelKernels::*kernel)
            [kernel](Array<const T, 2> rows, Array<const int8_t, 1> levels, Array<const double, 2> factors,
                     Array<uint8_t, 2> indices, int threads) {
                const int64_t n = length(rows, 0), count = length(rows, 1), number = length(levels, 0);
-               require(number == 2 || number == 3 || number == 4 || number == 8 || number == 16,
+               require(number == 2 || number == 3 || number == 4 || number == 8 || number == 16 || number == 64,
                        "another number of levels was expected");
                require(count >= 1 && count <= kMostLevels, "fewer levels were expected");
                require_fit(length(indices, 0) == n && length(indices, 1) == count && length(factors, 1) == number - 1);

@@ -94,7 +94,8 @@ void encode_rows(const LevelEncoding &encoding, const T *rows, int64_t number, i
             case 3: encode_row<3>(encoding, x, to); break;
             case 4: encode_row<4>(encoding, x, to); break;
             case 8: encode_row<8>(encoding, x, to); break;
-            default: encode_row<16>(encoding, x, to);
+            case 16: encode_row<16>(encoding, x, to); break;
+            default: encode_row<64>(encoding, x, to);
         }
     }
 }

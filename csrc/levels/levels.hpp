@@ -22,8 +22,9 @@ namespace hypersign {
 
 constexpr int64_t kMostLevels = int64_t{1} << 16;  // of a row: sums of products stay below 2^31
 
-// Levels of 1, 1.5, 2, 3 or 4 bits. For a block 1.5 bits are first recoded as 2, and 3 bits as 4.
-enum class LevelKind { one, three_halves, two, three, four };
+// Levels of 1, 1.5, 2, 3, 4 or 6 bits. For a block 1.5 bits are first recoded as 2, 3 bits as 4, and 6 bits as the bytes
+// of the block.
+enum class LevelKind { one, three_halves, two, three, four, six };
 
 // Number of queries in the next chunk, if `left` are left. Sums of 12 queries by two groups fill the registers.
 constexpr int64_t level_chunk(int64_t left) { return left >= 12 ? 12 : left >= 4 ? 4 : 1; }
@@ -44,7 +45,7 @@ struct LevelTile {
 // Packed rows of a group, and the bytes that their digits stand for.
 struct LevelGroup {
     const uint8_t *const *rows;  // one per lane
-    int bits;                    // of a digit: 1, 2 or 4
+    int bits;                    // of a digit: 1, 2 or 4; or 8, then bytes stand for themselves
     int64_t steps;               // of four packed bytes of each row
     const uint8_t *table;        // (16)
     uint8_t *to;                 // (digits of a byte, steps, lanes, 4), the lowest digit first
@@ -66,7 +67,7 @@ struct LevelScores {
 struct LevelEncoding {
     int64_t count;  // of a row
     const int8_t *levels;
-    int64_t level_count;  // 2, 3, 4, 8 or 16
+    int64_t level_count;  // 2, 3, 4, 8, 16 or 64
     const double *factors;
     int64_t scales;
 };

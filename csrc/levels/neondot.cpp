@@ -16,7 +16,7 @@ void unpack(const LevelGroup &group) {
         uint8_t *to = group.to + 16 * step;
         for (int shift = 0; shift < 8; shift += group.bits, to += 16 * group.steps) {
             const uint8x16_t digits = vandq_u8(vshlq_u8(vld1q_u8(packed), vdupq_n_s8(static_cast<int8_t>(-shift))), mask);
-            vst1q_u8(to, vqtbl1q_u8(table, digits));
+            vst1q_u8(to, group.bits == 8 ? digits : vqtbl1q_u8(table, digits));
         }
     }
 }

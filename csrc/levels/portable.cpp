@@ -9,7 +9,10 @@ void unpack(const LevelGroup &group) {
     const int mask = (1 << group.bits) - 1;
     uint8_t *to = group.to;
     for (int shift = 0; shift < 8; shift += group.bits)
-        for (int64_t j = 0; j < 4 * group.steps; ++j) *to++ = group.table[group.rows[0][j] >> shift & mask];
+        for (int64_t j = 0; j < 4 * group.steps; ++j) {
+            const int digit = group.rows[0][j] >> shift & mask;
+            *to++ = group.bits == 8 ? static_cast<uint8_t>(digit) : group.table[digit];
+        }
 }
 
 void dots(const LevelTile &tile) {

@@ -1,4 +1,4 @@
-// A stored row of 1.5 or 3 bits per level in the digits of a block. In an anonymous namespace: each instruction set
+// A stored row of 1.5, 3 or 6 bits per level in the digits of a block. In an anonymous namespace: each instruction set
 // compiles the loops with its own vectors.
 #pragma once
 #include "integers.hpp"
@@ -28,6 +28,18 @@ void recode_levels(LevelKind kind, int64_t count, const uint8_t *from, uint8_t *
         for (int64_t j = 0; j < four; ++j)
             to[j] = static_cast<uint8_t>(digits[j] | digits[four + j] << 2 | digits[2 * four + j] << 4 |
                                          digits[3 * four + j] << 6);
+        return;
+    }
+    if (kind == LevelKind::six) {
+        const int64_t low = ceil_div(count, 2), high = ceil_div(count, 4);
+        const uint8_t *upper = from + low;
+        level_digit<16, 1, 1>(from, low, digits);
+        level_digit<16, 16, 1>(from, low, digits + low);
+        level_digit<4, 1, 16>(upper, high, digits);
+        level_digit<4, 4, 16>(upper, high, digits + high);
+        level_digit<4, 16, 16>(upper, high, digits + 2 * high);
+        level_digit<4, 64, 16>(upper, high, digits + 3 * high);
+        for (int64_t j = 0; j < count; ++j) to[j] = static_cast<uint8_t>(4 * digits[j] + 2);  // its level + 128
         return;
     }
     const int64_t low = ceil_div(count, 4), high = ceil_div(count, 8), half = ceil_div(count, 2);

@@ -34,6 +34,7 @@ constexpr Form kForms[] = {
     {4, {4, 0}, 3, {0, 2, 4, 6}},
     {2, {4, 8}, 128, {1, 49, 83, 114, 142, 173, 207, 255}},
     {2, {2, 0}, 128, {1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255}},
+    {1, {2, 4}, 128, {}},
 };
 
 const Form &form_of(LevelKind kind) { return kForms[static_cast<int>(kind)]; }
@@ -213,7 +214,7 @@ struct Signs {
     double varying;    // if it is 1
 };
 
-constexpr Signs kSigns[] = {{1, 0, 0}, {}, {.977, .494, .147}, {1, .585, .097}, {1, .598, .055}};
+constexpr Signs kSigns[] = {{1, 0, 0}, {}, {.977, .494, .147}, {1, .585, .097}, {1, .598, .055}, {}};
 
 constexpr double kDeviations = 3.5;
 // The pruning gains for at least this many queries, levels of a row, levels of all rows, and rows for each result.
@@ -252,7 +253,8 @@ struct Pruning {
     // Whether it is quicker, and can be used.
     static bool pays(const LevelTask &task, int64_t k, int64_t row_count) {
         const bool fine = task.kind == LevelKind::three || task.kind == LevelKind::four;
-        return !task.exact && current_kernels().levels->pruning != nullptr && task.kind != LevelKind::three_halves &&
+        const bool kind = task.kind != LevelKind::three_halves && task.kind != LevelKind::six;
+        return kind && !task.exact && current_kernels().levels->pruning != nullptr &&
                task.query_count >= kPruningBatch && task.count >= kPruningLevels && task.count <= kMostPruningLevels &&
                row_count * task.count >= (fine ? 3 : 1) * kPruningProducts && row_count >= kPruningRanks * k;
     }

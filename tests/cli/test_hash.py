@@ -167,7 +167,7 @@ def test_plan_predicts_and_measures(files, capsys):
     signs = [row["bits"] for row in plan["rows"] if row["metric"] == "hamming"]
     assert signs == [64, 96, 128, 256, 512, 1024]
     levels = [row["bits_per_dimension"] for row in plan["rows"] if row["metric"] == "euclidean"]
-    assert levels == [1, 1.5, 2, 3, 4]
+    assert levels == [1, 1.5, 2, 3, 4, 6]
     row = plan["rows"][1]
     assert row["measured_recall"]["8"] == pytest.approx(row["recall"]["8"], abs=0.1)
     assert plan["queries"] == 60

@@ -305,7 +305,7 @@ def test_rescoring_by_the_metric_of_the_plan_delivers_its_recall(metric, bits):
     assert row.recall[8] == pytest.approx(row.measured_recall[8], abs=0.04)
 
 
-@pytest.mark.parametrize("bits", [1, 1.5, 2, 3, 4])
+@pytest.mark.parametrize("bits", [1, 1.5, 2, 3, 4, 6])
 def test_kernel_of_levels_is_the_mean_product_of_codes(bits):
     """E c(x) c(y)/k^2 of normals of one correlation, by Monte Carlo; of signs by the arcsine law."""
     from hypersign.bits.levels import LEVELS

@@ -328,6 +328,13 @@ void training(const TrainingKernels &kernels, const TrainingKernels &truth) {
         each.gradient(g.data(), x.data(), rows, channels, mean, mean + channels, mean + 3 * channels,
                       mean + 4 * channels, stream, lines[0].of);
         keep(n);
+        const Slopes slopes{rows, channels, x.data(), mean, mean + channels, mean + 3 * channels, mean + 4 * channels};
+        each.slopes(slopes, x.data(), rows, stream, lines[0].of);
+        keep(n);
+        std::vector<float> sums(static_cast<size_t>(4 * channels));
+        each.slopes_gradient(slopes, g.data(), x.data(), rows, stream, lines[0].of, sums.data());
+        keep(n);
+        found[i].insert(found[i].end(), sums.begin(), sums.end());
         each.unpool(g.data(), place.data(), 2, channels, stream, lines[0].of);
         keep(channels);
         places[i].resize(static_cast<size_t>(2 * channels));
@@ -351,7 +358,7 @@ void training(const TrainingKernels &kernels, const TrainingKernels &truth) {
 }
 
 void levels(const char *set) {
-    const auto kind = static_cast<LevelKind>(up_to(4));
+    const auto kind = static_cast<LevelKind>(up_to(5));
     const int64_t queries = up_to(30), rows = up_to(300), count = 1 + up_to(up_to(3) ? 100 : 1000);
     const int64_t bytes = level_width(kind, count) + 8 + up_to(3), k = up_to(rows);
     const auto x = random_values<int8_t>(queries * count, -127, 127);
@@ -495,8 +502,8 @@ void pruning(const PruningKernels &kernels) {
 }
 
 void encode(const LevelKernels &kernels, const LevelKernels &truth) {
-    constexpr int64_t kNumbers[] = {2, 3, 4, 8, 16};
-    const int64_t rows = up_to(3), count = 1 + up_to(700), number = kNumbers[up_to(4)], scales = 1 + up_to(7);
+    constexpr int64_t kNumbers[] = {2, 3, 4, 8, 16, 64};
+    const int64_t rows = up_to(3), count = 1 + up_to(700), number = kNumbers[up_to(5)], scales = 1 + up_to(7);
     auto levels = random_values<int8_t>(number, -127, 127);
     std::sort(levels.begin(), levels.end());
     std::vector<double> factors, x;

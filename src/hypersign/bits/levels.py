@@ -1,4 +1,4 @@
-"""Vectors of few levels, packed in 1 to 4 bits each: dot products with 8-bit queries, and the best scores.
+"""Vectors of few levels, packed in 1 to 6 bits each: dot products with 8-bit queries, and the best scores.
 
 A row has m levels; u, from 0 to L - 1, is the index of a level in ascending order. The levels are integers:
 
@@ -8,11 +8,13 @@ A row has m levels; u, from 0 to L - 1, is the index of a level in ascending ord
     2      4    -3, -1, 1, 3                                    ceil(m/4)
     3      8    +-14, +-45, +-79, +-127                         ceil(m/4) + ceil(m/8)
     4      16   +-6, +-18, +-31, +-44, +-58, +-75, +-96, +-127  ceil(m/2)
+    6      64   +-2, +-6, ..., +-126                            ceil(m/2) + ceil(m/4)
 
 The levels of 3 and 4 bits are those of Lloyd and Max for a Gaussian, rounded; `hypersign.hashing.levels` says why.
 A byte holds levels that are a part apart: with 2 bits and w = ceil(m/4), byte j holds levels j, j + w, j + 2w and
 j + 3w, the first in the lowest bits. So one mask picks 4-level groups that meet adjacent numbers of a query. Rows of
-3 bits have a row of the two lower bits, then a row of the upper bits. Missing levels at the end have the index 0.
+3 bits have a row of the two lower bits, then a row of the upper bits; those of 6 bits a row of the four lower bits, then
+a row of the two upper ones. Missing levels at the end have the index 0.
 """
 
 import dataclasses
@@ -51,13 +53,14 @@ LEVELS: dict[float, NDArray[np.int8]] = {
     2: _symmetric(1, 3),
     3: _symmetric(14, 45, 79, 127),
     4: _symmetric(6, 18, 31, 44, 58, 75, 96, 127),
+    6: _symmetric(*range(2, 128, 4)),
 }
 """The levels by number of bits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LevelCode:
-    """The form of packed rows: m levels of 1, 1.5, 2, 3 or 4 bits each.
+    """The form of packed rows: m levels of 1, 1.5, 2, 3, 4 or 6 bits each.
 
     >>> LevelCode(2, 128).width, LevelCode(1.5, 128).width
     (32, 26)
@@ -89,7 +92,14 @@ class LevelCode:
     @property
     def planes(self) -> tuple[tuple[int, int], ...]:
         """The rows of bytes one after the other: how many digits a byte of each holds, and the base of the digits."""
-        return {1: ((8, 2),), 1.5: ((5, 3),), 2: ((4, 4),), 3: ((4, 4), (8, 2)), 4: ((2, 16),)}[self.bits]
+        return {
+            1: ((8, 2),),
+            1.5: ((5, 3),),
+            2: ((4, 4),),
+            3: ((4, 4), (8, 2)),
+            4: ((2, 16),),
+            6: ((2, 16), (4, 4)),
+        }[self.bits]
 
 
 def nearest_levels(
@@ -198,7 +208,7 @@ def level_topk(
     whose sum is 3.5 standard deviations below the mean of a row with the k-th best score so far. For queries in a
     random direction, as rotated ones have, a row of the results is skipped with a probability of at most 2 in 10,000.
     The scores of rows that are found do not change. Rows are skipped if there are at least 64 queries, 256 levels,
-    1,000 rows for each result, and 5 million levels (15 million at 3 and 4 bits), except at 1.5 bits, and as long as
+    1,000 rows for each result, and 5 million levels (15 million at 3 and 4 bits), except at 1.5 and 6 bits, and as long as
     at most 7 % of the rows need their whole product. Other instruction sets compare all rows.
 
     Args:

@@ -54,7 +54,7 @@ def hash_(
     """Hash vectors into packed codes, or predict the recall of codes by their kind and rescoring factor.
 
     The file may be larger than memory. If hashing is stopped, the same command resumes it. Sign codes sort by angle
-    after centring. Codes of a metric estimate its distances, with 1, 1.5, 2, 3 or 4 bits per dimension. The plan's
+    after centring. Codes of a metric estimate its distances, with 1, 1.5, 2, 3, 4 or 6 bits per dimension. The plan's
     true neighbours are by --metric, or by Euclidean distance. Recall among a sample of the vectors is higher than
     among all: plan on all of them, or on growing samples.
 
@@ -72,7 +72,7 @@ def hash_(
         bounds: write 8 bytes more per vector, for search --exact; sign codes only.
         skip: leave out vectors that cannot be hashed (NaN, infinite, or without a direction); row numbers stay ids.
         bits: length of a code, in bits; by default 256, or for codes of a metric as many components as vectors have.
-        bits_per_dimension: 1, 1.5, 2, 3 or 4.
+        bits_per_dimension: 1, 1.5, 2, 3, 4 or 6.
         metric: hamming (signs alone), or the metric that codes estimate; by default hamming at 1 bit per dimension,
             else euclidean.
         rotation: hadamard (additions only), haar (multiplications), or none (signs of the components as they are).

@@ -5,7 +5,7 @@ vectors at an angle theta differ in a share theta/pi of their bits. So the Hammi
 with one bit per component and one xor and popcount per word. Rescoring a few times as many candidates with the
 original vectors restores most of the lost recall; `plan` predicts how much.
 
-Level codes have 1 to 4 bits per dimension and estimate a metric: Euclidean distance, cosine or inner product. True
+Level codes have 1 to 6 bits per dimension and estimate a metric: Euclidean distance, cosine or inner product. True
 neighbours are by Euclidean distance unless a function is given another metric; `rescore` sorts by any of the three.
 """
 

@@ -67,7 +67,7 @@ class SignHasher(Transformer):
     only sign flips, additions and comparisons: the integer sums R x are compared with those of the mean. If such sums
     could overflow int64, float64 is used.
 
-    **Level codes** have 1, 1.5, 2, 3 or 4 bits per dimension and estimate a metric. The query stays real: v is R
+    **Level codes** have 1, 1.5, 2, 3, 4 or 6 bits per dimension and estimate a metric. The query stays real: v is R
     (query - share mean) in integers of 8 bits times a step, and
 
         a <c, v> step + b + a term of the query   estimates   |x - q|^2,  1 - cos(x, q)  or  -<x, q>
@@ -91,7 +91,7 @@ class SignHasher(Transformer):
         bits: length of a code, without the numbers of the metric: `bits_per_dimension` times the number m of
             components that it keeps (rounded up). None: 256 for sign codes, and for level codes `pca` components or
             as many as vectors have.
-        bits_per_dimension: 1, 1.5 (levels -1, 0 and 1, stored in 1.6 bits), 2, 3 or 4.
+        bits_per_dimension: 1, 1.5 (levels -1, 0 and 1, stored in 1.6 bits), 2, 3, 4 or 6.
         metric: "hamming" for sign codes; "euclidean", "cosine" or "inner_product" for level codes. None: "hamming" at
             1 bit per dimension, else "euclidean".
         rotation: "hadamard", "haar", or None. "haar" multiplies by a matrix; sign codes have more recall by it if the

@@ -160,7 +160,7 @@ def plan(
     *,
     queries: ArrayLike | None = None,
     bits: Sequence[int] = (64, 128, 256, 512, 1024),
-    bits_per_dimension: Sequence[float] = (1, 1.5, 2, 3, 4),
+    bits_per_dimension: Sequence[float] = (1, 1.5, 2, 3, 4, 6),
     bytes: int | None = None,
     hasher: SignHasher | None = None,
     metric: str = "euclidean",

@@ -173,10 +173,11 @@ def kernel_table(bits: float) -> tuple[NDArray[np.float64], NDArray[np.float64],
     limits, jumps = (levels[1:] + levels[:-1]) / 2 * UNIT[bits], np.diff(levels)
     mean = (jumps * np.exp(-np.square(limits) / 2)).sum() / np.sqrt(2 * np.pi)
     t = np.linspace(-np.pi / 2, np.pi / 2, 2049)
-    a, b = limits[:, None, None], limits[None, :, None]
-    cosines = np.maximum(np.cos(t), 1e-9)
-    exponents = -(a**2 + b**2 - 2 * a * b * np.sin(t)) / (2 * cosines**2)
-    rates = np.einsum("a,b,abt->t", jumps, jumps, np.exp(exponents)) / (2 * np.pi * mean**2)
+    sines, cosines, rates = np.sin(t), np.maximum(np.cos(t), 1e-9), np.zeros(len(t))
+    b = limits[:, None]
+    for a, jump in zip(limits, jumps, strict=True):
+        rates += jump * (jumps @ np.exp(-(a**2 + b**2 - 2 * a * b * sines) / (2 * cosines**2)))
+    rates /= 2 * np.pi * mean**2
     values = np.concatenate([[0], np.cumsum((rates[1:] + rates[:-1]) / 2 * (t[1] - t[0]))])
     values -= values[len(t) // 2]  # odd levels
     return t, values, rates / cosines
