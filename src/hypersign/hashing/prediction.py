@@ -201,14 +201,14 @@ def _recall_of_single(
     uncertain = np.take_along_axis(spread / np.maximum(ahead, 1e-12), _first(ahead >= wanted)[:, None], 1)[:, 0]
     # A neighbour is not ahead of itself.
     others = ahead[:, None] - _below((grid[:, None] - means[:, :, None]) / deviations[:, :, None])
-    logs = np.log(np.maximum(others, 1e-30))  # counts grow like exponentials
+    logs = np.log(np.maximum(others, 1e-30)).ravel()  # counts grow like exponentials
+    start, step = np.arange(means.size).reshape(means.shape) * GRID, grid[:, 1] - grid[:, 0]
     hits = np.zeros(means.shape)
     for target in _thresholds(wanted, np.clip(uncertain, 0, 1)):
-        right = np.maximum(_first(others >= target[:, None, None]), 1)[:, :, None]
-        a, b = (np.take_along_axis(logs, right - back, 2)[:, :, 0] for back in (1, 0))
+        left = np.maximum(_first(others >= target[:, None, None]), 1) - 1
+        a, b = logs[start + left], logs[start + left + 1]
         part = np.clip((np.log(np.maximum(target, 1e-30))[:, None] - a) / np.maximum(b - a, 1e-12), 0, 1)
-        left = np.take_along_axis(grid, right[:, :, 0] - 1, 1)
-        threshold = left + part * (grid[:, 1] - grid[:, 0])[:, None]
+        threshold = grid[:, :1] + (left + part) * step[:, None]
         hits += special.ndtr((threshold - means) / deviations) / len(QUANTILES)
     return np.asarray(np.where(there, hits, 0).sum(1) / sample.k)
 

@@ -173,11 +173,13 @@ def kernel_table(bits: float) -> tuple[NDArray[np.float64], NDArray[np.float64],
     limits, jumps = (levels[1:] + levels[:-1]) / 2 * UNIT[bits], np.diff(levels)
     mean = (jumps * np.exp(-np.square(limits) / 2)).sum() / np.sqrt(2 * np.pi)
     t = np.linspace(-np.pi / 2, np.pi / 2, 2049)
-    sines, cosines, rates = np.sin(t), np.maximum(np.cos(t), 1e-9), np.zeros(len(t))
+    half = t[len(t) // 2 :]  # levels are symmetric, so the rates at -t are those at t
+    sines, cosines, rates = np.sin(half), np.maximum(np.cos(half), 1e-9), np.zeros(len(half))
     b = limits[:, None]
     for a, jump in zip(limits, jumps, strict=True):
         rates += jump * (jumps @ np.exp(-(a**2 + b**2 - 2 * a * b * sines) / (2 * cosines**2)))
-    rates /= 2 * np.pi * mean**2
+    rates = np.concatenate([rates[:0:-1], rates]) / (2 * np.pi * mean**2)
+    cosines = np.concatenate([cosines[:0:-1], cosines])
     values = np.concatenate([[0], np.cumsum((rates[1:] + rates[:-1]) / 2 * (t[1] - t[0]))])
     values -= values[len(t) // 2]  # odd levels
     return t, values, rates / cosines
