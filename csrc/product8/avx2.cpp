@@ -101,6 +101,6 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const Product8Kernels product8_avx2{tile, order<>, 4, nullptr, nullptr, peak};
+const Product8Kernels product8_avx2{tile, order<>, 4, &product8_lookup_avx2, &product8_tables_avx2, peak};
 
 }  // namespace hypersign

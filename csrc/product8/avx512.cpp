@@ -142,6 +142,6 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const Product8Kernels product8_avx512{tile, order<>, kRows, &product8_lookup_avx512, product8_many_rows_avx512, peak};
+const Product8Kernels product8_avx512{tile, order<>, kRows, &product8_lookup_avx512, &product8_tables_avx512, peak};
 
 }  // namespace hypersign

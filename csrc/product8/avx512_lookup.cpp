@@ -11,12 +11,14 @@
 #include <algorithm>
 
 #include "inline.hpp"
+#include "product8/lookup.hpp"
 #include "product8/product8.hpp"
 
 namespace hypersign {
 namespace {
 
 constexpr int64_t kTriples = 44;        // of a chunk: 22 KB of tables; 16-bit sums do not overflow
+constexpr int64_t kMostRows = 11;
 constexpr int kTables = 4, kBias = 768;  // of a triple; six times 128, so that sums are not negative
 
 // Inputs of a chunk as 16-bit numbers, two to a word: only words are broadcast by a load alone.
@@ -127,14 +129,6 @@ void rows(const Product8Row &row) {
     if (at < row.rows) rows_of<1>(row, at);
 }
 
-void sums(const int32_t *codes, int64_t count, int32_t x_sum, int32_t *y) {
-    for (int64_t i = 0; i < count; ++i) y[i] = x_sum - 2 * codes[i];
-}
-
-void scaled(const int32_t *codes, int64_t count, int32_t x_sum, const float *scale, float x_scale, float *y) {
-    for (int64_t i = 0; i < count; ++i) y[i] = static_cast<float>(x_sum - 2 * codes[i]) * scale[i] * x_scale;
-}
-
 void to_tile(const uint8_t *block, int64_t vectors, int half, uint8_t *weights) {
     const __m512i even = _mm512_set1_epi16(0x00FF);
     for (int64_t v = 0; v < vectors; v += kProduct8Quad, weights += kProduct8Step) {
@@ -150,6 +144,6 @@ void to_tile(const uint8_t *block, int64_t vectors, int half, uint8_t *weights) 
 
 }  // namespace
 
-const Product8Lookup product8_lookup_avx512{rows, sums, scaled, to_tile};
+const Product8Lookup product8_lookup_avx512{kMostRows, rows, product8_sums, product8_scaled, to_tile};
 
 }  // namespace hypersign

@@ -18,6 +18,7 @@
 namespace hypersign {
 namespace {
 
+constexpr int kLanes = 32;      // rows
 constexpr int kLine = 64;       // bytes of an entry
 constexpr int kPasses = 3;      // whose sums fit in 16 bits
 constexpr int kEntries = 256;   // of the tables of a word
@@ -72,9 +73,9 @@ void spread(const int8_t *x, int64_t depth, int16_t *to) {
             const __m512i even[2] = {_mm512_srai_epi16(_mm512_slli_epi16(a[i], 8), 8), _mm512_srai_epi16(a[i], 8)};
             const __m512i more[2] = {_mm512_srai_epi16(_mm512_slli_epi16(b[i], 8), 8), _mm512_srai_epi16(b[i], 8)};
             for (int j = 0; j < 2; ++j) {
-                int16_t *at = to + (k + 4 * i + j) * kProduct8Rows;
+                int16_t *at = to + (k + 4 * i + j) * kLanes;
                 _mm512_store_si512(at, _mm512_ternarylogic_epi32(odd, _mm512_slli_epi32(more[j], 16), even[j], 0xCA));
-                _mm512_store_si512(at + 2 * kProduct8Rows,
+                _mm512_store_si512(at + 2 * kLanes,
                                    _mm512_ternarylogic_epi32(odd, more[j], _mm512_srli_epi32(even[j], 16), 0xCA));
             }
         }
@@ -100,7 +101,7 @@ void tabulate(const int16_t *x, int64_t step, int64_t steps, __m512i *to) {
     __m512i inputs[kProduct8Quad * kPositions];
     for (int64_t i = 0; i < kProduct8Quad * kPositions; ++i) {
         const int64_t input = (i % kPositions * steps + step) * kProduct8Quad + i / kPositions;
-        inputs[i] = step < steps ? _mm512_load_si512(x + input * kProduct8Rows) : _mm512_setzero_si512();
+        inputs[i] = step < steps ? _mm512_load_si512(x + input * kLanes) : _mm512_setzero_si512();
     }
     for (int i = 0; i < kFives; ++i) table_of<5>(inputs + 5 * i, to + 32 * i);
     for (int i = 0; i < kSixes; ++i) table_of<6>(inputs + 5 * kFives + 6 * i, to + 32 * kFives + 64 * i);
@@ -164,7 +165,7 @@ void all(const Product8Rows &rows) {
     __m512i *const sums = reinterpret_cast<__m512i *>(rows.work), *const codes = sums + filters;
     auto *const x = reinterpret_cast<int16_t *>(codes + 2 * filters);
     spread(rows.x, rows.depth, x);
-    std::memset(x + rows.depth * kProduct8Rows, 0, static_cast<size_t>((padded - rows.depth) * kLine));
+    std::memset(x + rows.depth * kLanes, 0, static_cast<size_t>((padded - rows.depth) * kLine));
     for (int64_t pass = 0; pass < passes; ++pass) {
         for (int i = 0; i < 2; ++i) tabulate(x, 2 * pass + i, rows.steps, tables + i * kEntries);
         const auto *from = reinterpret_cast<const char *>(tables);
@@ -184,6 +185,6 @@ void all(const Product8Rows &rows) {
 
 }  // namespace
 
-void product8_many_rows_avx512(const Product8Rows &rows) { all(rows); }
+const Product8Tables product8_tables_avx512{kLanes, all, nullptr};
 
 }  // namespace hypersign

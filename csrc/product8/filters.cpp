@@ -39,9 +39,18 @@ uint32_t four_bits(const uint64_t *words, int64_t i, int64_t count) {
 // Four bits as four bytes.
 uint32_t spread(uint32_t bits) { return (bits * 0x00204081U) & 0x01010101U; }
 
+// Bytes of four ternary codes, one of each position, as the bytes of positions: c0 + 3 c1 + 9 c2 + 27 c3.
+uint32_t base_three(uint32_t codes) {
+    uint32_t indices = 0;
+    for (int position = 0; position < 4; ++position) {
+        const uint32_t four = codes >> 2 * position & 0x03030303U, two = four + 3 * (four >> 8);
+        indices |= (two + 9 * (two >> 16) & 0xFFU) << 8 * position;
+    }
+    return indices;
+}
+
 constexpr int64_t kChunk = 1 << 17;   // bytes of inputs
-constexpr int64_t kFewRows = 11;           // tables pay for at most that many rows
-constexpr int64_t kManyRows = 32, kManyFilters = 256;  // lookup tables for rows pay from these on
+constexpr int64_t kManyFilters = 256;      // lookup tables for rows pay from these on
 constexpr int64_t kTogether = 2048;                    // filters whose sums stay in the second cache
 constexpr size_t kKept = size_t{1} << 26;  // bytes of ordered inputs that a thread keeps at most
 
@@ -115,9 +124,11 @@ Product8Filters::Product8Filters(const Product8Kernels &kernels, const uint64_t 
 void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
                                int threads) const {
     const Product8Kernels &kernels = kernels_;
-    if (by_bytes_ && rows <= kFewRows) return look_up(x, rows, sums, scaled, x_scale, threads);
-    if (kernels.many_rows != nullptr && bits == 1 && groups == 1 && rows >= kManyRows && filters >= kManyFilters) {
-        const int64_t many = rows / kProduct8Rows * kProduct8Rows, y = many * filters;
+    if (by_bytes_ && rows <= kernels.lookup->most) return look_up(x, rows, sums, scaled, x_scale, threads);
+    const Product8Tables *tables = kernels.tables;
+    const bool tabulated = tables != nullptr && (bits == 1 || tables->ternary != nullptr) && groups == 1;
+    if (tabulated && rows >= tables->rows && filters >= kManyFilters) {
+        const int64_t many = rows / tables->rows * tables->rows, y = many * filters;
         tabulate(x, many, sums, scaled, x_scale, threads);
         return multiply(x + many * depth, rows - many, sums == nullptr ? nullptr : sums + y,
                         scaled == nullptr ? nullptr : scaled + y, x_scale == nullptr ? nullptr : x_scale + many, threads);
@@ -189,10 +200,12 @@ const uint8_t *Product8Filters::tile_weights(int64_t block, std::vector<uint8_t>
     return quads.data();
 }
 
-// Many rows, a multiple of kProduct8Rows.
+// Many rows, a multiple of those of the tables.
 void Product8Filters::tabulate(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
                                int threads) const {
     static thread_local Workspace kept;
+    const Product8Tables &tables = *kernels_.tables;
+    const auto kernel = bits == 1 ? tables.binary : tables.ternary;
     const int64_t pairs = ceil_div(steps, 2);
     for (int64_t first = 0; first < filters; first += kTogether) {
         const int64_t count = std::min(kTogether, filters - first), pitch = round_up(count, kProduct8Lanes);
@@ -201,22 +214,21 @@ void Product8Filters::tabulate(const int8_t *x, int64_t rows, int32_t *sums, flo
             std::vector<uint8_t> quads;
             for (int64_t b = from; b < to; ++b) {
                 const uint8_t *weights = tile_weights(first / kProduct8Lanes + b, quads);
-                for (int64_t step = 0; step < 2 * pairs; ++step)
-                    for (int64_t f = 0; f < kProduct8Lanes; ++f) {
-                        uint32_t word = 0;
-                        if (step < steps) std::memcpy(&word, weights + step * kProduct8Step + f * kProduct8Quad, sizeof word);
-                        words[2 * (step / 2 * pitch + b * kProduct8Lanes + f) + step % 2] = word;
-                    }
+                for (int64_t step = 0; step < 2 * pairs; ++step) {
+                    uint32_t of_step[kProduct8Lanes] = {}, *to = words + 2 * (step / 2 * pitch + b * kProduct8Lanes) + step % 2;
+                    if (step < steps) std::memcpy(of_step, weights + step * kProduct8Step, sizeof of_step);
+                    for (int64_t f = 0; f < kProduct8Lanes; ++f) to[2 * f] = bits == 1 ? of_step[f] : base_three(of_step[f]);
+                }
             }
         });
-        parallel_for(rows / kProduct8Rows, threads, [&](int64_t from, int64_t to) {
+        parallel_for(rows / tables.rows, threads, [&](int64_t from, int64_t to) {
             static thread_local Workspace work;
             for (int64_t i = from; i < to; ++i) {
-                const int64_t row = i * kProduct8Rows, at = row * filters + first;
-                kernels_.many_rows({x + row * depth, depth, steps, words, pitch, count,
-                                    work.lines(192 * pitch + 64 * group_inputs()),
-                                    sums == nullptr ? nullptr : sums + at, scaled == nullptr ? nullptr : scaled + at,
-                                    scale_.get() + first, x_scale == nullptr ? nullptr : x_scale + row, filters});
+                const int64_t row = i * tables.rows, at = row * filters + first;
+                kernel({x + row * depth, depth, steps, words, pitch, count,
+                        work.lines(tables.rows * (6 * pitch + 2 * group_inputs())),
+                        sums == nullptr ? nullptr : sums + at, scaled == nullptr ? nullptr : scaled + at,
+                        scale_.get() + first, x_scale == nullptr ? nullptr : x_scale + row, filters});
             }
         });
     }

@@ -49,15 +49,15 @@ struct Product8Tile {
     int64_t part_bytes() const { return steps * rows * kProduct8Quad; }  // of the inputs of a position
 };
 
-// Lookup tables for many rows with binary weights of one group.
-constexpr int64_t kProduct8Rows = 32;  // at once
-
+// Lookup tables for many rows with weights of one group.
 struct Product8Rows {
     const int8_t *x;  // (rows, depth)
     int64_t depth, steps;
-    const uint32_t *words;  // (ceil(steps / 2), pitch filters, 2), steps of tiles; 0 where there are none
-    int64_t pitch, count;   // count: filters that there are
-    uint8_t *work;          // 192 bytes per filter, and 64 per input
+    // (ceil(steps / 2), pitch filters, 2), steps of tiles; 0 where there are none. A word of ternary weights has a byte per
+    // position: c0 + 3 c1 + 9 c2 + 27 c3, with the codes of its four inputs.
+    const uint32_t *words;
+    int64_t pitch, count;  // count: filters that there are
+    uint8_t *work;         // for each row, 6 bytes per filter and 2 per input
 
     // Either sums or scaled sums, as in a tile.
     int32_t *sums;
@@ -89,6 +89,7 @@ struct Product8Row {
 };
 
 struct Product8Lookup {
+    int64_t most;  // rows for which it pays
     void (*rows)(const Product8Row &row);
     // The epilogue of `count` filters of a row.
     void (*sums)(const int32_t *codes, int64_t count, int32_t x_sum, int32_t *y);
@@ -97,12 +98,18 @@ struct Product8Lookup {
     void (*to_tile)(const uint8_t *block, int64_t vectors, int half, uint8_t *weights);
 };
 
+struct Product8Tables {
+    int64_t rows;  // at once
+    void (*binary)(const Product8Rows &rows);
+    void (*ternary)(const Product8Rows &rows);  // null: none
+};
+
 struct Product8Kernels {
     void (*tile)(const Product8Tile &tile);
     void (*order)(const Product8Order &order);
     int64_t rows;                  // the most rows of a tile: 4 or more
     const Product8Lookup *lookup;  // for binary weights; null: none
-    void (*many_rows)(const Product8Rows &rows);  // kProduct8Rows rows by lookup tables, binary weights; null: none
+    const Product8Tables *tables;  // null: none
     int64_t (*peak)(int64_t rounds);  // multiply-accumulates of the loop that speeds are compared with
 };
 
@@ -137,8 +144,8 @@ struct Product8Filters {
     std::unique_ptr<float[], Free> scale_;      // (blocks, groups, 32)
 };
 
-extern const Product8Lookup product8_lookup_avx512;
-void product8_many_rows_avx512(const Product8Rows &rows);
+extern const Product8Lookup product8_lookup_avx2, product8_lookup_avx512;
+extern const Product8Tables product8_tables_avx2, product8_tables_avx512;
 
 namespace {  // a copy for each file, compiled for its instruction set
 
