@@ -50,20 +50,24 @@ void rows_of(const Product8Tile &tile, int64_t filter) {
                         __builtin_prefetch(from + kAhead, 0, 3);
                         __builtin_prefetch(from + kAhead + 64, 0, 3);
                     }
+                    __m256i bytes[2][F];  // as they are, and with the upper half moved down
                     for (int f = 0; f < F; ++f) {
-                        const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + 32 * f));
-                        const __m256i high = _mm256_srli_epi16(low, 4);
-                        for (int q = 0; q < Q; ++q)
-                            for (int half = 0; half < 2; ++half) {
-                                const __m256i picked = _mm256_and_si256(half ? high : low, mask[q]);
-                                for (int r = 0; r < R; ++r) {
-                                    int32_t four;
-                                    std::memcpy(&four, x + (q + half * kHalf) * part + step * kFours + r * kProduct8Quad, 4);
-                                    pairs[r][q][f] = _mm256_add_epi16(
-                                        pairs[r][q][f], _mm256_maddubs_epi16(picked, _mm256_set1_epi32(four)));
-                                }
-                            }
+                        bytes[0][f] = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + 32 * f));
+                        bytes[1][f] = _mm256_srli_epi16(bytes[0][f], 4);
                     }
+                    for (int q = 0; q < Q; ++q)
+                        for (int half = 0; half < 2; ++half) {
+                            __m256i picked[F];
+                            for (int f = 0; f < F; ++f) picked[f] = _mm256_and_si256(bytes[half][f], mask[q]);
+                            for (int r = 0; r < R; ++r) {
+                                int32_t four;
+                                std::memcpy(&four, x + (q + half * kHalf) * part + step * kFours + r * kProduct8Quad, 4);
+                                const __m256i fours = _mm256_set1_epi32(four);
+                                for (int f = 0; f < F; ++f)
+                                    pairs[r][q][f] =
+                                        _mm256_add_epi16(pairs[r][q][f], _mm256_maddubs_epi16(picked[f], fours));
+                            }
+                        }
                 }
                 for (int r = 0; r < R; ++r)
                     for (int q = 0; q < Q; ++q)
@@ -96,7 +100,7 @@ void all_rows(const Product8Tile &tile) {
     else if (tile.rows == 2)
         all_filters<bits, 2, 2, 2>(tile);
     else
-        all_filters<bits, 4, 2, 1>(tile);
+        all_filters<bits, 4, 1, 2>(tile);
 }
 
 void tile(const Product8Tile &tile) { tile.bits == 1 ? all_rows<1>(tile) : all_rows<2>(tile); }

@@ -5,14 +5,16 @@
 // and one addition of 16-bit numbers, stands for 5.3 * 16 = 85 multiply-accumulates. Ternary: four inputs have 81 sums,
 // so an entry stands for 64. vpmaddubsw and vpaddw make 32.
 //
-// Zen 3 loads two such entries a cycle, and starts six instructions, of which an entry takes three: a shift, a mask and
-// the addition with its load. With the loads and stores of indices and sums the bounds are 150 and 105 multiply-accumulates
-// a cycle, where a loop of vpmaddubsw and vpaddw makes 64. The tables of a pass, 16 and 20 KB, stay in the first cache while
-// all filters use them. A pass of binary weights has 64 inputs, one of ternary weights 32. The sums of some passes fit in
-// 16 bits.
+// Indices are stored as the offsets of entries, 16 bits each, once for all rows: to find them in the words of weights
+// takes a shift and a mask each, and one and a half times as long. So an entry takes a load of its offset and an addition
+// with a load. Zen 3 does three loads a cycle, two of them of 32 bytes: at most 128 and 96 multiply-accumulates a cycle,
+// where a loop of vpmaddubsw and vpaddw makes 64. The tables of a pass, 16 and 20 KB, stay in the first cache while all
+// filters use them. A pass of binary weights has 64 inputs, one of ternary weights 32. The sums of some passes fit in 16
+// bits.
 #include <immintrin.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "inline.hpp"
 #include "integers.hpp"
@@ -82,23 +84,21 @@ struct Binary {
         return (i % kPositions * steps + step) * kProduct8Quad + i / kPositions;
     }
 
-    // Adds the entries of a word to the sums.
-    HYPERSIGN_INLINE static __m256i add(__m256i sum, const char *tables, uint32_t word) {
-        constexpr uint32_t kFive = 31 * kLine, kSix = 63 * kLine;
-        const auto more = [&](int first, uint32_t offset) {
-            sum = _mm256_add_epi16(sum, load(tables + first * kLine + offset));
+    static constexpr int kFirst[] = {0, 32, 64, 96, 128, 192};  // entries of a word's tables
+
+    // The offsets of a word of eight filters, two of each filter side by side.
+    static void arrange(__m256i words, __m256i *to) {
+        const __m256i five = _mm256_set1_epi32(31 * kLine), six = _mm256_set1_epi32(63 * kLine);
+        const auto both = [](__m256i first, __m256i second, __m256i mask) {
+            return _mm256_or_si256(_mm256_and_si256(first, mask), _mm256_slli_epi32(_mm256_and_si256(second, mask), 16));
         };
-        more(0, word << 5 & kFive);
-        more(32, word & kFive);
-        more(64, word >> 5 & kFive);
-        more(96, word >> 10 & kFive);
-        more(128, word >> 15 & kSix);
-        more(192, word >> 21 & kSix);
-        return sum;
+        _mm256_storeu_si256(to, both(_mm256_slli_epi32(words, 5), words, five));
+        _mm256_storeu_si256(to + 1, both(_mm256_srli_epi32(words, 5), _mm256_srli_epi32(words, 10), five));
+        _mm256_storeu_si256(to + 2, both(_mm256_srli_epi32(words, 15), _mm256_srli_epi32(words, 21), six));
     }
 };
 
-// Ternary weights. A byte of a word is the index of four inputs, whose digits are their codes.
+// Ternary weights. The index of four inputs of a position has their codes as digits.
 struct Ternary {
     static constexpr int kPasses = 7;  // 224 * 128 < 2^15
     static constexpr int kPositions = 4;
@@ -123,39 +123,62 @@ struct Ternary {
     // Input i % 4 of a step of position i / 4.
     static int64_t input(int64_t i, int64_t step, int64_t steps) { return (i / 4 * steps + step) * kProduct8Quad + i % 4; }
 
-    HYPERSIGN_INLINE static __m256i add(__m256i sum, const char *tables, uint32_t word) {
-        constexpr uint32_t kByte = 255 * kLine;
-        const auto more = [&](int first, uint32_t offset) {
-            sum = _mm256_add_epi16(sum, load(tables + first * kLine + offset));
+    static constexpr int kFirst[] = {0, 81, 162, 243};
+
+    static void arrange(__m256i words, __m256i *to) {
+        const __m256i code = _mm256_set1_epi8(3), tens = _mm256_set1_epi16(1 | 3 << 8);
+        const auto offsets = [&](__m256i codes) {  // kLine (c0 + 3 c1 + 9 c2 + 27 c3)
+            const __m256i twos = _mm256_maddubs_epi16(_mm256_and_si256(codes, code), tens);
+            return _mm256_madd_epi16(twos, _mm256_set1_epi32(kLine | 9 * kLine << 16));
         };
-        more(0, word << 5 & kByte);
-        more(81, word >> 3 & kByte);
-        more(162, word >> 11 & kByte);
-        more(243, word >> 19 & kByte);
-        return sum;
+        for (int i = 0; i < 2; ++i) {
+            const __m256i low = offsets(_mm256_srli_epi16(words, 4 * i)), high = offsets(_mm256_srli_epi16(words, 4 * i + 2));
+            _mm256_storeu_si256(to + i, _mm256_or_si256(low, _mm256_slli_epi32(high, 16)));
+        }
     }
 };
 
-// Adds the entries of two words to the 16-bit sums of all filters, or at the end of kPasses passes to the 32-bit sums.
+// The offsets of 32 filters in two steps: (4, pairs of offsets, 8 filters, 2), first those of the first step.
+template <class Weights>
+void arrange(const uint8_t *first, const uint8_t *second, uint8_t *indices) {
+    auto *to = reinterpret_cast<__m256i *>(indices);
+    for (int64_t i = 0; i < kProduct8Step; i += 32)
+        for (const uint8_t *from : {first, second}) {
+            Weights::arrange(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i)), to);
+            to += std::size(Weights::kFirst) / 2;
+        }
+}
+
+// Adds the entries of two steps to the 16-bit sums of all filters, or at the end of kPasses passes to the 32-bit sums.
 template <class Weights, bool begin, bool end>
-void add(const char *tables, const uint32_t *words, int64_t filters, bool first, __m256i *sums, __m256i *codes) {
-    for (int64_t f = 0; f < filters; ++f, words += 2) {
-        __m256i sum = begin ? _mm256_setzero_si256() : load(sums + f);
-        sum = Weights::add(sum, tables, words[0]);
-        sum = Weights::add(sum, tables + Weights::kEntries * kLine, words[1]);
-        if (!end) {
-            store(sums + f, sum);
-            continue;
+void add(const char *tables, const uint8_t *indices, int64_t filters, bool first, __m256i *sums, __m256i *codes) {
+    constexpr int kStep = std::size(Weights::kFirst);  // entries of a step
+    for (int64_t start = 0; start < filters; start += kFilters, indices += 2 * kStep * sizeof(uint16_t) * kFilters)
+        for (int64_t f = start; f < start + kFilters; ++f) {
+            const uint8_t *offsets = indices + (f - start) * 2 * sizeof(uint16_t);
+            __m256i sum = begin ? _mm256_setzero_si256() : load(sums + f), more = _mm256_setzero_si256();
+#pragma GCC unroll 12
+            for (int i = 0; i < 2 * kStep; ++i) {
+                uint16_t offset;
+                std::memcpy(&offset, offsets + i / 2 * 2 * sizeof(uint16_t) * kFilters + i % 2 * sizeof(uint16_t), 2);
+                const int table = i / kStep * Weights::kEntries + Weights::kFirst[i % kStep];
+                __m256i &to = i % 2 ? more : sum;
+                to = _mm256_add_epi16(to, load(tables + table * kLine + offset));
+            }
+            sum = _mm256_add_epi16(sum, more);
+            if (!end) {
+                store(sums + f, sum);
+                continue;
+            }
+            __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sum));
+            __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sum, 1));
+            if (!first) {
+                low = _mm256_add_epi32(low, load(codes + 2 * f));
+                high = _mm256_add_epi32(high, load(codes + 2 * f + 1));
+            }
+            store(codes + 2 * f, low);
+            store(codes + 2 * f + 1, high);
         }
-        __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sum));
-        __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sum, 1));
-        if (!first) {
-            low = _mm256_add_epi32(low, load(codes + 2 * f));
-            high = _mm256_add_epi32(high, load(codes + 2 * f + 1));
-        }
-        store(codes + 2 * f, low);
-        store(codes + 2 * f + 1, high);
-    }
 }
 
 // The transpose of 8 x 8 numbers of 32 bits.
@@ -200,6 +223,11 @@ void put(const Product8Rows &rows, int64_t row, int64_t filter, const __m256i (&
 }
 
 template <class Weights>
+constexpr int64_t bytes() {
+    return 2 * std::size(Weights::kFirst) * sizeof(uint16_t);
+}
+
+template <class Weights>
 void all(const Product8Rows &rows) {
     constexpr int kInputs = kProduct8Quad * Weights::kPositions;  // of a word
     const int64_t passes = ceil_div(rows.steps, 2), padded = rows.steps * kInputs;
@@ -223,8 +251,8 @@ void all(const Product8Rows &rows) {
         const auto adds = begin ? end ? add<Weights, true, true> : add<Weights, true, false>
                           : end ? add<Weights, false, true>
                                 : add<Weights, false, false>;
-        adds(reinterpret_cast<const char *>(tables), rows.words + 2 * pass * rows.pitch, filters, pass < Weights::kPasses,
-             sums, codes);
+        adds(reinterpret_cast<const char *>(tables), rows.indices + pass * rows.pitch * bytes<Weights>(), filters,
+             pass < Weights::kPasses, sums, codes);
     }
     for (int64_t f = 0; f < rows.count; f += kFilters)
         for (int half = 0; half < 2; ++half) {
@@ -237,6 +265,8 @@ void all(const Product8Rows &rows) {
 
 }  // namespace
 
-const Product8Tables product8_tables_avx2{kLanes, all<Binary>, all<Ternary>};
+const Product8Tables product8_tables_avx2{kLanes,
+                                          {{bytes<Binary>(), arrange<Binary>, all<Binary>},
+                                           {bytes<Ternary>(), arrange<Ternary>, all<Ternary>}}};
 
 }  // namespace hypersign

@@ -116,12 +116,23 @@ HYPERSIGN_INLINE __m512i add_four(__m512i sum, const char *tables, uint64_t offs
     return _mm512_add_epi16(sum, _mm512_load_si512(tables + 3 * size + skip + (offsets >> 48)));
 }
 
+// The words of both steps, filter by filter.
+void arrange(const uint8_t *first, const uint8_t *second, uint8_t *words) {
+    for (int64_t i = 0; i < kProduct8Step; i += 64, words += 128) {
+        const __m512i a = _mm512_loadu_si512(first + i), b = _mm512_loadu_si512(second + i);
+        const __m512i low = _mm512_unpacklo_epi32(a, b), high = _mm512_unpackhi_epi32(a, b);
+        const __m512i front = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), back = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+        _mm512_storeu_si512(words, _mm512_permutex2var_epi64(low, front, high));
+        _mm512_storeu_si512(words + 64, _mm512_permutex2var_epi64(low, back, high));
+    }
+}
+
 // Adds the entries of two words to the 16-bit sums of all filters, or at the end of kPasses passes to the 32-bit sums.
 template <bool begin, bool end>
-void add(const char *tables, const uint32_t *words, int64_t filters, bool first, __m512i *sums, __m512i *codes) {
+void add(const char *tables, const uint8_t *words, int64_t filters, bool first, __m512i *sums, __m512i *codes) {
     constexpr uint64_t kFive = 31 * kLine * 0x0001000100010001U, kSix = 63 * kLine * 0x0001000100010001U;
     constexpr int kWord = kEntries * kLine, kSkip = kWord - 2 * 64 * kLine;
-    for (int64_t f = 0; f < filters; ++f, words += 2) {
+    for (int64_t f = 0; f < filters; ++f, words += 8) {
         __m512i sum = begin ? _mm512_setzero_si512() : _mm512_load_si512(sums + f);
         uint64_t both;
         std::memcpy(&both, words, sizeof both);
@@ -169,7 +180,7 @@ void all(const Product8Rows &rows) {
     for (int64_t pass = 0; pass < passes; ++pass) {
         for (int i = 0; i < 2; ++i) tabulate(x, 2 * pass + i, rows.steps, tables + i * kEntries);
         const auto *from = reinterpret_cast<const char *>(tables);
-        const uint32_t *words = rows.words + 2 * pass * rows.pitch;
+        const uint8_t *words = rows.indices + 8 * pass * rows.pitch;
         const bool begin = pass % kPasses == 0, end = pass % kPasses == kPasses - 1 || pass == passes - 1;
         const auto adds = begin ? end ? add<true, true> : add<true, false> : end ? add<false, true> : add<false, false>;
         adds(from, words, filters, pass < kPasses, sums, codes);
@@ -185,6 +196,6 @@ void all(const Product8Rows &rows) {
 
 }  // namespace
 
-const Product8Tables product8_tables_avx512{kLanes, all, nullptr};
+const Product8Tables product8_tables_avx512{kLanes, {{8, arrange, all}, {}}};
 
 }  // namespace hypersign

@@ -39,16 +39,6 @@ uint32_t four_bits(const uint64_t *words, int64_t i, int64_t count) {
 // Four bits as four bytes.
 uint32_t spread(uint32_t bits) { return (bits * 0x00204081U) & 0x01010101U; }
 
-// Bytes of four ternary codes, one of each position, as the bytes of positions: c0 + 3 c1 + 9 c2 + 27 c3.
-uint32_t base_three(uint32_t codes) {
-    uint32_t indices = 0;
-    for (int position = 0; position < 4; ++position) {
-        const uint32_t four = codes >> 2 * position & 0x03030303U, two = four + 3 * (four >> 8);
-        indices |= (two + 9 * (two >> 16) & 0xFFU) << 8 * position;
-    }
-    return indices;
-}
-
 constexpr int64_t kChunk = 1 << 17;   // bytes of inputs
 constexpr int64_t kManyFilters = 256;      // lookup tables for rows pay from these on
 constexpr int64_t kTogether = 2048;                    // filters whose sums stay in the second cache
@@ -126,7 +116,7 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
     const Product8Kernels &kernels = kernels_;
     if (by_bytes_ && rows <= kernels.lookup->most) return look_up(x, rows, sums, scaled, x_scale, threads);
     const Product8Tables *tables = kernels.tables;
-    const bool tabulated = tables != nullptr && (bits == 1 || tables->ternary != nullptr) && groups == 1;
+    const bool tabulated = tables != nullptr && tables->kinds[bits - 1].add != nullptr && groups == 1;
     if (tabulated && rows >= tables->rows && filters >= kManyFilters) {
         const int64_t many = rows / tables->rows * tables->rows, y = many * filters;
         tabulate(x, many, sums, scaled, x_scale, threads);
@@ -205,30 +195,29 @@ void Product8Filters::tabulate(const int8_t *x, int64_t rows, int32_t *sums, flo
                                int threads) const {
     static thread_local Workspace kept;
     const Product8Tables &tables = *kernels_.tables;
-    const auto kernel = bits == 1 ? tables.binary : tables.ternary;
+    const Product8Tables::Kind &kind = tables.kinds[bits - 1];
     const int64_t pairs = ceil_div(steps, 2);
     for (int64_t first = 0; first < filters; first += kTogether) {
         const int64_t count = std::min(kTogether, filters - first), pitch = round_up(count, kProduct8Lanes);
-        auto *const words = reinterpret_cast<uint32_t *>(kept.lines(2 * pairs * pitch * static_cast<int64_t>(sizeof(uint32_t))));
+        uint8_t *const indices = kept.lines(pairs * pitch * kind.bytes);
         parallel_for(pitch / kProduct8Lanes, threads, [&](int64_t from, int64_t to) {
             std::vector<uint8_t> quads;
+            const uint8_t none[kProduct8Step] = {};
             for (int64_t b = from; b < to; ++b) {
                 const uint8_t *weights = tile_weights(first / kProduct8Lanes + b, quads);
-                for (int64_t step = 0; step < 2 * pairs; ++step) {
-                    uint32_t of_step[kProduct8Lanes] = {}, *to = words + 2 * (step / 2 * pitch + b * kProduct8Lanes) + step % 2;
-                    if (step < steps) std::memcpy(of_step, weights + step * kProduct8Step, sizeof of_step);
-                    for (int64_t f = 0; f < kProduct8Lanes; ++f) to[2 * f] = bits == 1 ? of_step[f] : base_three(of_step[f]);
-                }
+                for (int64_t pair = 0; pair < pairs; ++pair, weights += 2 * kProduct8Step)
+                    kind.arrange(weights, 2 * pair + 1 < steps ? weights + kProduct8Step : none,
+                                 indices + (pair * pitch + b * kProduct8Lanes) * kind.bytes);
             }
         });
         parallel_for(rows / tables.rows, threads, [&](int64_t from, int64_t to) {
             static thread_local Workspace work;
             for (int64_t i = from; i < to; ++i) {
                 const int64_t row = i * tables.rows, at = row * filters + first;
-                kernel({x + row * depth, depth, steps, words, pitch, count,
-                        work.lines(tables.rows * (6 * pitch + 2 * group_inputs())),
-                        sums == nullptr ? nullptr : sums + at, scaled == nullptr ? nullptr : scaled + at,
-                        scale_.get() + first, x_scale == nullptr ? nullptr : x_scale + row, filters});
+                kind.add({x + row * depth, depth, steps, indices, pitch, count,
+                          work.lines(tables.rows * (6 * pitch + 2 * group_inputs())),
+                          sums == nullptr ? nullptr : sums + at, scaled == nullptr ? nullptr : scaled + at,
+                          scale_.get() + first, x_scale == nullptr ? nullptr : x_scale + row, filters});
             }
         });
     }

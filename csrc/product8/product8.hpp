@@ -53,10 +53,8 @@ struct Product8Tile {
 struct Product8Rows {
     const int8_t *x;  // (rows, depth)
     int64_t depth, steps;
-    // (ceil(steps / 2), pitch filters, 2), steps of tiles; 0 where there are none. A word of ternary weights has a byte per
-    // position: c0 + 3 c1 + 9 c2 + 27 c3, with the codes of its four inputs.
-    const uint32_t *words;
-    int64_t pitch, count;  // count: filters that there are
+    const uint8_t *indices;  // (ceil(steps / 2), pitch filters, bytes of `Product8Tables`)
+    int64_t pitch, count;    // count: filters that there are
     uint8_t *work;         // for each row, 6 bytes per filter and 2 per input
 
     // Either sums or scaled sums, as in a tile.
@@ -99,9 +97,14 @@ struct Product8Lookup {
 };
 
 struct Product8Tables {
+    struct Kind {
+        int64_t bytes;  // of the indices of a filter in two steps
+        // The indices of 32 filters in two steps of a tile.
+        void (*arrange)(const uint8_t *first, const uint8_t *second, uint8_t *indices);
+        void (*add)(const Product8Rows &rows);  // null: none
+    };
     int64_t rows;  // at once
-    void (*binary)(const Product8Rows &rows);
-    void (*ternary)(const Product8Rows &rows);  // null: none
+    Kind kinds[2];  // of binary and of ternary weights
 };
 
 struct Product8Kernels {
