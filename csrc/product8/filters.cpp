@@ -114,7 +114,6 @@ Product8Filters::Product8Filters(const Product8Kernels &kernels, const uint64_t 
 void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, float *scaled, const float *x_scale,
                                int threads) const {
     const Product8Kernels &kernels = kernels_;
-    if (by_bytes_ && rows <= kernels.lookup->most) return look_up(x, rows, sums, scaled, x_scale, threads);
     const Product8Tables *tables = kernels.tables;
     const bool tabulated = tables != nullptr && tables->kinds[bits - 1].add != nullptr && groups == 1;
     if (tabulated && rows >= tables->rows && filters >= kManyFilters) {
@@ -123,6 +122,7 @@ void Product8Filters::multiply(const int8_t *x, int64_t rows, int32_t *sums, flo
         return multiply(x + many * depth, rows - many, sums == nullptr ? nullptr : sums + y,
                         scaled == nullptr ? nullptr : scaled + y, x_scale == nullptr ? nullptr : x_scale + many, threads);
     }
+    if (by_bytes_ && rows <= kernels.lookup->most) return look_up(x, rows, sums, scaled, x_scale, threads);
     const int64_t padded = group_inputs(), pitch = padded * groups, blocks = ceil_div(filters, kProduct8Lanes);
     // Rows that stay in the second cache together.
     const int64_t at_once = kernels.rows * std::clamp<int64_t>(kChunk / (kernels.rows * pitch), 1, 16);

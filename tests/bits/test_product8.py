@@ -28,7 +28,7 @@ def test_sums_equal_plain_integers(name: str, ternary: bool) -> None:
     shapes = [(*generator.choice(SIZES, 2), generator.choice(SIZES[1:])) for _ in range(150)]
     shapes += [(rows, 33, 65) for rows in range(31)]
     shapes += [(rows, 1030, 700) for rows in (1, 2, 33, 70)]  # many filters
-    shapes += [(64, 256, 65), (65, 300, 2049), (100, 2100, 333)]  # lookup tables for many rows
+    shapes += [(16, 256, 1), (31, 257, 500), (64, 256, 65), (65, 300, 2049), (100, 2100, 333)]  # lookup tables for many rows
     for rows, filters, depth in shapes:
         levels, words = levels_and_words(generator, filters, depth, ternary)
         x = generator.integers(-128, 128, (rows, depth), dtype=np.int8)
@@ -79,15 +79,17 @@ def test_largest_sums_are_exact(name: str, code: int, value: int) -> None:
             assert (filters.sums(np.full((rows, depth), value, np.int8)) == code * value * depth).all()
 
 
+@pytest.mark.parametrize("ternary", [False, True])
 @pytest.mark.parametrize("value", [-128, 127])
 @pytest.mark.parametrize("name", available_backends())
-def test_largest_sums_of_many_rows_are_exact(name: str, value: int) -> None:
+def test_largest_sums_of_many_rows_are_exact(name: str, value: int, ternary: bool) -> None:
     rows, depth = 64, 1000
     levels = np.ones((300, depth), np.int8)
     levels[150:] = -1
+    words = pack_ternary(levels, low=0, high=1) if ternary else pack(levels)
     x = np.full((rows, depth), value, np.int8)
     with forced(name):
-        assert np.array_equal(Filters8(pack(levels), depth).sums(x), x.astype(int) @ levels.T.astype(int))
+        assert np.array_equal(Filters8(words, depth).sums(x), x.astype(int) @ levels.T.astype(int))
 
 
 def test_rows_on_two_threads_at_once() -> None:
