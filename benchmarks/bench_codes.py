@@ -16,8 +16,8 @@ Every program runs in a process of its own, on one thread. `--rivals PYTHON` is 
 - error: its standard error over queries.
 - microseconds: processor time per query: the minimum over interleaved rounds; spread: the median above it.
 - ahead: recall of the best of our codes of no more bytes, less the rival's. Beside codes with all components there
-  are codes of 2, 3, 4 and 6 bits with as many principal components as fit into each rival's bytes, and codes of the most
-  bits that leave room with more random components than vectors have.
+  are codes of 2, 3, 4 and 6 bits with as many principal components as fit into each rival's bytes, and codes of the
+  most bits that leave room with more random components than vectors have.
 - times_as_fast: the rival's time over that of our fastest codes with no less recall, less one standard error.
 
 Every program gets all queries in one call. HyperSign skips wide codes by their signs, as it does by default.

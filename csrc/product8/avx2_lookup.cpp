@@ -99,7 +99,7 @@ void half_block(const uint8_t *weights, const uint8_t *next, int64_t vectors, co
                     shorts[r][1], _mm256_maddubs_epi16(_mm256_unpackhi_epi8(low[r], high[r]), weigh));
             }
         }
-        // In a lane, four filters below 32 and four from 32 on take turns.
+        // In a lane, four filters below 32 and four from 32 on are interleaved.
         const __m256i bias = _mm256_set1_epi32(static_cast<int>((end - first) * 2 * kBias));
         const __m256i apart = both_lanes(kApart);
         for (int r = 0; r < R; ++r)

@@ -28,7 +28,13 @@ def test_sums_equal_plain_integers(name: str, ternary: bool) -> None:
     shapes = [(*generator.choice(SIZES, 2), generator.choice(SIZES[1:])) for _ in range(150)]
     shapes += [(rows, 33, 65) for rows in range(31)]
     shapes += [(rows, 1030, 700) for rows in (1, 2, 33, 70)]  # many filters
-    shapes += [(16, 256, 1), (31, 257, 500), (64, 256, 65), (65, 300, 2049), (100, 2100, 333)]  # lookup tables for many rows
+    shapes += [
+        (16, 256, 1),
+        (31, 257, 500),
+        (64, 256, 65),
+        (65, 300, 2049),
+        (100, 2100, 333),
+    ]  # lookup tables for many rows
     for rows, filters, depth in shapes:
         levels, words = levels_and_words(generator, filters, depth, ternary)
         x = generator.integers(-128, 128, (rows, depth), dtype=np.int8)

@@ -77,7 +77,9 @@ def test_batch_norm(rows: int, channels: int, affine: bool) -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize(("rows", "channels"), [(1, 3), (2, 1), (63, 65), (129, 16), (300, 47), (9000, 2), (16385, 16)])
+@pytest.mark.parametrize(
+    ("rows", "channels"), [(1, 3), (2, 1), (63, 65), (129, 16), (300, 47), (9000, 2), (16385, 16)]
+)
 def test_two_slopes(rows: int, channels: int) -> None:
     rng = np.random.default_rng(rows)
     x, g = rng.normal(0.5, 2, (2, rows, channels)).astype(np.float32)

@@ -49,7 +49,9 @@ def test_the_best_of_eight_scales(bits):
         assert np.mean(values == expected) > 0.95  # rounding to 16 bits moves few
 
 
-@pytest.mark.parametrize(("bits", "noise"), [(1, 0.571), (1.5, 0.232), (2, 0.131), (3, 0.0347), (4, 0.0087), (6, 0.00079)])
+@pytest.mark.parametrize(
+    ("bits", "noise"), [(1, 0.571), (1.5, 0.232), (2, 0.131), (3, 0.0347), (4, 0.0087), (6, 0.00079)]
+)
 def test_the_noise_of_codes_of_gaussians(bits, noise):
     """1/cosine^2 - 1, the variance of an estimated product; that of Lloyd-Max is .571, .235, .133, .0358, .0096."""
     x = np.random.default_rng(0).standard_normal((500, 256))

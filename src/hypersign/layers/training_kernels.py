@@ -175,7 +175,9 @@ class _TwoSlopes(torch.autograd.Function):
             torch.get_num_threads(),
         )
         found = (to_x, *to_pieces)
-        return tuple(gradient if wanted else None for gradient, wanted in zip(found, ctx.needs_input_grad, strict=True))
+        return tuple(
+            gradient if wanted else None for gradient, wanted in zip(found, ctx.needs_input_grad, strict=True)
+        )
 
 
 class _MaxPool(torch.autograd.Function):
