@@ -13,8 +13,8 @@ A row has m levels; u, from 0 to L - 1, is the index of a level in ascending ord
 The levels of 3 and 4 bits are those of Lloyd and Max for a Gaussian, rounded; `hypersign.hashing.levels` says why.
 A byte holds levels that are a part apart: with 2 bits and w = ceil(m/4), byte j holds levels j, j + w, j + 2w and
 j + 3w, the first in the lowest bits. So one mask picks 4-level groups that meet adjacent numbers of a query. Rows of
-3 bits have a row of the two lower bits, then a row of the upper bits. Rows of 6 bits have a row of the four lower bits,
-then a row of the two upper ones. Missing levels at the end have the index 0.
+3 bits have a row of the two lower bits, then a row of the upper bits. Rows of 6 bits have a row of the four lower
+bits, then a row of the two upper ones. Missing levels at the end have the index 0.
 """
 
 import dataclasses
@@ -208,8 +208,8 @@ def level_topk(
     whose sum is 3.5 standard deviations below the mean of a row with the k-th best score so far. For queries in a
     random direction, as rotated ones have, a row of the results is skipped with a probability of at most 2 in 10,000.
     The scores of rows that are found do not change. Rows are skipped if there are at least 64 queries, 256 levels,
-    1,000 rows for each result, and 5 million levels (15 million at 3 and 4 bits), except at 1.5 and 6 bits, and as long
-    as at most 7 % of the rows need their whole product. Other instruction sets compare all rows.
+    1,000 rows for each result, and 5 million levels (15 million at 3 and 4 bits), except at 1.5 and 6 bits, and as
+    long as at most 7 % of the rows need their whole product. Other instruction sets compare all rows.
 
     Args:
         queries: integers from -127 to 127, int8 (q, m).

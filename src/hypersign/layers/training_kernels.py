@@ -27,7 +27,7 @@ def use_training_kernels(model: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and kind.forward is nn.BatchNorm2d.forward:
             module.forward = FastForward(module, _batch_norm)  # type: ignore[method-assign]
         elif isinstance(module, TwoSlopes):
-            module.forward = FastForward(module, _two_slopes)  # type: ignore[method-assign]
+            module.forward = FastForward(module, _two_slopes)  # type: ignore[method-assign, assignment]
         elif kind is nn.MaxPool2d:
             module.forward = FastForward(module, _max_pool)
 
