@@ -7,7 +7,7 @@
 //
 // Zen 3 starts six instructions a cycle, of which an entry takes up to four: its index is copied, shifted and masked. With
 // the loads and stores of words and sums the bounds are 105 and 71 multiply-accumulates a cycle, where a loop of
-// vpmaddubsw and vpaddw makes 64. The tables of two words, 16 and 20 KB, stay in the first cache while all filters use
+// vpmaddubsw and vpaddw makes 64; 70 and 48 are reached (benchmarks/bench_product8.py). The tables of two words, 16 and 20 KB, stay in the first cache while all filters use
 // them; indices of 16 bits that only need a load, and 32 lanes, were no faster. The sums of some words fit in 16 bits.
 #include <immintrin.h>
 

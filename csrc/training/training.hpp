@@ -3,9 +3,9 @@
 //
 // Memory is the bottleneck: a number takes one or two operations. So each pass reads and writes as little as it can.
 // Batch norm reads its inputs twice forward, and inputs and gradients twice backward. Two slopes with their shifts are
-// one pass forward, and one backward for all five gradients. Max pool keeps one byte per
-// output, the place of the maximum in its window, and writes its backward pass without clearing memory first. Adam reads
-// and writes weights and moments once: clipping, update and check are one pass.
+// one pass forward, and one backward for all five gradients. Max pool keeps one byte per output, the place of the
+// maximum in its window, and writes its backward pass without clearing memory first. Adam reads and writes weights and
+// moments once: clipping, update and check are one pass.
 //
 // Results of more than a megabyte are streamed past the caches: storing them there would read their memory first.
 //
