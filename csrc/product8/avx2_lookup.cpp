@@ -4,8 +4,9 @@
 //
 // A vector of 32 bytes of weights is 256 multiply-accumulates of a row: three instructions find its indices, four look
 // up, 3.5 add, 1.5 make 16-bit sums, and four loads broadcast tables. Zen 3 does four vector instructions and two such
-// loads a cycle: at most 85 multiply-accumulates a cycle, 99 with two rows, which share the indices. It reaches 39 with four
-// rows, where vpmaddubsw from codes reaches 32 (benchmarks/bench_product8.py; avx2.cpp). Tables cost about 36 instructions per eight inputs, which all filters share.
+// loads a cycle: at most 85 multiply-accumulates a cycle, 99 with two rows, which share the indices. It reaches 39 with
+// four rows, where vpmaddubsw from codes reaches 32 (benchmarks/bench_product8.py; avx2.cpp). Tables cost about 36
+// instructions per eight inputs, which all filters share.
 #include <immintrin.h>
 
 #include <algorithm>

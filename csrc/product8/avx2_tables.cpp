@@ -5,10 +5,11 @@
 // addition of 16-bit numbers, stands for 5.3 * 16 = 85 multiply-accumulates. Ternary: four inputs have 81 sums, so an
 // entry stands for 64. vpmaddubsw and vpaddw make 32.
 //
-// Zen 3 starts six instructions a cycle, of which an entry takes up to four: its index is copied, shifted and masked. With
-// the loads and stores of words and sums the bounds are 105 and 71 multiply-accumulates a cycle, where a loop of
-// vpmaddubsw and vpaddw makes 64; 70 and 48 are reached (benchmarks/bench_product8.py). The tables of two words, 16 and 20 KB, stay in the first cache while all filters use
-// them; indices of 16 bits that only need a load, and 32 lanes, were no faster. The sums of some words fit in 16 bits.
+// Zen 3 starts six instructions a cycle, of which an entry takes up to four: its index is copied, shifted and masked.
+// With the loads and stores of words and sums the bounds are 105 and 71 multiply-accumulates a cycle, where a loop of
+// vpmaddubsw and vpaddw makes 64; 70 and 48 are reached (benchmarks/bench_product8.py). The tables of two words, 16 and
+// 20 KB, stay in the first cache while all filters use them; indices of 16 bits that only need a load, and 32 lanes, were
+// no faster. The sums of some words fit in 16 bits.
 #include <immintrin.h>
 
 #include <algorithm>
