@@ -331,8 +331,8 @@ template <typename K, int G>
 void tile_of(const ProductTile &tile) {
     constexpr int kFolds = 65535 / (K::kByteCapacity * K::kMaxCount);  // of bytes, before 16 bits overflow
     const Plan<K> plan(tile);
-    // Whether counts fit 16 bits to the end; sums must also fill registers.
-    const bool narrow = 32 * tile.words * tile.taps < 1 << 15 && (tile.levels || tile.filters == G * kLanes);
+    // Whether counts fit 16 bits to the end, and the epilogue takes them.
+    const bool narrow = 32 * tile.words * tile.taps < 1 << 15 && (tile.levels || tile.filters % 8 == 0);
     const auto bias = static_cast<int32_t>(K::kBias * plan.filled);
     __m256i w[K::kByteCapacity * G];
     Counts16 counts16[kPixels][G];

@@ -168,13 +168,14 @@ inline void epilogue_levels(const ProductTile &tile, int64_t p, int g, uint32_t 
     std::memcpy(out, &sign, sizeof sign);
 }
 
-// Epilogue of pixel p to sums, for counts less than 2^15. Sums are, too, so overflows on the way cancel. Counts of
-// ternary inputs are too high by `bias`.
+// Epilogue of pixel p to sums of a multiple of 8 filters, for counts less than 2^15. Sums are, too, so overflows on the
+// way cancel. Counts of ternary inputs are too high by `bias`.
 template <bool Bias, int G>
 HYPERSIGN_INLINE void epilogue_sums(const ProductTile &tile, int64_t p, const Counts16 (&counts16)[G], __m256i bias,
                                     Thresholds16<G> &thresholds) {
     thresholds.take(tile, p);
     auto out = reinterpret_cast<__m256i *>(tile.sums + p * tile.sums_stride);
+    const __m256i *const end = out + tile.filters / 8;
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
         auto sum = [&](const __m256i &offset, const __m256i &v) {
@@ -185,7 +186,7 @@ HYPERSIGN_INLINE void epilogue_sums(const ProductTile &tile, int64_t p, const Co
         const __m256i second = sum(thresholds.low[g][1], counts.second);
         for (const __m128i &eight : {_mm256_castsi256_si128(first), _mm256_castsi256_si128(second),
                                      _mm256_extracti128_si256(first, 1), _mm256_extracti128_si256(second, 1)})
-            _mm256_storeu_si256(out++, _mm256_cvtepi16_epi32(eight));
+            if (out < end) _mm256_storeu_si256(out++, _mm256_cvtepi16_epi32(eight));
     }
 }
 

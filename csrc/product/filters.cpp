@@ -67,8 +67,8 @@ void ProductFilters::divide_into_blocks(int64_t groups, int64_t merged, int64_t 
             int64_t registers = ternary ? kernels.max_ternary_registers : kernels.max_binary_registers;
             while (registers > ceil_div(last - f, lanes)) registers /= 2;
             blocks.push_back({static_cast<size_t>(f * row_words * planes), f, group * merged * depth / 32,
-                              ceil_div(members * depth, 32), static_cast<int>(std::min(registers * lanes, last - f)),
-                              static_cast<int>(registers)});
+                              ceil_div(members * depth, 32), members * depth,
+                              static_cast<int>(std::min(registers * lanes, last - f)), static_cast<int>(registers)});
             f += registers * lanes;
         }
     }

@@ -48,6 +48,7 @@ struct FilterBlock {
     size_t start;  // in ProductFilters::weights
     int64_t first_filter;
     int64_t first_word, words;  // of a pixel that it reads
+    int64_t depth;              // levels in those words
     int filters, registers;
 };
 

@@ -157,6 +157,7 @@ ProductTile ConvolutionPlan::tile(const FilterBlock &block, int64_t pixel, int64
     tile.pixels = size;
     tile.taps = filters.rows * filters.columns;
     tile.words = block.words;
+    tile.depth = block.depth;
     tile.first_word = block.first_word;
     tile.weights = filters.weights.get() + block.start;
     tile.thresholds = thresholds;

@@ -24,6 +24,7 @@ struct ProductTile {
     int registers;        // of filters, each of ProductKernels::lanes filters; a power of two
     int64_t pixels;       // at most kPixels
     int64_t taps, words;  // words of 32 bits per tap
+    int64_t depth;        // levels per tap
     const uint32_t *const *x;       // pointers to input pixels, [tap][plane][kPixels]
     int64_t first_word;             // of a pixel that the block reads
     const uint16_t *table_offsets;  // the output of `write_table_offsets`, for kernels that have it

@@ -96,6 +96,20 @@ def test_convolution(case: tuple[Filters, np.ndarray, dict[str, Any]]) -> None:
     on_every_backend(filters, x, **options)
 
 
+@pytest.mark.parametrize("filters", [1, 8, 15, 16, 17, 24, 31, 32, 33])
+@pytest.mark.parametrize("depth", [1, 5, 16, 17, 31, 32, 33, 35, 36])
+def test_few_channels_and_filters(depth: int, filters: int) -> None:
+    """Narrow layers with enough pixels for lookup tables: one pass or several, sums and levels."""
+    rng = np.random.default_rng([depth, filters])
+    x = packed(rng, (2, 6, 7, depth), ternary=False)
+    for ternary in (False, True):
+        narrow = random_filters(rng, filters, (3, 3, depth), ternary=ternary)
+        on_every_backend(narrow, x, padding=(1, 1))
+        for levels in (2, 3):
+            thresholds = random_thresholds(rng, filters, 9 * depth, levels == 3)
+            on_every_backend(narrow, x, padding=(1, 1), thresholds=thresholds)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([0, 1, 2, 5, 63, 64, 65, 130]),

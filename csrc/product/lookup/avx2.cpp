@@ -27,36 +27,12 @@
 #include <memory>
 #include <vector>
 
-#include "integers.hpp"
-#include "product/avx2.hpp"
-#include "product/lookup/lookup.hpp"
+#include "product/lookup/avx2.hpp"
 
 namespace hypersign {
 namespace {
 
-constexpr int kHalf = 32;              // bytes of half an entry, 4 bits of 64 filters
-constexpr int kEntries = 32;           // of a table; ternary levels use 27
-constexpr int kIndexBytes = 16;        // of a pixel in a slice: up to 15 indices and a gap
 constexpr int kFilterIndexBytes = 32;  // of a filter in a slice
-constexpr int kTables = 30 * 1024;     // bytes of a pass's tables, for the L1 cache
-
-// How many levels an index stands for, how many entries fill 4 bits, and how many indices a pass has. `Transposed`:
-// rows are filters.
-template <bool TernaryX, bool Transposed>
-struct Indices {
-    static constexpr int kLevels = TernaryX ? 3 : 5;
-    static constexpr int kStates = TernaryX ? 3 : 2;       // of a level
-    static constexpr int kMaxCount = TernaryX ? 6 : 5;     // of an entry
-    static constexpr int kUnit = 15 / kMaxCount;           // entries before 4 bits overflow
-    static constexpr int kByteCapacity = 255 / kMaxCount;  // entries before 8 bits overflow
-    static constexpr int kPassIndices = (TernaryX ? 14 : 15) * (Transposed ? 2 : 1);  // maximum
-
-    int64_t count, slices;  // indices of a tap, and the slices that they are divided into
-
-    explicit Indices(int64_t words)
-        : count(ceil_div(32 * words, kLevels)), slices(ceil_div(count, kPassIndices)) {}
-    int64_t first(int64_t slice) const { return slice * count / slices; }
-};
 
 // How to cut out 16 neighbouring indices, which begin at a given bit of a byte.
 template <int Levels>
@@ -88,17 +64,24 @@ class IndexCutter {
         left_ = bytes - from_;
         windows_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.bytes[first % 8]));
         up_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.up[first % 8]));
-        if (left_ < 16 && bytes >= 16) {  // 16 bytes that end there
-            windows_ = _mm256_add_epi8(windows_, _mm256_set1_epi8(static_cast<char>(16 - left_)));
-            from_ = bytes - 16;
-            left_ = 16;
-        }
+        for (const int64_t size : {8, 16})  // so many bytes that end there
+            if (left_ < size && bytes >= size && (size == 8 || left_ > 8)) {
+                windows_ = _mm256_add_epi8(windows_, _mm256_set1_epi8(static_cast<char>(size - left_)));
+                from_ = bytes - size;
+                left_ = size;
+            }
     }
     HYPERSIGN_INLINE __m256i operator()(const uint32_t *words) const {
         const uint8_t *from = reinterpret_cast<const uint8_t *>(words) + from_;
         __m128i bits;
         if (left_ >= 16) {
             bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+        } else if (left_ == 8) {  // one instruction for the usual sizes of few channels
+            bits = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(from));
+        } else if (left_ == 4) {
+            int32_t word;
+            std::memcpy(&word, from, sizeof word);
+            bits = _mm_cvtsi32_si128(word);
         } else {
             alignas(16) uint8_t some[16] = {};
             std::memcpy(some, from, left_);
@@ -119,8 +102,8 @@ bool faster(int64_t pixels, int64_t levels, int registers) {
 }
 
 template <bool Transposed>
-int64_t slices(bool ternary, int64_t words) {
-    return ternary ? Indices<true, Transposed>(words).slices : Indices<false, Transposed>(words).slices;
+int64_t slices(bool ternary, int64_t depth) {
+    return ternary ? Indices<true, Transposed>(depth).slices : Indices<false, Transposed>(depth).slices;
 }
 
 // Calls cut() for one pixel after another, and stores the indices that it returns, those of two pixels together. They
@@ -140,13 +123,14 @@ HYPERSIGN_INLINE void store_indices(int64_t pixels, uint8_t *indices, Cut &&cut)
     }
 }
 
-void write_indices(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
+void write_indices(const uint32_t *sign, const uint32_t *nonzero, int64_t depth, int64_t pixels, int64_t stride,
                    int64_t slice, uint8_t *indices) {
+    const int64_t bytes = 4 * ceil_div(depth, 32);
     if (nonzero) {
         // In base 3, as sums of the digits 1 of non-zeros and of signs: 0 for 0, 1 for +1, 2 for -1.
         const __m256i base3 =
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 3, 4, 9, 10, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0));
-        const IndexCutter<3> cut(kThrees, 3 * Indices<true, false>(words).first(slice), 4 * words);
+        const IndexCutter<3> cut(kThrees, 3 * Indices<true, false>(depth).first(slice), bytes);
         store_indices(pixels, indices, [&] {
             const __m256i n = cut(nonzero), s = _mm256_and_si256(cut(sign), n);
             sign += stride;
@@ -154,90 +138,12 @@ void write_indices(const uint32_t *sign, const uint32_t *nonzero, int64_t words,
             return _mm256_add_epi16(_mm256_shuffle_epi8(base3, n), _mm256_shuffle_epi8(base3, s));
         });
     } else {
-        const IndexCutter<5> cut(kFives, 5 * Indices<false, false>(words).first(slice), 4 * words);
+        const IndexCutter<5> cut(kFives, 5 * Indices<false, false>(depth).first(slice), bytes);
         store_indices(pixels, indices, [&] {
             const __m256i indices_of_pixel = cut(sign);
             sign += stride;
             return indices_of_pixel;
         });
-    }
-}
-
-// The bits of a level: those of 32 filters in the lower 4 bits of a byte, and those of 32 others, if any, in the
-// upper.
-template <bool Both>
-HYPERSIGN_INLINE __m256i bits_at(const __m256i *registers, int bit) {
-    const __m128i shift = _mm_cvtsi32_si128(bit);
-    const __m256i one = _mm256_set1_epi8(1);
-    const __m256i low = _mm256_and_si256(_mm256_srl_epi16(registers[0], shift), one);
-    if (!Both) return low;
-    const __m256i high = _mm256_and_si256(_mm256_srl_epi16(registers[1], shift), one);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
-}
-
-// Fills the table of one index: levels [first, first + kLevels) of a tap of `words` words; some may lie past its end.
-template <bool TernaryX, bool TernaryW, int G>
-void tabulate(const __m256i *block, int64_t words, int64_t tap, int64_t first, uint8_t *table) {
-    using N = Indices<TernaryX, false>;
-    const __m256i ones = _mm256_set1_epi8(0x11), zero = _mm256_setzero_si256();
-    constexpr bool kBoth = G > 1;
-    for (int h = 0; h < (G + 1) / 2; ++h) {
-        __m256i start = zero;                      // the count of index 0
-        __m256i more[N::kLevels][N::kStates - 1];  // what another state of a level adds
-        for (int i = 0; i < N::kLevels; ++i) {
-            const int64_t level = first + i;
-            if (level >= 32 * words) {
-                for (__m256i &state : more[i]) state = zero;
-                continue;
-            }
-            // 8 levels are a byte of each filter; ternary ones are two (`pack_weights`).
-            const int bit = static_cast<int>(level % 8);
-            const int64_t byte = 4 * words * tap + level / 8;
-            __m256i minus, nonzero = ones;
-            if (TernaryW) {
-                const __m256i *at = block + (2 * byte + bit / 2 % 2) * G + 2 * h;
-                minus = bits_at<kBoth>(at, bit % 2 + bit / 4 * 4);
-                nonzero = bits_at<kBoth>(at, bit % 2 + bit / 4 * 4 + 2);
-            } else {
-                minus = bits_at<kBoth>(block + byte * G + 2 * h, bit);
-            }
-            const __m256i twice = _mm256_add_epi8(minus, minus);
-            if constexpr (TernaryX) {
-                start = _mm256_add_epi8(start, ones);
-                more[i][0] = _mm256_sub_epi8(twice, nonzero);
-                more[i][1] = _mm256_sub_epi8(nonzero, twice);
-            } else {
-                start = _mm256_add_epi8(start, minus);
-                more[i][0] = _mm256_sub_epi8(nonzero, twice);
-            }
-        }
-        // Indices of the first levels in registers, of which those of all levels are made.
-        constexpr int kFirst = TernaryX ? 2 : 3, kKnown = TernaryX ? 9 : 8;
-        __m256i rows[kKnown];
-        rows[0] = start;
-        int known = 1;
-#pragma GCC unroll 4
-        for (int i = 0; i < kFirst; ++i) {
-#pragma GCC unroll 4
-            for (int state = 1; state < N::kStates; ++state)
-#pragma GCC unroll 16
-                for (int j = 0; j < known; ++j) rows[state * known + j] = _mm256_add_epi8(rows[j], more[i][state - 1]);
-            known *= N::kStates;
-        }
-        auto out = reinterpret_cast<__m256i *>(table + kHalf * h);
-        auto write = [&](int from, const __m256i &added) {
-#pragma GCC unroll 16
-            for (int j = 0; j < kKnown; ++j)
-                _mm256_store_si256(out + (from + j) * ((G + 1) / 2), _mm256_add_epi8(rows[j], added));
-        };
-        write(0, zero);
-        write(kKnown, more[kFirst][0]);
-        if constexpr (TernaryX) {
-            write(2 * kKnown, more[kFirst][1]);
-        } else {
-            write(2 * kKnown, more[kFirst + 1][0]);
-            write(3 * kKnown, _mm256_add_epi8(more[kFirst][0], more[kFirst + 1][0]));
-        }
     }
 }
 
@@ -257,24 +163,6 @@ struct Workspace {
     alignas(64) __m256i bytes[kMaxRun * 4];
     alignas(64) Counts16 counts16[kMaxRun * 4];
     alignas(64) Counts16 transposed[kLookupPixels][4];  // of 128 filters
-};
-
-// Reads the indices of a pixel, one after the other. Eight of them are one load, because loads are the bottleneck.
-struct IndexReader {
-    const uint8_t *from;
-    uint64_t eight;
-
-    template <int I>
-    HYPERSIGN_INLINE int64_t next() {
-        if (I % 8 == 0) std::memcpy(&eight, from + I, sizeof eight);
-        int64_t index;
-        // One instruction each: the compiler would copy the eight before it shifts them.
-        if (I % 2 == 0)
-            __asm__("movzbl %b1, %k0" : "=R"(index) : "Q"(eight));
-        else
-            __asm__("movzbl %h1, %k0\n\tshr $16, %1" : "=&R"(index), "+Q"(eight));
-        return index;
-    }
 };
 
 // Adds half h of the entry at `index` of table I, of H halves. The address is written as instructions have it: the
@@ -342,24 +230,6 @@ void count_indices(const LookupTask &work, const Pass &pass, Workspace &workspac
     if constexpr (Count > 1)
         if (pass.count < Count) return count_indices<H, Unit, Count - 1>(work, pass, workspace);
     count<H, Unit, Count>(work, pass, workspace);
-}
-
-// Epilogue of a pixel: sums or levels.
-template <bool TernaryX, int G>
-HYPERSIGN_INLINE void epilogue_pixel(const ProductTile &tile, int64_t p, const Counts16 (&of)[G],
-                                     Thresholds16<G> &thresholds) {
-    const auto bias = static_cast<int32_t>(TernaryX ? 32 * tile.words * tile.taps : 0);
-    const __m256i bias16 = _mm256_set1_epi16(static_cast<int16_t>(bias));
-    if (tile.levels) {
-        epilogue_levels<TernaryX, G>(tile, p, of, bias16, thresholds);
-    } else if (tile.filters == G * kLanes) {
-        epilogue_sums<TernaryX, G>(tile, p, of, bias16, thresholds);
-    } else {
-        alignas(32) int32_t counts[G * kLanes];
-        std::fill_n(counts, G * kLanes, -bias);
-        widen<G>(of, counts);
-        epilogue32(tile, p, counts, G * kLanes);
-    }
 }
 
 // Epilogue of pixels [first, last).
@@ -435,7 +305,7 @@ void run_passes(const LookupTask &work, Workspace &workspace) {
     constexpr int H = (G + 1) / 2;
     constexpr int64_t kRowsInCache = Transposed ? 4 * kLanes : 64;  // their counts are still in the cache in the epilogue
     const ProductTile &tile = work.tile;
-    const N layout(tile.words);
+    const N layout(tile.depth);
     auto size = [&](int64_t slice) { return static_cast<int>(layout.first(slice + 1) - layout.first(slice)); };
     int in_bytes = 0;  // entries
     Pass pass{};
@@ -445,8 +315,7 @@ void run_passes(const LookupTask &work, Workspace &workspace) {
             pass.count = size(slice);
             pass.indices = work.indices + slice * work.slice_stride + work.tap_offsets[tap];
             for (int i = 0; i < pass.count; ++i)
-                tabulate<TernaryX, TernaryW, G>(static_cast<const __m256i *>(work.block), tile.words, tap,
-                                                (layout.first(slice) + i) * N::kLevels,
+                tabulate<TernaryX, TernaryW, G>(tile, work.block, tap, (layout.first(slice) + i) * N::kLevels,
                                                 workspace.tables + i * kEntries * H * kHalf);
             const bool end = slice + 1 == layout.slices, last = end && tap + 1 == tile.taps;
             pass.first = in_bytes == 0;
@@ -490,6 +359,7 @@ Workspace &thread_workspace() {
 }
 
 void run(const LookupTask &work) {
+    if (is_narrow(work.tile)) return run_narrow(work);
     Workspace &workspace = thread_workspace();
     if (work.tile.ternary_x)
         work.tile.ternary_w ? for_registers<true, true>(work, workspace) : for_registers<true, false>(work, workspace);
@@ -512,7 +382,7 @@ template <bool Ternary>
 void write_filter_indices(const FilterIndices &to) {
     using N = Indices<Ternary, true>;
     constexpr uint8_t kBase3[8] = {0, 1, 3, 4, 9, 10, 12, 13};  // as in `write_indices`
-    const N layout(to.words);
+    const N layout(to.depth);
     const int64_t bytes = 4 * to.words;
     std::vector<uint8_t> sign(bytes + 2), nonzero(bytes + 2);  // a tap of a filter, then zeros
     auto cut = [](const std::vector<uint8_t> &from, int64_t bit) {

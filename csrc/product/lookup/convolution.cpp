@@ -13,9 +13,9 @@ constexpr int64_t kUsesBeforeIndices = 16;
 
 const LookupKernels &lookup_of(const ConvolutionPlan &plan) { return *plan.filters.kernels.lookup; }
 
-// Levels of a filter, in whole words.
+// Levels of a filter.
 int64_t levels_of(const ConvolutionPlan &plan) {
-    return 32 * plan.filters.blocks.front().words * plan.filters.rows * plan.filters.columns;
+    return plan.filters.blocks.front().depth * plan.filters.rows * plan.filters.columns;
 }
 
 // The LUT indices of the filters, written once.
@@ -28,9 +28,10 @@ const std::vector<uint8_t> &filter_indices(const ProductFilters &filters) {
         to.ternary = filters.ternary;
         to.taps = filters.rows * filters.columns;
         to.words = filters.blocks.front().words;
+        to.depth = filters.blocks.front().depth;
         to.tap_stride = filters.padded * bytes;
         to.slice_stride = to.taps * to.tap_stride;
-        indices.resize(kernels.filter_slices(filters.ternary, to.words) * to.slice_stride);
+        indices.resize(kernels.filter_slices(filters.ternary, to.depth) * to.slice_stride);
         for (const FilterBlock &block : filters.blocks) {
             to.block = filters.weights.get() + block.start;
             to.filters = block.registers * filters.kernels.lanes;
@@ -166,7 +167,7 @@ void LookupRun::write_indices(const ConvolutionPlan &plan, const FilterBlock &bl
         for (int64_t j = 0; j < filters.columns; ++j)
             tap_offsets.push_back((i * window.dilation[0] * width + j * window.dilation[1]) * bytes);
 
-    const int64_t slices = kernels.slices(images.ternary, block.words);
+    const int64_t slices = kernels.slices(images.ternary, block.depth);
     slice_stride = static_cast<int64_t>(lines.size()) * width * bytes;
     indices.resize(slices * slice_stride);
     const uint32_t *padding = plan.padding.data() + block.first_word;
@@ -177,7 +178,7 @@ void LookupRun::write_indices(const ConvolutionPlan &plan, const FilterBlock &bl
         for (int64_t p = 0; p < pixels; p += kPixelsInCache) {
             const int64_t count = std::min(kPixelsInCache, pixels - p);
             for (int64_t slice = 0; slice < slices; ++slice)
-                kernels.write_indices(sign + p * stride, images.ternary ? nonzero + p * stride : nullptr, block.words,
+                kernels.write_indices(sign + p * stride, images.ternary ? nonzero + p * stride : nullptr, block.depth,
                                       count, stride, slice, to + slice * slice_stride);
             to += count * bytes;
         }

@@ -33,7 +33,7 @@ struct LookupTask {
 struct FilterIndices {
     const void *block;
     bool ternary;
-    int64_t filters, taps, words;
+    int64_t filters, taps, words, depth;
     uint8_t *indices;
     int64_t slice_stride, tap_stride;  // in bytes
 };
@@ -43,16 +43,16 @@ struct LookupKernels {
     int64_t index_bytes;  // of a pixel's indices in a slice
     // Whether lookups are exact, and faster than tiles.
     bool (*faster)(int64_t pixels, int64_t levels_of_filter, int registers_of_block);
-    int64_t (*slices)(bool ternary, int64_t words);
-    // Writes one slice of pixels that are `stride` words apart; nonzero is null for binary inputs.
-    void (*write_indices)(const uint32_t *sign, const uint32_t *nonzero, int64_t words, int64_t pixels, int64_t stride,
+    int64_t (*slices)(bool ternary, int64_t depth);
+    // Writes one slice of pixels of `depth` levels that are `stride` words apart; nonzero is null for binary inputs.
+    void (*write_indices)(const uint32_t *sign, const uint32_t *nonzero, int64_t depth, int64_t pixels, int64_t stride,
                           int64_t slice, uint8_t *indices);
     void (*run)(const LookupTask &task);
 
     // The same where rows are filters; inputs and filters are both binary or both ternary.
     int64_t filter_index_bytes;
     bool (*filters_faster)(int64_t pixels, int64_t levels_of_filter, int64_t filters);
-    int64_t (*filter_slices)(bool ternary, int64_t words);
+    int64_t (*filter_slices)(bool ternary, int64_t depth);
     void (*write_filter_indices)(const FilterIndices &filters);
     void (*run_filters)(const LookupTask &task);
 };
