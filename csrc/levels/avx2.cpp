@@ -1,6 +1,6 @@
 // Rows in 32-bit lanes, four levels of each. vpmaddubsw adds the products of two neighbours in 16 bits, which hold the
-// sums of 21 steps of bytes up to 6. Levels of 3 to 6 bits reach 127: their absolute values are multiplied by the query
-// with their signs, and sums go to 32 bits at every step.
+// sums of 21 steps of bytes up to 6. Bytes of levels of 3 to 6 bits reach 126 (2 * 126 * 127 < 2^15), so sums go to 32
+// bits at every step.
 //
 // Two groups of rows meet four queries: eight sums in registers, for which a step takes six loads, eight multiplications
 // and eight additions. On Zen 3 they would take four cycles; where each finds its port they take 5.3, a loop on registers
@@ -18,7 +18,8 @@
 namespace hypersign {
 namespace {
 
-constexpr int64_t kSteps = 21;  // 21 * 2 * 6 * 127 < 2^15
+constexpr int32_t kFewZero = 3;   // of levels of 1 to 2 bits, whose bytes are at most 6
+constexpr int64_t kSteps = 21;    // 21 * 2 * 6 * 127 < 2^15
 
 HYPERSIGN_INLINE __m256i load(const uint8_t *from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)); }
 
@@ -91,27 +92,27 @@ __attribute__((noinline)) void tile_of_many_bits(const LevelTile &tile, int64_t 
     const int64_t group = tile.steps * 32, pitch = 8 * tile.groups;
     const uint8_t *x = tile.block + start_group * group;
     const int8_t *y = tile.queries + first * tile.query_bytes() + part * 4;
-    int32_t *dots = tile.dots + (first + part) * pitch + 8 * start_group;
-    const __m256i ones = _mm256_set1_epi16(1), flip = _mm256_set1_epi8(-128);
-    __m256i sums[Q][G] = {};
-    for (int64_t step = 0; step < tile.steps; ++step, x += 32, y += 4 * Chunk) {
-        __m256i signs[G], rows[G];
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sums[Q][G];
 #pragma GCC unroll 4
-        for (int g = 0; g < G; ++g) {
-            signs[g] = _mm256_xor_si256(load(x + g * group), flip);
-            rows[g] = _mm256_abs_epi8(signs[g]);
-        }
+    for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) sums[q][g] = _mm256_set1_epi32(-tile.zero * tile.query_sums[first + part + q]);
+    for (int64_t step = 0; step < tile.steps; ++step, x += 32, y += 4 * Chunk) {
+        __m256i rows[G];
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) rows[g] = load(x + g * group);
 #pragma GCC unroll 4
         for (int q = 0; q < Q; ++q) {
             const __m256i numbers = four_numbers(y + 4 * q);
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g) {
-                const __m256i pairs = _mm256_maddubs_epi16(rows[g], _mm256_sign_epi8(numbers, signs[g]));
-                sums[q][g] = _mm256_add_epi32(sums[q][g], _mm256_madd_epi16(pairs, ones));
+                sums[q][g] = _mm256_add_epi32(sums[q][g], _mm256_madd_epi16(_mm256_maddubs_epi16(rows[g], numbers), ones));
                 in_a_register(sums[q][g]);
             }
         }
     }
+    int32_t *dots = tile.dots + (first + part) * pitch + 8 * start_group;
 #pragma GCC unroll 4
     for (int q = 0; q < Q; ++q)
 #pragma GCC unroll 4
@@ -148,7 +149,7 @@ void all_queries(const LevelTile &tile) {
 }
 
 void dots(const LevelTile &tile) {
-    if (tile.zero == 128)
+    if (tile.zero > kFewZero)
         all_queries<true>(tile);
     else
         all_queries<false>(tile);

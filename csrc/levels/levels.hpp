@@ -33,7 +33,7 @@ constexpr int64_t level_chunk(int64_t left) { return left >= 12 ? 12 : left >= 4
 struct LevelTile {
     const uint8_t *block;  // (groups, steps, lanes, 4)
     int64_t groups, steps;
-    int32_t zero;           // 128, or less: then bytes are at most 6
+    int32_t zero;           // at most 63, and bytes at most 126; at most 3 and 6 for levels of 1 to 2 bits
     const int8_t *queries;  // in chunks, one after the other: (steps, queries of the chunk, 4)
     const int32_t *query_sums;
     int64_t query_count;

@@ -23,16 +23,13 @@ void unpack(const LevelGroup &group) {
 
 template <int Q>
 void queries_of(const LevelTile &tile, int64_t first, int64_t chunk, int64_t part) {
-    // Bytes around 128 become signed levels.
-    const bool wide = tile.zero == 128;
-    const uint8x16_t flip = vdupq_n_u8(wide ? 128 : 0);
     for (int64_t g = 0; g < tile.groups; ++g) {
         int32x4_t sums[Q];
-        for (int q = 0; q < Q; ++q) sums[q] = vdupq_n_s32(wide ? 0 : -tile.zero * tile.query_sums[first + part + q]);
+        for (int q = 0; q < Q; ++q) sums[q] = vdupq_n_s32(-tile.zero * tile.query_sums[first + part + q]);
         const uint8_t *rows = tile.block + g * tile.steps * 16;
         const int8_t *y = tile.queries + first * tile.query_bytes() + part * 4;
         for (int64_t step = 0; step < tile.steps; ++step, rows += 16, y += 4 * chunk) {
-            const int8x16_t x = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(rows), flip));
+            const int8x16_t x = vreinterpretq_s8_u8(vld1q_u8(rows));
             for (int q = 0; q < Q; ++q) {
                 int32_t four;
                 __builtin_memcpy(&four, y + 4 * q, 4);

@@ -39,7 +39,7 @@ void recode_levels(LevelKind kind, int64_t count, const uint8_t *from, uint8_t *
         level_digit<4, 4, 16>(upper, high, digits + high);
         level_digit<4, 16, 16>(upper, high, digits + 2 * high);
         level_digit<4, 64, 16>(upper, high, digits + 3 * high);
-        for (int64_t j = 0; j < count; ++j) to[j] = static_cast<uint8_t>(4 * digits[j] + 2);  // its level + 128
+        for (int64_t j = 0; j < count; ++j) to[j] = static_cast<uint8_t>(2 * digits[j]);  // its level + 63
         return;
     }
     const int64_t low = ceil_div(count, 4), high = ceil_div(count, 8), half = ceil_div(count, 2);

@@ -6,11 +6,12 @@ A row has m levels; u, from 0 to L - 1, is the index of a level in ascending ord
     1      2    -1, 1                                           ceil(m/8)
     1.5    3    -1, 0, 1                                        ceil(m/5), five base-3 digits in a byte
     2      4    -3, -1, 1, 3                                    ceil(m/4)
-    3      8    +-14, +-45, +-79, +-127                         ceil(m/4) + ceil(m/8)
-    4      16   +-6, +-18, +-31, +-44, +-58, +-75, +-96, +-127  ceil(m/2)
-    6      64   +-2, +-6, ..., +-126                            ceil(m/2) + ceil(m/4)
+    3      8    +-7, +-22, +-39, +-62                           ceil(m/4) + ceil(m/8)
+    4      16   +-3, +-9, +-15, +-21, +-28, +-36, +-46, +-61    ceil(m/2)
+    6      64   +-1, +-3, ..., +-63                             ceil(m/2) + ceil(m/4)
 
-The levels of 3 and 4 bits are those of Lloyd and Max for a Gaussian, rounded; `hypersign.hashing.levels` says why.
+The levels of 3 and 4 bits are those of Lloyd and Max for a Gaussian, rounded; `hypersign.hashing.levels` says why. None
+is above 63, so that two neighbours times numbers of a query fit into 16 bits together.
 A byte holds levels that are a part apart: with 2 bits and w = ceil(m/4), byte j holds levels j, j + w, j + 2w and
 j + 3w, the first in the lowest bits. So one mask picks 4-level groups that meet adjacent numbers of a query. Rows of
 3 bits have a row of the two lower bits, then a row of the upper bits. Rows of 6 bits have a row of the four lower
@@ -51,9 +52,9 @@ LEVELS: dict[float, NDArray[np.int8]] = {
     1: _symmetric(1),
     1.5: np.array([-1, 0, 1], np.int8),
     2: _symmetric(1, 3),
-    3: _symmetric(14, 45, 79, 127),
-    4: _symmetric(6, 18, 31, 44, 58, 75, 96, 127),
-    6: _symmetric(*range(2, 128, 4)),
+    3: _symmetric(7, 22, 39, 62),
+    4: _symmetric(3, 9, 15, 21, 28, 36, 46, 61),
+    6: _symmetric(*range(1, 64, 2)),
 }
 """The levels by number of bits."""
 

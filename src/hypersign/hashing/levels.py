@@ -12,7 +12,7 @@ minimise the error of a Gaussian with one scale for all. Measured on SIFT descri
     4      .0099                       .0092                  .0079
     6      .00068                      .00061                 .00051
 
-So codes have a scale per vector, and Lloyd-Max levels at 3 and 4 bits, rounded to integers of 8 bits; at 2 bits a
+So codes have a scale per vector, and Lloyd-Max levels at 3 and 4 bits, rounded to integers up to 63; at 2 bits a
 uniform grid is as good within 1 %, and it needs no table. Nor does it at 6 bits, where 64 levels do not fit into a
 register. Eight scales are tried; 32 gain 1 % at 4 bits and 5 % at 6.
 
@@ -47,7 +47,7 @@ NUMBERS = 2
 CODE_NOISE: dict[float, float] = {1: 0.571, 1.5: 0.232, 2: 0.131, 3: 0.0347, 4: 0.0087, 6: 0.00079}
 """1/cosine^2 - 1 of a Gaussian vector of many components and its levels."""
 
-UNIT: dict[float, float] = {1: 0.7979, 1.5: 1.2240, 2: 0.4979, 3: 2.1519 / 127, 4: 2.7326 / 127, 6: 3.3040 / 127}
+UNIT: dict[float, float] = {1: 0.7979, 1.5: 1.2240, 2: 0.4979, 3: 0.03462, 4: 0.04480, 6: 0.05203}
 """What 1 in `LEVELS` stands for, in standard deviations of a Gaussian: the scale of least error."""
 
 SCALES = np.geomspace(0.8, 1.25, 8)
