@@ -304,7 +304,7 @@ def test_damaged_files(tmp_path, saved, message):
     np.save(tmp_path / "x.npy", x)
     hash_file(tmp_path / "x.npy", tmp_path / "c", SignHasher(84, bits_per_dimension=2))
     tensors = load_file(tmp_path / "c")
-    options = {"version": 3, "bits": 84, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
+    options = {"version": 5, "bits": 84, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
     options |= {"bits_per_dimension": 2, "metric": "euclidean"}
     save_file(tensors, tmp_path / "again", {"hypersign": json.dumps(options)})
     assert len(HammingIndex.load(tmp_path / "again")) == 20

@@ -163,14 +163,14 @@ def test_files(tmp_path):
         ({}, {"pca": 0}, "pca must be"),
         ({}, {"pca": "12"}, "pca must be"),
         ({}, {"pca": 13}, r"shape \(13, 48\)"),
-        ({}, {"version": 3, "bits": 48}, "must be there"),
+        ({}, {"version": 5, "bits": 48}, "must be there"),
     ],
 )
 def test_damaged_files(tmp_path, change, options, message):
     x = vectors(60)
     hasher = SignHasher(bits_per_dimension=4, pca=12).fit(x)
     HammingIndex(hasher, hasher.codes(x)).save(tmp_path / "c")
-    saved = {"version": 4, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
+    saved = {"version": 6, "rotation": "hadamard", "rounds": 3, "center": True, "seed": 0}
     saved |= {"bits_per_dimension": 4, "metric": "euclidean", "pca": 12}
     tensors = load_file(tmp_path / "c")
     save_file(tensors, tmp_path / "again", {"hypersign": json.dumps(saved)})

@@ -7,6 +7,7 @@ import pytest
 
 from hypersign import theory
 from hypersign.theory import Moments
+from hypersign.theory.distribution import Distribution
 
 ROWS = 1500
 
@@ -156,3 +157,17 @@ def test_sums_over_weights_are_those_of_loops():
     cosine = (grid * q).sum(1)[used] / np.sqrt(square * (q * q).sum(1))[used]
     found = theory.distribution.Distribution(values, np.full(3, 1 / 3), levels)
     np.testing.assert_allclose(found.cosine_moments(3, 4), [np.mean(cosine**k) for k in range(1, 5)], rtol=1e-8)
+
+
+@pytest.mark.parametrize("d", [9, 27, 288, 2304])
+@pytest.mark.parametrize("shares", [np.full(41, 1 / 41), np.eye(1, 41, 40)[0] * 0.98 + 0.02 / 41], ids=["even", "rare"])
+def test_sizes_that_are_nearly_equal(shares, d):
+    """As where latent weights have become their levels; 1 - cosine is then as small as the rounding of moments."""
+    rng = np.random.default_rng(0)
+    for width in np.geomspace(1e-4, 0.5, 12):
+        sizes = 1 + width * np.linspace(-1, 1, 41)
+        mean, std = Distribution(sizes, shares, np.ones(41)).angle(d)
+        x = rng.choice(sizes, (1000, d), p=shares)
+        angles = np.arccos(np.minimum(x.sum(1) / np.sqrt(d * (x**2).sum(1)), 1))
+        assert mean == pytest.approx(angles.mean(), rel=0.05, abs=4 * angles.std() / 1000**0.5)
+        assert std == pytest.approx(angles.std(), rel=0.3)

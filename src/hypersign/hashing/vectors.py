@@ -34,8 +34,10 @@ from hypersign.hashing.vector_files import files_of, open_vectors, split_name
 
 __all__ = ["hash_file", "import_bits", "packed_words"]
 
-VERSIONS = (1, 2, 3, 4)
-"""Of codes files: 1 is sign codes alone, 2 has ids or bounds, 3 is level codes, 4 those of principal components."""
+VERSIONS = (1, 2, 5, 6)
+"""Of codes files: 1 is sign codes alone, 2 has ids or bounds, 5 is level codes, 6 those of principal components.
+
+3 and 4 were level codes of other levels."""
 
 ALLOWED: tuple[set[str], ...] = (set(), {"ids"}, {"cosines", "lengths"})
 """Tensors beside the mean, the principal components and the codes."""
@@ -350,10 +352,10 @@ def _hasher(saved: dict[str, Any]) -> SignHasher:
     version = saved.get("version")
     if version not in VERSIONS or isinstance(version, bool):
         raise HypersignError(
-            f"it is of version {version!r:.40}, and this HyperSign reads versions {VERSIONS[0]} to {VERSIONS[-1]}; "
+            f"it is of version {version!r:.40}, and this HyperSign reads versions {', '.join(map(str, VERSIONS))}; "
             "hash its vectors again"
         )
-    options = {3: LEVEL_OPTIONS, 4: PCA_OPTIONS}.get(version, OPTIONS)
+    options = {5: LEVEL_OPTIONS, 6: PCA_OPTIONS}.get(version, OPTIONS)
     missing = [name for name in options if name not in saved]
     if missing:
         raise HypersignError(f"the hasher's options lack {', '.join(missing)}")
@@ -428,8 +430,8 @@ def _prefix(hasher: SignHasher, count: int, *, ids: bool = False, bounds: bool =
     shapes["codes"] = (count, hasher.columns(len(mean)))
     if ids:
         shapes["ids"] = (count,)
-    version = (2 if ids or bounds else 1) if signs else (4 if hasher.pca else 3)
-    names = {3: LEVEL_OPTIONS, 4: PCA_OPTIONS}.get(version, OPTIONS)
+    version = (2 if ids or bounds else 1) if signs else (6 if hasher.pca else 5)
+    names = {5: LEVEL_OPTIONS, 6: PCA_OPTIONS}.get(version, OPTIONS)
     saved: dict[str, Any] = {"version": version} | {name: getattr(hasher, name) for name in names}
     if "bits" in names:
         saved["bits"] = hasher.bits_

@@ -12,7 +12,8 @@ S^k exp(-uQ - vN) is then k! times the coefficient of z^k in
 The trapezoidal rule in log u and log v computes the integrals; it converges exponentially. The mean angle is that of
 the Gauss rule with the cosine's first five moments, corrected by the rule's error for a beta distribution. Where few
 weights decide (one outlier, or nearly all levels 0), the cosine has a peak that three nodes miss. There the angle is
-that of drawn rows, with the exact moments as control variates.
+that of drawn rows, with the exact moments as control variates. Where the sizes are nearly equal, as in a network whose
+latent weights have become their levels, 1 - cosine is as small as the moments' rounding, and drawn rows alone count.
 """
 
 import dataclasses
@@ -38,6 +39,8 @@ _ORDERS = 5  # moments of a Gauss rule with three nodes
 _SERIES = 2 * _ORDERS
 _PEAKED, _WIDE = 7.0, 0.02  # kurtosis and deviation of a cosine that the Gauss rule does not fit
 _ROWS = 5000  # drawn rows
+_NEAR_ONE = 5e-4  # 1 - cosine below which its moments lack digits
+_CLOSE, _NARROW = 0.02, 2e-4  # the same where the cosine is peaked, or has a smaller deviation
 _DROPPED = 18  # of float32's 23 bits of mantissa: sizes are counted in 32 bins per factor of two
 _BINS = 1 << (31 - _DROPPED)
 
@@ -98,7 +101,10 @@ class Distribution:
         """Mean and standard deviation, in radians, of the angle between d weights and their levels."""
         moments = self.cosine_moments(d, _ORDERS)
         central = _central(moments)
-        if central[2] > _WIDE**2 and central[4] > _PEAKED * central[2] ** 2:
+        peaked = central[4] > _PEAKED * central[2] ** 2
+        if 1 - moments[0] < (_CLOSE if peaked or central[2] < _NARROW**2 else _NEAR_ONE):
+            return self._drawn_angle(int(d))
+        if peaked and central[2] > _WIDE**2:
             return self._drawn_angle(int(d), moments)
         mean, std = _angle(np.arccos, moments, d**-0.5)
         spread = np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 0))
@@ -113,8 +119,8 @@ class Distribution:
         true_mean, true_std = angle_moments(moments[0], spread, d)
         return mean + float(true_mean) - rule_mean, std * float(true_std) / rule_std
 
-    def _drawn_angle(self, d: int, moments: _Array) -> tuple[float, float]:
-        """Mean and standard deviation of the angle in drawn rows, regressed on powers of the cosine.
+    def _drawn_angle(self, d: int, moments: _Array | None = None) -> tuple[float, float]:
+        """Mean and standard deviation of the angle in drawn rows, with `moments` regressed on powers of the cosine.
 
         The means of these powers are known exactly, and take their place.
         """
@@ -123,6 +129,8 @@ class Distribution:
         used = (squares > 0) & (levels > 0)
         cosine = np.minimum(dot[used] / np.sqrt(squares[used] * levels[used]), 1)
         angle = np.arccos(cosine)
+        if moments is None:
+            return float(angle.mean()), float(angle.std())
         powers = cosine[:, None] ** np.arange(_ORDERS + 1)
         fit = np.linalg.lstsq(powers, np.stack([angle, angle**2], 1), rcond=None)[0]
         mean, square = np.concatenate([[1.0], moments]) @ fit
