@@ -160,7 +160,9 @@ def test_sums_over_weights_are_those_of_loops():
 
 
 @pytest.mark.parametrize("d", [9, 27, 288, 2304])
-@pytest.mark.parametrize("shares", [np.full(41, 1 / 41), np.eye(1, 41, 40)[0] * 0.98 + 0.02 / 41], ids=["even", "rare"])
+@pytest.mark.parametrize(
+    "shares", [np.full(41, 1 / 41), np.eye(1, 41, 40)[0] * 0.98 + 0.02 / 41], ids=["even", "rare"]
+)
 def test_sizes_that_are_nearly_equal(shares, d):
     """As where latent weights have become their levels; 1 - cosine is then as small as the rounding of moments."""
     rng = np.random.default_rng(0)
