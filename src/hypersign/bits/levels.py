@@ -10,8 +10,8 @@ A row has m levels; u, from 0 to L - 1, is the index of a level in ascending ord
     4      16   +-3, +-9, +-15, +-21, +-28, +-36, +-46, +-61    ceil(m/2)
     6      64   +-1, +-3, ..., +-63                             ceil(m/2) + ceil(m/4)
 
-The levels of 3 and 4 bits are those of Lloyd and Max for a Gaussian, rounded; `hypersign.hashing.levels` says why. None
-is above 63, so that two neighbours times numbers of a query fit into 16 bits together.
+The levels of 3 and 4 bits are those of Lloyd and Max for a Gaussian, rounded; `hypersign.hashing.levels` says why.
+None is above 63, so that the products of two neighbours fit into 16 bits together.
 A byte holds levels that are a part apart: with 2 bits and w = ceil(m/4), byte j holds levels j, j + w, j + 2w and
 j + 3w, the first in the lowest bits. So one mask picks 4-level groups that meet adjacent numbers of a query. Rows of
 3 bits have a row of the two lower bits, then a row of the upper bits. Rows of 6 bits have a row of the four lower

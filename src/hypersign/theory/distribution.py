@@ -12,8 +12,9 @@ S^k exp(-uQ - vN) is then k! times the coefficient of z^k in
 The trapezoidal rule in log u and log v computes the integrals; it converges exponentially. The mean angle is that of
 the Gauss rule with the cosine's first five moments, corrected by the rule's error for a beta distribution. Where few
 weights decide (one outlier, or nearly all levels 0), the cosine has a peak that three nodes miss. There the angle is
-that of drawn rows, with the exact moments as control variates. Where the sizes are nearly equal, as in a network whose
-latent weights have become their levels, 1 - cosine is as small as the moments' rounding, and drawn rows alone count.
+that of drawn rows, with the exact moments as control variates. Where the sizes are nearly equal, as in a network
+whose latent weights have become their levels, 1 - cosine is as small as the moments' rounding, and drawn rows alone
+count.
 """
 
 import dataclasses
