@@ -64,7 +64,7 @@ class IndexCutter {
         left_ = bytes - from_;
         windows_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.bytes[first % 8]));
         up_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.up[first % 8]));
-        for (const int64_t size : {8, 16})  // so many bytes that end there
+        for (const int64_t size : {8, 16})  // the 8 or 16 bytes that end there
             if (left_ < size && bytes >= size && (size == 8 || left_ > 8)) {
                 windows_ = _mm256_add_epi8(windows_, _mm256_set1_epi8(static_cast<char>(size - left_)));
                 from_ = bytes - size;
