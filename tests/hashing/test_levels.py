@@ -289,7 +289,7 @@ def test_files(tmp_path, bits, metric, monkeypatch):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"version": 5}, "of version 5"),
+        ({"version": 4}, "of version 4"),
         ({"version": 1}, "F64 and U64 were expected"),
         ({"bits_per_dimension": 1.5}, "makes 20"),
         ({"bits_per_dimension": "2"}, "bits_per_dimension must be"),

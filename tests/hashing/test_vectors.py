@@ -198,7 +198,7 @@ def changed(path, source, **saved):
     ("saved", "message"),
     [
         ({"metadata": False}, "no codes file"),
-        ({"version": 5}, "of version 5"),
+        ({"version": 4}, "of version 4"),
         ({"bits": 200}, "no codes file"),
         ({"bits": 0}, "bits must be"),
         ({"seed": "0"}, "seed must be"),
