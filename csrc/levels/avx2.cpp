@@ -18,8 +18,8 @@
 namespace hypersign {
 namespace {
 
-constexpr int32_t kFewZero = 3;   // of levels of 1 to 2 bits, whose bytes are at most 6
-constexpr int64_t kSteps = 21;    // 21 * 2 * 6 * 127 < 2^15
+constexpr int32_t kFewZero = 3;  // of levels of 1 to 2 bits, whose bytes are at most 6
+constexpr int64_t kSteps = 21;   // 21 * 2 * 6 * 127 < 2^15
 
 HYPERSIGN_INLINE __m256i load(const uint8_t *from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)); }
 
@@ -47,18 +47,18 @@ void unpack(const LevelGroup &group) {
     }
 }
 
-// Rows of 1 to 2 bits: sums of up to kSteps steps are 16-bit numbers. Q queries by G groups of eight rows, with these
-// sums in registers; those of 32 bits wait in `dots`.
-template <int G, int Q, int Chunk>
-__attribute__((noinline)) void tile_of_few_bits(const LevelTile &tile, int64_t start_group, int64_t first,
-                                                int64_t part) {
-    const int64_t group = tile.steps * 32, pitch = 8 * tile.groups;
+// Q queries by G groups of eight rows, with their sums in registers: of 32 bits for rows of 3 to 6 bits (`Many`), else of
+// 16 bits for kSteps steps, after which they are added to those in `dots`.
+template <int G, int Q, int Chunk, bool Many>
+__attribute__((noinline)) void tile_of(const LevelTile &tile, int64_t start_group, int64_t first, int64_t part) {
+    const int64_t group = tile.steps * 32, pitch = 8 * tile.groups, round = Many ? tile.steps : kSteps;
     const uint8_t *x = tile.block + start_group * group;
     const int8_t *y = tile.queries + first * tile.query_bytes() + part * 4;
     int32_t *dots = tile.dots + (first + part) * pitch + 8 * start_group;
-    for (int64_t start = 0; start < tile.steps; start += kSteps) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int64_t start = 0; start < tile.steps; start += round) {
         __m256i sums[Q][G] = {};
-        for (int64_t step = start; step < std::min(tile.steps, start + kSteps); ++step, x += 32, y += 4 * Chunk) {
+        for (int64_t step = start; step < std::min(tile.steps, start + round); ++step, x += 32, y += 4 * Chunk) {
             __m256i rows[G];
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g) rows[g] = load(x + g * group);
@@ -67,7 +67,9 @@ __attribute__((noinline)) void tile_of_few_bits(const LevelTile &tile, int64_t s
                 const __m256i numbers = four_numbers(y + 4 * q);
 #pragma GCC unroll 4
                 for (int g = 0; g < G; ++g) {
-                    sums[q][g] = _mm256_add_epi16(sums[q][g], _mm256_maddubs_epi16(rows[g], numbers));
+                    const __m256i pairs = _mm256_maddubs_epi16(rows[g], numbers);
+                    sums[q][g] = Many ? _mm256_add_epi32(sums[q][g], _mm256_madd_epi16(pairs, ones))
+                                      : _mm256_add_epi16(sums[q][g], pairs);
                     in_a_register(sums[q][g]);
                 }
             }
@@ -78,46 +80,11 @@ __attribute__((noinline)) void tile_of_few_bits(const LevelTile &tile, int64_t s
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g) {
                 auto to = reinterpret_cast<__m256i *>(dots + q * pitch + 8 * g);
-                const __m256i added = _mm256_madd_epi16(sums[q][g], _mm256_set1_epi16(1));
+                const __m256i added = Many ? sums[q][g] : _mm256_madd_epi16(sums[q][g], ones);
                 _mm256_storeu_si256(to, _mm256_add_epi32(start ? _mm256_loadu_si256(to) : before, added));
             }
         }
     }
-}
-
-// Rows of 3 to 6 bits: sums of 32 bits in registers.
-template <int G, int Q, int Chunk>
-__attribute__((noinline)) void tile_of_many_bits(const LevelTile &tile, int64_t start_group, int64_t first,
-                                                 int64_t part) {
-    const int64_t group = tile.steps * 32, pitch = 8 * tile.groups;
-    const uint8_t *x = tile.block + start_group * group;
-    const int8_t *y = tile.queries + first * tile.query_bytes() + part * 4;
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sums[Q][G];
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 4
-        for (int g = 0; g < G; ++g) sums[q][g] = _mm256_set1_epi32(-tile.zero * tile.query_sums[first + part + q]);
-    for (int64_t step = 0; step < tile.steps; ++step, x += 32, y += 4 * Chunk) {
-        __m256i rows[G];
-#pragma GCC unroll 4
-        for (int g = 0; g < G; ++g) rows[g] = load(x + g * group);
-#pragma GCC unroll 4
-        for (int q = 0; q < Q; ++q) {
-            const __m256i numbers = four_numbers(y + 4 * q);
-#pragma GCC unroll 4
-            for (int g = 0; g < G; ++g) {
-                sums[q][g] = _mm256_add_epi32(sums[q][g], _mm256_madd_epi16(_mm256_maddubs_epi16(rows[g], numbers), ones));
-                in_a_register(sums[q][g]);
-            }
-        }
-    }
-    int32_t *dots = tile.dots + (first + part) * pitch + 8 * start_group;
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 4
-        for (int g = 0; g < G; ++g)
-            _mm256_storeu_si256(reinterpret_cast<__m256i *>(dots + q * pitch + 8 * g), sums[q][g]);
 }
 
 // All queries of the chunk meet some groups before the next, which come from the second cache.
@@ -127,11 +94,7 @@ void queries_of(const LevelTile &tile, int64_t first) {
     const auto multiply = [&](auto groups) {
         constexpr int kGroups = decltype(groups)::value;
         for (; g + kGroups <= tile.groups; g += kGroups)
-            for (int64_t part = 0; part < Chunk; part += Q)
-                if constexpr (Many)
-                    tile_of_many_bits<kGroups, Q, Chunk>(tile, g, first, part);
-                else
-                    tile_of_few_bits<kGroups, Q, Chunk>(tile, g, first, part);
+            for (int64_t part = 0; part < Chunk; part += Q) tile_of<kGroups, Q, Chunk, Many>(tile, g, first, part);
     };
     multiply(std::integral_constant<int, G>());
     multiply(std::integral_constant<int, 1>());

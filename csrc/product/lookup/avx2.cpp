@@ -64,12 +64,13 @@ class IndexCutter {
         left_ = bytes - from_;
         windows_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.bytes[first % 8]));
         up_ = _mm256_load_si256(reinterpret_cast<const __m256i *>(cut.up[first % 8]));
-        for (const int64_t size : {8, 16})  // the 8 or 16 bytes that end there
-            if (left_ < size && bytes >= size && (size == 8 || left_ > 8)) {
-                windows_ = _mm256_add_epi8(windows_, _mm256_set1_epi8(static_cast<char>(size - left_)));
-                from_ = bytes - size;
-                left_ = size;
-            }
+        // One load of 8 or 16 bytes: where fewer are left, of those that end with them.
+        const int64_t size = left_ > 8 ? 16 : 8;
+        if (left_ < size && bytes >= size) {
+            windows_ = _mm256_add_epi8(windows_, _mm256_set1_epi8(static_cast<char>(size - left_)));
+            from_ = bytes - size;
+            left_ = size;
+        }
     }
     HYPERSIGN_INLINE __m256i operator()(const uint32_t *words) const {
         const uint8_t *from = reinterpret_cast<const uint8_t *>(words) + from_;
